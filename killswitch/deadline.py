@@ -29,7 +29,7 @@ class NoThreadError(OSError):
     """The system does not allow this process to start another thread."""
 
 
-def begin(thread: threading.Thread) -> None:
+def start_thread(thread: threading.Thread) -> None:
     """Start `thread`. NoThreadError if the system does not allow it."""
     try:
         thread.start()
@@ -52,7 +52,7 @@ def _run(future: Future[Any], do: Callable[[], Any]) -> Callable[[], None]:
         return partial(future.set_exception, error)
 
 
-class DaemonThreads(ThreadPoolExecutor):
+class DaemonThreadExecutor(ThreadPoolExecutor):
     """An executor with a thread for each call, none of which keeps the process alive, as a pool's threads would.
 
     It is a ThreadPoolExecutor because an event loop accepts no other executor; it starts no thread of that pool.
@@ -83,7 +83,7 @@ class DaemonThreads(ThreadPoolExecutor):
             future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
         else:
             try:
-                begin(threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True))
+                start_thread(threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True))
             except NoThreadError as error:
                 self._over()
                 future.set_exception(error)
@@ -126,13 +126,13 @@ class DaemonThreads(ThreadPoolExecutor):
             self._count -= 1
 
 
-def within(seconds: float, what: str, call: Callable[[], T]) -> T:
+def call_within(seconds: float, what: str, call: Callable[[], T]) -> T:
     """The result of `call`; DeadlineError, naming `what`, if it does not return within `seconds`.
 
     The call goes on after that. DeadlineError also if no thread can be started for it.
     """
     try:
-        return DaemonThreads().submit(call).result(seconds)
+        return DaemonThreadExecutor().submit(call).result(seconds)
     except NoThreadError as error:
         raise DeadlineError(f"{what} cannot be read: {error.strerror}") from error
     except FutureTimeoutError as error:

@@ -13,10 +13,10 @@ from killswitch.graph.compile import compile_policies
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule, backtest
 from killswitch.lab.bars import BarTable, Series
-from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.outcome import Run
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.policy.loader import load
@@ -45,12 +45,14 @@ def series(symbol: str, closes: Sequence[float], minutes: Sequence[int] | None =
     return Series(symbol, at, opened, fields["high"], fields["low"], list(closes), fields["volume"])
 
 
-def market(**closes: Sequence[float]) -> Panel:
+def market(**closes: Sequence[float]) -> PriceMatrix:
     """A market of symbols with these closes."""
-    return Panel(BarTable("test", [series(symbol, prices) for symbol, prices in closes.items()]))
+    return PriceMatrix(BarTable("test", [series(symbol, prices) for symbol, prices in closes.items()]))
 
 
-def book(positions: Mapping[str, int], equity: int = 100_000, *, leverage: int = 5, market: str = "swap") -> Book:
+def book(
+    positions: Mapping[str, int], equity: int = 100_000, *, leverage: int = 5, market: str = "swap"
+) -> BacktestBook:
     """One account `main`; notionals below zero are short."""
     found = tuple(
         BookPosition(
@@ -68,7 +70,7 @@ def book(positions: Mapping[str, int], equity: int = 100_000, *, leverage: int =
         equity=Decimal(equity),
         positions=found,
     )
-    return Book(name="test", accounts=(account,))
+    return BacktestBook(name="test", accounts=(account,))
 
 
 def shipped(name: str) -> PolicySet:
@@ -89,7 +91,7 @@ def written(text: str) -> PolicySet:
     return policies
 
 
-def run(policies: PolicySet, panel: Panel, held: Book, rule: Rule = "staged", **more: Any) -> Run:
+def run(policies: PolicySet, panel: PriceMatrix, held: BacktestBook, rule: Rule = "staged", **more: Any) -> Run:
     """The backtest, run to its end."""
     return asyncio.run(backtest(policies, panel, held, rule=rule, venue=local, **more))
 

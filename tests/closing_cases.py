@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
 from killswitch.model.store import Store, TickRecord
@@ -51,7 +51,7 @@ def commit(store: Store, decision: Decision) -> Decision:
     return decision
 
 
-async def drive(closer: Closer, passes: int = 5000) -> bool:
+async def drive(closer: AccountExecutor, passes: int = 5000) -> bool:
     """Passes until nothing is left; False if `passes` did not bring it there."""
     for _ in range(passes):
         if not await closer.advance():

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from killswitch.gate.changes import Lock, LockChanges, LockError, LockOutcome, LockRequest
+from killswitch.gate.changes import LockChanges, LockError, LockOutcome, LockRecord, LockRequest
 from killswitch.gate.lock_folder import LockFolder as Folder
-from killswitch.gate.reading import LockFile, read_file
-from killswitch.gate.union import UnionFile
+from killswitch.gate.lock_reader import LockFile, read_file
+from killswitch.gate.union_file import UnionFile
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.snapshot import Event
-from killswitch.runner.locks.lock_lifecycle import Locking as Lifecycle
+from killswitch.runner.locks.lock_lifecycle import LockLifecycle as Lifecycle
 
 
 class LockFolder(Folder):
@@ -51,7 +51,7 @@ class LockFolder(Folder):
         now: datetime,
         *,
         on_suspicion: bool = False,
-    ) -> Lock:
+    ) -> LockRecord:
         """Lock the scope of `order`."""
         self._kept.add(order.scope)
         self._require(LockChanges((LockRequest(order, stage, reason, decision, on_suspicion),)), now)
@@ -79,7 +79,7 @@ class LockFolder(Folder):
         union = None if self.union is None else self.union.path
         return tuple(read_file(path) for path in sorted(self._folder.glob("*.json")) if path != union)
 
-    def union_lock(self, now: datetime) -> Lock:
+    def union_lock(self, now: datetime) -> LockRecord:
         """What the file for all scopes says, or would say if one were configured."""
         union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
         return union.sum_of([self._own(file, now) for file in self.locks()], now)

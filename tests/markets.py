@@ -8,7 +8,7 @@ from itertools import count
 
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Market, OrderSide, Position, Side
 from killswitch.model.venue import OrderReport, OrderRequest
@@ -22,12 +22,12 @@ FREE = MarketRules(
 
 def bar(
     open_: str, high: str | None = None, low: str | None = None, close: str | None = None, volume: str = "1000"
-) -> Bar:
+) -> MarketBar:
     """A bar; one price alone is a flat one."""
     first = Decimal(open_)
     last = Decimal(close) if close else first
     top, bottom = max(first, last), min(first, last)
-    return Bar(first, Decimal(high) if high else top, Decimal(low) if low else bottom, last, Decimal(volume))
+    return MarketBar(first, Decimal(high) if high else top, Decimal(low) if low else bottom, last, Decimal(volume))
 
 
 def instrument(symbol: str, **more: str) -> Instrument:
@@ -61,7 +61,7 @@ class Desk:
         self._ids = count(1)
         self.pass_bar(**{one.symbol: bar(price, volume=volume) for one in symbols})
 
-    def pass_bar(self, **bars: Bar) -> None:
+    def pass_bar(self, **bars: MarketBar) -> None:
         """One more minute."""
         last = self.market.now or START
         self.market.advance(last + timedelta(minutes=1), bars)

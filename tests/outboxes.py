@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from msgspec import convert
 
-from killswitch.incident.notify.delivery import Lane
+from killswitch.incident.notify.delivery import TargetDelivery
 from killswitch.incident.notify.message import Message, encode_message
 from killswitch.incident.notify.targets import NotSentError, Sender
 from killswitch.lab.rehearsal import VirtualClock
@@ -49,11 +49,13 @@ class Scripted:
         self.taken.append(message.id)
 
 
-def lane(store: SqlStore, sender: Sender, clock: VirtualClock, *, target: str = "t", give_up_after: int = HOUR) -> Lane:
-    return Lane(target, sender, store, clock, give_up_after)
+def lane(
+    store: SqlStore, sender: Sender, clock: VirtualClock, *, target: str = "t", give_up_after: int = HOUR
+) -> TargetDelivery:
+    return TargetDelivery(target, sender, store, clock, give_up_after)
 
 
-async def through(lane: Lane, clock: VirtualClock, seconds: float) -> None:
+async def through(lane: TargetDelivery, clock: VirtualClock, seconds: float) -> None:
     """Let the lane work for `seconds` of the clock's time, or until nothing waits."""
     until = clock.monotonic() + seconds
     while clock.monotonic() < until:

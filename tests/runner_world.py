@@ -19,12 +19,12 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, Runner, TickReport, Witness
+from killswitch.runner.loop import Observer, Runner, RunnerPace, TickReport
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 
-PACE = Pace(interval=1.0, read_timeout=0.5, last_words=0.5, lock_patience=30.0)
+PACE = RunnerPace(interval=1.0, read_timeout=0.5, last_words=0.5, lock_patience=30.0)
 
 
 class ScriptedVenue:
@@ -147,8 +147,8 @@ class World:
         *,
         armed: bool = True,
         policies: PolicySet | None = None,
-        pace: Pace = PACE,
-        witnesses: tuple[Witness, ...] = (),
+        pace: RunnerPace = PACE,
+        witnesses: tuple[Observer, ...] = (),
     ) -> Runner:
         accounts = {
             venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=armed) for venue in venues

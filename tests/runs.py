@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from killswitch.lab.campaign import Tried
-from killswitch.lab.families import Kind, Member, half_and_half
-from killswitch.lab.outcome import Closed, Course, Firing, Liquidation, Run
+from killswitch.lab.campaign import BookRuns
+from killswitch.lab.families import FamilyBook, Kind, half_and_half
+from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Liquidation, Run, RunCurve
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Side
@@ -29,7 +29,9 @@ def run(rule: str, final: str, fall: str = "0.1", **more: Any) -> Run:
     return Run(rule=rule, final_equity=Decimal(final), worst_drawdown=Decimal(fall), **(fields | more))
 
 
-def firing(minute: int, *closed: tuple[str, Side], after: str = "100000", level: int = 1, **more: Any) -> Firing:
+def firing(
+    minute: int, *closed: tuple[str, Side], after: str = "100000", level: int = 1, **more: Any
+) -> BacktestFiring:
     """A stage that closed 1,000 of each of `closed`, and left `after` of 200,000."""
     at = START + timedelta(minutes=minute)
     fields: dict[str, Any] = {
@@ -39,21 +41,21 @@ def firing(minute: int, *closed: tuple[str, Side], after: str = "100000", level:
         "verified_at": at + timedelta(seconds=3), "hedge": "open", "hedge_kept": Decimal(1), "orders": len(closed),
         "cost": Decimal(12),
     }  # fmt: skip
-    gone = tuple(Closed("main", symbol, side, Decimal(10), Decimal(1000)) for symbol, side in closed)
-    return Firing(gross_after=Decimal(after), closed=gone, **(fields | more))
+    gone = tuple(ClosedAmount("main", symbol, side, Decimal(10), Decimal(1000)) for symbol, side in closed)
+    return BacktestFiring(gross_after=Decimal(after), closed=gone, **(fields | more))
 
 
 def liquidation() -> Liquidation:
     return Liquidation(START, "main", "BTC_USDT", "long", Decimal(1), Decimal(40_000))
 
 
-def course(*equity: float, symbols: tuple[str, ...] = ("BTC_USDT", "ETH_USDT")) -> Course:
+def course(*equity: float, symbols: tuple[str, ...] = ("BTC_USDT", "ETH_USDT")) -> RunCurve:
     """A minute a bar."""
     at = [to_micros(START + timedelta(minutes=minute)) for minute in range(len(equity))]
     flat = [0.0] * len(at)
-    return Course(at, list(equity), flat, flat, {symbol: [1000.0] * len(at) for symbol in symbols})
+    return RunCurve(at, list(equity), flat, flat, {symbol: [1000.0] * len(at) for symbol in symbols})
 
 
-def tried(*runs: Run, name: str = "b", kind: Kind = "split", market: str = "m") -> Tried:
+def tried(*runs: Run, name: str = "b", kind: Kind = "split", market: str = "m") -> BookRuns:
     book = half_and_half(("BTC_USDT", "ETH_USDT")).model_copy(update={"name": name})
-    return Tried(market, Member(kind, book), runs)
+    return BookRuns(market, FamilyBook(kind, book), runs)

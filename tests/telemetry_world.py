@@ -21,13 +21,13 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import assemble
-from killswitch.runner.event_emitter import Measuring
-from killswitch.runner.loop import Runner, Witness
-from killswitch.telemetry.close_spans import ClosingCourses
+from killswitch.runner.event_emitter import MetricsRecorder
+from killswitch.runner.loop import Observer, Runner
+from killswitch.telemetry.close_spans import CloseSpans
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
-from killswitch.telemetry.metrics import Metrics, Notifications
+from killswitch.telemetry.metrics import Metrics, NotificationCounts
 from killswitch.telemetry.opened import Telemetry
-from killswitch.telemetry.spans import Recorder
+from killswitch.telemetry.spans import SpanRecorder
 from tests.runner_world import PACE, ScriptedVenue, World, book
 
 
@@ -50,10 +50,10 @@ class Exported:
         self._metering = MeterProvider([self._reader], shutdown_on_exit=False)
         sink = SpanSink(tracing, ids, store, hide)
         metrics = Metrics(self._metering.get_meter("killswitch"), policies)
-        tracer = Recorder(sink, lambda: to_micros(world.clock.now()) * 1000)
-        self.telemetry = Telemetry(tracer, ClosingCourses(sink, metrics), metrics)
-        self.notifications: Notifications | None = None
-        self.witness = Measuring(self.telemetry, lambda: self.notifications)
+        tracer = SpanRecorder(sink, lambda: to_micros(world.clock.now()) * 1000)
+        self.telemetry = Telemetry(tracer, CloseSpans(sink, metrics), metrics)
+        self.notifications: NotificationCounts | None = None
+        self.witness = MetricsRecorder(self.telemetry, lambda: self.notifications)
 
     def spans(self, name: str | None = None) -> list[ReadableSpan]:
         return [span for span in self._kept.get_finished_spans() if name in (None, span.name)]
@@ -119,7 +119,7 @@ class MoodyVenue(ScriptedVenue):
 
 
 def runner_of(
-    world: World, venue: ScriptedVenue, policies: PolicySet, exported: Exported, *witnesses: Witness
+    world: World, venue: ScriptedVenue, policies: PolicySet, exported: Exported, *witnesses: Observer
 ) -> Runner:
     """An armed runner on the world's store that is traced and measured."""
     account = ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=True)

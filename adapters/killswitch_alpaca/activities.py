@@ -8,7 +8,16 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, more_than_zero, naming, text, word
+from killswitch_alpaca.numbers import (
+    Row,
+    UnreadableError,
+    about_row,
+    decimal,
+    instant,
+    more_than_zero,
+    optional_text,
+    required_text,
+)
 from killswitch_alpaca.orders import read_side
 from killswitch_alpaca.positions import symbol_of
 
@@ -28,11 +37,11 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
 
     An activity names no asset class: `names` maps the names of known coins, as positions write them, to their symbols.
     """
-    name = word(found, "id")
-    with naming(f"activity {name}"):
-        at = instant(word(found, "transaction_time"))
+    name = required_text(found, "id")
+    with about_row(f"activity {name}"):
+        at = instant(required_text(found, "transaction_time"))
         assert at is not None  # of a text that is not empty
-        symbol = word(found, "symbol")
+        symbol = required_text(found, "symbol")
         return Fill(
             id=name,
             at=at,
@@ -40,7 +49,7 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
             side=read_side(found),
             amount=more_than_zero(found, "qty"),
             price=more_than_zero(found, "price"),
-            order=text(found, "order_id"),
+            order=optional_text(found, "order_id"),
         )
 
 
@@ -49,17 +58,17 @@ def read_flow(found: Row, currency: str, first_seen: datetime) -> Flow | None:
 
     Most of them have a date but no time: they are dated `first_seen`, when they first appeared in an answer.
     """
-    name = word(found, "id")
-    with naming(f"activity {name}"):
+    name = required_text(found, "id")
+    with about_row(f"activity {name}"):
         if found.get("status") == "canceled":
             return None
-        kind = word(found, "activity_type")
+        kind = required_text(found, "activity_type")
         if found.get("net_amount") in (None, "") and found.get("qty") in (None, ""):
             raise UnreadableError("it has neither net_amount nor qty")
         amount, paid_in = decimal(found.get("net_amount")) or Decimal(0), currency
         if not amount and kind == "CFEE":
             # Alpaca charges fees on coins in coins.
-            amount, paid_in = decimal(found.get("qty")) or Decimal(0), word(found, "symbol").partition("/")[0]
+            amount, paid_in = decimal(found.get("qty")) or Decimal(0), required_text(found, "symbol").partition("/")[0]
             paid_in = symbol_of(paid_in, "crypto").partition("/")[0]
         if not amount:
             return None
@@ -79,12 +88,12 @@ appeared."""
 def _once(answer: Sequence[Row]) -> list[Row]:
     found: dict[str, Row] = {}
     for each in answer:
-        if found.setdefault(name := word(each, "id"), each) != each:
+        if found.setdefault(name := required_text(each, "id"), each) != each:
             raise UnreadableError(f"activity {name} appears twice, with different content")
     return list(found.values())
 
 
-class Known:
+class KnownActivities:
     """The activities that were returned before. Of the first answer, those are new that the previous run could not
     know.
 
@@ -108,7 +117,7 @@ class Known:
         """
         answer = _once(answer)
         if self._given is not None:
-            return [each for each in answer if word(each, "id") not in self._given]
+            return [each for each in answer if required_text(each, "id") not in self._given]
         if self._since is not None:
             return [each for each in answer if not self._is_old(each)]
         for each in answer:
@@ -123,25 +132,25 @@ class Known:
             if (day := _day(each)) is not None and newest - day <= timedelta(days=1)
         ]
 
-    def learn(self, answer: Sequence[Row]) -> None:
+    def mark_returned(self, answer: Sequence[Row]) -> None:
         """Mark the rows as returned."""
         given = {} if self._given is None else self._given
         for each in answer:
-            name = word(each, "id")
+            name = required_text(each, "id")
             given.pop(name, None)  # what was seen last is kept longest
             given[name] = None
         for name in list(given)[:-KEPT]:
             del given[name]
         self._given = given
 
-    def goes_beyond(self, page: Sequence[Row]) -> bool:
+    def is_past(self, page: Sequence[Row]) -> bool:
         """Whether every row older than this page, which is sorted newest first, is known."""
         if self._given is not None:
-            return any(word(each, "id") in self._given for each in page)
+            return any(required_text(each, "id") in self._given for each in page)
         return self._since is None or any(self._is_old(each) for each in page[-1:])
 
     @property
-    def begun(self) -> bool:
+    def has_answer(self) -> bool:
         """Whether there was an answer yet."""
         return self._given is not None
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from killswitch.model.inspection import Bar
 from killswitch.model.venue import CredentialsRefusedError, MalformedAnswerError, VenueDownError
 from killswitch.transport.deadlines import Deadlines
-from killswitch_alpaca.client import DaemonThreads, GarbledError, RefusedError, asking_once, imported
-from killswitch_alpaca.errors import as_venue_error, failure, hushed, shown
+from killswitch_alpaca.client import DaemonThreads, InvalidJsonError, RefusedAnswerError, import_class, without_retries
+from killswitch_alpaca.errors import as_venue_error, failure_text, redacted, without_secrets
 from killswitch_alpaca.numbers import Row, UnreadableError, instant, needed, row
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.settings import DATA
@@ -67,18 +67,18 @@ class AlpacaBars:
             answer = row(await asked, "bars")
             found = row(answer.get("bars") or {}, "bars").get(symbol) or []
             return [_bar(each) for each in found]
-        except RefusedError as error:
-            refused = replace(error.refused, text=self._hushed(error.refused.text))
+        except RefusedAnswerError as error:
+            refused = replace(error.refused, text=self._redacted(error.refused.text))
             raise as_venue_error(refused, changes=False) from None
-        except (UnreadableError, GarbledError) as error:
-            raise MalformedAnswerError(f"bars of {symbol}: {self._hushed(str(error))}") from None
+        except (UnreadableError, InvalidJsonError) as error:
+            raise MalformedAnswerError(f"bars of {symbol}: {self._redacted(str(error))}") from None
         except (OSError, ImportError, ValueError) as error:
             # Without its cause, which repeats the whole address.
-            why = self._hushed(failure(error))
-            raise VenueDownError(f"{shown(self._endpoint)}: no bars: {why}") from None
+            why = self._redacted(failure_text(error))
+            raise VenueDownError(f"{without_secrets(self._endpoint)}: no bars: {why}") from None
 
-    def _hushed(self, text: str) -> str:
-        return hushed(text, self._endpoint)
+    def _redacted(self, text: str) -> str:
+        return redacted(text, self._endpoint)
 
     async def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
@@ -89,20 +89,20 @@ class AlpacaBars:
 
     def _client(self, crypto: bool) -> Any:
         if crypto not in self._clients:
-            self._clients[crypto] = self._made(crypto)
+            self._clients[crypto] = self._create_client(crypto)
         return self._clients[crypto]
 
-    def _made(self, crypto: bool) -> Any:
+    def _create_client(self, crypto: bool) -> Any:
         key, secret = (os.environ.get(name, "") for name in KEYS)
         if crypto:
-            made = imported("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
-            return asking_once(made(raw_data=True, url_override=self._endpoint), self._deadlines)
+            made = import_class("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
+            return without_retries(made(raw_data=True, url_override=self._endpoint), self._deadlines)
         if not (key and secret):
             raise CredentialsRefusedError(
                 f"bars of stocks need keys of Alpaca: set {KEYS[0]} and {KEYS[1]}; coins such as BTC/USD need none"
             )
-        made = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")
-        return asking_once(made(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
+        made = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
+        return without_retries(made(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
 
 
 def _bar(found: Row) -> Bar:

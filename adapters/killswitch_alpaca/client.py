@@ -33,17 +33,26 @@ from killswitch.model.venue import (
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.deadlines import Deadlines, never_made
-from killswitch_alpaca.errors import LONGEST_TEXT, Refused, as_venue_error, failure, hushed, place, read_refusal, shown
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.errors import (
+    LONGEST_TEXT,
+    RefusedAnswer,
+    as_venue_error,
+    failure_text,
+    host_of,
+    read_refusal,
+    redacted,
+    without_secrets,
+)
+from killswitch_alpaca.settings import AlpacaSettings
 
 T = TypeVar("T")
-READERS, CHANGERS = 4, 8
+QUERY_THREADS, ORDER_THREADS = 4, 8
 """Concurrent requests of each kind."""
 TOO_LATE = "the account's adapter was closed before the request was sent"
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounters:
     """Request counters since the last snapshot."""
 
     requests: int = 0
@@ -55,37 +64,37 @@ class Tally:
     """Latency of the slowest answer."""
 
 
-class RefusedError(Exception):
+class RefusedAnswerError(Exception):
     """Alpaca answered with a status other than success."""
 
-    def __init__(self, refused: Refused) -> None:
+    def __init__(self, refused: RefusedAnswer) -> None:
         super().__init__(refused.text)
         self.refused = refused
 
 
-class GarbledError(Exception):
+class InvalidJsonError(Exception):
     """A successful answer whose body is not JSON."""
 
 
 class Client:
     """One account's access to Alpaca's trading and data APIs, through `call` only."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AlpacaSettings) -> None:
         self._settings = settings
         self._clients: dict[bool, Any] = {}
         """alpaca-py's clients, by whether they are for market data; created at their first call."""
         self._making = threading.Lock()
         self._deadlines = Deadlines(settings.timeout)
-        self._readers = DaemonThreads(READERS, "alpaca-read")
-        self._changers = DaemonThreads(CHANGERS, "alpaca-change")
+        self._readers = DaemonThreads(QUERY_THREADS, "alpaca-read")
+        self._changers = DaemonThreads(ORDER_THREADS, "alpaca-change")
         self._closed = False
         self._under_way = 0
         self._answered = asyncio.Event()
-        self.tally = Tally()
+        self.counters = RequestCounters()
         self.used: int | None = None
         """Requests that Alpaca has counted in its current minute, by its last answer."""
 
-    async def call(self, ask: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
+    async def call(self, request: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
         """Run `ask` with alpaca-py's trading client, or with its data client where `data`; return its answer.
 
         Raises RefusedError for an answer that the caller interprets, and a VenueError for every other failure.
@@ -93,22 +102,22 @@ class Client:
         if self._closed:
             raise VenueDownError(TOO_LATE)
         loop = asyncio.get_running_loop()
-        self.tally.requests += 1
+        self.counters.requests += 1
         self._under_way += 1
         try:
             pool = self._changers if changes else self._readers
-            return await loop.run_in_executor(pool, self._asked, ask, data)
+            return await loop.run_in_executor(pool, self._call_in_thread, request, data)
         except asyncio.CancelledError:
-            if called_off():
+            if is_cancelling():
                 raise
             raise VenueDownError(TOO_LATE) from None
-        except RefusedError as error:
+        except RefusedAnswerError as error:
             self._count(error.refused)
             if error.refused.status in (401, 429) or not 400 <= error.refused.status < 500:
                 raise as_venue_error(error.refused, changes=changes) from error
             raise
-        except GarbledError as error:
-            self.tally.malformed += 1
+        except InvalidJsonError as error:
+            self.counters.malformed += 1
             raise MalformedAnswerError(f"Alpaca returned an invalid answer: {error}") from error
         except Exception as error:
             raise self._failed(error, changes=changes) from error
@@ -116,7 +125,7 @@ class Client:
             self._under_way -= 1
             self._answered.set()
 
-    async def connected(self) -> None:
+    async def wait_until_connected(self) -> None:
         """Wait for the end of a first request, if one is in flight, so that the next one reuses its connection.
 
         The latency of a request that opens a connection is mostly that of opening it.
@@ -124,9 +133,9 @@ class Client:
         if self._under_way and not self._answered.is_set():
             await self._answered.wait()
 
-    def take_tally(self) -> Tally:
+    def reset_counters(self) -> RequestCounters:
         """Return the counters and start new ones."""
-        taken, self.tally = self.tally, Tally()
+        taken, self.counters = self.counters, RequestCounters()
         return taken
 
     async def close(self) -> None:
@@ -138,7 +147,7 @@ class Client:
         for client in self._clients.values():
             client._session.close()
 
-    def _asked(self, ask: Callable[[Any], T], data: bool) -> T:
+    def _call_in_thread(self, ask: Callable[[Any], T], data: bool) -> T:
         with self._making:
             if data not in self._clients:
                 self._clients[data] = self._data_client() if data else self._trading_client()
@@ -148,58 +157,58 @@ class Client:
         try:
             return ask(client)
         finally:
-            self.tally.latency_ms = max(self.tally.latency_ms, (time.perf_counter() - began) * 1000)
+            self.counters.latency_ms = max(self.counters.latency_ms, (time.perf_counter() - began) * 1000)
 
     def _trading_client(self) -> Any:
         settings = self._settings
-        client = imported("alpaca.trading.client", "TradingClient")(
-            settings.key, settings.secret, paper=settings.paper, raw_data=True, url_override=settings.trading
+        client = import_class("alpaca.trading.client", "TradingClient")(
+            settings.key, settings.secret, paper=settings.is_paper, raw_data=True, url_override=settings.trading
         )
-        return asking_once(client, self._deadlines, settings.proxy, self._heard)
+        return without_retries(client, self._deadlines, settings.proxy, self._record_rate_limit)
 
     def _data_client(self) -> Any:
         settings = self._settings
-        client = imported("alpaca.data.historical.stock", "StockHistoricalDataClient")(
+        client = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")(
             settings.key, settings.secret, raw_data=True, url_override=settings.data
         )
-        return asking_once(client, self._deadlines, settings.proxy)
+        return without_retries(client, self._deadlines, settings.proxy)
 
-    def _heard(self, headers: Mapping[str, str]) -> None:
+    def _record_rate_limit(self, headers: Mapping[str, str]) -> None:
         try:
             limit, left = int(headers["X-RateLimit-Limit"]), int(headers["X-RateLimit-Remaining"])
         except (KeyError, ValueError):
             return
         self.used = max(0, limit - left)
 
-    def _count(self, refused: Refused) -> None:
+    def _count(self, refused: RefusedAnswer) -> None:
         if refused.status == 429:
-            self.tally.rate_limited += 1
+            self.counters.rate_limited += 1
         elif refused.status >= 500:
-            self.tally.errors += 1
+            self.counters.errors += 1
 
     def _failed(self, error: Exception, *, changes: bool) -> VenueError:
         """The error of a request without an answer: it was never sent, or its status is unknown."""
         from requests import exceptions
 
-        where = place(error) or shown(self._settings.trading)
+        where = host_of(error) or without_secrets(self._settings.trading)
         if isinstance(error, AnswerTooLargeError):
-            self.tally.malformed += 1
+            self.counters.malformed += 1
             return MalformedAnswerError(f"{where}: {error}")
         if isinstance(error, RedirectRefusedError):
-            self.tally.errors += 1
+            self.counters.errors += 1
             return (FateUnknownError if changes else VenueDownError)(f"{where}: {error}")
         happened = why_unanswered(error, where, self._settings.timeout)
         addresses = (self._settings.trading, self._settings.data, self._settings.proxy)
-        happened = happened and hushed(happened, *addresses)
-        why = hushed(failure(error), *addresses)
+        happened = happened and redacted(happened, *addresses)
+        why = redacted(failure_text(error), *addresses)
         if isinstance(error, ImportError):
             return VenueDownError(
                 f"alpaca-py is not installed ({error}); pip install '.[alpaca]' in a clone of Killswitch"
             )
         if isinstance(error, exceptions.Timeout):
-            self.tally.timeouts += 1
+            self.counters.timeouts += 1
         else:
-            self.tally.errors += 1
+            self.counters.errors += 1
         if never_made(error):
             return VenueDownError(happened or f"{where} cannot be reached: {why}")
         if not isinstance(error, exceptions.RequestException | OSError):
@@ -209,7 +218,7 @@ class Client:
         return FateUnknownError(text) if changes else VenueDownError(text)
 
 
-def called_off() -> bool:
+def is_cancelling() -> bool:
     """Whether the current task is being cancelled, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -218,7 +227,7 @@ def called_off() -> bool:
 _IMPORTING = threading.Lock()
 
 
-def imported(module: str, name: str) -> Any:
+def import_class(module: str, name: str) -> Any:
     """Import a class of alpaca-py. Raises ImportError where it is not installed.
 
     alpaca-py also imports its streams, which are not used here, with a library that warns that it is deprecated.
@@ -228,11 +237,11 @@ def imported(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name)
 
 
-def asking_once(
+def without_retries(
     client: Any,
     deadlines: Deadlines,
     proxy: str | None = None,
-    heard: Callable[[Mapping[str, str]], None] = lambda _: None,
+    on_headers: Callable[[Mapping[str, str]], None] = lambda _: None,
 ) -> Any:
     """Configure one of alpaca-py's clients: no retries, a deadline for every request, exact numbers.
 
@@ -243,28 +252,28 @@ def asking_once(
     session = client._session
     session.trust_env = False  # ignore keys in ~/.netrc and proxies in the environment
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-    watch(session, READERS + CHANGERS)
+    watch(session, QUERY_THREADS + ORDER_THREADS)
     client._retry = 0
 
     def one_request(method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
         with deadlines.one():
             answer = session.request(method, url, **opts, timeout=deadlines.seconds)
-        heard(answer.headers)
+        on_headers(answer.headers)
         if not 200 <= answer.status_code < 300:
-            raise RefusedError(read_refusal(answer.status_code, answer.text, asked_to_wait(answer.headers)))
+            raise RefusedAnswerError(read_refusal(answer.status_code, answer.text, retry_after(answer.headers)))
         if not answer.text:
             return None
         try:
             return json.loads(answer.text, parse_float=Decimal)
         except ValueError as error:
             words = words_of(answer.status_code, answer.text)
-            raise GarbledError(shortened(legible(words), LONGEST_TEXT)) from error
+            raise InvalidJsonError(shortened(legible(words), LONGEST_TEXT)) from error
 
     client._one_request = one_request
     return client
 
 
-def asked_to_wait(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds until Alpaca accepts requests again, where it says so; both times are by its own clock."""
     try:
         if "Retry-After" in headers:

@@ -32,13 +32,13 @@ from killswitch_alpaca.numbers import UnreadableError, decimal
 LONGEST_TEXT = 300
 """Characters of Alpaca's text that messages repeat."""
 
-What = RejectReason | Literal["gone", "denied", "held"]
+RefusalMeaning = RejectReason | Literal["gone", "denied", "held"]
 """Why an order was refused; or the order no longer exists (`gone`), the keys are not valid (`denied`), or too few
 shares are free and the numbers beside the text give the reason (`held`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedAnswer:
     """An unsuccessful answer: its status, Alpaca's own code and sentence, and the rest of the body."""
 
     status: int
@@ -48,7 +48,7 @@ class Refused:
     retry_after: float | None = None
 
 
-MEANINGS: Final[tuple[tuple[str, What, tuple[int, ...]], ...]] = (
+MEANINGS: Final[tuple[tuple[str, RefusalMeaning, tuple[int, ...]], ...]] = (
     (r"client_?\s?order_?\s?id must be unique", "duplicate_client_order_id", (40010001,)),
     (r"position intent mismatch", "already_flat", (42210000,)),
     (r"order (is )?not found", "gone", (40410000,)),
@@ -77,7 +77,7 @@ MEANINGS: Final[tuple[tuple[str, What, tuple[int, ...]], ...]] = (
 for its codes, and for refusals without a code."""
 
 
-def read_refusal(status: int, text: str, retry_after: float | None = None) -> Refused:
+def read_refusal(status: int, text: str, retry_after: float | None = None) -> RefusedAnswer:
     """Parse an answer with a status of 400 and more, whatever its body is."""
     try:
         body = json.loads(text, parse_float=Decimal)
@@ -88,22 +88,22 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
     said = body.get("message")
     words = said if isinstance(said, str) and said else text_of(text)
     shown = "".join(each if each.isprintable() else " " for each in legible(shortened(words, LONGEST_TEXT)))
-    return Refused(
+    return RefusedAnswer(
         status, code if isinstance(code, int) and not isinstance(code, bool) else None, shown, body, retry_after
     )
 
 
-def meaning(refused: Refused) -> What:
+def refusal_meaning(refused: RefusedAnswer) -> RefusalMeaning:
     """Why Alpaca refused; `other` where its words are unknown."""
     words = f"{refused.text} {refused.body.get('reject_reason') or ''}".lower()
     for pattern, what, codes in MEANINGS:
         if (refused.code is None or refused.code in codes) and re.search(pattern, words):
-            return _held(refused) if what == "held" else what
+            return _shares_held(refused) if what == "held" else what
     denied = refused.code == 40110000 or refused.status == 401 or (refused.status == 403 and refused.code is None)
     return "denied" if denied else "other"
 
 
-def _held(refused: Refused) -> RejectReason:
+def _shares_held(refused: RefusedAnswer) -> RejectReason:
     """Why too few shares are free: none are held any more, resting orders hold them, or fewer are held than
     requested."""
     try:
@@ -119,7 +119,7 @@ def _held(refused: Refused) -> RejectReason:
     return "other" if free is not None and free > 0 else "blocked_by_order"
 
 
-def _is_verdict(refused: Refused, what: What) -> bool:
+def _is_verdict(refused: RefusedAnswer, what: RefusalMeaning) -> bool:
     """Whether Alpaca has refused: in known words or with one of its codes, and without an order in the answer."""
     if refused.body.get("client_order_id") and refused.body.get("id"):
         return False
@@ -127,7 +127,7 @@ def _is_verdict(refused: Refused, what: What) -> bool:
     return coded or what != "other"
 
 
-def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
+def as_venue_error(refused: RefusedAnswer, *, changes: bool) -> VenueError:
     """The error for a refusal of a call that `changes` something or only reads."""
     text = f"Alpaca: {refused.status}" + (f" {refused.code}" if refused.code else "")
     text += f": {refused.text}" if refused.text else ", without a message"
@@ -138,7 +138,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     if refused.status >= 500 or refused.status == 408 or refused.status < 400:
         # Behind a gateway's 5xx the order may have been accepted; a query can be repeated safely.
         return FateUnknownError(text) if changes else VenueDownError(text)
-    what = meaning(refused)
+    what = refusal_meaning(refused)
     if what == "denied":
         hint = f"{text}; check that the keys belong to this address: paper and live accounts have separate keys"
         return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
@@ -149,7 +149,7 @@ def as_venue_error(refused: Refused, *, changes: bool) -> VenueError:
     return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons
 
 
-def shown(address: str) -> str:
+def without_secrets(address: str) -> str:
     """The address without user, password, query and fragment."""
     parts = _parts(address)
     if parts is None:
@@ -157,24 +157,24 @@ def shown(address: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def hushed(text: str, *addresses: str | None) -> str:
+def redacted(text: str, *addresses: str | None) -> str:
     """The text with every secret part of these addresses redacted."""
     for address in addresses:
         if address is not None:
-            text = text.replace(address, shown(address))
+            text = text.replace(address, without_secrets(address))
             for secret in _secrets(address):
                 text = text.replace(secret, "…")
     return legible(text)
 
 
-def failure(error: BaseException) -> str:
+def failure_text(error: BaseException) -> str:
     """What a library reports of a failed request, without the address."""
     cause = error.args[0] if error.args else None
     told = getattr(cause, "reason", None) or cause or error
     return str(told) or type(error).__name__
 
 
-def place(error: BaseException) -> str | None:
+def host_of(error: BaseException) -> str | None:
     """The `host:port` of a failed request of `requests`, without user and path."""
     parts = _parts(str(getattr(getattr(error, "request", None), "url", None) or ""))
     return None if parts is None else parts.netloc.rpartition("@")[2] or None

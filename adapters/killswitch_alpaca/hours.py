@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
-from killswitch_alpaca.numbers import Row, UnreadableError, instant, word, zoned
+from killswitch_alpaca.numbers import Row, UnreadableError, instant, required_text, zoned
 
 Session = Literal["regular", "extended", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class VenueClock:
     """Alpaca's clock at one moment. `skew` is its time minus ours."""
 
     is_open: bool
@@ -23,7 +23,7 @@ class Clock:
     """Offset of New York from UTC at that time."""
     skew: timedelta
 
-    def regular(self, now: datetime) -> bool:
+    def is_regular(self, now: datetime) -> bool:
         """Whether the regular session is open at `now`, a local time not long after the clock was read."""
         theirs = now + self.skew
         if self.is_open:
@@ -31,31 +31,31 @@ class Clock:
         return self.next_open <= theirs < self.next_close
 
 
-def read_clock(answer: Row, now: datetime) -> Clock:
+def read_clock(answer: Row, now: datetime) -> VenueClock:
     """Parse the clock. `now` is the local time in the middle of the request. Raises UnreadableError."""
-    theirs = zoned(word(answer, "timestamp"))
-    opens, closes = instant(word(answer, "next_open")), instant(word(answer, "next_close"))
+    theirs = zoned(required_text(answer, "timestamp"))
+    opens, closes = instant(required_text(answer, "next_open")), instant(required_text(answer, "next_close"))
     is_open = answer.get("is_open")
     offset = None if theirs is None else theirs.utcoffset()
     if theirs is None or offset is None or opens is None or closes is None or not isinstance(is_open, bool):
         raise UnreadableError("the clock has no valid is_open, timestamp, next_open or next_close")
-    return Clock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
+    return VenueClock(is_open, opens, closes, offset, theirs.astimezone(UTC) - now)
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class TradingDay:
     """One trading day, with the extended session around it, in UTC."""
 
     begins: datetime
     ends: datetime
 
 
-def read_calendar(answer: Sequence[Row], offset: timedelta) -> tuple[Day, ...]:
+def read_calendar(answer: Sequence[Row], offset: timedelta) -> tuple[TradingDay, ...]:
     """The trading days of the answer, whose times are New York's at `offset` from UTC."""
     return tuple(
-        Day(
-            _moment(word(each, "date"), each.get("session_open") or "0400", offset),
-            _moment(word(each, "date"), each.get("session_close") or "2000", offset),
+        TradingDay(
+            _moment(required_text(each, "date"), each.get("session_open") or "0400", offset),
+            _moment(required_text(each, "date"), each.get("session_close") or "2000", offset),
         )
         for each in answer
     )
@@ -75,14 +75,14 @@ def _moment(date: str, clock: object, offset: timedelta) -> datetime:
 class Hours:
     """What is known of the sessions. Without a clock nothing is assumed to be open or closed."""
 
-    clock: Clock | None = None
-    days: tuple[Day, ...] = ()
+    clock: VenueClock | None = None
+    days: tuple[TradingDay, ...] = ()
 
     def session(self, now: datetime) -> Session | None:
         """The current session; None while it is unknown."""
         if self.clock is None:
             return None
-        if self.clock.regular(now):
+        if self.clock.is_regular(now):
             return "regular"
         theirs = now + self.clock.skew
         return "extended" if any(day.begins <= theirs < day.ends for day in self.days) else "closed"

@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.venue import Cost, RateLimit, VenueError, VenueTraits
-from killswitch_alpaca.client import Client, RefusedError
+from killswitch_alpaca.client import Client, RefusedAnswerError
 from killswitch_alpaca.errors import as_venue_error
-from killswitch_alpaca.instruments import barred
+from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.numbers import Row, UnreadableError, row
-from killswitch_alpaca.queries import Questions
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.queries import Queries
+from killswitch_alpaca.settings import AlpacaSettings
 
 COUNTED: Final = "fifths of requests"
 FIFTHS: Final = 5
@@ -79,15 +79,15 @@ RIGHTS: Final = (
 )
 
 
-async def inspect(client: Client, settings: Settings) -> Inspection:
+async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
     """Inspect the account. Raises VenueError where Alpaca cannot be reached or refuses the keys; other failures are
     notes."""
     notes: list[str] = []
     try:
         account = row(await client.call(lambda trading: trading.get_account()), "the account")
-    except RefusedError as error:
+    except RefusedAnswerError as error:
         raise as_venue_error(error.refused, changes=False) from error
-    bars = barred(account)
+    bars = bar_reason(account)
     if bars is not None:
         notes.append(f"orders are not accepted: {bars}")
     elif account.get("status") not in (None, "ACTIVE"):
@@ -116,15 +116,15 @@ async def inspect(client: Client, settings: Settings) -> Inspection:
 async def _noted(notes: list[str], what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
     try:
         return await ask()
-    except RefusedError as error:
+    except RefusedAnswerError as error:
         notes.append(f"{what} could not be read: {as_venue_error(error.refused, changes=False)}")
     except (VenueError, UnreadableError) as error:
         notes.append(f"{what} could not be read: {error}")
     return None
 
 
-async def _skew(client: Client, settings: Settings, notes: list[str]) -> float:
-    clock = await Questions(settings, client).clock()
+async def _skew(client: Client, settings: AlpacaSettings, notes: list[str]) -> float:
+    clock = await Queries(settings, client).clock()
     notes.append(
         f"the stock market is open until {clock.next_close:%Y-%m-%d %H:%M} UTC"
         if clock.is_open
@@ -137,7 +137,7 @@ async def _configuration(client: Client) -> Row:
     return row(await client.call(lambda trading: trading.get_account_configurations()), "the configuration")
 
 
-def _outside(settings: Settings) -> str:
+def _outside(settings: AlpacaSettings) -> str:
     match settings.outside_hours:
         case "queue":
             return "sent as a market order that Alpaca holds until the market opens (outside_hours: queue)"

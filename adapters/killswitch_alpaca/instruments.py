@@ -7,7 +7,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from killswitch.model.snapshot import Instrument, InstrumentState, Position
 from killswitch_alpaca.hours import Session
-from killswitch_alpaca.numbers import Row, UnreadableError, positive, word
+from killswitch_alpaca.numbers import Row, UnreadableError, positive, required_text
 from killswitch_alpaca.positions import CRYPTO, OPTION, symbol_of
 
 FRACTION = Decimal("0.000000001")
@@ -22,11 +22,11 @@ class Asset:
     """An asset as Alpaca describes it, under its symbol here."""
 
     symbol: str
-    crypto: bool
-    option: bool
-    tradable: bool
-    active: bool | None
-    fractionable: bool | None
+    is_crypto: bool
+    is_option: bool
+    is_tradable: bool
+    is_active: bool | None
+    is_fractionable: bool | None
     least: Decimal | None
     step: Decimal | None
     tick: Decimal | None
@@ -35,17 +35,17 @@ class Asset:
 def read_asset(found: Row) -> Asset:
     """Parse one asset. Raises UnreadableError where it has no field tradable."""
     asset_class = found.get("class", found.get("asset_class"))
-    symbol = symbol_of(word(found, "symbol"), asset_class)
+    symbol = symbol_of(required_text(found, "symbol"), asset_class)
     tradable = found.get("tradable")
     if not isinstance(tradable, bool):
         raise UnreadableError(f"asset {symbol} has no field tradable")
     return Asset(
         symbol=symbol,
-        crypto=asset_class == CRYPTO,
-        option=asset_class == OPTION,
-        tradable=tradable,
-        active={"active": True, "inactive": False}.get(str(found.get("status"))),
-        fractionable=divisible if isinstance(divisible := found.get("fractionable"), bool) else None,
+        is_crypto=asset_class == CRYPTO,
+        is_option=asset_class == OPTION,
+        is_tradable=tradable,
+        is_active={"active": True, "inactive": False}.get(str(found.get("status"))),
+        is_fractionable=divisible if isinstance(divisible := found.get("fractionable"), bool) else None,
         least=positive(found.get("min_order_size")),
         step=positive(found.get("min_trade_increment")),
         tick=positive(found.get("price_increment")),
@@ -53,50 +53,50 @@ def read_asset(found: Row) -> Asset:
 
 
 def instrument(
-    asset: Asset, position: Position | None, session: Session | None, *, extended: bool, barred: bool
+    asset: Asset, position: Position | None, session: Session | None, *, extended: bool, is_barred: bool
 ) -> Instrument:
     """The current rules of an asset. `extended`: orders may use the extended session; `barred`: the account may only
     cancel. While the session is unknown, so is the state of an asset that has hours."""
     price = position.mark_price if position is not None else None
     most = None
-    if asset.crypto:
+    if asset.is_crypto:
         lot = asset.step or FRACTION
         step: Decimal | None = lot
         least: Decimal | None = asset.least or lot
         tick = asset.tick
         if price is not None:
-            most = (LARGEST_CRYPTO * 4 / 5 / _rough(price) / lot).to_integral_value(ROUND_FLOOR) * lot
+            most = (LARGEST_CRYPTO * 4 / 5 / _rounded_up(price) / lot).to_integral_value(ROUND_FLOOR) * lot
     else:
         # A short is held in whole shares, however divisible they are.
-        whole = asset.option or asset.fractionable is False or (position is not None and position.side == "short")
-        step = least = Decimal(1) if whole else FRACTION if asset.fractionable else None
-        tick = PENNY if asset.option or price is None or price >= DOLLAR else SUB_PENNY
+        whole = asset.is_option or asset.is_fractionable is False or (position is not None and position.side == "short")
+        step = least = Decimal(1) if whole else FRACTION if asset.is_fractionable else None
+        tick = PENNY if asset.is_option or price is None or price >= DOLLAR else SUB_PENNY
     return Instrument(
         asset.symbol,
-        Decimal(100) if asset.option else Decimal(1),
+        Decimal(100) if asset.is_option else Decimal(1),
         amount_step=step,
         price_step=tick,
         min_amount=least,
         max_amount=most,
-        state=_state(asset, session, extended=extended, barred=barred),
+        state=_state(asset, session, extended=extended, barred=is_barred),
     )
 
 
 def _state(asset: Asset, session: Session | None, *, extended: bool, barred: bool) -> InstrumentState | None:
-    if not asset.active:
-        return None if asset.active is None else "delisted"
+    if not asset.is_active:
+        return None if asset.is_active is None else "delisted"
     if barred:
         return "cancel_only"
-    if not asset.tradable:
+    if not asset.is_tradable:
         return "halted"
-    if asset.crypto or session == "regular":
+    if asset.is_crypto or session == "regular":
         return "open"
     if session is None:
         return None
-    return "limit_only" if session == "extended" and extended and not asset.option else "halted"
+    return "limit_only" if session == "extended" and extended and not asset.is_option else "halted"
 
 
-def _rough(price: Decimal) -> Decimal:
+def _rounded_up(price: Decimal) -> Decimal:
     """The price rounded up to one digit, so that what depends on it does not change with every tick."""
     power = Decimal(10) ** price.adjusted()
     return (price / power).to_integral_value(ROUND_FLOOR) * power + power
@@ -106,7 +106,7 @@ CLOSED = frozenset({"ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMI
 """Statuses of an account that cannot trade. Other statuses than ACTIVE, such as ACCOUNT_UPDATED, are temporary."""
 
 
-def barred(account: Row) -> str | None:
+def bar_reason(account: Row) -> str | None:
     """Why the account accepts no orders; None if it does."""
     found = [
         text

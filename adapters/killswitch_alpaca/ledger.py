@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
 from killswitch.model.snapshot import Fill, Flow
-from killswitch_alpaca.activities import Known, read_fill, read_flow
-from killswitch_alpaca.parts import MOVES, TRADES, Hurry, Part
-from killswitch_alpaca.queries import Questions
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow
+from killswitch_alpaca.parts import MOVES, TRADES, OutOfTurnReads, Part
+from killswitch_alpaca.queries import Queries
+from killswitch_alpaca.settings import AlpacaSettings
 
 R = TypeVar("R", Fill, Flow)
 FLOWS_BEHIND = timedelta(days=1)
@@ -26,41 +26,41 @@ or its trade was corrected."""
 
 
 @dataclass(slots=True)
-class Rows(Part, Generic[R]):
+class LedgerRows(Part, Generic[R]):
     """A list of rows that is read repeatedly: its age, the rows already returned, and those still to be returned."""
 
-    given: Known = field(default_factory=Known)
+    given: KnownActivities = field(default_factory=KnownActivities)
     waiting: list[R] = field(default_factory=list)
 
     def give(self, now: float) -> tuple[R, ...] | None:
         """The rows that were not returned before; None where they are unknown."""
         found, self.waiting = tuple(self.waiting), []
-        return found if self.is_good(now) else None
+        return found if self.is_usable(now) else None
 
     @property
     def complete_until(self) -> datetime | None:
         """The venue's time of the last answer; None once reading has failed."""
-        return self.as_of if self.trouble is None else None
+        return self.as_of if self.failure is None else None
 
 
 class Ledger:
     """Rows that no snapshot has returned yet, and the changes that they explain. `venue_time` is the current time by
     Alpaca's clock."""
 
-    def __init__(self, settings: Settings, ask: Questions, venue_time: Callable[[], datetime]) -> None:
+    def __init__(self, settings: AlpacaSettings, ask: Queries, venue_time: Callable[[], datetime]) -> None:
         self._settings = settings
         self._ask = ask
         self._venue_time = venue_time
-        self.trades = Rows[Fill](TRADES, 300.0)
-        self.moves = Rows[Flow](MOVES, 300.0)
-        self.hurry = Hurry()
+        self.trades = LedgerRows[Fill](TRADES, 300.0)
+        self.flows = LedgerRows[Flow](MOVES, 300.0)
+        self.hurry = OutOfTurnReads()
         self._lags: deque[tuple[float, float]] = deque()
         """Time of each trade's arrival, in seconds of the loop, and its lag; each later lag is smaller."""
 
     def remember(self, since: datetime | None) -> None:
         """Treat rows from `since` on, the end of the previous run's knowledge, as new."""
         self.trades.given.remember(since)
-        self.moves.given.remember(since)
+        self.flows.given.remember(since)
 
     async def read_trades(self, coins: Iterable[str]) -> None:
         """Read trades. `coins` are known symbols: trades write them without a slash."""
@@ -69,33 +69,33 @@ class Ledger:
         known = self.trades.given
         answer = await self._ask.activities(known, "/account/activities/FILL")
         new = [read_fill(each, names) for each in known.new(answer)]
-        begun = known.begun
+        begun = known.has_answer
         self.trades.waiting += new
-        known.learn(answer)
+        known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for fill in new:
             if begun:  # older fills explain no observed change
                 self.hurry.filled(now, fill)
             # A fill is late if an answer to a request that was sent after it did not include it.
             late = before is not None and fill.at < before
-            self._measured(now, (asked_at - fill.at).total_seconds() if late else 0.0)
+            self._record_lag(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
-    async def read_moves(self) -> None:
+    async def read_flows(self) -> None:
         """Read flows."""
-        known = self.moves.given
+        known = self.flows.given
         answer = await self._ask.activities(known, "/account/activities", category="non_trade_activity")
         seen = self._settings.now()
         new = [read_flow(each, self._settings.currency, seen) for each in known.new(answer)]
         flows = [flow for flow in new if flow is not None]
-        begun = known.begun
-        self.moves.waiting += flows
-        known.learn(answer)
+        begun = known.has_answer
+        self.flows.waiting += flows
+        known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for flow in flows:
             if begun and flow.currency == self._settings.currency:
                 self.hurry.moved(now, flow.amount)
 
-    def _measured(self, now: float, lag: float) -> None:
+    def _record_lag(self, now: float, lag: float) -> None:
         while self._lags and self._lags[-1][1] <= lag:
             self._lags.pop()  # earlier, smaller lags can no longer be the largest
         self._lags.append((now, lag))
@@ -109,5 +109,5 @@ class Ledger:
     @property
     def flows_as_of(self) -> datetime | None:
         """Time up to which all flows were returned: a day before they were requested."""
-        asked_at = self.moves.complete_until
+        asked_at = self.flows.complete_until
         return None if asked_at is None else asked_at - FLOWS_BEHIND

@@ -10,24 +10,24 @@ from msgspec import structs
 
 from killswitch.model.snapshot import Instrument, Order, Position
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
-from killswitch_alpaca.client import TOO_LATE, Client, RefusedError, called_off
+from killswitch_alpaca.client import TOO_LATE, Client, RefusedAnswerError, is_cancelling
 from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.numbers import UnreadableError
 from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, Part
 from killswitch_alpaca.positions import is_crypto
-from killswitch_alpaca.queries import Book, Questions
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.queries import BestQuote, Queries
+from killswitch_alpaca.settings import AlpacaSettings
 
 
-class Markets:
+class MarketData:
     """Known market data, and which rules snapshots have returned. Times in seconds of the loop."""
 
-    def __init__(self, ask: Questions, *, extended: bool) -> None:
+    def __init__(self, ask: Queries, *, extended: bool) -> None:
         self._ask = ask
         self._extended = extended
         self.quotes = Part(QUOTES, QUOTES)
-        self._quotes: dict[str, Book] = {}
+        self._quotes: dict[str, BestQuote] = {}
         self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
         self._given: dict[str, Instrument] = {}
@@ -40,7 +40,7 @@ class Markets:
         """Read bid and ask of shares."""
         self._quotes = await self._ask.quotes(symbols)
 
-    async def learn(self, symbols: Collection[str], now: float) -> int:
+    async def read_rules(self, symbols: Collection[str], now: float) -> int:
         """Read the rules of these symbols that are unknown or old; return the number of requests."""
         due = {it for it in symbols if now - self._asset_at.get(it, float("-inf")) >= ASSETS}
         if not due:
@@ -51,25 +51,27 @@ class Markets:
             found, requests = await self._ask.assets(due)
         except RateLimitedError:
             raise
-        except (VenueError, RefusedError, UnreadableError):
+        except (VenueError, RefusedAnswerError, UnreadableError):
             return 0
         self._assets |= {asset.symbol: asset for asset in found}
         self._asset_at |= dict.fromkeys((asset.symbol for asset in found), now)
         return requests
 
-    def quoted(self, position: Position, now: float) -> Position:
+    def with_quote(self, position: Position, now: float) -> Position:
         """The position with bid and ask, where these are known."""
-        quote = self._quotes.get(position.symbol) if self.quotes.is_good(now) else None
+        quote = self._quotes.get(position.symbol) if self.quotes.is_usable(now) else None
         return position if quote is None else structs.replace(position, bid=quote[0], ask=quote[1])
 
-    def news(
+    def changed_instruments(
         self, positions: Iterable[Position], orders: Iterable[Order], session: Session | None, *, barred: bool
     ) -> tuple[Instrument, ...]:
         """The rules that are new or changed since the last snapshot. `barred`: the account accepts no orders."""
         held = {position.symbol: position for position in positions}
         wanted = dict.fromkeys((*held, *(order.symbol for order in orders)))
         found = {
-            symbol: instrument(self._assets[symbol], held.get(symbol), session, extended=self._extended, barred=barred)
+            symbol: instrument(
+                self._assets[symbol], held.get(symbol), session, extended=self._extended, is_barred=barred
+            )
             for symbol in wanted
             if symbol in self._assets
         }
@@ -78,10 +80,10 @@ class Markets:
         return news
 
 
-class Sessions:
+class TradingSessions:
     """Trading hours, and when they were read."""
 
-    def __init__(self, settings: Settings, client: Client, ask: Questions) -> None:
+    def __init__(self, settings: AlpacaSettings, client: Client, ask: Queries) -> None:
         self._settings = settings
         self._client = client
         self._ask = ask
@@ -94,7 +96,7 @@ class Sessions:
 
     def now(self) -> Session | None:
         """The current session; None while the clock is unknown or too old."""
-        good = self.clock.is_good(asyncio.get_running_loop().time())
+        good = self.clock.is_usable(asyncio.get_running_loop().time())
         return self.hours.session(self._settings.now()) if good else None
 
     def venue_time(self) -> datetime:
@@ -109,7 +111,7 @@ class Sessions:
 
     async def read_in_turn(self) -> None:
         """Read over an open connection: the time to open one would be measured as skew."""
-        await self._client.connected()
+        await self._client.wait_until_connected()
         await self.read()
 
     async def read(self) -> None:
@@ -124,7 +126,7 @@ class Sessions:
         try:
             await asyncio.shield(self._under_way)
         except asyncio.CancelledError:
-            if called_off():
+            if is_cancelling():
                 raise
             raise VenueDownError(TOO_LATE) from None
 

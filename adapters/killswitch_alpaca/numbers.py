@@ -19,7 +19,7 @@ class UnreadableError(Exception):
 
 
 @contextmanager
-def naming(what: str) -> Iterator[None]:
+def about_row(what: str) -> Iterator[None]:
     """Prefix an UnreadableError with the row that it is about."""
     try:
         yield
@@ -80,13 +80,13 @@ def more_than_zero(found: Row, name: str) -> Decimal:
     return value
 
 
-def text(found: Row, name: str) -> str | None:
+def optional_text(found: Row, name: str) -> str | None:
     """The text under `name`; None for an absent one. Raises UnreadableError for anything else."""
     value = found.get(name)
-    return None if value is None or value == "" else word(found, name)
+    return None if value is None or value == "" else required_text(found, name)
 
 
-def word(found: Row, name: str) -> str:
+def required_text(found: Row, name: str) -> str:
     """The text under `name`. Raises UnreadableError where it is missing or empty."""
     value = found.get(name)
     if not isinstance(value, str) or not value:

@@ -11,17 +11,17 @@ from killswitch_alpaca.hours import Session
 from killswitch_alpaca.instruments import DOLLAR, PENNY, SUB_PENNY
 from killswitch_alpaca.positions import is_crypto
 
-Manner = Literal["plain", "queued", "extended", "bounded"]
+SendStyle = Literal["plain", "queued", "extended", "bounded"]
 """How a stock order is sent: unchanged; unchanged, for Alpaca to hold until the market opens; as a limit order into
 the extended session; the same with a limit price that is still to be computed."""
 
 
-def manner(
+def send_style(
     request: OrderRequest,
     session: Session,
     outside_hours: Literal["queue", "extended"] | None,
     opens: datetime | None,
-) -> Manner:
+) -> SendStyle:
     """How to send the order now. Raises OrderRejectedError where it must not be sent.
 
     `opens`: when the next usable session begins. Coins have no hours, and a stop rests at any time.
@@ -45,7 +45,7 @@ def manner(
     return "bounded" if request.price is None else "extended"
 
 
-def bound(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
+def bounding_price(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
     """The limit price of an order without one: `band` beyond `reference`, rounded to a tick within the band."""
     sells = request.side == "sell"
     price = reference * (1 - band if sells else 1 + band)
@@ -53,25 +53,25 @@ def bound(request: OrderRequest, reference: Decimal, band: Decimal) -> Decimal:
     return (price / tick).to_integral_value(ROUND_CEILING if sells else ROUND_FLOOR) * tick
 
 
-def order_body(request: OrderRequest, how: Manner, limit: Decimal | None = None) -> dict[str, Any]:
+def order_body(request: OrderRequest, style: SendStyle, limit: Decimal | None = None) -> dict[str, Any]:
     """The JSON body of `POST /v2/orders`. Numbers are texts, so that none passes through a float.
 
     `limit`: the price of a `bounded` order. Raises OrderRejectedError for an order that Alpaca does not support.
     """
-    price = limit if how == "bounded" else request.price
+    price = limit if style == "bounded" else request.price
     body: dict[str, Any] = {
         "symbol": request.symbol,
         "qty": _text(request.amount),
         "side": request.side,
         "type": _type(request, price),
-        "time_in_force": _time_in_force(request, how, price),
+        "time_in_force": _time_in_force(request, style, price),
         "client_order_id": request.client_order_id,
     }
     if price is not None:
         body["limit_price"] = _text(price)
     if request.trigger_price is not None:
         body["stop_price"] = _text(request.trigger_price)
-    if how in ("extended", "bounded"):
+    if style in ("extended", "bounded"):
         body["extended_hours"] = True
     if not is_crypto(request.symbol):
         # Alpaca then refuses a close that would open a position. Coins cannot be sold short at all.
@@ -92,7 +92,7 @@ def _type(request: OrderRequest, price: Decimal | None) -> str:
     return "stop" if price is None else "stop_limit"
 
 
-def _time_in_force(request: OrderRequest, how: Manner, price: Decimal | None) -> str:
+def _time_in_force(request: OrderRequest, style: SendStyle, price: Decimal | None) -> str:
     if is_crypto(request.symbol):
         # An unfilled market order for coins would rest: the part that does not fill at once must expire.
         at_market = price is None and request.trigger_price is None
@@ -102,7 +102,7 @@ def _time_in_force(request: OrderRequest, how: Manner, price: Decimal | None) ->
         if fractional:
             raise OrderRejectedError("other", f"{request.symbol}: fractional shares are day orders only, not ioc")
         return "ioc"
-    if how != "plain" or fractional or (price is None and request.trigger_price is None):
+    if style != "plain" or fractional or (price is None and request.trigger_price is None):
         return "day"
     return "gtc"
 

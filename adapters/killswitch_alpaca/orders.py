@@ -9,7 +9,17 @@ from typing import Final
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
 from killswitch.model.venue import OrderReport, OrderState
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, instant, naming, needed, positive, text, word
+from killswitch_alpaca.numbers import (
+    Row,
+    UnreadableError,
+    about_row,
+    decimal,
+    instant,
+    needed,
+    optional_text,
+    positive,
+    required_text,
+)
 from killswitch_alpaca.positions import is_crypto, symbol_of
 
 ZERO = Decimal(0)
@@ -42,16 +52,16 @@ def read_open(answer: Sequence[Row], prices: Mapping[str, Decimal]) -> tuple[Ord
 
 def read_report(found: Row) -> OrderReport:
     """The report of one order. Its fee is unknown: orders do not include fees."""
-    name = word(found, "id")
-    with naming(f"order {name}"):
+    name = required_text(found, "id")
+    with about_row(f"order {name}"):
         filled = _at_least_zero(needed(found, "filled_qty"), "filled_qty")
         size, state = decimal(found.get("qty")), _state(found)
         if size == ZERO or (state == "filled" and filled == ZERO):
             raise UnreadableError(f"status {found.get('status')} contradicts qty {size} and filled_qty {filled}")
         return OrderReport(
             id=name,
-            client_order_id=text(found, "client_order_id"),
-            symbol=symbol_of(word(found, "symbol"), found.get("asset_class")),
+            client_order_id=optional_text(found, "client_order_id"),
+            symbol=symbol_of(required_text(found, "symbol"), found.get("asset_class")),
             state=state,
             amount=filled if size is None else _at_least_zero(size, "qty"),
             filled=filled,
@@ -74,16 +84,16 @@ def _with_legs(answer: Sequence[Row]) -> Iterator[Row]:
 
 
 def _state(found: Row) -> OrderState:
-    status = word(found, "status")
+    status = required_text(found, "status")
     if status not in STATES:
         raise UnreadableError(f"order {found.get('id')}: unknown status {status!r}")
     return STATES[status]
 
 
 def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
-    name = word(found, "id")
-    with naming(f"order {name}"):
-        symbol = symbol_of(word(found, "symbol"), found.get("asset_class"))
+    name = required_text(found, "id")
+    with about_row(f"order {name}"):
+        symbol = symbol_of(required_text(found, "symbol"), found.get("asset_class"))
         side = read_side(found)
         position_side, reduces = _purpose(symbol, side, found.get("position_intent"))
         price, trigger = positive(found.get("limit_price")), positive(found.get("stop_price"))
@@ -92,10 +102,10 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
             symbol=symbol,
             side=side,
             amount=_amount(found, symbol, prices),
-            client_order_id=text(found, "client_order_id"),
+            client_order_id=optional_text(found, "client_order_id"),
             position_side=position_side,
             type=order_type(
-                text(found, "type") or text(found, "order_type"),
+                optional_text(found, "type") or optional_text(found, "order_type"),
                 conditional=trigger is not None,
                 priced=price is not None,
             ),
@@ -109,7 +119,7 @@ def _order(found: Row, prices: Mapping[str, Decimal]) -> Order:
 
 def read_side(found: Row) -> OrderSide:
     """The side of an order or a fill."""
-    written = word(found, "side")
+    written = required_text(found, "side")
     if written not in SIDES:
         raise UnreadableError(f"unknown side {written!r}")
     return SIDES[written]

@@ -36,13 +36,13 @@ class Part:
     """Number of events that have touched it."""
     known: int = 0
     """Number of these events that the value includes."""
-    trouble: str | None = None
+    failure: str | None = None
     """Why the last read failed."""
     as_of: datetime | None = None
     """Alpaca's time at which the last answered request was sent."""
 
     @property
-    def touched(self) -> bool:
+    def is_touched(self) -> bool:
         """Whether an event has touched it that the value may not include."""
         return self.touches != self.known
 
@@ -54,15 +54,15 @@ class Part:
         """Whether its interval has passed; or, where `credit` pays for it, whether it was touched."""
         if self.read_at is None or now - self.read_at >= self.every:
             return True
-        return self.touched and credit >= 1.0
+        return self.is_touched and credit >= 1.0
 
-    def is_good(self, now: float) -> bool:
+    def is_usable(self, now: float) -> bool:
         """Whether the value is recent enough to use."""
         return self.read_at is not None and now - self.read_at <= self.longest
 
     def was_read(self, now: float, asked: int, as_of: datetime | None = None) -> None:
         """Record an answer. `asked`: `touches` before the request; later events may not be in the answer."""
-        self.read_at, self.known, self.trouble, self.as_of = now, asked, None, as_of
+        self.read_at, self.known, self.failure, self.as_of = now, asked, None, as_of
 
 
 AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8, 20.0)
@@ -79,7 +79,7 @@ NOISE: Final = Decimal("0.0005")
 ZERO: Final = Decimal(0)
 
 
-class Hurry:
+class OutOfTurnReads:
     """Unexplained changes, in shares and in money. Times in seconds of the loop."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Hurry:
         self._money -= money
         self._until = max(self._until, now + KEPT)
 
-    def take(self, now: float, equity: Decimal, credit: float, requests: int = 2) -> float | None:
+    def reserve(self, now: float, equity: Decimal, credit: float, requests: int = 2) -> float | None:
         """Reserve `requests` out of turn; returns what they use of `credit`, None where they are not due or not
         affordable."""
         elapsed = 0.0 if self._counted_at is None else now - self._counted_at

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.model.snapshot import Balance, Position, Side
-from killswitch_alpaca.numbers import Row, UnreadableError, decimal, naming, needed, positive, word
+from killswitch_alpaca.numbers import Row, UnreadableError, about_row, decimal, needed, positive, required_text
 
 CRYPTO, EQUITY, OPTION = "crypto", "us_equity", "us_option"
 QUOTES = ("USDT", "USDC", "USD", "BTC")
@@ -31,8 +31,8 @@ def is_crypto(symbol: str) -> bool:
 
 def read_position(found: Row) -> Position | None:
     """One position; None for a size of zero. Raises UnreadableError where side and size contradict each other."""
-    name = word(found, "symbol")
-    with naming(f"position {name}"):
+    name = required_text(found, "symbol")
+    with about_row(f"position {name}"):
         size = needed(found, "qty")
         if size == 0:
             return None
@@ -62,14 +62,14 @@ def read_positions(answer: Sequence[Row]) -> tuple[Position, ...]:
     return tuple(found)
 
 
-def worth(positions: Sequence[Position]) -> Decimal | None:
+def position_value(positions: Sequence[Position]) -> Decimal | None:
     """Total value of the positions, shorts negative; None where a part is unknown."""
     if any(position.notional is None for position in positions):
         return None
     return sum((_signed(position.side, position.notional or ZERO) for position in positions), ZERO)
 
 
-APART: Final = Decimal("0.005")
+TOLERANCE: Final = Decimal("0.005")
 """Fraction of the gross position value by which the account and its positions may differ in one snapshot, since
 prices move between the two answers. A larger difference is a trade that only one of them includes."""
 ZERO: Final = Decimal(0)
@@ -78,7 +78,7 @@ Held = frozenset[tuple[str, str, Decimal]]
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class AccountBase:
     """The account, and the positions at the same time.
 
     `money` is what is neither price nor position: trades and transfers change it. `worth` is the value of the
@@ -88,37 +88,37 @@ class Base:
     account: Row
     equity: Decimal
     money: Decimal | None
-    worth: Decimal | None
+    position_value: Decimal | None
     held: Held
     read_at: datetime
 
     def equity_with(self, present: Decimal | None) -> Decimal:
         """The equity once the same positions are worth `present`."""
-        if present is None or (self.money is None and self.worth is None):
+        if present is None or (self.money is None and self.position_value is None):
             return self.equity
         if self.money is not None:
             return self.money + present
-        return self.equity + present - (self.worth or ZERO)
+        return self.equity + present - (self.position_value or ZERO)
 
 
-def base_of(account: Row, positions: Sequence[Position], read_at: datetime) -> Base:
+def account_base(account: Row, positions: Sequence[Position], read_at: datetime) -> AccountBase:
     """Combine account and positions. Raises UnreadableError for an account without equity."""
-    equity, found = needed(account, "equity"), worth(positions)
+    equity, found = needed(account, "equity"), position_value(positions)
     money = None
-    if found is not None and agrees(account, positions):
+    if found is not None and is_consistent(account, positions):
         market = _market_value(account)
         # Of one answer where it gives both: then no price moved in between.
         money = equity - (found if market is None else market)
-    return Base(account, equity, money, found, held_of(positions), read_at)
+    return AccountBase(account, equity, money, found, held_of(positions), read_at)
 
 
-def agrees(account: Row, positions: Sequence[Position]) -> bool:
+def is_consistent(account: Row, positions: Sequence[Position]) -> bool:
     """Whether the account's market values match these positions; True where either is unknown."""
-    market, found = _market_value(account), worth(positions)
+    market, found = _market_value(account), position_value(positions)
     if market is None or found is None:
         return True
     gross = sum((position.notional or ZERO for position in positions), ZERO)
-    return abs(market - found) <= APART * gross
+    return abs(market - found) <= TOLERANCE * gross
 
 
 def held_of(positions: Sequence[Position]) -> Held:
@@ -126,7 +126,7 @@ def held_of(positions: Sequence[Position]) -> Held:
     return frozenset((position.symbol, position.side, position.contracts) for position in positions)
 
 
-def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
+def changes(before: AccountBase, after: AccountBase) -> tuple[dict[str, Decimal], Decimal]:
     """Signed change of each symbol and of the money between two reads; zero for what is unknown."""
     was, present = ({symbol: _signed(side, amount) for symbol, side, amount in each.held} for each in (before, after))
     shares = {it: present.get(it, ZERO) - was.get(it, ZERO) for it in was.keys() | present.keys()}
@@ -135,14 +135,14 @@ def changes(before: Base, after: Base) -> tuple[dict[str, Decimal], Decimal]:
 
 
 def balances(
-    base: Base, positions: Sequence[Position], currency: str, at: datetime
+    base: AccountBase, positions: Sequence[Position], currency: str, at: datetime
 ) -> tuple[tuple[Balance, ...], Decimal | None]:
     """The money and, where the account is known in parts, each holding; and their sum, None where unknown.
 
     Shares and coins are wallets of their own (negative where they are owed), so that no part is unrealised profit.
     """
     cash = decimal(base.account.get("cash"))
-    if base.money is None or worth(positions) is None:
+    if base.money is None or position_value(positions) is None:
         return (() if cash is None else (Balance(currency, cash, Decimal(1)),)), None
     money = base.money
     found = [Balance(currency, money if cash is None else cash, Decimal(1), None, money, money, at)]

@@ -10,14 +10,14 @@ from typing import Any
 
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import RateLimitedError
-from killswitch_alpaca.activities import Known
+from killswitch_alpaca.activities import KnownActivities
 from killswitch_alpaca.client import Client
-from killswitch_alpaca.hours import Clock, Day, read_calendar, read_clock
+from killswitch_alpaca.hours import TradingDay, VenueClock, read_calendar, read_clock
 from killswitch_alpaca.instruments import Asset, read_asset
-from killswitch_alpaca.numbers import Row, UnreadableError, instant, positive, row, rows, word
+from killswitch_alpaca.numbers import Row, UnreadableError, instant, positive, required_text, row, rows
 from killswitch_alpaca.orders import read_open
 from killswitch_alpaca.positions import CRYPTO, EQUITY, is_crypto, read_positions, symbol_of
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.settings import AlpacaSettings
 
 PAGE, PAGES = 500, 10
 """Orders of one page, and pages of one read."""
@@ -27,14 +27,14 @@ TRADES_PAGE = 100
 SINGLES = 4
 """Largest number of unknown assets that are requested one by one; more are requested as the whole list."""
 OLD_QUOTE = timedelta(seconds=60)
-Book = tuple[Decimal | None, Decimal | None]
+BestQuote = tuple[Decimal | None, Decimal | None]
 """Best bid and ask."""
 
 
-class Questions:
+class Queries:
     """The requests. Every method may raise RefusedError, UnreadableError and any VenueError."""
 
-    def __init__(self, settings: Settings, client: Client) -> None:
+    def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings
         self._client = client
 
@@ -51,7 +51,7 @@ class Questions:
         query: dict[str, Any] = {"status": "open", "limit": PAGE, "nested": "true", "direction": "asc"}
         for _ in range(PAGES):
             page = rows(await self.get("/orders", query), "orders")
-            new = {word(each, "id"): each for each in page}
+            new = {required_text(each, "id"): each for each in page}
             stuck = new.keys() <= found.keys()
             found |= new
             if len(page) < PAGE:
@@ -63,7 +63,7 @@ class Questions:
             query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
         raise UnreadableError(f"there are more than {len(found)} open orders")
 
-    async def activities(self, known: Known, path: str, **query: Any) -> list[Row]:
+    async def activities(self, known: KnownActivities, path: str, **query: Any) -> list[Row]:
         """Activities that are not `known` yet, oldest first, page by page, until older ones are known.
 
         Of the first answer after a long pause the newest suffice: there is no earlier answer that they must follow.
@@ -73,14 +73,14 @@ class Questions:
         for _ in range(PAGES):
             page = rows(await self.get(path, query), "activities")
             found += page
-            if len(page) < TRADES_PAGE or known.goes_beyond(page):
+            if len(page) < TRADES_PAGE or known.is_past(page):
                 return found[::-1]
-            query["page_token"] = word(page[-1], "id")
-        if not known.begun:
+            query["page_token"] = required_text(page[-1], "id")
+        if not known.has_answer:
             return found[::-1]
         raise UnreadableError(f"more than {PAGES * TRADES_PAGE} activities since the last read")
 
-    async def clock(self) -> Clock:
+    async def clock(self) -> VenueClock:
         """Alpaca's clock, compared with the middle of the request; starting a thread and importing alpaca-py are
         excluded."""
 
@@ -91,13 +91,13 @@ class Questions:
         began, answer, ended = await self._client.call(timed)
         return read_clock(row(answer, "the clock"), began + (ended - began) / 2)
 
-    async def calendar(self, clock: Clock) -> tuple[Day, ...]:
+    async def calendar(self, clock: VenueClock) -> tuple[TradingDay, ...]:
         """The trading days from yesterday to a week from now."""
         today = (self._settings.now() + clock.offset).date()
         query = {"start": str(today - timedelta(days=1)), "end": str(today + timedelta(days=7))}
         return read_calendar(rows(await self.get("/calendar", query), "the calendar"), clock.offset)
 
-    async def quotes(self, symbols: Sequence[str]) -> dict[str, Book]:
+    async def quotes(self, symbols: Sequence[str]) -> dict[str, BestQuote]:
         """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
         query: dict[str, Any] = {"symbols": ",".join(symbols)}
         if self._settings.data_feed is not None:
@@ -156,7 +156,7 @@ class Questions:
         return await self._client.call(lambda trading: trading.get(path, dict(query)))
 
 
-def _book(found: Row, now: datetime) -> Book:
+def _book(found: Row, now: datetime) -> BestQuote:
     at = instant(found.get("t"))
     if at is None or now - at > OLD_QUOTE:
         return None, None

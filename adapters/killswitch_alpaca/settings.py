@@ -23,7 +23,7 @@ REQUESTS_PER_MINUTE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AlpacaSettings:
     """Addresses (without a slash at the end), keys, timeouts and limits of one account.
 
     `timeout` is in seconds, for a whole request from connecting to the end of its answer; `extended_band` is a fraction
@@ -36,7 +36,7 @@ class Settings:
     trading: str
     data: str
     stream: str
-    paper: bool
+    is_paper: bool
     key: str = field(repr=False)
     secret: str = field(repr=False)
     outside_hours: Literal["queue", "extended"] | None
@@ -48,7 +48,7 @@ class Settings:
     now: Callable[[], datetime]
 
 
-def read_settings(spec: AccountSpec) -> Settings:
+def read_settings(spec: AccountSpec) -> AlpacaSettings:
     """Parse the document. Raises ValueError, with the key to change, for an invalid one."""
     where = f"account {spec.account}"
     given = tuple(name for name, secret in spec.credentials.items() if secret)
@@ -62,14 +62,14 @@ def read_settings(spec: AccountSpec) -> Settings:
     band = _number(spec, "extended_band", Decimal("0.01"))
     if band >= 1:
         raise ValueError(f"option extended_band of {where} must be a fraction below 1, such as 0.01, not {band}")
-    return Settings(
+    return AlpacaSettings(
         account=spec.account,
         market="spot" if spec.market == "spot" else "equity",
         currency=spec.currency,
         trading=trading,
         data=_address(where, "endpoint", spec.endpoint, ("http", "https")) or DATA,
         stream=stream,
-        paper=paper,
+        is_paper=paper,
         key=spec.credentials["key"],
         secret=spec.credentials["secret"],
         outside_hours=spec.outside_hours,

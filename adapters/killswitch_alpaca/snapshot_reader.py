@@ -26,38 +26,47 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_alpaca.client import Client, RefusedError
+from killswitch_alpaca.client import Client, RefusedAnswerError
 from killswitch_alpaca.errors import as_venue_error
 from killswitch_alpaca.inspection import FIFTHS, SNAPSHOT
-from killswitch_alpaca.instruments import barred
+from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger
-from killswitch_alpaca.markets import Markets, Sessions
+from killswitch_alpaca.markets import MarketData, TradingSessions
 from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
 from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, Part
-from killswitch_alpaca.positions import Base, agrees, balances, base_of, changes, held_of, is_crypto, worth
-from killswitch_alpaca.queries import Questions
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.positions import (
+    AccountBase,
+    account_base,
+    balances,
+    changes,
+    held_of,
+    is_consistent,
+    is_crypto,
+    position_value,
+)
+from killswitch_alpaca.queries import Queries
+from killswitch_alpaca.settings import AlpacaSettings
 
-MARKED = 10.0
+MARKS_KEPT = 10.0
 """Seconds for which prices of a closed position are still read."""
 
 
-class Reading:
+class SnapshotReader:
     """The state of one account, and when each part was read."""
 
-    def __init__(self, settings: Settings, client: Client) -> None:
+    def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings
         self._client = client
-        self.ask = Questions(settings, client)
-        self.sessions = Sessions(settings, client, self.ask)
-        self.ledger = Ledger(settings, self.ask, self.sessions.venue_time)
-        self._markets = Markets(self.ask, extended=self.sessions.extended)
+        self.queries = Queries(settings, client)
+        self.sessions = TradingSessions(settings, client, self.queries)
+        self.ledger = Ledger(settings, self.queries, self.sessions.venue_time)
+        self._markets = MarketData(self.queries, extended=self.sessions.extended)
         self.account = Part(ACCOUNT, ACCOUNT)
         self.orders = Part(ORDERS, 60.0)
         self.marks = Part(MARKS, MARKS)
         self.positions: tuple[Position, ...] = ()
         self.open_orders: tuple[Order, ...] = ()
-        self._base: Base | None = None
+        self._base: AccountBase | None = None
         self._vanished: dict[str, float] = {}
         """Symbols that are no longer held, and since when."""
         self._marks: dict[str, Mark] = {}
@@ -81,14 +90,14 @@ class Reading:
         try:
             found = await self._read(now)
         except RateLimitedError:
-            self._client.take_tally()
+            self._client.reset_counters()
             raise
         except (MalformedAnswerError, UnreadableError) as error:
             return self._failed("malformed", str(error))
-        except RefusedError as error:
+        except RefusedAnswerError as error:
             meant = as_venue_error(error.refused, changes=False)
             if isinstance(meant, CredentialsRefusedError):
-                self._client.take_tally()
+                self._client.reset_counters()
                 raise meant from error
             return self._failed("down", str(meant))
         except VenueError as error:
@@ -120,34 +129,34 @@ class Reading:
         again: Sequence[Awaitable[None]] = ()
         if self._base is not None and held_of(positions) != self._base.held:
             again = self._read_after_trade(positions, now)
-        if again or (account is None and worth(positions) is None):
+        if again or (account is None and position_value(positions) is None):
             # An account that was read beside the positions may or may not include the trade.
             asked, account_at = self.account.touches, self.sessions.venue_time()
             account, *_ = await asyncio.gather(self._account(), *again)
-        if account is not None and not agrees(account, positions):
+        if account is not None and not is_consistent(account, positions):
             # One of the two was read before a trade, the other after it.
             asked, account_at = self.account.touches, self.sessions.venue_time()
             self._pay()
             asked_at = account_at
-            account, positions = await asyncio.gather(self._account(), self.ask.positions())
+            account, positions = await asyncio.gather(self._account(), self.queries.positions())
         self.positions, self._positions_as_of = positions, asked_at
         if account is not None:
-            self._take_account(base_of(account, positions, account_at), now)
+            self._record_account(account_base(account, positions, account_at), now)
             self.account.was_read(now, asked)
-        await self._read_in_a_hurry(now, traded=bool(again))
-        await self._learn_rules(now)
-        await self._learn_quotes(now)
+        await self._read_out_of_turn(now, traded=bool(again))
+        await self._read_rules(now)
+        await self._read_quotes(now)
         if self._first:
             self._first, self._credit = False, SAVED
-        return self._told_now(now)
+        return self._current_snapshot(now)
 
-    async def _held(self) -> tuple[Position, ...] | RefusedError | VenueError | UnreadableError:
+    async def _held(self) -> tuple[Position, ...] | RefusedAnswerError | VenueError | UnreadableError:
         """The positions, or the error of reading them."""
         try:
-            return await self.ask.positions()
+            return await self.queries.positions()
         except RateLimitedError:
             raise
-        except (RefusedError, VenueError, UnreadableError) as error:
+        except (RefusedAnswerError, VenueError, UnreadableError) as error:
             return error
 
     async def _without_positions(self, why: Exception, account: Row | None, now: float) -> AccountSnapshot:
@@ -156,16 +165,16 @@ class Reading:
         Whether the last known positions are still held is decided by their prices: where their value adds up to the
         account's market value, its parts are known.
         """
-        meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedError) else why
+        meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedAnswerError) else why
         if self._base is None or isinstance(meant, CredentialsRefusedError):
             raise why
         read_at = self.sessions.venue_time()
         account = account or await self._account()
         prices = await self._prices_of_held()
         supposed = tuple(_at(position, prices[position.symbol]) for position in self.positions) if prices else ()
-        base = base_of(account, supposed, read_at)
+        base = account_base(account, supposed, read_at)
         parts, total = balances(base, supposed, self._settings.currency, read_at)
-        found, reason = self._told_now(now), f"positions: {meant}"
+        found, reason = self._current_snapshot(now), f"positions: {meant}"
         return structs.replace(
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
@@ -185,8 +194,8 @@ class Reading:
         """The last price of everything that was held last; empty where one is unknown."""
         names = tuple(dict.fromkeys(position.symbol for position in self.positions))
         try:
-            found = await self.ask.trades(names) if names else {}
-        except (RefusedError, VenueError, UnreadableError):
+            found = await self.queries.trades(names) if names else {}
+        except (RefusedAnswerError, VenueError, UnreadableError):
             return {}  # the equity is known without them
         return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
 
@@ -204,7 +213,7 @@ class Reading:
             found.append(self._part(self.ledger.trades, self._read_trades, now))
         return found or [_nothing()]
 
-    def _take_account(self, base: Base, now: float) -> None:
+    def _record_account(self, base: AccountBase, now: float) -> None:
         """Record what has changed since the last read of the account: trades and flows must explain it."""
         if self._base is not None:
             shares, money = changes(self._base, base)
@@ -212,22 +221,22 @@ class Reading:
                 self.ledger.hurry.changed(now, shares, money, base.equity)
         self._base = base
 
-    async def _read_in_a_hurry(self, now: float, *, traded: bool) -> None:
+    async def _read_out_of_turn(self, now: float, *, traded: bool) -> None:
         """Read trades and flows while a change is unexplained. `traded`: trades may have just been read."""
         assert self._base is not None
         parts: list[tuple[Part, Callable[[], Awaitable[None]]]] = [
-            (self.ledger.moves, self.ledger.read_moves),
+            (self.ledger.flows, self.ledger.read_flows),
             (self.ledger.trades, self._read_trades),
         ]
         if traded and self.ledger.trades.read_at == now:
             del parts[1]
-        paid = self.ledger.hurry.take(now, self._base.equity, self._credit, len(parts))
+        paid = self.ledger.hurry.reserve(now, self._base.equity, self._credit, len(parts))
         if paid is not None:
             self._credit -= paid
             await asyncio.gather(*(self._part(part, read, now) for part, read in parts))
 
     def _forget_vanished(self, now: float) -> None:
-        self._vanished = {symbol: at for symbol, at in self._vanished.items() if now - at <= MARKED}
+        self._vanished = {symbol: at for symbol, at in self._vanished.items() if now - at <= MARKS_KEPT}
         self._marks = {symbol: mark for symbol, mark in self._marks.items() if symbol in self._vanished}
 
     # Parts
@@ -236,7 +245,7 @@ class Reading:
         found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
         for part, read in (
             (self.sessions.clock, self.sessions.read_in_turn), (self.orders, self.read_orders),
-            (self.ledger.trades, self._read_trades), (self.ledger.moves, self.ledger.read_moves),
+            (self.ledger.trades, self._read_trades), (self.ledger.flows, self.ledger.read_flows),
         ):  # fmt: skip
             if part.is_due(now, credit=self._credit):
                 found.append((part, read))
@@ -253,21 +262,21 @@ class Reading:
             await read()
         except RateLimitedError:
             raise
-        except RefusedError as error:
-            part.trouble = str(as_venue_error(error.refused, changes=False))
+        except RefusedAnswerError as error:
+            part.failure = str(as_venue_error(error.refused, changes=False))
         except (VenueError, UnreadableError) as error:
-            part.trouble = str(error)
+            part.failure = str(error)
         else:
             part.was_read(now, asked, as_of)
 
     async def _account(self) -> Row:
         self._pay()
-        return await self.ask.account()
+        return await self.queries.account()
 
     async def read_orders(self) -> None:
         """Read all open orders."""
         prices = {p.symbol: p.mark_price for p in self.positions if p.mark_price is not None}
-        self.open_orders = await self.ask.orders(prices)
+        self.open_orders = await self.queries.orders(prices)
 
     async def _read_trades(self) -> None:
         await self.ledger.read_trades(self._markets.coins())
@@ -276,13 +285,13 @@ class Reading:
         """Read the last prices of what is no longer held."""
         self._marks = {}
         try:
-            found = await self.ask.trades(tuple(self._vanished))
+            found = await self.queries.trades(tuple(self._vanished))
         except RateLimitedError as error:
             # Market data has a separate limit: the account can still be read.
             raise VenueDownError(str(error)) from error
         self._marks = {symbol: Mark(symbol, price) for symbol, (price, _) in found.items()}
 
-    async def _learn_quotes(self, now: float) -> None:
+    async def _read_quotes(self, now: float) -> None:
         """Read bid and ask of the held shares where orders need a price: in the extended session."""
         names = [p.symbol for p in self.positions if not is_crypto(p.symbol)]
         if not (self.sessions.extended and names and self.sessions.now() == "extended"):
@@ -291,41 +300,41 @@ class Reading:
         if self._markets.quotes.is_due(now):
             await self._part(self._markets.quotes, lambda: self._markets.read_quotes(names), now)
 
-    async def _learn_rules(self, now: float) -> None:
+    async def _read_rules(self, now: float) -> None:
         """Read the rules of held and ordered symbols that are unknown or old."""
         wanted = {p.symbol for p in self.positions} | {o.symbol for o in self.open_orders}
-        requests = await self._markets.learn(wanted, now)
+        requests = await self._markets.read_rules(wanted, now)
         self._credit = max(OWED, self._credit - requests)
 
     # The snapshot
 
-    def _told_now(self, now: float) -> AccountSnapshot:
+    def _current_snapshot(self, now: float) -> AccountSnapshot:
         base, settings = self._base, self._settings
         assert base is not None
         told = base.account.get("currency")
         if told is not None and told != settings.currency:
             raise UnreadableError(f"the account's currency is {told}; the document declares {settings.currency}")
         held, total = balances(base, self.positions, settings.currency, base.read_at)
-        equity = base.equity_with(worth(self.positions)) if total is None else total
+        equity = base.equity_with(position_value(self.positions)) if total is None else total
         return AccountSnapshot(
             account=settings.account,
             venue="alpaca",
             market=settings.market,
             currency=settings.currency,
             quality="ok",
-            reason=self._troubles(now),
+            reason=self._reason(now),
             observed_at=settings.now().astimezone(UTC),
             equity=equity,
             margin_used=not_negative(base.account.get("initial_margin")),
             maintenance_margin=not_negative(base.account.get("maintenance_margin")),
             position_mode="one_way",
             balances=held,
-            flows=self.ledger.moves.give(now),
-            positions=tuple(self._markets.quoted(position, now) for position in self.positions),
-            orders=self.open_orders if self.orders.is_good(now) else None,
+            flows=self.ledger.flows.give(now),
+            positions=tuple(self._markets.with_quote(position, now) for position in self.positions),
+            orders=self.open_orders if self.orders.is_usable(now) else None,
             fills=self.ledger.trades.give(now),
-            instruments=self._markets.news(
-                self.positions, self.open_orders, self.sessions.now(), barred=self.bars is not None
+            instruments=self._markets.changed_instruments(
+                self.positions, self.open_orders, self.sessions.now(), barred=self.bar_reason is not None
             )
             or None,
             health=self._health(),
@@ -339,23 +348,23 @@ class Reading:
             marks=tuple(self._marks.values()) if self._marks else None,
         )
 
-    def _troubles(self, now: float) -> str | None:
+    def _reason(self, now: float) -> str | None:
         """What is unknown and why, and what bars the account."""
         parts = (
             ("orders", self.orders),
             ("fills", self.ledger.trades),
-            ("flows", self.ledger.moves),
+            ("flows", self.ledger.flows),
             ("the clock", self.sessions.clock),
         )
-        found = [f"{name}: {part.trouble}" for name, part in parts if part.trouble and not part.is_good(now)]
-        if (bars := self.bars) is not None:
+        found = [f"{name}: {part.failure}" for name, part in parts if part.failure and not part.is_usable(now)]
+        if (bars := self.bar_reason) is not None:
             found.append(bars)
         return "; ".join(found) or None
 
     @property
-    def bars(self) -> str | None:
+    def bar_reason(self) -> str | None:
         """Why the account accepts no orders; None if it does."""
-        return barred(self._base.account) if self._base is not None else None
+        return bar_reason(self._base.account) if self._base is not None else None
 
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
         settings = self._settings
@@ -365,7 +374,7 @@ class Reading:
         )  # fmt: skip
 
     def _health(self) -> Health:
-        return Health(**asdict(self._client.take_tally()), clock_skew_ms=self.sessions.skew_ms)
+        return Health(**asdict(self._client.reset_counters()), clock_skew_ms=self.sessions.skew_ms)
 
 
 def _at(position: Position, price: Decimal) -> Position:

@@ -18,10 +18,10 @@ from killswitch.model.legible import legible, shortened
 from killswitch.model.venue import Push, VenueDownError
 from killswitch.transport import LARGEST_MESSAGE, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
-from killswitch_alpaca.errors import hushed
-from killswitch_alpaca.settings import Settings
+from killswitch_alpaca.errors import redacted
+from killswitch_alpaca.settings import AlpacaSettings
 
-BEAT = 10.0
+HEARTBEAT = 10.0
 """Seconds of silence before a ping, and from a ping until a response is due."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
 """Seconds before reconnecting; doubled each time, until a message arrives."""
@@ -34,11 +34,11 @@ class Touch(Protocol):
     def __call__(self, *, fills: bool) -> None: ...
 
 
-class _LostError(Exception):
+class _StreamLostError(Exception):
     """The stream is down."""
 
 
-async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
+async def listen(settings: AlpacaSettings, hear: Callable[[Push], None], touch: Touch) -> None:
     """Listen until cancelled. Raises VenueDownError only where Alpaca refuses the keys."""
     wait = FIRST_WAIT
     while True:
@@ -50,15 +50,15 @@ async def listen(settings: Settings, hear: Callable[[Push], None], touch: Touch)
             hear(push)
 
         try:
-            await _hear_once(settings, hear_and_note, touch)
-        except (_LostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            await _stream_once(settings, hear_and_note, touch)
+        except (_StreamLostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
             wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
-            why = hushed(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
+            why = redacted(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
             hear(Push("lost", f"Alpaca's stream is down: {why}"))
         await asyncio.sleep(wait)
 
 
-async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: Touch) -> None:
+async def _stream_once(settings: AlpacaSettings, hear: Callable[[Push], None], touch: Touch) -> None:
     timeout = aiohttp.ClientTimeout(total=None, connect=settings.timeout, sock_connect=settings.timeout)
     async with guarded_session(timeout=timeout) as session:
         connecting = session.ws_connect(
@@ -67,14 +67,14 @@ async def _hear_once(settings: Settings, hear: Callable[[Push], None], touch: To
         async with asyncio.timeout(settings.timeout):
             socket = await connecting
         async with socket:
-            await _enter(socket, settings)
+            await _authenticate(socket, settings)
             hear(Push("alive"))
             # The next snapshot reads whatever happened while the stream was down.
             touch(fills=True)
-            await _hear_on(socket, hear, touch)
+            await _receive(socket, hear, touch)
 
 
-async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) -> None:
+async def _authenticate(socket: aiohttp.ClientWebSocketResponse, settings: AlpacaSettings) -> None:
     """Authenticate and subscribe. Raises VenueDownError where the keys are refused."""
     async with asyncio.timeout(settings.timeout):
         keys = {"key_id": settings.key, "secret_key": settings.secret}
@@ -84,30 +84,30 @@ async def _enter(socket: aiohttp.ClientWebSocketResponse, settings: Settings) ->
         if status == "unauthorized":
             raise VenueDownError("Alpaca's stream refused the keys: unauthorized")
         if status != "authorized":
-            raise _LostError(f"no valid answer to the authentication: {shortened(legible(str(answer)), 100)}")
+            raise _StreamLostError(f"no valid answer to the authentication: {shortened(legible(str(answer)), 100)}")
         await socket.send_json({"action": "listen", "data": {"streams": ["trade_updates"]}})
         answer = await _next(socket)
         streams = _data(answer, "listening").get("streams")
         if not isinstance(streams, list) or "trade_updates" not in streams:
-            raise _LostError(f"trade_updates is not available: {shortened(legible(str(answer)), 100)}")
+            raise _StreamLostError(f"trade_updates is not available: {shortened(legible(str(answer)), 100)}")
 
 
-async def _hear_on(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:
+async def _receive(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:
     asked = False
     while True:
         try:
-            async with asyncio.timeout(BEAT):
+            async with asyncio.timeout(HEARTBEAT):
                 message = await socket.receive()
         except TimeoutError:
             if asked:
-                raise _LostError(f"no message for {2 * BEAT:g} s") from None
+                raise _StreamLostError(f"no message for {2 * HEARTBEAT:g} s") from None
             asked = True
             await socket.ping()
             continue
         asked = False
         if message.type is aiohttp.WSMsgType.PING:
             await socket.pong(message.data)
-        elif message.type is not aiohttp.WSMsgType.PONG and _tell(_read(message), hear, touch):
+        elif message.type is not aiohttp.WSMsgType.PONG and _publish(_read(message), hear, touch):
             continue
         hear(Push("alive"))
 
@@ -125,11 +125,11 @@ async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
 def _read(message: aiohttp.WSMessage) -> dict[str, Any]:
     """The JSON of a message, in a text frame or, as paper accounts send it, in a binary one."""
     if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-        raise _LostError(f"the connection was closed ({message.data or 'no reason given'})")
+        raise _StreamLostError(f"the connection was closed ({message.data or 'no reason given'})")
     try:
         found = json.loads(message.data)
     except ValueError as error:
-        raise _LostError(f"invalid message: {error}") from error
+        raise _StreamLostError(f"invalid message: {error}") from error
     return found if isinstance(found, dict) else {}
 
 
@@ -139,7 +139,7 @@ def _data(answer: dict[str, Any], stream: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _tell(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> bool:
+def _publish(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> bool:
     """Pass on an order event; whether the message was one."""
     if found.get("stream") != "trade_updates":
         return False

@@ -22,18 +22,18 @@ from killswitch.model.venue import (
     VenueError,
 )
 from killswitch_alpaca.activities import read_fill
-from killswitch_alpaca.client import Client, RefusedError
-from killswitch_alpaca.errors import as_venue_error, meaning
+from killswitch_alpaca.client import Client, RefusedAnswerError
+from killswitch_alpaca.errors import as_venue_error, refusal_meaning
 from killswitch_alpaca.hours import Session
 from killswitch_alpaca.inspection import COUNTED, FIFTHS, traits_for
 from killswitch_alpaca.numbers import Row, UnreadableError, needed, row, rows
-from killswitch_alpaca.order_requests import bound, manner, order_body
+from killswitch_alpaca.order_requests import bounding_price, order_body, send_style
 from killswitch_alpaca.orders import read_report
 from killswitch_alpaca.positions import is_crypto
-from killswitch_alpaca.settings import Settings
-from killswitch_alpaca.snapshot_reader import Reading
+from killswitch_alpaca.settings import AlpacaSettings
+from killswitch_alpaca.snapshot_reader import SnapshotReader
 
-FRESH = timedelta(seconds=1)
+FRESH_WITHIN = timedelta(seconds=1)
 """Age up to which a last price may contradict the mark."""
 FILL_PAGES = 20
 """Pages of trades that are searched for the fills of one order."""
@@ -42,12 +42,12 @@ FILL_PAGES = 20
 class AlpacaVenue:
     """One account at Alpaca: stocks, ETFs and coins, paper or live."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AlpacaSettings) -> None:
         self.account = settings.account
         self.traits = traits_for(settings.requests_per_minute)
         self._settings = settings
         self._client = Client(settings)
-        self._reading = Reading(settings, self._client)
+        self._reader = SnapshotReader(settings, self._client)
 
     def used(self) -> Mapping[str, int]:
         """Alpaca's own request count by its last answer, in the units of the traits."""
@@ -56,20 +56,20 @@ class AlpacaVenue:
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
         """See `RememberingVenue`. Lists of rows name every symbol themselves: only `since` is needed."""
-        self._reading.ledger.remember(since)
+        self._reader.ledger.remember(since)
 
     async def snapshot(self) -> AccountSnapshot:
-        return await self._reading.snapshot()
+        return await self._reader.snapshot()
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """See `PricedVenue`. The mark is the price at which Alpaca values a position, and has no time of its own;
         the last price is included if it is at most a second old. There is no index price."""
         names = sorted(set(symbols))
-        asked_at = self._reading.sessions.venue_time()
+        asked_at = self._reader.sessions.venue_time()
         with _venue_errors():
-            held, trades = await asyncio.gather(self._reading.ask.positions(), self._last_prices(names))
+            held, trades = await asyncio.gather(self._reader.queries.positions(), self._last_prices(names))
         marks = {position.symbol: position.mark_price for position in held}
-        fresh = {symbol: price for symbol, (price, at) in trades.items() if asked_at - at <= FRESH}
+        fresh = {symbol: price for symbol, (price, at) in trades.items() if asked_at - at <= FRESH_WITHIN}
         return {
             symbol: Prices(marks.get(symbol), None, fresh.get(symbol), asked_at)
             for symbol in names
@@ -79,8 +79,8 @@ class AlpacaVenue:
     async def _last_prices(self, symbols: Sequence[str]) -> Mapping[str, tuple[Decimal, datetime]]:
         """Last prices; empty where market data cannot be read, so that only marks remain."""
         try:
-            return await self._reading.ask.trades(symbols)
-        except (VenueError, RefusedError, UnreadableError):
+            return await self._reader.queries.trades(symbols)
+        except (VenueError, RefusedAnswerError, UnreadableError):
             return {}
 
     async def submit(self, request: OrderRequest) -> OrderReport:
@@ -88,15 +88,19 @@ class AlpacaVenue:
         otherwise."""
         session = "regular" if is_crypto(request.symbol) else await self._session()
         extended = self._settings.outside_hours == "extended"
-        opens = self._reading.sessions.hours.next_session(self._settings.now(), extended=extended)
-        how = manner(request, session, self._settings.outside_hours, opens)
-        limit = bound(request, await self._price(request), self._settings.extended_band) if how == "bounded" else None
+        opens = self._reader.sessions.hours.next_session(self._settings.now(), extended=extended)
+        how = send_style(request, session, self._settings.outside_hours, opens)
+        limit = (
+            bounding_price(request, await self._price(request), self._settings.extended_band)
+            if how == "bounded"
+            else None
+        )
         body = order_body(request, how, limit)
         try:
             with _venue_errors(changes=True):
                 answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
         finally:
-            self._reading.touch(fills=True)
+            self._reader.touch(fills=True)
         return _report(answer, request.client_order_id)
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
@@ -105,8 +109,8 @@ class AlpacaVenue:
 
     async def open_orders(self) -> tuple[Order, ...]:
         with _venue_errors():
-            await self._reading.read_orders()
-        return self._reading.open_orders
+            await self._reader.read_orders()
+        return self._reader.open_orders
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         """Raises MalformedAnswerError while the list of trades has less than the order's filled quantity."""
@@ -120,11 +124,11 @@ class AlpacaVenue:
     async def cancel(self, symbol: str, order_id: str) -> None:
         try:
             await self._client.call(lambda trading: trading.delete(f"/orders/{quote(order_id, safe='')}"), changes=True)
-        except RefusedError as error:
-            if meaning(error.refused) != "gone":
+        except RefusedAnswerError as error:
+            if refusal_meaning(error.refused) != "gone":
                 raise as_venue_error(error.refused, changes=True) from error
         finally:
-            self._reading.touch(fills=False)
+            self._reader.touch(fills=False)
 
     async def suspend_trading(self, suspended: bool) -> None:
         """Make Alpaca refuse every new order of the account, ours included, or accept them again."""
@@ -133,12 +137,12 @@ class AlpacaVenue:
             with _venue_errors(changes=True):
                 await self._client.call(lambda trading: trading.patch("/account/configurations", body), changes=True)
         finally:
-            self._reading.account.touch()
+            self._reader.account.touch()
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         from killswitch_alpaca.stream import listen
 
-        await listen(self._settings, hear, self._reading.touch)
+        await listen(self._settings, hear, self._reader.touch)
 
     async def inspect(self) -> Inspection:
         from killswitch_alpaca.inspection import inspect
@@ -153,22 +157,22 @@ class AlpacaVenue:
 
     async def close(self) -> None:
         await self._client.close()
-        await self._reading.sessions.close()
+        await self._reader.sessions.close()
 
     async def _session(self) -> Session:
         """The current session, read again where the clock is unknown or old. Raises VenueDownError where it is
         unknown."""
         now = asyncio.get_running_loop().time()
-        part = self._reading.sessions.clock
-        if part.is_due(now) and not (part.is_good(now) and part.trouble):
+        part = self._reader.sessions.clock
+        if part.is_due(now) and not (part.is_usable(now) and part.failure):
             try:
-                await self._reading.sessions.read()
+                await self._reader.sessions.read()
                 part.was_read(now, part.touches)
-            except RefusedError as error:
+            except RefusedAnswerError as error:
                 raise as_venue_error(error.refused, changes=False) from error
             except UnreadableError as error:
                 raise VenueDownError(f"Alpaca's clock cannot be read, and no order was sent: {error}") from error
-        session = self._reading.sessions.now()
+        session = self._reader.sessions.now()
         if session is None:
             raise VenueDownError("it is unknown whether the stock market is open, and no order was sent")
         return session
@@ -176,13 +180,13 @@ class AlpacaVenue:
     async def _price(self, request: OrderRequest) -> Decimal:
         """Reference price of an order without a price: the quote of its side, else the last price."""
         try:
-            quotes = await self._reading.ask.quotes([request.symbol])
-        except (RefusedError, UnreadableError, VenueDownError, MalformedAnswerError):
+            quotes = await self._reader.queries.quotes([request.symbol])
+        except (RefusedAnswerError, UnreadableError, VenueDownError, MalformedAnswerError):
             quotes = {}
         bid, ask = quotes.get(request.symbol, (None, None))
         price = bid if request.side == "sell" else ask
         if price is None:
-            price = next((p.mark_price for p in self._reading.positions if p.symbol == request.symbol), None)
+            price = next((p.mark_price for p in self._reader.positions if p.symbol == request.symbol), None)
         if price is None:
             raise OrderRejectedError(
                 "market_closed",
@@ -194,8 +198,8 @@ class AlpacaVenue:
         """The order with this client order id; None only if Alpaca reports that there is none."""
         try:
             answer = await self._client.call(lambda trading: trading.get_order_by_client_id(client_order_id))
-        except RefusedError as error:
-            if error.refused.status == 404 and meaning(error.refused) == "gone":
+        except RefusedAnswerError as error:
+            if error.refused.status == 404 and refusal_meaning(error.refused) == "gone":
                 return None
             raise as_venue_error(error.refused, changes=False) from error
         with _venue_errors():
@@ -206,7 +210,7 @@ class AlpacaVenue:
         query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
         told: dict[str, Fill] = {}
         for _ in range(FILL_PAGES):
-            page = rows(await self._reading.ask.get("/account/activities/FILL", query), "activities")
+            page = rows(await self._reader.queries.get("/account/activities/FILL", query), "activities")
             name = str(found.get("symbol"))
             told |= {
                 str(each.get("id")): read_fill(each, {name: symbol}) for each in page if each.get("order_id") == order
@@ -226,7 +230,7 @@ def _venue_errors(*, changes: bool = False) -> Iterator[None]:
     """Raise a refusal, and an answer that cannot be read, as the VenueError that it is."""
     try:
         yield
-    except RefusedError as error:
+    except RefusedAnswerError as error:
         raise as_venue_error(error.refused, changes=changes) from error
     except UnreadableError as error:
         raise MalformedAnswerError(str(error)) from error

@@ -8,7 +8,7 @@ from killswitch.model.inspection import Bar
 from killswitch.model.venue import AccountSpec, MalformedAnswerError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.numbers import UnreadableError, needed
+from killswitch_ccxt.numbers import UnreadableError, required_number
 from killswitch_ccxt.validation import did_you_mean
 
 
@@ -45,7 +45,8 @@ class CcxtBars:
 def _bar(row: Sequence[object]) -> Bar:
     ts, opened, high, low, close, volume = row[:6]
     return Bar(
-        int(needed(ts, "its time")),
-        needed(opened, "its open"), needed(high, "its high"), needed(low, "its low"), needed(close, "its close"),
-        needed(volume, "its volume"),
+        int(required_number(ts, "its time")),
+        required_number(opened, "its open"), required_number(high, "its high"), required_number(low, "its low"),
+        required_number(close, "its close"),
+        required_number(volume, "its volume"),
     )  # fmt: skip

@@ -25,40 +25,40 @@ from killswitch_ccxt.errors import (
     MALFORMED,
     NO_VERDICT,
     UNKNOWN,
-    Answer,
     Meaning,
+    VenueAnswer,
     as_venue_error,
+    has_order_number,
     is_definite,
     meaning_of,
-    names_an_order,
 )
-from killswitch_ccxt.numbers import ODD, UnreadableError, instant, needed, shapeless
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, instant, required_number, unknown_shape_text
 from killswitch_ccxt.response_capture import (
-    COURSE,
-    TALLY,
-    Course,
-    Heard,
-    Tally,
+    CURRENT_CALL,
+    CURRENT_COUNTERS,
+    CallCapture,
+    CapturingClient,
+    RequestCounters,
     UnsignableError,
-    bound_numbers,
-    in_a_context_of_its_own,
+    limit_exact_numbers,
+    with_own_decimal_context,
 )
 from killswitch_ccxt.traits import Exchange
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """Logger for ccxt, which logs the headers of every request with keys at its finest level. It is in no logger hierarchy.
 """
-LONGEST_ANSWER: Final = 5.0
+LARGEST_ANSWER_AGE: Final = 5.0
 """Largest age, in seconds, at which the timestamp of an answer dates the answer; the two clocks differ by less."""
-PINGS = 20_000
+PING_INTERVAL = 20_000
 """Milliseconds between two pings on a stream, so that a quiet account does not look disconnected."""
 LARGEST_SKEW: Final = 86_400_000.0
 """Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is no time."""
 ADJUSTMENT: Final = "timeDifference"
 """ccxt's option for the milliseconds that it subtracts from our clock to date requests; some exchanges have none."""
-MEASURED_WITHIN: Final = 1.0
+SKEW_TIMEOUT: Final = 1.0
 """Seconds that measuring the venue's clock may take while a request waits for the result."""
-UNADJUSTED: Final = 500.0
+LARGEST_UNADJUSTED: Final = 500.0
 """Milliseconds by which the timestamps of requests may be off the venue's clock before they are adjusted."""
 LONGEST_TEXT = 400
 """Characters of a venue's text that a message repeats."""
@@ -80,14 +80,14 @@ class Client:
         """The venue's own count of what was used: limit → units."""
         self.skew_ms: float | None = None
         """The venue's clock minus ours, in milliseconds, as measured last; None before the first measurement."""
-        self._clock_asked = -math.inf
+        self._clock_queried_at = -math.inf
         self._measuring: asyncio.Task[None] | None = None
 
     @property
     def ccxt(self) -> Any:
         """The ccxt client, created at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
         if self._ccxt is None:
-            self._ccxt = self._made()
+            self._ccxt = self._create()
         return self._ccxt
 
     def now(self) -> datetime:
@@ -121,22 +121,22 @@ class Client:
         after = self.now()
         if told is None:
             return None
-        skew = float(needed(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        skew = float(required_number(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
         if not abs(skew) <= LARGEST_SKEW:
             raise UnreadableError(f"the venue's time {told} is implausible")
         self.skew_ms = skew
-        if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > UNADJUSTED:
+        if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > LARGEST_UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
         return self.skew_ms
 
-    def answered_at(self, stamp: Any) -> datetime | None:
+    def answer_time(self, stamp: Any) -> datetime | None:
         """The venue's time `stamp` (ms) of an answer; None where the stamp does not date the answer.
 
         Some venues stamp an answer with the last change of the account, and a quiet account would look hours old.
         """
         at = instant(stamp)
         now = self.venue_time(self.now_ms())
-        return at if at is not None and abs((now - at).total_seconds()) <= LONGEST_ANSWER else None
+        return at if at is not None and abs((now - at).total_seconds()) <= LARGEST_ANSWER_AGE else None
 
     async def call(
         self, method: str, *arguments: Any, changes: bool = False, places: bool = False, **named: Any
@@ -148,33 +148,33 @@ class Client:
         """
         adjusted, changes = self._adjusted, changes or places
         try:
-            return await self._called(method, arguments, named, changes=changes, places=places)
+            return await self._call_once(method, arguments, named, changes=changes, places=places)
         except ConnectionLostError:
             # The venue may have closed an idle connection. A request that changes nothing can be repeated.
-            return await self._called(method, arguments, named, changes=changes)
+            return await self._call_once(method, arguments, named, changes=changes)
         except RequestExpiredError:
             # After a jump of the machine's clock the venue would refuse every request until the clock is right again.
-            if not await self._is_put_right(adjusted) or changes:
+            if not await self._is_clock_adjusted(adjusted) or changes:
                 raise
-            return await self._called(method, arguments, named, changes=changes)
+            return await self._call_once(method, arguments, named, changes=changes)
 
-    async def _is_put_right(self, adjusted: float) -> bool:
+    async def _is_clock_adjusted(self, adjusted: float) -> bool:
         """Whether requests are dated differently than with `adjusted`. The venue's clock is queried at most once a
         second."""
         if self._adjusted != adjusted:
             return True  # another request was refused before
         now = asyncio.get_running_loop().time()
-        if now - self._clock_asked >= 1.0:
-            self._clock_asked = now
-            self._measuring = asyncio.ensure_future(self._measured_in_time())
+        if now - self._clock_queried_at >= 1.0:
+            self._clock_queried_at = now
+            self._measuring = asyncio.ensure_future(self._measure_within_timeout())
         if self._measuring is not None:
             await asyncio.wait({self._measuring})
         return self._adjusted != adjusted
 
-    async def _measured_in_time(self) -> None:
+    async def _measure_within_timeout(self) -> None:
         # The refusal states the cause; that the clock cannot be queried either adds nothing to it.
         with suppress(VenueError, UnreadableError, TimeoutError):
-            async with asyncio.timeout(MEASURED_WITHIN):
+            async with asyncio.timeout(SKEW_TIMEOUT):
                 await self.measure_skew()
 
     @property
@@ -182,12 +182,12 @@ class Client:
         """What is subtracted from our clock to date requests, in milliseconds."""
         return float(self.ccxt.options.get(ADJUSTMENT) or 0.0)
 
-    async def _called(
+    async def _call_once(
         self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
     ) -> Any:
-        tally = TALLY.get(None) or Tally()
-        course = Course(tally)
-        token = COURSE.set(course)
+        tally = CURRENT_COUNTERS.get(None) or RequestCounters()
+        course = CallCapture(tally)
+        token = CURRENT_CALL.set(course)
         try:
             return await getattr(self.ccxt, method)(*arguments, **named)
         except VenueError:
@@ -195,12 +195,12 @@ class Client:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            said = self._said(error, method, course, changes=changes, places=places)
-            if not changes and course.answer is None and _broke(error):
+            said = self._error_of(error, method, course, changes=changes, places=places)
+            if not changes and course.answer is None and _is_connection_lost(error):
                 raise ConnectionLostError(str(said)) from error
             raise said from error
         finally:
-            COURSE.reset(token)
+            CURRENT_CALL.reset(token)
 
     async def fresh_rules(self) -> Any:
         """A ccxt client with freshly loaded rules, loaded in a thread where time is the machine's.
@@ -210,7 +210,7 @@ class Client:
         """
         if self._clock is None:
             return await asyncio.to_thread(self._with_fresh_rules)
-        made = self._made()
+        made = self._create()
         try:
             await made.load_markets(True)
         finally:
@@ -224,14 +224,14 @@ class Client:
         return made
 
     @contextmanager
-    def tallied(self) -> Iterator[Tally]:
+    def counting(self) -> Iterator[RequestCounters]:
         """Count the requests inside the block."""
-        tally = Tally()
-        token = TALLY.set(tally)
+        tally = RequestCounters()
+        token = CURRENT_COUNTERS.set(tally)
         try:
             yield tally
         finally:
-            TALLY.reset(token)
+            CURRENT_COUNTERS.reset(token)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -243,19 +243,21 @@ class Client:
             await self._ccxt.close()
             self._ccxt = None
 
-    def _said(self, error: Exception, method: str, course: Course, *, changes: bool, places: bool) -> VenueError:
-        answer = self._blamed(course)
+    def _error_of(
+        self, error: Exception, method: str, course: CallCapture, *, changes: bool, places: bool
+    ) -> VenueError:
+        answer = self._answer_at_fault(course)
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
-        meaning = _own_meaning(error, course) or meaning_of(error, self._dialect.codes, said, status)
-        text = self._text(error, method, course, answer)
+        meaning = _meaning_unknown_to_ccxt(error, course) or meaning_of(error, self._dialect.codes, said, status)
+        text = self._message(error, method, course, answer)
         left = self._may_have_arrived(error, course)
         if changes and left and meaning.kind not in ("unknown", "malformed"):
-            taken = places and answer is not None and names_an_order(answer.body)
-            if taken or not is_definite(error, self._dialect.verdicts(), said, answer):
+            taken = places and answer is not None and has_order_number(answer.body)
+            if taken or not is_definite(error, self._dialect.refusal_codes(), said, answer):
                 meaning, text = UNKNOWN, f"{text}; {NO_VERDICT}"
-        found = as_venue_error(meaning, text, changes=changes, left=left, answer=answer)
-        tally = course.tally
+        found = as_venue_error(meaning, text, is_change=changes, was_sent=left, answer=answer)
+        tally = course.counters
         if meaning.kind == "limited":
             tally.rate_limited += 1
         elif meaning.kind == "malformed":
@@ -266,7 +268,7 @@ class Client:
             tally.errors += 1
         return found
 
-    def _blamed(self, course: Course) -> Answer | None:
+    def _answer_at_fault(self, course: CallCapture) -> VenueAnswer | None:
         """The answer that caused the failure; None where it is a good answer that was processed before something else
         failed.
 
@@ -274,42 +276,42 @@ class Client:
         first: their codes identify them.
         """
         answer = course.answer
-        if answer is None or not course.taken:
+        if answer is None or not course.is_processed:
             return answer
         return answer if any(code in self._dialect.codes for code in self._dialect.codes_of(answer)) else None
 
-    def _may_have_arrived(self, error: Exception, course: Course) -> bool:
+    def _may_have_arrived(self, error: Exception, course: CallCapture) -> bool:
         """Whether the request that was to change something may have reached the venue."""
         import aiohttp
 
-        if not course.begun:
+        if not course.sent_requests:
             return False
-        if course.method == "GET" and not self._dialect.changes_by_get:
+        if course.method == "GET" and not self._dialect.has_orders_by_get:
             return False  # a preceding query of ccxt failed
         if course.answer is not None:
             return True
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _text(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
+    def _message(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
         """The venue's text, without URLs and queries: a query holds signatures."""
-        words = legible(self._words(error, method, course, answer))
+        words = legible(self._failure_text(error, method, course, answer))
         return f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
 
-    def _words(self, error: Exception, method: str, course: Course, answer: Answer | None) -> str:
+    def _failure_text(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
         if answer is not None:
             return words_of(answer.status, answer.text)
         cause = error.__cause__
         # After an answer, the failure concerns the stream that was opened with it and no longer the request.
-        stream = course.taken or not course.begun
-        place = "the venue's stream" if stream and method.startswith("watch_") else course.place or "the venue"
+        stream = course.is_processed or not course.sent_requests
+        place = "the venue's stream" if stream and method.startswith("watch_") else course.destination or "the venue"
         if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
             return f"{place}: {error}"
         happened = why_unanswered(error if cause is None else cause, place, self._timeout)
         if happened is not None:
             return happened
-        if course.taken and isinstance(error, ODD):
-            return shapeless(error)
+        if course.is_processed and isinstance(error, UNKNOWN_SHAPE):
+            return unknown_shape_text(error)
         told = _without_paths(str(error if cause is None else cause))
         # The name of a class says little, but more than an empty text.
         return told or type(error if cause is None else cause).__name__
@@ -319,12 +321,12 @@ class Client:
         """Timeout of an answer, in seconds."""
         return float(str(self._spec.options.get("timeout", 10)))
 
-    def _made(self) -> Any:
+    def _create(self) -> Any:
         base = _class_of(self._dialect.exchange)
-        made = self._configured(type(base.__name__, (Heard, base), {"ks_dialect": self._dialect}))
+        made = self._configured(type(base.__name__, (CapturingClient, base), {"ks_dialect": self._dialect}))
         made.ks_clock, made.ks_used = self._clock, self.used
         if getattr(made, "streaming", None) is not None:
-            made.streaming = {**made.streaming, "keepAlive": PINGS}
+            made.streaming = {**made.streaming, "keepAlive": PING_INTERVAL}
         return made
 
     def _configured(self, kind: Any) -> Any:
@@ -338,16 +340,16 @@ class Client:
         )
         # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
         made.number = str
-        made.decimal_to_precision = in_a_context_of_its_own(made.decimal_to_precision)
+        made.decimal_to_precision = with_own_decimal_context(made.decimal_to_precision)
         made.logger = _SILENT
         made.has = {**made.has, "fetchCurrencies": False}
         made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
-        made.options = {**made.options, **_merged(made.options, _passed_through(spec))}
+        made.options = {**made.options, **_merged(made.options, _ccxt_options(spec))}
         self._environment(made)
         if spec.endpoint is not None:
-            _readdress(made.urls["api"], spec.endpoint, streams=False)
+            _replace_endpoint(made.urls["api"], spec.endpoint, streams=False)
         if spec.endpoint_ws is not None:
-            _readdress(made.urls["api"], spec.endpoint_ws, streams=True)
+            _replace_endpoint(made.urls["api"], spec.endpoint_ws, streams=True)
         return made
 
     def _environment(self, made: Any) -> None:
@@ -363,7 +365,7 @@ class Client:
             ) from error
 
 
-def _own_meaning(error: Exception, course: Course) -> Meaning | None:
+def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning | None:
     """The meaning of a failure that ccxt has no class for, or classifies wrongly; None for all others."""
     import aiohttp
 
@@ -378,7 +380,7 @@ def _own_meaning(error: Exception, course: Course) -> Meaning | None:
     return None
 
 
-def _broke(error: Exception) -> bool:
+def _is_connection_lost(error: Exception) -> bool:
     """Whether an established connection was closed without an answer."""
     import aiohttp
 
@@ -394,14 +396,14 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
         raise VenueDownError(
             f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
         ) from error
-    bound_numbers()
+    limit_exact_numbers()
     found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:
         raise VenueDownError(f"ccxt knows no exchange called {exchange}")
     return found
 
 
-def _passed_through(spec: AccountSpec) -> dict[str, Any]:
+def _ccxt_options(spec: AccountSpec) -> dict[str, Any]:
     """The options that the Account document passes to ccxt, under `ccxt`."""
     given = spec.options.get("ccxt", {})
     return dict(given) if isinstance(given, Mapping) else {}
@@ -415,11 +417,11 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _readdress(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
+def _replace_endpoint(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
     """Replace scheme and host of every URL by `endpoint`; the paths remain."""
     for name, value in urls.items():
         if isinstance(value, MutableMapping):
-            _readdress(value, endpoint, streams=streams)
+            _replace_endpoint(value, endpoint, streams=streams)
         elif isinstance(value, str) and value.startswith(("ws://", "wss://") if streams else ("http://", "https://")):
             urls[name] = endpoint.rstrip("/") + urlsplit(value).path
 

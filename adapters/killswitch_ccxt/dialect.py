@@ -20,11 +20,11 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.equity import Wealth, in_one_currency
+from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import LastPrices, Prices, holdings
-from killswitch_ccxt.holdings import Market as SpotMarket
-from killswitch_ccxt.instruments import Quote, States, marks_of, price_of, quotes
+from killswitch_ccxt.holdings import ValuationInputs as SpotMarket
+from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
 from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.traits import Exchange
 
@@ -105,42 +105,42 @@ class Dialect(Exchange):
 
     # Reading
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity with its parts, and positions, as close to one moment as the venue allows.
 
         Prices of collateral are fetched together with them, never kept from an earlier snapshot.
         """
         if self.is_spot:
-            return await self.held()
-        wealth, found = await asyncio.gather(self.wealth(), self.positions())
+            return await self.spot_account()
+        wealth, found = await asyncio.gather(self.equity(), self.positions())
         return wealth, found
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         """The equity of a derivatives account, with its parts."""
         return in_one_currency(await self.client.call("fetch_balance"), self.spec.currency)
 
-    async def worth_alone(self) -> Wealth | None:
+    async def equity_alone(self) -> AccountEquity | None:
         """Equity while positions cannot be fetched; None where the venue returns both in one answer."""
-        return None if self.is_spot else await self.wealth()
+        return None if self.is_spot else await self.equity()
 
     async def positions(self) -> tuple[Position, ...]:
         """All open positions of a derivatives account."""
         rows = await self.client.call("fetch_positions")
         found = positions.positions(rows, self.rules, self.refine_position)
-        return tuple(map(self._in_money, found))
+        return tuple(map(self._in_account_currency, found))
 
-    def _in_money(self, position: Position) -> Position:
+    def _in_account_currency(self, position: Position) -> Position:
         """The position without the amounts that ccxt states in another coin than the account's currency: they are
         unknown."""
         if positions.in_currency(self.rules[position.symbol], self.spec.currency):
             return position
         return positions.converted(position, None)
 
-    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """The balances of a spot account, as positions with prices."""
-        return await self.priced(self.client.call("fetch_balance"))
+        return await self.value_spot_account(self.client.call("fetch_balance"))
 
-    async def priced(self, balance: Awaitable[Row]) -> tuple[Wealth, tuple[Position, ...]]:
+    async def value_spot_account(self, balance: Awaitable[Row]) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions of a spot account; prices of the holdings of the last snapshot are fetched together with
         the balance."""
         known = tuple(symbol for symbol in self._holdings if symbol in self.rules)
@@ -153,11 +153,11 @@ class Dialect(Exchange):
         async def of(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return prices if set(symbols) <= set(known) else await self.last_prices(symbols)
 
-        found = await holdings(answer, self.spec, self.market(of))
+        found = await holdings(answer, self.spec, self.valuation_inputs(of))
         self._holdings = tuple(position.symbol for position in found[1])
         return found
 
-    def market(self, prices: Prices) -> SpotMarket:
+    def valuation_inputs(self, prices: Prices) -> SpotMarket:
         """What spot holdings are valued by."""
         return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
 
@@ -171,7 +171,7 @@ class Dialect(Exchange):
 
     async def orders(self) -> tuple[Order, ...]:
         """All open orders, conditional ones included."""
-        return orders.resting(map(self.refine_order, await self.client.call("fetch_open_orders")))
+        return orders.open_orders(map(self.refine_order, await self.client.call("fetch_open_orders")))
 
     def refine_order(self, row: Row) -> Row:
         """ccxt's order, with fields of the venue's own row under ccxt's names."""
@@ -187,7 +187,7 @@ class Dialect(Exchange):
         """Add what only the venue's own row states: realised profit, cause, position side."""
         return fill
 
-    def traded(self) -> Mapping[str, datetime]:
+    def latest_trades(self) -> Mapping[str, datetime]:
         """Symbol → its latest trade in the ledger that `flows` fetched last, where `trades_in_flows`."""
         return {}
 
@@ -200,7 +200,7 @@ class Dialect(Exchange):
             came, went = await asyncio.gather(
                 self.client.call("fetch_deposits", None, since), self.client.call("fetch_withdrawals", None, since)
             )
-            return fills.moved(came, "deposit", 1) + fills.moved(went, "withdrawal", -1)
+            return fills.completed_moves(came, "deposit", 1) + fills.completed_moves(went, "withdrawal", -1)
         return None
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -221,7 +221,7 @@ class Dialect(Exchange):
         found = await self.prices(symbols)
         if not self.is_spot:
             return marks_of(found)
-        prices = {symbol: price_of(quote) for symbol, quote in found.items()}
+        prices = {symbol: valuation_price(quote) for symbol, quote in found.items()}
         return {symbol: price for symbol, price in prices.items() if price is not None}
 
     async def states(self) -> States:
@@ -299,9 +299,9 @@ class Dialect(Exchange):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order, once."""
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
-        return self.taken(row, request)
+        return self.accepted_report(row, request)
 
-    def taken(self, row: Row, request: OrderRequest) -> OrderReport:
+    def accepted_report(self, row: Row, request: OrderRequest) -> OrderReport:
         """The report of an order that was sent, by its row under ccxt's names.
 
         UnreadableError where the answer is about another order.
@@ -335,7 +335,7 @@ class Dialect(Exchange):
         """The fills of one order."""
         rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
         found = fills.fills(rows, self.refine_fill)
-        return fills.of_order(found, order_id)
+        return fills.fills_of_order(found, order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel one order. GoneError where it no longer exists."""
@@ -357,7 +357,7 @@ class Dialect(Exchange):
         await self.client.call(method)
 
     @classmethod
-    def refused_by(cls, message: Any) -> VenueError | None:
+    def refusal_of(cls, message: Any) -> VenueError | None:
         """The error of a stream message that is a refusal, where ccxt would wait on; None for every other message."""
         return None
 

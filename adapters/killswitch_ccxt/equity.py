@@ -9,11 +9,11 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.numbers import UnreadableError, decimal, needed, told_of, total
+from killswitch_ccxt.numbers import UnreadableError, decimal, required_number, required_text, total
 
 
 @dataclass(frozen=True, slots=True)
-class Wealth:
+class AccountEquity:
     """The equity of an account with its parts, in the account's currency; None is unknown.
 
     `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial
@@ -41,9 +41,9 @@ class Wealth:
     rates: tuple[Rate, ...] | None = None
     as_of: datetime | None = None
     positions_as_of: datetime | None = None
-    complete: bool | None = None
+    is_complete: bool | None = None
     why: str | None = None
-    orders_maintained: bool = False
+    has_orders_in_maintenance: bool = False
 
     @property
     def gap(self) -> Decimal | None:
@@ -70,21 +70,21 @@ def by_asset(rows: object, field: str = "asset") -> dict[str, Mapping[str, Any]]
         raise UnreadableError("the answer has no list of the account's assets")
     found: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        asset = told_of(row.get(field) if isinstance(row, Mapping) else None, "the name of an asset")
+        asset = required_text(row.get(field) if isinstance(row, Mapping) else None, "the name of an asset")
         if asset in found:
             raise UnreadableError(f"the account's assets have two rows of {asset}")
         found[asset] = row
     return found
 
 
-def lists_coins_of(assets: Iterable[str], coins: Iterable[str]) -> None:
+def check_settlement_coins(assets: Iterable[str], coins: Iterable[str]) -> None:
     """UnreadableError where `assets` lack one of the `coins` that positions settle in: a missing row is not a zero."""
     missing = sorted(set(coins) - set(assets))
     if missing:
         raise UnreadableError(f"positions settle in {', '.join(missing)}, and the account's assets have no row of it")
 
 
-def worth_of(balances: Iterable[Balance]) -> Decimal:
+def value_of(balances: Iterable[Balance]) -> Decimal:
     """Σ amount × price of the balances that have a price."""
     return sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
 
@@ -102,11 +102,11 @@ def amounts(balance: Mapping[str, Any]) -> dict[str, Decimal]:
     UnreadableError where an amount is missing.
     """
     total = balance.get("total") or {}
-    found = {str(asset): needed(amount, f"the amount held of {asset}") for asset, amount in total.items()}
+    found = {str(asset): required_number(amount, f"the amount held of {asset}") for asset, amount in total.items()}
     return {asset: amount for asset, amount in found.items() if amount}
 
 
-def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
+def in_one_currency(balance: Mapping[str, Any], currency: str) -> AccountEquity:
     """The equity of a derivatives account that is kept in one currency, as ccxt's balance of that currency states it.
 
     UnreadableError where the balance lacks the currency: an empty account has a row with zero.
@@ -116,7 +116,7 @@ def in_one_currency(balance: Mapping[str, Any], currency: str) -> Wealth:
     if total is None:
         raise UnreadableError(f"the account has no balance in {currency} at the venue: write a currency that it holds")
     # What ccxt calls `used` includes what orders freeze.
-    return Wealth(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
+    return AccountEquity(equity=total, free=decimal(row.get("free")))  # type: ignore[union-attr] # it is one
 
 
 def rates_in_dollars(price: Decimal | None, currency: str) -> tuple[Rate, ...] | None:
@@ -124,7 +124,7 @@ def rates_in_dollars(price: Decimal | None, currency: str) -> tuple[Rate, ...] |
     return None if price is None or currency == "USD" else (Rate("USD", price),)
 
 
-def in_own(value: Any, price: Decimal | None, currency: str) -> Decimal | None:
+def optional_from_dollars(value: Any, price: Decimal | None, currency: str) -> Decimal | None:
     """A number of an answer in USD, as `from_dollars` converts it; None where it is missing."""
     found = decimal(value)
     return None if found is None else from_dollars(found, price, currency)

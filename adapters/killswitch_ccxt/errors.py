@@ -27,7 +27,7 @@ from killswitch.model.venue import (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VenueAnswer:
     """A venue's answer: status, headers (names in lower case), parsed body (or None), its text, and the path of the
     request."""
 
@@ -62,9 +62,9 @@ class Meaning:
     reason: RejectReason = "other"
     seconds: float | None = None
     """Of `limited`: for how long, where only the venue's documents state it."""
-    mode: bool = False
+    is_mode_change: bool = False
     """Of `rejected`: whether the account has another position mode than the request assumes."""
-    clock: bool = False
+    is_clock_error: bool = False
     """Of `down`: whether the timestamp of the request is wrong or expired."""
 
 
@@ -78,7 +78,7 @@ def limited(seconds: float) -> Meaning:
     return Meaning("limited", seconds=seconds)
 
 
-def each(meaning: Meaning, *codes: int | str) -> dict[str, Meaning]:
+def coded(meaning: Meaning, *codes: int | str) -> dict[str, Meaning]:
     """Several codes of one meaning, as a part of a dialect's `codes`."""
     return dict.fromkeys(map(str, codes), meaning)
 
@@ -87,22 +87,22 @@ _UNSURE: Final = ("timed out", "timeout", "try again later", "system")
 """Text of a refusal with an unknown code that leaves open whether something was done."""
 
 
-def unsure(codes: Mapping[str, Meaning], code: object, text: object) -> tuple[str, ...]:
+def unsure_code(codes: Mapping[str, Meaning], code: object, text: object) -> tuple[str, ...]:
     """The code `unsure` where the venue's own code is not in `codes` and the text leaves the outcome open."""
     words = str(text or "").lower()
     return ("unsure",) if str(code) not in codes and any(part in words for part in _UNSURE) else ()
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class RefusalCodes:
     """How a venue refuses. `codes`: the meaning of each code. `form`: the form of codes that are not known."""
 
     codes: Mapping[str, Meaning]
     form: re.Pattern[str] | None = None
 
-    def read(self, said: Iterable[str]) -> bool:
+    def is_refusal(self, found: Iterable[str]) -> bool:
         """Whether an answer contains a code of this venue."""
-        return any(code in self.codes or (self.form is not None and self.form.fullmatch(code)) for code in said)
+        return any(code in self.codes or (self.form is not None and self.form.fullmatch(code)) for code in found)
 
 
 NO_VERDICT: Final = "the answer has no code of a refusal, so the request may have been executed"
@@ -110,21 +110,21 @@ _ORDER_NUMBERS: Final = frozenset({"orderId", "ordId", "order_id", "algoId", "oi
 """Venues' names of the number that they assign to an accepted order."""
 
 
-def names_an_order(body: object) -> bool:
+def has_order_number(body: object) -> bool:
     """Whether an answer, or one of its rows, contains an order number."""
     if isinstance(body, list):
-        return any(map(names_an_order, body))
+        return any(map(has_order_number, body))
     if not isinstance(body, Mapping):
         return False
     return any(
-        (name in _ORDER_NUMBERS and value not in (None, "", 0, "0", False, [], {})) or names_an_order(value)
+        (name in _ORDER_NUMBERS and value not in (None, "", 0, "0", False, [], {})) or has_order_number(value)
         for name, value in body.items()
     )
 
 
 LIMITED: Final = Meaning("limited")
 DOWN: Final = Meaning("down")
-CLOCK: Final = Meaning("down", clock=True)
+CLOCK: Final = Meaning("down", is_clock_error=True)
 UNKNOWN: Final = Meaning("unknown")
 GONE: Final = Meaning("gone")
 SAME: Final = Meaning("same")
@@ -132,7 +132,7 @@ DENIED: Final = Meaning("denied", "permission")
 MALFORMED: Final = Meaning("malformed")
 
 
-MODE_CHANGED: Final = Meaning("rejected", mode=True)
+MODE_CHANGED: Final = Meaning("rejected", is_mode_change=True)
 
 
 class ModeChangedError(OrderRejectedError):
@@ -181,13 +181,13 @@ _BY_STATUS: Final[Mapping[int, Meaning]] = {401: DENIED, 418: LIMITED, 429: LIMI
 
 
 def meaning_of(
-    error: BaseException, codes: Mapping[str, Meaning], said: Iterable[str], status: int | None = None
+    error: BaseException, codes: Mapping[str, Meaning], found: Iterable[str], status: int | None = None
 ) -> Meaning:
     """The meaning of `error` of ccxt; `said` are the venue's own codes in the refusal, the most specific one first.
 
     `status`: of the answer. It decides where ccxt has found an error that it does not know.
     """
-    for code in said:
+    for code in found:
         if code in codes:
             return codes[code]
     if type(error).__name__ in _BROAD and status is not None:
@@ -201,14 +201,14 @@ def meaning_of(
     return MALFORMED  # ccxt failed to process the answer: KeyError, TypeError and the like
 
 
-def is_definite(error: BaseException, verdicts: Verdicts, said: Iterable[str], answer: Answer | None) -> bool:
+def is_definite(error: BaseException, verdicts: RefusalCodes, found: Iterable[str], answer: VenueAnswer | None) -> bool:
     """Whether the venue has refused a change whose request has reached it, in a readable way.
 
     A status that refuses every request is a verdict; for venues without known codes, ccxt's narrow classes are.
     """
     if answer is None:
         return False
-    if answer.status in _BY_STATUS or verdicts.read(said):
+    if answer.status in _BY_STATUS or verdicts.is_refusal(found):
         return True
     return verdicts.form is None and type(error).__name__ not in _BROAD
 
@@ -218,13 +218,13 @@ _BROAD: Final = frozenset({"BaseError", "ExchangeError"})
 
 
 def as_venue_error(
-    meaning: Meaning, text: str, *, changes: bool, left: bool, answer: Answer | None = None
+    meaning: Meaning, text: str, *, is_change: bool, was_sent: bool, answer: VenueAnswer | None = None
 ) -> VenueError:
     """The error to raise. `changes`: the call was to change something. `left`: its request may have reached the venue.
 
     A change whose request was not sent is surely not done; a query without an answer has changed nothing.
     """
-    if meaning.clock:
+    if meaning.is_clock_error:
         text = f"{text}; {CLOCK_OFF}"
     if meaning.kind == "denied":
         text = f"the venue rejects the credentials, or they lack the permission: {text}"
@@ -233,42 +233,42 @@ def as_venue_error(
         seconds = meaning.seconds if told is None else told
         wanted = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
-    if meaning.clock:
+    if meaning.is_clock_error:
         return RequestExpiredError(text)
-    if meaning.kind in _ALWAYS:
-        return _ALWAYS[meaning.kind](text)
-    if not changes:
-        return _unread(meaning, text)
+    if meaning.kind in _FOR_CHANGES_AND_QUERIES:
+        return _FOR_CHANGES_AND_QUERIES[meaning.kind](text)
+    if not is_change:
+        return _query_error(meaning, text)
     if meaning.kind == "unknown":
-        return FateUnknownError(text) if left else VenueDownError(text)
-    return (ModeChangedError if meaning.mode else OrderRejectedError)(meaning.reason, text)
+        return FateUnknownError(text) if was_sent else VenueDownError(text)
+    return (ModeChangedError if meaning.is_mode_change else OrderRejectedError)(meaning.reason, text)
 
 
-def _unread(meaning: Meaning, text: str) -> VenueError:
+def _query_error(meaning: Meaning, text: str) -> VenueError:
     """The error of a failed query."""
     if meaning.kind == "denied":
         return CredentialsRefusedError(text)
     return VenueDownError(text if meaning.kind != "rejected" else f"the venue refused the request: {text}")
 
 
-_ALWAYS: Final[Mapping[Kind, type[VenueError]]] = {
+_FOR_CHANGES_AND_QUERIES: Final[Mapping[Kind, type[VenueError]]] = {
     "gone": GoneError, "same": AlreadySoError, "down": VenueDownError, "malformed": MalformedAnswerError,
 }  # fmt: skip
 """Meanings that are the same for changes and queries."""
 
 
-def row_error(verdicts: Verdicts, said: Iterable[str], text: str, *, order: object = None) -> VenueError:
+def row_error(verdicts: RefusalCodes, given: Iterable[str], text: str, *, order: object = None) -> VenueError:
     """The error of one refused row of an answer. `order`: the row, where it concerns an order that was sent.
 
     FateUnknownError for a row without a readable verdict: the order may be at the venue.
     """
-    found = tuple(said)
-    if not verdicts.read(found) or names_an_order(order):
+    found = tuple(given)
+    if not verdicts.is_refusal(found) or has_order_number(order):
         return FateUnknownError(f"{text}; {NO_VERDICT}")
     meant = next((verdicts.codes[code] for code in found if code in verdicts.codes), rejected("other"))
-    return as_venue_error(meant, text, changes=True, left=True)
+    return as_venue_error(meant, text, is_change=True, was_sent=True)
 
 
-def first_said(*found: Any) -> tuple[str, ...]:
+def present_codes(*found: Any) -> tuple[str, ...]:
     """Codes as text, without missing ones."""
     return tuple(str(code) for code in found if code not in (None, ""))

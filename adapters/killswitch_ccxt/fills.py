@@ -14,11 +14,11 @@ from killswitch_ccxt.numbers import (
     at_least_zero,
     decimal,
     identifier,
-    needed,
     one_of,
-    text,
+    optional_text,
+    required_number,
+    required_text,
     time_of,
-    told_of,
 )
 from killswitch_ccxt.orders import ORDER_SIDES
 
@@ -43,10 +43,10 @@ def fills(rows: Iterable[Row], refine: Callable[[Fill, Row], Fill] | None = None
     where the venue numbers the trades of each symbol separately.
     """
     read = ((_fill(row), row.get("info") or {}) for row in rows)
-    return once(fill if refine is None else refine(fill, info) for fill, info in read)
+    return unique_fills(fill if refine is None else refine(fill, info) for fill, info in read)
 
 
-def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
+def unique_fills(found: Iterable[Fill]) -> tuple[Fill, ...]:
     """Each fill once. UnreadableError for one with two different amounts: neither can be trusted."""
     by_id: dict[str, Fill] = {}
     for fill in found:
@@ -55,7 +55,7 @@ def once(found: Iterable[Fill]) -> tuple[Fill, ...]:
     return tuple(by_id.values())
 
 
-def of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
+def fills_of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
     """The fills of one order. UnreadableError for a fill without an order: it may belong to this one."""
     rows = tuple(found)
     nameless = [fill.id for fill in rows if fill.order is None]
@@ -71,7 +71,7 @@ def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency:
         kind = kinds.get(str(row.get("type")))
         if kind is None or (currency is not None and row.get("currency") not in (currency, None)):
             continue
-        amount = needed(row.get("amount"), f"the amount of ledger entry {row.get('id')}")
+        amount = required_number(row.get("amount"), f"the amount of ledger entry {row.get('id')}")
         direction = row.get("direction")
         if direction is not None:
             amount = -abs(amount) if direction == "out" else abs(amount)
@@ -80,10 +80,10 @@ def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency:
     return tuple(found)
 
 
-def moved(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flow, ...]:
+def completed_moves(rows: Iterable[Row], kind: FlowKind, sign: int) -> tuple[Flow, ...]:
     """Completed deposits, withdrawals or transfers (`ok`), with the sign that they have for the account."""
     return tuple(
-        _flow(row, kind, sign * abs(needed(row.get("amount"), "the amount")), row.get("currency"))
+        _flow(row, kind, sign * abs(required_number(row.get("amount"), "the amount")), row.get("currency"))
         for row in rows
         if row.get("status") in ("ok", None)
     )
@@ -95,7 +95,14 @@ def _flow(row: Row, kind: FlowKind, amount: Decimal, currency: object) -> Flow:
 
 
 def ledger_flow(
-    word: str, kinds: Mapping[str, FlowKind | None], what: str, *, number: Any, at: Any, amount: Any, currency: Any
+    entry_type: str,
+    kinds: Mapping[str, FlowKind | None],
+    what: str,
+    *,
+    number: Any,
+    at: Any,
+    amount: Any,
+    currency: Any,
 ) -> Flow | None:
     """A row of a venue's ledger of the type `word`; None for a type that is no flow, and for an amount of zero.
 
@@ -103,16 +110,16 @@ def ledger_flow(
     that was withdrawn, though money that is withdrawn in a new way counts as a loss until its type is known. Such a
     flow has the type in its id.
     """
-    if kinds.get(word, "fee") is None:
+    if kinds.get(entry_type, "fee") is None:
         return None
-    what = f"{what} ({word})"
-    change = needed(amount, f"the amount of {what}")
+    what = f"{what} ({entry_type})"
+    change = required_number(amount, f"the amount of {what}")
     if not change:
         return None
     name = identifier(number, what)
-    kind = kinds.get(word) or ("rebate" if change > 0 else "fee")
-    name = name if word in kinds else f"{word}:{name}"
-    return Flow(name, time_of(at, what), kind, change, told_of(currency, f"the currency of {what}"))
+    kind = kinds.get(entry_type) or ("rebate" if change > 0 else "fee")
+    name = name if entry_type in kinds else f"{entry_type}:{name}"
+    return Flow(name, time_of(at, what), kind, change, required_text(currency, f"the currency of {what}"))
 
 
 def _fill(row: Row) -> Fill:
@@ -127,7 +134,7 @@ def _fill(row: Row) -> Fill:
         side=one_of(ORDER_SIDES, row.get("side"), f"side of fill {number}"),
         amount=above_zero(row.get("amount"), f"the amount of fill {number}"),
         price=at_least_zero(row.get("price"), f"the price of fill {number}"),
-        order=text(row.get("order")),
+        order=optional_text(row.get("order")),
         fee=fee,
         fee_currency=currency,
     )
@@ -138,4 +145,4 @@ def _fee(row: Row) -> tuple[Decimal | None, str | None]:
     if not isinstance(fee, Mapping) or fee.get("cost") is None:
         return None, None
     currency = fee.get("currency")
-    return decimal(fee["cost"]), text(currency)
+    return decimal(fee["cost"]), optional_text(currency)

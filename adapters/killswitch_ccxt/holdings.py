@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, Position
 from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.equity import Wealth, amounts
-from killswitch_ccxt.instruments import Quote, price_of
+from killswitch_ccxt.equity import AccountEquity, amounts
+from killswitch_ccxt.instruments import Quote, valuation_price
 from killswitch_ccxt.numbers import UnreadableError, decimal, total
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
@@ -31,10 +31,10 @@ class LastPrices:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[Decimal, datetime]] = {}
 
-    def note(self, symbol: str, price: Decimal, at: datetime) -> None:
+    def record(self, symbol: str, price: Decimal, at: datetime) -> None:
         self._seen[symbol] = (price, at)
 
-    def of(self, symbol: str, now: datetime) -> tuple[Decimal, datetime] | None:
+    def recent(self, symbol: str, now: datetime) -> tuple[Decimal, datetime] | None:
         """The price and its time; None where there was none, or it is too old."""
         found = self._seen.get(symbol)
         return found if found is not None and now - found[1] <= OLDEST_PRICE else None
@@ -45,7 +45,7 @@ class LastPrices:
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
+class ValuationInputs:
     """Inputs of a valuation: the venue's rules, its prices, its last known prices, at the time `now`."""
 
     rules: Mapping[str, Mapping[str, Any]]
@@ -70,14 +70,14 @@ class _Unpriced:
     is_listed: bool
 
     @property
-    def carried(self) -> Decimal:
+    def counted_value(self) -> Decimal:
         """The value that counts while the equity is known: at the last price, or zero without one."""
         return Decimal(0) if self.last is None else self.amount * self.last[0]
 
 
 async def holdings(
-    balance: Mapping[str, Any], spec: AccountSpec, market: Market
-) -> tuple[Wealth, tuple[Position, ...]]:
+    balance: Mapping[str, Any], spec: AccountSpec, market: ValuationInputs
+) -> tuple[AccountEquity, tuple[Position, ...]]:
     """Equity and positions of ccxt's unified `balance`; each holding is in the balances and in the positions.
 
     Each asset except the account's currency is a position in `ASSET/CURRENCY`, long, or short where it is borrowed. An
@@ -93,11 +93,11 @@ async def holdings(
     balances = [_balance(spec.currency, worth, Decimal(1))] if worth else []
     for asset, symbol in sorted(symbols.items()):
         quote, amount = told.get(symbol, Quote()), held[asset]
-        price = price_of(quote)
+        price = valuation_price(quote)
         if price is None:
             unpriced.append(_unpriced(asset, symbol, amount, spec, market))
             continue
-        market.last.note(symbol, price, quote.at or market.now)
+        market.last.record(symbol, price, quote.at or market.now)
         worth += amount * price
         balances.append(_balance(asset, amount, price, quote.at))
         found.append(_position(symbol, amount, price, quote))
@@ -111,18 +111,18 @@ async def holdings(
         if it.is_listed:
             quote = Quote(at=last and last[1])
             found.append(_position(it.symbol, it.amount, last and last[0], quote))
-    carried = sum((it.carried for it in unpriced), Decimal(0))
-    wealth = Wealth(
+    carried = sum((it.counted_value for it in unpriced), Decimal(0))
+    wealth = AccountEquity(
         worth + carried if is_small else None, free=free, balances=tuple(balances),
         unrealized=Decimal(0) if is_small else None, why=_why(unpriced, spec, is_small=is_small),
     )  # fmt: skip
     return wealth, tuple(sorted(found, key=lambda position: position.symbol))
 
 
-def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, market: Market) -> _Unpriced:
+def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, market: ValuationInputs) -> _Unpriced:
     """A holding with its bound: the last price, else the bound in the Account document. Repaying a debt may cost more
     than a document states, so only a price bounds it."""
-    last, declared = market.last.of(symbol, market.now), most_of_unpriced(spec).get(asset)
+    last, declared = market.last.recent(symbol, market.now), unpriced_bounds(spec).get(asset)
     bound = abs(amount) * last[0] if last is not None else declared if amount > 0 else None
     is_listed = symbol in market.rules or symbol in market.last
     return _Unpriced(asset, symbol, amount, last, bound, is_listed)
@@ -165,7 +165,7 @@ def ignored_assets(spec: AccountSpec) -> frozenset[str]:
     return frozenset(map(str, option)) if isinstance(option, Sequence) and not isinstance(option, str) else frozenset()
 
 
-def most_of_unpriced(spec: AccountSpec) -> dict[str, Decimal]:
+def unpriced_bounds(spec: AccountSpec) -> dict[str, Decimal]:
     """Asset → upper bound of the value of all of it, in the account's currency, from the Account document.
 
     ValueError for an option `unpriced` of another form.

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from killswitch.model.snapshot import Instrument, InstrumentState
-from killswitch_ccxt.numbers import Row, flag, instant, optional, positive, value_at
+from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positive, value_at
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
@@ -37,15 +37,15 @@ class StateTable(NamedTuple):
     def read(self, rules: Mapping[str, Row]) -> dict[str, InstrumentState | None]:
         """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: closing skips a
         symbol whose state is closed."""
-        words = {symbol: self._word(rule.get("info")) for symbol, rule in rules.items()}
+        words = {symbol: self._state_field(rule.get("info")) for symbol, rule in rules.items()}
         return {symbol: self.states.get(word) for symbol, word in words.items() if word not in self.passing}
 
-    def _word(self, info: Any) -> str:
+    def _state_field(self, info: Any) -> str:
         found = (value_at(info, name) for name in self.fields)
         return str(next((word for word in found if word not in (None, "")), None))
 
 
-def is_whole(rule: Row) -> bool:
+def names_its_assets(rule: Row) -> bool:
     """Whether the symbol names its assets: `BTC/USDT`, and for a contract also the coin of settlement."""
     if "base" not in rule:
         return True  # kept by an earlier run, or of an exchange with other names
@@ -65,21 +65,23 @@ def instruments(
 ) -> tuple[Instrument, ...]:
     """One instrument for each rule. `states` override those of the rules; `tick_size`: precisions are steps."""
     states = states or {}
-    return tuple(_instrument(rule, states, tick_size) for rule in rules if is_whole(rule))
+    return tuple(_instrument(rule, states, tick_size) for rule in rules if names_its_assets(rule))
 
 
-class Given:
+class InstrumentChanges:
     """The instruments of the last snapshot, so that a snapshot has only those that have changed."""
 
     def __init__(self) -> None:
         self._last: tuple[Instrument, ...] = ()
         self._made_of: object = None
 
-    def any_shut(self, symbols: Collection[str]) -> bool:
+    def is_any_closed(self, symbols: Collection[str]) -> bool:
         """Whether one of the symbols accepts no orders, as far as known."""
         return any(each.symbol in symbols and each.state not in ("open", None) for each in self._last)
 
-    def news(self, made_of: object, make: Callable[[], tuple[Instrument, ...]]) -> tuple[Instrument, ...] | None:
+    def changed_instruments(
+        self, made_of: object, make: Callable[[], tuple[Instrument, ...]]
+    ) -> tuple[Instrument, ...] | None:
         """The instruments of `make` that have changed; None where none has, or the inputs are the same as before."""
         if made_of == self._made_of:
             return None
@@ -95,8 +97,8 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
         symbol=str(rule["symbol"]),
         contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
         inverse=flag(rule.get("inverse")) is True,
-        amount_step=_step(optional(precision.get("amount")), tick_size),
-        price_step=_step(optional(precision.get("price")), tick_size),
+        amount_step=_step(optional_number(precision.get("amount")), tick_size),
+        price_step=_step(optional_number(precision.get("price")), tick_size),
         min_amount=_above_zero(amounts.get("min")),
         max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
         min_notional=_above_zero(costs.get("min")),
@@ -105,7 +107,7 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
 
 
 def _above_zero(value: Any) -> Decimal | None:
-    found = optional(value)
+    found = optional_number(value)
     return found if found is not None and found > 0 else None
 
 
@@ -139,7 +141,7 @@ class Quote:
     at: datetime | None = None
 
 
-def price_of(quote: Quote) -> Decimal | None:
+def valuation_price(quote: Quote) -> Decimal | None:
     """The price that values a holding: the last price, or the middle of bid and ask; None where both are missing."""
     if quote.last is not None or quote.bid is None or quote.ask is None:
         return quote.last

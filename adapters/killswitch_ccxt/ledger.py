@@ -25,10 +25,10 @@ from killswitch_ccxt.parts import KNOWN_ROWS, LATE_ROWS, LONGEST_LOOK_BACK, LOOK
 Row = TypeVar("Row", Fill, Flow)
 ReadPart = Callable[[Part[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
 NEVER: Final = float("-inf")
-AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
+EARLY_FETCH_DELAYS: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
 """Seconds after a change at which rows are fetched early, a little less than whole seconds: ticks are a second apart.
 """
-SETTLED: Final = 20.0
+LAST_EARLY_FETCH: Final = 20.0
 """Seconds after a change of the last early fetch; later where the venue was seen to be later."""
 FIRST_LOOKS: Final = 2.0
 """Seconds from the first of many changes for which each change causes its own fetches."""
@@ -41,7 +41,7 @@ LAG_STEP: Final = 5000
 unknown."""
 
 
-class Allowance:
+class RequestAllowance:
     """A number of requests a minute, all of them available at the start; at least `saved` are saved up."""
 
     def __init__(self, a_minute: int, saved: int) -> None:
@@ -76,10 +76,10 @@ class Allowance:
 class RowList(Generic[Row]):
     """Rows of one kind. Times are in seconds of the loop's clock, `asked_at` in ms of our own clock."""
 
-    def __init__(self, kind: str, part: Part[bool], allowance: Allowance) -> None:
+    def __init__(self, kind: str, part: Part[bool], allowance: RequestAllowance) -> None:
         self.part = part
         self.allowance = allowance
-        self.asked_at: int | None = None
+        self.requested_at: int | None = None
         """The time of the last successful request."""
         self._hurried_at = self._moved_at = self._burst_at = NEVER
         self._since: int | None = None
@@ -96,31 +96,31 @@ class RowList(Generic[Row]):
         """The start, in ms, of the next fetch."""
         return now - self._look_back if self._since is None else self._since
 
-    def is_hurried(self, now: float, moved_at: float, settled: float, questions: int = 1) -> bool:
+    def is_early_fetch_due(self, now: float, moved_at: float, settled: float, questions: int = 1) -> bool:
         """Whether rows are fetched early because of a change at `moved_at`. `questions`: requests of one fetch."""
-        if self.part.why is not None:
+        if self.part.failure is not None:
             return False  # after a failure they are due again by themselves
         read, age = self.part.at - moved_at, now - moved_at
         if moved_at - self._moved_at > settled:
             self._burst_at = moved_at
         self._moved_at = moved_at
-        wanted = [it for it in (*AFTER, settled) if read < it <= age]
+        wanted = [it for it in (*EARLY_FETCH_DELAYS, settled) if read < it <= age]
         if not wanted:
             return False
-        pace = min(AFTER[-1], self.allowance.pace * max(questions, 1))
-        if wanted[-1] >= AFTER[-1] or now - self._hurried_at >= pace:
+        pace = min(EARLY_FETCH_DELAYS[-1], self.allowance.pace * max(questions, 1))
+        if wanted[-1] >= EARLY_FETCH_DELAYS[-1] or now - self._hurried_at >= pace:
             return self.allowance.left(now) > 0
         if moved_at - self._burst_at > FIRST_LOOKS:
             return False  # changes continue: the allowance is spread over them
         # This fetch, the one after ten seconds, and the last.
         return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
 
-    def hurry(self, now: float, questions: int) -> None:
+    def record_early_fetch(self, now: float, questions: int) -> None:
         """Record an early fetch with so many requests."""
         self.allowance.spend(questions)
         self._hurried_at = now
 
-    def took(self, rows: Iterable[Row], asked_at: int, lag_of: Callable[[Row], float | None], now: float) -> None:
+    def record(self, rows: Iterable[Row], asked_at: int, lag_of: Callable[[Row], float | None], now: float) -> None:
         """Record the rows of a fetch at `asked_at`; `lag_of`: the lag of a row in seconds, if it is late."""
         for row in rows:
             if row.id not in self._known:
@@ -131,7 +131,7 @@ class RowList(Generic[Row]):
                 self._new[row.id] = row
         while len(self._known) > KNOWN_ROWS:
             self._known.pop(next(iter(self._known)))
-        self.asked_at, self._since = asked_at, asked_at - OVERLAP
+        self.requested_at, self._since = asked_at, asked_at - OVERLAP
 
     def lag(self, now: float) -> float | None:
         """The largest lag of a row in the last hour, in seconds; None where no row was late."""
@@ -141,9 +141,9 @@ class RowList(Generic[Row]):
 
     def is_known(self, now: float) -> bool:
         """Whether the last fetch succeeded and is recent; later rows may exist."""
-        return bool(self.part.known(now)) and self.part.why is None
+        return bool(self.part.recent_value(now)) and self.part.failure is None
 
-    def news(self, now: float) -> tuple[Row, ...] | None:
+    def new_rows(self, now: float) -> tuple[Row, ...] | None:
         """The rows that no earlier snapshot had; None where the rows are unknown."""
         if not self.is_known(now):
             return None
@@ -151,7 +151,7 @@ class RowList(Generic[Row]):
         return new
 
 
-def _agreeing(rows: Iterable[Any]) -> tuple[Any, ...]:
+def _unambiguous(rows: Iterable[Any]) -> tuple[Any, ...]:
     """UnreadableError where one answer has two amounts under one id: neither can be trusted."""
     found: dict[str, Any] = {}
     for row in rows:
@@ -169,23 +169,23 @@ class Ledger:
         self._client = client
         self._dialect = dialect
         self._read_part = read
-        fills, flows = (Allowance(each, ages.hurried_saved) for each in (ages.fills_hurried, ages.rows_hurried))
+        fills, flows = (RequestAllowance(each, ages.early_saved) for each in (ages.early_fills, ages.early_flows))
         self.fills: RowList[Fill] = RowList("fills", Part(ages.fills, phase), fills)
         self.flows: RowList[Flow] = RowList("flows", Part(ages.flows, phase), flows)
         self._moved_at = NEVER
-        self._touched: dict[str, float] = {}
+        self._changed_at: dict[str, float] = {}
         """Symbol → time of its last change."""
-        self._asked_for: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
         """Symbol → time of the last successful request for its fills; the same time for all where requests name no
         symbol."""
         self._traded: dict[str, datetime] = {}
-        self._remembered: tuple[str, ...] = ()
+        self._held_before: tuple[str, ...] = ()
 
     # Changes
 
     def remember(self, symbols: Collection[str], since: datetime | None) -> None:
         """Set the symbols that were held before this run began."""
-        self._remembered = tuple(symbols)
+        self._held_before = tuple(symbols)
         if since is not None:
             then, now = int(since.timestamp() * 1000), self._client.now_ms()
             self.fills.look_back_to(then, now)
@@ -194,22 +194,22 @@ class Ledger:
     def begin(self, symbols: Iterable[str], now: float) -> None:
         """Begin with the first snapshot, of an account that holds `symbols`. The venue has written down earlier rows by
         now."""
-        known = (symbol for symbol in self._remembered if symbol in self._dialect.rules)
-        self._touched = dict.fromkeys((*symbols, *known), now - LATE_ROWS)
+        known = (symbol for symbol in self._held_before if symbol in self._dialect.rules)
+        self._changed_at = dict.fromkeys((*symbols, *known), now - LATE_ROWS)
 
-    def stir(self, symbols: Iterable[str], now: float) -> None:
+    def note_activity(self, symbols: Iterable[str], now: float) -> None:
         """Record an order or a stream message: fills are fetched soon."""
-        self._touched |= dict.fromkeys(symbols, now)
-        self._soon(self.fills.part)
+        self._changed_at |= dict.fromkeys(symbols, now)
+        self._make_due_soon(self.fills.part)
 
-    def moved(self, symbols: Collection[str], held: Collection[str], now: float) -> None:
+    def note_change(self, symbols: Collection[str], held: Collection[str], now: float) -> None:
         """Record a change of balances, or of positions in `symbols`: rows are fetched in this snapshot.
 
         Where only balances changed and no ledger names the traded symbols, the trades may concern anything that is
         `held`.
         """
-        is_silent = self._dialect.fills_need_symbol and not self._dialect.trades_in_flows
-        self.stir(symbols or (held if is_silent else ()), now)
+        is_silent = self._dialect.fills_need_symbol and not self._dialect.has_trades_in_flows
+        self.note_activity(symbols or (held if is_silent else ()), now)
         self._moved_at = now
 
     def expire(self) -> None:
@@ -220,15 +220,15 @@ class Ledger:
 
     async def read(self, now: float) -> None:
         """Fetch what is due, or is needed because of a change."""
-        settled = max(SETTLED, self.lag(now) or 0.0)
+        settled = max(LAST_EARLY_FETCH, self.lag(now) or 0.0)
         asked, since = [], self.fills.since(self._client.now_ms())
-        is_hurried = self.flows.is_hurried(now, self._moved_at, settled)
+        is_hurried = self.flows.is_early_fetch_due(now, self._moved_at, settled)
         if is_hurried or self.flows.part.due <= now:
             if is_hurried:
-                self.flows.hurry(now, 1)
+                self.flows.record_early_fetch(now, 1)
             asked.append(self._read_flows())
-        questions = min(MOST_SYMBOLS, len(self._touched)) if self._dialect.fills_need_symbol else 1
-        is_hurried = self.fills.is_hurried(now, self._moved_at, settled, questions)
+        questions = min(MOST_SYMBOLS, len(self._changed_at)) if self._dialect.fills_need_symbol else 1
+        is_hurried = self.fills.is_early_fetch_due(now, self._moved_at, settled, questions)
         if is_hurried or self.fills.part.due <= now:
             asked.append(self._read_fills(self._symbols(now, is_hurried=is_hurried), since, now))
         await asyncio.gather(*asked)
@@ -238,52 +238,52 @@ class Ledger:
 
     async def _read_flows(self) -> None:
         since = self.flows.since(self._client.now_ms())
-        await self._rows(self.flows, self._dialect.flows, since, lambda _: self.flows.asked_at)
+        await self._rows(self.flows, self._dialect.flows, since, lambda _: self.flows.requested_at)
 
     async def _read_fills(self, symbols: list[str], since: int, now: float) -> None:
         """Where requests name symbols, each symbol is included until a while after its last change."""
         ask = partial(self._dialect.fills, symbols)
-        if not await self._rows(self.fills, ask, since, self._asked_before):
+        if not await self._rows(self.fills, ask, since, self._previous_request):
             return
         for symbol in symbols:
-            self._asked_for[symbol] = now
-            if self._touched.get(symbol, now) + LATE_ROWS <= now:
-                self._touched.pop(symbol, None)
-        if self._unasked():
-            self._soon(self.fills.part)
+            self._requested_at[symbol] = now
+            if self._changed_at.get(symbol, now) + LATE_ROWS <= now:
+                self._changed_at.pop(symbol, None)
+        if self._unrequested():
+            self._make_due_soon(self.fills.part)
 
     def _symbols(self, now: float, *, is_hurried: bool) -> list[str]:
         """The symbols whose fills are fetched, those with the oldest fetch first."""
         # A delisted symbol may still be held, and has no market whose fills can be requested.
-        listed = (it for it in self._touched if it in self._dialect.rules)
-        order = sorted(listed, key=lambda it: (self._asked_for.get(it, NEVER), self._touched[it]))
+        listed = (it for it in self._changed_at if it in self._dialect.rules)
+        order = sorted(listed, key=lambda it: (self._requested_at.get(it, NEVER), self._changed_at[it]))
         if not self._dialect.fills_need_symbol:
             if is_hurried:
-                self.fills.hurry(now, 1)
+                self.fills.record_early_fetch(now, 1)
             return order
         most = min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_hurried else MOST_SYMBOLS
         if is_hurried:
-            self.fills.hurry(now, len(order[:most]))
+            self.fills.record_early_fetch(now, len(order[:most]))
         return order[:most]
 
-    def _unasked(self) -> list[str]:
+    def _unrequested(self) -> list[str]:
         """Symbols without a fetch since their last change."""
         rules = self._dialect.rules
-        return [it for it, at in self._touched.items() if it in rules and self._asked_for.get(it, NEVER) < at]
+        return [it for it, at in self._changed_at.items() if it in rules and self._requested_at.get(it, NEVER) < at]
 
     def _newly_traded(self, since: int, now: float) -> list[str]:
         """Symbols with a new trade in the ledger and without a fetch in this snapshot."""
-        if not self._dialect.trades_in_flows or self.flows.part.why is not None:
+        if not self._dialect.has_trades_in_flows or self.flows.part.failure is not None:
             return []
-        latest = self._dialect.traded()
+        latest = self._dialect.latest_trades()
         news = {
             symbol: at
             for symbol, at in latest.items()
-            if self._traded.get(symbol) != at and self._ours(at) >= since
+            if self._traded.get(symbol) != at and self._local_ms(at) >= since
         }  # fmt: skip
         self._traded |= latest
-        self._touched |= dict.fromkeys(news, now)
-        return [symbol for symbol in news if self._asked_for.get(symbol, NEVER) < now]
+        self._changed_at |= dict.fromkeys(news, now)
+        return [symbol for symbol in news if self._requested_at.get(symbol, NEVER) < now]
 
     async def _rows(
         self,
@@ -297,19 +297,19 @@ class Ledger:
 
         async def is_told() -> bool:
             answer = await ask(since)
-            found.extend(_agreeing(answer or ()))
+            found.extend(_unambiguous(answer or ()))
             return answer is not None
 
         if not await self._read_part(rows.part, is_told):
             return False
-        rows.took(found, asked_at, lambda row: self._lag_of(row, asked_before(row), asked_at), now)
+        rows.record(found, asked_at, lambda row: self._lag_of(row, asked_before(row), asked_at), now)
         return True
 
-    def _asked_before(self, fill: Fill) -> int | None:
+    def _previous_request(self, fill: Fill) -> int | None:
         """The time, in ms of our clock, of the last fetch that should have included this fill."""
         if not self._dialect.fills_need_symbol:
-            return self.fills.asked_at
-        asked = self._asked_for.get(fill.symbol)
+            return self.fills.requested_at
+        asked = self._requested_at.get(fill.symbol)
         if asked is None:
             return None
         return self._client.now_ms() - int((asyncio.get_running_loop().time() - asked) * 1000)
@@ -319,7 +319,7 @@ class Ledger:
 
         A row that is older than the overlap of fetches has another date than its change of the balance.
         """
-        late = 0 if before is None else before - self._ours(row.at)
+        late = 0 if before is None else before - self._local_ms(row.at)
         if before is None or not 0 < late < OVERLAP:
             return None
         return (late + min(LAG_STEP, asked_at - before)) / 1000
@@ -328,19 +328,19 @@ class Ledger:
 
     def fills_as_of(self, now: float) -> datetime | None:
         """Venue time up to which every fill is known; None while the fills of a changed symbol were not fetched."""
-        if "fills" not in self._dialect.rows_whole or not self.fills.is_known(now):
+        if "fills" not in self._dialect.complete_lists or not self.fills.is_known(now):
             return None
         if not self._dialect.fills_need_symbol:
-            return self._venue_time(self.fills.asked_at)
-        if self._unasked():
+            return self._venue_time(self.fills.requested_at)
+        if self._unrequested():
             return None
         # A symbol without a trade in the ledger has not traded; without such a ledger, one without a change has not.
-        return self.flows_as_of(now) if self._dialect.trades_in_flows else self._venue_time(self.fills.asked_at)
+        return self.flows_as_of(now) if self._dialect.has_trades_in_flows else self._venue_time(self.fills.requested_at)
 
     def flows_as_of(self, now: float) -> datetime | None:
         """Venue time up to which every flow is known."""
-        whole = "flows" in self._dialect.rows_whole and self.flows.is_known(now)
-        return self._venue_time(self.flows.asked_at) if whole else None
+        whole = "flows" in self._dialect.complete_lists and self.flows.is_known(now)
+        return self._venue_time(self.flows.requested_at) if whole else None
 
     def lag(self, now: float) -> float | None:
         """The lag of rows in seconds; None where no row was late."""
@@ -350,9 +350,9 @@ class Ledger:
     def _venue_time(self, ours: int | None) -> datetime | None:
         return None if ours is None else self._client.venue_time(ours)
 
-    def _ours(self, at: datetime) -> int:
+    def _local_ms(self, at: datetime) -> int:
         """Milliseconds of our clock at a venue time."""
         return int(at.timestamp() * 1000 - (self._client.skew_ms or 0.0))
 
-    def _soon(self, part: Part[Any]) -> None:
+    def _make_due_soon(self, part: Part[Any]) -> None:
         part.due = min(part.due, part.at + self._dialect.ages.rows_least)

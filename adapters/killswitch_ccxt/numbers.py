@@ -15,7 +15,7 @@ T = TypeVar("T")
 Cursor = TypeVar("Cursor")
 Row = Mapping[str, Any]
 """One object of an answer, as JSON gives it or as ccxt parses it."""
-ODD = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+UNKNOWN_SHAPE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """Exceptions that an answer of an unknown shape raises."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _ROUNDED = re.compile(r"[0-9.]+[eE][+][0-9]+")
@@ -31,7 +31,7 @@ class NoSuchSymbolError(UnreadableError):
     """A row has a symbol that the venue's rules do not have, perhaps not yet."""
 
 
-def shapeless(error: Exception) -> str:
+def unknown_shape_text(error: Exception) -> str:
     """The message for an answer of an unknown shape. It names the kind of error, because the text alone may be a mere
     name."""
     return f"the answer has an unknown shape: {type(error).__name__}: {error}"
@@ -58,7 +58,7 @@ def _decimal(text: str) -> Decimal | None:
     return found
 
 
-def optional(value: Any) -> Decimal | None:
+def optional_number(value: Any) -> Decimal | None:
     """A number that is not needed: an unreadable one is unknown and affects nothing else."""
     try:
         return decimal(value)
@@ -72,7 +72,7 @@ def positive(value: Any) -> Decimal | None:
     return found if found is not None and found > 0 else None
 
 
-def needed(value: Any, what: str) -> Decimal:
+def required_number(value: Any, what: str) -> Decimal:
     """The number; UnreadableError where it is missing or unreadable, with `what` it is in the message."""
     try:
         found = decimal(value)
@@ -83,7 +83,7 @@ def needed(value: Any, what: str) -> Decimal:
     return found
 
 
-def text(value: Any) -> str | None:
+def optional_text(value: Any) -> str | None:
     """A name, or a number that serves as one; None for nothing. UnreadableError for other types and for rounded
     numbers.
 
@@ -101,7 +101,7 @@ def text(value: Any) -> str | None:
 
 def identifier(value: Any, what: str) -> str:
     """The id, as `text` reads it; UnreadableError where it is missing."""
-    found = text(value)
+    found = optional_text(value)
     if found is None:
         raise UnreadableError(f"{what} has no id")
     return found
@@ -114,7 +114,7 @@ def one_of(table: Mapping[str, T], value: Any, what: str) -> T:
     return table[str(value)]
 
 
-def told_of(value: Any, what: str) -> str:
+def required_text(value: Any, what: str) -> str:
     """A text that decides about the meaning of a row; UnreadableError where it is missing or no text."""
     if not isinstance(value, str) or not value:
         raise UnreadableError(f"{what}: {value!r} is no text")
@@ -128,7 +128,7 @@ def not_negative(value: Decimal | None) -> Decimal | None:
 
 def at_least_zero(value: Any, what: str) -> Decimal:
     """An amount; UnreadableError where it is missing or negative."""
-    found = needed(value, what)
+    found = required_number(value, what)
     if found < 0:
         raise UnreadableError(f"{what} is {found}")
     return found
@@ -136,7 +136,7 @@ def at_least_zero(value: Any, what: str) -> Decimal:
 
 def above_zero(value: Any, what: str) -> Decimal:
     """A size or a price; UnreadableError where it is missing, zero or less."""
-    found = needed(value, what)
+    found = required_number(value, what)
     if found <= 0:
         raise UnreadableError(f"{what} is {found}")
     return found

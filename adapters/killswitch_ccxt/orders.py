@@ -18,8 +18,8 @@ from killswitch_ccxt.numbers import (
     identifier,
     instant,
     one_of,
+    optional_text,
     positive,
-    text,
 )
 
 STATES: Final[Mapping[str, OrderState]] = {
@@ -34,7 +34,7 @@ ORDER_SIDES: Final[Mapping[str, OrderSide]] = {"buy": "buy", "sell": "sell"}
 SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 
 
-def resting(rows: Iterable[Row]) -> tuple[Order, ...]:
+def open_orders(rows: Iterable[Row]) -> tuple[Order, ...]:
     """Every open order, once. UnreadableError names a row that makes no sense, and an order with two amounts."""
     found: dict[str, Order] = {}
     for order in map(_resting, rows):
@@ -69,7 +69,7 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
         state = "canceled"  # it ended before its amount was filled
     return OrderReport(
         id=number,
-        client_order_id=text(row.get("clientOrderId")),
+        client_order_id=optional_text(row.get("clientOrderId")),
         symbol=symbol,
         state=state,
         amount=amount if amount is not None else filled,
@@ -99,10 +99,13 @@ def _resting(row: Row) -> Order:
         symbol=symbol,
         side=side,
         amount=at_least_zero(row.get("amount"), f"the amount of order {number}"),
-        client_order_id=text(row.get("clientOrderId")),
+        client_order_id=optional_text(row.get("clientOrderId")),
         position_side=position_side,
         type=order_type(
-            text(row.get("type")), conditional=trigger is not None, priced=price is not None, guards=row.get("guards")
+            optional_text(row.get("type")),
+            conditional=trigger is not None,
+            priced=price is not None,
+            guards=row.get("guards"),
         ),
         price=price,
         trigger_price=trigger,

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, Generic, TypeVar
 
 from killswitch.model.snapshot import Position, Side
-from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.equity import AccountEquity
 
 T = TypeVar("T")
 LOOK_BACK = {"fills": 3_600_000, "flows": 86_400_000}
@@ -18,9 +18,9 @@ OVERLAP = 180_000
 """Milliseconds by which fetches of rows overlap: venues write rows late, a minute and more in a storm."""
 LONGEST_LOOK_BACK = 86_400_000
 """Most milliseconds before the first snapshot from which on rows are fetched, however old the last known row is."""
-SHUT_RULES = 30.0
+CLOSED_MARKET_RULES_INTERVAL = 30.0
 """Seconds between two fetches of rules while a held symbol's market is closed: closing waits for the opening."""
-RULES_AGAIN = 60.0
+MISSING_SYMBOL_RULES_INTERVAL = 60.0
 """Seconds between two fetches of rules because a symbol is not in them."""
 KNOWN_ROWS = 20_000
 """Number of row ids that are remembered, so that each row is in one snapshot only."""
@@ -30,7 +30,7 @@ LATE_ROWS = 45.0
 """Seconds after a change for which the symbol's fills are fetched: venues write some of them late."""
 MOST_SYMBOLS = 20
 """Symbols whose fills one fetch requests, where the venue requires symbols; the others follow."""
-AGAIN = 5.0
+RETRY_AFTER = 5.0
 """Seconds after a failed fetch at which the part is due again, if its age is not shorter."""
 
 
@@ -47,17 +47,17 @@ class Part(Generic[T]):
     value: T | None = None
     at: float = float("-inf")
     due: float = float("-inf")
-    why: str | None = None
+    failure: str | None = None
     """Why the last fetch failed; None if it succeeded."""
 
-    def known(self, now: float) -> T | None:
+    def recent_value(self, now: float) -> T | None:
         """The value, if it is recent enough."""
-        return self.value if now - self.at <= KEPT * self.every + AGAIN else None
+        return self.value if now - self.at <= KEPT * self.every + RETRY_AFTER else None
 
-    def took(self, value: T, now: float) -> None:
+    def record(self, value: T, now: float) -> None:
         """Record a value that was requested at `now`."""
         first = self.at == float("-inf")
-        self.value, self.at, self.why = value, now, None
+        self.value, self.at, self.failure = value, now, None
         self.due = now + self.every * (self.phase if first else 1.0)
 
 
@@ -66,7 +66,7 @@ def phase_of(account: str) -> float:
     return (int.from_bytes(hashlib.sha256(account.encode()).digest()[:4]) + 1) / 2**32
 
 
-GONE_FOR: Final = 300.0
+RECENTLY_CLOSED: Final = 300.0
 """Seconds for which the mark of a symbol is fetched after its position is closed."""
 ROUNDING: Final = Decimal("1e-10")
 """The share of a wallet below which a difference is rounding: some venues calculate with binary fractions."""
@@ -74,14 +74,14 @@ Wallets = Mapping[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class DetectedChanges:
     """Symbols whose position changed, and whether a wallet changed."""
 
     symbols: frozenset[str]
-    money: bool
+    has_wallet_change: bool
 
 
-class Movement:
+class ChangeDetector:
     """Changes of one account; times in seconds of the loop's clock."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Movement:
         self._wallets: Wallets = {}
         self._gone: dict[str, float] = {}
 
-    def look(self, wealth: Wealth, positions: tuple[Position, ...], now: float) -> Moved | None:
+    def detect(self, wealth: AccountEquity, positions: tuple[Position, ...], now: float) -> DetectedChanges | None:
         """The changes since the last snapshot; None at the first one."""
         sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(wealth)
         before, self._sizes = self._sizes, sizes
@@ -99,19 +99,19 @@ class Movement:
         changed = {key[0] for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
         held = {symbol for symbol, _ in sizes}
         self._gone |= dict.fromkeys(changed - held, now)
-        self._gone = {it: at for it, at in self._gone.items() if it not in held and now - at <= GONE_FOR}
-        return Moved(frozenset(changed), _differ(had, wallets))
+        self._gone = {it: at for it, at in self._gone.items() if it not in held and now - at <= RECENTLY_CLOSED}
+        return DetectedChanges(frozenset(changed), _differ(had, wallets))
 
-    def held_lately(self, now: float) -> frozenset[str]:
+    def recently_held(self, now: float) -> frozenset[str]:
         """Symbols that are held, or were in the last five minutes."""
-        return frozenset(symbol for symbol, _ in self._sizes or ()) | frozenset(self.gone(now))
+        return frozenset(symbol for symbol, _ in self._sizes or ()) | frozenset(self.recently_closed(now))
 
-    def gone(self, now: float) -> tuple[str, ...]:
+    def recently_closed(self, now: float) -> tuple[str, ...]:
         """Symbols that were held in the last five minutes and no longer are."""
-        return tuple(sorted(symbol for symbol, at in self._gone.items() if now - at <= GONE_FOR))
+        return tuple(sorted(symbol for symbol, at in self._gone.items() if now - at <= RECENTLY_CLOSED))
 
 
-def wallets_of(wealth: Wealth) -> Wallets:
+def wallets_of(wealth: AccountEquity) -> Wallets:
     """Asset → amount that prices do not change; the whole account's cash where the balances do not state it."""
     balances = wealth.balances or ()
     told = {balance.asset: balance.wallet for balance in balances if balance.wallet is not None}

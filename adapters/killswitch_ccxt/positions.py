@@ -8,8 +8,8 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.model.snapshot import Position
-from killswitch_ccxt.instruments import Quote, is_whole
-from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, needed, one_of, positive
+from killswitch_ccxt.instruments import Quote, names_its_assets
+from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, one_of, positive, required_number
 from killswitch_ccxt.orders import SIDES
 
 Rules = Mapping[str, Row]
@@ -45,7 +45,7 @@ def _position(row: Row, rules: Rules) -> Position | None:
         raise UnreadableError(f"position {symbol} has no size")
     if not isinstance(symbol, str) or symbol not in rules:
         raise NoSuchSymbolError(f"position {symbol!r}: the venue's rules have no such symbol")
-    if not is_whole(rules[symbol]):
+    if not names_its_assets(rules[symbol]):
         raise UnreadableError(f"position {symbol}: the venue's rules do not state the underlying of the contract")
     mark = positive(row.get("markPrice"))
     position = Position(
@@ -60,11 +60,11 @@ def _position(row: Row, rules: Rules) -> Position | None:
         leverage=positive(row.get("leverage")),
         unrealized_pnl=decimal(row.get("unrealizedPnl")),
     )
-    told = positive(None if row.get("notional") is None else abs(needed(row["notional"], "notional")))
-    return structs.replace(position, notional=told or worth(position, rules[symbol]))
+    told = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
+    return structs.replace(position, notional=told or position_value(position, rules[symbol]))
 
 
-def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
+def check_contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
     """The positions unchanged. UnreadableError where the rules do not make one a contract: it would pass for a spot
     holding."""
     odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
@@ -73,7 +73,7 @@ def contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]
     return found
 
 
-def worth(position: Position, rule: Row) -> Decimal | None:
+def position_value(position: Position, rule: Row) -> Decimal | None:
     """contracts × contract size × mark; ÷ mark for an inverse contract; None without a mark or a size."""
     size, mark = positive(rule.get("contractSize")), position.mark_price
     if rule.get("spot"):
@@ -84,7 +84,7 @@ def worth(position: Position, rule: Row) -> Decimal | None:
     return base / mark if rule.get("inverse") else base * mark
 
 
-def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
+def with_quote(position: Position, quote: Quote, rule: Row, currency: str) -> Position:
     """The position with prices of the market where it has none itself; with a notional, if that is in `currency`."""
     is_marked = position.mark_price is not None
     fuller = structs.replace(
@@ -98,10 +98,10 @@ def quoted(position: Position, quote: Quote, rule: Row, currency: str) -> Positi
     )
     if fuller.notional is not None or not in_currency(rule, currency):
         return fuller
-    return structs.replace(fuller, notional=worth(fuller, rule))
+    return structs.replace(fuller, notional=position_value(fuller, rule))
 
 
-def settles(rule: Row, symbol: object) -> None:
+def check_settlement(rule: Row, symbol: object) -> None:
     """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
     if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
         raise UnreadableError(f"position {symbol}: the venue's rules do not state the settlement coin")
@@ -109,7 +109,7 @@ def settles(rule: Row, symbol: object) -> None:
 
 def sized(rows: Sequence[Row], field: str) -> list[Row]:
     """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
-    sizes = [needed(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
+    sizes = [required_number(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
     odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
     if odd:
         raise UnreadableError(f"positions with a negative size: {', '.join(odd)}")

@@ -21,13 +21,13 @@ from killswitch.model.magnitude import LONGEST, READABLE_POWER, readable_number
 from killswitch.model.snapshot import Health
 from killswitch.transport import LARGEST_ANSWER
 from killswitch.transport.sessions import guarded_session
-from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.traits import Exchange
 
 
 @dataclass(slots=True)
-class Tally:
+class RequestCounters:
     """Counters of a span of work: requests, failures, and seconds of waiting for the network."""
 
     requests: int = 0
@@ -52,16 +52,16 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Course:
+class CallCapture:
     """One call in progress: its last request, and whether and how that was answered."""
 
-    tally: Tally
+    counters: RequestCounters
     method: str = "GET"
-    answer: Answer | None = None
-    taken: bool = False
+    answer: VenueAnswer | None = None
+    is_processed: bool = False
     """Whether the answer was good and has been processed: it is not the cause of a later failure."""
-    begun: int = 0
-    place: str = ""
+    sent_requests: int = 0
+    destination: str = ""
     """Destination of the request: `host:port`, without user and path."""
     sent_at: float = 0.0
 
@@ -69,15 +69,15 @@ class Course:
 MOST_DECIMALS = 1000
 """Most decimals of ccxt's exact numbers during a calculation."""
 
-COURSE: ContextVar[Course] = ContextVar("killswitch_ccxt_course")
-TALLY: ContextVar[Tally] = ContextVar("killswitch_ccxt_tally")
+CURRENT_CALL: ContextVar[CallCapture] = ContextVar("killswitch_ccxt_course")
+CURRENT_COUNTERS: ContextVar[RequestCounters] = ContextVar("killswitch_ccxt_tally")
 
 
 _HEADERS: ContextVar[Mapping[str, str]] = ContextVar("killswitch_ccxt_headers")
 
 
 @contextmanager
-def sent_with(headers: Mapping[str, str]) -> Iterator[None]:
+def with_headers(headers: Mapping[str, str]) -> Iterator[None]:
     """Add headers to the requests inside the block; the signature does not cover them."""
     token = _HEADERS.set(headers)
     try:
@@ -90,7 +90,7 @@ class UnsignableError(Exception):
     """The credentials cannot be used for signing, so nothing was sent. The message does not repeat them."""
 
 
-class Heard:
+class CapturingClient:
     """Mixin of a ccxt class that captures what explains a failure afterwards."""
 
     ks_dialect: ClassVar[type[Exchange]]
@@ -129,19 +129,19 @@ class Heard:
         """ccxt's `fetch`, counted and timed."""
         if more := _HEADERS.get(None):
             headers = {**(headers or {}), **more}
-        course = COURSE.get(None)
+        course = CURRENT_CALL.get(None)
         if course is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        course.method, course.answer, course.taken, course.place = method, None, False, _place(url)
-        course.begun += 1
-        course.tally.requests += 1
-        course.tally.paths.append(f"{method} {urlsplit(url).path}")
+        course.method, course.answer, course.is_processed, course.destination = method, None, False, _destination(url)
+        course.sent_requests += 1
+        course.counters.requests += 1
+        course.counters.paths.append(f"{method} {urlsplit(url).path}")
         course.sent_at = time.perf_counter()
         try:
             found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
             answer = course.answer
             if answer is None or answer.body is not None:
-                course.taken = answer is not None
+                course.is_processed = answer is not None
                 return found
             # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
             # content type is missing.
@@ -151,17 +151,17 @@ class Heard:
             return found if isinstance(found, str) else answer.text
         finally:
             if course.answer is None:
-                course.tally.network += time.perf_counter() - course.sent_at
+                course.counters.network += time.perf_counter() - course.sent_at
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
     ) -> str:
         """Called with the text of an answer, before it is parsed."""
         lower = {name.lower(): value for name, value in headers.items()}
-        course = COURSE.get(None)
+        course = CURRENT_CALL.get(None)
         if course is not None:
-            course.answer = Answer(code, lower, None, body, urlsplit(url).path)
-            course.tally.network += time.perf_counter() - course.sent_at
+            course.answer = VenueAnswer(code, lower, None, body, urlsplit(url).path)
+            course.counters.network += time.perf_counter() - course.sent_at
         self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
         return body
 
@@ -169,10 +169,10 @@ class Heard:
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
     ) -> Any:
         """Called with the parsed answer, before it is processed."""
-        course = COURSE.get(None)
+        course = CURRENT_CALL.get(None)
         if course is not None and course.answer is not None:
             seen = course.answer
-            course.answer = Answer(seen.status, seen.headers, response, seen.text, seen.path)
+            course.answer = VenueAnswer(seen.status, seen.headers, response, seen.text, seen.path)
         answered = (code, reason, url, method, headers, body, response)
         return super().handle_errors(*answered, *more)  # type: ignore[misc] # of ccxt's class
 
@@ -204,7 +204,7 @@ class Heard:
         return int(self.ks_clock().timestamp() * 1000)
 
 
-def in_a_context_of_its_own(round_off: Callable[..., str]) -> Callable[..., str]:
+def with_own_decimal_context(round_off: Callable[..., str]) -> Callable[..., str]:
     """ccxt's rounding in a decimal context of its own: it sets precision and traps of the whole thread.
 
     Otherwise decisions, results and reports would differ after the first order, and from a replay.
@@ -218,7 +218,7 @@ def in_a_context_of_its_own(round_off: Callable[..., str]) -> Callable[..., str]
 
 
 @cache
-def bound_numbers() -> None:
+def limit_exact_numbers() -> None:
     """Make ccxt's exact numbers raise ValueError for numbers that would need minutes and gigabytes.
 
     ccxt calculates while it parses, on the thread of the event loop, and writes out powers of ten: a number such as
@@ -263,17 +263,17 @@ def _unsignable(error: Exception) -> UnsignableError:
 def _is_json(text: str) -> bool:
     """Whether the text is standard JSON, which has no NaN: ccxt returns other text unparsed."""
     try:
-        json.loads(text, parse_constant=_none_such)
+        json.loads(text, parse_constant=_reject_constant)
     except ValueError:
         return False
     return True
 
 
-def _none_such(word: str) -> NoReturn:
+def _reject_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON")
 
 
-def _place(url: str) -> str:
+def _destination(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 

@@ -18,14 +18,14 @@ from killswitch_ccxt.dialect import Dialect
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
-class Loaded:
+class SharedRules:
     """The rules that one client has loaded; `version` counts the loads. `at`: seconds of the loop's clock."""
 
     source: Any = None
     version: int = 0
     at: float = float("-inf")
-    asked_at: float = float("-inf")
-    why: str | None = None
+    requested_at: float = float("-inf")
+    failure: str | None = None
     """Why the last renewal failed; None if it did not."""
     renewal: asyncio.Task[None] | None = None
     locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = field(default_factory=WeakKeyDictionary)
@@ -43,11 +43,11 @@ class KeptRules(Struct):
 KEPT_VERSION: Final = 1
 OLDEST_KEPT: Final = timedelta(hours=24)
 """Largest age of kept rules: steps and minimums change by the day."""
-AGAIN = 60.0
+RETRY_AFTER = 60.0
 """Seconds after which a failed renewal is repeated; meanwhile the old rules remain in use."""
 _ENCODER: Final = Encoder(decimal_format="string")
 _DECODER: Final = Decoder(KeptRules)
-_SHARED: Final[WeakValueDictionary[tuple[object, ...], Loaded]] = WeakValueDictionary()
+_SHARED: Final[WeakValueDictionary[tuple[object, ...], SharedRules]] = WeakValueDictionary()
 """Shared rules, kept only as long as some account uses them."""
 
 
@@ -59,13 +59,13 @@ class Rules:
         self._client = client
         self._dialect = dialect
         self._every = dialect.ages.rules
-        self._loaded = _SHARED.setdefault(key, Loaded())
+        self._loaded = _SHARED.setdefault(key, SharedRules())
         self._seen = 0
         self._kept: KeptRules | None = None
         self._is_on_kept = False
-        self._given: tuple[int, frozenset[str]] = (0, frozenset())
+        self._last_kept: tuple[int, frozenset[str]] = (0, frozenset())
 
-    def use(self, kept: bytes) -> None:
+    def use_kept(self, kept: bytes) -> None:
         """Begin with rules that `to_keep` returned; unreadable, foreign and outdated ones are ignored."""
         try:
             found = _DECODER.decode(kept)
@@ -80,10 +80,10 @@ class Rules:
 
         Only rules that this run has loaded from the venue are kept, not those of an earlier run.
         """
-        version, given = self._given
+        version, given = self._last_kept
         if not self._dialect.keeps_rules or not self._seen or (version == self._seen and symbols <= given):
             return None
-        self._given = self._seen, symbols
+        self._last_kept = self._seen, symbols
         markets = [rule for symbol, rule in (self._client.ccxt.markets or {}).items() if symbol in symbols]
         return _ENCODER.encode(KeptRules(KEPT_VERSION, self._dialect.exchange, self._client.now(), markets))
 
@@ -98,7 +98,7 @@ class Rules:
     @property
     def why_old(self) -> str | None:
         """Why outdated rules are still in use."""
-        return self._loaded.why
+        return self._loaded.failure
 
     async def ready(self, *, again: bool = False, every: float | None = None) -> None:
         """Ensure that this account's client has rules; `again` loads new ones now, and raises any VenueError.
@@ -114,27 +114,27 @@ class Rules:
                 self._begin_with(self._kept, loaded)
             elif loaded.version == 0 or (again and loaded.version == wanted):
                 await self._client.call("load_markets", True)
-                self._loaded_now(loaded, self._client.ccxt)
+                self._record_load(loaded, self._client.ccxt)
             elif self._seen != loaded.version and not self._adopt(loaded):
                 await self._client.call("load_markets", True)
-            elif _since(loaded.at) >= oldest and _since(loaded.asked_at) >= min(AGAIN, oldest):
+            elif _since(loaded.at) >= oldest and _since(loaded.requested_at) >= min(RETRY_AFTER, oldest):
                 self._renew_beside(loaded)
         self._seen = loaded.version
 
-    def _begin_with(self, kept: KeptRules, loaded: Loaded) -> None:
+    def _begin_with(self, kept: KeptRules, loaded: SharedRules) -> None:
         """Use kept rules while the venue's own are being loaded."""
         if not self._is_on_kept:
             self._client.ccxt.set_markets(kept.markets)
             self._is_on_kept = True
-        if _since(loaded.asked_at) >= AGAIN:
+        if _since(loaded.requested_at) >= RETRY_AFTER:
             self._renew_beside(loaded)
 
-    def _renew_beside(self, loaded: Loaded) -> None:
+    def _renew_beside(self, loaded: SharedRules) -> None:
         loop = asyncio.get_running_loop()
-        loaded.asked_at = loop.time()
+        loaded.requested_at = loop.time()
         loaded.renewal = loop.create_task(self._renew(loaded))
 
-    def _adopt(self, loaded: Loaded) -> bool:
+    def _adopt(self, loaded: SharedRules) -> bool:
         """Adopt the rules that another client has loaded; whether that succeeded."""
         try:
             self._client.ccxt.set_markets_from_exchange(loaded.source)
@@ -142,27 +142,27 @@ class Rules:
             return False
         return True
 
-    async def let_go(self) -> None:
+    async def wait_for_renewal(self) -> None:
         """Wait for a renewal that this account has started: its thread cannot be cancelled."""
         renewal = self._loaded.renewal
         if renewal is not None and renewal.get_loop() is asyncio.get_running_loop():
             await asyncio.wait((renewal,))
 
-    async def _renew(self, loaded: Loaded) -> None:
+    async def _renew(self, loaded: SharedRules) -> None:
         # After any exception of ccxt the old rules remain in use, every snapshot has a remark, and the renewal is
         # repeated.
         try:
-            self._loaded_now(loaded, await self._client.fresh_rules())
+            self._record_load(loaded, await self._client.fresh_rules())
         except Exception as error:  # noqa: BLE001 - recorded as the reason, without ccxt's text, which holds URLs
             why = why_unanswered(error, "the venue") or type(error).__name__
             age = "an earlier run" if loaded.version == 0 else f"{int(_since(loaded.at))} s ago"
-            loaded.why = f"they are from {age}, and their renewal fails: {why}"
+            loaded.failure = f"they are from {age}, and their renewal fails: {why}"
 
     @staticmethod
-    def _loaded_now(loaded: Loaded, source: Any) -> None:
+    def _record_load(loaded: SharedRules, source: Any) -> None:
         loaded.source, loaded.at = source, asyncio.get_running_loop().time()
         loaded.version += 1
-        loaded.why = None
+        loaded.failure = None
 
 
 def _since(at: float) -> float:

@@ -37,13 +37,20 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.instruments import Given, Quote, States, instruments
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
-from killswitch_ccxt.numbers import ODD, NoSuchSymbolError, UnreadableError, not_negative, shapeless
-from killswitch_ccxt.parts import AGAIN, RULES_AGAIN, SHUT_RULES, Movement, Part, phase_of
-from killswitch_ccxt.positions import quoted
-from killswitch_ccxt.response_capture import Tally
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, not_negative, unknown_shape_text
+from killswitch_ccxt.parts import (
+    CLOSED_MARKET_RULES_INTERVAL,
+    MISSING_SYMBOL_RULES_INTERVAL,
+    RETRY_AFTER,
+    ChangeDetector,
+    Part,
+    phase_of,
+)
+from killswitch_ccxt.positions import with_quote
+from killswitch_ccxt.response_capture import RequestCounters
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
@@ -59,13 +66,13 @@ PARTS_OFF: Final = Decimal("1e-6")
 class _Read:
     """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
-    wealth: Wealth
+    wealth: AccountEquity
     positions: tuple[Position, ...] | None
-    asked_at: datetime
-    asked: float
+    requested_at: datetime
+    requested: float
 
 
-class Reading:
+class SnapshotReader:
     """Fetches the snapshots of one account."""
 
     def __init__(self, client: Client, dialect: Dialect, spec: AccountSpec, rules: Rules) -> None:
@@ -76,13 +83,13 @@ class Reading:
         ages, phase = dialect.ages, phase_of(spec.account)
         self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
         self._ledger = Ledger(client, dialect, phase, self._read)
-        self._movement = Movement()
+        self._changes = ChangeDetector()
         self._marks: Part[Mapping[str, Decimal]] = Part(ONE_MOMENT)
         self._quotes: Part[Mapping[str, Quote]] = Part(ages.quotes or 0.0, phase)
         self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
         self._states: Part[States] = Part(ages.states, phase)
-        self._given = Given()
-        self._shut = False
+        self._instrument_changes = InstrumentChanges()
+        self._is_market_closed = False
         self._odd_parts: str | None = None
         self._no_positions: str | None = None
         """Why the last snapshot has equity and no positions; None where it has both, or neither."""
@@ -95,23 +102,23 @@ class Reading:
 
         Many venues keep the two kinds in separate lists and report an order of the other kind as missing.
         """
-        if not self._dialect.kinds_apart:
+        if not self._dialect.has_separate_order_kinds:
             return (False,)
         known = {order.id: order.trigger_price is not None for order in self._orders.value or ()}
         return (known[order_id],) if order_id in known else (False, True)
 
-    def stir(self, *symbols: str) -> None:
+    def note_activity(self, *symbols: str) -> None:
         """Record an order or a stream message: orders and fills are fetched soon."""
-        self._ledger.stir(symbols, asyncio.get_running_loop().time())
+        self._ledger.note_activity(symbols, asyncio.get_running_loop().time())
         self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
 
     def remember(self, symbols: Collection[str], since: datetime | None) -> None:
         """Set the symbols that were held before this run: their rows are fetched at the first snapshot."""
         self._ledger.remember(symbols, since)
 
-    def held_lately(self) -> frozenset[str]:
+    def recently_held(self) -> frozenset[str]:
         """Symbols that are held, or were in the last five minutes."""
-        return self._movement.held_lately(asyncio.get_running_loop().time())
+        return self._changes.recently_held(asyncio.get_running_loop().time())
 
     def expire(self) -> None:
         """Make every part due at the next snapshot, whatever its age."""
@@ -119,10 +126,10 @@ class Reading:
         for part in (self._orders, self._quotes, self._mode, self._states, self._skew):
             part.due = float("-inf")
 
-    def took(self, orders: tuple[Order, ...]) -> None:
+    def record_orders(self, orders: tuple[Order, ...]) -> None:
         """Record open orders that another request has fetched."""
         now = asyncio.get_running_loop().time()
-        self._orders.took(orders, now)
+        self._orders.record(orders, now)
 
     async def mode(self) -> PositionMode:
         """The position mode, fetched where it is unknown: without it nothing may be sent.
@@ -132,7 +139,7 @@ class Reading:
         if self._mode.value is None:
             await self._read(self._mode, self._dialect.position_mode)
         if self._mode.value is None:
-            why = self._mode.why or f"{self._dialect.exchange} does not state it"
+            why = self._mode.failure or f"{self._dialect.exchange} does not state it"
             raise VenueDownError(f"the position mode of the account is unknown, so nothing was sent: {why}")
         return self._mode.value
 
@@ -147,33 +154,33 @@ class Reading:
         RateLimitedError is raised for the component that counts requests, and CredentialsRefusedError for an operator.
         """
         observed_at, began = self._client.now(), asyncio.get_running_loop().time()
-        with self._client.tallied() as tally:
+        with self._client.counting() as tally:
             read = await self._account_or_failure(tally, began)
             if isinstance(read, AccountSnapshot):
                 return read
             if read.positions is not None:
                 self._no_positions = None
-                self._look_for_movement(read.wealth, read.positions)
-            await self._read_due(read.positions or (), read.asked)
+                self._detect_changes(read.wealth, read.positions)
+            await self._read_due(read.positions or (), read.requested)
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
         try:
             return self._snapshot_of(read, observed_at, self._health(tally, began))
-        except (UnreadableError, *ODD) as error:
+        except (UnreadableError, *UNKNOWN_SHAPE) as error:
             tally.malformed += 1
             known = isinstance(error, UnreadableError)
-            return self._failed("malformed", str(error) if known else shapeless(error), tally, began)
+            return self._failed("malformed", str(error) if known else unknown_shape_text(error), tally, began)
 
-    async def _account_or_failure(self, tally: Tally, began: float) -> _Read | AccountSnapshot:
+    async def _account_or_failure(self, tally: RequestCounters, began: float) -> _Read | AccountSnapshot:
         """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
         asked: float | None = None
         try:
-            await self._rules.ready(every=SHUT_RULES if self._shut else None)
+            await self._rules.ready(every=CLOSED_MARKET_RULES_INTERVAL if self._is_market_closed else None)
             asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
             wealth, positions = await self._account_beside_marks(asked)
-            self._plausible(wealth, positions)
-            wealth = _contradicted(wealth, positions)
+            self._check_plausible(wealth, positions)
+            wealth = _without_contradicted_equity(wealth, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
@@ -181,38 +188,43 @@ class Reading:
             return self._failed("malformed", str(error), tally, began)
         except VenueError as error:
             # Without rules nothing else of the account can be read.
-            alone = None if asked is None else await self._worth_alone()
+            alone = None if asked is None else await self._equity_alone()
             if alone is None or asked is None:
                 return self._failed("down", str(error), tally, began)
             self._no_positions = f"positions: {error}"
             return _Read(alone, None, asked_at, asked)
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             tally.malformed += 1
-            return self._failed("malformed", shapeless(error), tally, began)
+            return self._failed("malformed", unknown_shape_text(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)
 
     def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
-        now, asked, positions = asyncio.get_running_loop().time(), read.asked, read.positions
-        wealth, dated = self._with_parts(read.wealth), self._client.venue_time(int(read.asked_at.timestamp() * 1000))
+        now, asked, positions = asyncio.get_running_loop().time(), read.requested, read.positions
+        wealth, dated = (
+            self._with_parts(read.wealth),
+            self._client.venue_time(int(read.requested_at.timestamp() * 1000)),
+        )
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
             market=self._spec.market,  # type: ignore[arg-type] # compared with the dialect's when the adapter was created
             currency=self._spec.currency,
             quality="ok",
-            reason=self._unread(now),
+            reason=self._failures_text(now),
             observed_at=observed_at,
             equity=wealth.equity,
             free=wealth.free,
             margin_used=not_negative(wealth.margin_used),
             maintenance_margin=not_negative(wealth.maintenance_margin),
             margin_mode=wealth.margin_mode,
-            position_mode=self._mode.known(now),
+            position_mode=self._mode.recent_value(now),
             balances=wealth.balances,
-            flows=self._ledger.flows.news(now),
-            positions=None if positions is None else tuple(self._priced(_sound(it), asked, now) for it in positions),
-            orders=self._orders.known(now),
-            fills=self._ledger.fills.news(now),
+            flows=self._ledger.flows.new_rows(now),
+            positions=None
+            if positions is None
+            else tuple(self._priced(_without_invalid_values(it), asked, now) for it in positions),
+            orders=self._orders.recent_value(now),
+            fills=self._ledger.fills.new_rows(now),
             instruments=self._new_instruments(positions or ()),
             health=health,
             unrealized=wealth.unrealized,
@@ -221,25 +233,25 @@ class Reading:
             fills_as_of=self._ledger.fills_as_of(now),
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
-            complete=wealth.complete,
+            complete=wealth.is_complete,
             marks=self._marks_now(asked),
             rates=wealth.rates,
         )
 
-    async def _worth_alone(self) -> Wealth | None:
+    async def _equity_alone(self) -> AccountEquity | None:
         """The equity while positions cannot be fetched; None where the equity cannot be fetched either."""
         try:
-            alone = await self._dialect.worth_alone()
+            alone = await self._dialect.equity_alone()
         except (RateLimitedError, CredentialsRefusedError):
             raise
-        except (VenueError, UnreadableError, *ODD):
+        except (VenueError, UnreadableError, *UNKNOWN_SHAPE):
             return None  # the snapshot fails with the cause of the first failure
         return None if alone is None or alone.equity is None else alone
 
-    async def _account_beside_marks(self, asked: float) -> tuple[Wealth, tuple[Position, ...]]:
+    async def _account_beside_marks(self, asked: float) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions, and at the same moment the marks of positions that were closed lately, up to a
         timeout."""
-        gone = self._movement.gone(asked)
+        gone = self._changes.recently_closed(asked)
         if not gone:
             return await self._account()
         account, _ = await asyncio.gather(self._account(), self._read_marks(gone), return_exceptions=True)
@@ -257,7 +269,7 @@ class Reading:
 
         await self._read(self._marks, ask)
 
-    async def _account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def _account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions; once more with new rules where the rules lack a symbol, which may be a new listing."""
         try:
             return await self._dialect.account()
@@ -265,7 +277,7 @@ class Reading:
             now = asyncio.get_running_loop().time()
             if now < self._rules_again_at:
                 raise
-            self._rules_again_at = now + RULES_AGAIN
+            self._rules_again_at = now + MISSING_SYMBOL_RULES_INTERVAL
             await self._rules.ready(again=True)
             return await self._dialect.account()
 
@@ -285,7 +297,7 @@ class Reading:
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
             symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
             readings.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
-        gone = self._movement.gone(now)
+        gone = self._changes.recently_closed(now)
         if set(gone) - set(self._marks_since(asked)):
             readings.append(self._read_marks(gone))
         await asyncio.gather(*readings)
@@ -296,20 +308,23 @@ class Reading:
         try:
             value = await ask()
         except RateLimitedError as error:
-            part.why, part.due = str(error), now + max(error.retry_after or 0.0, AGAIN)
+            part.failure, part.due = str(error), now + max(error.retry_after or 0.0, RETRY_AFTER)
             if error.retry_after is not None:
                 self._refused = error
             return False
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             known = isinstance(error, VenueError | UnreadableError)
-            part.why, part.due = str(error) if known else shapeless(error), now + min(part.every, AGAIN)
+            part.failure, part.due = (
+                str(error) if known else unknown_shape_text(error),
+                now + min(part.every, RETRY_AFTER),
+            )
             return False
-        part.took(value, now)
+        part.record(value, now)
         return True
 
     # Results
 
-    def _unread(self, now: float) -> str | None:
+    def _failures_text(self, now: float) -> str | None:
         """Why parts are unknown, where fetching them fails."""
         fills, flows = self._ledger.fills.part, self._ledger.flows.part
         parts: dict[str, Part[Any]] = {
@@ -317,9 +332,9 @@ class Reading:
         }  # fmt: skip
         rows = (fills, flows)
         told = [
-            f"{name}: {part.why}"
+            f"{name}: {part.failure}"
             for name, part in parts.items()
-            if part.why and (part in rows or part.known(now) is None)
+            if part.failure and (part in rows or part.recent_value(now) is None)
         ]
         if self._no_positions is not None:
             told.insert(0, self._no_positions)
@@ -329,20 +344,20 @@ class Reading:
             told.append(self._odd_parts)
         return "; ".join(told) or None
 
-    def _plausible(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
+    def _check_plausible(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
         """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
 
         The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
         """
         held, kind = wealth.margin_used, "initial"
-        if held is None and not wealth.orders_maintained:
+        if held is None and not wealth.has_orders_in_maintenance:
             held, kind = wealth.maintenance_margin, "maintenance"
         if not positions and held:
             raise UnreadableError(
                 f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
             )
 
-    def _with_parts(self, wealth: Wealth) -> Wealth:
+    def _with_parts(self, wealth: AccountEquity) -> AccountEquity:
         """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
         gap, equity = wealth.gap, wealth.equity
         self._odd_parts = wealth.why
@@ -353,14 +368,14 @@ class Reading:
         )
         return replace(wealth, unrealized=None)
 
-    def _look_for_movement(self, wealth: Wealth, positions: tuple[Position, ...]) -> None:
+    def _detect_changes(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
-        moved = self._movement.look(wealth, positions, now)
+        moved = self._changes.detect(wealth, positions, now)
         if moved is None:
             self._ledger.begin(held, now)
-        elif moved.symbols or moved.money:
+        elif moved.symbols or moved.has_wallet_change:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
-            self._ledger.moved(moved.symbols, held, now)
+            self._ledger.note_change(moved.symbols, held, now)
 
     def _marks_since(self, asked: float) -> Mapping[str, Decimal]:
         return self._marks.value or {} if self._marks.at >= asked else {}
@@ -371,24 +386,24 @@ class Reading:
 
     def _priced(self, position: Position, asked: float, now: float) -> Position:
         """The position with the prices of the moment of its mark."""
-        quote = (self._quotes.known(now) or {}).get(position.symbol)
+        quote = (self._quotes.recent_value(now) or {}).get(position.symbol)
         if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
             return position
-        return quoted(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
+        return with_quote(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
     def _new_instruments(self, positions: Iterable[Position]) -> tuple[Instrument, ...] | None:
         """All instruments at first, later those that changed after the rules or the states were fetched again."""
         held, dialect = {position.symbol for position in positions}, self._dialect
-        self._shut = self._given.any_shut(held)
+        self._is_market_closed = self._instrument_changes.is_any_closed(held)
 
         def make() -> tuple[Instrument, ...]:
             chosen = (rule for symbol, rule in dialect.rules.items() if symbol in held or dialect.concerns(rule))
             tick_size = self._client.ccxt.precisionMode != 2  # ccxt's DECIMAL_PLACES
             return instruments(chosen, self._states.value or {}, tick_size=tick_size)
 
-        return self._given.news((self._rules.version, self._states.at), make)
+        return self._instrument_changes.changed_instruments((self._rules.version, self._states.at), make)
 
-    def _failed(self, quality: Quality, reason: str, tally: Tally, began: float) -> AccountSnapshot:
+    def _failed(self, quality: Quality, reason: str, tally: RequestCounters, began: float) -> AccountSnapshot:
         return AccountSnapshot(
             self._spec.account,
             self._dialect.exchange,
@@ -400,11 +415,11 @@ class Reading:
             health=self._health(tally, began),
         )
 
-    def _health(self, tally: Tally, began: float) -> Health:
+    def _health(self, tally: RequestCounters, began: float) -> Health:
         return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)
 
 
-def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
+def _without_contradicted_equity(wealth: AccountEquity, positions: tuple[Position, ...]) -> AccountEquity:
     """Without an equity of exactly zero beside positions: then the answer lacks the coin in which they settle.
 
     A negative equity is real for a moment, during a liquidation.
@@ -415,7 +430,7 @@ def _contradicted(wealth: Wealth, positions: tuple[Position, ...]) -> Wealth:
     return replace(wealth, equity=None, unrealized=None, why=why)
 
 
-def _sound(position: Position) -> Position:
+def _without_invalid_values(position: Position) -> Position:
     """The position without a negative margin or rank, which cannot be right."""
     margin = not_negative(position.margin)
     rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank

@@ -13,7 +13,7 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 
 Kind = Literal["orders", "positions", "balance"]
-LISTEN_FOR_LIFE: Final = 5.0
+ALIVE_INTERVAL: Final = 5.0
 """Seconds between two checks whether the connection still answers."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """First and longest pause, in seconds, before a lost stream is opened again; each further loss doubles it."""
@@ -26,7 +26,7 @@ together may open one each. Venues allow about 300 in five minutes for an addres
 _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "balance": "watch_balance"}
 
 
-class Pushing:
+class StreamListener:
     """Listens to every stream that the dialect names, each in a task of its own."""
 
     def __init__(
@@ -37,23 +37,23 @@ class Pushing:
         self._client = client
         self._ready = ready
         self._dialect = dialect
-        self._stir = stir
+        self._note_activity = stir
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         """Listen until cancelled. VenueDownError where the venue refuses the credentials.
 
         The refusal may be temporary: ccxt raises the same error for an expired listen key or token.
         """
-        self._mind_what_is_said()
+        self._monitor_connections()
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in self._dialect.streams:
-                    group.create_task(self._hear(kind, hear))
-                group.create_task(self._alive(hear))
+                    group.create_task(self._listen_to(kind, hear))
+                group.create_task(self._report_alive(hear))
         except* VenueError as several:
             raise VenueDownError(str(several.exceptions[0])) from several.exceptions[0]
 
-    def _mind_what_is_said(self) -> None:
+    def _monitor_connections(self) -> None:
         """Count the messages of each connection, and close it after a refusal that ccxt does not recognise and after a
         failure in ccxt.
 
@@ -76,7 +76,7 @@ class Pushing:
             connection.handle_message = count
 
         def hear(connection: Any, message: Any) -> None:
-            refusal = self._dialect.refused_by(message)
+            refusal = self._dialect.refusal_of(message)
             if refusal is not None:
                 connection.on_error(refusal)
                 return
@@ -88,10 +88,10 @@ class Pushing:
         ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True
         ccxt.ks_connected = deque(maxlen=MOST_CONNECTIONS)
 
-    async def _hear(self, kind: Kind, hear: Callable[[Push], None]) -> None:
+    async def _listen_to(self, kind: Kind, hear: Callable[[Push], None]) -> None:
         pause, time = FIRST_PAUSE, asyncio.get_running_loop().time
         while True:
-            await self._room()
+            await self._await_connection_allowance()
             begun = time()
             why = await self._until_lost(kind, hear)
             if time() - begun >= STEADY_AFTER:
@@ -110,10 +110,10 @@ class Pushing:
                 raise
             except VenueError as error:
                 return legible(str(error))
-            self._stir()
+            self._note_activity()
             hear(Push(kind))
 
-    async def _room(self) -> None:
+    async def _await_connection_allowance(self) -> None:
         """Wait until the account may open another connection.
 
         The count is stored with the connections, since the caller restarts a listener that has ended.
@@ -122,14 +122,14 @@ class Pushing:
         if len(made) == MOST_CONNECTIONS:
             await asyncio.sleep(made[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
 
-    async def _alive(self, hear: Callable[[Push], None]) -> None:
+    async def _report_alive(self, hear: Callable[[Push], None]) -> None:
         """Report each connection with a message since the last check as alive; answers to pings count.
 
         ccxt's time of the last answer to a ping is no sign: ccxt sets it before the first answer.
         """
         seen: dict[str, tuple[Any, int]] = {}
         while True:
-            await asyncio.sleep(LISTEN_FOR_LIFE)
+            await asyncio.sleep(ALIVE_INTERVAL)
             for url, connection in list(self._client.ccxt.clients.items()):
                 signs = getattr(connection, "ks_signs", 0)
                 if signs and seen.get(url) != (connection, signs):

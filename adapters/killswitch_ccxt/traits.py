@@ -12,7 +12,7 @@ from msgspec import structs
 from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Market
 from killswitch.model.venue import AccountSpec, Call, ClientIdRule, Cost, DeadManRule, OrderLife, RateLimit, VenueTraits
-from killswitch_ccxt.errors import Answer, Meaning, Verdicts, first_said
+from killswitch_ccxt.errors import Meaning, RefusalCodes, VenueAnswer, present_codes
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.validation import KEY_AND_SECRET, OFFERED
 
@@ -35,12 +35,12 @@ class Ages:
     orders_least: float = 2.0
     rows_least: float = 5.0
     """Least time between two fetches of all orders, and of fills or flows, however much changes meanwhile."""
-    rows_hurried: int = 6
+    early_flows: int = 6
     """How many fetches of flows a minute may be early, because a balance or a position has changed."""
-    fills_hurried: int = 6
+    early_fills: int = 6
     """The same for fills; each symbol counts, where requests name symbols. Together they weigh at most a tenth of
     what the venue's limits leave for snapshots."""
-    hurried_saved: int = 3
+    early_saved: int = 3
     """Early fetches that even the smallest of these allowances saves up for the next change."""
     rules: float = 3600.0
 
@@ -71,7 +71,7 @@ def _capability(name: str, can: str, _: str, note: str) -> Capability:
     return Capability(name, cast("Literal['yes', 'partly', 'no']", can), note)
 
 
-def charge(limit: str, **units: int) -> tuple[Cost, ...]:
+def call_costs(limit: str, **units: int) -> tuple[Cost, ...]:
     """What each call takes of a rate limit: call → units."""
     return tuple(Cost(cast("Call", call), limit, units) for call, units in units.items())
 
@@ -110,18 +110,18 @@ class Exchange:
     ages: ClassVar[Ages] = Ages()
     capabilities: ClassVar[tuple[Capability, ...]] = ()
     has_hedge_mode: ClassVar[bool] = False
-    changes_by_get: ClassVar[bool] = False
+    has_orders_by_get: ClassVar[bool] = False
     """Whether orders are sent by GET, so that a failed GET may have had an effect."""
-    kinds_apart: ClassVar[bool] = True
+    has_separate_order_kinds: ClassVar[bool] = True
     """Whether the cancellation of an order must state whether it is conditional."""
     fills_need_symbol: ClassVar[bool] = False
     keeps_rules: ClassVar[bool] = False
     """Whether ccxt's markets of some symbols suffice to read and close these: what an exchange stores elsewhere
     would be missing after a restart."""
-    rows_whole: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
+    complete_lists: ClassVar[frozenset[Literal["fills", "flows"]]] = frozenset({"fills", "flows"})
     """Complete lists: `fills`, or `flows`, returns every row since the requested time, or raises. Only for these a
     snapshot states up to when they are known."""
-    trades_in_flows: ClassVar[bool] = False
+    has_trades_in_flows: ClassVar[bool] = False
     """Whether the ledger of `flows` has every trade, so that `traded` names the symbols whose fills are fetched."""
     instrument_states: ClassVar[StateTable | None] = None
     """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
@@ -163,17 +163,17 @@ class Exchange:
         return {"defaultType": "spot" if spec.market == "margin" else spec.market}
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         """The venue's own codes in a refusal, the most specific one first."""
         body = answer.body
         if not isinstance(body, Mapping):
             return ()
-        return first_said(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
+        return present_codes(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
 
     @classmethod
-    def verdicts(cls) -> Verdicts:
+    def refusal_codes(cls) -> RefusalCodes:
         """The venue's codes and their form."""
-        return Verdicts(cls.codes, cls.code_form)
+        return RefusalCodes(cls.codes, cls.code_form)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:

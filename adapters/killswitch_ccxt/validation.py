@@ -78,7 +78,7 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 def _market(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
     if account.market in offered.markets:
         return
-    others = " or ".join(f"`exchange: {name}`" for name in elsewhere(exchange, account.market))
+    others = " or ".join(f"`exchange: {name}`" for name in exchanges_with_market(exchange, account.market))
     here = " or ".join(f"`market: {each}`" for each in offered.markets)
     yield Misfit(
         ("market",),
@@ -105,7 +105,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
     for odd in given:
         if odd in names:
             continue
-        meant = _meant(odd, missing, offered)
+        meant = _nearest_missing(odd, missing, offered)
         if meant is not None:
             missing.remove(meant)
         fix = f"did you mean `{meant}`?" if meant is not None else "take it out"
@@ -121,7 +121,7 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
         )
 
 
-def _meant(odd: str, missing: Collection[str], offered: Offered) -> str | None:
+def _nearest_missing(odd: str, missing: Collection[str], offered: Offered) -> str | None:
     """The missing name that an unknown one probably means: by ccxt's name of it, or by similarity."""
     for name in missing:
         if offered.credentials[name] == odd:
@@ -170,7 +170,7 @@ OFFERED: Final[Mapping[str, Offered]] = {
 }
 
 
-def elsewhere(exchange: str, market: str) -> tuple[str, ...]:
+def exchanges_with_market(exchange: str, market: str) -> tuple[str, ...]:
     """Exchanges of the same venue that have the market."""
     here = OFFERED.get(exchange)
     if here is None:

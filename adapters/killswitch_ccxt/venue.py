@@ -26,11 +26,11 @@ from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
-from killswitch_ccxt.holdings import most_of_unpriced
-from killswitch_ccxt.numbers import ODD, UnreadableError, identifier, positive
+from killswitch_ccxt.holdings import unpriced_bounds
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, identifier, positive
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.snapshot_reader import Reading
-from killswitch_ccxt.stream import Pushing
+from killswitch_ccxt.snapshot_reader import SnapshotReader
+from killswitch_ccxt.stream import StreamListener
 from killswitch_ccxt.validation import OFFERED, Offered, did_you_mean, misfits_of
 
 T = TypeVar("T")
@@ -45,14 +45,14 @@ class CcxtVenue:
 
     def __init__(self, spec: AccountSpec, dialect: type[Dialect]) -> None:
         """ValueError for a market, an environment or credentials that the venue does not have."""
-        _check(spec, dialect)
+        _check_account(spec, dialect)
         self.account = spec.account
         self.traits: VenueTraits = dialect.traits_for(spec)
         self._spec = spec
         self._client = Client(spec, dialect)
         self._dialect = dialect(self._client, spec)
         self._rules = Rules(self._client, self._dialect, spec)
-        self._reading = Reading(self._client, self._dialect, spec, self._rules)
+        self._reader = SnapshotReader(self._client, self._dialect, spec, self._rules)
         if self.traits.batch > 1:
             self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
             self.submit_batch = self._submit_batch
@@ -70,21 +70,21 @@ class CcxtVenue:
         return self._client.used
 
     async def snapshot(self) -> AccountSnapshot:
-        return await self._reading.snapshot()
+        return await self._reader.snapshot()
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         await self._rules.ready()
-        mode = await self._reading.mode()
-        self._reading.stir(request.symbol)
+        mode = await self._reader.mode()
+        self._reader.note_activity(request.symbol)
         try:
-            return await _sensible(self._dialect.submit(request, mode))
+            return await _valid_answer(self._dialect.submit(request, mode))
         except VenueError as error:
-            self._learn_from(error)
-            raise told_apart(error, request, self._dialect.rules.get(request.symbol)) from error.__cause__
+            self._note_mode_change(error)
+            raise with_amount_reason(error, request, self._dialect.rules.get(request.symbol)) from error.__cause__
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         await self._rules.ready()
-        return await _sensible(self._found(symbol, client_order_id))
+        return await _valid_answer(self._found(symbol, client_order_id))
 
     async def _found(self, symbol: str, client_order_id: str) -> OrderReport | None:
         row = await self._dialect.find(symbol, client_order_id)
@@ -99,13 +99,13 @@ class CcxtVenue:
 
     async def open_orders(self) -> tuple[Order, ...]:
         await self._rules.ready()
-        found = await _sensible(self._dialect.orders())
-        self._reading.took(found)
+        found = await _valid_answer(self._dialect.orders())
+        self._reader.record_orders(found)
         return found
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         await self._rules.ready()
-        return await _sensible(self._fills_of(symbol, client_order_id))
+        return await _valid_answer(self._fills_of(symbol, client_order_id))
 
     async def _fills_of(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         row = await self._dialect.find(symbol, client_order_id)
@@ -115,31 +115,31 @@ class CcxtVenue:
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         await self._rules.ready()
-        self._reading.stir()
-        for conditional in self._reading.kinds_of(order_id):
+        self._reader.note_activity()
+        for conditional in self._reader.kinds_of(order_id):
             try:
-                await _answered(self._dialect.cancel(symbol, order_id, conditional=conditional))
+                await _as_venue_answer(self._dialect.cancel(symbol, order_id, conditional=conditional))
             except (GoneError, AlreadySoError):
                 continue
             return
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
         """See `RememberingVenue`."""
-        self._reading.remember(symbols, since)
+        self._reader.remember(symbols, since)
 
     def rules_to_keep(self) -> bytes | None:
         """See `RuleKeepingVenue`."""
-        return self._rules.to_keep(self._reading.held_lately())
+        return self._rules.to_keep(self._reader.recently_held())
 
     def use_rules(self, kept: bytes) -> None:
         """See `RuleKeepingVenue`."""
-        self._rules.use(kept)
+        self._rules.use_kept(kept)
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """See `PricedVenue`."""
         await self._rules.ready()
         known = sorted(symbol for symbol in set(symbols) if symbol in self._dialect.rules)
-        found = await _sensible(self._dialect.prices(known)) if known else {}
+        found = await _valid_answer(self._dialect.prices(known)) if known else {}
         return {it: Prices(quote.mark, quote.index, quote.last, quote.at) for it, quote in found.items()}
 
     async def inspect(self) -> Inspection:
@@ -149,53 +149,53 @@ class CcxtVenue:
 
     async def key_rights(self) -> KeyRights:
         """See `KeyedVenue`."""
-        return await _sensible(self._dialect.rights())
+        return await _valid_answer(self._dialect.rights())
 
     async def close(self) -> None:
-        await self._rules.let_go()
+        await self._rules.wait_for_renewal()
         await self._client.close()
 
     async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         await self._rules.ready()
-        mode = await self._reading.mode()
-        self._reading.stir(*(request.symbol for request in requests))
-        answers = await _sensible(self._dialect.submit_batch(requests, mode))
+        mode = await self._reader.mode()
+        self._reader.note_activity(*(request.symbol for request in requests))
+        answers = await _valid_answer(self._dialect.submit_batch(requests, mode))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         rules = self._dialect.rules
         for answer in answers:
-            self._learn_from(answer)
+            self._note_mode_change(answer)
         return [
-            told_apart(answer, request, rules.get(request.symbol)) if isinstance(answer, VenueError) else answer
+            with_amount_reason(answer, request, rules.get(request.symbol)) if isinstance(answer, VenueError) else answer
             for request, answer in zip(requests, answers, strict=True)
         ]
 
-    def _learn_from(self, answer: object) -> None:
+    def _note_mode_change(self, answer: object) -> None:
         """After a refusal because of the position mode, the known mode is wrong."""
         if isinstance(answer, ModeChangedError):
-            self._reading.forget_mode()
+            self._reader.forget_mode()
 
     async def _close_book(self) -> None:
         await self._rules.ready()
-        self._reading.stir()
-        await _sensible(self._dialect.close_book())
+        self._reader.note_activity()
+        await _valid_answer(self._dialect.close_book())
 
     async def _arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         await self._rules.ready()
-        await _sensible(self._dialect.arm_dead_man(seconds, symbols))
+        await _valid_answer(self._dialect.arm_dead_man(seconds, symbols))
 
     async def _disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self._rules.ready()
         try:
-            await _answered(self._dialect.disarm_dead_man(symbols))
+            await _as_venue_answer(self._dialect.disarm_dead_man(symbols))
         except (GoneError, AlreadySoError):
             return
 
     async def _listen(self, hear: Callable[[Push], None]) -> None:
-        await Pushing(self._client, self._dialect, self._rules.ready, self._reading.stir).listen(hear)
+        await StreamListener(self._client, self._dialect, self._rules.ready, self._reader.note_activity).listen(hear)
 
 
-def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
+def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
     """ValueError for the first thing of the account that the exchange does not have."""
     offered = OFFERED.get(dialect.exchange)
     if offered is None:
@@ -209,10 +209,10 @@ def _check(spec: AccountSpec, dialect: type[Dialect]) -> None:
         if name not in options and name != CLOCK:
             meant = did_you_mean(name, options)
             raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
-    most_of_unpriced(spec)
+    unpriced_bounds(spec)
 
 
-async def _answered(question: Awaitable[T]) -> T:
+async def _as_venue_answer(question: Awaitable[T]) -> T:
     """The answer to a request; every failure is a VenueError."""
     try:
         return await question
@@ -225,10 +225,10 @@ async def _answered(question: Awaitable[T]) -> T:
         raise MalformedAnswerError(f"the answer has an unknown shape: {type(error).__name__}: {error}") from error
 
 
-async def _sensible(question: Awaitable[T]) -> T:
+async def _valid_answer(question: Awaitable[T]) -> T:
     """The answer to a request for which "gone" and "already so" are no valid answers."""
     try:
-        return await _answered(question)
+        return await _as_venue_answer(question)
     except (GoneError, AlreadySoError) as error:
         raise MalformedAnswerError(str(error)) from error
 
@@ -244,7 +244,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
     async def asked(what: str, question: Awaitable[T]) -> T | None:
         try:
             return await question
-        except (VenueError, UnreadableError, *ODD) as error:
+        except (VenueError, UnreadableError, *UNKNOWN_SHAPE) as error:
             if isinstance(error, CredentialsRefusedError):
                 refused.append(error)
             notes.append(f"{what}: {error}")
@@ -257,7 +257,7 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
         asked("position mode", dialect.position_mode()),
         asked("margin mode", dialect.margin_mode()),
     )
-    if refused and not await _reads(dialect):
+    if refused and not await _can_read(dialect):
         raise refused[0]
     return Inspection(
         status=status,
@@ -270,18 +270,18 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
     )
 
 
-async def _reads(dialect: Dialect) -> bool:
+async def _can_read(dialect: Dialect) -> bool:
     """Whether the credentials may read the account; other failures do not count against them."""
     try:
         await dialect.account()
     except CredentialsRefusedError:
         return False
-    except (VenueError, UnreadableError, *ODD):
+    except (VenueError, UnreadableError, *UNKNOWN_SHAPE):
         return True
     return True
 
 
-def told_apart(error: VenueError, request: OrderRequest, rule: Mapping[str, Any] | None) -> VenueError:
+def with_amount_reason(error: VenueError, request: OrderRequest, rule: Mapping[str, Any] | None) -> VenueError:
     """The error, with a reason where the venue gave none and the amount violates the symbol's rules.
 
     Several venues have one code for every wrong amount; closing skips amounts that are too small and splits those that

@@ -29,7 +29,16 @@ from killswitch.model.venue import (
 )
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.sessions import guarded_session
-from killswitch_paper.wire import JSON, RULES_HEADER, USED_HEADER, BatchAnswer, Refusal, encode, is_loopback, read_used
+from killswitch_paper.wire import (
+    JSON,
+    RULES_HEADER,
+    USED_HEADER,
+    BatchAnswer,
+    RequestRefusal,
+    encode,
+    is_loopback,
+    read_used,
+)
 
 _T = TypeVar("_T")
 Query = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -86,19 +95,19 @@ class HttpVenue:
 
     async def prices(self, symbols: Collection[str]) -> Mapping[str, Prices]:
         """See `PricedVenue`."""
-        return await self._ask(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
+        return await self._query(dict[str, Prices], "GET", "prices", [("symbol", symbol) for symbol in symbols])
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        return await self._ask(OrderReport, "POST", "orders", {}, encode(request))
+        return await self._query(OrderReport, "POST", "orders", {}, encode(request))
 
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        answers = await self._ask(tuple[BatchAnswer, ...], "POST", "orders/batch", {}, encode(requests))
+        answers = await self._query(tuple[BatchAnswer, ...], "POST", "orders/batch", {}, encode(requests))
         if len(answers) != len(requests):
             raise MalformedAnswerError(f"{len(answers)} answers to {len(requests)} orders")
         return [_batch_answer(request, answer) for request, answer in zip(requests, answers, strict=True)]
 
     async def close_book(self) -> None:
-        await self._tell("POST", "book/close", {})
+        await self._change("POST", "book/close", {})
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         query = {"symbol": symbol, "client_order_id": client_order_id}
@@ -108,26 +117,26 @@ class HttpVenue:
         return _decoded(status, body, OrderReport)
 
     async def open_orders(self) -> tuple[Order, ...]:
-        return await self._ask(tuple[Order, ...], "GET", "orders/open", {})
+        return await self._query(tuple[Order, ...], "GET", "orders/open", {})
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         query = {"symbol": symbol, "client_order_id": client_order_id}
-        return await self._ask(tuple[Fill, ...], "GET", "fills", query)
+        return await self._query(tuple[Fill, ...], "GET", "fills", query)
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._tell("DELETE", f"orders/{quote(order_id, safe='')}", {"symbol": symbol})
+        await self._change("DELETE", f"orders/{quote(order_id, safe='')}", {"symbol": symbol})
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def _ask(self, kind: type[_T], method: str, path: str, query: Query, body: bytes | None = None) -> _T:
+    async def _query(self, kind: type[_T], method: str, path: str, query: Query, body: bytes | None = None) -> _T:
         """Send a request, and decode its answer as `kind`."""
         status, _, content = await self._call(method, path, query, body)
         return _decoded(status, content, kind)
 
-    async def _tell(self, method: str, path: str, query: Query) -> None:
+    async def _change(self, method: str, path: str, query: Query) -> None:
         """Send a change whose successful answer has no body."""
         status, _, content = await self._call(method, path, query)
         if status != 204:
@@ -211,9 +220,9 @@ def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
     return found
 
 
-def _refusal(status: int, body: bytes) -> Refusal:
+def _refusal(status: int, body: bytes) -> RequestRefusal:
     try:
-        return msgspec.json.decode(body, type=Refusal)
+        return msgspec.json.decode(body, type=RequestRefusal)
     except msgspec.DecodeError as error:
         raise MalformedAnswerError(f"status {status} with an invalid answer: {error}") from error
 
@@ -245,7 +254,7 @@ def fault_of(answer: object) -> str | None:
 
 def _faults(answer: object) -> Iterator[str]:
     if isinstance(answer, AccountSnapshot) and answer.quality == "ok":
-        yield from _of_account(answer)
+        yield from _account_faults(answer)
     if isinstance(answer, Struct):
         may_owe = isinstance(answer, Balance | Flow)
         for name, value in structs.asdict(answer).items():
@@ -259,7 +268,7 @@ def _faults(answer: object) -> Iterator[str]:
             yield from _faults(each)
 
 
-def _of_account(account: AccountSnapshot) -> Iterator[str]:
+def _account_faults(account: AccountSnapshot) -> Iterator[str]:
     if account.equity is None or account.positions is None:
         yield "it has no equity or no positions"
     if account.position_mode not in _MODES:

@@ -24,7 +24,7 @@ from killswitch_paper.wire import (
     BatchAnswer,
     ErrorCode,
     FlowRequest,
-    Refusal,
+    RequestRefusal,
     StateRequest,
     TakeRequest,
     check_numbers,
@@ -43,7 +43,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PaperServer:
     """A running server; the market belongs to its event loop."""
 
-    def __init__(self, runner: web.AppRunner, address: str, desk: _Desk) -> None:
+    def __init__(self, runner: web.AppRunner, address: str, desk: _Handlers) -> None:
         self._runner = runner
         self._desk = desk
         self.address = address
@@ -51,7 +51,7 @@ class PaperServer:
 
     async def until_read(self, times: int) -> None:
         """Wait until this many snapshots were returned."""
-        await self._desk.until_read(times)
+        await self._desk.wait_for_snapshots(times)
 
     async def close(self) -> None:
         """Answer requests in flight, and stop."""
@@ -63,7 +63,7 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
     Raises OSError if the port is in use.
     """
-    desk = _Desk(market, now)
+    desk = _Handlers(market, now)
     runner = web.AppRunner(_application(desk), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
@@ -76,8 +76,8 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
     return PaperServer(runner, f"http://{LOOPBACK}:{bound}", desk)
 
 
-def _application(desk: _Desk) -> web.Application:
-    app = web.Application(middlewares=[_local_programs_only, desk.count, _refusals])
+def _application(desk: _Handlers) -> web.Application:
+    app = web.Application(middlewares=[_local_programs_only, desk.count_usage, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
         [
@@ -91,14 +91,14 @@ def _application(desk: _Desk) -> web.Application:
             web.get(f"{account}/fills", desk.fills),
             web.delete(f"{account}/orders/{{order}}", desk.cancel),
             web.post(f"{account}/flows", desk.flow),
-            web.post(f"{account}/taken", desk.take),
+            web.post(f"{account}/taken", desk.take_over),
             web.post("/v1/states", desk.set_state),
         ]
     )
     return app
 
 
-class _RefusedError(Exception):
+class _RequestRefusedError(Exception):
     def __init__(self, status: int, code: ErrorCode, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
         self.status = status
@@ -112,14 +112,14 @@ def _bad_requests() -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError) as error:
-        raise _RefusedError(400, "bad_request", str(error)) from error
+        raise _RequestRefusedError(400, "bad_request", str(error)) from error
 
 
 @web.middleware
 async def _local_programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse requests that a web page has made a browser on this machine send."""
     why = _why_not_allowed(request)
-    return await handler(request) if why is None else _json(Refusal("not_allowed", why), 403)
+    return await handler(request) if why is None else _json(RequestRefusal("not_allowed", why), 403)
 
 
 def _why_not_allowed(request: web.Request) -> str | None:
@@ -146,15 +146,15 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except OrderRejectedError as error:
-        return _json(Refusal("rejected", str(error), error.reason), 422)
-    except _RefusedError as error:
-        answer = _json(Refusal(error.code, str(error)), error.status)
+        return _json(RequestRefusal("rejected", str(error), error.reason), 422)
+    except _RequestRefusedError as error:
+        answer = _json(RequestRefusal(error.code, str(error)), error.status)
         if error.retry_after is not None:
             answer.headers["Retry-After"] = str(ceil(error.retry_after))
         return answer
 
 
-class _Desk:
+class _Handlers:
     """One handler for each request."""
 
     def __init__(self, market: PaperMarket, now: Callable[[], datetime]) -> None:
@@ -164,14 +164,14 @@ class _Desk:
         """Snapshots that were returned."""
         self._answered = asyncio.Event()
 
-    async def until_read(self, times: int) -> None:
+    async def wait_for_snapshots(self, times: int) -> None:
         """Wait until this many snapshots were returned."""
         while self._snapshots < times:
             self._answered.clear()
             await self._answered.wait()
 
     @web.middleware
-    async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def count_usage(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Advance the market's clock, and add the used limits to every answer about an account."""
         self._market.move_clock(self._now())
         answer = await handler(request)
@@ -212,7 +212,7 @@ class _Desk:
         symbol, client_order_id = _query(request, "symbol"), _query(request, "client_order_id")
         report = self._market.find_order(self._charged(request, "find_order", symbol), symbol, client_order_id)
         if report is None:
-            raise _RefusedError(404, "no_such_order", f"no order {client_order_id} in {symbol}")
+            raise _RequestRefusedError(404, "no_such_order", f"no order {client_order_id} in {symbol}")
         return _json(report)
 
     async def open_orders(self, request: web.Request) -> web.Response:
@@ -236,7 +236,7 @@ class _Desk:
         with _bad_requests():
             return _json(self._market.flow(account, wanted.kind, wanted.amount, asset=wanted.asset, lag=lag))
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def take_over(self, request: web.Request) -> web.Response:
         wanted = await _body(request, TakeRequest)
         account = self._account(request)
         with _bad_requests():
@@ -249,7 +249,7 @@ class _Desk:
     async def set_state(self, request: web.Request) -> web.Response:
         wanted = await _body(request, StateRequest)
         if wanted.symbol not in {instrument.symbol for instrument in self._market.instruments}:
-            raise _RefusedError(400, "bad_request", f"no symbol {wanted.symbol!r} is traded here")
+            raise _RequestRefusedError(400, "bad_request", f"no symbol {wanted.symbol!r} is traded here")
         with _bad_requests():
             if wanted.state == "delisted":
                 self._market.delist(wanted.symbol, wanted.delivery)
@@ -259,27 +259,27 @@ class _Desk:
 
     def _require_begun(self) -> None:
         if self._market.now is None:
-            raise _RefusedError(409, "not_begun", "the market has not begun: no bar yet")
+            raise _RequestRefusedError(409, "not_begun", "the market has not begun: no bar yet")
 
     def _charged(self, request: web.Request, call: Call, *symbols: str) -> str:
         """The account of the request, after the call was counted."""
         account = self._account(request)
         wait = self._market.meter.charge(account, call, symbols, to_micros(self._now()))
         if wait is not None:
-            raise _RefusedError(429, "too_many", f"{call}: too many requests", None if wait == NEVER else wait)
+            raise _RequestRefusedError(429, "too_many", f"{call}: too many requests", None if wait == NEVER else wait)
         return account
 
     def _account(self, request: web.Request) -> str:
         account = request.match_info["account"]
         if account not in self._market.accounts:
             known = ", ".join(self._market.accounts)
-            raise _RefusedError(404, "no_such_account", f"no account {account}; the market has {known}")
+            raise _RequestRefusedError(404, "no_such_account", f"no account {account}; the market has {known}")
         return account
 
 
 def _batch_answer(answer: OrderReport | OrderRejectedError) -> BatchAnswer:
     if isinstance(answer, OrderRejectedError):
-        return BatchAnswer(refusal=Refusal("rejected", str(answer), answer.reason))
+        return BatchAnswer(refusal=RequestRefusal("rejected", str(answer), answer.reason))
     return BatchAnswer(report=answer)
 
 
@@ -288,14 +288,14 @@ async def _body(request: web.Request, kind: type[_T]) -> _T:
         found = msgspec.json.decode(await request.read(), type=kind)
         check_numbers(found)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise _RefusedError(400, "bad_request", f"not a {kind.__name__}: {error}") from error
+        raise _RequestRefusedError(400, "bad_request", f"not a {kind.__name__}: {error}") from error
     return found
 
 
 def _query(request: web.Request, name: str) -> str:
     value = request.query.get(name)
     if value is None:
-        raise _RefusedError(400, "bad_request", f"the query needs {name}")
+        raise _RequestRefusedError(400, "bad_request", f"the query needs {name}")
     return value
 
 

@@ -54,7 +54,7 @@ ErrorCode = Literal[
 ]
 
 
-class Refusal(Struct, frozen=True, omit_defaults=True):
+class RequestRefusal(Struct, frozen=True, omit_defaults=True):
     """Why a request was refused; `reason` for a rejected order."""
 
     code: ErrorCode
@@ -66,7 +66,7 @@ class BatchAnswer(Struct, frozen=True, omit_defaults=True):
     """Result of one order of a batch: its report, or why it was refused."""
 
     report: OrderReport | None = None
-    refusal: Refusal | None = None
+    refusal: RequestRefusal | None = None
 
 
 def check_numbers(body: object) -> None:

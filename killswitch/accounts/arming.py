@@ -69,11 +69,11 @@ class Arming:
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
         if rule is not None:
-            return frozenset(drawn(rule, self._accounts.values()).get(scope, ()))
+            return frozenset(scopes_over(rule, self._accounts.values()).get(scope, ()))
         return frozenset(each.name for each in self._accounts.values() if is_in_scope(scope, each.name, each.venue))
 
 
-def drawn(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[str, tuple[str, ...]]:
+def scopes_over(rule: ScopeRule, accounts: Iterable[ArmedAccount]) -> Mapping[str, tuple[str, ...]]:
     """Every scope that a policy's rule draws over these accounts, with the names of those in it."""
     return scopes_of(rule, [(each.name, each.venue, each.market, each.currency) for each in accounts])
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from errno import EFBIG, EINVAL, ETIMEDOUT
 from pathlib import Path
 
-from killswitch.deadline import DaemonThreads
+from killswitch.deadline import DaemonThreadExecutor
 
 LARGEST = 64 << 10
 """Bytes. A credential is a line, or a key in PEM."""
@@ -65,7 +65,7 @@ def _from_environment(name: str) -> str:
 
 def _from_file(path: Path) -> str:
     try:
-        value = _answer_of(path).decode().strip()
+        value = _content_in_time(path).decode().strip()
     except UnicodeDecodeError:
         raise CredentialError(f"{path} is not UTF-8 text") from None
     except OSError as error:
@@ -79,11 +79,11 @@ _reading: dict[Path, Future[bytes]] = {}
 """Reads under way; a file on a disk that hangs occupies one thread."""
 
 
-def _answer_of(path: Path) -> bytes:
+def _content_in_time(path: Path) -> bytes:
     """The content of a small regular file, within `READ_WITHIN` seconds; OSError, also for one that hangs."""
     future = _reading.get(path)
     if future is None or future.done():
-        future = _reading[path] = DaemonThreads().submit(_content, path)
+        future = _reading[path] = DaemonThreadExecutor().submit(_content, path)
     try:
         return future.result(READ_WITHIN)
     except TimeoutError:

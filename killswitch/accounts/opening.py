@@ -10,21 +10,21 @@ from pathlib import Path
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import resolve
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
-from killswitch.accounts.poll.poller import Readers
-from killswitch.accounts.validation import armed_twins, environment_of, twin_words
+from killswitch.accounts.poll.poller import Polls
+from killswitch.accounts.validation import armed_duplicates, duplicate_message, environment_of
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
-from killswitch.incident.record.lifetime import Runbooks
+from killswitch.incident.record.incident_decisions import Runbooks
 from killswitch.incident.report.runbook_map import declared_runbooks
 from killswitch.incident.report.runbooks import compile_all
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
 from killswitch.model.words import Place
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 
 SUSPEND_OPTION = "suspend_trade"
 """The key of an account's `options` that suspends trading at the broker under a lock of mode `all`."""
@@ -43,7 +43,7 @@ class NoAccountsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class LoadedPolicies:
     """The content of the policy files: compiled policies, accounts, and the compiler's warnings."""
 
     policies: PolicySet
@@ -57,14 +57,14 @@ class Written:
     """Names under `notify` that no route contains."""
 
 
-def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Written:
+def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> LoadedPolicies:
     """Load and compile; PolicyProblemsError if there is any error.
 
     `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
     """
     loaded = load(paths)
     # Unreadable files have no commit, and git would wait for a mount that hangs.
-    commit = None if loaded.lost else commit_of(paths)
+    commit = None if loaded.has_unidentified else commit_of(paths)
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
@@ -72,7 +72,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Writt
     accounts = tuple(document.model for document in found if isinstance(document.model, AccountDocument))
     places = {document.name: document.source.place(("spec", "credentials")) for document in found}
     unrouted = (each for each in diagnostics if each.code == "KS5020")
-    return Written(
+    return LoadedPolicies(
         policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
         (*unrouted, *unrouted_names(loaded.documents)),
     )  # fmt: skip
@@ -86,8 +86,8 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
     """
     documents = tuple(documents)
     accounts = {document.metadata.name: _open(document, live=live) for document in documents}
-    for first, second in armed_twins(documents) if live else ():
-        raise AdapterError(twin_words(first, second))  # two executors would work on one book
+    for first, second in armed_duplicates(documents) if live else ():
+        raise AdapterError(duplicate_message(first, second))  # two executors would work on one book
     if not accounts:
         raise NoAccountsError(
             "the policies hold no Account document, so there is nothing to watch; "
@@ -101,16 +101,16 @@ def require_encrypted(documents: Iterable[AccountDocument], places: Mapping[str,
 
     `places`: where each account is written.
     """
+    armed = [document for document in documents if document.spec.execution == "live" and unencrypted(document.spec)]
     refused = [
-        f"{located(places.get(document.metadata.name))}account {document.metadata.name}: {unencrypted_words(document)}"
-        for document in documents
-        if document.spec.execution == "live" and unencrypted(document.spec)
+        f"{place_prefix(places.get(each.metadata.name))}account {each.metadata.name}: {unencrypted_message(each)}"
+        for each in armed
     ]
     if refused:
         raise AdapterError("; ".join(refused))
 
 
-def unencrypted_words(document: AccountDocument) -> str:
+def unencrypted_message(document: AccountDocument) -> str:
     """Why `run --live` refuses such a document."""
     keys = " and ".join(unencrypted(document.spec))
     return (
@@ -119,14 +119,14 @@ def unencrypted_words(document: AccountDocument) -> str:
     )
 
 
-def located(place: Place | None) -> str:
+def place_prefix(place: Place | None) -> str:
     """The beginning of a message about a place in a file."""
     return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
 
 
 async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
     """Every account read once, for at most `patience` seconds, and the connections given back: for previews."""
-    readers = Readers(accounts, patience)
+    readers = Polls(accounts, patience)
     try:
         return await readers.gather()
     finally:
@@ -159,7 +159,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     )
     venue = venue_of(spec)
     try:
-        Budgets().of(name, venue, traits_of(adapter), spec.closing_share)
+        RequestBudgets().of(name, venue, traits_of(adapter), spec.closing_share)
     except ValueError as error:
         raise AdapterError(
             f"account {name}: adapter {spec.adapter} declares inconsistent request limits: {error}"

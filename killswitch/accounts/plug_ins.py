@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from urllib.parse import parse_qsl, urlsplit
 
-from killswitch.accounts.redaction import DiscreetVenue, Redactor
+from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.accounts.validation import ADAPTERS, unknown_adapter
 from killswitch.model.fitting import VENUES
 from killswitch.model.inspection import BarHistory, VenueFamily, VenueListing
@@ -24,7 +24,7 @@ class NoSuchVenueError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class AbsentPlugIn:
     """A plug-in that cannot be loaded: its name, the cause, and the way out."""
 
     family: str
@@ -36,7 +36,7 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPlugIn:
     """A loaded plug-in, with the venues that it lists."""
 
     entry: EntryPoint
@@ -45,16 +45,16 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Families:
+class PlugIns:
     """All plug-ins, loaded or not."""
 
-    there: tuple[Loaded, ...]
-    absent: tuple[Absent, ...]
+    loaded: tuple[LoadedPlugIn, ...]
+    absent: tuple[AbsentPlugIn, ...]
 
     @property
     def listings(self) -> tuple[VenueListing, ...]:
         """Every venue, by adapter and exchange."""
-        found = [listing for each in self.there for listing in each.listings]
+        found = [listing for each in self.loaded for listing in each.listings]
         return tuple(sorted(found, key=lambda each: (each.adapter, each.exchange or "")))
 
     def named(self, venue: str) -> tuple[VenueListing, ...]:
@@ -73,11 +73,11 @@ class Families:
     @property
     def others(self) -> tuple[str, ...]:
         """The families that reach more venues than they list, by name."""
-        return tuple(each.entry.name for each in self.there if hasattr(each.family, "listing"))
+        return tuple(each.entry.name for each in self.loaded if hasattr(each.family, "listing"))
 
     def _unlisted(self, venue: str) -> Iterator[VenueListing]:
         """The venue as described by plug-ins that do not list it."""
-        for each in self.there:
+        for each in self.loaded:
             listing = getattr(each.family, "listing", None)
             if listing is None:
                 continue
@@ -91,7 +91,7 @@ class Families:
 
         Other errors of a plug-in are about the venue or the endpoint, and pass unchanged.
         """
-        for each in self.there:
+        for each in self.loaded:
             with _importing(each.entry):
                 found = each.family.history(venue, endpoint)
             if found is not None:
@@ -111,17 +111,17 @@ class Families:
         return NoSuchVenueError(f"no venue is called {venue}{meant}{known}{gone}")
 
 
-def families() -> Families:
+def load_plug_ins() -> PlugIns:
     """Load all plug-ins. One that cannot be loaded does not affect the others."""
-    there: list[Loaded] = []
-    absent: list[Absent] = []
+    there: list[LoadedPlugIn] = []
+    absent: list[AbsentPlugIn] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
         try:
             family: VenueFamily = entry.load()
-            there.append(Loaded(entry, family, tuple(family.listings())))
+            there.append(LoadedPlugIn(entry, family, tuple(family.listings())))
         except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
             absent.append(_absent(entry, error))
-    return Families(tuple(there), tuple(absent))
+    return PlugIns(tuple(there), tuple(absent))
 
 
 @contextmanager
@@ -133,8 +133,8 @@ def _importing(entry: EntryPoint) -> Iterator[None]:
         raise NoSuchVenueError(str(_absent(entry, error))) from error
 
 
-def _absent(entry: EntryPoint, error: Exception) -> Absent:
-    return Absent(entry.name, one_line(f"{type(error).__name__}: {error}"), _way_out(entry, error))
+def _absent(entry: EntryPoint, error: Exception) -> AbsentPlugIn:
+    return AbsentPlugIn(entry.name, one_line(f"{type(error).__name__}: {error}"), _way_out(entry, error))
 
 
 def _way_out(entry: EntryPoint, error: Exception) -> str:
@@ -162,7 +162,7 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
     Its errors, now or later, contain neither credentials nor the query of the endpoint's address.
     """
     factory = _factory(spec.adapter)
-    secrets = (*spec.credentials.values(), *_asked_with(spec.endpoint))
+    secrets = (*spec.credentials.values(), *_query_secrets(spec.endpoint))
     redactor = Redactor(secrets)
     try:
         adapter = factory(spec)
@@ -172,10 +172,10 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
         why = redactor.hide(words)
         # Without its cause: a chain of errors prints every message.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
-    return DiscreetVenue(adapter, redactor) if secrets else adapter
+    return RedactedAdapter(adapter, redactor) if secrets else adapter
 
 
-def _asked_with(endpoint: str | None) -> tuple[str, ...]:
+def _query_secrets(endpoint: str | None) -> tuple[str, ...]:
     """The query of an address and its values: some services take a token there."""
     try:
         query = urlsplit(endpoint or "").query

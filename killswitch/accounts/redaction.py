@@ -95,7 +95,7 @@ def _forms(secret: str) -> Iterator[str]:
                 yield inside
 
 
-class DiscreetVenue(AdapterView):
+class RedactedAdapter(AdapterView):
     """A view of an adapter that redacts credentials in errors and reasons."""
 
     def __init__(self, adapter: VenueAdapter, redactor: Redactor) -> None:
@@ -103,7 +103,7 @@ class DiscreetVenue(AdapterView):
         super().__init__(adapter)
 
     def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
-        wording: _Wording = _SAID.get(name, _asked)
+        wording: _Wording = _REDACTIONS.get(name, _redact_errors)
         return wording(self, call)
 
     async def snapshot(self) -> AccountSnapshot:
@@ -119,39 +119,39 @@ class DiscreetVenue(AdapterView):
             hidden = self._redactor.hide(str(error))
             if hidden == str(error):
                 raise
-            raise _saying(error, hidden) from None
+            raise _error_with(error, hidden) from None
 
-    def _reworded(self, push: Push) -> Push:
+    def _redacted_push(self, push: Push) -> Push:
         return push if push.why is None else structs.replace(push, why=self._redactor.hide(push.why))
 
-    def _discreet(self, error: VenueError) -> VenueError:
+    def _redacted_error(self, error: VenueError) -> VenueError:
         hidden = self._redactor.hide(str(error))
-        return error if hidden == str(error) else _venue_saying(error, hidden)
+        return error if hidden == str(error) else _venue_error_with(error, hidden)
 
 
-def _asked(venue: DiscreetVenue, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
+def _redact_errors(venue: RedactedAdapter, call: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
     """Redact the errors of a call; its answer contains no text of the venue."""
     return lambda *arguments: venue._through(call(*arguments))
 
 
-def _counted(venue: DiscreetVenue, call: Callable[..., object]) -> Callable[..., object]:
+def _unchanged(venue: RedactedAdapter, call: Callable[..., object]) -> Callable[..., object]:
     """Leave a local call as it is."""
     return call
 
 
-def _batched(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+def _redact_batch(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
     async def submit_batch(requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         answers = await venue._through(call(requests))
-        return [venue._discreet(answer) if isinstance(answer, VenueError) else answer for answer in answers]
+        return [venue._redacted_error(answer) if isinstance(answer, VenueError) else answer for answer in answers]
 
     return submit_batch
 
 
-def _listening(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    return lambda hear: venue._through(call(lambda push: hear(venue._reworded(push))))
+def _redact_pushes(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    return lambda hear: venue._through(call(lambda push: hear(venue._redacted_push(push))))
 
 
-def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+def _redact_struct(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
     async def inspect() -> object:
         found = await venue._through(call())
         return msgjson.decode(venue._redactor.hide(msgjson.encode(found).decode()), type=type(found))
@@ -159,21 +159,21 @@ def _inspecting(venue: DiscreetVenue, call: Callable[..., Awaitable[Any]]) -> Ca
     return inspect
 
 
-_SAID: Final[Mapping[str, _Wording]] = {
-    "used": _counted, "submit_batch": _batched, "listen": _listening, "inspect": _inspecting,
-    "key_rights": _inspecting, "remember": _counted, "rules_to_keep": _counted, "use_rules": _counted,
+_REDACTIONS: Final[Mapping[str, _Wording]] = {
+    "used": _unchanged, "submit_batch": _redact_batch, "listen": _redact_pushes, "inspect": _redact_struct,
+    "key_rights": _redact_struct, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
 }  # fmt: skip
 """Optional call → how its answer is redacted; others contain no text of the venue."""
 
 
-def _saying(error: Exception, text: str) -> Exception:
+def _error_with(error: Exception, text: str) -> Exception:
     """An error of the same meaning with the message `text`."""
     if not isinstance(error, VenueError):
         return RuntimeError(f"{type(error).__name__}: {text}")
-    return _venue_saying(error, text)
+    return _venue_error_with(error, text)
 
 
-def _venue_saying(error: VenueError, text: str) -> VenueError:
+def _venue_error_with(error: VenueError, text: str) -> VenueError:
     error.args = (text,)
     # A subclass may make its words of something else than its arguments: of such an error only the doubt is kept.
     return error if str(error) == text else FateUnknownError(text)

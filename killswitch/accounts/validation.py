@@ -10,33 +10,33 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from killswitch.accounts.credentials import resolve
-from killswitch.graph.resolution.accounts import book_of
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty, Loaded
+from killswitch.graph.resolution.accounts import venue_account_of
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.account import AccountDocument, AccountSpec
 
 if TYPE_CHECKING:
     from killswitch.model.fitting import FittingFamily, Misfit
 
 
-def account_misfits(loaded: Loaded) -> tuple[Diagnostic, ...]:
+def account_misfits(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
     """An error for every key of an Account document that its venue does not have, or that names no adapter.
 
     A document whose spec is unreadable, or whose adapter has no plug-in to check it, yields none.
     """
-    everything: list[Document | Faulty] = [*loaded.documents, *loaded.faulty]
+    everything: list[Document | FaultyDocument] = [*loaded.documents, *loaded.faulty]
     written = [
         (document, document.model.spec)
         for document in everything
         if isinstance(document.model, AccountDocument) and _readable(document)
     ]
-    families = families_of({spec.adapter for _, spec in written}) if written else {}
+    families = plug_ins_of({spec.adapter for _, spec in written}) if written else {}
     return (*_not_installed(written, families), *_misfitting(written, families))
 
 
 ADAPTERS: Final = "killswitch.adapters"
 """The entry-point group of venue adapters, by name."""
-Written = Sequence[tuple["Document | Faulty", AccountSpec]]
+Written = Sequence[tuple["Document | FaultyDocument", AccountSpec]]
 
 
 def _not_installed(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
@@ -86,11 +86,11 @@ def _misfitting(written: Written, families: Mapping[str, FittingFamily]) -> Iter
     )
 
 
-def _readable(document: Document | Faulty) -> bool:
-    return not (isinstance(document, Faulty) and document.gaps.flawed(("spec",)))
+def _readable(document: Document | FaultyDocument) -> bool:
+    return not (isinstance(document, FaultyDocument) and document.gaps.has_flaw(("spec",)))
 
 
-def families_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
+def plug_ins_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
     """The plug-ins of `adapters` that are loaded and can check documents."""
     from importlib.metadata import entry_points
 
@@ -130,7 +130,7 @@ def environment_of(spec: AccountSpec) -> Literal["production", "sandbox", "demo"
     return "sandbox" if spec.sandbox else "demo"
 
 
-def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
+def armed_duplicates(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str]]:
     """Names of accounts that would be armed and are one account of one venue. CredentialError for a missing secret."""
     armed = [each for each in documents if each.spec.execution == "live" and each.spec.credentials]
     found: dict[object, str] = {}
@@ -142,7 +142,7 @@ def armed_twins(documents: Iterable[AccountDocument]) -> Iterator[tuple[str, str
         found.setdefault(key, name)
 
 
-def twin_words(first: str, second: str) -> str:
+def duplicate_message(first: str, second: str) -> str:
     """The message about two documents that arm one account."""
     return (
         f"accounts {first} and {second} are one account of one venue: their credentials are the same; "
@@ -150,7 +150,7 @@ def twin_words(first: str, second: str) -> str:
     )
 
 
-def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
+def duplicate_accounts(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
     """Names of the other documents that lead to the same book, as far as documents show.
 
     Without credentials that is unknown: an account of a paper venue is identified by its name.
@@ -163,9 +163,9 @@ def twins(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple
 
 def _book(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
     """The book of an account: one per key, unless the plug-in says that the venue separates currencies."""
-    family = families_of({spec.adapter}).get(spec.adapter)
+    family = plug_ins_of({spec.adapter}).get(spec.adapter)
     try:
         apart = family is not None and bool(family.keeps_apart(spec.exchange))
     except Exception:  # noqa: BLE001 - third-party code, which may lack it
         apart = False
-    return book_of(spec, credentials, apart=apart)
+    return venue_account_of(spec, credentials, is_split_by_currency=apart)

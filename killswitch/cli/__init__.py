@@ -135,8 +135,8 @@ def _refuse(error: click.ClickException) -> None:
     """Print a click error within the width of the terminal."""
     from io import StringIO
 
-    from killswitch.cli.terminal import mention
+    from killswitch.cli.terminal import print_note
 
     words = StringIO()
     error.show(words)
-    mention(words.getvalue().rstrip("\n"))
+    print_note(words.getvalue().rstrip("\n"))

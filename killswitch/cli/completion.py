@@ -12,12 +12,12 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-Words = Iterable[tuple[str, str]]
+Completions = Iterable[tuple[str, str]]
 """Completions, each with its help text."""
 
 
 def _completing(
-    words: Callable[[click.Context], Words],
+    words: Callable[[click.Context], Completions],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
     """Turn a list of words into a click completer that filters by prefix and returns nothing on failure."""
 
@@ -33,7 +33,7 @@ def _completing(
 
 
 @_completing
-def codes(_ctx: click.Context) -> Words:
+def codes(_ctx: click.Context) -> Completions:
     """Diagnostic codes with their titles."""
     from killswitch.policy.diagnostics.pages import pages
 
@@ -41,7 +41,7 @@ def codes(_ctx: click.Context) -> Words:
 
 
 @_completing
-def schemas(_ctx: click.Context) -> Words:
+def schemas(_ctx: click.Context) -> Completions:
     """Document kinds and the other arguments of `ksctl schema`."""
     from killswitch.policy.kinds import KINDS
 
@@ -50,13 +50,13 @@ def schemas(_ctx: click.Context) -> Words:
 
 
 @_completing
-def accounts(ctx: click.Context) -> Words:
+def accounts(ctx: click.Context) -> Completions:
     """Accounts in the files of --policies or KSCTL_POLICIES."""
     return _accounts(ctx)
 
 
 @_completing
-def scopes(ctx: click.Context) -> Words:
+def scopes(ctx: click.Context) -> Completions:
     """Scopes of the accounts in the policy files."""
     found = list(_accounts(ctx))
     each = [(f"account/{name}", "") for name, _ in found] + [(f"venue/{venue}", "") for _, venue in found]
@@ -64,11 +64,11 @@ def scopes(ctx: click.Context) -> Words:
 
 
 @_completing
-def venues(_ctx: click.Context) -> Words:
+def venues(_ctx: click.Context) -> Completions:
     """Venues that are supported by name."""
-    from killswitch.accounts.plug_ins import families
+    from killswitch.accounts.plug_ins import load_plug_ins
 
-    return ((listing.exchange or listing.adapter, "") for listing in families().listings)
+    return ((listing.exchange or listing.adapter, "") for listing in load_plug_ins().listings)
 
 
 def _accounts(ctx: click.Context) -> Iterator[tuple[str, str]]:

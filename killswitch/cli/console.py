@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
-from killswitch.cli.terminal import mention
+from killswitch.cli.terminal import print_note
 from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-MOST_BYTES = 8 << 20
+MAX_PENDING_BYTES = 8 << 20
 """Maximum bytes of pending output."""
 
 
@@ -87,7 +87,7 @@ class BackgroundStream(io.TextIOBase):
 _writers: list[BackgroundWriter] = []
 
 
-def write_in_background(last_words: float = LAST_WORDS) -> None:
+def write_in_background(drain_seconds: float = LAST_WORDS) -> None:
     """Make `sys.stdout` and `sys.stderr` non-blocking until the process ends; a second call does nothing.
 
     `last_words`: seconds that the end of the process waits for pending output. A stream without a file descriptor is
@@ -106,11 +106,11 @@ def write_in_background(last_words: float = LAST_WORDS) -> None:
             continue
         key = (place.st_dev, place.st_ino)
         if key not in known:
-            known[key] = BackgroundWriter(descriptor, "lines", most_bytes=MOST_BYTES)
+            known[key] = BackgroundWriter(descriptor, "lines", most_bytes=MAX_PENDING_BYTES)
         setattr(sys, name, BackgroundStream(stream, known[key]))
     _writers.extend(known.values())
     if _writers:
-        atexit.register(_close, last_words)
+        atexit.register(_close, drain_seconds)
 
 
 def console_problem() -> str | None:
@@ -123,14 +123,14 @@ def _close(patience: float) -> None:
         writer.close(patience)
 
 
-def mention_journaled(line: str) -> None:
+def print_memory_entry(line: str) -> None:
     """Print a journal entry that exists in memory only, so that a kept stderr records it."""
     click.echo(f"journal, in memory only: {line}", err=True)
 
 
-ENDING: Final = ("SIGTERM", "SIGINT", "SIGQUIT")
+STOP_SIGNALS: Final = ("SIGTERM", "SIGINT", "SIGQUIT")
 """Signals that finish the current step, release the lease and exit 0."""
-OUTLIVED: Final[Mapping[str, str]] = {
+IGNORED_SIGNALS: Final[Mapping[str, str]] = {
     "SIGHUP": "a closed terminal does not stop the run",
     "SIGUSR1": "the signal is ignored",
     "SIGUSR2": "the signal is ignored",
@@ -138,23 +138,23 @@ OUTLIVED: Final[Mapping[str, str]] = {
 """Signals that would kill the process without a handler, and leave positions open silently."""
 
 
-def end_well(hear: Callable[[str], None]) -> None:
+def handle_stop_signals(on_signal: Callable[[str], None]) -> None:
     """Call `hear` with the name of a signal that stops a run. Needs a running event loop."""
-    _at(ENDING, hear)
+    _handle(STOP_SIGNALS, on_signal)
 
 
-def outlive() -> None:
+def ignore_foreign_signals() -> None:
     """Ignore signals that are not meant for this program, with a message. Needs a running event loop."""
-    _at(OUTLIVED, _mention)
+    _handle(IGNORED_SIGNALS, _print_ignored)
 
 
-def _mention(name: str) -> None:
-    mention(f"{name}: {OUTLIVED[name]}; the run continues, SIGTERM stops it")
+def _print_ignored(name: str) -> None:
+    print_note(f"{name}: {IGNORED_SIGNALS[name]}; the run continues, SIGTERM stops it")
 
 
-def _at(names: Mapping[str, str] | tuple[str, ...], hear: Callable[[str], None]) -> None:
+def _handle(names: Mapping[str, str] | tuple[str, ...], on_signal: Callable[[str], None]) -> None:
     loop = asyncio.get_running_loop()
     for name in names:
         number = getattr(signal, name, None)  # not every system has each of them
         if number is not None:
-            loop.add_signal_handler(number, hear, name)
+            loop.add_signal_handler(number, on_signal, name)

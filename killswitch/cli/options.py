@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 
-class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
+class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
     """A parameter type by a function, whose ValueError becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -35,7 +35,7 @@ def _duration(text: str) -> float:
         raise ValueError(f"{error}{unit}") from error
 
 
-def _words(text: str) -> str:
+def _record_text(text: str) -> str:
     from killswitch.model.legible import one_line
 
     try:
@@ -56,7 +56,7 @@ def _size(text: str) -> int:
     return int(found[1]) * factor
 
 
-class UntouchedPath(click.Path):
+class UncheckedPath(click.Path):
     """A path that the command line does not check: access to a dead mount would hang."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
@@ -101,11 +101,11 @@ def file_errors(what: str) -> Iterator[None]:
         raise click.ClickException(f"{what}: {error.strerror or error}") from error
 
 
-DURATION = Parsed("duration", _duration)
+DURATION = ParsedParam("duration", _duration)
 """A duration as in policies (`1s`, `250ms`, `1m30s`), in seconds."""
-SIZE = Parsed("size", _size)
+SIZE = ParsedParam("size", _size)
 """An amount of memory or disk (`256MiB`, `1GB`, `0`), in bytes."""
-WORDS = Parsed("text", _words)
+RECORD_TEXT = ParsedParam("text", _record_text)
 """A text for the record: not blank, and valid UTF-8."""
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
@@ -116,9 +116,9 @@ journal = click.option(
     help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "
     "end, or in the new file PATH, which is the store from then on.",
 )  # fmt: skip
-lock_dir = click.option("--lock-dir", type=UntouchedPath(file_okay=False),
+lock_dir = click.option("--lock-dir", type=UncheckedPath(file_okay=False),
                         help="Folder of the lock files, one per scope. Default: STORE.locks.")  # fmt: skip
-lock_file = click.option("--lock-file", type=UntouchedPath(dir_okay=False),
+lock_file = click.option("--lock-file", type=UncheckedPath(dir_okay=False),
                          help="One file for all scopes, for v6 readers. Default: none.")  # fmt: skip
 
 
@@ -142,7 +142,7 @@ variant = click.option(
 def policies(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """`--policies`, which is repeatable."""
     return click.option(
-        "--policies", "policies_at", type=UntouchedPath(), multiple=True, required=required,
+        "--policies", "policies_at", type=UncheckedPath(), multiple=True, required=required,
         envvar="KSCTL_POLICIES", show_envvar=True,
         help="Folder or file of policies and accounts. May be given more than once.",
     )  # fmt: skip

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.terminal import show
-from killswitch.render.formats import counted
+from killswitch.cli.terminal import print_text
+from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
-    from killswitch.accounts.opening import Written
+    from killswitch.accounts.opening import LoadedPolicies
     from killswitch.model.store import Lease
     from killswitch.runner.assembly import LockPaths
     from killswitch.store.sql import SqlStore
 
 
-_READ = 1_000
+_MAX_READ = 1_000
 """Maximum decisions and notices that a start reads."""
 
 
@@ -30,7 +30,7 @@ def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
     """Open the store and close it at the end. Read-only access changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
-    with _closed_again(open_store(store_at, read_only=read_only)) as store:
+    with _closing(open_store(store_at, read_only=read_only)) as store:
         yield store
 
 
@@ -45,12 +45,12 @@ def store_if_any(store_at: str) -> Iterator[SqlStore | None]:
     except StoreMissingError:
         yield None
         return
-    with _closed_again(store):
+    with _closing(store):
         yield store
 
 
 @contextmanager
-def _closed_again(store: SqlStore) -> Iterator[SqlStore]:
+def _closing(store: SqlStore) -> Iterator[SqlStore]:
     from killswitch.model.store import DamagedMemoryError
     from killswitch.store.errors import DamagedStoreError
 
@@ -80,7 +80,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
         raise click.ClickException(f"{journal} already exists: continue with `--store {journal}`, or name another file")
     try:
         with opened_store(store_at, read_only=True) as before:
-            _require_nobody(before.lease())
+            _require_no_runner(before.lease())
             _require_readable(before)
         known = "it is a copy of STORE"
         if journal == "memory":
@@ -91,11 +91,11 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
     except StoreMissingError:
         raise
     except (StoreError, DamagedMemoryError) as error:
-        show(f"{store_at}: {error}", err=True)
+        print_text(f"{store_at}: {error}", err=True)
         known = "STORE cannot be read, so earlier closes, latches and runners are unknown: make sure that none is alive"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
-    show(_loud(journal, store_at, locks, known), err=True)
-    with _closed_again(store):
+    print_text(_emergency_warning(journal, store_at, locks, known), err=True)
+    with _closing(store):
         yield store
 
 
@@ -103,12 +103,12 @@ def _require_readable(store: SqlStore) -> None:
     """StoreError or DamagedMemoryError if a row that a start reads is unreadable in a copy."""
     from killswitch.planning.scopes.evaluator import require_readable
 
-    store.unfinished(), store.decisions(_READ), store.notices(_READ), store.pending_events(), store.journal()
+    store.unfinished(), store.decisions(_MAX_READ), store.notices(_MAX_READ), store.pending_events(), store.journal()
     for memory in store.states():
         require_readable(memory, (row.blob for row in store.rows(memory.policy, memory.scope, 0)))
 
 
-def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
+def _emergency_warning(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
     if journal == "memory":
         return (
             f"EMERGENCY: the journal is in memory only; {known.replace('STORE', store_at)}. What this command does "
@@ -122,7 +122,7 @@ def _loud(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
     )
 
 
-def _require_nobody(lease: Lease | None) -> None:
+def _require_no_runner(lease: Lease | None) -> None:
     """ClickException if the lease holder runs on this machine, or may run on another one."""
     from datetime import UTC, datetime
 
@@ -139,22 +139,22 @@ def _require_nobody(lease: Lease | None) -> None:
         )
 
 
-def written(policies_at: Sequence[Path], variant: str | None = None) -> Written:
+def load_policies(policies_at: Sequence[Path], variant: str | None = None) -> LoadedPolicies:
     """Load and compile the policies; print all errors and warnings.
 
     `variant` is selected in every policy that declares it; the default is the selection of the files.
     """
     from killswitch.accounts.opening import PolicyProblemsError, read_policies
-    from killswitch.policy.diagnostics.problem import render
+    from killswitch.policy.diagnostics.diagnostic import render
 
     try:
         found = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
-        show(render(problems.diagnostics), err=True)
-        count = counted(len(problems.diagnostics), "problem")
+        print_text(render(problems.diagnostics), err=True)
+        count = count_of(len(problems.diagnostics), "problem")
         raise click.ClickException(f"{count} in the policies; nothing was started") from None
     if found.warnings:
-        show(render(found.warnings), err=True)
+        print_text(render(found.warnings), err=True)
     return found
 
 
@@ -182,7 +182,7 @@ def require_locks(
     """
     from datetime import UTC, datetime
 
-    from killswitch.deadline import DeadlineError, within
+    from killswitch.deadline import DeadlineError, call_within
     from killswitch.gate.changes import LockError, UnwritableError
     from killswitch.gate.lock_preflight import require_writable, weaknesses
     from killswitch.operations.status import FOLDER_PATIENCE
@@ -197,11 +197,11 @@ def require_locks(
     reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
     while True:
         try:
-            found = within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", lambda: look(None))
+            found = call_within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", lambda: look(None))
             if locks.union is None:
                 return found
             try:
-                return within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
+                return call_within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
             except DeadlineError as error:
                 return (*found, f"{error} Continuing without it; the locks in {locks.folder} are written")
         except DeadlineError as error:
@@ -215,7 +215,7 @@ def require_locks(
             return (f"{error}. Continuing without locks: bots can reopen closed positions",)
 
 
-def arming_words(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
+def arming_summary(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
     """Which accounts are armed, and why the others are not."""
     armed = [account.name for account in accounts.values() if account.armed]
     others = [account.name for account in accounts.values() if not account.armed]

@@ -39,35 +39,35 @@ def choose_color(choice: str) -> bool | None:
     return _chosen["color"]
 
 
-def room(stream: TextIO | None = None) -> int | None:
+def terminal_width(stream: TextIO | None = None) -> int | None:
     """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line."""
     return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     """A table within the width of stdout."""
-    return layout.table(head, rows, indent, room())
+    return layout.table(head, rows, indent, terminal_width())
 
 
-def show(text: str, *, err: bool = False) -> None:
+def print_text(text: str, *, err: bool = False) -> None:
     """Print text for people: within the width of a terminal, with coloured alarms."""
-    within = room(sys.stderr if err else sys.stdout)
+    within = terminal_width(sys.stderr if err else sys.stdout)
     shown = text if within is None else layout.fit(text, within)
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 
-def mention(text: str) -> None:
+def print_note(text: str) -> None:
     """Print text for people on stderr."""
-    show(text, err=True)
+    print_text(text, err=True)
 
 
 def _painted(found: re.Match[str]) -> str:
     return click.style(found[0], fg=found.lastgroup)
 
 
-def show_markdown(text: str) -> None:
+def print_markdown(text: str) -> None:
     """Print Markdown: rendered on a terminal, as source elsewhere."""
-    if room() is None:
+    if terminal_width() is None:
         click.echo(text.rstrip("\n"))
         return
     from rich.console import Console
@@ -76,14 +76,14 @@ def show_markdown(text: str) -> None:
     Console(no_color=_chosen["color"] is False).print(Markdown(text))
 
 
-def show_json(answer: object) -> None:
+def print_json(answer: object) -> None:
     """Print indented JSON."""
     import json
 
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def as_json(record: object) -> str:
+def encode_record(record: object) -> str:
     """Encode a record as one line of JSON, with decimals as strings."""
     import msgspec
 
@@ -97,10 +97,10 @@ class ProgressLines:
         self._every = every
         self._next = monotonic() + every
 
-    def say(self, line: str) -> None:
+    def print_due(self, line: str) -> None:
         if (now := monotonic()) >= self._next:
             self._next = now + self._every
-            mention(line)
+            print_note(line)
 
 
 def progress_bars(done: ProgressColumn) -> Progress:

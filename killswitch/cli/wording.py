@@ -7,17 +7,17 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from killswitch.cli.terminal import table
-from killswitch.incident.notify.message import reading
-from killswitch.incident.record.close_causes import alike, by_hand, intended
+from killswitch.incident.notify.message import render_trigger
+from killswitch.incident.record.close_causes import group_orders, manual_close_text, order_texts
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.timeline import cancel_lines, resting_orders
 from killswitch.model.effects import Cancels, Effect, Lock, Orders, kind_of, of_kind
 from killswitch.model.legible import one_line
-from killswitch.render.formats import instant, interval, lasting, number
+from killswitch.render.formats import duration_text, instant, interval, number
 from killswitch.signals.history.windows import TOO_YOUNG
 
 if TYPE_CHECKING:
-    from killswitch.incident.notify.message import Written
+    from killswitch.incident.notify.message import TriggerTexts
     from killswitch.model.decision import Decision, Intent, Notice
     from killswitch.model.snapshot import Event, Snapshot
     from killswitch.runner.status_blob import AccountView, MachineView, OrphanView, TriggerStatus
@@ -29,7 +29,7 @@ SHORT_REASON = 32
 
 def ago(at: datetime, now: datetime) -> str:
     """`12s ago`, or `in 5s` for a time in the future."""
-    return f"{lasting(now - at)} ago" if at <= now else f"in {lasting(at - now)}"
+    return f"{duration_text(now - at)} ago" if at <= now else f"in {duration_text(at - now)}"
 
 
 def headline(decision: Decision) -> str:
@@ -42,7 +42,7 @@ def _headline(decision: Decision) -> str:
     if decision.kind == "reset":
         return f"reset from level {decision.previous_level} by {decision.author or 'its own condition'}: {where}"
     if decision.kind == "manual":
-        what = by_hand(decision.cause)
+        what = manual_close_text(decision.cause)
         return f"{what} by {decision.author or 'unknown'}: {decision.scope} ({decision.reason or 'no reason'})"
     if decision.kind == "hedge":
         return f"temporary hedge: {where} ({decision.reason or 'no reason'})"
@@ -53,20 +53,20 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def decision_lines(decision: Decision, written: Written | None = None) -> list[str]:
+def decision_lines(decision: Decision, written: TriggerTexts | None = None) -> list[str]:
     """A decision with its reasons and orders, one line each. `written`: the thresholds of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
     lines += [f"    {line}" for line in reason_lines(decision, written or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     orders = of_kind(decision.effects, Orders)
-    lines += [f"    {one_line(order)}" for order in intended(() if orders is None else orders.intents)]
+    lines += [f"    {one_line(order)}" for order in order_texts(() if orders is None else orders.intents)]
     return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
 
 
-def reason_lines(decision: Decision, written: Written) -> list[str]:
+def reason_lines(decision: Decision, written: TriggerTexts) -> list[str]:
     """Each trigger against its threshold, and which side lost."""
-    lines = [f"{each.name}: {reading(decision, each, written)}" for each in decision.triggers]
+    lines = [f"{each.name}: {render_trigger(decision, each, written)}" for each in decision.triggers]
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
@@ -74,13 +74,13 @@ def reason_lines(decision: Decision, written: Written) -> list[str]:
     return lines
 
 
-class Below:
+class Footnotes:
     """Footnotes of a table: each long reason is printed once below it, and cells refer to its number."""
 
     def __init__(self) -> None:
         self._found: dict[str, int] = {}
 
-    def point(self, reason: str) -> str:
+    def mark(self, reason: str) -> str:
         """The reason if it fits into a cell, else its footnote number."""
         if len(reason) <= SHORT_REASON:
             return reason
@@ -96,7 +96,7 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
 
     `accounts`: their reasons are shown elsewhere and not repeated.
     """
-    below = Below()
+    below = Footnotes()
     rows = [
         (
             each.name, _value(each), each.threshold or "expression",
@@ -120,19 +120,19 @@ def _value(trigger: TriggerStatus) -> str:
     return interval(trigger.value, trigger.unit)
 
 
-def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Below) -> str:
+def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Footnotes) -> str:
     if trigger.truth is None:
         held = ", counts as true" if trigger.held else ""
-        why = said_above(trigger.unknown_because or "not evaluated yet", accounts)
+        why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
         if _is_young(trigger):
-            why = f"short history, ready within {lasting(timedelta(microseconds=trigger.window or 0))}"
-        return f"unknown{held}: {below.point(why)}"
+            why = f"short history, ready within {duration_text(timedelta(microseconds=trigger.window or 0))}"
+        return f"unknown{held}: {below.mark(why)}"
     if not trigger.truth:
         return "false"
     return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
 
 
-def said_above(text: str, accounts: Sequence[AccountView]) -> str:
+def without_shown_reasons(text: str, accounts: Sequence[AccountView]) -> str:
     """`text` without the reasons of unreadable accounts, which are shown above with each account."""
     for account in accounts:
         if account.reason:
@@ -152,7 +152,7 @@ def effect_lines(effect: Effect, snapshot: Snapshot | None) -> Iterator[str]:
                     f"{each.intent.symbol} ({each.intent.position_side})", f"{each.leaves:f}",
                     each.intent.score or "-", _remarks(each.intent),
                 )
-                for each in alike(intents)
+                for each in group_orders(intents)
             ]  # fmt: skip
             yield table(head, rows)
         case Cancels(cancels):
@@ -190,12 +190,12 @@ def orphan_line(orphan: OrphanView) -> str:
     )
 
 
-def stage_words(machine: MachineView) -> str:
+def stage_label(machine: MachineView) -> str:
     """The stage that fired and was not reset, and whether it latched."""
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
-def meanwhile(machine: MachineView, now: datetime) -> list[str]:
+def pending_lines(machine: MachineView, now: datetime) -> list[str]:
     """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     lines = []
     if (waiting := machine.waiting) is not None:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final
 
-from killswitch.conformance.mutations import Mutation, Wrong, a_share, mutations
+from killswitch.conformance.mutations import Mutation, WrongResult, mutations, sample
 from killswitch.conformance.stand import Key, Stand
 from killswitch.conformance.trial import closed_after, closing
 from killswitch.model.venue import (
@@ -34,31 +34,31 @@ Act = Callable[[VenueAdapter], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _PreparedCall:
     """A call to make, and whether the venue itself has carried it out."""
 
     act: Act
     is_done: Callable[[], bool]
 
 
-Prepare = Callable[[VenueAdapter], Awaitable[_Ready]]
+Prepare = Callable[[VenueAdapter], Awaitable[_PreparedCall]]
 
 
 class _Answers:
     """Records the answers that one adapter receives, and applies a mutation to them."""
 
     def __init__(self) -> None:
-        self.heard: dict[str, Any] = {}
+        self.recorded: dict[str, Any] = {}
         self.mutation: Mutation | None = None
 
     def __call__(self, question: str, answer: Any) -> Any:
-        self.heard[question] = answer
+        self.recorded[question] = answer
         return answer if self.mutation is None else self.mutation.change(question, answer)
 
 
-async def wrong_acts(
-    stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
-) -> tuple[Mapping[str, int], list[Wrong]]:
+async def wrong_order_results(
+    stand: Stand, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
+) -> tuple[Mapping[str, int], list[WrongResult]]:
     """Change every field of the answers to a submit, a batch and a cancel in turn, or `most` of each; return how
     many were tried of each call, and the wrong results. Calls that the venue does not offer are left out."""
     first, second = stand.symbols
@@ -69,19 +69,19 @@ async def wrong_acts(
     async with closed_after(stand), closed_after(await stand.connect(answers)) as venue:
         await venue.snapshot()
         for call, prepare in _acts(stand, key).items():
-            done = await _whole(venue, prepare, answers)
+            done = await _baseline(venue, prepare, answers)
             if done is None:
                 continue
             whole, found, deed = done
-            chosen = found if most is None else a_share(found, most)
+            chosen = found if most is None else sample(found, most)
             tried[call] = len(chosen)
             for mutation in chosen:
                 ready = await prepare(venue)
-                answers.heard.clear()
+                answers.recorded.clear()
                 seen = await _act(venue, ready.act, answers, mutation)
-                if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.heard):
-                    wrong.append(Wrong(mutation, call, tuple(complaints)))
-                    told(wrong[-1])
+                if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.recorded):
+                    wrong.append(WrongResult(mutation, call, tuple(complaints)))
+                    report(wrong[-1])
     return tried, wrong
 
 
@@ -97,35 +97,35 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
     def taken(*requests: OrderRequest) -> bool:
         return is_typed or any(stand.taken(it.client_order_id) for it in requests)
 
-    async def submit(_: VenueAdapter) -> _Ready:
+    async def submit(_: VenueAdapter) -> _PreparedCall:
         request = order()
-        return _Ready(lambda venue: venue.submit(request), lambda: taken(request))
+        return _PreparedCall(lambda venue: venue.submit(request), lambda: taken(request))
 
-    async def submit_batch(venue: VenueAdapter) -> _Ready:
+    async def submit_batch(venue: VenueAdapter) -> _PreparedCall:
         requests = [order() for _ in range(BATCH)]
         send: Any = getattr(venue, "submit_batch", None)
-        return _Ready(lambda _: send(requests), lambda: taken(*requests))
+        return _PreparedCall(lambda _: send(requests), lambda: taken(*requests))
 
-    async def cancel(venue: VenueAdapter) -> _Ready:
+    async def cancel(venue: VenueAdapter) -> _PreparedCall:
         if not is_typed:
             await stand.rest(key[0], "buy", Decimal(1))
         number = (await venue.open_orders())[-1].id
         before = 0 if is_typed else stand.resting()
-        return _Ready(lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before)
+        return _PreparedCall(lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before)
 
     return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
 
 
-async def _whole(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation], str] | None:
+async def _baseline(venue: VenueAdapter, prepare: Prepare, answers: _Answers) -> tuple[Any, list[Mutation], str] | None:
     """The result with unchanged answers, their mutations, and the question that carried it out, which is the last
     one; None where the venue does not offer the call."""
     try:
         ready = await prepare(venue)
-        answers.heard.clear()
+        answers.recorded.clear()
         whole = await ready.act(venue)
     except (VenueError, NotImplementedError, TypeError, IndexError):
         return None
-    return whole, mutations(answers.heard, zeros=True), ["", *answers.heard][-1]
+    return whole, mutations(answers.recorded, zeros=True), ["", *answers.recorded][-1]
 
 
 async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutation) -> Any:

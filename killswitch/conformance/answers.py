@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.conformance.acting import wrong_acts
+from killswitch.conformance.acting import wrong_order_results
 from killswitch.conformance.mutations import (
-    Trial,
-    Wrong,
-    a_share,
+    ChangedAnswer,
+    WrongResult,
     faults,
     mutations,
     report_faults,
     rows_faults,
+    sample,
 )
 from killswitch.conformance.stand import Key, Stand
 from killswitch.conformance.trial import closed_after, closing, marked_as, needs
@@ -34,49 +34,49 @@ class AnswerGuarantees:
         list for an object, or a repeated row: every fact is unchanged, or unknown with a reason, or the call fails
         and gives one; what was done is never reported as refused. A command runs the whole."""
         needs(stand, "answers")
-        tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
+        tried, wrong = stand.run(wrong_query_results(stand, most=stand.mutations))
         assert tried
         assert not wrong, "\n".join(map(str, wrong))
-        done, refused = stand.run(wrong_acts(stand, most=stand.mutations))
+        done, refused = stand.run(wrong_order_results(stand, most=stand.mutations))
         assert done
         assert not refused, "\n".join(map(str, refused))
 
 
-async def wrong_readings(
-    stand: Stand, *, most: int | None = None, told: Callable[[Wrong], None] = lambda _: None
-) -> tuple[int, list[Wrong]]:
+async def wrong_query_results(
+    stand: Stand, *, most: int | None = None, report: Callable[[WrongResult], None] = lambda _: None
+) -> tuple[int, list[WrongResult]]:
     """Change every field of every answer in turn, or `most` of them; return how many were tried, and the wrong
     results."""
     first, second = stand.symbols
     book: dict[Key, Decimal] = {(first, "long"): Decimal(4), (second, "short"): Decimal(3)}
     reads = _reads(first, getattr(stand, "name", NAME))
     async with closed_after(stand), closed_after(await stand.open(book)) as venue:
-        await _make_busy(stand, venue, (first, "long"))
+        await _fill_account(stand, venue, (first, "long"))
         asked: dict[str, set[str]] = {}
         answers: dict[str, Any] = {}
         whole: dict[str, Any] = {}
         for call, read in reads.items():
             heard: dict[str, Any] = {}
-            whole[call] = await _outcome(stand, lambda name, it, heard=heard: _longer(heard, name, it), read)
+            whole[call] = await _outcome(stand, lambda name, it, heard=heard: _keep_longest(heard, name, it), read)
             asked[call] = set(heard)
             for name, answer in heard.items():
-                _longer(answers, name, answer)
+                _keep_longest(answers, name, answer)
         found = [
             it for it in mutations(answers) if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
         ]
-        chosen = found if most is None else a_share(found, most)
+        chosen = found if most is None else sample(found, most)
         wrong = []
         for mutation in chosen:
             for call, read in reads.items():
-                if _is_told(mutation.question, asked, call):
+                if _is_tried(mutation.question, asked, call):
                     seen = await _outcome(stand, mutation.change, read)
-                    if complaints := _complaints(Trial(mutation, stand.now()), call, whole[call], seen):
-                        wrong.append(Wrong(mutation, call, tuple(complaints)))
-                        told(wrong[-1])
+                    if complaints := _complaints(ChangedAnswer(mutation, stand.now()), call, whole[call], seen):
+                        wrong.append(WrongResult(mutation, call, tuple(complaints)))
+                        report(wrong[-1])
         return len(chosen), wrong
 
 
-async def _make_busy(stand: Stand, venue: VenueAdapter, key: Key) -> None:
+async def _fill_account(stand: Stand, venue: VenueAdapter, key: Key) -> None:
     """Put a row of every kind into the account; a stand that offers only answers has them from the start."""
     await venue.snapshot()
     if stand.offers == {"answers"}:
@@ -98,7 +98,7 @@ def _reads(symbol: str, name: str) -> Mapping[str, Read]:
     }
 
 
-def _is_told(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
+def _is_tried(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
     """Whether the call is tried with a changed answer to the question; a question that every call asks, such as the
     rules, is tried in a snapshot only."""
     by_all = all(question in questions for questions in asked.values())
@@ -113,7 +113,7 @@ async def _outcome(stand: Stand, change: Any, read: Read) -> object:
             return error
 
 
-def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
+def _complaints(trial: ChangedAnswer, call: str, whole: Any, seen: Any) -> list[str]:
     if isinstance(seen, VenueError):
         return [] if str(seen) else ["an error without a reason"]
     if isinstance(seen, Exception):
@@ -127,7 +127,7 @@ def _complaints(trial: Trial, call: str, whole: Any, seen: Any) -> list[str]:
     return rows_faults(trial, call, whole, seen)
 
 
-def _longer(heard: dict[str, Any], question: str, answer: Any) -> Any:
+def _keep_longest(heard: dict[str, Any], question: str, answer: Any) -> Any:
     """Keep the longest answer to each question; return the answer."""
     if question not in heard or len(json.dumps(answer)) > len(json.dumps(heard[question])):
         heard[question] = answer

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from killswitch.conformance.answers import AnswerGuarantees
-from killswitch.conformance.itself import OwnGuarantees
+from killswitch.conformance.itself import BehaviourGuarantees
 from killswitch.conformance.orders import OrderGuarantees
-from killswitch.conformance.reading import ReadingGuarantees
+from killswitch.conformance.reading import SnapshotGuarantees
 from killswitch.conformance.stand import Stand
 
 
-class AdapterGuarantees(ReadingGuarantees, OrderGuarantees, OwnGuarantees, AnswerGuarantees):
+class AdapterGuarantees(SnapshotGuarantees, OrderGuarantees, BehaviourGuarantees, AnswerGuarantees):
     """The guarantees of an adapter. Subclass it, and define a fixture `stand`."""
 
     @pytest.fixture

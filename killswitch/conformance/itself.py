@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from killswitch.conformance.trial import READING, Case, flat, guarantee, outcome, sizes
+from killswitch.conformance.trial import READING, ConformanceCase, flat, guarantee, outcome, sizes
 from killswitch.model.inspection import InspectedVenue
 from killswitch.model.venue import (
     traits_of,
@@ -14,11 +14,11 @@ from killswitch.model.venue import (
 ZERO = Decimal(0)
 
 
-class OwnGuarantees:
+class BehaviourGuarantees:
     """An adapter keeps credentials secret, serves concurrent calls, and can be cancelled and closed."""
 
     @guarantee("G20")
-    async def test_what_it_says_of_its_venue_holds_together(self, case: Case) -> None:
+    async def test_what_it_says_of_its_venue_holds_together(self, case: ConformanceCase) -> None:
         """Every cost names a declared limit and fits into it; the venue accepts ids of the longest declared form."""
         traits = traits_of(case.venue)
         allowed = {limit.name: limit.allowed for limit in traits.limits}
@@ -35,7 +35,7 @@ class OwnGuarantees:
         assert case.stand.taken(name) == 1
 
     @guarantee("G21")
-    async def test_no_credential_is_ever_said(self, case: Case) -> None:
+    async def test_no_credential_is_ever_said(self, case: ConformanceCase) -> None:
         """No credential appears in an error, in a reason, or in the text form of the adapter."""
         said = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
         for call in READING if "faults" in case.stand.offers else ():
@@ -47,7 +47,7 @@ class OwnGuarantees:
             assert not [each for each in said if secret in each]
 
     @guarantee("G22")
-    async def test_calls_go_on_beside_each_other(self, case: Case) -> None:
+    async def test_calls_go_on_beside_each_other(self, case: ConformanceCase) -> None:
         """Snapshots, queries and submissions at the same time do not disturb each other."""
         seen, sent, missing, resting = await asyncio.gather(
             case.venue.snapshot(),
@@ -60,7 +60,7 @@ class OwnGuarantees:
         assert case.held() == case.size - 1
 
     @guarantee("G23", "faults")
-    async def test_a_call_that_is_called_off_leaves_it_whole(self, case: Case) -> None:
+    async def test_a_call_that_is_called_off_leaves_it_whole(self, case: ConformanceCase) -> None:
         """After a cancelled call the next snapshot is complete."""
         await case.venue.snapshot()
         case.stand.breaks("snapshot", "silent")
@@ -71,7 +71,7 @@ class OwnGuarantees:
         assert sizes(await case.venue.snapshot()) == case.book
 
     @guarantee("G24")
-    async def test_looking_changes_nothing(self, case: Case) -> None:
+    async def test_looking_changes_nothing(self, case: ConformanceCase) -> None:
         """Snapshots and inspection leave every position and every order unchanged."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         await case.venue.snapshot()
@@ -82,7 +82,7 @@ class OwnGuarantees:
         assert (case.held(), case.stand.resting()) == (case.size, 1)
 
     @guarantee("G25", book=flat)
-    async def test_it_can_be_closed_twice(self, case: Case) -> None:
+    async def test_it_can_be_closed_twice(self, case: ConformanceCase) -> None:
         """Closing an adapter, used or not, never raises."""
         await case.venue.snapshot()
         await case.venue.close()

@@ -72,7 +72,7 @@ class Mutation:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrong:
+class WrongResult:
     """A wrong result of a call with a changed answer."""
 
     mutation: Mutation
@@ -99,7 +99,7 @@ def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutati
     return found + [Mutation(question, (), kind, value) for question, rows in lists for kind, value in _twice(rows)]
 
 
-def a_share(found: Sequence[Mutation], most: int) -> list[Mutation]:
+def sample(found: Sequence[Mutation], most: int) -> list[Mutation]:
     """At most this many mutations, spread evenly; the same ones on every run."""
     step = max(1, -(-len(found) // most))
     return list(found[::step])
@@ -186,14 +186,14 @@ def _again(value: Any, new: object) -> object:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ChangedAnswer:
     """One changed answer, and the venue's time at which it was read."""
 
     mutation: Mutation
     at: datetime
 
 
-def faults(trial: Trial, whole: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
+def faults(trial: ChangedAnswer, whole: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
     """What is wrong in the snapshot of the changed answers, against the snapshot of the `whole` ones."""
     if seen.quality != "ok":
         return [] if seen.reason else [f"it is {seen.quality} without a reason"]
@@ -226,7 +226,7 @@ def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
     return bool(gone) and all(it.contracts in unpriced for it in gone.values())
 
 
-def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) -> list[str]:
+def report_faults(trial: ChangedAnswer, whole: OrderReport, seen: OrderReport | None) -> list[str]:
     """What is wrong in the report of an order."""
     if seen is None:
         # An empty list means that there is no order.
@@ -239,7 +239,9 @@ def report_faults(trial: Trial, whole: OrderReport, seen: OrderReport | None) ->
     ]
 
 
-def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None) -> list[str]:
+def rows_faults(
+    trial: ChangedAnswer, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None
+) -> list[str]:
     """What is wrong in a list of rows."""
     if seen is None or whole is None:
         return []
@@ -267,7 +269,7 @@ def rows_faults(trial: Trial, what: str, whole: Sequence[Struct] | None, seen: S
     return found
 
 
-def _nearest(trial: Trial, row: Struct, left: Sequence[Struct]) -> str:
+def _nearest(trial: ChangedAnswer, row: Struct, left: Sequence[Struct]) -> str:
     """The differences to the most similar row."""
     if not left:
         return f"{row} is not there"
@@ -276,12 +278,12 @@ def _nearest(trial: Trial, row: Struct, left: Sequence[Struct]) -> str:
     return ", ".join(f"{it} is {told[it]}, and was {before[it]}" for it in _differences(trial, row, like))
 
 
-def _is_known_part(row: Struct, trial: Trial) -> bool:
+def _is_known_part(row: Struct, trial: ChangedAnswer) -> bool:
     """Whether the row is a balance in an asset that the venue has named with the changed word."""
     return getattr(row, "asset", None) == WORD and trial.mutation.value == WORD
 
 
-def _differences(trial: Trial, whole: Struct, seen: Struct) -> list[str]:
+def _differences(trial: ChangedAnswer, whole: Struct, seen: Struct) -> list[str]:
     signed = isinstance(whole, Flow) or type(whole).__name__ == "Balance"
     needed = {"contracts", "side", "amount", "inverse"} if isinstance(whole, Order | Fill) else {"contracts", "side"}
     told = asdict(seen)
@@ -293,7 +295,7 @@ def _differences(trial: Trial, whole: Struct, seen: Struct) -> list[str]:
     ]
 
 
-def _is_same(trial: Trial, name: str, before: object, now: object, *, later: bool = False) -> bool:
+def _is_same(trial: ChangedAnswer, name: str, before: object, now: object, *, later: bool = False) -> bool:
     if now is None or before == now or (name == "complete" and now is False):
         return True
     if isinstance(now, datetime):
@@ -305,7 +307,7 @@ def _is_same(trial: Trial, name: str, before: object, now: object, *, later: boo
     return trial.mutation.kind == "negative" and name in _SIGNED and isinstance(now, Decimal) and now.is_finite()
 
 
-def _is_echoed(trial: Trial, now: str) -> bool:
+def _is_echoed(trial: ChangedAnswer, now: str) -> bool:
     """Whether a name contains the venue's own word."""
     value = trial.mutation.value
     if value is None or value is MISSING or isinstance(value, dict | list):

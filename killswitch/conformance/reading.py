@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from killswitch.conformance.stand import Mishap, Stand
-from killswitch.conformance.trial import Book, Case, flat, guarantee, sizes
+from killswitch.conformance.trial import Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.model.snapshot import (
     UNIT_FLOWS,
     AccountSnapshot,
@@ -28,18 +28,18 @@ def long_and_short(stand: Stand) -> Book:
     return {(first, "long"): Decimal("1.5"), (second, "short"): Decimal(3)}
 
 
-class ReadingGuarantees:
+class SnapshotGuarantees:
     """A flat account is shown as flat, an unknown value as unknown, and every number is the venue's."""
 
     @guarantee("G01", book=flat)
-    async def test_an_empty_account_is_flat_and_says_so(self, case: Case) -> None:
+    async def test_an_empty_account_is_flat_and_says_so(self, case: ConformanceCase) -> None:
         """An account without positions has an empty list of positions, quality `ok`, and its equity."""
         seen = await case.venue.snapshot()
         assert (seen.quality, seen.positions) == ("ok", ())
         assert seen.equity == case.stand.equity()
 
     @guarantee("G02", book=long_and_short)
-    async def test_every_position_is_shown_with_its_side_and_size(self, case: Case) -> None:
+    async def test_every_position_is_shown_with_its_side_and_size(self, case: ConformanceCase) -> None:
         """Long and short positions are listed once each, in contracts that are never negative, at the market price
         where the venue publishes one."""
         seen = await case.venue.snapshot()
@@ -51,7 +51,9 @@ class ReadingGuarantees:
 
     @guarantee("G03", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    async def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(self, case: Case, mishap: Mishap) -> None:
+    async def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(
+        self, case: ConformanceCase, mishap: Mishap
+    ) -> None:
         """A failed request raises an error, or returns a quality other than `ok` with a reason; the next snapshot is
         complete again."""
         await case.venue.snapshot()
@@ -68,7 +70,7 @@ class ReadingGuarantees:
         assert sizes(await case.venue.snapshot()) == now
 
     @guarantee("G04")
-    async def test_a_snapshot_fits_the_public_format(self, case: Case) -> None:
+    async def test_a_snapshot_fits_the_public_format(self, case: ConformanceCase) -> None:
         """A snapshot has the account's names, exact decimals and the time of observation, and is unchanged by
         encoding and decoding."""
         before = case.stand.now()
@@ -80,7 +82,7 @@ class ReadingGuarantees:
         assert decode_snapshot(encode_snapshot(whole)) == whole
 
     @guarantee("G05")
-    async def test_the_rules_of_a_position_are_told_with_it(self, case: Case) -> None:
+    async def test_the_rules_of_a_position_are_told_with_it(self, case: ConformanceCase) -> None:
         """Contract size and amount step of every position are present and true: without them no exact order can be
         built."""
         seen = await case.venue.snapshot()
@@ -92,7 +94,7 @@ class ReadingGuarantees:
             )  # fmt: skip
 
     @guarantee("G06", "stops")
-    async def test_resting_orders_are_all_shown_conditional_ones_included(self, case: Case) -> None:
+    async def test_resting_orders_are_all_shown_conditional_ones_included(self, case: ConformanceCase) -> None:
         """A limit order and a stop are both listed; the stop with its trigger price, and as reduce-only."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         await case.stand.rest(case.symbol, "sell", case.size, trigger=Decimal(50))
@@ -103,7 +105,7 @@ class ReadingGuarantees:
             assert [order.reduce_only for order in found if order.trigger_price] == [True]
 
     @guarantee("G07")
-    async def test_what_another_hand_does_shows(self, case: Case) -> None:
+    async def test_what_another_hand_does_shows(self, case: ConformanceCase) -> None:
         """A position that another trader changes is shown with its new size, within the stand's patience."""
         await case.venue.snapshot()
         await case.stand.trade(case.key, Decimal(-1))
@@ -111,7 +113,7 @@ class ReadingGuarantees:
 
     @guarantee("G08", "flows")
     @pytest.mark.parametrize("amount", ["5000", "-700"])
-    async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: Case, amount: str) -> None:
+    async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: ConformanceCase, amount: str) -> None:
         """A deposit or withdrawal is one row with one id, in the account's currency, however often snapshots repeat
         it."""
         told: dict[str, Decimal] = {}

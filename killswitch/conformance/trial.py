@@ -36,7 +36,7 @@ def flat(_: Stand) -> Book:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ConformanceCase:
     """An adapter under test, and the venue that it is connected to, which began with `book`."""
 
     stand: Stand
@@ -78,7 +78,7 @@ class Case:
 def guarantee(
     number: str, *needed: Offer, book: Callable[[Stand], Book] = one, hedge: bool = False
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], Callable[..., None]]:
-    """Make a test of a coroutine that gets a `Case`, and mark it with the number of its guarantee.
+    """Make a test of a coroutine that gets a `ConformanceCase`, and mark it with the number of its guarantee.
 
     The test opens the venue with `book`; it is skipped where the stand lacks one of the offers `needed`.
     """
@@ -93,7 +93,7 @@ def guarantee(
         async def opened(self: object, stand: Stand, *values: object, **named: object) -> None:
             positions = book(stand)
             async with closed_after(stand), closed_after(await stand.open(positions, hedge=hedge)) as venue:
-                await play(self, Case(stand, venue, positions), *values, **named)
+                await play(self, ConformanceCase(stand, venue, positions), *values, **named)
 
         # pytest reads the fixtures and parameters of the test here: a `stand` in the place of the case.
         owner, case, *further = inspect.signature(play).parameters.values()

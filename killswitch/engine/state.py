@@ -34,7 +34,7 @@ QUIET = Triggers(0, 0, 0, 0, {}, {}, {})
 """No trigger is held or unknown."""
 
 
-class Waiting(Struct, frozen=True):
+class PendingClose(Struct, frozen=True):
     """A pending close: its stage fired while accounts could not be read.
 
     `triggers` were confirmed at the firing; `since` and `until` are microseconds; `accounts` could not be read.
@@ -62,7 +62,7 @@ class PartialFiring(Struct, frozen=True):
     decision: str
 
 
-class State(Struct, frozen=True):
+class StageMachineState(Struct, frozen=True):
     """A stage machine and its triggers.
 
     `fired_value`: unit value at the last firing; None if it was unknown.
@@ -83,13 +83,13 @@ class State(Struct, frozen=True):
     barren: tuple[str, ...] = ()
     acted: dict[str, int] = {}
     spent: int = 0
-    waiting: Waiting | None = None
+    waiting: PendingClose | None = None
     partial: PartialFiring | None = None
 
 
-def initial() -> State:
+def initial() -> StageMachineState:
     """The initial state: nothing held, nothing fired."""
-    return State(QUIET)
+    return StageMachineState(QUIET)
 
 
 class StoredTrigger(Struct, frozen=True):
@@ -119,7 +119,7 @@ class StoredState(Struct, frozen=True):
     barren: tuple[str, ...]
     acted: dict[str, int]
     spent: tuple[str, ...] | None = None
-    waiting: Waiting | None = None
+    waiting: PendingClose | None = None
     partial: PartialFiring | None = None
 
 
@@ -153,23 +153,23 @@ def after_outage(stored: StoredState, since: int, now: int, cooldowns: Mapping[s
     )
 
 
-def level_in_force(state: State | StoredState) -> int:
+def level_in_force(state: StageMachineState | StoredState) -> int:
     """Level of the stage that has fired and was not reset since, latched or not; 0 is normal."""
     return state.level if state.partial is None else max(state.level, state.partial.level)
 
 
-def partial_in_force(state: State | StoredState) -> PartialFiring | None:
+def partial_in_force(state: StageMachineState | StoredState) -> PartialFiring | None:
     """The partial firing, if it is in force: no stage at or above its level has latched."""
     return state.partial if state.partial is not None and state.partial.level > state.level else None
 
 
-def stage_in_force(state: State | StoredState) -> str | None:
+def stage_in_force(state: StageMachineState | StoredState) -> str | None:
     """Name of the stage at the level in force."""
     partial = partial_in_force(state)
     return state.stage if partial is None else partial.stage
 
 
-def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
+def to_stored(state: StageMachineState, names: tuple[str, ...]) -> StoredState:
     """Serialise a state; triggers that are neither held nor unknown are omitted."""
     now = state.triggers
     triggers = {
@@ -190,7 +190,7 @@ def to_stored(state: State, names: tuple[str, ...]) -> StoredState:
 _ABSENT = StoredTrigger(held=False, confirmed=False, reported=False, since=None, ticks=None, unknown_since=None)
 
 
-def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
+def from_stored(stored: StoredState, names: tuple[str, ...]) -> StageMachineState:
     """Restore the state for these triggers: new ones start quiet, removed ones are dropped, latches stay."""
     found = [stored.triggers.get(name, _ABSENT) for name in names]
 
@@ -207,7 +207,7 @@ def from_stored(stored: StoredState, names: tuple[str, ...]) -> State:
         unknown_since={i: t.unknown_since for i, t in enumerate(found) if t.unknown_since is not None},
         due=0,  # the policy may have changed: evaluate at the next step
     )
-    return State(
+    return StageMachineState(
         triggers, stored.level, stored.stage, stored.fired_at, stored.fired_value,
         stored.cooldown_until, stored.reset_since, stored.barren, stored.acted,
         mask([name in _spent(stored) for name in names]), stored.waiting, stored.partial,

@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import NEVER, PartialFiring, State, Triggers, initial, level_in_force, stage_in_force
+from killswitch.engine.state import (
+    NEVER,
+    PartialFiring,
+    StageMachineState,
+    Triggers,
+    initial,
+    level_in_force,
+    stage_in_force,
+)
 from killswitch.graph.nodes import Graph, Stage
 
 SAME = 1e-9
@@ -33,7 +41,7 @@ def bits(mask: int) -> Iterator[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class StageMachine:
     """A graph compiled for stepping: its conditions as code, and its triggers' `on_unknown` as masks.
 
     `confirm`, `confirm_ticks` and `grace` have one value for each trigger.
@@ -54,7 +62,7 @@ class Machine:
     """Triggers on which the same level fires again after they were false."""
 
     @classmethod
-    def of(cls, graph: Graph, evaluate: Evaluate) -> Machine:
+    def of(cls, graph: Graph, evaluate: Evaluate) -> StageMachine:
         """Prepare `graph`, whose conditions `evaluate` computes."""
 
         def mask(answer: str) -> int:
@@ -74,31 +82,31 @@ class Machine:
             rearming=sum(1 << i for i, trigger in enumerate(graph.triggers) if trigger.rearms),
         )
 
-    def in_force(self, state: State) -> Stage | None:
+    def in_force(self, state: StageMachineState) -> Stage | None:
         """The stage that has fired and was not reset since; None if it was removed from the policy."""
         name = stage_in_force(state)
         return next((stage for stage in self.graph.stages if stage.name == name), None)
 
 
-class Step(Struct, frozen=True, gc=False):
+class StepResult(Struct, frozen=True, gc=False):
     """Result of one evaluation. `eligible`: stages that may fire, highest first. `unknown`: triggers to report."""
 
-    state: State
+    state: StageMachineState
     eligible: tuple[Stage, ...] = ()
     reset: bool = False
     unknown: tuple[int, ...] = ()
 
 
 def step(
-    machine: Machine,
-    state: State,
+    machine: StageMachine,
+    state: StageMachineState,
     columns: tuple[list[float], list[float], list[str | None]],
     now: int,
     *,
     scheduled: bool = True,
     unit_value: tuple[float, float] | None = None,
     cost: float = 0.0,
-) -> Step:
+) -> StepResult:
     """Move `state` by one evaluation at `now`.
 
     `columns` are lo, hi and text in the order of the graph's signals. `unit_value` is the interval of the
@@ -115,7 +123,7 @@ def step(
         and not (scheduled and holding & machine.counting & ~before.confirmed)
     ):
         if level_in_force(state) == 0 and not before.confirmed:
-            return Step(state)
+            return StepResult(state)
         reports: tuple[int, ...] = ()
     else:
         asserted = (true | missing & machine.trip) & machine.all
@@ -124,11 +132,11 @@ def step(
         state = replace(state, triggers=triggers, spent=state.spent & (true | missing))
     state, reset = _watch_reset(machine, state, true, now)
     eligible = _eligible(machine, state, now, unit_value, cost)
-    return Step(state, eligible, reset and not eligible, reports)
+    return StepResult(state, eligible, reset and not eligible, reports)
 
 
 def _move(
-    machine: Machine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
+    machine: StageMachine, before: Triggers, held: int, missing: int, asserted: int, now: int, scheduled: bool
 ) -> tuple[Triggers, tuple[int, ...]]:
     """Triggers after this evaluation, and those whose unknown state is to be reported."""
     since, due = before.since, before.due
@@ -154,13 +162,19 @@ def _move(
     return Triggers(held, confirmed, missing, reported, since, ticks, unknown_since, due), reports
 
 
-def _count(machine: Machine, ticks: dict[int, int], pending: int, scheduled: bool) -> dict[int, int]:
+def _count(machine: StageMachine, ticks: dict[int, int], pending: int, scheduled: bool) -> dict[int, int]:
     """Scheduled ticks of the pending triggers that confirm in ticks."""
     return {i: ticks.get(i, 0) + scheduled for i in bits(pending & machine.counting)}
 
 
 def _confirm(
-    machine: Machine, confirmed: int, held: int, asserted: int, since: dict[int, int], ticks: dict[int, int], now: int
+    machine: StageMachine,
+    confirmed: int,
+    held: int,
+    asserted: int,
+    since: dict[int, int],
+    ticks: dict[int, int],
+    now: int,
 ) -> tuple[int, int]:
     """The confirmed triggers, and when the next of the pending ones is due.
 
@@ -179,7 +193,7 @@ def _confirm(
 
 
 def _overdue(
-    machine: Machine, unknown_since: dict[int, int], reported: int, now: int, due: int
+    machine: StageMachine, unknown_since: dict[int, int], reported: int, now: int, due: int
 ) -> tuple[tuple[int, ...], int, int]:
     """Triggers whose unknown state is to be reported now, the mask of all reported ones, and when to look again."""
     late = tuple(i for i, at in unknown_since.items() if not reported >> i & 1 and now - at >= machine.grace[i])
@@ -188,12 +202,14 @@ def _overdue(
     return late, reported, min(due, _next_report(machine, unknown_since, reported))
 
 
-def _next_report(machine: Machine, unknown_since: dict[int, int], reported: int) -> int:
+def _next_report(machine: StageMachine, unknown_since: dict[int, int], reported: int) -> int:
     waiting = (at + machine.grace[i] for i, at in unknown_since.items() if not reported >> i & 1)
     return min(waiting, default=NEVER)
 
 
-def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[State, bool]:
+def _watch_reset(
+    machine: StageMachine, state: StageMachineState, true: int, now: int
+) -> tuple[StageMachineState, bool]:
     """Track the automatic reset of the stage in force; True when it is due. A close that waits for accounts delays
     it."""
     if level_in_force(state) == 0 or state.waiting is not None:
@@ -210,14 +226,14 @@ def _watch_reset(machine: Machine, state: State, true: int, now: int) -> tuple[S
     return state, rested and now - since >= stage.reset.hold
 
 
-def stands(stage: Stage, confirmed: int) -> bool:
+def is_confirmed(stage: Stage, confirmed: int) -> bool:
     """Whether the stage's triggers are confirmed."""
     any_of, all_of = stage.any_of, stage.all_of
     return (not any_of or any(confirmed >> i & 1 for i in any_of)) and all(confirmed >> i & 1 for i in all_of)
 
 
 def _eligible(
-    machine: Machine, state: State, now: int, unit_value: tuple[float, float] | None, cost: float
+    machine: StageMachine, state: StageMachineState, now: int, unit_value: tuple[float, float] | None, cost: float
 ) -> tuple[Stage, ...]:
     """Stages that may fire: a higher level always, the same level only on something new, a lower level never."""
     confirmed = state.triggers.confirmed
@@ -230,11 +246,11 @@ def _eligible(
         stage
         for stage in machine.graph.stages
         if (stage.level > state.level or (stage.level == state.level and (lost or anew & triggers_of(stage))))
-        and stands(stage, confirmed)
+        and is_confirmed(stage, confirmed)
     )
 
 
-def _has_lost(state: State, unit_value: tuple[float, float] | None, cost: float) -> bool:
+def _has_lost(state: StageMachineState, unit_value: tuple[float, float] | None, cost: float) -> bool:
     """Whether the unit value is surely below its value at the firing, apart from the cost of the close."""
     if unit_value is None or state.fired_value is None:
         return False
@@ -250,12 +266,14 @@ def triggers_of(stage: Stage) -> int:
     return mask
 
 
-def stage_told(told: str) -> str:
+def stage_of_record(record: str) -> str:
     """The stage of an entry of `barren`, whose format is the stage's name, a slash and the reported reason."""
-    return told.partition("/")[0]
+    return record.partition("/")[0]
 
 
-def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] | None) -> State:
+def latch(
+    state: StageMachineState, stage: Stage, now: int, unit_value: tuple[float, float] | None
+) -> StageMachineState:
     """The state after `stage` has fired at `now`. Its confirmed triggers are marked as spent."""
     confirmed, partial = state.triggers.confirmed, state.partial
     return replace(
@@ -266,7 +284,7 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
         fired_value=unit_value[0] if unit_value is not None else None,
         cooldown_until=now + stage.cooldown,
         reset_since=None,
-        barren=tuple(told for told in state.barren if stage_told(told) != stage.name),
+        barren=tuple(told for told in state.barren if stage_of_record(told) != stage.name),
         acted={},
         spent=state.spent | confirmed & triggers_of(stage),
         waiting=None,
@@ -274,19 +292,19 @@ def latch(state: State, stage: Stage, now: int, unit_value: tuple[float, float] 
     )
 
 
-def fire_partly(state: State, stage: Stage, now: int, decision: str) -> State:
+def fire_partly(state: StageMachineState, stage: Stage, now: int, decision: str) -> StageMachineState:
     """The state after `stage` has fired at `now` without latching; a higher partial firing stays in force."""
     if state.partial is not None and state.partial.level > stage.level:
         return state
     return replace(state, partial=PartialFiring(stage.name, stage.level, now, decision), reset_since=None)
 
 
-def reset() -> State:
+def reset() -> StageMachineState:
     """The state after a reset: nothing latched, every trigger at its initial state."""
     return initial()
 
 
-def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
+def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, unknown: int) -> int:
     """The instant (microseconds) before which `step` changes nothing while the conditions stay the same.
 
     `state` is the result of the last step, `true` and `unknown` its evaluated masks. NEVER: only a change of conditions
@@ -299,12 +317,12 @@ def rests_until(machine: Machine, state: State, true: int, unknown: int) -> int:
         return 0
     if holding & machine.counting & ~triggers.confirmed:
         return 0
-    if any(stage.level >= state.level and stands(stage, triggers.confirmed) for stage in machine.graph.stages):
+    if any(stage.level >= state.level and is_confirmed(stage, triggers.confirmed) for stage in machine.graph.stages):
         return 0  # only its cooldown or the unit value keeps it from firing
     return min(triggers.due, _reset_due(machine, state, true))
 
 
-def _reset_due(machine: Machine, state: State, true: int) -> int:
+def _reset_due(machine: StageMachine, state: StageMachineState, true: int) -> int:
     """When the automatic reset of the latched stage is due if its condition stays true; 0 if its clock is not set."""
     if state.level == 0:
         return NEVER

@@ -8,11 +8,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.recorded_reports import said, sound, sound_fills
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.report_validation import validated_fills, validated_report, venue_text
 from killswitch.execution.response_timeouts import ResponseTimeouts
 from killswitch.journal.entries import Entry, EntryHead
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
@@ -26,14 +26,14 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget, BudgetSpentError, Purpose, Ticket
+from killswitch.ratelimit.budget import BudgetSpentError, Purpose, RequestBudget, Ticket
 
 T = TypeVar("T")
-RecordAll = Callable[[Sequence[Entry]], None]
+RecordEntries = Callable[[Sequence[Entry]], None]
 """Writes entries to the journal in one transaction, then applies each to the state that it is about."""
 
 
-class NoRoomError(RateLimitedError):
+class BudgetExhaustedError(RateLimitedError):
     """The budget has no room for the request. Nothing was sent, and the venue refused nothing."""
 
 
@@ -44,7 +44,8 @@ class AccountContext:
     """
 
     def __init__(
-        self, account: str, venue: VenueAdapter, clock: Clock, pace: Pace, record: RecordAll, budget: Budget,
+        self, account: str, venue: VenueAdapter, clock: Clock, pace: ClosingPace, record: RecordEntries,
+        budget: RequestBudget,
         breaker: Breaker,
     ) -> None:  # fmt: skip
         """Create the session; `record` writes entries about the account's orders to the journal."""
@@ -57,13 +58,13 @@ class AccountContext:
         self._budget = budget
         self._breaker = breaker
         self._timeouts = ResponseTimeouts(pace)
-        self._quiet_until = 0.0
+        self._paused_until = 0.0
         self.currency: str | None = None
         """The account's currency; None until the account has been polled."""
         self.running: set[str] = set()
         """Client order ids whose request still runs after its timeout: the venue may still receive the order."""
 
-    def beside(self) -> AccountContext:
+    def with_own_breaker(self) -> AccountContext:
         """A session on the same budget with a circuit breaker of its own, whose failures hold no order back."""
         return AccountContext(
             self.account, self.venue, self.clock, self.pace, self.record, self._budget, Breaker()
@@ -72,22 +73,22 @@ class AccountContext:
     # Budget and circuit breaker
 
     @property
-    def quiet_for(self) -> float:
+    def paused_for(self) -> float:
         """Seconds for which no request may be sent: the venue asked for a pause, or it is down."""
-        return max(self._quiet_until, self._budget.quiet_until) - self.clock.monotonic()
+        return max(self._paused_until, self._budget.quiet_until) - self.clock.monotonic()
 
     @property
     def broken_for(self) -> float:
         """Seconds for which only account polls may be sent, because the circuit breaker is open."""
         return self._breaker.wait(self.clock.monotonic())
 
-    def may_act(self) -> bool:
+    def can_send(self) -> bool:
         """Whether a request other than an account poll may be sent now."""
-        return self.quiet_for <= 0.0 and self.broken_for <= 0.0
+        return self.paused_for <= 0.0 and self.broken_for <= 0.0
 
     def orders_at_once(self, wanted: int) -> int:
         """How many of `wanted` orders may be sent now: all of them, one as a probe of an open breaker, or none."""
-        if self.quiet_for > 0.0 or wanted < 1:
+        if self.paused_for > 0.0 or wanted < 1:
             return 0
         if self._breaker.state == "closed":
             return wanted
@@ -101,35 +102,37 @@ class AccountContext:
         """How many of `symbols`, from the front, the budget has room for now."""
         return self._budget.room(self.clock.monotonic(), call, symbols)
 
-    def take(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
+    def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
         """Take the units of a call that is sent at once. BudgetSpentError if there is no room.
 
         While the breaker is open, this call is its probe.
         """
         now = self.clock.monotonic()
-        ticket = self._budget.take(now, call, symbols, purpose)
+        ticket = self._budget.reserve(now, call, symbols, purpose)
         if call != "snapshot":
             self._breaker.allows(now)
         return ticket
 
     # Requests
 
-    async def make(
+    async def request(
         self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
     ) -> T:
         """Send one request. NoRoomError, before anything is sent, if the budget has no room."""
         try:
-            ticket = self.take(call, purpose=purpose)
+            ticket = self.reserve(call, purpose=purpose)
         except BudgetSpentError as error:
             if (close := getattr(answer, "close", None)) is not None:
                 close()  # closes a coroutine that is not awaited, which would warn otherwise
-            raise NoRoomError(str(error), error.wait) from error
-        return await self.made(call, answer, ticket, within)
+            raise BudgetExhaustedError(str(error), error.wait) from error
+        return await self.request_with_ticket(call, answer, ticket, within)
 
-    async def made(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
+    async def request_with_ticket(
+        self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None
+    ) -> T:
         """Send a request whose units are taken. Any failure is raised as a VenueError."""
         try:
-            found = await self._timeouts.bounded(call, answer, within)
+            found = await self._timeouts.await_answer(call, answer, within)
         except VenueError as error:
             self._failed(call, error)
             raise
@@ -143,9 +146,9 @@ class AccountContext:
         finally:
             now = self.clock.monotonic()
             self._budget.answered(now, ticket)
-            self._budget.heed(now, self.venue)
+            self._budget.observe_venue(now, self.venue)
 
-    def refused(self, error: RateLimitedError) -> None:
+    def record_rate_limit(self, error: RateLimitedError) -> None:
         """The venue rate-limited a request, or one order of a batch."""
         self._budget.refused(self.clock.monotonic(), error.retry_after)
 
@@ -153,25 +156,25 @@ class AccountContext:
         """Apply a failure to the budget and the breaker. A failed account poll holds no order back."""
         now = self.clock.monotonic()
         if isinstance(error, RateLimitedError):
-            self.refused(error)
+            self.record_rate_limit(error)
         elif isinstance(error, OrderRejectedError):
             self._breaker.succeeded(now)
         elif call != "snapshot":
             if isinstance(error, VenueDownError) and call in ("submit", "submit_batch"):
-                self._quiet_until = max(self._quiet_until, now + self.pace.poll)
+                self._paused_until = max(self._paused_until, now + self.pace.poll)
             self._breaker.failed(now)
 
     async def snapshot(self, purpose: Purpose) -> AccountSnapshot | str:
         """The account's snapshot, or the reason why there is none."""
         try:
-            return await self.make("snapshot", self.venue.snapshot(), purpose=purpose)
+            return await self.request("snapshot", self.venue.snapshot(), purpose=purpose)
         except VenueError as error:
-            return said(f"{type(error).__name__}: {error}")
+            return venue_text(f"{type(error).__name__}: {error}")
 
     async def cancel(self, symbol: str, order: str) -> VenueError | None:
         """Cancel one order; returns the error, or None on success. Journals nothing; repeating it does no harm."""
         try:
-            await self.make("cancel", self.venue.cancel(symbol, order), self.pace.cancel_timeout)
+            await self.request("cancel", self.venue.cancel(symbol, order), self.pace.cancel_timeout)
         except VenueError as error:
             return error
         return None
@@ -181,7 +184,7 @@ class AccountContext:
     ) -> Sequence[Order] | None:  # fmt: skip
         """The open orders; None if the venue does not return them, or an order's ids are unusable."""
         try:
-            orders = tuple(await self.make("open_orders", self.venue.open_orders(), within, purpose))
+            orders = tuple(await self.request("open_orders", self.venue.open_orders(), within, purpose))
             hash(tuple((order.symbol, order.id, order.client_order_id) for order in orders))
         except (VenueError, AttributeError, TypeError):
             return None
@@ -192,21 +195,21 @@ class AccountContext:
     ) -> OrderReport | VenueError | None:
         """The venue's report on the order `name`; None if it has no such order."""
         try:
-            report = await self.make("find_order", self.venue.find_order(symbol, name), purpose=purpose)
-            return None if report is None else sound(report, name, most)
+            report = await self.request("find_order", self.venue.find_order(symbol, name), purpose=purpose)
+            return None if report is None else validated_report(report, name, most)
         except VenueError as error:
             return error
 
     async def fills(self, symbol: str, name: str, purpose: Purpose) -> tuple[Fill, ...]:
         """The fills of the order `name`."""
-        return sound_fills(await self.make("fills", self.venue.fills(symbol, name), purpose=purpose))
+        return validated_fills(await self.request("fills", self.venue.fills(symbol, name), purpose=purpose))
 
     # Journal entries
 
-    def head(self, line: Line, name: str | None, attempt: int | None) -> EntryHead:
+    def entry_head(self, line: PositionTarget, name: str | None, attempt: int | None) -> EntryHead:
         """The leading fields of an entry about one order of a line."""
         return (line.decision, self.clock.now(), self.account, line.symbol, line.position_side, name, attempt)
 
-    def since(self, at: datetime) -> float:
+    def seconds_since(self, at: datetime) -> float:
         """Seconds of the wall clock since `at`."""
         return (self.clock.now() - at).total_seconds()

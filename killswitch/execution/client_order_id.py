@@ -12,7 +12,7 @@ import re
 from hashlib import blake2b
 from uuid import UUID
 
-from killswitch.execution.patience import Pace
+from killswitch.execution.patience import ClosingPace
 from killswitch.model.venue import ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()
@@ -80,7 +80,7 @@ def _base36(number: int, width: int) -> str:
     return digits
 
 
-def validity(life: OrderLife, pace: Pace, expired: int) -> float | None:
+def validity(life: OrderLife, pace: ClosingPace, expired: int) -> float | None:
     """Validity of the next order in seconds; None where a request cannot carry it.
 
     `expired`: number of orders before it that were refused as expired.
@@ -91,7 +91,7 @@ def validity(life: OrderLife, pace: Pace, expired: int) -> float | None:
     return min(life.longest, max(life.shortest, wanted))
 
 
-def over_after(life: OrderLife, pace: Pace, valid_for: float | None) -> float:
+def over_after(life: OrderLife, pace: ClosingPace, valid_for: float | None) -> float:
     """Seconds after sending at which a request can no longer be carried out. `valid_for`: its own validity."""
     bounds = [bound for bound in (valid_for, life.always) if bound is not None]
     return max(pace.absence_after, min(bounds, default=pace.unbounded_validity) + pace.after_validity)

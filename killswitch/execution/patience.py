@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class ClosingPace:
     """The timing parameters of closing. Each bounds harm; none of them is a rate limit."""
 
     fruitless_attempts: int = 8
@@ -79,4 +79,4 @@ class Pace:
         return min(longest, self.first_wait * 2.0 ** min(fruitless - 1, 30))
 
 
-PACE = Pace()
+PACE = ClosingPace()

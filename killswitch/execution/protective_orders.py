@@ -10,22 +10,22 @@ from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import over_after
-from killswitch.execution.decide.position_trust import Reading
-from killswitch.execution.recorded_reports import said, sound
-from killswitch.execution.state.account_job import Work
+from killswitch.execution.decide.position_trust import TrustedBook
+from killswitch.execution.report_validation import validated_report, venue_text
+from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.protective_record import (
     AGAIN,
     TRIED,
-    Guard,
+    CancelledProtection,
     Protections,
-    Protective,
-    blocking,
-    put_back,
-    taken_away,
+    ProtectionState,
+    blocking_orders,
+    restoring_request,
+    unprotected_entry,
 )
-from killswitch.journal.entries import Cancelled, Guarded, PositionKey, Protected
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line
+from killswitch.journal.entries import Cancelled, PositionKey, Protected, ProtectionAnswered
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import OrderRejectedError, OrderRequest, RateLimitedError, VenueDownError, VenueError
 
@@ -33,7 +33,7 @@ TRIES = 5
 """Attempts to restore a protective order before an operator has to do it."""
 
 
-class Guarding:
+class ProtectiveOrders:
     """Cancels and restores the protective orders of one account."""
 
     def __init__(self, context: AccountContext, protections: Protections) -> None:
@@ -42,18 +42,18 @@ class Guarding:
         self._rule, self._life = context.traits.client_ids, context.traits.order_life
         self.protections = protections
 
-    async def clear_the_way(
-        self, lines: Sequence[Line], ours: frozenset[str], positions: Mapping[PositionKey, Position]
-    ) -> list[Line]:
+    async def cancel_blocking(
+        self, lines: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
+    ) -> list[PositionTarget]:
         """Cancel the orders that block `lines`, each journaled before; returns the lines that are unblocked now.
 
         `ours`: client order ids of our own closing orders, which are not protective orders.
         """
         if (orders := await self._context.open_orders()) is None:
             return []
-        found = [(line, blocking(line, orders, ours)) for line in lines]
+        found = [(line, blocking_orders(line, orders, ours)) for line in lines]
         taken = [
-            taken_away(line, order, positions.get(line.key), self._context.clock.now())
+            unprotected_entry(line, order, positions.get(line.key), self._context.clock.now())
             for line, blockers in found
             for order in blockers
             if not self.protections.is_open(order.id)
@@ -64,16 +64,18 @@ class Guarding:
         cleared = {entry.order for entry in gone if entry is not None}
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
-    async def restore(self, works: Mapping[str, Work], reading: Reading, over: Callable[[Line], bool]) -> None:
+    async def restore(
+        self, works: Mapping[str, AccountJob], reading: TrustedBook, over: Callable[[PositionTarget], bool]
+    ) -> None:
         """Restore protection of positions that are still open, for the size that is left.
 
         `over`: whether a line's close has ended or cannot go further.
         """
         for guard in self.protections.open():
-            if not self._context.may_act():
+            if not self._context.can_send():
                 return
-            if guard.state is Guard.RESTORING:
-                await self._ask(guard, works[guard.decision].line_at(guard.key))
+            if guard.state is ProtectionState.RESTORING:
+                await self._query(guard, works[guard.decision].line_at(guard.key))
                 continue
             line = works[guard.decision].line_at(guard.key)
             if line is None or works[guard.decision].cancels_all(guard.order):
@@ -82,12 +84,12 @@ class Guarding:
                 continue
             elif (left := reading.contracts(guard.key)) <= ZERO:
                 self._end(guard, "not needed", None)
-            elif (over(line) or self._too_long(guard, line)) and await self._is_gone(guard):
-                await self._put_back(guard, left, line)
+            elif (over(line) or self._is_unprotected_too_long(guard, line)) and await self._is_gone(guard):
+                await self._restore_one(guard, left, line)
 
-    async def _is_gone(self, guard: Protective) -> bool:
+    async def _is_gone(self, guard: CancelledProtection) -> bool:
         """Whether the blocking order is no longer open; one that was never cancelled still protects the position."""
-        if guard.gone:
+        if guard.is_gone:
             return True
         if (orders := await self._context.open_orders()) is None:
             return False
@@ -99,39 +101,39 @@ class Guarding:
 
     def due_in(self) -> float:
         """Seconds until the first position has been unprotected for too long; infinite if none is."""
-        away = max((self._context.since(guard.since) for guard in self.protections.open()), default=-math.inf)
+        away = max((self._context.seconds_since(guard.since) for guard in self.protections.open()), default=-math.inf)
         return self._context.pace.unprotected_for - away
 
-    def _too_long(self, guard: Protective, line: Line) -> bool:
-        idle = not line.in_flight and line.state is not State.SETTLED
-        return idle and self._context.since(guard.since) >= self._context.pace.unprotected_for
+    def _is_unprotected_too_long(self, guard: CancelledProtection, line: PositionTarget) -> bool:
+        idle = not line.is_in_flight and line.state is not TargetState.SETTLED
+        return idle and self._context.seconds_since(guard.since) >= self._context.pace.unprotected_for
 
-    async def _cancel(self, line: Line, order: Order) -> Cancelled | None:
+    async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
         return None if failed else self._gone(line.decision, line.key, order.id)
 
     def _gone(self, decision: str, key: PositionKey, order: str) -> Cancelled:
-        return Cancelled(*self._place(decision, key), order=order, why="blocks the close")
+        return Cancelled(*self._entry_place(decision, key), order=order, why="blocks the close")
 
-    def _place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:
+    def _entry_place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:
         return (decision, self._context.clock.now(), self._context.account, *key)
 
-    async def _put_back(self, guard: Protective, contracts: Decimal, line: Line) -> None:
-        request = put_back(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
+    async def _restore_one(self, guard: CancelledProtection, contracts: Decimal, line: PositionTarget) -> None:
+        request = restoring_request(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
         if isinstance(request, str):
             self._end(guard, f"refused: {request}", None)
             return
         self._context.record([self._protected(guard, request)])
         await self._send(guard, request)
 
-    async def _send(self, guard: Protective, request: OrderRequest) -> None:
+    async def _send(self, guard: CancelledProtection, request: OrderRequest) -> None:
         try:
-            answer = await self._context.make("submit", self._context.venue.submit(request))
-            report = sound(answer, request.client_order_id, request.amount)
+            answer = await self._context.request("submit", self._context.venue.submit(request))
+            report = validated_report(answer, request.client_order_id, request.amount)
         except OrderRejectedError as error:
             if error.reason != "duplicate_client_order_id":
                 last = guard.refused + 1 >= TRIES
-                self._end(guard, f"refused: {said(error)}" if last else f"{TRIED}: {said(error)}", None)
+                self._end(guard, f"refused: {venue_text(error)}" if last else f"{TRIED}: {venue_text(error)}", None)
         except (RateLimitedError, VenueDownError):
             self._end(guard, AGAIN, None)
         except VenueError:
@@ -139,17 +141,17 @@ class Guarding:
         else:
             self._end(guard, "resting", report.id)
 
-    async def _ask(self, guard: Protective, line: Line | None) -> None:
+    async def _query(self, guard: CancelledProtection, line: PositionTarget | None) -> None:
         """Query the order that was sent to restore protection."""
         report = await self._context.find_order(guard.key[0], guard.name(self._rule), guard.amount)
         if isinstance(report, VenueError):
             return
         if report is not None:
             self._end(guard, "resting" if report.state == "open" else report.state, report.id)
-        elif guard.sent_at is None or self._context.since(guard.sent_at) >= self._absent_after(line):
+        elif guard.sent_at is None or self._context.seconds_since(guard.sent_at) >= self._absent_after(line):
             self._end(guard, AGAIN, None)
 
-    def _absent_after(self, line: Line | None) -> float:
+    def _absent_after(self, line: PositionTarget | None) -> float:
         """Seconds after sending until "no such order" is believed of an order that is sent again under its name.
 
         Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
@@ -158,9 +160,9 @@ class Guarding:
             return self._context.pace.absence_after
         return over_after(self._life, self._context.pace, None)
 
-    def _protected(self, guard: Protective, request: OrderRequest) -> Protected:
+    def _protected(self, guard: CancelledProtection, request: OrderRequest) -> Protected:
         return Protected(
-            *self._place(guard.decision, guard.key),
+            *self._entry_place(guard.decision, guard.key),
             request.client_order_id,
             replaces=guard.order,
             side=request.side,
@@ -171,7 +173,9 @@ class Guarding:
             trigger_when=request.trigger_when,
         )
 
-    def _end(self, guard: Protective, state: str, order: str | None) -> None:
-        known_as = None if order is None else said(order)
-        place = self._place(guard.decision, guard.key)
-        self._context.record([Guarded(*place, replaces=guard.order, state=said(state), order=known_as)])
+    def _end(self, guard: CancelledProtection, state: str, order: str | None) -> None:
+        known_as = None if order is None else venue_text(order)
+        place = self._entry_place(guard.decision, guard.key)
+        self._context.record(
+            [ProtectionAnswered(*place, replaces=guard.order, state=venue_text(state), order=known_as)]
+        )

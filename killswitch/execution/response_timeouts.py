@@ -7,12 +7,12 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from killswitch.execution.patience import Pace
+from killswitch.execution.patience import ClosingPace
 from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError, VenueError
 
 T = TypeVar("T")
 
-_FEW = 8
+_MOST_SHORTENED = 8
 """Up to this many requests in flight, each answer may shorten their timeouts; beyond it, only the first answer does."""
 
 
@@ -23,17 +23,17 @@ class ResponseTimeouts:
     bounds of `Pace`. Before the first answer it is the longest.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ClosingPace) -> None:
         self._pace = pace
-        self._trips: dict[Call, _Trips] = {}
+        self._trips: dict[Call, _RoundTrips] = {}
 
-    async def bounded(self, call: Call, answer: Awaitable[T], within: float | None) -> T:
+    async def await_answer(self, call: Call, answer: Awaitable[T], within: float | None) -> T:
         """Await `answer` within its timeout, or within `within` seconds. Any failure is raised as a VenueError."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        trips = self._trips.setdefault(call, _Trips())
+        trips = self._trips.setdefault(call, _RoundTrips())
         try:
-            async with asyncio.timeout(self._patience(trips) if within is None else within) as bound:
+            async with asyncio.timeout(self._timeout(trips) if within is None else within) as bound:
                 if within is None:
                     trips.under_way[bound] = began
                 try:
@@ -41,35 +41,35 @@ class ResponseTimeouts:
                 finally:
                     trips.under_way.pop(bound, None)
         except VenueError:
-            self._sample(trips, loop.time() - began)
+            self._record_round_trip(trips, loop.time() - began)
             raise
         except TimeoutError as error:
             trips.timeouts += 1
             raise FateUnknownError(f"no answer within {loop.time() - began:.3g} s") from error
         except asyncio.CancelledError as error:
-            if called_off():
+            if is_task_cancelled():
                 raise
             raise FateUnknownError("the adapter called its own request off") from error
         except Exception as error:
             # Adapters are third-party code: a defect in one counts as a malformed answer and must not
             # keep other positions from being closed.
             raise MalformedAnswerError(f"{type(error).__name__}: {error}") from error
-        self._sample(trips, loop.time() - began)
+        self._record_round_trip(trips, loop.time() - began)
         return found
 
-    def _patience(self, trips: _Trips) -> float:
+    def _timeout(self, trips: _RoundTrips) -> float:
         """Seconds that the next request of this kind may take."""
         if trips.smoothed is None:
             return self._pace.request_timeout
         wait = (trips.smoothed + 4 * trips.variation) * 2.0 ** min(trips.timeouts, 10)
         return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
 
-    def _sample(self, trips: _Trips, seconds: float) -> None:
+    def _record_round_trip(self, trips: _RoundTrips, seconds: float) -> None:
         """Record a round trip of `seconds`, and shorten the timeouts of requests in flight accordingly."""
         first = trips.smoothed is None
         trips.add(seconds)
-        if first or len(trips.under_way) <= _FEW:
-            patience = self._patience(trips)
+        if first or len(trips.under_way) <= _MOST_SHORTENED:
+            patience = self._timeout(trips)
             for bound, began in trips.under_way.items():
                 when = bound.when()
                 if when is not None and not bound.expired():
@@ -77,7 +77,7 @@ class ResponseTimeouts:
 
 
 @dataclass(slots=True)
-class _Trips:
+class _RoundTrips:
     """The round trips of one kind of call: orders may take longer than polls."""
 
     smoothed: float | None = None
@@ -96,7 +96,7 @@ class _Trips:
             self.smoothed = 0.875 * self.smoothed + 0.125 * seconds
 
 
-def called_off() -> bool:
+def is_task_cancelled() -> bool:
     """Whether the running task itself is being cancelled; if not, the adapter raised the CancelledError."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0

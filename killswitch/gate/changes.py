@@ -39,7 +39,7 @@ class LockChanges:
     known: frozenset[str] = frozenset()
     """The decisions of this store that ever ordered a lock. A lock that none of them explains reaches everything below
     its scope."""
-    foreign: Lock | None = None
+    foreign: LockRecord | None = None
     """The lock that another program has left at the path of the union."""
 
 
@@ -64,11 +64,11 @@ class LockOutcome:
     lifted: frozenset[str] = frozenset()
     """Scopes that are open now, or not ours to open."""
     problems: tuple[LockProblem, ...] = ()
-    held: tuple[Lock, ...] = ()
+    held: tuple[LockRecord, ...] = ()
     """What the scopes' files say: the union is the sum of it."""
     is_whole: bool = False
     """Whether `held` is all that there is, so that the union may say that it is open."""
-    foreign: Lock | None = None
+    foreign: LockRecord | None = None
     """A lock that another program has left at the union file, for the lock folder to keep as a scope of its own."""
 
 
@@ -95,7 +95,7 @@ LONGEST_LIFE = 86_400.0
 """Seconds. An open file whose `alive_until` is further ahead is a lock: no runner may be dead for so long unnoticed."""
 
 
-class Lock(Struct, frozen=True, omit_defaults=True):
+class LockRecord(Struct, frozen=True, omit_defaults=True):
     """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` says.
 
     `generation` is the lease generation of the runner that wrote it: an older writer must not overwrite a newer.
@@ -111,7 +111,7 @@ class Lock(Struct, frozen=True, omit_defaults=True):
     mode: LockMode
     generation: int
     alive_until: float
-    own: Lock | None = None
+    own: LockRecord | None = None
     """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""
 
 
@@ -134,13 +134,13 @@ class Stamp:
         stage: str | None = None,
         created: float | None = None,
         locked: bool = True,
-    ) -> Lock:
+    ) -> LockRecord:
         """A lock file written in this turn. `until` and `created` in Unix seconds; `created` is now without it."""
         created = self.now.timestamp() if created is None else created
-        return Lock(
+        return LockRecord(
             locked, scope, stage, reason, created, until, details, mode, self.generation, self.alive_until
         )  # fmt: skip
 
-    def opened(self, scope: str, reason: str) -> Lock:
+    def opened(self, scope: str, reason: str) -> LockRecord:
         """The file of a scope that is not locked: the runner is alive, and trading is open."""
         return self.lock(scope, reason, {}, until=self.now.timestamp(), locked=False)

@@ -79,7 +79,7 @@ MODE = 0o600
 
 
 @contextmanager
-def alone_in(folder: Path, guard: str = ".guard") -> Iterator[None]:
+def guarded(folder: Path, guard: str = ".guard") -> Iterator[None]:
     """Hold the folder's guard. GuardError if it cannot be had; OSError if the folder cannot be written to."""
     path = folder / guard
     if sys.platform == "win32":

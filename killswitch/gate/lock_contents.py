@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, LockRequest, Stamp
+from killswitch.gate.changes import FAR_FUTURE, LockRecord, LockRequest, Stamp
 from killswitch.gate.lock_merge import (
     ALSO,
     ON_SUSPICION,
@@ -23,18 +23,18 @@ from killswitch.gate.lock_merge import (
     unreadable,
     with_wider,
 )
-from killswitch.gate.reading import LockFile
+from killswitch.gate.lock_reader import LockFile
 
 
 @dataclass(frozen=True, slots=True)
 class _Ordered:
     """A lock that is called for, and the files of narrower scopes that say it too; None: all of them."""
 
-    lock: Lock
+    lock: LockRecord
     reach: frozenset[Path] | None
 
 
-class Contents:
+class LockContents:
     """The own lock of every scope: at first as its file says, then changed by requests.
 
     The lock of a wider scope in a narrower file comes from the orders themselves where they explain that scope's lock:
@@ -54,13 +54,13 @@ class Contents:
         self._wider = wider
         self._known = known
         self._ordered: dict[Path, list[_Ordered]] = {}
-        self._beside: dict[Path, list[Lock]] = {}
+        self._beside: dict[Path, list[LockRecord]] = {}
         """Locks on suspicion on a scope with another lock in force: written with it, and never merged into it."""
         self.own = {path: self._found(file) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
 
-    def standing(self, path: Path) -> Lock | None:
+    def file_lock(self, path: Path) -> LockRecord | None:
         """The lock in the file now; None if there is none, or it is unreadable."""
         file = self._files.get(path)
         return None if file is None else file.lock
@@ -77,7 +77,7 @@ class Contents:
         is_firm = standing is not None and not is_on_suspicion(standing)
         wanted = self._called_for(request, standing)
         if standing is not None and is_firm and request.on_suspicion:
-            if self._is_anothers(standing):
+            if self._is_foreign(standing):
                 return False
             self._beside.setdefault(path, []).append(wanted)
         elif standing is None or request.is_new or not self._holds(path, standing, request):
@@ -85,7 +85,7 @@ class Contents:
         self._ordered.setdefault(path, []).append(_Ordered(wanted, reach))
         return True
 
-    def join(self, path: Path, lock: Lock) -> None:
+    def join(self, path: Path, lock: LockRecord) -> None:
         """Add a lock that somebody else has written, under the scope of `path`."""
         standing = self.own.get(path)
         is_held = standing is not None and path in self._files and in_force(standing, self._stamp.now)
@@ -106,7 +106,7 @@ class Contents:
             if lock.locked and not in_force(lock, self._stamp.now):
                 self.open(path, lock.scope, "the lock has run out")
 
-    def wanted(self) -> Iterator[tuple[Path, Lock]]:
+    def wanted(self) -> Iterator[tuple[Path, LockRecord]]:
         """What each file must say, those that lock first.
 
         A file that is no lock file is replaced by the lock that it is: a reader that is less strict than ours might
@@ -119,15 +119,15 @@ class Contents:
                 found.append((path, lock))
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
 
-    def held(self, failed: Collection[Path]) -> list[Lock]:
+    def held(self, failed: Collection[Path]) -> list[LockRecord]:
         """Every own lock, and the previous lock of each file that could not be written, which still locks."""
         beside = (lock for locks in self._beside.values() for lock in locks)
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
-    def _found(self, file: LockFile) -> Lock:
+    def _found(self, file: LockFile) -> LockRecord:
         return unreadable(file, self._stamp) if file.lock is None else own_of(file.lock)
 
-    def _called_for(self, request: LockRequest, standing: Lock | None) -> Lock:
+    def _called_for(self, request: LockRequest, standing: LockRecord | None) -> LockRecord:
         order = request.order
         details: dict[str, str | None] = {"decision": request.decision}
         return self._stamp.lock(
@@ -136,7 +136,7 @@ class Contents:
             created=None if standing is None or request.is_new else standing.created_ts,
         )  # fmt: skip
 
-    def _written(self, path: Path, standing: Lock | None, wanted: Lock) -> Lock:
+    def _written(self, path: Path, standing: LockRecord | None, wanted: LockRecord) -> LockRecord:
         """`wanted`, with what is in force there and must not get weaker by it."""
         if standing is None:
             return wanted
@@ -148,7 +148,7 @@ class Contents:
         details = wanted.details | ({ALSO: ", ".join(sorted(others))} if others else {})
         return msgspec.structs.replace(joined(standing, wanted), details=details)
 
-    def _holds(self, path: Path, standing: Lock, request: LockRequest) -> bool:
+    def _holds(self, path: Path, standing: LockRecord, request: LockRequest) -> bool:
         """Whether the scope is locked as strictly and as long as requested, in a file that can be read."""
         file = self._files.get(path)
         return (
@@ -158,16 +158,16 @@ class Contents:
             and standing.expires_ts >= (request.order.until or FAR_FUTURE).timestamp()
         )
 
-    def _is_explained(self, lock: Lock) -> bool:
+    def _is_explained(self, lock: LockRecord) -> bool:
         """Whether the lock is of this store's decisions alone."""
         decisions = decisions_of(lock)
         return bool(decisions) and decisions <= self._known
 
-    def _is_anothers(self, lock: Lock) -> bool:
+    def _is_foreign(self, lock: LockRecord) -> bool:
         """Whether somebody else has ordered it; of what cannot be read nobody knows that."""
         return lock.details.get("decision") not in self._known and UNREADABLE not in lock.details
 
-    def _reaching(self, path: Path) -> list[Lock]:
+    def _reaching(self, path: Path) -> list[LockRecord]:
         """The locks of wider scopes that this file contains."""
         found = []
         for wide in self._wider_than(path):

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import Lock, StaleGenerationError, Stamp
+from killswitch.gate.changes import LockRecord, StaleGenerationError, Stamp
 from killswitch.gate.files import replace_file
 from killswitch.gate.lock_merge import tightens
-from killswitch.gate.reading import read_file
+from killswitch.gate.lock_reader import read_file
 
 
 @dataclass(frozen=True, slots=True)
-class Pen:
+class LockFileWriter:
     """Writes the lock files of one runner.
 
     `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each call,
@@ -36,7 +36,7 @@ class Pen:
         """What a turn at `now` writes into its files: each is kept alive for a whole life."""
         return Stamp(now, self.generation, self.wall_at(now) + self.alive_for)
 
-    def is_settled(self, found: Lock | None, lock: Lock, now: datetime, *, kept: bool = True) -> bool:
+    def is_settled(self, found: LockRecord | None, lock: LockRecord, now: datetime, *, kept: bool = True) -> bool:
         """Whether the file says the same already. `kept`: and is alive for long enough."""
         if found is None:
             return False
@@ -47,7 +47,7 @@ class Pen:
             lock, alive_until=found.alive_until, generation=self.generation
         )
 
-    def put(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
+    def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
         """StaleGenerationError where a newer runner has written, and `lock` would not only lock more."""
         found = read_file(path).lock
         is_newer = found is not None and found.generation > self.generation
@@ -59,7 +59,7 @@ class Pen:
             )
         self.replace(path, lock, now, kept=kept)
 
-    def replace(self, path: Path, lock: Lock, now: datetime, *, kept: bool = True) -> None:
+    def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
         """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
         alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
         fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)

@@ -15,19 +15,26 @@ from urllib.parse import quote
 
 from killswitch.gate.changes import (
     GuardError,
-    Lock,
     LockChanges,
     LockOutcome,
     LockProblem,
+    LockRecord,
     StaleGenerationError,
 )
-from killswitch.gate.files import alone_in, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, MOST, Strangers, require_apart, some_of, strangers
-from killswitch.gate.lock_contents import Contents
-from killswitch.gate.lock_file_writer import Pen, cause_of
+from killswitch.gate.files import guarded, remove_abandoned
+from killswitch.gate.foreign_files import (
+    FOREIGN_SCOPE,
+    MOST,
+    UnmanagedFiles,
+    require_separate_path,
+    some_of,
+    unmanaged_files,
+)
+from killswitch.gate.lock_contents import LockContents
+from killswitch.gate.lock_file_writer import LockFileWriter, cause_of
 from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, unreadable
-from killswitch.gate.reading import LockFile, read_file
-from killswitch.gate.union import UnionFile
+from killswitch.gate.lock_reader import LockFile, read_file
+from killswitch.gate.union_file import UnionFile
 
 
 class LockFolder:
@@ -55,10 +62,10 @@ class LockFolder:
         LockError if `union` is the file of a scope.
         """
         self._folder = folder.absolute()
-        self._pen = Pen(generation, alive_for, wall)
+        self._pen = LockFileWriter(generation, alive_for, wall)
         self.union = None if union is None else UnionFile(union, self._folder, self._pen)
         if self.union is not None:
-            require_apart(self._folder, self.union.path)
+            require_separate_path(self._folder, self.union.path)
         self._wider = wider or {}
         self._asked: set[str] = set()
         """Scopes of earlier requests: this runner writes their files."""
@@ -79,7 +86,7 @@ class LockFolder:
                 self._begin()
                 problems: list[LockProblem] = []
                 try:
-                    stack.enter_context(alone_in(self._folder))
+                    stack.enter_context(guarded(self._folder))
                 except GuardError as error:
                     problems.append(LockProblem("guard", str(error)))
                 return self._settle(changes, now, not problems, problems, is_late)
@@ -87,9 +94,9 @@ class LockFolder:
             words = f"the locks in {self._folder} could not be written and is retried: {cause_of(error)}"
             return LockOutcome(problems=(LockProblem("folder", words),))
 
-    def ordered(self, changes: LockChanges, now: datetime) -> tuple[Lock, ...]:
+    def ordered(self, changes: LockChanges, now: datetime) -> tuple[LockRecord, ...]:
         """The locks of the requests alone, for the union file while the folder does not answer."""
-        contents = Contents((), self._pen.stamp(now), {}, changes.known)
+        contents = LockContents((), self._pen.stamp(now), {}, changes.known)
         self._applied(changes, contents, guarded=False)
         return tuple(contents.held(()))
 
@@ -118,13 +125,13 @@ class LockFolder:
         outcome = self._applied(changes, contents, guarded=guarded)
         failed: dict[Path, str] = {}
         for path, lock in contents.wanted():
-            found, is_kept = contents.standing(path), path in kept
+            found, is_kept = contents.file_lock(path), path in kept
             if self._pen.is_settled(found, lock, now, kept=is_kept) or not (guarded or tightens(found, lock, now)):
                 continue
             try:
                 if is_late():
                     raise TimeoutError("the lock folder is too slow")
-                self._pen.put(path, lock, now, kept=is_kept)
+                self._pen.write(path, lock, now, kept=is_kept)
             except (OSError, StaleGenerationError) as error:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
@@ -158,13 +165,13 @@ class LockFolder:
     def _paths(self, scopes: Iterable[str]) -> set[Path]:
         return {self.path_of(scope) for scope in scopes}
 
-    def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> Contents:
+    def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> LockContents:
         wider = {self.path_of(scope): tuple(map(self.path_of, scopes)) for scope, scopes in self._wider.items()}
-        return Contents(
+        return LockContents(
             files, self._pen.stamp(now), wider, changes.known | {request.decision for request in changes.requests}
         )
 
-    def _applied(self, changes: LockChanges, contents: Contents, *, guarded: bool) -> LockOutcome:
+    def _applied(self, changes: LockChanges, contents: LockContents, *, guarded: bool) -> LockOutcome:
         """Change `contents`; the outcome if every write succeeds.
 
         What is over goes first, then what has fired, then suspicions: these are never made one lock with another.
@@ -197,11 +204,11 @@ class LockFolder:
 
     def _beside(
         self, expected: set[Path], now: datetime, is_late: Callable[[], bool], problems: list[LockProblem]
-    ) -> Strangers | None:
+    ) -> UnmanagedFiles | None:
         """The other files of the folder; None if it cannot be listed."""
         union = set() if self.union is None else {self.union.path}
         try:
-            found = strangers(self._folder, expected | union, is_late)
+            found = unmanaged_files(self._folder, expected | union, is_late)
         except OSError as error:
             words = f"the lock folder {self._folder} cannot be listed: {cause_of(error)}"
             problems.append(LockProblem("listing", words, is_mild=self.union is None))
@@ -211,7 +218,7 @@ class LockFolder:
             remove_abandoned(found.temporary, self._pen.wall_at(now))
         return found
 
-    def _beside_locks(self, found: Strangers | None, now: datetime) -> list[Lock]:
+    def _beside_locks(self, found: UnmanagedFiles | None, now: datetime) -> list[LockRecord]:
         """The locks of other files, for the union. Files beyond the limit count as locked."""
         if found is None:
             return []
@@ -221,10 +228,10 @@ class LockFolder:
             locks.append(unreadable(cut, self._pen.stamp(now)))
         return locks
 
-    def _own(self, file: LockFile, now: datetime) -> Lock:
+    def _own(self, file: LockFile, now: datetime) -> LockRecord:
         return unreadable(file, self._pen.stamp(now)) if file.lock is None else own_of(file.lock)
 
-    def _left(self, idle: list[Path], found: Strangers | None) -> list[LockProblem]:
+    def _left(self, idle: list[Path], found: UnmanagedFiles | None) -> list[LockProblem]:
         """The problems with files that no runner keeps alive."""
         if found is None or not (idle or found.count):
             return []
@@ -254,7 +261,7 @@ def _unwritten(failed: Mapping[Path, str]) -> list[LockProblem]:
     ]
 
 
-def _not_readable(locks: Iterable[Lock]) -> list[LockProblem]:
+def _not_readable(locks: Iterable[LockRecord]) -> list[LockProblem]:
     """A problem for each scope that is locked because its file is unreadable: no decision ordered or ends that lock."""
     return [
         LockProblem(

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, Stamp
-from killswitch.gate.reading import LockFile
+from killswitch.gate.changes import FAR_FUTURE, LockRecord, Stamp
+from killswitch.gate.lock_reader import LockFile
 from killswitch.model.decision import LockMode
 from killswitch.model.legible import legible
 
@@ -23,7 +23,7 @@ ALSO = "also"
 """The key of `details` that names the other decisions which a lock is joined of."""
 
 
-def in_force(lock: Lock, now: datetime) -> bool:
+def in_force(lock: LockRecord, now: datetime) -> bool:
     """Whether the writer must still hold this lock at `now`."""
     return lock.locked and lock.expires_ts > now.timestamp()
 
@@ -33,22 +33,22 @@ def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
     return "all" if "all" in modes else "reduce_only"
 
 
-def joined(standing: Lock, wanted: Lock) -> Lock:
+def joined(existing: LockRecord, wanted: LockRecord) -> LockRecord:
     """`wanted` written over `standing` on the same scope: neither its mode nor its end gets weaker."""
     return msgspec.structs.replace(
         wanted,
-        mode=strictest_mode((standing.mode, wanted.mode)),
-        expires_ts=max(standing.expires_ts, wanted.expires_ts),
-        created_ts=min(standing.created_ts, wanted.created_ts),
+        mode=strictest_mode((existing.mode, wanted.mode)),
+        expires_ts=max(existing.expires_ts, wanted.expires_ts),
+        created_ts=min(existing.created_ts, wanted.created_ts),
     )
 
 
-def is_on_suspicion(lock: Lock) -> bool:
+def is_on_suspicion(lock: LockRecord) -> bool:
     """Whether it was written while it was not known whether a fall of equity was a loss."""
     return ON_SUSPICION in lock.details
 
 
-def decisions_of(lock: Lock) -> set[str]:
+def decisions_of(lock: LockRecord) -> set[str]:
     """The decisions that a lock names."""
     named = [lock.details.get("decision") or "", *(lock.details.get(ALSO) or "").split(", ")]
     return {decision for decision in named if decision}
@@ -59,7 +59,7 @@ def scope_of(path: Path) -> str:
     return legible(unquote(path.stem.replace("__", "/")))
 
 
-def unreadable(file: LockFile, stamp: Stamp) -> Lock:
+def unreadable(file: LockFile, stamp: Stamp) -> LockRecord:
     """A file that cannot be read, as the lock that it is: without end, until an operator lifts it.
 
     Where its mode can be made out, as in a lock of another version, it is kept.
@@ -68,19 +68,19 @@ def unreadable(file: LockFile, stamp: Stamp) -> Lock:
     return stamp.lock(scope_of(file.path), reason, {UNREADABLE: "yes"}, until=FAR_FUTURE.timestamp(), mode=file.mode)
 
 
-def _details_of(held: Sequence[Lock]) -> dict[str, str | None]:
+def _details_of(held: Sequence[LockRecord]) -> dict[str, str | None]:
     """Those of the first; the sum is on suspicion only where every lock in it is."""
     firm = not all(is_on_suspicion(lock) for lock in held)
     return {key: value for key, value in held[0].details.items() if not (firm and key == ON_SUSPICION)}
 
 
-def union_of(locks: Sequence[Lock], stamp: Stamp) -> Lock:
+def union_of(locks: Sequence[LockRecord], stamp: Stamp) -> LockRecord:
     """One lock for a reader that knows one file: locked if any is, in the strictest mode, to the latest end."""
     held = [lock for lock in locks if in_force(lock, stamp.now)]
     return _sum_of(held, UNION_SCOPE, stamp) if held else stamp.opened(UNION_SCOPE, "open")
 
 
-def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
+def with_wider(own: LockRecord, wider: Sequence[LockRecord], now: datetime) -> LockRecord:
     """The lock of a scope's file while `wider` scopes are locked too: the sum, with `own` in it.
 
     Only those of `wider` that are in force count; without any it is `own`.
@@ -93,27 +93,27 @@ def with_wider(own: Lock, wider: Sequence[Lock], now: datetime) -> Lock:
     return msgspec.structs.replace(_sum_of(held, own.scope, Stamp(now, own.generation, own.alive_until)), own=own)
 
 
-def own_of(lock: Lock) -> Lock:
+def own_of(lock: LockRecord) -> LockRecord:
     """The lock of the scope itself, without the locks of wider scopes."""
     return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
 
 
-def tightens(standing: Lock | None, wanted: Lock, now: datetime) -> bool:
+def tightens(existing: LockRecord | None, wanted: LockRecord, now: datetime) -> bool:
     """Whether to write `wanted` over `standing` locks more and opens nothing."""
     if not in_force(wanted, now):
         return False
-    if standing is None or not in_force(standing, now):
+    if existing is None or not in_force(existing, now):
         return True
-    stricter = standing.mode != wanted.mode and wanted.mode == "all"
-    is_as_strict = strictest_mode((standing.mode, wanted.mode)) == wanted.mode
+    stricter = existing.mode != wanted.mode and wanted.mode == "all"
+    is_as_strict = strictest_mode((existing.mode, wanted.mode)) == wanted.mode
     return (
         is_as_strict
-        and wanted.expires_ts >= standing.expires_ts
-        and (stricter or wanted.expires_ts > standing.expires_ts)
+        and wanted.expires_ts >= existing.expires_ts
+        and (stricter or wanted.expires_ts > existing.expires_ts)
     )
 
 
-def _sum_of(locks: Sequence[Lock], scope: str, stamp: Stamp) -> Lock:
+def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord:
     held = sorted(locks, key=lambda lock: (lock.mode != "all", -lock.expires_ts, lock.scope))
     return stamp.lock(
         scope,

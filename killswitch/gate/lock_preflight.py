@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from killswitch.gate.changes import LockError, UnwritableError
-from killswitch.gate.foreign import is_signed, require_apart
-from killswitch.gate.reading import read_file
+from killswitch.gate.foreign_files import is_signed, require_separate_path
+from killswitch.gate.lock_reader import read_file
 
 
 def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
@@ -27,7 +27,7 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
     if union is None:
         return
     union = union.resolve()
-    require_apart(folder.resolve(), union)
+    require_separate_path(folder.resolve(), union)
     _require_lock_file(union)
     _require_room(union.parent, make=False)
     standing = read_file(union).lock

@@ -25,7 +25,7 @@ from killswitch.graph.nodes import (
     ScopeRule,
     Stage,
 )
-from killswitch.graph.problems import NO_OTHERS, Others, unknown_name
+from killswitch.graph.problems import NO_FAULTY_DOCUMENTS, FaultyDocuments, unknown_name
 from killswitch.graph.resolution.accounts import check_accounts, check_currencies, check_reference
 from killswitch.graph.resolution.dead_man import check_timers, timers
 from killswitch.graph.resolution.references import (
@@ -40,14 +40,14 @@ from killswitch.graph.resolution.triggers import expression, trigger
 from killswitch.graph.resolution.unwindings import check_unwindings, unwindings
 from killswitch.graph.variants import selecting, variants
 from killswitch.model.words import ReferenceCurrency
-from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
-from killswitch.policy.loader import Document, Faulty, Loaded
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
+from killswitch.policy.loader import Document, FaultyDocument, LoadedDocuments
 from killswitch.policy.schema.part import Part, keys_of
 from killswitch.policy.schema.policy import AutoReset as WrittenReset
 from killswitch.policy.schema.policy import PolicyDocument, PolicySpec
 from killswitch.policy.schema.policy import Stage as WrittenStage
 from killswitch.policy.schema.scalars import Quantity
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 OPERATOR = "operator"
 """Policy name of manual closes; no policy may have it."""
@@ -64,14 +64,14 @@ def compile_policies(
     if variant is not None:
         documents = selecting(variant, documents)
     content = digest(documents)
-    graphs, diagnostics = _compiled(documents, (), NO_OTHERS, content)
+    graphs, diagnostics = _compiled(documents, (), NO_FAULTY_DOCUMENTS, content)
     if has_errors(diagnostics):
         return None, diagnostics
     return PolicySet(content, commit, graphs, routes(documents), unwindings(documents), timers(documents)), diagnostics
 
 
 def compile_loaded(
-    loaded: Loaded, commit: str | None = None, *, variant: str | None = None
+    loaded: LoadedDocuments, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """Compile loaded documents; the diagnostics include those of loading and of faulty documents.
 
@@ -85,12 +85,12 @@ def compile_loaded(
     for kind, name, *_ in loaded.faulty:
         before = names.get(kind, frozenset())
         names[kind] = None if before is None or name is None else before | {name}
-    _, diagnostics = _compiled(loaded.documents, loaded.faulty, Others(names, loaded.lost), "")
+    _, diagnostics = _compiled(loaded.documents, loaded.faulty, FaultyDocuments(names, loaded.has_unidentified), "")
     return None, in_order((*loaded.diagnostics, *diagnostics))
 
 
 def _compiled(
-    documents: Sequence[Document], faulty: Sequence[Faulty], others: Others, content: str
+    documents: Sequence[Document], faulty: Sequence[FaultyDocument], others: FaultyDocuments, content: str
 ) -> tuple[tuple[Graph, ...], tuple[Diagnostic, ...]]:
     """Graphs of the sound policies, and all diagnostics; there are no graphs if documents are faulty."""
     rankings, diagnostics = declared_rankings((*documents, *faulty))
@@ -98,7 +98,7 @@ def _compiled(
     diagnostics += of_groups
     graphs: list[Graph] = []
     unwinding_names = frozenset(each.name for each in documents if each.kind == "Unwinding")
-    everything: tuple[Document | Faulty, ...] = (*documents, *faulty)
+    everything: tuple[Document | FaultyDocument, ...] = (*documents, *faulty)
     for document in sorted(everything, key=lambda each: each.name or ""):
         if isinstance(document.model, PolicyDocument):
             found = findings(document)
@@ -205,9 +205,9 @@ def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
 
 def _triggers(names: Sequence[str], path: Path, around: Surroundings) -> tuple[int, ...]:
     gaps = around.found.gaps
-    certain = gaps.sound and not gaps.unread(("spec", "triggers"))
+    certain = gaps.is_sound and not gaps.is_hole(("spec", "triggers"))
     for place, name in enumerate(names):
-        if name not in around.triggers and certain and not gaps.unread((*path, place)):
+        if name not in around.triggers and certain and not gaps.is_hole((*path, place)):
             message, fix = unknown_name("trigger", name, around.triggers)
             around.found.error("KS3010", (*path, place), message, fix)
     return tuple(dict.fromkeys(around.triggers[name] for name in names if name in around.triggers))
@@ -228,7 +228,7 @@ def _reset(written: WrittenStage, path: Path, around: Surroundings) -> AutoReset
 def _actions(stage: WrittenStage, path: Path, around: Surroundings) -> Iterator[Action]:
     for place, action in enumerate(stage.actions):
         for key, part in action.written.items():
-            if not around.found.gaps.unread((*path, place)):
+            if not around.found.gaps.is_hole((*path, place)):
                 yield kind_named(key).resolve(part, stage, (*path, place, key), around)
 
 
@@ -249,7 +249,7 @@ def canonical(value: object) -> str:
     if isinstance(value, Quantity):
         value = {"value": value.value, "currency": value.currency}
     elif isinstance(value, Part):
-        value = {key: _unlaid(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
+        value = {key: _without_layout(each) if key in EXPRESSIONS else each for key, each in _declared(value)}
     if isinstance(value, Mapping):
         inside = sorted((canonical(key), canonical(each)) for key, each in value.items())
         return "{" + "".join(key + each for key, each in inside) + "}"
@@ -280,7 +280,7 @@ def _scalar(value: object) -> str:
     raise TypeError(f"a policy holds no {type(value).__name__}")
 
 
-def _unlaid(expression: object) -> object:
+def _without_layout(expression: object) -> object:
     """An expression without layout and comments; texts inside it stay unchanged."""
     if not isinstance(expression, str):
         return expression

@@ -10,31 +10,41 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from killswitch.graph.intervals import NumberWriter
-from killswitch.graph.nodes import AllOf, Compare, ConditionNode, Constant, Not, SignalRef, Step, TextIs, step_of
+from killswitch.graph.nodes import (
+    AllOf,
+    Compare,
+    ConditionNode,
+    Constant,
+    Not,
+    SignalRef,
+    TextIs,
+    ThresholdStep,
+    step_of,
+)
 from killswitch.model.record import Node
 from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
 
-Columns = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
+ColumnsEvaluator = Callable[[list[float], list[float], list[str | None]], tuple[int, int]]
 """(lows, highs, texts) → (mask of true conditions, mask of unknown ones); bit `i` is condition `i`."""
 
-OneColumn = Callable[[list[float], list[float], list[str | None]], int]
+ConditionEvaluator = Callable[[list[float], list[float], list[str | None]], int]
 """(lows, highs, texts) → TRUE, FALSE or UNKNOWN."""
 
 
-def lower(conditions: Sequence[ConditionNode]) -> Columns:
+def lower(conditions: Sequence[ConditionNode]) -> ColumnsEvaluator:
     """Compile a function that evaluates all `conditions` in one pass.
 
     The columns are indexed by `SignalRead.index` and `TextIs.index`; no bound may be NaN, and unknown is
     `(-inf, inf)`, or `None` for text.
     """
-    namespace: dict[str, Columns] = {}
+    namespace: dict[str, ColumnsEvaluator] = {}
     exec(compile(source(conditions), "<lowered graph>", "exec"), namespace)
     return namespace["evaluate"]
 
 
-def lower_one(condition: ConditionNode) -> OneColumn:
+def lower_one(condition: ConditionNode) -> ConditionEvaluator:
     """Compile a function that evaluates a single condition."""
     evaluate = lower((condition,))
 
@@ -56,7 +66,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
 class _Rung(Node):
     """One threshold of a ladder; `mask` are the conditions that it decides."""
 
-    step: Step
+    step: ThresholdStep
     mask: int
 
 

@@ -244,7 +244,7 @@ class PolicySet(Node):
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-class Step(Node):
+class ThresholdStep(Node):
     """A comparison of column `index` with `value`: at or beyond it, upwards if `rising`, exclusive if `strict`."""
 
     index: int
@@ -258,7 +258,7 @@ class Step(Node):
         return (self.value if self.rising else -self.value, self.strict)
 
 
-def step_of(node: ConditionNode) -> Step | None:
+def step_of(node: ConditionNode) -> ThresholdStep | None:
     """`node` as a step; None for any other condition, including equality."""
     if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
         return step_of(node.parts[0])
@@ -271,7 +271,7 @@ def step_of(node: ConditionNode) -> Step | None:
         return None
     if op in ("==", "!="):
         return None
-    return Step(left.index, op in (">", ">="), right.value, op in ("<", ">"))
+    return ThresholdStep(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
 class TimerRule(Node):

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from killswitch.model.record import Node
 from killswitch.model.words import Place
-from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
 from killswitch.policy.schema.validation import NO_GAPS, Gaps
-from killswitch.policy.yaml.source import Path, SourceMap
+from killswitch.policy.yaml.source_map import Path, SourceMap
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.declaration import Level
 
@@ -62,22 +62,22 @@ class Findings:
         self.diagnostics.append(self.source.diagnostic(code, path, message, fix, key=key, severity=severity))
 
 
-class Others(Node):
+class FaultyDocuments(Node):
     """Names of faulty documents by kind; None if one of them has an unknown name."""
 
     names: Mapping[str, frozenset[str] | None]
-    any_at_all: bool = False
+    has_unknown_kinds: bool = False
     """Whether there are documents of unknown kind."""
 
-    def may_have(self, kind: str, name: str | None = None) -> bool:
+    def can_have(self, kind: str, name: str | None = None) -> bool:
         """Whether a faulty document may be of this kind, and may have this name if given."""
-        if self.any_at_all:
+        if self.has_unknown_kinds:
             return True
         known = self.names.get(kind, frozenset())
         return known is None or (bool(known) if name is None else name in known)
 
 
-NO_OTHERS = Others({})
+NO_FAULTY_DOCUMENTS = FaultyDocuments({})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

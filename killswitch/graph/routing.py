@@ -8,7 +8,7 @@ from killswitch.model.record import Node
 from killswitch.model.words import NotificationEvent, Place, Severity
 
 
-class Subject(Node):
+class MessageAttributes(Node):
     """Attributes of a message. For notices `level` is None, and `labels` and `notify` may be empty."""
 
     event: NotificationEvent
@@ -31,7 +31,7 @@ class RouteRule(Node):
     scopes: tuple[str, ...] | None
     labels: tuple[tuple[str, str], ...]
 
-    def takes(self, subject: Subject) -> bool:
+    def matches(self, subject: MessageAttributes) -> bool:
         """Whether the message matches all filters; a missing attribute does not match."""
         return (
             (self.notify is None or not set(self.notify).isdisjoint(subject.notify))

@@ -12,11 +12,11 @@ from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings, unknown_name
 from killswitch.graph.resolution.triggers import trigger
 from killswitch.model.words import Place
-from killswitch.policy.diagnostics.problem import Severity
+from killswitch.policy.diagnostics.diagnostic import Severity
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.part import Part
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, Override, PolicyDocument, PolicySpec
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 P = TypeVar("P", bound=Part)
 Compiled = Mapping[str, Trigger | None]
@@ -56,18 +56,18 @@ def variants(
     """
     found = around.found
     gaps, selected = found.gaps, policy.variant
-    lost = gaps.unread(("spec", "variant")) or gaps.flawed(("spec", "variants"))
+    lost = gaps.is_hole(("spec", "variant")) or gaps.has_flaw(("spec", "variants"))
     if selected is not None and selected not in policy.variants and not lost:
         found.error("KS3015", ("spec", "variant"), *unknown_name("variant", selected, policy.variants))
     made: dict[str, Compiled] = {}
     for name, variant in policy.variants.items():
         path: Path = ("spec", "variants", name)
-        if found.gaps.flawed(path):
+        if found.gaps.has_flaw(path):
             continue
         if not variant.triggers:
             fix = "write what should differ, or take it out"
             found.warning("KS5012", path, f"the variant `{name}` changes nothing", fix, key=True)
-        overrides = _fitting(variant.triggers, (*path, "triggers"), policy, compiled, found)
+        overrides = _valid_overrides(variant.triggers, (*path, "triggers"), policy, compiled, found)
         inside = _InVariant(found, (*path, "triggers"), overrides)
         changed = {each: _overridden(policy, each, override) for each, override in overrides.items()}
         varied = _with(policy, triggers={**policy.triggers, **changed})
@@ -83,14 +83,14 @@ def variants(
     return made
 
 
-def _fitting(
+def _valid_overrides(
     written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
 ) -> dict[str, Override]:
     """The valid overrides; invalid ones are reported."""
     fitting = {}
     for name, override in written.items():
         if name not in policy.triggers:
-            if not found.gaps.unread(("spec", "triggers")) and found.gaps.sound:
+            if not found.gaps.is_hole(("spec", "triggers")) and found.gaps.is_sound:
                 message, fix = unknown_name("trigger", name, policy.triggers)
                 found.error("KS3010", (*path, name), message, fix, key=True)
         elif compiled[name] is not None and _compares_alike(override, (*path, name), policy, found):

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from killswitch.incident.notify.message import Message, decode_message
 from killswitch.incident.record.checklist import StartedAs, checklist, next_commands
-from killswitch.incident.record.close_causes import text_of
+from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.closed_positions import (
     ClosedPosition,
     closed_by_request,
@@ -20,45 +20,47 @@ from killswitch.incident.record.closed_positions import (
 )
 from killswitch.incident.record.decision_basis import first_hops
 from killswitch.incident.record.document import (
-    Course,
+    ChecklistItem,
+    DeclaredReason,
+    EquityCurve,
+    EscalationContact,
     Incident,
-    Item,
-    Moment,
+    IncidentReset,
     Person,
-    Reason,
-    Reset,
     RunbookFacts,
-    Step,
+    TimelineEntry,
 )
-from killswitch.incident.record.equity_curve import course_in
-from killswitch.incident.record.firing import firing_of
-from killswitch.incident.record.lifetime import Life, Note, note_of
+from killswitch.incident.record.equity_curve import read_curve
+from killswitch.incident.record.firing import build_firing
+from killswitch.incident.record.incident_decisions import IncidentDecisions, IncidentNote, read_note
 from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.orders import endings, money_of, outcomes, positions, stage_of
+from killswitch.incident.record.orders import account_closes, close_money, outcomes, positions_left, stage_text
 from killswitch.incident.record.remarks import remarks
-from killswitch.incident.record.results import Recorded, Result, recorded
+from killswitch.incident.record.results import RecordedDecision, Result, read_decision
 from killswitch.incident.record.timeline import timeline
-from killswitch.incident.record.totals import Totals, totals_of
+from killswitch.incident.record.totals import Totals, count_orders
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Delivery, IncidentStore, Outbox
-from killswitch.render.formats import instant, lasting
+from killswitch.render.formats import duration_text, instant
 
-LOOKED_THROUGH = 10_000
+MOST_NOTICES = 10_000
 """The number of newest notices that are searched for those of an incident."""
 
 _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), "partly recorded only"
 
 
-def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datetime | None = None) -> Incident:
+def incident_of(
+    store: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None = None
+) -> Incident:
     """Return the record of one incident.
 
     `started` says where the commands find the store and the policies. `now` is the last tick on this store where it is
     known; an open incident lasts until then.
     """
-    note = note_of(store, life.decisions[0])
-    acted = [recorded(store, decision) for decision in life.decisions]
-    told = told_of(store, {each.id for each in (*life.decisions, *filter(None, [life.reset]))})
+    note = read_note(store, life.decisions[0])
+    acted = [read_decision(store, decision) for decision in life.decisions]
+    told = notifications_about(store, {each.id for each in (*life.decisions, *filter(None, [life.reset]))})
     found = _facts_of(store, life, note, acted, told)
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in acted for key in first_hops(each.decision)}
@@ -66,27 +68,31 @@ def incident_of(store: IncidentStore, life: Life, started: StartedAs, now: datet
     found = structs.replace(
         found,
         as_of=as_of,
-        lasted=lasting(as_of - found.opened_at),
+        lasted=duration_text(as_of - found.opened_at),
         doubts=_doubts(acted, note, found.course),
         remarks=remarks(found, hops, unsent),
     )
     return structs.replace(
         found,
-        checklist=checklist(found, item(told)),
-        commands=next_commands(found, started, unfinished=_is_unfinished(found, *_SETTLED)),
+        checklist=checklist(found, notification_item(told)),
+        commands=next_commands(found, started, is_unfinished=_is_unfinished(found, *_SETTLED)),
     )
 
 
 def _facts_of(
-    store: IncidentStore, life: Life, note: Note, acted: Sequence[Recorded], told: Sequence[Told]
+    store: IncidentStore,
+    life: IncidentDecisions,
+    note: IncidentNote,
+    acted: Sequence[RecordedDecision],
+    notifications: Sequence[Notification],
 ) -> Incident:
     """Return the recorded facts of the incident up to its newest moment, without conclusions."""
     opening, highest, over = life.decisions[0], life.highest, life.reset
     results = [each.result for each in acted]
     lines = [line for each in results for line in each.orders]
-    firings = tuple(firing_of(each, note) for each in acted)
+    firings = tuple(build_firing(each, note) for each in acted)
     became = _positions(store, acted)
-    held = positions(acted, became)
+    held = positions_left(acted, became)
     swept = tuple(dict.fromkeys(name for each in results for name in each.swept))
     currency = next((each.currency for each in firings if each.currency), None)
     facts = _facts(note, highest)
@@ -95,16 +101,16 @@ def _facts_of(
         policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=life.by_hand,
         state="open", opened_at=opening.as_of, closed_at=None, lasted="",
         level=highest.level,
-        stage=stage_of(highest),
+        stage=stage_text(highest),
         as_of=opening.as_of,
         firings=firings,
-        reset=None if over is None else Reset(over.id, over.as_of, over.author, over.reason),
+        reset=None if over is None else IncidentReset(over.id, over.as_of, over.author, over.reason),
         timeline=(),
         orders=outcomes((each.decision, each.result) for each in acted),
-        endings=tuple(one for each in acted for one in endings(each)),
+        endings=tuple(one for each in acted for one in account_closes(each)),
         left=tuple(each for each in held if each.contracts is None or each.to_close),
         settled=tuple(each for each in held if each.contracts is not None and not each.to_close),
-        money=money_of(lines, currency, swept=bool(closed_by_request(became, swept))),
+        money=close_money(lines, currency, swept=bool(closed_by_request(became, swept))),
         course=None,
         contacts=facts.contacts, escalation=facts.escalation, links=facts.links,
         checklist=(), commands=(), doubts=(),
@@ -115,20 +121,20 @@ def _facts_of(
         swept=swept,
     )  # fmt: skip
     closed_at = _closed_at(found)
-    suspicions = [recorded(store, decision) for decision in life.suspicions]
+    suspicions = [read_decision(store, decision) for decision in life.suspicions]
     notices = _notices(store, opening, closed_at)
-    moments = timeline(firings, acted, notices, delivery_moments(told), found.reset, suspicions)
+    moments = timeline(firings, acted, notices, delivery_moments(notifications), found.reset, suspicions)
     return structs.replace(
         found,
         state="open" if closed_at is None else "closed",
         closed_at=closed_at,
         as_of=max(moment.at for moment in moments),
         timeline=moments,
-        course=course_in(store, opening, closed_at),
+        course=read_curve(store, opening, closed_at),
     )
 
 
-def _positions(store: IncidentStore, acted: Sequence[Recorded]) -> tuple[ClosedPosition, ...]:
+def _positions(store: IncidentStore, acted: Sequence[RecordedDecision]) -> tuple[ClosedPosition, ...]:
     became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
     return credit_own_decisions(store, became, acted[0].decision.as_of, {each.decision.id for each in acted})
 
@@ -137,7 +143,7 @@ def _totals(results: Sequence[Result], lines: Sequence[OrderLine], became: Seque
     """Sum up the orders. Several closes have no common duration, because the time between them belongs to none."""
     is_over = all(each.standing != "closing" for each in results)
     took = [each.totals.took for each in results if each.orders]
-    totals = totals_of(lines, [each.seen_at for each in became if each.seen_at], ended=is_over)
+    totals = count_orders(lines, [each.seen_at for each in became if each.seen_at], ended=is_over)
     return structs.replace(totals, took=took[0] if len(took) == 1 else None)
 
 
@@ -157,14 +163,14 @@ def _closed_at(incident: Incident) -> datetime | None:
 
 def _title(highest: Decision) -> str:
     if highest.kind == "manual":
-        said = text_of(highest.cause)
+        said = cause_text(highest.cause)
         return f"{'Close by hand' if said is None else said.heading} on {highest.scope}"
-    return f"{stage_of(highest)} on {highest.scope}"
+    return f"{stage_text(highest)} on {highest.scope}"
 
 
-def _declared(opening: Decision) -> Reason | None:
-    said = text_of(opening.cause)
-    return None if said is None or opening.cause is None else Reason(opening.cause, said.heading, said.tone)
+def _declared(opening: Decision) -> DeclaredReason | None:
+    said = cause_text(opening.cause)
+    return None if said is None or opening.cause is None else DeclaredReason(opening.cause, said.heading, said.tone)
 
 
 def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> list[Notice]:
@@ -172,7 +178,7 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
     mine = {(opening.policy, opening.scope), ("runner", "runner")}
     found = [
         notice
-        for notice in store.notices(LOOKED_THROUGH)
+        for notice in store.notices(MOST_NOTICES)
         if (notice.policy, notice.scope) in mine
         and notice.as_of >= opening.as_of
         and (closed_at is None or notice.as_of <= closed_at)
@@ -180,16 +186,18 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
     return found[::-1]
 
 
-def _facts(note: Note, highest: Decision) -> RunbookFacts:
+def _facts(note: IncidentNote, highest: Decision) -> RunbookFacts:
     """Return the contacts: those of the highest stage's runbook first, then those that other runbooks add."""
     first = note.runbooks.get(highest.stage or "", RunbookFacts(""))
     others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
     contacts: dict[Person, None] = dict.fromkeys((*first.contacts, *(c for each in others for c in each.contacts)))
-    steps: tuple[Step, ...] = first.escalation or next((each.escalation for each in others if each.escalation), ())
+    steps: tuple[EscalationContact, ...] = first.escalation or next(
+        (each.escalation for each in others if each.escalation), ()
+    )
     return RunbookFacts(first.name, contacts=tuple(contacts), escalation=steps, links=first.links)
 
 
-def _doubts(acted: Sequence[Recorded], note: Note, course: Course | None) -> tuple[str, ...]:
+def _doubts(acted: Sequence[RecordedDecision], note: IncidentNote, course: EquityCurve | None) -> tuple[str, ...]:
     """Return what could not be found out, as sentences."""
     fired = any(each.decision.kind != "manual" for each in acted)
     doubts = []
@@ -201,18 +209,18 @@ def _doubts(acted: Sequence[Recorded], note: Note, course: Course | None) -> tup
     return tuple(doubts)
 
 
-DELIVERIES_LOOKED_THROUGH = 10_000
+MOST_DELIVERIES = 10_000
 """The number of newest notifications that are searched for those of an incident."""
 
 _KEY, _TITLE = "notified", "Notifications sent"
 
-Told = tuple[Delivery, Message]
+Notification = tuple[Delivery, Message]
 
 
-def told_of(store: Outbox, decisions: Collection[str]) -> list[Told]:
+def notifications_about(store: Outbox, decisions: Collection[str]) -> list[Notification]:
     """Return every notification about the decisions, oldest first."""
     found = []
-    for delivery in reversed(store.deliveries(DELIVERIES_LOOKED_THROUGH)):
+    for delivery in reversed(store.deliveries(MOST_DELIVERIES)):
         try:
             message = decode_message(delivery.message.body)
         except msgspec.DecodeError:
@@ -222,28 +230,32 @@ def told_of(store: Outbox, decisions: Collection[str]) -> list[Told]:
     return found
 
 
-def item(told: Sequence[Told]) -> Item:
+def notification_item(notifications: Sequence[Notification]) -> ChecklistItem:
     """Return the checklist item for notifications: proved when every message was delivered."""
-    if not told:
-        return Item(_KEY, _TITLE, "open", "no notification is recorded: inform the desk yourself")
-    states = Counter(delivery.state for delivery, _ in told)
-    targets = ", ".join(dict.fromkeys(delivery.message.target for delivery, _ in told))
-    if states["delivered"] == len(told):
-        newest = max(delivery.ended_at or delivery.message.at for delivery, _ in told)
-        count = f"{len(told)} message{'' if len(told) == 1 else 's'}"
-        return Item(_KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {instant(from_micros(newest))}")
+    if not notifications:
+        return ChecklistItem(_KEY, _TITLE, "open", "no notification is recorded: inform the desk yourself")
+    states = Counter(delivery.state for delivery, _ in notifications)
+    targets = ", ".join(dict.fromkeys(delivery.message.target for delivery, _ in notifications))
+    if states["delivered"] == len(notifications):
+        newest = max(delivery.ended_at or delivery.message.at for delivery, _ in notifications)
+        count = f"{len(notifications)} message{'' if len(notifications) == 1 else 's'}"
+        return ChecklistItem(
+            _KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {instant(from_micros(newest))}"
+        )
     words = [f"{states['pending']} pending"] if states["pending"] else []
     words += [f"{states['given_up']} given up"] if states["given_up"] else []
-    why = next((f": {delivery.error}" for delivery, _ in told if delivery.state != "delivered" and delivery.error), "")
-    return Item(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(told)} to {targets}{why}")
+    why = next(
+        (f": {delivery.error}" for delivery, _ in notifications if delivery.state != "delivered" and delivery.error), ""
+    )
+    return ChecklistItem(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(notifications)} to {targets}{why}")
 
 
-def delivery_moments(told: Sequence[Told]) -> list[Moment]:
+def delivery_moments(notifications: Sequence[Notification]) -> list[TimelineEntry]:
     """Return when each message was delivered or given up."""
     words = {"delivered": "notified", "given_up": "could not notify"}
     return [
-        Moment(from_micros(delivery.ended_at), "told", None,
+        TimelineEntry(from_micros(delivery.ended_at), "told", None,
                f"{words[delivery.state]} {delivery.message.target}: {message.title}")
-        for delivery, message in told
+        for delivery, message in notifications
         if delivery.ended_at is not None and delivery.state in words
     ]  # fmt: skip

@@ -21,11 +21,11 @@ from killswitch.journal.entries import (
     Finished,
     Number,
     OrderedLock,
-    Planned,
+    OrderSending,
+    PlannedWork,
     PositionKey,
     Recorded,
     Rejected,
-    Sending,
     Undecodable,
     Unknown,
     Unreadable,
@@ -46,8 +46,8 @@ _KEYS: Final = {
 }  # fmt: skip
 """Field → key, for fields whose key differs from their name."""
 _ONLY_IF_KNOWN: Final[Mapping[type[Any], tuple[str, ...]]] = {
-    Planned: ("contracts", "target", "mark", "value", "effect"),
-    Sending: ("price", "after", "mark", "value", "valid_for"),
+    PlannedWork: ("contracts", "target", "mark", "value", "effect"),
+    OrderSending: ("price", "after", "mark", "value", "valid_for"),
     Unknown: ("reason", "state"),
     Rejected: ("order",),
     Absent: ("early",),
@@ -90,10 +90,10 @@ def encode(entry: Entry) -> JournalEntry:
 def _data(entry: Entry) -> dict[str, str | None]:
     names: Iterable[str] = _READERS[type(entry)]
     left: Mapping[PositionKey, Number] = {}
-    if isinstance(entry, Planned) and entry.lock is not None:
+    if isinstance(entry, PlannedWork) and entry.lock is not None:
         return {"lock": entry.lock.mode, "scope": entry.lock.scope, "until": text_of(entry.lock.until)}
-    if isinstance(entry, Planned):
-        names = _ONLY_IF_KNOWN[Planned]
+    if isinstance(entry, PlannedWork):
+        names = _ONLY_IF_KNOWN[PlannedWork]
     elif isinstance(entry, Finished) and entry.effect is not None:
         names = ("effect", "status")
     elif isinstance(entry, Finished) and entry.scope is not None:

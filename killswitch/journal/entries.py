@@ -21,7 +21,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import ClosingStatus, Side
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.risk.trading_cost import Marked
+from killswitch.risk.trading_cost import MarkedContract
 
 PositionKey = tuple[str, Side]
 """Symbol and side of a position of one account."""
@@ -30,7 +30,7 @@ Place = tuple[str | None, str | None, str | None]
 
 EXPIRED: Final = "expired"
 """Value of `Rejected.reason`: the order's validity was too short."""
-NOT_HEARD: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
+NOT_PROCESSED: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
 """Values of `Rejected.reason` for orders that the venue did not process: they use up neither id nor attempt."""
 NEXT_SLICE: Final = "next slice"
 """Value of `Sending.after`: the previous order filled completely, and this one follows without a new snapshot."""
@@ -102,7 +102,7 @@ class OrderedLock(Struct, frozen=True):
     until: When
 
 
-class Planned(Recorded, frozen=True, kw_only=True):
+class PlannedWork(Recorded, frozen=True, kw_only=True):
     """Planned work of a decision: a target on one position, cancels on an account, a lock, or another effect."""
 
     kind: ClassVar[JournalKind] = "planned"
@@ -116,12 +116,12 @@ class Planned(Recorded, frozen=True, kw_only=True):
     """Kind of the planned effect, for effects other than orders, cancels and locks."""
 
     @property
-    def marked(self) -> Marked | None:
+    def marked(self) -> MarkedContract | None:
         """The mark at the decision; None if unknown."""
-        return Marked.of(known(self.mark), known(self.value))
+        return MarkedContract.of(known(self.mark), known(self.value))
 
 
-class Sending(Recorded, frozen=True, kw_only=True):
+class OrderSending(Recorded, frozen=True, kw_only=True):
     """An order, journaled before its request is sent."""
 
     kind: ClassVar[JournalKind] = "sending"
@@ -140,9 +140,9 @@ class Sending(Recorded, frozen=True, kw_only=True):
     """Validity of the request in seconds; absent for an unbounded request."""
 
     @property
-    def marked(self) -> Marked | None:
+    def marked(self) -> MarkedContract | None:
         """The mark when the order was sent; None if unknown."""
-        return Marked.of(known(self.mark), known(self.value))
+        return MarkedContract.of(known(self.mark), known(self.value))
 
 
 class Acknowledged(Recorded, frozen=True, kw_only=True):
@@ -201,13 +201,13 @@ class Filled(Recorded, frozen=True, kw_only=True):
         """Whether the order filled and the venue's answer has no readable fee."""
         return bool(known(self.filled)) and known(self.fee) is None
 
-    def at_worst(self, most: Decimal) -> Decimal:
+    def worst_case_fill(self, most: Decimal) -> Decimal:
         """The filled amount; `most`, the worst case, if it is unreadable, so that nothing is closed twice."""
         filled = known(self.filled)
         return most if filled is None else filled
 
 
-class SetAside(Recorded, frozen=True, kw_only=True):
+class OrderDetached(Recorded, frozen=True, kw_only=True):
     """The position stops waiting for this order of unknown status; the order is still queried."""
 
     kind: ClassVar[JournalKind] = "set_aside"
@@ -221,7 +221,7 @@ class Abandoned(Recorded, frozen=True, kw_only=True):
     text: str | None = None
 
 
-class Swept(Recorded, frozen=True, kw_only=True):
+class WholeBookClose(Recorded, frozen=True, kw_only=True):
     """Whole-book close: one request closes every position of the account; journaled before it is sent."""
 
     kind: ClassVar[JournalKind] = "swept"
@@ -263,7 +263,7 @@ class Protected(Recorded, frozen=True, kw_only=True):
     trigger_when: str | None = None
 
 
-class Guarded(Recorded, frozen=True, kw_only=True):
+class ProtectionAnswered(Recorded, frozen=True, kw_only=True):
     """The venue's answer to `Protected`, or why no replacement is needed. `order`: venue id of the new order."""
 
     kind: ClassVar[JournalKind] = "guarded"
@@ -326,7 +326,7 @@ class Finished(Recorded, frozen=True, kw_only=True):
     """Kind of the effect that has ended, for effects other than orders, cancels and locks."""
 
     @property
-    def ended_as(self) -> ClosingStatus:
+    def final_status(self) -> ClosingStatus:
         """Final status of the work; `abandoned` for a status that this version does not know."""
         return _ENDINGS.get(self.status, "abandoned")
 
@@ -340,7 +340,7 @@ class Undecodable(Recorded, frozen=True, kw_only=True):
 
 def is_plan(entry: Entry) -> bool:
     """Whether the entry is a plan; an undecodable entry counts by its kind, as in the store."""
-    return isinstance(entry, Planned) or (isinstance(entry, Undecodable) and entry.row.kind == Planned.kind)
+    return isinstance(entry, PlannedWork) or (isinstance(entry, Undecodable) and entry.row.kind == PlannedWork.kind)
 
 
 def is_end(entry: Entry) -> bool:
@@ -348,15 +348,16 @@ def is_end(entry: Entry) -> bool:
     return isinstance(entry, Finished) or (isinstance(entry, Undecodable) and entry.row.kind == Finished.kind)
 
 
-Answer = Acknowledged | Unknown | Rejected | Absent | Filled | SetAside | Abandoned | Undecodable
+Answer = Acknowledged | Unknown | Rejected | Absent | Filled | OrderDetached | Abandoned | Undecodable
 """An answer about an order that was sent."""
 Entry = (
-    Planned | Sending | Acknowledged | Unknown | Rejected | Absent | Filled | SetAside | Abandoned | Swept | Cancelled
-    | Unprotected | Protected | Guarded | Verified | GivenUp | Locked | Charged | Finished | Undecodable
+    PlannedWork | OrderSending | Acknowledged | Unknown | Rejected | Absent | Filled | OrderDetached | Abandoned
+    | WholeBookClose | Cancelled
+    | Unprotected | Protected | ProtectionAnswered | Verified | GivenUp | Locked | Charged | Finished | Undecodable
 )  # fmt: skip
 
 
-class ClosingWatch(Protocol):
+class ClosingObserver(Protocol):
     """Observer of closings: receives each decision when an account starts on it, then each journal entry about it.
 
     Implementations neither raise nor block.
@@ -371,7 +372,7 @@ class ClosingWatch(Protocol):
         ...
 
 
-class _NoWatch:
+class _NoClosingObserver:
     """A ClosingWatch that does nothing."""
 
     __slots__ = ()
@@ -383,4 +384,4 @@ class _NoWatch:
         pass
 
 
-NO_WATCH: Final[ClosingWatch] = _NoWatch()
+NO_CLOSING_OBSERVER: Final[ClosingObserver] = _NoClosingObserver()

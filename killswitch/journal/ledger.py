@@ -10,9 +10,9 @@ from killswitch.journal.entries import (
     Absent,
     Entry,
     Filled,
+    OrderDetached,
+    OrderSending,
     Rejected,
-    Sending,
-    SetAside,
     Undecodable,
     Verified,
     known,
@@ -33,7 +33,7 @@ class PositionLedger:
     closed: Decimal = ZERO
     """Contracts filled by orders of all decisions since the ledger began."""
     outstanding: dict[str, Decimal] = field(default_factory=dict)
-    aside: set[str] = field(default_factory=set)
+    detached: set[str] = field(default_factory=set)
     """Orders in `outstanding` of unknown status that no target waits for."""
     abandoned: set[str] = field(default_factory=set)
     """Orders whose status will never be known."""
@@ -51,50 +51,52 @@ class PositionLedger:
         if name is None:
             return
         match entry:
-            case Sending():
+            case OrderSending():
                 if not self.outstanding:
                     self.anchor = known(entry.position)
-                self.aside.discard(name)
+                self.detached.discard(name)
                 amount = known(entry.amount)
                 self.outstanding[name] = decided if amount is None else amount
             case Filled():
                 # Each order counts once; an unreadable fill counts as a full fill.
                 sent = self.outstanding.pop(name, None)
                 if sent is not None:
-                    done = entry.at_worst(sent)
+                    done = entry.worst_case_fill(sent)
                     self.closed += done
                     self.anchor = None if self.anchor is None else self.anchor - done
             case Rejected() | Absent():
                 self.outstanding.pop(name, None)
-            case SetAside() if name in self.outstanding:
-                self.aside.add(name)
+            case OrderDetached() if name in self.outstanding:
+                self.detached.add(name)
             case Abandoned():
                 self.abandoned.add(name)
             case Undecodable() if name not in self.outstanding:
                 self.outstanding[name] = decided
-                self.aside.add(name)
+                self.detached.add(name)
 
-    def believed(self, shown: Decimal) -> Decimal:
+    def assumed(self, shown: Decimal) -> Decimal:
         """Lower bound of the position: the smaller of what the venue shows and what our fills leave."""
         return shown if self.anchor is None else min(shown, self.anchor)
 
-    def least(self, before: Decimal) -> Decimal:
+    def remaining(self, before: Decimal) -> Decimal:
         """The position that remains by the reported fills; `before` while nothing is known.
 
         An order of unknown status does not count: a position that is gone does not prove that the order closed it.
         """
         return before if self.anchor is None else self.anchor
 
-    def free(self, shown: Decimal, *, guarded: bool = False) -> Decimal:
+    def closable(self, shown: Decimal, *, is_capped_by_venue: bool = False) -> Decimal:
         """Contracts that no order in flight can still close, in the worst case.
 
         `guarded`: the venue prevents the next order from closing more than the position, so orders of unknown status
         do not reduce the result.
         """
-        counted = (amount for name, amount in self.outstanding.items() if not (guarded and name in self.aside))
-        return self.believed(shown) - sum(counted, ZERO)
+        counted = (
+            amount for name, amount in self.outstanding.items() if not (is_capped_by_venue and name in self.detached)
+        )
+        return self.assumed(shown) - sum(counted, ZERO)
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the status of an outstanding order is still expected."""
         return not self.abandoned.issuperset(self.outstanding)

@@ -50,7 +50,7 @@ from typing import Final
 from killswitch.journal.entries import (
     NEXT_SLICE,
     Entry,
-    Sending,
+    OrderSending,
     Undecodable,
     Verified,
     known,
@@ -59,7 +59,7 @@ from killswitch.journal.entries import (
 ZERO = Decimal(0)
 
 
-class State(Enum):
+class TargetState(Enum):
     READY = "ready"
     SENDING = "sending"
     UNKNOWN = "unknown"
@@ -69,14 +69,14 @@ class State(Enum):
     OVER = "over"
 
 
-class Event(Enum):
+class TargetEvent(Enum):
     """A journal entry as an event of the state machine."""
 
     SENDING = "sending"
     NEXT_SLICE = "sending the next slice"
     SWEPT = "swept"
     ACKNOWLEDGED = "acknowledged"
-    FATE_UNKNOWN = "unknown"
+    STATUS_UNKNOWN = "unknown"
     FILLED = "filled"
     REJECTED = "rejected"
     ABSENT = "absent"
@@ -88,32 +88,37 @@ class Event(Enum):
 
 
 _ANSWERS: Final = {
-    Event.ACKNOWLEDGED: State.WORKING,
-    Event.FILLED: State.SETTLED,
-    Event.REJECTED: State.READY,
-    Event.ABSENT: State.READY,
-    Event.SET_ASIDE: State.READY,
+    TargetEvent.ACKNOWLEDGED: TargetState.WORKING,
+    TargetEvent.FILLED: TargetState.SETTLED,
+    TargetEvent.REJECTED: TargetState.READY,
+    TargetEvent.ABSENT: TargetState.READY,
+    TargetEvent.SET_ASIDE: TargetState.READY,
 }
-_VERDICTS: Final = {Event.VERIFIED_AT: State.AT_TARGET, Event.VERIFIED_ABOVE: State.READY}
+_VERDICTS: Final = {TargetEvent.VERIFIED_AT: TargetState.AT_TARGET, TargetEvent.VERIFIED_ABOVE: TargetState.READY}
 
-TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
-    State.READY: {Event.SENDING: State.SENDING, Event.SWEPT: State.SETTLED, Event.FINISHED: State.OVER, **_VERDICTS},
-    State.SENDING: {Event.FATE_UNKNOWN: State.UNKNOWN, **_ANSWERS},
-    State.UNKNOWN: {**_ANSWERS},
-    State.WORKING: {Event.FILLED: State.SETTLED},
-    State.SETTLED: {Event.NEXT_SLICE: State.SENDING, **_VERDICTS},
-    State.AT_TARGET: {Event.FINISHED: State.OVER, **_VERDICTS},
-    State.OVER: {},
+TRANSITIONS: Final[Mapping[TargetState, Mapping[TargetEvent, TargetState]]] = {
+    TargetState.READY: {
+        TargetEvent.SENDING: TargetState.SENDING,
+        TargetEvent.SWEPT: TargetState.SETTLED,
+        TargetEvent.FINISHED: TargetState.OVER,
+        **_VERDICTS,
+    },
+    TargetState.SENDING: {TargetEvent.STATUS_UNKNOWN: TargetState.UNKNOWN, **_ANSWERS},
+    TargetState.UNKNOWN: {**_ANSWERS},
+    TargetState.WORKING: {TargetEvent.FILLED: TargetState.SETTLED},
+    TargetState.SETTLED: {TargetEvent.NEXT_SLICE: TargetState.SENDING, **_VERDICTS},
+    TargetState.AT_TARGET: {TargetEvent.FINISHED: TargetState.OVER, **_VERDICTS},
+    TargetState.OVER: {},
 }
-IN_FLIGHT: Final = frozenset({State.SENDING, State.UNKNOWN, State.WORKING})
+IN_FLIGHT: Final = frozenset({TargetState.SENDING, TargetState.UNKNOWN, TargetState.WORKING})
 
-ASIDE: Final[Mapping[Event, bool]] = {
-    Event.ACKNOWLEDGED: True,
-    Event.FATE_UNKNOWN: True,
-    Event.FILLED: False,
-    Event.REJECTED: False,
-    Event.ABSENT: False,
-    Event.ABANDONED: False,
+DETACHED_TRANSITIONS: Final[Mapping[TargetEvent, bool]] = {
+    TargetEvent.ACKNOWLEDGED: True,
+    TargetEvent.STATUS_UNKNOWN: True,
+    TargetEvent.FILLED: False,
+    TargetEvent.REJECTED: False,
+    TargetEvent.ABSENT: False,
+    TargetEvent.ABANDONED: False,
 }
 """Event about an order that was set aside → whether the order is still queried after it."""
 
@@ -122,21 +127,21 @@ class ForbiddenTransitionError(Exception):
     """A journal entry is no valid transition: a defect of this program, or an entry of another writer."""
 
 
-_EVENTS: Final = {event.value: event for event in Event}
+_EVENTS: Final = {event.value: event for event in TargetEvent}
 """Kind of entry → event, for kinds that map to one event regardless of their data."""
 
 
-def event_of(entry: Entry) -> Event | None:
+def event_of(entry: Entry) -> TargetEvent | None:
     """The event of `entry`; None for kinds that cause no transition (`planned`, `cancelled`, `locked`, …).
 
-    It is also None for an entry that cannot be decoded, which `Line.recall` counts as the worst case.
+    It is also None for an entry that cannot be decoded, which `PositionTarget.replay` counts as the worst case.
     """
     if isinstance(entry, Verified):
         if entry.is_last:
             return None
         position, target = known(entry.position), known(entry.target)
         reached = position is not None and target is not None and position <= target
-        return Event.VERIFIED_AT if reached else Event.VERIFIED_ABOVE
-    if isinstance(entry, Sending) and entry.after == NEXT_SLICE:
-        return Event.NEXT_SLICE
+        return TargetEvent.VERIFIED_AT if reached else TargetEvent.VERIFIED_ABOVE
+    if isinstance(entry, OrderSending) and entry.after == NEXT_SLICE:
+        return TargetEvent.NEXT_SLICE
     return None if isinstance(entry, Undecodable) else _EVENTS.get(entry.kind)

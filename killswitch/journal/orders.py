@@ -20,16 +20,16 @@ from killswitch.journal.entries import (
     Charged,
     Entry,
     Filled,
-    Guarded,
+    OrderDetached,
+    OrderSending,
     Protected,
+    ProtectionAnswered,
     Rejected,
-    Sending,
-    SetAside,
     Undecodable,
     Unknown,
     known,
 )
-from killswitch.risk.trading_cost import Marked
+from killswitch.risk.trading_cost import MarkedContract
 
 Status = Literal["sent", "acknowledged", "unknown", "set aside", "filled", "rejected", "absent", "abandoned"]
 """The last answer about an order. `abandoned`: queried until its time was over, without an answer."""
@@ -38,7 +38,7 @@ _STATUSES: Final[Mapping[type, Status]] = {
     Acknowledged: "acknowledged",
     Unknown: "unknown",
     Undecodable: "unknown",
-    SetAside: "set aside",
+    OrderDetached: "set aside",
     Filled: "filled",
     Rejected: "rejected",
     Absent: "absent",
@@ -53,7 +53,7 @@ _REFUSED: Final = ("refused", "tried")
 
 FINAL: Final = frozenset[Status]({"filled", "rejected", "absent"})
 """Final statuses: the order has ended at the venue, or never existed there."""
-NOTHING: Final = frozenset[Status]({"rejected", "absent"})
+WITHOUT_EFFECT: Final = frozenset[Status]({"rejected", "absent"})
 """Final statuses of orders without effect."""
 
 
@@ -66,21 +66,21 @@ class JournaledOrder:
     """
 
     first: Entry
-    sent: Sending | Protected | None
+    sent: OrderSending | Protected | None
     at: datetime
     """Time of its newest entry."""
-    most: Decimal | None = None
+    largest_sent: Decimal | None = None
     """Largest readable amount sent under its client order id."""
-    measured: bool = True
+    is_measured: bool = True
     """Whether every amount sent under its client order id is readable."""
     status: Status = "sent"
     answer: Answer | None = None
     order_id: str | None = None
-    was_unknown: bool = False
+    has_been_unknown: bool = False
     """Whether its status was ever unknown."""
     charge: Charged | None = None
     """Fees by its fills, if they were queried after the last answer."""
-    strange_state: str | None = None
+    unrecognised_state: str | None = None
     """State reported by the venue that this program does not know."""
 
     @property
@@ -97,9 +97,9 @@ class JournaledOrder:
         return None if self.sent is None else self.sent.side
 
     @property
-    def sending(self) -> Sending | None:
+    def sending(self) -> OrderSending | None:
         """Its `sending` entry; None for a protective order, and if the journal has only answers."""
-        return self.sent if isinstance(self.sent, Sending) else None
+        return self.sent if isinstance(self.sent, OrderSending) else None
 
     @property
     def sent_at(self) -> datetime:
@@ -107,7 +107,7 @@ class JournaledOrder:
         return self.first.at
 
     @property
-    def arrival(self) -> Marked | None:
+    def arrival(self) -> MarkedContract | None:
         """The mark when it was sent."""
         return None if self.sending is None else self.sending.marked
 
@@ -133,18 +133,18 @@ class JournaledOrder:
 
     def may_fill(self, decided: Decimal) -> Decimal:
         """Upper bound of its fills; at least `decided` if an amount is unreadable."""
-        if self.most is None:
+        if self.largest_sent is None:
             return decided
-        return self.most if self.measured else max(self.most, decided)
+        return self.largest_sent if self.is_measured else max(self.largest_sent, decided)
 
-    def _hear(self, entry: Answer) -> None:
+    def _apply_answer(self, entry: Answer) -> None:
         self.answer, self.status, self.at = entry, _STATUSES[type(entry)], entry.at
         self.charge = None
-        self.was_unknown |= self.status in ("unknown", "set aside", "abandoned")
+        self.has_been_unknown |= self.status in ("unknown", "set aside", "abandoned")
         if isinstance(entry, Acknowledged | Filled):
             self.order_id = entry.order or self.order_id
-        elif isinstance(entry, Unknown | SetAside | Abandoned):
-            self.strange_state = _strange_state(entry) or self.strange_state
+        elif isinstance(entry, Unknown | OrderDetached | Abandoned):
+            self.unrecognised_state = _unrecognised_state(entry) or self.unrecognised_state
 
 
 class JournaledOrders:
@@ -171,13 +171,13 @@ class JournaledOrders:
     def apply(self, entry: Entry) -> JournaledOrder | None:
         """Fold one more entry and return the order that it is about, if any."""
         match entry:
-            case Sending() | Protected():
+            case OrderSending() | Protected():
                 return self._send(entry)
-            case Acknowledged() | Unknown() | Rejected() | Absent() | Filled() | SetAside() | Abandoned():
+            case Acknowledged() | Unknown() | Rejected() | Absent() | Filled() | OrderDetached() | Abandoned():
                 return self._answer(entry)
             case Undecodable() if entry.client_order_id is not None:
                 return self._answer(entry)
-            case Guarded():
+            case ProtectionAnswered():
                 return self._guard(entry)
             case Charged():
                 order = self.newest.get(entry.client_order_id or "")
@@ -186,15 +186,17 @@ class JournaledOrders:
                 return order
         return None
 
-    def _send(self, entry: Sending | Protected) -> JournaledOrder:
+    def _send(self, entry: OrderSending | Protected) -> JournaledOrder:
         amount = entry.amount
-        order = JournaledOrder(entry, entry, entry.at, known(amount), measured=known(amount) is not None)
+        order = JournaledOrder(entry, entry, entry.at, known(amount), is_measured=known(amount) is not None)
         before = self.newest.get(order.name)
         if before is not None:
-            order.measured &= before.measured
-            order.order_id, order.strange_state = before.order_id, before.strange_state
-            if before.most is not None:
-                order.most = before.most if order.most is None else max(before.most, order.most)
+            order.is_measured &= before.is_measured
+            order.order_id, order.unrecognised_state = before.order_id, before.unrecognised_state
+            if before.largest_sent is not None:
+                order.largest_sent = (
+                    before.largest_sent if order.largest_sent is None else max(before.largest_sent, order.largest_sent)
+                )
         self._keep(order)
         if isinstance(entry, Protected) and entry.replaces is not None:
             self._protecting[entry.replaces] = order
@@ -203,12 +205,12 @@ class JournaledOrders:
     def _answer(self, entry: Answer) -> JournaledOrder:
         order = self.newest.get(entry.client_order_id or "")
         if order is None:
-            order = JournaledOrder(entry, None, entry.at, measured=False)
+            order = JournaledOrder(entry, None, entry.at, is_measured=False)
             self._keep(order)
-        order._hear(entry)
+        order._apply_answer(entry)
         return order
 
-    def _guard(self, entry: Guarded) -> JournaledOrder | None:
+    def _guard(self, entry: ProtectionAnswered) -> JournaledOrder | None:
         """Apply the venue's answer about the newest replacement of a protective order."""
         order = None if entry.replaces is None else self._protecting.get(entry.replaces)
         if order is None:
@@ -223,7 +225,7 @@ class JournaledOrders:
         self.newest[order.name] = order
 
 
-def _strange_state(entry: Unknown | SetAside | Abandoned) -> str | None:
+def _unrecognised_state(entry: Unknown | OrderDetached | Abandoned) -> str | None:
     """The unknown state that the venue reported for an order, as quoted in the text of the answer."""
     _, marker, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
     if isinstance(entry, Unknown) and entry.state:

@@ -8,19 +8,19 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Literal
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.alternatives import close_all, in_proportion
-from killswitch.lab.book import Book
-from killswitch.lab.equity_curve import Tally
-from killswitch.lab.fast_forward import Quiet
+from killswitch.lab.book import BacktestBook
+from killswitch.lab.equity_curve import PnlAccumulator
+from killswitch.lab.fast_forward import FastForward
 from killswitch.lab.feed import market_with
-from killswitch.lab.firings import Firings
+from killswitch.lab.firings import FiringFollower
 from killswitch.lab.outcome import Run
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.lab.rehearsal import MemoryJournal, VirtualClock
-from killswitch.lab.static_book import Standing
+from killswitch.lab.static_book import StaticBook
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
 from killswitch.model.clock import Clock
@@ -43,23 +43,23 @@ ROUNDS, PAUSE = 200, 0.25
 """The most passes of closing between two bars, and the seconds between them."""
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Return False: never stop."""
     return False
 
 
 async def backtest(
     policies: PolicySet,
-    panel: Panel,
-    book: Book,
+    panel: PriceMatrix,
+    book: BacktestBook,
     *,
     rule: Rule,
     venue: VenueOf,
     seed: int = 0,
     rules: MarketRules | None = None,
     course: bool = False,
-    passing: bool = True,
-    stop: Callable[[], bool] = never,
+    is_skipping: bool = True,
+    stop: Callable[[], bool] = never_stop,
     on_bars: Callable[[int], None] | None = None,
 ) -> Run:
     """Run `book` from the first bar by which all its symbols have a price to the last one, or until `stop`.
@@ -71,7 +71,7 @@ async def backtest(
     run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules(), course)
     while not stop():
         await run.tick()
-        passed = run.pass_over() if passing else 0
+        passed = run.pass_over() if is_skipping else 0
         if on_bars is not None:
             on_bars(passed + 1)
         if not run.next_bar():
@@ -85,8 +85,8 @@ class _Backtest:
     def __init__(
         self,
         policies: PolicySet,
-        panel: Panel,
-        book: Book,
+        panel: PriceMatrix,
+        book: BacktestBook,
         rule: Rule,
         venue: VenueOf,
         seed: int,
@@ -100,15 +100,15 @@ class _Backtest:
         self._clock = VirtualClock(self._now)
         watched = replace(policies, graphs=()) if rule == "none" else policies
         self._interpreter = Interpreter(close_all(watched) if rule == "close-all" else watched)
-        self._quiet = Quiet(panel, self._interpreter, rules)
+        self._quiet = FastForward(panel, self._interpreter, rules)
         self._journal = MemoryJournal()
         self._closers = {
-            name: Closer(name, venue(self._market, name, self._clock), self._journal, self._clock)
+            name: AccountExecutor(name, venue(self._market, name, self._clock), self._journal, self._clock)
             for name in self._market.accounts
         }
-        self._tally = Tally(panel, self._number, course=course)
-        self._firings = Firings(self._journal)
-        self._instruments_told = False
+        self._accumulator = PnlAccumulator(panel, self._number, course=course)
+        self._firings = FiringFollower(self._journal)
+        self._are_instruments_sent = False
         self._notices = 0
         self._snapshot: Snapshot | None = None
 
@@ -121,10 +121,10 @@ class _Backtest:
         snapshot = self._snapshot = self._look()
         outcome = self._interpreter.tick(snapshot)
         self._notices += len(outcome.notices)
-        self._tally.ticked(snapshot)
+        self._accumulator.add_bar(snapshot)
         cut: dict[str, Decimal] = {}
         for decision in outcome.decisions:
-            self._take(decision, snapshot, cut)
+            self._adopt(decision, snapshot, cut)
         if self._working:
             await self._work()
 
@@ -133,11 +133,11 @@ class _Backtest:
         assert self._snapshot is not None  # a tick was first
         if self._working:
             return 0
-        standing = Standing(self._panel, self._snapshot, self._number)
-        count = self._quiet.ahead(standing)
+        standing = StaticBook(self._panel, self._snapshot, self._number)
+        count = self._quiet.count_quiet_bars(standing)
         if count:
-            self._quiet.pass_over(count, standing)
-            self._tally.passed(count, standing)
+            self._quiet.skip(count, standing)
+            self._accumulator.add_quiet_bars(count, standing)
             self._number += count
             self._market.advance(self._now, self._panel.bars(self._number))
         return count
@@ -153,18 +153,18 @@ class _Backtest:
 
     def result(self, *, complete: bool) -> Run:
         """Return the results so far."""
-        if self._tally.bars < self._number - self._begins + 1:
-            self._tally.ticked(self._look())
-        self._tally.ended(self._look())
-        firings = self._firings.all(self._market)
-        return self._tally.run(self._rule, self._book.name, firings, self._notices, complete=complete)
+        if self._accumulator.bars < self._number - self._begins + 1:
+            self._accumulator.add_bar(self._look())
+        self._accumulator.add_last_bar_again(self._look())
+        firings = self._firings.outcomes(self._market)
+        return self._accumulator.run(self._rule, self._book.name, firings, self._notices, complete=complete)
 
     def _look(self) -> Snapshot:
-        first, self._instruments_told = not self._instruments_told, True
+        first, self._are_instruments_sent = not self._are_instruments_sent, True
         accounts = tuple(self._market.snapshot(name, instruments=first) for name in self._market.accounts)
         if first:
             for account in accounts:
-                self._closers[account.account].learn(account)
+                self._closers[account.account].apply_snapshot(account)
         return Snapshot(as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress())
 
     def _progress(self) -> tuple[Closing, ...]:
@@ -174,16 +174,16 @@ class _Backtest:
     def _working(self) -> bool:
         return any(closing.status in WORKING for closing in self._progress())
 
-    def _take(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
+    def _adopt(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
         """Journal and adopt a decision. `cut` is the gross that this tick's decisions cut in proportion, by account."""
         if self._rule == "in-proportion" and ordered_on(decision) and decision.mode == "enforce":
             decision = in_proportion(decision, snapshot, self._panel.instruments, cut)
-            self._interpreter.ordered(decision)
+            self._interpreter.replace_targets(decision)
         planned = planned_entries(decision, snapshot=snapshot)
-        self._journal.enter(decision, planned)
+        self._journal.add_decision(decision, planned)
         if decision.kind not in ("reset", "suspicion") and decision.mode == "enforce":
-            self._tally.decided(decision, snapshot)
-            self._firings.fired(decision, snapshot)
+            self._accumulator.remember_marks(decision, snapshot)
+            self._firings.add(decision, snapshot)
         for name in {entry.account for entry in planned if entry.account is not None}:
             self._closers[name].adopt(decision)
 

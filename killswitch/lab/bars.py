@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from killswitch.market.rules import derived
-from killswitch.market.tape import Bar, carry
+from killswitch.market.tape import MarketBar, carried_bar
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Instrument
 
@@ -68,7 +68,7 @@ class BarTable:
         """The number of instants."""
         return len(self.opened)
 
-    def __iter__(self) -> Iterator[tuple[datetime, dict[str, Bar]]]:
+    def __iter__(self) -> Iterator[tuple[datetime, dict[str, MarketBar]]]:
         """Yield (when the bars closed, the bar of each symbol), oldest first."""
         return self._walk(0)
 
@@ -78,7 +78,7 @@ class BarTable:
         if absent:
             raise BarsError(f"{self.name}: has no {', '.join(absent)}; it has {', '.join(self.symbols)}")
 
-    def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, Bar]]]:
+    def since(self, symbols: frozenset[str]) -> Iterator[tuple[datetime, dict[str, MarketBar]]]:
         """Iterate from the first instant by which every one of `symbols` has had a bar.
 
         BarsError for a symbol that the table does not have.
@@ -91,11 +91,11 @@ class BarTable:
         """Derive rules from the prices: the tick is the finest decimal that any price of the symbol uses."""
         return tuple(derived(one.symbol, exact(one.close[0]), _price_step(one)) for one in self.series)
 
-    def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, Bar]]]:
+    def _walk(self, first: int) -> Iterator[tuple[datetime, dict[str, MarketBar]]]:
         rows = {one.symbol: 0 for one in self.series}
         last: dict[str, Decimal] = {}
         for number, opened in enumerate(self.opened):
-            bars: dict[str, Bar] = {}
+            bars: dict[str, MarketBar] = {}
             for one in self.series:
                 row = rows[one.symbol]
                 if row < len(one.opened) and one.opened[row] == opened:
@@ -103,7 +103,7 @@ class BarTable:
                     bar = bars[one.symbol] = bar_of(one, row)
                     last[one.symbol] = bar.close
                 elif one.symbol in last:
-                    bars[one.symbol] = carry(last[one.symbol])
+                    bars[one.symbol] = carried_bar(last[one.symbol])
             if number >= first:
                 yield from_micros(opened) + self.interval, bars
 
@@ -203,9 +203,9 @@ def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
     return f"volume {volume} is below zero" if volume < 0 else None
 
 
-def bar_of(one: Series, row: int) -> Bar:
+def bar_of(one: Series, row: int) -> MarketBar:
     """Return the bar in `row` of a symbol, in the decimals in which it was written."""
-    return Bar(
+    return MarketBar(
         exact(one.open[row]),
         exact(one.high[row]),
         exact(one.low[row]),

@@ -80,7 +80,7 @@ def _repeated(names: Iterable[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-class Book(_Part):
+class BacktestBook(_Part):
     """Accounts with their positions. Account names are unique."""
 
     name: str
@@ -101,7 +101,7 @@ class Book(_Part):
         return frozenset(position.symbol for account in self.accounts for position in account.positions)
 
 
-def demo_book() -> Book:
+def demo_book() -> BacktestBook:
     """Return the book that the generated crash is made for: five longs and three shorts of its symbols, gross 3.
 
     The longs move more than the market and the shorts less, so the fall hits the longs; once the longs are closed, the
@@ -115,14 +115,14 @@ def demo_book() -> Book:
     account = BookAccount(
         account="main", market="swap", currency="USDT", equity=Decimal(100000), positions=tuple(positions)
     )
-    return Book(name="demo", accounts=(account,))
+    return BacktestBook(name="demo", accounts=(account,))
 
 
-def read_book(path: Path) -> Book:
+def read_book(path: Path) -> BacktestBook:
     """Read the book in the YAML file `path`. BookError names every mistake with its place."""
     written = _parse(path)
     try:
-        return Book.model_validate(written)
+        return BacktestBook.model_validate(written)
     except ValidationError as error:
         lines = []
         for fault in error.errors():

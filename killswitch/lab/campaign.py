@@ -19,10 +19,10 @@ from msgspec import Struct
 
 from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarsError
-from killswitch.lab.book import Book
-from killswitch.lab.families import Member
+from killswitch.lab.book import BacktestBook
+from killswitch.lab.families import FamilyBook
 from killswitch.lab.outcome import Run
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 
 STAGED: Final = "staged"
 NONE: Final = "none"
@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = (STAGED, NONE, CLOSE_ALL)
 """The rules that a backtest compares by default; the first one is compared with the others."""
 
 Stop = Callable[[], bool]
-Source = Callable[[], Panel]
+Source = Callable[[], PriceMatrix]
 """Makes a market's bars. With several processes it must be picklable, and each process calls it."""
 
 
@@ -44,19 +44,26 @@ class RunOne(Protocol):
     """
 
     def __call__(
-        self, bars: Panel, book: Book, rule: Rule, *, course: bool, stop: Stop, on_bar: Callable[[int], None]
+        self,
+        bars: PriceMatrix,
+        book: BacktestBook,
+        rule: Rule,
+        *,
+        course: bool,
+        stop: Stop,
+        on_bar: Callable[[int], None],
     ) -> Run: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CampaignPart:
     """One book in one market."""
 
     market: str
-    member: Member
+    member: FamilyBook
 
 
-class Fault(Struct, frozen=True):
+class FailedRun(Struct, frozen=True):
     """A run that failed, and why. `rule` is None where the failure concerns no single rule."""
 
     market: str
@@ -66,13 +73,13 @@ class Fault(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class BookRuns:
     """One book in one market under every rule that was reached; `runs` in the order of the rules."""
 
     market: str
-    member: Member
+    member: FamilyBook
     runs: tuple[Run, ...]
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[FailedRun, ...] = ()
 
     def run(self, rule: str) -> Run | None:
         """Return the run under `rule`, None where it was not reached."""
@@ -86,15 +93,15 @@ class Results:
     `complete`: every book was run under every rule to the last bar; `stopped`: a stop was requested.
     """
 
-    tried: tuple[Tried, ...]
-    faults: tuple[Fault, ...]
+    tried: tuple[BookRuns, ...]
+    faults: tuple[FailedRun, ...]
     wanted: int
-    complete: bool
-    stopped: bool
+    is_complete: bool
+    is_stopped: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class CampaignProgress:
     """`done` runs of `total`; a run under way counts in part. `what` is under way, or was finished last."""
 
     done: float
@@ -102,7 +109,7 @@ class Progress:
     what: str
 
 
-Told = Callable[[Progress], None]
+OnProgress = Callable[[CampaignProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +117,16 @@ class Campaign:
     """Every book of `parts` under every rule. Markets are loaded when needed, one at a time."""
 
     markets: Mapping[str, Source]
-    parts: tuple[Part, ...]
+    parts: tuple[CampaignPart, ...]
     rules: tuple[Rule, ...]
     run_one: RunOne
     course: bool = False
 
-    def run(self, *, jobs: int = 1, stop: Stop, told: Told) -> Results:
+    def run(self, *, jobs: int = 1, stop: Stop, on_progress: OnProgress) -> Results:
         """Run the campaign in `jobs` processes. A run that fails becomes a fault and does not end the others."""
-        outcomes = _in_turn(self, stop, told) if jobs <= 1 else _beside(self, jobs, stop, told)
+        outcomes = (
+            _run_in_process(self, stop, on_progress) if jobs <= 1 else _run_in_processes(self, jobs, stop, on_progress)
+        )
         tried = tuple(each for each in outcomes if each.runs)
         faults = tuple(fault for each in outcomes for fault in each.faults)
         whole = all(run.complete for each in tried for run in each.runs)
@@ -125,30 +134,30 @@ class Campaign:
         return Results(tried, faults, len(self.parts), whole and done == len(self.parts) * len(self.rules), stop())
 
 
-class _Bench:
+class _PartRunner:
     """Runs parts one after the other, and keeps the bars of the last market."""
 
     def __init__(self, campaign: Campaign, stop: Stop) -> None:
         self._campaign, self._stop = campaign, stop
         self._market: str | None = None
-        self._bars: Panel | None = None
+        self._bars: PriceMatrix | None = None
 
-    def outcome(self, part: Part, on_bar: Callable[[str, float], None]) -> Tried:
+    def outcome(self, part: CampaignPart, on_bar: Callable[[str, float], None]) -> BookRuns:
         """Run the part under each rule; `on_bar` receives the rule and the finished share of its run."""
         runs: list[Run] = []
-        faults: list[Fault] = []
+        faults: list[FailedRun] = []
         for rule in self._campaign.rules:
             if self._stop():
                 break
             try:
                 runs.append(self._run(part, rule, on_bar))
             except (BarsError, ValueError) as error:
-                faults.append(Fault(part.market, part.member.book.name, rule, str(error)))
+                faults.append(FailedRun(part.market, part.member.book.name, rule, str(error)))
             except Exception as error:  # noqa: BLE001 - a defect in one book must not lose the results of others
-                faults.append(Fault(part.market, part.member.book.name, rule, _defect(error)))
-        return Tried(part.market, part.member, tuple(runs), tuple(faults))
+                faults.append(FailedRun(part.market, part.member.book.name, rule, _defect(error)))
+        return BookRuns(part.market, part.member, tuple(runs), tuple(faults))
 
-    def _run(self, part: Part, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
+    def _run(self, part: CampaignPart, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
         if self._market != part.market or self._bars is None:
             self._bars, self._market = self._campaign.markets[part.market](), part.market
         bars = self._bars
@@ -165,24 +174,24 @@ def _defect(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
 
 
-def _in_turn(campaign: Campaign, stop: Stop, told: Told) -> list[Tried]:
-    bench = _Bench(campaign, stop)
+def _run_in_process(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
+    bench = _PartRunner(campaign, stop)
     rules = len(campaign.rules)
     total = len(campaign.parts) * rules
     outcomes = []
     for number, part in enumerate(campaign.parts):
 
-        def on_bar(rule: str, share: float, before: int = number * rules, part: Part = part) -> None:
-            told(Progress(before + campaign.rules.index(rule) + share, total, _what(part, rule)))
+        def on_bar(rule: str, share: float, before: int = number * rules, part: CampaignPart = part) -> None:
+            on_progress(CampaignProgress(before + campaign.rules.index(rule) + share, total, _what(part, rule)))
 
         if stop():
             break
         outcomes.append(bench.outcome(part, on_bar))
-        told(Progress((number + 1) * rules, total, _what(part, None)))
+        on_progress(CampaignProgress((number + 1) * rules, total, _what(part, None)))
     return outcomes
 
 
-def _what(part: Part, rule: str | None) -> str:
+def _what(part: CampaignPart, rule: str | None) -> str:
     return f"{part.market}: {part.member.book.name}{f', {rule}' if rule else ''}"
 
 
@@ -192,15 +201,15 @@ _PATIENCE = 0.1
 """Seconds between two checks of whether to stop."""
 
 
-def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Tried]:
+def _run_in_processes(campaign: Campaign, jobs: int, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
     """Run in several processes. Workers are spawned, not forked, so that no thread of this process deadlocks them."""
     context = multiprocessing.get_context("spawn")
     halt: Any = context.Value(c_bool, False, lock=False)
     done = 0
-    outcomes: dict[int, Tried] = {}
+    outcomes: dict[int, BookRuns] = {}
     lost: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
-        with _shielded():
+        with _blocked_interrupt():
             pending = {pool.submit(_work, number): number for number in range(len(campaign.parts))}
         while pending:
             if stop() and not halt.value:
@@ -215,13 +224,13 @@ def _beside(campaign: Campaign, jobs: int, stop: Stop, told: Told) -> list[Tried
                     if not stop():  # a stop of the process group stops the workers too
                         lost.append(part.member.book.name)
                 done += len(campaign.rules)
-                told(Progress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
+                on_progress(CampaignProgress(done, len(campaign.parts) * len(campaign.rules), _what(part, None)))
     ordered = [outcome for _, outcome in sorted(outcomes.items())]
     return ordered + list(_died(campaign, lost))
 
 
 @contextmanager
-def _shielded() -> Iterator[None]:
+def _blocked_interrupt() -> Iterator[None]:
     """Block Ctrl-C for processes started in this context until `_begin` makes them ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has process groups of another kind
         yield
@@ -233,15 +242,15 @@ def _shielded() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _died(campaign: Campaign, lost: list[str]) -> Iterator[Tried]:
+def _died(campaign: Campaign, lost: list[str]) -> Iterator[BookRuns]:
     if lost:
         text = f"a worker process died (killed, or out of memory?); {len(lost)} books were not run: fewer --jobs may do"
         part = campaign.parts[0]
-        yield Tried(part.market, part.member, (), (Fault("", f"{lost[0]} and what came after", None, text),))
+        yield BookRuns(part.market, part.member, (), (FailedRun("", f"{lost[0]} and what came after", None, text),))
 
 
-_worker: _Bench | None = None
-_parts: tuple[Part, ...] = ()
+_worker: _PartRunner | None = None
+_parts: tuple[CampaignPart, ...] = ()
 
 
 def _begin(campaign: Campaign, halt: Any) -> None:
@@ -253,7 +262,7 @@ def _begin(campaign: Campaign, halt: Any) -> None:
     global _worker, _parts
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_with_the_first, daemon=True).start()
-    _worker, _parts = _Bench(campaign, lambda: bool(halt.value)), campaign.parts
+    _worker, _parts = _PartRunner(campaign, lambda: bool(halt.value)), campaign.parts
 
 
 def _end_with_the_first() -> None:
@@ -264,6 +273,6 @@ def _end_with_the_first() -> None:
     os._exit(1)
 
 
-def _work(number: int) -> Tried:
+def _work(number: int) -> BookRuns:
     assert _worker is not None  # the initializer has run
     return _worker.outcome(_parts[number], lambda _rule, _share: None)

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.outcome import Course, Firing, Liquidation, Run
-from killswitch.lab.price_matrix import Floats, Panel
-from killswitch.lab.static_book import Standing
+from killswitch.lab.outcome import BacktestFiring, Liquidation, Run, RunCurve
+from killswitch.lab.price_matrix import Floats, PriceMatrix
+from killswitch.lab.static_book import StaticBook
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Fill, Side, Snapshot
@@ -26,17 +26,17 @@ _FRACTION = Decimal("0.000000000001")
 ZERO = Decimal(0)
 
 
-class Tally:
+class PnlAccumulator:
     """Accumulates the P&L of one run that begins at instant `begins` of the panel. Sums are over all accounts."""
 
-    def __init__(self, panel: Panel, begins: int, *, course: bool) -> None:
+    def __init__(self, panel: PriceMatrix, begins: int, *, course: bool) -> None:
         """`course` also keeps what is only drawn."""
         self._panel = panel
         self._begins = begins
         bars = len(panel) - begins
         self._equity: Floats = np.zeros(bars)
         self._gross: Floats = np.zeros(bars)
-        self._drawn = _Drawn(bars, panel.symbols) if course else None
+        self._chart_series = _ChartSeries(bars, panel.symbols) if course else None
         self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
         self._realized: dict[Side, Decimal] = {"long": ZERO, "short": ZERO}
         self._seen: set[tuple[str, str]] = set()
@@ -48,7 +48,7 @@ class Tally:
         self.bars = 0
         """The number of bars so far."""
 
-    def decided(self, decision: Decision, snapshot: Snapshot) -> None:
+    def remember_marks(self, decision: Decision, snapshot: Snapshot) -> None:
         """Remember the marks against which the decision's fills are measured."""
         wanted = ordered_symbols(decision)
         for account in snapshot.accounts:
@@ -57,39 +57,39 @@ class Tally:
                 if key in wanted and position.mark_price is not None:
                     self._marks[key] = position.mark_price
 
-    def ticked(self, snapshot: Snapshot) -> None:
+    def add_bar(self, snapshot: Snapshot) -> None:
         """Add the next bar from the snapshot of its tick."""
         self.bars += 1
-        self.ended(snapshot)
+        self.add_last_bar_again(snapshot)
 
-    def ended(self, snapshot: Snapshot) -> None:
+    def add_last_bar_again(self, snapshot: Snapshot) -> None:
         """Add the last bar once more, with what was closed after its tick."""
         place = self.bars - 1
         equity, gross = ZERO, ZERO
         for account in snapshot.accounts:
             equity += account.equity or ZERO  # the paper market always knows it
             for fill in account.fills or ():
-                self._take(account.account, fill)
+                self._add_fill(account.account, fill)
             gross += sum((position.notional or ZERO for position in account.positions or ()), ZERO)
         if self._first_equity is None:
             self._first_equity = equity
         self._last_equity = equity
         self._equity[place], self._gross[place] = float(equity), float(gross)
-        if self._drawn is not None:
-            self._drawn.ticked(place, snapshot, self._realized)
+        if self._chart_series is not None:
+            self._chart_series.add_bar(place, snapshot, self._realized)
 
-    def passed(self, count: int, standing: Standing) -> None:
+    def add_quiet_bars(self, count: int, standing: StaticBook) -> None:
         """Add `count` bars in which only prices moved."""
         first, end = self._begins + self.bars, self._begins + self.bars + count
         here = slice(self.bars, self.bars + count)
         for account in standing.accounts:
             self._equity[here] += account.equities(first, end)
             self._gross[here] += account.gross(first, end)
-        if self._drawn is not None:
-            self._drawn.passed(here, standing, first, end, self._realized)
+        if self._chart_series is not None:
+            self._chart_series.add_quiet_bars(here, standing, first, end, self._realized)
         self.bars += count
 
-    def _take(self, account: str, fill: Fill) -> None:
+    def _add_fill(self, account: str, fill: Fill) -> None:
         if (account, fill.id) in self._seen:
             return
         self._seen.add((account, fill.id))
@@ -108,7 +108,7 @@ class Tally:
 
     # -- results -----------------------------------------------------------------------------------------
 
-    def run(self, rule: str, book: str, firings: Sequence[Firing], notices: int, *, complete: bool) -> Run:
+    def run(self, rule: str, book: str, firings: Sequence[BacktestFiring], notices: int, *, complete: bool) -> Run:
         """Return all results after the last bar. At least one bar must have been added."""
         equity = _millionths(self._equity[: self.bars])  # rounding of floats must not decide the minimum
         peaks = np.maximum.accumulate(equity)
@@ -127,7 +127,7 @@ class Tally:
             gross_mean=_rounded(float(gross.mean()), _MEAN),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
-            course=None if self._drawn is None else self._drawn.course(self._ats(), equity),
+            course=None if self._chart_series is None else self._chart_series.course(self._ats(), equity),
         )  # fmt: skip
 
     def _liquidations(self) -> tuple[Liquidation, ...]:
@@ -144,14 +144,14 @@ class Tally:
         return from_micros(int(self._panel.at[self._begins + bar]))
 
 
-class _Drawn:
+class _ChartSeries:
     """What only charts show, by bar: P&L of each side, and signed notional of each symbol."""
 
     def __init__(self, bars: int, symbols: Sequence[str]) -> None:
         self._pnl: dict[Side, Floats] = {"long": np.zeros(bars), "short": np.zeros(bars)}
         self._held: dict[str, Floats] = {symbol: np.zeros(bars) for symbol in symbols}
 
-    def ticked(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
+    def add_bar(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
         for side, pnl in self._pnl.items():
             pnl[bar] = float(realized[side])
         for worth in self._held.values():
@@ -162,7 +162,9 @@ class _Drawn:
                 self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
                 self._held[position.symbol][bar] += notional if position.side == "long" else -notional
 
-    def passed(self, here: slice, standing: Standing, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
+    def add_quiet_bars(
+        self, here: slice, standing: StaticBook, first: int, end: int, realized: Mapping[Side, Decimal]
+    ) -> None:
         for side, pnl in self._pnl.items():
             pnl[here] = float(realized[side])
             for account in standing.accounts:
@@ -172,9 +174,9 @@ class _Drawn:
             for column, (_, symbol, _) in enumerate(account.keys):
                 self._held[symbol][here] += worth[:, column]
 
-    def course(self, at: list[int], equity: Floats) -> Course:
+    def course(self, at: list[int], equity: Floats) -> RunCurve:
         bars = len(at)
-        return Course(
+        return RunCurve(
             at=at,
             equity=equity.tolist(),
             long_pnl=self._pnl["long"][:bars].tolist(),

@@ -13,7 +13,7 @@ from itertools import combinations
 from random import Random
 from typing import Literal
 
-from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.market.rules import base_asset
 from killswitch.model.snapshot import Side
 
@@ -29,22 +29,22 @@ _CONCENTRATED = (0.6, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class FamilyBook:
     """A book and its kind."""
 
     kind: Kind
-    book: Book
+    book: BacktestBook
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class BookFamily:
     """The books that a market's symbols allow, and sentences about those that they do not."""
 
-    members: tuple[Member, ...]
+    members: tuple[FamilyBook, ...]
     missing: tuple[str, ...]
 
 
-def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> Book:
+def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> BacktestBook:
     """Hold the first half of the symbols long and the others short, in equal parts; a single symbol is long."""
     longs = (len(symbols) + 1) // 2
     each = gross * EQUITY / len(symbols)
@@ -52,21 +52,21 @@ def half_and_half(symbols: Sequence[str], gross: Decimal = GROSS) -> Book:
     return _book("half long, half short", {s: (side, each) for s, side in zip(symbols, sides, strict=True)})
 
 
-def all_splits(symbols: Sequence[str], side: int, gross: Decimal = GROSS) -> Family:
+def all_splits(symbols: Sequence[str], side: int, gross: Decimal = GROSS) -> BookFamily:
     """Return every book with `side` of the symbols long and `side` others short, all of the same notional.
 
     Of n symbols that is C(n, side) × C(n − side, side) books: 70 for four of eight.
     """
     if len(symbols) < 2 * side:
         need = f"{side} long and {side} short need {2 * side} symbols"
-        return Family((), (f"no splits: {need}, and there {_are(len(symbols))}",))
+        return BookFamily((), (f"no splits: {need}, and there {_are(len(symbols))}",))
     each = gross * EQUITY / (2 * side)
     labels = _labels(symbols)
-    members = [Member("split", _split(longs, shorts, each, labels)) for longs, shorts in _splits(symbols, side)]
-    return Family(tuple(members), ())
+    members = [FamilyBook("split", _split(longs, shorts, each, labels)) for longs, shorts in _splits(symbols, side)]
+    return BookFamily(tuple(members), ())
 
 
-def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decimal = GROSS) -> Family:
+def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decimal = GROSS) -> BookFamily:
     """Return `count` books of each of three kinds; weights are lognormal before they are scaled.
 
     - *hedged*: as much long as short, to the last unit of money; the long symbols are random.
@@ -76,7 +76,7 @@ def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decima
 
     Equal symbols, seed and gross give equal books; a book does not depend on `count`.
     """
-    members: list[Member] = []
+    members: list[FamilyBook] = []
     missing = []
     for kind, (least, draw) in _RANDOM_KINDS.items():
         if len(symbols) < least:
@@ -85,8 +85,8 @@ def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decima
         for number in range(count):
             chance = Random(f"{seed}/{kind}/{number}")
             drawn = draw(symbols, chance, number, gross * EQUITY)
-            members.append(Member(kind, _book(f"{kind} {number + 1:02d}", drawn)))
-    return Family(tuple(members), tuple(missing))
+            members.append(FamilyBook(kind, _book(f"{kind} {number + 1:02d}", drawn)))
+    return BookFamily(tuple(members), tuple(missing))
 
 
 Held = dict[str, tuple[Side, Decimal]]
@@ -155,7 +155,7 @@ def _splits(symbols: Sequence[str], side: int) -> Iterator[tuple[tuple[str, ...]
             yield longs, shorts
 
 
-def _split(longs: Sequence[str], shorts: Sequence[str], each: Decimal, labels: Mapping[str, str]) -> Book:
+def _split(longs: Sequence[str], shorts: Sequence[str], each: Decimal, labels: Mapping[str, str]) -> BacktestBook:
     sides: dict[str, Side] = {**dict.fromkeys(longs, "long"), **dict.fromkeys(shorts, "short")}
     name = f"long {' '.join(labels[s] for s in longs)}, short {' '.join(labels[s] for s in shorts)}"
     return _book(name, {symbol: (side, each) for symbol, side in sides.items()})
@@ -167,13 +167,13 @@ def _labels(symbols: Sequence[str]) -> dict[str, str]:
     return {s: asset if assets.count(asset) == 1 else s for s, asset in zip(symbols, assets, strict=True)}
 
 
-def _book(name: str, held: Held) -> Book:
+def _book(name: str, held: Held) -> BacktestBook:
     positions = tuple(
         BookPosition(symbol=symbol, side=side, notional=notional, leverage=LEVERAGE)
         for symbol, (side, notional) in held.items()
     )
     account = BookAccount(account="main", market="swap", currency="USDT", equity=EQUITY, positions=positions)
-    return Book(name=name, accounts=(account,))
+    return BacktestBook(name=name, accounts=(account,))
 
 
 def _are(count: int) -> str:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from killswitch.graph.nodes import SignalRef
-from killswitch.lab.price_matrix import Floats, Instants, Panel
-from killswitch.lab.screen import NotScreenedError, Span, first_change
-from killswitch.lab.static_book import Standing
+from killswitch.lab.price_matrix import Floats, Instants, PriceMatrix
+from killswitch.lab.screen import NotScreenedError, SignalRange, first_change
+from killswitch.lab.static_book import StaticBook
 from killswitch.market.rules import MarketRules
-from killswitch.planning.scopes.evaluator import Rest
+from killswitch.planning.scopes.evaluator import Quiescence
 from killswitch.planning.tick import Interpreter
 from killswitch.signals.declaration import LookAhead
 from killswitch.signals.signal_values import bounds_ahead
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
 
 FIRST_LOOK, LOOK_FURTHER = 64, 8
 """The number of bars in the first search, and the factor of each further search while all bars are quiet."""
-WORTH_IT = 4
+LEAST_SKIPPED = 4
 """Fewer bars than this are ticked: skipping costs more."""
-LONGEST_PATIENCE = 16
+MOST_TICKS_WAITED = 16
 """The most ticks between two searches after searches without a result."""
 ROUNDING = 1e-9
 """The relative error of an amount of money that float sums may have."""
 
 
-class Quiet:
+class FastForward:
     """Finds the quiet bars of one run."""
 
-    def __init__(self, panel: Panel, interpreter: Interpreter, rules: MarketRules) -> None:
+    def __init__(self, panel: PriceMatrix, interpreter: Interpreter, rules: MarketRules) -> None:
         self._panel = panel
         self._interpreter = interpreter
         self._rules = rules
         self._screens = True
         self._patience, self._wait = 1, 0
 
-    def ahead(self, standing: Standing) -> int:
+    def count_quiet_bars(self, book: StaticBook) -> int:
         """Return how many bars can be skipped; the one after them is ticked, as is the next.
 
         `standing` is what the last tick saw.
@@ -54,35 +54,35 @@ class Quiet:
         if self._wait > 0:
             self._wait -= 1
             return 0
-        found = self._quiet_bars(standing) - 1  # the bar before an event is ticked, too
-        if found >= WORTH_IT:
+        found = self._quiet_bars(book) - 1  # the bar before an event is ticked, too
+        if found >= LEAST_SKIPPED:
             self._patience = 1
             return found
         self._wait = self._patience
-        self._patience = min(LONGEST_PATIENCE, 2 * self._patience)
+        self._patience = min(MOST_TICKS_WAITED, 2 * self._patience)
         return 0
 
-    def pass_over(self, count: int, standing: Standing) -> None:
+    def skip(self, count: int, book: StaticBook) -> None:
         """Enter the next `count` bars into the interpreter's histories."""
-        begin, last = standing.number + 1, standing.number + count
-        for rest in self._interpreter.at_rest() or ():
-            keep = int(self._panel.at[last]) - rest.watch.prepared.keep
-            if (sample := rest.watch.prepared.sample) is not None:
+        begin, last = book.number + 1, book.number + count
+        for rest in self._interpreter.quiescences() or ():
+            keep = int(self._panel.at[last]) - rest.watch.compiled.keep
+            if (sample := rest.watch.compiled.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
             first = max(begin, int(np.searchsorted(self._panel.at, keep)))
-            tail = [standing.observed(rest.places, each) for each in range(first, last + 1)]
-            rest.watch.history.pass_over(tail, self._highest(rest, begin, last + 1, standing))
+            tail = [book.observed(rest.places, each) for each in range(first, last + 1)]
+            rest.watch.history.fast_forward(tail, self._highest(rest, begin, last + 1, book))
 
-    def _highest(self, rest: Rest, first: int, end: int, standing: Standing) -> Decimal:
+    def _highest(self, rest: Quiescence, first: int, end: int, standing: StaticBook) -> Decimal:
         """Return the exact highest equity, of the bars whose float value is about the highest."""
         about = standing.equities(rest.places, first, end)
         top = float(about.max())
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
         return max(standing.observed(rest.places, first + int(each)).equity for each in near)
 
-    def _quiet_bars(self, standing: Standing) -> int:
-        resting = self._interpreter.at_rest() if self._screens else None
-        if resting is None or not all(account.idle for account in standing.accounts):
+    def _quiet_bars(self, standing: StaticBook) -> int:
+        resting = self._interpreter.quiescences() if self._screens else None
+        if resting is None or not all(account.is_idle for account in standing.accounts):
             return 0
         first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK
         try:
@@ -98,11 +98,11 @@ class Quiet:
             return 0
         return first - standing.number - 1
 
-    def _first_event(self, first: int, end: int, standing: Standing, resting: tuple[Rest, ...]) -> int:
+    def _first_event(self, first: int, end: int, standing: StaticBook, resting: tuple[Quiescence, ...]) -> int:
         """Return how many of the bars `[first, end)` are surely quiet, counted from the first."""
         count = end - first
         for account in standing.accounts:
-            if account.on_margin and self._rules.liquidates and account.keys:
+            if account.is_on_margin and self._rules.liquidates and account.keys:
                 room = account.room(first, end, self._rules.maintenance)
                 count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
         for rest in resting:
@@ -111,10 +111,10 @@ class Quiet:
             count = min(count, self._first_move(rest, first, first + count, standing))
         return count
 
-    def _first_move(self, rest: Rest, first: int, end: int, standing: Standing) -> int:
+    def _first_move(self, rest: Quiescence, first: int, end: int, standing: StaticBook) -> int:
         """Return how many of the bars leave the scope quiescent."""
         at = self._panel.at[first - 1 : end]
-        graph = rest.watch.prepared.graph
+        graph = rest.watch.compiled.graph
         count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
         if count == 0:
             return 0
@@ -132,7 +132,7 @@ def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
 class _Path:
     """An `EquityPath`: a scope at the last `count` of the coming instants `at`, while nothing is traded."""
 
-    def __init__(self, rest: Rest, at: Instants, count: int, standing: Standing) -> None:
+    def __init__(self, rest: Quiescence, at: Instants, count: int, standing: StaticBook) -> None:
         self._history, self._columns, self._count = rest.watch.history, rest.watch.columns, count
         begin = standing.number + 1
         equity = standing.equities(rest.places, begin, begin + len(at))
@@ -146,7 +146,7 @@ class _Path:
         self._step = even_step(self._all_at)
         self._all_values = np.concatenate([np.array([row.value for row in rows]), self._values])
 
-    def span(self, place: int, signal: SignalRef) -> Span | None:
+    def span(self, place: int, signal: SignalRef) -> SignalRange | None:
         """Return the signal in column `place`, or None if only a tick can compute it."""
         found = bounds_ahead(signal, self)
         if found is LookAhead.NO_LOOK_AHEAD:
@@ -154,8 +154,8 @@ class _Path:
         if found is LookAhead.UNCHANGED:
             assert self._columns is not None  # a quiescent scope has stepped
             low, high = (np.full(self._count, end[place]) for end in (self._columns.lo, self._columns.hi))
-            return Span(low, high)
-        return Span(*found)
+            return SignalRange(low, high)
+        return SignalRange(*found)
 
     @property
     def highest(self) -> Floats:

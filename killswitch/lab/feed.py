@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Self
 
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book
+from killswitch.lab.book import BacktestBook
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.model.snapshot import Instrument, Snapshot
 
 _NO_LIQUIDATION = MarketRules(liquidates=False)
@@ -27,7 +27,7 @@ class Feed:
     def __init__(
         self,
         bars: BarTable,
-        book: Book,
+        book: BacktestBook,
         *,
         seed: int,
         rules: MarketRules | None = None,
@@ -41,7 +41,7 @@ class Feed:
         """
         self.interval = bars.interval
         self._bars = islice(bars.since(book.symbols), skip, None)
-        self._next: tuple[datetime, dict[str, Bar]] | None = next(self._bars, None)
+        self._next: tuple[datetime, dict[str, MarketBar]] | None = next(self._bars, None)
         if self._next is None:
             raise ValueError(f"{bars.name}: no bar is left after skipping {skip}")
         closes, first = self._next
@@ -70,10 +70,10 @@ class Feed:
 
 
 def market_with(
-    book: Book,
+    book: BacktestBook,
     instruments: Iterable[Instrument],
     at: datetime,
-    bars: Mapping[str, Bar],
+    bars: Mapping[str, MarketBar],
     *,
     seed: int,
     rules: MarketRules | None,
@@ -98,7 +98,7 @@ def market_with(
     return market
 
 
-def record(bars: BarTable, book: Book) -> Iterator[Snapshot]:
+def record(bars: BarTable, book: BacktestBook) -> Iterator[Snapshot]:
     """Yield one snapshot at each bar close, of a book that is opened at the first closes and never traded.
 
     No orders, fees, funding or liquidations: equity is the book's equity plus the positions' P&L, and may fall below

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from killswitch.lab.fetched import BarFile, Coverage, FetchError, Part, Whose, unsound
+from killswitch.lab.bar_files import BarFile, BarOrigin, Coverage, FetchError, PartialDownload, invalid_bar_reason
 from killswitch.model.clock import Clock
 from killswitch.model.inspection import Bar, BarHistory
 from killswitch.model.instant import rfc3339
@@ -20,9 +20,9 @@ TRIES = 8
 """Failed requests in a row after which the fetch ends; the next call resumes it."""
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 """Seconds after a failed request, doubled by each further one in a row, and the longest wait."""
-LONGEST_ASKED = 300.0
+LONGEST_RETRY_AFTER = 300.0
 """The longest wait in seconds that a venue may ask for. A longer one is a ban of the address, which is reported."""
-BREATH = 0.3
+REQUEST_PAUSE = 0.3
 """Seconds between two requests: well within what venues allow an address for public data."""
 PROBE = 64
 """Bars that every venue returns at least in one page."""
@@ -38,7 +38,7 @@ _UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchResult:
     """The result of fetching one symbol. Times are in UTC ms.
 
     `missing`: bars between the first and the last that the venue does not have, in `gaps` gaps; `before` and `after`:
@@ -74,11 +74,11 @@ class Fetch:
     def __init__(
         self,
         history: BarHistory,
-        whose: Whose,
+        whose: BarOrigin,
         folder: Path,
         clock: Clock,
-        told: Callable[[int], None] = lambda _: None,
-        warned: Callable[[str], None] = lambda _: None,
+        on_progress: Callable[[int], None] = lambda _: None,
+        on_retry: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`told` receives the time, UTC ms, up to which bars are complete; `warned` receives what is retried.
 
@@ -88,27 +88,27 @@ class Fetch:
         self._whose = whose
         self._file = BarFile(folder, whose)
         self._clock = clock
-        self._told = told
-        self._warned = warned
+        self._on_progress = on_progress
+        self._on_retry = on_retry
         self._step = milliseconds(whose.timeframe)
         self._requests = 0
         self._new = 0
         self._left_out: dict[int, str] = {}
 
-    async def run(self, begins: int, ends: int) -> Fetched:
+    async def run(self, begins: int, ends: int) -> FetchResult:
         """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are missing.
 
         FetchError where the venue has none, cannot be reached or returns nonsense (fetched bars are kept), and where
         another fetch uses the same file.
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
-        with self._file.held():
+        with self._file.lock():
             return await self._run(begins, ends)
 
-    async def _run(self, begins: int, ends: int) -> Fetched:
-        covered = self._file.covered()
-        if covered is not None and covered.doubtful:
-            covered = await self._anew(covered, begins, ends)
+    async def _run(self, begins: int, ends: int) -> FetchResult:
+        covered = self._file.coverage()
+        if covered is not None and covered.is_doubtful:
+            covered = await self._refetch(covered, begins, ends)
         for start, stop in _missing(covered, begins, self._finished(ends)):
             covered = await self._span(start, stop, covered) or covered
         if covered is None:
@@ -116,12 +116,12 @@ class Fetch:
                 f"{self._whose.symbol}: {self._whose.venue} has no finished {self._whose.timeframe} bar from "
                 f"{_instant(begins)} to {_instant(ends)}"
             )
-        self._told(ends)
+        self._on_progress(ends)
         return self._summary(begins, self._finished(ends))
 
-    async def _anew(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
+    async def _refetch(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
         """Fetch again what an older version fetched, together with the requested span."""
-        self._warned(
+        self._on_retry(
             f"{self._whose.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
             "empty what it had not requested; all of it is fetched again"
         )
@@ -130,9 +130,9 @@ class Fetch:
 
     def _finished(self, ends: int) -> int:
         """Return before when a requested bar must open to be finished."""
-        return min(ends, self._over())
+        return min(ends, self._finished_before())
 
-    def _over(self) -> int:
+    def _finished_before(self) -> int:
         """Return before when a bar must open to be finished."""
         return int(self._clock.now().timestamp() * 1000) - SETTLING - self._step + 1
 
@@ -141,7 +141,7 @@ class Fetch:
         part = self._file.part(start)
         try:
             reached = min(await self._pages(part, part.open(start), stop), stop)
-            beside = covered is not None and not covered.doubtful
+            beside = covered is not None and not covered.is_doubtful
             if beside and covered is not None and stop == covered.begins and reached < stop:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} returned no bars after {_instant(reached)}, and "
@@ -150,13 +150,13 @@ class Fetch:
             if reached <= start or (not beside and not any(part.rows())):
                 part.path.unlink()
                 return None
-            return self._file.take(part, start, reached, covered)
+            return self._file.merge(part, start, reached, covered)
         finally:
-            if part.is_bare():
+            if part.is_empty():
                 part.path.unlink()
             part.close()
 
-    async def _pages(self, part: Part, until: int, stop: int) -> int:
+    async def _pages(self, part: PartialDownload, until: int, stop: int) -> int:
         """Fetch page after page, until the venue has none or is past `stop`; return before when everything is complete.
 
         Only a page that begins past `stop` shows that nothing is left before: some venues append the newest bar to
@@ -176,7 +176,7 @@ class Fetch:
             sound = [bar for bar in rows if not self._is_unsound(bar)]
             part.add(sound, until)
             self._new += len(sound)
-            self._told(until)
+            self._on_progress(until)
         return until
 
     async def _next_after(self, empty: int, stop: int) -> int | None:
@@ -208,11 +208,11 @@ class Fetch:
         wait = FIRST_WAIT
         for tries in range(1, TRIES + 1):
             if self._requests:
-                await self._clock.sleep(BREATH)
+                await self._clock.sleep(REQUEST_PAUSE)
             self._requests += 1
             try:
                 page = await self._history.bars(self._whose.symbol, self._whose.timeframe, since)
-                over = self._over()
+                over = self._finished_before()
                 return [bar for bar in page if bar.ts < over]
             except (VenueDownError, RateLimitedError) as error:
                 if _is_final(error):
@@ -221,10 +221,10 @@ class Fetch:
                         "a retry would give the same answer"
                     ) from error
                 asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
-                if tries == TRIES or asked > LONGEST_ASKED:
+                if tries == TRIES or asked > LONGEST_RETRY_AFTER:
                     raise FetchError(self._given_up(since, error, tries)) from error
                 pause = max(wait, asked)
-                self._warned(f"{self._whose.symbol}: {one_line(str(error))}; retry in {pause:g} s")
+                self._on_retry(f"{self._whose.symbol}: {one_line(str(error))}; retry in {pause:g} s")
                 await self._clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
@@ -249,10 +249,10 @@ class Fetch:
                 raise FetchError(
                     f"{self._whose.symbol}: {self._whose.venue} returned two different bars for {_instant(bar.ts)}"
                 )
-        self._spaced(sorted(found))
+        self._check_spacing(sorted(found))
         return [found[ts] for ts in sorted(found)]
 
-    def _spaced(self, opened: Sequence[int]) -> None:
+    def _check_spacing(self, opened: Sequence[int]) -> None:
         """FetchError where the distances of bars are not those of the timeframe; gaps are allowed."""
         apart = [b - a for a, b in pairwise(opened)]
         if not apart:
@@ -268,16 +268,16 @@ class Fetch:
             )
 
     def _is_unsound(self, bar: Bar) -> bool:
-        why = unsound(bar)
+        why = invalid_bar_reason(bar)
         if why is not None:
             self._left_out[bar.ts] = f"{_instant(bar.ts)}: {why}"
         return why is not None
 
-    def _summary(self, begins: int, ends: int) -> Fetched:
+    def _summary(self, begins: int, ends: int) -> FetchResult:
         opened = self._file.opened()
         asked = [ts for ts in opened if begins <= ts < ends] or [ends]
         holes = [b - a for a, b in pairwise(opened) if b - a > self._step]
-        return Fetched(
+        return FetchResult(
             symbol=self._whose.symbol,
             new=self._new,
             bars=len(opened),

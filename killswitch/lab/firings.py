@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from killswitch.lab.outcome import Closed, Firing, Hedge
+from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Hedge
 from killswitch.market.paper import PaperMarket
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
@@ -17,7 +17,7 @@ from killswitch.model.store import Journal
 PositionName = tuple[str, str, Side]
 """(account, symbol, side)."""
 
-OTHER: dict[str, Side] = {"LONG": "short", "SHORT": "long"}
+HEDGING_SIDE: dict[str, Side] = {"LONG": "short", "SHORT": "long"}
 """The side that hedges the one that lost."""
 ZERO = Decimal(0)
 
@@ -34,14 +34,14 @@ class _Followed:
     cost: Decimal | None = None
 
 
-class Firings:
+class FiringFollower:
     """Follows the decisions of one run. `journal` is where closing writes."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._followed: dict[str, _Followed] = {}
 
-    def fired(self, decision: Decision, snapshot: Snapshot) -> None:
+    def add(self, decision: Decision, snapshot: Snapshot) -> None:
         """Add a decision that is carried out, with the snapshot that it was made on."""
         worth = {
             (account.account, position.symbol, position.side): (position.contracts, position.notional or ZERO)
@@ -67,11 +67,11 @@ class Firings:
                 followed.verified_at = now
                 followed.hedge_kept = _hedge_kept(followed, market)
 
-    def all(self, market: PaperMarket) -> list[Firing]:
+    def outcomes(self, market: PaperMarket) -> list[BacktestFiring]:
         """Return every firing in order; `market` is the market at the end of the run."""
         return [self._firing(followed, market) for followed in self._followed.values()]
 
-    def _firing(self, followed: _Followed, market: PaperMarket) -> Firing:
+    def _firing(self, followed: _Followed, market: PaperMarket) -> BacktestFiring:
         decision = followed.decision
         closed = self._closed(decision.id, market)
         ended: ClosingStatus | None = None
@@ -81,16 +81,16 @@ class Firings:
                 "closing" if not followed.ended else next((each for each in followed.ended if each != "flat"), "flat")
             )
         book = decision.book
-        return Firing(
+        return BacktestFiring(
             decision=decision.id, at=decision.as_of, policy=decision.policy, scope=decision.scope,
             stage=decision.stage, level=decision.level,
             source=decision.attribution.source if decision.attribution else None, triggers=decision.triggers,
             gross_before=book.before.gross if book else None, gross_after=book.after.gross if book else None,
-            ended=ended, verified_at=followed.verified_at, hedge=_in_words(followed.hedge_kept),
+            ended=ended, verified_at=followed.verified_at, hedge=_hedge_status(followed.hedge_kept),
             hedge_kept=followed.hedge_kept, orders=orders, closed=closed, cost=followed.cost,
         )  # fmt: skip
 
-    def _closed(self, decision: str, market: PaperMarket) -> tuple[Closed, ...]:
+    def _closed(self, decision: str, market: PaperMarket) -> tuple[ClosedAmount, ...]:
         """Sum up the venue's fills, also of a working order: closing journals those only when the order is final."""
         sent: dict[tuple[str, str, str], Side] = {}
         for entry in self._journal.journal(decision):
@@ -102,13 +102,13 @@ class Firings:
             for fill in market.fills(account, symbol, order):
                 contracts, worth = sums.get((account, symbol, side), (ZERO, ZERO))
                 sums[account, symbol, side] = (contracts + fill.amount, worth + fill.amount * fill.price)
-        return tuple(Closed(*key, contracts, worth) for key, (contracts, worth) in sums.items())
+        return tuple(ClosedAmount(*key, contracts, worth) for key, (contracts, worth) in sums.items())
 
 
 def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:
     """Return what is left of the side that did not lose, as a fraction of its worth when the stage fired."""
     blamed = followed.decision.attribution.source if followed.decision.attribution else None
-    side = OTHER.get(blamed or "")
+    side = HEDGING_SIDE.get(blamed or "")
     before = {key: worth for key, worth in followed.worth.items() if key[2] == side and worth[0] > 0}
     total = sum((worth for _, worth in before.values()), ZERO)
     if side is None or not total:
@@ -122,7 +122,7 @@ def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:
     return (left / total).quantize(Decimal("0.0001"))
 
 
-def _in_words(kept: Decimal | None) -> Hedge | None:
+def _hedge_status(kept: Decimal | None) -> Hedge | None:
     if kept is None:
         return None
     if kept == 1:

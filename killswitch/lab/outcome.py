@@ -21,7 +21,7 @@ Hedge = Literal["open", "reduced", "closed"]
 """What was left of the side that did not lose when the close of the losing one was verified."""
 
 
-class Closed(Struct, frozen=True):
+class ClosedAmount(Struct, frozen=True):
     """What was closed of one position: contracts, and their value at the average price."""
 
     account: str
@@ -31,7 +31,7 @@ class Closed(Struct, frozen=True):
     notional: Decimal
 
 
-class Firing(Struct, frozen=True):
+class BacktestFiring(Struct, frozen=True):
     """A stage that fired, and the result of its close.
 
     `verified_at` is when the venue showed every target reached, None where it never did. `hedge` and `hedge_kept` (the
@@ -54,7 +54,7 @@ class Firing(Struct, frozen=True):
     hedge: Hedge | None
     hedge_kept: Decimal | None
     orders: int
-    closed: tuple[Closed, ...]
+    closed: tuple[ClosedAmount, ...]
     cost: Decimal | None
     """Fees and slippage of its close; None where unknown."""
 
@@ -70,7 +70,7 @@ class Liquidation(Struct, frozen=True):
     price: Decimal
 
 
-class Course(Struct, frozen=True):
+class RunCurve(Struct, frozen=True):
     """The equity curve of a run, one entry for each bar close, oldest first: sums over all accounts.
 
     `at` is in microseconds. P&L by side is realised and unrealised since the start, before fees. `held` is each
@@ -112,7 +112,7 @@ class Run(Struct, frozen=True):
     turnover: Decimal
     fees: Decimal
     slippage: Decimal
-    firings: tuple[Firing, ...]
+    firings: tuple[BacktestFiring, ...]
     liquidations: tuple[Liquidation, ...]
     notices: int
-    course: Course | None = None
+    course: RunCurve | None = None

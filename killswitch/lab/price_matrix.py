@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from killswitch.lab.bars import BarTable, Series, bar_of, exact
-from killswitch.market.tape import Bar, carry
+from killswitch.market.tape import MarketBar, carried_bar
 from killswitch.model.snapshot import Instrument
 
 Floats = NDArray[np.float64]
@@ -19,7 +19,7 @@ Instants = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class PriceSelection:
     """The prices of some symbols, adjacent in memory: (instants × symbols).
 
     `lowest` and `highest` are of the bar and the previous close, between which a price may jump.
@@ -30,7 +30,7 @@ class Selection:
     highest: Floats
 
 
-class Panel:
+class PriceMatrix:
     """`BarTable` with random access by instant; the same bars as its iteration gives.
 
     `at` is when each bar closes (microseconds). `low`, `high` and `close` are (instants × symbols), in the order of
@@ -55,9 +55,9 @@ class Panel:
         carried = ~np.stack(self._fresh, axis=1)
         self.low: Floats = np.where(carried, self.close, self._columns([one.low for one in self._series]))
         self.high: Floats = np.where(carried, self.close, self._columns([one.high for one in self._series]))
-        self._bars: dict[int, dict[str, Bar]] = {}
+        self._bars: dict[int, dict[str, MarketBar]] = {}
         self._prices: dict[tuple[int, int], Decimal] = {}
-        self._selections: dict[tuple[int, ...], Selection] = {}
+        self._selections: dict[tuple[int, ...], PriceSelection] = {}
 
     def __len__(self) -> int:
         """The number of instants."""
@@ -77,13 +77,13 @@ class Panel:
         """Return the columns of the symbols in the arrays."""
         return [bisect_left(self.symbols, symbol) for symbol in symbols]
 
-    def select(self, columns: tuple[int, ...]) -> Selection:
+    def select(self, columns: tuple[int, ...]) -> PriceSelection:
         """Return the prices of these columns in this order; cached, because many books hold the same symbols."""
         found = self._selections.get(columns)
         if found is None:
             close, low, high = (table[:, list(columns)] for table in (self.close, self.low, self.high))
             before = np.concatenate([close[:1], close[:-1]])
-            found = self._selections[columns] = Selection(close, np.minimum(before, low), np.maximum(before, high))
+            found = self._selections[columns] = PriceSelection(close, np.minimum(before, low), np.maximum(before, high))
         return found
 
     def price(self, number: int, column: int) -> Decimal:
@@ -93,7 +93,7 @@ class Panel:
             found = self._prices[number, column] = exact(float(self.close[number, column]))
         return found
 
-    def bars(self, number: int) -> dict[str, Bar]:
+    def bars(self, number: int) -> dict[str, MarketBar]:
         """Return the bar of each symbol that has begun by then."""
         found = self._bars.get(number)
         if found is None:
@@ -104,9 +104,9 @@ class Panel:
             }
         return found
 
-    def _bar(self, one: Series, place: int, number: int) -> Bar:
+    def _bar(self, one: Series, place: int, number: int) -> MarketBar:
         row = int(self._rows[place][number])
-        return bar_of(one, row) if self._fresh[place][number] else carry(exact(one.close[row]))
+        return bar_of(one, row) if self._fresh[place][number] else carried_bar(exact(one.close[row]))
 
     def _columns(self, fields: Sequence[Sequence[float]]) -> Floats:
         columns = []

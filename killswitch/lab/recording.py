@@ -74,7 +74,7 @@ def read(path: Path) -> Iterator[Snapshot]:
         raise RecordingError(path, number + 1, f"the compressed data is damaged: {error}") from error
 
 
-def last(path: Path) -> Snapshot:
+def last_snapshot(path: Path) -> Snapshot:
     """Return the newest snapshot of the recording; RecordingError as `read`, and for an empty recording."""
     newest: Snapshot | None = None
     for newest in read(path):  # noqa: B007 - only the last one matters
@@ -84,7 +84,7 @@ def last(path: Path) -> Snapshot:
     return newest
 
 
-class Writer:
+class RecordingWriter:
     """Writes a recording. Each line of a plain file reaches the operating system when `write` returns.
 
     `append` adds to an existing recording; gzip members and zstd frames may follow each other in one file, and `read`
@@ -119,7 +119,7 @@ class Writer:
         self.close()
 
 
-class Recorder:
+class BackgroundRecorder:
     """Records a run beside its ticks: a blocked disk delays none of them.
 
     Snapshots that do not fit into memory meanwhile are dropped, and the next written one has their number.

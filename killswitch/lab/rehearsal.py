@@ -58,7 +58,7 @@ class MemoryJournal:
         self._decisions: dict[str, Decision] = {}
         self._count = 0
 
-    def enter(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
+    def add_decision(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Add a decision with its `planned` entries, as a tick commits them."""
         self._decisions[decision.id] = decision
         for entry in planned:

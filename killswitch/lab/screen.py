@@ -18,11 +18,11 @@ Flags = NDArray[np.bool_]
 CLOSE = 1e-9
 """A smaller difference of fractions, or relative to greater numbers, may be a rounding error."""
 
-Sure = tuple[Flags, Flags]
+SureFlags = tuple[Flags, Flags]
 """Where a condition is surely true, and where surely false. Elsewhere it is unknown."""
 
 
-class Span:
+class SignalRange:
     """The range of a signal: its lowest and highest possible value at each instant, and over all of them."""
 
     def __init__(self, low: Floats, high: Floats) -> None:
@@ -35,7 +35,7 @@ class NotScreenedError(Exception):
 
 
 def first_change(
-    conditions: Sequence[ConditionNode], spans: Mapping[int, Span], true: int, unknown: int, count: int
+    conditions: Sequence[ConditionNode], spans: Mapping[int, SignalRange], true: int, unknown: int, count: int
 ) -> int:
     """Return the first of `count` instants at which the conditions may differ from `true` and `unknown` (masks).
 
@@ -59,7 +59,7 @@ def first_change(
     return count if same.all() else int(np.argmin(same))
 
 
-def _everywhere(condition: ConditionNode, spans: Mapping[int, Span]) -> bool | None:
+def _everywhere(condition: ConditionNode, spans: Mapping[int, SignalRange]) -> bool | None:
     """Return the condition's value if the extremes of its signal decide it for every instant; None otherwise."""
     if not isinstance(condition, Compare):
         return None
@@ -72,7 +72,7 @@ def _everywhere(condition: ConditionNode, spans: Mapping[int, Span]) -> bool | N
     return None
 
 
-def _sure(condition: ConditionNode, spans: Mapping[int, Span], same: Flags) -> Sure:
+def _sure(condition: ConditionNode, spans: Mapping[int, SignalRange], same: Flags) -> SureFlags:
     match condition:
         case Compare():
             return _compare(condition, spans, same)
@@ -91,7 +91,7 @@ def _sure(condition: ConditionNode, spans: Mapping[int, Span], same: Flags) -> S
             raise NotScreenedError(f"{type(condition).__name__} is not screened")
 
 
-_COMPARE: dict[str, Callable[[Span, float], Sure]] = {
+_COMPARE: dict[str, Callable[[SignalRange, float], SureFlags]] = {
     ">=": lambda span, number: (span.low >= number, span.high < number),
     ">": lambda span, number: (span.low > number, span.high <= number),
     "<=": lambda span, number: (span.high <= number, span.low > number),
@@ -99,7 +99,7 @@ _COMPARE: dict[str, Callable[[Span, float], Sure]] = {
 }
 
 
-def _compare(condition: Compare, spans: Mapping[int, Span], same: Flags) -> Sure:
+def _compare(condition: Compare, spans: Mapping[int, SignalRange], same: Flags) -> SureFlags:
     """Compare a signal with a number; clear `same` at instants where they are too close."""
     span, number, op = _held_against(condition, spans)
     room = CLOSE * max(1.0, abs(number))
@@ -108,7 +108,7 @@ def _compare(condition: Compare, spans: Mapping[int, Span], same: Flags) -> Sure
     return _COMPARE[op](span, number)
 
 
-def _held_against(condition: Compare, spans: Mapping[int, Span]) -> tuple[Span, float, str]:
+def _held_against(condition: Compare, spans: Mapping[int, SignalRange]) -> tuple[SignalRange, float, str]:
     left, right = condition.left, condition.right
     if not (isinstance(left, SignalRead) and isinstance(right, Number) and condition.op in _COMPARE):
         raise NotScreenedError("only a signal against a number is screened")

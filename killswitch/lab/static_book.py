@@ -6,28 +6,28 @@ from decimal import Decimal
 
 import numpy as np
 
-from killswitch.lab.price_matrix import Floats, Panel
+from killswitch.lab.price_matrix import Floats, PriceMatrix
 from killswitch.market.account import CASH_MARKETS
 from killswitch.model.snapshot import AccountSnapshot, Side, Snapshot
-from killswitch.signals.history.scope import Observed
-from killswitch.signals.view import PnlKey
+from killswitch.signals.history.scope import ObservedScope
+from killswitch.signals.scope_view import PnlKey
 
 
-class AccountStanding:
+class StaticAccount:
     """One account of a snapshot at instant `number` of the panel.
 
     Arrays are over instants `[first, end)` after it.
     """
 
-    def __init__(self, panel: Panel, account: AccountSnapshot, number: int) -> None:
+    def __init__(self, panel: PriceMatrix, account: AccountSnapshot, number: int) -> None:
         """ValueError for an account without equity, positions or one of their numbers, which the paper market always
         has."""
         if account.equity is None or account.positions is None:
             raise ValueError(f"{account.account} shows no equity or positions")
         sizes = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
         self.name = account.account
-        self.idle = not account.orders
-        self.on_margin = account.market not in CASH_MARKETS
+        self.is_idle = not account.orders
+        self.is_on_margin = account.market not in CASH_MARKETS
         self.equity = account.equity
         self.keys: list[PnlKey] = [(self.name, p.symbol, p.side) for p in account.positions]
         self._panel = panel
@@ -81,11 +81,11 @@ class AccountStanding:
         answer: Floats = prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
         return answer
 
-    def observed(self, number: int) -> Observed:
+    def observed(self, number: int) -> ObservedScope:
         """Return the account at one close, exactly."""
         prices = [self._panel.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
-        return Observed(
+        return ObservedScope(
             at=int(self._panel.at[number]),
             equity=self.equity + sum(moves, Decimal(0)),
             pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
@@ -93,12 +93,12 @@ class AccountStanding:
         )
 
 
-class Standing:
+class StaticBook:
     """All accounts of a snapshot at instant `number` of the panel."""
 
-    def __init__(self, panel: Panel, snapshot: Snapshot, number: int) -> None:
+    def __init__(self, panel: PriceMatrix, snapshot: Snapshot, number: int) -> None:
         self.number = number
-        self.accounts = tuple(AccountStanding(panel, account, number) for account in snapshot.accounts)
+        self.accounts = tuple(StaticAccount(panel, account, number) for account in snapshot.accounts)
         self._panel = panel
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
@@ -108,10 +108,10 @@ class Standing:
             total = total + self.accounts[place].equities(first, end)
         return total
 
-    def observed(self, places: tuple[int, ...], number: int) -> Observed:
+    def observed(self, places: tuple[int, ...], number: int) -> ObservedScope:
         """Return the accounts at these places together at one close, exactly."""
         found = [self.accounts[place].observed(number) for place in places]
-        return Observed(
+        return ObservedScope(
             at=int(self._panel.at[number]),
             equity=sum((each.equity for each in found), Decimal(0)),
             pnl={key: value for each in found for key, value in each.pnl.items()},

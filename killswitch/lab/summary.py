@@ -8,8 +8,8 @@ from statistics import mean, quantiles
 
 from msgspec import Struct
 
-from killswitch.lab.campaign import NONE, STAGED, Tried
-from killswitch.lab.outcome import Firing, Run
+from killswitch.lab.campaign import NONE, STAGED, BookRuns
+from killswitch.lab.outcome import BacktestFiring, Run
 from killswitch.model.snapshot import Instant, Side
 
 DEEP = Decimal("0.2")
@@ -106,7 +106,7 @@ class Summary(Struct, frozen=True):
     in_turn: tuple[InTurn, ...]
 
 
-def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
+def summarise(tried: Sequence[BookRuns], rules: Sequence[str]) -> Summary:
     """Summarise every book that ended under each of `rules`: all together first, then by market and by kind."""
     whole = [each for each in tried if _ended(each, rules)]
     markets = list(dict.fromkeys(each.market for each in whole))
@@ -124,7 +124,7 @@ def summarise(tried: Sequence[Tried], rules: Sequence[str]) -> Summary:
     )
 
 
-def in_turn(tried: Tried) -> InTurn | None:
+def in_turn(tried: BookRuns) -> InTurn | None:
     """Return how staging closed both sides one after the other, or None.
 
     A firing closed positions of one side only, and a later one closed only positions of the other and left nothing: by
@@ -133,7 +133,7 @@ def in_turn(tried: Tried) -> InTurn | None:
     run = tried.run(STAGED)
     if run is None:
         return None
-    earlier: dict[Side, Firing] = {}
+    earlier: dict[Side, BacktestFiring] = {}
     for firing in run.firings:
         sides = {closed.side for closed in firing.closed if closed.contracts}
         if len(sides) != 1:
@@ -150,7 +150,7 @@ def in_turn(tried: Tried) -> InTurn | None:
     return None
 
 
-def _left_nothing(firing: Firing) -> bool:
+def _left_nothing(firing: BacktestFiring) -> bool:
     before, after = firing.gross_before, firing.gross_after
     return before is not None and after is not None and after <= before * DUST
 
@@ -181,11 +181,11 @@ def _p95(values: Sequence[Decimal]) -> Decimal:
     return quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else values[0]
 
 
-def _ended(tried: Tried, rules: Sequence[str]) -> bool:
+def _ended(tried: BookRuns, rules: Sequence[str]) -> bool:
     return all((run := tried.run(rule)) is not None and run.complete for rule in rules)
 
 
-def _group(whole: Sequence[Tried], rules: Sequence[str], market: str | None, kind: str | None) -> Group:
+def _group(whole: Sequence[BookRuns], rules: Sequence[str], market: str | None, kind: str | None) -> Group:
     chosen = [each for each in whole if market in {None, each.market} and kind in {None, each.member.kind}]
     if not chosen:
         return Group(market, kind, 0, (), ())
@@ -196,7 +196,7 @@ def _group(whole: Sequence[Tried], rules: Sequence[str], market: str | None, kin
     return Group(market, kind, len(chosen), tuple(figures(rule, runs) for rule, runs in by_rule.items()), against)
 
 
-def _runs(chosen: Sequence[Tried], rule: str) -> list[Run]:
+def _runs(chosen: Sequence[BookRuns], rule: str) -> list[Run]:
     return [run for each in chosen if (run := each.run(rule)) is not None]
 
 
@@ -217,7 +217,7 @@ def _against(staged: Sequence[Run], rule: str, others: Sequence[Run]) -> Against
     )
 
 
-def _losers(whole: Sequence[Tried], rule: str) -> Losers:
+def _losers(whole: Sequence[BookRuns], rule: str) -> Losers:
     found = []
     for each in whole:
         ours, theirs = each.run(STAGED), each.run(rule)

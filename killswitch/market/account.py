@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Generic, TypeVar
 
-from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, margin_of
+from killswitch.market.holding import ZERO, Margin, PaperHolding, initial_margin, margin_of
 from killswitch.market.order import PaperOrder
 from killswitch.market.rules import base_asset
 from killswitch.market.tape import Tape
@@ -19,7 +19,7 @@ from killswitch.model.venue import OrderRequest
 R = TypeVar("R", Fill, Flow)
 
 
-class Statement(Generic[R]):
+class DelayedRows(Generic[R]):
     """Rows in order of time, each shown `lag` after its own time."""
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class PaperAccount:
     """Of symbols that were opened without their own; 1 in cash markets."""
     is_hedged: bool = False
     """Whether both sides of a symbol may be held at once, as two positions: hedge mode."""
-    holdings: dict[str, Holding] = field(default_factory=dict)
+    holdings: dict[str, PaperHolding] = field(default_factory=dict)
     """By `key`."""
     orders: dict[str, PaperOrder] = field(default_factory=dict)
     """Every order ever sent, by client order id: a repeated id is refused for ever."""
     working: list[PaperOrder] = field(default_factory=list)
     """Open orders in order of arrival."""
-    fills: Statement[Fill] = field(default_factory=Statement)
-    flows: Statement[Flow] = field(default_factory=Statement)
+    fills: DelayedRows[Fill] = field(default_factory=DelayedRows)
+    flows: DelayedRows[Flow] = field(default_factory=DelayedRows)
     vanished: dict[str, datetime] = field(default_factory=dict)
     """Symbols of closed positions, and when the last one was closed; some may be held again."""
 
@@ -149,7 +149,7 @@ class PaperAccount:
     def trade(self, symbol: str, side: Side, quantity: Decimal, price: Decimal, fee: Decimal, at: datetime) -> Decimal:
         """Book a fill of signed base `quantity`; return the realised P&L before the fee, in the account's currency."""
         key = self.held_as(symbol) if self.is_cash and quantity < 0 else self.key(symbol, side)
-        holding = self.holdings.setdefault(key, Holding(symbol, ZERO, ZERO, self.leverage))
+        holding = self.holdings.setdefault(key, PaperHolding(symbol, ZERO, ZERO, self.leverage))
         realized = holding.trade(quantity, price)
         self.wallet += realized - fee
         if holding.quantity == 0:
@@ -161,7 +161,7 @@ class PaperAccount:
         """Add the proceeds of a sale in another asset than money: held under `symbol` at their current value."""
         if quantity == 0:
             return
-        holding = self.holdings.setdefault(symbol, Holding(symbol, ZERO, ZERO, self.leverage))
+        holding = self.holdings.setdefault(symbol, PaperHolding(symbol, ZERO, ZERO, self.leverage))
         holding.quantity += quantity
         holding.cost += cost
 

@@ -15,7 +15,7 @@ ZERO = Decimal(0)
 
 
 @dataclass(slots=True)
-class Holding:
+class PaperHolding:
     """A position of `quantity` base units, above zero for long, bought (or sold) for `cost`.
 
     `cost` is Σ quantity × price of what is open, with the sign of `quantity`. The unrealised P&L is therefore
@@ -76,7 +76,7 @@ class Margin:
     maintenance: Decimal
 
 
-def margin_of(wallet: Decimal, holdings: Iterable[tuple[Holding, Decimal]], maintenance_rate: Decimal) -> Margin:
+def margin_of(wallet: Decimal, holdings: Iterable[tuple[PaperHolding, Decimal]], maintenance_rate: Decimal) -> Margin:
     """Margin of an account with `wallet` and `holdings`, each with its mark.
 
     Initial margin is the notional at the mark ÷ leverage; equity is the wallet and all unrealised P&L.
@@ -96,12 +96,12 @@ def initial_margin(notional: Decimal, leverage: Decimal) -> Decimal:
 
 
 def liquidation_price(
-    holding: Holding,
+    holding: PaperHolding,
     mark: Decimal,
     account: Margin,
     rate: Decimal,
     price_step: Decimal,
-    opposite: Holding | None = None,
+    opposite: PaperHolding | None = None,
 ) -> Decimal | None:
     """The price of this position's symbol at which the account's equity meets its maintenance margin, all other
     marks as they are; None where no price above zero does that.

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.holding import ZERO, Holding
+from killswitch.market.holding import ZERO, PaperHolding
 from killswitch.market.matching import Matching
 from killswitch.market.order import PaperOrder
 from killswitch.market.rules import lots_down
@@ -22,20 +22,20 @@ class Interventions:
     def __init__(self, matching: Matching) -> None:
         self._matching = matching
 
-    def move(
+    def transfer(
         self, account: PaperAccount, kind: FlowKind, amount: Decimal, currency: str, at: datetime, lag: timedelta | None
     ) -> Flow:
         """Deposit (+) or withdraw (−) money, or in a cash account a coin, without an order or a fill.
 
         Raises ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
         """
-        worth = amount if currency == account.currency else self._move_coin(account, amount, currency, at)
+        worth = amount if currency == account.currency else self._transfer_coin(account, amount, currency, at)
         row = Flow(self._matching.next_id("w"), at, kind, amount, currency)
         account.wallet += worth
         account.flows.add(row, lag)
         return row
 
-    def _move_coin(self, account: PaperAccount, amount: Decimal, asset: str, at: datetime) -> Decimal:
+    def _transfer_coin(self, account: PaperAccount, amount: Decimal, asset: str, at: datetime) -> Decimal:
         """The value of the coin, which is bought for, or sold for, that much money."""
         symbol = self._matching.quotes.market_of(asset, account)
         price = self._matching.quotes.price(account, symbol) if symbol else None
@@ -49,7 +49,7 @@ class Interventions:
         account.drop_done()
         return amount * price
 
-    def take(
+    def take_over(
         self,
         account: PaperAccount,
         symbol: str,
@@ -86,15 +86,15 @@ class Interventions:
             raise OrderRejectedError("permission", f"a {account.market} account has no book to close")
         for holding in tuple(account.holdings.values()):
             tape = self._matching.tapes[holding.symbol]
-            if tape.is_shut or not tape.takes_market_orders:
+            if tape.is_shut or not tape.has_market_orders:
                 continue
             order = self._exit(holding, tape, at)
             account.orders[order.request.client_order_id] = order
             account.working.append(order)
-            self._matching.take(account, order, tape, at)
+            self._matching.fill_now(account, order, tape, at)
         account.drop_done()
 
-    def _exit(self, holding: Holding, tape: Tape, at: datetime) -> PaperOrder:
+    def _exit(self, holding: PaperHolding, tape: Tape, at: datetime) -> PaperOrder:
         order_id = self._matching.next_id("o")
         request = OrderRequest(
             client_order_id=f"venue-{order_id}",
@@ -118,4 +118,4 @@ class Interventions:
             held = [holding for holding in account.holdings.values() if holding.symbol == symbol]
             if price is not None and not account.is_cash:
                 for holding in held:
-                    self.take(account, symbol, holding.side, None, price, "delivery", at())
+                    self.take_over(account, symbol, holding.side, None, price, "delivery", at())

@@ -10,7 +10,7 @@ from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO
 from killswitch.market.matching import Matching
 from killswitch.market.rules import lots_up
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.model.snapshot import Flow, OrderSide
 
 Marks = Mapping[str, Decimal]
@@ -31,7 +31,7 @@ class Liquidator:
         self._tapes = matching.tapes
         self._rules = matching.rules
 
-    def is_out_of_reach(self, account: PaperAccount, bars: Mapping[str, Bar]) -> bool:
+    def is_out_of_reach(self, account: PaperAccount, bars: Mapping[str, MarketBar]) -> bool:
         """Whether the margin suffices even at all of the bars' worst prices at once."""
         if account.is_cash or not account.holdings or not self._rules.liquidates:
             return True
@@ -42,7 +42,7 @@ class Liquidator:
             gross += abs(holding.quantity) * high
         return equity > gross * self._rules.maintenance
 
-    def watch(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> None:
+    def liquidate_between(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> None:
         """Liquidate what is due while the marks move from `before` to `after`."""
         if account.is_cash or not self._rules.liquidates:
             return
@@ -57,7 +57,7 @@ class Liquidator:
             self._step(account, marks, at)
         self._insure(account, at)
 
-    def _extremes(self, symbol: str, bars: Mapping[str, Bar]) -> tuple[Decimal, Decimal]:
+    def _extremes(self, symbol: str, bars: Mapping[str, MarketBar]) -> tuple[Decimal, Decimal]:
         last = self._tapes[symbol].last or ZERO
         bar = bars.get(symbol)
         return (min(last, bar.low), max(last, bar.high)) if bar else (last, last)

@@ -26,11 +26,11 @@ class Matching:
     chance: SplitMix64
     next_id: Callable[[str], str]
 
-    def begin(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
+    def enter(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
         """Enter the order into the book: the part that crosses fills at once, and an immediate-or-cancel order then
         ends."""
         if order.request.type == "market" or self.is_marketable(order.request, tape):
-            self.take(account, order, tape, at)
+            self.fill_now(account, order, tape, at)
         order.expire_rest()
 
     def is_marketable(self, request: OrderRequest, tape: Tape) -> bool:
@@ -40,7 +40,7 @@ class Matching:
             return False
         return request.price >= ask if request.side == "buy" else request.price <= bid
 
-    def take(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
+    def fill_now(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
         """Fill what can be filled of `order` at once, at the last price and worse, never beyond its limit."""
         if tape.last is None:
             return
@@ -52,7 +52,7 @@ class Matching:
         if amount > 0:
             self.book(account, tape, order, order.request.side, amount, price, self.rules.taker_fee, at)
 
-    def touch(self, account: PaperAccount, order: PaperOrder, tape: Tape, to: Decimal, at: datetime) -> None:
+    def fill_resting(self, account: PaperAccount, order: PaperOrder, tape: Tape, to: Decimal, at: datetime) -> None:
         """Move the price to `to`: a resting limit order strictly before it fills at its own price.
 
         Touching the limit is not enough: the queue ahead of the order is unknown.
@@ -121,7 +121,7 @@ class Matching:
         )
         account.fills.add(fill)
         if cause == "trade":
-            tape.taken[side] += quantity
+            tape.traded[side] += quantity
         if order is not None:
             order.add(fill, charged)
         account.expire_exits(symbol)

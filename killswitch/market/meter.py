@@ -23,7 +23,7 @@ class Meter:
         self._costs: dict[Call, list[Cost]] = {}
         for cost in traits.costs:
             self._costs.setdefault(cost.call, []).append(cost)
-        self._counts: dict[tuple[str, ...], _Count] = {}
+        self._counts: dict[tuple[str, ...], _UsedUnits] = {}
 
     def charge(self, account: str, call: Call, symbols: Sequence[str], at: int) -> float | None:
         """Use what the call costs at `at` and return None; or use nothing and return the seconds until it fits.
@@ -39,7 +39,7 @@ class Meter:
         if longest > 0:
             return longest
         for key, units in wanted.items():
-            self._count(key).take(units, at)
+            self._count(key).use(units, at)
         return None
 
     def used(self, account: str, at: int) -> dict[str, int]:
@@ -47,14 +47,14 @@ class Meter:
         keys = {name: _key(limit, account) for name, limit in self._limits.items() if limit.by != "symbol"}
         return {name: self._count(key).used(at) for name, key in keys.items()}
 
-    def _count(self, key: tuple[str, ...]) -> _Count:
+    def _count(self, key: tuple[str, ...]) -> _UsedUnits:
         count = self._counts.get(key)
         if count is None:
-            count = self._counts[key] = _Count(self._limits[key[0]])
+            count = self._counts[key] = _UsedUnits(self._limits[key[0]])
         return count
 
 
-class _Count:
+class _UsedUnits:
     """Units used of one limit by one account, symbol or address."""
 
     def __init__(self, limit: RateLimit) -> None:
@@ -78,7 +78,7 @@ class _Count:
                 return (when + self._per - at) / SECOND
         return NEVER
 
-    def take(self, units: int, at: int) -> None:
+    def use(self, units: int, at: int) -> None:
         if units:
             self._taken.append((at, units))
             self._sum += units

@@ -22,7 +22,7 @@ class PaperOrder:
     filled: Decimal = ZERO
     fee: Decimal = ZERO
     """In the account's currency; a fee in another asset is converted at the price of its payment."""
-    waits: bool = False
+    is_waiting: bool = False
     """Whether it waits for its trigger, and is in no book yet."""
     fills: list[Fill] = field(default_factory=list)
 
@@ -69,7 +69,7 @@ class PaperOrder:
             position_side=request.position_side,
             type=request.type,
             price=request.price,
-            trigger_price=request.trigger_price if self.waits else None,
+            trigger_price=request.trigger_price if self.is_waiting else None,
             filled=self.filled,
             reduce_only=request.reduce_only,
             created_at=self.created_at,

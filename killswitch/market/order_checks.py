@@ -20,7 +20,7 @@ _IDS = {"plain": r"[a-z0-9]+", "hex": r"0x[0-9a-f]{32}", "uuid": r"[0-9a-f]{8}(-
 
 
 @dataclass(frozen=True, slots=True)
-class Checks:
+class OrderChecks:
     """Checks of an order against its account and the venue."""
 
     terms: VenueTerms
@@ -57,7 +57,7 @@ class Checks:
             raise OrderRejectedError("market_closed", f"{request.symbol} accepts reduce-only orders only")
         if request.trigger_price is not None:
             return  # it is checked again when it triggers
-        if not tape.takes_market_orders and request.type == "market":
+        if not tape.has_market_orders and request.type == "market":
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
         takes = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
         if state == "post_only" and takes:
@@ -66,7 +66,9 @@ class Checks:
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
         tape = self.matching.tapes[request.symbol]
         if account.is_cash and request.side == "sell":
-            free = account.open_quantity(request.symbol, "long") - promised(account, request, self.matching.tapes)
+            free = account.open_quantity(request.symbol, "long") - reserved_quantity(
+                account, request, self.matching.tapes
+            )
             if request.amount * tape.size > free:
                 raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
             return
@@ -131,12 +133,12 @@ def _check_exits(account: PaperAccount, request: OrderRequest, tapes: Mapping[st
     """Refuse an exit while resting ones already cover all that is held; in a cash account every sale is an exit."""
     if not (account.is_exit(request) or (account.is_cash and request.side == "sell")):
         return
-    resting = promised(account, request, tapes)
+    resting = reserved_quantity(account, request, tapes)
     if resting and resting >= abs(account.open_quantity(request.symbol, request.position_side)):
         raise OrderRejectedError("blocked_by_order", f"resting exits of {request.symbol} cover all that is held")
 
 
-def promised(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:
+def reserved_quantity(account: PaperAccount, request: OrderRequest, tapes: Mapping[str, Tape]) -> Decimal:
     """Base quantity that open exits, conditional ones included, will take from the position that `request` reduces."""
     cash = account.is_cash
     of = account.held_as(request.symbol) if cash else request.symbol

@@ -9,17 +9,17 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from killswitch.market.account import CASH_MARKETS, PaperAccount
-from killswitch.market.holding import Holding
+from killswitch.market.holding import PaperHolding
 from killswitch.market.interventions import Interventions
 from killswitch.market.matching import Matching, Quotes, SplitMix64
 from killswitch.market.meter import Meter
 from killswitch.market.order import PaperOrder
-from killswitch.market.order_checks import Checks
+from killswitch.market.order_checks import OrderChecks
 from killswitch.market.rules import MarketRules, lots_down
-from killswitch.market.snapshot import Activity, view
-from killswitch.market.tape import Bar, tape_of
+from killswitch.market.snapshot import MarketActivity, snapshot_of
+from killswitch.market.tape import MarketBar, tape_of
 from killswitch.market.terms import VenueTerms
-from killswitch.market.walk import Walk
+from killswitch.market.walk import BarWalk
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -72,10 +72,10 @@ class PaperMarket:
         self._accounts: dict[str, PaperAccount] = {}
         self._origin = ""
         self._ids = 0
-        self._activity = Activity()
+        self._activity = MarketActivity()
         quotes = Quotes(self._tapes)
         self._matching = Matching(self.rules, self._tapes, quotes, SplitMix64(seed), self._next_id)
-        self._walk = Walk(self._accounts, self._matching)
+        self._walk = BarWalk(self._accounts, self._matching)
         self._interventions = Interventions(self._matching)
         self.agree(terms or VenueTerms())
 
@@ -128,14 +128,14 @@ class PaperMarket:
         if holder.is_cash and (side == "short" or quantity * price > holder.cash):
             raise ValueError(f"{symbol}: a {holder.market} account cannot be short or owe money")
         signed = quantity if side == "long" else -quantity
-        holder.holdings[key] = Holding(symbol, signed, signed * price, leverage or holder.leverage)
+        holder.holdings[key] = PaperHolding(symbol, signed, signed * price, leverage or holder.leverage)
         return contracts
 
     def agree(self, terms: VenueTerms) -> None:
         """Set the venue's terms; counts of the old limits are dropped."""
         self.terms = terms
         self.meter = Meter(terms.traits)
-        self._checks = Checks(terms, self._matching)
+        self._checks = OrderChecks(terms, self._matching)
         for holder in self._accounts.values():
             self._apply_lags(holder)
 
@@ -152,7 +152,7 @@ class PaperMarket:
         an asset that has no price or cannot be held, and for more of it than is held.
         """
         holder = self._account(account)
-        return self._interventions.move(holder, kind, amount, asset or holder.currency, self._begun(), lag)
+        return self._interventions.transfer(holder, kind, amount, asset or holder.currency, self._require_begun(), lag)
 
     def set_instrument(self, instrument: Instrument) -> None:
         """Change a symbol's rules (its state, for example). Contract size and steps must stay.
@@ -175,7 +175,7 @@ class PaperMarket:
         if self.clock is not None and at > self.clock:
             self.clock = at
 
-    def advance(self, at: datetime, bars: Mapping[str, Bar]) -> None:
+    def advance(self, at: datetime, bars: Mapping[str, MarketBar]) -> None:
         """Close the bars at `at`: orders fill and margins are checked along their paths.
 
         A symbol without a bar keeps its last price and has no volume. The four points of all paths are passed together.
@@ -220,7 +220,9 @@ class PaperMarket:
         `side` selects one of the two positions of hedge mode, and is ignored otherwise. Raises ValueError for more than
         is held, in a cash account, and before the first bar.
         """
-        return self._interventions.take(self._account(account), symbol, side, contracts, price, cause, self._begun())
+        return self._interventions.take_over(
+            self._account(account), symbol, side, contracts, price, cause, self._require_begun()
+        )
 
     def set_state(self, symbol: str, state: InstrumentState, price_band: Decimal | None = None) -> None:
         """Halt a symbol, open it again, or restrict the kinds of orders. None leaves `price_band` unchanged.
@@ -236,7 +238,7 @@ class PaperMarket:
         Without a price positions stay, with no market to close them in, as holdings of a cash account always do.
         """
         self.set_state(symbol, "delisted")
-        self._interventions.delist(self._accounts, symbol, price, self._begun)
+        self._interventions.delist(self._accounts, symbol, price, self._require_begun)
 
     # -- queries and orders -----------------------------------------------------------------------------
 
@@ -256,10 +258,10 @@ class PaperMarket:
         """
         if at is not None:
             self.move_clock(at)
-        begun = self._begun()
+        begun = self._require_begun()
         activity = self._activity if self.terms.shows_liquidity else None
         lag = max(self.terms.fill_lag, self.terms.flow_lag)
-        return view(self._account(account), self._matching, begun, instruments, activity, lag)
+        return snapshot_of(self._account(account), self._matching, begun, instruments, activity, lag)
 
     def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
         """The price of each symbol at the venue's time; unknown symbols and symbols without a price are left out.
@@ -271,11 +273,13 @@ class PaperMarket:
         """Accept an order and fill what can be filled at once. Raises OrderRejectedError with the reason."""
         holder = self._account(account)
         self._checks.check(holder, request)
-        order = PaperOrder(self._next_id("o"), request, self._begun(), waits=request.trigger_price is not None)
+        order = PaperOrder(
+            self._next_id("o"), request, self._require_begun(), is_waiting=request.trigger_price is not None
+        )
         holder.orders[request.client_order_id] = order
         holder.working.append(order)
-        if not order.waits:
-            self._matching.begin(holder, order, self._tapes[request.symbol], self._begun())
+        if not order.is_waiting:
+            self._matching.enter(holder, order, self._tapes[request.symbol], self._require_begun())
         holder.drop_done()
         return order.report()
 
@@ -302,7 +306,7 @@ class PaperMarket:
         """
         if not self.terms.traits.whole_book:
             raise OrderRejectedError("other", "this venue does not close whole books")
-        self._interventions.close_book(self._account(account), self._begun())
+        self._interventions.close_book(self._account(account), self._require_begun())
 
     def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
         """The order with this client id; None if there never was one."""
@@ -328,7 +332,7 @@ class PaperMarket:
         order = self._account(account).orders.get(client_order_id)
         return order if order is not None and order.request.symbol == symbol else None
 
-    def _begun(self) -> datetime:
+    def _require_begun(self) -> datetime:
         """The venue's time."""
         if self.clock is None:
             raise ValueError("the market has not begun: no bar yet")

@@ -12,23 +12,23 @@ from math import log, sqrt
 from msgspec.structs import replace
 
 from killswitch.market.account import PaperAccount
-from killswitch.market.holding import ZERO, Holding, Margin, initial_margin, liquidation_price
+from killswitch.market.holding import ZERO, Margin, PaperHolding, initial_margin, liquidation_price
 from killswitch.market.matching import Matching
 from killswitch.market.order_checks import free_money
 from killswitch.market.rules import MarketRules, base_asset
-from killswitch.market.tape import Bar, Tape
+from killswitch.market.tape import MarketBar, Tape
 from killswitch.model.snapshot import AccountSnapshot, Balance, Health, Liquidity, Mark, Position
 
 _ONE = Decimal(1)
 _MOMENT = timedelta.resolution
 
 
-def view(
+def snapshot_of(
     account: PaperAccount,
     matching: Matching,
     at: datetime,
     with_instruments: bool,
-    activity: Activity | None = None,
+    activity: MarketActivity | None = None,
     row_lag: float = 0.0,
 ) -> AccountSnapshot:
     """The snapshot of `account` as of `at`. The paper market has one price: mark, index and last are the same.
@@ -91,7 +91,7 @@ def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark
 
 def _position(
     account: PaperAccount,
-    holding: Holding,
+    holding: PaperHolding,
     tape: Tape,
     margin: Margin,
     rules: MarketRules,
@@ -156,14 +156,14 @@ FEWEST = 10
 
 
 @dataclass(slots=True)
-class Activity:
+class MarketActivity:
     """Recent closes and volumes of a market's bars."""
 
     _moves: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     """Symbol → (seconds, log return) of each bar."""
     _seconds: float | None = None
 
-    def begin(self, seconds: float | None, bars: Mapping[str, Bar], tapes: Mapping[str, Tape]) -> None:
+    def begin(self, seconds: float | None, bars: Mapping[str, MarketBar], tapes: Mapping[str, Tape]) -> None:
         """Record bars of `seconds`, None if that is unknown; the tapes still have the closes before."""
         self._seconds = seconds
         if seconds is None:

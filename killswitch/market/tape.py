@@ -27,24 +27,24 @@ class Tape:
     tick: Decimal
     last: Decimal | None = None
     volume: Decimal = ZERO
-    taken: dict[OrderSide, Decimal] = field(default_factory=lambda: {"buy": ZERO, "sell": ZERO})
+    traded: dict[OrderSide, Decimal] = field(default_factory=lambda: {"buy": ZERO, "sell": ZERO})
 
     @property
     def is_shut(self) -> bool:
         return self.instrument.state in SHUT
 
     @property
-    def takes_market_orders(self) -> bool:
+    def has_market_orders(self) -> bool:
         return self.instrument.state not in {"limit_only", "post_only"}
 
-    def begin(self, bar: Bar | None) -> None:
+    def begin(self, bar: MarketBar | None) -> None:
         """Start a bar, whose volume becomes available; None is a bar without volume."""
         self.volume = ZERO if bar is None else bar.volume
-        self.taken["buy"] = self.taken["sell"] = ZERO
+        self.traded["buy"] = self.traded["sell"] = ZERO
 
     def available(self, participation: Decimal) -> Decimal:
         """Contracts that may still be traded in this bar, in whole lots."""
-        room = self.volume * participation - self.taken["buy"] - self.taken["sell"]
+        room = self.volume * participation - self.traded["buy"] - self.traded["sell"]
         return lots_down(room / self.size, self.step) if room > 0 else ZERO
 
     def bid(self, rules: MarketRules) -> Decimal | None:
@@ -62,7 +62,7 @@ class Tape:
         """
         if self.volume == 0:
             return ZERO
-        return rules.impact * (2 * self.taken[side] + quantity) / self.volume
+        return rules.impact * (2 * self.traded[side] + quantity) / self.volume
 
     def within(self, side: OrderSide, limit: Decimal, rules: MarketRules) -> Decimal:
         """Contracts, in whole lots, that the same book has at `limit` and better.
@@ -76,7 +76,7 @@ class Tape:
             return ZERO
         if rules.impact == 0:
             return lots_down(self.volume / self.size, self.step)
-        room = away * self.volume / (2 * rules.impact) - self.taken[side]
+        room = away * self.volume / (2 * rules.impact) - self.traded[side]
         return lots_down(room / self.size, self.step) if room > 0 else ZERO
 
     def to_tick(self, price: Decimal, side: OrderSide) -> Decimal:
@@ -98,7 +98,7 @@ def tape_of(instrument: Instrument) -> Tape:
     return Tape(instrument, instrument.contract_size, instrument.amount_step, instrument.price_step)
 
 
-class Bar(Struct, frozen=True, gc=False):
+class MarketBar(Struct, frozen=True, gc=False):
     """Prices in quote per base, volume in base units (contracts × contract size) traded in the bar.
 
     `carried` marks an interval without trades: the venue has no bar for it, and the last price is repeated.
@@ -112,12 +112,12 @@ class Bar(Struct, frozen=True, gc=False):
     carried: bool = False
 
 
-def carry(price: Decimal) -> Bar:
+def carried_bar(price: Decimal) -> MarketBar:
     """The bar of an interval without a trade after a last price of `price`."""
-    return Bar(price, price, price, price, Decimal(0), carried=True)
+    return MarketBar(price, price, price, price, Decimal(0), carried=True)
 
 
-def path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+def path(bar: MarketBar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     """The four prices that a bar is assumed to have passed, in order.
 
     A bar has its extremes but not their order. As back-testers do, a bar that closes at or above its open is assumed to

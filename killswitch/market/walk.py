@@ -12,11 +12,11 @@ from killswitch.market.holding import ZERO
 from killswitch.market.liquidation import Liquidator
 from killswitch.market.matching import Matching
 from killswitch.market.order import PaperOrder
-from killswitch.market.tape import Bar, Tape, path
+from killswitch.market.tape import MarketBar, Tape, path
 from killswitch.model.venue import OrderRequest
 
 
-class Walk:
+class BarWalk:
     """Moves the accounts of a market along the paths of its bars."""
 
     def __init__(self, accounts: Mapping[str, PaperAccount], matching: Matching) -> None:
@@ -25,14 +25,14 @@ class Walk:
         self._matching = matching
         self._liquidator = Liquidator(matching)
 
-    def is_eventful(self, bars: Mapping[str, Bar]) -> bool:
+    def is_eventful(self, bars: Mapping[str, MarketBar]) -> bool:
         """Whether anything can happen inside the bars; otherwise only their closes matter."""
         return any(
             account.working or not self._liquidator.is_out_of_reach(account, bars)
             for account in self._accounts.values()
         )
 
-    def along(self, at: datetime, bars: Mapping[str, Bar]) -> None:
+    def along(self, at: datetime, bars: Mapping[str, MarketBar]) -> None:
         """Pass the four points of all the bars' paths, together."""
         paths = {symbol: path(bar) for symbol, bar in bars.items()}
         marks = {symbol: tape.last for symbol, tape in self._tapes.items() if tape.last is not None}
@@ -44,7 +44,7 @@ class Walk:
             for account in self._accounts.values():
                 begin = self._trigger(account, before, after, at)
                 self._work(account, point, at)
-                self._liquidator.watch(account, begin, after, at)
+                self._liquidator.liquidate_between(account, begin, after, at)
             marks = after
 
     def _trigger(self, account: PaperAccount, before: Marks, after: Marks, at: datetime) -> Marks:
@@ -53,26 +53,26 @@ class Walk:
         The venue first liquidates what is due before.
         """
         passed = before
-        for found in reached(account, before, after, self._tapes):
+        for found in triggered_orders(account, before, after, self._tapes):
             here = self._liquidator.between(before, after, found.share) if found.share else dict(before)
             here[found.order.request.symbol] = found.price
-            self._liquidator.watch(account, passed, here, at)
-            fire(self._matching, account, found, self._tapes[found.order.request.symbol], at)
+            self._liquidator.liquidate_between(account, passed, here, at)
+            send_triggered(self._matching, account, found, self._tapes[found.order.request.symbol], at)
             passed = here
         return passed
 
     def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
         """Fill market orders at the open, and limit orders at their price."""
         for order in tuple(account.working):
-            if order.state != "open" or order.waits:
+            if order.state != "open" or order.is_waiting:
                 continue  # one before it has closed the position that it was to reduce, or it is in no book yet
             tape = self._tapes[order.request.symbol]
             if tape.is_shut:
                 continue
             if order.request.type == "limit":
-                self._matching.touch(account, order, tape, tape.last or ZERO, at)
+                self._matching.fill_resting(account, order, tape, tape.last or ZERO, at)
             elif point == 0:
-                self._matching.take(account, order, tape, at)
+                self._matching.fill_now(account, order, tape, at)
         account.drop_done()
 
 
@@ -80,7 +80,7 @@ Marks = Mapping[str, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class TriggeredOrder:
     """A conditional order that triggers after `share` of the way, when its symbol's price is `price`."""
 
     order: PaperOrder
@@ -96,7 +96,9 @@ def is_met(request: OrderRequest, price: Decimal) -> bool:
     return price <= trigger if request.trigger_when == "falls" else price >= trigger
 
 
-def reached(account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[str, Tape]) -> list[Reached]:
+def triggered_orders(
+    account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[str, Tape]
+) -> list[TriggeredOrder]:
     """The account's orders that trigger while the marks move evenly from `before` to `after`, in that order.
 
     After a jump over the trigger the order is sent at the price after the jump.
@@ -104,32 +106,32 @@ def reached(account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[s
     found = []
     for order in account.working:
         request = order.request
-        if not order.waits or order.state != "open" or tapes[request.symbol].is_shut:
+        if not order.is_waiting or order.state != "open" or tapes[request.symbol].is_shut:
             continue
         begin, end = before[request.symbol], after[request.symbol]
         if is_met(request, begin):
-            found.append(Reached(order, ZERO, begin))
+            found.append(TriggeredOrder(order, ZERO, begin))
         elif is_met(request, end):
             assert request.trigger_price is not None  # else it would not wait
-            found.append(Reached(order, (request.trigger_price - begin) / (end - begin), request.trigger_price))
+            found.append(TriggeredOrder(order, (request.trigger_price - begin) / (end - begin), request.trigger_price))
     return sorted(found, key=lambda each: each.share)
 
 
-def fire(matching: Matching, account: PaperAccount, found: Reached, tape: Tape, at: datetime) -> None:
+def send_triggered(matching: Matching, account: PaperAccount, found: TriggeredOrder, tape: Tape, at: datetime) -> None:
     """Send a triggered order as a plain one; it is rejected where the symbol does not accept such orders."""
     order = found.order
     if order.state != "open":
         return  # its position has gone meanwhile
-    order.waits = False
+    order.is_waiting = False
     last, tape.last = tape.last, found.price
     if _is_refused(order.request, tape, matching):
         order.state = "rejected"
     else:
-        matching.begin(account, order, tape, at)
+        matching.enter(account, order, tape, at)
     tape.last = last
 
 
 def _is_refused(request: OrderRequest, tape: Tape, matching: Matching) -> bool:
     if request.type == "market":
-        return not tape.takes_market_orders
+        return not tape.has_market_orders
     return tape.instrument.state == "post_only" and matching.is_marketable(request, tape)

@@ -19,10 +19,10 @@ from killswitch.model.effects import (
     Lock,
     Orders,
     accounts_of,
+    expiry_of,
     kind_of,
-    merged,
+    merge_effects,
     of_kind,
-    until_of,
 )
 from killswitch.model.effects import Cancel as Cancel
 from killswitch.model.effects import Intent as Intent
@@ -172,7 +172,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     def effects(self) -> tuple[Effect, ...]:
         """All effects, one of each kind, in the order of execution."""
         lock = () if self.lock is None else (Lock(self.lock),)
-        return merged((Orders(self.intents), Cancels(self.cancels), *lock, *self.further))
+        return merge_effects((Orders(self.intents), Cancels(self.cancels), *lock, *self.further))
 
     @property
     def accounts(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
     @property
     def until(self) -> datetime | None:
         """The earliest time at which an effect expires, such as a lock; None if none does."""
-        return min((end for effect in self.effects if (end := until_of(effect)) is not None), default=None)
+        return min((end for effect in self.effects if (end := expiry_of(effect)) is not None), default=None)
 
     @property
     def is_suspicion(self) -> bool:
@@ -199,13 +199,13 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
         """Whether it withdraws earlier suspicions of its policy on its scope: all its effects end at once."""
         if not self.is_suspicion:
             return False
-        ends = [until_of(effect) for effect in self.effects if kind_of(effect).is_reversible]
+        ends = [expiry_of(effect) for effect in self.effects if kind_of(effect).is_reversible]
         return bool(ends) and all(until == self.as_of for until in ends)
 
 
 def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
     """A copy of the decision with these effects instead of its own."""
-    whole = merged(effects)
+    whole = merge_effects(effects)
     orders, cancels, lock = of_kind(whole, Orders), of_kind(whole, Cancels), of_kind(whole, Lock)
     return replace(
         decision,

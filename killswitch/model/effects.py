@@ -252,14 +252,14 @@ def kind_named(key: str) -> EffectKind[Any]:
     return _BY_KEY[key]
 
 
-def until_of(effect: Effect) -> datetime | None:
+def expiry_of(effect: Effect) -> datetime | None:
     """The expiry of an effect; None if it does not expire or cannot be reversed."""
     reversal = kind_of(effect).reversal
     until: datetime | None = None if reversal is None else reversal.until(effect)
     return until
 
 
-def ending(effect: Effect, at: datetime) -> Effect:
+def with_expiry(effect: Effect, at: datetime) -> Effect:
     """A copy of the effect that expires at `at`; UnknownEffectError if it cannot be reversed."""
     reversal = kind_of(effect).reversal
     if reversal is None:
@@ -273,7 +273,7 @@ def of_kind(effects: Iterable[Effect], effect: type[E]) -> E | None:
     return next((each for each in effects if isinstance(each, effect)), None)
 
 
-def merged(effects: Iterable[Effect]) -> tuple[Effect, ...]:
+def merge_effects(effects: Iterable[Effect]) -> tuple[Effect, ...]:
     """The effects merged to one of each kind, in the order of execution, without those of size 0."""
     found: dict[type, Effect] = {}
     for effect in effects:
@@ -283,7 +283,7 @@ def merged(effects: Iterable[Effect]) -> tuple[Effect, ...]:
     return tuple(sorted(found.values(), key=lambda each: kind_of(each).rank))
 
 
-def listed(effects: Iterable[Effect]) -> tuple[Effect, ...]:
+def in_record_order(effects: Iterable[Effect]) -> tuple[Effect, ...]:
     """The effects in the order of a decision record."""
     places = {kind.effect: place for place, kind in enumerate(EFFECTS)}
     return tuple(sorted(effects, key=lambda each: places[kind_of(each).effect]))
@@ -291,7 +291,9 @@ def listed(effects: Iterable[Effect]) -> tuple[Effect, ...]:
 
 def accounts_of(effects: Iterable[Effect]) -> tuple[str, ...]:
     """The accounts that the effects act on, each once, in the order of a decision record."""
-    return tuple(dict.fromkeys(name for effect in listed(effects) for name in kind_of(effect).accounts(effect)))
+    return tuple(
+        dict.fromkeys(name for effect in in_record_order(effects) for name in kind_of(effect).accounts(effect))
+    )
 
 
 def sizes_of(effects: Iterable[Effect]) -> dict[str, int]:

@@ -9,10 +9,10 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from killswitch.accounts.arming import ArmedAccount, drawn, is_in_scope
+from killswitch.accounts.arming import ArmedAccount, is_in_scope, scopes_over
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.record.results import Standing, result_of
+from killswitch.incident.record.results import DecisionStatus, fold_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.effects import Lock, of_kind
@@ -28,7 +28,7 @@ from killswitch.planning.operator.saved_plan import applied_ids
 from killswitch.runner.status_blob import AccountView, RunnerView
 
 T = TypeVar("T")
-HandKind = Literal["close", "reset", "apply", "give_up"]
+OperatorCommandKind = Literal["close", "reset", "apply", "give_up"]
 
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
@@ -42,7 +42,7 @@ class RefusedScopeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandAnswer:
     """The answer of a tick to an operator command: its decisions and notices."""
 
     decisions: tuple[Decision, ...]
@@ -53,8 +53,8 @@ class SpentPlanError(Exception):
     """A saved plan that this store has applied, or will apply; the message says which."""
 
 
-def hand(
-    kind: HandKind,
+def operator_event(
+    kind: OperatorCommandKind,
     scope: str | None,
     author: str,
     reason: str,
@@ -71,7 +71,7 @@ def hand(
     )  # fmt: skip
 
 
-def apply_hand(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
+def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
     """The event that brings `plan` to a tick. SpentPlanError if the store has it, or its decisions, already.
 
     Its id counts the refusals of the plan so far, and a store accepts an id once: however many operators apply a plan
@@ -119,7 +119,7 @@ def closable_scopes(view: RunnerView) -> set[str]:
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
     """The scopes that would have a stage machine with these policies and accounts."""
-    return {scope for graph in policies.graphs for scope in drawn(graph.scope, accounts.values())}
+    return {scope for graph in policies.graphs for scope in scopes_over(graph.scope, accounts.values())}
 
 
 def watched_scopes(view: RunnerView) -> set[str]:
@@ -137,7 +137,7 @@ def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ..
     return tuple(each for each in view.accounts if is_in_scope(scope, each.account, each.venue))
 
 
-def is_waiting(store: Store, event: Event) -> bool:
+def is_pending(store: Store, event: Event) -> bool:
     """Whether no tick has processed `event` yet."""
     return any(pending.id == event.id for pending in store.pending_events())
 
@@ -148,12 +148,12 @@ def is_unfinished(store: Store, event: Event) -> bool:
     return event.kind == "close" and bool(answer.decisions or answer.notices)
 
 
-def answer_to(store: Store, event: Event) -> Answer:
+def answer_to(store: Store, event: Event) -> CommandAnswer:
     """The decisions and notices with which a tick has answered `event`."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
-    return Answer(
+    return CommandAnswer(
         tuple(decision for decision in recent if mine(decision)),
         tuple(
             notice
@@ -173,7 +173,7 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
         limit = min(FAR_BACK, limit * 10)
 
 
-def fired_anew(store: Store, answer: Answer) -> Decision | None:
+def fired_again(store: Store, answer: CommandAnswer) -> Decision | None:
     """The newest decision that locked a scope again after its reset, as its triggers still held; None without one."""
     resets = [each for each in answer.decisions if each.kind == "reset"]
     newest = (stored.decision for stored in store.decisions(LOOK_BACK))
@@ -181,9 +181,9 @@ def fired_anew(store: Store, answer: Answer) -> Decision | None:
     return next((it for it in locking if any(it.scope == r.scope and it.as_of >= r.as_of for r in resets)), None)
 
 
-def standing_of_close(store: Store, decision: Decision) -> Standing:
+def close_status(store: Store, decision: Decision) -> DecisionStatus:
     """The status of the close of `decision`, from its journal alone; cheap enough for polling."""
-    return result_of(decision, decode_all(store.journal(decision.id)), None).standing
+    return fold_result(decision, decode_all(store.journal(decision.id)), None).standing
 
 
 def _closes(event: Event) -> Callable[[Decision], bool]:

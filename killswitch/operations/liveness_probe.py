@@ -28,7 +28,7 @@ INTERVALS: Final = 4
 """As many intervals as the last tick may be old where the interval is a long one."""
 
 
-class Verdict(Struct, frozen=True):
+class ProbeResult(Struct, frozen=True):
     """The answer and its reason, in one line."""
 
     passed: bool
@@ -50,7 +50,7 @@ _DECODER = msgspec.json.Decoder(_LastTick)
 
 def probe_of(
     store: Store, probe: Probe, now: datetime, within: float | None = None, clock: Clock | None = None
-) -> Verdict:
+) -> ProbeResult:
     """Probe the runner on `store` at `now`. `within`: maximal age of its last tick in seconds; None: by its interval.
 
     `clock`: its monotonic seconds give the age of the tick if they can be compared; otherwise `now` does.
@@ -59,32 +59,34 @@ def probe_of(
     """
     lease, blob = store.lease(), store.live(LIVE_NAME)
     if lease is None:
-        return Verdict(False, "no runner holds the lease of this store")
+        return ProbeResult(False, "no runner holds the lease of this store")
     if is_dead(lease.owner):
-        return Verdict(False, f"the process that holds the lease is dead: {lease.owner}")
+        return ProbeResult(False, f"the process that holds the lease is dead: {lease.owner}")
     if blob is None:
-        return Verdict(False, f"{lease.owner} has not ticked yet")
+        return ProbeResult(False, f"{lease.owner} has not ticked yet")
     try:
         tick = _DECODER.decode(blob)
     except msgspec.DecodeError as error:
-        return Verdict(False, f"the last tick was written by another version of ksctl ({error})")
+        return ProbeResult(False, f"the last tick was written by another version of ksctl ({error})")
     if tick.owner != lease.owner:
-        return Verdict(False, f"{lease.owner} has not ticked yet; the last tick is by {tick.owner}")
+        return ProbeResult(False, f"{lease.owner} has not ticked yet; the last tick is by {tick.owner}")
     counted = None if tick.clock is None or clock is None else tick.clock.elapsed(clock)
     return _of_tick(probe, tick, lease, now, within, now - tick.as_of if counted is None else counted)
 
 
 def _of_tick(
     probe: Probe, tick: _LastTick, lease: Lease, now: datetime, within: float | None, age: timedelta
-) -> Verdict:
+) -> ProbeResult:
     lease_until = from_micros(lease.expires_at)
     if probe == "ready" and lease.expires_at <= to_micros(now):
-        return Verdict(False, f"the lease expired at {rfc3339(lease_until)} without renewal")
+        return ProbeResult(False, f"the lease expired at {rfc3339(lease_until)} without renewal")
     bound = timedelta(seconds=max(SHORTEST_WITHIN[probe], INTERVALS * tick.interval) if within is None else within)
     which = f"tick {tick.ticks} at {rfc3339(tick.as_of)}"
     if -age > bound:
         # The clock was put back: no tick can be dated, and a new process would not be able to either.
-        return Verdict(probe == "live", f"{which} is dated after this machine's clock, so its age is unknown")
+        return ProbeResult(probe == "live", f"{which} is dated after this machine's clock, so its age is unknown")
     if age > bound:
-        return Verdict(False, f"the last {which} is {age.total_seconds():.0f} s old, over {bound.total_seconds():g} s")
-    return Verdict(True, f"{which} is {max(age.total_seconds(), 0.0):.1f} s old, every {tick.interval:g} s")
+        return ProbeResult(
+            False, f"the last {which} is {age.total_seconds():.0f} s old, over {bound.total_seconds():g} s"
+        )
+    return ProbeResult(True, f"{which} is {max(age.total_seconds(), 0.0):.1f} s old, every {tick.interval:g} s")

@@ -17,9 +17,9 @@ from killswitch.model.decision import Decision, Notice, decision_record
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import Store
-from killswitch.planning.operator.plan_file import SavedPlan, made
+from killswitch.planning.operator.plan_file import SavedPlan, make_plan
 from killswitch.planning.operator.saved_plan import basis_of
-from killswitch.planning.tick import NOTHING, Interpreter
+from killswitch.planning.tick import NO_OUTCOME, Interpreter
 from killswitch.runner.loop import REMEMBERED_NOTICES
 from killswitch.runner.status_blob import AccountView, MachineView, account_view, machine_views
 
@@ -57,10 +57,10 @@ def preview(
     policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
 ) -> Preview:
     """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
-    interpreter.may_send_on(armed)
+    interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)
     machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
-    outcome = NOTHING if pending is None else interpreter.decide(pending)
+    outcome = NO_OUTCOME if pending is None else interpreter.decide(pending)
     return Preview(
         snapshot=snapshot,
         policies=policies,
@@ -72,7 +72,7 @@ def preview(
     )
 
 
-def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
+def plan_of(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
     """The plan of these decisions of a preview, for `ksctl apply`; None if nothing of them would be carried out."""
     kept = tuple(
         decision
@@ -86,7 +86,7 @@ def saved(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
         return None
     policies = shown.policies
     basis = basis_of(kept, shown.snapshot, policies)
-    return made(shown.snapshot.as_of, policies.digest, policies.commit, kept, basis)
+    return make_plan(shown.snapshot.as_of, policies.digest, policies.commit, kept, basis)
 
 
 def of_policies(shown: Preview) -> tuple[Decision, ...]:
@@ -96,7 +96,7 @@ def of_policies(shown: Preview) -> tuple[Decision, ...]:
 
 def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
     """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
-    interpreter = Interpreter(policies, told=() if store is None else store.notices(REMEMBERED_NOTICES))
+    interpreter = Interpreter(policies, earlier_notices=() if store is None else store.notices(REMEMBERED_NOTICES))
     if store is None:
         return interpreter, "no store: this snapshot alone, so windows are only partly known"
     unfinished = [stored.decision for stored in store.unfinished()]
@@ -105,7 +105,7 @@ def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, s
     return interpreter, "the runner's store"
 
 
-def under_way(store: Store | None) -> tuple[Closing, ...]:
+def closes_under_way(store: Store | None) -> tuple[Closing, ...]:
     """The closes in progress: a plan must not repeat them."""
     if store is None:
         return ()

@@ -12,8 +12,8 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import Ending, Result, Standing, result_of
-from killswitch.journal.entries import Entry, Place, Planned, known
+from killswitch.incident.record.results import DecisionStatus, Ending, Result, fold_result
+from killswitch.journal.entries import Entry, Place, PlannedWork, known
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.words import Cause
 
@@ -44,7 +44,7 @@ class OpenPosition(Struct, frozen=True):
     why: str
 
 
-class Progress(Struct, frozen=True):
+class CloseProgress(Struct, frozen=True):
     """One decision's close. `elapsed` in seconds since it was decided, until now or its end.
 
     `expected_end` is null if it cannot be estimated, and `unknown_because` is the reason.
@@ -57,7 +57,7 @@ class Progress(Struct, frozen=True):
     author: str | None
     reason: str | None
     cause: Cause | None
-    standing: Standing
+    standing: DecisionStatus
     positions: int
     done: int
     open: int
@@ -75,7 +75,7 @@ class Progress(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _PositionProgress:
     """One position at work: what is to be closed of it and what has been, in contracts."""
 
     key: Place
@@ -99,9 +99,9 @@ class _Line:
         return max(1, int((rest / self.largest).to_integral_value(ROUND_CEILING))) if self.largest else 1
 
 
-def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, runs: bool) -> Progress:
+def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, runs: bool) -> CloseProgress:
     """The progress of the close of `decision` at `now`. `runs`: whether a runner works on it."""
-    result = result_of(decision, journal, None)
+    result = fold_result(decision, journal, None)
     orders = _by_position(result.orders)
     lines = _lines(decision, journal, result, orders)
     endings = {ending.account: ending for ending in result.endings}
@@ -110,7 +110,7 @@ def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, 
     until = max((ending.at for ending in result.endings), default=now) if ended else now
     left, why = (None, None) if ended else _seconds_left(decision, lines, result, blocked, now, runs=runs)
     done = sum(line.done for line in lines)
-    return Progress(
+    return CloseProgress(
         at=now,
         decision=decision.id,
         scope=decision.scope,
@@ -157,19 +157,19 @@ def _by_position(orders: Sequence[OrderLine]) -> Mapping[Place, Sequence[OrderLi
 
 def _lines(
     decision: Decision, journal: Sequence[Entry], result: Result, orders: Mapping[Place, Sequence[OrderLine]]
-) -> tuple[_Line, ...]:
+) -> tuple[_PositionProgress, ...]:
     shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
     largest = _largest(decision)
     found = []
     for entry in journal:
-        if not isinstance(entry, Planned) or entry.symbol is None:
+        if not isinstance(entry, PlannedWork) or entry.symbol is None:
             continue
         key: Place = (entry.account, entry.symbol, entry.position_side)
         seen = shown.get((entry.account or "", entry.symbol, entry.position_side))
         contracts = known(entry.contracts) or ZERO
         found.append(
-            _Line(
+            _PositionProgress(
                 key=key,
                 contracts=contracts,
                 filled=sum((order.filled or ZERO for order in orders.get(key, ())), ZERO),
@@ -209,7 +209,7 @@ def _unknown(order: OrderLine) -> bool:
     return order.fate in ("set aside", "abandoned") or (order.fate == "in flight" and order.was_unknown)
 
 
-def _held_up(line: _Line, mine: Sequence[OrderLine], endings: Mapping[str, Ending]) -> OpenPosition | None:
+def _held_up(line: _PositionProgress, mine: Sequence[OrderLine], endings: Mapping[str, Ending]) -> OpenPosition | None:
     """Why the position is not closed yet, where something is in the way of it; None for one that is on its way."""
     if line.done:
         return None
@@ -230,7 +230,7 @@ def _held_up(line: _Line, mine: Sequence[OrderLine], endings: Mapping[str, Endin
 
 def _seconds_left(
     decision: Decision,
-    lines: Sequence[_Line],
+    lines: Sequence[_PositionProgress],
     result: Result,
     blocked: Sequence[OpenPosition],
     now: datetime,
@@ -252,7 +252,7 @@ def _seconds_left(
     return (max(expected), None) if expected else (None, "nothing has filled yet")
 
 
-def _by_pace(lines: Sequence[_Line], result: Result, now: datetime) -> float | None:
+def _by_pace(lines: Sequence[_PositionProgress], result: Result, now: datetime) -> float | None:
     if not lines or not result.orders:
         return None
     share = sum((line.share for line in lines), ZERO) / len(lines)
@@ -260,7 +260,7 @@ def _by_pace(lines: Sequence[_Line], result: Result, now: datetime) -> float | N
     return float(Decimal(max(0.0, taken)) * (1 - share) / share) if share else None
 
 
-def _by_schedule(decision: Decision, lines: Sequence[_Line]) -> float | None:
+def _by_schedule(decision: Decision, lines: Sequence[_PositionProgress]) -> float | None:
     """What the declared pace alone takes: it spaces the orders of each account, and the slices of each position."""
     unwinding = decision.unwinding
     if unwinding is None or (unwinding.max_orders_per_minute is None and unwinding.pause is None):

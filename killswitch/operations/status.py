@@ -12,16 +12,16 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.deadline import DeadlineError, within
+from killswitch.deadline import DeadlineError, call_within
 from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
-from killswitch.gate.reading import read_file, read_lock
-from killswitch.incident.record.results import Result, recorded_result
+from killswitch.gate.lock_reader import read_file, read_lock
+from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Cause, Decision, Notice
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event, Residual
 from killswitch.model.store import Lease, RouteCount, Store
-from killswitch.runner.command_intake import set_aside_words
+from killswitch.runner.command_intake import unreadable_message
 from killswitch.runner.lease import is_dead, is_misdated, is_running, pid_of
 from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
 
@@ -90,7 +90,7 @@ class OpenClosing(Struct, frozen=True):
     """What is left to close there as of the runner's last tick; null where it could not read the account then."""
 
 
-class HandClose(Struct, frozen=True):
+class OperatorCloseResult(Struct, frozen=True):
     """An operator's close, carried out by a runner or without one, and its result."""
 
     at: datetime
@@ -102,7 +102,7 @@ class HandClose(Struct, frozen=True):
     result: Result
 
 
-class Standing(Struct, frozen=True):
+class StoreStatus(Struct, frozen=True):
     """Everything that `ksctl status` shows. `view` is null where no runner has ticked on this store."""
 
     now: datetime
@@ -115,7 +115,7 @@ class Standing(Struct, frozen=True):
     notices: tuple[Notice, ...]
     notifications: tuple[RouteCount, ...] = ()
     """How many messages of each route to each target wait, were delivered, and were given up."""
-    by_hand: tuple[HandClose, ...] = ()
+    by_hand: tuple[OperatorCloseResult, ...] = ()
     """The newest closes by hand of the last day, newest first; without a running runner, the last one however old."""
     problems: tuple[str, ...] = ()
     """Problems that no tick could report: closes without a runner, and a lock folder that does not answer."""
@@ -124,10 +124,10 @@ class Standing(Struct, frozen=True):
     format: str = STATUS_FORMAT
 
 
-encode_standing = msgspec.json.Encoder(decimal_format="string").encode
+encode_status = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def standing_of(store: Store, now: datetime, notices: int, dated: datetime | None = None) -> Standing:
+def store_status(store: Store, now: datetime, notices: int, dated: datetime | None = None) -> StoreStatus:
     """Read everything once. StoreError if the store cannot be read; nothing else raises.
 
     `now` is the wall clock, which the lease and the locks go by. `dated`: now as ticks are dated, which the ages of
@@ -139,7 +139,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
     stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
-    return Standing(
+    return StoreStatus(
         now=dated or now,
         runner=runner,
         view=view,
@@ -150,7 +150,7 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
                 decision.id,
                 decision.scope,
                 account,
-                recorded_result(store, decision),
+                read_result(store, decision),
                 _left(view, decision.id, account),
             )
             for account, decision in left
@@ -159,9 +159,9 @@ def standing_of(store: Store, now: datetime, notices: int, dated: datetime | Non
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
         suspicions=_suspicions(store, dated or now),
-        by_hand=tuple(_by_hand(store, dated or now, alone=runner.liveness != "alive")),
+        by_hand=tuple(_operator_closes(store, dated or now, alone=runner.liveness != "alive")),
         problems=stranded
-        + tuple(set_aside_words(each) for each in commands.unreadable)
+        + tuple(unreadable_message(each) for each in commands.unreadable)
         + tuple(lock.reason for lock in locks if lock.scope is None),
     )
 
@@ -187,12 +187,12 @@ def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
     )
 
 
-def _by_hand(store: Store, now: datetime, *, alone: bool) -> Iterator[HandClose]:
+def _operator_closes(store: Store, now: datetime, *, alone: bool) -> Iterator[OperatorCloseResult]:
     given = [each.decision for each in store.decisions(LOOKED_THROUGH) if each.decision.kind == "manual"]
     fresh = [each for each in given if now - each.as_of <= A_DAY][:MOST_BY_HAND]
     for each in fresh or (given[:1] if alone else []):
-        result = recorded_result(store, each)
-        yield HandClose(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
+        result = read_result(store, each)
+        yield OperatorCloseResult(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
 
 
 def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
@@ -239,7 +239,7 @@ def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[Lo
 
 def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -> tuple[LockView, ...]:
     try:
-        return within(FOLDER_PATIENCE, what, look)
+        return call_within(FOLDER_PATIENCE, what, look)
     except DeadlineError as error:
         return (
             LockView(

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Order, Position, Side
 from killswitch.planning.actions.cancel_orders import is_entry
-from killswitch.planning.rounding import SHUT, Reduction, reduction, whole_steps, worth_of_contracts
-from killswitch.signals.position import ZERO
+from killswitch.planning.rounding import CLOSED_STATES, Reduction, reduction, value_of_contracts, whole_steps
+from killswitch.signals.position_measures import ZERO
 
 Obstacle = Literal[
     "dust", "above maximum", "wrong step", "state", "rules unknown", "no mark price", "resting exits", "below notional",
@@ -27,7 +27,7 @@ NO_MARKET_ORDERS = ("limit_only", "post_only")
 """Market states in which a close needs limit orders."""
 
 
-class Hindrance(Struct, frozen=True):
+class Obstruction(Struct, frozen=True):
     """One obstacle to closing a position. A warning means that the position may stay open, or that this is unknown.
 
     `text` is specific to the position; `meaning` is common to all obstacles of the kind.
@@ -40,7 +40,7 @@ class Hindrance(Struct, frozen=True):
     meaning: str = ""
 
 
-class Outlook(Struct, frozen=True):
+class Closability(Struct, frozen=True):
     """Result of closing one position now: `orders` to send, and `leaves`, the contracts that no order can close.
 
     `shut`: the venue currently accepts no order for the position.
@@ -52,15 +52,15 @@ class Outlook(Struct, frozen=True):
     orders: int
     leaves: Decimal
     shut: bool = False
-    hindrances: tuple[Hindrance, ...] = ()
+    hindrances: tuple[Obstruction, ...] = ()
 
 
-def outlooks(
+def closability_of(
     account: AccountSnapshot,
     *,
     reduce_only: bool,
     outside_hours: OutsideHours = None,
-) -> tuple[Outlook, ...] | None:
+) -> tuple[Closability, ...] | None:
     """The outlook of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
@@ -80,51 +80,55 @@ def outlooks(
             *_of_price(position, rules, reduce_only=reduce_only),
             *_of_orders(position, exits.get(position.key, ())),
         )
-        shut = rules is not None and rules.state in SHUT
+        shut = rules is not None and rules.state in CLOSED_STATES
         parts, leaves = len(result.parts), result.target
-        found.append(Outlook(position.symbol, position.side, position.contracts, parts, leaves, shut, hindrances))
+        found.append(Closability(position.symbol, position.side, position.contracts, parts, leaves, shut, hindrances))
     return tuple(found)
 
 
-def _of_rules(position: Position, rules: Instrument | None, found: Reduction) -> Iterable[Hindrance]:
+def _of_rules(position: Position, rules: Instrument | None, found: Reduction) -> Iterable[Obstruction]:
     held, symbol = position.contracts, position.symbol
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
         text = f"{what}: {held:f} is sent as it is, and may be refused"
-        yield Hindrance(
+        yield Obstruction(
             "rules unknown", "warning", text, "where rules are unknown, look whether the venue still lists it"
         )
         return
     if not found.parts:
         way_out = "close dust by hand where the venue has a way, or add to it"
-        yield Hindrance("dust", "warning", found.blocked or f"dust: no order can close {held:f}", way_out)
+        yield Obstruction("dust", "warning", found.blocked or f"dust: no order can close {held:f}", way_out)
     elif found.target > ZERO:
         whole = whole_steps(held, rules.amount_step)
         if whole != held and found.target == held - whole:
             text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
         else:
             text = f"{found.target:f} of {held:f} fits into no order, and stays"
-        yield Hindrance("wrong step", "warning", text, "the rest is closed, and a remainder finer than the step stays")
+        yield Obstruction(
+            "wrong step", "warning", text, "the rest is closed, and a remainder finer than the step stays"
+        )
     if len(found.parts) > 1:
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
-        yield Hindrance("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
+        yield Obstruction("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
     elif rules.max_amount is not None and rules.max_amount < held and found.parts:
         text = f"the venue's maximum of {rules.max_amount:f} cannot be satisfied by any order"
-        yield Hindrance("above maximum", "warning", text, "check the venue's maximum order size")
+        yield Obstruction("above maximum", "warning", text, "check the venue's maximum order size")
 
 
-def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: bool) -> Iterable[Hindrance]:
+def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: bool) -> Iterable[Obstruction]:
     state = None if rules is None else rules.state
     if state == "halted" and has_hours:
         yield _outside_hours(outside)
-    elif state in SHUT:
+    elif state in CLOSED_STATES:
         text = f"the market is {state}: the venue accepts no order that closes it"
-        yield Hindrance("state", "warning", text, _SHUT_WAYS[state])
+        yield Obstruction("state", "warning", text, _SHUT_WAYS[state])
     elif state in NO_MARKET_ORDERS and not (has_hours and outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
-        yield Hindrance("state", "warning", text, "give the policies' stages a ladder for what takes limit orders only")
+        yield Obstruction(
+            "state", "warning", text, "give the policies' stages a ladder for what takes limit orders only"
+        )
     elif state == "reduce_only":
-        yield Hindrance("state", "note", "the market is reduce_only: it can be closed, and not opened again")
+        yield Obstruction("state", "note", "the market is reduce_only: it can be closed, and not opened again")
 
 
 _SHUT_WAYS = {
@@ -134,11 +138,11 @@ _SHUT_WAYS = {
 }
 
 
-def _outside_hours(outside: OutsideHours) -> Hindrance:
+def _outside_hours(outside: OutsideHours) -> Obstruction:
     """A market with hours accepts no order now; a snapshot does not distinguish a closed from a halted one."""
     closed = "the market is closed, or halted"
     if outside == "queue":
-        return Hindrance("state", "note", f"{closed}: a close is held until it opens (outside_hours: queue)")
+        return Obstruction("state", "note", f"{closed}: a close is held until it opens (outside_hours: queue)")
     if outside == "extended":
         text = f"{closed}, and so is its extended session: a close is refused (outside_hours: extended)"
         way_out = "a close is tried again until the extended session begins; outside_hours: queue holds it instead"
@@ -148,30 +152,30 @@ def _outside_hours(outside: OutsideHours) -> Hindrance:
             "declare in the Account document what happens to a close outside market hours: "
             "outside_hours: queue, or extended"
         )
-    return Hindrance("state", "warning", text, way_out)
+    return Obstruction("state", "warning", text, way_out)
 
 
-def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool) -> Iterable[Hindrance]:
+def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool) -> Iterable[Obstruction]:
     least = None if rules is None else rules.min_notional
     if not position.mark_price:
         text = "no mark price: slippage cannot be bounded"
         if least and not reduce_only:
             text += f", and it is unknown whether it reaches the minimum notional of {least:f}"
-        yield Hindrance("no mark price", "warning", text, "without a mark price, close at market or by hand")
+        yield Obstruction("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
-    worth = None if rules is None else worth_of_contracts(position.contracts, position, rules)
+    worth = None if rules is None else value_of_contracts(position.contracts, position, rules)
     # for other orders the least notional is part of the minimum amount
     if reduce_only and worth is not None and least is not None and worth < least:
         text = f"worth {worth:f}, below the venue's minimum notional of {least:f}"
-        yield Hindrance("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
+        yield Obstruction("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 
 
-def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Hindrance]:
+def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstruction]:
     if not exits:
         return
     promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
     count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
-    yield Hindrance(
+    yield Obstruction(
         "resting exits",
         "note",
         f"{count} {promised:f} of {position.contracts:f}",

@@ -7,25 +7,25 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from killswitch.engine.step import fire_partly, latch, stands
+from killswitch.engine.step import fire_partly, is_confirmed, latch
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.scopes.corroboration import PricesOf, corroborate, repriced
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import Proposal, propose
-from killswitch.planning.targets.merge import only, ordered_on
+from killswitch.planning.targets.merge import ordered_on, with_intents
 from killswitch.planning.unreachable import (
     LastKnown,
-    answers,
-    carried_out,
-    unread_remarked,
-    wait,
+    is_readable_again,
+    keep_pending,
     with_last_positions,
+    with_unreadable_remark,
+    with_wait_remark,
 )
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
 
 class SecondLook(Struct, frozen=True):
@@ -36,12 +36,12 @@ class SecondLook(Struct, frozen=True):
 
 
 def fire(
-    watch: Watch,
+    watch: ScopeEvaluator,
     view: ScopeView,
     stages: tuple[Stage, ...],
     second: SecondLook,
     policies: PolicySet,
-    read_last: Mapping[str, AccountSnapshot],
+    last_known: Mapping[str, AccountSnapshot],
     issued: list[Notice],
 ) -> list[Decision]:
     """Fire the highest stage that holds and selects something; stages that do not are notified once."""
@@ -50,80 +50,80 @@ def fire(
         doubt = _doubt(watch, view, stage, second) if stage.corroborate and not owed else None
         if doubt is not None:
             issued += notices.uncorroborated(watch, view.as_of, stage.name, doubt)
-            owed = answers(watch, stage, view)
+            owed = is_readable_again(watch, stage, view)
             if not owed:
                 continue
-        last = with_last_positions(view, read_last)
+        last = with_last_positions(view, last_known)
         proposal = propose(watch, stage, last.view, policies)
-        if proposal.partial:
-            return _not_latching(watch, last, proposal, issued, owed=owed)
-        if proposal.empty_handed:
-            _not_latching(watch, last, proposal, issued, owed=owed)
+        if proposal.is_partial:
+            return _fire_without_latch(watch, last, proposal, issued, owed=owed)
+        if proposal.is_without_selection:
+            _fire_without_latch(watch, last, proposal, issued, owed=owed)
             continue
         issued += [notices.blocked(watch, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(watch, proposal, view.as_of)
-        decision = last.remarked(carried_out(decision, watch.waiting_for(stage), owed=owed))
+        decision = last.remarked(with_wait_remark(decision, watch.pending_close_of(stage), owed=owed))
         watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
         watch.fired(decision.id)
         return [decision]
     return []
 
 
-def _not_latching(
-    watch: Watch, last: LastKnown, proposal: Proposal, issued: list[Notice], *, owed: bool
+def _fire_without_latch(
+    watch: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, owed: bool
 ) -> list[Decision]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
     If a part of the book is unknown, the lock and the closes of the known part are still carried out.
     """
     stage, view, now = proposal.stage, last.view, last.view.as_of
-    seen = sorted(account.account for account in view.trusted().accounts) if proposal.partial else ["nothing"]
-    waited = watch.waiting_for(stage)
-    if proposal.partial:
-        wait(watch, stage, view, seen, owed=owed)
-    if not watch.remember_barren(stage.name, ",".join(seen)):
+    seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else ["nothing"]
+    waited = watch.pending_close_of(stage)
+    if proposal.is_partial:
+        keep_pending(watch, stage, view, seen, owed=owed)
+    if not watch.record_not_fired(stage.name, ",".join(seen)):
         return []
     decision = _without_resting(watch, proposal, now)
-    decision = carried_out(decision, waited, owed=owed)
-    if proposal.partial:
-        decision = unread_remarked(decision, watch, view)
+    decision = with_wait_remark(decision, waited, owed=owed)
+    if proposal.is_partial:
+        decision = with_unreadable_remark(decision, watch, view)
     acted = set(decision.accounts)
-    if watch.remember_reported(stage, ",".join(seen)):
-        issued.append(notices.nothing_selected(watch, now, proposal, acted if proposal.partial else ()))
+    if watch.record_notified(stage, ",".join(seen)):
+        issued.append(notices.nothing_selected(watch, now, proposal, acted if proposal.is_partial else ()))
     issued += [notices.blocked(watch, now, found) for found in proposal.blocked]
-    if not proposal.partial:
+    if not proposal.is_partial:
         return []
     watch.state = fire_partly(watch.state, stage, now, decision.id)
     watch.act_without_latching(stage, ordered_on(decision), now)
     return [last.remarked(decision)]
 
 
-def _without_resting(watch: Watch, proposal: Proposal, now: int) -> Decision:
+def _without_resting(watch: ScopeEvaluator, proposal: Proposal, now: int) -> Decision:
     """The decision without orders for accounts on which its stage has already acted."""
-    resting = watch.resting(proposal.stage.name, now)
-    return only(proposal.decision, lambda intent: intent.account not in resting)
+    resting = watch.cooling_down(proposal.stage.name, now)
+    return with_intents(proposal.decision, lambda intent: intent.account not in resting)
 
 
-def _doubt(watch: Watch, view: ScopeView, stage: Stage, second: SecondLook) -> str | None:
+def _doubt(watch: ScopeEvaluator, view: ScopeView, stage: Stage, second: SecondLook) -> str | None:
     """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do."""
-    if view.unknown is not None and watch.history.dark is None:
+    if view.unknown is not None and watch.history.unit_range is None:
         return None  # there are no prices to corroborate
-    read = view.read()
+    read = view.available()
     looked = (repriced(read, second.prices) if second.prices else None) or read
     seen = corroborate(looked)
-    if seen.failing and (seen.view is None or not _still(watch, seen.view, stage)):
+    if seen.failing and (seen.view is None or not _still_holds(watch, seen.view, stage)):
         return "; ".join(seen.failing)
-    if looked is not read and not _still(watch, looked, stage):
+    if looked is not read and not _still_holds(watch, looked, stage):
         return f"at freshly fetched prices equity is {looked.equity} and no trigger of the stage is true"
-    return None if second.view is None else _doubt_by_reading(watch, stage, second.view)
+    return None if second.view is None else _doubt_by_snapshot(watch, stage, second.view)
 
 
-def _doubt_by_reading(watch: Watch, stage: Stage, again: ScopeView) -> str | None:
+def _doubt_by_snapshot(watch: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
     """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
-    if again.unknown is not None or _still(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
+    if again.unknown is not None or _still_holds(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
         return None
     return f"in a second snapshot equity is {again.equity} and no trigger of the stage is true"
 
 
-def _still(watch: Watch, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
-    return stands(stage, watch.supposed(view, moved))
+def _still_holds(watch: ScopeEvaluator, view: ScopeView, stage: Stage, moved: Decimal = ZERO) -> bool:
+    return is_confirmed(stage, watch.conditions_for(view, moved))

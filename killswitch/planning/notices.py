@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 
-from killswitch.engine.state import Waiting
+from killswitch.engine.state import PendingClose
 from killswitch.graph.wording import signals_of, span
 from killswitch.model.decision import Decision, Notice, NoticeKind, Severity
 from killswitch.model.instant import SECOND, from_micros
 from killswitch.model.snapshot import Event
-from killswitch.planning.scopes.evaluator import Paged, Watch
+from killswitch.planning.scopes.evaluator import LastPage, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import why_unknown
 from killswitch.planning.stage_decision import Blocked, Proposal
 from killswitch.render.formats import instant
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.equity.explanation import ChangeEvent
-from killswitch.signals.equity.pending_changes import Change
-from killswitch.signals.position import ZERO
+from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.signals.position_measures import ZERO
 
 DOUBTED_FOR = 10 * SECOND
 """Time after which a stage whose prices fail corroboration pages."""
@@ -32,7 +32,7 @@ RESET = "reset"
 
 
 def _notice(
-    watch: Watch,
+    watch: ScopeEvaluator,
     now: int,
     kind: NoticeKind,
     severity: Severity,
@@ -44,18 +44,18 @@ def _notice(
     return Notice(from_micros(now), watch.policy, watch.scope, kind, severity, text, subject, at_once)
 
 
-def unknown(watch: Watch, now: int, triggers: tuple[int, ...]) -> list[Notice]:
+def unknown(watch: ScopeEvaluator, now: int, triggers: tuple[int, ...]) -> list[Notice]:
     """Notices of triggers that stayed unknown past their grace. A trigger with `on_unknown: warn` does not page."""
     found = []
     for i in triggers:
-        trigger = watch.prepared.graph.triggers[i]
+        trigger = watch.compiled.graph.triggers[i]
         severity: Severity = "warning" if trigger.on_unknown == "warn" else "page"
         text = f"{trigger.name} is unknown ({trigger.on_unknown}): {why_unknown(watch, trigger)}"
         found.append(_notice(watch, now, "unknown", severity, text, trigger.name))
     return found
 
 
-def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
+def unexplained(watch: ScopeEvaluator, now: int, change: ChangeEvent) -> Notice:
     """Notice of an unexplained change of equity: it appeared, was explained, or counts as a loss.
 
     The amount is in the scope's currency. The first fall pages. Falls within ten minutes of a page are counted until
@@ -83,9 +83,9 @@ def unexplained(watch: Watch, now: int, change: ChangeEvent) -> Notice:
     return _notice(watch, now, "unexplained", "warning", text)
 
 
-def _waits(watch: Watch, change: ChangeEvent) -> str:
+def _waits(watch: ScopeEvaluator, change: ChangeEvent) -> str:
     """Why a change of equity is pending, and until when."""
-    if change.amount < 0 and watch.prepared.graph.equity.closes_unexplained:
+    if change.amount < 0 and watch.compiled.graph.equity.closes_unexplained:
         return (
             "and no ledger row explains it yet: it counts as a loss once the ledger has been read past it without one "
             "(on_unexplained: close)"
@@ -93,9 +93,9 @@ def _waits(watch: Watch, change: ChangeEvent) -> str:
     return "and trades or late answers may account for it; waiting for the ledger"
 
 
-def _closes(watch: Watch) -> str:
+def _closes(watch: ScopeEvaluator) -> str:
     """Consequence of money that moved: none, except for triggers on unexplained changes."""
-    graph = watch.prepared.graph
+    graph = watch.compiled.graph
     asked = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
     asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
     if not asking:
@@ -103,28 +103,28 @@ def _closes(watch: Watch) -> str:
     return f"is no loss, though the policy's {' and '.join(asking)} may fire on it"
 
 
-def _money(watch: Watch, amount: Decimal) -> str:
-    view, reference = watch.history.view, watch.prepared.graph.equity.reference
+def _money(watch: ScopeEvaluator, amount: Decimal) -> str:
+    view, reference = watch.history.view, watch.compiled.graph.equity.reference
     currency = reference.currency if reference is not None else None if view is None else view.currency
     return f"{amount.normalize():f} {currency or ''}".strip()
 
 
-def _fall(watch: Watch, now: int, text: str, fallen: Decimal) -> Notice:
+def _fall(watch: ScopeEvaluator, now: int, text: str, fallen: Decimal) -> Notice:
     """Notice of an unexplained fall: a page, or a counted warning."""
     last = watch.paged
     if last is None or now - last.at >= COUNTED_WITHIN:
-        watch.paged = Paged(now, 1, fallen)
+        watch.paged = LastPage(now, 1, fallen)
         return _notice(watch, now, "unexplained", "page", text, at_once=True)
     count, together = last.count + 1, last.fallen + fallen
     if _is_greater(watch, together, last.amount):
-        watch.paged = Paged(now, 1, together)
+        watch.paged = LastPage(now, 1, together)
         text = f"{text} ({count - 1} since the last page, together {_money(watch, -together)})"
         return _notice(watch, now, "unexplained", "page", text, at_once=True)
-    watch.paged = Paged(last.at, count, last.amount, together)
+    watch.paged = LastPage(last.at, count, last.amount, together)
     return _notice(watch, now, "unexplained", "warning", f"{text} (number {count} within ten minutes)")
 
 
-def _is_greater(watch: Watch, together: Decimal, paged: Decimal) -> bool:
+def _is_greater(watch: ScopeEvaluator, together: Decimal, paged: Decimal) -> bool:
     """Whether falls are materially greater than the paged amount."""
     view = watch.history.view
     if together <= GREATER * paged:
@@ -132,12 +132,14 @@ def _is_greater(watch: Watch, together: Decimal, paged: Decimal) -> bool:
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 
 
-def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at_once: bool) -> Notice:
+def suspected(
+    watch: ScopeEvaluator, now: int, stage: str, falls: Sequence[UnexplainedChange], *, at_once: bool
+) -> Notice:
     """Notice of falls that may be a loss on which `stage` would fire, and for which nothing is locked.
 
     It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
     """
-    locks = watch.prepared.graph.equity.locks_on_suspicion
+    locks = watch.compiled.graph.equity.locks_on_suspicion
     paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
     fallen = sum((change.worth for change in falls), ZERO)
     why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
@@ -149,7 +151,7 @@ def suspected(watch: Watch, now: int, stage: str, falls: Sequence[Change], *, at
     return _notice(watch, now, "unexplained", severity, text, stage, at_once=at_once)
 
 
-def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
+def nothing_selected(watch: ScopeEvaluator, now: int, proposal: Proposal, acted: Collection[str] = ()) -> Notice:
     """Notice of a stage that should fire but selects nothing of a non-empty book, or only a part of it.
 
     `acted`: accounts on which it closes or cancels something nevertheless.
@@ -158,10 +160,10 @@ def nothing_selected(watch: Watch, now: int, proposal: Proposal, acted: Collecti
     source = attribution.source if attribution else "UNKNOWN"
     missing = None if watch.history.view is None else watch.history.view.positions_unknown
     why = watch.history.unknown or missing or f"with the loss {source}, its close selects no position"
-    if proposal.empty_handed and proposal.decision.reason is not None:
+    if proposal.is_without_selection and proposal.decision.reason is not None:
         why += f" ({proposal.decision.reason})"
     text = f"{proposal.stage.name} {_fired(proposal, acted)}, but {why}; it is not latched"
-    waiting = watch.waiting_for(proposal.stage)
+    waiting = watch.pending_close_of(proposal.stage)
     if waiting is not None:
         within = span(proposal.stage.close_within)
         text += f"; its close waits for {waited_for(waiting)}, until its triggers have not held for {within}"
@@ -172,22 +174,24 @@ def _fired(proposal: Proposal, acted: Collection[str]) -> str:
     """Result of a stage that does not latch. With a partly unknown book it has fired, and its lock holds."""
     if acted:
         return f"fired on {' and '.join(sorted(acted))}"
-    return "fired, and could close and cancel nothing" if proposal.partial else "should fire"
+    return "fired, and could close and cancel nothing" if proposal.is_partial else "should fire"
 
 
-def uncorroborated(watch: Watch, now: int, stage: str, why: str) -> list[Notice]:
+def uncorroborated(watch: ScopeEvaluator, now: int, stage: str, why: str) -> list[Notice]:
     """Notice of a stage whose prices were not corroborated: a warning at first, a page if that lasts."""
     text = f"{stage} did not fire: {why}"
-    if watch.remember_barren(stage, "uncorroborated"):
-        watch.doubted[stage] = now
+    if watch.record_not_fired(stage, "uncorroborated"):
+        watch.uncorroborated_since[stage] = now
         text = f"{text}; prices are looked at again each tick"
         return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
-    if now - watch.doubted.get(stage, now) >= DOUBTED_FOR and watch.remember_barren(stage, "uncorroborated for long"):
+    if now - watch.uncorroborated_since.get(stage, now) >= DOUBTED_FOR and watch.record_not_fired(
+        stage, "uncorroborated for long"
+    ):
         return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
     return []
 
 
-def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
+def no_longer_waits(watch: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a close no longer waits for an account."""
     text = (
         f"{waiting.stage} fired at {from_micros(waiting.since).isoformat()} and no longer waits for "
@@ -196,24 +200,29 @@ def no_longer_waits(watch: Watch, now: int, waiting: Waiting) -> Notice:
     return _notice(watch, now, "nothing_selected", "page", text, waiting.stage)
 
 
-def wait_ended(watch: Watch, now: int, waiting: Waiting) -> Notice:
+def wait_ended(watch: ScopeEvaluator, now: int, waiting: PendingClose) -> Notice:
     """Notice that a reset ended the wait of a close."""
     text = f"a reset was received: {waiting.stage} no longer waits for {waited_for(waiting)}"
     return _notice(watch, now, "warning", "warning", text, RESET)
 
 
-def waited_for(waiting: Waiting) -> str:
+def waited_for(waiting: PendingClose) -> str:
     """The accounts that the close waits for, as text."""
     return " and ".join(waiting.accounts) or "the scope's account"
 
 
-def blocked(watch: Watch, now: int, found: Blocked) -> Notice:
+def blocked(watch: ScopeEvaluator, now: int, found: Blocked) -> Notice:
     """Notice of a selected position that the venue's rules do not allow to reduce now; dust does not page."""
     return _notice(watch, now, "blocked", "warning" if found.dust else "page", found.why, found.symbol)
 
 
 def not_latched(
-    watch: Watch, now: int, event: Event | None = None, ended: Decision | None = None, *, accepted: bool = False
+    watch: ScopeEvaluator,
+    now: int,
+    event: Event | None = None,
+    ended: Decision | None = None,
+    *,
+    accepted: bool = False,
 ) -> Notice:
     """Notice of a reset that found no latched stage.
 
@@ -228,35 +237,35 @@ def not_latched(
     return _notice(watch, now, "warning", "info", text, RESET)
 
 
-def hand_not_followed(event: Event, now: int, text: str) -> Notice:
+def command_not_carried_out(event: Event, now: int, text: str) -> Notice:
     """Notice of a manual close that was not carried out, or only partly."""
-    return _by_hand(event, now, "nothing_selected", "page", text)
+    return _operator_notice(event, now, "nothing_selected", "page", text)
 
 
-def hand_waits(event: Event, now: int, why: str, until: int) -> Notice:
+def manual_close_waits(event: Event, now: int, why: str, until: int) -> Notice:
     """Notice of a manual close that waits for an account that cannot be read."""
     text = (
         f"the close by hand waits: {why}; it is closed on the first snapshot until {instant(from_micros(until))} "
         f"(`ksctl close --give-up {event.id} --reason … --store STORE` ends that)"
     )
-    return _by_hand(event, now, "warning", "page", text)
+    return _operator_notice(event, now, "warning", "page", text)
 
 
-def hand_wait_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
+def manual_close_given_up(event: Event, now: int, accounts: Collection[str]) -> Notice:
     """Notice that an operator ended the wait of a manual close."""
     text = (
         f"the close by hand {event.decision} no longer waits for {' and '.join(sorted(accounts))}: "
         f"given up by {event.author or 'unknown'} ({event.reason or 'no reason given'})"
     )
-    return _by_hand(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text)
 
 
-def hand_followed_blind(event: Event, now: int, text: str) -> Notice:
+def forced_close(event: Event, now: int, text: str) -> Notice:
     """Notice of a forced close on last known positions."""
-    return _by_hand(event, now, "warning", "warning", text)
+    return _operator_notice(event, now, "warning", "warning", text)
 
 
-def _by_hand(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
+def _operator_notice(event: Event, now: int, kind: NoticeKind, severity: Severity, text: str) -> Notice:
     return Notice(from_micros(now), "operator", event.scope or "portfolio", kind, severity, text, event.id)
 
 

@@ -11,9 +11,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec import Struct
 
 from killswitch.model.snapshot import Instrument, Position
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
-SHUT = ("halted", "delisted", "cancel_only")
+CLOSED_STATES = ("halted", "delisted", "cancel_only")
 """Market states in which a venue accepts no order."""
 
 
@@ -74,7 +74,7 @@ def reduction(
     parts = _split(amount, least, _most(amount, least, limit, instrument, greatest), limit)
     stays = amount - sum(parts, ZERO)
     blocked = f"dust: {stays} of {position.symbol} does not fit between the venue's minimum and maximum"
-    closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in SHUT else None
+    closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in CLOSED_STATES else None
     return Reduction(held - amount + stays, parts, exact=True, blocked=closed or (blocked if stays else None))
 
 
@@ -93,7 +93,7 @@ def _plain(amount: Decimal) -> Decimal:
     return Decimal(f"{amount:f}") if isinstance(exponent, int) and exponent > 0 else amount
 
 
-def worth_of_contracts(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
+def value_of_contracts(amount: Decimal, position: Position, instrument: Instrument) -> Decimal | None:
     """Notional of `amount` contracts; None without mark price or contract size."""
     if not position.mark_price or instrument.contract_size is None:
         return None
@@ -105,7 +105,7 @@ def _minimum(position: Position, instrument: Instrument, *, reduce_only: bool) -
     """Smallest order that the venue accepts, in whole steps."""
     step = instrument.amount_step or Decimal(1)
     least = max(instrument.min_amount or ZERO, step)
-    unit = worth_of_contracts(Decimal(1), position, instrument)
+    unit = value_of_contracts(Decimal(1), position, instrument)
     if not reduce_only and instrument.min_notional is not None and unit:
         least = max(least, instrument.min_notional / unit)
     return _ceiling(least, step)

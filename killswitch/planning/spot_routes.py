@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from killswitch.graph.unwinding import SpotRule
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning.rounding import SHUT
-from killswitch.signals.view import Instruments
+from killswitch.planning.rounding import CLOSED_STATES
+from killswitch.signals.scope_view import Instruments
 
 _PARTS = re.compile(r"([^/_:-]+)[/_-]([^/_:-]+)")
 
@@ -25,7 +25,7 @@ Markets = Mapping[tuple[str, str], str]
 """(base, quote) → symbol of a market that accepts orders."""
 
 
-class Route(Struct, frozen=True):
+class SpotRoute(Struct, frozen=True):
     """Sell on `first`; if `second` is given, sell the resulting `via` there."""
 
     first: str
@@ -51,12 +51,12 @@ def open_markets(account: AccountSnapshot, instruments: Instruments) -> Markets:
     found: dict[tuple[str, str], str] = {}
     for (name, symbol), instrument in instruments.items():
         quote = quote_of(symbol) if name == account.account and ":" not in symbol else None
-        if quote is not None and instrument.state not in SHUT:
+        if quote is not None and instrument.state not in CLOSED_STATES:
             found.setdefault((base_of(symbol), quote), symbol)
     return found
 
 
-def route(symbol: str, state: str | None, currency: str, markets: Markets, spot: SpotRule) -> Route:
+def route(symbol: str, state: str | None, currency: str, markets: Markets, spot: SpotRule) -> SpotRoute:
     """Find the route of a holding listed as `symbol`, whose own market is in `state` (None: unknown).
 
     Preference: its own market, if open and quoted in money; another market quoted in money; two hops; its own market
@@ -64,19 +64,19 @@ def route(symbol: str, state: str | None, currency: str, markets: Markets, spot:
     """
     base, quote = base_of(symbol), quote_of(symbol)
     money = dict.fromkeys((currency, *spot.stables))
-    if quote is None or (quote in money and state not in SHUT):
-        return Route(symbol)
+    if quote is None or (quote in money and state not in CLOSED_STATES):
+        return SpotRoute(symbol)
     for asset in money:
         if (base, asset) in markets:
-            return Route(markets[base, asset])
+            return SpotRoute(markets[base, asset])
     for via in spot.via:
-        first = symbol if via == quote and state not in SHUT else markets.get((base, via))
+        first = symbol if via == quote and state not in CLOSED_STATES else markets.get((base, via))
         second = next((markets[via, asset] for asset in money if (via, asset) in markets), None)
         if via != base and first is not None and second is not None:
-            return Route(first, second, via)
-    return Route(symbol)
+            return SpotRoute(first, second, via)
+    return SpotRoute(symbol)
 
 
-def never_sold(market: str, symbol: str, spot: SpotRule) -> bool:
+def is_never_sold(market: str, symbol: str, spot: SpotRule) -> bool:
     """Whether the unwinding never sells this holding of an account with this `market`."""
     return market == "spot" and base_of(symbol) in (*spot.stables, *spot.keep)

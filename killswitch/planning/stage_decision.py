@@ -21,20 +21,20 @@ from killswitch.model.decision import (
     decision_id,
     with_effects,
 )
-from killswitch.model.effects import Orders, merged
+from killswitch.model.effects import Orders, merge_effects
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.planning.actions.kind import Context, KnownBook, Planned
 from killswitch.planning.actions.registry import plan
 from killswitch.planning.orders.unwind import Blocked as Blocked
-from killswitch.planning.orders.unwind import manner, most_urgent, unwind
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.orders.unwind import execution_style, most_urgent, unwind
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import PnlKey, ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import PnlKey, ScopeView
 
 
 class Proposal(Struct, frozen=True):
@@ -46,14 +46,14 @@ class Proposal(Struct, frozen=True):
 
     stage: Stage
     decision: Decision
-    empty_handed: bool
-    partial: bool
+    is_without_selection: bool
+    is_partial: bool
     blocked: tuple[Blocked, ...]
 
 
-def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
+def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
     """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
-    graph = watch.prepared.graph
+    graph = watch.compiled.graph
     known = view.trusted()
     partial = needs_the_book(stage) and (not view.accounts or len(known.accounts) < len(view.accounts))
     view = known
@@ -66,7 +66,7 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
-    asked = _asked(stage, now, KnownBook(watch, view, book, source, policies, partial))
+    asked = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
     unwound = unwind(view, asked.targets, asked.rule or PLAIN, keeps=False)
     record = replace(
         record_of(watch, policies, now, stage.name, stage.name),
@@ -82,16 +82,16 @@ def propose(watch: Watch, stage: Stage, view: ScopeView, policies: PolicySet) ->
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
         reason=joined(*asked.remarks, *unwound.remarks),
-        unwinding=manner(asked.rule or PLAIN),
+        unwinding=execution_style(asked.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
     empty_handed = asked.should_select and not asked.targets
     return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
 
 
-def record_of(watch: Watch, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
+def record_of(watch: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
     """Create a decision of the watch's policy on its scope, without effects; `what` makes its id unique."""
-    graph, as_of = watch.prepared.graph, from_micros(now)
+    graph, as_of = watch.compiled.graph, from_micros(now)
     return Decision(
         id=decision_id(graph.policy, watch.scope, what, as_of),
         as_of=as_of,
@@ -117,18 +117,18 @@ def _ranking_window(graph: Graph, stage: Stage) -> int:
     return next((rule.window for rule in graph.rankings if rule.name in names), 0)
 
 
-def fired_triggers(watch: Watch, stage: Stage) -> list[int]:
+def fired_triggers(watch: ScopeEvaluator, stage: Stage) -> list[int]:
     """Indexes of the stage's triggers that are confirmed, or were when it fired, in the order written."""
     confirmed = watch.fired_on(stage)
     return [i for i in (*stage.any_of, *stage.all_of) if confirmed >> i & 1]
 
 
-def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
+def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None, str]:
     """Window of the fired trigger, and its text; of several that of the greatest value ÷ threshold, then the shortest.
 
     The value is the pessimistic bound that is surely reached.
     """
-    graph = watch.prepared.graph
+    graph = watch.compiled.graph
     best: tuple[float, int] | None = None
     for i in fired_triggers(watch, stage):
         threshold = graph.triggers[i].threshold
@@ -144,9 +144,9 @@ def attribution_window(watch: Watch, stage: Stage) -> tuple[int | None, str]:
     return (None, "") if window is None else (window, duration(window))
 
 
-def _shortest_window(watch: Watch, stage: Stage) -> int | None:
+def _shortest_window(watch: ScopeEvaluator, stage: Stage) -> int | None:
     """Shortest window read by the expressions of the fired triggers, if none compares a single signal."""
-    graph = watch.prepared.graph
+    graph = watch.compiled.graph
     read = [graph.signals[i] for t in fired_triggers(watch, stage) for i in signals_of(graph.triggers[t].condition)]
     return min((signal.window for signal in read if signal.window is not None), default=None)
 
@@ -159,13 +159,13 @@ def duration(micros: int) -> str:
     return f"{micros // 1000}ms"
 
 
-def _asked(stage: Stage, now: int, book: KnownBook) -> Planned:
+def _combined_plan(stage: Stage, now: int, book: KnownBook) -> Planned:
     """Combine the plans of the stage's actions: of several targets for a position, the smallest.
 
     The most urgent of their unwindings carries them out.
     """
     smallest: dict[PnlKey, Target] = {}
-    conditions = book.watch.prepared.position_conditions
+    conditions = book.watch.compiled.position_conditions
     planned = [
         plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))
         for index, action in enumerate(stage.actions)
@@ -177,7 +177,7 @@ def _asked(stage: Stage, now: int, book: KnownBook) -> Planned:
     return Planned(
         list(smallest.values()),
         most_urgent(each.rule for each in planned if each.rule is not None),
-        merged(effect for each in planned for effect in each.effects),
+        merge_effects(effect for each in planned for effect in each.effects),
         tuple(dict.fromkeys(remark for each in planned for remark in each.remarks)),
         any(each.should_select for each in planned),
     )

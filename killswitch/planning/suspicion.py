@@ -11,24 +11,24 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.step import bits, stands
+from killswitch.engine.step import bits, is_confirmed
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet, Stage
 from killswitch.model.decision import Decision, Notice, with_effects
-from killswitch.model.effects import Cancels, Lock, ending, of_kind, tag_of, until_of
+from killswitch.model.effects import Cancels, Lock, expiry_of, of_kind, tag_of, with_expiry
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.planning import notices
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.actions.registry import reversible_effects
-from killswitch.planning.scopes.evaluator import Suspected, Watch
+from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import trigger_reading
 from killswitch.planning.stage_decision import record_of
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.equity.pending_changes import Change
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
 LASTS = 20 * SECOND
 """Maximum duration of a lock on suspicion, from the answer of the ledger without the row."""
@@ -37,12 +37,12 @@ WITHIN = 600 * SECOND
 """Period in which at most `MOST` suspicions lock; further ones only page."""
 
 
-def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, issued: list[Notice]) -> Decision | None:
+def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issued: list[Notice]) -> Decision | None:
     """The decision that locks on suspicion, or None; a suspicion that only pages adds its notice to `issued`.
 
     The falls are marked, so that each is suspected once.
     """
-    now, locks = view.as_of, watch.prepared.graph.equity.locks_on_suspicion
+    now, locks = view.as_of, watch.compiled.graph.equity.locks_on_suspicion
     if watch.history.unknown is not None:
         return None
     falls = [change for change in watch.history.changes.open if _is_suspect(change, now, asked=locks)]
@@ -54,7 +54,7 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, issued: list[N
     for change in falls:
         change.suspected = True
     last = max(watch.suspicions, default=None)
-    if not watch.may_suspect(now, MOST if locks else 0, WITHIN):
+    if not watch.can_suspect(now, MOST if locks else 0, WITHIN):
         at_once = last is None or now - last >= LASTS  # at most as often as a lock would be written
         issued.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
@@ -64,13 +64,13 @@ def suspicion(watch: Watch, view: ScopeView, policies: PolicySet, issued: list[N
     if taken:
         lock = of_kind(taken, Lock)
         further = tuple(effect for effect in taken if effect is not lock)
-        watch.suspected = Suspected(stage.name, None if lock is None else lock.order, further)
+        watch.suspected = ActiveSuspicion(stage.name, None if lock is None else lock.order, further)
     return decision
 
 
-def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision | None:
+def withdrawal(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet) -> Decision | None:
     """The decision that ends the lock early, once all its falls are explained; else None."""
-    suspected = _held(watch, view.as_of)
+    suspected = _unexpired(watch, view.as_of)
     if suspected is None:
         return None
     open_ = any(change.suspected and change.amount < ZERO for change in watch.history.changes.open)
@@ -81,12 +81,12 @@ def withdrawal(watch: Watch, view: ScopeView, policies: PolicySet) -> Decision |
     return _end(watch, view.as_of, suspected, policies, known)
 
 
-def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision | None:
+def end_by_reset(watch: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision | None:
     """The decision that ends the lock because of a reset; None if nothing is locked on suspicion any more.
 
     `event`: the manual reset; None for the automatic reset of the stage.
     """
-    suspected = _held(watch, now)
+    suspected = _unexpired(watch, now)
     if suspected is None:
         return None
     watch.suspected = None
@@ -96,26 +96,26 @@ def lifted(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> 
     return replace(_end(watch, now, suspected, policies, why), author=event.author)
 
 
-def _held(watch: Watch, now: int) -> Suspected | None:
+def _unexpired(watch: ScopeEvaluator, now: int) -> ActiveSuspicion | None:
     """The suspicion whose effects have not expired; an expired one is dropped."""
-    ends = [] if watch.suspected is None else [until_of(effect) for effect in watch.suspected.effects]
+    ends = [] if watch.suspected is None else [expiry_of(effect) for effect in watch.suspected.effects]
     if all(until is None or to_micros(until) <= now for until in ends):
         watch.suspected = None
     return watch.suspected
 
 
-def _end(watch: Watch, now: int, suspected: Suspected, policies: PolicySet, reason: str) -> Decision:
+def _end(watch: ScopeEvaluator, now: int, suspected: ActiveSuspicion, policies: PolicySet, reason: str) -> Decision:
     record = _record(watch, now, suspected.stage, f"end of the suspicion of {suspected.stage}", policies)
-    ended = (ending(effect, record.as_of) for effect in suspected.effects)
+    ended = (with_expiry(effect, record.as_of) for effect in suspected.effects)
     return with_effects(replace(record, reason=reason), ended)
 
 
-def _record(watch: Watch, now: int, stage: str, what: str, policies: PolicySet) -> Decision:
+def _record(watch: ScopeEvaluator, now: int, stage: str, what: str, policies: PolicySet) -> Decision:
     """The common fields of decisions on suspicion."""
     return replace(record_of(watch, policies, now, what, stage), kind="suspicion")
 
 
-def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
+def _is_suspect(change: UnexplainedChange, now: int, *, asked: bool) -> bool:
     """Whether a fall is to be suspected now; `asked`: only after the first answer of the ledger without its row."""
     since = change.unanswered_since
     if change.amount >= ZERO or change.suspected:
@@ -123,36 +123,41 @@ def _is_suspect(change: Change, now: int, *, asked: bool) -> bool:
     return not asked if since is None else now - since < LASTS
 
 
-def _suspected_stage(watch: Watch, view: ScopeView, *, locks: bool) -> Stage | None:
+def _suspected_stage(watch: ScopeEvaluator, view: ScopeView, *, locks: bool) -> Stage | None:
     """The highest stage that would fire if every open fall were a loss; None at or below the latched level.
 
     `locks`: consider only stages with a lock; None while the lock of the latched stage holds. Triggers that confirm
     over time count only if they are confirmed already: a suspicion ends before they would be.
     """
-    machine, state = watch.prepared.machine, watch.state
+    machine, state = watch.compiled.machine, watch.state
     if locks and _is_locked(watch, view.as_of):
         return None
-    true = watch.suspecting(view)
+    true = watch.conditions_if_lost(view)
     at_once = sum(1 << i for i in bits(true & machine.all) if machine.confirm[i] == 0 and machine.confirm_ticks[i] == 0)
     confirmed = at_once | state.triggers.confirmed
-    for stage in watch.prepared.graph.stages:
+    for stage in watch.compiled.graph.stages:
         counts = not locks or bool(reversible_effects(watch.scope, stage, view.as_of))
-        if counts and stage.level > state.level and stands(stage, confirmed):
+        if counts and stage.level > state.level and is_confirmed(stage, confirmed):
             return stage
     return None
 
 
-def _is_locked(watch: Watch, now: int) -> bool:
+def _is_locked(watch: ScopeEvaluator, now: int) -> bool:
     latched, since = watch.state.stage, watch.state.fired_at
-    for stage in watch.prepared.graph.stages:
+    for stage in watch.compiled.graph.stages:
         if stage.name == latched and since is not None:
-            ends = [until_of(effect) for effect in reversible_effects(watch.scope, stage, since)]
+            ends = [expiry_of(effect) for effect in reversible_effects(watch.scope, stage, since)]
             return any(until is None or to_micros(until) > now for until in ends)
     return False
 
 
 def _decision(
-    watch: Watch, view: ScopeView, stage: Stage, falls: list[Change], until: int, policies: PolicySet
+    watch: ScopeEvaluator,
+    view: ScopeView,
+    stage: Stage,
+    falls: list[UnexplainedChange],
+    until: int,
+    policies: PolicySet,
 ) -> Decision:
     end = from_micros(until)
     effects = reversible_effects(watch.scope, stage, view.as_of)
@@ -166,18 +171,18 @@ def _decision(
         ),
         fell_at=from_micros(max(change.at for change in falls)),
     )
-    taken = (ending(effect, min(until_of(effect) or end, end)) for effect in effects)
+    taken = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
     return with_effects(record, (*taken, _entries(watch, view, stage)))
 
 
-def _entries(watch: Watch, view: ScopeView, stage: Stage) -> Cancels:
+def _entries(watch: ScopeEvaluator, view: ScopeView, stage: Stage) -> Cancels:
     """Cancels of entry orders, only if the loss by marks alone reaches half of its threshold: a cancel is irreversible.
 
     The lower bound of a column contains no change that may be a deposit or withdrawal.
     """
     if watch.columns is None or not any(tag_of(Cancels) in kind_of(action).effects for action in stage.actions):
         return Cancels(())
-    graph, lows = watch.prepared.graph, watch.columns.lo
+    graph, lows = watch.compiled.graph, watch.columns.lo
     thresholds = (graph.triggers[index].threshold for index in (*stage.any_of, *stage.all_of))
     # only for sizes of losses is half of a threshold half of a loss
     of_losses = (t for t in thresholds if t is not None and BY_NAME[graph.signals[t.index].name].is_loss_size)

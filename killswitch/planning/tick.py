@@ -22,27 +22,27 @@ from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices
 from killswitch.planning.firing import SecondLook, fire
-from killswitch.planning.hedge.hedge_opening import Hedging
+from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
-from killswitch.planning.operator.closes import Orphan, applies, end, orphans_in, reset_record
-from killswitch.planning.operator.commands import HandEvents, UnfinishedClose
+from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
+from killswitch.planning.operator.commands import OperatorCommands, UnfinishedClose
 from killswitch.planning.scopes.compiled_policy import (
+    CompiledPolicy,
     Identity,
-    Prepared,
+    compile_policy,
     identity,
-    places_of,
-    prepare,
+    indexes_of,
     scopes_of,
     view_of,
 )
 from killswitch.planning.scopes.corroboration import PricesOf
-from killswitch.planning.scopes.evaluator import Rest, Watch, rest_of
-from killswitch.planning.scopes.trigger_status import MachineStatus, only_young, status
-from killswitch.planning.suspicion import lifted, suspicion, withdrawal
-from killswitch.planning.targets.merge import Targets, least, meet, merge, ordered_on, targets_of
-from killswitch.planning.unreachable import due
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.planning.scopes.evaluator import Quiescence, ScopeEvaluator, quiescence_of
+from killswitch.planning.scopes.trigger_status import MachineStatus, has_only_young_windows, status
+from killswitch.planning.suspicion import end_by_reset, suspicion, withdrawal
+from killswitch.planning.targets.merge import Targets, have_common_position, least, merge, ordered_on, targets_of
+from killswitch.planning.unreachable import stages_due
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
 RowsSince = Callable[[str, str, int], Sequence[HistoryRow]]
 """(policy, scope, microseconds) → stored history rows from then on, oldest first."""
@@ -55,7 +55,7 @@ class Outcome(Struct, frozen=True):
     notices: tuple[Notice, ...] = ()
 
 
-NOTHING = Outcome()
+NO_OUTCOME = Outcome()
 
 
 class Pending(Struct, frozen=True):
@@ -63,7 +63,7 @@ class Pending(Struct, frozen=True):
 
     snapshot: Snapshot
     now: int
-    eligible: tuple[tuple[Watch, ScopeView, tuple[Stage, ...]], ...]
+    eligible: tuple[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]], ...]
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
@@ -76,12 +76,12 @@ class Interpreter:
         self,
         policies: PolicySet,
         armed: Collection[str] | None = None,
-        told: Iterable[Notice] | None = None,
+        earlier_notices: Iterable[Notice] | None = None,
     ) -> None:
         """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
         self._policies = policies
-        self._prepared = [prepare(graph) for graph in policies.graphs]
-        self._watches: dict[tuple[str, str], Watch] = {}
+        self._prepared = [compile_policy(graph) for graph in policies.graphs]
+        self._watches: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
         self._instruments: dict[tuple[str, str], Instrument] = {}
@@ -89,10 +89,10 @@ class Interpreter:
         self._ended: list[MachineState] = []
         self._rows_since: RowsSince = lambda _policy, _scope, _since: ()
         self._active: dict[str, Targets] = {}
-        self._heard: dict[str, int] = {}
+        self._seen_events: dict[str, int] = {}
         self._outage: tuple[int, int] | None = None
-        self._hands = HandEvents(policies)
-        self._hedging = Hedging(policies, armed, told)
+        self._commands = OperatorCommands(policies)
+        self._hedging = HedgePlanner(policies, armed, earlier_notices)
         self._now = 0
 
     def restore(
@@ -115,30 +115,30 @@ class Interpreter:
         self._active = {decision.id: targets_of([decision]) for decision in unfinished if ordered_on(decision)}
         past = tuple(past)
         self._hedging.restore((*past, *unfinished))
-        self._hands.restore(past, outage)
+        self._commands.restore(past, outage)
         self._outage = outage
 
     def tick(self, snapshot: Snapshot) -> Outcome:
         """Evaluate and decide without a second snapshot, as in a replay."""
         pending = self.evaluate(snapshot)
-        return self.decide(pending) if pending is not None else NOTHING
+        return self.decide(pending) if pending is not None else NO_OUTCOME
 
     # First phase
 
     def evaluate(self, snapshot: Snapshot) -> Pending | None:
         """Add the snapshot to every history and step every machine. None: nothing to decide or to notify."""
         now = self._now = to_micros(snapshot.as_of)
-        self._take_instruments(snapshot)
-        self._take_closings(snapshot)
-        self._hands.learn(snapshot)
+        self._remember_instruments(snapshot)
+        self._keep_active_targets(snapshot)
+        self._commands.observe(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
-        eligible: list[tuple[Watch, ScopeView, tuple[Stage, ...]]] = []
+        eligible: list[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]]] = []
         decisions: list[Decision] = []
         issued: list[Notice] = []
         for watch, places in self._watching(snapshot):
-            rule = watch.prepared.graph.equity
+            rule = watch.compiled.graph.equity
             view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
-            unread = view.repeats(watch.history.view)
+            unread = view.is_repetition_of(watch.history.view)
             if not unread:
                 issued += [notices.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
@@ -151,38 +151,40 @@ class Interpreter:
                 eligible.append((watch, view, stages))
         for event in (each for each in events if each.kind == "reset"):
             decisions += self._reset_orphans(event, now, issued)
-        if events or self._hands.unfinished:
-            decisions += self._hands.take(events, snapshot, now, self._instruments, issued)
-        stuck = self._hedging.observe(snapshot, now, self._hands.read_last, self._instruments)
+        if events or self._commands.unfinished:
+            decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
+        stuck = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
         if not (eligible or decisions or issued or stuck):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
-    def _move(self, watch: Watch, view: ScopeView, issued: list[Notice]) -> tuple[tuple[Stage, ...], list[Decision]]:
+    def _move(
+        self, watch: ScopeEvaluator, view: ScopeView, issued: list[Notice]
+    ) -> tuple[tuple[Stage, ...], list[Decision]]:
         """Step one machine; return the stages that may fire, and decisions made without firing."""
         moved = watch.step(view)
         young = _too_young(watch) if watch.state.triggers.unknown else ()
         if young:
-            watch.excuse(young)
+            watch.restart_grace(young)
         reports = tuple(i for i in moved.unknown if i not in young)
         if reports:
             issued += notices.unknown(watch, view.as_of, reports)
         if moved.reset:
             return (), self._reset(watch, view.as_of, None, issued)
-        stages = due(watch, view, moved.eligible, issued)
-        watch.forget_barren([stage.name for stage in stages])
+        stages = stages_due(watch, view, moved.eligible, issued)
+        watch.drop_not_fired([stage.name for stage in stages])
         if stages or not (watch.history.changes.all or watch.suspected):
             return stages, []
         found = (withdrawal(watch, view, self._policies), suspicion(watch, view, self._policies, issued))
         return (), [decision for decision in found if decision is not None]
 
-    def _take_instruments(self, snapshot: Snapshot) -> None:
+    def _remember_instruments(self, snapshot: Snapshot) -> None:
         """Remember instrument rules; a symbol's rules hold until a snapshot contains new ones."""
         for account in snapshot.accounts:
             for instrument in account.instruments or ():
                 self._instruments[account.account, instrument.symbol] = sound_instrument(instrument)
 
-    def _take_closings(self, snapshot: Snapshot) -> None:
+    def _keep_active_targets(self, snapshot: Snapshot) -> None:
         """Keep the targets of decisions that the snapshot shows as being worked on."""
         if self._active:
             working = {closing.decision for closing in snapshot.closings if closing.status in WORKING}
@@ -190,12 +192,12 @@ class Interpreter:
 
     def _new_events(self, snapshot: Snapshot) -> tuple[Event, ...]:
         """Events with new ids; an id is dropped a day after it was last seen."""
-        fresh = tuple(event for event in snapshot.events if event.id not in self._heard)
-        self._heard = {id_: at for id_, at in self._heard.items() if at > self._now - 86_400_000_000}
-        self._heard.update((event.id, self._now) for event in snapshot.events)
+        fresh = tuple(event for event in snapshot.events if event.id not in self._seen_events)
+        self._seen_events = {id_: at for id_, at in self._seen_events.items() if at > self._now - 86_400_000_000}
+        self._seen_events.update((event.id, self._now) for event in snapshot.events)
         return fresh
 
-    def _watching(self, snapshot: Snapshot) -> list[tuple[Watch, tuple[int, ...] | None]]:
+    def _watching(self, snapshot: Snapshot) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
         """Every watch with the indexes of its scope's accounts; creates watches of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
@@ -208,22 +210,22 @@ class Interpreter:
             self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
 
-    def _places_in(self, watch: Watch, present: list[Identity]) -> tuple[int, ...] | None:
-        rule = watch.prepared.graph.scope
-        return places_of(rule, watch.scope, sorted(watch.history.members), present)
+    def _places_in(self, watch: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
+        rule = watch.compiled.graph.scope
+        return indexes_of(rule, watch.scope, sorted(watch.history.members), present)
 
-    def _watch(self, prepared: Prepared, scope: str) -> Watch:
-        watch = Watch(prepared, scope)
+    def _watch(self, prepared: CompiledPolicy, scope: str) -> ScopeEvaluator:
+        watch = ScopeEvaluator(prepared, scope)
         memory = self._stored.pop((watch.policy, scope), None)
         if memory is not None:
             rows = self._rows_since(watch.policy, scope, self._now - prepared.keep)
             watch.restore(memory, [row.blob for row in rows], self._outage)
         return watch
 
-    def _reset(self, watch: Watch, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
-        ended = lifted(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
+    def _reset(self, watch: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
+        ended = end_by_reset(watch, now, self._policies, event)  # a reset also lifts a lock on suspicion
         if event is not None:  # a manual reset accepts the present accounts as the scope
-            watch.history.leave(frozenset(account[0] for account in self._present))
+            watch.history.retain_members(frozenset(account[0] for account in self._present))
             self._places[watch.policy, watch.scope] = self._places_in(watch, self._present)
             watch.paged = None
         # The operator has not seen the changes of this very snapshot.
@@ -250,7 +252,7 @@ class Interpreter:
         decisions = []
         for orphan in found:
             memory = self._stored.pop((orphan.policy, orphan.scope))
-            record, left = end(orphan, memory, now, self._policies.digest, event)
+            record, left = reset_orphan(orphan, memory, now, self._policies.digest, event)
             self._ended.append(left)
             decisions.append(record)
         return decisions
@@ -266,14 +268,14 @@ class Interpreter:
         issued = list(pending.notices)
         fired: list[Decision] = []
         for watch, view, stages in pending.eligible:
-            second = SecondLook(prices or {}, None if reread is None else self._again(watch, reread))
-            fired += fire(watch, view, stages, second, self._policies, self._hands.read_last, issued)
+            second = SecondLook(prices or {}, None if reread is None else self._second_view(watch, reread))
+            fired += fire(watch, view, stages, second, self._policies, self._commands.last_known, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
         if reread is not None:
-            self._gather_again(pending, reread)
+            self._add_ledger_rows(pending, reread)
         # last, because nothing may be opened on accounts that this tick starts to close
-        hedges, of_hedges = self._hedging.look(self._busy(pending.snapshot, decisions))
+        hedges, of_hedges = self._hedging.plan(self._busy(pending.snapshot, decisions))
         decisions, issued = (*decisions, *hedges), [*issued, *of_hedges]
         for decision in decisions:
             if ordered_on(decision) and decision.mode == "enforce":
@@ -286,11 +288,11 @@ class Interpreter:
         touched = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
         return busy_accounts(snapshot.closings, self._active) | touched
 
-    def may_send_on(self, accounts: Collection[str]) -> None:
+    def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
         self._hedging.armed = accounts
 
-    def ordered(self, decision: Decision) -> None:
+    def replace_targets(self, decision: Decision) -> None:
         """Replace the active targets of a decision that was changed after the tick; later decisions merge with them."""
         if decision.id in self._active:
             self._active[decision.id] = targets_of([decision])
@@ -301,20 +303,20 @@ class Interpreter:
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
             for decision in merged if mine else ():
-                if mine and meet(mine, targets_of([decision])):
-                    watch.share(decision.id, ZERO)
+                if mine and have_common_position(mine, targets_of([decision])):
+                    watch.share_cost(decision.id, ZERO)
             for closing in pending.snapshot.closings if mine else ():
-                if mine and meet(mine, self._active.get(closing.decision, {})):
-                    watch.share(closing.decision, closing.cost or ZERO)
+                if mine and have_common_position(mine, self._active.get(closing.decision, {})):
+                    watch.share_cost(closing.decision, closing.cost or ZERO)
 
-    def _gather_again(self, pending: Pending, reread: Snapshot) -> None:
+    def _add_ledger_rows(self, pending: Pending, reread: Snapshot) -> None:
         """Add the ledger rows of the second snapshot, because an adapter may return rows only once."""
         for watch, _ in self._watching(pending.snapshot):
-            watch.history.ledger.gather(self._again(watch, reread), watch.history.view)
+            watch.history.ledger.collect(self._second_view(watch, reread), watch.history.view)
 
-    def _again(self, watch: Watch, reread: Snapshot) -> ScopeView:
+    def _second_view(self, watch: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
-        now, reference = to_micros(reread.as_of), watch.prepared.graph.equity.reference
+        now, reference = to_micros(reread.as_of), watch.compiled.graph.equity.reference
         return view_of(reread, now, self._places[watch.policy, watch.scope], self._instruments, None, reference)
 
     # State and status
@@ -341,15 +343,15 @@ class Interpreter:
         """Latches in stored state without a watch in this policy set."""
         return orphans_in(self._stored)
 
-    def unfinished_hands(self) -> Mapping[str, UnfinishedClose]:
+    def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
         """Event id → manual close that still waits for accounts; its event must not be consumed."""
-        return self._hands.unfinished
+        return self._commands.unfinished
 
-    def at_rest(self) -> tuple[Rest, ...] | None:
+    def quiescences(self) -> tuple[Quiescence, ...] | None:
         """The rest of every watch since the last tick; None if a watch or a close has work to do."""
-        if self._active or self._hands.unfinished:
+        if self._active or self._commands.unfinished:
             return None
-        found = [rest_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
+        found = [quiescence_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(rest for rest in found if rest is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
@@ -357,17 +359,17 @@ class Interpreter:
         return tuple(status(watch) for watch in self._watches.values())
 
 
-def _too_young(watch: Watch) -> tuple[int, ...]:
+def _too_young(watch: ScopeEvaluator) -> tuple[int, ...]:
     """Unknown triggers whose windows are longer than the history, which is no failure; not with `on_unknown: warn`."""
-    triggers = watch.prepared.graph.triggers
+    triggers = watch.compiled.graph.triggers
     return tuple(
         i
         for i in bits(watch.state.triggers.unknown)
-        if triggers[i].on_unknown != "warn" and only_young(watch, triggers[i])
+        if triggers[i].on_unknown != "warn" and has_only_young_windows(watch, triggers[i])
     )
 
 
-def _reread(eligible: Iterable[tuple[Watch, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:
+def _reread(eligible: Iterable[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:
     names = [
         account.account
         for _, view, stages in eligible

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.engine.state import Waiting
+from killswitch.engine.state import PendingClose
 from killswitch.graph.nodes import Stage
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import only_on
@@ -24,13 +24,15 @@ from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
 from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 
 
-def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str], *, owed: bool) -> None:
+def keep_pending(
+    watch: ScopeEvaluator, stage: Stage, view: ScopeView, readable: Collection[str], *, owed: bool
+) -> None:
     """Keep the stage's close pending for accounts that are not `readable`.
 
     Its time limit restarts while the stage may fire, and not if the stage only carries out a close that is `owed`.
@@ -41,18 +43,20 @@ def wait(watch: Watch, stage: Stage, view: ScopeView, readable: Collection[str],
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
         return
     accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
-    same = watch.waiting_for(stage)
+    same = watch.pending_close_of(stage)
     if same is not None and owed:
         waiting = replace(same, accounts=accounts)  # partly carried out
     else:
         since, reported = (view.as_of, ()) if same is None else (same.since, same.reported)
         confirmed = watch.state.triggers.confirmed
-        names = tuple(name for i, name in enumerate(watch.prepared.trigger_names) if confirmed >> i & 1)
-        waiting = Waiting(stage.name, names, since, view.as_of + stage.close_within, accounts, reported)
+        names = tuple(name for i, name in enumerate(watch.compiled.trigger_names) if confirmed >> i & 1)
+        waiting = PendingClose(stage.name, names, since, view.as_of + stage.close_within, accounts, reported)
     watch.state = replace(watch.state, waiting=waiting)
 
 
-def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], issued: list[Notice]) -> tuple[Stage, ...]:
+def stages_due(
+    watch: ScopeEvaluator, view: ScopeView, eligible: tuple[Stage, ...], issued: list[Notice]
+) -> tuple[Stage, ...]:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
     A pending close that has timed out, or whose stage was removed, is dropped.
@@ -60,23 +64,23 @@ def due(watch: Watch, view: ScopeView, eligible: tuple[Stage, ...], issued: list
     waiting = watch.state.waiting
     if waiting is None:
         return eligible
-    stage = next((each for each in watch.prepared.graph.stages if each.name == waiting.stage), None)
+    stage = next((each for each in watch.compiled.graph.stages if each.name == waiting.stage), None)
     if stage is None or (view.as_of > waiting.until and stage not in eligible):
         issued.append(notices.no_longer_waits(watch, view.as_of, waiting))
         watch.state = replace(watch.state, waiting=None)
         return eligible
-    if stage in eligible or not _answers(watch, view, waiting):
+    if stage in eligible or not _is_any_readable(watch, view, waiting):
         return eligible
     return tuple(sorted((stage, *eligible), key=lambda each: (-each.level, each is not stage)))
 
 
-def answers(watch: Watch, stage: Stage, view: ScopeView) -> bool:
+def is_readable_again(watch: ScopeEvaluator, stage: Stage, view: ScopeView) -> bool:
     """Whether the stage has a pending close and an awaited account can be read."""
-    waiting = watch.waiting_for(stage)
-    return waiting is not None and _answers(watch, view, waiting)
+    waiting = watch.pending_close_of(stage)
+    return waiting is not None and _is_any_readable(watch, view, waiting)
 
 
-def carried_out(decision: Decision, waiting: Waiting | None, *, owed: bool) -> Decision:
+def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, owed: bool) -> Decision:
     """Add to the decision of a stage whose close was `waiting` that the stage fired earlier.
 
     A decision that only carries out a close that is `owed` is limited to the awaited accounts.
@@ -90,14 +94,14 @@ def carried_out(decision: Decision, waiting: Waiting | None, *, owed: bool) -> D
     return with_effects(decision, only_on(decision.effects, waiting.accounts))
 
 
-def unread_remarked(decision: Decision, watch: Watch, view: ScopeView) -> Decision:
+def with_unreadable_remark(decision: Decision, watch: ScopeEvaluator, view: ScopeView) -> Decision:
     """Add to the decision the accounts on which nothing is closed because they cannot be read."""
     unread = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
     remark = f"{' and '.join(unread) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
     return replace(decision, reason=joined(decision.reason, remark))
 
 
-def _answers(watch: Watch, view: ScopeView, waiting: Waiting) -> bool:
+def _is_any_readable(watch: ScopeEvaluator, view: ScopeView, waiting: PendingClose) -> bool:
     """Whether an awaited account can be read; the whole scope, if no account was ever known."""
     readable = {account.account for account in view.trusted().accounts}
     if not waiting.accounts:
@@ -105,11 +109,11 @@ def _answers(watch: Watch, view: ScopeView, waiting: Waiting) -> bool:
     return not readable.isdisjoint(waiting.accounts)
 
 
-def _level(watch: Watch, name: str) -> int:
-    return next((stage.level for stage in watch.prepared.graph.stages if stage.name == name), 0)
+def _level(watch: ScopeEvaluator, name: str) -> int:
+    return next((stage.level for stage in watch.compiled.graph.stages if stage.name == name), 0)
 
 
-def _accounts(watch: Watch, view: ScopeView) -> set[str]:
+def _accounts(watch: ScopeEvaluator, view: ScopeView) -> set[str]:
     """The scope's accounts: those in the snapshot and those seen before."""
     return {account.account for account in view.accounts} | set(watch.history.members)
 
@@ -138,4 +142,4 @@ def with_last_positions(view: ScopeView, read_last: Mapping[str, AccountSnapshot
         accounts.append(replace(account, positions=last.positions))
         seen = "" if last.observed_at is None else f" at {last.observed_at.isoformat()}"
         remarks.append(f"{account.account} has unknown positions: the last known ones{seen} are closed, reduce-only")
-    return LastKnown(view.of(accounts), tuple(remarks))
+    return LastKnown(view.with_accounts(accounts), tuple(remarks))

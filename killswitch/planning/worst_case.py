@@ -13,7 +13,7 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning.actions.cancel_orders import most_cancels
 from killswitch.planning.actions.kind import Most, MostContext, PositionName
 from killswitch.planning.actions.registry import most
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
 
 class StageWork(Struct, frozen=True):
@@ -32,11 +32,11 @@ class StageWork(Struct, frozen=True):
     pause: float = 0.0
 
     @property
-    def nothing(self) -> bool:
+    def is_empty(self) -> bool:
         return not (self.orders or self.first or self.last)
 
 
-def everything(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
+def whole_account_work(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
     """Work of closing every position and canceling every order as fast as the venue allows."""
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, (), rules, reduce_only)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 from killswitch.policy.kinds import KINDS
 from killswitch.policy.schema.cross_key_checks import mixed_forms
 from killswitch.policy.schema.document import API_VERSION, VersionedPart
-from killswitch.policy.schema.scalars import spelled
+from killswitch.policy.schema.scalars import quoted
 from killswitch.policy.schema.validation import Gaps, closest, validate
 from killswitch.policy.yaml.files import about_file, texts
-from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.source import SourceMap
-from killswitch.policy.yaml.tree import Node, Note, parse, plain_value
+from killswitch.policy.yaml.masked_text import MaskedText
+from killswitch.policy.yaml.parser import Node, YamlProblem, parse, plain_value
+from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
 """Codes of notes after which the rest of a file is not parsed."""
@@ -31,7 +31,7 @@ class Document(NamedTuple):
     source: SourceMap
 
 
-class Faulty(NamedTuple):
+class FaultyDocument(NamedTuple):
     """A document with mistakes, for further checks only; nothing runs from it."""
 
     kind: str
@@ -43,47 +43,47 @@ class Faulty(NamedTuple):
     gaps: Gaps
 
 
-class Loaded(NamedTuple):
+class LoadedDocuments(NamedTuple):
     """The result of loading: every valid document, and every problem."""
 
     documents: tuple[Document, ...]
     diagnostics: tuple[Diagnostic, ...]
-    faulty: tuple[Faulty, ...] = ()
+    faulty: tuple[FaultyDocument, ...] = ()
     """The documents with mistakes."""
-    lost: bool = False
+    has_unidentified: bool = False
     """Whether there may be documents whose kind and name are unknown."""
 
 
-def load(paths: Sequence[Path]) -> Loaded:
+def load(paths: Sequence[Path]) -> LoadedDocuments:
     """Read every YAML file at or below `paths`. Never raises for what it finds there."""
-    loading = _Loading()
-    for written in texts(paths, loading.no_text):
+    loading = _Loader()
+    for written in texts(paths, loading.record_unreadable):
         loading.file(written)
     if not loading.documents and not loading.problems:
         where = paths[0] if paths else Path()
         loading.problems.append(
             about_file("KS1202", where, "contains no document", "write a Policy; policies/ has examples")
         )
-    return Loaded(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
+    return LoadedDocuments(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
 
 
-class _Loading:
+class _Loader:
     def __init__(self) -> None:
         self.documents: list[Document] = []
-        self.faulty: list[Faulty] = []
+        self.faulty: list[FaultyDocument] = []
         self.problems: list[Diagnostic] = []
         self.lost = False
         self._named: dict[tuple[str, str], Document] = {}
 
-    def no_text(self, problem: Diagnostic) -> None:
+    def record_unreadable(self, problem: Diagnostic) -> None:
         """Record a file that could not be read at all."""
         self.problems.append(problem)
         self.lost = True
 
-    def file(self, written: Written) -> None:
+    def file(self, written: MaskedText) -> None:
         """Load all documents of one file."""
 
-        def note(found: Note) -> None:
+        def note(found: YamlProblem) -> None:
             place = written.place(found.span)
             length = written.length(found.span)
             self.lost |= found.code in _BROKEN_OFF
@@ -112,10 +112,10 @@ class _Loading:
             self.lost = True
             return
         taken = sound and not problems and not holes and not breaches
-        if not taken or not self._take(Document(kind, read.metadata.name, read, source)):
+        if not taken or not self._add(Document(kind, read.metadata.name, read, source)):
             gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
-            name = None if gaps.unread(("metadata", "name")) else read.metadata.name
-            self.faulty.append(Faulty(kind, name, read, source, gaps))
+            name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
+            self.faulty.append(FaultyDocument(kind, name, read, source, gaps))
 
     def _kind(self, root: Node, source: SourceMap) -> str | None:
         """The document's kind, or None if it cannot be determined."""
@@ -130,7 +130,7 @@ class _Loading:
             return None
         version = plain_value(root.pairs["apiVersion"][1])
         if version != API_VERSION:
-            message = f"{spelled(version)} is not a supported version"
+            message = f"{quoted(version)} is not a supported version"
             self.problems.append(source.diagnostic("KS1204", ("apiVersion",), message, f"write `{API_VERSION}`"))
             root.pairs["apiVersion"][1].refused = True
         if "kind" not in root.pairs:
@@ -143,12 +143,12 @@ class _Loading:
         if isinstance(kind, str) and kind in KINDS:
             return kind
         near = closest(str(kind), list(KINDS))
-        message = f"{spelled(kind)} is not a kind of document" + (f", did you mean `{near}`?" if near else "")
+        message = f"{quoted(kind)} is not a kind of document" + (f", did you mean `{near}`?" if near else "")
         fix = f"write `{near}`" if near else f"write one of {', '.join(KINDS)}"
         self.problems.append(source.diagnostic("KS1206", ("kind",), message, fix))
         return None
 
-    def _take(self, document: Document) -> bool:
+    def _add(self, document: Document) -> bool:
         """Add a document. False if its name is built in, or used by another document of its kind."""
         kind, name, _, source = document
         at = ("metadata", "name")

@@ -12,29 +12,29 @@ from msgspec import Struct
 from msgspec import json as msgjson
 
 from killswitch.accounts.credentials import CredentialError, resolve
-from killswitch.accounts.validation import armed_twins, twin_words, twins
+from killswitch.accounts.validation import armed_duplicates, duplicate_accounts, duplicate_message
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.inspection import Capability, KeyRights
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning.closability import Outlook, outlooks
+from killswitch.planning.closability import Closability, closability_of
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.preflight.findings import Around, Asked, Finding, found, mode_of, skew_of
-from killswitch.preflight.inspection import Looked
-from killswitch.preflight.worst_cases import Reckoned, identities, worst_cases
-from killswitch.ratelimit.read_cost import Reader, ReadingCost, Refresh, reading_costs
+from killswitch.preflight.findings import CheckRequirements, DocumentFacts, Finding, account_findings, mode_of, skew_of
+from killswitch.preflight.inspection import InspectedAccount
+from killswitch.preflight.worst_cases import WorstCase, identities, worst_cases
+from killswitch.ratelimit.poll_cost import PollCost, PolledAccount, TimerRefresh, poll_costs
 from killswitch.runner.dead_man.timer_rules import (
     TimerError,
-    bared,
     cancellable,
     does_not_run,
     require_timers,
-    would_bare,
+    unprotected_reason,
+    unprotected_symbols,
 )
 
-RUNNERS_PATIENCE = 5.0
+RUN_READ_TIMEOUT = 5.0
 """Default read timeout of `run` in seconds."""
 CHECK_FORMAT = "killswitch.account_check/v1"
 Verdict = Literal["ok", "warnings", "failed"]
@@ -68,9 +68,9 @@ class AccountCheck(Struct, frozen=True):
     rights: KeyRights | None
     told_by: Literal["inspection", "offers"] | None
     capabilities: tuple[Capability, ...]
-    outlooks: tuple[Outlook, ...] | None
-    reading: tuple[ReadingCost, ...]
-    closing: Reckoned | None
+    outlooks: tuple[Closability, ...] | None
+    reading: tuple[PollCost, ...]
+    closing: WorstCase | None
     used: dict[str, int] | None
 
 
@@ -93,12 +93,12 @@ def encode_check(check: Check) -> str:
     return msgjson.format(_ENCODER.encode(check), indent=2).decode()
 
 
-def judged(
-    looked: Looked,
-    reading: Sequence[ReadingCost],
-    closing: Reckoned | None,
-    asked: Asked,
-    around: Around,
+def check_account(
+    looked: InspectedAccount,
+    reading: Sequence[PollCost],
+    closing: WorstCase | None,
+    asked: CheckRequirements,
+    around: DocumentFacts,
     of_run: tuple[Finding, ...] = (),
 ) -> AccountCheck:
     """Findings and verdict of one account. If the venue rejects the key, nothing that needs the key is reported.
@@ -108,10 +108,10 @@ def judged(
     spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
     known = seen if seen is not None and seen.quality == "ok" else None
     views = outlooks_of(looked)
-    told = inspection.capabilities if inspection is not None else offered(looked)
-    if looked.denied is not None:
+    told = inspection.capabilities if inspection is not None else supported_capabilities(looked)
+    if looked.rejection is not None:
         told, reading, closing = (), (), None
-    findings = of_run + found(
+    findings = of_run + account_findings(
         looked, known, views, reading, closing, asked, around
     )  # fmt: skip
     return AccountCheck(
@@ -130,11 +130,11 @@ def judged(
         equity=None if known is None else known.equity,
         positions=None if known is None or known.positions is None else len(known.positions),
         orders=None if known is None or known.orders is None else len(known.orders),
-        reading_ms=None if looked.trip is None else round(looked.trip * 1000, 1),
+        reading_ms=None if looked.request_seconds is None else round(looked.request_seconds * 1000, 1),
         clock_skew_ms=skew_of(looked),
         position_mode=mode_of(looked, known, "position_mode"),
         margin_mode=mode_of(looked, known, "margin_mode"),
-        rights=None if inspection is None or looked.denied is not None else inspection.rights,
+        rights=None if inspection is None or looked.rejection is not None else inspection.rights,
         told_by=None if not told else "inspection" if inspection is not None else "offers",
         capabilities=tuple(told),
         outlooks=views,
@@ -150,15 +150,15 @@ def verdict_of(findings: Iterable[Finding]) -> Verdict:
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
 
 
-def outlooks_of(looked: Looked) -> tuple[Outlook, ...] | None:
+def outlooks_of(looked: InspectedAccount) -> tuple[Closability, ...] | None:
     """How each position can be closed; None if positions are unknown."""
     seen = looked.snapshot
     if seen is None or seen.quality != "ok":
         return None
-    return outlooks(seen, reduce_only=reduces_only(looked), outside_hours=looked.document.spec.outside_hours)
+    return closability_of(seen, reduce_only=reduces_only(looked), outside_hours=looked.document.spec.outside_hours)
 
 
-def reduces_only(looked: Looked) -> bool:
+def reduces_only(looked: InspectedAccount) -> bool:
     """Whether closing orders are reduce-only, as far as the market and the adapter show."""
     said = looked.inspection.capabilities if looked.inspection is not None else ()
     never = any(each.name == "reduce only" and each.can == "no" for each in said)
@@ -166,32 +166,35 @@ def reduces_only(looked: Looked) -> bool:
 
 
 def check_all(
-    looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet, asked: Asked
+    looked: Sequence[InspectedAccount],
+    documents: Sequence[AccountDocument],
+    policies: PolicySet,
+    asked: CheckRequirements,
 ) -> Check:
     """Check all inspected accounts. `documents`: every account of the runner, because all of them are polled.
 
     An account that was not inspected counts with the polling cost of an inspected one of the same venue and adapter.
     """
-    readers = _readers(looked, documents, policies)
-    costs = reading_costs(readers, asked.interval)
+    readers = _polled_accounts(looked, documents, policies)
+    costs = poll_costs(readers, asked.interval)
     guarded = {each.name: reduces_only(each) for each in looked}
     closing = worst_cases(looked, policies, asked.interval, guarded, readers)
     accounts = identities(looked)
     scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
     watched = {name for each in scopes for names in each.values() for name in names}
-    refused = refused_twins(looked, documents)
+    refused = duplicate_findings(looked, documents)
     around = {
-        each.name: Around(
+        each.name: DocumentFacts(
             watched=each.name in watched,
-            twins=tuple(name for name in twins(each.document, documents) if each.name not in refused),
+            twins=tuple(name for name in duplicate_accounts(each.document, documents) if each.name not in refused),
             timers=tuple(_timers(each, looked, policies, asked.interval)),
         )
         for each in looked
     }
     checked = [
-        judged(
+        check_account(
             each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name],
-            (*refused.get(each.name, ()), *kept_off(each, policies)),
+            (*refused.get(each.name, ()), *unarmed_timer_findings(each, policies)),
         )
         for each in looked
     ]  # fmt: skip
@@ -199,7 +202,9 @@ def check_all(
     return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(checked))
 
 
-def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval: float) -> Iterator[str]:
+def _timers(
+    one: InspectedAccount, looked: Sequence[InspectedAccount], policies: PolicySet, interval: float
+) -> Iterator[str]:
     """Why `run --live` would refuse the dead-man timer of the account.
 
     The other inspected accounts count because they share limits with it.
@@ -208,12 +213,14 @@ def _timers(one: Looked, looked: Sequence[Looked], policies: PolicySet, interval
         return
     there = {each.name: replace(each.account, armed=each is one) for each in looked if each.account is not None}
     try:
-        require_timers(policies, there, interval, RUNNERS_PATIENCE)
+        require_timers(policies, there, interval, RUN_READ_TIMEOUT)
     except TimerError as error:
         yield str(error)
 
 
-def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], policies: PolicySet) -> list[Reader]:
+def _polled_accounts(
+    looked: Sequence[InspectedAccount], documents: Sequence[AccountDocument], policies: PolicySet
+) -> list[PolledAccount]:
     """Every account with its polling and timer refresh, as `run --live` would do."""
     asked = {each.name: each for each in looked if each.refused is None}
     alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
@@ -225,35 +232,37 @@ def _readers(looked: Sequence[Looked], documents: Sequence[AccountDocument], pol
         if like is None:
             continue
         kept = name in rules and spec.execution == "live" and like.traits.dead_man is not None
-        refresh = Refresh(rules[name].refresh / SECOND, _resting_in(asked.get(name))) if kept else None
-        readers.append(Reader(name, venue, like.traits, spec.closing_share, refresh))
+        refresh = TimerRefresh(rules[name].refresh / SECOND, _resting_in(asked.get(name))) if kept else None
+        readers.append(PolledAccount(name, venue, like.traits, spec.closing_share, refresh))
     return readers
 
 
-def _resting_in(one: Looked | None) -> int:
+def _resting_in(one: InspectedAccount | None) -> int:
     """Number of symbols with resting orders; 1 if unknown or none."""
     return max(1, len((cancellable(one.snapshot) if one and one.snapshot else None) or ()))
 
 
-def refused_twins(looked: Sequence[Looked], documents: Sequence[AccountDocument]) -> Mapping[str, tuple[Finding, ...]]:
+def duplicate_findings(
+    looked: Sequence[InspectedAccount], documents: Sequence[AccountDocument]
+) -> Mapping[str, tuple[Finding, ...]]:
     """Findings by account: `run --live` would refuse two documents that arm the same account."""
     readable = [each for each in documents if _has_secrets(each)]
     asked = {each.name for each in looked}
     told: dict[str, tuple[Finding, ...]] = {}
-    for pair in armed_twins(readable):
-        finding = Finding("failed", "account", f"`run --live` would not start: {twin_words(*pair)}")
+    for pair in armed_duplicates(readable):
+        finding = Finding("failed", "account", f"`run --live` would not start: {duplicate_message(*pair)}")
         told |= {name: (*told.get(name, ()), finding) for name in pair if name in asked}
     return told
 
 
-def kept_off(one: Looked, policies: PolicySet) -> Iterator[Finding]:
+def unarmed_timer_findings(one: InspectedAccount, policies: PolicySet) -> Iterator[Finding]:
     """Finding that a dead-man timer would not be armed, because it would cancel protective orders."""
     rule = next((each for each in policies.timers if one.name in each.accounts), None)
     venue, seen = one.traits.dead_man, one.snapshot
     if rule is None or venue is None or seen is None or rule.accept_unprotected:
         return
-    if one.document.spec.execution == "live" and (bare := bared(seen, venue)):
-        yield Finding("warning", "dead man", does_not_run(one.name, would_bare(bare, venue)))
+    if one.document.spec.execution == "live" and (bare := unprotected_symbols(seen, venue)):
+        yield Finding("warning", "dead man", does_not_run(one.name, unprotected_reason(bare, venue)))
 
 
 def _has_secrets(document: AccountDocument) -> bool:
@@ -275,7 +284,7 @@ CAPABILITIES: Final = (
 _READ = ("equity", "positions", "orders", "fills", "flows")
 
 
-def offered(looked: Looked) -> tuple[Capability, ...]:
+def supported_capabilities(looked: InspectedAccount) -> tuple[Capability, ...]:
     """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
     if looked.refused is not None:
         return ()
@@ -283,11 +292,11 @@ def offered(looked: Looked) -> tuple[Capability, ...]:
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
-_NOT_OFFERED = "the adapter does not support it"
+_NOT_SUPPORTED = "the adapter does not support it"
 
 
-def _from_traits(looked: Looked) -> Iterator[Capability]:
-    traits, offers = looked.traits, looked.offers
+def _from_traits(looked: InspectedAccount) -> Iterator[Capability]:
+    traits, offers = looked.traits, looked.protocols
     timer = traits.dead_man if "arm_dead_man" in offers else None
     for name, offered, note in (
         ("batch orders", "submit_batch" in offers and traits.batch > 1, f"up to {traits.batch} in one request"),
@@ -296,9 +305,9 @@ def _from_traits(looked: Looked) -> Iterator[Capability]:
         ("push", "listen" in offers, ""),
         ("find by client id", True, ""),
     ):
-        yield Capability(name, "yes" if offered else "no", note if offered else _NOT_OFFERED)
+        yield Capability(name, "yes" if offered else "no", note if offered else _NOT_SUPPORTED)
     asked = "inspect" in offers
-    note = "the venue was not reachable" if asked else _NOT_OFFERED
+    note = "the venue was not reachable" if asked else _NOT_SUPPORTED
     yield Capability("key rights", "unknown" if asked else "no", note)
 
 
@@ -315,4 +324,4 @@ def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
     mode = seen.position_mode
     yield Capability("position mode", "yes" if mode else "no", mode or "this snapshot lacks it")
     skew = None if seen.health is None else seen.health.clock_skew_ms
-    yield Capability("clock", "no" if skew is None else "yes", _NOT_OFFERED if skew is None else "")
+    yield Capability("clock", "no" if skew is None else "yes", _NOT_SUPPORTED if skew is None else "")

@@ -15,13 +15,13 @@ from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import AccountSnapshot, Quality
 from killswitch.model.unanswered import CLOCK_OFF
-from killswitch.planning.closability import Outlook
+from killswitch.planning.closability import Closability
 from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.preflight.inspection import Looked
-from killswitch.preflight.worst_cases import Reckoned
-from killswitch.ratelimit.read_cost import ReadingCost
+from killswitch.preflight.inspection import InspectedAccount
+from killswitch.preflight.worst_cases import WorstCase
+from killswitch.ratelimit.poll_cost import PollCost
 
-OLD = timedelta(minutes=1)
+MAX_SNAPSHOT_AGE = timedelta(minutes=1)
 """Maximum age of a current snapshot."""
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
 """Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
@@ -43,7 +43,7 @@ class Finding(Struct, frozen=True):
     way_out: str = ""
 
 
-class Asked(Struct, frozen=True):
+class CheckRequirements(Struct, frozen=True):
     """Requirements: the polling interval, and the seconds that a full close may take."""
 
     interval: float
@@ -51,7 +51,7 @@ class Asked(Struct, frozen=True):
     now: datetime
 
 
-class Around(Struct, frozen=True):
+class DocumentFacts(Struct, frozen=True):
     """Context of the account in the documents.
 
     `watched`: whether a policy scope includes it. `twins`: other documents of the same account. `timers`: why `run
@@ -63,38 +63,38 @@ class Around(Struct, frozen=True):
     timers: tuple[str, ...] = ()
 
 
-def found(
-    looked: Looked,
+def account_findings(
+    looked: InspectedAccount,
     known: AccountSnapshot | None,
-    views: Sequence[Outlook] | None,
-    costs: Sequence[ReadingCost],
-    closing: Reckoned | None,
-    asked: Asked,
-    around: Around,
+    views: Sequence[Closability] | None,
+    costs: Sequence[PollCost],
+    closing: WorstCase | None,
+    asked: CheckRequirements,
+    around: DocumentFacts,
 ) -> tuple[Finding, ...]:
     """All findings in reading order. `known`: the snapshot, if it is sound.
 
     If the venue rejects the key, findings that need the key are left out.
     """
-    if looked.denied is not None:
-        return (*_denied(looked), *_clock(looked), *_around(looked, around))
+    if looked.rejection is not None:
+        return (*_rejected_key(looked), *_clock(looked), *_document_findings(looked, around))
     down = looked.snapshot is not None and looked.snapshot.quality == "down"
     # If the venue is down, the notes repeat the cause for each request.
     notes = looked.inspection.notes if looked.inspection is not None and not down else ()
     return (
-        *_reached(looked, asked.now),
+        *_connection(looked, asked.now),
         *_clock(looked),
         *_rights(looked, asked.now),
         *_modes(looked, known),
-        *_around(looked, around),
+        *_document_findings(looked, around),
         *_positions(known, views),
-        *_reading(looked, costs, asked.interval),
+        *_polling(looked, costs, asked.interval),
         *_closing(known, closing, asked.within),
         *(Finding("note", "venue", note) for note in notes),
     )
 
 
-def skew_of(looked: Looked) -> float | None:
+def skew_of(looked: InspectedAccount) -> float | None:
     """Milliseconds that the clock of the venue is ahead of this machine."""
     if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
         return looked.inspection.clock_skew_ms
@@ -102,7 +102,9 @@ def skew_of(looked: Looked) -> float | None:
     return None if health is None else health.clock_skew_ms
 
 
-def mode_of(looked: Looked, known: AccountSnapshot | None, name: Literal["position_mode", "margin_mode"]) -> str | None:
+def mode_of(
+    looked: InspectedAccount, known: AccountSnapshot | None, name: Literal["position_mode", "margin_mode"]
+) -> str | None:
     said: str | None = getattr(looked.inspection, name, None)
     return said or (None if known is None else getattr(known, name))
 
@@ -114,10 +116,10 @@ _UNREAD: Final = {
 }
 
 
-def _denied(looked: Looked) -> Iterator[Finding]:
+def _rejected_key(looked: InspectedAccount) -> Iterator[Finding]:
     yield Finding(
         "failed", "key",
-        f"the venue rejects it (wrong secret, revoked, wrong address or system): {looked.denied}",
+        f"the venue rejects it (wrong secret, revoked, wrong address or system): {looked.rejection}",
         "compare it with the value that the document's credentials point to, character by character; or create a "
         "new key for this system of the venue and store it there",
     )  # fmt: skip
@@ -127,9 +129,9 @@ LIMITED: Final = "rate limited: "
 """Prefix of the reason of a rate-limited snapshot."""
 
 
-def _way_out(looked: Looked, quality: Quality, why: str) -> str:
+def _way_out(looked: InspectedAccount, quality: Quality, why: str) -> str:
     if quality == "malformed":
-        return _misread(looked, why)
+        return _parse_advice(looked, why)
     if why.startswith(LIMITED):
         return (
             "wait that long, check what else sends requests from this address or with this key, and repeat this command"
@@ -137,7 +139,7 @@ def _way_out(looked: Looked, quality: Quality, why: str) -> str:
     return _UNREAD[quality]
 
 
-def _misread(looked: Looked, reason: str) -> str:
+def _parse_advice(looked: InspectedAccount, reason: str) -> str:
     """What to do about an answer that cannot be parsed."""
     spec = looked.document.spec
     if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
@@ -147,28 +149,28 @@ def _misread(looked: Looked, reason: str) -> str:
     return _UNREAD["malformed"]
 
 
-def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
+def _connection(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         own = f"account {looked.name}"
         yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
-    if clock_refused(looked) is not None:
+    if clock_rejection(looked) is not None:
         return  # the clock is the cause and has a finding of its own
     seen = looked.snapshot
     unread = seen is not None and seen.quality != "ok"
     why = "" if seen is None else seen.reason or "no reason given"
     way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
     # After a rejected inspection, the snapshot may fail at once for the same reason.
-    same = unread and looked.uninspected is not None and why.removeprefix(LIMITED) in looked.uninspected
-    if looked.uninspected is not None:
+    same = unread and looked.inspection_error is not None and why.removeprefix(LIMITED) in looked.inspection_error
+    if looked.inspection_error is not None:
         yield Finding(
-            "failed", "venue", f"inspection failed: {looked.uninspected}", way_out if same else _UNREAD["down"]
+            "failed", "venue", f"inspection failed: {looked.inspection_error}", way_out if same else _UNREAD["down"]
         )
     if seen is not None and unread:
         told, told_out = ("same reason", "") if same else (why, way_out)
         yield Finding("failed", "venue", f"it is {seen.quality}: {told}", told_out)
     if seen is not None and seen.quality == "ok":
-        yield from _well(seen, now)
+        yield from _snapshot_findings(seen, now)
     status = None if looked.inspection is None else looked.inspection.status
     if status not in (None, "ok"):
         yield Finding(
@@ -176,11 +178,11 @@ def _reached(looked: Looked, now: datetime) -> Iterator[Finding]:
         )
 
 
-def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
+def _snapshot_findings(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
     """Findings on a snapshot with quality ok."""
     if seen.reason is not None:
         yield Finding("warning", "venue", f"incomplete snapshot: {seen.reason}", "repeat this command")
-    if seen.observed_at is not None and abs(now - seen.observed_at) > OLD:
+    if seen.observed_at is not None and abs(now - seen.observed_at) > MAX_SNAPSHOT_AGE:
         when = f"{seen.observed_at:%Y-%m-%d %H:%M} UTC"
         yield Finding(
             "failed", "venue", f"the snapshot is dated {when}",
@@ -188,15 +190,15 @@ def _well(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def clock_refused(looked: Looked) -> str | None:
+def clock_rejection(looked: InspectedAccount) -> str | None:
     """The error of the venue if it rejects requests because of their time."""
     read = looked.snapshot is not None and looked.snapshot.quality == "ok"
-    told = (looked.uninspected, None if read or looked.snapshot is None else looked.snapshot.reason)
+    told = (looked.inspection_error, None if read or looked.snapshot is None else looked.snapshot.reason)
     return next((why for why in told if why and CLOCK_OFF in why), None)
 
 
-def _clock(looked: Looked) -> Iterator[Finding]:
-    skew, refused = skew_of(looked), clock_refused(looked)
+def _clock(looked: InspectedAccount) -> Iterator[Finding]:
+    skew, refused = skew_of(looked), clock_rejection(looked)
     if skew is not None and not math.isfinite(skew):
         yield Finding("failed", "clock", "the clock of the venue is unreadable", "check the endpoint")
         skew = None
@@ -224,7 +226,7 @@ def _clock(looked: Looked) -> Iterator[Finding]:
         yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
 
 
-def _rights(looked: Looked, now: datetime) -> Iterator[Finding]:
+def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
     spec = looked.document.spec
     if looked.refused is not None:
         return
@@ -272,7 +274,7 @@ def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
+def _modes(looked: InspectedAccount, known: AccountSnapshot | None) -> Iterator[Finding]:
     market = looked.document.spec.market
     if known is not None and market in DERIVATIVES and mode_of(looked, known, "position_mode") is None:
         yield Finding(
@@ -281,7 +283,7 @@ def _modes(looked: Looked, known: AccountSnapshot | None) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _around(looked: Looked, around: Around) -> Iterator[Finding]:
+def _document_findings(looked: InspectedAccount, around: DocumentFacts) -> Iterator[Finding]:
     if around.twins:
         yield Finding(
             "warning", "account",
@@ -306,7 +308,7 @@ def _around(looked: Looked, around: Around) -> Iterator[Finding]:
         )
 
 
-def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -> Iterator[Finding]:
+def _positions(known: AccountSnapshot | None, views: Sequence[Closability] | None) -> Iterator[Finding]:
     if known is None:
         return
     if known.positions is None:
@@ -330,14 +332,14 @@ def _positions(known: AccountSnapshot | None, views: Sequence[Outlook] | None) -
         yield Finding("warning", "orders", "resting orders are unknown: what blocks a close is unknown", "")
 
 
-def _ways_out(stuck: Sequence[Outlook]) -> Iterator[str]:
+def _ways_out(stuck: Sequence[Closability]) -> Iterator[str]:
     """Each way out once, in the order of the positions."""
     told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
     yield "see the table of positions"
     yield from dict.fromkeys(told)
 
 
-def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> Iterator[Finding]:
+def _polling(looked: InspectedAccount, costs: Sequence[PollCost], interval: float) -> Iterator[Finding]:
     if looked.refused is None and not looked.traits.limits:
         yield Finding("note", "limits", "the adapter declares no request limits: requests are not metered")
     slow = [cost for cost in costs if cost.too_fast]
@@ -363,7 +365,7 @@ def _reading(looked: Looked, costs: Sequence[ReadingCost], interval: float) -> I
         )  # fmt: skip
 
 
-def _closing(known: AccountSnapshot | None, closing: Reckoned | None, within: float) -> Iterator[Finding]:
+def _closing(known: AccountSnapshot | None, closing: WorstCase | None, within: float) -> Iterator[Finding]:
     if known is None or closing is None:
         return
     worst = closing.everything

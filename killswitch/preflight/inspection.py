@@ -16,7 +16,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.credentials import CredentialError
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.poller import Polls
 from killswitch.model.clock import Clock
 from killswitch.model.inspection import InspectedVenue, Inspection
 from killswitch.model.legible import legible
@@ -31,15 +31,15 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch.policy.schema.account import AccountDocument, venue_of
-from killswitch.ratelimit.budget import Budget, Budgets
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
 
 T = TypeVar("T")
-LONGEST_ROOM = 90.0
+MAX_ROOM_WAIT = 90.0
 """Maximum seconds to wait for room in the limits of the venue, which count minutes at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class InspectedAccount:
     """Result of the inspection of one account.
 
     `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none
@@ -51,13 +51,13 @@ class Looked:
     document: AccountDocument
     refused: str | None = None
     inspection: Inspection | None = None
-    uninspected: str | None = None
+    inspection_error: str | None = None
     snapshot: AccountSnapshot | None = None
     traits: VenueTraits = PLAIN_VENUE
-    trip: float | None = None
-    offers: frozenset[str] = frozenset()
+    request_seconds: float | None = None
+    protocols: frozenset[str] = frozenset()
     used: Mapping[str, int] | None = None
-    denied: str | None = None
+    rejection: str | None = None
     account: ArmedAccount | None = None
 
     @property
@@ -69,7 +69,9 @@ class Looked:
         return venue_of(self.document.spec)
 
 
-async def look_at(documents: Sequence[AccountDocument], patience: float, clock: Clock) -> tuple[Looked, ...]:
+async def inspect_accounts(
+    documents: Sequence[AccountDocument], patience: float, clock: Clock
+) -> tuple[InspectedAccount, ...]:
     """Inspect every account, in the order of the documents. A failure of one does not affect the others.
 
     `patience`: timeout of one answer in seconds.
@@ -77,60 +79,64 @@ async def look_at(documents: Sequence[AccountDocument], patience: float, clock: 
     venues: dict[str, list[AccountDocument]] = defaultdict(list)
     for document in documents:
         venues[venue_of(document.spec)].append(document)
-    budgets = Budgets()
+    budgets = RequestBudgets()
 
-    async def one_after_another(here: Iterable[AccountDocument]) -> list[Looked]:
-        return [await _look(document, budgets, patience, clock) for document in here]
+    async def one_after_another(here: Iterable[AccountDocument]) -> list[InspectedAccount]:
+        return [await _inspect(document, budgets, patience, clock) for document in here]
 
     found = await asyncio.gather(*(one_after_another(here) for here in venues.values()))
     by_name = {looked.name: looked for here in found for looked in here}
     return tuple(by_name[document.metadata.name] for document in documents)
 
 
-async def _look(document: AccountDocument, budgets: Budgets, patience: float, clock: Clock) -> Looked:
+async def _inspect(
+    document: AccountDocument, budgets: RequestBudgets, patience: float, clock: Clock
+) -> InspectedAccount:
     name, spec = document.metadata.name, document.spec
     try:
         account = open_accounts([document], live=False)[name]
     except (AdapterError, CredentialError) as error:
-        return Looked(document, refused=str(error))
+        return InspectedAccount(document, refused=str(error))
     adapter, traits = account.adapter, traits_of(account.adapter)
     try:
         budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
-        heard = _Overheard(adapter)
+        heard = _RejectionRecorder(adapter)
         inspection, uninspected = await _inspected(adapter, heard, budget, patience, clock)
-        await _room(budget, clock)
+        await _wait_for_room(budget, clock)
         began = clock.monotonic()
         snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), patience)
         took = clock.monotonic() - began
-        return Looked(
+        return InspectedAccount(
             document,
             inspection=inspection,
-            uninspected=uninspected,
+            inspection_error=uninspected,
             snapshot=snapshot,
             traits=traits,
-            trip=_trip(snapshot, took),
-            offers=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
+            request_seconds=_request_seconds(snapshot, took),
+            protocols=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
             used=_used(adapter),
-            denied=heard.denied,
+            rejection=heard.denied,
             account=account,
         )
     except ValueError as error:  # each limit is valid by itself, or there would be no adapter
-        return Looked(document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}")
+        return InspectedAccount(
+            document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}"
+        )
     finally:
-        await close(adapter, patience)
+        await close_adapter(adapter, patience)
 
 
 async def _inspected(
-    adapter: VenueAdapter, heard: _Overheard, budget: Budget, patience: float, clock: Clock
+    adapter: VenueAdapter, heard: _RejectionRecorder, budget: RequestBudget, patience: float, clock: Clock
 ) -> tuple[Inspection | None, str | None]:
     """The inspection, or why there is none; neither if the adapter has no inspection."""
     if not isinstance(adapter, InspectedVenue):
         return None, None
-    await _room(budget, clock)
-    return await answer_of(adapter.inspect(), patience, heard.note)
+    await _wait_for_room(budget, clock)
+    return await call_adapter(adapter.inspect(), patience, heard.record)
 
 
-async def answer_of(
+async def call_adapter(
     asked: Awaitable[T], patience: float, note: Callable[[VenueError], None] = lambda _: None
 ) -> tuple[T | None, str | None]:
     """The answer of an adapter, or why there is none. `note` gets the VenueError."""
@@ -146,7 +152,7 @@ async def answer_of(
         return None, legible(f"the adapter failed: {type(error).__name__}: {error}")
 
 
-class _Overheard:
+class _RejectionRecorder:
     """The adapter for one snapshot.
 
     It records rejected credentials, which the reason of a snapshot does not tell from an outage.
@@ -160,40 +166,40 @@ class _Overheard:
         try:
             return await self._adapter.snapshot()
         except VenueError as error:
-            self.note(error)
+            self.record(error)
             raise
 
-    def note(self, error: VenueError) -> None:
+    def record(self, error: VenueError) -> None:
         """Record the first rejection of the credentials."""
         if isinstance(error, CredentialsRefusedError) and self.denied is None:
             self.denied = legible(str(error) or type(error).__name__)
 
 
 async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:
-    readers = Readers({account.name: account}, patience)
+    readers = Polls({account.name: account}, patience)
     try:
         return (await readers.gather())[0]
     finally:
         await readers.abandon()
 
 
-async def _room(budget: Budget, clock: Clock) -> None:
+async def _wait_for_room(budget: RequestBudget, clock: Clock) -> None:
     """Wait until the polling budget has room, and take it; an inspection counts as one snapshot.
 
     After a long wait the request is sent once anyway: the venue itself says what exceeds its limits.
     """
-    deadline = clock.monotonic() + LONGEST_ROOM
+    deadline = clock.monotonic() + MAX_ROOM_WAIT
     while (wait := budget.wait(clock.monotonic(), "snapshot", purpose="reading")) > 0.0:
         if clock.monotonic() + wait > deadline:
             return
         await clock.sleep(wait)
     now = clock.monotonic()
-    budget.answered(now, budget.take(now, "snapshot", purpose="reading"))
+    budget.answered(now, budget.reserve(now, "snapshot", purpose="reading"))
 
 
-async def close(adapter: VenueAdapter, patience: float) -> None:
+async def close_adapter(adapter: VenueAdapter, patience: float) -> None:
     """Close the connections of the adapter and ignore errors."""
-    await answer_of(adapter.close(), patience)
+    await call_adapter(adapter.close(), patience)
 
 
 _OFFERS = (
@@ -201,7 +207,7 @@ _OFFERS = (
 )  # fmt: skip
 
 
-def _trip(snapshot: AccountSnapshot, took: float) -> float | None:
+def _request_seconds(snapshot: AccountSnapshot, took: float) -> float | None:
     """Seconds of one request: as measured by the adapter, else the time of the whole snapshot."""
     if snapshot.quality == "down":
         return None

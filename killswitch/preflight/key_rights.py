@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from killswitch.accounts.opening import located, open_accounts
+from killswitch.accounts.opening import open_accounts, place_prefix
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.model.inspection import InspectedVenue, KeyedVenue, KeyRights
 from killswitch.model.venue import VenueAdapter
 from killswitch.model.words import Place, Severity
 from killswitch.policy.schema.account import AccountDocument
-from killswitch.preflight.inspection import answer_of, close
+from killswitch.preflight.inspection import call_adapter, close_adapter
 
-Word = tuple[Severity, str]
+KeyWarning = tuple[Severity, str]
 """Severity and text of a warning for the first tick."""
 WITHDRAWS = "may withdraw: anyone who obtains it can take the funds"
 WITHDRAWS_WAY_OUT = "create one without that right, or set allow_withdrawal_keys: true in the Account document"
@@ -29,7 +29,7 @@ class WithdrawalKeyError(AdapterError):
 
 async def require_harmless_keys(
     documents: Iterable[AccountDocument], places: Mapping[str, Place], patience: float
-) -> tuple[Word, ...]:
+) -> tuple[KeyWarning, ...]:
     """Warnings about the keys of accounts with `execution: live`. WithdrawalKeyError if one may withdraw.
 
     `places`: where each account is written. `patience`: seconds for all requests together. Accounts without
@@ -39,23 +39,25 @@ async def require_harmless_keys(
         each for each in documents
         if each.spec.execution == "live" and each.spec.credentials and not each.spec.allow_withdrawal_keys
     ]  # fmt: skip
-    asked = await asyncio.gather(*(_ask(each, patience) for each in wanted))
+    asked = await asyncio.gather(*(_read_rights(each, patience) for each in wanted))
     found = [(each.metadata.name, *answer) for each, answer in zip(wanted, asked, strict=True)]
     refused = [name for name, rights, _ in found if rights is not None and rights.withdraw]
     if refused:
         words = f"its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
-        raise WithdrawalKeyError("; ".join(f"{located(places.get(each))}account {each}: {words}" for each in refused))
-    return tuple(word for each in found for word in _words(*each))
+        raise WithdrawalKeyError(
+            "; ".join(f"{place_prefix(places.get(each))}account {each}: {words}" for each in refused)
+        )
+    return tuple(word for each in found for word in _warnings(*each))
 
 
-async def _ask(document: AccountDocument, patience: float) -> tuple[KeyRights | None, str | None]:
+async def _read_rights(document: AccountDocument, patience: float) -> tuple[KeyRights | None, str | None]:
     """The key rights, or why they could not be read."""
     # A separate adapter: those of the run belong to its event loop.
     adapter = open_accounts([document], live=False)[document.metadata.name].adapter
     try:
-        return await answer_of(_rights(adapter), patience)
+        return await call_adapter(_rights(adapter), patience)
     finally:
-        await close(adapter, 1.0)
+        await close_adapter(adapter, 1.0)
 
 
 async def _rights(adapter: VenueAdapter) -> KeyRights:
@@ -66,7 +68,7 @@ async def _rights(adapter: VenueAdapter) -> KeyRights:
     return KeyRights(note="the adapter cannot be asked")
 
 
-def _words(name: str, rights: KeyRights | None, unread: str | None) -> Iterable[Word]:
+def _warnings(name: str, rights: KeyRights | None, unread: str | None) -> Iterable[KeyWarning]:
     if rights is None:
         yield (
             "warning",

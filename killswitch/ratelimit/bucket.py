@@ -21,7 +21,7 @@ SHORTEST = 1e-6
 
 
 @dataclass(slots=True)
-class _Claim:
+class _PollClaim:
     """A poll that waits for units. It counts from `begins` to `until`, and holds back orders from `overdue` on."""
 
     units: int
@@ -47,7 +47,7 @@ class Bucket:
         self._names = count()
         self._flying: dict[int, tuple[float, int, bool]] = {}
         self._returning: deque[tuple[float, int, bool]] = deque()
-        self._claims: dict[object, _Claim] = {}
+        self._claims: dict[object, _PollClaim] = {}
 
     def tighten(self, allowed: int, per: float) -> None:
         """Apply the stricter of this limit and another declaration."""
@@ -85,7 +85,7 @@ class Bucket:
                 break
         return max(earliest - now, SHORTEST)
 
-    def take(self, now: float, units: int, *, reading: bool) -> int:
+    def hold(self, now: float, units: int, *, reading: bool) -> int:
         """Hold `units` for a call that is sent now; returns the id of the hold."""
         name = next(self._names)
         self._flying[name] = (now, units, reading)
@@ -119,7 +119,7 @@ class Bucket:
             found.units, found.begins, found.until = units, begins, until
         else:
             self.withdraw(owner)
-            self._claims[owner] = _Claim(units, reserve, begins, overdue, until)
+            self._claims[owner] = _PollClaim(units, reserve, begins, overdue, until)
 
     def withdraw(self, owner: object) -> None:
         """Remove the claim of `owner`."""
@@ -142,7 +142,7 @@ class Bucket:
             return 0
         return first.units
 
-    def _before(self, now: float, owner: object) -> Iterator[_Claim]:
+    def _before(self, now: float, owner: object) -> Iterator[_PollClaim]:
         """The claims that count now, up to that of `owner`."""
         for other, claim in self._claims.items():
             if owner is not None and other is owner:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from killswitch.model.venue import PLAIN_VENUE, Call, MeteredVenue, RateLimit, VenueTraits
 from killswitch.ratelimit.bucket import Bucket
-from killswitch.ratelimit.limits import Shared, Toll, added_up, dearest
+from killswitch.ratelimit.shared_limits import CallCost, SharedLimit, highest_cost, units_by_call
 
 Purpose = Literal["closing", "reading", "turn", "poll"]
 """What a call is for. A `turn` is an account poll that comes after the earlier claims of others; a `poll` is one that
@@ -56,7 +56,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class Quiet:
+class RateLimitPause:
     """Until when a venue must not be called: shared by all its accounts."""
 
     until: float = -math.inf
@@ -72,22 +72,22 @@ class Quiet:
             wait = min(retry_after, LONGEST_BAN)
         self.until = max(self.until, now + wait)
 
-    def heard(self, left: float) -> None:
+    def answered(self, left: float) -> None:
         """Record an answer to a request sent at `left`: if the pause was over by then, the row of refusals ends."""
         if left >= self.until:
             self.refusals = 0
 
 
-class Budget:
-    """The budget of one account. Created by `Budgets.of`, or `unlimited`."""
+class RequestBudget:
+    """The budget of one account. Created by `RequestBudgets.of`, or `unlimited`."""
 
     def __init__(
         self,
-        limits: Mapping[str, Shared],
-        tolls: Mapping[Call, Sequence[Toll]],
+        limits: Mapping[str, SharedLimit],
+        tolls: Mapping[Call, Sequence[CallCost]],
         reserved: Decimal,
-        quiet: Quiet,
-        paces: Sequence[Toll] = (),
+        quiet: RateLimitPause,
+        paces: Sequence[CallCost] = (),
     ) -> None:
         """Create it; `paces` are additional costs of a poll, under limits for the polls of any `PACE` seconds."""
         self._limits = limits
@@ -99,9 +99,9 @@ class Budget:
         self._claimed: tuple[Bucket, ...] = ()
 
     @classmethod
-    def unlimited(cls) -> Budget:
+    def unlimited(cls) -> RequestBudget:
         """A budget without limits. Rate-limit refusals of the venue still apply."""
-        return cls({}, {}, Decimal(0), Quiet())
+        return cls({}, {}, Decimal(0), RateLimitPause())
 
     @property
     def quiet_until(self) -> float:
@@ -131,7 +131,7 @@ class Budget:
                     return fitting
         return len(symbols)
 
-    def take(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
+    def reserve(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
         """Take the units of a call that is sent now. BudgetSpentError, without taking any, if it does not fit."""
         costs = [*self._cost(call, symbols, purpose)]
         if (wait := self._wait(now, costs, purpose)) > 0.0:
@@ -139,7 +139,7 @@ class Budget:
         reading = purpose != "closing"
         if purpose in _IN_TURN:
             self.withdraw()
-        return Ticket(now, tuple((bucket, bucket.take(now, units, reading=reading)) for bucket, units in costs))
+        return Ticket(now, tuple((bucket, bucket.hold(now, units, reading=reading)) for bucket, units in costs))
 
     def claim(
         self,
@@ -183,7 +183,7 @@ class Budget:
             for bucket, hold in ticket.holds:
                 bucket.answered(now, hold)
             ticket.holds = ()
-        self._quiet.heard(ticket.left)
+        self._quiet.answered(ticket.left)
 
     def observed(self, now: float, used: Mapping[str, int]) -> None:
         """Apply the venue's own counts, by limit: what exceeds ours is used by others, and counts.
@@ -199,7 +199,7 @@ class Budget:
             self._observed[name] = said
             limit.bucket("").observed(now, said)
 
-    def heed(self, now: float, adapter: object) -> None:
+    def observe_venue(self, now: float, adapter: object) -> None:
         """Observe the venue's own counts, if the adapter reads any. Call it after an answer."""
         if isinstance(adapter, MeteredVenue):
             with suppress(Exception):  # an adapter's defect in counting must not lose the answer
@@ -234,18 +234,20 @@ class Budget:
         return None if purpose == "closing" else int(bucket.allowed * self._reserved)
 
 
-class Budgets:
+class RequestBudgets:
     """The budgets of all accounts of a runner; limits by address are shared by all of them."""
 
     def __init__(self, interval: float = 1.0) -> None:
         """Create them; `interval` is the number of seconds between two polls of an account."""
         self._interval = interval
         self._round = max(PACE, interval)
-        self._quiet: dict[str, Quiet] = {}
-        self._shared: dict[tuple[str, str, str], Shared] = {}
-        self._paces: dict[tuple[str, str, str], Shared] = {}
+        self._quiet: dict[str, RateLimitPause] = {}
+        self._shared: dict[tuple[str, str, str], SharedLimit] = {}
+        self._paces: dict[tuple[str, str, str], SharedLimit] = {}
 
-    def of(self, account: str, venue: str, traits: VenueTraits = PLAIN_VENUE, reserved: Decimal = Decimal(0)) -> Budget:
+    def of(
+        self, account: str, venue: str, traits: VenueTraits = PLAIN_VENUE, reserved: Decimal = Decimal(0)
+    ) -> RequestBudget:
         """The budget of `account`. `reserved`: the fraction of every limit that polls may not use.
 
         ValueError if the traits contradict themselves: a cost of an undeclared limit, a cost above its limit, a limit
@@ -253,33 +255,35 @@ class Budgets:
         """
         if not 0 <= reserved < 1:
             raise ValueError(f"the share reserved for closing is {reserved}; it must be at least 0 and less than 1")
-        costs = added_up(traits)
-        limits = {limit.name: self._limit(account, venue, limit, dearest(costs, limit.name)) for limit in traits.limits}
-        tolls: dict[Call, list[Toll]] = {}
+        costs = units_by_call(traits)
+        limits = {
+            limit.name: self._limit(account, venue, limit, highest_cost(costs, limit.name)) for limit in traits.limits
+        }
+        tolls: dict[Call, list[CallCost]] = {}
         for (call, name), (units, each) in costs.items():
             if units or each:
-                tolls.setdefault(call, []).append(Toll(limits[name], units, each))
+                tolls.setdefault(call, []).append(CallCost(limits[name], units, each))
         paces = [
-            Toll(self._pace(account, venue, limit, limits[limit.name], units), units, 0)
+            CallCost(self._pace(account, venue, limit, limits[limit.name], units), units, 0)
             for limit in traits.limits
             if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > self._round + self._interval
         ]
-        return Budget(limits, tolls, reserved, self._quiet.setdefault(venue, Quiet()), paces)
+        return RequestBudget(limits, tolls, reserved, self._quiet.setdefault(venue, RateLimitPause()), paces)
 
-    def _limit(self, account: str, venue: str, limit: RateLimit, most: int) -> Shared:
+    def _limit(self, account: str, venue: str, limit: RateLimit, most: int) -> SharedLimit:
         """The shared limit; if two accounts declare it differently, the stricter declaration applies."""
-        made = Shared(limit.allowed, limit.per, by_symbol=limit.by == "symbol")
+        made = SharedLimit(limit.allowed, limit.per, by_symbol=limit.by == "symbol")
         shared = self._shared.setdefault(_owned(account, venue, limit), made)
         shared.tighten(limit, most)
         return shared
 
-    def _pace(self, account: str, venue: str, limit: RateLimit, strictest: Shared, a_poll: int) -> Shared:
+    def _pace(self, account: str, venue: str, limit: RateLimit, strictest: SharedLimit, a_poll: int) -> SharedLimit:
         """What polls may use of a long limit in a short time: at least one poll.
 
         It is the limit's part for that time and one interval more: polls come in steps, and the units of the one before
         are held beyond its answer, so that the polls of one step more may lie in any such time.
         """
-        shared = self._paces.setdefault(_owned(account, venue, limit), Shared(0, self._round))
+        shared = self._paces.setdefault(_owned(account, venue, limit), SharedLimit(0, self._round))
         shared.dearest = max(shared.dearest, a_poll)
         share = Fraction(self._round + self._interval) / Fraction(strictest.per)
         shared.allowed = shared.bucket("").allowed = max(math.ceil(strictest.allowed * share), shared.dearest)

@@ -23,9 +23,9 @@ from itertools import count, dropwhile
 from msgspec import Struct, structs
 
 from killswitch.model.venue import Call, VenueTraits
-from killswitch.ratelimit.budget import Budget, Budgets, Ticket
-from killswitch.ratelimit.limits import added_up, dearest
-from killswitch.ratelimit.read_cost import Reader, ReadingCost, reading_costs
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
+from killswitch.ratelimit.poll_cost import PollCost, PolledAccount, poll_costs
+from killswitch.ratelimit.shared_limits import highest_cost, units_by_call
 
 LONGEST = 86_400.0
 """Seconds. A longer close is reported as longer than that."""
@@ -34,7 +34,7 @@ LEAST_WAIT = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class CloseTask:
     """The work for one account. `orders`: symbol and number of orders for each position.
 
     `share`: the part of every limit that polls leave free. `whole_book`: every position is closed completely, so that
@@ -56,7 +56,7 @@ class Task:
     pause: float = 0.0
 
 
-class Reckoning(Struct, frozen=True):
+class CloseEstimate(Struct, frozen=True):
     """The estimate. `seconds`: from the decision to the last poll's answer; None: more than a day.
 
     `bound_by`: the limit that takes the longest to allow what is needed, regardless of polls; None where everything is
@@ -76,11 +76,11 @@ _Phase = tuple[Call, Sequence[str]]
 
 
 @dataclass(slots=True, eq=False)
-class _Course:
+class _SimulatedClose:
     """One account's progress in the simulation."""
 
-    task: Task
-    budget: Budget
+    task: CloseTask
+    budget: RequestBudget
     phases: deque[_Phase]
     left: deque[str] = field(default_factory=deque)
     phase: Call = "snapshot"
@@ -93,9 +93,9 @@ class _Course:
     ended: float | None = None
 
 
-def reckon(
-    tasks: Sequence[Task], *, trip: float, interval: float, readers: Sequence[Reader] = ()
-) -> dict[str, Reckoning]:
+def estimate_close(
+    tasks: Sequence[CloseTask], *, trip: float, interval: float, readers: Sequence[PolledAccount] = ()
+) -> dict[str, CloseEstimate]:
     """The estimate for each account's task, if all begin at once. `trip`: seconds from a request to its answer.
 
     `interval`: seconds between two polls of each account, which go on; infinite for none. `readers`: the accounts that
@@ -103,18 +103,20 @@ def reckon(
     distinct names. ValueError if traits contradict themselves.
     """
     named = {each.account for each in readers}
-    others = [Reader(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named]
-    costs = {} if interval == math.inf else reading_costs([*readers, *others], interval)
-    budgets = Budgets()
+    others = [
+        PolledAccount(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named
+    ]
+    costs = {} if interval == math.inf else poll_costs([*readers, *others], interval)
+    budgets = RequestBudgets()
     courses = []
     for task in tasks:
         left = _without_readings(task, costs.get(task.account, ()))
-        courses.append(_Course(task, budgets.of(task.account, task.venue, left), deque(_phases(task))))
+        courses.append(_SimulatedClose(task, budgets.of(task.account, task.venue, left), deque(_phases(task))))
     _Simulation(courses, trip).run()
     return {course.task.account: _reckoning(course) for course in courses}
 
 
-def _phases(task: Task) -> Iterable[_Phase]:
+def _phases(task: CloseTask) -> Iterable[_Phase]:
     if task.first:
         yield "cancel", task.first
     for wave in range(max((parts for _, parts in task.orders), default=0)):
@@ -130,10 +132,10 @@ def _phases(task: Task) -> Iterable[_Phase]:
 class _Simulation:
     """Sends and answers in the order of time; time 0 is the decision."""
 
-    def __init__(self, courses: Sequence[_Course], trip: float) -> None:
+    def __init__(self, courses: Sequence[_SimulatedClose], trip: float) -> None:
         self._courses = courses
         self._trip = trip
-        self._events: list[tuple[float, int, _Course, Ticket | None]] = []
+        self._events: list[tuple[float, int, _SimulatedClose, Ticket | None]] = []
         self._names = count()
 
     def run(self) -> None:
@@ -152,10 +154,10 @@ class _Simulation:
                 course.wakes = None
             self._go_on(now, course)
 
-    def _at(self, when: float, course: _Course, ticket: Ticket | None) -> None:
+    def _at(self, when: float, course: _SimulatedClose, ticket: Ticket | None) -> None:
         heapq.heappush(self._events, (when, next(self._names), course, ticket))
 
-    def _go_on(self, now: float, course: _Course) -> None:
+    def _go_on(self, now: float, course: _SimulatedClose) -> None:
         """Send what the budget allows; resumed by an answer, or when there may be more budget."""
         if course.ended is not None:
             return
@@ -172,7 +174,7 @@ class _Simulation:
             course.wakes = when
             self._at(when, course, None)
 
-    def _begin(self, now: float, course: _Course) -> None:
+    def _begin(self, now: float, course: _SimulatedClose) -> None:
         course.phase, symbols = course.phases.popleft()
         course.left = deque(symbols)
         task = course.task
@@ -185,7 +187,7 @@ class _Simulation:
             course.phase, course.left = "close_book", deque([""])
             course.phases = deque([("snapshot", ("",)), *dropwhile(lambda each: each[0] != "cancel", course.phases)])
 
-    def _send(self, now: float, course: _Course) -> float | None:
+    def _send(self, now: float, course: _SimulatedClose) -> float | None:
         """Seconds until more may be sent; None where nothing is left to send."""
         while course.left:
             if course.phase == "submit":
@@ -198,7 +200,7 @@ class _Simulation:
                 return wait
         return None
 
-    def _order(self, now: float, course: _Course) -> float:
+    def _order(self, now: float, course: _SimulatedClose) -> float:
         """Send the next order, or a batch; 0.0, or seconds until there is budget."""
         task = course.task
         most = 1 if task.every else task.traits.batch
@@ -214,14 +216,14 @@ class _Simulation:
             wait = min(wait, course.budget.wait(now, "submit_batch", symbols[:2]))
         return wait
 
-    def _call(self, now: float, course: _Course, call: Call, symbol: str) -> float:
+    def _call(self, now: float, course: _SimulatedClose, call: Call, symbol: str) -> float:
         wait = course.budget.wait(now, call, (symbol,) if symbol else ())
         if wait <= 0.0:
             self._leave(now, course, call, [symbol])
         return wait
 
-    def _leave(self, now: float, course: _Course, call: Call, symbols: Sequence[str]) -> None:
-        ticket = course.budget.take(now, call, [symbol for symbol in symbols if symbol])
+    def _leave(self, now: float, course: _SimulatedClose, call: Call, symbols: Sequence[str]) -> None:
+        ticket = course.budget.reserve(now, call, [symbol for symbol in symbols if symbol])
         for _ in symbols:
             course.left.popleft()
         course.calls[call] += 1
@@ -231,20 +233,22 @@ class _Simulation:
         self._at(now + self._trip, course, ticket)
 
 
-def _without_readings(task: Task, costs: Sequence[ReadingCost]) -> VenueTraits:
+def _without_readings(task: CloseTask, costs: Sequence[PollCost]) -> VenueTraits:
     """The traits with limits less the units of polls, which may just have used the share reserved to them."""
-    least = added_up(task.traits)
+    least = units_by_call(task.traits)
     taken = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
     limits = tuple(
-        structs.replace(limit, allowed=max(limit.allowed - taken.get(limit.name, 0), dearest(least, limit.name), 1))
+        structs.replace(
+            limit, allowed=max(limit.allowed - taken.get(limit.name, 0), highest_cost(least, limit.name), 1)
+        )
         for limit in task.traits.limits
     )
     return structs.replace(task.traits, limits=limits)
 
 
-def _reckoning(course: _Course) -> Reckoning:
+def _reckoning(course: _SimulatedClose) -> CloseEstimate:
     calls: dict[str, int] = {call: course.calls[call] for call in sorted(course.calls)}
-    return Reckoning(
+    return CloseEstimate(
         orders=sum(parts for _, parts in course.task.orders),
         cancels=len(course.task.first) + len(course.task.last),
         requests=sum(calls.values()),
@@ -254,10 +258,10 @@ def _reckoning(course: _Course) -> Reckoning:
     )
 
 
-def _bound_by(course: _Course) -> str | None:
+def _bound_by(course: _SimulatedClose) -> str | None:
     """The limit with the longest time until the last unit of the total is allowed."""
     traits = course.task.traits
-    costs = added_up(traits)
+    costs = units_by_call(traits)
     waits: dict[str, float] = {}
     for limit in traits.limits:
         if limit.by == "symbol":

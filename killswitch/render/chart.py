@@ -23,7 +23,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from killswitch.render.series import Mark
+    from killswitch.render.series import ChartMark
 
 INK = "#010203"
 """Placeholder for the page's text colour while matplotlib draws."""
@@ -53,19 +53,19 @@ def colour(number: int) -> str:
     return _PALETTE[number % len(_PALETTE)]
 
 
-class Frame:
+class ChartFrame:
     """One chart around what `render`'s `draw` puts into its axes. Lengths are in inches."""
 
     def __init__(self, title: str, unit: str, width: float, height: float, *, span: tuple[int, int] | None) -> None:
         self._title, self._unit, self._width, self._height = title, unit, width, height
         self._span = span
-        self._words: list[str] = []
+        self._texts: list[str] = []
 
     def render(
-        self, draw: Callable[[Axes], None], names: Sequence[str], marks: Sequence[Mark], *, dashes: Dashes | None
+        self, draw: Callable[[Axes], None], names: Sequence[str], marks: Sequence[ChartMark], *, dashes: Dashes | None
     ) -> str:
         """Return the `<svg>` element. Without `dashes` the legend shows areas."""
-        self._words = []
+        self._texts = []
         rows = self._mark_rows(marks)
         legend = self._legend_rows(names)
         above = _TOP + _ROW * (max(rows, default=-1) + 1)
@@ -104,7 +104,7 @@ class Frame:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _amount(value, axes, self._unit)))
         unit = "" if self._unit == "fraction" else self._unit
         axes.annotate(
-            self._word(unit), (0, 1), (-_LEFT * 72 + 2, 8), xycoords="axes fraction", textcoords="offset points",
+            self._token(unit), (0, 1), (-_LEFT * 72 + 2, 8), xycoords="axes fraction", textcoords="offset points",
             color=INK, fontsize=_TEXT, annotation_clip=False,
         )  # fmt: skip
 
@@ -122,7 +122,7 @@ class Frame:
 
     # -- marks: labels in as many rows as they need ---------------------------------------------------------
 
-    def _mark_rows(self, marks: Sequence[Mark]) -> list[int]:
+    def _mark_rows(self, marks: Sequence[ChartMark]) -> list[int]:
         ends: list[float] = []
         rows = []
         for mark in marks:
@@ -132,7 +132,7 @@ class Frame:
             rows.append(row)
         return rows
 
-    def _label_span(self, mark: Mark) -> tuple[float, float]:
+    def _label_span(self, mark: ChartMark) -> tuple[float, float]:
         """Return where a mark's label begins and ends, inside the axes where it fits."""
         at, length = self._across(mark.at), len(mark.label) * _LETTER
         first = at if at + length <= self._inner else max(0.0, self._inner - length)
@@ -144,12 +144,12 @@ class Frame:
         first, last = self._span
         return self._inner * min(1.0, max(0.0, (at - first) / max(1, last - first)))
 
-    def _mark(self, axes: Axes, mark: Mark, row: int) -> None:
+    def _mark(self, axes: Axes, mark: ChartMark, row: int) -> None:
         shade = _LEVELS[min(max(mark.level, 0), len(_LEVELS) - 1)]
         axes.axvline(mark.at, color=shade, linewidth=1.0, linestyle=(0, (3, 2)))
         first, _ = self._label_span(mark)
         axes.annotate(
-            self._word(mark.label), (first / self._inner, 1), (0, 4 + 8 + 72 * _ROW * row + (8 if self._unit else 0)),
+            self._token(mark.label), (first / self._inner, 1), (0, 4 + 8 + 72 * _ROW * row + (8 if self._unit else 0)),
             xycoords="axes fraction", textcoords="offset points", color=shade, fontsize=_TEXT, annotation_clip=False,
         )  # fmt: skip
 
@@ -181,14 +181,14 @@ class Frame:
                        linestyle=line, solid_capstyle="butt")
             )  # fmt: skip
             figure.text(
-                (left + 0.32) / self._width, (level - 0.045) / tall, self._word(name), color=INK, fontsize=_TEXT
+                (left + 0.32) / self._width, (level - 0.045) / tall, self._token(name), color=INK, fontsize=_TEXT
             )
 
     # -- words, and what matplotlib wrote ----------------------------------------------------------------------
 
-    def _word(self, text: str) -> str:
-        self._words.append(text)
-        return f"Word{len(self._words) - 1}x"
+    def _token(self, text: str) -> str:
+        self._texts.append(text)
+        return f"Word{len(self._texts) - 1}x"
 
     def _clean(self, written: str) -> str:
         """Return only the element: no prologue, size, comments, metadata or ids that another chart on the page has."""
@@ -205,7 +205,7 @@ class Frame:
         svg = re.sub(r"\n\s*", "\n", svg).replace(INK, "currentColor")
         svg = re.sub(r' d="[^"]*"', _shorter, svg)
         svg = re.sub(r"font: [^;\"]*?(\d+)px [^;\"]*", r"font: \1px sans-serif", svg)
-        return re.sub(r"Word(\d+)x", lambda found: _xml(self._words[int(found[1])]), svg).strip()
+        return re.sub(r"Word(\d+)x", lambda found: _xml(self._texts[int(found[1])]), svg).strip()
 
 
 def _shorter(path: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from killswitch.model.instant import rfc3339
 
 INFINITY = "∞"
-Span = tuple[float | str | None, float | str | None]
+NumberRange = tuple[float | str | None, float | str | None]
 """Two bounds, as numbers or as the decimal texts of a record; None for an unknown bound."""
 
 
@@ -28,7 +28,7 @@ def number(value: float | None, unit: str | None, unbounded: str = INFINITY) -> 
     return f"{value:.4g}"
 
 
-def interval(span: Span | None, unit: str | None) -> str:
+def interval(span: NumberRange | None, unit: str | None) -> str:
     """Format an interval: `4.51%` if exact, `[4.51%, ∞]` if partly known, `unknown` if not."""
     if span is None or span == (None, None):
         return "unknown"
@@ -52,14 +52,14 @@ def instant(at: datetime | None) -> str:
     return "-" if at is None else rfc3339(at.replace(microsecond=0))
 
 
-def lasting(length: timedelta) -> str:
+def duration_text(length: timedelta) -> str:
     """Format a duration in its two largest units: `1h 30m`, `45s`."""
     seconds = int(length.total_seconds())
     parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
 
 
-def counted(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
     """A number with its noun: `1 order`, `12 orders`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -68,7 +68,7 @@ _RANGES = 6
 """The most numbers and ranges that are listed."""
 
 
-def numbered(numbers: Sequence[int]) -> str:
+def order_numbers(numbers: Sequence[int]) -> str:
     """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12
     more`."""
     found = sorted(set(numbers))

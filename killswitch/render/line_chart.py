@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.render.series import Mark, extremes, stack_sample
+from killswitch.render.series import ChartMark, extremes, stack_sample
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ def line_chart(
     series: Mapping[str, Sequence[float]],
     *,
     unit: str,
-    marks: Sequence[Mark] = (),
+    marks: Sequence[ChartMark] = (),
     width: float = 8.0,
     height: float = 3.0,
     stacked: bool = False,
@@ -41,13 +41,13 @@ def line_chart(
 
     ValueError for a series of another length than `at`.
     """
-    from killswitch.render.chart import Frame
+    from killswitch.render.chart import ChartFrame
 
     for name, values in series.items():
         if len(values) != len(at):
             raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
     draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=width)
-    frame = Frame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
+    frame = ChartFrame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
     return frame.render(draw, list(series), marks, dashes=None if stacked else _DASHES)
 
 

@@ -11,7 +11,7 @@ NOTHING = math.nan
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ChartMark:
     """A marked moment: `at` in microseconds, a short label, and the level that selects its colour."""
 
     at: int

@@ -69,30 +69,30 @@ def _number(value: float) -> Decimal:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class MarkedContract:
     """A mark, and the account currency that one contract moves per 100% of that mark; both above 0."""
 
     mark: Decimal
     value: Decimal
 
     @classmethod
-    def of(cls, mark: Decimal | None, value: Decimal | None) -> Marked | None:
+    def of(cls, mark: Decimal | None, value: Decimal | None) -> MarkedContract | None:
         """The pair; None if either number is unknown or not positive."""
         return None if not mark or not value or mark < 0 or value < 0 else cls(mark, value)
 
     def cost(self, side: OrderSide | str | None, contracts: Decimal, price: Decimal) -> Decimal:
         """The cost of trading `contracts` at `price` instead of the mark, in the account's currency."""
-        return contracts * self.value * slipped(side, self.mark, price)
+        return contracts * self.value * slippage(side, self.mark, price)
 
 
-def slipped(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Decimal:
+def slippage(side: OrderSide | str | None, mark: Decimal, price: Decimal) -> Decimal:
     """The slippage of `price` against `mark` for an order of this side, as a fraction of the mark; above 0 is worse."""
     fall = (mark - price) / mark
     return fall if side == "sell" else -fall
 
 
 def delay_cost(
-    side: OrderSide | str | None, contracts: Decimal, decided: Marked | None, arrival: Marked | None
+    side: OrderSide | str | None, contracts: Decimal, decided: MarkedContract | None, arrival: MarkedContract | None
 ) -> Decimal | None:
     """The cost of the market's move from the decision's mark to the arrival mark; None if one of them is unknown."""
     return None if decided is None or arrival is None else decided.cost(side, contracts, arrival.mark)

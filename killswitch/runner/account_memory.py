@@ -38,7 +38,7 @@ def rules_name(account: str) -> str:
     return f"rules/{account}"
 
 
-class Remembering:
+class AccountMemory:
     """An observer that stores what `remind` passes to the adapters of the next run, whenever it changes."""
 
     def __init__(self, store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
@@ -67,7 +67,7 @@ class Remembering:
                 self._store.put_live(rules_name(name), rules)
 
 
-def remind(store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
+def restore_adapters(store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
     """Pass what the last run stored to each account's adapter, before any request."""
     held, view = _held(store).accounts, last_view(store)
     sound = {} if view is None else {it.account: view.as_of for it in view.accounts if it.quality == "ok"}

@@ -14,7 +14,7 @@ from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.words import Severity
-from killswitch.runner.observers import shortfall
+from killswitch.runner.observers import shortfall_message
 
 FIRST_PAUSE = timedelta(minutes=1)
 """The pause between two notices of a flapping problem; it doubles with each."""
@@ -29,28 +29,30 @@ class _Trouble:
     severity: Severity
     noticed: datetime
     """When it was reported last."""
-    tells_end: bool
+    reports_end: bool
     pause: timedelta = FIRST_PAUSE
     returns: int = 0
     """How often it has come back since the last notice."""
     gone: datetime | None = None
 
 
-class News:
+class AlertDeduplication:
     """The alerts of one run."""
 
     def __init__(self, before: tuple[tuple[Severity, str], ...] = ()) -> None:
         """`before`: findings before the run, which the first tick reports once."""
         self._before = before
-        self._told: frozenset[str] = frozenset()
+        self._reported: frozenset[str] = frozenset()
         self._troubles: dict[str, _Trouble] = {}
 
     def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
         """Restore the ends of closings that an earlier run has reported."""
         told = {notice.text for notice in notices}
-        self._told = frozenset(text for each in closings if (text := shortfall(each)) is not None and text in told)
+        self._reported = frozenset(
+            text for each in closings if (text := shortfall_message(each)) is not None and text in told
+        )
 
-    def of(
+    def alerts(
         self,
         snapshot: Snapshot,
         problems: tuple[str, ...],
@@ -65,9 +67,9 @@ class News:
         found = [(severity, text) for severity, text in self._before]
         self._before = ()
         found += self._of_problems(snapshot.as_of, problems, mild, subjects or {})
-        ends = [text for each in snapshot.closings if (text := shortfall(each)) is not None]
-        found += [("page", text) for text in ends if text not in self._told]
-        self._told = frozenset(ends)
+        ends = [text for each in snapshot.closings if (text := shortfall_message(each)) is not None]
+        found += [("page", text) for text in ends if text not in self._reported]
+        self._reported = frozenset(ends)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in found)
 
     def _of_problems(
@@ -79,7 +81,7 @@ class News:
             severity: Severity = "warning" if text in mild else "page"
             trouble = self._troubles.get(subject)
             if trouble is None:
-                self._troubles[subject] = _Trouble(text, severity, noticed=now, tells_end=text in subjects)
+                self._troubles[subject] = _Trouble(text, severity, noticed=now, reports_end=text in subjects)
                 found.append((severity, text))
                 continue
             if trouble.gone is not None:
@@ -101,7 +103,7 @@ class News:
         if now - trouble.gone < trouble.pause:
             return []
         del self._troubles[subject]
-        if not trouble.tells_end:
+        if not trouble.reports_end:
             return []
         return [(trouble.severity, f"over since {_when(trouble.gone)}: {trouble.text}")]
 

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from killswitch.accounts.arming import ArmedAccount, Arming, drawn, left_to_do, observed_latches
+from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches, scopes_over
 from killswitch.accounts.poll.account_poller import AccountPoller
-from killswitch.accounts.poll.request_counters import Meter, metered
-from killswitch.accounts.poll.shared_adapter import SharedVenue, shared
-from killswitch.accounts.poll.timer_budget import Refreshing
-from killswitch.deadline import DeadlineError, within
-from killswitch.execution.account_executor import Closer
+from killswitch.accounts.poll.request_counters import RequestMeter, request_meters
+from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
+from killswitch.accounts.poll.timer_budget import TimerBudget
+from killswitch.deadline import DeadlineError, call_within
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.effects.performing import Performing
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.record.source_places import keep_places
-from killswitch.journal.entries import NO_WATCH, ClosingWatch
+from killswitch.incident.record.source_places import store_places
+from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -26,24 +26,25 @@ from killswitch.model.store import Store
 from killswitch.model.tracing import NO_TRACER, Tracer
 from killswitch.model.words import Severity
 from killswitch.planning.tick import Interpreter
-from killswitch.runner.account_memory import Remembering, remind
-from killswitch.runner.clock import Timeline, words_of_leap
+from killswitch.runner.account_memory import AccountMemory, restore_adapters
+from killswitch.runner.clock import Timeline, leap_message
 from killswitch.runner.closing_worker import ClosingWorker
-from killswitch.runner.closing_workers import Closings
+from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.dead_man.timer_rules import require_timers
-from killswitch.runner.dead_man.timers import Timers
-from killswitch.runner.fault_isolation import Beside
+from killswitch.runner.dead_man.timers import DeadManTimers
+from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.lease import LeaseHolder
-from killswitch.runner.locks.broker_suspension import Suspending
-from killswitch.runner.locks.lock_lifecycle import Locking
+from killswitch.runner.locks.broker_suspension import BrokerSuspension
+from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import REMEMBERED_NOTICES, Pace, Runner, Witness
+from killswitch.runner.loop import REMEMBERED_NOTICES, Runner, RunnerPace
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observer_chain import Observers, Recorder
-from killswitch.runner.order_reconciliation import Both, Confirming
+from killswitch.runner.observer_notification import Observers, SnapshotRecorder
+from killswitch.runner.observers import Observer
+from killswitch.runner.order_reconciliation import CombinedWatch, OrderReconciliation
 from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
 from killswitch.runner.status_blob import RunnerView, last_clock_state, last_view
-from killswitch.runner.status_publisher import Publisher
+from killswitch.runner.status_publisher import StatusPublisher
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,12 @@ FOLDER_PATIENCE = 2.0
 """Seconds that a start waits for the file system of the lock folder."""
 
 
-def lease_seconds(pace: Pace) -> float:
+def lease_seconds(pace: RunnerPace) -> float:
     """Seconds for which the lease outlives a runner that crashed."""
     return max(30.0, 4 * (pace.interval + pace.read_timeout))
 
 
-def alive_seconds(pace: Pace) -> float:
+def alive_seconds(pace: RunnerPace) -> float:
     """Seconds for which a lock file counts as alive after its last renewal."""
     return min(max(15.0, 3 * (pace.interval + pace.read_timeout)), LONGEST_LIFE / 2)
 
@@ -73,15 +74,15 @@ def assemble(
     accounts: Mapping[str, ArmedAccount],
     store: Store,
     clock: Clock,
-    pace: Pace,
+    pace: RunnerPace,
     *,
     live: bool,
     locks: LockPaths,
     paths: tuple[str, ...] = (),
-    recorder: Recorder | None = None,
-    witnesses: tuple[Witness, ...] = (),
+    recorder: SnapshotRecorder | None = None,
+    witnesses: tuple[Observer, ...] = (),
     tracer: Tracer = NO_TRACER,
-    watch: ClosingWatch = NO_WATCH,
+    watch: ClosingObserver = NO_CLOSING_OBSERVER,
     timers: bool = False,
     found_before: tuple[tuple[Severity, str], ...] = (),
     say: Callable[[str], None] = lambda _: None,
@@ -95,34 +96,34 @@ def assemble(
     require_capabilities(policies, accounts)
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
-    venues = {name: shared(account.adapter) for name, account in accounts.items()}
+    venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
     lease = _held_lease(store, clock, pace, say, when_held)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
-    if (leap := words_of_leap(timeline.leap)) is not None:
+    if (leap := leap_message(timeline.leap)) is not None:
         found_before += (("page", leap),)
-    remind(store, accounts)
-    keep_places(store, policies)
-    arming, beside, confirming = Arming(accounts, policies), Beside(), Confirming(store)
+    restore_adapters(store, accounts)
+    store_places(store, policies)
+    arming, beside, confirming = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
     unfinished, unserved = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     patience = min(pace.read_timeout, pace.last_words)
-    meters = metered(accounts, timeline, pace.interval)
-    refreshing = Refreshing(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
+    meters = request_meters(accounts, timeline, pace.interval)
+    refreshing = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
     kept = None
     if refreshing is not None:
-        kept = Timers(policies, accounts, meters, store, timeline, patience, refreshing)
-    closings = _closings(venues, meters, arming, store, timeline, unfinished, Both(watch, confirming))
+        kept = DeadManTimers(policies, accounts, meters, store, timeline, patience, refreshing)
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, CombinedWatch(watch, confirming))
     locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
-    suspending = Suspending(accounts, meters, store, timeline, patience)
+    suspending = BrokerSuspension(accounts, meters, store, timeline, patience)
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
         _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
         Observers(
-            (Publisher(store, interpreter, policies, arming.names, timeline, view),
-             Remembering(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
+            (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
+             AccountMemory(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
             confirming, tracer, timers=kept, recorder=recorder,
         ),
         pace, policy_set=policies.digest, found_before=found_before,
@@ -131,10 +132,10 @@ def assemble(
 
 
 def _held_lease(
-    store: Store, clock: Clock, pace: Pace, say: Callable[[str], None], when_held: Callable[[], None]
+    store: Store, clock: Clock, pace: RunnerPace, say: Callable[[str], None], when_held: Callable[[], None]
 ) -> LeaseHolder:
     lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
-    lease.take()
+    lease.acquire()
     when_held()
     return lease
 
@@ -142,7 +143,7 @@ def _held_lease(
 def _first_view(
     lease: LeaseHolder,
     timeline: Timeline,
-    pace: Pace,
+    pace: RunnerPace,
     policies: PolicySet,
     paths: tuple[str, ...],
     live: bool,
@@ -172,9 +173,9 @@ def _lock_writer(
     store: Store,
     lease: LeaseHolder,
     timeline: Timeline,
-    pace: Pace,
+    pace: RunnerPace,
     locks: LockPaths,
-    beside: Beside,
+    beside: FaultIsolation,
 ) -> LockWriter | None:
     if not arming.names:
         return None
@@ -182,7 +183,7 @@ def _lock_writer(
         locks.folder, locks.union,
         generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
-    locking = Locking(store, arming, timeline.leaps)
+    locking = LockLifecycle(store, arming, timeline.leaps)
     return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
 
 
@@ -190,38 +191,40 @@ def _effects(
     arming: Arming,
     store: Store,
     clock: Clock,
-    pace: Pace,
-    closings: Closings,
+    pace: RunnerPace,
+    closings: ClosingWorkers,
     locking: LockWriter | None,
-    suspending: Suspending,
-    beside: Beside,
+    suspending: BrokerSuspension,
+    beside: FaultIsolation,
 ) -> Effects:
     closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
     return Effects(Performing(performers(locking, closing, store, clock)), arming, locking, suspending)
 
 
 def _closings(
-    venues: Mapping[str, tuple[SharedVenue, SharedVenue]],
-    meters: Mapping[str, Meter],
+    venues: Mapping[str, tuple[SharedAdapter, SharedAdapter]],
+    meters: Mapping[str, RequestMeter],
     arming: Arming,
     store: Store,
     clock: Clock,
     unfinished: Mapping[str, tuple[Decision, ...]],
-    watch: ClosingWatch,
-) -> Closings:
+    watch: ClosingObserver,
+) -> ClosingWorkers:
     workers = {}
     for name in sorted(arming.names):
         closes = [decision for decision in unfinished.get(name, ()) if not decision.is_suspicion]
         leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in closes]
         meter = meters[name]
-        closer = Closer(name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker)
+        closer = AccountExecutor(
+            name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker
+        )
         workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)
-    return Closings(workers)
+    return ClosingWorkers(workers)
 
 
 def _is_there(folder: Path) -> bool:
     try:
-        return within(FOLDER_PATIENCE, str(folder), folder.is_dir)
+        return call_within(FOLDER_PATIENCE, str(folder), folder.is_dir)
     except DeadlineError:
         return False  # on a dead mount; nothing is armed, so nothing is written there
 
@@ -250,7 +253,7 @@ def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tup
         name
         for graph in policies.graphs
         if graph.mode == "enforce"
-        for names in drawn(graph.scope, accounts.values()).values()
+        for names in scopes_over(graph.scope, accounts.values()).values()
         for name in names
     }
     return tuple(

@@ -205,7 +205,7 @@ def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) 
 
 
 @dataclass
-class WallWatch:
+class WallClockCheck:
     """Detects jumps of the wall clock: one problem while it is not followed, and one notice when it agrees again."""
 
     timeline: Timeline
@@ -221,7 +221,7 @@ class WallWatch:
             self._over |= self.problem is not None
             self.problem, self._off = None, off
         elif self.problem is None or self._differs(off):
-            self.problem, self._off = _words(off, as_of), off
+            self.problem, self._off = _jump_message(off, as_of), off
 
     def _differs(self, off: timedelta) -> bool:
         """Whether the offset has doubled, halved or changed sign since it was reported."""
@@ -235,7 +235,7 @@ class WallWatch:
         return (Notice(as_of, "runner", "runner", "warning", "page", text),) if over else ()
 
 
-def _words(off: timedelta, as_of: datetime) -> str:
+def _jump_message(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
         f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
@@ -249,13 +249,13 @@ def _length(span: timedelta) -> str:
     return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
-TOLD = timedelta(minutes=5)
+PAGED_FROM = timedelta(minutes=5)
 """A leap at a start that is longer is paged: a clock may be wrong, or something should have run and did not."""
 
 
-def words_of_leap(leap: Leap | None) -> str | None:
+def leap_message(leap: Leap | None) -> str | None:
     """The page about a leap at the start; None for a leap as short as an ordinary restart of the machine."""
-    if leap is None or leap.until - leap.since < TOLD:
+    if leap is None or leap.until - leap.since < PAGED_FROM:
         return None
     return (
         f"by the wall clock alone, no runner has run on this store for {_length(leap.until - leap.since)} (since "

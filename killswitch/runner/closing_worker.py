@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import Closing
@@ -38,7 +38,7 @@ class ClosingWorker:
     def __init__(
         self,
         account: str,
-        closer: Closer,
+        closer: AccountExecutor,
         leftover: Sequence[Closing],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,21 +62,21 @@ class ClosingWorker:
         """Whether the pass under way closes anything, and does not only query fees."""
         self._distrusted = 0
         self._seen_passes = 0
-        self._stands_still: str | None = None
-        self._way: asyncio.Task[None] | None = None
+        self._stalled_because: str | None = None
+        self._held_by: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why the last pass failed, or why several passes made no progress; None if neither."""
 
     @property
-    def working(self) -> bool:
+    def is_working(self) -> bool:
         """Whether there is anything left to close."""
         closes = self._pass is not None and self._closes
         return closes or not self._recovered or self._more or bool(self._waiting)
 
     @property
-    def owing(self) -> bool:
+    def is_owing_fees(self) -> bool:
         """Whether nothing is left to close, and fees of its orders are still being queried."""
-        return not self.working and self.closer.owing
+        return not self.is_working and self.closer.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare the executor for `adopt`; a defect in it shows again, and is reported, on adoption."""
@@ -84,19 +84,19 @@ class ClosingWorker:
             self.closer.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
-        if not self.working:
+        if not self.is_working:
             # No close waits because a fee query has failed.
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
-    def hold(self, way: asyncio.Task[None]) -> None:
+    def hold(self, task: asyncio.Task[None]) -> None:
         """Delay the next pass until `way` is over, which has its own time limit."""
-        self._way = way
+        self._held_by = task
 
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not (self.working or self.closer.owing):
+        if self._pass is not None or not (self.is_working or self.closer.owing):
             return math.inf
         now = self._monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
@@ -113,7 +113,7 @@ class ClosingWorker:
             now = self._monotonic()
             self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
             self._begun_at = now
-            self._closes = self.working
+            self._closes = self.is_working
             self._pass = asyncio.create_task(self._run_pass())
         return self._pass
 
@@ -158,9 +158,9 @@ class ClosingWorker:
         return (self.closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:
-        if (way := self._way) is not None:
+        if (way := self._held_by) is not None:
             await asyncio.wait((way,))
-            self._way = None if self._way is way else self._way
+            self._held_by = None if self._held_by is way else self._held_by
         try:
             if self._recovered:
                 await self._advance()
@@ -177,9 +177,9 @@ class ClosingWorker:
         else:
             self._failures = 0
             stuck = self.closer.stuck
-            self.trouble = self._standstill() or (stuck and f"closing on account {self._account}: {stuck}")
+            self.trouble = self._stall_reason() or (stuck and f"closing on account {self._account}: {stuck}")
 
-    def _standstill(self) -> str | None:
+    def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
         distrust = self.closer.distrust
         if not self._more or distrust is None:
@@ -188,11 +188,11 @@ class ClosingWorker:
             self._distrusted += 1
         self._seen_passes = self.closer.passes
         if distrust is None or self._distrusted < DISTRUSTED_PASSES:
-            self._stands_still = None
-        elif self._stands_still is None:
+            self._stalled_because = None
+        elif self._stalled_because is None:
             # The first reason stays: numbers in it may change with every snapshot.
-            self._stands_still = f"closing on account {self._account} makes no progress: {legible(distrust)}"
-        return self._stands_still
+            self._stalled_because = f"closing on account {self._account} makes no progress: {legible(distrust)}"
+        return self._stalled_because
 
     async def _advance(self) -> None:
         while self._waiting:

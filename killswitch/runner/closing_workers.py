@@ -20,26 +20,26 @@ from killswitch.runner.closing_worker import ClosingWorker as ClosingWorker
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "abandoned", "blocked", "residual", "flat")
 
 
-class Closings:
+class ClosingWorkers:
     """The account executors of all armed accounts."""
 
     def __init__(self, workers: Mapping[str, ClosingWorker]) -> None:
         self._workers = workers
 
     @property
-    def working(self) -> bool:
+    def is_working(self) -> bool:
         """Whether any account has anything left to close."""
-        return any(worker.working for worker in self._workers.values())
+        return any(worker.is_working for worker in self._workers.values())
 
     @property
-    def owing(self) -> bool:
+    def is_owing_fees(self) -> bool:
         """Whether fees of finished closes are still being queried."""
-        return any(worker.owing for worker in self._workers.values())
+        return any(worker.is_owing_fees for worker in self._workers.values())
 
     @property
     def busy(self) -> frozenset[str]:
         """The accounts that have something left to close."""
-        return frozenset(name for name, worker in self._workers.items() if worker.working)
+        return frozenset(name for name, worker in self._workers.items() if worker.is_working)
 
     @property
     def troubles(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Closings:
     def adopt(self, decisions: Iterable[Decision]) -> None:
         """Pass each decision to the armed accounts that it trades on."""
         for decision in decisions:
-            for name in sorted(self.concerned((decision,))):
+            for name in sorted(self.accounts_of((decision,))):
                 self._workers[name].adopt(decision)
 
     def give_up(self, entries: Iterable[JournalEntry]) -> None:
@@ -64,21 +64,21 @@ class Closings:
             if (worker := self._workers.get(entry.account or "")) is not None:
                 worker.closer.give_up(entry)
 
-    def hold(self, ways: Mapping[str, asyncio.Task[None]]) -> None:
+    def hold(self, tasks: Mapping[str, asyncio.Task[None]]) -> None:
         """Let the next pass of each named account begin its work only when its task is over."""
-        for name in ways.keys() & self._workers.keys():
-            self._workers[name].hold(ways[name])
+        for name in tasks.keys() & self._workers.keys():
+            self._workers[name].hold(tasks[name])
 
-    def concerned(self, decisions: Iterable[Decision]) -> frozenset[str]:
+    def accounts_of(self, decisions: Iterable[Decision]) -> frozenset[str]:
         """The armed accounts that the decisions trade on."""
         at_work = {name for decision in decisions for name in decision.accounts_at_work}
         return frozenset(at_work & self._workers.keys())
 
-    def learn(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
+    def observe(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
         """Pass each snapshot to its executor. `at`: when it was requested, in the executors' seconds."""
         for account in accounts:
             if account.account in self._workers:
-                self._workers[account.account].closer.learn(account, at=at)
+                self._workers[account.account].closer.apply_snapshot(account, at=at)
 
     @property
     def wait(self) -> float:
@@ -89,10 +89,10 @@ class Closings:
         """Begin every pass that is due; all passes that are under way then. Raises StoreError."""
         return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
 
-    def goes_on(self, *, fees: bool = False) -> bool:
+    def has_work(self, *, fees: bool = False) -> bool:
         """Begin passes that are due; whether anything is left to close or, with `fees`, to query. Raises StoreError."""
         self.kick()
-        return self.working or (fees and self.owing)
+        return self.is_working or (fees and self.is_owing_fees)
 
     async def recover(self, patience: float) -> None:
         """Recover every account, waiting at most `patience` seconds of real time. Raises StoreError.
@@ -118,7 +118,7 @@ class Closings:
             await asyncio.wait(passes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
 
-    async def go_on(self, until: asyncio.Future[Any]) -> None:
+    async def run_until(self, until: asyncio.Future[Any]) -> None:
         """Passes as they fall due, in real time, until `until` is done. Raises StoreError."""
         while not until.done():
             under_way, due = self.kick(), self.wait

@@ -18,7 +18,7 @@ from killswitch.runner.status_blob import last_view
 OPERATOR = "operator"
 
 
-def given_up(
+def ended_closes(
     events: Iterable[Event], store: Store, at: datetime, answers: Iterable[Notice]
 ) -> tuple[tuple[JournalEntry, ...], tuple[Notice, ...]]:
     """End every unfinished close that the events name: the journal entries, and a notice for each.
@@ -72,7 +72,7 @@ _LONGEST: Final = 80
 """Characters of an id, or of a cause, that a message quotes."""
 
 
-class SetAside:
+class UnreadableCommands:
     """Pages each unreadable command once, also where the store cannot mark it as consumed."""
 
     def __init__(self) -> None:
@@ -83,12 +83,12 @@ class SetAside:
         found = tuple(each for each in unreadable if each.id not in self._paged)
         self._paged |= {each.id for each in found}
         return tuple(
-            Notice(at, "operator", "portfolio", "warning", "page", set_aside_words(each), _short(each.id))
+            Notice(at, "operator", "portfolio", "warning", "page", unreadable_message(each), _short(each.id))
             for each in found
         )
 
 
-def set_aside_words(command: UnreadableCommand) -> str:
+def unreadable_message(command: UnreadableCommand) -> str:
     """The message about a discarded command: cause and way out."""
     return (
         f"the command {_short(command.id)} cannot be read and is discarded: none of it is carried out "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from killswitch.runner.observers import TickReport
-from killswitch.store.handle import Handle
+from killswitch.store.handle import StoreHandle
 from killswitch.store.reserve import in_units
 
 LOOK_EVERY: Final = 5.0
@@ -20,7 +20,7 @@ FEWEST_INODES: Final = 1_000
 class DiskSpace:
     """An observer that reports low disk space and a store that cannot be written."""
 
-    def __init__(self, store: Handle, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: StoreHandle, folder: Path, least: int, monotonic: Callable[[], float]) -> None:
         """`folder`: where the store lies. `least`: bytes that should be free there."""
         self._store = store
         self._folder = folder

@@ -12,19 +12,19 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_of, of_kind, sizes_of, tag_of
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.planning.scopes.trigger_status import MachineStatus
-from killswitch.runner.observers import TickReport, reading_words
+from killswitch.runner.observers import TickReport, outage_text
 from killswitch.telemetry import events
 from killswitch.telemetry.background_writer import BackgroundWriter
-from killswitch.telemetry.metrics import WORKING, Notifications, Standing, gross, headroom, headroom_ratio
+from killswitch.telemetry.metrics import WORKING, GaugeValues, NotificationCounts, gross, headroom, headroom_ratio
 
 if TYPE_CHECKING:
     from killswitch.telemetry.opened import Telemetry
 
 
-class Measuring:
+class MetricsRecorder:
     """Records the metrics of a run, and reports when telemetry is not delivered."""
 
-    def __init__(self, telemetry: Telemetry, notifications: Callable[[], Notifications | None]) -> None:
+    def __init__(self, telemetry: Telemetry, notifications: Callable[[], NotificationCounts | None]) -> None:
         """`notifications`: the counts of the outbox, from memory; None without a route."""
         self._telemetry = telemetry
         self._notifications = notifications
@@ -38,11 +38,11 @@ class Measuring:
         if metrics is None:
             return
         snapshot = report.snapshot
-        standing = Standing(
+        standing = GaugeValues(
             snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications()
         )
         decided = [_labels(decision, report) for decision in report.decisions]
-        metrics.ticked(report.seconds, standing, decided, scheduled=snapshot.scheduled)
+        metrics.record_tick(report.seconds, standing, decided, scheduled=snapshot.scheduled)
 
 
 def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:
@@ -55,7 +55,7 @@ def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:
     }
 
 
-class EventTeller:
+class EventEmitter:
     """Writes the event stream of a run."""
 
     def __init__(self, writer: BackgroundWriter, hide: Callable[[str], str]) -> None:
@@ -76,7 +76,7 @@ class EventTeller:
         self._machines = report.machines()
         self._put(_portfolio(at, report.snapshot.accounts, self._machines, self._hide))
         for account in report.snapshot.accounts:
-            self._tell_quality(at, account)
+            self._emit_quality(at, account)
         for notice in report.notices:
             self._put(
                 events.Warned(
@@ -86,12 +86,12 @@ class EventTeller:
             )  # fmt: skip
         for decision in report.decisions:
             self._put(_decided(decision, report))
-        self._tell_closings(at, report.snapshot.closings)
+        self._emit_closings(at, report.snapshot.closings)
 
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
         """Write the last lines of a run: closings since the last tick, and what the run leaves behind."""
         if self.ticks:
-            self._tell_closings(at, closings)
+            self._emit_closings(at, closings)
         latched = tuple(
             events.Latched(each.policy, each.scope, each.stage, each.level, each.decision)
             for each in self._machines
@@ -100,8 +100,8 @@ class EventTeller:
         unfinished = tuple(each.decision for each in self._closings.values() if each.status in WORKING)
         self._put(events.Shutdown(at=at, why=self._hide(why), ticks=self.ticks, latched=latched, unfinished=unfinished))
 
-    def _tell_quality(self, at: datetime, account: AccountSnapshot) -> None:
-        now = reading_words(account)
+    def _emit_quality(self, at: datetime, account: AccountSnapshot) -> None:
+        now = outage_text(account)
         if now != self._quality.get(account.account, ""):
             text = f"account {account.account} is {now or 'ok again'}"
             severity = events.Warned(
@@ -111,7 +111,7 @@ class EventTeller:
             self._put(severity)
         self._quality[account.account] = now
 
-    def _tell_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
+    def _emit_closings(self, at: datetime, closings: tuple[Closing, ...]) -> None:
         for closing in closings:
             # The end of an earlier run's closing was reported by that run.
             old = self.ticks == 1 and closing.status not in WORKING

@@ -19,7 +19,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 
-class Beside:
+class FaultIsolation:
     """Calls parts of the runner by name, and keeps the error of each part whose last call failed."""
 
     def __init__(self) -> None:

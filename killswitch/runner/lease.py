@@ -54,7 +54,7 @@ def end_misdated(store: Store, lease: Lease, pause: Callable[[float], None] = ti
     store.release_unrenewed(lease)
 
 
-def watching_words(lease: Lease, now: datetime) -> str:
+def misdated_message(lease: Lease, now: datetime) -> str:
     """The message while `end_misdated` waits."""
     ahead = (lease.expires_at - to_micros(now)) // SECOND
     return (
@@ -97,7 +97,7 @@ class LeaseHolder:
             raise RuntimeError("the lease is not held")
         return self._lease.generation
 
-    def take(self) -> Lease:
+    def acquire(self) -> Lease:
         """Acquire the lease, and write under it from now on.
 
         LeaseRefusedError if another runner holds it. A holder that is proven dead is succeeded at once, one whose lease
@@ -120,10 +120,10 @@ class LeaseHolder:
         if is_dead(holder.owner):
             self._store.release(holder.owner)
         elif is_misdated(holder, self._clock.now()):
-            self._say(watching_words(holder, self._clock.now()))
+            self._say(misdated_message(holder, self._clock.now()))
             end_misdated(self._store, holder, self._pause)
 
-    def keep(self) -> None:
+    def renew(self) -> None:
         """Renew the lease once half of it is used up, by the wall clock of other processes or by the monotonic one.
 
         LeaseLostError if another has held it meanwhile.

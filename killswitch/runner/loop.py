@@ -22,20 +22,19 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot, encode
 from killswitch.model.store import Commands, JournalEntry, Store, TickRecord
 from killswitch.model.tracing import Span
 from killswitch.model.words import Severity
-from killswitch.planning.tick import NOTHING, Interpreter, Outcome, Pending
-from killswitch.runner.alert_deduplication import News
-from killswitch.runner.clock import EventDates, Timeline, WallWatch, on_timeline
-from killswitch.runner.closing_workers import Closings
-from killswitch.runner.command_intake import SetAside, given_up
+from killswitch.planning.tick import NO_OUTCOME, Interpreter, Outcome, Pending
+from killswitch.runner.alert_deduplication import AlertDeduplication
+from killswitch.runner.clock import EventDates, Timeline, WallClockCheck, on_timeline
+from killswitch.runner.closing_workers import ClosingWorkers
+from killswitch.runner.command_intake import UnreadableCommands, ended_closes
 from killswitch.runner.lease import LeaseHolder
-from killswitch.runner.observer_chain import Observers
+from killswitch.runner.observer_notification import Observers
 from killswitch.runner.observers import TickReport as TickReport
-from killswitch.runner.observers import Witness as Witness
 from killswitch.runner.performers import Effects
-from killswitch.runner.scheduler import Pacing
+from killswitch.runner.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from killswitch.telemetry.metrics import Notifications
+    from killswitch.telemetry.metrics import NotificationCounts
 
 REREAD_WITHIN = 2.0
 """Seconds for a second look at prices, at most an interval; after that the first snapshot is acted on."""
@@ -46,7 +45,7 @@ REMEMBERED_NOTICES = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RunnerPace:
     """How fast a runner goes, in seconds."""
 
     interval: float
@@ -69,10 +68,10 @@ class Runner:
         lease: LeaseHolder,
         timeline: Timeline,
         poller: AccountPoller,
-        closings: Closings,
+        closings: ClosingWorkers,
         effects: Effects,
         observers: Observers,
-        pace: Pace,
+        pace: RunnerPace,
         *,
         policy_set: str,
         standing: tuple[str, ...] = (),
@@ -94,12 +93,12 @@ class Runner:
         self._pace = pace
         self._policy_set = policy_set
         self._standing = self._problems = standing
-        self._pacing = Pacing(closings, timeline)
-        self._wall = WallWatch(timeline)
+        self._pacing = Scheduler(closings, timeline)
+        self._wall = WallClockCheck(timeline)
         self._event_dates = EventDates(timeline.leap)
-        self._set_aside = SetAside()
+        self._set_aside = UnreadableCommands()
         self._mild: frozenset[str] = frozenset()
-        self._news = News(found_before)
+        self._news = AlertDeduplication(found_before)
         self.left_behind: tuple[str, ...] = ()
         """A message for each thing that a clean stop could not end."""
 
@@ -137,15 +136,15 @@ class Runner:
         """One pass: read everything, decide, write it down in one transaction, act."""
         with self._observers.tracer.span("tick") as span:
             began = self._clock.monotonic()
-            self._lease.keep()
-            accounts = await self._pacing.beside(self._poller.poll(span))
+            self._lease.renew()
+            accounts = await self._pacing.run_beside_closings(self._poller.poll(span))
             return await self._pass(accounts, {account.account for account in accounts}, began, span)
 
     async def woken(self) -> TickReport:
         """One pass between two ticks, on the accounts that a push called for; the others are as polled last."""
         with self._observers.tracer.span("tick") as span:
             began = self._clock.monotonic()
-            self._lease.keep()
+            self._lease.renew()
             accounts, read = self._poller.woken()
             return await self._pass(accounts, read, began, span, scheduled=False)
 
@@ -160,13 +159,13 @@ class Runner:
     ) -> TickReport:
         """The part of a tick after its polls. `anew`: the accounts that were polled for it."""
         fresh = [account for account in accounts if account.account in anew]
-        self._learn(fresh)
+        self._pass_on(fresh)
         commands = self._store.commands()
         snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
         self._poller.observe(fresh, snapshot.as_of)
         outcome = await self._decide(snapshot, span)
         acting = self._effects.acted_on(outcome.decisions)
-        ended, answers = given_up(snapshot.events, self._store, snapshot.as_of, outcome.notices)
+        ended, answers = ended_closes(snapshot.events, self._store, snapshot.as_of, outcome.notices)
         unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
         notices = outcome.notices + answers + unread + self._notices(snapshot)
         with span.span("commit"):
@@ -187,9 +186,9 @@ class Runner:
 
     async def work(self) -> bool:
         """Close without waiting for as long as passes are due; True while work is left. Renews the lease."""
-        self._lease.keep()
+        self._lease.renew()
         await self._closings.advance(self._pace.head_start)
-        return self._closings.working
+        return self._closings.is_working
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
         """Close until nothing is left to do, for at most `patience` seconds; whether it is done.
@@ -197,15 +196,15 @@ class Runner:
         `fees`: also until the fees of the orders are known, or no longer queried.
         """
         deadline = self._clock.monotonic() + patience
-        while self._closings.goes_on(fees=fees):
-            self._lease.keep()
+        while self._closings.has_work(fees=fees):
+            self._lease.renew()
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 return False
             await self._pacing.step(min(left, self._pace.interval))
         return True
 
-    def notifications(self) -> Notifications | None:
+    def notifications(self) -> NotificationCounts | None:
         """The counts of the outbox, from memory; None without a route."""
         return self._observers.notifications()
 
@@ -245,17 +244,17 @@ class Runner:
             closings=self._closings.progress(),
         )
 
-    def _learn(self, accounts: Iterable[AccountSnapshot]) -> None:
+    def _pass_on(self, accounts: Iterable[AccountSnapshot]) -> None:
         """Pass the snapshots to the account executors, each dated by its own poll."""
         for account in accounts:
-            self._closings.learn((account,), self._poller.dated(account.account))
+            self._closings.observe((account,), self._poller.dated(account.account))
 
     async def _decide(self, snapshot: Snapshot, span: Span) -> Outcome:
         with span.span("evaluate") as part:
             pending = self._interpreter.evaluate(snapshot)
             part.set("killswitch.eligible", 0 if pending is None else len(pending.eligible))
         if pending is None:
-            return NOTHING
+            return NO_OUTCOME
         with span.span("decide", {"killswitch.reread": bool(pending.reread)}) as part:
             outcome = await self._outcome(snapshot, pending, part)
             part.set("killswitch.decisions", len(outcome.decisions))
@@ -266,10 +265,12 @@ class Runner:
         if not pending.reread:
             return self._interpreter.decide(pending)
         within = min(REREAD_WITHIN, self._pace.interval)
-        prices, again = await self._pacing.beside(self._poller.second_look(snapshot, pending.reread, within, span))
+        prices, again = await self._pacing.run_beside_closings(
+            self._poller.second_look(snapshot, pending.reread, within, span)
+        )
         if not again:
             return self._interpreter.decide(pending, prices=prices)
-        self._learn(again.values())
+        self._pass_on(again.values())
         read = (again.get(account.account, account) for account in snapshot.accounts)
         accounts = tuple(on_timeline(account, self._clock) for account in read)
         reread = structs.replace(snapshot, as_of=self._clock.next(), accounts=accounts, scheduled=False, events=())
@@ -298,7 +299,7 @@ class Runner:
                 journal=(*(entry for _, plan in plans for entry in plan), *ended),
                 snapshot=encode_snapshot(snapshot) if outcome.decisions else None,
                 consumed_events=(
-                    *(each.id for each in snapshot.events if each.id not in self._interpreter.unfinished_hands()),
+                    *(each.id for each in snapshot.events if each.id not in self._interpreter.unfinished_closes()),
                     *(each.id for each in commands.unreadable),
                 ),
                 prune_before=self._interpreter.keep_since(now),
@@ -315,14 +316,14 @@ class Runner:
 
     def _of_now(self) -> tuple[str, ...]:
         """The problems that this tick itself has found: clock and outages."""
-        return (*(() if self._wall.problem is None else (self._wall.problem,)), *self._poller.outages)
+        return (*(() if self._wall.problem is None else (self._wall.problem,)), *self._poller.outage_problems)
 
     def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """Notices of what appeared since the previous tick, and then of what is over."""
         self._wall.look(snapshot.as_of)
         problems = tuple(dict.fromkeys(self._problems + self._of_now()))
         return (
-            self._news.of(snapshot, problems, self._mild, self._effects.subjects)
+            self._news.alerts(snapshot, problems, self._mild, self._effects.subjects)
             + self._observers.notices(snapshot)
             + self._wall.notices(snapshot.as_of)
             + self._poller.notices(snapshot.as_of)

@@ -39,14 +39,14 @@ class TickReport:
     """Accounts whose broker refuses every new order at this program's request."""
 
 
-class Witness(Protocol):
+class Observer(Protocol):
     """An observer of a run, such as the terminal or the status blob."""
 
     def ticked(self, report: TickReport) -> None: ...
 
 
 @runtime_checkable
-class Troubled(Protocol):
+class HasProblem(Protocol):
     """An observer that works in the background and reports problems of its own."""
 
     @property
@@ -54,13 +54,13 @@ class Troubled(Protocol):
 
 
 @runtime_checkable
-class Lasting(Protocol):
+class NotifiedOfStop(Protocol):
     """An observer whose output is read after the run, and must be corrected at a clean stop."""
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None: ...
 
 
-def reading_words(account: AccountSnapshot) -> str:
+def outage_text(account: AccountSnapshot) -> str:
     """Why an account could not be polled, for people; empty if it could."""
     if account.quality == "ok":
         return ""
@@ -69,7 +69,7 @@ def reading_words(account: AccountSnapshot) -> str:
     return f"not polled yet: {reason}" if reason.startswith(FIRST_ANSWER) else f"{account.quality}: {reason}"
 
 
-def shortfall(closing: Closing) -> str | None:
+def shortfall_message(closing: Closing) -> str | None:
     """The message about a closing that ended with positions left; None for all others."""
     if closing.status not in ("residual", "blocked", "abandoned"):
         return None

@@ -16,15 +16,15 @@ from msgspec import structs
 
 from killswitch.execution.client_order_id import is_ours
 from killswitch.execution.query.order_discrepancies import (
-    Doubt,
-    doubts,
+    Discrepancy,
+    discrepancies,
     fills_of_ours,
     knowledge_of,
     lasts_from,
-    of_state,
+    unknown_state,
 )
 from killswitch.journal.codec import decode_all
-from killswitch.journal.entries import Abandoned, ClosingWatch, Entry, Guarded, SetAside, Undecodable
+from killswitch.journal.entries import Abandoned, ClosingObserver, Entry, OrderDetached, ProtectionAnswered, Undecodable
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
@@ -44,7 +44,7 @@ _GUARDED = ("resting", "filled", "not needed", "still there", "again", "unknown"
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
-class Confirming:
+class OrderReconciliation:
     """Order reconciliation: a ClosingWatch that receives every durable entry, and yields notices at each tick.
 
     After a restart it continues from the journal, and repeats no notice that the store has already.
@@ -67,7 +67,7 @@ class Confirming:
         """Account → name → our order as it rested when it was judged last."""
         self._texts: dict[str, None] = {}
         """Findings of the journal itself, until the next tick."""
-        self._told: set[str] | None = None
+        self._reported: set[str] | None = None
 
     # As a ClosingWatch
 
@@ -91,34 +91,36 @@ class Confirming:
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page, once, for each discrepancy and each order that is no longer queried. Raises StoreError."""
-        if self._told is None:
-            self._told = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
+        if self._reported is None:
+            self._reported = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
         texts, self._texts = list(self._texts), {}
         for account in snapshot.accounts:
-            texts += [doubt.text for doubt in self._doubts(account, snapshot)]
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._told]
-        self._told |= set(fresh)
+            texts += [doubt.text for doubt in self._discrepancies(account, snapshot)]
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._reported]
+        self._reported |= set(fresh)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
-    def _doubts(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Doubt]:
+    def _discrepancies(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Discrepancy]:
         """Discrepancies among orders that changed in this snapshot or the journal, or could not be judged before."""
         if account.quality != "ok":
             return []
-        resting, filled = self._shown(account), self._filled[account.account]
+        resting, filled = self._resting_orders(account), self._filled[account.account]
         due = self._due.setdefault(account.account, {})
         names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
         self._look_up({name for name in names if name not in self._decisions})
-        found: list[Doubt] = []
+        found: list[Discrepancy] = []
         for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
             del due[name]
             known = self._known(name)
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
-            found += doubts(mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {})
+            found += discrepancies(
+                mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {}
+            )
             if known is not None and knowledge_of(known) != "sent" and snapshot.as_of < lasts_from(known):
                 due[name] = lasts_from(known)
         return found
 
-    def _shown(self, account: AccountSnapshot) -> dict[str, Order]:
+    def _resting_orders(self, account: AccountSnapshot) -> dict[str, Order]:
         """Our orders that rest, by name. What is new about them, and fills that are new, are due from now on."""
         resting: dict[str, Order] = {}
         for order in account.orders or ():
@@ -146,7 +148,7 @@ class Confirming:
     def _about(self, entry: Entry) -> list[str]:
         """The orders that the venue has shown and that a journal entry changes."""
         account = entry.account or ""
-        if isinstance(entry, Guarded):  # it names the order whose place was taken, not the one that takes it
+        if isinstance(entry, ProtectionAnswered):  # it names the order whose place was taken, not the one that takes it
             shown = (*self._resting.get(account, ()), *self._filled.get(account, ()))
             return [name for name in shown if self._decisions.get(name) == entry.decision]
         name = entry.client_order_id
@@ -199,7 +201,7 @@ class Confirming:
         self._decisions[known.name] = known.first.decision
         if known.order_id is not None:
             self._names[known.order_id] = known.name
-        odd = of_state(known)
+        odd = unknown_state(known)
         if odd is not None:
             self._texts[odd.text] = None
 
@@ -208,12 +210,12 @@ class Confirming:
         look = f"(ksctl explain {decision})"
         said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
         match entry:
-            case Guarded():
+            case ProtectionAnswered():
                 state = entry.state or "unknown"
                 if state not in _GUARDED and not state.startswith("tried"):
                     bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
                     self._texts[f"{bare} is without its protective order {entry.replaces}: {state}"] = None
-            case SetAside():
+            case OrderDetached():
                 what = (
                     "it is detached, and the venue is still queried. Its position continues without it: a full close "
                     "of a swap or future as a whole, since such orders only reduce, anything else as if it had filled"
@@ -227,10 +229,10 @@ class Confirming:
                 self._texts[f"{what}, and counts as the worst case: {entry.why} {look}"] = None
 
 
-class Both:
+class CombinedWatch:
     """Passes every call on to two watches."""
 
-    def __init__(self, first: ClosingWatch, second: ClosingWatch) -> None:
+    def __init__(self, first: ClosingObserver, second: ClosingObserver) -> None:
         self._watches = (first, second)
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from killswitch.accounts.arming import ArmedAccount, Arming, drawn, is_acted_on
+from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
 from killswitch.accounts.plug_ins import AdapterError
 from killswitch.execution.effects.performing import Performer, Performing
 from killswitch.execution.state.intents import planned_entries
@@ -16,9 +16,9 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Cancels, Lock, Orders, kind_named
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store
-from killswitch.runner.closing_workers import Closings
-from killswitch.runner.fault_isolation import Beside
-from killswitch.runner.locks.broker_suspension import Suspending
+from killswitch.runner.closing_workers import ClosingWorkers
+from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.locks.broker_suspension import BrokerSuspension
 from killswitch.runner.locks.lock_writer import LockWriter
 
 
@@ -37,10 +37,10 @@ class ClosingPerformer(Performer):
 
     def __init__(
         self,
-        closings: Closings,
-        suspending: Suspending,
+        closings: ClosingWorkers,
+        suspending: BrokerSuspension,
         locking: LockWriter | None,
-        beside: Beside,
+        beside: FaultIsolation,
         armed: frozenset[str],
         patience: float,
     ) -> None:
@@ -60,8 +60,8 @@ class ClosingPerformer(Performer):
         await self._closings.recover(self._patience)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        concerned = self._closings.concerned(decisions)
-        ways = self._beside.call("letting orders through at brokers", lambda: self._suspending.make_way(concerned), {})
+        concerned = self._closings.accounts_of(decisions)
+        ways = self._beside.call("letting orders through at brokers", lambda: self._suspending.lift(concerned), {})
         self._closings.hold(ways)
         self._closings.adopt(decisions)
         return self._beside.call("suspensions at brokers", self._suspend, ())
@@ -76,7 +76,7 @@ class Effects:
     """Carries out decisions: locks first, then the closers of the accounts, then all else by the effects' ranks."""
 
     def __init__(
-        self, performing: Performing, arming: Arming, locking: LockWriter | None, suspending: Suspending
+        self, performing: Performing, arming: Arming, locking: LockWriter | None, suspending: BrokerSuspension
     ) -> None:
         """`locking`: None where nothing is armed."""
         self._arming = arming
@@ -137,7 +137,7 @@ def require_capabilities(policies: PolicySet, accounts: Mapping[str, ArmedAccoun
         for action in stage.actions
         for effect in kind_of(action).effects
         if (needs := kind_named(effect).needs) is not None
-        for names in drawn(graph.scope, armed.values()).values()
+        for names in scopes_over(graph.scope, armed.values()).values()
         for name in names
         if not isinstance(armed[name].adapter, needs)
     ]

@@ -15,7 +15,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from killswitch.deadline import DaemonThreads
+from killswitch.deadline import DaemonThreadExecutor
 
 if TYPE_CHECKING:
     from killswitch.runner.observers import TickReport
@@ -30,7 +30,7 @@ IDLE = 600.0
 class _Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
-        self._look_ups = DaemonThreads("look-up", idle=IDLE)
+        self._look_ups = DaemonThreadExecutor("look-up", idle=IDLE)
         self.set_default_executor(self._look_ups)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
@@ -73,13 +73,13 @@ SWITCH_AFTER = 0.0005
 """Seconds after which a busy thread yields to a waiting one."""
 
 
-def keep_short() -> None:
+def switch_threads_often() -> None:
     """Switch threads often, and exclude what is loaded now from garbage collection."""
     sys.setswitchinterval(SWITCH_AFTER)
-    leave_alone()
+    freeze_garbage_collection()
 
 
-def leave_alone() -> None:
+def freeze_garbage_collection() -> None:
     """Exclude the present objects from garbage collection; reference counting still frees them."""
     gc.freeze()
 
@@ -99,4 +99,4 @@ class FirstAnswers:
         answered = {account.account for account in report.snapshot.accounts if account.quality == "ok"}
         if not answered <= self._answered:
             self._answered |= answered
-            leave_alone()
+            freeze_garbage_collection()

@@ -12,25 +12,25 @@ from typing import Any, TypeVar
 
 from killswitch.accounts.poll.account_poller import AccountPoller
 from killswitch.model.clock import Clock
-from killswitch.runner.closing_workers import Closings
+from killswitch.runner.closing_workers import ClosingWorkers
 
 T = TypeVar("T")
 
 
-class Pacing:
+class Scheduler:
     """Waits for ticks, polls and passes. Every method raises StoreError: a closing that cannot record ends the run."""
 
-    def __init__(self, closings: Closings, clock: Clock) -> None:
+    def __init__(self, closings: ClosingWorkers, clock: Clock) -> None:
         self._closings = closings
         self._clock = clock
 
-    async def beside(self, reading: Coroutine[None, None, T]) -> T:
+    async def run_beside_closings(self, reading: Coroutine[None, None, T]) -> T:
         """Await a poll while closings continue, because a venue may take its whole timeout to answer."""
-        if not (self._closings.working or self._closings.owing):
+        if not (self._closings.is_working or self._closings.is_owing_fees):
             return await reading
         task = asyncio.create_task(reading)
         try:
-            await self._closings.go_on(task)
+            await self._closings.run_until(task)
             return await task
         finally:
             task.cancel()
@@ -47,11 +47,11 @@ class Pacing:
                 if caller is None:
                     await self.step(left, {stopped})
                     continue
-                caller.ask(due)
-                if caller.ready:
+                caller.begin_woken(due)
+                if caller.is_ready:
                     return True
                 if rung is None or rung.done():
-                    rung = asyncio.ensure_future(caller.bell.wait())
+                    rung = asyncio.ensure_future(caller.pushed.wait())
                 await self.step(min(left, caller.wait(due)), {stopped, rung, *caller.futures()})
             return False
         finally:

@@ -12,18 +12,18 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.accounts.poll.push_listener import StreamView
-from killswitch.engine.state import Waiting
+from killswitch.engine.state import PendingClose
 from killswitch.graph.nodes import Graph, PolicySet
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.lifetime import Runbooks, keep_runbooks
+from killswitch.incident.record.incident_decisions import Runbooks, keep_runbooks
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
 from killswitch.model.store import Store
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
-from killswitch.planning.scopes.evaluator import Suspected
-from killswitch.planning.scopes.trigger_status import MachineStatus, Reading
+from killswitch.planning.scopes.evaluator import ActiveSuspicion
+from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
 from killswitch.runner.clock import ClockState, now_after
 from killswitch.runner.dead_man.memory import TimerView
 from killswitch.signals.catalogue import CATALOGUE
@@ -209,7 +209,7 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
     )  # fmt: skip
 
 
-def _waiting(waiting: Waiting | None) -> WaitingView | None:
+def _waiting(waiting: PendingClose | None) -> WaitingView | None:
     if waiting is None:
         return None
     since, until = from_micros(waiting.since), from_micros(waiting.until)
@@ -224,12 +224,12 @@ def unfinished_close_views(unfinished: Mapping[str, UnfinishedClose]) -> tuple[U
     )
 
 
-def _suspected(suspected: Suspected | None) -> SuspectedView | None:
+def _suspected(suspected: ActiveSuspicion | None) -> SuspectedView | None:
     lock = None if suspected is None else suspected.lock
     return None if suspected is None or lock is None else SuspectedView(suspected.stage, lock.mode, lock.until)
 
 
-def _trigger_status(reading: Reading, graph: Graph) -> TriggerStatus:
+def _trigger_status(reading: ObservedTrigger, graph: Graph) -> TriggerStatus:
     trigger = reading.trigger
     signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
     return TriggerStatus(

@@ -28,7 +28,7 @@ LOOKED_BACK = 10
 """Number of scheduled ticks among which the longest distance is shown."""
 
 
-class Publisher:
+class StatusPublisher:
     """An observer that stores what `ksctl status` shows."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Publisher:
                 suspended=report.suspended,
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
                 clock=self._timeline.state(),
-                unfinished_closes=unfinished_close_views(self._interpreter.unfinished_hands()),
+                unfinished_closes=unfinished_close_views(self._interpreter.unfinished_closes()),
             )
         )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
-    from killswitch.signals.view import ScopeView
+    from killswitch.signals.scope_view import ScopeView
 
     Floats = NDArray[np.float64]
     Bounds = tuple[Floats, Floats]
@@ -58,7 +58,7 @@ PARTS: Mapping[str, str] = {
     "look_ahead": "its values at future bars of a backtest: NO_LOOK_AHEAD, UNCHANGED or a function of an EquityPath",
     "is_loss_size": "whether its value is the size of a loss, so that half a threshold is half the loss",
     "counts_unexplained": "whether it counts unexplained transfers",
-    "keeps_highest": "whether its reader uses the highest unit value of the window (`Track.fall`)",
+    "keeps_highest": "whether its reader uses the highest unit value of the window (`UnitValueTrack.fall`)",
     "reads_pnl": "whether it is unknown if the P&L of a position is unknown",
 }
 """Every part with its description, which the message about a missing part quotes."""

@@ -11,13 +11,13 @@ from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import LookAhead, PositionSignal, ScopeSignal, TextSignal, WindowSignal
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, known
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 
 if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds, EquityPath, RankedPosition, ScopeReader, TextReader, WindowReader
 
 
-class Reference(Protocol):
+class SignalReference(Protocol):
     """The graph's reference to a signal: its catalogue name and its window (microseconds)."""
 
     @property
@@ -28,7 +28,7 @@ class Reference(Protocol):
 
 
 @dataclass(slots=True)
-class Columns:
+class SignalColumns:
     """The values of one tick, by index in the graph's signals: intervals [lo, hi], and texts of text signals."""
 
     lo: list[float]
@@ -39,7 +39,7 @@ class Columns:
 class ColumnReader:
     """Reads the columns of a graph's signals."""
 
-    def __init__(self, references: Sequence[Reference]) -> None:
+    def __init__(self, references: Sequence[SignalReference]) -> None:
         self._size = len(references)
         self._windowed: list[tuple[int, WindowReader, int]] = []
         self._numbers: list[tuple[int, ScopeReader]] = []
@@ -47,7 +47,7 @@ class ColumnReader:
         for index, reference in enumerate(references):
             self._place(index, reference)
 
-    def _place(self, index: int, reference: Reference) -> None:
+    def _place(self, index: int, reference: SignalReference) -> None:
         match BY_NAME[reference.name]:
             case WindowSignal() as spec:
                 self._windowed.append((index, spec.reader, _window(reference)))
@@ -58,7 +58,7 @@ class ColumnReader:
             case _:
                 raise TypeError(f"{reference.name} is not a scope signal")
 
-    def read(self, history: History, view: ScopeView) -> Columns:
+    def read(self, history: History, view: ScopeView) -> SignalColumns:
         """The current columns. `history` has observed `view`, or assumes another equity for it."""
         lo, hi = [-math.inf] * self._size, [math.inf] * self._size
         text: list[str | None] = [None] * self._size if self._texts else []
@@ -68,23 +68,23 @@ class ColumnReader:
             lo[index], hi[index] = number(history, view)
         for index, reader, window in self._texts:
             text[index] = reader(history, window)
-        return Columns(lo, hi, text)
+        return SignalColumns(lo, hi, text)
 
 
-def position_columns(references: Iterable[Reference], ranked: RankedPosition) -> Columns:
+def position_columns(references: Iterable[SignalReference], ranked: RankedPosition) -> SignalColumns:
     """The columns of signals of one position, over the window of the decision."""
     intervals = [_of_position(reference, ranked) for reference in references]
-    return Columns([low for low, _ in intervals], [high for _, high in intervals], [])
+    return SignalColumns([low for low, _ in intervals], [high for _, high in intervals], [])
 
 
-def _of_position(reference: Reference, ranked: RankedPosition) -> Interval:
+def _of_position(reference: SignalReference, ranked: RankedPosition) -> Interval:
     spec = BY_NAME[reference.name]
     if not isinstance(spec, PositionSignal):
         raise TypeError(f"{reference.name} is not a position signal")
     return known(spec.reader(ranked))
 
 
-def bounds_ahead(reference: Reference, path: EquityPath) -> Bounds | LookAhead:
+def bounds_ahead(reference: SignalReference, path: EquityPath) -> Bounds | LookAhead:
     """The signal's bounds at each bar of the path, or its declared look-ahead."""
     match BY_NAME[reference.name]:
         case WindowSignal(look_ahead=look_ahead):
@@ -95,17 +95,17 @@ def bounds_ahead(reference: Reference, path: EquityPath) -> Bounds | LookAhead:
             return LookAhead.NO_LOOK_AHEAD
 
 
-def _window(reference: Reference) -> int:
+def _window(reference: SignalReference) -> int:
     if reference.window is None:
         raise LookupError(f"{reference.name} requires a window, and none is given")
     return reference.window
 
 
-def kept_highest(references: Iterable[Reference]) -> tuple[int, ...]:
+def kept_highest(references: Iterable[SignalReference]) -> tuple[int, ...]:
     """The windows whose highest unit value the history keeps, in microseconds, each once."""
     return tuple(sorted({_window(each) for each in references if BY_NAME[each.name].keeps_highest}))
 
 
-def longest_window(references: Iterable[Reference]) -> int:
+def longest_window(references: Iterable[SignalReference]) -> int:
     """The longest window of the references, microseconds; 0 without any."""
     return max((reference.window or 0 for reference in references), default=0)

@@ -19,7 +19,7 @@ DIGITS = 12
 """Decimals of a fall, so that rounding errors of floats do not decide whether a threshold is reached."""
 
 
-class TrackState(Struct):
+class UnitValueTrackState(Struct):
     """The serialised part of a track that is not in rows."""
 
     units: float
@@ -28,7 +28,7 @@ class TrackState(Struct):
     start_at: int
 
 
-class Track:
+class UnitValueTrack:
     """The unit value over time, with its maximum in each window."""
 
     __slots__ = ("_maxima", "start", "start_at", "units", "value")
@@ -45,7 +45,7 @@ class Track:
         self.units = 1.0
         self.value = equity
         self.accept(at)
-        self.forget()
+        self.clear_windows()
 
     def issue(self, flow: float, equity: float) -> None:
         """Issue (+) or redeem (−) units for `flow`, which is already in `equity`.
@@ -90,7 +90,7 @@ class Track:
             while maxima[0][0] < edge:
                 maxima.popleft()
 
-    def forget(self) -> None:
+    def clear_windows(self) -> None:
         """Empty the windows."""
         for maxima in self._maxima.values():
             maxima.clear()
@@ -111,7 +111,7 @@ class Track:
         else:
             self.units, self.value = 0.0, value
 
-    def uncorrect(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
+    def revert_correction(self, at: int, factor: float, value: float, before: float, equity: float) -> None:
         """Revert `correct`; `before` is the equity before the change, at the unit value `value`."""
         if not math.isfinite(factor):
             return
@@ -133,17 +133,17 @@ class Track:
         """The fall from `highest` to now."""
         return fall_from(highest, self.value)
 
-    def supposing(self, equity: float) -> Track:
+    def with_equity(self, equity: float) -> UnitValueTrack:
         """A copy with another current equity and the same past."""
         other = copy(self)
         if self.units > 0.0:
             other.value = equity / self.units
         return other
 
-    def state(self) -> TrackState:
-        return TrackState(self.units, self.value, self.start, self.start_at)
+    def state(self) -> UnitValueTrackState:
+        return UnitValueTrackState(self.units, self.value, self.start, self.start_at)
 
-    def restore(self, state: TrackState) -> None:
+    def restore(self, state: UnitValueTrackState) -> None:
         self.units, self.value, self.start, self.start_at = state.units, state.value, state.start, state.start_at
 
 

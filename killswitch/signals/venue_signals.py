@@ -13,7 +13,7 @@ from killswitch.signals.history.windows import UNKNOWN, known
 if TYPE_CHECKING:
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
-    from killswitch.signals.view import ScopeView
+    from killswitch.signals.scope_view import ScopeView
 
 
 def _health_sum(view: ScopeView, *counts: str) -> int | None:

@@ -42,7 +42,7 @@ LOCKED_RETURN_EVERY: Final = 1.0
 _LOCKED_BRIEFLY: Final = 0.05
 LAST_PATIENCE: Final = 5.0
 """Seconds that the last attempt, at the end of a run, waits for another process's write."""
-HELD: Final = 3
+KEPT_CONNECTIONS: Final = 3
 """Connections to the file that a holder of the lease keeps open: two in use, and one spare."""
 HOLDERS_PATIENCE: Final = 0.5
 """Seconds that a write of the lease's holder waits for another process's write, which takes milliseconds."""
@@ -68,7 +68,7 @@ _WRITE_BACK: Final = (
     "INSERT OR IGNORE INTO disk.incidents SELECT * FROM main.incidents",
     "INSERT OR IGNORE INTO disk.course SELECT * FROM main.course",
 )
-_SIGNS_OF_LIFE: Final = (
+_HEARTBEATS: Final = (
     "INSERT OR REPLACE INTO disk.live SELECT * FROM main.live EXCEPT SELECT * FROM disk.live",
     "INSERT OR REPLACE INTO disk.lease SELECT * FROM main.lease",
 )
@@ -76,11 +76,11 @@ _SIGNS_OF_LIFE: Final = (
 
 
 @dataclass
-class Copy:
+class MemoryCopy:
     """A copy of the store in memory, and what of it is newer than the file."""
 
     engine: Engine
-    because: str
+    cause: str
     since: float
     """`time.time()` of the copy."""
     marks: dict[str, int] = field(default_factory=dict)
@@ -98,9 +98,9 @@ class Fallback:
         self.path = path
         self.reserve = Reserve(path)
         self.lock = threading.RLock()
-        self.copy: Copy | None = None
+        self.copy: MemoryCopy | None = None
         self.may_use_memory = False
-        self.gave_up: str | None = None
+        self.reserve_used_because: str | None = None
         """Why the reserve was used; None while it is whole."""
         self._begin = begin
         self._tried_at = 0.0
@@ -145,7 +145,7 @@ class Fallback:
         """Release a slice of the reserve, and restart the log; False where no slice is left or none would help."""
         if isinstance(cause, NoDescriptorsError) or not self.reserve.give_slice():
             return False
-        self.gave_up = cause.cause
+        self.reserve_used_because = cause.cause
         _rewound(connection, "main")
         return True
 
@@ -165,7 +165,7 @@ class Fallback:
             for table in _NEW_ROWS:
                 marks[table] = copied.exec_driver_sql(f"SELECT coalesce(max(sequence), 0) FROM {table}").scalar() or 0
             marks["history"] = copied.exec_driver_sql("SELECT coalesce(max(at), 0) FROM history").scalar() or 0
-        self.copy = Copy(engine, cause.cause, time.time(), marks, is_locked=isinstance(cause, WriteLockedError))
+        self.copy = MemoryCopy(engine, cause.cause, time.time(), marks, is_locked=isinstance(cause, WriteLockedError))
         self._tried_at = time.monotonic()
         return engine
 
@@ -175,7 +175,7 @@ class Fallback:
             migrate(connection)
         with driver_connection(engine) as memory:
             lost = ("all of it",) if source is None else salvage(source, memory)
-        self.copy = Copy(engine, cause.cause, time.time(), lost=lost)
+        self.copy = MemoryCopy(engine, cause.cause, time.time(), lost=lost)
         return engine
 
     @property
@@ -191,7 +191,7 @@ class Fallback:
         """Whether memory may be written back: a damaged file is left unchanged."""
         return self.copy is not None and self.copy.lost is None
 
-    def require_ours(self, fence: int | None) -> None:
+    def require_own_lease(self, fence: int | None) -> None:
         """Raise FencedError where the lease on the disk has passed to another runner; an unreadable file is ignored."""
         for generation, owner in self._on_disk("SELECT generation, owner FROM lease WHERE one = 1"):
             if type(generation) is int:
@@ -229,7 +229,7 @@ class Fallback:
         )
         for _ in range(2):
             try:
-                _transact(raw, (*new_rows, *_WRITE_BACK, *_SIGNS_OF_LIFE), marks, fence)
+                _transact(raw, (*new_rows, *_WRITE_BACK, *_HEARTBEATS), marks, fence)
             except sqlite3.Error as error:
                 if isinstance(store_error("", error), WriteLockedError):
                     return False  # neither more room nor less to write is of any help
@@ -238,7 +238,7 @@ class Fallback:
             else:
                 return True
         with suppress(sqlite3.Error):  # nothing of it is lost: it is in memory, and tried again
-            _transact(raw, _SIGNS_OF_LIFE, {}, fence)
+            _transact(raw, _HEARTBEATS, {}, fence)
         return False
 
     def events_on_disk(self) -> list[tuple[str, bytes]]:

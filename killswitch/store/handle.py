@@ -35,7 +35,7 @@ from killswitch.store.errors import (
     require_lease,
     store_error,
 )
-from killswitch.store.fallback import HELD, HOLDERS_PATIENCE, Fallback, driver_connection
+from killswitch.store.fallback import HOLDERS_PATIENCE, KEPT_CONNECTIONS, Fallback, driver_connection
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock."""
@@ -45,10 +45,10 @@ _FINAL: Final = (FencedError, DuplicateDecisionError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-H = TypeVar("H", bound="Handle")
+H = TypeVar("H", bound="StoreHandle")
 
 
-def enduring(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
+def retried(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
     """Repeat a call as long as a fallback of a failing file allows it."""
 
     @functools.wraps(call)
@@ -60,12 +60,12 @@ def enduring(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P]
             except _FINAL:
                 raise
             except StoreError as error:
-                handle._find_a_way(error, engine)
+                handle._recover(error, engine)
 
     return until_done
 
 
-class Handle:
+class StoreHandle:
     """Reads and writes a database, one transaction at a time; thread-safe."""
 
     def __init__(
@@ -85,8 +85,8 @@ class Handle:
         self._is_under_way = False
         """Whether the holder has committed a tick: from then on no unreadable row ends the run."""
         self._unreadable: dict[str, str] = {}
-        self._turns = Turns()
-        self._keep_said: Callable[[str], None] | None = None
+        self._write_queue = WriteQueue()
+        self._log_entry: Callable[[str], None] | None = None
         self._use(engine)
 
     def _use(self, engine: Engine) -> None:
@@ -100,18 +100,18 @@ class Handle:
         if self._fallback is not None:
             self._fallback.close()
 
-    def go_on_in_memory(self, keep_said: Callable[[str], None]) -> None:
+    def allow_memory(self, log_entry: Callable[[str], None]) -> None:
         """From now on write to a copy in memory while the file accepts no writes.
 
         Only for the holder of the lease: rows for other processes must be on the disk. `keep_said` receives every
         journal entry that is in memory only, as a line of JSON.
         """
-        self._keep_said = keep_said
+        self._log_entry = log_entry
         if self._fallback is not None:
-            event.listen(self._on_disk, "checkout", _be_quick)
+            event.listen(self._on_disk, "checkout", _limit_busy_wait)
             self._fallback.allow_memory()
-            with _explained(self.place):
-                kept = [self._on_disk.connect() for _ in range(HELD)]
+            with _store_errors(self.place):
+                kept = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
                 for each in kept:
                     each.exec_driver_sql("SELECT 1 FROM lease")
                     each.close()
@@ -130,12 +130,14 @@ class Handle:
             at = from_micros(int(fallback.copy.since * 1_000_000))
             words = (
                 f"since {at:%H:%M:%S} UTC records are kept in memory only, and a restart would lose them: "
-                f"{fallback.copy.because}"
+                f"{fallback.copy.cause}"
             )
             lost = fallback.copy.lost
-            return words if lost is None else f"{words}; {_lost_words(lost)}"
-        if fallback.gave_up is not None:
-            return f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.gave_up}"
+            return words if lost is None else f"{words}; {_lost_rows_text(lost)}"
+        if fallback.reserve_used_because is not None:
+            return (
+                f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.reserve_used_because}"
+            )
         return None
 
     @property
@@ -153,10 +155,10 @@ class Handle:
                 fallback.reserve.make()
             except OSError as error:
                 return f"the store's reserve ({fallback.reserve.path}) is incomplete: {error.strerror or error}"
-            fallback.gave_up = None
+            fallback.reserve_used_because = None
         return None
 
-    def _find_a_way(self, error: StoreError, failed: Engine, *, writes: bool = True) -> None:
+    def _recover(self, error: StoreError, failed: Engine, *, writes: bool = True) -> None:
         """Prepare a retry after `error` on the engine `failed`; raises `error` where no fallback is left."""
         fallback = self._fallback
         if fallback is None:
@@ -164,13 +166,13 @@ class Handle:
         with fallback.lock:
             if self._engine is not failed:
                 return  # another thread has found it meanwhile
-            with self._turns.turn():
+            with self._write_queue.acquire():
                 if failed is not self._on_disk:
                     self._leave_damaged_copy(error, failed, fallback)
                 elif not (writes and self._made_room(error, failed, fallback)):
                     if not self._may_go_to_memory(error, fallback):
                         raise error
-                    fallback.require_ours(self._fence)
+                    fallback.require_own_lease(self._fence)
                     self._go_to_memory(fallback.to_memory(error), fallback)
 
     def _may_go_to_memory(self, error: StoreError, fallback: Fallback) -> bool:
@@ -180,7 +182,7 @@ class Handle:
     def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
         if not isinstance(error, MediumError):
             return False
-        with _explained(self.place), driver_connection(failed) as disk:
+        with _store_errors(self.place), driver_connection(failed) as disk:
             return fallback.make_room(disk, error)
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
@@ -207,20 +209,20 @@ class Handle:
         if fallback is None or fallback.copy is None:
             return
         if not (fallback.is_due or (last and fallback.is_whole)):
-            fallback.require_ours(self._fence)
+            fallback.require_own_lease(self._fence)
             return
-        with fallback.lock, self._turns.turn():
+        with fallback.lock, self._write_queue.acquire():
             if fallback.copy is not None and fallback.write_back(self._fence, last=last):
                 memory = self._engine
                 self._use(self._on_disk)
                 fallback.copy = None
                 memory.dispose()
 
-    def _keep_for_people(self, entries: Sequence[JournalEntry]) -> None:
+    def _log_entries(self, entries: Sequence[JournalEntry]) -> None:
         """Log journal entries that are in memory only."""
-        if self._keep_said is not None and (self._volatile or self._engine is not self._on_disk):
+        if self._log_entry is not None and (self._volatile or self._engine is not self._on_disk):
             for entry in entries:
-                self._keep_said(rows.ENCODER.encode(entry).decode())
+                self._log_entry(rows.ENCODER.encode(entry).decode())
 
     def _read(self, statement: TextClause, **parameters: object) -> Sequence[Any]:
         while True:
@@ -232,7 +234,7 @@ class Handle:
                 failure = store_error(self.place, error.orig, "could not be read")
                 if self._fallback is None or not self._fallback.may_use_memory:
                     raise failure from error
-                self._find_a_way(failure, engine, writes=False)
+                self._recover(failure, engine, writes=False)
 
     def _decoded(
         self, what: str, decode: Callable[[Any], T], found: Iterable[Any], *, all_of_it: bool = False
@@ -262,7 +264,11 @@ class Handle:
 
     @contextmanager
     def _writing(self, *, background: bool = False) -> Iterator[Connection]:
-        with self._turns.turn(background=background), _explained(self.place), self._writer.begin() as connection:
+        with (
+            self._write_queue.acquire(background=background),
+            _store_errors(self.place),
+            self._writer.begin() as connection,
+        ):
             yield connection
 
     @contextmanager
@@ -280,7 +286,7 @@ class Handle:
             yield connection
 
 
-def _lost_words(lost: tuple[str, ...]) -> str:
+def _lost_rows_text(lost: tuple[str, ...]) -> str:
     """The consequences where a damaged file could not be copied completely, and how to end the run."""
     which = f"some rows could not be read of {', '.join(lost)}" if lost else "all of its rows could be read"
     return (
@@ -289,13 +295,13 @@ def _lost_words(lost: tuple[str, ...]) -> str:
     )
 
 
-def _be_quick(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
+def _limit_busy_wait(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
     """Limit the wait of a tick for another process's write."""
     raw.execute(f"PRAGMA busy_timeout = {int(HOLDERS_PATIENCE * 1000)}")
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def _store_errors(place: str) -> Iterator[None]:
     """Turn the driver's errors (locked, full, read-only, corrupt) into StoreErrors with cause and next step."""
     try:
         yield
@@ -303,29 +309,29 @@ def _explained(place: str) -> Iterator[None]:
         raise store_error(place, error.orig) from error
 
 
-class Turns:
+class WriteQueue:
     """The store's write lock inside the process; trading writes go first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._taken = False
+        self._is_locked = False
         self.waiting: Counter[Literal["urgent", "background"]] = Counter()
         """Threads that wait for the lock; urgent ones get it first."""
 
     @contextmanager
-    def turn(self, *, background: bool = False) -> Iterator[None]:
+    def acquire(self, *, background: bool = False) -> Iterator[None]:
         """Acquire the lock. `background`: only once no urgent thread waits."""
         kind: Literal["urgent", "background"] = "background" if background else "urgent"
         with self._changed:
             self.waiting[kind] += 1
             try:
-                self._changed.wait_for(lambda: not (self._taken or (background and self.waiting["urgent"])))
+                self._changed.wait_for(lambda: not (self._is_locked or (background and self.waiting["urgent"])))
             finally:
                 self.waiting[kind] -= 1
-            self._taken = True
+            self._is_locked = True
         try:
             yield
         finally:
             with self._changed:
-                self._taken = False
+                self._is_locked = False
                 self._changed.notify_all()

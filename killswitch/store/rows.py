@@ -75,7 +75,7 @@ def journal_row(entry: JournalEntry) -> Row:
     return {**row, "at": to_micros(entry.at), "data": data}
 
 
-def whole(value: object) -> int:
+def integer(value: object) -> int:
     """The value as an integer. Raises TypeError for anything else."""
     if type(value) is not int:
         raise TypeError(f"{value!r:.40} is not a whole number")
@@ -99,11 +99,11 @@ def state(row: Any) -> MachineState:
 
 
 def point(row: Any) -> CoursePoint:
-    return CoursePoint(whole(row.at), float(row.value))
+    return CoursePoint(integer(row.at), float(row.value))
 
 
 def checked_lease(row: Any) -> Any:
-    whole(row.generation), whole(row.expires_at)
+    integer(row.generation), integer(row.expires_at)
     if row.owner is not None:
         text(row.owner)
     return row
@@ -114,13 +114,13 @@ def route_count(row: Any) -> RouteCount:
 
 
 def delivery(row: Any) -> Delivery:
-    message = Outgoing(text(row.id), whole(row.at), text(row.route), text(row.target), bytes_of(row.body))
+    message = Outgoing(text(row.id), integer(row.at), text(row.route), text(row.target), bytes_of(row.body))
     return msgspec.convert(dict(row._mapping) | {"message": message}, Delivery)
 
 
 def entry(row: Any) -> JournalEntry:
     values = dict(row._mapping)
-    values["at"] = from_micros(whole(row.at))
+    values["at"] = from_micros(integer(row.at))
     try:
         values["data"] = _DATA.decode(row.data)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -29,7 +29,7 @@ from killswitch.model.store import (
 from killswitch.store import rows
 from killswitch.store import statements as sql
 from killswitch.store.errors import DuplicateDecisionError
-from killswitch.store.handle import Handle, enduring
+from killswitch.store.handle import StoreHandle, retried
 
 _LATER_THAN_ALL: Final = 2**62
 LEASE_TERM: Final = "lease-term"
@@ -45,7 +45,7 @@ _TERM = msgspec.json.Encoder()
 _TERMS = msgspec.json.Decoder(_Term)
 
 
-class SqlStore(Handle):
+class SqlStore(StoreHandle):
     """`killswitch.model.store.Store` for any database with the schema of `migrations`.
 
     Thread-safe: every call uses a connection of its own from the engine's pool.
@@ -60,10 +60,10 @@ class SqlStore(Handle):
         found = self._read(sql.ROWS, policy=policy, scope=scope, since=since)
         what = f"the history of {policy} on {scope}"
         return self._decoded(
-            what, lambda row: HistoryRow(policy, scope, rows.whole(row.at), rows.bytes_of(row.body)), found
+            what, lambda row: HistoryRow(policy, scope, rows.integer(row.at), rows.bytes_of(row.body)), found
         )
 
-    @enduring
+    @retried
     def commit_tick(self, record: TickRecord) -> None:
         """Write all of `record`, or nothing of it.
 
@@ -88,27 +88,27 @@ class SqlStore(Handle):
                 if parameters:
                     connection.execute(statement, parameters)
             connection.execute(sql.PRUNE_ROWS, {"before": record.prune_before})
-        self._is_under_way = self._keep_said is not None
-        self._keep_for_people(record.journal)
+        self._is_under_way = self._log_entry is not None
+        self._log_entries(record.journal)
 
-    @enduring
+    @retried
     def append(self, entry: JournalEntry) -> int:
         """Write one journal entry; return its sequence number once it is durable. Raises FencedError as
         `commit_tick`."""
         self._return_to_disk()
         with self._writing_fenced() as connection:
             sequence = int(connection.execute(sql.PUT_JOURNAL_RETURNING, rows.journal_row(entry)).scalar_one())
-        self._keep_for_people((entry,))
+        self._log_entries((entry,))
         return sequence
 
-    @enduring
+    @retried
     def append_all(self, entries: Sequence[JournalEntry]) -> None:
         """Write several journal entries, in order, in one transaction. Raises FencedError as `commit_tick`."""
         if entries:
             self._return_to_disk()
             with self._writing_fenced() as connection:
                 connection.execute(sql.PUT_JOURNAL, [rows.journal_row(entry) for entry in entries])
-            self._keep_for_people(entries)
+            self._log_entries(entries)
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]:
         """The journal of one decision, or all of it, in the order of writing."""
@@ -147,7 +147,7 @@ class SqlStore(Handle):
         """The newest `limit` notices, newest first."""
         return self._decoded("a notice", rows.notice, self._read(sql.NOTICES, limit=limit))
 
-    @enduring
+    @retried
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
         """The oldest pending notification for `target`, with the attempt counted in advance; None if none is pending.
 
@@ -165,7 +165,7 @@ class SqlStore(Handle):
                 values = {"id": row.id, "at": int(time.time() * 1_000_000)}
                 connection.execute(sql.UNREADABLE_MESSAGE, values)
 
-    @enduring
+    @retried
     def settle(self, message: str, at: int, error: str | None) -> None:
         """Record the result of an attempt: delivered, or still pending because of `error`. Raises FencedError as
         `claim`."""
@@ -175,7 +175,7 @@ class SqlStore(Handle):
             else:
                 connection.execute(sql.MESSAGE_FAILED, {"id": message, "error": error})
 
-    @enduring
+    @retried
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """Give up notifications for `target` from before `before`; return how many.
 
@@ -199,13 +199,13 @@ class SqlStore(Handle):
         """The newest `limit` notifications, newest first."""
         return self._decoded("a notification", rows.delivery, self._read(sql.DELIVERIES, limit=limit))
 
-    @enduring
+    @retried
     def forget(self, before: int) -> None:
         """Delete what was delivered or given up before `before` (microseconds). Raises FencedError as `claim`."""
         with self._writing_fenced(background=True) as connection:
             connection.execute(sql.FORGET_MESSAGES, {"before": before})
 
-    @enduring
+    @retried
     def put_event(self, event: Event) -> None:
         """Record an operator command for the next tick; a repeated id counts once."""
         with self._writing() as connection:
@@ -217,7 +217,7 @@ class SqlStore(Handle):
 
     def commands(self) -> Commands:
         """What waits for a tick: operator commands in order of arrival, and rows that this version cannot read."""
-        self._take_from_disk()
+        self._import_from_disk()
         events: list[Event] = []
         unreadable: list[UnreadableCommand] = []
         for row in self._read(sql.PENDING_EVENTS):
@@ -228,14 +228,14 @@ class SqlStore(Handle):
                 unreadable.append(UnreadableCommand(id_, one_line(legible(str(error)))))
         return Commands(tuple(events), tuple(unreadable))
 
-    def _take_from_disk(self) -> None:
+    def _import_from_disk(self) -> None:
         """Copy operator commands of other processes from the disk while the store is in memory."""
         if self._fallback is not None and self._fallback.copy is not None:
             for id_, body in self._fallback.events_on_disk():
                 with self._writing() as connection:
                     connection.execute(sql.PUT_EVENT, {"id": id_, "body": body})
 
-    @enduring
+    @retried
     def put_live(self, name: str, blob: bytes) -> None:
         """Replace a small named blob that `status` reads. Raises FencedError as `commit_tick`."""
         with self._writing_fenced() as connection:
@@ -246,7 +246,7 @@ class SqlStore(Handle):
         found = self._read(sql.LIVE, name=name)
         return self._decoded_one(f"the live blob {name}", lambda row: rows.bytes_of(row.body), found)
 
-    @enduring
+    @retried
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
         """Record an incident's context, unless it is recorded, and add to its equity curve. Raises FencedError as
         `commit_tick`."""
@@ -265,7 +265,7 @@ class SqlStore(Handle):
         """The equity curve of an incident, oldest point first."""
         return self._decoded(f"the equity curve of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 
-    @enduring
+    @retried
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Acquire or renew the lease until `now + ttl` (microseconds); a new holder gets a new generation.
 
@@ -291,7 +291,7 @@ class SqlStore(Handle):
         """Write under the lease of `generation` from now on, and no longer once there is a later one."""
         self._fence = generation
 
-    @enduring
+    @retried
     def release(self, owner: str) -> None:
         """Release the lease; does nothing if `owner` does not hold it."""
         self._return_to_disk(last=True)
@@ -313,7 +313,7 @@ class SqlStore(Handle):
             return None
         return term.ttl if term is not None and term.generation == generation else None
 
-    @enduring
+    @retried
     def release_unrenewed(self, lease: Lease) -> None:
         """Release the lease of a dead holder; does nothing if the lease has changed."""
         with self._writing() as connection:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from killswitch.deadline import DeadlineError, within
+from killswitch.deadline import DeadlineError, call_within
 from killswitch.store.errors import (
     DamagedStoreError,
     MediumError,
@@ -68,14 +68,14 @@ def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
 
 def _opened_as_copy(path: Path) -> SqlStore:
     """A copy of the store for reading where SQLite cannot read it in place, as on a full disk with a leftover log."""
-    with _opened_to_copy(path) as disk:
+    with _copy_source(path) as disk:
         engine = memory_engine(_begin, disk, str(path))
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA query_only = ON")
     return SqlStore(engine, str(path))
 
 
-def exposed(url_or_path: str) -> str | None:
+def exposure(url_or_path: str) -> str | None:
     """Who may write the store besides its owner; None if nobody, or if there is none yet."""
     path = _path(url_or_path)
     try:
@@ -97,7 +97,7 @@ def open_in_memory(url_or_path: str) -> SqlStore:
     read.
     """
     path = _path(url_or_path)
-    with _opened_to_copy(path) as disk:
+    with _copy_source(path) as disk:
         engine = memory_engine(_begin, disk, str(path))
     return SqlStore(engine, f"in memory, a copy of {path}", volatile=True)
 
@@ -113,7 +113,7 @@ def open_empty_in_memory() -> SqlStore:
 def copy_store(url_or_path: str, to: Path) -> None:
     """Copy the store, which is only read, to a new file. Raises StoreError where that fails."""
     path = _path(url_or_path)
-    with _opened_to_copy(path) as disk:
+    with _copy_source(path) as disk:
         try:
             _make_private(to)
             with closing(sqlite3.connect(to, isolation_level=None)) as copied:
@@ -124,7 +124,7 @@ def copy_store(url_or_path: str, to: Path) -> None:
 
 
 @contextmanager
-def _opened_to_copy(path: Path) -> Iterator[sqlite3.Connection]:
+def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection to the store at `path`. Raises StoreMissingError, StoreVersionError, StoreError.
 
     The log of a dead process cannot be read where nothing can be written beside it (a full or read-only disk): then
@@ -157,7 +157,7 @@ def _path(url_or_path: str) -> Path:
         raise StoreError(f"a store at {scheme}:// is not supported: name a file, or sqlite:///FILE")
     path = Path(rest.removeprefix("/")) if separator else Path(url_or_path)
     try:
-        within(ANSWERS_WITHIN, f"the store {path}", path.exists)
+        call_within(ANSWERS_WITHIN, f"the store {path}", path.exists)
     except DeadlineError as error:
         raise StoreError(f"{error} Name another with --store; to close positions, use `--journal memory`") from error
     return path
@@ -200,14 +200,14 @@ def _at_newest(engine: Engine, path: Path, *, read_only: bool) -> None:
 def _writing_engine(path: Path) -> Engine:
     if not path.parent.is_dir():
         raise StoreError(f"{path}: the folder {path.parent} does not exist")
-    _require_a_beginning(path)
+    _require_content(path)
 
     def connect() -> sqlite3.Connection:
         _make_private(path)  # right before SQLite writes it: other processes treat a file that stays empty as damaged
         connection: sqlite3.Connection = sqlite3.connect(path, **_CONNECT)
         return connection
 
-    return _engine(connect, on_connect=_be_durable)
+    return _engine(connect, on_connect=_set_durable)
 
 
 def _make_private(path: Path) -> None:
@@ -227,14 +227,14 @@ def _reading_engine(path: Path) -> Engine:
     """
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
-    _require_a_beginning(path)
+    _require_content(path)
     # A log of no bytes without an index is what a writer left that could not even begin.
-    writer_at_work = _is_begun(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
+    writer_at_work = _has_log(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
 
 
-def _require_a_beginning(path: Path) -> None:
+def _require_content(path: Path) -> None:
     """Raise DamagedStoreError for an empty file: SQLite would create a store in it that has no closes and latches.
 
     A file that a process is about to initialise is empty for a moment too, and then has a log or a journal beside it.
@@ -248,7 +248,7 @@ def _require_a_beginning(path: Path) -> None:
         time.sleep(_BEING_MADE / 20)
 
 
-def _is_begun(log: Path, index: Path) -> bool:
+def _has_log(log: Path, index: Path) -> bool:
     sizes = [each.stat().st_size if each.exists() else None for each in (log, index)]
     return sizes[0] is not None and any(sizes)
 
@@ -265,7 +265,7 @@ def _engine(connect: Any, on_connect: Any) -> Engine:
     return engine
 
 
-def _be_durable(raw: sqlite3.Connection, _record: object) -> None:
+def _set_durable(raw: sqlite3.Connection, _record: object) -> None:
     raw.execute("PRAGMA journal_mode = WAL")
     raw.execute("PRAGMA synchronous = FULL")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
-from killswitch.deadline import begin
+from killswitch.deadline import start_thread
 
 MOST = 10_000
 """Largest number of waiting chunks."""
@@ -84,7 +84,7 @@ class BackgroundWriter:
         self._opening: OSError | None = None
         self._opened = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"write {what}", daemon=True)
-        begin(self._thread)
+        start_thread(self._thread)
         self._opened.wait(OPENED_WITHIN)
         if self._opening is not None:
             raise self._opening
@@ -211,11 +211,11 @@ class BackgroundWriter:
         """Drop the rest of a chunk, so that the next reader begins with a whole line or frame."""
         if self._make_compressor is not None:
             self._compressor = self._make_compressor()
-        elif left < size and not self._taken_back(size - left):
+        elif left < size and not self._cut_back(size - left):
             self._torn = True
         return False
 
-    def _taken_back(self, written: int) -> bool:
+    def _cut_back(self, written: int) -> bool:
         """Remove the written part of a line from a file that nobody else has written to; whether that was possible."""
         try:
             found = os.fstat(self._file)

@@ -19,17 +19,17 @@ from killswitch.journal.entries import (
     Entry,
     Filled,
     Finished,
-    Guarded,
     Number,
+    OrderDetached,
+    OrderSending,
     Protected,
+    ProtectionAnswered,
     Rejected,
-    Sending,
-    SetAside,
-    Swept,
     Undecodable,
     Unknown,
     Unprotected,
     Verified,
+    WholeBookClose,
     known,
     text_of,
 )
@@ -38,85 +38,85 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
 from killswitch.model.tracing import AS_OF, Attribute
-from killswitch.telemetry.spans import Course
+from killswitch.telemetry.spans import SpanRecord
 
 if TYPE_CHECKING:
     from killswitch.telemetry.exporting import SpanSink
     from killswitch.telemetry.metrics import Metrics
 
 
-class ClosingCourses:
+class CloseSpans:
     """A ClosingWatch that folds journal entries into spans, and counts their outcomes."""
 
     def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
         self._sink = sink
         self._counts = counts
-        self._open: dict[tuple[str, str], _Closing] = {}
+        self._open: dict[tuple[str, str], _CloseSpan] = {}
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
             return  # cancelling entries is not a close
-        closing = self._open[decision.id, account] = _Closing(decision, account)
+        closing = self._open[decision.id, account] = _CloseSpan(decision, account)
         # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:
             if entry.account == account:
-                closing.take(entry)
+                closing.apply(entry)
 
     def wrote(self, entry: Entry) -> None:
         closing = self._open.get((entry.decision, entry.account or ""))
         if closing is None:
             return
-        order = closing.take(entry)
+        order = closing.apply(entry)
         if self._counts is not None:
             _count(entry, closing, self._counts)
         if order is not None and self._sink is not None:
-            self._sink.ordered(order, closing.decision, closing.account)
+            self._sink.export_order(order, closing.decision, closing.account)
         if isinstance(entry, Finished):
             del self._open[entry.decision, closing.account]
             if self._sink is not None:
-                self._sink.closed(closing.course, closing.decision, closing.account)
+                self._sink.export_close(closing.course, closing.decision, closing.account)
 
 
-def _count(entry: Entry, closing: _Closing, counts: Metrics) -> None:
+def _count(entry: Entry, closing: _CloseSpan, counts: Metrics) -> None:
     account = closing.account
     match entry:
         case Unknown():
-            counts.unknown_fate(account)
+            counts.count_unknown_status(account)
         case Filled() | Rejected() | Absent() | Abandoned():
-            counts.order(account, closing.outcome(entry))
+            counts.count_order(account, closing.outcome(entry))
         case Finished():
             seconds = (entry.at - closing.decision.as_of).total_seconds()
-            counts.closing(account, entry.status or "abandoned", max(0.0, seconds))
-        case Guarded() if (bare := closing.covered(entry)) is not None:
-            counts.unprotected(account, bare)
+            counts.record_close(account, entry.status or "abandoned", max(0.0, seconds))
+        case ProtectionAnswered() if (bare := closing.unprotected_seconds(entry)) is not None:
+            counts.record_unprotected(account, bare)
 
 
 _COVERED = ("resting", "not needed", "still there")
 
 
-class _Closing:
+class _CloseSpan:
     """The work of one decision on one account, and its open orders."""
 
     def __init__(self, decision: Decision, account: str) -> None:
         self.decision = decision
         self.account = account
-        self.course = Course("close", _nanos(decision.as_of), _about(decision, account))
+        self.course = SpanRecord("close", _nanos(decision.as_of), _about(decision, account))
         self._orders = JournaledOrders()
-        self._open: dict[str, Course] = {}
+        self._open: dict[str, SpanRecord] = {}
         """By client order id."""
-        self._bare: dict[str, datetime] = {}
+        self._unprotected: dict[str, datetime] = {}
         """Protective orders that were cancelled and not replaced yet, and when."""
 
-    def take(self, entry: Entry) -> Course | None:
+    def apply(self, entry: Entry) -> SpanRecord | None:
         """Apply one entry; return the span of the order that it ends, if any."""
         at = _nanos(entry.at)
         order = self._orders.apply(entry)
         match entry:
-            case Sending() if order is not None and entry.client_order_id is not None:
-                self._open[order.name] = Course("order", at, self._about_order(entry))
+            case OrderSending() if order is not None and entry.client_order_id is not None:
+                self._open[order.name] = SpanRecord("order", at, self._about_order(entry))
             case Filled() | Rejected() | Absent() | Abandoned() if order is not None and order.name in self._open:
                 return _ended(self._open.pop(order.name), order, entry, at)
-            case Acknowledged() | Unknown() | SetAside() if order is not None and order.name in self._open:
+            case Acknowledged() | Unknown() | OrderDetached() if order is not None and order.name in self._open:
                 text = None if isinstance(entry, Acknowledged) else entry.text
                 self._open[order.name].events.append((entry.kind, at, _attributes(text=text)))
             case Finished():
@@ -143,26 +143,26 @@ class _Closing:
                 events.append((entry.kind, at, shown | place))
             case Cancelled():
                 events.append((entry.kind, at, _attributes(order=entry.order, why=entry.why)))
-            case Swept():
+            case WholeBookClose():
                 events.append((entry.kind, at, {}))
             case Unprotected():
                 events.append((entry.kind, at, _attributes(order=entry.order) | place))
-                self._bare.setdefault(entry.order or "", entry.at)
+                self._unprotected.setdefault(entry.order or "", entry.at)
             case Protected():
                 events.append((entry.kind, at, _attributes(**{"for": entry.replaces}) | place))
-            case Guarded():
+            case ProtectionAnswered():
                 events.append((entry.kind, at, _attributes(**{"for": entry.replaces, "state": entry.state}) | place))
             case Undecodable():
                 events.append(("undecodable", at, _attributes(why=entry.why) | place))
 
-    def covered(self, entry: Guarded) -> float | None:
+    def unprotected_seconds(self, entry: ProtectionAnswered) -> float | None:
         """Seconds for which a position was unprotected until `entry` replaced the order; None if it still is."""
         if entry.state not in _COVERED:
             return None
-        since = self._bare.pop(entry.replaces or "", None)
+        since = self._unprotected.pop(entry.replaces or "", None)
         return None if since is None else max(0.0, (entry.at - since).total_seconds())
 
-    def _about_order(self, entry: Sending) -> dict[str, Attribute]:
+    def _about_order(self, entry: OrderSending) -> dict[str, Attribute]:
         return _without_unknown(
             {
                 "killswitch.decision": self.decision.id,
@@ -208,7 +208,9 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
     )
 
 
-def _ended(course: Course, order: JournaledOrder, entry: Filled | Rejected | Absent | Abandoned, at: int) -> Course:
+def _ended(
+    course: SpanRecord, order: JournaledOrder, entry: Filled | Rejected | Absent | Abandoned, at: int
+) -> SpanRecord:
     course.ended = at
     course.set("killswitch.order.outcome", order.outcome)
     if isinstance(entry, Filled):

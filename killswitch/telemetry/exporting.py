@@ -23,7 +23,7 @@ from opentelemetry.trace import (
 
 from killswitch.model.instant import to_micros
 from killswitch.model.tracing import AS_OF, Attribute
-from killswitch.telemetry.spans import Course
+from killswitch.telemetry.spans import SpanRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +97,7 @@ class SpanSink:
         self._hide = hide
         self._lock = threading.Lock()
 
-    def whole(self, course: Course) -> None:
+    def export(self, course: SpanRecord) -> None:
         """Export a tick, or a span that belongs to one by its `AS_OF`."""
         as_of = course.attributes.get(AS_OF)
         trace = self._trace(int(as_of)) if isinstance(as_of, int) else 0
@@ -107,17 +107,17 @@ class SpanSink:
             else:
                 self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)) if trace else None)
 
-    def late(self, course: Course, whole: Course) -> None:
-        if isinstance(whole.place, SpanContext):
+    def export_late(self, course: SpanRecord, whole: SpanRecord) -> None:
+        if isinstance(whole.context, SpanContext):
             with self._lock:
-                self._emit(course, whole.place)
+                self._emit(course, whole.context)
 
-    def closed(self, course: Course, decision: Decision, account: str) -> None:
+    def export_close(self, course: SpanRecord, decision: Decision, account: str) -> None:
         trace = self._trace(to_micros(decision.as_of))
         with self._lock:
             self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)), 0, _close_id(decision, account))
 
-    def ordered(self, course: Course, decision: Decision, account: str) -> None:
+    def export_order(self, course: SpanRecord, decision: Decision, account: str) -> None:
         trace = self._trace(to_micros(decision.as_of))
         with self._lock:
             self._emit(course, _under(trace, _close_id(decision, account)))
@@ -125,23 +125,23 @@ class SpanSink:
     def _trace(self, as_of: int) -> int:
         return _digest(f"{self._salt}/{as_of}", 16)
 
-    def _emit(self, course: Course, parent: SpanContext | None, trace: int = 0, span: int = 0) -> None:
+    def _emit(self, course: SpanRecord, parent: SpanContext | None, trace: int = 0, span: int = 0) -> None:
         self._ids.next_trace, self._ids.next_span = trace, span
         context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
         made = self._tracer.start_span(
-            course.name, context or _NOWHERE, attributes=self._discreet(course.attributes), start_time=course.began
+            course.name, context or _NOWHERE, attributes=self._redacted(course.attributes), start_time=course.began
         )
         for name, at, attributes in course.events:
-            made.add_event(name, self._discreet(attributes), at)
+            made.add_event(name, self._redacted(attributes), at)
         if course.failure is not None:
             made.set_status(Status(StatusCode.ERROR, self._hide(course.failure)))
         made.end(course.ended)
-        course.place = made.get_span_context()
+        course.context = made.get_span_context()
         for part in course.parts:
             if part.ended:
                 self._emit(part, made.get_span_context())
 
-    def _discreet(self, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
+    def _redacted(self, attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:
         return {name: self._hide(value) if isinstance(value, str) else value for name, value in attributes.items()}
 
 

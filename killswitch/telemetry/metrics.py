@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from killswitch.graph.nodes import PolicySet
     from killswitch.model.snapshot import AccountSnapshot, Closing
-    from killswitch.planning.scopes.trigger_status import MachineStatus, Reading
+    from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
 
 WORKING = ("planned", "closing")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -31,7 +31,7 @@ Point = tuple[float, Labels]
 
 
 @dataclass(frozen=True, slots=True)
-class Notifications:
+class NotificationCounts:
     """The outbox: waiting messages, and those that this runner has delivered and given up, by target."""
 
     pending: int
@@ -40,27 +40,27 @@ class Notifications:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class GaugeValues:
     """The values that gauges show until the next tick, replaced as a whole, and read by the exporting thread."""
 
     accounts: tuple[AccountSnapshot, ...] = ()
     machines: tuple[MachineStatus, ...] = ()
     closings: tuple[Closing, ...] = ()
     problems: int = 0
-    notifications: Notifications | None = None
+    notifications: NotificationCounts | None = None
 
 
 class Metrics:
     """The instruments of one run."""
 
     def __init__(self, meter: Meter, policies: PolicySet) -> None:
-        self._standing = Standing()
+        self._values = GaugeValues()
         self._signals = {graph.policy: graph.signals for graph in policies.graphs}
         self._tick = meter.create_histogram(
             "killswitch.tick.duration", "s", "Time from the beginning of a scheduled tick until it has acted",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )  # fmt: skip
-        self._readings = meter.create_counter(
+        self._snapshots = meter.create_counter(
             "killswitch.account.readings", "{reading}", "Snapshots of an account at scheduled ticks, by quality"
         )
         self._decisions = meter.create_counter(
@@ -74,7 +74,7 @@ class Metrics:
             "killswitch.close.duration", "s", "Time from a decision until its work on an account has ended",
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
-        self._bare = meter.create_histogram(
+        self._unprotected = meter.create_histogram(
             "killswitch.close.unprotected", "s", "Time for which a close left a position without a protective order",
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
@@ -102,42 +102,44 @@ class Metrics:
         ):
             meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
 
-    def ticked(self, seconds: float, standing: Standing, decided: Iterable[Labels], *, scheduled: bool = True) -> None:
+    def record_tick(
+        self, seconds: float, values: GaugeValues, decided: Iterable[Labels], *, scheduled: bool = True
+    ) -> None:
         """Record a tick; `decided` has the labels of each of its decisions.
 
         A pass triggered by a push is not `scheduled`: its values and decisions count, but it is neither a tick nor a
         reading of the accounts that it repeats.
         """
-        self._standing = standing
+        self._values = values
         if scheduled:
             self._tick.record(seconds)
-            for account in standing.accounts:
-                self._readings.add(
+            for account in values.accounts:
+                self._snapshots.add(
                     1, {"killswitch.account": account.account, "killswitch.account.quality": account.quality}
                 )
         for labels in decided:
             self._decisions.add(1, labels)
 
-    def order(self, account: str, outcome: str) -> None:
+    def count_order(self, account: str, outcome: str) -> None:
         self._orders.add(1, {"killswitch.account": account, "killswitch.order.outcome": outcome})
 
-    def unknown_fate(self, account: str) -> None:
+    def count_unknown_status(self, account: str) -> None:
         self._unknown.add(1, {"killswitch.account": account})
 
-    def closing(self, account: str, status: str, seconds: float) -> None:
+    def record_close(self, account: str, status: str, seconds: float) -> None:
         self._closing.record(seconds, {"killswitch.account": account, "killswitch.close.status": status})
 
-    def unprotected(self, account: str, seconds: float) -> None:
-        self._bare.record(seconds, {"killswitch.account": account})
+    def record_unprotected(self, account: str, seconds: float) -> None:
+        self._unprotected.record(seconds, {"killswitch.account": account})
 
     def _observed(
-        self, points: Callable[[Standing], Iterator[Point]]
+        self, points: Callable[[GaugeValues], Iterator[Point]]
     ) -> Callable[[CallbackOptions], Iterable[Observation]]:
         from opentelemetry.metrics import Observation
 
-        return lambda _options: [Observation(value, labels) for value, labels in points(self._standing)]
+        return lambda _options: [Observation(value, labels) for value, labels in points(self._values)]
 
-    def _headroom(self, standing: Standing) -> Iterator[Point]:
+    def _headroom(self, standing: GaugeValues) -> Iterator[Point]:
         for machine, reading, labels in _triggers(standing):
             if (found := headroom(reading)) is not None:
                 threshold = reading.trigger.threshold
@@ -146,14 +148,14 @@ class Metrics:
                 yield found, labels | {"killswitch.signal.unit": _UNITS.get(signal, "1")}
 
 
-def headroom(reading: Reading) -> float | None:
+def headroom(reading: ObservedTrigger) -> float | None:
     """Smallest distance of the value from the threshold; None where it is unknown."""
     if reading.truth is None or reading.headroom is None or not math.isfinite(reading.headroom[0]):
         return None
     return reading.headroom[0]
 
 
-def headroom_ratio(reading: Reading) -> float | None:
+def headroom_ratio(reading: ObservedTrigger) -> float | None:
     """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
     found, threshold = headroom(reading), reading.trigger.threshold
     return None if found is None or threshold is None or not threshold.value else found / abs(threshold.value)
@@ -168,24 +170,24 @@ def gross(account: AccountSnapshot) -> Decimal | None:
     return sum(known, Decimal(0)) if len(known) == len(notionals) else None
 
 
-def _headroom_ratio(standing: Standing) -> Iterator[Point]:
+def _headroom_ratio(standing: GaugeValues) -> Iterator[Point]:
     for _, reading, labels in _triggers(standing):
         if (found := headroom_ratio(reading)) is not None:
             yield found, labels
 
 
-def _triggers(standing: Standing) -> Iterator[tuple[MachineStatus, Reading, Labels]]:
+def _triggers(standing: GaugeValues) -> Iterator[tuple[MachineStatus, ObservedTrigger, Labels]]:
     for machine in standing.machines:
         for reading in machine.readings:
             yield machine, reading, _machine(machine) | {"killswitch.trigger": reading.trigger.name}
 
 
-def _unknown_triggers(standing: Standing) -> Iterator[Point]:
+def _unknown_triggers(standing: GaugeValues) -> Iterator[Point]:
     for machine in standing.machines:
         yield sum(reading.truth is None for reading in machine.readings), _machine(machine)
 
 
-def _levels(standing: Standing) -> Iterator[Point]:
+def _levels(standing: GaugeValues) -> Iterator[Point]:
     for machine in standing.machines:
         yield machine.level, _machine(machine)
 
@@ -194,19 +196,19 @@ def _machine(machine: MachineStatus) -> Labels:
     return {"killswitch.policy": machine.policy, "killswitch.scope": machine.scope}
 
 
-def _equity(standing: Standing) -> Iterator[Point]:
+def _equity(standing: GaugeValues) -> Iterator[Point]:
     for account in standing.accounts:
         if account.quality == "ok" and account.equity is not None:
             yield float(account.equity), _account(account)
 
 
-def _gross(standing: Standing) -> Iterator[Point]:
+def _gross(standing: GaugeValues) -> Iterator[Point]:
     for account in standing.accounts:
         if (total := gross(account)) is not None:
             yield float(total), _account(account)
 
 
-def _positions(standing: Standing) -> Iterator[Point]:
+def _positions(standing: GaugeValues) -> Iterator[Point]:
     for account in standing.accounts:
         if account.quality == "ok" and account.positions is not None:
             yield len(account.positions), {"killswitch.account": account.account}
@@ -216,24 +218,24 @@ def _account(account: AccountSnapshot) -> Labels:
     return {"killswitch.account": account.account, "killswitch.currency": account.currency}
 
 
-def _active(standing: Standing) -> Iterator[Point]:
+def _active(standing: GaugeValues) -> Iterator[Point]:
     yield sum(closing.status in WORKING for closing in standing.closings), {}
 
 
-def _problems(standing: Standing) -> Iterator[Point]:
+def _problems(standing: GaugeValues) -> Iterator[Point]:
     yield standing.problems, {}
 
 
-def _pending(standing: Standing) -> Iterator[Point]:
+def _pending(standing: GaugeValues) -> Iterator[Point]:
     if standing.notifications is not None:
         yield standing.notifications.pending, {}
 
 
-def _delivered(standing: Standing) -> Iterator[Point]:
+def _delivered(standing: GaugeValues) -> Iterator[Point]:
     return _by_target({} if standing.notifications is None else standing.notifications.delivered)
 
 
-def _failed(standing: Standing) -> Iterator[Point]:
+def _failed(standing: GaugeValues) -> Iterator[Point]:
     return _by_target({} if standing.notifications is None else standing.notifications.failed)
 
 

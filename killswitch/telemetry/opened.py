@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from killswitch.journal.entries import NO_WATCH, ClosingWatch
+from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
 from killswitch.model.tracing import NO_TRACER, Tracer
-from killswitch.telemetry.settings import Settings, TelemetryError, settings
+from killswitch.telemetry.settings import TelemetryError, TelemetrySettings, read_telemetry_settings
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from killswitch.telemetry.metrics import Metrics
     from killswitch.telemetry.provider import Providers
 
-Hide = Callable[[str], str]
+Redact = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Telemetry:
     imported."""
 
     tracer: Tracer = NO_TRACER
-    watch: ClosingWatch = NO_WATCH
+    watch: ClosingObserver = NO_CLOSING_OBSERVER
     metrics: Metrics | None = None
     providers: Providers | None = None
 
@@ -50,41 +50,41 @@ def open_telemetry(
     clock: Clock,
     *,
     store: str,
-    discreet: Callable[[Iterable[str]], Hide],
+    redaction: Callable[[Iterable[str]], Redact],
 ) -> Telemetry:
     """Configure the telemetry that the OTEL_* variables in `environ` request. Raises TelemetryError for invalid ones.
 
     `store` names the store: after a restart on it traces continue. `discreet` makes, from further secrets, a function
     that redacts all secrets of a text.
     """
-    wanted = settings(environ)
+    wanted = read_telemetry_settings(environ)
     if wanted is None:
         return SILENT
-    hide = discreet(wanted.secrets)
+    hide = redaction(wanted.secrets)
     try:
-        return _opened(wanted, policies, clock, store, discreet, hide)
+        return _opened(wanted, policies, clock, store, redaction, hide)
     except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported
         why = legible(hide(str(error) or type(error).__name__))
         raise TelemetryError(f"OpenTelemetry cannot be configured from the OTEL_* variables: {why}") from error
 
 
 def _opened(
-    wanted: Settings,
+    wanted: TelemetrySettings,
     policies: PolicySet,
     clock: Clock,
     store: str,
-    discreet: Callable[[Iterable[str]], Hide],
-    hide: Hide,
+    discreet: Callable[[Iterable[str]], Redact],
+    hide: Redact,
 ) -> Telemetry:
-    from killswitch.telemetry.close_spans import ClosingCourses
+    from killswitch.telemetry.close_spans import CloseSpans
     from killswitch.telemetry.exporting import SpanSink
     from killswitch.telemetry.metrics import Metrics
     from killswitch.telemetry.provider import Providers
-    from killswitch.telemetry.spans import Recorder
+    from killswitch.telemetry.spans import SpanRecorder
 
     # Headers can show up in an exporter's complaints only; a short one must not tear holes into every span.
     providers = Providers(wanted, hide)
     sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, discreet(()))
     metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
-    tracer = NO_TRACER if sink is None else Recorder(sink, lambda: to_micros(clock.now()) * 1000)
-    return Telemetry(tracer, ClosingCourses(sink, metrics), metrics, providers)
+    tracer = NO_TRACER if sink is None else SpanRecorder(sink, lambda: to_micros(clock.now()) * 1000)
+    return Telemetry(tracer, CloseSpans(sink, metrics), metrics, providers)

@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 
-from killswitch.deadline import NoThreadError, begin
+from killswitch.deadline import NoThreadError, start_thread
 from killswitch.telemetry.exporting import Ids, KeepIncidents
-from killswitch.telemetry.settings import Settings
+from killswitch.telemetry.settings import TelemetrySettings
 from killswitch.transport.sinks import guard_every_session
 
 LAST_WORDS = 5.0
@@ -32,7 +32,7 @@ LAST_WORDS = 5.0
 _LONGEST = 300
 
 
-class Complaints(logging.Handler):
+class LogCapture(logging.Handler):
     """Handles OpenTelemetry's log records, so that they do not flood a terminal; the last one explains a failed
     export."""
 
@@ -47,11 +47,11 @@ class Complaints(logging.Handler):
             self.last = record.msg
 
 
-class Delivery:
+class ExportStatus:
     """Whether exports arrive. The first reason of a failure stays until an export succeeds: later ones may differ in
     numbers only."""
 
-    def __init__(self, what: str, complaints: Complaints, hide: Callable[[str], str]) -> None:
+    def __init__(self, what: str, complaints: LogCapture, hide: Callable[[str], str]) -> None:
         self._what = what
         self._complaints = complaints
         self._hide = hide
@@ -75,7 +75,7 @@ class Delivery:
 class WatchedSpans(SpanExporter):
     """A span exporter that reports failures."""
 
-    def __init__(self, beneath: SpanExporter, delivery: Delivery) -> None:
+    def __init__(self, beneath: SpanExporter, delivery: ExportStatus) -> None:
         self._beneath = beneath
         self._delivery = delivery
 
@@ -93,7 +93,7 @@ class WatchedSpans(SpanExporter):
 class WatchedMetrics(MetricExporter):
     """The same for metrics."""
 
-    def __init__(self, beneath: MetricExporter, delivery: Delivery) -> None:
+    def __init__(self, beneath: MetricExporter, delivery: ExportStatus) -> None:
         # The metric reader uses these two attributes under the names of the base class.
         super().__init__(beneath._preferred_temporality, beneath._preferred_aggregation)
         self._beneath = beneath
@@ -115,12 +115,12 @@ class WatchedMetrics(MetricExporter):
 class Providers:
     """The providers of a run. `tracing` and `metering` are None where nothing of the kind is exported."""
 
-    def __init__(self, wanted: Settings, hide: Callable[[str], str]) -> None:
-        self._complaints = Complaints()
+    def __init__(self, wanted: TelemetrySettings, hide: Callable[[str], str]) -> None:
+        self._complaints = LogCapture()
         logger = logging.getLogger("opentelemetry")
         logger.addHandler(self._complaints)
         logger.propagate = False
-        self._deliveries: list[Delivery] = []
+        self._deliveries: list[ExportStatus] = []
         self._hide = hide
         self.ids = Ids()
         resource = _resource()
@@ -138,14 +138,14 @@ class Providers:
         threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
         try:
             for thread in threads:
-                begin(thread)
+                start_thread(thread)
         except NoThreadError:
             return False
         for thread in threads:
             thread.join(LAST_WORDS / len(threads))
         return not any(thread.is_alive() for thread in threads)
 
-    def _tracing(self, wanted: Settings, resource: Resource) -> TracerProvider:
+    def _tracing(self, wanted: TelemetrySettings, resource: Resource) -> TracerProvider:
         provider = TracerProvider(
             sampler=_sampler(wanted), resource=resource, id_generator=self.ids, shutdown_on_exit=False
         )
@@ -155,7 +155,7 @@ class Providers:
             provider.add_span_processor(BatchSpanProcessor(WatchedSpans(beneath, self._delivery("traces", name))))
         return provider
 
-    def _metering(self, wanted: Settings, resource: Resource) -> MeterProvider:
+    def _metering(self, wanted: TelemetrySettings, resource: Resource) -> MeterProvider:
         readers = []
         for name in wanted.metrics:
             otlp = wanted.metrics_protocol, "metric_exporter", "OTLPMetricExporter"
@@ -163,8 +163,8 @@ class Providers:
             readers.append(PeriodicExportingMetricReader(WatchedMetrics(beneath, self._delivery("metrics", name))))
         return MeterProvider(readers, resource, shutdown_on_exit=False)
 
-    def _delivery(self, what: str, exporter: str) -> Delivery:
-        self._deliveries.append(Delivery(f"{what} ({exporter})", self._complaints, self._hide))
+    def _delivery(self, what: str, exporter: str) -> ExportStatus:
+        self._deliveries.append(ExportStatus(f"{what} ({exporter})", self._complaints, self._hide))
         return self._deliveries[-1]
 
 
@@ -177,7 +177,7 @@ def _exporter(kind: str, console: Callable[..., Any], protocol: str, module: str
     return getattr(import_module(f"opentelemetry.exporter.otlp.proto.{package}.{module}"), otlp)()
 
 
-def _sampler(wanted: Settings) -> Sampler:
+def _sampler(wanted: TelemetrySettings) -> Sampler:
     kind = wanted.sampler.removeprefix("parentbased_")
     beneath = TraceIdRatioBased(wanted.ratio) if kind == "traceidratio" else ALWAYS_ON
     return KeepIncidents(ParentBased(beneath) if wanted.sampler.startswith("parentbased_") else beneath)

@@ -21,7 +21,7 @@ class TelemetryError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class TelemetrySettings:
     """What is exported, and how. `traces` and `metrics` hold `console` and `otlp`, or nothing.
 
     Variables that OpenTelemetry reads itself (endpoints, timeouts, batches) are validated and left to it.
@@ -37,7 +37,7 @@ class Settings:
     """Values of headers, which may be keys and must not be shown."""
 
 
-def settings(environ: Mapping[str, str]) -> Settings | None:
+def read_telemetry_settings(environ: Mapping[str, str]) -> TelemetrySettings | None:
     """Parse the variables; None where nothing is exported. Raises TelemetryError for an invalid value.
 
     A signal is exported if its exporter is named, or else if an OTLP endpoint is. An empty variable counts as unset.
@@ -53,7 +53,7 @@ def settings(environ: Mapping[str, str]) -> Settings | None:
             check(name, said[name])
     sampler = said.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
     secrets = [_pairs(name, said[name]).values() for name in _HEADERS if name in said]
-    return Settings(
+    return TelemetrySettings(
         traces if sampler not in ("always_off", "parentbased_always_off") else (),
         metrics,
         _protocol(said, "TRACES") if "otlp" in traces else "",

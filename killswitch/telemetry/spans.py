@@ -16,7 +16,7 @@ from killswitch.model.tracing import NOTHING, Attribute
 
 
 @dataclass(slots=True)
-class Course:
+class SpanRecord:
     """One span: times in nanoseconds since 1970, `ended` 0 while it is open; `failure` is why it failed."""
 
     name: str
@@ -25,8 +25,8 @@ class Course:
     ended: int = 0
     failure: str | None = None
     events: list[tuple[str, int, dict[str, Attribute]]] = field(default_factory=list)
-    parts: list[Course] = field(default_factory=list)
-    place: object = None
+    parts: list[SpanRecord] = field(default_factory=list)
+    context: object = None
     """The sink's reference to the exported span."""
 
     def set(self, name: str, value: Attribute | None) -> None:
@@ -35,52 +35,52 @@ class Course:
             self.attributes[name] = value
 
 
-class Sink(Protocol):
+class SpanExport(Protocol):
     """Receives ended spans."""
 
-    def whole(self, course: Course) -> None:
+    def export(self, course: SpanRecord) -> None:
         """Export a span without a parent, with all its children that have ended."""
         ...
 
-    def late(self, course: Course, whole: Course) -> None:
+    def export_late(self, course: SpanRecord, whole: SpanRecord) -> None:
         """Export a child that ended after its parent `whole` was exported."""
         ...
 
 
-class Recorder:
+class SpanRecorder:
     """A Tracer that records."""
 
-    def __init__(self, sink: Sink, now: Callable[[], int]) -> None:
+    def __init__(self, sink: SpanExport, now: Callable[[], int]) -> None:
         """`now` in nanoseconds since 1970."""
         self._sink = sink
         self._now = now
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> LiveSpan:
-        return LiveSpan(Course(name, self._now(), dict(attributes)), None, self._sink, self._now)
+        return LiveSpan(SpanRecord(name, self._now(), dict(attributes)), None, self._sink, self._now)
 
 
 class LiveSpan:
     """An open span."""
 
-    __slots__ = ("_now", "_sink", "_whole", "course")
+    __slots__ = ("_now", "_sink", "_whole", "record")
 
-    def __init__(self, course: Course, whole: Course | None, sink: Sink, now: Callable[[], int]) -> None:
+    def __init__(self, course: SpanRecord, whole: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
         """`whole`: its parent, if any."""
-        self.course = course
+        self.record = course
         self._whole = whole
         self._sink = sink
         self._now = now
 
     def set(self, name: str, value: Attribute | None) -> None:
-        self.course.set(name, value)
+        self.record.set(name, value)
 
     def fail(self, reason: str) -> None:
-        self.course.failure = reason
+        self.record.failure = reason
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> LiveSpan:
-        part = Course(name, self._now(), dict(attributes))
-        self.course.parts.append(part)
-        return LiveSpan(part, self.course, self._sink, self._now)
+        part = SpanRecord(name, self._now(), dict(attributes))
+        self.record.parts.append(part)
+        return LiveSpan(part, self.record, self._sink, self._now)
 
     def __enter__(self) -> LiveSpan:
         return self
@@ -90,11 +90,11 @@ class LiveSpan:
     ) -> None:
         if error is not None:
             self.fail(_reason(error))
-        self.course.ended = self._now()
+        self.record.ended = self._now()
         if self._whole is None:
-            self._sink.whole(self.course)
-        elif self._whole.place is not None:
-            self._sink.late(self.course, self._whole)
+            self._sink.export(self.record)
+        elif self._whole.context is not None:
+            self._sink.export_late(self.record, self._whole)
 
 
 def _reason(error: BaseException) -> str:

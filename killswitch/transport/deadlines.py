@@ -20,11 +20,11 @@ class Deadlines:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._lock = threading.Lock()
-        self._under_way: set[Request] = set()
+        self._under_way: set[TimedRequest] = set()
         self._closed = False
 
     @contextmanager
-    def one(self) -> Iterator[Request]:
+    def one(self) -> Iterator[TimedRequest]:
         """Run one request, in its thread, by a session of `WatchedAdapter`.
 
         Raises the ReadTimeout of `requests` once the time is up, whatever had arrived; ConnectTimeout where no
@@ -32,13 +32,13 @@ class Deadlines:
         """
         from requests import exceptions
 
-        request = Request()
+        request = TimedRequest()
         with self._lock:
             self._under_way.add(request)
             closed = self._closed
         if closed:
             request.end("closed")
-        _mine.request = request
+        _current.request = request
         request.ends_within(self.seconds)
         trouble: exceptions.RequestException | None = None
         try:
@@ -48,7 +48,7 @@ class Deadlines:
                 raise
             trouble = error
         finally:
-            _mine.request = None
+            _current.request = None
             ended = request.end("over")
             with self._lock:
                 self._under_way.discard(request)
@@ -87,7 +87,7 @@ def never_made(error: BaseException) -> bool:
     )
 
 
-class Request:
+class TimedRequest:
     """One request, and its connection once that is known."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Request:
             self._clock.start()
             return True
 
-    def goes_over(self, connection: Any) -> bool:
+    def use_connection(self, connection: Any) -> bool:
         """Record the connection; whether the request may still use it."""
         with self._lock:
             self._connection = connection
@@ -132,7 +132,7 @@ class Request:
             self._clock.cancel()
 
 
-_mine = threading.local()
+_current = threading.local()
 """The request of the current thread."""
 
 
@@ -148,7 +148,7 @@ class _Watched:
 
     def putrequest(self, *arguments: Any, **named: Any) -> Any:
         self._require_time()
-        if (request := getattr(_mine, "request", None)) is not None:
+        if (request := getattr(_current, "request", None)) is not None:
             request.sent = True
         return super().putrequest(*arguments, **named)  # type: ignore[misc] # of the class beside it
 
@@ -156,7 +156,7 @@ class _Watched:
         """Raise where the request has ended: nothing is sent after its deadline."""
         from urllib3.exceptions import ConnectTimeoutError
 
-        request = getattr(_mine, "request", None)
+        request = getattr(_current, "request", None)
         if request is not None and not request.goes_over(self):
             raise ConnectTimeoutError(self, "no connection in time")
 
@@ -173,7 +173,7 @@ def watch_connections(manager: Any) -> None:
     }
 
 
-def _shut(connection: Any, request: Request) -> None:
+def _shut(connection: Any, request: TimedRequest) -> None:
     """Shut the connection, unless another request uses it by now."""
     live = getattr(connection, "sock", None) or getattr(connection, "socket_of_it", None)
     if live is None or connection.goes_over_it is not request:

@@ -30,7 +30,7 @@ STATUS_WITHIN: Final = 10.0
 _PIECE: Final = 4096
 
 
-class Attempt:
+class DeliveryAttempt:
     """One delivery attempt of a thread, with any number of requests."""
 
     def __init__(self, seconds: float) -> None:
@@ -48,17 +48,17 @@ class Attempt:
         return self._until - monotonic()
 
 
-_mine = threading.local()
+_current = threading.local()
 
 
 @contextmanager
-def attempt(seconds: float) -> Iterator[Attempt]:
+def delivery_attempt(seconds: float) -> Iterator[DeliveryAttempt]:
     """Limit all requests that this thread makes inside the block to `seconds` together."""
-    _mine.attempt = Attempt(seconds)
+    _current.attempt = DeliveryAttempt(seconds)
     try:
-        yield _mine.attempt
+        yield _current.attempt
     finally:
-        _mine.attempt = None
+        _current.attempt = None
 
 
 class SinkAdapter(WatchedAdapter):
@@ -75,7 +75,7 @@ class SinkAdapter(WatchedAdapter):
     ) -> requests.Response:
         """The answer. Raises the errors of `requests` where there is none; a body without end is cut off and is not
         an error."""
-        trying: Attempt | None = getattr(_mine, "attempt", None)
+        trying: DeliveryAttempt | None = getattr(_current, "attempt", None)
         seconds = _seconds(timeout) if trying is None else min(_seconds(timeout), trying.left)
         given = {"timeout": seconds, "verify": verify, "cert": cert, "proxies": proxies}
         try:
@@ -88,7 +88,11 @@ class SinkAdapter(WatchedAdapter):
             raise
 
     def _answer(
-        self, request: requests.PreparedRequest, seconds: float, trying: Attempt | None, given: Mapping[str, Any]
+        self,
+        request: requests.PreparedRequest,
+        seconds: float,
+        trying: DeliveryAttempt | None,
+        given: Mapping[str, Any],
     ) -> requests.Response:
         if seconds <= 0:
             raise requests.ConnectTimeout("no time is left for the request")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import LIVE_NAME, decode_view, encode_view, tick_time
 from killswitch.store.sqlite import open_store
@@ -126,7 +126,7 @@ def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_ca
             runner.kill()
             runner.wait()
         store = open_store(str(site.store))
-        store.put_event(hand("close", "account/main", "desk", "market: now", tick_time(store, SystemClock())))
+        store.put_event(operator_event("close", "account/main", "desk", "market: now", tick_time(store, SystemClock())))
         store.close()
         started_anew(site)
         wall.set(AHEAD)

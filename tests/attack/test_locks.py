@@ -8,8 +8,8 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from killswitch.gate.reading import read_lock
-from killswitch.operations.status import Standing
+from killswitch.gate.lock_reader import read_lock
+from killswitch.operations.status import StoreStatus
 from tests.e2e.forks import begin, finish
 from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
 
@@ -136,6 +136,6 @@ def is_closed_so_far(site: Site) -> bool:
         return False
 
 
-def paged(standing: Standing) -> bool:
+def paged(standing: StoreStatus) -> bool:
     """Whether people were told that the account is not locked."""
     return any("the lock of account/main is not written" in each.text for each in standing.notices)

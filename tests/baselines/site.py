@@ -19,22 +19,22 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.opening import Written, read_policies
-from killswitch.incident.report.rendering import folder_beside
-from killswitch.lab.recording import Writer
+from killswitch.accounts.opening import LoadedPolicies, read_policies
+from killswitch.incident.report.rendering import incidents_folder
+from killswitch.lab.recording import RecordingWriter
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.market.terms import VenueTerms
 from killswitch.model.snapshot import AccountSnapshot, Event, Fill, Instrument, Order, Side, Snapshot
 from killswitch.model.venue import FateUnknownError, OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.commands import apply_hand, hand
-from killswitch.operations.preview import from_store, preview, saved
+from killswitch.operations.commands import apply_event, operator_event
+from killswitch.operations.preview import from_store, plan_of, preview
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.policy.schema.account import venue_of
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, TickReport, Witness
-from killswitch.runner.notify.reports import Reporting
+from killswitch.runner.loop import Observer, RunnerPace, TickReport
+from killswitch.runner.notify.reports import ReportRenderer
 from killswitch.runner.status_blob import keep_start
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -113,7 +113,7 @@ class WaywardVenue(LocalVenue):
 class Reports:
     """A witness that waits until reports are rendered, so that they see the tick as it was; at what matters only."""
 
-    reporting: Reporting
+    reporting: ReportRenderer
     ticks: int = 0
 
     def ticked(self, report: TickReport) -> None:
@@ -147,7 +147,7 @@ class Site:
         self.locks = LockPaths(folder / "locks", folder / "trading_lock.json")
         self.policies = folder / "policies"
         shutil.copytree(POLICIES / name, self.policies)
-        self.written: Written = read_policies([self.policies])
+        self.written: LoadedPolicies = read_policies([self.policies])
         self.time = Timeline(START)
         self.interval = interval
         self.volume = Decimal(volume)
@@ -208,14 +208,14 @@ class Site:
         """Give a saved plan to the next tick; for happenings."""
         store = open_store(str(self.store_at))
         try:
-            store.put_event(apply_hand(store, plan, "ada", self.time.now()))
+            store.put_event(apply_event(store, plan, "ada", self.time.now()))
         finally:
             store.close()
 
     def plan_of_closing(self, scope: str) -> SavedPlan:
         """What a close by hand of `scope` would do now."""
         now = self.time.now()
-        given = hand("close", scope, "ada", "operator: before the holidays", now, cause="operator")
+        given = operator_event("close", scope, "ada", "operator: before the holidays", now, cause="operator")
         accounts = tuple(self.market.snapshot(name, now) for name in self.troubles)
         snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(structs.replace(given, id="hand-plan"),))
         store = open_store(str(self.store_at), read_only=True)
@@ -224,7 +224,7 @@ class Site:
             shown = preview(self.written.policies, snapshot, interpreter, memory, frozenset())
         finally:
             store.close()
-        plan = saved(shown, [decision for decision in shown.decisions if decision.kind == "manual"])
+        plan = plan_of(shown, [decision for decision in shown.decisions if decision.kind == "manual"])
         assert plan is not None
         return plan
 
@@ -248,17 +248,18 @@ class Site:
         await asyncio.sleep(max(begins - now, 0.0))
         store = open_store(str(self.store_at))
         stop = asyncio.Event()
-        witnesses: tuple[Witness, ...] = ()
+        witnesses: tuple[Observer, ...] = ()
         reporting = None
         if self.reports:
             at = str(self.store_at)
-            reporting = Reporting(store, at, folder_beside(at), pause=0.0, pause_for_work=0.0)
+            reporting = ReportRenderer(store, at, incidents_folder(at), pause=0.0, pause_for_work=0.0)
             witnesses = (Reports(reporting),)
         try:
             runner = assemble(
-                self.written.policies, self._armed(), store, self.time, Pace(self.interval, read_timeout=2.0),
+                self.written.policies, self._armed(), store, self.time, RunnerPace(self.interval, read_timeout=2.0),
                 live=True, locks=self.locks, paths=(str(self.policies),), witnesses=witnesses,
-                recorder=None if self.recording is None else Writer(self.recording, append=self.recording.exists()),
+                recorder=None if self.recording is None else RecordingWriter(self.recording,
+                append=self.recording.exists()),
             )  # fmt: skip
             keep_start(store, self.written.policies.digest, self.written.runbooks, self.recording)
             running = asyncio.create_task(runner.run(stop))
@@ -297,13 +298,13 @@ class Site:
         bars = {}
         for symbol, price in self.prices.items():
             before = self._closed_at[symbol]
-            bars[symbol] = Bar(before, max(before, price), min(before, price), price, self.volume)
+            bars[symbol] = MarketBar(before, max(before, price), min(before, price), price, self.volume)
         self.market.advance(self.time.now(), bars)
         self._closed_at = dict(self.prices)
 
     def _give(self, id_: str, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
         named = self.decided() if kind == "give_up" else None
-        event: Event = hand(kind, scope, "ada", reason, self.time.now(), decision=named, **more)
+        event: Event = operator_event(kind, scope, "ada", reason, self.time.now(), decision=named, **more)
         store = open_store(str(self.store_at))
         try:
             store.put_event(structs.replace(event, id=id_))

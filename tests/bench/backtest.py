@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from killswitch.lab.backtest import backtest
-from killswitch.lab.book import Book, demo_book
+from killswitch.lab.book import BacktestBook, demo_book
 from killswitch.lab.outcome import Run
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from tests.backtests import calm_bars, local, shipped
 from tests.bench.measure import Measure, best_of
 
@@ -29,7 +29,7 @@ FLOOR = 200_000
 
 def measures() -> Iterator[Measure]:
     """Promised: 200,000 account-bars a second, and at most five times the NumPy pass."""
-    panel, book, policies = Panel(calm_bars(SEED, BARS)), quiet_book(), shipped("futures-drawdown")
+    panel, book, policies = PriceMatrix(calm_bars(SEED, BARS)), quiet_book(), shipped("futures-drawdown")
 
     def ours() -> Run:
         return asyncio.run(backtest(policies, panel, book, rule="staged", venue=local))
@@ -45,7 +45,7 @@ def measures() -> Iterator[Measure]:
     yield Measure(name, took * 1e3, reference * 1e3, "backtesting.py, one symbol, trailing exit", 1.0)
 
 
-def quiet_book() -> Book:
+def quiet_book() -> BacktestBook:
     """The demo's book at a fifth of its size, so that months of walking fire nothing."""
     demo = demo_book()
     account = demo.accounts[0]
@@ -53,7 +53,7 @@ def quiet_book() -> Book:
     return demo.model_copy(update={"accounts": (account.model_copy(update={"positions": small}),)})
 
 
-def numpy_pass(panel: Panel, book: Book) -> Callable[[], list[np.ndarray[Any, Any]]]:
+def numpy_pass(panel: PriceMatrix, book: BacktestBook) -> Callable[[], list[np.ndarray[Any, Any]]]:
     """Equity, its falls, and where each threshold is passed."""
     account = book.accounts[0]
     columns = panel.columns([position.symbol for position in account.positions])
@@ -81,7 +81,7 @@ def trailing_highest(value: np.ndarray[Any, Any], width: int) -> np.ndarray[Any,
     return highest
 
 
-def backtesting_py(panel: Panel) -> Callable[[], object]:
+def backtesting_py(panel: PriceMatrix) -> Callable[[], object]:
     """One symbol, held long until it has fallen 10% from its highest of the last hour."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of what its notebooks' charts lack

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Intent, Unwinding
@@ -33,9 +33,9 @@ from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.model.venue import VenueTraits
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.closing_workers import Closings, ClosingWorker
+from killswitch.runner.closing_workers import ClosingWorker, ClosingWorkers
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import virtual_time
@@ -120,12 +120,12 @@ async def close(
 
     `profile` sees what comes between the decision's being durable and the end.
     """
-    budgets, workers = Budgets(), {}
+    budgets, workers = RequestBudgets(), {}
     for venue in venues:
         budget = budgets.of(venue.account, venue.account, venue.traits, RESERVED)
-        closer = Closer(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
+        closer = AccountExecutor(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
         workers[venue.account] = ClosingWorker(venue.account, closer, (), clock.monotonic)
-    closings = Closings(workers)
+    closings = ClosingWorkers(workers)
     await closings.recover(1.0)
     books = [venue.book() for venue in venues]
     decision = _decision(venues, clock, unwinding)
@@ -133,14 +133,14 @@ async def close(
     snapshot = Snapshot(clock.now(), tuple(books), "killswitch.snapshot/v1")
     planned = planned_entries(decision, snapshot=snapshot)
     for book in books:
-        closings.learn((book,), at=clock.monotonic())
+        closings.observe((book,), at=clock.monotonic())
     closings.prepare([(decision, planned)])
     _commit(store, decision, planned)
     if profile is not None:
         profile.enable()
     begun = loop.time()
     closings.adopt([decision])
-    while closings.goes_on():
+    while closings.has_work():
         await closings.advance(1.0)
         await asyncio.sleep(min(closings.wait, 0.001))
     took = loop.time() - begun
@@ -245,7 +245,7 @@ def _commit(store: SqlStore, decision: Decision, planned: Sequence[JournalEntry]
     )  # fmt: skip
 
 
-def _check(venues: Sequence[SimulatedVenue], closings: Closings) -> None:
+def _check(venues: Sequence[SimulatedVenue], closings: ClosingWorkers) -> None:
     """A close that is not one has no time."""
     statuses = {closing.status for closing in closings.progress()}
     if statuses != {"flat"} or not all(venue.flat for venue in venues):

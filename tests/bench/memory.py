@@ -21,7 +21,7 @@ from killswitch.lab.crash import CrashModel, crash_bars
 from killswitch.lab.feed import Feed
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.store.sqlite import open_store
 from killswitch_paper.local import LocalVenue
 from tests.bench.measure import Measure
@@ -79,7 +79,7 @@ async def watch(folder: Path) -> tuple[int, int, int]:
     venue = LocalVenue(account.account, feed.market, clock)
     armed = ArmedAccount(account.account, "paper", account.market, account.currency, venue, armed=True)
     store = open_store(str(folder / "store.sqlite"))
-    pace = Pace(interval=1.0, read_timeout=5.0)
+    pace = RunnerPace(interval=1.0, read_timeout=5.0)
     locks = LockPaths(folder / "locks", None)
     runner = assemble(compiled(POLICIES), {account.account: armed}, store, clock, pace, live=True, locks=locks)
     await runner.start()

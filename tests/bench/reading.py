@@ -27,8 +27,8 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.venue import AccountSpec, traits_of
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.loop import Pace, Runner
-from killswitch.runner.process import FirstAnswers, keep_short
+from killswitch.runner.loop import Runner, RunnerPace
+from killswitch.runner.process import FirstAnswers, switch_threads_often
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
@@ -119,7 +119,7 @@ async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
                     began = time.perf_counter()
                     await ask
                     found.append(time.perf_counter() - began)
-            venue._reading.expire()
+            venue._reader.expire()
             health = (await venue.snapshot()).health
             assert health is not None
             return min(times[0]), min(times[1]), health.requests or 0
@@ -129,7 +129,7 @@ async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
 
 async def _whole(venue: CcxtVenue) -> None:
     """A snapshot with everything in it but the rules, however young its parts are."""
-    venue._reading.expire()
+    venue._reader.expire()
     seen = await venue.snapshot()
     assert (seen.quality, len(seen.positions or ()), len(seen.orders or ())) == ("ok", POSITIONS, ORDERS), seen.reason
 
@@ -176,10 +176,11 @@ async def _fifty() -> None:
 async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store: Any, folder: Path) -> dict[str, Any]:
     clock, interval = SystemClock(), 1.0
     runner = assemble(
-        policies, accounts, store, clock, Pace(interval, 0.9), live=False, locks=LockPaths(folder / "locks", None),
+        policies, accounts, store, clock, RunnerPace(interval, 0.9), live=False, locks=LockPaths(folder / "locks",
+        None),
         witnesses=(FirstAnswers(),),
     )  # fmt: skip
-    keep_short()
+    switch_threads_often()
     late, qualities = [], Counter[str]()
     await runner.start()
     try:

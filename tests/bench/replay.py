@@ -19,7 +19,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import BarTable, Series
 from killswitch.lab.book import read_book
 from killswitch.lab.feed import record
-from killswitch.lab.recording import Writer, read, replay
+from killswitch.lab.recording import RecordingWriter, read, replay
 from killswitch.model.decision import Decision
 from killswitch.policy.loader import load
 from tests.bench.measure import Measure, best_of
@@ -66,7 +66,7 @@ def recording(folder: Path) -> Path:
     book = folder / "book.yaml"
     book.write_text(json.dumps({"name": "bench", "accounts": [account]}), encoding="utf-8")
     path = folder / "recording.jsonl"
-    with Writer(path) as writer:
+    with RecordingWriter(path) as writer:
         for snapshot in record(bars, read_book(book)):
             writer.write(snapshot)
     return path

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
-from killswitch.incident.record.lifetime import life_of
-from killswitch.incident.report.rendering import charts, report
+from killswitch.incident.record.incident_decisions import find_incident
+from killswitch.incident.report.rendering import equity_charts, report
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.bench.measure import Measure, best_of
@@ -42,7 +42,7 @@ def measures() -> Iterator[Measure]:
         path = str(written.path)
         incident = whole(path)
         _check(incident)
-        best, drawn = best_of(ROUNDS, lambda: whole(path), lambda: charts(incident))
+        best, drawn = best_of(ROUNDS, lambda: whole(path), lambda: equity_charts(incident))
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, PROMISED * 1e3, "promised", 1.0)
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, drawn * 1e3, "drawing its two charts alone", 10.0)
         first = min(_in_a_process(_FIRST, path) for _ in range(ROUNDS))
@@ -59,7 +59,7 @@ def whole(path: str) -> Incident:
     """Read the store, project it, and render both forms."""
     store = open_store(path, read_only=True)
     try:
-        incident = incident_of(store, life_of(store, None), StartedAs(path))
+        incident = incident_of(store, find_incident(store, None), StartedAs(path))
     finally:
         store.close()
     report(incident)

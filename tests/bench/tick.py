@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from killswitch.engine.state import initial
-from killswitch.engine.step import Machine, step
+from killswitch.engine.step import StageMachine, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import (
     AnyOf,
@@ -42,7 +42,7 @@ def measures() -> Iterator[Measure]:
     ticks = _values(random)
     texts: list[str | None] = [None] * SIGNALS
     columns = [(values, values, texts) for values in ticks]
-    machine = Machine.of(_graph(conditions), lower(conditions))
+    machine = StageMachine.of(_graph(conditions), lower(conditions))
 
     def ours() -> None:
         state, now = initial(), 1_600_000_000 * SECOND
@@ -99,7 +99,7 @@ def _graph(conditions: list[ConditionNode]) -> Graph:
     )  # fmt: skip
 
 
-def _check_same(machine: Machine, lambdas: list[Callable[[Values], bool]], ticks: list[Values]) -> None:
+def _check_same(machine: StageMachine, lambdas: list[Callable[[Values], bool]], ticks: list[Values]) -> None:
     """Both sides say the same of the same values, or the comparison means nothing."""
     for values in ticks[:100]:
         true, unknown = machine.evaluate(values, values, [None] * SIGNALS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest
 from tests.runner_world import ScriptedVenue, World, book

@@ -9,7 +9,7 @@ from msgspec import structs
 
 from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Market
 from tests.faults.scene import Scene, committed, decision_on, long
 from tests.faults.wire import KNOWN
@@ -29,7 +29,7 @@ def sliced(count: int, each: str = "1", unwinding: Unwinding | None = None) -> C
 
 
 def metered(traits: VenueTraits) -> dict[str, object]:
-    return {"budget": Budgets().of("main", "exchange", traits, Decimal("0.5"))}
+    return {"budget": RequestBudgets().of("main", "exchange", traits, Decimal("0.5"))}
 
 
 def test_c23_an_urgent_close_is_not_held_to_the_pace_of_the_one_before_it() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
-from killswitch.runner.closing_workers import Closings, ClosingWorker
+from killswitch.ratelimit.budget import RequestBudgets
+from killswitch.runner.closing_workers import ClosingWorker, ClosingWorkers
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
@@ -26,7 +26,7 @@ LIMITED = VenueTraits(
 
 def test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned() -> None:
     """60 orders where 10 a second and 60 in ten seconds are let in: all are sent in their time, none is refused."""
-    budget = Budgets().of("main", "venue", LIMITED, Decimal("0.5"))
+    budget = RequestBudgets().of("main", "venue", LIMITED, Decimal("0.5"))
     scene = Scene(MANY, traits=LIMITED, closing={"budget": budget})
     scene.decide(dict.fromkeys(MANY, 0))
     assert scene.play() == {"d1": "flat"}
@@ -58,8 +58,8 @@ def test_c14_a_ban_is_waited_out_and_other_venues_go_on() -> None:
         closings = closings_of(banned, free)
         await closings.recover(1.0)
         closings.adopt([scene.decide({key: 0}) for scene, key in ((banned, BTC), (free, ETH))])
-        while closings.working and banned.time.elapsed < 200.0:
-            await closings.go_on(asyncio.ensure_future(asyncio.sleep(1.0)))
+        while closings.is_working and banned.time.elapsed < 200.0:
+            await closings.run_until(asyncio.ensure_future(asyncio.sleep(1.0)))
             if not flat_at and free.held(ETH) == [0]:
                 flat_at.append(banned.time.elapsed)
 
@@ -78,8 +78,8 @@ def test_c14_one_silent_venue_delays_no_other() -> None:
     async def story() -> None:
         closings = closings_of(silent, quick)
         closings.adopt([scene.decide({key: 0}) for scene, key in ((silent, BTC), (quick, ETH))])
-        while closings.working and silent.time.elapsed < 300.0:
-            await closings.go_on(asyncio.ensure_future(asyncio.sleep(0.5)))
+        while closings.is_working and silent.time.elapsed < 300.0:
+            await closings.run_until(asyncio.ensure_future(asyncio.sleep(0.5)))
             if not ended and quick.statuses:
                 ended.append(silent.time.elapsed)
 
@@ -88,9 +88,9 @@ def test_c14_one_silent_venue_delays_no_other() -> None:
     assert ended[0] <= 1.0
 
 
-def closings_of(*scenes: Scene) -> Closings:
+def closings_of(*scenes: Scene) -> ClosingWorkers:
     """The accounts of several scenes in one runner; the scenes share their time."""
-    return Closings(
+    return ClosingWorkers(
         {it.exchange.account: ClosingWorker(it.exchange.account, it.closer, (), it.time.monotonic) for it in scenes}
     )
 
@@ -108,7 +108,7 @@ SLOW = VenueTraits((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", ea
 def test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one(mishap: Mishap) -> None:
     """Twelve positions where three orders in ten seconds are let in: all flat in the end, whatever was answered."""
     book: dict[Key, str | int] = {(f"S{number}", "long"): 5 for number in range(12)}
-    budget = Budgets().of("main", "venue", SLOW, Decimal("0.5"))
+    budget = RequestBudgets().of("main", "venue", SLOW, Decimal("0.5"))
     scene = Scene(book, Rule("close_book", mishap), wire=BookClosingWire, traits=SLOW, closing={"budget": budget})
     scene.decide(dict.fromkeys(book, 0))
     assert scene.play() == {"d1": "flat"}

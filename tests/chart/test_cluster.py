@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from tests.chart.conftest import Cluster
 from tests.chart.pods import Pod, within_read_only_root
 from tests.e2e.processes import POLICY, paper, until

@@ -15,7 +15,7 @@ from kubernetes_validate import utils as kubernetes  # type: ignore[import-untyp
 from killswitch.cli.live.run import run
 from killswitch.cli.live.status import status
 from killswitch.cli.policy.verbs import validate
-from killswitch.runner.loop import REREAD_WITHIN, Pace
+from killswitch.runner.loop import REREAD_WITHIN, RunnerPace
 from killswitch.runner.notify import reports
 from killswitch.telemetry import background_writer, provider
 from tests.chart.conftest import Helm
@@ -167,7 +167,7 @@ SINKS = 4
 
 def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> None:
     """The tick under way, requests under way, notifications, sinks, telemetry and reports, one after the other."""
-    pace = Pace(interval=1.0, read_timeout=5.0)
+    pace = RunnerPace(interval=1.0, read_timeout=5.0)
     longest = (
         pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
         + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reports.LAST_WORDS

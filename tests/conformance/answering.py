@@ -94,8 +94,8 @@ class TypedStand:
             name = typed.question(method, url, body)
             whole = json.loads(json.dumps(typed.answers.get(name, typed.answers[""])))
             text = json.dumps(change(name, whole))
-            course = client.COURSE.get()
-            course.method, course.begun = method, course.begun + 1
+            course = client.CURRENT_CALL.get()
+            course.method, course.sent_requests = method, course.sent_requests + 1
             exchange.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             answer = json.loads(text)
             exchange.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)

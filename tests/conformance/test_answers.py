@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from killswitch.conformance.acting import complaints_of, wrong_acts
-from killswitch.conformance.answers import wrong_readings
-from killswitch.conformance.mutations import MISSING, Mutation, a_share, mutations
+from killswitch.conformance.acting import complaints_of, wrong_order_results
+from killswitch.conformance.answers import wrong_query_results
+from killswitch.conformance.mutations import MISSING, Mutation, mutations, sample
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
 from tests.conformance.reading_stands import reading_stands
 from tests.rotation import taking_turns
@@ -25,7 +25,7 @@ STANDS = reading_stands()
 def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
     """Every fact is as it was or unknown, or the reading fails and says why; no position vanishes or turns."""
     stand = STANDS[venue]()
-    tried, wrong = stand.run(wrong_readings(stand, most=stand.mutations))
+    tried, wrong = stand.run(wrong_query_results(stand, most=stand.mutations))
     assert tried > stand.mutations // 2
     assert not wrong, "\n".join(map(str, wrong))
 
@@ -34,7 +34,7 @@ def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
 def test_a_damaged_answer_to_what_was_done_is_never_a_refusal_nor_another_fill(venue: str) -> None:
     """Of a submit, a batch and a cancel: the same report, or a fate that is open; a refusal would send it again."""
     stand = STANDS[venue]()
-    tried, wrong = stand.run(wrong_acts(stand, most=stand.mutations))
+    tried, wrong = stand.run(wrong_order_results(stand, most=stand.mutations))
     assert tried["submit"] > stand.mutations // 2
     assert "cancel" in tried
     assert not wrong, "\n".join(map(str, wrong))
@@ -107,5 +107,5 @@ def test_a_change_is_of_its_own_question_and_field() -> None:
 def test_a_share_is_spread_over_all_of_them() -> None:
     """Five of ten are each second one; none is tried twice."""
     found = [Mutation("question", (number,), "null", None) for number in range(10)]
-    assert [it.path[0] for it in a_share(found, 5)] == [0, 2, 4, 6, 8]
-    assert a_share(found, 100) == found
+    assert [it.path[0] for it in sample(found, 5)] == [0, 2, 4, 6, 8]
+    assert sample(found, 100) == found

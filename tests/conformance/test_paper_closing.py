@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.market.terms import read_terms
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import InstrumentState
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec, traits_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
 from tests.closing_cases import commit
@@ -60,7 +60,7 @@ class Closed:
         desk: Desk,
         decision: Decision,
         folder: Path,
-        bars: Mapping[str, Bar] | None = None,
+        bars: Mapping[str, MarketBar] | None = None,
         minutely: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`bars` close each minute, and `minutely` is told which one it was."""
@@ -75,8 +75,8 @@ class Closed:
             commit(store, decision)
             options: dict[str, object] = {"market": desk.market, "clock": self._clock}
             venue = adapter(AccountSpec("main", "paper", desk.seen.market, "USDT", None, options, {}))
-            budget = Budgets().of("main", "paper", traits_of(venue))
-            closer = Closer("main", venue, store, self._clock, budget=budget)
+            budget = RequestBudgets().of("main", "paper", traits_of(venue))
+            closer = AccountExecutor("main", venue, store, self._clock, budget=budget)
             closer.adopt(decision)
             asyncio.run(asyncio.wait_for(self._drive(closer), 30))
             self.journal: tuple[JournalEntry, ...] = tuple(store.journal(decision.id))
@@ -84,7 +84,7 @@ class Closed:
             store.close()
         self.seconds = self._clock.monotonic()
 
-    async def _drive(self, closer: Closer) -> None:
+    async def _drive(self, closer: AccountExecutor) -> None:
         minute = 0
         while await closer.advance():
             self.stuck.add(closer.stuck)

@@ -16,7 +16,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec
-from killswitch.operations.status import Standing, standing_of
+from killswitch.operations.status import StoreStatus, store_status
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
 from tests.e2e.forks import Process, begin, finish
@@ -132,12 +132,12 @@ class Site:
             until(lambda: runner.poll() is not None or self._ticked() != before, "the runner ticks")
             yield runner
 
-    def standing(self) -> Standing:
+    def standing(self) -> StoreStatus:
         from datetime import UTC, datetime
 
         store = open_store(str(self.store), read_only=True)
         try:
-            return standing_of(store, datetime.now(UTC), 20)
+            return store_status(store, datetime.now(UTC), 20)
         finally:
             store.close()
 

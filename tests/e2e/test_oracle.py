@@ -21,7 +21,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.bars import read_market
 from killswitch.lab.book import read_book
 from killswitch.lab.feed import record
-from killswitch.lab.recording import Writer, read
+from killswitch.lab.recording import RecordingWriter, read
 from killswitch.model.decision import Decision
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot, decode_snapshot
@@ -187,7 +187,7 @@ def made_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
 
 def record_to(path: Path, market: Path, book: Path, every: int = 1) -> Path:
     """The recording of `book` over `market`, at `path`. `every`: so many bars for a snapshot."""
-    with Writer(path) as writer:
+    with RecordingWriter(path) as writer:
         for snapshot in islice(record(read_market(market), read_book(book)), None, None, every):
             writer.write(snapshot)
     return path

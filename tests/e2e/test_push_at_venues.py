@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Listening, Stream
+from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, PushListener, Stream
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from tests.e2e.processes import POLICY, until
@@ -132,19 +132,19 @@ def test_a_loss_between_two_ticks_is_told_at_the_next_one_until_the_stream_is_st
     """Lost and heard again before anyone looked: it is told all the same, until it was heard for a while."""
     time = VirtualTime()
     stream = Stream("main", time)
-    stream.heard()
+    stream.record_push()
     time.elapsed = 5.0
-    stream.lost("the venue hung up")
+    stream.record_loss("the venue hung up")
     time.elapsed = 6.0
-    stream.heard()
+    stream.record_push()
     why = "the stream of account main is unreliable: the venue hung up; "
     why += "until it delivers again the account is polled at the interval only"
     assert (stream.state, stream.problem) == ("heard", why)
     time.elapsed = 6.0 + STEADY_AFTER - 1
-    stream.heard()
+    stream.record_push()
     assert stream.problem == why
     time.elapsed = 6.0 + STEADY_AFTER
-    stream.heard()
+    stream.record_push()
     assert stream.problem is None
 
 
@@ -152,9 +152,9 @@ def test_silence_between_two_ticks_is_told_at_the_next_one() -> None:
     """Where the polls are further apart than a stream may be silent, its first word does not hide the silence."""
     time = VirtualTime()
     stream = Stream("main", time)
-    stream.heard()
+    stream.record_push()
     time.elapsed = STALE_AFTER + 1
-    stream.heard()
+    stream.record_push()
     assert stream.problem is not None
     assert "no sign of life for 60 s" in stream.problem
 
@@ -174,14 +174,14 @@ def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
             exchange="bybit",
         )  # fmt: skip
         account = adapter(spec)
-        listening = Listening({"main": ArmedAccount("main", "bybit", "swap", "USDT", account, armed=False)}, time)
+        listening = PushListener({"main": ArmedAccount("main", "bybit", "swap", "USDT", account, armed=False)}, time)
         listening.start()
         try:
             await time.sleep(5.0)
             exchange.trade(("BTC/USDT:USDT", "long"), Decimal(-1))
             await time.sleep(5.0)
             assert ([it.state for it in listening.views], listening.problems) == (["heard"], ())
-            assert tuple(listening.called) == ("main",)
+            assert tuple(listening.pushed) == ("main",)
             wire.streams.mute = True
             await time.sleep(STALE_AFTER - 10.0)
             assert [it.state for it in listening.views] == ["heard"]

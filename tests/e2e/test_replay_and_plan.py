@@ -15,7 +15,7 @@ import pytest
 from killswitch.lab.book import demo_book
 from killswitch.lab.crash import crash_bars
 from killswitch.lab.feed import record
-from killswitch.lab.recording import Writer
+from killswitch.lab.recording import RecordingWriter
 from tests.e2e.forks import finish
 from tests.e2e.processes import paper
 
@@ -35,7 +35,7 @@ def ksctl(*arguments: str | Path, cwd: Path | None = None, fresh: bool = False) 
 def crash(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recording of the generated crash with the demo's book, in which all levels fire."""
     path = tmp_path_factory.mktemp("recording") / "crash.jsonl.gz"
-    with Writer(path) as writer:
+    with RecordingWriter(path) as writer:
         for snapshot in record(crash_bars(7), demo_book()):
             writer.write(snapshot)
     return path

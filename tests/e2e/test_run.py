@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.model.snapshot import Position
 from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, until
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from killswitch.model.decision import Notice
-from killswitch.operations.status import Standing, standing_of
+from killswitch.operations.status import StoreStatus, store_status
 from killswitch.runner.status_blob import RunnerView
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
@@ -223,18 +223,18 @@ class Site:
         standing = self._standing()
         return () if standing is None else standing.notices
 
-    def _standing(self) -> Standing | None:
+    def _standing(self) -> StoreStatus | None:
         return standing(self.store)
 
 
-def standing(at: Path) -> Standing | None:
+def standing(at: Path) -> StoreStatus | None:
     """What the store at this path says of its runner; None while there is none."""
     try:
         store = open_store(str(at), read_only=True)
     except StoreError:
         return None  # not there yet
     try:
-        return standing_of(store, datetime.now(UTC), 100)
+        return store_status(store, datetime.now(UTC), 100)
     except StoreError:
         return None  # being made at this moment
     finally:

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from killswitch.accounts.opening import read_policies
-from killswitch.cli.lab.backtest_books import Wanted, market_folders, panel_of
-from killswitch.cli.lab.backtest_books import gather as books_of
-from killswitch.cli.lab.backtest_run import Rehearsal
+from killswitch.cli.lab.backtest_books import BacktestOptions, market_folders, panel_of
+from killswitch.cli.lab.backtest_books import load_books as books_of
+from killswitch.cli.lab.backtest_run import BacktestRun
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.backtest import never
-from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Campaign, Part, Tried
-from killswitch.lab.outcome import Course, Run
+from killswitch.lab.backtest import never_stop
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Campaign, CampaignPart
+from killswitch.lab.outcome import Run, RunCurve
 from killswitch.model.instant import to_micros
 from killswitch.planning.scopes.compiled_policy import scopes_of
 from killswitch.policy.loader import load
@@ -46,7 +46,7 @@ class Candidate:
 class Case:
     """One book in one market, with no protection and under each label and rule."""
 
-    part: Part
+    part: CampaignPart
     unprotected: Run
     protected: Mapping[tuple[str, str], Run]
 
@@ -82,18 +82,20 @@ class Evidence:
 def gather(markets: Path, policies: Path, *, random: int, seed: int, jobs: int, say: Say) -> Evidence:
     """Run it all. Anything that cannot be run ends it: a page with holes is no evidence."""
     folders = market_folders(markets)
-    parts: list[Part] = []
+    parts: list[CampaignPart] = []
     missing: list[str] = []
     for folder in folders:
         whole = 4 if len(list(folder.glob("*.parquet")) + list(folder.glob("*.csv"))) == SPLITS_OF else None
-        made = books_of(Wanted((folder,), None, None, None, whole, random, GROSS, seed))
+        made = books_of(BacktestOptions((folder,), None, None, None, whole, random, GROSS, seed))
         parts += made.parts
         missing += made.missing
     tested = tuple(_tested(policies))
     sources = {folder.name: partial(panel_of, folder) for folder in folders}
 
-    def campaign(policy_set: PolicySet, *rules: str, course: bool = False, only: tuple[Part, ...] = ()) -> Campaign:
-        return Campaign(sources, only or tuple(parts), rules, Rehearsal(policy_set, seed), course)  # type: ignore[arg-type] # the names are rules
+    def campaign(
+        policy_set: PolicySet, *rules: str, course: bool = False, only: tuple[CampaignPart, ...] = ()
+    ) -> Campaign:
+        return Campaign(sources, only or tuple(parts), rules, BacktestRun(policy_set, seed), course)  # type: ignore[arg-type] # the names are rules
 
     say(f"{len(parts)} books without protection")
     bare = _all(campaign(tested[0].policies, NONE), jobs)
@@ -137,9 +139,9 @@ def _tested(policies: Path) -> Iterator[Candidate]:
             yield Candidate(f"{folder.name} ({name})", folder.name, varied)
 
 
-def _all(campaign: Campaign, jobs: int) -> tuple[Tried, ...]:
-    results = campaign.run(jobs=jobs, stop=never, told=lambda _: None)
-    if not results.complete:
+def _all(campaign: Campaign, jobs: int) -> tuple[BookRuns, ...]:
+    results = campaign.run(jobs=jobs, stop=never_stop, on_progress=lambda _: None)
+    if not results.is_complete:
         raise SystemExit("\n".join(f"{one.market}: {one.book}: {one.rule}: {one.text}" for one in results.faults))
     return results.tried
 
@@ -155,7 +157,7 @@ def _calm(case: Case, campaign: Campaign, tested: tuple[Candidate, ...]) -> Iter
         yield Firings(each.label, case.part.member.kind, len(staged.firings), false, cost)
 
 
-def came_back(course: Course, at: int) -> bool:
+def came_back(course: RunCurve, at: int) -> bool:
     then = bisect_left(course.at, at)
     later = min(bisect_left(course.at, at + round(HORIZON.total_seconds() * 1_000_000)), len(course.at) - 1)
     return course.equity[later] >= course.equity[then]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
-from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Tried
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.document import Table, table_lines
 from killswitch.lab.summary import figures, in_turn, mean
@@ -173,7 +173,7 @@ def _splits(evidence: Evidence, crashes: Sequence[Case]) -> Iterator[str]:
             CLOSE_ALL: [case.protected[each.label, CLOSE_ALL] for case in cases],
             IN_PROPORTION: [case.protected[each.label, IN_PROPORTION] for case in cases],
         }
-        turned = [in_turn(Tried(c.part.market, c.part.member, (run,))) for c, run in zip(cases, staged, strict=True)]
+        turned = [in_turn(BookRuns(c.part.market, c.part.member, (run,))) for c, run in zip(cases, staged, strict=True)]
         smaller = sum(a.worst_drawdown < b.worst_drawdown for a, b in zip(staged, against[NONE], strict=True))
         worst = min(a.final_equity - b.final_equity for a, b in zip(staged, against[NONE], strict=True))
         rows.append((

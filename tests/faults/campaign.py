@@ -17,10 +17,10 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision
 from killswitch.model.venue import VenueTraits
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
 from tests.faults.mishaps import Chance, Mishap, Occasion
 from tests.faults.plans import Plan, disturbed_plan, plain_plan
@@ -125,7 +125,7 @@ class VirtualTimeRun:
         self._decided: dict[str, Decision] = {}
         self._bounds: dict[Key, Bound] = {}
         self._ended_at: float | None = None
-        self._closer: Closer | None = None
+        self._closer: AccountExecutor | None = None
 
     def outcome(self) -> Outcome:
         """Run it, and say what became of it."""
@@ -173,8 +173,8 @@ class VirtualTimeRun:
                 raise error
 
     async def _one_life(self, moments: list[tuple[float, Mapping[Key, Decimal]]], *, last: bool) -> None:
-        budget = Budgets().of("main", "exchange", self._plan.traits, Decimal("0.5"))
-        closer = Closer("main", self.wire, self.witness, self.time, budget=budget)
+        budget = RequestBudgets().of("main", "exchange", self._plan.traits, Decimal("0.5"))
+        closer = AccountExecutor("main", self.wire, self.witness, self.time, budget=budget)
         await closer.recover()
         end = TROUBLE_ENDS + LONGEST
         passes = 0
@@ -194,7 +194,7 @@ class VirtualTimeRun:
             elif (pause := getattr(closer, "wait", 0.0)) > 0:
                 await self.time.sleep(min(pause, 1.0))
 
-    def _decide(self, closer: Closer, targets: Mapping[Key, Decimal]) -> None:
+    def _decide(self, closer: AccountExecutor, targets: Mapping[Key, Decimal]) -> None:
         held = {key: target for key, target in targets.items() if self.exchange.held[key] > target}
         if not held:
             return

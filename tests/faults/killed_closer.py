@@ -20,7 +20,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.store import JournalEntry, TickRecord
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sql import SqlStore
@@ -111,7 +111,7 @@ async def life(folder: Path, death: Death, number: int) -> bool:
     venue, clock = venue_in(folder), VirtualClock(NOW + timedelta(hours=number))
     venue.death = death
     store = DyingStore(open_store(str(folder / "store.sqlite")), death)
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     await closer.recover()
     if store.decision("d1") is None:
         cancels = {"entry": ("BTC", "entry"), "stop": ("BTC", "all")}

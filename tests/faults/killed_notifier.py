@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from killswitch.incident.notify.delivery import Lane
+from killswitch.incident.notify.delivery import TargetDelivery
 from killswitch.incident.notify.message import Message
 from killswitch.incident.notify.targets import FileSender
 from killswitch.lab.rehearsal import VirtualClock
@@ -41,7 +41,7 @@ def main(folder: Path, moment: str) -> None:
     waiting(store, NAMES)
     if moment == "enqueued":
         os.kill(os.getpid(), signal.SIGKILL)
-    lane = Lane("t", Mortal(folder / "n.jsonl", moment), store, VirtualClock(START), HOUR)
+    lane = TargetDelivery("t", Mortal(folder / "n.jsonl", moment), store, VirtualClock(START), HOUR)
     while lane.step() == 0:
         pass
     store.close()

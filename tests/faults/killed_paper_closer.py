@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueAdapter
 from killswitch.store.sqlite import open_store
@@ -61,7 +61,7 @@ async def life(folder: Path, endpoint: str, death: Death, number: int) -> bool:
     spec = AccountSpec("main", "paper", "swap", "USDT", endpoint, {}, {})
     venue: Any = DyingAdapter(adapter(spec), death)
     store: Any = DyingStore(open_store(str(folder / "store.sqlite")), death)
-    closer = Closer("main", venue, store, VirtualClock(NOW + timedelta(hours=number)))
+    closer = AccountExecutor("main", venue, store, VirtualClock(NOW + timedelta(hours=number)))
     await closer.recover()
     if store.decision("d1") is None:
         closer.adopt(commit(store, await decision_on(venue)))

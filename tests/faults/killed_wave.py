@@ -26,7 +26,7 @@ from typing import Any
 import sqlalchemy.dialects.sqlite  # noqa: F401 - else each child imports it
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Cancel, Decision, Rung, Unwinding
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
@@ -144,7 +144,7 @@ async def life(folder: Path, death: Death, time: VirtualTime, number: int) -> bo
     )
     wire = FiledWire(exchange, folder / "venue.pickle", death, time, script)
     store = DyingStore(open_store(str(folder / "store.sqlite")), death)
-    closer = Closer("main", wire, store, time)
+    closer = AccountExecutor("main", wire, store, time)
     await closer.recover()
     if store.decision("d1") is None:
         decision = decide(exchange, time)

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
 from killswitch.model.snapshot import Closing, Snapshot
@@ -99,8 +99,8 @@ class Scene:
         self._at: list[tuple[float, Callable[[], object]]] = []
         self.ended_at: float | None = None
 
-    def new_closer(self) -> Closer:
-        return Closer(self.exchange.account, self.wire, self.witness, self.time, **self._closing)
+    def new_closer(self) -> AccountExecutor:
+        return AccountExecutor(self.exchange.account, self.wire, self.witness, self.time, **self._closing)
 
     # Before, and while it plays
 

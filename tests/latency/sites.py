@@ -21,7 +21,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, TickReport
+from killswitch.runner.loop import RunnerPace, TickReport
 from killswitch.store.sqlite import open_store
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
@@ -276,7 +276,8 @@ class Site:
         try:
             runner = assemble(
                 self._policies(), {name: self._account(name) for name in self.wires}, store, self.clock,
-                Pace(self._tick, 5.0), live=True, locks=LockPaths(self._folder / "locks", None), witnesses=(self,),
+                RunnerPace(self._tick, 5.0), live=True, locks=LockPaths(self._folder / "locks", None),
+                witnesses=(self,),
             )  # fmt: skip
             await runner.run(asyncio.Event())
         finally:

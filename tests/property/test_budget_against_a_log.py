@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.budget import Budget, Budgets, Purpose, Ticket
+from killswitch.ratelimit.budget import Purpose, RequestBudget, RequestBudgets, Ticket
 
 TRAITS = VenueTraits(
     limits=(
@@ -84,9 +84,9 @@ def fullest(rows: list[tuple[float, float, int, Purpose]], per: float) -> int:
     return max((sum(n for left, answered, n, _ in rows if left < x + per and answered >= x) for x in starts), default=0)
 
 
-def played(steps: Steps) -> tuple[Log, list[Budget]]:
+def played(steps: Steps) -> tuple[Log, list[RequestBudget]]:
     """Each step: some time passes, and a call leaves as soon as its budget says, to be answered later."""
-    budgets = Budgets()
+    budgets = RequestBudgets()
     accounts = [budgets.of(name, "venue", TRAITS, SHARE) for name in ("one", "two")]
     log, now, open_calls = Log(), 0.0, list[tuple[float, int, Ticket]]()
 
@@ -106,7 +106,7 @@ def played(steps: Steps) -> tuple[Log, list[Budget]]:
             let_answer(now)
         if wait == math.inf:
             continue
-        ticket = accounts[who].take(now, call, symbols, purpose)
+        ticket = accounts[who].reserve(now, call, symbols, purpose)
         log.rows.append((now, now + takes, who, call, symbols, purpose))
         open_calls.append((now + takes, who, ticket))
     return log, accounts
@@ -144,15 +144,15 @@ def test_nothing_waits_for_ever(steps: Steps) -> None:
 @given(STEPS, EIGHTHS)
 def test_readings_never_keep_an_order_waiting(steps: Steps, later: float) -> None:
     """With nothing else at the venue, the reserved share is there for closing at once, however much is read."""
-    budgets = Budgets()
+    budgets = RequestBudgets()
     budget = budgets.of("one", "venue", TRAITS, SHARE)
     now = 0.0
     for pause, _, _, _ in steps:
         now += pause
         if budget.wait(now, "snapshot", (), "reading") == 0:
-            budget.answered(now, budget.take(now, "snapshot", (), "reading"))
+            budget.answered(now, budget.reserve(now, "snapshot", (), "reading"))
     now += later
-    taken = [budget.take(now, "submit", (symbol,)) for symbol in SYMBOLS for _ in range(3)]
+    taken = [budget.reserve(now, "submit", (symbol,)) for symbol in SYMBOLS for _ in range(3)]
     assert len(taken) == 9
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Call, VenueTraits
@@ -107,8 +107,8 @@ class ClosingInAStorm(RuleBasedStateMachine):
         self.witness.misled_since = self.wire.misled_since
         self.closer = self.new_closer()
 
-    def new_closer(self) -> Closer:
-        return Closer("main", self.wire, self.witness, self.time)
+    def new_closer(self) -> AccountExecutor:
+        return AccountExecutor("main", self.wire, self.witness, self.time)
 
     @precondition(lambda self: self.decided < 5)
     @rule(

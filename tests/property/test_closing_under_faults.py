@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.store import JournalEntry
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
@@ -37,8 +37,8 @@ class ClosingUnderFaults(RuleBasedStateMachine):
         self.decisions = 0
         self.read = 0
 
-    def new_closer(self) -> Closer:
-        return Closer("main", self.venue, self.store, self.clock)
+    def new_closer(self) -> AccountExecutor:
+        return AccountExecutor("main", self.venue, self.store, self.clock)
 
     @precondition(lambda self: self.decisions < 6)
     @rule(

@@ -17,7 +17,7 @@ from killswitch.model.snapshot import AccountSnapshot, Mark
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, position
 
 SYMBOLS = ("BTC/USDT:USDT", "ETH/USDT:USDT")

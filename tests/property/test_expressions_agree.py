@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from killswitch.graph.expressions.expression import condition
 from killswitch.graph.lowering import FALSE, TRUE, UNKNOWN, lower_one
 from killswitch.graph.nodes import ConditionNode
-from killswitch.graph.resolution.thresholds import Columns
+from killswitch.graph.resolution.thresholds import SignalIndex
 from killswitch.graph.wording import condition_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import Level
@@ -43,8 +43,8 @@ expressions = st.recursive(
 )
 
 
-def compiled(text: str, level: Level = "scope") -> tuple[ConditionNode | None, tuple[str, ...], Columns]:
-    columns = Columns()
+def compiled(text: str, level: Level = "scope") -> tuple[ConditionNode | None, tuple[str, ...], SignalIndex]:
+    columns = SignalIndex()
     node, problems = condition(text, level, columns.of)
     return node, tuple(problem.code for problem in problems), columns
 

@@ -8,7 +8,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from killswitch.engine.state import from_stored, initial, to_stored
-from killswitch.engine.step import Machine, latch, step
+from killswitch.engine.step import StageMachine, latch, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.model.instant import SECOND
@@ -67,7 +67,7 @@ def test_a_level_fires_again_as_the_naive_reading_has_it(
     for seconds, *numbers in drawn:
         at += seconds
         looks.append(Look(at, *(None if number is None else Fraction(number) for number in numbers)))
-    machine = Machine.of(policy(), lower(policy().conditions))
+    machine = StageMachine.of(policy(), lower(policy().conditions))
     state, fired = initial(), []
     for place, look in enumerate(looks):
         fall, leverage = interval(look.fall), interval(look.leverage)

@@ -16,9 +16,9 @@ from killswitch.execution.query.order_discrepancies import knowledge_of
 from killswitch.incident.record.order_lines import order_lines
 from killswitch.journal.codec import decode, decode_all
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import ForbiddenTransitionError, State
+from killswitch.journal.lifecycle import ForbiddenTransitionError, TargetState
 from killswitch.journal.orders import JournaledOrders
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import Decision
 from killswitch.model.store import JournalEntry
 from tests.honest_venue import NOW
@@ -41,8 +41,8 @@ def a_row(kind: str, name: str | None, **data: str | None) -> JournalEntry:
     return JournalEntry("d1", kind, NOW, "main", "BTC", "long", name, attempt, data)
 
 
-def fresh() -> Line:
-    return Line("d1", "main", "BTC", "long", "sell", D(0), DECIDED, DECIDED, True, 1, 0)
+def fresh() -> PositionTarget:
+    return PositionTarget("d1", "main", "BTC", "long", "sell", D(0), DECIDED, DECIDED, True, 1, 0)
 
 
 def history(draws: st.DataObject) -> list[JournalEntry]:
@@ -51,13 +51,13 @@ def history(draws: st.DataObject) -> list[JournalEntry]:
     for _ in range(draws.draw(st.integers(1, 14))):
         kind = draws.draw(st.sampled_from(["sending", *ANSWERS, "sending", "absent", "set_aside", "verified"]))
         if kind == "sending":
-            name = f"o{line.attempt + 1 if line.spent else line.attempt}"
+            name = f"o{line.attempt + 1 if line.is_id_used else line.attempt}"
             amount = draws.draw(st.sampled_from(["4", "2", "?"]))
             made = a_row(kind, name, side="sell", amount=amount, position="10", order="market")
         elif kind == "verified":
             made = a_row(kind, None, position="10", target="0")
         else:
-            names = [name for name in (line.client_order_id, *line.aside) if name is not None]
+            names = [name for name in (line.client_order_id, *line.detached) if name is not None]
             if not names:
                 continue
             filled = draws.draw(st.sampled_from(["0", "1", "2", "?"])) if kind == "filled" else None
@@ -116,19 +116,19 @@ def test_the_line_the_ledger_and_the_rows_agree_on_every_order(draws: st.DataObj
     names = dict.fromkeys(row.client_order_id for row in rows if row.client_order_id is not None)
     line, ledger = fresh(), PositionLedger()
     for entry in decode_all(rows):
-        line.recall(entry)
+        line.replay(entry)
         ledger.apply(entry, DECIDED)
     aside = {name for name in names if is_aside(rows, name)}
     lost = {row.client_order_id for row in rows if row.kind == "abandoned"}
-    assert set(line.aside) == aside
+    assert set(line.detached) == aside
     assert set(line.abandoned) == lost
     assert line.filled == sum((closed_at_worst(rows, name) for name in names), D(0))
     assert line.outstanding == sum((sent_at_most(rows, name) for name in names if name in aside | lost), D(0))
     open_ones = {name for name in names if not {"filled", "rejected", "absent"}.intersection(last_kinds(rows, name))}
     assert ledger.outstanding == {name: sent_last(rows, name) for name in open_ones}
-    assert ledger.aside & open_ones == aside | lost
+    assert ledger.detached & open_ones == aside | lost
     in_flight = open_ones - aside - lost
-    assert in_flight == ({line.client_order_id} if line.in_flight else set())
+    assert in_flight == ({line.client_order_id} if line.is_in_flight else set())
 
 
 def last_kinds(rows: list[JournalEntry], name: str) -> list[str]:
@@ -149,7 +149,7 @@ def test_what_the_venue_is_held_against_is_what_the_rows_say(draws: st.DataObjec
         newest = about(rows, name)[-1]
         amounts = [readable(row.data["amount"]) for row in about(rows, name) if row.kind == "sending"]
         assert knowledge_of(order) == KNOWN[newest.kind]
-        assert order.most == max((each for each in amounts if each is not None), default=None)
+        assert order.largest_sent == max((each for each in amounts if each is not None), default=None)
         assert order.filled == (readable(newest.data["filled"]) if newest.kind == "filled" else None)
 
 
@@ -184,7 +184,7 @@ def test_entries_that_cannot_be_decoded_stop_no_recovery_and_count_at_their_wors
     rows = [a_row(kind, name, amount="4", position="10", filled="1") for kind, name in kinds]
     line, ledger = fresh(), PositionLedger()
     for entry in decode_all(rows):
-        line.recall(entry)
+        line.replay(entry)
         ledger.apply(entry, DECIDED)
     if any(row.kind == LATER for row in rows):
         assert (line.cost, line.delay) == (None, None)
@@ -193,7 +193,7 @@ def test_entries_that_cannot_be_decoded_stop_no_recovery_and_count_at_their_wors
         return
     name = last.client_order_id
     if name is None:
-        assert line.state in (State.UNKNOWN, State.SETTLED)
+        assert line.state in (TargetState.UNKNOWN, TargetState.SETTLED)
     else:
-        assert name in line.aside or (line.client_order_id, line.state) == (name, State.UNKNOWN)
+        assert name in line.detached or (line.client_order_id, line.state) == (name, TargetState.UNKNOWN)
         assert ledger.outstanding[name] > 0

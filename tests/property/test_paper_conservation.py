@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.model.snapshot import AccountSnapshot, Market
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.markets import START, instrument
@@ -155,9 +155,9 @@ class Play:
         return self.market.snapshot("main")
 
 
-def _bar(opened: int, closed: int, up: int, down: int, volume: int) -> Bar:
+def _bar(opened: int, closed: int, up: int, down: int, volume: int) -> MarketBar:
     high, low = max(opened, closed) + up, min(opened, closed) - down
-    return Bar(*(Decimal(cents) / 100 for cents in (opened, high, low, closed)), Decimal(volume))
+    return MarketBar(*(Decimal(cents) / 100 for cents in (opened, high, low, closed)), Decimal(volume))
 
 
 def _played(market: str, steps: Iterable[Step]) -> Play:

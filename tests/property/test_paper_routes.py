@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import Bar
+from killswitch.market.tape import MarketBar
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.markets import START, instrument
@@ -48,7 +48,7 @@ class Play:
 
     def close(self, ticks: Mapping[str, int]) -> None:
         self.prices = {symbol: number * TICK[symbol] for symbol, number in ticks.items()}
-        bars = {symbol: Bar(price, price, price, price, Decimal(400)) for symbol, price in self.prices.items()}
+        bars = {symbol: MarketBar(price, price, price, price, Decimal(400)) for symbol, price in self.prices.items()}
         self.market.advance((self.market.now or START) + timedelta(minutes=1), bars)
 
     def send(self, symbol: str, side: str, thousandths: int, reduce_only: bool) -> None:

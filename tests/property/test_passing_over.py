@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book
-from killswitch.lab.outcome import Course, Run
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.book import BacktestBook
+from killswitch.lab.outcome import Run, RunCurve
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.signals.catalogue import CATALOGUE
 from killswitch.signals.declaration import NO_LOOK_AHEAD, ScopeSignal, SignalSpec, Unit, WindowSignal
 from tests.backtests import book, run, series, shipped, written
@@ -84,7 +84,7 @@ NOTIONALS = st.integers(-150_000, 150_000).filter(lambda notional: abs(notional)
 
 
 @st.composite
-def panels(draw: st.DrawFn) -> Panel:
+def panels(draw: st.DrawFn) -> PriceMatrix:
     """Three symbols that wander, with falls of a few minutes, wicks, missing minutes and one long outage or none."""
     outage = draw(st.integers(0, 40))
     found = []
@@ -99,7 +99,7 @@ def panels(draw: st.DrawFn) -> Panel:
         wick, at = draw(st.sampled_from([0.0, 0.3, 0.6])), draw(st.integers(1, len(prices) - 1))
         lows[at], highs[at] = round(lows[at] * (1 - wick), 3), round(highs[at] * (1 + wick), 3)
         found.append(series(symbol, prices, kept, low=lows, high=highs))
-    return Panel(BarTable("drawn", found))
+    return PriceMatrix(BarTable("drawn", found))
 
 
 def bounds(prices: list[float], extreme: Callable[[float, float], float]) -> list[float]:
@@ -130,7 +130,7 @@ def without_course(run: Run) -> Run:
 @settings(max_examples=12)
 @given(panels(), st.tuples(NOTIONALS, NOTIONALS, NOTIONALS), st.sampled_from(get_args(Rule)))
 def test_passing_over_quiet_bars_changes_nothing(
-    folder: str, panel: Panel, notionals: tuple[int, int, int], rule: Rule
+    folder: str, panel: PriceMatrix, notionals: tuple[int, int, int], rule: Rule
 ) -> None:
     """Every firing, fill, verification and sum is the same, to the last digit; a course to a float's last bits."""
     held = book(dict(zip("ABC", notionals, strict=True)))
@@ -156,11 +156,11 @@ def test_a_signal_ahead_is_what_ticking_makes_of_it(spec: SignalSpec) -> None:
     policies = written(OF_ONE_SIGNAL.format(signal=signal, threshold=THRESHOLDS[spec.unit]))
     for seed in range(3):
         falls = [(40 + seed, (40, -0.002)), (110, (40, 0.003)), (190, (5, -0.02))]
-        panel = Panel(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))
+        panel = PriceMatrix(BarTable("falls", [series("A", walk(seed, falls)), series("B", walk(8, []))]))
         both_ways(policies, panel, book({"A": 60_000, "B": -10_000}))
 
 
-def close(one: Course, other: Course) -> bool:
+def close(one: RunCurve, other: RunCurve) -> bool:
     """Equal but for what summing floats in another order may lose."""
     same = one.at == other.at and one.held.keys() == other.held.keys()
     pairs = [
@@ -176,7 +176,7 @@ def calm(count: int, price: float = 100.0) -> list[float]:
     return [price + (place % 2) / 100 for place in range(count)]
 
 
-def both_ways(policies: PolicySet, panel: Panel, held: Book, rule: Rule = "staged") -> Run:
+def both_ways(policies: PolicySet, panel: PriceMatrix, held: BacktestBook, rule: Rule = "staged") -> Run:
     """The run, which is the same with and without passing over."""
     fast, slow = (run(policies, panel, held, rule, passing=passing) for passing in (True, False))
     assert fast == slow
@@ -188,7 +188,7 @@ def test_a_liquidation_inside_an_otherwise_quiet_bar_is_not_passed_over() -> Non
     prices = calm(200)
     low, high = bounds(prices, min), bounds(prices, max)
     low[90], high[150] = 30.0, 170.0
-    panel = Panel(BarTable("wick", [series("A", prices, low=low), series("B", prices, high=high)]))
+    panel = PriceMatrix(BarTable("wick", [series("A", prices, low=low), series("B", prices, high=high)]))
     found = both_ways(shipped("circuit-breaker"), panel, book({"A": 150_000, "B": -150_000}, leverage=5), "none")
     assert {each.symbol for each in found.liquidations} == {"A", "B"}
 
@@ -197,7 +197,7 @@ def test_an_outage_of_the_venue_is_a_gap_however_quiet_the_bars_around_it() -> N
     """A fall whose window holds the outage has an unknown side to blame."""
     minutes = [*range(100), *range(130, 160)]
     prices = [*calm(100), *[100 - 0.5 * place for place in range(30)]]
-    panel = Panel(BarTable("outage", [series("A", prices, minutes), series("B", calm(130), minutes)]))
+    panel = PriceMatrix(BarTable("outage", [series("A", prices, minutes), series("B", calm(130), minutes)]))
     found = both_ways(shipped("futures-drawdown"), panel, book({"A": 150_000, "B": -150_000}))
     assert found.firings[0].source == "UNKNOWN"
 
@@ -205,7 +205,7 @@ def test_an_outage_of_the_venue_is_a_gap_however_quiet_the_bars_around_it() -> N
 def test_a_peak_between_ticks_is_a_peak_all_the_same() -> None:
     """Up by 4% and back within quiet bars, slowly: the fall from that peak fires where the windows see nothing."""
     up = [100 + place / 25 for place in range(100)]
-    panel = Panel(BarTable("peak", [series("A", [*up, *reversed(up)])]))
+    panel = PriceMatrix(BarTable("peak", [series("A", [*up, *reversed(up)])]))
     found = both_ways(written(FROM_PEAK), panel, book({"A": 100_000}))
     assert {each.stage for each in found.firings} == {"halve"}
 
@@ -213,7 +213,7 @@ def test_a_peak_between_ticks_is_a_peak_all_the_same() -> None:
 def test_a_slow_fall_is_seen_over_its_whole_window() -> None:
     """7.2% over an hour, at 2.7% a quarter of an hour at the most: only the 1h window fires."""
     prices = [*calm(120), *[100 - 0.06 * place for place in range(1, 61)], *calm(30, 96.4)]
-    panel = Panel(BarTable("slow", [series("A", prices)]))
+    panel = PriceMatrix(BarTable("slow", [series("A", prices)]))
     found = both_ways(shipped("futures-drawdown"), panel, book({"A": 200_000}))
     assert [reading.name for reading in found.firings[0].triggers] == ["fall-1h-1"]
 
@@ -223,7 +223,7 @@ def test_component_risk_is_known_from_returns_of_quiet_bars() -> None:
     steady = [round(100 + 0.05 * ((place * 5) % 11 - 5) / 5, 3) for place in range(600)]
     swing = [round(100 + 1.5 * ((place * 7) % 13 - 6) / 6, 3) for place in range(600)]
     falls = [[round(100 - step * place, 3) for place in range(1, 15)] for step in (0.85, 0.8)]
-    panel = Panel(BarTable("risk", [series("A", steady + falls[0]), series("B", swing + falls[1])]))
+    panel = PriceMatrix(BarTable("risk", [series("A", steady + falls[0]), series("B", swing + falls[1])]))
     found = both_ways(shipped("futures-component-risk"), panel, book({"A": 30_000, "B": 30_000}))
     assert [(each.stage, [c.symbol for c in each.closed]) for each in found.firings] == [("cut-by-risk", ["B"])]
 
@@ -232,14 +232,14 @@ def test_equity_between_two_roundings_is_the_same_with_and_without_passing_over(
     """Prices of seven decimals and whole units: a tenth of all equities lies half-way between two millionths."""
     for seed in range(1, 40):
         prices = ([round(price / 300, 7) for price in walk(seed + place, [])] for place in (0, 1000))
-        panel = Panel(BarTable("fine", [series(*each) for each in zip("AB", prices, strict=True)]))
+        panel = PriceMatrix(BarTable("fine", [series(*each) for each in zip("AB", prices, strict=True)]))
         both_ways(shipped("circuit-breaker"), panel, book({"A": 20_000 + 7 * seed, "B": -30_000}), "none")
 
 
 def test_most_of_a_calm_market_is_passed_over() -> None:
     """Otherwise the test above would hold nothing."""
     told: list[int] = []
-    panel = Panel(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    panel = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
     run(shipped("futures-drawdown"), panel, book({"A": 10_000, "B": -10_000}), on_bars=told.append)
     assert sum(told) == BARS
     assert len(told) < BARS / 3
@@ -248,7 +248,7 @@ def test_most_of_a_calm_market_is_passed_over() -> None:
 def test_a_stop_leaves_a_run_that_says_it_is_not_complete() -> None:
     """What was gone through until then counts."""
     bars: list[int] = []
-    panel = Panel(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
+    panel = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
     policies, held = shipped("futures-drawdown"), book({"A": 10_000, "B": -10_000})
     partial = run(policies, panel, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, passing=False)
     whole = run(policies, panel, held)

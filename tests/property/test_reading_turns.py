@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.budget import Budget, Budgets
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
 
 ALLOWED, PER, READING, ACCOUNTS = 60, 10.0, 20, 3
 TRAITS = VenueTraits(
@@ -28,8 +28,8 @@ STEPS = st.lists(
 Log = list[tuple[float, int, str]]
 
 
-def accounts() -> list[Budget]:
-    budgets = Budgets()
+def accounts() -> list[RequestBudget]:
+    budgets = RequestBudgets()
     return [budgets.of(str(each), "venue", TRAITS, Decimal("0.5")) for each in range(ACCOUNTS)]
 
 
@@ -38,16 +38,16 @@ def held(log: Log, now: float, *kinds: str) -> int:
     return sum(units for at, units, kind in log if kind in kinds and at + PER > now)
 
 
-def step(budget: Budget, now: float, what: str, log: Log) -> None:
+def step(budget: RequestBudget, now: float, what: str, log: Log) -> None:
     """A reading waits from now on, or is made if there is room; orders leave one at a time, or all that fit."""
     if what == "wait" or (what == "read" and budget.wait(now, "snapshot", purpose="turn") > 0):
         budget.claim(now, "snapshot", overdue=now + 1.0, until=now + 20.0)
     elif what == "read":
-        budget.answered(now, budget.take(now, "snapshot", purpose="turn"))
+        budget.answered(now, budget.reserve(now, "snapshot", purpose="turn"))
         log.append((now, READING, "read"))
     else:
         for _ in range(min(budget.room(now, "submit", ("X",) * ALLOWED), 1 if what == "order" else ALLOWED)):
-            budget.answered(now, budget.take(now, "submit", ("X",)))
+            budget.answered(now, budget.reserve(now, "submit", ("X",)))
             log.append((now, 1, "order"))
 
 

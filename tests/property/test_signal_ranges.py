@@ -16,8 +16,8 @@ from killswitch.signals.catalogue import BY_NAME, CATALOGUE
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import pnl_change
-from killswitch.signals.signal_values import ColumnReader, Columns, kept_highest, position_columns
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
+from killswitch.signals.signal_values import ColumnReader, SignalColumns, kept_highest, position_columns
 from tests.worlds import account, after
 
 WINDOW = 2 * MINUTE  # of four answers a minute apart the last two have a whole window
@@ -58,7 +58,7 @@ def accounts(draw: st.DrawFn, minute: int) -> AccountSnapshot:
     )  # fmt: skip
 
 
-def held_to(refs: Sequence[SignalRef], columns: Columns) -> list[str]:
+def held_to(refs: Sequence[SignalRef], columns: SignalColumns) -> list[str]:
     """The signals of which an end of what is read, unless that is everything, is out of range."""
     found = []
     for ref, low, high in zip(refs, columns.lo, columns.hi, strict=True):

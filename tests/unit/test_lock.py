@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest
+from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequest
 from killswitch.gate.lock_preflight import require_writable
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.model.decision import LockMode, LockOrder
 from tests.lock_turns import LockFolder
 
@@ -41,7 +41,7 @@ def lock(
     scope: str = MAIN,
     mode: LockMode = "reduce_only",
     until: datetime | None = None,
-) -> Lock:
+) -> LockRecord:
     return folder.write(LockOrder(scope, mode, until), "trim", "fell", "d1", now)
 
 
@@ -401,7 +401,7 @@ def test_an_empty_or_a_torn_lock_file_may_be_written_again(tmp_path: Path, text:
     require_writable(tmp_path / "locks", path, NOW)
 
 
-def suspect(folder: LockFolder, now: datetime, mode: LockMode = "all", scope: str = MAIN) -> Lock:
+def suspect(folder: LockFolder, now: datetime, mode: LockMode = "all", scope: str = MAIN) -> LockRecord:
     order = LockOrder(scope, mode, now + timedelta(seconds=20))
     return folder.write(order, "trim", "suspicion", "s1", now, on_suspicion=True)
 

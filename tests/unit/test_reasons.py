@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from killswitch.cli.operate.reasons import MEANINGS, reason_of, too_narrow
+from killswitch.cli.operate.reasons import MEANINGS, reason_of, scope_warning
 from killswitch.model.words import Cause
 
 
@@ -55,6 +55,6 @@ def test_other_words_count_as_an_operators_with_the_words_listed(written: str, m
 
 def test_a_breach_of_the_venue_deserves_more_than_one_account() -> None:
     """A scope that leaves something open there is remarked, not refused."""
-    assert "the rest of the account stays open" in (too_narrow("exchange-breach", "account/main") or "")
-    assert too_narrow("exchange-breach", None) is None
-    assert too_narrow("market", "account/main") is None
+    assert "the rest of the account stays open" in (scope_warning("exchange-breach", "account/main") or "")
+    assert scope_warning("exchange-breach", None) is None
+    assert scope_warning("market", "account/main") is None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.push_listener import Listening, StreamView
+from killswitch.accounts.poll.push_listener import PushListener, StreamView
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
@@ -23,7 +23,7 @@ class Heard:
     time: VirtualTime
     venue: Any
     account: Any
-    listening: Listening
+    listening: PushListener
 
     @property
     def view(self) -> StreamView:
@@ -34,13 +34,13 @@ class Heard:
     async def wakes(self, deed: Callable[[], object]) -> bool:
         """Whether `deed` calls for a reading within a second, where nothing did in the five before it."""
         await self.time.sleep(5.0)
-        self.listening.called.clear()
+        self.listening.pushed.clear()
         self.listening.bell.clear()
         await self.time.sleep(5.0)
         assert not self.listening.bell.is_set()
         deed()
         await self.time.sleep(1.0)
-        return self.listening.bell.is_set() and "main" in self.listening.called
+        return self.listening.bell.is_set() and "main" in self.listening.pushed
 
     async def poll(self) -> AccountSnapshot:
         """What a scheduled tick reads."""
@@ -71,7 +71,7 @@ def listened_to(
         )  # fmt: skip
         account: Any = adapter(spec)
         armed = ArmedAccount("main", exchange, "swap", currency, account, armed=False)
-        listening = Listening({"main": armed}, time)
+        listening = PushListener({"main": armed}, time)
         listening.start()
         try:
             await story(Heard(time, venue, account, listening))

@@ -9,8 +9,8 @@ import argparse
 import sys
 import time
 
-from killswitch.conformance.acting import wrong_acts
-from killswitch.conformance.answers import wrong_readings
+from killswitch.conformance.acting import wrong_order_results
+from killswitch.conformance.answers import wrong_query_results
 from tests.conformance.reading_stands import reading_stands
 
 
@@ -26,9 +26,13 @@ def main() -> int:
     failed = False
     for name in arguments.venue or stands:
         stand, began = stands[name](), time.process_time()
-        tried, wrong = stand.run(wrong_readings(stand, most=arguments.most, told=lambda it: print(it, flush=True)))
+        tried, wrong = stand.run(
+            wrong_query_results(stand, most=arguments.most, report=lambda it: print(it, flush=True))
+        )
         stand = stands[name]()
-        done, refused = stand.run(wrong_acts(stand, most=arguments.most, told=lambda it: print(it, flush=True)))
+        done, refused = stand.run(
+            wrong_order_results(stand, most=arguments.most, report=lambda it: print(it, flush=True))
+        )
         acts = ", ".join(f"{count} of {call}" for call, count in done.items())
         print(
             f"{name}: {tried} changes of readings, {acts or 'no acts'}, {len(wrong) + len(refused)} wrong, "

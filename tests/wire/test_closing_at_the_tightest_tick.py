@@ -13,13 +13,13 @@ from typing import Final
 
 import pytest
 
-from killswitch.accounts.poll.request_counters import Meter, NoRoomError
+from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
 from killswitch.conformance.stand import Key
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import VenueAdapter, VenueError, traits_of
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
-from killswitch.ratelimit.read_cost import Reader, reading_costs
+from killswitch.ratelimit.budget import RequestBudgets
+from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
 from tests.conformance.stands import Wired, WireStand
 from tests.conformance.wires import WIRES
 from tests.faults.mishaps import Mishap, Rule
@@ -40,7 +40,7 @@ QUARTER: Final = Decimal("0.25")
 
 def tightest(adapter: VenueAdapter) -> float:
     """The shortest tick, in seconds, at which `venues check` finds room for every reading of one account."""
-    costs = reading_costs([Reader("main", "here", traits_of(adapter), SHARE)], 1.0)["main"]
+    costs = poll_costs([PolledAccount("main", "here", traits_of(adapter), SHARE)], 1.0)["main"]
     return max((cost.least for cost in costs), default=0.0) or 0.1
 
 
@@ -66,9 +66,9 @@ class WatchedClose:
         exchange = stand.wire.exchange
         stand.wire.enforced = True
         interval = tightest(adapter)
-        budgets = Budgets(interval)
-        meter = Meter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
-        closer = Closer("main", adapter, self.store, time, budget=meter.budget, breaker=meter.breaker)
+        budgets = RequestBudgets(interval)
+        meter = RequestMeter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
+        closer = AccountExecutor("main", adapter, self.store, time, budget=meter.budget, breaker=meter.breaker)
         await closer.recover()
         reading = asyncio.create_task(self._ticks(adapter, meter, closer, interval))
         try:
@@ -98,23 +98,25 @@ class WatchedClose:
         if not any(self.stand.held(key) for key in self.keys) and self.flat_at == float("inf"):
             self.flat_at = self.stand._time.monotonic() - begun
 
-    async def _ticks(self, adapter: VenueAdapter, meter: Meter, closer: Closer, interval: float) -> None:
+    async def _ticks(
+        self, adapter: VenueAdapter, meter: RequestMeter, closer: AccountExecutor, interval: float
+    ) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
             try:
                 ticket = await meter.admit(interval)
-            except NoRoomError:
+            except NoPollRoomError:
                 self.missed += 1
             else:
                 self.read += 1
                 asked = meter.monotonic()
                 try:
-                    closer.learn(await adapter.snapshot(), asked)
+                    closer.apply_snapshot(await adapter.snapshot(), asked)
                 except VenueError:
                     pass
                 finally:
-                    meter.over(ticket, adapter)
+                    meter.finish(ticket, adapter)
             due = max(due + interval, loop.time())
             await asyncio.sleep(due - loop.time())
 

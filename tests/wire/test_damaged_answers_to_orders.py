@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from killswitch.conformance.mutations import MISSING, Mutation
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import FateUnknownError, traits_of
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.conformance.stands import WireStand
 from tests.conformance.wires import WIRES
 from tests.faults.scene import committed, decision_on
@@ -60,8 +60,8 @@ def test_a_damaged_answer_to_an_executed_order_is_asked_about_and_the_order_is_n
             return changed
 
         adapter = await stand.connect(change)
-        budget = Budgets(1.0).of("main", "here", traits_of(adapter), Decimal("0.5"))
-        closer = Closer("main", adapter, journal, time, budget=budget, breaker=Breaker())
+        budget = RequestBudgets(1.0).of("main", "here", traits_of(adapter), Decimal("0.5"))
+        closer = AccountExecutor("main", adapter, journal, time, budget=budget, breaker=Breaker())
         try:
             await closer.recover()
             await adapter.snapshot()

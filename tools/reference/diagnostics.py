@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from killswitch.policy.diagnostics.pages import Page, families
+from killswitch.policy.diagnostics.pages import DiagnosticPage, families
 from tools.reference.markdown import fence, page, sentence
 
 INTRODUCTION = """\
@@ -20,7 +20,7 @@ def diagnostics_page() -> str:
     return page("Diagnostics", INTRODUCTION, parts)
 
 
-def _entry(one: Page) -> str:
+def _entry(one: DiagnosticPage) -> str:
     title = f"### {one.code}: {one.title[:1].upper()}{one.title[1:]} {{ #{one.code.lower()} }}"
     example = fence(one.example, one.language)
     return "\n\n".join([title, sentence(one.meaning), example, f"**Fix**: {one.fix}"])

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from killswitch.incident.record.document import INCIDENT_FORMAT, Incident
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
-from killswitch.incident.report.rendering import Shown
+from killswitch.incident.report.rendering import TemplateVariables
 from tools.reference.markdown import code, page, sentence, table
 
 INTRODUCTION = f"""\
@@ -45,9 +45,9 @@ def incident_page() -> str:
 
 
 def records() -> list[type[Struct]]:
-    """Every record that a template can reach, `Shown` and `Incident` first."""
+    """Every record that a template can reach, `TemplateVariables` and `Incident` first."""
     found: list[type[Struct]] = []
-    waiting: list[type[Struct]] = [Shown, Incident]
+    waiting: list[type[Struct]] = [TemplateVariables, Incident]
     while waiting:
         record = waiting.pop(0)
         if record not in found:
@@ -64,11 +64,11 @@ def _inside(shape: Any) -> Iterator[type[Struct]]:
 
 
 def _title(record: type[Struct]) -> str:
-    return "Names" if record is Shown else record.__name__
+    return "Names" if record is TemplateVariables else record.__name__
 
 
 def _anchor(record: type[Struct]) -> str:
-    return "names" if record is Shown else record.__name__.lower()
+    return "names" if record is TemplateVariables else record.__name__.lower()
 
 
 def _words(record: type[Struct]) -> str:

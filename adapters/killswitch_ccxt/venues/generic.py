@@ -12,7 +12,7 @@ from msgspec import structs
 from killswitch.model.snapshot import Fill, Market
 from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.validation import did_you_mean
 
 _ASKED: Final[Mapping[str, str]] = {
@@ -46,7 +46,7 @@ def generic(exchange: str) -> type[Dialect]:
             _NAMES.get(name, name): name for name, needed in described.requiredCredentials.items() if needed
         },
         "limits": (RateLimit("requests", rate * 10, 10.0, by="account"),),
-        "costs": charge("requests", snapshot=3, submit=1, find_order=1, open_orders=1, fills=1, cancel=1),
+        "costs": call_costs("requests", snapshot=3, submit=1, find_order=1, open_orders=1, fills=1, cancel=1),
         "client_ids": ClientIdRule(longest=32),
         "ages": Ages(orders=10.0, fills=30.0, flows=30.0),
         "capabilities": capability_table(
@@ -66,7 +66,7 @@ class Generic(Dialect):
     complete is unknown, too.
     """
 
-    rows_whole = frozenset()
+    complete_lists = frozenset()
 
     def refine_fill(self, fill: Fill, info: Mapping[str, Any]) -> Fill:
         """The fill with the symbol in its id: many exchanges number the trades of each symbol separately."""

@@ -14,12 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.outages import Unread, patience
-from killswitch.accounts.poll.poll_budget import spares
-from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
-from killswitch.accounts.poll.push_listener import Listening, StreamView
-from killswitch.accounts.poll.request_counters import Meter
-from killswitch.accounts.poll.timer_budget import Refreshing
+from killswitch.accounts.poll.outages import Outages, patience
+from killswitch.accounts.poll.poll_budget import poll_budgets
+from killswitch.accounts.poll.poller import FIRST_PATIENCE, Polls
+from killswitch.accounts.poll.push_listener import PushListener, StreamView
+from killswitch.accounts.poll.request_counters import RequestMeter
+from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
@@ -36,21 +36,21 @@ class AccountPoller:
     def __init__(
         self,
         accounts: Mapping[str, ArmedAccount],
-        meters: Mapping[str, Meter],
+        meters: Mapping[str, RequestMeter],
         clock: Clock,
         interval: float,
         read_timeout: float,
-        refreshing: Refreshing | None = None,
+        refreshing: TimerBudget | None = None,
     ) -> None:
         """`interval` and `read_timeout` in seconds. `refreshing`: the dead-man timers that the run keeps, if any."""
         self._accounts = accounts
         self._freshness = interval + read_timeout
-        self._readers = Readers(accounts, read_timeout, meters, FIRST_PATIENCE)
+        self._readers = Polls(accounts, read_timeout, meters, FIRST_PATIENCE)
         armed = (name for name, account in accounts.items() if account.armed)
-        self._outages = Unread(armed, self._readers, clock, patience(interval, read_timeout))
-        self._streams = Listening(accounts, clock)
+        self._outages = Outages(armed, self._readers, clock, patience(interval, read_timeout))
+        self._streams = PushListener(accounts, clock)
         self._meters = meters
-        self._spares = spares(accounts, interval, refreshing)
+        self._spares = poll_budgets(accounts, interval, refreshing)
         self._clock = clock
         self._asked: dict[str, asyncio.Task[AccountSnapshot]] = {}
         self._not_before: dict[str, float] = {}
@@ -65,9 +65,9 @@ class AccountPoller:
 
         It takes up the reads under way, and answers what was pushed before it.
         """
-        for name in tuple(self._streams.called):
-            if not self._readers[name].reading:
-                del self._streams.called[name]
+        for name in tuple(self._streams.pushed):
+            if not self._readers[name].is_polling:
+                del self._streams.pushed[name]
         self._asked.clear()
         self._not_before = dict.fromkeys(self._spares, self._clock.monotonic() + LEAST_DISTANCE)
         return await self._readers.gather(span)
@@ -76,28 +76,28 @@ class AccountPoller:
         """A tick has ended, woken or not."""
         self._next_tick = self._clock.monotonic() + LEAST_DISTANCE
 
-    def ask(self, due: float) -> None:
+    def begin_woken(self, due: float) -> None:
         """Begin the polls that pushes call for and limits allow. `due`: when the next scheduled tick begins."""
         self._streams.bell.clear()
         now = self._clock.monotonic()
-        for name in tuple(self._streams.called):
+        for name in tuple(self._streams.pushed):
             if due - now < LEAST_DISTANCE:
                 return
             if name in self._asked or now < self._not_before.get(name, -math.inf):
                 continue
-            if self._readers[name].reading:
-                del self._streams.called[name]  # the next poll answers it
+            if self._readers[name].is_polling:
+                del self._streams.pushed[name]  # the next poll answers it
                 continue
-            if not self._meters[name].free or not self._spares[name].admits(now):
+            if not self._meters[name].has_room or not self._spares[name].admits(now):
                 self._not_before[name] = now + LEAST_DISTANCE  # most limits have room again long before the next poll
                 continue
-            del self._streams.called[name]
-            self._spares[name].take(now)
+            del self._streams.pushed[name]
+            self._spares[name].record(now)
             self._not_before[name] = now + LEAST_DISTANCE
             self._asked[name] = self._readers[name].begin()
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Whether a woken tick may begin."""
         answered = any(read.done() for read in self._asked.values())
         return answered and self._clock.monotonic() >= self._next_tick
@@ -109,7 +109,7 @@ class AccountPoller:
         if any(read.done() for read in self._asked.values()):
             times.append(self._next_tick)
         if due - now >= LEAST_DISTANCE:
-            times += [self._not_before.get(name, now) for name in self._streams.called if name not in self._asked]
+            times += [self._not_before.get(name, now) for name in self._streams.pushed if name not in self._asked]
         return max(min(times, default=math.inf) - now, 0.0)
 
     def futures(self) -> set[asyncio.Future[Any]]:
@@ -117,7 +117,7 @@ class AccountPoller:
         return {read for read in self._asked.values() if not read.done()}
 
     @property
-    def bell(self) -> asyncio.Event:
+    def pushed(self) -> asyncio.Event:
         """Set when a push arrives."""
         return self._streams.bell
 
@@ -129,7 +129,7 @@ class AccountPoller:
         answered = [name for name, read in self._asked.items() if read.done()]
         for name in answered:
             del self._asked[name]
-        read = {name: self._readers[name].take() for name in answered}
+        read = {name: self._readers[name].collect() for name in answered}
         return self._readers.complete(read, self._freshness), read.keys()
 
     async def second_look(
@@ -146,15 +146,15 @@ class AccountPoller:
 
     def observe(self, fresh: Iterable[AccountSnapshot], as_of: datetime) -> None:
         """Follow outages; an account that is read again need not wait for its stream's next attempt."""
-        for name in self._outages.look(fresh, as_of):
-            self._streams.begin_anew(name)
+        for name in self._outages.update(fresh, as_of):
+            self._streams.reopen(name)
 
     def dated(self, name: str) -> float:
         """Seconds of the account's clock to which its last snapshot refers."""
         return self._readers[name].dated
 
     @property
-    def outages(self) -> tuple[str, ...]:
+    def outage_problems(self) -> tuple[str, ...]:
         """One message for each armed account that cannot be polled."""
         return self._outages.problems
 

@@ -11,14 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.poller import Polls
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
 
-READINGS = 3
+POLLS = 3
 """Consecutive failed polls, each as slow as allowed, that are not reported."""
 LEAST = 15.0
 """Seconds; the least time for which polls may fail without a report."""
@@ -29,7 +29,7 @@ MOST_DOUBLINGS = 6
 
 def patience(interval: float, read_timeout: float) -> float:
     """Seconds for which polls of an account may fail before that is a problem."""
-    return max(LEAST, READINGS * (interval + read_timeout))
+    return max(LEAST, POLLS * (interval + read_timeout))
 
 
 @dataclass(slots=True)
@@ -39,14 +39,14 @@ class _Outage:
     failing: float | None = None
     since: datetime | None = None
     problem: str | None = None
-    denied: bool = False
-    told_at: list[float] = field(default_factory=list)
+    is_denied: bool = False
+    reported_at: list[float] = field(default_factory=list)
 
 
-class Unread:
+class Outages:
     """Tracks the outages of a runner's accounts."""
 
-    def __init__(self, names: Iterable[str], readers: Readers, clock: Clock, patience: float) -> None:
+    def __init__(self, names: Iterable[str], readers: Polls, clock: Clock, patience: float) -> None:
         """`names`: the armed accounts. `patience`: seconds for which polls may fail unreported."""
         self._readers = readers
         self._clock = clock
@@ -60,7 +60,7 @@ class Unread:
         """One message per account that cannot be polled, unchanged until it can be."""
         return tuple(each.problem for each in self._outages.values() if each.problem is not None)
 
-    def look(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[str, ...]:
+    def update(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[str, ...]:
         """Record new snapshots; the accounts that can be polled again after at least one failure."""
         return tuple(account.account for account in accounts if self._is_back(account, as_of))
 
@@ -73,7 +73,7 @@ class Unread:
             return was
         if outage.failing is None or outage.since is None:
             outage.failing, outage.since = now, as_of
-        if account.account in self._armed and not self._readers[account.account].awaits_first:
+        if account.account in self._armed and not self._readers[account.account].is_awaiting_first:
             self._judge(account, outage, now, outage.since)
         return False
 
@@ -84,25 +84,25 @@ class Unread:
 
     def _judge(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
         assert outage.failing is not None
-        outage.told_at = [at for at in outage.told_at if now - at < REMEMBERED]
-        denied = self._readers[account.account].denied
-        again = len(outage.told_at) - (outage.problem is not None)
+        outage.reported_at = [at for at in outage.reported_at if now - at < REMEMBERED]
+        denied = self._readers[account.account].is_denied
+        again = len(outage.reported_at) - (outage.problem is not None)
         wait = 0.0 if denied and not again else self._patience * 2.0 ** min(again, MOST_DOUBLINGS)
-        if now - outage.failing < wait or (outage.problem is not None and (outage.denied or not denied)):
+        if now - outage.failing < wait or (outage.problem is not None and (outage.is_denied or not denied)):
             return
         if outage.problem is None:
-            outage.told_at.append(now)
-        outage.denied = denied
-        outage.problem = _words(account, since, denied=denied)
+            outage.reported_at.append(now)
+        outage.is_denied = denied
+        outage.problem = _message(account, since, denied=denied)
 
     def _over(self, name: str, outage: _Outage, as_of: datetime) -> None:
         if outage.problem is not None and outage.since is not None:
             self._cleared.append(f"account {name} can be read again, after {_length(as_of - outage.since)}")
         outage.failing = outage.since = outage.problem = None
-        outage.denied = False
+        outage.is_denied = False
 
 
-def _words(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
+def _message(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
     reason = legible(account.reason or "no reason given")
     if denied:
         return (

@@ -17,8 +17,8 @@ from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.request_counters import Meter, NoRoomError
-from killswitch.execution.response_timeouts import called_off
+from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
+from killswitch.execution.response_timeouts import is_task_cancelled
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.tracing import NO_SPAN, Span
@@ -43,10 +43,10 @@ _SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
 """A number that raises where it is compared with another, even for equality; NaN is as unknown, and only that."""
 
 
-class AccountReader:
+class AccountPoll:
     """Polls one account, one request in flight at most; the outcome is always an AccountSnapshot."""
 
-    def __init__(self, account: ArmedAccount, timeout: float, meter: Meter, first: float = 0.0) -> None:
+    def __init__(self, account: ArmedAccount, timeout: float, meter: RequestMeter, first: float = 0.0) -> None:
         """`timeout` in seconds of real time: it bounds input and output, not decisions.
 
         `first`: seconds after which a read is called off as long as the venue has never answered.
@@ -61,19 +61,19 @@ class AccountReader:
         self._asked_at: float | None = None
         self.dated = meter.monotonic()
         """Seconds of the meter's clock to which the last outcome refers: when it was requested, or timed out."""
-        self.late = False
+        self.is_late = False
         """Whether the last read missed its timeout; ticks do not wait for a late reader."""
-        self.denied = False
+        self.is_denied = False
         """Whether the last outcome was that the venue refused the credentials."""
         self._last: AccountSnapshot | None = None
 
     @property
-    def reading(self) -> bool:
+    def is_polling(self) -> bool:
         """Whether a read is under way, or its answer waits to be taken."""
         return self._read is not None
 
     @property
-    def awaits_first(self) -> bool:
+    def is_awaiting_first(self) -> bool:
         """Whether a read is under way, none has ever been answered, and the allowance for the first is not over."""
         if self._read is None or self._begun_first is None or self._called_off_after <= self._timeout:
             return False
@@ -87,9 +87,9 @@ class AccountReader:
             self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
-    def take(self, waited: float = 0.0) -> AccountSnapshot:
+    def collect(self, waited: float = 0.0) -> AccountSnapshot:
         """The outcome of the poll, or `down` after `waited` seconds without one; past its timeout it is cancelled."""
-        self._last = self._taken(waited)
+        self._last = self._collected(waited)
         return self._last
 
     def again(self, within: float) -> AccountSnapshot:
@@ -108,7 +108,7 @@ class AccountReader:
             instruments=None,
         )
 
-    def _taken(self, waited: float) -> AccountSnapshot:
+    def _collected(self, waited: float) -> AccountSnapshot:
         read = self._read
         if read is None:
             # The second look of another pass has collected the answer, which is still valid.
@@ -117,7 +117,7 @@ class AccountReader:
         if read.done():
             self._read = None
             if not read.cancelled():
-                self.late = False
+                self.is_late = False
                 answer = read.result()
                 if answer.quality != "down":
                     self._called_off_after = self._timeout
@@ -126,9 +126,9 @@ class AccountReader:
                 return answer
         elif asyncio.get_running_loop().time() - self._began >= self._called_off_after:
             read.cancel()
-        self.late = True
-        self.denied = False
-        if self.awaits_first:
+        self.is_late = True
+        self.is_denied = False
+        if self.is_awaiting_first:
             why = f"{FIRST_ANSWER}, for at most {self._first:g} s: it holds the rules of all markets"
             return self._account.unreadable("down", why)
         if self._called_off_after > self._timeout:
@@ -143,7 +143,7 @@ class AccountReader:
             self._read = None
 
     @property
-    def tells_prices(self) -> bool:
+    def has_prices(self) -> bool:
         """Whether the adapter reads prices alone."""
         return isinstance(self._account.adapter, PricedVenue)
 
@@ -174,19 +174,19 @@ class AccountReader:
 
     async def _outcome(self, *, poll: bool) -> AccountSnapshot:
         account = self._account
-        self.denied = False
+        self.is_denied = False
         try:
             answer = await self._counted(poll=poll)
         except asyncio.CancelledError:
-            if called_off():
+            if is_task_cancelled():
                 raise
             return account.unreadable("down", "the adapter cancelled its own request")
         except MalformedAnswerError as error:
             return account.unreadable("malformed", _reason(error))
         except RateLimitedError as error:
             return account.unreadable("down", f"rate limited: {_reason(error)}")
-        except (VenueError, NoRoomError) as error:
-            self.denied = isinstance(error, CredentialsRefusedError)
+        except (VenueError, NoPollRoomError) as error:
+            self.is_denied = isinstance(error, CredentialsRefusedError)
             return account.unreadable("down", _reason(error))
         except Exception as error:  # noqa: BLE001 - an adapter's defect is one account down, not the end of the watch
             return account.unreadable("down", f"the adapter failed: {_reason(error)}")
@@ -199,25 +199,25 @@ class AccountReader:
         try:
             answer = await self._account.adapter.snapshot()
         except RateLimitedError as error:
-            self._meter.refused(error.retry_after)
+            self._meter.record_refusal(error.retry_after)
             raise
         else:
             # A failure may be a quality; whether this is a snapshot at all is checked later.
             if getattr(answer, "quality", "down") != "down":
-                self._meter.heard()
+                self._meter.record_answer()
             return answer
         finally:
-            self._meter.over(ticket, self._account.adapter)
+            self._meter.finish(ticket, self._account.adapter)
 
 
-class Readers:
+class Polls:
     """The pollers of all accounts, by name."""
 
     def __init__(
         self,
         accounts: Mapping[str, ArmedAccount],
         timeout: float,
-        meters: Mapping[str, Meter] | None = None,
+        meters: Mapping[str, RequestMeter] | None = None,
         first: float = 0.0,
     ) -> None:
         """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own.
@@ -225,13 +225,11 @@ class Readers:
         `first`: seconds after which an account's read is called off as long as its venue has never answered. Nobody
         waits longer than the timeout for it.
         """
-        meters = meters or {name: Meter() for name in accounts}
-        self._readers = {
-            name: AccountReader(account, timeout, meters[name], first) for name, account in accounts.items()
-        }
+        meters = meters or {name: RequestMeter() for name in accounts}
+        self._readers = {name: AccountPoll(account, timeout, meters[name], first) for name, account in accounts.items()}
         self._timeout = timeout
 
-    def __getitem__(self, name: str) -> AccountReader:
+    def __getitem__(self, name: str) -> AccountPoll:
         return self._readers[name]
 
     def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
@@ -255,7 +253,7 @@ class Readers:
         return {
             account.account: frozenset(position.symbol for position in account.positions or ())
             for account in snapshot.accounts
-            if account.account in wanted and self._readers[account.account].tells_prices and account.positions
+            if account.account in wanted and self._readers[account.account].has_prices and account.positions
         }
 
     async def prices(
@@ -276,16 +274,16 @@ class Readers:
         return found
 
     async def _gather(
-        self, readers: Iterable[AccountReader], span: Span, within: float | None = None, *, poll: bool
+        self, readers: Iterable[AccountPoll], span: Span, within: float | None = None, *, poll: bool
     ) -> tuple[AccountSnapshot, ...]:
         readers = tuple(readers)
         patience = self._timeout if within is None else min(within, self._timeout)
         # Every read is begun before any is waited for; the late ones go on in the background.
         reads = [(reader, reader.begin(span, poll=poll)) for reader in readers]
-        waited = [read for reader, read in reads if not reader.late]
+        waited = [read for reader, read in reads if not reader.is_late]
         if waited:
             await asyncio.wait(waited, timeout=patience)
-        return tuple(reader.take(patience) for reader in readers)
+        return tuple(reader.collect(patience) for reader in readers)
 
     async def abandon(self) -> None:
         """Call off what is still in flight, at the end of a run."""

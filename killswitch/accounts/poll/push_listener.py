@@ -16,7 +16,7 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.execution.response_timeouts import called_off
+from killswitch.execution.response_timeouts import is_task_cancelled
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.legible import legible
@@ -67,7 +67,7 @@ class Stream:
         self._told_why: str | None = None
         self._cleared = False
 
-    def heard(self) -> None:
+    def record_push(self) -> None:
         """Record a sign of life."""
         now = self._clock.monotonic()
         self._note()
@@ -75,12 +75,12 @@ class Stream:
             self._steady_since = now
         self._heard, self._heard_at, self._lost = now, self._clock.now(), None
 
-    def lost(self, why: str) -> None:
+    def record_loss(self, why: str) -> None:
         """Record that the stream is down. Of several channels the first reason is kept."""
         self._lost = self._lost or legible(why)
         self._note()
 
-    def ended(self, why: str) -> None:
+    def record_end(self, why: str) -> None:
         """Record that the stream is closed for the rest of the run."""
         self._ended = legible(why)
 
@@ -113,7 +113,7 @@ class Stream:
         return self._told
 
     @property
-    def news(self) -> str | None:
+    def recovery(self) -> str | None:
         """The message that a reported problem is over; once."""
         cleared, self._cleared = self._cleared, False
         return f"the stream of account {self.account} delivers again" if cleared else None
@@ -129,7 +129,7 @@ class Stream:
         return self.state == "heard" and since is not None and self._clock.monotonic() - since >= STEADY_AFTER
 
 
-class Listening:
+class PushListener:
     """One task for each account whose adapter offers a private stream."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
@@ -140,7 +140,7 @@ class Listening:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun_anew: dict[str, float] = {}
         self._streams: dict[str, Stream] = {}
-        self.called: dict[str, None] = {}
+        self.pushed: dict[str, None] = {}
         """Accounts with a push for which no poll has begun yet, oldest first."""
         self.bell = asyncio.Event()
         """Set by a push that calls for a poll."""
@@ -151,7 +151,7 @@ class Listening:
             stream = self._streams[name] = Stream(name, self._clock)
             self._tasks[name] = asyncio.create_task(self._listen(stream, venue), name=f"stream of {name}")
 
-    def begin_anew(self, name: str) -> None:
+    def reopen(self, name: str) -> None:
         """Reopen the stream of an account that can be polled again, without waiting for the end of its pause.
 
         At most once in `STEADY_AFTER`, so that a flapping venue is not called without a pause.
@@ -174,7 +174,7 @@ class Listening:
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
         """A warning, once, for each stream problem that is over: it reaches those who were warned."""
-        found = (news for stream in self._streams.values() if (news := stream.news) is not None)
+        found = (news for stream in self._streams.values() if (news := stream.recovery) is not None)
         return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in found)
 
     @property
@@ -200,31 +200,31 @@ class Listening:
             def hear(push: Push) -> None:
                 nonlocal heard
                 heard = heard or push.kind != "lost"
-                self._hear(stream, push)
+                self._receive(stream, push)
 
             try:
                 await venue.listen(hear)
             except asyncio.CancelledError:
-                if called_off():
+                if is_task_cancelled():
                     raise
                 why = "the adapter cancelled its own stream"
             except CredentialsRefusedError as error:
-                stream.ended(str(error) or type(error).__name__)
+                stream.record_end(str(error) or type(error).__name__)
                 return
             except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
                 why = str(error) or type(error).__name__
             else:
                 why = "the adapter has closed the stream"
-            stream.lost(f"{why}; it is reopened after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
+            stream.record_loss(f"{why}; it is reopened after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
             pause = FIRST_PAUSE if heard else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _hear(self, stream: Stream, push: Push) -> None:
+    def _receive(self, stream: Stream, push: Push) -> None:
         if push.kind == "lost":
-            stream.lost(push.why or "no reason given")
+            stream.record_loss(push.why or "no reason given")
             return
-        stream.heard()
+        stream.record_push()
         if push.kind in _WAKING:
-            self.called[stream.account] = None
+            self.pushed[stream.account] = None
             self.bell.set()

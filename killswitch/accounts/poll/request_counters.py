@@ -13,7 +13,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
 from killswitch.model.venue import Call, traits_of
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget, Budgets, Ticket
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
 
 TURNS_KEPT = 3
 """For so many ticks that were given all their patience a reading that found no room keeps its turn."""
@@ -21,23 +21,23 @@ LOOK_AGAIN = 0.1
 """Real seconds after which a reading that waits for room looks whether there is some."""
 
 
-class NoRoomError(Exception):
+class NoPollRoomError(Exception):
     """The request limits leave no room for a poll in time; the message says why, without numbers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Meter:
+class RequestMeter:
     """One account's part of its venue's limits, and the breaker of that venue.
 
     `monotonic`: the seconds of the clock that the account's closer counts on, too. `interval`: seconds between two
     readings. `line`: the same limits, for what waits its turn beside the readings.
     """
 
-    budget: Budget = field(default_factory=Budget.unlimited)
+    budget: RequestBudget = field(default_factory=RequestBudget.unlimited)
     breaker: Breaker = field(default_factory=Breaker)
     monotonic: Callable[[], float] = time.monotonic
     interval: float = 1.0
-    line: Budget = field(default_factory=Budget.unlimited)
+    line: RequestBudget = field(default_factory=RequestBudget.unlimited)
 
     async def admit(self, patience: float, *, poll: bool = True) -> Ticket:
         """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
@@ -59,11 +59,16 @@ class Meter:
             await asyncio.sleep(min(wait, patience))
             now = self.monotonic()
             if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
-                raise NoRoomError(self._why(now, wait))
-        return self.budget.take(now, "dead_man", symbols)
+                raise NoPollRoomError(self._why(now, wait))
+        return self.budget.reserve(now, "dead_man", symbols)
 
     async def _in_turn(
-        self, budget: Budget, call: Call, symbols: Sequence[str], patience: float, purpose: Literal["turn", "poll"]
+        self,
+        budget: RequestBudget,
+        call: Call,
+        symbols: Sequence[str],
+        patience: float,
+        purpose: Literal["turn", "poll"],
     ) -> Ticket:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
@@ -71,34 +76,34 @@ class Meter:
             now = self.monotonic()
             wait = budget.wait(now, call, symbols, purpose)
             if wait <= 0.0:
-                return budget.take(now, call, symbols, purpose)
+                return budget.reserve(now, call, symbols, purpose)
             lasts = TURNS_KEPT * (self.interval + patience)
             budget.claim(now, call, symbols, purpose, overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
-                raise NoRoomError(self._why(now, wait))
+                raise NoPollRoomError(self._why(now, wait))
             await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
 
     @property
-    def free(self) -> bool:
+    def has_room(self) -> bool:
         """Whether a poll may be sent at once, without a turn."""
         return self.budget.wait(self.monotonic(), "snapshot", purpose="reading") <= 0.0
 
-    def refused(self, retry_after: float | None) -> None:
+    def record_refusal(self, retry_after: float | None) -> None:
         """Record a rate-limit refusal, for `retry_after` seconds or an unknown time."""
         self.budget.refused(self.monotonic(), retry_after)
 
-    def heard(self) -> None:
+    def record_answer(self) -> None:
         """Record an answered poll, which probes the circuit breaker without asking it.
 
         An unanswered poll does not trip the breaker: a venue that returns no positions may accept orders.
         """
         self.breaker.succeeded(self.monotonic())
 
-    def over(self, ticket: Ticket, adapter: object) -> None:
+    def finish(self, ticket: Ticket, adapter: object) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, ticket)
-        self.budget.heed(now, adapter)
+        self.budget.observe_venue(now, adapter)
 
     def _why(self, now: float, wait: float) -> str:
         if wait == math.inf:
@@ -108,19 +113,21 @@ class Meter:
         return "the request budget is spent"
 
 
-def metered(accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float = 1.0) -> dict[str, Meter]:
+def request_meters(
+    accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float = 1.0
+) -> dict[str, RequestMeter]:
     """A meter for each account; accounts at one venue share its breaker, and what it counts for an address.
 
     `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
     """
-    budgets, breakers = Budgets(interval), dict[str, Breaker]()
+    budgets, breakers = RequestBudgets(interval), dict[str, Breaker]()
 
-    def budget(name: str) -> Budget:
+    def budget(name: str) -> RequestBudget:
         account = accounts[name]
         return budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share)
 
     return {
-        name: Meter(
+        name: RequestMeter(
             budget(name), breakers.setdefault(account.venue, Breaker()), clock.monotonic, interval, line=budget(name)
         )
         for name, account in accounts.items()

@@ -67,14 +67,14 @@ class AdapterView:
         return call
 
 
-class SharedVenue(AdapterView):
+class SharedAdapter(AdapterView):
     """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
 
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
         """`wants_rows`: whether flows and fills that the other view has read are kept for this one."""
         super().__init__(adapter)
         self._wants_rows = wants_rows
-        self._other: SharedVenue | None = None
+        self._other: SharedAdapter | None = None
         self._instruments: dict[str, Instrument] = {}
         self._flows: dict[str, Flow] = {}
         self._fills: dict[str, Fill] = {}
@@ -107,9 +107,9 @@ class SharedVenue(AdapterView):
         return merged
 
 
-def shared(adapter: VenueAdapter) -> tuple[SharedVenue, SharedVenue]:
+def share_adapter(adapter: VenueAdapter) -> tuple[SharedAdapter, SharedAdapter]:
     """Two views of `adapter`: one for the ticks, one for the closing."""
-    ticks, closing = SharedVenue(adapter, wants_rows=True), SharedVenue(adapter, wants_rows=False)
+    ticks, closing = SharedAdapter(adapter, wants_rows=True), SharedAdapter(adapter, wants_rows=False)
     ticks._other, closing._other = closing, ticks
     return ticks, closing
 

@@ -9,8 +9,8 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.venue import RateLimit, traits_of
-from killswitch.ratelimit.limits import added_up
-from killswitch.ratelimit.read_cost import refresh_units
+from killswitch.ratelimit.poll_cost import refresh_units
+from killswitch.ratelimit.shared_limits import units_by_call
 
 SLACK = 1.25
 """So much longer than the limits alone would have it a round takes: requests wait for their turns."""
@@ -23,7 +23,7 @@ def sharers(accounts: Mapping[str, ArmedAccount], name: str, limit: RateLimit) -
     return tuple(other for other, account in accounts.items() if account.venue == accounts[name].venue)
 
 
-class Refreshing:
+class TimerBudget:
     """The timers of one runner."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], interval: float, slowest: float) -> None:
@@ -40,20 +40,20 @@ class Refreshing:
         self._rules[name] = rule
         self.symbols[name] = 1
 
-    def kept(self, names: tuple[str, ...], limit: RateLimit) -> int:
+    def reserved(self, names: tuple[str, ...], limit: RateLimit) -> int:
         """Units that refreshes of the named accounts may take in any `per` seconds of the limit."""
         return sum(
-            (math.ceil(limit.per / self.every(name)) + 1) * self._units(name, limit)
+            (math.ceil(limit.per / self.refresh_interval(name)) + 1) * self._units(name, limit)
             for name in names
             if name in self._rules
         )
 
-    def every(self, name: str) -> float:
+    def refresh_interval(self, name: str) -> float:
         """Seconds between two refreshes: as the rule says, or longer where the limits leave less beside the polls."""
         refresh = self._rules[name].refresh / SECOND
-        return max(refresh, min(self.least(name), self._rules[name].timeout / SECOND))
+        return max(refresh, min(self.shortest_interval(name), self._rules[name].timeout / SECOND))
 
-    def least(self, name: str) -> float:
+    def shortest_interval(self, name: str) -> float:
         """The shortest time in seconds in which every symbol can be refreshed once; infinite if polls leave nothing."""
         account = self._accounts[name]
         longest = 0.0
@@ -67,14 +67,17 @@ class Refreshing:
 
     def fits(self, name: str) -> bool:
         """Whether the timer can be refreshed before it goes off, however late a tick comes."""
-        return max(self.every(name), self.least(name)) + self.slowest < self._rules[name].timeout / SECOND
+        return (
+            max(self.refresh_interval(name), self.shortest_interval(name)) + self.slowest
+            < self._rules[name].timeout / SECOND
+        )
 
     def _elsewhere(self, name: str, limit: RateLimit) -> float:
         """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""
         taken = 0.0
         for other in sharers(self._accounts, name, limit):
             traits = traits_of(self._accounts[other].adapter)
-            taken += added_up(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
+            taken += units_by_call(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
             if other != name and other in self._rules:
                 taken += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
         return taken

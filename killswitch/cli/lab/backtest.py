@@ -10,11 +10,11 @@ import click
 
 from killswitch.cli import EXIT_FAILED
 from killswitch.cli.options import file_errors, policies, variant, verb
-from killswitch.cli.terminal import mention
+from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
-    from killswitch.lab.pages.answer import Answer
-    from killswitch.lab.pages.document import Page
+    from killswitch.lab.pages.answer import BacktestAnswer
+    from killswitch.lab.pages.document import BacktestPage
 
 FORMS = ("text", "json", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
@@ -73,34 +73,34 @@ def backtest(
     if odd:
         raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
 
-    from killswitch.cli.lab.backtest_books import Wanted, gather
-    from killswitch.cli.lab.backtest_run import Rehearsal, interruptible, matching, run_campaign
-    from killswitch.cli.session import written
+    from killswitch.cli.lab.backtest_books import BacktestOptions, load_books
+    from killswitch.cli.lab.backtest_run import BacktestRun, interruptible, run_campaign, watched_books
+    from killswitch.cli.session import load_policies
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
-    found = written(policies_at, variant)
-    wanted = Wanted(
+    found = load_policies(policies_at, variant)
+    wanted = BacktestOptions(
         markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
         Decimal(str(gross or 3)), seed,
     )  # fmt: skip
-    books = matching(found.policies, gather(wanted))
+    books = watched_books(found.policies, load_books(wanted))
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
     with interruptible() as interrupt:
         answer, page = run_campaign(
-            found.policies, books, rules, Rehearsal(found.policies, seed), variant=variant, jobs=jobs,
+            found.policies, books, rules, BacktestRun(found.policies, seed), variant=variant, jobs=jobs,
             drawn="html" in forms, stop=interrupt, quiet=quiet,
         )  # fmt: skip
     for file in files:
         with file_errors(f"{file} cannot be written"):
-            file.write_text(written_as(SUFFIXES[file.suffix], answer, page), encoding="utf-8")
-    click.echo(written_as(output, answer, page), nl=False)
+            file.write_text(render_as(SUFFIXES[file.suffix], answer, page), encoding="utf-8")
+    click.echo(render_as(output, answer, page), nl=False)
     if not answer.complete:
-        mention(page.warning)
+        print_note(page.warning)
         context.exit(EXIT_FAILED)
 
 
-def written_as(form: str, answer: Answer, page: Page) -> str:
+def render_as(form: str, answer: BacktestAnswer, page: BacktestPage) -> str:
     """Render the result as text, json, markdown or html, with a final newline."""
     if form == "json":
         from killswitch.lab.pages.answer import encode

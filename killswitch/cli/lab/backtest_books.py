@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from killswitch.lab.bars import BarsError, read_market
-from killswitch.lab.book import Book, BookError, demo_book, read_book
-from killswitch.lab.campaign import Part, Source
+from killswitch.lab.book import BacktestBook, BookError, demo_book, read_book
+from killswitch.lab.campaign import CampaignPart, Source
 from killswitch.lab.crash import crash_bars
-from killswitch.lab.families import Family, Member, all_splits, half_and_half, random_books
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.families import BookFamily, FamilyBook, all_splits, half_and_half, random_books
+from killswitch.lab.price_matrix import PriceMatrix
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BacktestOptions:
     """Options of a backtest: the source of prices (`markets` or `crash`) and the books (`random` of each kind)."""
 
     markets: tuple[Path, ...]
@@ -31,38 +31,38 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class BacktestBooks:
     """Markets by name, the books in each, and messages about books that cannot be run."""
 
     markets: dict[str, Source]
-    parts: tuple[Part, ...]
+    parts: tuple[CampaignPart, ...]
     missing: tuple[str, ...]
 
 
-def gather(wanted: Wanted) -> Books:
+def load_books(options: BacktestOptions) -> BacktestBooks:
     """Load all markets and books. Raises BarsError or BookError, which name the place of the problem."""
-    sources = dict(_sources(wanted))
-    given = _given(wanted)
-    parts: list[Part] = []
+    sources = dict(_sources(options))
+    given = _books_of_files(options)
+    parts: list[CampaignPart] = []
     missing: list[str] = []
     for name, source in sources.items():
         panel = source()
-        family = _fitting(panel, given) if given else _made(panel, wanted)
-        parts += [Part(name, member) for member in family.members]
+        family = _priced_books(panel, given) if given else _generated_books(panel, options)
+        parts += [CampaignPart(name, member) for member in family.members]
         missing += [f"{name}: {words}" for words in family.missing]
     if not parts:
         raise BookError("\n".join(missing))
-    return Books(sources, tuple(parts), tuple(missing))
+    return BacktestBooks(sources, tuple(parts), tuple(missing))
 
 
-def panel_of(folder: Path) -> Panel:
+def panel_of(folder: Path) -> PriceMatrix:
     """Load the bars in `folder`."""
-    return Panel(read_market(folder))
+    return PriceMatrix(read_market(folder))
 
 
-def generated(seed: int) -> Panel:
+def generated_panel(seed: int) -> PriceMatrix:
     """Generate the crash of this seed."""
-    return Panel(crash_bars(seed))
+    return PriceMatrix(crash_bars(seed))
 
 
 def market_folders(folder: Path) -> list[Path]:
@@ -79,9 +79,9 @@ def _holds_bars(folder: Path) -> bool:
     return any(path.suffix in {".parquet", ".csv"} for path in folder.iterdir())
 
 
-def _sources(wanted: Wanted) -> Iterator[tuple[str, Source]]:
+def _sources(wanted: BacktestOptions) -> Iterator[tuple[str, Source]]:
     if wanted.crash is not None:
-        yield f"crash-{wanted.crash}", partial(generated, wanted.crash)
+        yield f"crash-{wanted.crash}", partial(generated_panel, wanted.crash)
         return
     folders: dict[str, Path] = {}
     for folder in (inner for given in wanted.markets for inner in market_folders(given)):
@@ -91,9 +91,9 @@ def _sources(wanted: Wanted) -> Iterator[tuple[str, Source]]:
     yield from ((name, partial(panel_of, folder)) for name, folder in folders.items())
 
 
-def _given(wanted: Wanted) -> Sequence[Member]:
+def _books_of_files(wanted: BacktestOptions) -> Sequence[FamilyBook]:
     if wanted.book is not None:
-        return [Member("given", read_book(wanted.book))]
+        return [FamilyBook("given", read_book(wanted.book))]
     if wanted.books is None:
         return []
     files = sorted(path for path in wanted.books.iterdir() if path.suffix in {".yaml", ".yml"})
@@ -104,10 +104,10 @@ def _given(wanted: Wanted) -> Sequence[Member]:
     for book, file in zip(books, files, strict=True):
         if names.setdefault(book.name, file) is not file:
             raise BookError(f"{file}: the book of {names[book.name]} is called {book.name} too; rename one")
-    return [Member("given", book) for book in books]
+    return [FamilyBook("given", book) for book in books]
 
 
-def _fitting(panel: Panel, given: Sequence[Member]) -> Family:
+def _priced_books(panel: PriceMatrix, given: Sequence[FamilyBook]) -> BookFamily:
     members, missing = [], []
     for member in given:
         try:
@@ -116,25 +116,25 @@ def _fitting(panel: Panel, given: Sequence[Member]) -> Family:
             missing.append(f"book {member.book.name} cannot be held: {_after_name(error, panel.name)}")
         else:
             members.append(member)
-    return Family(tuple(members), tuple(missing))
+    return BookFamily(tuple(members), tuple(missing))
 
 
 def _after_name(error: BarsError, name: str) -> str:
     return str(error).removeprefix(f"{name}: ")
 
 
-def _made(panel: Panel, wanted: Wanted) -> Family:
+def _generated_books(panel: PriceMatrix, wanted: BacktestOptions) -> BookFamily:
     if wanted.all_splits is None and not wanted.random:
-        return Family((Member("given", _usual(panel, wanted.gross)),), ())
-    splits = Family((), ())
+        return BookFamily((FamilyBook("given", _default_book(panel, wanted.gross)),), ())
+    splits = BookFamily((), ())
     if wanted.all_splits is not None:
         splits = all_splits(panel.symbols, wanted.all_splits, wanted.gross)
     drawn = random_books(panel.symbols, wanted.random, seed=wanted.seed, gross=wanted.gross)
     unless_none = drawn.missing if wanted.random else ()
-    return Family((*splits.members, *drawn.members), (*splits.missing, *unless_none))
+    return BookFamily((*splits.members, *drawn.members), (*splits.missing, *unless_none))
 
 
-def _usual(panel: Panel, gross: Decimal) -> Book:
+def _default_book(panel: PriceMatrix, gross: Decimal) -> BacktestBook:
     demo = demo_book()
     if panel.name.startswith("crash-") and demo.symbols == set(panel.symbols) and gross == 3:
         return demo

@@ -11,25 +11,25 @@ from dataclasses import dataclass, replace
 from types import FrameType
 
 from killswitch.accounts.plug_ins import make_adapter
-from killswitch.cli.lab.backtest_books import Books
-from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room
+from killswitch.cli.lab.backtest_books import BacktestBooks
+from killswitch.cli.terminal import ProgressLines, print_note, progress_bars, terminal_width
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
-from killswitch.lab.book import Book, BookError
-from killswitch.lab.campaign import Campaign, Results, Stop, Told, Tried
+from killswitch.lab.book import BacktestBook, BookError
+from killswitch.lab.campaign import BookRuns, Campaign, OnProgress, Results, Stop
 from killswitch.lab.outcome import Run
-from killswitch.lab.pages.answer import Answer, answer, used
-from killswitch.lab.pages.content import Drawings, page
-from killswitch.lab.pages.document import Page
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.pages.answer import BacktestAnswer, build_answer, policies_used
+from killswitch.lab.pages.content import Drawings, build_page
+from killswitch.lab.pages.document import BacktestPage
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.market.paper import PaperMarket
 from killswitch.model.clock import Clock
 from killswitch.model.venue import AccountSpec, VenueAdapter
 from killswitch.planning.scopes.compiled_policy import scopes_of
-from killswitch.render.formats import counted
+from killswitch.render.formats import count_of
 
-DRAWN = 8
+MAX_CHARTED_BOOKS = 8
 """Maximum books with charts of their own; above it, only those in which staging loses most."""
 PLAIN_EVERY = 10.0
 """Seconds between two progress lines."""
@@ -46,14 +46,21 @@ def paper_venue(market: PaperMarket, account: str, clock: Clock) -> VenueAdapter
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class BacktestRun:
     """Run one book under one rule (`campaign.RunOne`); picklable, so that worker processes can run it."""
 
     policies: PolicySet
     seed: int
 
     def __call__(
-        self, bars: Panel, book: Book, rule: Rule, *, course: bool, stop: Stop, on_bar: Callable[[int], None]
+        self,
+        bars: PriceMatrix,
+        book: BacktestBook,
+        rule: Rule,
+        *,
+        course: bool,
+        stop: Stop,
+        on_bar: Callable[[int], None],
     ) -> Run:
         done = 0
 
@@ -88,13 +95,13 @@ def interruptible() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def matching(policies: PolicySet, books: Books) -> Books:
+def watched_books(policies: PolicySet, books: BacktestBooks) -> BacktestBooks:
     """Drop the books that no policy watches, because the policies do nothing to them. BookError if none remains."""
     if not policies.graphs:
         raise BookError("the policies hold no Policy document, so there is nothing to try; name more with --policies")
-    parts = tuple(part for part in books.parts if _watched(policies, part.member.book))
+    parts = tuple(part for part in books.parts if _is_watched(policies, part.member.book))
     if not parts:
-        raise BookError(_unwatched(policies, books.parts[0].member.book))
+        raise BookError(_unwatched_error(policies, books.parts[0].member.book))
     left = [part.member.book.name for part in books.parts if part not in parts]
     missing = (f"no policy watches {len(left)} books, {left[0]} for one: left out",) if left else ()
     acting = any(graph.mode == "enforce" for graph in policies.graphs)
@@ -102,12 +109,12 @@ def matching(policies: PolicySet, books: Books) -> Books:
     return replace(books, parts=parts, missing=(*books.missing, *missing, *mute))
 
 
-def _watched(policies: PolicySet, book: Book) -> bool:
+def _is_watched(policies: PolicySet, book: BacktestBook) -> bool:
     accounts = [(each.account, each.venue, each.market, each.currency) for each in book.accounts]
     return any(scopes_of(graph.scope, accounts) for graph in policies.graphs)
 
 
-def _unwatched(policies: PolicySet, book: Book) -> str:
+def _unwatched_error(policies: PolicySet, book: BacktestBook) -> str:
     accounts = ", ".join(f"{each.account} ({each.venue}, {each.market}, {each.currency})" for each in book.accounts)
     names = ", ".join(graph.policy for graph in policies.graphs)
     return (
@@ -117,34 +124,35 @@ def _unwatched(policies: PolicySet, book: Book) -> str:
 
 
 def run_campaign(
-    policies: PolicySet, books: Books, rules: Sequence[Rule], run_one: Rehearsal, *, variant: str | None = None,
+    policies: PolicySet, books: BacktestBooks, rules: Sequence[Rule], run_one: BacktestRun, *,
+    variant: str | None = None,
     jobs: int, drawn: bool, stop: Stop, quiet: bool,
-) -> tuple[Answer, Page]:  # fmt: skip
+) -> tuple[BacktestAnswer, BacktestPage]:  # fmt: skip
     """Run all books and return the answer and its page; with `drawn`, the page has charts."""
-    course = drawn and len(books.parts) <= DRAWN
+    course = drawn and len(books.parts) <= MAX_CHARTED_BOOKS
     campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
     with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
-        results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, told=told)
-    found = answer(used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
+        results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, on_progress=told)
+    found = build_answer(policies_used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
     drawings = _drawings(campaign, results, found, stop) if drawn else None
-    return found, page(found, results, policies, drawings)
+    return found, build_page(found, results, policies, drawings)
 
 
-def _drawings(campaign: Campaign, results: Results, found: Answer, stop: Stop) -> Drawings:
+def _drawings(campaign: Campaign, results: Results, found: BacktestAnswer, stop: Stop) -> Drawings:
     from killswitch.lab.pages.charts import figures
 
-    tried = results.tried if campaign.course else _again(campaign, found, stop)
+    tried = results.tried if campaign.course else _run_worst_again(campaign, found, stop)
     return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in tried}
 
 
-def _again(campaign: Campaign, found: Answer, stop: Stop) -> tuple[Tried, ...]:
+def _run_worst_again(campaign: Campaign, found: BacktestAnswer, stop: Stop) -> tuple[BookRuns, ...]:
     """Run the book that loses most against each alternative again, with its equity curve."""
     worst = {(one.market, one.book) for losers in found.summary.losers for one in losers.books[:1]}
     parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
-    return replace(campaign, parts=parts, course=True).run(stop=stop, told=lambda _: None).tried
+    return replace(campaign, parts=parts, course=True).run(stop=stop, on_progress=lambda _: None).tried
 
 
-def _currency(book: Book) -> str:
+def _currency(book: BacktestBook) -> str:
     return "/".join(dict.fromkeys(account.currency for account in book.accounts))
 
 
@@ -152,14 +160,14 @@ def _currency(book: Book) -> str:
 
 
 @contextmanager
-def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[Told]:
-    what = f"{counted(books, 'book')} under {rules} rules in {counted(markets, 'market')}"
+def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[OnProgress]:
+    what = f"{count_of(books, 'book')} under {rules} rules in {count_of(markets, 'market')}"
     if quiet:
         yield lambda _: None
-    elif room(sys.stderr) is None:
-        mention(f"running {what}")
+    elif terminal_width(sys.stderr) is None:
+        print_note(f"running {what}")
         lines = ProgressLines(PLAIN_EVERY)
-        yield lambda news: lines.say(f"{int(news.done)} of {news.total} runs: {news.what}")
+        yield lambda news: lines.print_due(f"{int(news.done)} of {news.total} runs: {news.what}")
     else:
         from rich.progress import MofNCompleteColumn
 

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import click
 
-from killswitch.cli.lab.backtest import written_as
-from killswitch.cli.lab.backtest_books import Books
-from killswitch.cli.lab.backtest_run import Rehearsal, matching, run_campaign
+from killswitch.cli.lab.backtest import render_as
+from killswitch.cli.lab.backtest_books import BacktestBooks
+from killswitch.cli.lab.backtest_run import BacktestRun, run_campaign, watched_books
 from killswitch.cli.lab.demo_run import Excerpt
 from killswitch.cli.options import verb
-from killswitch.cli.terminal import show
+from killswitch.cli.terminal import print_text
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.backtest import never
+from killswitch.lab.backtest import never_stop
 from killswitch.lab.bars import BarTable, Series
-from killswitch.lab.book import Book, BookError
-from killswitch.lab.campaign import RULES, Part
-from killswitch.lab.families import Member
+from killswitch.lab.book import BacktestBook, BookError
+from killswitch.lab.campaign import RULES, CampaignPart
+from killswitch.lab.families import FamilyBook
 from killswitch.lab.pages.document import aligned
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.model.snapshot import Instrument
 
 FOLDER = Path("demo-run")
@@ -45,18 +45,18 @@ def demo(
     market: Path | None, book_at: Path | None, policies_at: Path | None, seed: int, folder: Path, pace: float
 ) -> None:
     """Run the policies through a crash and print the events as they happen."""
-    from killswitch.cli.lab.demo_run import bars_and_book, excerpt, run_demo
-    from killswitch.cli.lab.demo_screen import Screen
-    from killswitch.cli.session import written
+    from killswitch.cli.lab.demo_run import bars_and_book, run_demo, worst_hours
+    from killswitch.cli.lab.demo_screen import DemoScreen
+    from killswitch.cli.session import load_policies
     from killswitch.content import policies_folder
 
-    found = written([policies_at or policies_folder() / "futures-drawdown"])
+    found = load_policies([policies_at or policies_folder() / "futures-drawdown"])
     bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
-    screen = Screen(pace)
+    screen = DemoScreen(pace)
     try:
         asyncio.run(run_demo(found, bars, book, seed, folder, screen))
-        compare(found.policies, bars, book, excerpt(bars, book), seed, folder)
+        compare(found.policies, bars, book, worst_hours(bars, book), seed, folder)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 
@@ -75,31 +75,31 @@ def _make_room(folder: Path) -> None:
 REPORT = "backtest.html"
 
 
-def compare(policies: PolicySet, bars: BarTable, book: Book, shown: Excerpt, seed: int, folder: Path) -> None:
+def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Excerpt, seed: int, folder: Path) -> None:
     """Print how the policies compare with the alternatives over the same bars, and write the report into `folder`."""
     table = excerpt_of(bars, book, shown)
-    parts = (Part(table.name, Member("given", book)),)
-    books = Books({table.name: partial(_panel, table, bars.instruments())}, parts, ())
+    parts = (CampaignPart(table.name, FamilyBook("given", book)),)
+    books = BacktestBooks({table.name: partial(_panel, table, bars.instruments())}, parts, ())
     try:
-        watched = matching(policies, books)
+        watched = watched_books(policies, books)
     except BookError as error:
-        show(f"\nNothing to compare: {error}")
+        print_text(f"\nNothing to compare: {error}")
         return
     answer, page = run_campaign(
-        policies, watched, RULES, Rehearsal(policies, seed), jobs=1, drawn=True, stop=never,
+        policies, watched, RULES, BacktestRun(policies, seed), jobs=1, drawn=True, stop=never_stop,
         quiet=True,
     )  # fmt: skip
     report = folder / REPORT
-    report.write_text(written_as("html", answer, page), encoding="utf-8")
+    report.write_text(render_as("html", answer, page), encoding="utf-8")
     click.secho("\nBeside the alternatives", bold=True)
     click.echo(aligned(page.sections[0].tables[0]))
     click.echo()
     for words in page.verdict:
-        show(words)
-    show(f"The report, with charts: {report}")
+        print_text(words)
+    print_text(f"The report, with charts: {report}")
 
 
-def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:
+def excerpt_of(bars: BarTable, book: BacktestBook, shown: Excerpt) -> BarTable:
     """The part of the bars that the demo shows."""
     opened = bars.opened
     first = max((one.opened[0] for one in bars.series if one.symbol in book.symbols), default=opened[0])
@@ -108,9 +108,9 @@ def excerpt_of(bars: BarTable, book: Book, shown: Excerpt) -> BarTable:
     return BarTable(bars.name, [_between(one, opened[begin], last) for one in bars.series if one.opened[0] <= last])
 
 
-def _panel(table: BarTable, instruments: tuple[Instrument, ...]) -> Panel:
+def _panel(table: BarTable, instruments: tuple[Instrument, ...]) -> PriceMatrix:
     """Prices with the trading rules of the whole market; rules derived from an excerpt could have other lot sizes."""
-    panel = Panel(table)
+    panel = PriceMatrix(table)
     panel.instruments = instruments
     return panel
 

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.opening import Written
+from killswitch.accounts.opening import LoadedPolicies
 from killswitch.cli.lab.backtest_run import paper_venue
-from killswitch.cli.lab.demo_screen import Screen
-from killswitch.cli.live.run_outputs import reporting
+from killswitch.cli.lab.demo_screen import DemoScreen
+from killswitch.cli.live.run_outputs import open_reports
 from killswitch.cli.session import opened_store
 from killswitch.lab.bars import BarTable, read_market
-from killswitch.lab.book import Book, BookAccount, demo_book, read_book
+from killswitch.lab.book import BacktestBook, BookAccount, demo_book, read_book
 from killswitch.lab.crash import crash_bars
 from killswitch.lab.families import half_and_half
 from killswitch.lab.feed import Feed
-from killswitch.lab.recording import Writer
+from killswitch.lab.recording import RecordingWriter
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.tracing import NO_TRACER
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace
+from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import keep_start
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Excerpt:
     count: int
 
 
-def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple[BarTable, Book]:
+def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple[BarTable, BacktestBook]:
     """Load the bars and the book. Raises BarsError or BookError."""
     bars = crash_bars(seed) if market is None else read_market(market)
     if book_at is not None:
@@ -56,7 +56,7 @@ def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple
     return bars, demo if demo.symbols <= set(bars.symbols) else half_and_half(bars.symbols)
 
 
-def excerpt(bars: BarTable, book: Book) -> Excerpt:
+def worst_hours(bars: BarTable, book: BacktestBook) -> Excerpt:
     """The hours around the worst hourly fall of the held symbols, or all bars if there are few."""
     levels: list[float] = []
     first: dict[str, float] = {}
@@ -72,10 +72,12 @@ def excerpt(bars: BarTable, book: Book) -> Excerpt:
     return Excerpt(skip, min(len(levels) - skip, before + hour + after))
 
 
-async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder: Path, screen: Screen) -> None:
+async def run_demo(
+    found: LoadedPolicies, bars: BarTable, book: BacktestBook, seed: int, folder: Path, screen: DemoScreen
+) -> None:
     """Run the demo in `folder` and report to `screen`. BarsError or ValueError for a book that cannot be opened."""
     policies = found.policies
-    shown = excerpt(bars, book)
+    shown = worst_hours(bars, book)
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
     assert feed.market.now is not None  # a feed closes its first bars at its creation
@@ -83,28 +85,28 @@ async def run_demo(found: Written, bars: BarTable, book: Book, seed: int, folder
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
     store_at = str(folder / "killswitch.sqlite")
-    pace = Pace(interval=bars.interval.total_seconds(), read_timeout=5.0)
+    pace = RunnerPace(interval=bars.interval.total_seconds(), read_timeout=5.0)
     locks = LockPaths(folder / "locks", folder / "trading_lock.json")
     recording = folder / "recording.jsonl"
     kept_up = max(1, KEPT_UP // bars.interval)
     with (
         opened_store(store_at, read_only=False) as store,
-        reporting(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
+        open_reports(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
     ):
         runner = assemble(
             policies, accounts, store, clock, pace,
-            live=True, locks=locks, recorder=Writer(recording), witnesses=(screen.watching(store), reports),
+            live=True, locks=locks, recorder=RecordingWriter(recording), witnesses=(screen.observe(store), reports),
         )  # fmt: skip
         keep_start(store, policies.digest, found.runbooks, recording)
         await runner.start()
         for left in reversed(range(shown.count)):
             await runner.tick()
-            screen.beside("with the policies", feed)
-            screen.beside("without", bystander.until(clock.now()))
+            screen.record_lowest("with the policies", feed)
+            screen.record_lowest("without", bystander.until(clock.now()))
             due = feed.due
             for _ in range(ROUNDS):
                 working = await runner.work()
-                screen.worked()
+                screen.print_journal()
                 if not working or due is None:
                     break
                 await clock.sleep(0.25)

@@ -24,16 +24,16 @@ from killswitch.signals.catalogue import BY_NAME
 
 if TYPE_CHECKING:
     from killswitch.lab.bars import BarTable
-    from killswitch.lab.book import Book
+    from killswitch.lab.book import BacktestBook
     from killswitch.lab.feed import Feed
 
-QUIET_FOR = 30 * 60
+MAX_SILENCE_SECONDS = 30 * 60
 """Seconds of market time after which a tick without events is printed."""
-MOVED = Decimal("0.01")
+PRINTED_MOVE = Decimal("0.01")
 """Relative move of equity that is printed."""
 
 
-class Screen:
+class DemoScreen:
     """Print the run; `pace` is the pause after each line, in seconds."""
 
     def __init__(self, pace: float) -> None:
@@ -50,7 +50,7 @@ class Screen:
 
     # -- the run begins, and ends -------------------------------------------------------------------------
 
-    def begin(self, bars: BarTable, book: Book, policies: PolicySet, count: int) -> None:
+    def begin(self, bars: BarTable, book: BacktestBook, policies: PolicySet, count: int) -> None:
         """Print the market, the book and the policies."""
         hours = bars.interval.total_seconds() * count / 3600
         click.secho(
@@ -65,12 +65,12 @@ class Screen:
         names = ", ".join(graph.policy for graph in policies.graphs)
         click.echo(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
 
-    def watching(self, store: Store) -> Screen:
+    def observe(self, store: Store) -> DemoScreen:
         """Read triggers and the journal from `store`; returns the observer for the runner."""
         self._store = store
         return self
 
-    def end(self, protected: Feed, bystander: Feed, book: Book, folder: Path) -> None:
+    def end(self, protected: Feed, bystander: Feed, book: BacktestBook, folder: Path) -> None:
         """Print the final equity with and without the policies."""
         click.secho("\nHow it came out", bold=True)
         for account in book.accounts:
@@ -101,17 +101,17 @@ class Screen:
         equities = [account.equity for account in report.snapshot.accounts]
         equity = None if None in equities else sum((e for e in equities if e is not None), Decimal(0))
         changes = self._changes()
-        if equity is None or self._is_news(equity, report) or changes:
+        if equity is None or self._is_event(equity, report) or changes:
             self._equity(equity)
         for text, colour in changes:
-            self._say(text, colour)
+            self._print(text, colour)
         for notice in report.notices:
-            self._say(f"{notice.severity}: {notice.text}", "yellow")
+            self._print(f"{notice.severity}: {notice.text}", "yellow")
         for decision in report.decisions:
             self._decision(decision)
         self._acting += report.acting_on
 
-    def beside(self, name: str, feed: Feed) -> None:
+    def record_lowest(self, name: str, feed: Feed) -> None:
         """Record the lowest equity of the book with or without the policies."""
         for account in feed.market.accounts:
             equity = feed.market.snapshot(account).equity
@@ -119,7 +119,7 @@ class Screen:
                 key = (name, account)
                 self._lowest[key] = min(equity, self._lowest.get(key, equity))
 
-    def worked(self) -> None:
+    def print_journal(self) -> None:
         """Print the journal entries since the previous call."""
         assert self._store is not None
         for decision in self._acting:
@@ -128,23 +128,23 @@ class Screen:
                     self._journaled[decision] = entry.sequence
                     self._journal(decode(entry))
 
-    def _is_news(self, equity: Decimal, report: TickReport) -> bool:
+    def _is_event(self, equity: Decimal, report: TickReport) -> bool:
         if self._shown_equity is None or self._shown_at is None:
             return True
-        moved = abs(equity - self._shown_equity) >= MOVED * abs(self._shown_equity)
-        quiet = (report.snapshot.as_of - self._shown_at).total_seconds() >= QUIET_FOR
+        moved = abs(equity - self._shown_equity) >= PRINTED_MOVE * abs(self._shown_equity)
+        quiet = (report.snapshot.as_of - self._shown_at).total_seconds() >= MAX_SILENCE_SECONDS
         return moved or quiet or bool(report.decisions)
 
     def _equity(self, equity: Decimal | None) -> None:
         self._shown_equity, self._shown_at = equity, self._at
         self._first_equity = self._first_equity or equity
         if equity is None or not self._first_equity:
-            self._say("equity unknown", "yellow")
+            self._print("equity unknown", "yellow")
             return
         share = float(equity / self._first_equity)
         bar = "█" * max(0, min(40, round(share * 30)))
         falls = self._falls()
-        self._say(f"equity {money(equity):>12}  {bar:<32} {falls}")
+        self._print(f"equity {money(equity):>12}  {bar:<32} {falls}")
 
     def _machines(self) -> tuple[MachineView, ...]:
         blob = self._store.live(LIVE_NAME) if self._store else None
@@ -174,35 +174,35 @@ class Screen:
 
     def _decision(self, decision: Decision) -> None:
         if decision.kind == "reset":
-            self._say(f"RESET from level {decision.previous_level}: {decision.reason}", "green")
+            self._print(f"RESET from level {decision.previous_level}: {decision.reason}", "green")
             return
         if decision.is_suspicion:
-            self._say(decision.reason or "suspicion", "yellow")
+            self._print(decision.reason or "suspicion", "yellow")
             return
-        self._say(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
+        self._print(f"LEVEL {decision.level} FIRES: {decision.stage}", "red")
         if decision.attribution is not None and decision.attribution.window:
-            self._say(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
+            self._print(f"  the loss is {decision.attribution.source}, over {decision.attribution.window}")
         if decision.book is not None:
             before, after = decision.book.before.gross, decision.book.after.gross
             orders = sizes_of(decision.effects)[tag_of(Orders)]
-            self._say(f"  {orders} orders: gross {money(before)} → {money(after)}")
+            self._print(f"  {orders} orders: gross {money(before)} → {money(after)}")
 
     def _journal(self, entry: Entry) -> None:
         symbol = entry.symbol
         match entry:
             case Locked():
-                self._say(f"  lock written: {entry.scope} ({entry.status})", "magenta")
+                self._print(f"  lock written: {entry.scope} ({entry.status})", "magenta")
             case Filled():
-                self._say(f"  {symbol}: filled {text_of(entry.filled)} at {text_of(entry.price)}", "cyan")
+                self._print(f"  {symbol}: filled {text_of(entry.filled)} at {text_of(entry.price)}", "cyan")
             case Verified() if symbol is not None:
                 shown = f"{text_of(entry.position)}, wanted {text_of(entry.target)}"
-                self._say(f"  {symbol}: the venue shows {shown}", "cyan")
+                self._print(f"  {symbol}: the venue shows {shown}", "cyan")
             case Rejected():
-                self._say(f"  {symbol}: rejected: {entry.text or entry.reason}", "yellow")
+                self._print(f"  {symbol}: rejected: {entry.text or entry.reason}", "yellow")
             case Finished() if entry.account is not None:
-                self._say(f"  closing ended: {_ENDS.get(entry.status or '', entry.status)}", "green")
+                self._print(f"  closing ended: {_ENDS.get(entry.status or '', entry.status)}", "green")
 
-    def _say(self, text: str, colour: str | None = None) -> None:
+    def _print(self, text: str, colour: str | None = None) -> None:
         at = f"{self._at:%d %H:%M}" if self._at else ""
         click.echo(f"{click.style(at, dim=True)}  {click.style(text, fg=colour) if colour else text}")
         if self._pace:

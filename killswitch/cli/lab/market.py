@@ -15,11 +15,19 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
-from killswitch.cli.terminal import ProgressLines, mention, progress_bars, room, show, show_json, table
-from killswitch.render.formats import counted, instant
+from killswitch.cli.terminal import (
+    ProgressLines,
+    print_json,
+    print_note,
+    print_text,
+    progress_bars,
+    table,
+    terminal_width,
+)
+from killswitch.render.formats import count_of, instant
 
 if TYPE_CHECKING:
-    from killswitch.lab.fetching import Fetched
+    from killswitch.lab.fetching import FetchResult
     from killswitch.model.inspection import BarHistory
 
 
@@ -31,7 +39,7 @@ def _milliseconds(text: str) -> int:
     return int((found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-INSTANT = options.Parsed("instant", _milliseconds)
+INSTANT = options.ParsedParam("instant", _milliseconds)
 """An ISO 8601 date or time, UTC unless it names a zone, as milliseconds since the epoch."""
 LINE_EVERY = 30.0
 """Seconds between two progress lines."""
@@ -68,8 +76,8 @@ def fetch(
     A repeated fetch requests the missing bars only and resumes an interrupted fetch. An earlier --from or a later --to
     extends the file without a gap.
     """
-    from killswitch.accounts.plug_ins import NoSuchVenueError, families
-    from killswitch.lab.fetched import stem
+    from killswitch.accounts.plug_ins import NoSuchVenueError, load_plug_ins
+    from killswitch.lab.bar_files import file_stem
     from killswitch.lab.fetching import milliseconds
 
     try:
@@ -79,31 +87,31 @@ def fetch(
     ends = int(datetime.now(UTC).timestamp() * 1000) if ends is None else ends
     if begins >= ends:
         raise click.UsageError("--from must be before --to, and both before now")
-    twice = sorted({a for a in symbols for b in symbols if a != b and stem(a) == stem(b)})
+    twice = sorted({a for a in symbols for b in symbols if a != b and file_stem(a) == file_stem(b)})
     if twice:
         raise click.UsageError(f"{', '.join(twice)} would share one file: fetch them into two folders")
     try:
-        history = families().history(venue, endpoint)
+        history = load_plug_ins().history(venue, endpoint)
     except NoSuchVenueError:
         raise
     except Exception as error:  # third-party code: any error is about this venue or this endpoint
         raise click.ClickException(f"{venue} cannot be reached: {error}") from error
-    job = _Job(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
+    job = _FetchJob(venue, tuple(dict.fromkeys(symbols)), begins, ends, timeframe, out, endpoint)
     try:
         done, failed = asyncio.run(_fetch(history, job))
     except OSError as error:
         raise click.ClickException(str(error)) from error
     if output == "json":
-        show_json(_answer(job, done, failed))
+        print_json(_answer(job, done, failed))
     elif done:
-        show(_text(job, done))
+        print_text(_text(job, done))
     for each in failed:
-        mention(f"Error: {each}")
+        print_note(f"Error: {each}")
     return EXIT_FAILED if failed else 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _FetchJob:
     """Arguments of a fetch."""
 
     venue: str
@@ -115,19 +123,19 @@ class _Job:
     endpoint: str | None
 
 
-async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[str]]:
+async def _fetch(history: BarHistory, job: _FetchJob) -> tuple[list[FetchResult], list[str]]:
     """Fetch one symbol after another; a failed symbol does not stop the others."""
-    from killswitch.lab.fetched import FetchError, Whose
+    from killswitch.lab.bar_files import BarOrigin, FetchError
     from killswitch.lab.fetching import Fetch
     from killswitch.runner.clock import SystemClock
 
-    done: list[Fetched] = []
+    done: list[FetchResult] = []
     failed: list[str] = []
     async with AsyncExitStack() as stack:
         stack.push_async_callback(history.close)
         with _progress(job) as (tell, warn):
             for symbol in job.symbols:
-                whose = Whose(job.venue, symbol, job.timeframe, _plain(job.endpoint))
+                whose = BarOrigin(job.venue, symbol, job.timeframe, _without_query(job.endpoint))
                 work = Fetch(history, whose, job.out, SystemClock(), partial(tell, symbol), warn)
                 try:
                     done.append(await work.run(job.begins, job.ends))
@@ -140,7 +148,7 @@ async def _fetch(history: BarHistory, job: _Job) -> tuple[list[Fetched], list[st
     return done, failed
 
 
-def _plain(endpoint: str | None) -> str | None:
+def _without_query(endpoint: str | None) -> str | None:
     """The address without its query, which contains the token of some services."""
     if endpoint is None:
         return None
@@ -151,17 +159,17 @@ def _plain(endpoint: str | None) -> str | None:
 
 
 @contextmanager
-def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
+def _progress(job: _FetchJob) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
     """(report the progress of a symbol, print a warning): bars on a terminal, otherwise periodic lines, on stderr."""
     whole = job.ends - job.begins
-    if room(sys.stderr) is None:
+    if terminal_width(sys.stderr) is None:
         lines = ProgressLines(LINE_EVERY)
 
         def say(symbol: str, at: int) -> None:
             done = max(0, min(at, job.ends) - job.begins)
-            lines.say(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / whole:.0%}")
+            lines.print_due(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / whole:.0%}")
 
-        yield say, mention
+        yield say, print_note
         return
     from rich.progress import TaskProgressColumn
 
@@ -175,7 +183,7 @@ def _progress(job: _Job) -> Iterator[tuple[Callable[[str, int], None], Callable[
         yield move, lambda text: bar.console.print(text, markup=False)
 
 
-def _text(job: _Job, done: Sequence[Fetched]) -> str:
+def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
     rows = [
         (
             each.symbol, f"{each.bars:,}", f"{each.new:,}", _at(each.first), _at(each.last),
@@ -187,27 +195,27 @@ def _text(job: _Job, done: Sequence[Fetched]) -> str:
     if rows:
         lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
         lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
-    lines += [f"{each.symbol}: {words}" for each in done for words in (*_short(each), *_left_out(each))]
+    lines += [f"{each.symbol}: {words}" for each in done for words in (*_missing_bars(each), *_left_out(each))]
     return "\n".join(lines)
 
 
-def _short(each: Fetched) -> Iterator[str]:
+def _missing_bars(each: FetchResult) -> Iterator[str]:
     if each.before:
-        yield f"the venue has no data for the first {counted(each.before, 'bar')} from --from on"
+        yield f"the venue has no data for the first {count_of(each.before, 'bar')} from --from on"
     if each.after:
-        bars = counted(each.after, "bar")
+        bars = count_of(each.after, "bar")
         yield f"the venue has no data for the last {bars} before --to; a repeated fetch asks again"
 
 
-def _left_out(each: Fetched) -> Iterator[str]:
+def _left_out(each: FetchResult) -> Iterator[str]:
     if each.left_out_count:
-        count = counted(each.left_out_count, "bar")
+        count = count_of(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""
         yield f"{count} from the venue invalid and left out: {'; '.join(each.left_out)}{more}"
 
 
-def _answer(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> dict[str, object]:
-    from killswitch.lab.fetched import stem
+def _answer(job: _FetchJob, done: Sequence[FetchResult], failed: Sequence[str]) -> dict[str, object]:
+    from killswitch.lab.bar_files import file_stem
 
     return {
         "venue": job.venue,
@@ -215,7 +223,7 @@ def _answer(job: _Job, done: Sequence[Fetched], failed: Sequence[str]) -> dict[s
         "out": str(job.out),
         "symbols": [
             {
-                "symbol": each.symbol, "file": f"{stem(each.symbol)}.csv", "bars": each.bars, "new": each.new,
+                "symbol": each.symbol, "file": f"{file_stem(each.symbol)}.csv", "bars": each.bars, "new": each.new,
                 "first": _at(each.first), "last": _at(each.last), "gaps": each.gaps, "missing": each.missing,
                 "before": each.before, "after": each.after,
                 "left_out": each.left_out_count, "requests": each.requests,

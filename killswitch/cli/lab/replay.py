@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli.options import output, policies, variant, verb
-from killswitch.cli.terminal import mention, show
-from killswitch.render.formats import counted
+from killswitch.cli.terminal import print_note, print_text
+from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
@@ -28,37 +28,37 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
 
     With --output json, stdout has one decision per line (killswitch.decision/v1); notices go to stderr.
     """
-    from killswitch.cli.session import written
+    from killswitch.cli.session import load_policies
     from killswitch.cli.wording import decision_lines, notice_line
-    from killswitch.incident.notify.message import as_written
+    from killswitch.incident.notify.message import trigger_texts
     from killswitch.lab.recording import read
     from killswitch.lab.recording import replay as run
     from killswitch.model.decision import Decision, encode_decision, encode_notice
     from killswitch.render.formats import instant
 
-    found = written(policies_at, variant)
-    thresholds = as_written(found.policies)
+    found = load_policies(policies_at, variant)
+    thresholds = trigger_texts(found.policies)
     count = 0
     missing: list[int] = []
-    for news in run(found.policies, _missing_noted(read(snapshots), missing)):
+    for news in run(found.policies, _counting_missing(read(snapshots), missing)):
         if isinstance(news, Decision):
             count += 1
             if output == "json":
                 click.echo(encode_decision(news))
             else:
-                show("\n".join(decision_lines(news, thresholds)))
+                print_text("\n".join(decision_lines(news, thresholds)))
         elif not quiet:
             if output == "json":
                 click.echo(encode_notice(news).decode(), err=True)
             else:
-                mention(f"{instant(news.as_of)}  {notice_line(news)}")
+                print_note(f"{instant(news.as_of)}  {notice_line(news)}")
     if output == "text":
-        show(counted(count, "decision"))
+        print_text(count_of(count, "decision"))
     if missing:
-        mention(f"warning: the recording is incomplete: {counted(sum(missing), 'snapshot')} missing")
+        print_note(f"warning: the recording is incomplete: {count_of(sum(missing), 'snapshot')} missing")
 
 
-def _missing_noted(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
+def _counting_missing(snapshots: Iterable[Snapshot], missing: list[int]) -> Iterator[Snapshot]:
     """Pass the snapshots on, and append the number of missing snapshots before each one to `missing`."""
     for snapshot in snapshots:
         if snapshot.missing:

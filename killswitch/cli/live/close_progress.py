@@ -11,24 +11,24 @@ from datetime import datetime, timedelta
 import click
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.cli.terminal import as_json, mention
+from killswitch.cli.terminal import encode_record, print_note
 from killswitch.journal.codec import decode_all
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
-from killswitch.operations.progress import OpenPosition, Progress, progress_of
+from killswitch.operations.progress import CloseProgress, OpenPosition, progress_of
 from killswitch.operations.status import runner_state
-from killswitch.render.formats import instant, lasting
+from killswitch.render.formats import duration_text, instant
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
-EVERY = 1.0
+UPDATE_SECONDS = 1.0
 """Seconds between two updates."""
 
-IDLE = 4.0
+PAUSE_FACTOR = 4.0
 """Minimum pause after an update, in multiples of its duration: watching must not slow the runner."""
 
-LEFT_ALONE = 10.0
+MAX_SECONDS_WITHOUT_RUNNER = 10.0
 """Seconds without a runner after which the watch ends."""
 
 LOOK_BACK = 50
@@ -36,10 +36,10 @@ LOOK_BACK = 50
 
 INTERRUPTED = 130
 REACHED = ("flat", "at target")
-HAVE_WORK = ("close", "apply")
+CLOSING_COMMANDS = ("close", "apply")
 
 
-class Watch:
+class CloseWatch:
     """Every close that is in progress, or started since the watch began."""
 
     def __init__(self, store: Store) -> None:
@@ -47,42 +47,42 @@ class Watch:
         unfinished = self._unfinished()
         self._before = {stored.decision.id for stored in store.decisions(LOOK_BACK)} - unfinished
         self._ids: dict[str, None] = {}
-        self.alive = False
+        self.is_runner_alive = False
         """Whether a runner was alive at the last update."""
         self.pending: tuple[Event, ...] = ()
         """Pending commands that start a close at the next tick."""
 
-    def look(self, now: datetime, dated: datetime | None = None) -> tuple[Progress, ...]:
+    def poll(self, now: datetime, tick_now: datetime | None = None) -> tuple[CloseProgress, ...]:
         """The state of each close, in the order of their decisions. `dated`: the present time as ticks are dated."""
-        self.alive = runner_state(self._store.lease(), now).liveness == "alive"
-        self.pending = tuple(event for event in self._store.pending_events() if event.kind in HAVE_WORK)
+        self.is_runner_alive = runner_state(self._store.lease(), now).liveness == "alive"
+        self.pending = tuple(event for event in self._store.pending_events() if event.kind in CLOSING_COMMANDS)
         unfinished = self._unfinished()
         recent = [stored.decision.id for stored in reversed(self._store.decisions(LOOK_BACK))]
         for each in (*recent, *sorted(unfinished - set(recent))):
             if each in unfinished or each not in self._before:
                 self._ids[each] = None
-        found = (self._progress(each, dated or now) for each in self._ids)
+        found = (self._progress(each, tick_now or now) for each in self._ids)
         return tuple(each for each in found if each is not None and each.positions)
 
     def _unfinished(self) -> set[str]:
         return {decision.id for decisions in left_to_do(self._store).values() for decision in decisions}
 
-    def _progress(self, decision: str, now: datetime) -> Progress | None:
+    def _progress(self, decision: str, now: datetime) -> CloseProgress | None:
         stored = self._store.decision(decision)
         if stored is None:
             return None
-        return progress_of(stored.decision, decode_all(self._store.journal(decision)), now, runs=self.alive)
+        return progress_of(stored.decision, decode_all(self._store.journal(decision)), now, runs=self.is_runner_alive)
 
 
-class Terminal:
+class TerminalProgress:
     """Redraw in place, within the width and height of the terminal."""
 
     def __init__(self) -> None:
         self._drawn = 0
 
-    def show(self, closes: Sequence[Progress]) -> None:
+    def show(self, closes: Sequence[CloseProgress]) -> None:
         width, height = shutil.get_terminal_size()
-        text = [row[: width - 1] for each in closes for row in block(each)]
+        text = [row[: width - 1] for each in closes for row in progress_block(each)]
         if len(text) > height - 1:
             text = [*text[: height - 2], f"… {len(text) - height + 2} more lines"]
         up = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""
@@ -90,14 +90,14 @@ class Terminal:
         self._drawn = len(text)
 
 
-class Lines:
+class ProgressChanges:
     """Print one line per change of anything but the time."""
 
-    def __init__(self, write: Callable[[Progress], str]) -> None:
+    def __init__(self, write: Callable[[CloseProgress], str]) -> None:
         self._write = write
         self._said: dict[str, tuple[object, ...]] = {}
 
-    def show(self, closes: Sequence[Progress]) -> None:
+    def show(self, closes: Sequence[CloseProgress]) -> None:
         for each in closes:
             if self._said.get(each.decision) != each.changing:
                 self._said[each.decision] = each.changing
@@ -107,52 +107,52 @@ class Lines:
 
 def follow(store: Store, *, json: bool, terminal: bool) -> int:
     """Print every change until no close is in progress; 0 if all targets are reached, else 1."""
-    screen = Terminal() if terminal and not json else Lines(as_json if json else line)
+    screen = TerminalProgress() if terminal and not json else ProgressChanges(encode_record if json else progress_line)
     try:
         return _follow(store, screen)
     except KeyboardInterrupt:
-        mention("stopped watching; the close continues")
+        print_note("stopped watching; the close continues")
         return INTERRUPTED
 
 
-def _follow(store: Store, screen: Terminal | Lines) -> int:
-    watch, clock = Watch(store), SystemClock()
+def _follow(store: Store, screen: TerminalProgress | ProgressChanges) -> int:
+    watch, clock = CloseWatch(store), SystemClock()
     alone_since: float | None = None
     while True:
         began = time.monotonic()
-        closes = watch.look(clock.now(), tick_time(store, clock))
+        closes = watch.poll(clock.now(), tick_time(store, clock))
         if closes:
             screen.show(closes)
-        if not _closing(watch, closes):
+        if not _is_closing(watch, closes):
             break
         now = time.monotonic()
-        if watch.alive:
+        if watch.is_runner_alive:
             alone_since = None
         elif alone_since is None:
             alone_since = now
-        if alone_since is not None and now - alone_since >= LEFT_ALONE:
-            mention("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
+        if alone_since is not None and now - alone_since >= MAX_SECONDS_WITHOUT_RUNNER:
+            print_note("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
             return 1
-        time.sleep(max(EVERY, IDLE * (time.monotonic() - began)))
+        time.sleep(max(UPDATE_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)))
     if not closes:
-        mention("no close is in progress")
+        print_note("no close is in progress")
     return 0 if all(each.standing in REACHED for each in closes) else 1
 
 
-def _closing(watch: Watch, closes: Sequence[Progress]) -> bool:
+def _is_closing(watch: CloseWatch, closes: Sequence[CloseProgress]) -> bool:
     """Whether a close is in progress, or starts at the next tick of the runner."""
-    return any(each.standing == "closing" for each in closes) or bool(watch.pending and watch.alive)
+    return any(each.standing == "closing" for each in closes) or bool(watch.pending and watch.is_runner_alive)
 
 
-WORST_SHOWN = 8
+MAX_BLOCKED_SHOWN = 8
 """Maximum blocked positions in a block."""
 
 
-def block(shown: Progress) -> list[str]:
+def progress_block(shown: CloseProgress) -> list[str]:
     """The state of a close in a few lines."""
-    held = [f"  held up    {_open(each)}" for each in shown.blocked[:WORST_SHOWN]]
-    if len(shown.blocked) > WORST_SHOWN:
-        held.append(f"             and {len(shown.blocked) - WORST_SHOWN} more")
+    held = [f"  held up    {_open(each)}" for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
+    if len(shown.blocked) > MAX_BLOCKED_SHOWN:
+        held.append(f"             and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
     return [
         f"{_what(shown)}  [{shown.decision}]",
         f"  positions  {shown.done} done, {shown.open} open of {shown.positions}",
@@ -162,16 +162,16 @@ def block(shown: Progress) -> list[str]:
     ]
 
 
-def line(shown: Progress) -> str:
+def progress_line(shown: CloseProgress) -> str:
     """The state of a close in one line."""
-    held = f"; held up: {', '.join(_open(each) for each in shown.blocked[:WORST_SHOWN])}" if shown.blocked else ""
+    held = f"; held up: {', '.join(_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN])}" if shown.blocked else ""
     return (
         f"{instant(shown.at)}  {shown.decision}  {shown.standing}: {shown.done} of {shown.positions} positions done; "
         f"orders: {_orders(shown)}; {_time(shown)}{held}"
     )
 
 
-def _what(shown: Progress) -> str:
+def _what(shown: CloseProgress) -> str:
     if shown.stage is not None:
         return f"{shown.stage} on {shown.scope}"
     cause = f"{shown.cause}: " if shown.cause and shown.cause != shown.reason else ""
@@ -179,7 +179,7 @@ def _what(shown: Progress) -> str:
     return one_line(f"close by hand by {shown.author or 'unknown'} of {shown.scope} ({why})")
 
 
-def _orders(shown: Progress) -> str:
+def _orders(shown: CloseProgress) -> str:
     counts = shown.orders
     partly = f" ({counts.partly} in part)" if counts.partly else ""
     parts = [f"{counts.sent} sent", f"{counts.filled} filled{partly}", f"{counts.unknown} unknown"]
@@ -187,13 +187,13 @@ def _orders(shown: Progress) -> str:
     return ", ".join(parts + ([f"{counts.refused} refused"] if counts.refused else []))
 
 
-def _time(shown: Progress) -> str:
-    elapsed = lasting(timedelta(seconds=shown.elapsed))
+def _time(shown: CloseProgress) -> str:
+    elapsed = duration_text(timedelta(seconds=shown.elapsed))
     if shown.standing != "closing":
         return f"ended {shown.standing} after {elapsed}"
     if shown.expected_end is None:
         return f"{elapsed} elapsed, end unknown: {shown.unknown_because or 'no estimate is possible'}"
-    return f"{elapsed} elapsed, end expected in {lasting(shown.expected_end - shown.at)}"
+    return f"{elapsed} elapsed, end expected in {duration_text(shown.expected_end - shown.at)}"
 
 
 def _open(each: OpenPosition) -> str:

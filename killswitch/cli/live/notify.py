@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from killswitch.cli import EXIT_FAILED, options
-from killswitch.cli.terminal import show, show_json
+from killswitch.cli.terminal import print_json, print_text
 
 
 @click.group()
@@ -27,21 +27,21 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
 
     Exits 1 if a delivery fails or there is no target. Writes to no store and sends no request to a venue.
     """
-    from killswitch.cli.session import written
-    from killswitch.incident.notify.message import of_trial
+    from killswitch.cli.session import load_policies
+    from killswitch.incident.notify.message import trial_message
     from killswitch.runner.notify.target_check import deliver
 
-    policies = written(policies_at).policies
+    policies = load_policies(policies_at).policies
     if not policies.routes:
         raise click.ClickException("the policies have no NotificationRoute, so nobody is notified")
-    results = deliver(policies, of_trial(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
+    results = deliver(policies, trial_message(severity, datetime.now(UTC)))  # type: ignore[arg-type] # one of the choices
     if output == "json":
         rows = [{"target": each.target, "routes": each.routes, "taken": each.error is None, "error": each.error}
                 for each in results]  # fmt: skip
-        show_json({"targets": rows})
+        print_json({"targets": rows})
     else:
         for each in results:
             said = "delivered" if each.error is None else f"FAILED: {each.error}"
-            show(f"{each.target} ({', '.join(each.routes)}): {said}")
+            print_text(f"{each.target} ({', '.join(each.routes)}): {said}")
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

@@ -10,10 +10,10 @@ import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
 from killswitch.cli.options import file_errors, output, policies, read_timeout, variant, verb
-from killswitch.cli.terminal import mention, show
+from killswitch.cli.terminal import print_note, print_text
 
 if TYPE_CHECKING:
-    from killswitch.accounts.opening import Written
+    from killswitch.accounts.opening import LoadedPolicies
     from killswitch.model.store import Store
     from killswitch.operations.preview import Preview
     from killswitch.planning.operator.plan_file import SavedPlan
@@ -49,15 +49,15 @@ def plan(
     decisions are based on. Without any, no file is written.
     """
     from killswitch.cli.live.plan_text import plan_text
-    from killswitch.cli.session import opened_store, written
-    from killswitch.operations.preview import encode_preview, of_policies, saved
+    from killswitch.cli.session import load_policies, opened_store
+    from killswitch.operations.preview import encode_preview, of_policies, plan_of
 
     if recording is not None and store_at is not None:
         raise click.UsageError("--snapshot has its own history: leave out --store")
     if recording is not None and out is not None:
         raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
     require_new_file(out)
-    found = written(policies_at, variant)
+    found = load_policies(policies_at, variant)
     if recording is not None:
         shown = _of_recording(found, recording)
     else:
@@ -66,15 +66,15 @@ def plan(
     if output == "json":
         click.echo(encode_preview(shown))
     else:
-        show(plan_text(shown))
+        print_text(plan_text(shown))
     if out is not None:
-        save_plan(saved(shown, of_policies(shown)), out)
+        save_plan(plan_of(shown, of_policies(shown)), out)
     if shown.unreadable:
         return EXIT_FAILED
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
 
 
-def _of_recording(found: Written, recording: Path) -> Preview:
+def _of_recording(found: LoadedPolicies, recording: Path) -> Preview:
     from killswitch.lab.recording import read
     from killswitch.operations.preview import from_recording, preview
 
@@ -84,10 +84,10 @@ def _of_recording(found: Written, recording: Path) -> Preview:
     return preview(found.policies, last, interpreter, memory, frozenset())
 
 
-def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
+def _of_venues(found: LoadedPolicies, store: Store | None, patience: float) -> Preview:
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
-    from killswitch.operations.preview import from_store, preview, under_way
+    from killswitch.operations.preview import closes_under_way, from_store, preview
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
@@ -96,7 +96,7 @@ def _of_venues(found: Written, store: Store | None, patience: float) -> Preview:
     seen = process.run(read_once(accounts, patience))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
-    snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=under_way(store))
+    snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=closes_under_way(store))
     interpreter, memory = from_store(found.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
     return preview(found.policies, snapshot, interpreter, memory, armed)
@@ -111,14 +111,14 @@ def require_new_file(out: Path | None) -> None:
 def save_plan(plan: SavedPlan | None, out: Path) -> None:
     """Write the plan, or report on stderr that there is none."""
     if plan is None:
-        mention(f"nothing to apply: {out} was not written")
+        print_note(f"nothing to apply: {out} was not written")
         return
     from killswitch.planning.operator.plan_file import encode_plan
 
     with file_errors(str(out)), out.open("xb") as file:
         file.write(encode_plan(plan))
     apply = f"ksctl apply {out} --store STORE --live"
-    mention(f"saved plan {plan.short} in {out}: `{apply}` applies it")
+    print_note(f"saved plan {plan.short} in {out}: `{apply}` applies it")
 
 
 def read_plan(path: Path) -> SavedPlan:

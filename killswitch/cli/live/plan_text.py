@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from killswitch.cli.wording import effect_lines, meanwhile, reason_lines, said_above, stage_words, trigger_table
+from killswitch.cli.wording import (
+    effect_lines,
+    pending_lines,
+    reason_lines,
+    stage_label,
+    trigger_table,
+    without_shown_reasons,
+)
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.wording import percent
-from killswitch.incident.notify.message import as_written
+from killswitch.incident.notify.message import trigger_texts
 from killswitch.model.decision import Book, Decision, Rung
 from killswitch.model.effects import EFFECTS, WITH_OWN_KEYS, Orders, of_kind, sizes_of, tag_of
 from killswitch.model.legible import one_line
 from killswitch.operations.preview import Preview
 from killswitch.planning.targets.merge import ordered_on
-from killswitch.render.formats import counted, instant, money, number
+from killswitch.render.formats import count_of, instant, money, number
 from killswitch.runner.status_blob import MachineView, TriggerStatus
 
 
@@ -44,16 +51,18 @@ def _lines(shown: Preview) -> Iterator[str]:
         yield from _decision(decision, shown)
     if shown.notices:
         yield ""
-        yield from (f"Note: {notice.scope}: {said_above(notice.text, shown.accounts)}" for notice in shown.notices)
+        yield from (
+            f"Note: {notice.scope}: {without_shown_reasons(notice.text, shown.accounts)}" for notice in shown.notices
+        )
     yield ""
     yield _summary(shown)
 
 
 def _machine(machine: MachineView, shown: Preview) -> Iterator[str]:
-    latched = f"level {machine.level} ({stage_words(machine)})" if machine.level else "nothing latched"
+    latched = f"level {machine.level} ({stage_label(machine)})" if machine.level else "nothing latched"
     cooling = f", cooldown until {instant(machine.cooldown_until)}" if machine.cooldown_until else ""
     yield f"{machine.policy} on {machine.scope}: {latched}{cooling}"
-    yield from (f"  {line}" for line in meanwhile(machine, shown.snapshot.as_of))
+    yield from (f"  {line}" for line in pending_lines(machine, shown.snapshot.as_of))
     yield from trigger_table(machine.triggers, shown.accounts)
 
 
@@ -63,7 +72,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
         return
     yield _title(decision)
     if not decision.is_suspicion:
-        yield from (f"  because {line}" for line in reason_lines(decision, as_written(shown.policies)))
+        yield from (f"  because {line}" for line in reason_lines(decision, trigger_texts(shown.policies)))
         yield from (f"  {each}" for each in _closes(decision, shown))
     if decision.reason:
         yield f"  note: {decision.reason}"
@@ -74,7 +83,7 @@ def _decision(decision: Decision, shown: Preview) -> Iterator[str]:
     if decision.stage is not None and of_kind(decision.effects, Orders) is None:
         yield "  no order of its own" + _covered(decision, shown)
     if decision.unwinding is not None:
-        yield f"  execution: {manner(decision)}"
+        yield f"  execution: {execution_style(decision)}"
     if decision.book is not None:
         yield f"  book: {_book(decision.book.before)}"
         yield f"     →  {_book(decision.book.after)}"
@@ -136,13 +145,13 @@ def _summary(shown: Preview) -> str:
         return f"Unknown: every trigger of {' and '.join(unknown)} is unknown, see above. Nothing was changed."
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
-    counts = [counted(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
+    counts = [count_of(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
     return (
-        f"Plan: {counted(len(fires), 'stage')}, {', '.join(counts)}, {counted(resets, 'reset')}. Nothing was changed."
+        f"Plan: {count_of(len(fires), 'stage')}, {', '.join(counts)}, {count_of(resets, 'reset')}. Nothing was changed."
     )
 
 
-def manner(decision: Decision) -> str:
+def execution_style(decision: Decision) -> str:
     """Execution style: the ladder and the pace, as in `within 3% of the mark, 1 try, then at market.
 
     As fast as the venue allows`.

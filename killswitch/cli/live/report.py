@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.terminal import as_json, mention, show, show_markdown, table
+from killswitch.cli.terminal import encode_record, print_markdown, print_note, print_text, table
 from killswitch.render.formats import instant, money
 
 if TYPE_CHECKING:
     from killswitch.incident.record.document import Incident
-    from killswitch.incident.record.lifetime import Life
+    from killswitch.incident.record.incident_decisions import IncidentDecisions
     from killswitch.store.sql import SqlStore
 
 _LIST = "list"
@@ -34,16 +34,16 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
     list` lists them. Reads the store only, with or without a runner. --output json prints the record that the report is
     made from.
     """
-    from killswitch.incident.record.lifetime import life_of
+    from killswitch.incident.record.incident_decisions import find_incident
     from killswitch.incident.report.rendering import report as both
     from killswitch.incident.report.rendering import report_markdown
 
     if incident == _LIST:
         _list(store_at, output)
         return
-    (found,) = _incidents(store_at, lambda store: [life_of(store, incident)])
+    (found,) = _incidents(store_at, lambda store: [find_incident(store, incident)])
     if output == "json":
-        text = as_json(found)
+        text = encode_record(found)
     elif form == "html":
         text = both(found).html
     else:
@@ -51,25 +51,25 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
     if out is not None:
         with options.file_errors(f"cannot write {out}"):
             out.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
-        mention(f"wrote {out}")
+        print_note(f"wrote {out}")
     elif output == "text" and form == "markdown":
-        show_markdown(text)
+        print_markdown(text)
     else:
         click.echo(text.rstrip("\n"))
 
 
 def _list(store_at: str, output: str) -> None:
-    from killswitch.incident.record.lifetime import lives_in
+    from killswitch.incident.record.incident_decisions import read_incidents
 
-    found = _incidents(store_at, lambda store: reversed(lives_in(store)))
+    found = _incidents(store_at, lambda store: reversed(read_incidents(store)))
     if output == "text":
-        show(list_text(found))
+        print_text(list_text(found))
         return
     for each in found:
-        click.echo(as_json(each))
+        click.echo(encode_record(each))
 
 
-def _incidents(store_at: str, lives: Callable[[SqlStore], Iterable[Life]]) -> list[Incident]:
+def _incidents(store_at: str, lives: Callable[[SqlStore], Iterable[IncidentDecisions]]) -> list[Incident]:
     from killswitch.cli.session import opened_store
     from killswitch.incident.incident_builder import incident_of
     from killswitch.runner.status_blob import last_tick, started_as

@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
-from killswitch.cli.console import console_problem, end_well, mention_journaled, outlive, write_in_background
-from killswitch.cli.terminal import mention, show
-from killswitch.render.formats import counted, instant
+from killswitch.cli.console import (
+    console_problem,
+    handle_stop_signals,
+    ignore_foreign_signals,
+    print_memory_entry,
+    write_in_background,
+)
+from killswitch.cli.terminal import print_note, print_text
+from killswitch.render.formats import count_of, instant
 
 if TYPE_CHECKING:
     from killswitch.accounts.arming import ArmedAccount
-    from killswitch.accounts.opening import Written
-    from killswitch.incident.notify.message import Written as Thresholds
-    from killswitch.lab.recording import Recorder
+    from killswitch.accounts.opening import LoadedPolicies
+    from killswitch.incident.notify.message import TriggerTexts as Thresholds
+    from killswitch.lab.recording import BackgroundRecorder
     from killswitch.model.store import Store
-    from killswitch.preflight.key_rights import Word
+    from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
     from killswitch.runner.loop import Runner, TickReport
 
@@ -63,87 +69,87 @@ def run(
     if events_at == "-" and output == "json":
         raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
     write_in_background()
-    from killswitch.cli.live.run_outputs import reporting, watching
-    from killswitch.cli.session import acting_store, arming_words, lock_paths, written
-    from killswitch.incident.notify.message import as_written
+    from killswitch.cli.live.run_outputs import open_outputs, open_reports
+    from killswitch.cli.session import acting_store, arming_summary, load_policies, lock_paths
+    from killswitch.incident.notify.message import trigger_texts
     from killswitch.runner import process
     from killswitch.runner.assembly import assemble
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.disk_space import DiskSpace
-    from killswitch.runner.loop import Pace
-    from killswitch.runner.process import FirstAnswers, keep_short
+    from killswitch.runner.loop import RunnerPace
+    from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
-    found = written(policies_at)
+    found = load_policies(policies_at)
     clock = SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
     accounts, found_before = _checked_accounts(
         found, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
     )
     with (
-        watching(found, store_at, events_at, clock) as told,
+        open_outputs(found, store_at, events_at, clock) as told,
         acting_store(store_at, journal, locks) as store,
-        reporting(store, store_at, told.telemetry.tracer) as reports,
+        open_reports(store, store_at, told.telemetry.tracer) as reports,
     ):
         place = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
         space = DiskSpace(store, place.parent, min_free, clock.monotonic)
-        terminal = Terminal(store, json=output == "json", err=events_at == "-", written=as_written(found.policies))
+        terminal = RunConsole(store, json=output == "json", err=events_at == "-", written=trigger_texts(found.policies))
         runner = assemble(
-            found.policies, accounts, store, clock, Pace(interval, read_timeout),
+            found.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
             witnesses=(terminal, reports, FirstAnswers(), space, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before, say=mention,
-            when_held=partial(store.go_on_in_memory, mention_journaled),
+            found_before=found_before, say=print_note,
+            when_held=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
-        mention(f"running {found.policies.digest}; {arming_words(accounts, live=live)}")
+        print_note(f"running {found.policies.digest}; {arming_summary(accounts, live=live)}")
         told.closings = runner.closings
         told.notifications = runner.notifications
-        keep_short()
-        told.why = process.run(_until_stopped(runner, ticks))
-    mention(f"stopped after {counted(terminal.ticks, 'tick')}; {terminal.last_words()}")
+        switch_threads_often()
+        told.end_reason = process.run(_until_stopped(runner, ticks))
+    print_note(f"stopped after {count_of(terminal.ticks, 'tick')}; {terminal.stop_summary()}")
     for words in filter(None, (*runner.left_behind, store.trouble)):
-        mention(words)
+        print_note(words)
     if any(account.armed for account in accounts.values()):
-        mention("the lock files become stale now, which bots read as locked, until a runner is alive again")
+        print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 
 def _checked_accounts(
-    found: Written, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
+    found: LoadedPolicies, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
     emergency: bool,
-) -> tuple[dict[str, ArmedAccount], tuple[Word, ...]]:  # fmt: skip
+) -> tuple[dict[str, ArmedAccount], tuple[KeyWarning, ...]]:  # fmt: skip
     """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
     from killswitch.accounts.opening import open_accounts, require_encrypted
     from killswitch.cli.session import require_locks
     from killswitch.preflight.key_rights import require_harmless_keys
     from killswitch.runner import process
     from killswitch.runner.process import make_room
-    from killswitch.store.sqlite import exposed
+    from killswitch.store.sqlite import exposure
 
     accounts = open_accounts(found.accounts, live=live)
     about_machine = [*require_locks(accounts, locks, store_at, emergency=emergency)]
-    about_keys: tuple[Word, ...] = ()
+    about_keys: tuple[KeyWarning, ...] = ()
     if live:
         require_encrypted(found.accounts, found.places)
         about_keys = process.run(require_harmless_keys(found.accounts, found.places, read_timeout))
         if not unnotified and any(account.armed for account in accounts.values()):
             _require_notified(found)
-    about_machine += [words for words in (make_room(len(accounts)), exposed(store_at)) if words is not None]
+    about_machine += [words for words in (make_room(len(accounts)), exposure(store_at)) if words is not None]
     for words in about_machine:
-        mention(words)
+        print_note(words)
     return accounts, (*about_keys, *(("warning", words) for words in about_machine))
 
 
-def _require_notified(found: Written) -> None:
+def _require_notified(found: LoadedPolicies) -> None:
     """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
-    from killswitch.policy.diagnostics.problem import render
+    from killswitch.policy.diagnostics.diagnostic import render
     from killswitch.runner.notify.target_check import target_warnings
 
     warnings = (*found.unrouted, *target_warnings(found.policies))
     if warnings:
-        mention(render(warnings))
+        print_note(render(warnings))
         raise click.ClickException(
             "some recipients cannot be notified; nothing was started. Correct the NotificationRoutes, test them "
             "with `ksctl notify test --policies …`, or start with --unnotified"
@@ -159,13 +165,13 @@ async def _until_stopped(runner: Runner, ticks: int | None) -> str:
         heard.append(name)
         stop.set()
 
-    end_well(hear)
-    outlive()
+    handle_stop_signals(hear)
+    ignore_foreign_signals()
     await runner.run(stop, ticks)
     return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks completed"
 
 
-class Terminal:
+class RunConsole:
     """Observer that prints decisions to stdout and everything else to stderr."""
 
     def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
@@ -185,18 +191,18 @@ class Terminal:
     def ticked(self, report: TickReport) -> None:
         """Print what is new since the previous tick."""
         self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
-        for say in (self._say_decisions, self._say_notices, self._say_accounts, self._say_closings):
+        for say in (self._print_decisions, self._print_notices, self._print_accounts, self._print_closes):
             say(report)
         if not self._has_begun:
             self._has_begun = True
-            self._say_orphans()
+            self._print_orphans()
 
     @property
     def problem(self) -> str | None:
         """Why output is late or lost; None while it is written."""
         return console_problem()
 
-    def _say_decisions(self, report: TickReport) -> None:
+    def _print_decisions(self, report: TickReport) -> None:
         from killswitch.cli.wording import decision_lines
         from killswitch.model.decision import encode_decision
 
@@ -206,53 +212,53 @@ class Terminal:
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
             first, *reasons = decision_lines(decision, self._written)
-            show("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
+            print_text("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
-    def _say_notices(self, report: TickReport) -> None:
+    def _print_notices(self, report: TickReport) -> None:
         from killswitch.cli.wording import notice_line
 
         for notice in report.notices:
-            mention(f"{instant(notice.as_of)}  {notice_line(notice)}")
+            print_note(f"{instant(notice.as_of)}  {notice_line(notice)}")
 
-    def _say_accounts(self, report: TickReport) -> None:
-        from killswitch.runner.observers import reading_words
+    def _print_accounts(self, report: TickReport) -> None:
+        from killswitch.runner.observers import outage_text
 
         for account in report.snapshot.accounts:
-            now = reading_words(account)
+            now = outage_text(account)
             if now != self._down.get(account.account, ""):
                 said = now or "ok again"
-                mention(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}")
+                print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}")
             self._down[account.account] = now
 
-    def _say_closings(self, report: TickReport) -> None:
+    def _print_closes(self, report: TickReport) -> None:
 
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
             # The run that finished a close has printed its result.
             is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
             if is_news:
-                said = status if status in _UNDER_WAY else self._came_to(decision) or status
-                mention(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
+                said = status if status in _UNDER_WAY else self._close_result(decision) or status
+                print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
         self._closing = dict(current)
 
-    def _say_orphans(self) -> None:
+    def _print_orphans(self) -> None:
         """Print latched stages whose policy or account is gone, as published in the store."""
         from killswitch.cli.wording import orphan_line
         from killswitch.runner.status_blob import LIVE_NAME, decode_view
 
         blob = self._store.live(LIVE_NAME)
         for orphan in () if blob is None else decode_view(blob).orphans:
-            mention(orphan_line(orphan))
+            print_note(orphan_line(orphan))
 
-    def _came_to(self, decision: str) -> str | None:
+    def _close_result(self, decision: str) -> str | None:
         """The result of a close in the term of `history`; None while the record has no end."""
-        from killswitch.operations.commands import standing_of_close
+        from killswitch.operations.commands import close_status
 
         stored = self._store.decision(decision)
-        standing = None if stored is None else standing_of_close(self._store, stored.decision)
+        standing = None if stored is None else close_status(self._store, stored.decision)
         return None if standing == "closing" else standing
 
-    def last_words(self) -> str:
+    def stop_summary(self) -> str:
         """Summary of unfinished closes at a stop."""
         open_ = [decision for decision, status in self._closing.items() if status in _UNDER_WAY]
         if not open_:
@@ -260,10 +266,10 @@ class Terminal:
         return f"unfinished closes, resumed at the next start: {', '.join(open_)}"
 
 
-def _recorder(path: Path | None) -> Recorder | None:
+def _recorder(path: Path | None) -> BackgroundRecorder | None:
     if path is None:
         return None
-    from killswitch.lab.recording import Recorder
+    from killswitch.lab.recording import BackgroundRecorder
 
     with options.file_errors(f"cannot record to {path}"):
-        return Recorder(path)
+        return BackgroundRecorder(path)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
-from killswitch.cli.terminal import mention, show, table
+from killswitch.cli.terminal import print_note, print_text, table
 from killswitch.cli.venues.verbs import chosen_accounts
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
-from killswitch.render.formats import counted, exact, instant, money, number
+from killswitch.render.formats import count_of, exact, instant, money, number
 
 if TYPE_CHECKING:
     from killswitch.model.snapshot import Snapshot
@@ -32,19 +32,19 @@ def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, o
     `replay --snapshots` and `plan --snapshot` read the output. Exits 1 if the snapshot is not sound; it is printed with
     the reason on stderr.
     """
-    from killswitch.cli.session import written
+    from killswitch.cli.session import load_policies
     from killswitch.model.snapshot import encode_snapshot
 
-    (document,) = chosen_accounts(written(policies_at), (account,))
+    (document,) = chosen_accounts(load_policies(policies_at), (account,))
     seen = _read(document, read_timeout)
     if output == "json":
         click.echo(encode_snapshot(seen))
     else:
-        show(snapshot_text(seen))
+        print_text(snapshot_text(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0
-    mention(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}")
+    print_note(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}")
     return EXIT_FAILED
 
 
@@ -121,7 +121,7 @@ def _rows(
     if rows is None:
         yield f"{what.capitalize()}s: {UNKNOWN}"
         return
-    yield counted(len(rows), what)
+    yield count_of(len(rows), what)
     if rows:
         yield table(head, [cells(row) for row in rows])
 

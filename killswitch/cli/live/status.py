@@ -9,7 +9,7 @@ import click
 
 from killswitch.cli import options
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import as_json, room, show
+from killswitch.cli.terminal import encode_record, print_text, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
@@ -55,24 +55,24 @@ def status(
         from killswitch.cli.live.close_progress import follow
 
         with opened_store(store_at, read_only=True) as store:
-            return follow(store, json=output == "json", terminal=room() is not None)
+            return follow(store, json=output == "json", terminal=terminal_width() is not None)
     from killswitch.cli.live.status_text import status_text
-    from killswitch.operations.status import encode_standing, standing_of
+    from killswitch.operations.status import encode_status, store_status
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
 
     with opened_store(store_at, read_only=True) as store:
-        standing = standing_of(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
+        standing = store_status(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
     if output == "json":
-        click.echo(encode_standing(standing))
+        click.echo(encode_status(standing))
     else:
-        show(status_text(standing, store_at))
+        print_text(status_text(standing, store_at))
     return 0
 
 
 def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) -> int:
     """Print the verdict of a probe in one line. Imports little, because supervisors call it every few seconds."""
-    from killswitch.operations.liveness_probe import Verdict, probe_of
+    from killswitch.operations.liveness_probe import ProbeResult, probe_of
     from killswitch.runner.clock import SystemClock
     from killswitch.store.errors import StoreError
 
@@ -80,11 +80,11 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
         with opened_store(store_at, read_only=True) as store:
             verdict = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
     except StoreError as error:
-        verdict = Verdict(False, str(error))
+        verdict = ProbeResult(False, str(error))
     if json:
-        click.echo(as_json({"probe": probe, "passed": verdict.passed, "why": verdict.why}))
+        click.echo(encode_record({"probe": probe, "passed": verdict.passed, "why": verdict.why}))
     else:
-        show(f"{'' if verdict.passed else 'not '}{probe}: {verdict.why}")
+        print_text(f"{'' if verdict.passed else 'not '}{probe}: {verdict.why}")
     return 0 if verdict.passed else 1
 
 
@@ -98,13 +98,13 @@ def history(store_at: str, limit: int, output: str) -> None:
     With --output json, one object per line: the decision record and its result.
     """
     from killswitch.cli.live.status_text import history_text
-    from killswitch.incident.record.results import decided
+    from killswitch.incident.record.results import newest_results
     from killswitch.model.decision import decision_record
 
     with opened_store(store_at, read_only=True) as store:
-        found = decided(store, limit)
+        found = newest_results(store, limit)
     if output == "text":
-        show(history_text(found))
+        print_text(history_text(found))
         return
     for decision, result in found:
-        click.echo(as_json({"decision": decision_record(decision), "result": result}))
+        click.echo(encode_record({"decision": decision_record(decision), "result": result}))

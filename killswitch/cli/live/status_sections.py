@@ -8,25 +8,25 @@ from datetime import datetime
 from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.cli.terminal import table
 from killswitch.cli.wording import ago
-from killswitch.incident.record.close_causes import by_hand
+from killswitch.incident.record.close_causes import manual_close_text
 from killswitch.incident.record.order_lines import ACCEPTED, RESTING, OrderLine
 from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
-from killswitch.operations.status import HandClose
-from killswitch.render.formats import counted, instant, money
+from killswitch.operations.status import OperatorCloseResult
+from killswitch.render.formats import count_of, instant, money
 from killswitch.runner.dead_man.memory import TimerView
 
 
-def hands_text(closes: Sequence[HandClose]) -> str:
+def manual_closes_text(closes: Sequence[OperatorCloseResult]) -> str:
     """One line per manual close; empty without any."""
     if not closes:
         return ""
-    told = [outcome(each.result) for each in closes]
+    told = [result_lines(each.result) for each in closes]
     rows = [
         (
             instant(each.at),
             each.author or "unknown",
-            f"{by_hand(each.cause)}: {each.scope} ({each.reason or 'no reason'})",
+            f"{manual_close_text(each.cause)}: {each.scope} ({each.reason or 'no reason'})",
             first,
             each.decision,
         )
@@ -37,17 +37,17 @@ def hands_text(closes: Sequence[HandClose]) -> str:
     return "\n".join(("Closes by hand\n" + table(head, rows), *below))
 
 
-def outcome(result: Result) -> list[str]:
+def result_lines(result: Result) -> list[str]:
     """Status of a close, what was reduced and paid, and why positions remain."""
-    positions = f"{counted(result.closed, 'position')} reduced"
+    positions = f"{count_of(result.closed, 'position')} reduced"
     reasons = [f"{ending.account}: {ending.reason}" for ending in result.endings if ending.reason]
     reasons += [f"{account}: no order was sent: the account is not armed" for account in result.unsent]
     if result.standing == "closing":
-        reasons += _left(result)
+        reasons += _remaining(result)
     return [f"{result.standing}, {positions}, fees {money(result.fees)}", *reasons]
 
 
-def _left(result: Result) -> Iterator[str]:
+def _remaining(result: Result) -> Iterator[str]:
     """Positions that are not at their target, the reason by their last order, and what an operator can do."""
     hints: dict[str, None] = {}
     over = {ending.account for ending in result.endings}  # the ending has the reason
@@ -57,20 +57,20 @@ def _left(result: Result) -> Iterator[str]:
             continue
         mine = (each.account, each.symbol, each.side)
         sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]
-        why, hint = _why(sent[-1]) if sent else ("no order sent yet", "")
+        why, hint = _reason_and_hint(sent[-1]) if sent else ("no order sent yet", "")
         yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
         hints |= {hint: None} if hint else {}
     yield from hints
 
 
-def _why(order: OrderLine) -> tuple[str, str]:
+def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
     said = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (
             f"the venue holds the order and has not filled it{said}",
             "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         )
-    if order.outcome == f"rejected: {CLOSED}":
+    if order.outcome == f"rejected: {MARKET_CLOSED}":
         return (
             f"the venue accepts no orders for it now: the market is closed or trading is halted{said}",
             "rejected orders are sent again when trading resumes, while a runner is alive",
@@ -78,7 +78,7 @@ def _why(order: OrderLine) -> tuple[str, str]:
     return f"its last order: {order.outcome}{said}", ""
 
 
-CLOSED = "market_closed"
+MARKET_CLOSED = "market_closed"
 """Rejection reason of a closed or halted market."""
 
 

@@ -7,41 +7,41 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
 
-from killswitch.cli.live.status_sections import hands_text, streams_text, suspended_text, timers_text
+from killswitch.cli.live.status_sections import manual_closes_text, streams_text, suspended_text, timers_text
 from killswitch.cli.terminal import table
 from killswitch.cli.wording import (
-    Below,
+    Footnotes,
     ago,
     command_line,
     headline,
-    meanwhile,
     notice_line,
     orphan_line,
-    stage_words,
+    pending_lines,
+    stage_label,
     trigger_table,
 )
 from killswitch.incident.record.results import Result
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
-from killswitch.operations.status import LockView, OpenClosing, Standing
-from killswitch.render.formats import counted, instant, lasting, money
+from killswitch.operations.status import LockView, OpenClosing, StoreStatus
+from killswitch.render.formats import count_of, duration_text, instant, money
 from killswitch.runner.status_blob import MachineView, RunnerView
 
-MOST_NAMED = 4
+MAX_NAMED = 4
 """Maximum remaining positions that are listed by name; the others are counted."""
-LATE = 1.5
+LATE_FACTOR = 1.5
 """Ticks are late from this many intervals apart."""
-SHORT = 60.0
+SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
 
-def status_text(standing: Standing, store_at: str) -> str:
+def status_text(standing: StoreStatus, store_at: str) -> str:
     """Render the status, one block per subject."""
     return "\n\n".join(block for block in _blocks(standing, store_at) if block)
 
 
-def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
+def _blocks(standing: StoreStatus, store_at: str) -> Iterator[str]:
     yield _runner(standing, store_at)
     view = standing.view
     if view is None:
@@ -58,7 +58,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     yield _list("Problems", ((() if view is None else view.problems) + standing.problems))
     yield _closings(standing.closings, alive=standing.runner.liveness == "alive")
     yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
-    yield hands_text(standing.by_hand)
+    yield manual_closes_text(standing.by_hand)
     yield _notifications(standing)
     yield _list(
         "Pending commands",
@@ -67,7 +67,7 @@ def _blocks(standing: Standing, store_at: str) -> Iterator[str]:
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
 
-def _runner(standing: Standing, store_at: str) -> str:
+def _runner(standing: StoreStatus, store_at: str) -> str:
     runner, view = standing.runner, standing.view
     who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
     said = {
@@ -91,17 +91,17 @@ def _runner(standing: Standing, store_at: str) -> str:
 
 def _behind(view: RunnerView) -> str:
     """The longest time between the last ticks, if it exceeds the interval."""
-    if view.apart is None or view.apart <= LATE * view.interval:
+    if view.apart is None or view.apart <= LATE_FACTOR * view.interval:
         return ""
     return f"; BEHIND: up to {view.apart:.1f} s between ticks, because a tick waits for accounts that do not answer"
 
 
 def _accounts(view: RunnerView) -> str:
-    below = Below()
+    below = Footnotes()
     rows = [
         (
             each.account, each.venue, each.market, "live" if each.armed else "observe",
-            each.quality if each.reason is None else f"{each.quality} {below.point(f'{each.account}: {each.reason}')}",
+            each.quality if each.reason is None else f"{each.quality} {below.mark(f'{each.account}: {each.reason}')}",
             money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
             instant(each.observed_at),
         )
@@ -111,12 +111,12 @@ def _accounts(view: RunnerView) -> str:
     return "\n".join(("Accounts", table(head, rows), *below.lines()))
 
 
-def _stages(view: RunnerView, standing: Standing) -> str:
+def _stages(view: RunnerView, standing: StoreStatus) -> str:
     if not view.machines:
         return "Stages: no policy scope matches an account"
     rows = [
         (
-            machine.scope, machine.policy, machine.mode, str(machine.level), stage_words(machine),
+            machine.scope, machine.policy, machine.mode, str(machine.level), stage_label(machine),
             instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
         )
         for machine in view.machines
@@ -125,16 +125,16 @@ def _stages(view: RunnerView, standing: Standing) -> str:
     below = [
         f"  {machine.policy} on {machine.scope}: {line}"
         for machine in view.machines
-        for line in meanwhile(machine, standing.now)
+        for line in pending_lines(machine, standing.now)
     ]
     return "\n".join(("Stages", table(head, rows), *below))
 
 
-def _cooldown(machine: MachineView, standing: Standing) -> str:
+def _cooldown(machine: MachineView, standing: StoreStatus) -> str:
     if machine.cooldown_until is None:
         return "-"
     left = machine.cooldown_until - standing.now
-    return f"{lasting(left)} left" if left.total_seconds() > 0 else "over"
+    return f"{duration_text(left)} left" if left.total_seconds() > 0 else "over"
 
 
 def _triggers(machine: MachineView, view: RunnerView) -> str:
@@ -173,12 +173,12 @@ def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
     for closing in closings:
         outcomes = Counter(order.outcome for order in closing.result.orders if order.account == closing.account)
         orders = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()) or "none sent yet"
-        rows.append((closing.decision, closing.account, orders, _left(closing)))
+        rows.append((closing.decision, closing.account, orders, _remaining(closing)))
     title = "Closes in progress" if alive else "Closes without a runner"
     return f"{title}\n" + table(("decision", "account", "orders", "left to close"), rows) if rows else ""
 
 
-def _left(closing: OpenClosing) -> str:
+def _remaining(closing: OpenClosing) -> str:
     """How many positions are not at their target, the first of them by name, and how recent the data is."""
     if closing.left is not None:
         return _listed([(each.contracts, each.symbol, each.position_side) for each in closing.left])
@@ -199,12 +199,12 @@ def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
     """Count of positions, with contracts, symbol and side of the first ones."""
     if not left:
         return "nothing known"
-    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MOST_NAMED]]
-    more = [f"{len(left) - MOST_NAMED} more"] if len(left) > MOST_NAMED else []
-    return f"{counted(len(left), 'position')}: {', '.join(named + more)}"
+    named = [f"{contracts:f} {symbol} {side}" for contracts, symbol, side in left[:MAX_NAMED]]
+    more = [f"{len(left) - MAX_NAMED} more"] if len(left) > MAX_NAMED else []
+    return f"{count_of(len(left), 'position')}: {', '.join(named + more)}"
 
 
-def _notifications(standing: Standing) -> str:
+def _notifications(standing: StoreStatus) -> str:
     rows = [
         (
             each.route, each.target, str(each.pending), str(each.delivered), str(each.given_up),
@@ -216,7 +216,7 @@ def _notifications(standing: Standing) -> str:
     return "Notifications\n" + table(head, rows) if rows else ""
 
 
-def _waits_for(standing: Standing, event: Event) -> str:
+def _waits_for(standing: StoreStatus, event: Event) -> str:
     """Accounts that a manual close still waits for."""
     waiting = () if standing.view is None else standing.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
@@ -251,12 +251,12 @@ def _result(decision: Decision, result: Result) -> tuple[str, ...]:
         return ("reset" if decision.kind == "reset" else result.standing, *["-"] * 7)
     return (
         result.standing,
-        counted(result.closed, "position") if result.closed else "-",
+        count_of(result.closed, "position") if result.closed else "-",
         _sum(result, "realised", result.realised),
         _sum(result, "fees", result.fees),
         _sum(result, "slippage", result.slippage),
         _sum(result, "delay", result.delay),
-        "-" if result.totals.took is None else _took(result.totals.took),
+        "-" if result.totals.took is None else _duration(result.totals.took),
         "; ".join(_remarks(result)) or "-",
     )
 
@@ -266,11 +266,11 @@ def _sum(result: Result, what: str, value: Decimal | None) -> str:
     missing = next((each for each in result.missing if each.what == what), None)
     if value is not None or missing is None or missing.known is None:
         return money(value)
-    return f"unknown ({money(missing.known)} without {counted(len(missing.orders), 'order')})"
+    return f"unknown ({money(missing.known)} without {count_of(len(missing.orders), 'order')})"
 
 
-def _took(seconds: float) -> str:
-    return f"{seconds:.1f}s" if seconds < SHORT else lasting(timedelta(seconds=seconds))
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < SHORT_SECONDS else duration_text(timedelta(seconds=seconds))
 
 
 def _remarks(result: Result) -> Iterator[str]:
@@ -287,4 +287,4 @@ def _remarks(result: Result) -> Iterator[str]:
         (sum(bool(each.other_decisions) for each in positions), "position", "", " closed by other decisions"),
     ):
         if count > 0:
-            yield f"{before}{counted(count, noun)}{after}"
+            yield f"{before}{count_of(count, noun)}{after}"

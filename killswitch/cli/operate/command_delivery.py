@@ -13,35 +13,42 @@ from pathlib import Path
 import click
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.opening import Written, open_accounts
-from killswitch.cli.console import mention_journaled, write_in_background
-from killswitch.cli.live.run_outputs import reporting, watching
-from killswitch.cli.operate.single_tick import Fired, once, scheduled
-from killswitch.cli.operate.text import Order, is_lifting, saying_what_is_left, tell, tell_unfinished, tell_waiting
+from killswitch.accounts.opening import LoadedPolicies, open_accounts
+from killswitch.cli.console import print_memory_entry, write_in_background
+from killswitch.cli.live.run_outputs import open_outputs, open_reports
+from killswitch.cli.operate.command_output import (
+    CommandRequest,
+    is_lock_pending,
+    print_outcome,
+    print_pending,
+    print_unfinished,
+    printing_unfinished,
+)
+from killswitch.cli.operate.single_tick import DecisionCollector, paced_seconds, run_one_tick
 from killswitch.cli.session import (
     acting_store,
-    arming_words,
+    arming_summary,
+    load_policies,
     lock_paths,
     opened_store,
     require_locks,
     store_if_any,
-    written,
 )
-from killswitch.cli.terminal import mention
+from killswitch.cli.terminal import print_note
 from killswitch.cli.wording import decision_lines
-from killswitch.incident.notify.message import as_written
-from killswitch.incident.record.lifetime import keep_runbooks
+from killswitch.incident.notify.message import trigger_texts
+from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
-from killswitch.operations.status import Standing, locks_at, runner_state, standing_of
+from killswitch.operations.status import StoreStatus, locks_at, runner_state, store_status
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.clock import SystemClock
-from killswitch.runner.lease import end_misdated, is_misdated, is_running, watching_words
-from killswitch.runner.loop import Pace
+from killswitch.runner.lease import end_misdated, is_misdated, is_running, misdated_message
+from killswitch.runner.loop import RunnerPace
 from killswitch.runner.status_blob import RunnerView, tick_time
 from killswitch.store.errors import StoreError, StoreMissingError
 from killswitch.store.sql import SqlStore
@@ -49,15 +56,15 @@ from killswitch.store.sql import SqlStore
 POLL = 0.1
 """Seconds between two reads of the store while waiting for a runner."""
 
-PAUSE_FOR_LOOK = 4.0
+PAUSE_FACTOR = 4.0
 """Minimum pause after a read of the journal, in multiples of its duration."""
 
-LAST_WORDS = 30.0
+DRAIN_SECONDS = 30.0
 """Seconds that the end of a command waits for pending output."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CommandSite:
     """Store, policies and locks of an operator command."""
 
     store_at: str
@@ -66,7 +73,7 @@ class Place:
     lock_dir: Path | None
     lock_file: Path | None
 
-    def written(self, view: RunnerView | None) -> Written:
+    def policies(self, view: RunnerView | None) -> LoadedPolicies:
         """The policies of --policies, or those of the last runner."""
         paths = self.policies_at or tuple(Path(path) for path in (view.policies if view else ()))
         if not paths:
@@ -74,7 +81,7 @@ class Place:
                 "name the policies and accounts with --policies: no runner has recorded them in this store"
             )
         try:
-            return written(paths)
+            return load_policies(paths)
         except click.ClickException as error:
             if self.policies_at:
                 raise
@@ -99,39 +106,39 @@ def this_user() -> str:
         return "unknown"
 
 
-def give(order: Order, place: Place, *, live: bool, journal: str | None = None) -> None:
+def deliver(order: CommandRequest, place: CommandSite, *, live: bool, journal: str | None = None) -> None:
     """Send the command to the running runner, or run one tick here. Never creates a store.
 
     `journal`: in an emergency, where to journal in place of the store.
     """
-    write_in_background(LAST_WORDS)
+    write_in_background(DRAIN_SECONDS)
     if journal is not None:
         with acting_store(place.store_at, journal, place.locks(None)) as store:
-            _tick_ourselves(order, store, place, _last_view(store), live=live, given=None, emergency=True)
+            _tick_here(order, store, place, _last_view(store), live=live, given=None, emergency=True)
         return
     _end_misdated(place.store_at)
-    _require_taker(order, place.store_at, live=live)
+    _require_executor(order, place.store_at, live=live)
     with opened_store(place.store_at, read_only=False) as store:
-        standing = standing_of(store, datetime.now(UTC), 0)
-        with saying_what_is_left(store):
+        standing = store_status(store, datetime.now(UTC), 0)
+        with printing_unfinished(store):
             left = None
             if standing.runner.liveness == "alive" and standing.view is not None:
-                left = _hand_over(order, store, standing, standing.view)
+                left = _send_to_runner(order, store, standing, standing.view)
                 if left is None:
                     return
-                _require_to_go_on(order, left, standing, live=live)
-            _tick_ourselves(order, store, place, standing.view, live=live, given=left)
+                _require_continuation(order, left, standing, live=live)
+            _tick_here(order, store, place, standing.view, live=live, given=left)
 
 
 def _last_view(store: Store) -> RunnerView | None:
     """The published state of the last runner, if readable: an emergency must not fail on it."""
     try:
-        return standing_of(store, datetime.now(UTC), 0).view
+        return store_status(store, datetime.now(UTC), 0).view
     except StoreError:
         return None
 
 
-def tick_time_of(store_at: str) -> datetime:
+def tick_time_on(store_at: str) -> datetime:
     """The present time as ticks on that store are dated; wall clock without a store."""
     clock = SystemClock()
     with store_if_any(store_at) as store:
@@ -145,12 +152,12 @@ def _end_misdated(store_at: str) -> None:
         lease = None if store is None else store.lease()
     if lease is None or is_running(lease.owner) or not is_misdated(lease, now):
         return
-    mention(watching_words(lease, now))
+    print_note(misdated_message(lease, now))
     with opened_store(store_at, read_only=False) as store:
         end_misdated(store, lease)
 
 
-def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
+def _require_executor(order: CommandRequest, store_at: str, *, live: bool) -> None:
     """Refuse a missing store, and orders that no process would send, before any change."""
     try:
         with opened_store(store_at, read_only=True) as store:
@@ -158,12 +165,12 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
             if order.plan is not None:
                 commands.require_unspent(store, order.plan)
     except StoreMissingError as error:
-        if not order.sends:
+        if not order.has_orders:
             raise
         # A misspelled path must not create a second store; a new machine gets the command that creates one.
         way = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
         raise StoreMissingError(f"{error}. If no runner ever ran here, {way}; then repeat this command") from error
-    if order.sends and not live and liveness != "alive":
+    if order.has_orders and not live and liveness != "alive":
         raise click.UsageError(
             "no runner is alive on this store, so this command would send the orders itself: add --live"
             + (", or --dry-run to see them" if order.kind == "close" else "")
@@ -173,45 +180,47 @@ def _require_taker(order: Order, store_at: str, *, live: bool) -> None:
 def _is_closing(store: Store, decision: Decision) -> bool:
     """Whether the close is in progress; pauses if so, because reading a long journal must not slow the runner."""
     began = time.monotonic()
-    closing = commands.standing_of_close(store, decision) == "closing"
+    closing = commands.close_status(store, decision) == "closing"
     if closing:
-        time.sleep(max(POLL, PAUSE_FOR_LOOK * (time.monotonic() - began)))
+        time.sleep(max(POLL, PAUSE_FACTOR * (time.monotonic() - began)))
     return closing
 
 
-def lives(store: Store) -> bool:
+def is_runner_alive(store: Store) -> bool:
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
-def _require_to_go_on(order: Order, left: Event, standing: Standing, *, live: bool) -> None:
+def _require_continuation(order: CommandRequest, left: Event, standing: StoreStatus, *, live: bool) -> None:
     """The runner ended before it processed the command: execute it here with --live, otherwise leave it pending."""
     ended = f"the runner (pid {standing.runner.pid}) ended before it processed {left.id} ({order.kind})"
     if not live:
         raise click.ClickException(
             f"{ended}: the command waits, and the next tick of any runner on this store processes it"
         )
-    mention(f"{ended}: continuing from here")
+    print_note(f"{ended}: continuing from here")
 
 
-def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView) -> Event | None:
+def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, view: RunnerView) -> Event | None:
     """Let the runner process the command and print the result; returns the event if the runner ended before."""
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
+        _require_armed_plan(
+            order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a"
+        )
     elif order.kind == "close":
         require_known(order.scope, commands.closable_scopes(view))
-        _require_an_armed(order, standing, view)
+        _require_armed_account(order, standing, view)
     else:
         require_known(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
-        mention("locks stay unchanged: the runner is armed for no account")
+        print_note("locks stay unchanged: the runner is armed for no account")
     event = order.event(store)
     store.put_event(event)
-    mention(f"sent to the runner (pid {standing.runner.pid}) as {event.id}")
+    print_note(f"sent to the runner (pid {standing.runner.pid}) as {event.id}")
     deadline = time.monotonic() + order.wait
-    while commands.is_waiting(store, event):
-        if not lives(store) and commands.is_waiting(store, event):
+    while commands.is_pending(store, event):
+        if not is_runner_alive(store) and commands.is_pending(store, event):
             return event
         if time.monotonic() > deadline:
             if commands.is_unfinished(store, event):
@@ -222,25 +231,26 @@ def _hand_over(order: Order, store: Store, standing: Standing, view: RunnerView)
             )
         time.sleep(POLL)
     answer = commands.answer_to(store, event)
-    deadline += scheduled(answer)
+    deadline += paced_seconds(answer)
     for decision in answer.decisions:
-        while _is_closing(store, decision) and time.monotonic() < deadline and lives(store):
+        while _is_closing(store, decision) and time.monotonic() < deadline and is_runner_alive(store):
             pass
     at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it recorded that it processed the command.
-    lifts = order.scope in locked and commands.fired_anew(store, answer) is None
-    while lifts and is_lifting(order, store, at) and time.monotonic() < deadline:
+    lifts = order.scope in locked and commands.fired_again(store, answer) is None
+    while lifts and is_lock_pending(order, store, at) and time.monotonic() < deadline:
         time.sleep(POLL)
-    tell(order, store, answer, at, event)
+    print_outcome(order, store, answer, at, event)
     return None
 
 
-def _tick_ourselves(
-    order: Order, store: SqlStore, place: Place, view: RunnerView | None, *, live: bool, given: Event | None,
+def _tick_here(
+    order: CommandRequest, store: SqlStore, place: CommandSite, view: RunnerView | None, *, live: bool,
+    given: Event | None,
     emergency: bool = False,
 ) -> None:  # fmt: skip
     """Run one tick here. `given`: an event that is already stored. `emergency`: continue without a lock folder."""
-    found = place.written(view)
+    found = place.policies(view)
     if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
         raise click.UsageError(
             "no runner is alive on this store, so this command would run one tick itself; unarmed, a stage that fires "
@@ -248,51 +258,55 @@ def _tick_ourselves(
         )
     accounts = open_accounts(found.accounts, live=live)
     locks = place.locks(view)
-    for words in require_locks(accounts, locks, place.store_at, closes=order.sends, emergency=emergency):
-        mention(words)
-    _require_to_apply(order, found, accounts, locks, view)
+    for words in require_locks(accounts, locks, place.store_at, closes=order.has_orders, emergency=emergency):
+        print_note(words)
+    _require_scope_and_arming(order, found, accounts, locks, view)
     _require_its_policies(order, place, found)
-    seen = Fired()
+    seen = DecisionCollector()
     with (
-        watching(found, place.store_at, None, SystemClock(), by_hand=True) as told,
-        reporting(store, place.store_at, told.telemetry.tracer) as reports,
+        open_outputs(found, place.store_at, None, SystemClock(), by_hand=True) as told,
+        open_reports(store, place.store_at, told.telemetry.tracer) as reports,
     ):
         runner = assemble(
-            found.policies, accounts, store, SystemClock(), Pace(interval=1.0, read_timeout=place.read_timeout),
+            found.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=place.read_timeout),
             live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
             tracer=told.telemetry.tracer, watch=told.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
-            when_held=partial(store.go_on_in_memory, mention_journaled),
+            when_held=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
-        mention(f"no runner is alive here: running one tick; {arming_words(accounts, live=live)}")
+        print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
         if order.kind == "reset" and not armed:
-            mention("locks stay unchanged: no account is armed")
-        tell_waiting(store)
+            print_note("locks stay unchanged: no account is armed")
+        print_pending(store)
         event = given or order.event(store)
         try:
-            process.run(once(runner, store, event, order.wait))
+            process.run(run_one_tick(runner, store, event, order.wait))
         except BaseException:
-            if commands.is_waiting(store, event):
-                mention(
+            if commands.is_pending(store, event):
+                print_note(
                     f"{event.id} ({order.kind}) still waits: the next tick of any runner on this store processes it"
                 )
             raise
         # Print the answer first: pages and the last traces take time.
         answer = commands.answer_to(store, event)
-        _tell_besides(seen.decisions, answer, found)
-        tell_unfinished(store)
-        tell(order, store, answer, locks if armed else None, event)
+        _print_other_decisions(seen.decisions, answer, found)
+        print_unfinished(store)
+        print_outcome(order, store, answer, locks if armed else None, event)
 
 
-def _require_to_apply(
-    order: Order, found: Written, accounts: dict[str, ArmedAccount], locks: LockPaths, view: RunnerView | None
+def _require_scope_and_arming(
+    order: CommandRequest,
+    found: LoadedPolicies,
+    accounts: dict[str, ArmedAccount],
+    locks: LockPaths,
+    view: RunnerView | None,
 ) -> None:
     """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
     if order.plan is not None:
         armed = {name: account.armed for name, account in accounts.items()}
-        _require_armed(order.plan, armed, "here: that takes --live and a")
+        _require_armed_plan(order.plan, armed, "here: that takes --live and a")
     elif order.kind == "close":
         require_closable(order.scope, accounts)
     else:
@@ -302,15 +316,17 @@ def _require_to_apply(
         require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
 
 
-def _tell_besides(decisions: Sequence[Decision], answer: commands.Answer, found: Written) -> None:
+def _print_other_decisions(
+    decisions: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies
+) -> None:
     """Print the other decisions of the same ticks."""
     mine = {decision.id for decision in answer.decisions}
     for decision in (each for each in decisions if each.id not in mine):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
-        mention("\n".join((f"the same tick also {what}:", *decision_lines(decision, as_written(found.policies)))))
+        print_note("\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(found.policies)))))
 
 
-def _require_its_policies(order: Order, place: Place, found: Written) -> None:
+def _require_its_policies(order: CommandRequest, place: CommandSite, found: LoadedPolicies) -> None:
     """Refuse other policies than those of the plan: they would become those of the store, and the plan would be
 
     refused.
@@ -322,7 +338,7 @@ def _require_its_policies(order: Order, place: Place, found: Written) -> None:
         )
 
 
-def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> None:
+def _require_armed_account(order: CommandRequest, standing: StoreStatus, view: RunnerView) -> None:
     if not any(each.armed for each in commands.accounts_named(view, order.scope)):
         raise click.ClickException(
             f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
@@ -330,7 +346,7 @@ def _require_an_armed(order: Order, standing: Standing, view: RunnerView) -> Non
         )
 
 
-def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
+def _require_armed_plan(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
     """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))

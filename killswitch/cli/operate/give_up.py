@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.cli.operate.command_delivery import POLL, lives
-from killswitch.cli.operate.text import tell_results
+from killswitch.cli.operate.command_delivery import POLL, is_runner_alive
+from killswitch.cli.operate.command_output import print_results
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import show
+from killswitch.cli.terminal import print_text
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
@@ -25,24 +25,24 @@ def give_up(
 ) -> None:
     """Send the command to the running runner, or leave it for the next one. `wait`: seconds for each of two steps."""
     with opened_store(store_at, read_only=False) as store:
-        decision = _whole(store, decision)
+        decision = _full_id(store, decision)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
         if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
             way_out = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
             raise click.ClickException(f"no tick has processed {decision} yet, so its accounts are unknown: {way_out}")
         if waiting is None and not accounts_closing(store, decision, scope):
-            raise click.ClickException(_nothing(store, decision, scope))
+            raise click.ClickException(_no_such_close(store, decision, scope))
         now = tick_time(store, SystemClock()) if waiting is None else datetime.now(UTC)
-        event = commands.hand("give_up", scope, author, reason, now, decision=decision)
+        event = commands.operator_event("give_up", scope, author, reason, now, decision=decision)
         store.put_event(event)
-        if not lives(store):
-            show(f"no runner is alive here: {event.id} waits, and the first tick of the next run ends the close")
+        if not is_runner_alive(store):
+            print_text(f"no runner is alive here: {event.id} waits, and the first tick of the next run ends the close")
             return
         _await_tick(store, event, wait)
         deadline = time.monotonic() + wait
-        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and lives(store):
+        while accounts_closing(store, decision, scope) and time.monotonic() < deadline and is_runner_alive(store):
             time.sleep(POLL)
-        tell_results(commands.answer_to(store, event), store, json=json)
+        print_results(commands.answer_to(store, event), store, json=json)
         if left := accounts_closing(store, decision, scope):
             what = "it ends when every one of its orders has an answer"
             raise click.ClickException(
@@ -52,13 +52,13 @@ def give_up(
 
 def _await_tick(store: Store, event: Event, wait: float) -> None:
     deadline = time.monotonic() + wait
-    while commands.is_waiting(store, event):
-        if time.monotonic() > deadline or not lives(store):
+    while commands.is_pending(store, event):
+        if time.monotonic() > deadline or not is_runner_alive(store):
             raise click.ClickException(f"no tick has processed {event.id} yet; the next one will. See `ksctl status`")
         time.sleep(POLL)
 
 
-def _whole(store: Store, decision: str) -> str:
+def _full_id(store: Store, decision: str) -> str:
     """The full id of the close or pending command that starts with `decision`; unchanged if there is none."""
     open_ones = {each.id for found in left_to_do(store).values() for each in found}
     open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
@@ -68,7 +68,7 @@ def _whole(store: Store, decision: str) -> str:
     return meant[0] if len(meant) == 1 else decision
 
 
-def _nothing(store: Store, decision: str, scope: str | None) -> str:
+def _no_such_close(store: Store, decision: str, scope: str | None) -> str:
     """Error text that lists the closes in progress."""
     open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
     known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"

@@ -10,60 +10,60 @@ import click
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.opening import open_accounts, read_once
 from killswitch.cli.live.plan import require_new_file, save_plan
-from killswitch.cli.live.plan_text import manner
-from killswitch.cli.operate.command_delivery import Place, require_closable
-from killswitch.cli.operate.text import Order
-from killswitch.cli.policy.explain_decision import what_is_decided
+from killswitch.cli.live.plan_text import execution_style
+from killswitch.cli.operate.command_delivery import CommandSite, require_closable
+from killswitch.cli.operate.command_output import CommandRequest
+from killswitch.cli.policy.explain_decision import effects_text
 from killswitch.cli.session import store_if_any
-from killswitch.cli.terminal import mention, show
+from killswitch.cli.terminal import print_note, print_text
 from killswitch.cli.wording import headline
 from killswitch.model.decision import Decision, encode_decision
 from killswitch.model.snapshot import Snapshot
-from killswitch.operations.preview import Preview, from_store, preview, saved, under_way
-from killswitch.operations.status import standing_of
+from killswitch.operations.preview import Preview, closes_under_way, from_store, plan_of, preview
+from killswitch.operations.status import store_status
 from killswitch.planning.targets.merge import ordered_on
 from killswitch.runner import process
 from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
 
-def preview_close(order: Order, place: Place, out: Path | None) -> None:
+def preview_close(order: CommandRequest, place: CommandSite, out: Path | None) -> None:
     """Print what a close would send, without orders, locks, store writes or a lease.
 
     `out`: file for the plan, which `ksctl apply` reads.
     """
     require_new_file(out)
     with store_if_any(place.store_at) as store:
-        view = None if store is None else standing_of(store, datetime.now(UTC), 0).view
-        found = place.written(view)
+        view = None if store is None else store_status(store, datetime.now(UTC), 0).view
+        found = place.policies(view)
         accounts = open_accounts(found.accounts, live=True)
         require_closable(order.scope, accounts)
         seen = process.run(read_once(accounts, place.read_timeout))
         interpreter, memory = from_store(found.policies, store)
         given, now = order.event(None), tick_time(store, SystemClock())
-        snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=(given,), closings=under_way(store))
+        snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=(given,), closings=closes_under_way(store))
         shown = preview(found.policies, snapshot, interpreter, memory, frozenset())
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
     by_hand = [notice.text for notice in shown.notices if notice.policy == "operator"]
     if not closes:
         raise click.ClickException("; ".join(by_hand) or "nothing to close")
     for text in by_hand:
-        mention(text)
-    _tell(closes[0], accounts, shown, as_json=order.json)
+        print_note(text)
+    _print_preview(closes[0], accounts, shown, as_json=order.json)
     if out is not None:
-        save_plan(saved(shown, closes), out)
+        save_plan(plan_of(shown, closes), out)
 
 
-def _tell(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, as_json: bool) -> None:
+def _print_preview(decision: Decision, accounts: dict[str, ArmedAccount], shown: Preview, *, as_json: bool) -> None:
     if as_json:
         click.echo(encode_decision(decision))
         return
-    show(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
-    show(f"Execution: {manner(decision)}.")
-    show(what_is_decided(decision, shown.snapshot))
+    print_text(f"Dry run: nothing is sent, nothing is changed. {headline(decision)}")
+    print_text(f"Execution: {execution_style(decision)}.")
+    print_text(effects_text(decision, shown.snapshot))
     observed = sorted(name for name in ordered_on(decision) if not accounts[name].armed)
     if observed:
-        show(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
+        print_text(f"Nothing would be sent to {', '.join(observed)}: the document says execution: observe.")
     others = [headline(each) for each in shown.decisions if each.kind in (None, "suspicion")]
     if others:
-        show("The same tick would also decide:\n  " + "\n  ".join(others))
+        print_text("The same tick would also decide:\n  " + "\n  ".join(others))

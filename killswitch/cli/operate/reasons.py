@@ -29,7 +29,7 @@ WHOLE_BOOK: Final[frozenset[Cause]] = frozenset({"exchange-breach"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class CloseReason:
     """Reason of a manual close. `remark`: a warning if no declared reason was given."""
 
     cause: Cause
@@ -37,35 +37,35 @@ class Reason:
     remark: str | None = None
 
 
-def reason_of(written: str) -> Reason:
+def reason_of(written: str) -> CloseReason:
     """Parse `WORD` or `WORD: text`.
 
     Any other text counts as `operator`, with a warning that lists the declared reasons.
     """
     head, colon, rest = written.partition(":")
-    word = _plain(head)
+    word = _normalised(head)
     if word in MEANINGS:
-        return Reason(cast("Cause", word), rest.strip() or word)
-    near = _near(word, whole=bool(colon))
+        return CloseReason(cast("Cause", word), rest.strip() or word)
+    near = _closest(word, whole=bool(colon))
     meant = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in written.strip() else ''}'?"
     known = ", ".join(MEANINGS)
     remark = f"--reason does not begin with one of {known}, so it counts as 'operator: {written.strip()}'.{meant}"
-    return Reason("operator", written.strip(), remark)
+    return CloseReason("operator", written.strip(), remark)
 
 
-def too_narrow(cause: Cause, scope: str | None) -> str | None:
+def scope_warning(cause: Cause, scope: str | None) -> str | None:
     """Warning if the reason calls for a wider scope; None if it does not."""
     if cause not in WHOLE_BOOK or scope in (None, "portfolio"):
         return None
     return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, the rest of the account stays open"
 
 
-def _plain(head: str) -> str:
+def _normalised(head: str) -> str:
     """Normalise the spelling: `Exchange breach` and `exchange_breach` are the same reason."""
     return re.sub(r"[\s_]+", "-", head.strip().lower())
 
 
-def _near(word: str, *, whole: bool) -> str | None:
+def _closest(word: str, *, whole: bool) -> str | None:
     """The closest declared reason: by the part before a colon, else by the beginning of the text."""
     begins = [word] if whole else [word, word.split("-", maxsplit=1)[0], "-".join(word.split("-")[:2])]
     for each in begins:

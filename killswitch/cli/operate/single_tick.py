@@ -6,37 +6,37 @@ import asyncio
 import time
 from datetime import timedelta
 
-from killswitch.cli.console import outlive
-from killswitch.cli.terminal import mention
+from killswitch.cli.console import ignore_foreign_signals
+from killswitch.cli.terminal import print_note
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.progress import scheduled_seconds
-from killswitch.render.formats import counted, lasting
+from killswitch.render.formats import count_of, duration_text
 from killswitch.runner.loop import Runner, TickReport
 
-WORTH_TELLING = 5.0
+PRINTED_PACE_SECONDS = 5.0
 """Seconds of pace from which its duration is printed."""
 
-LOOK_AGAIN = 0.5
+COMMAND_POLL_SECONDS = 0.5
 """Seconds between two checks for further commands."""
 
 
-def scheduled(answer: commands.Answer) -> float:
+def paced_seconds(answer: commands.CommandAnswer) -> float:
     """Seconds that the declared pace of the decisions takes; a long one is printed."""
     seconds = max((scheduled_seconds(decision) for decision in answer.decisions), default=0.0)
-    if seconds >= WORTH_TELLING:
-        length = lasting(timedelta(seconds=seconds))
-        mention(f"the declared pace takes {length}; `ksctl status --watch` follows it")
+    if seconds >= PRINTED_PACE_SECONDS:
+        length = duration_text(timedelta(seconds=seconds))
+        print_note(f"the declared pace takes {length}; `ksctl status --watch` follows it")
     return seconds
 
 
-FEES_WITHIN = 3.0
+FEE_WAIT_SECONDS = 3.0
 """Seconds to wait for the fees of orders after the close."""
 
 
-class Fired:
+class DecisionCollector:
     """Observer that collects all decisions."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Fired:
         self.decisions += report.decisions
 
 
-async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
+async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) -> None:
     """Run one tick that processes `event`, and close until finished or until `wait` seconds after its own pace.
 
     A close that waits for unreadable accounts is retried at further ticks. The event is stored after the start has
@@ -55,36 +55,36 @@ async def once(runner: Runner, store: Store, event: Event, wait: float) -> None:
 
     Fees that a venue reports at once are recorded; the command does not wait long for others.
     """
-    outlive()
+    ignore_foreign_signals()
     try:
         await runner.start()
         store.put_event(event)
         await runner.tick()
-        deadline = time.monotonic() + wait + scheduled(commands.answer_to(store, event))
+        deadline = time.monotonic() + wait + paced_seconds(commands.answer_to(store, event))
         taken = {event.id}
         told = False
         fees_until: float | None = None
         while True:
             left = deadline - time.monotonic()
-            done = await runner.work_through(min(LOOK_AGAIN, left))
+            done = await runner.work_through(min(COMMAND_POLL_SECONDS, left))
             if done:
-                fees_until = fees_until or time.monotonic() + FEES_WITHIN
+                fees_until = fees_until or time.monotonic() + FEE_WAIT_SECONDS
                 listens = min(fees_until, deadline) - time.monotonic()
-                done = await runner.work_through(min(LOOK_AGAIN, listens), fees=True) or listens <= 0
+                done = await runner.work_through(min(COMMAND_POLL_SECONDS, listens), fees=True) or listens <= 0
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
-                mention(f"{counted(len(fresh), 'new command')}: running another tick")
+                print_note(f"{count_of(len(fresh), 'new command')}: running another tick")
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
             elif left <= 0:
                 break
-            elif commands.is_waiting(store, event):
+            elif commands.is_pending(store, event):
                 if not told:
-                    mention(f"some accounts cannot be read: retrying for {left:.0f} s")
+                    print_note(f"some accounts cannot be read: retrying for {left:.0f} s")
                 told = True
                 if done:
-                    await asyncio.sleep(min(LOOK_AGAIN, left))
+                    await asyncio.sleep(min(COMMAND_POLL_SECONDS, left))
                 await runner.tick()
             elif done:
                 break

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.terminal import mention
+from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
-    from killswitch.cli.operate.command_delivery import Place
+    from killswitch.cli.operate.command_delivery import CommandSite
 
 
 def _operator(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,17 +24,20 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
         store_at: str, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
         lock_file: Path | None, author: str | None, **rest: Any,
     ) -> None:  # fmt: skip
-        from killswitch.cli.operate.command_delivery import Place, this_user
+        from killswitch.cli.operate.command_delivery import CommandSite, this_user
 
         command(
-            place=Place(store_at, policies_at, read_timeout, lock_dir, lock_file), author=author or this_user(), **rest
+            place=CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file),
+            author=author or this_user(),
+            **rest,
         )
 
     for option in reversed((
         options.store,
         click.option("--live", is_flag=True,
                      help="Without a running runner: act on accounts whose document says execution: live."),
-        click.option("--author", type=options.WORDS, help="Name of the operator. Default: the user of this session."),
+        click.option("--author", type=options.RECORD_TEXT,
+        help="Name of the operator. Default: the user of this session."),
         options.policies(required=False),
         options.read_timeout("15s"),
         options.lock_dir,
@@ -48,17 +51,17 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
-@click.option("--reason", type=options.WORDS, required=True,
+@click.option("--reason", type=options.RECORD_TEXT, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "and a text after a colon. It decides how the close is executed.")  # fmt: skip
-@click.option("--scope", type=options.WORDS, shell_complete=completion.scopes,
+@click.option("--scope", type=options.RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
     "--give-up",
     "decision",
-    type=options.WORDS,
+    type=options.RECORD_TEXT,
     metavar="DECISION",
     help="End the close of this decision instead, by its id or the beginning of it, on the accounts of --scope "
     "or on all: remaining positions stay open.",
@@ -69,7 +72,7 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 @options.journal
 @_operator
 def close(
-    place: Place, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
+    place: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
     out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by an operator command, or give up a close.
@@ -91,8 +94,8 @@ def close(
     --journal is for emergencies: the disk of the store is full, read-only or gone, or the store is damaged.
     """
     from killswitch.cli.operate import command_delivery as work
-    from killswitch.cli.operate.reasons import reason_of, too_narrow
-    from killswitch.cli.operate.text import Order
+    from killswitch.cli.operate.command_output import CommandRequest
+    from killswitch.cli.operate.reasons import reason_of, scope_warning
 
     if decision is not None and (force or dry_run or out is not None):
         raise click.UsageError("--give-up sends nothing: it does not combine with --force, --dry-run or --out")
@@ -111,19 +114,19 @@ def close(
         from killswitch.cli.operate.give_up import give_up
 
         if why.remark is not None:
-            mention(why.remark)
+            print_note(why.remark)
         give_up(place.store_at, decision, scope, author, reason, wait, json=output == "json")
         return
-    for remark in (why.remark, too_narrow(why.cause, scope)):
+    for remark in (why.remark, scope_warning(why.cause, scope)):
         if remark is not None:
-            mention(remark)
-    order = Order("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
+            print_note(remark)
+    order = CommandRequest("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
 
         preview_close(order, place, out)
     else:
-        work.give(order, place, live=live, journal=journal)
+        work.deliver(order, place, live=live, journal=journal)
 
 
 @options.verb("ksctl apply trim.plan.json --store ks.sqlite")
@@ -131,7 +134,7 @@ def close(
 @click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
               help="Maximum age of the plan.")  # fmt: skip
 @_operator
-def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
+def apply(plan_at: Path, place: CommandSite, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
     """Apply the saved plan in FILE exactly, or refuse it and list every change.
 
     FILE comes from `ksctl plan --out` or `ksctl close --dry-run --out`. It is applied once, and only while the
@@ -140,23 +143,23 @@ def apply(plan_at: Path, place: Place, max_age: float, live: bool, author: str, 
     """
     from killswitch.cli.live.plan import read_plan
     from killswitch.cli.operate import command_delivery as work
-    from killswitch.cli.operate.text import Order
+    from killswitch.cli.operate.command_output import CommandRequest
 
     plan = read_plan(plan_at)
-    age = (work.tick_time_of(place.store_at) - plan.as_of).total_seconds()
+    age = (work.tick_time_on(place.store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(
             f"{plan_at}: the plan is {age:.0f} s old, above --max-age {max_age:g}s: make a new plan, or raise --max-age"
         )
-    order = Order("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
-    work.give(order, place, live=live)
+    order = CommandRequest("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
+    work.deliver(order, place, live=live)
 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
-@click.argument("scope", type=options.WORDS, shell_complete=completion.scopes)
-@click.option("--reason", type=options.WORDS, required=True, help="The reason, for the record.")
+@click.argument("scope", type=options.RECORD_TEXT, shell_complete=completion.scopes)
+@click.option("--reason", type=options.RECORD_TEXT, required=True, help="The reason, for the record.")
 @_operator
-def reset(scope: str, place: Place, reason: str, live: bool, author: str, wait: float, output: str) -> None:
+def reset(scope: str, place: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Return SCOPE (such as account/main) to normal.
 
     A reset ends the latch of every policy on the scope and lifts its lock, whichever program wrote it, once no close is
@@ -165,7 +168,7 @@ def reset(scope: str, place: Place, reason: str, live: bool, author: str, wait: 
     says execution: live.
     """
     from killswitch.cli.operate import command_delivery as work
-    from killswitch.cli.operate.text import Order
+    from killswitch.cli.operate.command_output import CommandRequest
 
-    order = Order("reset", scope, author, reason, wait, output == "json")
-    work.give(order, place, live=live)
+    order = CommandRequest("reset", scope, author, reason, wait, output == "json")
+    work.deliver(order, place, live=live)

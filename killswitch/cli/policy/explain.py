@@ -7,7 +7,7 @@ import re
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.terminal import as_json, show, show_markdown
+from killswitch.cli.terminal import encode_record, print_markdown, print_text
 
 _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 
@@ -44,18 +44,22 @@ def _explain_code(code: str, output: str) -> None:
             f"the diagnostic pages of this installation are damaged ({error}): reinstall it"
         ) from error
     if output == "json":
-        click.echo(as_json({"code": code, "page": text}))
+        click.echo(encode_record({"code": code, "page": text}))
     else:
-        show_markdown(text)
+        print_markdown(text)
 
 
 def _explain_decision(prefix: str, store_at: str, output: str) -> None:
-    from killswitch.cli.policy.explain_decision import chain_of, chain_record, chain_text
+    from killswitch.cli.policy.explain_decision import (
+        decision_history_of,
+        decision_history_record,
+        decision_history_text,
+    )
     from killswitch.cli.session import opened_store
 
     with opened_store(store_at, read_only=True) as store:
-        chain = chain_of(store, prefix)
+        chain = decision_history_of(store, prefix)
     if output == "json":
-        click.echo(as_json(chain_record(chain)))
+        click.echo(encode_record(decision_history_record(chain)))
     else:
-        show(chain_text(chain))
+        print_text(decision_history_text(chain))

@@ -7,23 +7,23 @@ from msgspec import Struct
 
 from killswitch.cli.terminal import table
 from killswitch.cli.wording import effect_lines, headline
-from killswitch.incident.record.close_causes import text_of
+from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.filters import percent
 from killswitch.incident.record.order_lines import Bound
-from killswitch.incident.record.results import OrderLine, Result, kept_snapshot, recorded_result
-from killswitch.incident.record.source_places import PolicyText, WrittenAt, places_of
+from killswitch.incident.record.results import OrderLine, Result, decode_kept_snapshot, read_result
+from killswitch.incident.record.source_places import PolicyText, WrittenAt, read_places
 from killswitch.incident.record.totals import Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.model.decision import Decision, TriggerReading, decision_record
-from killswitch.model.effects import listed
+from killswitch.model.effects import in_record_order
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import Store
-from killswitch.render.formats import exact, instant, interval, money, numbered
+from killswitch.render.formats import exact, instant, interval, money, order_numbers
 
 
-def chain_text(chain: Chain) -> str:
+def decision_history_text(chain: DecisionHistory) -> str:
     """Render the whole history of the decision."""
     decision = chain.decision
     blocks = (
@@ -32,17 +32,17 @@ def chain_text(chain: Chain) -> str:
         _triggers(chain),
         _attribution(chain),
         _snapshot(chain),
-        what_is_decided(decision, chain.snapshot),
+        effects_text(decision, chain.snapshot),
         _orders(chain),
         _end(chain),
     )
     return "\n\n".join(block for block in blocks if block)
 
 
-def _policy(chain: Chain) -> str:
+def _policy(chain: DecisionHistory) -> str:
     decision = chain.decision
     if decision.kind == "manual":
-        said = text_of(decision.cause)
+        said = cause_text(decision.cause)
         declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
         words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
         return f"Operator command\n  {words}{declared}"
@@ -63,7 +63,7 @@ def _line(at: WrittenAt) -> str:
     return f"  {at.file}:{at.line}  {at.text}"
 
 
-def _triggers(chain: Chain) -> str:
+def _triggers(chain: DecisionHistory) -> str:
     lines: list[str] = []
     for trigger in chain.decision.triggers:
         text = None if chain.policy is None else chain.policy.triggers.get(trigger.name)
@@ -85,7 +85,7 @@ def _value(trigger: TriggerReading, unit: str | None) -> str:
     return interval((low, high), unit)
 
 
-def _attribution(chain: Chain) -> str:
+def _attribution(chain: DecisionHistory) -> str:
     found = chain.decision.attribution
     if found is None or not found.window:
         return ""
@@ -94,7 +94,7 @@ def _attribution(chain: Chain) -> str:
     return f"Who lost\n  {found.source}: {shares}{why}"
 
 
-def _snapshot(chain: Chain) -> str:
+def _snapshot(chain: DecisionHistory) -> str:
     if chain.snapshot is None:
         return "Snapshot\n  not kept"
     blocks = [f"Snapshot of {instant(chain.snapshot.as_of)}"]
@@ -122,13 +122,13 @@ def _position(position: Position) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def what_is_decided(decision: Decision, snapshot: Snapshot | None) -> str:
+def effects_text(decision: Decision, snapshot: Snapshot | None) -> str:
     """Text of the effects of a decision. `snapshot`: the snapshot that it is based on."""
-    lines = [line for effect in listed(decision.effects) for line in effect_lines(effect, snapshot)]
+    lines = [line for effect in in_record_order(decision.effects) for line in effect_lines(effect, snapshot)]
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
 
 
-def _orders(chain: Chain) -> str:
+def _orders(chain: DecisionHistory) -> str:
     rows = [_order(order) for order in chain.result.orders]
     if not rows:
         return ""
@@ -167,7 +167,7 @@ def _order(order: OrderLine) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _end(chain: Chain) -> str:
+def _end(chain: DecisionHistory) -> str:
     result = chain.result
     lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
     lines += [f"  cancelled {order}" for order in result.cancelled]
@@ -182,34 +182,34 @@ def _end(chain: Chain) -> str:
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
     lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
     lines += [f"  one request closed the whole book of {account}" for account in result.swept]
-    lines += [line for each in result.positions if (line := _became(each))]
-    lines += [f"  {_bare(each)}" for each in result.exposures]
-    lines.append(f"  {_standing(chain)}")
+    lines += [line for each in result.positions if (line := _other_changes(each))]
+    lines += [f"  {_unprotected(each)}" for each in result.exposures]
+    lines.append(f"  {_status(chain)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
         lines.append(
             f"  slippage {money(result.slippage)} against the marks when the orders were sent, "
             f"delay cost {money(result.delay)} until then"
         )
-    lines += [f"  {each.what} {_partly(each)}" for each in result.missing]
+    lines += [f"  {each.what} {_partial_sum(each)}" for each in result.missing]
     if result.totals.took is not None:
         lines.append(f"  {result.totals.took:.1f} s from the first order to the last verification")
     return "\n".join(("End", *lines))
 
 
-def _partly(missing: Missing) -> str:
+def _partial_sum(missing: Missing) -> str:
     if missing.known is None:
-        return f"unknown: no data on {_lacking(missing)}"
-    return f"{money(missing.known)} known, without {_lacking(missing)}"
+        return f"unknown: no data on {_missing_parts(missing)}"
+    return f"{money(missing.known)} known, without {_missing_parts(missing)}"
 
 
-def _lacking(missing: Missing) -> str:
-    words = [numbered(missing.orders)] if missing.orders else []
+def _missing_parts(missing: Missing) -> str:
+    words = [order_numbers(missing.orders)] if missing.orders else []
     said = " and ".join((*words, "the whole-book close") if missing.swept else words)
     return said if missing.why is None else f"{said} ({missing.why})"
 
 
-def _became(position: ClosedPosition) -> str:
+def _other_changes(position: ClosedPosition) -> str:
     """Changes by other parties, and dust; empty without any."""
     name = f"{position.symbol} {position.side} on {position.account}"
     words = []
@@ -223,14 +223,14 @@ def _became(position: ClosedPosition) -> str:
     return f"  {name}: {', '.join(words)}" if words else ""
 
 
-def _bare(exposure: Exposure) -> str:
+def _unprotected(exposure: Exposure) -> str:
     name = f"{exposure.symbol} {exposure.position_side} on {exposure.account} without protective order {exposure.order}"
     if exposure.seconds is None:
         return f"{name} since {instant(exposure.since)}: {exposure.text or exposure.end}"
     return f"{name} for {exposure.seconds:.1f} s: {exposure.end}"
 
 
-def _standing(chain: Chain) -> str:
+def _status(chain: DecisionHistory) -> str:
     if chain.decision.kind == "reset":
         return "the scope is back to normal"
     return {
@@ -254,7 +254,7 @@ def _standing(chain: Chain) -> str:
 CHAIN_FORMAT = "killswitch.explanation/v1"
 
 
-class Chain(Struct, frozen=True):
+class DecisionHistory(Struct, frozen=True):
     """A decision with its causes and results. Data that was not kept is null."""
 
     decision: Decision
@@ -263,17 +263,17 @@ class Chain(Struct, frozen=True):
     result: Result
 
 
-def chain_of(store: Store, id_prefix: str) -> Chain:
+def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
     """The history of the decision whose id starts with `id_prefix`. ClickException if none or several match."""
     stored = store.decision(id_prefix)
     if stored is None:
         raise click.ClickException(f"no decision id starts with {id_prefix}; `ksctl history` lists them")
-    decision, snapshot = stored.decision, kept_snapshot(stored.snapshot)
-    policy = places_of(store, decision.policy_set).get(decision.policy)
-    return Chain(decision, policy, snapshot, recorded_result(store, decision))
+    decision, snapshot = stored.decision, decode_kept_snapshot(stored.snapshot)
+    policy = read_places(store, decision.policy_set).get(decision.policy)
+    return DecisionHistory(decision, policy, snapshot, read_result(store, decision))
 
 
-def chain_record(chain: Chain) -> dict[str, object]:
+def decision_history_record(chain: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
     parts = {"policy": chain.policy, "snapshot": chain.snapshot, "result": chain.result}
     return {"format": CHAIN_FORMAT, "decision": decision_record(chain.decision), **parts}

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
-from killswitch.cli.terminal import mention, show, show_json
-from killswitch.render.formats import counted
+from killswitch.cli.terminal import print_json, print_note, print_text
+from killswitch.render.formats import count_of
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
-    from killswitch.policy.diagnostics.problem import Diagnostic
-    from killswitch.policy.loader import Loaded
+    from killswitch.policy.diagnostics.diagnostic import Diagnostic
+    from killswitch.policy.loader import LoadedDocuments
 
-paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UntouchedPath())
+paths_argument = click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=options.UncheckedPath())
 
 
 @options.verb("ksctl validate policies/ --strict")
@@ -34,9 +34,9 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
     """
     loaded, policy_set, problems = _read(paths, variant)
     if output == "json":
-        show_json(_answer(loaded, policy_set, problems))
+        print_json(_answer(loaded, policy_set, problems))
     else:
-        show(_told(loaded, policy_set, problems))
+        print_text(_text(loaded, policy_set, problems))
     if any(problem.severity == "error" for problem in problems):
         context.exit(EXIT_FAILED)
     if strict and problems:
@@ -45,7 +45,7 @@ def validate(context: click.Context, paths: tuple[Path, ...], strict: bool, vari
 
 def _read(
     paths: Sequence[Path], variant: str | None, *, accounts: bool = True
-) -> tuple[Loaded, PolicySet | None, Sequence[Diagnostic]]:
+) -> tuple[LoadedDocuments, PolicySet | None, Sequence[Diagnostic]]:
     """Load and compile the paths: documents, policy set (None if there is an error), and diagnostics.
 
     `accounts`: also check accounts against their venues, and, if the set compiles, whether all recipients can be
@@ -54,7 +54,7 @@ def _read(
     from killswitch.accounts.validation import account_misfits
     from killswitch.graph.resolution.routes import unrouted_names
     from killswitch.incident.report.runbooks import compile_all
-    from killswitch.policy.diagnostics.problem import has_errors, in_order
+    from killswitch.policy.diagnostics.diagnostic import has_errors, in_order
     from killswitch.policy.loader import load
 
     loaded = load(paths)
@@ -72,34 +72,34 @@ def _read(
     return loaded, policy_set, in_order((*problems, *misfits, *untold))
 
 
-def _unchecked(loaded: Loaded) -> bool:
+def _is_incomplete(loaded: LoadedDocuments) -> bool:
     """Whether parts of the documents are unreadable and therefore not checked further."""
-    return loaded.lost or any(each.gaps.flawed(()) for each in loaded.faulty)
+    return loaded.has_unidentified or any(each.gaps.has_flaw(()) for each in loaded.faulty)
 
 
-def _told(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
-    from killswitch.policy.diagnostics.problem import render
+def _text(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
+    from killswitch.policy.diagnostics.diagnostic import render
 
     told = [render(problems), ""] if problems else []
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     if policy_set is None:
-        told.append(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}; `ksctl explain CODE` says more")
-        if _unchecked(loaded):
+        told.append(f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}; `ksctl explain CODE` says more")
+        if _is_incomplete(loaded):
             told.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
         told.append(
-            f"{counted(len(loaded.documents), 'document')}, {counted(warnings, 'warning')}; {policy_set.digest}"
+            f"{count_of(len(loaded.documents), 'document')}, {count_of(warnings, 'warning')}; {policy_set.digest}"
         )
     return "\n".join(told)
 
 
-def _answer(loaded: Loaded, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
-    from killswitch.policy.diagnostics.problem import as_json
+def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
+    from killswitch.policy.diagnostics.diagnostic import as_json
 
     return {
         "valid": policy_set is not None,
-        "complete": not _unchecked(loaded),
+        "complete": not _is_incomplete(loaded),
         "digest": policy_set.digest if policy_set is not None else None,
         "documents": [
             {"kind": document.kind, "name": document.name, "file": document.source.file}
@@ -120,12 +120,12 @@ def schema(what: str, output: str) -> None:
     if what == "events":
         from killswitch.telemetry.events import event_schema
 
-        show_json(event_schema())
+        print_json(event_schema())
         return
     if what == "plan":
         from killswitch.planning.operator.plan_file import plan_schema
 
-        show_json(plan_schema())
+        print_json(plan_schema())
         return
     from killswitch.policy.kinds import KINDS
     from killswitch.policy.schema.json_schema import schema_of, schema_of_all
@@ -138,7 +138,7 @@ def schema(what: str, output: str) -> None:
         hint = f" Did you mean {near}?" if near else ""
         raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
     made = schema_of_all(KINDS, TRIGGER_SIGNALS) if what == "all" else schema_of(what, KINDS[what], TRIGGER_SIGNALS)
-    show_json(made)
+    print_json(made)
 
 
 _SIGNAL = ("name", "type", "unit", "windowed", "level", "measures", "meaning", "partly_known", "unknown")
@@ -149,7 +149,7 @@ def _show_signals(output: str) -> None:
     from killswitch.signals.catalogue import CATALOGUE
 
     if output == "json":
-        show_json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
+        print_json([{part: getattr(signal, part) for part in _SIGNAL} for signal in CATALOGUE])
         return
     entries = []
     for signal in CATALOGUE:
@@ -158,7 +158,7 @@ def _show_signals(output: str) -> None:
             f"{use}  ({signal.unit}, of a {signal.level})\n  {signal.meaning}\n"
             f"  partly known: {signal.partly_known}\n  unknown: {signal.unknown}"
         )
-    show("\n\n".join(entries))
+    print_text("\n\n".join(entries))
 
 
 @options.verb("ksctl graph policies/futures-drawdown --format mermaid")
@@ -174,17 +174,17 @@ def graph(context: click.Context, paths: tuple[Path, ...], form: str, variant: s
     """Print the compiled decision graph as Mermaid or DOT."""
     _, policy_set, problems = _read(paths, variant, accounts=False)
     if policy_set is None:
-        from killswitch.policy.diagnostics.problem import as_json, render
+        from killswitch.policy.diagnostics.diagnostic import as_json, render
 
         if output == "json":
-            show_json({"format": form, "text": None, "diagnostics": as_json(problems)})
+            print_json({"format": form, "text": None, "diagnostics": as_json(problems)})
         else:
-            mention(render(problems))
+            print_note(render(problems))
         context.exit(EXIT_FAILED)
     from killswitch.graph.diagram import dot, mermaid
 
     drawn = mermaid(policy_set) if form == "mermaid" else dot(policy_set)
     if output == "json":
-        show_json({"format": form, "text": drawn, "digest": policy_set.digest})
+        print_json({"format": form, "text": drawn, "digest": policy_set.digest})
     else:
         click.echo(drawn.rstrip("\n"))

@@ -8,13 +8,13 @@ from killswitch.cli.terminal import table
 from killswitch.cli.venues.list_text import capability_table
 from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import one_line
-from killswitch.planning.closability import Outlook
+from killswitch.planning.closability import Closability
 from killswitch.preflight.account_check import AccountCheck, Check
 from killswitch.preflight.findings import rounded_up
-from killswitch.ratelimit.worst_case import Reckoning
-from killswitch.render.formats import counted, money
+from killswitch.ratelimit.worst_case import CloseEstimate
+from killswitch.render.formats import count_of, money
 
-SHOWN = 40
+MAX_SHOWN = 40
 """Maximum positions with remarks in the text; the JSON has all."""
 
 
@@ -29,7 +29,7 @@ def _lines(check: Check) -> Iterator[str]:
         yield ""
     counts = {verdict: sum(each.verdict == verdict for each in check.accounts) for verdict in _SUMMED}
     words = [f"{count} {_SUMMED[verdict]}" for verdict, count in counts.items() if count]
-    yield f"{counted(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
+    yield f"{count_of(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
 
 
 _SUMMED = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
@@ -57,7 +57,7 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
         yield f"  Capabilities, {told}"
         yield capability_table(account.capabilities)
     yield from _outlooks(account)
-    yield from _reading(account, check)
+    yield from _polling(account, check)
     yield from _closing(account)
 
 
@@ -66,8 +66,8 @@ def _numbers(account: AccountCheck) -> str:
         return "not read"
     if account.quality != "ok":
         return account.quality
-    positions = "positions unknown" if account.positions is None else counted(account.positions, "position")
-    orders = "orders unknown" if account.orders is None else counted(account.orders, "resting order")
+    positions = "positions unknown" if account.positions is None else count_of(account.positions, "position")
+    orders = "orders unknown" if account.orders is None else count_of(account.orders, "resting order")
     return f"equity {money(account.equity, account.currency)}, {positions}, {orders}"
 
 
@@ -109,21 +109,21 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
         )
         return
     yield f"  Positions with remarks, of {len(account.outlooks)}"
-    shown = told[:SHOWN]
+    shown = told[:MAX_SHOWN]
     yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
-    if len(told) > SHOWN:
-        yield f"  … and {len(told) - SHOWN} more: --output json"
+    if len(told) > MAX_SHOWN:
+        yield f"  … and {len(told) - MAX_SHOWN} more: --output json"
     for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
         if meaning:
             yield f"  {kind}: {meaning}"
 
 
-def _rows(outlooks: Sequence[Outlook]) -> Iterator[tuple[str, str, str, str, str]]:
+def _rows(outlooks: Sequence[Closability]) -> Iterator[tuple[str, str, str, str, str]]:
     """One row per remark on a position; the same remark on several positions is one row.
 
     Warnings about several positions come first, notes about several last.
     """
-    alike: dict[_Said, list[Outlook]] = {}
+    alike: dict[_Said, list[Closability]] = {}
     for outlook in outlooks:
         for each in outlook.hindrances:
             alike.setdefault((each.severity, each.kind, each.text), []).append(outlook)
@@ -141,7 +141,7 @@ _Said = tuple[str, str, str]
 """Severity, kind and text of a hindrance."""
 
 
-def _of_several(alike: Mapping[_Said, Sequence[Outlook]], wanted: str) -> Iterator[tuple[str, str, str, str, str]]:
+def _of_several(alike: Mapping[_Said, Sequence[Closability]], wanted: str) -> Iterator[tuple[str, str, str, str, str]]:
     for (severity, kind, text), those in alike.items():
         if severity == wanted and len(those) > 1:
             names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in those)
@@ -153,7 +153,7 @@ def _kind(severity: str, kind: str) -> str:
     return kind if severity == "warning" else f"({kind})"
 
 
-def _reading(account: AccountCheck, check: Check) -> Iterator[str]:
+def _polling(account: AccountCheck, check: Check) -> Iterator[str]:
     if not account.reading:
         return
     yield ""
@@ -188,15 +188,15 @@ def _closing(account: AccountCheck) -> Iterator[str]:
         return
     yield ""
     yield "  Closing, by the venue's limits alone (assuming that every order fills at once)"
-    rows = [("everything", "", *_reckoned(account.closing.everything))]
+    rows = [("everything", "", *_estimate(account.closing.everything))]
     worst = account.closing.worst_stage
     if worst is not None:
         paced = " at its own pace" if worst.paced else ""
         which = f"{worst.policy}/{worst.stage} on {worst.scope}"
-        rows.append((f"worst stage{paced}", which, *_reckoned(worst.reckoning)))
+        rows.append((f"worst stage{paced}", which, *_estimate(worst.reckoning)))
     yield table(("", "", "orders", "cancels", "requests", "seconds", "bound by"), rows)
 
 
-def _reckoned(found: Reckoning) -> tuple[str, str, str, str, str]:
+def _estimate(found: CloseEstimate) -> tuple[str, str, str, str, str]:
     seconds = "over a day" if found.seconds is None else f"{found.seconds:,.1f}"
     return f"{found.orders:,}", f"{found.cancels:,}", f"{found.requests:,}", seconds, found.bound_by or "nothing"

@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import msgspec
 
-from killswitch.accounts.plug_ins import Absent
-from killswitch.cli.terminal import room, table
+from killswitch.accounts.plug_ins import AbsentPlugIn
+from killswitch.cli.terminal import table, terminal_width
 from killswitch.model.inspection import Capability, VenueListing
 from killswitch.model.venue import RateLimit
-from killswitch.render.formats import lasting
+from killswitch.render.formats import duration_text
 
 _PER = {1.0: "s", 60.0: "min", 3600.0: "h", 86_400.0: "day"}
 _BY = {"account": "", "symbol": " a symbol", "address": " an address"}
@@ -25,7 +25,7 @@ def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> st
     """A table with one row per venue, and its legend. `others`: families that reach more venues than they list."""
     rows = [_row(each) for each in listings]
     rows += [{"adapter": each, "exchange": f"any other exchange of {each}", "markets": "as it has"} for each in others]
-    within = room()
+    within = terminal_width()
     head = [name for name in rows[0] if within is None or within >= WIDTHS.get(name, 0)]
     lines = [table(head, [[row.get(name, "") for name in head] for row in rows], indent="")]
     everywhere = set.intersection(*({c.name for c in each.capabilities if c.can == "yes"} for each in listings))
@@ -129,10 +129,10 @@ def dead_man(listing: VenueListing, *, in_words: bool = False) -> str:
 
 
 def _time(seconds: float) -> str:
-    return lasting(timedelta(seconds=seconds)) if seconds >= 1 else f"{seconds * 1000:g} ms"
+    return duration_text(timedelta(seconds=seconds)) if seconds >= 1 else f"{seconds * 1000:g} ms"
 
 
-def as_json(listings: Sequence[VenueListing], absent: Sequence[Absent]) -> str:
+def listings_json(listings: Sequence[VenueListing], absent: Sequence[AbsentPlugIn]) -> str:
     """All data as JSON."""
     answer = {
         "format": "killswitch.venues/v1",

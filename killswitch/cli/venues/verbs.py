@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
-from killswitch.cli.terminal import mention, show
+from killswitch.cli.terminal import print_note, print_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from killswitch.accounts.opening import Written
+    from killswitch.accounts.opening import LoadedPolicies
     from killswitch.policy.schema.account import AccountDocument
     from killswitch.preflight.account_check import Check
 
@@ -31,18 +31,18 @@ def list_(venue: str | None, output: str) -> int:
 
     The paper venue is not listed: its terms define it. Sends no request to a venue.
     """
-    from killswitch.accounts.plug_ins import families
-    from killswitch.cli.venues.list_text import as_json, in_full, in_short
+    from killswitch.accounts.plug_ins import load_plug_ins
+    from killswitch.cli.venues.list_text import in_full, in_short, listings_json
 
-    found = families()
+    found = load_plug_ins()
     listings = found.listings if venue is None else found.named(venue)
     if output == "json":
-        click.echo(as_json(listings, found.absent))
+        click.echo(listings_json(listings, found.absent))
         return 0 if listings else EXIT_FAILED
     if listings:
-        show(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
+        print_text(in_short(listings, found.others) if venue is None else "\n\n".join(map(in_full, listings)))
     for each in found.absent:
-        mention(str(each))
+        print_note(str(each))
     return 0 if listings else EXIT_FAILED
 
 
@@ -68,25 +68,25 @@ def check(
 
     Exits 1 if an account fails; a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
     """
-    from killswitch.cli.session import written
+    from killswitch.cli.session import load_policies
     from killswitch.cli.venues.check_text import check_text
     from killswitch.preflight.account_check import encode_check
 
     if interval <= 0:
         raise click.UsageError("--interval must be above zero")
-    found = written(policies_at, variant)
+    found = load_policies(policies_at, variant)
     chosen = chosen_accounts(found, accounts)
     done = _checked(found, chosen, interval, within, read_timeout)
     if output == "json":
         click.echo(encode_check(done))
     else:
-        show(check_text(done))
+        print_text(check_text(done))
     if done.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and done.verdict == "warnings" else 0
 
 
-def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocument, ...]:
+def chosen_accounts(found: LoadedPolicies, names: Sequence[str]) -> tuple[AccountDocument, ...]:
     """The Account documents of these names, or all; ClickException for an unknown name, and if there are none."""
     known = {each.metadata.name: each for each in found.accounts}
     if not known:
@@ -105,15 +105,15 @@ def chosen_accounts(found: Written, names: Sequence[str]) -> tuple[AccountDocume
 
 
 def _checked(
-    found: Written, chosen: Sequence[AccountDocument], interval: float, within: float, patience: float
+    found: LoadedPolicies, chosen: Sequence[AccountDocument], interval: float, within: float, patience: float
 ) -> Check:
     from datetime import UTC, datetime
 
     from killswitch.preflight.account_check import check_all
-    from killswitch.preflight.findings import Asked
-    from killswitch.preflight.inspection import look_at
+    from killswitch.preflight.findings import CheckRequirements
+    from killswitch.preflight.inspection import inspect_accounts
     from killswitch.runner import process
     from killswitch.runner.clock import SystemClock
 
-    looked = process.run(look_at(chosen, patience, SystemClock()))
-    return check_all(looked, found.accounts, found.policies, Asked(interval, within, datetime.now(UTC)))
+    looked = process.run(inspect_accounts(chosen, patience, SystemClock()))
+    return check_all(looked, found.accounts, found.policies, CheckRequirements(interval, within, datetime.now(UTC)))

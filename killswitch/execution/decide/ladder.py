@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from killswitch.execution.recorded_reports import finite
+from killswitch.execution.report_validation import finite
 from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
@@ -17,7 +17,7 @@ _NEVER = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ExecutionStyle:
     """How one order is sent. `price` in quote per base, None for a market order; `rests`: it may stay open."""
 
     rung: int
@@ -44,14 +44,14 @@ def before_the_last(ladder: Sequence[Rung]) -> int:
     return sum(step.tries for step in ladder[:-1])
 
 
-def manner(
+def execution_style(
     ladder: Sequence[Rung],
     rung: int,
     side: OrderSide,
     band: Decimal | None,
     position: Position | None,
     instrument: Instrument | None,
-) -> Manner:
+) -> ExecutionStyle:
     """The order of step `rung`, priced on `position` as the venue shows it now.
 
     A step that cannot be priced, because neither mark nor book is known, becomes a market order: an exit must exist,
@@ -60,14 +60,14 @@ def manner(
     step = ladder[rung]
     disabled = instrument is not None and instrument.state in _NO_MARKET_ORDERS
     if step.order == "market" and not disabled:
-        return Manner(rung, "market", None)
+        return ExecutionStyle(rung, "market", None)
     bounded = None if step.order == "market" else band
     price = _price(side, None if bounded is None else bounded * step.widen, position, instrument)
     if price is None:
-        return Manner(rung, "market", None)
+        return ExecutionStyle(rung, "market", None)
     if step.order == "limit_ioc" and not (instrument is not None and instrument.state == "post_only"):
-        return Manner(rung, "limit_ioc", price)
-    return Manner(rung, "limit", price, rests=True)
+        return ExecutionStyle(rung, "limit_ioc", price)
+    return ExecutionStyle(rung, "limit", price, rests=True)
 
 
 def _price(
@@ -79,7 +79,7 @@ def _price(
     mark = finite(position.mark_price)
     book = _book(side, position, instrument)
     if band is not None and mark is not None:
-        price = _edge(mark, side, band)
+        price = _bound(mark, side, band)
     elif book is not None:
         price = book
     else:
@@ -87,11 +87,11 @@ def _price(
     venue_band = None if instrument is None else instrument.price_band
     if venue_band is not None and mark is not None:
         nearer = max if side == "sell" else min
-        price = nearer(price, _edge(mark, side, venue_band))
+        price = nearer(price, _bound(mark, side, venue_band))
     return _on_tick(price, side, None if instrument is None else finite(instrument.price_step))
 
 
-def _edge(mark: Decimal, side: OrderSide, band: Decimal) -> Decimal:
+def _bound(mark: Decimal, side: OrderSide, band: Decimal) -> Decimal:
     """The worst price within `band` of the mark."""
     return mark * (1 - band if side == "sell" else 1 + band)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.recorded_reports import finite, said
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.report_validation import finite, venue_text
 from killswitch.journal.entries import PositionKey
 from killswitch.journal.lifecycle import ZERO
 from killswitch.model.snapshot import AccountSnapshot, Position
@@ -16,7 +16,7 @@ _MARGINED = frozenset({"swap", "future", "margin"})
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TrustedBook:
     """The positions of a trusted snapshot. A position that is missing is not held, unless it is `doubtful`."""
 
     positions: Mapping[PositionKey, Position]
@@ -37,7 +37,7 @@ class Distrust:
     repeatable: bool = False
 
 
-def read(account: AccountSnapshot) -> Reading | Distrust:
+def positions_of(account: AccountSnapshot) -> TrustedBook | Distrust:
     """The positions of a snapshot, or why it is not trusted.
 
     An empty book with margin in use contradicts itself. One without a margin figure may be an incomplete answer, and
@@ -51,53 +51,55 @@ def read(account: AccountSnapshot) -> Reading | Distrust:
         size = finite(position.contracts)
         if size is None or size < ZERO:
             return Distrust(
-                f"{position.symbol} {position.side} has an invalid size: {said(position.contracts)} contracts"
+                f"{position.symbol} {position.side} has an invalid size: {venue_text(position.contracts)} contracts"
             )
     positions = {position.key: position for position in account.positions if position.contracts > ZERO}
     if len(positions) < len(account.positions) and not positions:
         return Distrust("every position has size 0", repeatable=True)
     if not positions and account.market in _MARGINED:
         return _empty(finite(account.margin_used))
-    return Reading(positions)
+    return TrustedBook(positions)
 
 
-def _empty(margin: Decimal | None) -> Reading | Distrust:
+def _empty(margin: Decimal | None) -> TrustedBook | Distrust:
     """An empty book with `margin` in use."""
     if margin is None:
         return Distrust("an empty book without a figure for the margin in use", repeatable=True)
     if margin > ZERO:
         return Distrust(f"an empty book with {margin} of margin in use")
-    return Reading({})
+    return TrustedBook({})
 
 
-class Trust:
+class PositionTrust:
     """Turns successive snapshots into trusted positions, and counts how often a suspicious one repeats itself.
 
     A position that disappears is suspicious in every market, unless our own orders can have closed it: an incomplete
     answer, or a missing page of it, looks the same. It is believed once it has repeated itself for a while.
     """
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: ClosingPace) -> None:
         self._pace = pace
         self._odd = 0
         self._gone: dict[PositionKey, tuple[int, float]] = {}
 
-    def take(self, account: AccountSnapshot, expected: Mapping[PositionKey, Decimal], now: float) -> Reading | Distrust:
+    def evaluate(
+        self, account: AccountSnapshot, expected: Mapping[PositionKey, Decimal], now: float
+    ) -> TrustedBook | Distrust:
         """The trusted positions of this snapshot, or why there are none.
 
         `expected`: the contracts that our own orders leave of each position, at least. `now` in monotonic seconds.
         """
-        found = read(account)
+        found = positions_of(account)
         if isinstance(found, Distrust) and not found.repeatable:
             self._odd, self._gone = 0, {}
             return found
         positions = {} if isinstance(found, Distrust) else found.positions
         doubtful = self._count_gone(positions, expected, now)
-        if isinstance(found, Reading):
+        if isinstance(found, TrustedBook):
             self._odd = 0
-            return Reading(positions, doubtful)
+            return TrustedBook(positions, doubtful)
         self._odd += 1
-        return found if self._odd < self._pace.doubt_reads else Reading({}, doubtful)
+        return found if self._odd < self._pace.doubt_reads else TrustedBook({}, doubtful)
 
     def _count_gone(
         self, positions: Mapping[PositionKey, Position], expected: Mapping[PositionKey, Decimal], now: float

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from killswitch.journal.codec import decode_all, encode
-from killswitch.journal.entries import Finished, Planned
+from killswitch.journal.entries import Finished, PlannedWork
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, kind_of, of_kind, tag_of
@@ -107,7 +107,7 @@ class OncePerDecision(Performer, Generic[E]):
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         if of_kind(decision.effects, self._effect) is None:
             return ()
-        return (encode(Planned(decision.id, decision.as_of, effect=self._key)),)
+        return (encode(PlannedWork(decision.id, decision.as_of, effect=self._key)),)
 
     async def recover(self) -> None:
         for stored in reversed(self._store.decisions(REMEMBERED)):
@@ -138,5 +138,5 @@ class OncePerDecision(Performer, Generic[E]):
 
     def _is_open(self, decision: str) -> bool:
         entries = decode_all(self._store.journal(decision))
-        mine = {type(each) for each in entries if isinstance(each, Planned | Finished) and each.effect == self._key}
-        return Planned in mine and Finished not in mine
+        mine = {type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key}
+        return PlannedWork in mine and Finished not in mine

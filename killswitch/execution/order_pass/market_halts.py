@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.recorded_reports import finite
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.report_validation import finite
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import AccountSnapshot, Instrument, InstrumentState
 
 CLOSED = "market_closed"
@@ -21,60 +21,62 @@ CLOSED = "market_closed"
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _RestingOrder:
     """A resting order as a snapshot showed it: the position, and whether the order was among the open orders."""
 
     contracts: Decimal | None
     listed: bool | None
 
 
-class Halts:
+class MarketHalts:
     """Tracks what waits for a market of one account, and when a snapshot shows a change. Kept in memory only."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         """Create it; `instruments` maps symbols to their latest rules, and is read, never copied."""
         self._instruments = instruments
-        self._sights: dict[str, _Sight] = {}
+        self._sights: dict[str, _RestingOrder] = {}
 
     def state(self, symbol: str) -> InstrumentState | None:
         """The market's latest state; None where no snapshot shows it."""
         found = self._instruments.get(symbol)
         return None if found is None else found.state
 
-    def halted(self, symbol: str) -> bool:
+    def is_halted(self, symbol: str) -> bool:
         """Whether the market is halted now."""
         return self.state(symbol) == "halted"
 
-    def rests(self, line: Line) -> bool:
+    def is_resting(self, line: PositionTarget) -> bool:
         """Whether the venue has the line's order and cannot fill it before its market opens."""
-        return line.state is State.WORKING and self.halted(line.symbol)
+        return line.state is TargetState.WORKING and self.is_halted(line.symbol)
 
-    def refused(self, line: Line) -> bool:
+    def is_refused(self, line: PositionTarget) -> bool:
         """Whether the venue refused the line's last order because the market is closed.
 
         Lines counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
         """
-        return line.state is State.READY and line.refusal == CLOSED and not line.by_fills
+        return line.state is TargetState.READY and line.refusal == CLOSED and not line.is_counted_by_fills
 
-    def waits(self, line: Line) -> bool:
+    def is_waiting(self, line: PositionTarget) -> bool:
         """Whether the line sends nothing before a snapshot shows its market in another state."""
-        return self.refused(line) and self.halted(line.symbol)
+        return self.is_refused(line) and self.is_halted(line.symbol)
 
-    def news(self, lines: Iterable[Line], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
+    def changed_orders(
+        self, lines: Iterable[PositionTarget], account: AccountSnapshot, opened: frozenset[str]
+    ) -> set[str]:
         """Names of resting orders that changed by the snapshot, and are to be queried at once.
 
         Their market is in `opened`, the position changed, or they are no longer among the open orders.
         """
         found: set[str] = set()
-        sights: dict[str, _Sight] = {}
-        working = [line for line in lines if line.state is State.WORKING and line.client_order_id is not None]
+        sights: dict[str, _RestingOrder] = {}
+        working = [line for line in lines if line.state is TargetState.WORKING and line.client_order_id is not None]
         for line in working:
             name = line.client_order_id or ""
             if line.symbol in opened:
                 found.add(name)
-            if not self.halted(line.symbol):
+            if not self.is_halted(line.symbol):
                 continue
-            before = self._sights.get(name, _Sight(None, None))
+            before = self._sights.get(name, _RestingOrder(None, None))
             seen = sights[name] = _sight(line, account, before)
             moved = before.contracts is not None and seen.contracts != before.contracts
             if moved or (seen.listed is False and before.listed is not False):
@@ -82,7 +84,7 @@ class Halts:
         self._sights = sights
         return found
 
-    def remarks(self, lines: Sequence[Line], now: datetime, pace: Pace) -> list[str]:
+    def notices(self, lines: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
         """The notices about lines that have waited for a while; unchanged until one of them moves.
 
         Lines with an order of unknown status are left out: that is reported instead.
@@ -90,10 +92,12 @@ class Halts:
         due = [
             line
             for line in lines
-            if not line.aside and line.sent_at is not None and (now - line.sent_at).total_seconds() >= pace.resting_for
+            if not line.detached
+            and line.sent_at is not None
+            and (now - line.sent_at).total_seconds() >= pace.resting_for
         ]
-        resting = sorted({line.symbol for line in due if self.rests(line)})
-        refused = sorted({line.symbol for line in due if self.waits(line)})
+        resting = sorted({line.symbol for line in due if self.is_resting(line)})
+        refused = sorted({line.symbol for line in due if self.is_waiting(line)})
         return [
             f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {how}"
             for symbols, how in (
@@ -103,12 +107,12 @@ class Halts:
             if symbols
         ]
 
-    def tells(self, line: Line) -> bool:
+    def has_notice(self, line: PositionTarget) -> bool:
         """Whether `remarks` covers the line, now or after a while."""
-        return not line.aside and (self.rests(line) or self.waits(line))
+        return not line.detached and (self.is_resting(line) or self.is_waiting(line))
 
 
-def _sight(line: Line, account: AccountSnapshot, before: _Sight) -> _Sight:
+def _sight(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
     """The line's order as the snapshot shows it; what it does not show is kept from `before`."""
     if account.quality != "ok":
         return before
@@ -121,4 +125,4 @@ def _sight(line: Line, account: AccountSnapshot, before: _Sight) -> _Sight:
         listed = any(
             order.client_order_id == line.client_order_id or order.id == line.order_id for order in account.orders
         )
-    return _Sight(contracts, listed)
+    return _RestingOrder(contracts, listed)

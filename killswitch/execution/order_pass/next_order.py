@@ -7,38 +7,38 @@ from itertools import count
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import client_order_id, validity
-from killswitch.execution.decide.ladder import manner, next_rung
-from killswitch.execution.decide.schedule import Do, left_to_close, sized
-from killswitch.execution.send.queued_orders import Departure
-from killswitch.execution.state.account_job import Work
+from killswitch.execution.decide.ladder import execution_style, next_rung
+from killswitch.execution.decide.line_verdict import LineAction, left_to_close, size_order
+from killswitch.execution.send.queued_orders import QueuedOrder
+from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.intents import marked
-from killswitch.journal.entries import NEXT_SLICE, Sending
+from killswitch.journal.entries import NEXT_SLICE, OrderSending
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Instrument, Position
 from killswitch.model.venue import OrderRequest
 
 
-def departure(
+def build_order(
     context: AccountContext,
-    work: Work,
-    line: Line,
+    work: AccountJob,
+    line: PositionTarget,
     amount: Decimal,
     held: Decimal,
     seen: Position | None,
     instrument: Instrument | None,
     *,
     slice_after: bool = False,
-) -> Departure:
+) -> QueuedOrder:
     """The next order of `line` over `amount` contracts.
 
     `held`: the position believed to be held before it; `seen`: the position as the venue showed it last.
     """
-    rung = next_rung(work.ladder, line.rung, line.tried)
-    how = manner(work.ladder, rung, line.side, line.band, seen, instrument)
-    spent = {*line.aside, *line.counted, *line.abandoned}
-    for attempt in count(line.attempt + line.spent):
+    rung = next_rung(work.ladder, line.execution_step, line.failed_tries)
+    how = execution_style(work.ladder, rung, line.side, line.band, seen, instrument)
+    spent = {*line.detached, *line.counted_orders, *line.abandoned}
+    for attempt in count(line.attempt + line.is_id_used):
         name = client_order_id(line.decision, line.index, attempt, context.traits.client_ids)
         if name not in spent:  # spent by an entry that cannot be decoded: fills are counted once per name
             break
@@ -52,11 +52,11 @@ def departure(
         type="market" if how.price is None else "limit",
         price=how.price,
         time_in_force="gtc" if how.price is None or how.rests else "ioc",
-        valid_for=validity(context.traits.order_life, context.pace, line.expired),
+        valid_for=validity(context.traits.order_life, context.pace, line.expired_orders),
     )
     mark, value = marked(seen)
-    entry = Sending(
-        *context.head(line, name, attempt),
+    entry = OrderSending(
+        *context.entry_head(line, name, attempt),
         side=line.side,
         amount=amount,
         position=held,
@@ -68,28 +68,28 @@ def departure(
         value=value,
         valid_for=None if request.valid_for is None else Decimal(f"{request.valid_for:g}"),
     )
-    return Departure(line, request, entry)
+    return QueuedOrder(line, request, entry)
 
 
-def next_slice(line: Line, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:
+def next_slice(line: PositionTarget, ledger: PositionLedger, instrument: Instrument | None) -> Decimal | None:
     """The amount of the slice that may follow a completely filled one at once; None if none may.
 
     It is computed from fills alone, so it never counts on more than was held before them.
     """
-    if line.state is not State.SETTLED or not line.whole or line.swept:
+    if line.state is not TargetState.SETTLED or not line.is_fully_filled or line.is_in_whole_close:
         return None
-    held = line.remaining if line.by_fills else ledger.anchor
-    if held is None or line.aside or (ledger.outstanding and not line.by_fills):
+    held = line.remaining if line.is_counted_by_fills else ledger.anchor
+    if held is None or line.detached or (ledger.outstanding and not line.is_counted_by_fills):
         return None
     wanted = held - line.target
     if line.target > ZERO:
         wanted = min(wanted, left_to_close(line, ledger))
     if wanted <= ZERO:
         return None
-    verdict = sized(line, wanted, instrument)
-    return verdict.amount if verdict.do is Do.SEND else None
+    verdict = size_order(line, wanted, instrument)
+    return verdict.amount if verdict.do is LineAction.SEND else None
 
 
-def untouched(line: Line, ledger: PositionLedger) -> bool:
+def is_untouched(line: PositionTarget, ledger: PositionLedger) -> bool:
     """Whether no order of ours was ever sent for the line's position."""
-    return line.state is State.READY and line.attempt == 0 and not line.aside and ledger.anchor is None
+    return line.state is TargetState.READY and line.attempt == 0 and not line.detached and ledger.anchor is None

@@ -10,32 +10,33 @@ from itertools import chain
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import MARKET, before_the_last
-from killswitch.execution.decide.position_trust import Reading
-from killswitch.execution.decide.schedule import Do, acting, sized
-from killswitch.execution.order_pass.market_halts import Halts
-from killswitch.execution.order_pass.next_order import departure, next_slice, untouched
-from killswitch.execution.order_pass.order_decision import Judging, Verdicts
-from killswitch.execution.order_pass.trusted_positions import Looking
-from killswitch.execution.protective_orders import Guarding
-from killswitch.execution.send.order_sender import Dispatch
-from killswitch.execution.send.queued_orders import Departure
-from killswitch.execution.state.account_job import Work
-from killswitch.execution.state.execution_state import Memory
-from killswitch.journal.entries import Swept
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line, LineName
+from killswitch.execution.decide.line_verdict import LineAction, select_active, size_order
+from killswitch.execution.decide.position_trust import TrustedBook
+from killswitch.execution.order_pass.market_halts import MarketHalts
+from killswitch.execution.order_pass.next_order import build_order, is_untouched, next_slice
+from killswitch.execution.order_pass.order_decision import LineVerdicts, OrderJudge
+from killswitch.execution.order_pass.trusted_positions import TrustedPositions
+from killswitch.execution.protective_orders import ProtectiveOrders
+from killswitch.execution.send.order_sender import OrderSender
+from killswitch.execution.send.queued_orders import QueuedOrder
+from killswitch.execution.state.account_job import AccountJob
+from killswitch.execution.state.execution_state import ExecutionState
+from killswitch.journal.entries import WholeBookClose
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget, TargetName
 from killswitch.model.venue import BookClosingVenue, VenueError
 
 SLICING = 0.25
 """Seconds for which one pass lets slices follow one another before anything else runs."""
 
 
-class Sending:
+class OrderSelection:
     """Sends the orders of one account, as lines, timetables and budget allow."""
 
     def __init__(
-        self, context: AccountContext, memory: Memory, looking: Looking, judging: Judging, dispatch: Dispatch,
-        guarding: Guarding, halts: Halts,
+        self, context: AccountContext, memory: ExecutionState, looking: TrustedPositions, judging: OrderJudge,
+        dispatch: OrderSender,
+        guarding: ProtectiveOrders, halts: MarketHalts,
     ) -> None:  # fmt: skip
         self._context = context
         self._memory = memory
@@ -44,9 +45,9 @@ class Sending:
         self._dispatch = dispatch
         self._guarding = guarding
         self._halts = halts
-        self._not_before: dict[LineName, float] = {}
-        self._left: dict[LineName, float] = {}
-        self._cleared: set[LineName] = set()
+        self._not_before: dict[TargetName, float] = {}
+        self._sent_at: dict[TargetName, float] = {}
+        self._cleared: set[TargetName] = set()
         """Lines unblocked since their last fill: if they are refused as blocked again, they pause."""
         self.held_back = False
         """Whether the last pass had an order that could not be sent yet."""
@@ -55,64 +56,64 @@ class Sending:
         self.room_at = math.inf
         """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
 
-    async def send(self, verdicts: Verdicts, *, fresh: bool) -> None:
+    async def send(self, verdicts: LineVerdicts, *, fresh: bool) -> None:
         """Send for the line with the smallest target on each position, worst rank first.
 
         `fresh`: whether the snapshot was polled by the executor itself; the whole book is closed on no other.
         """
-        lines = acting(self._memory.lines(), lambda line: verdicts.of(line).ends)
+        lines = select_active(self._memory.lines(), lambda line: verdicts.of(line).is_final)
         self.held_back, self.room_at = False, math.inf
-        if self._context.traits.whole_book and fresh and await self._swept(lines, verdicts):
+        if self._context.traits.whole_book and fresh and await self._close_book(lines, verdicts):
             return
-        await self._clear_the_way(lines, verdicts)
+        await self._cancel_blocking(lines, verdicts)
         began = self._context.clock.monotonic()
         self._more_slices = False
-        sent = await self._leave(self._departures(lines, verdicts))
+        sent = await self._send(self._departures(lines, verdicts))
         while sent and self._context.clock.monotonic() - began < SLICING:
             self._more_slices = False
             blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
-            again = self._departures(await self._clear_the_way(blocked, verdicts), verdicts)
+            again = self._departures(await self._cancel_blocking(blocked, verdicts), verdicts)
             slices = self._slices([each.line for each in sent], verdicts)
-            sent = await self._leave(chain(again, slices)) if blocked or slices else ()
+            sent = await self._send(chain(again, slices)) if blocked or slices else ()
 
-    def _departures(self, lines: Sequence[Line], verdicts: Verdicts) -> Iterator[Departure]:
+    def _departures(self, lines: Sequence[PositionTarget], verdicts: LineVerdicts) -> Iterator[QueuedOrder]:
         for line in lines:
             verdict = verdicts.of(line)
-            if verdict.do is Do.SEND:
-                if self._may_leave(line) and self._has_its_turn(line, verdicts):
+            if verdict.do is LineAction.SEND:
+                if self._is_due(line) and self._has_its_turn(line, verdicts):
                     held_now = self._judging.believed(line, verdicts.reading)
                     yield self._order(line, verdict.amount, held_now, verdicts.reading)
                 else:
                     self.held_back = True
 
-    async def _leave(self, due: Iterator[Departure]) -> Sequence[Departure]:
+    async def _send(self, due: Iterator[QueuedOrder]) -> Sequence[QueuedOrder]:
         """Send as the budget allows; returns what was sent, or nothing where an order was held back."""
-        sent = await self._dispatch.send(due, self._look_ahead)
+        sent = await self._dispatch.send(due, self._begin_poll)
         now = self._context.clock.monotonic()
-        for each in reversed(sent.stayed):
-            self._memory.works[each.line.decision].timetable.stayed(each.line)
-        for each in sent.departures:
+        for each in reversed(sent.held_back):
+            self._memory.jobs[each.line.decision].timetable.undo_sent(each.line)
+        for each in sent.orders:
             self._judging.forget(each.line)
             self._not_before[each.line.name] = now + self._pause_after(each.line)
-            self._left[each.line.name] = now
+            self._sent_at[each.line.name] = now
         if sent.room_in is None:
-            return sent.departures
+            return sent.orders
         self.held_back = True
         self.room_at = now + sent.room_in
         return ()
 
-    async def _swept(self, lines: Sequence[Line], verdicts: Verdicts) -> bool:
+    async def _close_book(self, lines: Sequence[PositionTarget], verdicts: LineVerdicts) -> bool:
         """Request a whole-book close where that is the fastest way; returns whether it was requested."""
-        wanted = [line for line in lines if verdicts.of(line).do is Do.SEND]
-        if not self._may_sweep(wanted, verdicts.reading) or not isinstance(self._context.venue, BookClosingVenue):
+        wanted = [line for line in lines if verdicts.of(line).do is LineAction.SEND]
+        if not self._can_close_book(wanted, verdicts.reading) or not isinstance(self._context.venue, BookClosingVenue):
             return False
         now, decisions = self._context.clock.now(), sorted({line.decision for line in wanted})
-        self._context.record([Swept(decision, now, self._context.account) for decision in decisions])
+        self._context.record([WholeBookClose(decision, now, self._context.account) for decision in decisions])
         with suppress(VenueError):  # whatever the answer, the positions show the result
-            await self._context.make("close_book", self._context.venue.close_book())
+            await self._context.request("close_book", self._context.venue.close_book())
         return True
 
-    def _may_sweep(self, wanted: Sequence[Line], reading: Reading) -> bool:
+    def _can_close_book(self, wanted: Sequence[PositionTarget], reading: TrustedBook) -> bool:
         """Whether one request may close all these lines at once.
 
         Only if every position of the account is to be closed completely, at market and at once, if nothing was sent for
@@ -121,40 +122,51 @@ class Sending:
         if len(wanted) < 2 or {line.key for line in wanted} != set(reading.positions) or reading.doubtful:
             return False
         for line in wanted:
-            work = self._memory.works[line.decision]
-            plain = work.ladder is MARKET and not work.timetable.declared
-            fresh = line.state is State.READY and line.attempt == 0 and not line.swept and not line.aside
-            if not (line.guarded and plain and fresh):
+            work = self._memory.jobs[line.decision]
+            plain = work.ladder is MARKET and not work.timetable.is_declared
+            fresh = (
+                line.state is TargetState.READY
+                and line.attempt == 0
+                and not line.is_in_whole_close
+                and not line.detached
+            )
+            if not (line.is_capped_by_venue and plain and fresh):
                 return False
         has_room = self._context.room("submit", [line.symbol for line in wanted]) >= len(wanted)
         return not has_room and self._context.wait("close_book") <= 0
 
-    def _has_its_turn(self, line: Line, verdicts: Verdicts) -> bool:
-        turn = self._memory.works[line.decision].turn(lambda each: verdicts.of(each).ends)
+    def _has_its_turn(self, line: PositionTarget, verdicts: LineVerdicts) -> bool:
+        turn = self._memory.jobs[line.decision].turn(lambda each: verdicts.of(each).is_final)
         return turn is None or turn == line.key
 
-    def _slices(self, lines: list[Line], verdicts: Verdicts) -> list[Departure]:
+    def _slices(self, lines: list[PositionTarget], verdicts: LineVerdicts) -> list[QueuedOrder]:
         """The slices that follow completely filled ones at once."""
         found = []
         for line in lines:
             ledger = self._memory.ledger(line.key)
             amount = next_slice(line, ledger, self._looking.instruments.get(line.symbol))
-            if amount is not None and self._may_leave(line) and self._has_its_turn(line, verdicts):
-                held = line.remaining if line.by_fills else ledger.anchor or ZERO
+            if amount is not None and self._is_due(line) and self._has_its_turn(line, verdicts):
+                held = line.remaining if line.is_counted_by_fills else ledger.anchor or ZERO
                 found.append(self._order(line, amount, held, verdicts.reading, slice_after=True))
         return found
 
     def _order(
-        self, line: Line, amount: Decimal, held: Decimal, reading: Reading | None, *, slice_after: bool = False
-    ) -> Departure:
-        work = self._memory.works[line.decision]
+        self,
+        line: PositionTarget,
+        amount: Decimal,
+        held: Decimal,
+        reading: TrustedBook | None,
+        *,
+        slice_after: bool = False,
+    ) -> QueuedOrder:
+        work = self._memory.jobs[line.decision]
         self._more_slices |= amount + line.target < held and line.largest < line.decided
-        work.timetable.left(line, self._context.clock.monotonic())
+        work.timetable.record_sent(line, self._context.clock.monotonic())
         seen = None if reading is None else reading.positions.get(line.key)
         instrument = self._looking.instruments.get(line.symbol)
-        return departure(self._context, work, line, amount, held, seen, instrument, slice_after=slice_after)
+        return build_order(self._context, work, line, amount, held, seen, instrument, slice_after=slice_after)
 
-    async def send_on_what_was_known(self, *, unreadable: bool) -> None:
+    async def send_without_snapshot(self, *, unreadable: bool) -> None:
         """Send orders without a trusted snapshot, only where the venue itself limits them to reduce-only.
 
         The first order of a fresh decision is based on the decision's own snapshot. If the account is `unreadable`, not
@@ -162,92 +174,101 @@ class Sending:
         have filled since.
         """
         began = self._context.clock.monotonic()
-        while await self._leave(self._known_last(unreadable=unreadable)):
+        while await self._send(self._known_last(unreadable=unreadable)):
             if self._context.clock.monotonic() - began >= SLICING:
                 return
 
-    def _known_last(self, *, unreadable: bool) -> Iterator[Departure]:
-        for line in acting(self._memory.lines(), lambda _: False):
-            if not line.reduce_only or line.by_fills or not self._may_leave(line):
+    def _known_last(self, *, unreadable: bool) -> Iterator[QueuedOrder]:
+        for line in select_active(self._memory.lines(), lambda _: False):
+            if not line.reduce_only or line.is_counted_by_fills or not self._is_due(line):
                 continue
             ledger = self._memory.ledger(line.key)
             before = line.decided + line.target
-            if untouched(line, ledger) and self._fresh(line):
+            if is_untouched(line, ledger) and self._fresh(line):
                 yield self._order(line, min(line.decided, line.largest), before, None)
-            elif unreadable and line.guarded and line.state in (State.READY, State.SETTLED) and self._has_paused(line):
-                held = ledger.free(before, guarded=True)
-                verdict = sized(line, held, self._looking.instruments.get(line.symbol)) if held > ZERO else None
-                if verdict is not None and verdict.do is Do.SEND:
-                    settled = line.state is State.SETTLED
+            elif (
+                unreadable
+                and line.is_capped_by_venue
+                and line.state in (TargetState.READY, TargetState.SETTLED)
+                and self._has_paused(line)
+            ):
+                held = ledger.closable(before, is_capped_by_venue=True)
+                verdict = size_order(line, held, self._looking.instruments.get(line.symbol)) if held > ZERO else None
+                if verdict is not None and verdict.do is LineAction.SEND:
+                    settled = line.state is TargetState.SETTLED
                     yield self._order(line, verdict.amount, held, None, slice_after=settled)
 
-    def _has_paused(self, line: Line) -> bool:
+    def _has_paused(self, line: PositionTarget) -> bool:
         """Whether an order without a snapshot may follow the last one; the pause grows with each one without a fill."""
-        pause = self._context.pace.wait_after(len(line.aside) + line.fruitless)
-        return self._context.clock.monotonic() >= self._left.get(line.name, -math.inf) + pause
+        pause = self._context.pace.wait_after(len(line.detached) + line.attempts_without_fill)
+        return self._context.clock.monotonic() >= self._sent_at.get(line.name, -math.inf) + pause
 
-    def _fresh(self, line: Line) -> bool:
-        decided_at = self._memory.works[line.decision].decision.as_of
-        return 0 <= self._context.since(decided_at) <= self._context.pace.fresh_for
+    def _fresh(self, line: PositionTarget) -> bool:
+        decided_at = self._memory.jobs[line.decision].decision.as_of
+        return 0 <= self._context.seconds_since(decided_at) <= self._context.pace.fresh_for
 
-    def _may_leave(self, line: Line) -> bool:
-        work = self._memory.works[line.decision]
-        return work.given_up is None and self._context.clock.monotonic() >= self.departs(work, line)
+    def _is_due(self, line: PositionTarget) -> bool:
+        work = self._memory.jobs[line.decision]
+        return work.given_up is None and self._context.clock.monotonic() >= self.due_at(work, line)
 
-    def departs(self, work: Work, line: Line) -> float:
+    def due_at(self, work: AccountJob, line: PositionTarget) -> float:
         """Monotonic seconds at which the line's next order is due; infinite before its market opens."""
-        if self._halts.waits(line):
+        if self._halts.is_waiting(line):
             return math.inf
         return max(self._not_before.get(line.name, -math.inf), work.timetable.due(line), self._reopens(work, line))
 
-    def _reopens(self, work: Work, line: Line) -> float:
+    def _reopens(self, work: AccountJob, line: PositionTarget) -> float:
         """When a line is retried whose market is reported closed and whose state no snapshot shows."""
-        if not self._halts.refused(line) or self._halts.state(line.symbol) is not None:
+        if not self._halts.is_refused(line) or self._halts.state(line.symbol) is not None:
             return -math.inf
-        beyond = line.fruitless - before_the_last(work.ladder)
-        return self._left.get(line.name, -math.inf) + self._context.pace.wait_after(max(1, beyond), closed=True)
+        beyond = line.attempts_without_fill - before_the_last(work.ladder)
+        return self._sent_at.get(line.name, -math.inf) + self._context.pace.wait_after(max(1, beyond), closed=True)
 
     # Protection
 
-    async def _clear_the_way(self, lines: Sequence[Line], verdicts: Verdicts) -> Sequence[Line]:
+    async def _cancel_blocking(
+        self, lines: Sequence[PositionTarget], verdicts: LineVerdicts
+    ) -> Sequence[PositionTarget]:
         """Cancel the protective orders that block closes whose next order is due; returns the unblocked lines."""
-        refused = [line for line in lines if line.is_blocked and self._may_leave(line)]
-        blocked = [line for line in refused if verdicts.of(line).do is Do.SEND]
+        refused = [line for line in lines if line.is_blocked and self._is_due(line)]
+        blocked = [line for line in refused if verdicts.of(line).do is LineAction.SEND]
         if not blocked:
             return ()
         self._cleared |= {line.name for line in blocked}
         every = self._memory.lines()
-        names = {line.client_order_id for line in every} | {name for line in every for name in line.aside}
+        names = {line.client_order_id for line in every} | {name for line in every for name in line.detached}
         own = frozenset(name for name in names if name is not None)
-        return await self._guarding.clear_the_way(blocked, own, verdicts.reading.positions)
+        return await self._guarding.cancel_blocking(blocked, own, verdicts.reading.positions)
 
-    def _is_newly_blocked(self, line: Line) -> bool:
+    def _is_newly_blocked(self, line: PositionTarget) -> bool:
         """Whether open orders block the line that were not cancelled before."""
         return line.is_blocked and line.name not in self._cleared
 
-    def _pause_after(self, line: Line) -> float:
+    def _pause_after(self, line: PositionTarget) -> float:
         """Seconds until the line's next order: longer after each without a fill, once the ladder has been walked.
 
         There is no pause after an order that found no price within its bound, that rested, or that was only blocked by
         open orders.
         """
-        if line.fruitless == 0:
+        if line.attempts_without_fill == 0:
             self._cleared.discard(line.name)
         if self._is_newly_blocked(line):
             return 0.0
-        work = self._memory.works[line.decision]
-        beyond = line.fruitless - before_the_last(work.ladder)
-        if line.fruitless == 0 or (line.refusal is None and (line.rests or (line.bounded and beyond <= 0))):
+        work = self._memory.jobs[line.decision]
+        beyond = line.attempts_without_fill - before_the_last(work.ladder)
+        if line.attempts_without_fill == 0 or (
+            line.refusal is None and (line.is_resting or (line.has_limit and beyond <= 0))
+        ):
             return 0.0
         return self._context.pace.wait_after(max(1, beyond))
 
-    def forget(self, line: Line) -> None:
+    def forget(self, line: PositionTarget) -> None:
         """Drop the waits of a line that has ended."""
         self._not_before.pop(line.name, None)
-        self._left.pop(line.name, None)
+        self._sent_at.pop(line.name, None)
         self._cleared.discard(line.name)
 
-    def _look_ahead(self) -> None:
+    def _begin_poll(self) -> None:
         """Start an account poll as soon as every order of a batch is answered, while the answers are journaled."""
-        if not self._more_slices and self._context.quiet_for <= 0 and self._context.wait("snapshot") <= 0:
-            self._looking.begin(self._memory.sent)
+        if not self._more_slices and self._context.paused_for <= 0 and self._context.wait("snapshot") <= 0:
+            self._looking.begin_poll(self._memory.sent)

@@ -8,33 +8,33 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.decide.position_trust import Distrust, Reading, Trust
-from killswitch.execution.recorded_reports import sound_rules
+from killswitch.execution.decide.position_trust import Distrust, PositionTrust, TrustedBook
+from killswitch.execution.report_validation import validated_rules
 from killswitch.journal.entries import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    reading: Reading
+class _TrustedSnapshot:
+    reading: TrustedBook
     at: float
     moved: int
 
 
-class Looking:
+class TrustedPositions:
     """The snapshots of one account, and whether they can be trusted."""
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
-        self._trust = Trust(context.pace)
+        self._trust = PositionTrust(context.pace)
         self._given: tuple[AccountSnapshot, float] | None = None
         self._offered: tuple[AccountSnapshot, float] | None = None
-        self._last: _Seen | None = None
+        self._last: _TrustedSnapshot | None = None
         self.has_new_work = False
         """Whether a decision was adopted whose orders wait for the next poll."""
         self._begun: tuple[asyncio.Task[AccountSnapshot | str], int, float] | None = None
-        self._told: dict[str, Instrument] = {}
+        self._rules: dict[str, Instrument] = {}
         self._opened: set[str] = set()
         self.newest: AccountSnapshot | None = None
         """The newest snapshot, whoever polled it and whatever its quality."""
@@ -44,30 +44,30 @@ class Looking:
         self.distrust: str | None = None
         """Why the last poll could not be trusted; None if it could."""
 
-    def learn(self, account: AccountSnapshot) -> None:
+    def apply_rules(self, account: AccountSnapshot) -> None:
         """Apply the instrument rules of a snapshot."""
         self.newest, self._context.currency = account, account.currency
         for instrument in account.instruments or ():
-            before = self._told.get(instrument.symbol)
+            before = self._rules.get(instrument.symbol)
             if before != instrument:
                 if before is not None and before.state == "halted" and instrument.state != "halted":
                     self._opened.add(instrument.symbol)
-                self._told[instrument.symbol] = instrument
-                self.instruments[instrument.symbol] = sound_rules(instrument)
+                self._rules[instrument.symbol] = instrument
+                self.instruments[instrument.symbol] = validated_rules(instrument)
 
-    def take_opened(self) -> frozenset[str]:
+    def pop_opened(self) -> frozenset[str]:
         """The symbols that were halted and no longer are; each is returned once."""
         opened, self._opened = frozenset(self._opened), set()
         return opened
 
-    def give(self, account: AccountSnapshot, at: float) -> None:
+    def keep_deciding_snapshot(self, account: AccountSnapshot, at: float) -> None:
         """Keep the runner's snapshot, polled at `at` while none of our orders was in flight.
 
         Decisions on it need not wait for another poll.
         """
         self._given = (account, at)
 
-    def offer(self, account: AccountSnapshot, at: float) -> None:
+    def keep_runner_snapshot(self, account: AccountSnapshot, at: float) -> None:
         """Keep the runner's snapshot, polled at `at` while orders of ours were in flight.
 
         It replaces a poll for which there is no budget, if no order has moved since.
@@ -75,27 +75,27 @@ class Looking:
         self._offered = (account, at)
 
     @property
-    def was_unreadable(self) -> bool:
+    def is_unreadable(self) -> bool:
         """Whether the runner could not poll the account a moment ago: another poll would only take time."""
         return self._given is not None and self._is_fresh(self._given[1]) and self._given[0].quality != "ok"
 
     def _is_fresh(self, at: float) -> bool:
         return self._context.clock.monotonic() - at <= self._context.pace.given_for
 
-    def take_given(self, expected: Mapping[PositionKey, Decimal]) -> Reading | None:
+    def pop_deciding_positions(self, expected: Mapping[PositionKey, Decimal]) -> TrustedBook | None:
         """The snapshot of the tick that decided, once, if it is fresh and can be trusted."""
         given, self._given = self._given, None
         if given is None or not self._is_fresh(given[1]):
             return None
-        found = self._trust.take(given[0], expected, self._context.clock.monotonic())
-        return found if isinstance(found, Reading) and not found.doubtful else None
+        found = self._trust.evaluate(given[0], expected, self._context.clock.monotonic())
+        return found if isinstance(found, TrustedBook) and not found.doubtful else None
 
-    def again(self, moved: int) -> Reading | None:
+    def last_if_fresh(self, moved: int) -> TrustedBook | None:
         """The last trusted snapshot, if it is fresh and no order has moved since."""
         last = self._last
         return last.reading if last is not None and self._is_fresh(last.at) and last.moved == moved else None
 
-    def begin(self, sent: int) -> None:
+    def begin_poll(self, sent: int) -> None:
         """Start an account poll once every order is answered, while the answers are journaled.
 
         `sent`: number of orders ever sent; if more are sent, this poll is outdated.
@@ -132,14 +132,16 @@ class Looking:
             await asyncio.gather(self._begun[0], return_exceptions=True)
             self._begun = None
 
-    def take_offered(self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float) -> Reading | None:
+    def pop_runner_positions(
+        self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float
+    ) -> TrustedBook | None:
         """The runner's last snapshot, once, if it was polled after the last order moved and can be trusted."""
         offered, self._offered = self._offered, None
         if offered is None or offered[1] <= moved_at or (self._last is not None and offered[1] <= self._last.at):
             return None
-        return self._taken(offered[0], expected, moved)
+        return self._evaluate(offered[0], expected, moved)
 
-    async def look(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> Reading | None:
+    async def poll(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> TrustedBook | None:
         """Poll the account; returns its positions if they can be trusted."""
         self._given = self._offered = None
         if self._begun is not None and self._begun[1] == sent and self._is_fresh(self._begun[2]):
@@ -148,23 +150,23 @@ class Looking:
         else:
             await self.abandon()
             answer = await self._context.snapshot(self.purpose(moved))
-        return self._taken(answer, expected, moved)
+        return self._evaluate(answer, expected, moved)
 
-    def _taken(
+    def _evaluate(
         self, answer: AccountSnapshot | str, expected: Mapping[PositionKey, Decimal], moved: int
-    ) -> Reading | None:
+    ) -> TrustedBook | None:
         self.is_blind = True
         if isinstance(answer, str):
             self.distrust = answer
             return None
-        self.learn(answer)
+        self.apply_rules(answer)
         now = self._context.clock.monotonic()
-        found = self._trust.take(answer, expected, now)
+        found = self._trust.evaluate(answer, expected, now)
         if isinstance(found, Distrust):
             self.distrust = found.reason
             return None
         self.is_blind = False
         gone = ", ".join(sorted(" ".join(key) for key in found.doubtful))
         self.distrust = f"missing from the venue's answer, and not by our own orders: {gone}" if gone else None
-        self._last, self.has_new_work = _Seen(found, now, moved), False
+        self._last, self.has_new_work = _TrustedSnapshot(found, now, moved), False
         return found

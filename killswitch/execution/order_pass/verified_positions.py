@@ -7,64 +7,68 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.decide.position_trust import Reading
-from killswitch.execution.order_pass.order_decision import held, told
-from killswitch.execution.state.account_job import Work
-from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.decide.position_trust import TrustedBook
+from killswitch.execution.order_pass.order_decision import held, is_shown
+from killswitch.execution.state.account_job import AccountJob
+from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import PositionKey, Verified
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line, LineName
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget, TargetName
 from killswitch.model.snapshot import Instrument
 
-AGAIN_AFTER = timedelta(seconds=5)
+JOURNAL_AGAIN_AFTER = timedelta(seconds=5)
 """Age after which the last shown position is journaled again when an operator gives a close up."""
 
 
 class VerifiedPositions:
     """Remembers what the venue last showed of each position at work, and journals what is news."""
 
-    def __init__(self, context: AccountContext, memory: Memory) -> None:
+    def __init__(self, context: AccountContext, memory: ExecutionState) -> None:
         self._context = context
         self._memory = memory
         self.shown: dict[PositionKey, Decimal] = {}
         """Contracts of each position at work, as last shown."""
         self._shown_at: dict[PositionKey, datetime] = {}
-        self._journaled: dict[LineName, tuple[Decimal, datetime]] = {}
+        self._journaled: dict[TargetName, tuple[Decimal, datetime]] = {}
         """The position last journaled for each line, and when."""
 
-    def show(self, reading: Reading) -> None:
+    def update(self, reading: TrustedBook) -> None:
         """Remember the positions that the snapshot shows."""
         for line in self._memory.lines():
-            if not line.by_fills and told(line, reading):
+            if not line.is_counted_by_fills and is_shown(line, reading):
                 self.shown[line.key] = reading.contracts(line.key)
                 self._shown_at[line.key] = self._context.clock.now()
 
-    def verify(self, reading: Reading, instruments: Mapping[str, Instrument]) -> None:
+    def verify(self, reading: TrustedBook, instruments: Mapping[str, Instrument]) -> None:
         """Journal the position of every line whose status changes by the snapshot."""
-        news: list[tuple[Line, Decimal]] = []
+        news: list[tuple[PositionTarget, Decimal]] = []
         for line in self._memory.lines():
-            if line.by_fills:
-                work = self._memory.works[line.decision]
+            if line.is_counted_by_fills:
+                work = self._memory.jobs[line.decision]
                 work.supply(line, reading.contracts(line.key), instruments.get(line.symbol))
-            elif not told(line, reading):
+            elif not is_shown(line, reading):
                 continue
             shown = held(line, reading)
             reached = shown <= line.target
-            if line.state is State.SETTLED or (not line.in_flight and reached is not (line.state is State.AT_TARGET)):
+            if line.state is TargetState.SETTLED or (
+                not line.is_in_flight and reached is not (line.state is TargetState.AT_TARGET)
+            ):
                 news.append((line, shown))
         now = self._context.clock.now()
         self._memory.record([self._entry(line, shown, now) for line, shown in news])
         self._journaled |= {line.name: (shown, now) for line, shown in news}
 
-    def unjournaled(self, work: Work) -> list[Verified]:
+    def unjournaled(self, work: AccountJob) -> list[Verified]:
         """The last positions of a job that ends short of its targets, where the journal does not have them."""
         return [
             self._entry(line, self.shown[line.key], self._shown_at[line.key], is_last=True)
             for line in work.lines
-            if line.state is not State.AT_TARGET and not line.by_fills and self._is_news(work, line)
+            if line.state is not TargetState.AT_TARGET
+            and not line.is_counted_by_fills
+            and self._is_unjournaled(work, line)
         ]
 
-    def forget(self, work: Work) -> None:
+    def forget(self, work: AccountJob) -> None:
         """Drop what only a job that has ended needed."""
         for line in work.lines:
             self._journaled.pop(line.name, None)
@@ -72,7 +76,7 @@ class VerifiedPositions:
         self.shown = {key: shown for key, shown in self.shown.items() if key in at_work}
         self._shown_at = {key: at for key, at in self._shown_at.items() if key in at_work}
 
-    def _is_news(self, work: Work, line: Line) -> bool:
+    def _is_unjournaled(self, work: AccountJob, line: PositionTarget) -> bool:
         """Whether the last shown position of the line differs from the last journaled one.
 
         After an operator gives a close up, the last position is journaled again if it was journaled long before.
@@ -82,8 +86,8 @@ class VerifiedPositions:
         shown, at = self._journaled.get(line.name, (None, None))
         if at is None or shown != self.shown[line.key]:
             return True
-        return work.given_up is not None and self._shown_at[line.key] - at > AGAIN_AFTER
+        return work.given_up is not None and self._shown_at[line.key] - at > JOURNAL_AGAIN_AFTER
 
-    def _entry(self, line: Line, shown: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
+    def _entry(self, line: PositionTarget, shown: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
         place = (self._context.account, *line.key)
         return Verified(line.decision, at, *place, position=shown, target=line.target, is_last=is_last)

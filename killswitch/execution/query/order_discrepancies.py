@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.execution.client_order_id import is_ours
-from killswitch.journal.orders import NOTHING, JournaledOrder
+from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 
 Knowledge = Literal["sent", "final", "nothing", "abandoned"]
@@ -31,13 +31,13 @@ def knowledge_of(order: JournaledOrder) -> Knowledge:
     """The status of an order by its newest journal entry."""
     if order.status == "abandoned":
         return "abandoned"
-    if order.status in NOTHING:
+    if order.status in WITHOUT_EFFECT:
         return "nothing"
     return "final" if order.is_final else "sent"
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Discrepancy:
     """A discrepancy about one order. `what` distinguishes several about the same order."""
 
     name: str
@@ -48,7 +48,9 @@ class Doubt:
 Lookup = Callable[[str], JournaledOrder | None]
 
 
-def doubts(account: AccountSnapshot, read_by: datetime, known: Lookup, filled: Mapping[str, Decimal]) -> list[Doubt]:
+def discrepancies(
+    account: AccountSnapshot, read_by: datetime, known: Lookup, filled: Mapping[str, Decimal]
+) -> list[Discrepancy]:
     """The discrepancies between a snapshot that was completed at `read_by` and the journal.
 
     `known` finds the journaled order of a name. `filled`: by name, the contracts of all fills seen so far. An account
@@ -56,7 +58,7 @@ def doubts(account: AccountSnapshot, read_by: datetime, known: Lookup, filled: M
     """
     if account.quality != "ok":
         return []
-    found: list[Doubt] = []
+    found: list[Discrepancy] = []
     for order in account.orders or ():
         if order.client_order_id is not None and is_ours(order.client_order_id):
             name = order.client_order_id
@@ -76,47 +78,49 @@ def fills_of_ours(account: AccountSnapshot, names: Mapping[str, str]) -> Iterato
 
 def _of_order(
     account: str, order: Order, name: str, known: JournaledOrder | None, read_by: datetime
-) -> Iterator[Doubt]:
+) -> Iterator[Discrepancy]:
     said = f"order {name} of ours ({order.side} {order.symbol} on account {account})"
     if known is None:
-        yield Doubt(name, "unknown", f"{said} is open at the venue, and the journal has no such order: {_WHO}")
+        yield Discrepancy(name, "unknown", f"{said} is open at the venue, and the journal has no such order: {_WHO}")
         return
     what = knowledge_of(known)
     if what != "sent" and read_by >= lasts_from(known):
         text = f"{said} is still open at the venue, and by the journal it {_WORDS[what]}: {_look(known)}"
-        yield Doubt(name, "open", text)
+        yield Discrepancy(name, "open", text)
     if (order.symbol, order.side) != (known.first.symbol or order.symbol, known.side or order.side):
         text = f"{said} was sent as {known.side} {known.first.symbol}: {_look(known)}"
-        yield Doubt(name, "other", text)
-    elif known.most is not None and order.amount > known.most:
-        text = f"{said} is of {order.amount:f} contracts, and {known.most:f} were sent: {_look(known)}"
-        yield Doubt(name, "amount", text)
+        yield Discrepancy(name, "other", text)
+    elif known.largest_sent is not None and order.amount > known.largest_sent:
+        text = f"{said} is of {order.amount:f} contracts, and {known.largest_sent:f} were sent: {_look(known)}"
+        yield Discrepancy(name, "amount", text)
 
 
 def _of_fills(
     account: str, name: str, amount: Decimal, known: JournaledOrder | None, read_by: datetime
-) -> Iterator[Doubt]:
+) -> Iterator[Discrepancy]:
     said = f"order {name} of ours on account {account}"
     if known is None:
-        yield Doubt(name, "unknown", f"{said} was filled, and the journal has no such order: {_WHO}")
+        yield Discrepancy(name, "unknown", f"{said} was filled, and the journal has no such order: {_WHO}")
         return
     what = knowledge_of(known)
     if what == "sent" or read_by < lasts_from(known):
         return
     if what != "final":
         text = f"{said} was filled, and by the journal it {_WORDS[what]}: {_look(known)}"
-        yield Doubt(name, "filled", text)
+        yield Discrepancy(name, "filled", text)
     elif known.filled is not None and amount > known.filled:
         text = f"{said} was filled beyond the {known.filled:f} with which it had ended: {_look(known)}"
-        yield Doubt(name, "more", text)
+        yield Discrepancy(name, "more", text)
 
 
-def of_state(known: JournaledOrder) -> Doubt | None:
+def unknown_state(known: JournaledOrder) -> Discrepancy | None:
     """The discrepancy about an order that the venue reports in an unknown state; None if there is none."""
-    if known.strange_state is None:
+    if known.unrecognised_state is None:
         return None
     said = f"order {known.name} of ours on {known.first.symbol} on account {known.first.account}"
-    return Doubt(known.name, "state", f"{said} is in an unknown state, {known.strange_state}: {_look(known)}")
+    return Discrepancy(
+        known.name, "state", f"{said} is in an unknown state, {known.unrecognised_state}: {_look(known)}"
+    )
 
 
 def lasts_from(known: JournaledOrder) -> datetime:

@@ -14,24 +14,24 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
-from killswitch.execution.account_context import AccountContext, NoRoomError
+from killswitch.execution.account_context import AccountContext, BudgetExhaustedError
 from killswitch.execution.client_order_id import over_after
-from killswitch.execution.query.charges import charged
-from killswitch.execution.recorded_reports import said, sound
-from killswitch.execution.send.order_sender import told
-from killswitch.journal.entries import Abandoned, Absent, Acknowledged, Entry, EntryHead, SetAside
-from killswitch.journal.lifecycle import ZERO, State
+from killswitch.execution.query.fee_queries import total_fee
+from killswitch.execution.report_validation import validated_report, venue_text
+from killswitch.execution.send.order_sender import report_entry
+from killswitch.journal.entries import Abandoned, Absent, Acknowledged, Entry, EntryHead, OrderDetached
+from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.orders import JournaledOrder
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order
 from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDownError, VenueError
 from killswitch.ratelimit.budget import Purpose
 
-URGENT_QUESTIONS = 5
+URGENT_QUERIES = 5
 """Queries of one order that may use the budget reserved for closing before its absence may be believed; as many after
 that, and then one after `look_again`, doubled by each answered one: a close cannot end without the answer. Queries that
 the venue does not answer come no less often, so that an outage costs no time after it."""
-LEAST_QUESTIONS = 20
+LEAST_QUERIES = 20
 """Queries that the venue must have answered before an order is abandoned, however long ago it was sent."""
 
 
@@ -40,24 +40,24 @@ _ROUNDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class OrderQuestion:
     """One order to query. `state` is its line's state if the line waits for it, None if it was set aside.
 
     `valid_for`: validity of its request in seconds, if it had one.
     """
 
-    line: Line
+    line: PositionTarget
     name: str
     attempt: int | None
     order_id: str | None
     may_fill: Decimal
     sent_at: datetime | None
-    state: State | None
+    state: TargetState | None
     valid_for: float | None = None
 
 
 @dataclass(slots=True)
-class _Asked:
+class _QueryCounters:
     """Query counters of one order; `decisive` counts urgent queries since its absence may be believed.
 
     `heard`: answered queries, since `heard_since`; `decided`: how many of the decisive ones were answered.
@@ -65,10 +65,10 @@ class _Asked:
 
     count: int = 0
     at: float = -math.inf
-    heard: int = 0
-    heard_since: float = math.inf
+    answered: int = 0
+    answered_since: float = math.inf
     decisive: int = 0
-    decided: int = 0
+    decisive_answered: int = 0
     decisive_at: float = -math.inf
     urgent: bool = True
     """Whether this round's query may use the budget reserved for closing."""
@@ -78,26 +78,28 @@ class _Asked:
     """Since when the venue has been answering "no such order"."""
     resting: str | None = None
     """The venue's order id, if the order was set aside and found open."""
-    met: tuple[datetime, float, float] | None = None
+    first_age: tuple[datetime, float, float] | None = None
     """When it was sent, the monotonic seconds at which its age was first computed, and that age."""
 
 
-def questions(line: Line) -> list[Question]:
+def questions(line: PositionTarget) -> list[OrderQuestion]:
     """Every order of the line whose end is not known."""
-    about: list[tuple[JournaledOrder, int | None, str | None, State | None]]
-    about = [(order, order.attempt, None, None) for order in line.aside.values()]
-    if line.in_flight and line.order is not None and line.client_order_id is not None:
+    about: list[tuple[JournaledOrder, int | None, str | None, TargetState | None]]
+    about = [(order, order.attempt, None, None) for order in line.detached.values()]
+    if line.is_in_flight and line.order is not None and line.client_order_id is not None:
         about.append((line.order, line.attempt, line.order_id, line.state))
     return [
-        Question(line, order.name, attempt, id_, order.may_fill(line.decided), order.sent_at, state, order.valid_for)
+        OrderQuestion(
+            line, order.name, attempt, id_, order.may_fill(line.decided), order.sent_at, state, order.valid_for
+        )
         for order, attempt, id_, state in about
     ]
 
 
-class Asking:
+class OrderQuery:
     """Queries orders of one account, all at the same time, each at growing intervals."""
 
-    def __init__(self, context: AccountContext, unhurried: Callable[[Line], bool]) -> None:
+    def __init__(self, context: AccountContext, unhurried: Callable[[PositionTarget], bool]) -> None:
         """Create it; `unhurried` tells whether a line's order rests where nothing can fill.
 
         Such orders are queried last and seldom: one at a time for the whole account, in turn.
@@ -105,40 +107,44 @@ class Asking:
         self._context = context
         self._unhurried = unhurried
         self._life = context.traits.order_life
-        self._seldom: frozenset[str] = frozenset()
+        self._unhurried_names: frozenset[str] = frozenset()
         """Orders that were unhurried at the last `ask`."""
         self._turn_at = float("-inf")
         """When one of them was last queried."""
-        self._asked: dict[str, _Asked] = {}
+        self._counters: dict[str, _QueryCounters] = {}
 
     @property
     def next_at(self) -> float:
         """Monotonic seconds at which the next query is due; infinite if nothing was queried yet."""
-        return min((self._not_before(name) for name in self._asked), default=float("inf"))
+        return min((self._not_before(name) for name in self._counters), default=float("inf"))
 
-    async def ask(self, about: Sequence[Question]) -> None:
+    async def query(self, about: Sequence[OrderQuestion]) -> None:
         """Query the orders that are due, and journal the answers."""
         now = self._context.clock.monotonic()
-        self._seldom = frozenset(q.name for q in about if q.state is State.WORKING and self._unhurried(q.line))
-        self._asked = {name: self._asked[name] for name in (q.name for q in about) if name in self._asked}
+        self._unhurried_names = frozenset(
+            q.name for q in about if q.state is TargetState.WORKING and self._unhurried(q.line)
+        )
+        self._counters = {name: self._counters[name] for name in (q.name for q in about) if name in self._counters}
         due = [question for question in about if self._not_before(question.name) <= now]
-        if not due or not self._context.may_act():
+        if not due or not self._context.can_send():
             return
         turns = self._turns(due)
-        if self._seldom:
+        if self._unhurried_names:
             due = [question for question in due if question not in turns]
-            due.sort(key=lambda question: question.name in self._seldom)
+            due.sort(key=lambda question: question.name in self._unhurried_names)
             due += turns[:1]
-        asked, moved = await self._put(due)
+        asked, moved = await self._send_queries(due)
         if turns and turns[0] in asked:
             self._turn_at = now
             if turns[0].name in moved:
                 # It rested in a halted market: the market may have opened, for the other orders, too.
-                await self._put([q for q in about if q.name in self._seldom and q not in asked])
+                await self._send_queries([q for q in about if q.name in self._unhurried_names and q not in asked])
 
-    async def _put(self, due: Sequence[Question]) -> tuple[Sequence[Question], Collection[str | None]]:
+    async def _send_queries(
+        self, due: Sequence[OrderQuestion]
+    ) -> tuple[Sequence[OrderQuestion], Collection[str | None]]:
         """Query as far as there is budget; returns what was queried, and the names of orders with news."""
-        due = self._sparing(due)
+        due = self._within_budget(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
         now = self._context.clock.monotonic()
         for question in due:
@@ -147,12 +153,12 @@ class Asking:
         reports = await asyncio.gather(*(find(q.line.symbol, q.name, q.may_fill, self._purpose(q)) for q in due))
         for question, report in zip(due, reports, strict=True):
             heard = not isinstance(report, RateLimitedError | VenueDownError)
-            asked = self._asked[question.name]
+            asked = self._counters[question.name]
             if heard:
-                asked.heard, asked.heard_since = asked.heard + 1, min(asked.heard_since, now)
-            if asked.urgent and asked.can_be_absent and not isinstance(report, NoRoomError):
+                asked.answered, asked.answered_since = asked.answered + 1, min(asked.answered_since, now)
+            if asked.urgent and asked.can_be_absent and not isinstance(report, BudgetExhaustedError):
                 asked.decisive, asked.decisive_at = asked.decisive + 1, now
-                asked.decided += heard
+                asked.decisive_answered += heard
         unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
         listed = await self._context.open_orders(purpose=self._list_purpose(due, reports)) if unsaid else None
         resting = None if listed is None else {each.client_order_id: each for each in listed}
@@ -161,64 +167,68 @@ class Asking:
         )
         answers = [entry for entry in found if entry is not None]
         for entry in answers:
-            self._asked.pop(entry.client_order_id or "", None)
+            self._counters.pop(entry.client_order_id or "", None)
         if answers:
             self._context.record(answers)
         return due, {entry.client_order_id for entry in answers}
 
-    def hurry(self, names: Iterable[str]) -> None:
+    def expedite(self, names: Iterable[str]) -> None:
         """Query these orders at the next `ask`, however recent their last query was."""
         for name in names:
-            if name in self._asked:
-                self._asked[name].at = -math.inf
+            if name in self._counters:
+                self._counters[name].at = -math.inf
 
-    def has_asked(self, question: Question) -> bool:
+    def is_unanswered(self, question: OrderQuestion) -> bool:
         """Whether the order was queried without a result."""
-        return question.name in self._asked
+        return question.name in self._counters
 
-    def resting_as(self, name: str) -> str | None:
+    def open_order_id(self, name: str) -> str | None:
         """The venue's id of a set-aside order that was found open; None for any other."""
-        return self._asked[name].resting if name in self._asked else None
+        return self._counters[name].resting if name in self._counters else None
 
-    def give_up(self, now: float, about: Sequence[Question]) -> list[Abandoned]:
+    def abandoned(self, now: float, about: Sequence[OrderQuestion]) -> list[Abandoned]:
         """Entries that abandon the set-aside orders that were queried for long enough."""
         return [
             Abandoned(*self._head(question), text=f"queried for {self._context.pace.asked_for:g} s without an answer")
             for question in about
             if question.state is None
-            and (asked := self._asked.get(question.name)) is not None
-            and asked.heard >= LEAST_QUESTIONS
-            and now - asked.heard_since >= self._context.pace.asked_for
+            and (asked := self._counters.get(question.name)) is not None
+            and asked.answered >= LEAST_QUERIES
+            and now - asked.answered_since >= self._context.pace.asked_for
         ]
 
-    def set_aside(self, question: Question) -> SetAside:
+    def set_aside(self, question: OrderQuestion) -> OrderDetached:
         """The entry that lets the line go on without the order."""
-        return SetAside(*self._head(question), text="its status is unknown, and the position does not wait for it")
+        return OrderDetached(*self._head(question), text="its status is unknown, and the position does not wait for it")
 
-    def _turns(self, due: Sequence[Question]) -> list[Question]:
+    def _turns(self, due: Sequence[OrderQuestion]) -> list[OrderQuestion]:
         """Orders that are due only by turn, the longest waiting first.
 
         Orders that were never queried, or to which something has happened, are left out.
         """
-        asked = [q for q in due if q.name in self._seldom and q.name in self._asked]
-        found = [q for q in asked if self._asked[q.name].at > -math.inf]
-        return sorted(found, key=lambda q: self._asked[q.name].at)
+        asked = [q for q in due if q.name in self._unhurried_names and q.name in self._counters]
+        found = [q for q in asked if self._counters[q.name].at > -math.inf]
+        return sorted(found, key=lambda q: self._counters[q.name].at)
 
     def _not_before(self, name: str) -> float:
-        if name not in self._asked:
+        if name not in self._counters:
             return float("-inf")
-        count, at = self._asked[name].count, self._asked[name].at
-        if name in self._seldom:
+        count, at = self._counters[name].count, self._counters[name].at
+        if name in self._unhurried_names:
             return at if math.isinf(at) else max(at, self._turn_at) + self._context.pace.ask_halted
         return at + min(self._context.pace.poll, self._context.pace.ask_again * 2.0 ** min(count - 1, 10))
 
-    def _sparing(self, due: Sequence[Question]) -> Sequence[Question]:
+    def _within_budget(self, due: Sequence[OrderQuestion]) -> Sequence[OrderQuestion]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
 
         While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
         one query of an ended order in ten seconds.
         """
-        early = {q.name for q in due if q.name in self._asked and q.state is not State.WORKING and not self._decides(q)}
+        early = {
+            q.name
+            for q in due
+            if q.name in self._counters and q.state is not TargetState.WORKING and not self._is_decisive(q)
+        }
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]
@@ -228,60 +238,63 @@ class Asking:
         wanted = [*symbols] * _ROUNDS
         return self._context.room(call, wanted) < len(wanted)
 
-    def _count(self, question: Question, now: float) -> None:
+    def _count(self, question: OrderQuestion, now: float) -> None:
         """Count the query that is about to be sent, and decide whose budget it uses."""
-        asked = self._asked.setdefault(question.name, _Asked())
+        asked = self._counters.setdefault(question.name, _QueryCounters())
         asked.count, asked.at = asked.count + 1, now
-        asked.can_be_absent = self._decides(question)
+        asked.can_be_absent = self._is_decisive(question)
         if not asked.can_be_absent:
-            asked.urgent = asked.count <= URGENT_QUESTIONS
+            asked.urgent = asked.count <= URGENT_QUERIES
             return
-        pause = self._context.pace.look_again * 2.0 ** min(max(asked.decided - URGENT_QUESTIONS, 0), 10)
-        asked.urgent = asked.decisive < URGENT_QUESTIONS or now - asked.decisive_at >= pause
+        pause = self._context.pace.look_again * 2.0 ** min(max(asked.decisive_answered - URGENT_QUERIES, 0), 10)
+        asked.urgent = asked.decisive < URGENT_QUERIES or now - asked.decisive_at >= pause
 
-    def _purpose(self, question: Question) -> Purpose:
+    def _purpose(self, question: OrderQuestion) -> Purpose:
         """Closing's budget for what a close needs to end; the polls' budget for queries that go on for minutes."""
-        return "closing" if self._asked[question.name].urgent else "reading"
+        return "closing" if self._counters[question.name].urgent else "reading"
 
-    def _list_purpose(self, due: Sequence[Question], reports: Sequence[object]) -> Purpose:
+    def _list_purpose(self, due: Sequence[OrderQuestion], reports: Sequence[object]) -> Purpose:
         """Closing's budget for the expensive open orders, only where they decide whether an order is absent."""
         for question, report in zip(due, reports, strict=True):
             settled = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
-            if not settled and self._asked[question.name].can_be_absent and self._purpose(question) == "closing":
+            if not settled and self._counters[question.name].can_be_absent and self._purpose(question) == "closing":
                 return "closing"
         return "reading"
 
-    def _as_told(self, question: Question, report: OrderReport) -> Entry | None:
-        state = State.WORKING if question.state in (None, State.WORKING) else question.state
-        return told(report, state, self._head(question))
+    def _report_entry(self, question: OrderQuestion, report: OrderReport) -> Entry | None:
+        state = TargetState.WORKING if question.state in (None, TargetState.WORKING) else question.state
+        return report_entry(report, state, self._head(question))
 
     async def _answer(
-        self, question: Question, report: OrderReport | VenueError | None, resting: Mapping[str | None, Order] | None
+        self,
+        question: OrderQuestion,
+        report: OrderReport | VenueError | None,
+        resting: Mapping[str | None, Order] | None,
     ) -> Entry | None:
-        asked = self._asked[question.name]
+        asked = self._counters[question.name]
         if report is None:
             asked.denied_since = self._context.clock.monotonic() if asked.denied_since is None else asked.denied_since
         elif isinstance(report, OrderReport):
             asked.denied_since = None
             if report.state == "open" and question.state is None:
                 asked.resting = report.id
-            return self._as_told(question, report)
+            return self._report_entry(question, report)
         if isinstance(report, RateLimitedError | VenueDownError):
             return None
-        return await self._otherwise(question, resting, denied=report is None)
+        return await self._answer_from_lists(question, resting, denied=report is None)
 
-    async def _otherwise(
-        self, question: Question, resting: Mapping[str | None, Order] | None, *, denied: bool
+    async def _answer_from_lists(
+        self, question: OrderQuestion, resting: Mapping[str | None, Order] | None, *, denied: bool
     ) -> Entry | None:
         """The entry that follows from open orders and fills, where a query by name found nothing."""
-        asked = self._asked[question.name]
+        asked = self._counters[question.name]
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
                 asked.resting = order.id
-            news = question.state in (State.SENDING, State.UNKNOWN)
-            return Acknowledged(*self._head(question), order=said(order.id)) if news else None
-        symbols = [question.line.symbol] * len(self._asked)
+            news = question.state in (TargetState.SENDING, TargetState.UNKNOWN)
+            return Acknowledged(*self._head(question), order=venue_text(order.id)) if news else None
+        symbols = [question.line.symbol] * len(self._counters)
         if denied and not asked.can_be_absent and self._is_scarce("fills", symbols):
             return None  # it may be on its way; fills are queried once it no longer can be
         report = await self._by_fills(question)
@@ -290,14 +303,16 @@ class Asking:
         # A denial is not believed while the request runs, since the order may still arrive.
         believed = denied and asked.can_be_absent and question.name not in self._context.running
         gone = believed and resting is not None and self._denied_for_long(question)
-        if report.filled >= question.may_fill or (gone and (report.filled > ZERO or question.state is State.WORKING)):
-            return self._as_told(question, report)
+        if report.filled >= question.may_fill or (
+            gone and (report.filled > ZERO or question.state is TargetState.WORKING)
+        ):
+            return self._report_entry(question, report)
         if not gone or report.filled > ZERO:
             return None
         early = not self._is_over(question)
         return Absent(*self._head(question), text="the venue has no such order", early=early)
 
-    async def _by_fills(self, question: Question) -> OrderReport | None:
+    async def _by_fills(self, question: OrderQuestion) -> OrderReport | None:
         """A report built from the order's fills; None if the venue does not return them."""
         try:
             fills = await self._context.fills(question.line.symbol, question.name, self._purpose(question))
@@ -313,18 +328,18 @@ class Asking:
             amount=question.may_fill,
             filled=filled,
             average_price=paid / filled if filled > ZERO else None,
-            fee=charged(fills, self._context.currency)[0],
+            fee=total_fee(fills, self._context.currency)[0],
         )
-        return sound(report, question.name, question.may_fill)
+        return validated_report(report, question.name, question.may_fill)
 
-    def _denied_for_long(self, question: Question) -> bool:
+    def _denied_for_long(self, question: OrderQuestion) -> bool:
         """Whether the venue has denied the order for longer than its lists may lag."""
-        if question.state is not State.WORKING:
+        if question.state is not TargetState.WORKING:
             return True
-        since = self._asked[question.name].denied_since
+        since = self._counters[question.name].denied_since
         return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
 
-    def _decides(self, question: Question) -> bool:
+    def _is_decisive(self, question: OrderQuestion) -> bool:
         """Whether a denial that is requested now may be believed.
 
         Where names are kept for ever, and the same name is sent next, that is soon. The name of a set-aside order is
@@ -334,11 +349,11 @@ class Asking:
         """
         bounded = question.valid_for is not None or self._life.always is not None
         kept = question.state is not None and self._life.names == "ever"
-        if question.state is State.WORKING or kept or (question.line.guarded and not bounded):
+        if question.state is TargetState.WORKING or kept or (question.line.is_capped_by_venue and not bounded):
             return self.is_late(question)
         return self._is_over(question)
 
-    def _is_over(self, question: Question) -> bool:
+    def _is_over(self, question: OrderQuestion) -> bool:
         """Whether the request can no longer be carried out, by a monotonic clock from the first query on.
 
         The age of an order sent by another process is taken from the wall clock.
@@ -346,18 +361,18 @@ class Asking:
         if question.sent_at is None:
             return True
         now = self._context.clock.monotonic()
-        asked = self._asked[question.name]
-        if asked.met is None or asked.met[0] != question.sent_at:
-            asked.met = (question.sent_at, now, max(0.0, self._context.since(question.sent_at)))
-        _, met_at, age = asked.met
+        asked = self._counters[question.name]
+        if asked.first_age is None or asked.first_age[0] != question.sent_at:
+            asked.first_age = (question.sent_at, now, max(0.0, self._context.seconds_since(question.sent_at)))
+        _, met_at, age = asked.first_age
         return age + now - met_at >= over_after(self._life, self._context.pace, question.valid_for)
 
-    def is_late(self, question: Question) -> bool:
+    def is_late(self, question: OrderQuestion) -> bool:
         """Whether a line no longer waits for the order. True also if the clock was set back."""
         if question.sent_at is None:
             return True
-        since = self._context.since(question.sent_at)
+        since = self._context.seconds_since(question.sent_at)
         return since >= self._context.pace.absence_after or since < 0
 
-    def _head(self, question: Question) -> EntryHead:
-        return self._context.head(question.line, question.name, question.attempt)
+    def _head(self, question: OrderQuestion) -> EntryHead:
+        return self._context.entry_head(question.line, question.name, question.attempt)

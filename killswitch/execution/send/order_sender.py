@@ -14,10 +14,10 @@ from typing import Any
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.recorded_reports import said, sound
-from killswitch.execution.send.queued_orders import Departure, Flight, Queue, Sent, Wave
+from killswitch.execution.report_validation import validated_report, venue_text
+from killswitch.execution.send.queued_orders import OrderBatch, OrderQueue, QueuedOrder, RequestInFlight, SendResult
 from killswitch.journal.entries import EXPIRED, Acknowledged, Entry, EntryHead, Filled, Rejected, Unknown
-from killswitch.journal.lifecycle import ZERO, State
+from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
@@ -50,24 +50,24 @@ ANY_OTHER = "\N{ASTERISK}"
 """Stands for a symbol for which no order has been sent."""
 
 
-class Dispatch:
+class OrderSender:
     """Sends batches of orders of one account."""
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
         self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
-        self._behind: dict[asyncio.Task[Sequence[Entry]], Flight] = {}
+        self._late_requests: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
         """Requests that no batch waits for any longer."""
 
-    def late(self) -> list[Entry]:
+    def late_answers(self) -> list[Entry]:
         """The late answers to requests that were not waited for; each is returned once.
 
         The orders of a request that broke are of unknown status, and are queried.
         """
-        ended = [task for task in self._behind if task.done()]
+        ended = [task for task in self._late_requests if task.done()]
         found: list[Entry] = []
         for task in ended:
-            group = self._behind.pop(task).group
+            group = self._late_requests.pop(task).group
             self._context.running -= _names(group)
             if task.cancelled():
                 continue
@@ -77,11 +77,11 @@ class Dispatch:
 
     def abandon(self) -> list[asyncio.Future[Any]]:
         """Cancel requests in flight at the end of a run; the next run queries their orders."""
-        for task in self._behind:
+        for task in self._late_requests:
             task.cancel()
-        return list(self._behind)
+        return list(self._late_requests)
 
-    async def send(self, source: Iterable[Departure], answered: Callable[[], None]) -> Sent:
+    async def send(self, source: Iterable[QueuedOrder], answered: Callable[[], None]) -> SendResult:
         """Send orders from the front of `source` for which there is budget now or within a moment. Each is sent once.
 
         Orders leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be built;
@@ -89,14 +89,14 @@ class Dispatch:
         out for so long that its orders are to be queried: `late` returns it when it arrives. `answered` is called when
         nothing is waited for any longer, before the last answers are journaled.
         """
-        queue = Queue(source)
-        wave = Wave()
+        queue = OrderQueue(source)
+        wave = OrderBatch()
         loop = asyncio.get_running_loop()
 
-        async def one(group: Sequence[Departure], ticket: Ticket) -> Sequence[Entry]:
+        async def one(group: Sequence[QueuedOrder], ticket: Ticket) -> Sequence[Entry]:
             answers = await self._request(group, ticket)
             if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
-                wave.take(answers)
+                wave.hold(answers)
             return answers
 
         tasks: list[asyncio.Task[Sequence[Entry]]] = []
@@ -104,36 +104,36 @@ class Dispatch:
             more, chunk = True, FIRST
             while more or wave.open:
                 if more:
-                    groups = self._depart(queue, chunk)
+                    groups = self._reserve_requests(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
                     for group, ticket in groups:
                         task = loop.create_task(one(group, ticket))
-                        wave.flights[task] = Flight(loop.time(), group)
-                        task.add_done_callback(wave.ended)
+                        wave.flights[task] = RequestInFlight(loop.time(), group)
+                        task.add_done_callback(wave.mark_completed)
                         tasks.append(task)
                     if groups:
                         await asyncio.sleep(0)  # let them be sent before the next ones are built
                 more = await self._wait(wave, queue)
-                for task, flight in wave.leave_behind(loop.time() - self._context.pace.ask_after + LEAST):
-                    self._behind[task] = flight
+                for task, flight in wave.detach_late(loop.time() - self._context.pace.ask_after + LEAST):
+                    self._late_requests[task] = flight
                     self._context.running |= _names(flight.group)
                 if queue.sent and not (wave.open or more):
                     answered()
                     await asyncio.sleep(0)
                 if not wave.open or wave.held_for >= TOGETHER - LEAST:
-                    self._context.record(wave.give())
+                    self._context.record(wave.release())
             for task in tasks:
-                if task not in self._behind:
+                if task not in self._late_requests:
                     task.result()
         finally:
-            waited = [task for task in tasks if task not in self._behind]
+            waited = [task for task in tasks if task not in self._late_requests]
             for task in waited:
                 task.cancel()
             if waited:
                 await asyncio.gather(*waited, return_exceptions=True)
-        return Sent(queue.sent, queue.made, None if queue.empty else self._room_in(queue))
+        return SendResult(queue.sent, queue.unsent, None if queue.is_empty else self._room_in(queue))
 
-    async def _wait(self, wave: Wave, queue: Queue) -> bool:
+    async def _wait(self, wave: OrderBatch, queue: OrderQueue) -> bool:
         """Wait for budget or for answers to journal; returns whether there may be budget for more orders."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
@@ -144,17 +144,17 @@ class Dispatch:
                 await self._context.clock.sleep(room_in)
             return soon
         asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
-        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.holds
+        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.has_answers
         with suppress(TimeoutError):
             async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
-                await wave.came.wait()
-            wave.came.clear()
+                await wave.answered.wait()
+            wave.answered.clear()
         return soon
 
-    def _room_in(self, queue: Queue) -> float:
+    def _room_in(self, queue: OrderQueue) -> float:
         """Seconds until the next order may be sent; infinite where that does not depend on the budget alone."""
-        first = queue.peek() or next(iter(queue.made), None)
-        if first is None or self._context.quiet_for > 0.0 or self._context.broken_for > 0.0:
+        first = queue.peek() or next(iter(queue.unsent), None)
+        if first is None or self._context.paused_for > 0.0 or self._context.broken_for > 0.0:
             return math.inf
         symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
         single = self._context.wait("submit", symbols[:1])
@@ -162,29 +162,29 @@ class Dispatch:
             return single
         return min(single, self._context.wait("submit_batch", symbols[:2]))
 
-    def _depart(self, queue: Queue, chunk: int) -> list[tuple[Sequence[Departure], Ticket]]:
+    def _reserve_requests(self, queue: OrderQueue, chunk: int) -> list[tuple[Sequence[QueuedOrder], Ticket]]:
         """Up to `chunk` orders for which there is budget, grouped into requests; they are durable on return."""
-        groups: list[tuple[Sequence[Departure], Ticket]] = []
+        groups: list[tuple[Sequence[QueuedOrder], Ticket]] = []
         count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
             group = self._next_group(queue.next(min(self._batch, most - count)))
             if not group:
-                if (first := queue.peek()) is None or not self._only_its_symbol(first.line.symbol):
+                if (first := queue.peek()) is None or not self._is_only_symbol_limited(first.line.symbol):
                     break
                 queue.skip()
                 continue
-            groups.append((group, self._context.take(_call(group), [each.line.symbol for each in group])))
-            queue.took(len(group))
+            groups.append((group, self._context.reserve(_call(group), [each.line.symbol for each in group])))
+            queue.mark_sent(len(group))
             count += len(group)
         now = self._context.clock.now()
         self._context.record([structs.replace(each.entry, at=now) for group, _ in groups for each in group])
         return groups
 
-    def _only_its_symbol(self, symbol: str) -> bool:
+    def _is_only_symbol_limited(self, symbol: str) -> bool:
         """Whether there is budget for any other symbol, so that this order must not delay the others."""
         return self._context.wait("submit", (symbol,)) > 0.0 and self._context.wait("submit", (ANY_OTHER,)) <= 0.0
 
-    def _next_group(self, first: list[Departure]) -> list[Departure]:
+    def _next_group(self, first: list[QueuedOrder]) -> list[QueuedOrder]:
         """The orders that one request may carry now: a batch, else a single order, else none."""
         symbols = [each.line.symbol for each in first]
         fits = self._context.room("submit_batch", symbols) if len(first) > 1 else 0
@@ -192,10 +192,12 @@ class Dispatch:
             return first[:fits]
         return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
-    async def _request(self, group: Sequence[Departure], ticket: Ticket) -> list[Entry]:
+    async def _request(self, group: Sequence[QueuedOrder], ticket: Ticket) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
-            found = await self._context.made(_call(group), self._submit([each.request for each in group]), ticket)
+            found = await self._context.request_with_ticket(
+                _call(group), self._submit([each.request for each in group]), ticket
+            )
         except VenueError as error:
             return [self._failed(each, error) for each in group]
         return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
@@ -211,27 +213,27 @@ class Dispatch:
             raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found
 
-    def _answered(self, departure: Departure, answer: OrderReport | VenueError) -> Entry:
+    def _answered(self, departure: QueuedOrder, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
-                self._context.refused(answer)
+                self._context.record_rate_limit(answer)
             return self._failed(departure, answer)
         line = departure.line
         try:
-            report = sound(answer, departure.request.client_order_id, line.may_fill)
+            report = validated_report(answer, departure.request.client_order_id, line.may_fill)
         except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
             return self._unknown(departure, error)
         head = self._head(departure)
-        return told(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
+        return report_entry(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
-    def _failed(self, departure: Departure, error: VenueError) -> Entry:
+    def _failed(self, departure: QueuedOrder, error: VenueError) -> Entry:
         head = self._head(departure)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
                 # The venue has an order of this name: ours, sent before. Only a query shows its status.
-                return Unknown(*head, reason=error.reason, text=said(error))
+                return Unknown(*head, reason=error.reason, text=venue_text(error))
             case OrderRejectedError():
-                reason = said(error.reason)
+                reason = venue_text(error.reason)
             case RateLimitedError():
                 reason = "rate_limited"
             case RequestExpiredError():
@@ -240,27 +242,29 @@ class Dispatch:
                 reason = "venue_down"
             case _:
                 return self._unknown(departure, error)
-        return Rejected(*head, reason=reason, text=said(error))
+        return Rejected(*head, reason=reason, text=venue_text(error))
 
-    def _unknown(self, departure: Departure, error: BaseException) -> Unknown:
-        return Unknown(*self._head(departure), text=said(f"{type(error).__name__}: {error}"))
+    def _unknown(self, departure: QueuedOrder, error: BaseException) -> Unknown:
+        return Unknown(*self._head(departure), text=venue_text(f"{type(error).__name__}: {error}"))
 
-    def _head(self, departure: Departure) -> EntryHead:
-        return self._context.head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
+    def _head(self, departure: QueuedOrder) -> EntryHead:
+        return self._context.entry_head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
 
 
-def _names(group: Sequence[Departure]) -> set[str]:
+def _names(group: Sequence[QueuedOrder]) -> set[str]:
     return {each.request.client_order_id for each in group}
 
 
-def _call(orders: Sequence[Departure]) -> Call:
+def _call(orders: Sequence[QueuedOrder]) -> Call:
     return "submit_batch" if len(orders) > 1 else "submit"
 
 
-def told(report: OrderReport, state: State | None, head: EntryHead) -> Acknowledged | Rejected | Filled | None:
+def report_entry(
+    report: OrderReport, state: TargetState | None, head: EntryHead
+) -> Acknowledged | Rejected | Filled | None:
     """The journal entry for a valid report; None if it adds nothing to an order in `state`."""
     if report.state == "open":
-        return None if state is State.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)
+        return None if state is TargetState.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)
     if report.state == "rejected" and report.filled == ZERO:
         return Rejected(*head, reason="other", text=f"order {report.id} was rejected", order=report.id)
     return Filled(

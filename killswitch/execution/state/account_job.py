@@ -8,7 +8,7 @@ from decimal import ROUND_FLOOR, Decimal
 from itertools import groupby
 
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.schedule import Do, Verdict
+from killswitch.execution.decide.line_verdict import LineAction, LineVerdict
 from killswitch.execution.state.intents import lines_of
 from killswitch.journal.entries import (
     Cancelled,
@@ -16,13 +16,13 @@ from killswitch.journal.entries import (
     Finished,
     GivenUp,
     PositionKey,
-    Swept,
     Undecodable,
+    WholeBookClose,
     is_plan,
     known,
 )
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line, LineName
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget, TargetName
 from killswitch.model.decision import Cancel, Decision, Unwinding
 from killswitch.model.snapshot import Closing, ClosingStatus, Instrument, Residual
 
@@ -30,7 +30,7 @@ _AFTER_FEES = Decimal("0.98")
 """No venue charges more than two percent of a sale."""
 
 
-class Work:
+class AccountJob:
     """A decision's job, folded from the decision and its journal entries; it holds nothing else."""
 
     def __init__(self, decision: Decision, account: str, entries: Sequence[Entry] = ()) -> None:
@@ -45,9 +45,9 @@ class Work:
         self.cancels = [cancel for cancel in decision.cancels if cancel.account == account]
         self._uncancellable: dict[str, str] = {}
         self._in_turn = _in_turn(decision, account)
-        self.unsupplied: set[LineName] = set()
+        self.unsupplied: set[TargetName] = set()
         """Hops whose source has brought in an unknown amount."""
-        self.short: set[LineName] = set()
+        self.short: set[TargetName] = set()
         """Hops for which less has arrived than fees can explain."""
         self.planned: int | None = None
         """The journal sequence at which the job begins; None if none was planned on this account."""
@@ -56,21 +56,21 @@ class Work:
         """Which operator gave the job up, and why; nothing more is sent for it then."""
         for entry in entries:
             if entry.account == account:
-                self._take(entry, Line.recall)
+                self._apply(entry, PositionTarget.replay)
 
     def apply(self, entry: Entry) -> None:
         """Apply one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
-        self._take(entry, Line.apply)
+        self._apply(entry, PositionTarget.apply)
 
-    def _take(self, entry: Entry, move: Callable[[Line, Entry], None]) -> None:
+    def _apply(self, entry: Entry, move: Callable[[PositionTarget, Entry], None]) -> None:
         if self.planned is None and is_plan(entry):
             self.planned = entry.sequence
         match entry:
             case Finished():
                 self.finished = entry
-                touched: Sequence[Line] = self.lines
-            case Swept():
-                touched = [line for line in self.lines if line.state is State.READY]
+                touched: Sequence[PositionTarget] = self.lines
+            case WholeBookClose():
+                touched = [line for line in self.lines if line.state is TargetState.READY]
             case Undecodable() if entry.key is None:
                 touched = self.lines
             case GivenUp():
@@ -93,15 +93,15 @@ class Work:
             if line is not None:
                 line.check(entry)
 
-    def line_at(self, key: PositionKey) -> Line | None:
+    def line_at(self, key: PositionKey) -> PositionTarget | None:
         """The line that works on a position."""
         return self._by_key.get(key)
 
-    def line_of(self, entry: Entry) -> Line | None:
+    def line_of(self, entry: Entry) -> PositionTarget | None:
         """The line that `entry` is about; None if there is none in this job."""
         return None if entry.key is None else self._by_key.get(entry.key)
 
-    def turn(self, over: Callable[[Line], bool]) -> PositionKey | None:
+    def turn(self, over: Callable[[PositionTarget], bool]) -> PositionKey | None:
         """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
 
         A line that is `over`, or whose last order filled nothing, does not delay the others.
@@ -113,11 +113,11 @@ class Work:
             line = self._by_key[key]
             if done[key] >= contracts:
                 done[key] -= contracts
-            elif not (over(line) or line.fruitless or line.state is State.AT_TARGET):
+            elif not (over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
                 return key
         return None
 
-    def supply(self, line: Line, shown: Decimal, instrument: Instrument | None) -> None:
+    def supply(self, line: PositionTarget, shown: Decimal, instrument: Instrument | None) -> None:
         """Let a hop sell what the orders before it have brought in so far, in whole steps, and nothing else.
 
         That is what they were paid, as far as it has arrived: a fee may have been deducted. `shown`: the position in
@@ -125,21 +125,21 @@ class Work:
         """
         if line.purpose != "hop" or line.after is None:
             return
-        received = [each.received for each in self._sources(line)]
+        received = [each.proceeds for each in self._sources(line)]
         if not received or None in received:
             # The proceeds are unknown: they cannot be separated from what was held before.
             self.unsupplied.add(line.name)
             return
         size = (instrument.contract_size if instrument is not None else None) or Decimal(1)
         paid = sum((each for each in received if each is not None), ZERO) / size
-        arrived = max(ZERO, shown + line.filled - line.kept)
+        arrived = max(ZERO, shown + line.filled - line.kept_holding)
         (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
         brought = min(paid, arrived)
         if instrument is not None and instrument.amount_step:
             brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
         line.decided = line.largest = max(brought, line.filled)
 
-    def _sources(self, line: Line) -> list[Line]:
+    def _sources(self, line: PositionTarget) -> list[PositionTarget]:
         """The sales whose proceeds a hop sells: several holdings may be sold through one asset."""
         intents = self.decision.intents
         places = dict.fromkeys(
@@ -167,7 +167,7 @@ class Work:
         return any(cancel.order == order for cancel in self.decision.cancels)
 
     @property
-    def uncancelled(self) -> bool:
+    def has_uncancellable(self) -> bool:
         """Whether an order could not be cancelled, so that the job does not end as if nothing were left."""
         return bool(self._uncancellable)
 
@@ -175,7 +175,7 @@ class Work:
         """Record that the venue refuses to cancel this order: it is reported, and not retried in this process."""
         self._uncancellable[cancel.order] = why
 
-    def result(self, at: datetime, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
+    def result(self, at: datetime, verdicts: Sequence[LineVerdict], shown: Mapping[PositionKey, Decimal]) -> Finished:
         """The outcome: status, reason if not flat, cost, delay, and what is left of each position."""
         status, reason = self._outcome(verdicts)
         return Finished(
@@ -189,16 +189,16 @@ class Work:
             left=self._left(shown),
         )
 
-    def _outcome(self, verdicts: Sequence[Verdict]) -> tuple[ClosingStatus, str | None]:
+    def _outcome(self, verdicts: Sequence[LineVerdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
         lost = [name for line in self.lines for name in line.abandoned]
         reasons += [f"the status of order {name} was never known" for name in lost]
         if not reasons:
             return "flat", None
-        if lost or any(verdict.do is Do.ABANDON for verdict in verdicts):
+        if lost or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
             return "abandoned", "; ".join(reasons)
-        blocked = all(verdict.do is not Do.GIVE_UP for verdict in verdicts)
+        blocked = all(verdict.do is not LineAction.GIVE_UP for verdict in verdicts)
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
 
     def closing(self, shown: Mapping[PositionKey, Decimal]) -> Closing:
@@ -207,9 +207,9 @@ class Work:
         if self.finished is not None:
             recorded = {line.key: known(self.finished.left.get(line.key)) for line in self.lines}
             left = {key: amount for key, amount in recorded.items() if amount is not None}
-            status, cost = self.finished.ended_as, known(self.finished.cost)
+            status, cost = self.finished.final_status, known(self.finished.cost)
         else:
-            begun = any(line.attempt > 0 or line.state is State.AT_TARGET for line in self.lines)
+            begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
             left, status, cost = self._left(shown), "closing" if begun else "planned", self.cost()
         residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
         return Closing(self.decision.id, status, residual, cost, self.decision.scope)
@@ -246,10 +246,10 @@ def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decima
     return slices if len(runs) > len(set(runs)) else []
 
 
-def _distance(line: Line, shown: Mapping[PositionKey, Decimal]) -> Decimal:
-    if line.state is State.AT_TARGET:
+def _distance(line: PositionTarget, shown: Mapping[PositionKey, Decimal]) -> Decimal:
+    if line.state is TargetState.AT_TARGET:
         return ZERO
-    if line.by_fills:
+    if line.is_counted_by_fills:
         return line.remaining
     if line.key in shown:
         return shown[line.key] - line.target
@@ -269,19 +269,19 @@ class Timetable:
         self._pause = (unwinding.pause or 0.0) if unwinding is not None else 0.0
         self._next: float | None = None
         self._last: dict[tuple[str, str], float] = {}
-        self._before: dict[LineName, tuple[float | None, float | None]] = {}
+        self._before: dict[TargetName, tuple[float | None, float | None]] = {}
 
     @property
-    def declared(self) -> bool:
+    def is_declared(self) -> bool:
         """Whether the policy declares any pace."""
         return bool(self._every or self._pause)
 
-    def due(self, line: Line) -> float:
+    def due(self, line: PositionTarget) -> float:
         """Monotonic seconds at which the line's next order is due."""
         slice_due = self._last.get(line.key, float("-inf")) + self._pause
         return slice_due if self._next is None else max(self._next, slice_due)
 
-    def left(self, line: Line, now: float) -> None:
+    def record_sent(self, line: PositionTarget, now: float) -> None:
         """Record that an order of the line is sent at `now`."""
         self._before[line.name] = (self._next, self._last.get(line.key))
         if self._every:
@@ -291,7 +291,7 @@ class Timetable:
         if self._pause:
             self._last[line.key] = now
 
-    def stayed(self, line: Line) -> None:
+    def undo_sent(self, line: PositionTarget) -> None:
         """Record that it was not sent after all, nor any after it: its place is free again."""
         self._next, last = self._before.pop(line.name, (self._next, None))
         if last is None:

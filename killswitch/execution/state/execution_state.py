@@ -8,27 +8,27 @@ from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
 
-from killswitch.execution.patience import Pace
-from killswitch.execution.state.account_job import Work
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.protective_record import Protections
 from killswitch.journal.codec import decode, decode_all, encode
 from killswitch.journal.entries import (
     Charged,
-    ClosingWatch,
+    ClosingObserver,
     Entry,
     Filled,
-    Planned,
+    OrderSending,
+    PlannedWork,
     PositionKey,
     Rejected,
-    Sending,
     Unknown,
     Verified,
     is_end,
     known,
 )
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
@@ -38,10 +38,10 @@ REMEMBERED = 16
 """Number of ended decisions that `progress` still shows, so that no tick misses how one ended."""
 
 
-class Memory:
+class ExecutionState:
     """The execution state, which changes in one way only: by an entry that is durable first."""
 
-    def __init__(self, account: str, store: Journal, clock: Clock, pace: Pace, watch: ClosingWatch) -> None:
+    def __init__(self, account: str, store: Journal, clock: Clock, pace: ClosingPace, watch: ClosingObserver) -> None:
         self._account = account
         self._store = store
         self._clock = clock
@@ -49,13 +49,13 @@ class Memory:
         self._watch = watch
         self.protections = Protections()
         self._ledgers: dict[PositionKey, PositionLedger] = {}
-        self._prepared: dict[str, Work] = {}
-        self._held: list[Entry] | None = None
+        self._prepared: dict[str, AccountJob] = {}
+        self._transaction: list[Entry] | None = None
         self._over: dict[PositionKey, float] = {}
         self._uncharged: dict[str, dict[str, Filled]] = {}
         self.moved_at = -math.inf
         """Monotonic seconds at which an order last moved."""
-        self.works: dict[str, Work] = {}
+        self.jobs: dict[str, AccountJob] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
         """Number of entries written."""
@@ -66,47 +66,47 @@ class Memory:
 
     def recover(self) -> None:
         """Restore unfinished work from the journal."""
-        recent = [self._work(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
+        recent = [self._job(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
         ended = [work for work in recent if work.finished is not None and not work.decision.is_suspicion]
         self.ended = {work.decision.id: work.closing({}) for work in ended}
-        works = [self._work(stored.decision) for stored in self._store.unfinished()]
-        self.works = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
-        self._recall(self._beside())
-        known = self.works.keys() | self.ended.keys()
+        works = [self._job(stored.decision) for stored in self._store.unfinished()]
+        self.jobs = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
+        self._fold_ledgers(self._concurrent_jobs())
+        known = self.jobs.keys() | self.ended.keys()
         self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in known}
-        for work in self.works.values():
+        for work in self.jobs.values():
             self._watch.begun(work.decision, self._account, self._journal_of(work.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare what `adopt` starts once `planned` is durable. Nothing is worked on before."""
-        if decision.id not in self.works:
-            work = self._prepared[decision.id] = Work(decision, self._account, decode_all(planned))
+        if decision.id not in self.jobs:
+            work = self._prepared[decision.id] = AccountJob(decision, self._account, decode_all(planned))
             self._count_from_now(work)
 
     def adopt(self, decision: Decision) -> bool:
         """Start a decision whose `planned` entries are committed; returns whether it was started."""
-        if decision.id in self.works:
+        if decision.id in self.jobs:
             return False
         work = self._prepared.pop(decision.id, None)
         if work is None:
-            work = self._work(decision)
+            work = self._job(decision)
             self._count_from_now(work)
             self._leave_out_what_came_after(work)
         self._forget_old()
         if work.planned is None or work.finished is not None:
             return False
-        self.works[decision.id] = work
+        self.jobs[decision.id] = work
         self._watch.begun(decision, self._account, ())
         return True
 
-    def _count_from_now(self, work: Work) -> None:
+    def _count_from_now(self, work: AccountJob) -> None:
         """Count what is closed of the decision's positions from the place of its plan in the journal."""
         for line in work.lines:
             line.closed_before = self.ledger(line.key).closed
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[PositionTarget]:
         """Every line of every job."""
-        return list(chain.from_iterable(work.lines for work in self.works.values()))
+        return list(chain.from_iterable(work.lines for work in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
         return self._ledgers.setdefault(key, PositionLedger())
@@ -119,7 +119,7 @@ class Memory:
                 key = (line.symbol, line.position_side)
                 ledger = self._ledgers.get(key)
                 before = line.decided + line.target
-                found[key] = before if ledger is None else ledger.least(before)
+                found[key] = before if ledger is None else ledger.remaining(before)
         return found
 
     def record(self, entries: Sequence[Entry]) -> None:
@@ -130,48 +130,48 @@ class Memory:
         if not entries:
             return
         for entry in entries:
-            self.works[entry.decision].check(entry)
-        if self._held is None:
+            self.jobs[entry.decision].check(entry)
+        if self._transaction is None:
             self.write(entries)
         else:
-            self._held += entries
+            self._transaction += entries
         self.written += len(entries)
         for entry in entries:
             if not isinstance(entry, Verified):
                 self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
-            self.sent += isinstance(entry, Sending)
-            self.works[entry.decision].apply(entry)
+            self.sent += isinstance(entry, OrderSending)
+            self.jobs[entry.decision].apply(entry)
             self.protections.apply(entry)
-            self._apply_to_ledger(self.works[entry.decision], entry)
+            self._apply_to_ledger(self.jobs[entry.decision], entry)
         self._count_uncharged(entries)
 
     def is_news(self, entry: Entry) -> bool:
         """Whether a late answer adds anything to what queries have shown meanwhile."""
-        work = self.works.get(entry.decision)
+        work = self.jobs.get(entry.decision)
         line = None if work is None else work.line_of(entry)
         if line is None:
             return False
-        if entry.client_order_id in line.aside:
+        if entry.client_order_id in line.detached:
             return isinstance(entry, Filled | Rejected)
         telling = {
-            State.SENDING: True,
-            State.UNKNOWN: not isinstance(entry, Unknown),
-            State.WORKING: isinstance(entry, Filled),
+            TargetState.SENDING: True,
+            TargetState.UNKNOWN: not isinstance(entry, Unknown),
+            TargetState.WORKING: isinstance(entry, Filled),
         }
         return entry.client_order_id == line.client_order_id and telling.get(line.state, False)
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Make everything that is recorded inside durable in one transaction at its end; StoreError then.
 
         Nothing may be sent to the venue inside: what is applied here is not durable before the end.
         """
-        self._held = []
+        self._transaction = []
         try:
             yield
         finally:
             # Also after a failure inside: what was applied here must be in the journal.
-            held, self._held = self._held, None
+            held, self._transaction = self._transaction, None
             if held:
                 self.write(held)
 
@@ -184,7 +184,7 @@ class Memory:
         for entry in entries:
             self._watch.wrote(entry)
 
-    def take_uncharged(self, decision: str) -> tuple[Filled, ...]:
+    def pop_without_fee(self, decision: str) -> tuple[Filled, ...]:
         """The final fills of a decision's orders whose fee is unknown; each decision's are returned once.
 
         They are kept as they are written: reading them from a long journal would delay the caller.
@@ -201,9 +201,9 @@ class Memory:
             else:
                 self._uncharged.get(entry.decision, {}).pop(name, None)
 
-    def end(self, work: Work, closing: Closing) -> None:
+    def end(self, work: AccountJob, closing: Closing) -> None:
         """End a job: its outcome is remembered for a while."""
-        del self.works[work.decision.id]
+        del self.jobs[work.decision.id]
         if not work.decision.is_suspicion:
             self.ended[work.decision.id] = closing
         while len(self.ended) > REMEMBERED:
@@ -211,7 +211,7 @@ class Memory:
         self._over |= dict.fromkeys((line.key for line in work.lines), self._clock.monotonic())
         self._forget_old()
 
-    def _leave_out_what_came_after(self, work: Work) -> None:
+    def _leave_out_what_came_after(self, work: AccountJob) -> None:
         """Count what was closed after a decision was planned for it, though it was adopted later."""
         counted = [line for line in work.lines if line.closed_before > 0]
         for entry in self._journal_from(work.planned or 0) if counted else ():
@@ -229,28 +229,28 @@ class Memory:
         self._over = {key: at for key, at in self._over.items() if at > oldest and key not in held}
         self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held or key in self._over}
 
-    def _apply_to_ledger(self, work: Work, entry: Entry) -> None:
+    def _apply_to_ledger(self, work: AccountJob, entry: Entry) -> None:
         line = work.line_of(entry)
-        if line is None or line.by_fills:
+        if line is None or line.is_counted_by_fills:
             return
-        if isinstance(entry, Planned):
+        if isinstance(entry, PlannedWork):
             line.closed_before = self.ledger(line.key).closed
         self.ledger(line.key).apply(entry, line.decided)
 
-    def _beside(self) -> dict[str, Work]:
+    def _concurrent_jobs(self) -> dict[str, AccountJob]:
         """Every decision with work on the account since the oldest unfinished one began."""
-        begun = min((work.planned for work in self.works.values() if work.planned is not None), default=None)
-        found = dict(self.works)
+        begun = min((work.planned for work in self.jobs.values() if work.planned is not None), default=None)
+        found = dict(self.jobs)
         if begun is None:
             return found
         for entry in self._journal_from(begun):
             if is_end(entry) and entry.account == self._account and entry.decision not in found:
                 stored = self._store.decision(entry.decision)
                 if stored is not None:
-                    found[entry.decision] = self._work(stored.decision)
+                    found[entry.decision] = self._job(stored.decision)
         return found
 
-    def _recall(self, beside: dict[str, Work]) -> None:
+    def _fold_ledgers(self, beside: dict[str, AccountJob]) -> None:
         """Fold the ledgers of the positions at work, from every decision that worked beside these.
 
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
@@ -261,15 +261,15 @@ class Memory:
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:
                 continue
-            if entry.decision in self.works:
+            if entry.decision in self.jobs:
                 self.protections.apply(entry)
             if entry.key in keys:
                 self._apply_to_ledger(beside[entry.decision], entry)
 
-    def _work(self, decision: Decision) -> Work:
+    def _job(self, decision: Decision) -> AccountJob:
         journal = self._journal_of(decision.id)
         self._count_uncharged(journal)
-        return Work(decision, self._account, journal)
+        return AccountJob(decision, self._account, journal)
 
     def _journal_of(self, decision: str) -> Sequence[Entry]:
         return decode_all(self._store.journal(decision))

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from decimal import Decimal
 
 from killswitch.execution.client_order_id import client_order_id as client_order_id
-from killswitch.execution.recorded_reports import finite
+from killswitch.execution.report_validation import finite
 from killswitch.journal.codec import encode
-from killswitch.journal.entries import Planned, PositionKey
-from killswitch.journal.targets import Line
+from killswitch.journal.entries import PlannedWork, PositionKey
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import Decision, Intent, patience_of
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
@@ -37,20 +37,20 @@ def planned_entries(
     ]
     with_lines = {entry.account for entry in entries}
     entries += [
-        Planned(decision.id, decision.as_of, account)
+        PlannedWork(decision.id, decision.as_of, account)
         for account in decision.accounts_at_work
         if account not in with_lines
     ]
     return tuple(encode(entry) for entry in entries if accounts is None or entry.account in accounts)
 
 
-def lines_of(decision: Decision, account: str) -> list[Line]:
+def lines_of(decision: Decision, account: str) -> list[PositionTarget]:
     """One line for each position of `account` that the decision reduces, by rank.
 
     Several intents on one position are slices of one order. A hop into a position that the decision closes itself is
     part of that close.
     """
-    lines: dict[PositionKey, Line] = {}
+    lines: dict[PositionKey, PositionTarget] = {}
     urgency = (*patience_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
@@ -58,7 +58,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
         key = (intent.symbol, intent.position_side)
         line = lines.get(key)
         if line is None:
-            lines[key] = Line(
+            lines[key] = PositionTarget(
                 decision=decision.id,
                 account=account,
                 symbol=intent.symbol,
@@ -74,7 +74,7 @@ def lines_of(decision: Decision, account: str) -> list[Line]:
                 after=intent.after,
                 band=intent.band,
                 urgency=urgency,
-                kept=Decimal(0) if intent.after is None else intent.target,
+                kept_holding=Decimal(0) if intent.after is None else intent.target,
             )
         elif intent.purpose == line.purpose:
             line.decided += _decided(intent)
@@ -91,10 +91,10 @@ def _decided(intent: Intent) -> Decimal:
     return intent.contracts if intent.after is None else Decimal(0)
 
 
-def _planned(decision: Decision, line: Line, position: Position | None) -> Planned:
+def _planned(decision: Decision, line: PositionTarget, position: Position | None) -> PlannedWork:
     mark, value = marked(position)
     head = (decision.id, decision.as_of, line.account, *line.key)
-    return Planned(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
+    return PlannedWork(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
 
 
 def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:

@@ -21,10 +21,10 @@ from enum import Enum
 from typing import Literal
 
 from killswitch.execution.client_order_id import client_order_id
-from killswitch.execution.recorded_reports import finite
-from killswitch.journal.entries import Cancelled, Entry, Guarded, PositionKey, Protected, Unprotected, known
+from killswitch.execution.report_validation import finite
+from killswitch.journal.entries import Cancelled, Entry, PositionKey, Protected, ProtectionAnswered, Unprotected, known
 from killswitch.journal.lifecycle import ZERO
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.venue import ClientIdRule, OrderRequest
 
@@ -36,14 +36,14 @@ TRIED = "tried"
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
-class Guard(Enum):
+class ProtectionState(Enum):
     OFF = "off"
     RESTORING = "restoring"
     DONE = "done"
 
 
 @dataclass(slots=True)
-class Protective:
+class CancelledProtection:
     """One protective order that blocked a close, and its status. Amounts in contracts."""
 
     decision: str
@@ -58,8 +58,8 @@ class Protective:
     since: datetime
     number: int
     """Its number within the decision: part of the name of its replacement."""
-    state: Guard = Guard.OFF
-    gone: bool = False
+    state: ProtectionState = ProtectionState.OFF
+    is_gone: bool = False
     """Whether it is certainly no longer open."""
     refused: int = 0
     """How often the venue has refused its replacement."""
@@ -74,7 +74,7 @@ class Protections:
     """All protective orders that closing has cancelled on one account, folded from the journal."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], Protective] = {}
+        self._found: dict[tuple[str, str], CancelledProtection] = {}
         self._numbers: dict[str, int] = {}
 
     def apply(self, entry: Entry) -> None:
@@ -82,28 +82,28 @@ class Protections:
         match entry:
             case Unprotected():
                 if entry.symbol is not None:
-                    self._take_away(entry, entry.order or "")
+                    self._add(entry, entry.order or "")
             case Cancelled():
                 if (found := self._of(entry, entry.order)) is not None:
-                    found.gone = True
+                    found.is_gone = True
             case Protected():
                 if (found := self._of(entry, entry.replaces)) is not None:
-                    found.state, found.sent_at = Guard.RESTORING, entry.at
-            case Guarded():
+                    found.state, found.sent_at = ProtectionState.RESTORING, entry.at
+            case ProtectionAnswered():
                 if (found := self._of(entry, entry.replaces or entry.order)) is not None:
                     words = entry.state or ""
-                    found.state = Guard.OFF if words.startswith((AGAIN, TRIED)) else Guard.DONE
+                    found.state = ProtectionState.OFF if words.startswith((AGAIN, TRIED)) else ProtectionState.DONE
                     found.refused += words.startswith(TRIED)
 
-    def _of(self, entry: Entry, order: str | None) -> Protective | None:
+    def _of(self, entry: Entry, order: str | None) -> CancelledProtection | None:
         return self._found.get((entry.decision, order or ""))
 
-    def _take_away(self, entry: Unprotected, order: str) -> None:
+    def _add(self, entry: Unprotected, order: str) -> None:
         known_one = self._found.get((entry.decision, order))
-        if known_one is not None and known_one.state is not Guard.DONE:
+        if known_one is not None and known_one.state is not ProtectionState.DONE:
             return
         side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
-        self._found[entry.decision, order] = Protective(
+        self._found[entry.decision, order] = CancelledProtection(
             decision=entry.decision,
             account=entry.account or "",
             key=(entry.symbol or "", side),
@@ -122,16 +122,16 @@ class Protections:
         """Whether the order was cancelled, for any decision, and not yet restored or written off."""
         return any(each.order == order for each in self.open())
 
-    def open(self) -> list[Protective]:
+    def open(self) -> list[CancelledProtection]:
         """The protective orders that are neither restored nor written off."""
-        return [each for each in self._found.values() if each.state is not Guard.DONE]
+        return [each for each in self._found.values() if each.state is not ProtectionState.DONE]
 
-    def of(self, decision: str) -> list[Protective]:
+    def of(self, decision: str) -> list[CancelledProtection]:
         """The open ones that were cancelled for a decision."""
         return [each for each in self.open() if each.decision == decision]
 
 
-def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
+def blocking_orders(line: PositionTarget, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
     """The open orders that may block `line`: exits of its own position that are not our own orders."""
     return [
         order
@@ -145,7 +145,7 @@ def blocking(line: Line, orders: Iterable[Order], ours: frozenset[str]) -> list[
     ]
 
 
-def taken_away(line: Line, order: Order, position: Position | None, at: datetime) -> Unprotected:
+def unprotected_entry(line: PositionTarget, order: Order, position: Position | None, at: datetime) -> Unprotected:
     """The journal entry of an order before it is cancelled, from which it can be restored."""
     left = finite(order.amount)
     filled = finite(order.filled)
@@ -183,7 +183,9 @@ def trigger_when(order: Order, position: Position | None) -> str | None:
     return "falls" if trigger < mark else "rises"
 
 
-def put_back(guard: Protective, left: Decimal, *, reduce_only: bool, rule: ClientIdRule) -> OrderRequest | str:
+def restoring_request(
+    guard: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
+) -> OrderRequest | str:
     """The order that protects `left` contracts again, or why there can be none."""
     amount = min(guard.amount, left) if guard.amount > ZERO else left
     if guard.trigger_price is None and guard.price is None:

@@ -11,11 +11,11 @@ from killswitch.graph.actions.kind import ActionKind, Selection, Surroundings, c
 from killswitch.graph.nodes import Action, ConditionNode, SignalRef
 from killswitch.graph.problems import Findings
 from killswitch.graph.resolution.triggers import expression
-from killswitch.graph.resolution.unwindings import carried_out_by
+from killswitch.graph.resolution.unwindings import unwinding_name
 from killswitch.graph.wording import condition_text, percent
 from killswitch.model.words import Place
 from killswitch.policy.schema import actions, policy
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 
 class Close(Action):
@@ -88,18 +88,18 @@ def _close(written: actions.Close, stage: policy.Stage, path: Path, around: Surr
         place=around.found.place(path, key=True),
         share_cap=written.share_cap,
         spread=written.spread,
-        unwinding=carried_out_by(written.unwinding, around.unwindings),
+        unwinding=unwinding_name(written.unwinding, around.unwindings),
     )
 
 
 def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
     """Warn of a spread with a fraction of 100%, and of a share cap that never applies."""
-    if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.flawed(path):
+    if written.spread == "by_rank" and written.fraction == 1 and not found.gaps.has_flaw(path):
         message = "`by_rank` has no effect where everything is closed"
         found.warning("KS5013", (*path, "spread"), message, "take it out, or close less", key=True)
     cap = written.share_cap
     kept = 1 - (written.fraction if written.spread == "each" else Decimal(int(written.fraction)))
-    if cap is None or cap < kept or found.gaps.unread((*path, "share_cap")) or found.gaps.unread((*path, "fraction")):
+    if cap is None or cap < kept or found.gaps.is_hole((*path, "share_cap")) or found.gaps.is_hole((*path, "fraction")):
         return
     message, fix = "`share_cap` never applies here: `fraction` closes everything", "take it out"
     if kept:
@@ -112,7 +112,7 @@ def _part_applies(written: actions.Close, path: Path, found: Findings) -> None:
 def _worst_applies(written: actions.Close, stage: policy.Stage, path: Path, found: Findings) -> None:
     rule = stage.attribution
     falls_back = written.side == "losing" and rule is not None and "worst_ranked" in (rule.if_mixed, rule.if_unknown)
-    known = not found.gaps.flawed((*path, "side")) and not found.gaps.flawed((*path[:3], "attribution"))
+    known = not found.gaps.has_flaw((*path, "side")) and not found.gaps.has_flaw((*path[:3], "attribution"))
     if written.worst is not None and not falls_back and known:
         found.warning(
             "KS5007", (*path, "worst"),

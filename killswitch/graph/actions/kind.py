@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from killswitch.graph.nodes import Action, ConditionNode, RankingRule, SignalRef
-from killswitch.graph.problems import Findings, Others, unknown_name
-from killswitch.graph.resolution.thresholds import Columns
+from killswitch.graph.problems import FaultyDocuments, Findings, unknown_name
+from killswitch.graph.resolution.thresholds import SignalIndex
 from killswitch.policy.schema import policy
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 
 @dataclass(slots=True)
@@ -21,11 +21,11 @@ class Surroundings:
     """Name → number of every written trigger, including faulty ones."""
     rankings: Mapping[str, RankingRule]
     unwindings: Collection[str]
-    others: Others
+    others: FaultyDocuments
     """Possible names of faulty documents."""
     found: Findings
-    columns: Columns = field(default_factory=Columns)
-    position_columns: Columns = field(default_factory=Columns)
+    columns: SignalIndex = field(default_factory=SignalIndex)
+    position_columns: SignalIndex = field(default_factory=SignalIndex)
     resets: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     all_ifs: list[tuple[Path, ConditionNode]] = field(default_factory=list)
     used_rankings: set[str] = field(default_factory=set)
@@ -67,8 +67,8 @@ AnyActionKind = ActionKind[Any, Any]
 
 def check_ranking(name: str, path: Path, around: Surroundings) -> None:
     """Mark the ranking as used; report an unknown name in `found`."""
-    known = name in around.rankings or around.others.may_have("Ranking", name)
-    if not known and not around.found.gaps.unread((*path, "rank")):
+    known = name in around.rankings or around.others.can_have("Ranking", name)
+    if not known and not around.found.gaps.is_hole((*path, "rank")):
         message, fix = unknown_name("ranking", name, around.rankings)
         around.found.error("KS3011", (*path, "rank"), message, fix)
     around.used_rankings.add(name)
@@ -77,8 +77,8 @@ def check_ranking(name: str, path: Path, around: Surroundings) -> None:
 def check_unwinding(name: str | None, path: Path, around: Surroundings) -> None:
     """Report an unknown unwinding in `found`."""
     where = (*path, "unwinding")
-    if name is None or name in around.unwindings or around.found.gaps.unread(where):
+    if name is None or name in around.unwindings or around.found.gaps.is_hole(where):
         return
-    if not around.others.may_have("Unwinding", name):
+    if not around.others.can_have("Unwinding", name):
         message, fix = unknown_name("unwinding", name, around.unwindings)
         around.found.error("KS3030", where, message, fix)

@@ -14,7 +14,7 @@ from killswitch.graph.nodes import Stage, Trigger
 from killswitch.graph.problems import Findings
 from killswitch.policy.schema.policy import PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.policy import Stage as WrittenStage
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 
 
@@ -33,7 +33,7 @@ def check(
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
     seen: Counter[str] = Counter()
     for number, stage in enumerate(stages):
-        if found.gaps.unread(("spec", "stages", number, "name")):
+        if found.gaps.is_hole(("spec", "stages", number, "name")):
             continue
         if seen[stage.name]:
             message = f"there is already a stage `{stage.name}`"
@@ -44,7 +44,7 @@ def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
 def _all_used(policy: PolicySpec, around: Surroundings) -> None:
     gaps = around.found.gaps
     lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
-    unread = gaps.unread(("spec", "stages")) or any(gaps.flawed(each) for each in lists)
+    unread = gaps.is_hole(("spec", "stages")) or any(gaps.has_flaw(each) for each in lists)
     if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
         return  # an unreadable stage may use any trigger
     used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
@@ -107,7 +107,7 @@ _HOLD_AT_ZERO: dict[str, Callable[[Decimal], bool]] = {
 
 def check_idle(policy: PolicySpec, found: Findings) -> None:
     """Warn of written keys without effect."""
-    flawed = found.gaps.flawed
+    flawed = found.gaps.has_flaw
     for number, stage in enumerate(policy.stages):
         closes = any(kind_named(key).needs_the_book for key in _keys(stage))
         unread = flawed(("spec", "stages", number, "actions"))
@@ -119,7 +119,7 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
             )  # fmt: skip
     locks = any(kind_named(key).is_reversible for stage in policy.stages for key in _keys(stage))
     lists = [("spec", "stages", number, "actions") for number in range(len(policy.stages))]
-    unread = found.gaps.unread(("spec", "stages")) or any(flawed(each) for each in lists)
+    unread = found.gaps.is_hole(("spec", "stages")) or any(flawed(each) for each in lists)
     if policy.on_suspicion == "lock" and not locks and not unread and _is_written(found, ("spec", "on_suspicion")):
         message = "no stage has `lock_trading`, so that there is no lock to write on suspicion"
         found.warning("KS5016", ("spec", "on_suspicion"), message, "add `lock_trading` to a stage, or take it out")
@@ -139,7 +139,7 @@ def _unexplained(policy: PolicySpec, found: Findings) -> None:
     for name, trigger in policy.triggers.items():
         spec = BY_NAME.get(trigger.signal) if isinstance(trigger, ThresholdTrigger) else None
         is_sum = spec is not None and spec.counts_unexplained and spec.unit == "money"  # 0 on a quiet account
-        if not is_sum or found.gaps.flawed(("spec", "triggers", name)):
+        if not is_sum or found.gaps.has_flaw(("spec", "triggers", name)):
             continue
         for comparison, holds in _HOLD_AT_ZERO.items():
             written = getattr(trigger, comparison)

@@ -11,11 +11,11 @@ from collections.abc import Collection, Sequence
 from math import inf
 
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Stage, Step, Trigger, step_of
+from killswitch.graph.nodes import Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
 from killswitch.model.record import Node
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 Way = frozenset[int]
 
@@ -52,7 +52,7 @@ def check_reachable(
 def _resolved(
     policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None], found: Findings
 ) -> bool:
-    if found.gaps.flawed(("spec", "stages", number)):
+    if found.gaps.has_flaw(("spec", "stages", number)):
         return False
     written, made = policy.stages[number], stages[number]
     names = {*written.any_of, *written.all_of}
@@ -66,7 +66,7 @@ def ways(stage: Stage) -> list[Way]:
     return [needed | {each} for each in stage.any_of] or [needed]
 
 
-def may_decline(stage: Stage) -> bool:
+def can_decline(stage: Stage) -> bool:
     """Whether the stage may leave firing to the next stage although its triggers hold: see `docs/adr/0005`.
 
     It does if its prices are not corroborated, or if its closes select nothing of a non-empty book.
@@ -98,7 +98,7 @@ class _Judge(Node):
         for higher in earlier:
             first, second = self.stages[higher], self.stages[lower]
             covered = all(any(self._implies(way, other) for other in ways(first)) for way in ways(second))
-            if covered and higher not in weaker and may_decline(first):
+            if covered and higher not in weaker and can_decline(first):
                 message = f"stage `{second.name}` fires only when level {first.level} `{first.name}` declines to"
                 fix = "if that is meant, leave it; otherwise give it a lower threshold or a shorter confirmation"
                 self.found.warning("KS5008", ("spec", "stages", lower, "name"), message, fix)
@@ -177,7 +177,7 @@ class _Judge(Node):
             for step in [step_of(self._trigger(each).condition)]
             if step is not None
         ]
-        return any(_apart(low, high) for low in steps if low.rising for high in steps if not high.rising)
+        return any(_are_disjoint(low, high) for low in steps if low.rising for high in steps if not high.rising)
 
     def _unreachable(self, number: int, why: str, fix: str) -> None:
         message = f"stage `{self.stages[number].name}` can never fire: {why}"
@@ -190,7 +190,7 @@ class _Judge(Node):
         return found
 
 
-def _apart(low: Step, high: Step) -> bool:
+def _are_disjoint(low: ThresholdStep, high: ThresholdStep) -> bool:
     """Whether no value satisfies both the rising step `low` and the falling step `high`."""
     if low.index != high.index:
         return False

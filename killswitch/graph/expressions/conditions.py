@@ -58,7 +58,7 @@ class _Value(Node):
     dimension: Dimension | None
 
 
-class Reader:
+class ConditionReader:
     """Converts one tree. `problems` collects its problems; conversion continues after a problem if possible."""
 
     def __init__(self, tree: Tree, level: Level, column: ColumnOf) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from killswitch.graph.expressions.cel import CelError, Mistake, parse
-from killswitch.graph.expressions.conditions import ColumnOf, Reader
+from killswitch.graph.expressions.conditions import ColumnOf, ConditionReader
 from killswitch.graph.expressions.tree import Tree
 from killswitch.graph.nodes import ConditionNode
 from killswitch.graph.problems import Problem
@@ -33,7 +33,7 @@ def condition(text: str, level: Level, column: ColumnOf) -> tuple[ConditionNode 
         parsed = parse(text)
     except CelError as refusal:
         return None, (syntax_problem(refusal.mistakes[0], text),)
-    reader = Reader(Tree(text, parsed.positions), level, column)
+    reader = ConditionReader(Tree(text, parsed.positions), level, column)
     node = reader.read(parsed.tree)
     if reader.problems or node is None:
         return None, tuple(reader.problems)

@@ -7,15 +7,15 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from killswitch.graph.problems import Findings, Others
+from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import matches, of_kind
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
 from killswitch.policy.schema.policy import PolicySpec
 
 
-def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
+def check_accounts(everything: Sequence[Document | FaultyDocument]) -> list[Diagnostic]:
     """Report accounts that are armed twice, by equal references to credentials, and unencrypted addresses.
 
     `run --live` compares the credentials themselves, so that it also refuses equal secrets with different references.
@@ -24,14 +24,16 @@ def check_accounts(everything: Sequence[Document | Faulty]) -> list[Diagnostic]:
     diagnostics: list[Diagnostic] = []
     before: list[AccountDocument] = []
     for account, found in of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument):
-        if found.gaps.flawed(("spec",)):
+        if found.gaps.has_flaw(("spec",)):
             continue
         for key in unencrypted(account.spec):
             message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
             fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
             found.warning("KS5095", ("spec", key), message, fix)
         armed = account.spec.execution == "live" and account.spec.credentials
-        twin = next((each for each in before if armed and book_of(each.spec) == book_of(account.spec)), None)
+        twin = next(
+            (each for each in before if armed and venue_account_of(each.spec) == venue_account_of(account.spec)), None
+        )
         if twin is not None:
             message = (
                 f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
@@ -63,8 +65,8 @@ def _readable_by_others(address: str) -> bool:
         return True
 
 
-def book_of(
-    spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, apart: bool = True
+def venue_account_of(
+    spec: AccountSpec, credentials: Mapping[str, str] | None = None, *, is_split_by_currency: bool = True
 ) -> tuple[object, ...]:
     """Identity of the venue account that the document refers to: equal for two documents of one account.
 
@@ -75,7 +77,7 @@ def book_of(
     separates derivatives by currency, which the document does not say; by default it is assumed.
     """
     keys = spec.credentials if credentials is None else credentials
-    currency = spec.currency if apart and spec.market in _SETTLED else None
+    currency = spec.currency if is_split_by_currency and spec.market in _SETTLED else None
     return (
         spec.adapter, spec.exchange, spec.market, currency, spec.endpoint, spec.sandbox, spec.demo,
         repr(sorted(spec.options.items())), frozenset(keys.items()),
@@ -86,17 +88,19 @@ _SETTLED: Final = ("swap", "future")
 """Markets whose positions settle in one currency."""
 
 
-def check_reference(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
+def check_reference(
+    policy: PolicySpec, documents: Sequence[Document], others: FaultyDocuments, found: Findings
+) -> None:
     """Warn of a reference currency without possible rates, or with parts that have no effect."""
     written, each = policy.reference, policy.scope.each
-    if written is None or found.gaps.flawed(("spec", "scope")) or found.gaps.flawed(("spec", "reference")):
+    if written is None or found.gaps.has_flaw(("spec", "scope")) or found.gaps.has_flaw(("spec", "reference")):
         return
     path, accounts = ("spec", "reference"), [account for account, _ in of_kind(documents, AccountDocument)]
     if each == "account":
         message = "each account is measured by itself, in its own currency, so that nothing is converted"
         found.warning("KS5015", path, message, "take it out, or write `each: portfolio`", key=True)
         return
-    if not accounts or others.may_have("Account"):
+    if not accounts or others.can_have("Account"):
         return
     held = sorted({it.spec.currency for it in accounts if matches(policy.scope.match, it)})
     venues = len({venue_of(it.spec) for it in accounts})
@@ -124,9 +128,9 @@ def check_reference(policy: PolicySpec, documents: Sequence[Document], others: O
 def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
     """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
-    if policy.reference is not None or each == "account" or found.gaps.flawed(("spec", "scope")):
+    if policy.reference is not None or each == "account" or found.gaps.has_flaw(("spec", "scope")):
         return
-    if found.gaps.flawed(("spec", "reference")):
+    if found.gaps.has_flaw(("spec", "reference")):
         return
     scopes: dict[str, dict[str, str]] = {}
     for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):

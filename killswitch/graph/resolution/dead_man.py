@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from killswitch.graph.nodes import TimerRule
-from killswitch.graph.problems import Findings, Others, suggestion
+from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
 from killswitch.graph.resolution.references import matches, of_kind
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 
 
@@ -28,14 +28,14 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
     return tuple(sorted(found, key=lambda rule: rule.name))
 
 
-def check_timers(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+def check_timers(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
     """Report unknown accounts, accounts with two switches, and switches without effect."""
     written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
     known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     owners: dict[str, str] = {}
     for document, found in written:
         _accounts_exist(document.spec, known, others, found)
-        if found.gaps.flawed(("spec",)):
+        if found.gaps.has_flaw(("spec",)):
             continue
         covered = _covered(document.spec, everything)
         for account in covered:
@@ -46,7 +46,7 @@ def check_timers(everything: Sequence[Document | Faulty], others: Others) -> lis
                 found.error("KS3041", ("spec", "accounts"), message, "narrow one of the two")
         observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
         named = isinstance(document.spec.accounts, tuple)
-        if not (named or covered or others.any_at_all) and known:
+        if not (named or covered or others.has_unknown_kinds) and known:
             message = "no account of this policy set matches `accounts`"
             found.warning("KS5040", ("spec", "accounts"), message, "ask for less, or take the switch out", key=True)
         elif observed and len(observed) == len(covered):
@@ -56,15 +56,15 @@ def check_timers(everything: Sequence[Document | Faulty], others: Others) -> lis
     return [each for _, found in written for each in found.diagnostics]
 
 
-def _accounts_exist(spec: DeadManSpec, known: set[str], others: Others, found: Findings) -> None:
+def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:
     for number, name in enumerate(spec.accounts if isinstance(spec.accounts, tuple) else ()):
         path = ("spec", "accounts", number)
-        if name not in known and not others.may_have("Account", name) and not found.gaps.unread(path):
+        if name not in known and not others.can_have("Account", name) and not found.gaps.is_hole(path):
             fix = suggestion(name, sorted(known)) or "correct the name, or add the Account"
             found.error("KS3040", path, f"there is no Account `{name}`", fix)
 
 
-def _covered(spec: DeadManSpec, everything: Sequence[Document | Faulty]) -> list[AccountDocument]:
+def _covered(spec: DeadManSpec, everything: Sequence[Document | FaultyDocument]) -> list[AccountDocument]:
     """Accounts of the switch: the named ones, or those that match."""
     asked = spec.accounts
     accounts = [account for account, _ in of_kind(everything, AccountDocument)]

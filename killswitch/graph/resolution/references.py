@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
-from killswitch.graph.problems import Findings, Others, suggestion
+from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
 from killswitch.graph.wording import span
 from killswitch.model.instant import HOUR, MINUTE
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument, venue_of
 from killswitch.policy.schema.policy import Match, PolicyDocument, PolicySpec
 from killswitch.policy.schema.ranking import CorrelationGroupDocument, RankingDocument, RankingSpec
@@ -19,18 +19,18 @@ from killswitch.policy.schema.validation import NO_GAPS
 D = TypeVar("D")
 
 
-def findings(document: Document | Faulty) -> Findings:
+def findings(document: Document | FaultyDocument) -> Findings:
     """Create the findings of a document."""
-    return Findings(document.source, document.gaps if isinstance(document, Faulty) else NO_GAPS)
+    return Findings(document.source, document.gaps if isinstance(document, FaultyDocument) else NO_GAPS)
 
 
-def of_kind(everything: Iterable[Document | Faulty], kind: type[D]) -> list[tuple[D, Findings]]:
+def of_kind(everything: Iterable[Document | FaultyDocument], kind: type[D]) -> list[tuple[D, Findings]]:
     """The readable documents of a kind, each with its findings."""
     return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
 def correlation_groups(
-    documents: Sequence[Document | Faulty],
+    documents: Sequence[Document | FaultyDocument],
 ) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
     """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
@@ -38,7 +38,7 @@ def correlation_groups(
     owners: dict[str, str] = {}
     for document in sorted(documents, key=lambda each: each.name or ""):
         name, found = document.name, findings(document)
-        if not isinstance(document.model, CorrelationGroupDocument) or found.gaps.flawed(("spec", "symbols")):
+        if not isinstance(document.model, CorrelationGroupDocument) or found.gaps.has_flaw(("spec", "symbols")):
             continue
         if name is None:
             continue
@@ -53,13 +53,15 @@ def correlation_groups(
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
 
 
-def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+def declared_rankings(
+    documents: Sequence[Document | FaultyDocument],
+) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
     """The built-in rankings and those of the documents, by name."""
     rankings = dict(BUILT_IN)
     diagnostics: list[Diagnostic] = []
     for document in documents:
         found = findings(document)
-        if not isinstance(document.model, RankingDocument) or found.gaps.flawed(("spec", "weights")):
+        if not isinstance(document.model, RankingDocument) or found.gaps.has_flaw(("spec", "weights")):
             continue
         spec = document.model.spec
         rule = RankingRule(
@@ -69,7 +71,7 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
         if rule.weights and not any(weight for _, weight in rule.weights):
             fix = "give at least one term a weight, or leave `weights` out"
             found.error("KS3014", ("spec", "weights"), "every weight is zero: this ranks nothing", fix)
-        if rule.sample is not None and not found.gaps.flawed(("spec",)) and rule.window // rule.sample < rule.least:
+        if rule.sample is not None and not found.gaps.has_flaw(("spec",)) and rule.window // rule.sample < rule.least:
             message = f"{rule.least} returns of {span(rule.sample)} do not fit into {span(rule.window)}"
             fix = "lengthen the window, sample more often, or ask for fewer"
             found.error("KS3017", ("spec", "least"), message, fix)
@@ -79,14 +81,14 @@ def declared_rankings(documents: Sequence[Document | Faulty]) -> tuple[dict[str,
     return rankings, diagnostics
 
 
-def accounts_watched(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+def accounts_watched(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
     """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
     policies = of_kind(everything, PolicyDocument)
-    if others.any_at_all or any(found.gaps.flawed(("spec", "scope")) for _, found in policies):
+    if others.has_unknown_kinds or any(found.gaps.has_flaw(("spec", "scope")) for _, found in policies):
         return []
     diagnostics: list[Diagnostic] = []
     for account, found in of_kind(everything, AccountDocument):
-        if found.gaps.flawed(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
+        if found.gaps.has_flaw(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
             continue
         message = f"no policy watches the account `{account.metadata.name}`"
         about = f"market {account.spec.market}, venue {venue_of(account.spec)}, currency {account.spec.currency}"
@@ -109,15 +111,15 @@ def matches(match: Match, account: AccountDocument) -> bool:
     return all(wanted is None or value in wanted for wanted, value in held)
 
 
-def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: Others, found: Findings) -> None:
+def accounts_exist(policy: PolicySpec, documents: Sequence[Document], others: FaultyDocuments, found: Findings) -> None:
     """Warn of unknown accounts; without Account documents the names are those of a recording."""
     known = [document.name for document in documents if document.kind == "Account"]
     named = policy.scope.match.account
-    if named is None or not (known or others.may_have("Account")):
+    if named is None or not (known or others.can_have("Account")):
         return
     for number, account in enumerate(named):
         path = ("spec", "scope", "match", "account", number)
-        if account not in known and not others.may_have("Account", account) and not found.gaps.unread(path):
+        if account not in known and not others.can_have("Account", account) and not found.gaps.is_hole(path):
             fix = suggestion(account, known) or "add the Account, or correct the name"
             found.warning("KS5006", path, f"there is no Account `{account}`", fix)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from killswitch.graph.problems import Findings, Others
+from killswitch.graph.problems import FaultyDocuments, Findings
 from killswitch.graph.resolution.references import findings, of_kind
-from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
+from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
 from killswitch.model.words import NotificationEvent, Place, Severity
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.policy import PolicyDocument, Stage
 from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 RUNNER = "runner"
 """Policy and scope of messages of the program itself."""
@@ -27,14 +27,14 @@ def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
     return tuple(sorted(found, key=lambda route: route.name))
 
 
-def check_routes(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+def check_routes(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
     """Warn of routes and names that match nothing; nothing is reported without routes.
 
     Nothing is reported either if a route's match or a policy's stages are unreadable.
     """
     by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
     policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
-    if not by_name or others.any_at_all or any(_unread(findings(each), each.model) for each in everything):
+    if not by_name or others.has_unknown_kinds or any(_unread(findings(each), each.model) for each in everything):
         return []
     possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
@@ -42,15 +42,15 @@ def check_routes(everything: Sequence[Document | Faulty], others: Others) -> lis
     for document in everything:
         found = findings(document)
         if isinstance(document.model, RouteDocument):
-            if not _taken(possible, [by_name[document.name]]):
+            if not _is_matched(possible, [by_name[document.name]]):
                 message = "no message of this policy set can match this route"
                 found.warning("KS5021", ("spec", "match"), message, "ask for less, or take the route out", key=True)
-            if document.name == min(name or "" for name in by_name) and not _taken(of_runner, by_name.values()):
+            if document.name == min(name or "" for name in by_name) and not _is_matched(of_runner, by_name.values()):
                 message = "no route accepts pages about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or ask for less in one"
                 found.warning("KS5022", ("metadata", "name"), message, fix)
         elif isinstance(document.model, PolicyDocument):
-            _names_lead_somewhere(document.model, list(by_name.values()), found)
+            _check_names(document.model, list(by_name.values()), found)
         diagnostics += found.diagnostics
     return diagnostics
 
@@ -78,61 +78,61 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
 
 def _unread(found: Findings, model: object) -> bool:
     if isinstance(model, RouteDocument):
-        return found.gaps.flawed(("spec", "match")) or found.gaps.flawed(("metadata", "name"))
+        return found.gaps.has_flaw(("spec", "match")) or found.gaps.has_flaw(("metadata", "name"))
     stages = [("spec", "stages"), ("metadata",)]
-    return isinstance(model, PolicyDocument) and any(found.gaps.unread(path) or _holes(found, path) for path in stages)
+    return isinstance(model, PolicyDocument) and any(found.gaps.is_hole(path) or _holes(found, path) for path in stages)
 
 
 def _holes(found: Findings, path: Path) -> bool:
     """Whether a part that routes match on is unreadable: a stage's level or names, or the labels."""
     looked_at = {"level", "notify", "labels", "name"}
     inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
-    return not found.gaps.sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
+    return not found.gaps.is_sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
 
 
-def _taken(subjects: Iterable[Subject], among: Collection[RouteRule]) -> bool:
-    return any(_takes(rule, subject) for subject in subjects for rule in among)
+def _is_matched(subjects: Iterable[MessageAttributes], among: Collection[RouteRule]) -> bool:
+    return any(_can_match(rule, subject) for subject in subjects for rule in among)
 
 
-def _names_lead_somewhere(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
+def _check_names(policy: PolicyDocument, among: Sequence[RouteRule], found: Findings) -> None:
     for number, stage in enumerate(policy.spec.stages):
         for place, name in enumerate(stage.notify):
-            if not _taken(_of_stage(policy, stage, (name,)), among):
+            if not _is_matched(_of_stage(policy, stage, (name,)), among):
                 message = f"no route accepts messages for `{name}`"
                 fix = f"correct the name, or add a NotificationRoute with `match: {{notify: {name}}}`"
                 found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
 
 
-def _takes(rule: RouteRule, subject: Subject) -> bool:
+def _can_match(rule: RouteRule, subject: MessageAttributes) -> bool:
     """Whether the rule may match; the scopes are not known before the accounts are read."""
     scope = subject.scope if rule.scopes is None or subject.policy == RUNNER else rule.scopes[0]
-    return rule.takes(replace(subject, scope=scope))
+    return rule.matches(replace(subject, scope=scope))
 
 
-def _possible(policies: Sequence[PolicyDocument]) -> Iterator[Subject]:
+def _possible(policies: Sequence[PolicyDocument]) -> Iterator[MessageAttributes]:
     """All possible messages of these policies."""
-    for severity in _TOLD:
-        yield Subject("notice", severity, RUNNER, RUNNER)
+    for severity in _NOTICE_SEVERITIES:
+        yield MessageAttributes("notice", severity, RUNNER, RUNNER)
         for policy in policies:
             named = tuple({name: None for stage in policy.spec.stages for name in stage.notify})
             labels = tuple(policy.metadata.labels.items())
-            yield Subject("notice", severity, policy.metadata.name, "", None, named, labels)
-    yield from (Subject(event, severity, OPERATOR, "") for event, severity in _ENDS)
+            yield MessageAttributes("notice", severity, policy.metadata.name, "", None, named, labels)
+    yield from (MessageAttributes(event, severity, OPERATOR, "") for event, severity in _ENDS)
     for policy in policies:
         for stage in policy.spec.stages:
             yield from _of_stage(policy, stage, stage.notify)
 
 
-_TOLD: tuple[Severity, ...] = ("warning", "page")
+_NOTICE_SEVERITIES: tuple[Severity, ...] = ("warning", "page")
 _ENDS: tuple[tuple[NotificationEvent, Severity], ...] = (
     ("fired", "page"), ("closed", "info"), ("residual", "page"), ("reset", "info"),
 )  # fmt: skip
 
 
-def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[Subject]:
+def _of_stage(policy: PolicyDocument, stage: Stage, notify: tuple[str, ...]) -> Iterator[MessageAttributes]:
     labels = tuple(policy.metadata.labels.items())
     for event, severity in _ENDS:
-        yield Subject(event, severity, policy.metadata.name, "", stage.level, notify, labels)
+        yield MessageAttributes(event, severity, policy.metadata.name, "", stage.level, notify, labels)
 
 
 _PLACES = {"log": "level", "file": "path", "apprise": "url"}

@@ -10,7 +10,7 @@ from killswitch.graph.problems import Findings, signal_problem
 from killswitch.model.instant import SECOND
 from killswitch.policy.schema.policy import COMPARISONS, PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import SignalSpec, TextSignal, Unit
 
@@ -48,7 +48,7 @@ _NUMBERS = re.compile(
 
 
 def threshold(
-    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: Columns, found: Findings
+    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
 ) -> Threshold | None:
     """Compile the threshold of the trigger at `path`; None if its signal, window or unit is wrong."""
     spec = _signal(written, path, found)
@@ -65,7 +65,7 @@ def threshold(
     return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
 
 
-def held_against(condition: ConditionNode, text: str) -> Threshold | None:
+def expression_threshold(condition: ConditionNode, text: str) -> Threshold | None:
     """The threshold of an expression that compares one signal with one number, in either order; else None."""
     step = step_of(condition)
     if step is None:
@@ -78,7 +78,7 @@ def held_against(condition: ConditionNode, text: str) -> Threshold | None:
 
 def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
     """The signal of the trigger, if it is a number of the scope with a valid window; else None."""
-    if found.gaps.unread((*path, "signal")):
+    if found.gaps.is_hole((*path, "signal")):
         return None
     problem = signal_problem(written.signal, "scope")
     if problem is not None:
@@ -89,7 +89,7 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
         fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
         found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
         return None
-    if spec.windowed and written.window is None and not found.gaps.unread((*path, "window")):
+    if spec.windowed and written.window is None and not found.gaps.is_hole((*path, "window")):
         message = f"`{spec.name}` is taken over a window, and none is given"
         found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
         return None
@@ -102,7 +102,7 @@ def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpe
 
 def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
     if quantity.unit not in _FITTING.get(spec.unit, ()):
-        message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_measures(spec.unit)}"
+        message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_unit_name(spec.unit)}"
         found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
         return False
     if quantity.value < spec.range[0]:
@@ -120,7 +120,7 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
 
 def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
     """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
-    reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.flawed
+    reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.has_flaw
     if reference is not None:
         fits = quantity.currency == reference.currency
         message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
@@ -136,7 +136,7 @@ def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Fi
     return fits
 
 
-def _measures(unit: Unit) -> str:
+def _unit_name(unit: Unit) -> str:
     return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
 
 
@@ -148,7 +148,7 @@ def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
     return f"write it as, for example, {_EXAMPLES.get(unit, '10000' + units.get(unit, ''))}"
 
 
-class Columns:
+class SignalIndex:
     """Assigns columns to signals, in the order of their first use."""
 
     def __init__(self) -> None:

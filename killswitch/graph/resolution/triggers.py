@@ -11,27 +11,27 @@ from killswitch.graph.nodes import (
     Trigger,
 )
 from killswitch.graph.problems import Findings, Problem
-from killswitch.graph.resolution.thresholds import Columns, held_against, threshold
+from killswitch.graph.resolution.thresholds import SignalIndex, expression_threshold, threshold
 from killswitch.graph.wording import signals_of
 from killswitch.policy.schema.policy import ExpressionTrigger, PolicySpec
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import Level
 
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
 
-def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) -> Trigger | None:
+def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings) -> Trigger | None:
     """Compile the trigger `name`; None if it has a mistake, which is reported in `found`."""
     written = policy.triggers[name]
     path: Path = ("spec", "triggers", name)
-    if found.gaps.unread(path):
+    if found.gaps.is_hole(path):
         return None
     held: Threshold | None = None
     condition: ConditionNode | None
     if isinstance(written, ExpressionTrigger):
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
-        held = None if condition is None else held_against(condition, written.when)
+        held = None if condition is None else expression_threshold(condition, written.when)
     else:
         held = threshold(written, path, policy, columns, found)
         condition = None
@@ -43,7 +43,7 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
             f"{written.confirm.ticks} ticks last as long as the runner's interval makes them",
             "write a time, such as 2m: it means the same at every interval",
         )  # fmt: skip
-    if condition is None or found.gaps.flawed(path):
+    if condition is None or found.gaps.has_flaw(path):
         return None
     return Trigger(
         name=name,
@@ -58,15 +58,15 @@ def trigger(name: str, policy: PolicySpec, columns: Columns, found: Findings) ->
     )
 
 
-def _rearms(condition: ConditionNode, columns: Columns) -> bool:
+def _rearms(condition: ConditionNode, columns: SignalIndex) -> bool:
     """Whether the condition reads a signal that measures a condition instead of a loss."""
     signals = columns.signals
     return any(BY_NAME[signals[index].name].measures == "condition" for index in signals_of(condition))
 
 
-def expression(text: str, level: Level, path: Path, columns: Columns, found: Findings) -> ConditionNode | None:
+def expression(text: str, level: Level, path: Path, columns: SignalIndex, found: Findings) -> ConditionNode | None:
     """Compile the expression at `path`; None if it has a mistake, which is reported in `found`."""
-    if found.gaps.unread(path):
+    if found.gaps.is_hole(path):
         return None
     from killswitch.graph.expressions.expression import (  # CEL costs start-up time; many policies need none
         comments,

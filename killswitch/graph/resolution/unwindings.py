@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from killswitch.graph.problems import Findings, Others, suggestion, unknown_name
+from killswitch.graph.problems import FaultyDocuments, Findings, suggestion, unknown_name
 from killswitch.graph.resolution.references import findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
@@ -17,13 +17,13 @@ from killswitch.graph.unwinding import (
     UnwindingRule,
 )
 from killswitch.graph.wording import percent
-from killswitch.policy.diagnostics.problem import Diagnostic
-from killswitch.policy.loader import Document, Faulty
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
+from killswitch.policy.loader import Document, FaultyDocument
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument
 from killswitch.policy.schema.unwinding import Hedge, UnwindingDocument, UnwindingSpec
-from killswitch.policy.yaml.source import Path
+from killswitch.policy.yaml.source_map import Path
 
 DEFAULT = "default"
 """Unwinding of a close that names none, if there is a document of this name."""
@@ -38,49 +38,49 @@ def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
     return tuple(sorted(rules, key=lambda rule: rule.name))
 
 
-def carried_out_by(written: str | None, known: Iterable[str]) -> str | None:
+def unwinding_name(written: str | None, known: Iterable[str]) -> str | None:
     """Name of the unwinding of a close with `written`; `default` if it names none and `default` is known."""
     return DEFAULT if written is None and DEFAULT in known else written
 
 
-def check_unwindings(everything: Sequence[Document | Faulty], others: Others) -> list[Diagnostic]:
+def check_unwindings(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
     """Report faults of unwindings beyond their own keys, and settings that are probably not intended."""
     written = sorted(of_kind(everything, UnwindingDocument), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
     policies = any(each.kind == "Policy" for each in everything)
     groups = _groups(everything)
-    _reasons_differ(written)
+    _check_reasons(written)
     for document, found in written:
-        _groups_exist(document.spec, groups, others, found)
+        _check_groups(document.spec, groups, others, found)
         _accounts_exist(document.spec, accounts, others, found, warn=policies)
-        _money_is_theirs(document.spec, everything, found)
-        if not found.gaps.flawed(("spec", "slippage")):
-            _classes_hold(document.spec, groups, found)
-            if not found.gaps.flawed(("spec", "ladder")):
-                _limits_mean_something(document.spec, found)
-        if not found.gaps.flawed(("spec", "ladder")):
-            _leaves_at_any_price(document.spec, found)
+        _check_hedge_currency(document.spec, everything, found)
+        if not found.gaps.has_flaw(("spec", "slippage")):
+            _check_slippage_classes(document.spec, groups, found)
+            if not found.gaps.has_flaw(("spec", "ladder")):
+                _check_limits(document.spec, found)
+        if not found.gaps.has_flaw(("spec", "ladder")):
+            _check_exit(document.spec, found)
     _all_used(written, everything, others)
     return [each for _, found in written for each in found.diagnostics]
 
 
-def _groups(everything: Sequence[Document | Faulty]) -> dict[str, tuple[str, ...]]:
+def _groups(everything: Sequence[Document | FaultyDocument]) -> dict[str, tuple[str, ...]]:
     """Group name → symbols, for readable groups."""
     return {
         each.name: each.model.spec.symbols
         for each in everything
         if isinstance(each.model, CorrelationGroupDocument)
         and each.name is not None
-        and not findings(each).gaps.flawed(("spec", "symbols"))
+        and not findings(each).gaps.has_flaw(("spec", "symbols"))
     }
 
 
-def _reasons_differ(written: Sequence[Written]) -> None:
+def _check_reasons(written: Sequence[Written]) -> None:
     owners: dict[str, str] = {}
     for document, found in written:
         for number, reason in enumerate(document.spec.reasons):
             path: Path = ("spec", "reasons", number)
-            if found.gaps.unread(path) or found.gaps.unread(("metadata", "name")):
+            if found.gaps.is_hole(path) or found.gaps.is_hole(("metadata", "name")):
                 continue
             owner = owners.setdefault(reason, document.metadata.name)
             if owner != document.metadata.name:
@@ -88,24 +88,28 @@ def _reasons_differ(written: Sequence[Written]) -> None:
                 found.error("KS3031", path, message, "keep the reason in one of the two")
 
 
-def _groups_exist(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], others: Others, found: Findings) -> None:
+def _check_groups(
+    spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], others: FaultyDocuments, found: Findings
+) -> None:
     for number, each in enumerate(spec.slippage):
         path: Path = ("spec", "slippage", number, "group")
-        if each.group is None or each.group in groups or found.gaps.flawed(path):
+        if each.group is None or each.group in groups or found.gaps.has_flaw(path):
             continue
-        if not others.may_have("CorrelationGroup", each.group):
+        if not others.can_have("CorrelationGroup", each.group):
             message, fix = unknown_name("correlation group", each.group, groups)
             found.error("KS3032", path, message, fix)
 
 
-def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, found: Findings, *, warn: bool) -> None:
+def _accounts_exist(
+    spec: UnwindingSpec, accounts: set[str], others: FaultyDocuments, found: Findings, *, warn: bool
+) -> None:
     """Report hedges on unknown accounts; a warning in a policy set without Account documents."""
     is_reported = not warn
     for number, each in enumerate(() if spec.hedge is None else spec.hedge.stand_ins):
         path: Path = ("spec", "hedge", "with", number, "account")
-        if each.account in accounts or others.may_have("Account", each.account) or found.gaps.unread(path):
+        if each.account in accounts or others.can_have("Account", each.account) or found.gaps.is_hole(path):
             continue
-        if accounts or others.may_have("Account"):
+        if accounts or others.can_have("Account"):
             fix = suggestion(each.account, accounts) or "add the Account, or correct the name"
             found.error("KS3033", path, f"there is no Account `{each.account}`", fix)
         elif not is_reported:
@@ -114,22 +118,24 @@ def _accounts_exist(spec: UnwindingSpec, accounts: set[str], others: Others, fou
             is_reported = True
 
 
-def _money_is_theirs(spec: UnwindingSpec, everything: Sequence[Document | Faulty], found: Findings) -> None:
+def _check_hedge_currency(
+    spec: UnwindingSpec, everything: Sequence[Document | FaultyDocument], found: Findings
+) -> None:
     """Report a hedge bound that is not in the currency of its accounts."""
     hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
-    if hedge is None or hedge.max_notional is None or found.gaps.unread(path):
+    if hedge is None or hedge.max_notional is None or found.gaps.is_hole(path):
         return
     named = {each.account for each in hedge.stand_ins}
     for account, of_account in of_kind(everything, AccountDocument):
         name, currency = account.metadata.name, account.spec.currency
-        right = currency == hedge.max_notional.currency or of_account.gaps.unread(("spec", "currency"))
+        right = currency == hedge.max_notional.currency or of_account.gaps.is_hole(("spec", "currency"))
         if name in named and not right:
             message = f"the account `{name}` is in {currency}, not in {hedge.max_notional.currency}"
             found.error("KS3035", path, message, f"write the bound in {currency}, or take the account out of `with`")
             return
 
 
-def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
+def _check_slippage_classes(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
     """Warn of slippage classes that are covered by earlier classes."""
     covered: set[str] = set()
     everything = False
@@ -145,9 +151,9 @@ def _classes_hold(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found
         everything |= symbols is None
 
 
-def _limits_mean_something(spec: UnwindingSpec, found: Findings) -> None:
+def _check_limits(spec: UnwindingSpec, found: Findings) -> None:
     limited = [(number, rung) for number, rung in enumerate(spec.ladder) if rung.order != "market"]
-    if limited and not spec.slippage and not found.gaps.unread(("spec", "slippage")):
+    if limited and not spec.slippage and not found.gaps.is_hole(("spec", "slippage")):
         message = "the limits of these rungs are multiples of a `slippage` bound, and there is none"
         found.warning("KS5033", ("spec", "ladder"), message, "add `slippage: [{at_most: 2%}]`", key=True)
     widest = max((rung.widen for _, rung in limited), default=None)
@@ -158,24 +164,26 @@ def _limits_mean_something(spec: UnwindingSpec, found: Findings) -> None:
             found.error("KS3034", ("spec", "slippage", place, "at_most"), message, fix)
 
 
-def _leaves_at_any_price(spec: UnwindingSpec, found: Findings) -> None:
+def _check_exit(spec: UnwindingSpec, found: Findings) -> None:
     if spec.ladder and spec.ladder[-1].order == "limit" and all(rung.order != "market" for rung in spec.ladder):
         message = "no rung leaves at any price: beyond the last limit the position stays open"
         found.warning("KS5034", ("spec", "ladder"), message, "add `{order: market}` before the last rung", key=True)
 
 
-def _all_used(written: Sequence[Written], everything: Sequence[Document | Faulty], others: Others) -> None:
+def _all_used(
+    written: Sequence[Written], everything: Sequence[Document | FaultyDocument], others: FaultyDocuments
+) -> None:
     """Warn of unused unwindings; nothing is reported if a policy's closes are unreadable."""
     policies = of_kind(everything, PolicyDocument)
-    unread = any(found.gaps.flawed(("spec", "stages")) for _, found in policies)
-    if not policies or unread or others.any_at_all:
+    unread = any(found.gaps.has_flaw(("spec", "stages")) for _, found in policies)
+    if not policies or unread or others.has_unknown_kinds:
         return
     actions = [action for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
     used = {getattr(part, "unwinding", None) for action in actions for part in action.written.values()} | {DEFAULT}
     for document, found in written:
         name, path = document.metadata.name, ("metadata", "name")
-        claims = document.spec.reasons or found.gaps.unread(("spec", "reasons"))
-        if name not in used and not claims and not found.gaps.flawed(path):
+        claims = document.spec.reasons or found.gaps.is_hole(("spec", "reasons"))
+        if name not in used and not claims and not found.gaps.has_flaw(path):
             message = f"no close names the unwinding `{name}`, and it claims no reason"
             fix = f"write `unwinding: {name}` in a close, claim a reason, or take it out"
             found.warning("KS5031", path, message, fix)

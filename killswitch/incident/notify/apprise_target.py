@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-from killswitch.incident.notify.message import Message, fitted, plain
+from killswitch.incident.notify.message import Message, fit_message, safe_line
 from killswitch.incident.notify.targets import NotSentError, StalledError
 
 TIMEOUT = 10.0
@@ -35,17 +35,17 @@ class AppriseSender:
     """
 
     def __init__(
-        self, reference: str, secret: Callable[[], str], discreet: Callable[[str], Callable[[str], str]]
+        self, reference: str, secret: Callable[[], str], redactor_of: Callable[[str], Callable[[str], str]]
     ) -> None:
         self._reference = reference
         self._secret = secret
-        self._discreet = discreet
+        self._redactor_of = redactor_of
         self._made: tuple[str, Any] | None = None
 
     def check(self) -> None:
         """Raise NotSentError if the URL cannot be looked up or Apprise does not understand it."""
         url = self._secret()
-        with _Heard():
+        with _CapturedLog():
             self._service(url)
 
     def send(self, message: Message) -> str | None:
@@ -54,16 +54,16 @@ class AppriseSender:
         NotSentError with the reason if the service refuses it; StalledError if it does not answer in time. Apprise
         judges an answer by its status. Returns a remark if the answer had no end and was abandoned.
         """
-        from killswitch.transport.sinks import attempt
+        from killswitch.transport.sinks import delivery_attempt
 
         url = self._secret()
-        hide = self._discreet(url)
-        with attempt(ATTEMPT) as tried, _Heard() as heard:
+        hide = self._redactor_of(url)
+        with delivery_attempt(ATTEMPT) as tried, _CapturedLog() as heard:
             try:
                 service = self._service(url)
                 taken = service.notify(
                     title=message.title,
-                    body=fitted(message, *_room(service[0], message.title)),
+                    body=fit_message(message, *_room(service[0], message.title)),
                     notify_type=_TYPES[message.severity],
                     body_format="text",
                 )
@@ -75,7 +75,7 @@ class AppriseSender:
         if not taken:
             # The innermost cause first: the rest may be cut off.
             causes = heard.reasons if tried.why is None else [tried.why, *heard.failures]
-            why = plain(hide("; ".join(causes) or "the service refused the message and gave no reason"))
+            why = safe_line(hide("; ".join(causes) or "the service refused the message and gave no reason"))
             raise StalledError(why) if tried.is_stalled else NotSentError(why)
         return tried.remark
 
@@ -97,7 +97,7 @@ class AppriseSender:
         )  # fmt: skip
         service = Apprise(asset=asset)
         if not service.add(url) or len(service) != 1:
-            raise NotSentError(f"{plain(self._reference)} does not refer to one URL that Apprise understands")
+            raise NotSentError(f"{safe_line(self._reference)} does not refer to one URL that Apprise understands")
         for plugin in service:
             plugin.socket_connect_timeout = plugin.socket_read_timeout = TIMEOUT
         return service
@@ -121,7 +121,7 @@ def _as_markup(text: str) -> int:
     return len(escape(text)) + len(_LINE_BREAK) * text.count("\n") + sum(map(text.count, _MARKS))
 
 
-class _Heard(logging.Filter):
+class _CapturedLog(logging.Filter):
     """Captures the log records of Apprise in this thread, and lets none of them pass.
 
     It is a filter, because the records may contain the URL and would reach every handler on the log.
@@ -138,7 +138,7 @@ class _Heard(logging.Filter):
         """The same without what a library logged about a connection, where the cause is the last of many words."""
         return [each for each in self.reasons if not each.startswith(_OF_A_CONNECTION)]
 
-    def __enter__(self) -> _Heard:
+    def __enter__(self) -> _CapturedLog:
         self._logger.setLevel(logging.DEBUG)
         self._logger.addFilter(self)
         return self

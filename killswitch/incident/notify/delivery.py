@@ -15,26 +15,26 @@ from time import monotonic
 
 import msgspec
 
-from killswitch.deadline import DaemonThreads, begin
+from killswitch.deadline import DaemonThreadExecutor, start_thread
 from killswitch.incident.notify.message import decode_message
 from killswitch.incident.notify.targets import NotSentError, Sender, StalledError
 from killswitch.model.clock import Clock
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.record import Record, record
 from killswitch.model.store import Delivery, Outbox, OvertakenError, StoreTroubleError
-from killswitch.render.formats import instant, lasting
+from killswitch.render.formats import duration_text, instant
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """The pause in seconds after the first failure of a target, and the longest pause; each is twice the previous one."""
-DOUBT_AFTER = 8
+TRY_NEXT_AFTER = 8
 """Failed attempts in a row, about two minutes, after which the next message is tried once."""
-ASIDE_FOR = 60.0
+SET_ASIDE_FOR = 60.0
 """Seconds for which a message is set aside that a target refuses while it accepts others."""
 ATTEMPT_WITHIN = 40.0
 """Seconds after which an attempt is abandoned. Every target has shorter timeouts, which a disk need not keep."""
-MOST_HANGING = 3
+MOST_ABANDONED = 3
 """Abandoned attempts at one time. At this number nothing else is sent to the target until one of them ends."""
-TROUBLE_AFTER = 300.0
+PROBLEM_AFTER = 300.0
 """Seconds without a delivery after which a target is reported as a problem."""
 FORGET_EVERY = 24 * 3600.0
 """Seconds between two removals of settled messages."""
@@ -43,7 +43,7 @@ KEPT_FOR = 30 * 24 * 3600 * SECOND
 
 
 @record
-class Tally(Record):
+class DeliveryCounts(Record):
     """Delivery counts of one target in this run; `pending` as of the last count."""
 
     pending: int
@@ -51,7 +51,7 @@ class Tally(Record):
     given_up: int
 
 
-class Lane:
+class TargetDelivery:
     """Delivers to one target: its oldest message first, one at a time, with growing pauses while the target fails.
 
     A failing target and a refused message look the same at first. After a while the next message is tried. If that one
@@ -69,10 +69,10 @@ class Lane:
         self._forget_at = clock.monotonic() + FORGET_EVERY
         self._pause = FIRST_PAUSE
         self._unmarked: str | None = None
-        self._in_vain = 0
+        self._failures_in_row = 0
         self._suspect: str | None = None
         """The message that is skipped once, to see whether it or the target is to blame."""
-        self._aside: dict[str, tuple[float, str]] = {}
+        self._set_aside: dict[str, tuple[float, str]] = {}
         """Messages refused while others are accepted: until when each is set aside, and why."""
         self._failing: tuple[float, datetime, str] | None = None
         self._lost: str | None = None
@@ -81,9 +81,9 @@ class Lane:
         """Why the target is a problem immediately, and not only after a while."""
         self._remark: str | None = None
         """What is wrong with a target that accepts messages."""
-        self._hanging: dict[str, Future[str | None]] = {}
+        self._abandoned: dict[str, Future[str | None]] = {}
         """Abandoned attempts that may still end, by message."""
-        self.tally = Tally(0, 0, 0)
+        self.counts = DeliveryCounts(0, 0, 0)
 
     def step(self) -> float | None:
         """Make at most one attempt. Return the seconds until the next one, 0 for immediately; None if nothing is
@@ -96,7 +96,7 @@ class Lane:
             return left
         try:
             due = self._attempt()
-            self.tally = replace(self.tally, pending=self._outbox.waiting(self.target))
+            self.counts = replace(self.counts, pending=self._outbox.waiting(self.target))
             self._store_trouble = None
         except OvertakenError:
             raise
@@ -113,12 +113,12 @@ class Lane:
             return self._store_trouble or self._lost
         if self._stalled is not None:
             return f"notifications to {self.target} stall: {self._stalled}"
-        if failing is not None and self._clock.monotonic() - failing[0] >= TROUBLE_AFTER:
+        if failing is not None and self._clock.monotonic() - failing[0] >= PROBLEM_AFTER:
             return f"notifications to {self.target} have failed since {instant(failing[1])}: {failing[2]}"
         if self._remark is not None:
             return f"notifications to {self.target} are delivered, but {self._remark}"
-        for _, why in self._aside.values():
-            return f"{self.target} refuses {len(self._aside)} of its notifications and accepts others: {why}"
+        for _, why in self._set_aside.values():
+            return f"{self.target} refuses {len(self._set_aside)} of its notifications and accepts others: {why}"
         return None
 
     @property
@@ -128,19 +128,19 @@ class Lane:
 
     def _attempt(self) -> float | None:
         self._mark()
-        self._settle_what_hung()
+        self._settle_abandoned()
         now = to_micros(self._clock.now())
-        waited = lasting(timedelta(microseconds=self._give_up_after))
+        waited = duration_text(timedelta(microseconds=self._give_up_after))
         reason = f"not tried within {waited}" if self._failing is None else self._failing[2]
         given_up = self._outbox.give_up(self.target, now - self._give_up_after, now, reason)
         if given_up:
-            self._aside.clear()  # messages still queued are tried again
+            self._set_aside.clear()  # messages still queued are tried again
             why = "" if self._failing is None else f": {reason}"
             self._lost = (
                 f"notifications to {self.target} were given up, because it accepted none for {waited}{why}; "
                 "`ksctl status` counts them"
             )
-            self.tally = replace(self.tally, given_up=self.tally.given_up + given_up)
+            self.counts = replace(self.counts, given_up=self.counts.given_up + given_up)
         if self._clock.monotonic() >= self._forget_at:
             self._forget_at = self._clock.monotonic() + FORGET_EVERY
             self._outbox.forget(now - KEPT_FOR)
@@ -149,10 +149,10 @@ class Lane:
     def _next(self) -> float | None:
         """Send the oldest message that is not set aside; otherwise return when the first of them is due."""
         clock = self._clock.monotonic()
-        if len(self._hanging) >= MOST_HANGING:
+        if len(self._abandoned) >= MOST_ABANDONED:
             return self._later()
-        resting = {id_: until for id_, (until, _) in self._aside.items() if until > clock}
-        passed = [*resting, *self._hanging]
+        resting = {id_: until for id_, (until, _) in self._set_aside.items() if until > clock}
+        passed = [*resting, *self._abandoned]
         besides = [*passed, self._suspect] if self._suspect is not None else passed
         delivery = self._outbox.claim(self.target, besides)
         if delivery is None and self._suspect is not None:  # no other message to try
@@ -160,13 +160,13 @@ class Lane:
             delivery = self._outbox.claim(self.target, passed)
         if delivery is not None:
             return self._send(delivery)
-        if self._hanging:
+        if self._abandoned:
             return self._later()
         return min(resting.values()) - clock if resting else None
 
     def _send(self, delivery: Delivery) -> float:
         try:
-            remark = self._bounded(delivery)
+            remark = self._send_bounded(delivery)
         except StalledError as error:
             self._stalled = str(error)
             return self._failed(delivery, str(error))
@@ -176,36 +176,36 @@ class Lane:
             return self._failed(delivery, f"unexpected {type(error).__name__}")
         self._stalled, self._remark = None, remark
         self._unmarked = delivery.message.id
-        self._aside.pop(delivery.message.id, None)
+        self._set_aside.pop(delivery.message.id, None)
         if self._suspect is not None and self._failing is not None:
             # It is retried immediately: the target may have recovered at this very attempt.
-            self._aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
-        self._pause, self._failing, self._lost, self._in_vain, self._suspect = FIRST_PAUSE, None, None, 0, None
+            self._set_aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
+        self._pause, self._failing, self._lost, self._failures_in_row, self._suspect = FIRST_PAUSE, None, None, 0, None
         self._mark()
         return 0.0
 
-    def _bounded(self, delivery: Delivery) -> str | None:
+    def _send_bounded(self, delivery: Delivery) -> str | None:
         """Send as `Sender.send`, in a thread that is abandoned after a timeout so that queued messages can be given
         up."""
         message = decode_message(delivery.message.body)
-        future = DaemonThreads().submit(self._sender.send, message)
+        future = DaemonThreadExecutor().submit(self._sender.send, message)
         if future not in wait([future], ATTEMPT_WITHIN).done:
-            self._hanging[message.id] = future
+            self._abandoned[message.id] = future
             raise StalledError(f"it neither accepted nor refused a message within {ATTEMPT_WITHIN:g} s")
         return future.result()
 
-    def _settle_what_hung(self) -> None:
+    def _settle_abandoned(self) -> None:
         """Record abandoned attempts that succeeded after all, so that they are not sent again. Others are queued
         again."""
-        for id_, future in tuple(self._hanging.items()):
+        for id_, future in tuple(self._abandoned.items()):
             if future.done():
                 if future.exception() is None:
                     self._delivered(id_)
                     self._stalled, self._pause = None, FIRST_PAUSE
-                del self._hanging[id_]
+                del self._abandoned[id_]
 
-    def _put_aside(self, message: str, why: str) -> None:
-        self._aside[message] = (self._clock.monotonic() + ASIDE_FOR, why)
+    def _set_message_aside(self, message: str, why: str) -> None:
+        self._set_aside[message] = (self._clock.monotonic() + SET_ASIDE_FOR, why)
 
     def _mark(self) -> None:
         """Record the accepted message. Nothing else is sent before that succeeds, so that nothing is sent twice."""
@@ -215,19 +215,19 @@ class Lane:
 
     def _delivered(self, message: str) -> None:
         self._outbox.settle(message, to_micros(self._clock.now()), None)
-        self.tally = replace(self.tally, delivered=self.tally.delivered + 1)
+        self.counts = replace(self.counts, delivered=self.counts.delivered + 1)
 
     def _failed(self, delivery: Delivery, why: str) -> float:
         """Record a failed attempt; return the seconds until the next one."""
         id_ = delivery.message.id
         self._outbox.settle(id_, to_micros(self._clock.now()), why)
-        if id_ in self._aside:
-            self._put_aside(id_, why)
+        if id_ in self._set_aside:
+            self._set_message_aside(id_, why)
             return 0.0
         if self._failing is None:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
-        self._in_vain += 1
-        self._suspect = id_ if self._suspect is None and self._in_vain % DOUBT_AFTER == 0 else None
+        self._failures_in_row += 1
+        self._suspect = id_ if self._suspect is None and self._failures_in_row % TRY_NEXT_AFTER == 0 else None
         return self._later()
 
     def _later(self) -> float:
@@ -236,12 +236,12 @@ class Lane:
         return pause
 
 
-class Sending:
+class NotificationSender:
     """Delivers to all targets of a run, each in its own thread: a target that hangs delays no other target and no
     tick."""
 
-    def __init__(self, lanes: Mapping[str, Lane]) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: Mapping[str, TargetDelivery]) -> None:
+        self.deliveries = lanes
         self._wakes = {target: threading.Event() for target in lanes}
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
@@ -254,14 +254,14 @@ class Sending:
         """
         for event in self._wakes.values():
             event.set()
-        for target in self.lanes.keys() - self._threads.keys():
+        for target in self.deliveries.keys() - self._threads.keys():
             thread = threading.Thread(
-                target=self._work, args=(self.lanes[target],), name=f"notify {target}", daemon=True
+                target=self._work, args=(self.deliveries[target],), name=f"notify {target}", daemon=True
             )
-            begin(thread)
+            start_thread(thread)
             self._threads[target] = thread
 
-    def rest(self, patience: float) -> bool:
+    def drain(self, timeout: float) -> bool:
         """Deliver what targets accept immediately, for at most `patience` seconds; return whether all threads have
         ended.
 
@@ -270,13 +270,13 @@ class Sending:
         self._stopping.set()
         for event in self._wakes.values():
             event.set()
-        deadline = monotonic() + patience
+        deadline = monotonic() + timeout
         for target, thread in self._threads.items():
-            thread.join(0.0 if self.lanes[target].is_stalled else max(0.0, deadline - monotonic()))
+            thread.join(0.0 if self.deliveries[target].is_stalled else max(0.0, deadline - monotonic()))
         self._abandoned.set()
         return not any(thread.is_alive() for thread in self._threads.values())
 
-    def _work(self, lane: Lane) -> None:
+    def _work(self, lane: TargetDelivery) -> None:
         wake = self._wakes[lane.target]
         while not self._abandoned.is_set():
             wake.clear()

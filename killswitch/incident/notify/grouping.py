@@ -30,7 +30,7 @@ GroupKey = tuple[str, str, NoticeKind, str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Repeats:
+class RepeatedNotice:
     """`count` notices since the last message: the newest of them, with the highest severity of all.
 
     `since` is when the group began; `total` counts the notices of the group so far.
@@ -45,9 +45,9 @@ class Repeats:
 @dataclass(slots=True)
 class _Group:
     since: Instant
-    left_at: Instant
+    sent_at: Instant
     """When the last message of the group was sent."""
-    gravest: Severity
+    highest_severity: Severity
     """The highest severity of everything that was sent."""
     total: int = 1
     counted: int = 0
@@ -61,17 +61,17 @@ class NoticeGroups:
     def __init__(self) -> None:
         self._groups: dict[GroupKey, _Group] = {}
 
-    def recall(self, notices: Iterable[Notice], decisions: Iterable[Decision]) -> None:
+    def restore(self, notices: Iterable[Notice], decisions: Iterable[Decision]) -> None:
         """Restore the groups of an earlier run from its recent notices and decisions, in any order."""
         past: list[Notice | Decision] = [*notices, *decisions]
         for each in sorted(past, key=lambda each: each.as_of):
             self.due(each.as_of)
             if isinstance(each, Notice):
-                self.leaves(each)
+                self.is_sent_at_once(each)
             else:
-                self.fired(each)
+                self.end_uncorroborated(each)
 
-    def leaves(self, notice: Notice) -> bool:
+    def is_sent_at_once(self, notice: Notice) -> bool:
         """Whether the notice is sent immediately as a message of its own; otherwise it is counted."""
         if notice.kind not in GROUPED or notice.severity == "info":
             return True
@@ -81,28 +81,28 @@ class NoticeGroups:
             self._groups[key] = _Group(notice.as_of, notice.as_of, notice.severity)
             return True
         group.total += 1
-        if notice.at_once or _GRAVITY[notice.severity] > _GRAVITY[group.gravest]:
-            group.gravest, group.left_at = _graver(notice.severity, group.gravest), notice.as_of
+        if notice.at_once or _GRAVITY[notice.severity] > _GRAVITY[group.highest_severity]:
+            group.highest_severity, group.sent_at = _more_severe(notice.severity, group.highest_severity), notice.as_of
             return True
         group.counted += 1
-        severity = notice.severity if group.newest is None else _graver(notice.severity, group.newest.severity)
+        severity = notice.severity if group.newest is None else _more_severe(notice.severity, group.newest.severity)
         group.newest = structs.replace(notice, severity=severity)
         return False
 
-    def due(self, now: Instant) -> list[Repeats]:
+    def due(self, now: Instant) -> list[RepeatedNotice]:
         """Return the counts that are due for a message; end the groups that have been quiet for long."""
         found = []
         for key, group in list(self._groups.items()):
-            if now - group.left_at < GROUP_INTERVAL:
+            if now - group.sent_at < GROUP_INTERVAL:
                 continue
             if group.newest is None:
                 del self._groups[key]
                 continue
-            found.append(Repeats(group.newest, group.counted, group.since, group.total))
-            group.left_at, group.counted, group.newest = now, 0, None
+            found.append(RepeatedNotice(group.newest, group.counted, group.since, group.total))
+            group.sent_at, group.counted, group.newest = now, 0, None
         return found
 
-    def fired(self, decision: Decision) -> Instant | None:
+    def end_uncorroborated(self, decision: Decision) -> Instant | None:
         """End the group about a stage that has now fired; return since when it was reported as not fired, or None."""
         if decision.kind is not None:
             return None
@@ -110,5 +110,5 @@ class NoticeGroups:
         return None if group is None else group.since
 
 
-def _graver(one: Severity, other: Severity) -> Severity:
+def _more_severe(one: Severity, other: Severity) -> Severity:
     return max(one, other, key=_GRAVITY.__getitem__)

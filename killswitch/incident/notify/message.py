@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct, structs
 
-from killswitch.graph.routing import Subject
-from killswitch.incident.notify.grouping import Repeats
-from killswitch.incident.record.close_causes import by_hand, intended
+from killswitch.graph.routing import MessageAttributes
+from killswitch.incident.notify.grouping import RepeatedNotice
+from killswitch.incident.record.close_causes import manual_close_text, order_texts
 from killswitch.incident.record.filters import percent
 from killswitch.model.decision import Decision, Notice
-from killswitch.model.effects import Effect, Lock, Orders, kind_of, listed
+from killswitch.model.effects import Effect, Lock, Orders, in_record_order, kind_of
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import CUT, legible, one_line, shortened
 from killswitch.model.snapshot import Closing, Instant
@@ -64,12 +64,12 @@ def digest(*parts: str) -> str:
     return blake2b("\x00".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
 
 
-def plain(text: str) -> str:
+def safe_line(text: str) -> str:
     """Return one line without characters that move the cursor, reverse the text or hide: they are escaped."""
     return shortened(one_line(legible(text)), LONGEST_LINE)
 
 
-def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
+def fit_message(message: Message, most: int, measure: Callable[[str], int] = len) -> str:
     """Return the text with its id in at most `most` characters, counted by `measure`, in whole lines.
 
     The last line of a shortened text counts the omitted lines and names the command that shows them.
@@ -90,13 +90,13 @@ def fitted(message: Message, most: int, measure: Callable[[str], int] = len) -> 
     return shortened(short, max(1, most))
 
 
-def of_decision(
+def decision_message(
     decision: Decision,
-    subject: Subject,
+    subject: MessageAttributes,
     *,
-    acted: bool,
+    is_enforced: bool,
     corrects: Instant | None = None,
-    written: Written | None = None,
+    texts: TriggerTexts | None = None,
 ) -> Message:
     """Return the message about a stage that fires, a close by hand, or a reset.
 
@@ -108,12 +108,14 @@ def of_decision(
     )
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_headline(decision) + ("" if acted or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*corrected, *_reasons(decision, written or {}), *_doings(decision, acted=acted), *_further(decision.id)),
+        title=_headline(decision)
+        + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
+        lines=(*corrected, *_reasons(decision, texts or {}), *_doings(decision, acted=is_enforced),
+        *_further(decision.id)),
     )  # fmt: skip
 
 
-def of_trial(severity: Severity, at: Instant) -> Message:
+def trial_message(severity: Severity, at: Instant) -> Message:
     """Return the message of `ksctl notify test`."""
     return Message(
         digest("trial", str(to_micros(at))), at, "notice", severity, "operator", "notify test",
@@ -122,7 +124,7 @@ def of_trial(severity: Severity, at: Instant) -> Message:
     )  # fmt: skip
 
 
-def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: Instant) -> Message:
+def closing_message(closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant) -> Message:
     """Return the message about the end of a close: at target, or with what it has left."""
     said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
     left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
@@ -137,7 +139,7 @@ def of_closing(closing: Closing, decision: Decision, subject: Subject, *, at: In
     )  # fmt: skip
 
 
-def of_notice(notice: Notice, subject: Subject) -> Message:
+def notice_message(notice: Notice, subject: MessageAttributes) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     return _message(
@@ -146,7 +148,7 @@ def of_notice(notice: Notice, subject: Subject) -> Message:
     )  # fmt: skip
 
 
-def of_repeats(repeats: Repeats, subject: Subject) -> Message:
+def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Message:
     """Return the message about a repeated notice: the count since the last message, and the newest notice."""
     notice = repeats.newest
     group = (notice.policy, notice.scope, notice.kind, notice.subject or "")
@@ -168,11 +170,11 @@ def _where(notice: Notice) -> str:
 
 
 def _message(
-    about: str, subject: Subject, *, at: Instant, decision: str | None, title: str, lines: Sequence[str]
+    about: str, subject: MessageAttributes, *, at: Instant, decision: str | None, title: str, lines: Sequence[str]
 ) -> Message:
     return Message(
         id=about, at=at, event=subject.event, severity=subject.severity, policy=subject.policy, scope=subject.scope,
-        title=plain(f"[{subject.severity}] {title}"), body="\n".join(plain(line) for line in lines),
+        title=safe_line(f"[{subject.severity}] {title}"), body="\n".join(safe_line(line) for line in lines),
         level=subject.level, decision=decision, labels=dict(subject.labels),
     )  # fmt: skip
 
@@ -186,7 +188,7 @@ def _headline(decision: Decision) -> str:
 
 def _what(decision: Decision) -> str:
     if decision.kind == "manual":
-        return f"{by_hand(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
+        return f"{manual_close_text(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "hedge":
         return f"temporary hedge: {decision.policy} on {decision.scope}"
     if decision.is_withdrawal:
@@ -204,12 +206,12 @@ def _for_how_long(decision: Decision) -> str:
     return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
 
 
-def _reasons(decision: Decision, written: Written) -> Iterator[str]:
+def _reasons(decision: Decision, written: TriggerTexts) -> Iterator[str]:
     """Yield which signal crossed which threshold, by how much, and which side lost."""
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"
-        yield f"{trigger.name}: {reading(decision, trigger, written)}{since}{why}"
+        yield f"{trigger.name}: {render_trigger(decision, trigger, written)}{since}{why}"
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
@@ -224,7 +226,7 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
         return
     if not acted:
         yield "this run only observes and made no order, cancel or lock; the policy would do this:"
-    for effect in listed(decision.effects):
+    for effect in in_record_order(decision.effects):
         yield from _lines_of(effect)
     if not decision.effects:
         yield "nothing is closed, cancelled or locked"
@@ -237,7 +239,7 @@ def _lines_of(effect: Effect) -> Iterator[str]:
     """Yield a line for each order, and for a lock with its end; one line for an effect of any other kind."""
     match effect:
         case Orders(intents):
-            yield from _bounded(intended(intents))
+            yield from _bounded(order_texts(intents))
         case Lock(order):
             until = "it is lifted" if order.until is None else instant(order.until)
             yield f"lock {order.scope} for {order.mode}, until {until}"
@@ -255,11 +257,11 @@ def _further(decision: str) -> Iterator[str]:
     yield f"see: ksctl explain {decision}"
 
 
-Written = Mapping[tuple[str, str], "TriggerText"]
+TriggerTexts = Mapping[tuple[str, str], "TriggerText"]
 """Policy and trigger → the trigger as the policy writes it."""
 
 
-def as_written(policies: PolicySet) -> Written:
+def trigger_texts(policies: PolicySet) -> TriggerTexts:
     """Return the triggers of the policies, by which a signal value is rendered in the unit of its threshold."""
     from killswitch.incident.record.source_places import trigger_text
 
@@ -270,9 +272,9 @@ def as_written(policies: PolicySet) -> Written:
     }
 
 
-def reading(decision: Decision, trigger: TriggerReading, written: Written) -> str:
+def render_trigger(decision: Decision, trigger: TriggerReading, texts: TriggerTexts) -> str:
     """Render a trigger: `20.00% against >= 10%`; without the policy's own line, the numbers of the record."""
-    text = written.get((decision.policy, trigger.name))
+    text = texts.get((decision.policy, trigger.name))
     threshold = (text.threshold if text else None) or trigger.threshold
     if trigger.value is None:
         return f"unknown against {threshold}" if threshold else "true"

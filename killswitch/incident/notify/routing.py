@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterator
 from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet, Stage
-from killswitch.graph.routing import Subject
-from killswitch.incident.notify.grouping import Repeats
+from killswitch.graph.routing import MessageAttributes
+from killswitch.incident.notify.grouping import RepeatedNotice
 from killswitch.incident.notify.message import (
     Message,
-    as_written,
+    closing_message,
+    decision_message,
     digest,
     encode_message,
-    of_closing,
-    of_decision,
-    of_notice,
-    of_repeats,
+    notice_message,
+    repeats_message,
+    trigger_texts,
 )
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
@@ -26,12 +26,12 @@ from killswitch.model.store import Outgoing
 from killswitch.model.words import NotificationEvent, Severity
 
 
-class Addressing:
+class NotificationRouter:
     """Addresses messages under one policy set."""
 
     def __init__(self, policies: PolicySet) -> None:
         self._routes = policies.routes
-        self._written = as_written(policies)
+        self._trigger_texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
 
     @property
@@ -39,8 +39,8 @@ class Addressing:
         """Whether the policy set has a route."""
         return bool(self._routes)
 
-    def of_decision(
-        self, decision: Decision, *, acted: bool, corrects: Instant | None = None, paged: bool = False
+    def route_decision(
+        self, decision: Decision, *, is_enforced: bool, corrects: Instant | None = None, is_paged: bool = False
     ) -> Iterator[Outgoing]:
         """Yield the messages about a stage that fires, a close by hand, a reset or a suspicion.
 
@@ -48,40 +48,42 @@ class Addressing:
         unexplained fall was just sent, so that a suspicion is a warning only.
         """
         if decision.is_suspicion:
-            subject = self._suspected(decision, paged=paged)
+            subject = self._suspicion_subject(decision, paged=is_paged)
         else:
-            subject = self._decided("reset" if decision.kind == "reset" else "fired", decision)
-        message = of_decision(decision, subject, acted=acted, corrects=corrects, written=self._written)
-        yield from self._addressed(message, subject)
+            subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
+        message = decision_message(
+            decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._trigger_texts
+        )
+        yield from self._route(message, subject)
 
-    def of_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
+    def route_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
         """Yield the messages about a close that has ended; none about one under way."""
         if closing.status in ("flat", "residual", "blocked", "abandoned"):
-            subject = self._decided("closed" if closing.status == "flat" else "residual", decision)
-            yield from self._addressed(of_closing(closing, decision, subject, at=at), subject)
+            subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
+            yield from self._route(closing_message(closing, decision, subject, at=at), subject)
 
-    def of_notice(self, notice: Notice) -> Iterator[Outgoing]:
+    def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
         """Yield the messages about a notice of severity warning or page."""
         if notice.severity != "info":
-            subject = self._noticed(notice)
-            yield from self._addressed(of_notice(notice, subject), subject)
+            subject = self._notice_subject(notice)
+            yield from self._route(notice_message(notice, subject), subject)
 
-    def of_repeats(self, repeats: Repeats) -> Iterator[Outgoing]:
+    def route_repeats(self, repeats: RepeatedNotice) -> Iterator[Outgoing]:
         """Yield the messages about notices that have repeated since the last message."""
-        subject = self._noticed(repeats.newest)
-        yield from self._addressed(of_repeats(repeats, subject), subject)
+        subject = self._notice_subject(repeats.newest)
+        yield from self._route(repeats_message(repeats, subject), subject)
 
-    def _noticed(self, notice: Notice) -> Subject:
+    def _notice_subject(self, notice: Notice) -> MessageAttributes:
         return self._subject("notice", notice.severity, notice, None, lambda stage: True)
 
-    def _suspected(self, decision: Decision, *, paged: bool) -> Subject:
+    def _suspicion_subject(self, decision: Decision, *, paged: bool) -> MessageAttributes:
         """Return the subject of a suspicion: the receivers of its stage, as a notice, because nothing has fired."""
         graph = self._graphs.get(decision.policy)
         level = next((each.level for each in graph.stages if each.name == decision.stage), None) if graph else None
         severity: Severity = "info" if decision.is_withdrawal else "warning" if paged else "page"
         return self._subject("notice", severity, decision, level, lambda stage: stage.name == decision.stage)
 
-    def _decided(self, event: NotificationEvent, decision: Decision) -> Subject:
+    def _decision_subject(self, event: NotificationEvent, decision: Decision) -> MessageAttributes:
         """Return the subject of a decision. A reset, and the end of a close, reach the receivers of the firing."""
         level = decision.previous_level if event == "reset" else decision.level
         of_level = event == "reset" or decision.stage is None
@@ -100,18 +102,18 @@ class Addressing:
         about: Decision | Notice,
         level: int | None,
         chosen: Callable[[Stage], bool],
-    ) -> Subject:
+    ) -> MessageAttributes:
         """Return what routes match, with the receivers that the `chosen` stages name and the labels of the policy."""
         graph = self._graphs.get(about.policy)
         named = [name for each in graph.stages if chosen(each) for name in each.notify] if graph else []
         labels = graph.labels if graph else ()
-        return Subject(event, severity, about.policy, about.scope, level, tuple(dict.fromkeys(named)), labels)
+        return MessageAttributes(event, severity, about.policy, about.scope, level, tuple(dict.fromkeys(named)), labels)
 
-    def _addressed(self, message: Message, subject: Subject) -> Iterator[Outgoing]:
+    def _route(self, message: Message, subject: MessageAttributes) -> Iterator[Outgoing]:
         """Yield the message once for each target, whatever number of routes lead there."""
         seen: set[str] = set()
         for route in self._routes:
-            if not route.rule.takes(subject):
+            if not route.rule.matches(subject):
                 continue
             for target in route.targets:
                 if target.key not in seen:

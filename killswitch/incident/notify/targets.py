@@ -11,11 +11,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol, TextIO
 
-from killswitch.incident.notify.message import Message, encode_message, plain
+from killswitch.incident.notify.message import Message, encode_message, safe_line
 from killswitch.render.formats import instant
 
 LOGGER = "killswitch.notifications"
-STDERR_PATIENCE = 1.0
+STDERR_TIMEOUT = 1.0
 """Seconds after which a write to a blocked stderr counts as failed."""
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -46,7 +46,7 @@ class LogSender:
 
     def __init__(self, level: str) -> None:
         self._level = level
-        self._mouth: Mouth | None = None
+        self._writer: NonBlockingWriter | None = None
 
     def check(self) -> None:
         """Succeed: the log or stderr always exists."""
@@ -65,8 +65,8 @@ class LogSender:
             if descriptor is None:
                 sys.stderr.write(words)
             else:
-                self._mouth = self._mouth or Mouth(descriptor)
-                self._mouth.say(words.encode(errors="backslashreplace"), STDERR_PATIENCE)
+                self._writer = self._writer or NonBlockingWriter(descriptor)
+                self._writer.write(words.encode(errors="backslashreplace"), STDERR_TIMEOUT)
         except (OSError, ValueError) as error:
             raise NotSentError(f"stderr cannot be written: {error}") from error
 
@@ -87,19 +87,21 @@ class FileSender:
         path = Path(self._path)
         if not os.path.lexists(path):
             if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-                raise NotSentError(f"{plain(self._path)}: the file does not exist and cannot be created in its folder")
+                raise NotSentError(
+                    f"{safe_line(self._path)}: the file does not exist and cannot be created in its folder"
+                )
             return
         try:
             os.close(_opened(self._path, os.O_WRONLY))
         except OSError as error:
-            raise NotSentError(f"{plain(self._path)}: {error.strerror or error}") from error
+            raise NotSentError(f"{safe_line(self._path)}: {error.strerror or error}") from error
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if the file cannot be opened or written; a partly written line is removed."""
         try:
             self._append(encode_message(message) + b"\n")
         except OSError as error:
-            raise NotSentError(f"{plain(self._path)}: {error.strerror or error}") from error
+            raise NotSentError(f"{safe_line(self._path)}: {error.strerror or error}") from error
 
     def _append(self, line: bytes) -> None:
         descriptor = _opened(self._path, os.O_RDWR | os.O_CREAT)
@@ -135,7 +137,7 @@ _SURE = 512
 """Bytes that a writable pipe accepts at once (POSIX; Linux accepts 4,096)."""
 
 
-class UnheardError(OSError):
+class UnreadOutputError(OSError):
     """The reader did not read the line in time. The line is lost, and the next one begins a new line."""
 
 
@@ -147,31 +149,31 @@ def descriptor_of(stream: TextIO) -> int | None:
         return None
 
 
-class Mouth:
+class NonBlockingWriter:
     """Writes lines to one open file descriptor without blocking, and remembers whether the last line is whole."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._torn = False
-        self._heard = True
+        self._is_read = True
 
-    def say(self, line: bytes, patience: float) -> None:
+    def write(self, line: bytes, timeout: float) -> None:
         """Write `line`, including its line end, within `patience` seconds; UnheardError, or the OSError of the write.
 
         A regular file and a device accept it immediately; a pipe and a terminal may be full. A reader that missed the
         previous line is not waited for again.
         """
-        until = monotonic() + (patience if self._heard else 0.0)
+        until = monotonic() + (timeout if self._is_read else 0.0)
         left = memoryview(b"\n" * self._torn + line)
         while left:
-            self._heard = self._takes(max(0.0, until - monotonic()))
-            if not self._heard:
-                raise UnheardError("its reader does not read")
+            self._is_read = self._is_writable(max(0.0, until - monotonic()))
+            if not self._is_read:
+                raise UnreadOutputError("its reader does not read")
             count = os.write(self._descriptor, left[:_SURE])
             left = left[count:]
             self._torn = bool(left)
 
-    def _takes(self, seconds: float) -> bool:
+    def _is_writable(self, seconds: float) -> bool:
         asked = select.poll()
         asked.register(self._descriptor, select.POLLOUT)
         return bool(asked.poll(seconds * 1000))

@@ -7,33 +7,45 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from killswitch.incident.record.close_causes import text_of
-from killswitch.incident.record.document import Command, Incident, Item, ItemState, Money, OrderOutcome, Reason
-from killswitch.render.formats import instant, money, numbered
+from killswitch.incident.record.close_causes import cause_text
+from killswitch.incident.record.document import (
+    ChecklistItem,
+    Command,
+    DeclaredReason,
+    Incident,
+    ItemState,
+    Money,
+    OrderOutcome,
+)
+from killswitch.render.formats import instant, money, order_numbers
 
 
-def checklist(incident: Incident, told: Item) -> tuple[Item, ...]:
+def checklist(incident: Incident, notifications: ChecklistItem) -> tuple[ChecklistItem, ...]:
     """Return the eight items, and those that the declared reason of a close by hand adds.
 
     `told` is the item for notifications.
     """
     return (
-        Item("closed", "Positions confirmed closed", *_closed(incident)),
-        Item("reconciled", "Exchange reconciliation", *_reconciled(incident)),
-        Item("counted", "P&L recorded", *_counted(incident.orders, incident.money)),
-        told,
-        Item("audited", "Audit complete", *_audited(incident)),
+        ChecklistItem("closed", "Positions confirmed closed", *_closed(incident)),
+        ChecklistItem("reconciled", "Exchange reconciliation", *_reconciled(incident)),
+        ChecklistItem("counted", "P&L recorded", *_counted(incident.orders, incident.money)),
+        notifications,
+        ChecklistItem("audited", "Audit complete", *_audited(incident)),
         *_by_reason(incident.reason),
-        Item("cause", "Root cause found", "open", "for a person to find: write it below"),
-        Item("recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"),
-        Item("debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"),
+        ChecklistItem("cause", "Root cause found", "open", "for a person to find: write it below"),
+        ChecklistItem(
+            "recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"
+        ),
+        ChecklistItem(
+            "debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"
+        ),
     )
 
 
-def _by_reason(reason: Reason | None) -> tuple[Item, ...]:
+def _by_reason(reason: DeclaredReason | None) -> tuple[ChecklistItem, ...]:
     """Return the items that no record proves: a person completes them."""
-    said = None if reason is None else text_of(reason.cause)
-    return () if said is None else tuple(Item(key, title, "open", what) for key, title, what in said.todo)
+    said = None if reason is None else cause_text(reason.cause)
+    return () if said is None else tuple(ChecklistItem(key, title, "open", what) for key, title, what in said.todo)
 
 
 _Found = tuple[ItemState, str]
@@ -107,7 +119,7 @@ def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
     missing = [name for name, amount in sums.items() if amount is None]
     if missing:
         lacking = sorted({number for each in totals.missing for number in each.orders})
-        which = f" (of {numbered(lacking)})" if lacking else ""
+        which = f" (of {order_numbers(lacking)})" if lacking else ""
         return "open", f"{' and '.join(missing)} unknown{which}: look it up in the venue's statement"
     currency = totals.currency
     return "proved", (
@@ -146,7 +158,7 @@ class StartedAs(Struct, frozen=True):
     recording: str | None = None
 
 
-def next_commands(incident: Incident, started: StartedAs, *, unfinished: bool) -> tuple[Command, ...]:
+def next_commands(incident: Incident, started: StartedAs, *, is_unfinished: bool) -> tuple[Command, ...]:
     """Return the commands to run next. `unfinished` says that something is left to close."""
     highest = next(each for each in incident.firings if each.level == incident.level)
     cause = incident.firings[0].cause or "operator"
@@ -155,7 +167,7 @@ def next_commands(incident: Incident, started: StartedAs, *, unfinished: bool) -
     found = [_command("The current status", "status", *store)]
     found.append(_command("Why it fired, line by line", "explain", highest.decision, *store))
     found.append(_command("Everything decided so far", "history", *store))
-    if unfinished and policies:
+    if is_unfinished and policies:
         found.append(
             _command("The orders that would close the rest; sends nothing", "close", "--dry-run",
                      "--scope", incident.scope, "--reason", f"{cause}: rest of incident {incident.id}",

@@ -13,7 +13,7 @@ from killswitch.model.words import Cause
 if TYPE_CHECKING:
     from killswitch.model.decision import Intent
 
-_TOGETHER = 4
+_LEAST_GROUPED = 4
 """This many equal orders in a row become one line."""
 
 
@@ -94,14 +94,14 @@ CAUSES: Mapping[Cause, CauseText] = {
 }  # fmt: skip
 
 
-def text_of(cause: Cause | None) -> CauseText | None:
+def cause_text(cause: Cause | None) -> CauseText | None:
     """Return the texts of a declared reason; None where none was declared, or only `operator`."""
     return None if cause is None or cause == "operator" else CAUSES.get(cause)
 
 
-def by_hand(cause: Cause | None) -> str:
+def manual_close_text(cause: Cause | None) -> str:
     """Return a close by hand in a few words for one line; a drill is named first."""
-    if text_of(cause) is None:
+    if cause_text(cause) is None:
         return "close by hand"
     return "DRILL: close by hand" if cause == "drill" else f"close by hand ({(cause or '').replace('-', ' ')})"
 
@@ -118,7 +118,7 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
     return tuple(reversed(found))
 
 
-class Alike(NamedTuple):
+class OrderGroup(NamedTuple):
     """Equal orders of one position in a row: the first of them, how many, and what the last one leaves."""
 
     intent: Intent
@@ -132,24 +132,24 @@ class Alike(NamedTuple):
         return f"{times}{self.intent.contracts:f}"
 
 
-def alike(intents: Sequence[Intent]) -> tuple[Alike, ...]:
+def group_orders(intents: Sequence[Intent]) -> tuple[OrderGroup, ...]:
     """Group equal orders in a row; only the steps between them are left out."""
-    found: list[Alike] = []
+    found: list[OrderGroup] = []
     for _, run in groupby(zip(intents, remainders(intents), strict=True), key=lambda pair: pair[0]):
         same = list(run)
-        if len(same) < _TOGETHER:
-            found += [Alike(intent, 1, left) for intent, left in same]
+        if len(same) < _LEAST_GROUPED:
+            found += [OrderGroup(intent, 1, left) for intent, left in same]
         else:
-            found.append(Alike(same[0][0], len(same), same[-1][1]))
+            found.append(OrderGroup(same[0][0], len(same), same[-1][1]))
     return tuple(found)
 
 
-def intended(intents: Sequence[Intent]) -> tuple[str, ...]:
+def order_texts(intents: Sequence[Intent]) -> tuple[str, ...]:
     """Return the orders of a decision, one line each, equal ones together; a hedge and a second hop leave nothing."""
-    return tuple(map(_intended, alike(intents)))
+    return tuple(map(_intended, group_orders(intents)))
 
 
-def _intended(orders: Alike) -> str:
+def _intended(orders: OrderGroup) -> str:
     intent, left = orders.intent, f"leaving {orders.leaves:f}"
     if intent.purpose == "hedge":
         left = "as a temporary hedge"

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from killswitch.incident.record.decision_basis import place_of
 from killswitch.incident.record.order_lines import OrderLine, order_lines, position_of
 from killswitch.journal.codec import decode_all
-from killswitch.journal.entries import Entry, Finished, Place, Planned, Verified, known
+from killswitch.journal.entries import Entry, Finished, Place, PlannedWork, Verified, known
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Instrument, Snapshot
 from killswitch.model.store import Store
 
-Told = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
+DecidedOrders = tuple[Decision, Sequence[Entry], Sequence[OrderLine], Snapshot | None]
 """A decision, its journal in sequence, its orders, and the snapshot that it was decided on."""
 
 
@@ -52,7 +52,7 @@ class ClosedPosition(Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class _Facts:
+class _PositionFacts:
     """What is gathered about one position over all decisions."""
 
     start: Decimal
@@ -61,29 +61,29 @@ class _Facts:
     seen: Verified | None = None
     orders: list[OrderLine] = field(default_factory=list)
     rules: Instrument | None = None
-    exempt: bool = True
+    is_exempt: bool = True
     """Whether its orders are reduce-only: venues exempt those from the minimum notional."""
     reason: str = ""
-    fed: bool = False
+    is_fed: bool = False
     """Whether a hop of ours buys into it: then what others did cannot be separated."""
 
 
-def closed_positions(told: Iterable[Told]) -> tuple[ClosedPosition, ...]:
+def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, ...]:
     """Return every position that was planned to be reduced, over all decisions in their order."""
-    facts: dict[Place, _Facts] = {}
-    for decision, journal, orders, snapshot in told:
+    facts: dict[Place, _PositionFacts] = {}
+    for decision, journal, orders, snapshot in decided:
         ours = _reduced(decision)
         rules, reasons = _rules(snapshot), _reasons(journal)
         for entry in journal:
-            _take(facts, entry, ours)
+            _apply_entry(facts, entry, ours)
         for order in orders:
             found = facts.get(position_of(order))
             if order.purpose == "reduce" and found is not None:
                 found.orders.append(order)
         hops = {place_of(each) for each in decision.intents if each.purpose == "hop"}
         for key, found in facts.items():
-            found.fed |= key in hops
-            found.exempt &= ours.get(key, True)
+            found.is_fed |= key in hops
+            found.is_exempt &= ours.get(key, True)
             found.rules = rules.get(key[:2]) or found.rules
             found.reason = reasons.get(key[0]) or found.reason
     return tuple(_position(key, found) for key, found in facts.items())
@@ -104,14 +104,14 @@ def _reduced(decision: Decision) -> dict[Place, bool]:
     return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
 
 
-def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> None:
+def _apply_entry(facts: dict[Place, _PositionFacts], entry: Entry, ours: Collection[Place]) -> None:
     key = entry.place
-    if isinstance(entry, Planned) and key in ours:
+    if isinstance(entry, PlannedWork) and key in ours:
         contracts, target = known(entry.contracts), known(entry.target)
         if target is None:
             return
         start = target + (contracts or Decimal(0))
-        found = facts.setdefault(key, _Facts(start, start))
+        found = facts.setdefault(key, _PositionFacts(start, start))
         found.target = min(found.target, target)
         found.value = found.value or known(entry.value)
     elif isinstance(entry, Verified) and key in facts:
@@ -120,13 +120,13 @@ def _take(facts: dict[Place, _Facts], entry: Entry, ours: Collection[Place]) -> 
             facts[key].seen = entry
 
 
-def _position(key: Place, facts: _Facts) -> ClosedPosition:
+def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
     account, symbol, side = key
     filled = _filled(facts.orders)
     left = None if facts.seen is None else known(facts.seen.position)
     worth = None if left is None or facts.value is None else left * facts.value
     others = None
-    if filled is not None and left is not None and not facts.fed and not _answered_later(facts):
+    if filled is not None and left is not None and not facts.is_fed and not _is_answered_later(facts):
         others = facts.start - filled - left
         if others > 0 and any(order.is_absent for order in facts.orders):
             others = None  # the request may still have been in flight when the venue was queried
@@ -158,7 +158,7 @@ def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
     return total
 
 
-def _answered_later(facts: _Facts) -> bool:
+def _is_answered_later(facts: _PositionFacts) -> bool:
     """Whether an order was answered after the position was last seen, which then does not include its effect."""
     seen = None if facts.seen is None else facts.seen.at
     return seen is not None and any(order.filled and (order.answered_at or seen) > seen for order in facts.orders)
@@ -182,7 +182,7 @@ def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
     return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
-def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Facts) -> bool | None:
+def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _PositionFacts) -> bool | None:
     """Decide by the venue's minimums where they are known, otherwise by the reason with which the close ended."""
     if left is None:
         return None
@@ -190,7 +190,7 @@ def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Fact
         return False
     rules = facts.rules
     minimum = None if rules is None else rules.min_amount or rules.amount_step
-    least = None if rules is None or facts.exempt else rules.min_notional
+    least = None if rules is None or facts.is_exempt else rules.min_notional
     if minimum is not None and left < minimum:
         return True
     if least is not None and worth is not None and worth < least:
@@ -200,7 +200,7 @@ def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Fact
     return None if minimum is None or (least is not None and worth is None) else False
 
 
-LOOKED_THROUGH = 200
+MOST_DECISIONS = 200
 """The number of newest decisions that are searched for others on the same positions."""
 
 
@@ -227,7 +227,7 @@ def _lines_elsewhere(
 ) -> dict[Place, list[OrderLine]]:
     """Return the orders of other decisions on these positions that may have filled after `since`."""
     found: dict[Place, list[OrderLine]] = {}
-    for stored in store.decisions(LOOKED_THROUGH):
+    for stored in store.decisions(MOST_DECISIONS):
         decision = stored.decision
         if decision.id in own or not any(place_of(each) in keys for each in decision.intents):
             continue

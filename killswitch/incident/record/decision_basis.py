@@ -19,7 +19,7 @@ _SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
 """A client order id that contains the index of its intent in base 36."""
 
 
-class DecidedOn:
+class DecisionBasis:
     """The intents of a decision and the positions of its snapshot, by position."""
 
     def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:

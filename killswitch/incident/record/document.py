@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from killswitch.incident.record.closed_positions import ClosedPosition as ClosedPosition
 from killswitch.incident.record.decision_basis import Purpose
-from killswitch.incident.record.order_lines import Bound, Fate
+from killswitch.incident.record.order_lines import Bound, ReportedStatus
 from killswitch.incident.record.source_places import WrittenAt as WrittenAt
 from killswitch.incident.record.totals import Missing, Totals
 from killswitch.incident.record.unprotected import Exposure as Exposure
@@ -113,7 +113,7 @@ class OrderOutcome(Struct, frozen=True):
     text: str | None
     final: bool
     """Whether the venue has reported its final status."""
-    fate: Fate = "final"
+    fate: ReportedStatus = "final"
     kind: str | None = None
     """`limit_ioc`, `market` or `limit`; None where the program that sent it did not record it."""
     rung: int | None = None
@@ -151,7 +151,7 @@ class PositionLeft(Struct, frozen=True):
     """The value of the position at the decision's mark, in the account's currency."""
 
 
-class Ended(Struct, frozen=True):
+class AccountClose(Struct, frozen=True):
     """How the work of one decision on one account ended; `status` is `closing` while it is under way."""
 
     decision: str
@@ -178,7 +178,7 @@ class Money(Struct, frozen=True):
     delay: Decimal | None = None
 
 
-class Moment(Struct, frozen=True):
+class TimelineEntry(Struct, frozen=True):
     """One line of the timeline."""
 
     at: datetime
@@ -187,7 +187,7 @@ class Moment(Struct, frozen=True):
     text: str
 
 
-class CourseAt(Struct, frozen=True):
+class EquityPoint(Struct, frozen=True):
     """The value of a unit at one moment; 100 at the first firing."""
 
     at: datetime
@@ -202,11 +202,11 @@ class PendingChange(Struct, frozen=True):
     """As a fraction of the equity before it; below zero for a fall."""
 
 
-class Course(Struct, frozen=True):
+class EquityCurve(Struct, frozen=True):
     """The equity curve of the scope as the value of a unit, from an hour before the first firing; transfers do not
     move it."""
 
-    points: tuple[CourseAt, ...]
+    points: tuple[EquityPoint, ...]
     peak: float
     """The highest value in the hour before the firing."""
     lowest: float
@@ -227,7 +227,7 @@ class Person(Struct, frozen=True):
     reach: str
 
 
-class Step(Struct, frozen=True):
+class EscalationContact(Struct, frozen=True):
     """Whom to contact when an incident has lasted this long."""
 
     after: str
@@ -253,11 +253,11 @@ class RunbookFacts(Struct, frozen=True, omit_defaults=True):
     folder: str | None = None
     template: str | None = None
     contacts: tuple[Person, ...] = ()
-    escalation: tuple[Step, ...] = ()
+    escalation: tuple[EscalationContact, ...] = ()
     links: tuple[Link, ...] = ()
 
 
-class Item(Struct, frozen=True):
+class ChecklistItem(Struct, frozen=True):
     """One line of the checklist: proved by the record, or open for a person. `proof` gives the reason."""
 
     key: str
@@ -274,7 +274,7 @@ class Command(Struct, frozen=True):
     line: str
 
 
-class Reset(Struct, frozen=True):
+class IncidentReset(Struct, frozen=True):
     """How the scope returned to normal."""
 
     decision: str
@@ -283,7 +283,7 @@ class Reset(Struct, frozen=True):
     reason: str | None
 
 
-class Reason(Struct, frozen=True):
+class DeclaredReason(Struct, frozen=True):
     """The declared reason of a close by hand: its key, the heading of the report, and an explanation."""
 
     cause: Cause
@@ -310,24 +310,24 @@ class Incident(Struct, frozen=True):
     as_of: datetime
     """The newest moment that is known."""
     firings: tuple[Firing, ...]
-    reset: Reset | None
-    timeline: tuple[Moment, ...]
+    reset: IncidentReset | None
+    timeline: tuple[TimelineEntry, ...]
     orders: tuple[OrderOutcome, ...]
-    endings: tuple[Ended, ...]
+    endings: tuple[AccountClose, ...]
     left: tuple[PositionLeft, ...]
     """What was to be closed and is not, or is not known to be."""
     settled: tuple[PositionLeft, ...]
     """What the venue shows at its target."""
     money: Money
-    course: Course | None
+    course: EquityCurve | None
     contacts: tuple[Person, ...]
-    escalation: tuple[Step, ...]
+    escalation: tuple[EscalationContact, ...]
     links: tuple[Link, ...]
-    checklist: tuple[Item, ...]
+    checklist: tuple[ChecklistItem, ...]
     commands: tuple[Command, ...]
     doubts: tuple[str, ...]
     """What could not be found out, and why."""
-    reason: Reason | None = None
+    reason: DeclaredReason | None = None
     """The declared reason of a close by hand, unless it is `operator`."""
     totals: Totals = Totals()
     positions: tuple[ClosedPosition, ...] = ()

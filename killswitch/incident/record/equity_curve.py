@@ -13,12 +13,12 @@ from datetime import datetime
 
 import msgspec
 
-from killswitch.incident.record.document import Course, CourseAt
-from killswitch.incident.record.late_rows import AS_ENTERED, Restating, restating_of
+from killswitch.incident.record.document import EquityCurve, EquityPoint
+from killswitch.incident.record.value_corrections import NO_CORRECTIONS, ValueCorrections, read_corrections
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
 from killswitch.model.store import CoursePoint, HistoryRow, IncidentStore
-from killswitch.signals.history.rows import StoredRow
+from killswitch.signals.history.rows import StoredUnitValueRow
 
 BEFORE = HOUR
 """How long before the first firing the curve begins."""
@@ -26,12 +26,12 @@ STEP_BEFORE = 15 * SECOND
 STEP_SINCE = 10 * SECOND
 PARTS_OF_AGE = 120
 
-_ROW = msgspec.json.Decoder(StoredRow)
+_ROW = msgspec.json.Decoder(StoredUnitValueRow)
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 48
 
 
-def point_of(row: HistoryRow) -> CoursePoint | None:
+def decode_point(row: HistoryRow) -> CoursePoint | None:
     """Decode the point of a history row; None for a row of another version."""
     try:
         found = _ROW.decode(row.blob)
@@ -45,7 +45,7 @@ def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
     near = [row for row in rows if opened - BEFORE <= row.at <= opened]
     if len(near) > BEFORE // STEP_BEFORE:
         near = list({(opened - row.at) // STEP_BEFORE: row for row in near}.values())
-    return [point for row in near if (point := point_of(row)) is not None]
+    return [point for row in near if (point := decode_point(row)) is not None]
 
 
 def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | None) -> list[CoursePoint]:
@@ -57,7 +57,7 @@ def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | No
     lowest: CoursePoint | None = None
     for row in rows:
         since = opened if last is None else last.at
-        point = point_of(row) if row.at > since else None
+        point = decode_point(row) if row.at > since else None
         if point is None:
             continue
         if point.at - since < max(STEP_SINCE, (point.at - opened) // PARTS_OF_AGE):
@@ -70,7 +70,7 @@ def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | No
     return kept
 
 
-def course_in(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> Course | None:
+def read_curve(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> EquityCurve | None:
     """Return the curve from the kept points and the remaining history; None where neither has a point.
 
     `closed_at` is when the incident ended; None while it is open.
@@ -84,28 +84,30 @@ def course_in(store: IncidentStore, opening: Decision, closed_at: datetime | Non
         points = points_before(rows, opened)
     points += points_since(rows, opened, points[-1] if points else None)
     # The newest point and the lowest since the last kept one, however close to it.
-    tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := point_of(row))]
+    tail = [point for row in rows if row.at > (points[-1].at if points else opened) and (point := decode_point(row))]
     points += sorted({min(tail, key=lambda each: each.value), tail[-1]}, key=lambda each: each.at) if tail else []
-    return course_of(points, opened, restating_of(store, opening))
+    return build_curve(points, opened, read_corrections(store, opening))
 
 
-def course_of(points: Sequence[CoursePoint], opened: int, restating: Restating = AS_ENTERED) -> Course | None:
+def build_curve(
+    points: Sequence[CoursePoint], opened: int, corrections: ValueCorrections = NO_CORRECTIONS
+) -> EquityCurve | None:
     """Return the curve for the report, 100 at the first firing; None where fewer than two points are known.
 
     `points` are as entered; `restating` says which of their falls and rises were transfers.
     """
-    points = restating.restated(points)
+    points = corrections.apply(points)
     base = next((point for point in reversed(points) if point.at <= opened), None)
     if base is None or base.value <= 0 or len(points) < 2:
         return None
-    scaled = [CourseAt(from_micros(point.at), point.value / base.value * 100) for point in points]
+    scaled = [EquityPoint(from_micros(point.at), point.value / base.value * 100) for point in points]
     before = [each.value for each, point in zip(scaled, points, strict=True) if point.at <= opened]
     since = [each.value for each, point in zip(scaled, points, strict=True) if point.at >= opened] or before[-1:]
-    return Course(
+    return EquityCurve(
         tuple(scaled), max(before), min(since), scaled[-1].value, sparkline(points),
         # No value is entered while an account of the scope cannot be read.
         base_at=from_micros(base.at) if base.at < opened else None,
-        pending=restating.pending(points[0].at, points[-1].at),
+        pending=corrections.pending_changes(points[0].at, points[-1].at),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from killswitch.incident.record.document import Command, WrittenAt
 from killswitch.render import formats
-from killswitch.render.formats import instant, money, numbered
+from killswitch.render.formats import instant, money, order_numbers
 
 UNKNOWN = "unknown"
 
@@ -128,7 +128,7 @@ def clock(at: datetime | None, day: datetime | None = None) -> str:
 
 def lasting(seconds: float) -> str:
     """Format seconds as a duration in its two largest units."""
-    return formats.lasting(timedelta(seconds=seconds))
+    return formats.duration_text(timedelta(seconds=seconds))
 
 
 def quoted(line: WrittenAt | None) -> Markup:
@@ -165,7 +165,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "join": join,
     "lasting": lasting,
     "money": money,
-    "numbered": numbered,
+    "numbered": order_numbers,
     "percent": percent,
     "price": price,
     "quoted": quoted,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 
 from killswitch.incident.record.document import Firing, TriggerFact
-from killswitch.incident.record.lifetime import Note
-from killswitch.incident.record.orders import stage_of
-from killswitch.incident.record.results import Recorded, Result
+from killswitch.incident.record.incident_decisions import IncidentNote
+from killswitch.incident.record.orders import stage_text
+from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.journal.entries import is_plan
 from killswitch.model.decision import Decision, TriggerReading
 from killswitch.model.effects import Cancels, Lock, Orders, of_kind, sizes_of, tag_of
@@ -27,11 +27,11 @@ _OUTCOMES = {
 }
 
 
-def firing_of(acted: Recorded, note: Note) -> Firing:
+def build_firing(recorded: RecordedDecision, note: IncidentNote) -> Firing:
     """Return the decision with the policy's text beside its numbers."""
-    decision, result = acted.decision, acted.result
-    equity, currency = equity_of(decision.scope, acted.snapshot)
-    stage = stage_of(decision)
+    decision, result = recorded.decision, recorded.result
+    equity, currency = scope_equity(decision.scope, recorded.snapshot)
+    stage = stage_text(decision)
     runbook = note.runbooks.get(stage)
     sizes, lock = sizes_of(decision.effects), of_kind(decision.effects, Lock)
     return Firing(
@@ -40,7 +40,7 @@ def firing_of(acted: Recorded, note: Note) -> Firing:
         stage=stage,
         level=decision.level,
         previous_level=decision.previous_level,
-        acted=any(is_plan(entry) for entry in acted.journal),
+        acted=any(is_plan(entry) for entry in recorded.journal),
         standing=result.standing,
         outcome=_outcome(decision, result),
         line=None if note.policy is None else note.policy.stages.get(stage),
@@ -77,7 +77,7 @@ def _outcome(decision: Decision, result: Result) -> str:
     return _OUTCOMES[result.standing]
 
 
-def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
+def _fact(trigger: TriggerReading, note: IncidentNote) -> TriggerFact:
     text = None if note.policy is None else note.policy.triggers.get(trigger.name)
     is_expression = trigger.value is None and trigger.threshold is None
     return TriggerFact(
@@ -91,7 +91,7 @@ def _fact(trigger: TriggerReading, note: Note) -> TriggerFact:
     )
 
 
-def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
+def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
     """Return the accounts of the snapshot in the scope."""
     kind, _, name = scope.partition("/")
     return tuple(
@@ -101,9 +101,9 @@ def accounts_in(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
     )
 
 
-def equity_of(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
+def scope_equity(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
     """Return the scope's equity and currency; None where an account's is unknown, or the currencies differ."""
-    accounts = () if snapshot is None else accounts_in(scope, snapshot)
+    accounts = () if snapshot is None else scope_accounts(scope, snapshot)
     currencies = {account.currency for account in accounts}
     currency = currencies.pop() if len(currencies) == 1 else None
     known = [account.equity for account in accounts if account.equity is not None]

@@ -9,17 +9,17 @@ from typing import Literal
 
 from msgspec import Struct, structs
 
-from killswitch.incident.record.decision_basis import DecidedOn, Purpose
+from killswitch.incident.record.decision_basis import DecisionBasis, Purpose
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
     Acknowledged,
     Entry,
     Filled,
+    OrderDetached,
     Place,
-    Planned,
+    PlannedWork,
     Rejected,
-    SetAside,
     Undecodable,
     Unknown,
     known,
@@ -27,9 +27,9 @@ from killswitch.journal.entries import (
 from killswitch.journal.orders import FINAL, JournaledOrder, JournaledOrders, Status
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.snapshot import Position, Snapshot
-from killswitch.risk.trading_cost import Marked, delay_cost, slipped
+from killswitch.risk.trading_cost import MarkedContract, delay_cost, slippage
 
-Fate = Literal["final", "in flight", "set aside", "abandoned"]
+ReportedStatus = Literal["final", "in flight", "set aside", "abandoned"]
 """The status of an order. `abandoned`: the venue was queried to the end without an answer; it may be filled."""
 
 _CLOSE_ENOUGH = Decimal("0.001")
@@ -84,7 +84,7 @@ class OrderLine(Struct, frozen=True):
     price: Decimal | None = None
     fee: Decimal | None = None
     text: str | None = None
-    fate: Fate = "in flight"
+    fate: ReportedStatus = "in flight"
     kind: str | None = None
     rung: int | None = None
     limit: Decimal | None = None
@@ -116,15 +116,15 @@ def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
 
     `journal` has the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept.
     """
-    marks, decided_on = _marks(journal), DecidedOn(decision, snapshot)
-    orders = [order for order in JournaledOrders(journal).all if _is_one_of_ours(order)]
+    marks, decided_on = _marks(journal), DecisionBasis(decision, snapshot)
+    orders = [order for order in JournaledOrders(journal).all if _is_own_order(order)]
     return tuple(
         _counted(_line(decided_on, each), decided_on, decision.unwinding, marks.get(each.first.place), each.arrival)
         for each in orders
     )
 
 
-def _is_one_of_ours(order: JournaledOrder) -> bool:
+def _is_own_order(order: JournaledOrder) -> bool:
     """Whether it closes or hedges a position; an order with an undecodable entry may do so."""
     may_be = order.sending is not None or isinstance(order.first, Undecodable)
     return may_be and order.first.account is not None and order.first.symbol is not None
@@ -135,7 +135,7 @@ def position_of(order: OrderLine) -> Place:
     return (order.account, order.symbol, order.position_side)
 
 
-def _line(decided_on: DecidedOn, order: JournaledOrder) -> OrderLine:
+def _line(decided_on: DecisionBasis, order: JournaledOrder) -> OrderLine:
     first, sending, answer = order.first, order.sending, order.answer
     return OrderLine(
         account=first.account or "",
@@ -157,7 +157,7 @@ def _line(decided_on: DecidedOn, order: JournaledOrder) -> OrderLine:
         rung=None if sending is None else known(sending.rung),
         limit=None if sending is None else known(sending.price),
         purpose=decided_on.purpose(first.place, first.client_order_id),
-        was_unknown=order.was_unknown,
+        was_unknown=order.has_been_unknown,
         fee_unknown=None if order.charge is None else order.charge.text,
     )
 
@@ -178,29 +178,35 @@ def _outcome(order: JournaledOrder) -> str:
 def _text(order: JournaledOrder) -> str | None:
     """Return the text of the last answer."""
     match order.answer:
-        case Unknown(text=text) | Rejected(text=text) | Absent(text=text) | SetAside(text=text) | Abandoned(text=text):
+        case (
+            Unknown(text=text)
+            | Rejected(text=text)
+            | Absent(text=text)
+            | OrderDetached(text=text)
+            | Abandoned(text=text)
+        ):
             return text
     return None
 
 
-def _fate(status: Status) -> Fate:
+def _fate(status: Status) -> ReportedStatus:
     if status in FINAL:
         return "final"
     return status if status in ("set aside", "abandoned") else "in flight"
 
 
-def _marks(journal: Sequence[Entry]) -> dict[Place, Marked]:
+def _marks(journal: Sequence[Entry]) -> dict[Place, MarkedContract]:
     """Return the mark of each position at the decision."""
-    planned = [(entry.place, entry.marked) for entry in journal if isinstance(entry, Planned)]
+    planned = [(entry.place, entry.marked) for entry in journal if isinstance(entry, PlannedWork)]
     return {place: marked for place, marked in reversed(planned) if marked is not None}
 
 
 def _counted(
     line: OrderLine,
-    decided_on: DecidedOn,
+    decided_on: DecisionBasis,
     unwinding: Unwinding | None,
-    decided: Marked | None,
-    arrival: Marked | None,
+    decided: MarkedContract | None,
+    arrival: MarkedContract | None,
 ) -> OrderLine:
     key = position_of(line)
     slippage = None
@@ -217,13 +223,15 @@ def _counted(
     )
 
 
-def _bound(line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, arrival: Marked | None) -> Bound | None:
+def _bound(
+    line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, arrival: MarkedContract | None
+) -> Bound | None:
     """Return None where no bound was declared, or the program that sent the order had none."""
     if band is None or line.kind is None:
         return None
     by = None
     if arrival is not None and line.price is not None and line.filled:
-        by = slipped(line.side, arrival.mark, line.price)
+        by = slippage(line.side, arrival.mark, line.price)
     worse = False
     if line.limit is not None and line.price is not None and line.filled:
         worse = line.price < line.limit if line.side == "sell" else line.price > line.limit

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from killswitch.incident.record.closed_positions import ClosedPosition
-from killswitch.incident.record.document import Ended, Money, OrderOutcome, PositionLeft
+from killswitch.incident.record.document import AccountClose, Money, OrderOutcome, PositionLeft
 from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import Recorded, Result
-from killswitch.incident.record.totals import sums_of
+from killswitch.incident.record.results import RecordedDecision, Result
+from killswitch.incident.record.totals import add_up
 from killswitch.journal.entries import Place, is_plan
 from killswitch.model.decision import Decision
 
@@ -28,28 +28,28 @@ def _outcome(decision: Decision, line: OrderLine, number: int) -> OrderOutcome:
     return OrderOutcome(
         number=number,
         decision=decision.id,
-        stage=stage_of(decision),
+        stage=stage_text(decision),
         text=line.text or line.fee_unknown,
         final=line.fate == "final",
         **folded,
     )
 
 
-def stage_of(decision: Decision) -> str:
+def stage_text(decision: Decision) -> str:
     """Return the stage that fired, or the text that replaces it where none did."""
     if decision.kind == "hedge":
         return "temporary hedge"
     return decision.stage or "close by hand"
 
 
-def positions(acted: Iterable[Recorded], became: Sequence[ClosedPosition]) -> list[PositionLeft]:
+def positions_left(acted: Iterable[RecordedDecision], closed: Sequence[ClosedPosition]) -> list[PositionLeft]:
     """Return every position that was planned to be reduced, with the smallest target, as the venue showed it last."""
     first: dict[Place, str] = {}
     for each in acted:
         for entry in each.journal:
             if is_plan(entry):
                 first.setdefault(entry.place, each.decision.id)
-    return [_position(first.get((one.account, one.symbol, one.side), ""), one) for one in became]
+    return [_position(first.get((one.account, one.symbol, one.side), ""), one) for one in closed]
 
 
 def _position(decision: str, became: ClosedPosition) -> PositionLeft:
@@ -67,21 +67,21 @@ def _position(decision: str, became: ClosedPosition) -> PositionLeft:
     )
 
 
-def endings(acted: Recorded) -> list[Ended]:
+def account_closes(acted: RecordedDecision) -> list[AccountClose]:
     """Return how the work on each account ended; `closing` for work under way."""
     id_ = acted.decision.id
-    ended = [Ended(id_, each.account, each.status, each.at, each.reason) for each in acted.result.endings]
+    ended = [AccountClose(id_, each.account, each.status, each.at, each.reason) for each in acted.result.endings]
     names = dict.fromkeys(e.account for e in acted.journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
-    return ended + [Ended(id_, name, "closing", None, None) for name in names if name not in finished]
+    return ended + [AccountClose(id_, name, "closing", None, None) for name in names if name not in finished]
 
 
-def money_of(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
+def close_money(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
     """Return the sums of all closes; None wherever a part is unknown, or nothing was sent.
 
     Orders are numbered as in `outcomes`. `swept` says that a whole-book request closed something besides.
     """
-    sums = sums_of(lines, swept=swept)
+    sums = add_up(lines, swept=swept)
     if not any(line.filled for line in lines):
         unclear = swept or any(line.fate != "final" for line in lines)
         if unclear or not lines:

@@ -20,7 +20,7 @@ from killswitch.incident.record.closed_positions import (
 from killswitch.incident.record.decision_basis import closes_all, only_passed_through
 from killswitch.incident.record.order_lines import OrderLine as OrderLine
 from killswitch.incident.record.order_lines import order_lines, position_of
-from killswitch.incident.record.totals import Missing, Totals, sums_of, totals_of
+from killswitch.incident.record.totals import Missing, Totals, add_up, count_orders
 from killswitch.incident.record.unprotected import Exposure, exposures
 from killswitch.journal.codec import decode_all
 from killswitch.journal.entries import (
@@ -29,9 +29,9 @@ from killswitch.journal.entries import (
     Finished,
     Locked,
     Place,
-    Swept,
     Undecodable,
     Verified,
+    WholeBookClose,
     is_end,
     is_plan,
     known,
@@ -40,7 +40,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot, decode_snapshot
 from killswitch.model.store import Store
 
-Standing = Literal[
+DecisionStatus = Literal[
     "recorded only", "nothing to close", "closing", "flat", "at target", "residual", "blocked", "abandoned",
     "partly recorded only", "locked on suspicion", "suspicion over",
 ]  # fmt: skip
@@ -77,7 +77,7 @@ class Result(Struct, frozen=True):
     including an order of unknown status; `missing` names that part and the sum of the others.
     """
 
-    standing: Standing
+    standing: DecisionStatus
     orders: tuple[OrderLine, ...]
     verified: tuple[Verification, ...]
     endings: tuple[Ending, ...]
@@ -100,7 +100,7 @@ class Result(Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedDecision:
     """A decision with everything that a store keeps of it; `snapshot` is None where no readable one was kept."""
 
     decision: Decision
@@ -110,26 +110,26 @@ class Recorded:
     @cached_property
     def result(self) -> Result:
         """The results by its own journal."""
-        return result_of(self.decision, self.journal, self.snapshot)
+        return fold_result(self.decision, self.journal, self.snapshot)
 
 
-def recorded(store: Store, decision: Decision) -> Recorded:
+def read_decision(store: Store, decision: Decision) -> RecordedDecision:
     """Read what `store` keeps of `decision`."""
     stored = store.decision(decision.id)
-    snapshot = None if stored is None else kept_snapshot(stored.snapshot)
-    return Recorded(decision, decode_all(store.journal(decision.id)), snapshot)
+    snapshot = None if stored is None else decode_kept_snapshot(stored.snapshot)
+    return RecordedDecision(decision, decode_all(store.journal(decision.id)), snapshot)
 
 
-def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
+def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot | None) -> Result:
     """Fold `journal`, the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept."""
     orders = order_lines(decision, journal, snapshot)
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
     endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
     suspected = decision.is_suspicion  # no close, whatever it has cancelled
-    standing = _suspected(decision, journal) if suspected else _standing(decision, journal, endings, unsent)
+    standing = _suspicion_status(decision, journal) if suspected else _status(decision, journal, endings, unsent)
     positions = closed_positions([(decision, journal, orders, snapshot)])
-    swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, Swept) and e.account is not None))
+    swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, WholeBookClose) and e.account is not None))
     by_request = closed_by_request(positions, swept)
     return Result(
         standing=standing,
@@ -145,9 +145,9 @@ def result_of(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot |
         positions=positions,
         exposures=exposures(journal),
         swept=swept,
-        totals=totals_of(orders, [each.at for each in verified.values()], ended=standing != "closing"),
+        totals=count_orders(orders, [each.at for each in verified.values()], ended=standing != "closing"),
         unsent=unsent,
-        **sums_of(orders, swept=bool(by_request)),
+        **add_up(orders, swept=bool(by_request)),
     )
 
 
@@ -170,15 +170,15 @@ def _unsent(decision: Decision, journal: Sequence[Entry]) -> tuple[str, ...]:
     return tuple(account for account in decision.accounts_at_work if account not in planned) if planned else ()
 
 
-def _suspected(decision: Decision, journal: Sequence[Entry]) -> Standing:
+def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionStatus:
     if decision.is_withdrawal:
         return "suspicion over"
     return "locked on suspicion" if any(is_plan(entry) for entry in journal) else "recorded only"
 
 
-def _standing(
+def _status(
     decision: Decision, journal: Sequence[Entry], endings: tuple[Ending, ...], unsent: Sequence[str]
-) -> Standing:
+) -> DecisionStatus:
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:
@@ -204,7 +204,7 @@ def _verification(entry: Verified) -> Verification:
     )  # fmt: skip
 
 
-def kept_snapshot(stored: bytes | None) -> Snapshot | None:
+def decode_kept_snapshot(stored: bytes | None) -> Snapshot | None:
     """Decode the snapshot kept with a decision; None where none was kept or this version cannot read it."""
     try:
         return None if stored is None else decode_snapshot(stored)
@@ -212,16 +212,16 @@ def kept_snapshot(stored: bytes | None) -> Snapshot | None:
         return None
 
 
-def decided(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
+def newest_results(store: Store, limit: int) -> tuple[tuple[Decision, Result], ...]:
     """Return the newest `limit` decisions with their results, newest first."""
-    return tuple((each.decision, recorded_result(store, each.decision)) for each in store.decisions(limit))
+    return tuple((each.decision, read_result(store, each.decision)) for each in store.decisions(limit))
 
 
-def recorded_result(store: Store, decision: Decision) -> Result:
+def read_result(store: Store, decision: Decision) -> Result:
     """Return the results of `decision` by its journal and its snapshot in `store`.
 
     Without the snapshot the entry price is unknown, and with it the realised P&L.
     """
-    result = recorded(store, decision).result
+    result = read_decision(store, decision).result
     positions = credit_own_decisions(store, result.positions, decision.as_of, {decision.id})
     return result if positions is result.positions else structs.replace(result, positions=positions)

@@ -44,7 +44,7 @@ _DECODER = msgspec.json.Decoder(dict[str, PolicyText])
 T = TypeVar("T")
 
 
-def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) -> T:
+def decode_or(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) -> T:
     """Decode what was kept; return `otherwise` where nothing was, or another version wrote it."""
     try:
         return otherwise if blob is None else decoder.decode(blob)
@@ -52,21 +52,21 @@ def decoded(decoder: msgspec.json.Decoder[T], blob: bytes | None, otherwise: T) 
         return otherwise
 
 
-def keep(store: Store, name: str, blob: bytes) -> None:
+def store_if_changed(store: Store, name: str, blob: bytes) -> None:
     """Store `blob` under this name, unless it is stored already."""
     if store.live(name) != blob:
         store.put_live(name, blob)
 
 
-def keep_places(store: Store, policies: PolicySet) -> None:
+def store_places(store: Store, policies: PolicySet) -> None:
     """Store the places of `policies` under its digest, unless they are stored already."""
     blob = msgspec.json.encode({graph.policy: _policy(graph) for graph in policies.graphs})
-    keep(store, f"places/{policies.digest}", blob)
+    store_if_changed(store, f"places/{policies.digest}", blob)
 
 
-def places_of(store: Store, digest: str) -> dict[str, PolicyText]:
+def read_places(store: Store, digest: str) -> dict[str, PolicyText]:
     """Return the texts of the policies in the policy set with this digest; empty if it never ran on this store."""
-    return decoded(_DECODER, store.live(f"places/{digest}"), {})
+    return decode_or(_DECODER, store.live(f"places/{digest}"), {})
 
 
 def _policy(graph: Graph) -> PolicyText:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from killswitch.incident.record.close_causes import by_hand
-from killswitch.incident.record.document import Firing, Moment, MomentKind, Reset
+from killswitch.incident.record.close_causes import manual_close_text
+from killswitch.incident.record.document import Firing, IncidentReset, MomentKind, TimelineEntry
 from killswitch.incident.record.filters import amount, place
-from killswitch.incident.record.results import Recorded, Result
+from killswitch.incident.record.results import RecordedDecision, Result
 from killswitch.journal.entries import (
     Abandoned,
     Absent,
@@ -18,18 +18,18 @@ from killswitch.journal.entries import (
     Entry,
     Filled,
     Finished,
-    Guarded,
     Locked,
     Number,
+    OrderDetached,
+    OrderSending,
     Protected,
+    ProtectionAnswered,
     Rejected,
-    Sending,
-    SetAside,
-    Swept,
     Undecodable,
     Unknown,
     Unprotected,
     Verified,
+    WholeBookClose,
     is_plan,
     known,
     text_of,
@@ -37,20 +37,20 @@ from killswitch.journal.entries import (
 from killswitch.model.decision import Cancel, Notice
 from killswitch.model.snapshot import Order, Snapshot
 
-_TOGETHER = 4
+_LEAST_GROUPED = 4
 """This many similar moments within one second, with nothing else between them, become one line."""
 _NAMED = 6
 
 _ENDS: frozenset[MomentKind] = frozenset({"finished", "lock", "reset"})
 """Kinds that are sorted after the others of the same instant."""
 _KINDS: Mapping[str, MomentKind] = {"stage": "fired", "hand": "hand", "hedge": "hedge"}
-_WORDS = {
+_ANSWER_TEXTS = {
     Acknowledged: "was accepted by the venue",
     Unknown: "has an unknown status",
     Rejected: "was rejected",
     Absent: "never reached the venue",
     Filled: "was filled",
-    SetAside: "is detached",
+    OrderDetached: "is detached",
     Abandoned: "is no longer queried",
 }
 
@@ -58,70 +58,74 @@ _WORDS = {
 class _Row(NamedTuple):
     """A moment with the text under which similar ones are grouped; None for a moment that is never grouped."""
 
-    moment: Moment
+    moment: TimelineEntry
     like: str | None = None
     symbol: str = "?"
 
 
 def timeline(
     firings: Iterable[Firing],
-    acted: Iterable[Recorded],
+    recorded: Iterable[RecordedDecision],
     notices: Iterable[Notice],
-    told: Iterable[Moment],
-    reset: Reset | None,
-    suspicions: Iterable[Recorded],
-) -> tuple[Moment, ...]:
+    notifications: Iterable[TimelineEntry],
+    reset: IncidentReset | None,
+    suspicions: Iterable[RecordedDecision],
+) -> tuple[TimelineEntry, ...]:
     """Return all moments, oldest first: triggers, firings, locks, orders, answers, ends, notices, messages, the reset.
 
     `acted` has the decision of each firing. `suspicions` are included although they fired nothing.
     """
-    moments: list[Moment] = [*told]
+    moments: list[TimelineEntry] = [*notifications]
     orders: list[_Row] = []
-    for firing, decided in zip(firings, acted, strict=True):
+    for firing, decided in zip(firings, recorded, strict=True):
         moments += _triggers(firing)
-        moments.append(Moment(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
+        moments.append(TimelineEntry(firing.at, _KINDS[firing.kind], firing.level or None, _fired(firing)))
         orders += _journal(decided)
         moments += _ends(decided.result)
         moments += _effect_ends(decided.journal)
     for each in suspicions:
-        moments.append(Moment(each.decision.as_of, "suspicion", None, _suspicion(each)))
+        moments.append(TimelineEntry(each.decision.as_of, "suspicion", None, _suspicion(each)))
         orders += _journal(each)
         moments += _effect_ends(each.journal)
-    moments += [Moment(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
+    moments += [TimelineEntry(notice.as_of, "notice", None, f"{notice.severity}: {notice.text}") for notice in notices]
     if reset is not None:
         by = reset.author or "the stage's own condition"
-        moments.append(Moment(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
+        moments.append(TimelineEntry(reset.at, "reset", None, f"reset by {by}: {reset.reason or 'no reason given'}"))
     before = [_Row(each) for each in dict.fromkeys(moments) if each.kind not in _ENDS]
     after = [_Row(each) for each in dict.fromkeys(moments) if each.kind in _ENDS]
-    return tuple(_together(sorted((*before, *orders, *after), key=lambda row: row.moment.at)))
+    return tuple(_grouped(sorted((*before, *orders, *after), key=lambda row: row.moment.at)))
 
 
-def _together(rows: Iterable[_Row]) -> Iterator[Moment]:
+def _grouped(rows: Iterable[_Row]) -> Iterator[TimelineEntry]:
     """Combine similar moments in a row within one second into one line, because every order has a row of its own.
 
     A different moment between two separates them, so that a line never covers what came before and after it.
     """
     for (like, _), run in groupby(rows, key=lambda row: (row.like, row.moment.at.replace(microsecond=0))):
         found = list(run)
-        if like is None or len(found) < _TOGETHER:
+        if like is None or len(found) < _LEAST_GROUPED:
             yield from (row.moment for row in found)
             continue
         symbols = list(dict.fromkeys(row.symbol for row in found))
         more = f" and {len(symbols) - _NAMED} more" if len(symbols) > _NAMED else ""
         first = found[0].moment
         text = f"{len(found)} times: {like} ({', '.join(symbols[:_NAMED])}{more})"
-        yield Moment(first.at, first.kind, None, text)
+        yield TimelineEntry(first.at, first.kind, None, text)
 
 
-def _triggers(firing: Firing) -> Iterator[Moment]:
+def _triggers(firing: Firing) -> Iterator[TimelineEntry]:
     for trigger in firing.triggers:
         if trigger.true_since is not None:
-            yield Moment(trigger.true_since, "trigger", firing.level or None, f"trigger {trigger.name} became true")
+            yield TimelineEntry(
+                trigger.true_since, "trigger", firing.level or None, f"trigger {trigger.name} became true"
+            )
 
 
 def _fired(firing: Firing) -> str:
     if firing.kind == "hand":
-        return f"{by_hand(firing.cause)} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+        return (
+            f"{manual_close_text(firing.cause)} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
+        )
     if firing.kind == "hedge":
         return f"a temporary hedge was decided on: {firing.reason or 'no reason given'}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
@@ -129,34 +133,34 @@ def _fired(firing: Firing) -> str:
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
 
 
-def _suspicion(suspected: Recorded) -> str:
+def _suspicion(suspected: RecordedDecision) -> str:
     decision = suspected.decision
     acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
     return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
 
 
-def _journal(recorded: Recorded) -> Iterator[_Row]:
+def _journal(recorded: RecordedDecision) -> Iterator[_Row]:
     """Yield the rows of orders and answers."""
     resting = resting_orders(recorded.snapshot)
-    kinds = {entry.client_order_id: entry.order for entry in recorded.journal if isinstance(entry, Sending)}
+    kinds = {entry.client_order_id: entry.order for entry in recorded.journal if isinstance(entry, OrderSending)}
     for entry in recorded.journal:
-        said = _said(entry, kinds.get(entry.client_order_id), resting)
+        said = _entry_text(entry, kinds.get(entry.client_order_id), resting)
         if said is not None:
             kind, like, text = said
-            yield _Row(Moment(entry.at, kind, None, text), like, entry.symbol or "?")
+            yield _Row(TimelineEntry(entry.at, kind, None, text), like, entry.symbol or "?")
 
 
-def _said(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
+def _entry_text(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKind, str, str] | None:
     """Return (kind, group text, text) of an entry; None for an entry without a moment of its own.
 
     `sent_as` is the kind of the order, where the journal has it.
     """
     where = place(entry.account, entry.symbol, entry.position_side)
     match entry:
-        case Sending():
+        case OrderSending():
             return ("sent", "an order was sent", f"order sent: {entry.side} {_amount(entry.amount)} {where}")
-        case Acknowledged() | Unknown() | Rejected() | Absent() | Filled() | SetAside() | Abandoned():
-            what = _WORDS[type(entry)]
+        case Acknowledged() | Unknown() | Rejected() | Absent() | Filled() | OrderDetached() | Abandoned():
+            what = _ANSWER_TEXTS[type(entry)]
             if isinstance(entry, Filled) and known(entry.filled) == 0:
                 what = "ended without a fill"
             elif isinstance(entry, Acknowledged) and sent_as == "limit":
@@ -174,8 +178,8 @@ def _said(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[MomentKi
 
 def _cancelled(entry: Cancelled, resting: Resting) -> tuple[MomentKind, str, str]:
     order = resting.get((entry.account, entry.symbol, entry.order))
-    kind = kind_of(entry.why, order)
-    was = "" if order is None else f": {terms(order)}"
+    kind = cancel_kind(entry.why, order)
+    was = "" if order is None else f": {order_terms(order)}"
     what = f"resting {kind} order" if kind else "resting order"
     text = f"{what} {entry.order} of {entry.symbol} on {entry.account} is cancelled{was}"
     return ("answered", f"a {what} is cancelled", text)
@@ -187,7 +191,7 @@ def _protection(entry: Entry, where: str) -> tuple[MomentKind, str, str] | None:
         case Undecodable():
             what = "an entry of the journal cannot be decoded"
             return ("answered", what, f"{what}, about {where}: {entry.why}")
-        case Swept():
+        case WholeBookClose():
             what = "a whole-book close was requested"
             return ("sent", what, f"a whole-book close of {entry.account} was requested")
         case Unprotected():
@@ -197,7 +201,7 @@ def _protection(entry: Entry, where: str) -> tuple[MomentKind, str, str] | None:
             amounts = f"{text_of(entry.amount)}, trigger {text_of(entry.trigger_price)}"
             text = f"protection of {where} is to be restored: {amounts}"
             return ("protection", "protection is to be restored", text)
-        case Guarded():
+        case ProtectionAnswered():
             text = f"protection of {where} in place of {entry.replaces}: {entry.state or 'unknown'}"
             return ("protection", "the venue answered about protection", text)
     return None
@@ -217,35 +221,35 @@ def _detail(entry: Entry) -> str:
             return f": {_amount(entry.filled)}{price}{state}"
         case Unknown() | Rejected():
             said = "; ".join(each for each in (entry.reason, entry.text) if each)
-        case Absent() | SetAside() | Abandoned():
+        case Absent() | OrderDetached() | Abandoned():
             said = entry.text or ""
         case _:
             said = ""
     return f": {said}" if said else ""
 
 
-def _ends(result: Result) -> Iterator[Moment]:
+def _ends(result: Result) -> Iterator[TimelineEntry]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
         said = "the venue shows every position at its target" if ending.status == "flat" else ending.status
-        yield Moment(ending.at, "finished", None, f"the close on {ending.account} ended, {said}{why}")
+        yield TimelineEntry(ending.at, "finished", None, f"the close on {ending.account} ended, {said}{why}")
 
 
-def _effect_ends(journal: Sequence[Entry]) -> Iterator[Moment]:
+def _effect_ends(journal: Sequence[Entry]) -> Iterator[TimelineEntry]:
     for entry in journal:
         if not isinstance(entry, Finished):
             continue
         if entry.effect is not None:
-            yield Moment(entry.at, "finished", None, f"{entry.effect}: {entry.status or 'ended'}")
+            yield TimelineEntry(entry.at, "finished", None, f"{entry.effect}: {entry.status or 'ended'}")
         elif entry.account is None and entry.status != "locked":
             text = f"lock of {entry.scope or 'the scope'}: {entry.status or 'ended'}"
-            yield Moment(entry.at, "lock", None, text)
+            yield TimelineEntry(entry.at, "lock", None, text)
 
 
 Resting = Mapping[tuple[str | None, str | None, str | None], Order]
 """Account, symbol and venue order id → the order."""
 
-FIRST = 3
+MOST_NAMED = 3
 """The number of orders of one kind that are named."""
 
 
@@ -255,7 +259,7 @@ def resting_orders(snapshot: Snapshot | None) -> Resting:
     return {(account.account, order.symbol, order.id): order for account in accounts for order in account.orders or ()}
 
 
-def kind_of(why: str | None, order: Order | None) -> str:
+def cancel_kind(why: str | None, order: Order | None) -> str:
     """Return `entry`, `protective` (with a trigger, or blocking a close) or `exit`; empty where it is unknown.
 
     `why` is the reason of the cancel, as it was decided and journaled.
@@ -271,7 +275,7 @@ def kind_of(why: str | None, order: Order | None) -> str:
     return "exit" if order.trigger_price is None else "protective"
 
 
-def terms(order: Order) -> str:
+def order_terms(order: Order) -> str:
     """Format an order: `buy 1 at 50`, `sell 2, trigger 90`."""
     price = "" if order.price is None else f" at {amount(order.price)}"
     trigger = "" if order.trigger_price is None else f", trigger {amount(order.trigger_price)}"
@@ -284,20 +288,20 @@ def cancel_lines(cancels: Sequence[Cancel], resting: Resting) -> Iterator[str]:
         alike: dict[tuple[str, str, str], list[Cancel]] = {}
         for cancel in cancels:
             if cancel.why == why:
-                kind = kind_of(why, resting.get(_key(cancel)))
+                kind = cancel_kind(why, resting.get(_key(cancel)))
                 alike.setdefault((cancel.account, cancel.symbol, kind), []).append(cancel)
         for (account, symbol, kind), found in alike.items():
             of = f"{symbol} on {account}"
-            if len(found) <= FIRST:
+            if len(found) <= MOST_NAMED:
                 yield from (f"cancel {when}: {kind} order {_named(each, resting)} of {of}" for each in found)
                 continue
-            named = ", ".join(_named(each, resting) for each in found[:FIRST])
-            yield f"cancel {when}: {len(found)} {kind} orders of {of}: {named} and {len(found) - FIRST} more"
+            named = ", ".join(_named(each, resting) for each in found[:MOST_NAMED])
+            yield f"cancel {when}: {len(found)} {kind} orders of {of}: {named} and {len(found) - MOST_NAMED} more"
 
 
 def _named(cancel: Cancel, resting: Resting) -> str:
     order = resting.get(_key(cancel))
-    return cancel.order if order is None else f"{cancel.order} ({terms(order)})"
+    return cancel.order if order is None else f"{cancel.order} ({order_terms(order)})"
 
 
 def _key(cancel: Cancel) -> tuple[str, str, str]:

@@ -16,8 +16,8 @@ _FIELDS: dict[Sum, str] = {"realised": "realised", "fees": "fee", "slippage": "s
 
 REASONS = 3
 """The number of reasons for unknown fees that are listed; each order has its own beside it."""
-UNREAD = "the position was not read before the decision, as with --force: its mark and entry price are unknown"
-UNMARKED = "the mark is unknown at the time of sending: the account could not be read"
+POSITION_UNREAD = "the position was not read before the decision, as with --force: its mark and entry price are unknown"
+MARK_UNKNOWN = "the mark is unknown at the time of sending: the account could not be read"
 
 
 class Missing(Struct, frozen=True):
@@ -61,7 +61,7 @@ class Totals(Struct, frozen=True):
     and for several closes, each of which has its own."""
 
 
-def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
+def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ended: bool) -> Totals:
     """Count the orders. `verified` is when the venue last showed each position; `ended` says that all work has
     ended."""
     bounds = [order.bound for order in orders if order.bound is not None and order.filled]
@@ -87,7 +87,7 @@ def totals_of(orders: Sequence[OrderLine], verified: Sequence[datetime], *, ende
     )
 
 
-def sums_of(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
+def add_up(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
     """Return each sum over the orders, None if any part or status is unknown; and `missing`, what is unknown.
 
     Orders are numbered from 1, in the order of sending. `swept` says that a whole-book request closed something
@@ -106,16 +106,16 @@ def sums_of(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
 
 def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
     """Return why a part of the sum is unknown, where that is known; for fees, the first few reasons."""
-    if what in ("slippage", "delay") and any(_lacks(order, order.arrival_mark) for order in lacking):
-        return UNMARKED
+    if what in ("slippage", "delay") and any(_is_unmarked(order, order.arrival_mark) for order in lacking):
+        return MARK_UNKNOWN
     if what != "fees":
-        return UNREAD if any(_lacks(order, order.mark) for order in lacking) else None
+        return POSITION_UNREAD if any(_is_unmarked(order, order.mark) for order in lacking) else None
     said = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
     more = len(said) - REASONS
     return "; ".join(said[:REASONS]) + (f"; and {more} more" if more > 0 else "") if said else None
 
 
-def _lacks(order: OrderLine, mark: Decimal | None) -> bool:
+def _is_unmarked(order: OrderLine, mark: Decimal | None) -> bool:
     """Whether it was filled at a known price while the `mark` of its position is unknown."""
     return bool(order.filled) and order.fate == "final" and order.price is not None and mark is None
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 from msgspec import Struct
 
-from killswitch.journal.entries import Entry, Guarded, Place, Unprotected, Verified, known
+from killswitch.journal.entries import Entry, Place, ProtectionAnswered, Unprotected, Verified, known
 
-Covered = Literal["put back", "never away", "not needed", "position closed", "refused", "unknown", "open"]
-_ENDS: dict[str, Covered] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
+ExposureEnd = Literal["put back", "never away", "not needed", "position closed", "refused", "unknown", "open"]
+_ENDS: dict[str, ExposureEnd] = {"resting": "put back", "filled": "put back", "not needed": "not needed"}
 _NO_ANSWER = ("unknown", "again")
 
 
@@ -30,15 +30,15 @@ class Exposure(Struct, frozen=True):
     since: datetime
     until: datetime | None
     seconds: float | None
-    end: Covered
+    end: ExposureEnd
     text: str | None
 
 
 def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
     """Return every protective order that was cancelled, in the order of the journal (one decision's, in sequence)."""
-    about: dict[str | Place, list[tuple[int, Guarded | Verified]]] = {}
+    about: dict[str | Place, list[tuple[int, ProtectionAnswered | Verified]]] = {}
     for index, entry in enumerate(journal):
-        if isinstance(entry, Guarded):
+        if isinstance(entry, ProtectionAnswered):
             about.setdefault(entry.replaces or "", []).append((index, entry))
         elif isinstance(entry, Verified):
             about.setdefault(entry.place, []).append((index, entry))
@@ -51,7 +51,7 @@ def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
     return tuple(found)
 
 
-def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposure:
+def _exposure(taken: Unprotected, after: Sequence[ProtectionAnswered | Verified]) -> Exposure:
     order = taken.order or ""
     until, end, text = _covered(order, taken.place, after)
     seconds = None if until is None else max(0.0, (until - taken.at).total_seconds())
@@ -69,13 +69,13 @@ def _exposure(taken: Unprotected, after: Sequence[Guarded | Verified]) -> Exposu
 
 
 def _covered(
-    order: str, place: Place, after: Sequence[Guarded | Verified]
-) -> tuple[datetime | None, Covered, str | None]:
+    order: str, place: Place, after: Sequence[ProtectionAnswered | Verified]
+) -> tuple[datetime | None, ExposureEnd, str | None]:
     """Return when the exposure ended, how, and with which text; a closed position needs no protection."""
-    end: Covered = "open"
+    end: ExposureEnd = "open"
     text: str | None = None
     for entry in after:
-        if isinstance(entry, Guarded) and entry.replaces == order:
+        if isinstance(entry, ProtectionAnswered) and entry.replaces == order:
             state = entry.state or "unknown"
             if state == "still there":
                 return None, "never away", None

@@ -28,13 +28,13 @@ class Rendered(NamedTuple):
 
 def report_markdown(incident: Incident) -> str:
     """Return the report as Markdown. RenderingError for a faulty template."""
-    return render(environment(), REPORT, context_of(incident))
+    return render(environment(), REPORT, template_variables(incident))
 
 
 def report(incident: Incident) -> Rendered:
     """Return the report in both forms, the page with its chart. RenderingError for a faulty template."""
     text = report_markdown(incident)
-    return Rendered(text, page(text, charts(incident)))
+    return Rendered(text, page(text, equity_charts(incident)))
 
 
 def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rendered:
@@ -44,7 +44,7 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
     wanted = own or f"{facts.name if facts else stage}{SUFFIX}"
     if own is None and wanted not in found.list_templates():
         wanted = GENERIC
-    text = render(found, wanted, context_of(incident, stage))
+    text = render(found, wanted, template_variables(incident, stage))
     if own is not None and len(text) > LONGEST_FORMATTED:
         return Rendered(text, page_as_written(text))
     return Rendered(text, page(text, ()))
@@ -53,12 +53,12 @@ def runbook(incident: Incident, stage: str, facts: RunbookFacts | None) -> Rende
 def generic_runbook(incident: Incident, stage: str, why: str) -> Rendered:
     """Return the generic runbook of one stage, headed by `why` its own could not be rendered. RenderingError as
     above."""
-    text = render(environment(), GENERIC, context_of(incident, stage))
+    text = render(environment(), GENERIC, template_variables(incident, stage))
     text = f"> **This is the generic runbook:** the stage's own could not be rendered, {escape(why)}.\n\n{text}"
     return Rendered(text, page(text, ()))
 
 
-def charts(incident: Incident) -> tuple[str, ...]:
+def equity_charts(incident: Incident) -> tuple[str, ...]:
     """Return the equity curve with the firings marked as `<svg>` elements: for a desktop and for a phone.
 
     Empty where no curve is known.
@@ -67,11 +67,11 @@ def charts(incident: Incident) -> tuple[str, ...]:
     if course is None:
         return ()
     from killswitch.render.line_chart import line_chart
-    from killswitch.render.series import Mark
+    from killswitch.render.series import ChartMark
 
-    marks = [Mark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
+    marks = [ChartMark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:
-        marks.append(Mark(to_micros(incident.reset.at), "reset", 0))
+        marks.append(ChartMark(to_micros(incident.reset.at), "reset", 0))
     at = [to_micros(point.at) for point in course.points]
     series = {"value of a unit": [point.value for point in course.points]}
     title, unit = "Value of a unit around the incident", "first firing = 100"
@@ -81,7 +81,7 @@ def charts(incident: Incident) -> tuple[str, ...]:
     )
 
 
-class Shown(Struct, frozen=True):
+class TemplateVariables(Struct, frozen=True):
     """The variables of a template. `firing` is the newest one of the runbook's stage; in a report, of the highest
     stage."""
 
@@ -89,7 +89,7 @@ class Shown(Struct, frozen=True):
     firing: Firing
 
 
-def context_of(incident: Incident, stage: str | None = None) -> dict[str, object]:
+def template_variables(incident: Incident, stage: str | None = None) -> dict[str, object]:
     """Return the variables of a runbook of `stage`, or of the report."""
     wanted = incident.stage if stage is None else stage
     firing = next((each for each in reversed(incident.firings) if each.stage == wanted), incident.firings[-1])
@@ -99,12 +99,12 @@ def context_of(incident: Incident, stage: str | None = None) -> dict[str, object
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def folder_beside(store_at: str) -> Path:
+def incidents_folder(store_at: str) -> Path:
     """Return the folder for the incidents of the store at this path or `sqlite:///` URL."""
     return Path(store_at.removeprefix("sqlite:///") + ".incidents")
 
 
-def write(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
+def write_document(folder: Path, incident: str, name: str, rendered: Rendered) -> bool:
     """Write `name.md` and `name.html` of an incident unless they are up to date; return whether anything was written.
 
     Readers find the old or the new file, whole. OSError if it cannot be written.

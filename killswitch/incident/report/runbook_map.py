@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from killswitch.graph.wording import span
-from killswitch.incident.record.document import Link, Person, RunbookFacts, Step
+from killswitch.incident.record.document import EscalationContact, Link, Person, RunbookFacts
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
@@ -27,7 +27,7 @@ def declared_runbooks(documents: Sequence[Document]) -> dict[str, dict[str, Runb
 
 def _facts(document: Document, model: RunbookDocument) -> RunbookFacts:
     spec = model.spec
-    people = {each.name: Person(each.name, each.role, spoken(each.reach)) for each in spec.contacts}
+    people = {each.name: Person(each.name, each.role, contact_text(each.reach)) for each in spec.contacts}
     steps = sorted(spec.escalation, key=lambda step: step.after)
     return RunbookFacts(
         name=document.name,
@@ -35,13 +35,13 @@ def _facts(document: Document, model: RunbookDocument) -> RunbookFacts:
         template=spec.template,
         contacts=tuple(people.values()),
         escalation=tuple(
-            Step(span(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
+            EscalationContact(span(step.after), step.contact, people[step.contact].role, people[step.contact].reach)
             for step in steps
         ),
         links=tuple(Link(each.title, each.url) for each in spec.links),
     )
 
 
-def spoken(reach: str) -> str:
+def contact_text(reach: str) -> str:
     """Return how someone is reached; a reference is named and never resolved, because it may lead to a secret."""
     return f"kept in {reach}" if reach.startswith(("env:", "file:")) else reach

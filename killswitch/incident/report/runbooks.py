@@ -11,8 +11,8 @@ from pathlib import Path
 from killswitch.content import runbooks_folder
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import PolicySet
-from killswitch.policy.diagnostics.problem import Diagnostic, has_errors, in_order
-from killswitch.policy.loader import Document, Loaded
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, has_errors, in_order
+from killswitch.policy.loader import Document, LoadedDocuments
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.runbook import RunbookDocument
 
@@ -23,7 +23,7 @@ LARGEST = 64 << 10
 
 
 def compile_all(
-    loaded: Loaded, commit: str | None = None, *, variant: str | None = None
+    loaded: LoadedDocuments, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """Compile as `compile_loaded` and check the runbooks; no policy set where anything is wrong."""
     policies, told = compile_loaded(loaded, commit, variant=variant)
@@ -37,7 +37,7 @@ def shipped() -> frozenset[str]:
     return frozenset(names) - NOT_RUNBOOKS
 
 
-def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
+def runbook_problems(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
     """Return all problems in the runbooks of the documents."""
     found = list(_names(loaded))
     for document in loaded.documents:
@@ -46,7 +46,7 @@ def runbook_problems(loaded: Loaded) -> tuple[Diagnostic, ...]:
     return tuple(found)
 
 
-def _names(loaded: Loaded) -> Iterator[Diagnostic]:
+def _names(loaded: LoadedDocuments) -> Iterator[Diagnostic]:
     """Yield stages whose runbook is neither declared nor shipped; none where a document could not be read."""
     stages = [
         (policy.source, number, stage.runbook)
@@ -57,7 +57,7 @@ def _names(loaded: Loaded) -> Iterator[Diagnostic]:
     ]
     known = {each.name for each in loaded.documents if each.kind == "Runbook"}
     known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
-    lost = loaded.lost or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
+    lost = loaded.has_unidentified or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
     if lost or {name for _, _, name in stages} <= known:
         return
     known |= shipped()
@@ -84,9 +84,9 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
     if trouble is not None:
         fix = f"put it at {folder / name}, or correct the name"
         return [document.source.diagnostic("KS6101", ("spec", "template"), trouble, fix)]
-    from killswitch.incident.report.rendering import Shown
-    from killswitch.incident.report.template_check import Walk
-    from killswitch.incident.report.template_shapes import Parts, in_template, shape_of
+    from killswitch.incident.report.rendering import TemplateVariables
+    from killswitch.incident.report.template_check import TemplateChecker
+    from killswitch.incident.report.template_shapes import RecordShape, shape_of, template_diagnostic
     from killswitch.incident.report.templates import environment
 
     found: dict[Diagnostic, None] = {}
@@ -94,12 +94,12 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
     by = f"template of the Runbook `{document.name}`, {place.file}:{place.line}"
 
     def report(code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None:
-        found[in_template(code, file or str(folder / name), line, word, f"{message} ({by})", fix)] = None
+        found[template_diagnostic(code, file or str(folder / name), line, word, f"{message} ({by})", fix)] = None
 
-    names = shape_of(Shown)
-    if not isinstance(names, Parts):
+    names = shape_of(TemplateVariables)
+    if not isinstance(names, RecordShape):
         raise TypeError("what a template is shown is a record")
-    Walk(environment((folder,)), dict(names.of), report).template(name)
+    TemplateChecker(environment((folder,)), dict(names.fields), report).template(name)
     return list(found)
 
 

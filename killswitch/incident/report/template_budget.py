@@ -40,11 +40,11 @@ _TAKE_RECORDS = frozenset({"first", "last", "length", "quoted", "shell"})
 _TAKE_LISTS = frozenset({"fenced", "join", "numbered"})
 
 
-class BudgetError(Exception):
+class RenderBudgetError(Exception):
     """A template exceeds a limit; the text names it."""
 
 
-class Budget:
+class RenderBudget:
     """The remaining budget of one rendering."""
 
     def __init__(self, longest: int = LONGEST_TEXT) -> None:
@@ -58,15 +58,17 @@ class Budget:
         """Count steps; BudgetError where none are left, or no time."""
         self._steps -= count
         if self._steps < 0:
-            raise BudgetError(f"it takes more than {MOST_STEPS:,} steps: loops in loops, or macros that call macros")
+            raise RenderBudgetError(
+                f"it takes more than {MOST_STEPS:,} steps: loops in loops, or macros that call macros"
+            )
         if monotonic() > self._until:
-            raise BudgetError(f"it takes longer than {MOST_SECONDS:g} s")
+            raise RenderBudgetError(f"it takes longer than {MOST_SECONDS:g} s")
 
     def text(self, length: int) -> None:
         """Count a text before it is made; BudgetError if it is too long, or if all texts together are."""
         self._text -= length
         if length > self._longest or self._text < 0:
-            raise BudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
+            raise RenderBudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
 
     def concat(self, pieces: Iterable[str]) -> str:
         """Join like `"".join`, counting each piece."""
@@ -84,16 +86,16 @@ class Budget:
         """Return a value that may be printed: a short text, a number, an instant; BudgetError for anything with
         parts."""
         if isinstance(value, str) and not isinstance(value, Markup) and len(value) > LONGEST_VALUE:
-            raise BudgetError(f"a value has more than {LONGEST_VALUE:,} characters")
+            raise RenderBudgetError(f"a value has more than {LONGEST_VALUE:,} characters")
         if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) > MOST_DIGITS:
-            raise BudgetError(f"a number has more than {MOST_DIGITS:,} digits")
+            raise RenderBudgetError(f"a number has more than {MOST_DIGITS:,} digits")
         if _has_parts(value):
-            raise BudgetError(f"a {type(value).__name__} cannot be printed: print its fields")
+            raise RenderBudgetError(f"a {type(value).__name__} cannot be printed: print its fields")
         return value
 
     def number(self, value: object) -> None:
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise BudgetError("it calculates with a whole number of more than 40 digits")
+            raise RenderBudgetError("it calculates with a whole number of more than 40 digits")
 
     def filters(self, known: Mapping[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
         """Wrap the filters: they accept only printable values, and their texts are counted."""
@@ -137,9 +139,9 @@ class Budget:
         if isinstance(value, list | tuple):
             self.steps(len(value))
             if any(isinstance(each, list | tuple | dict) for each in value):
-                raise BudgetError("lists of lists cannot be compared: compare their items")
+                raise RenderBudgetError("lists of lists cannot be compared: compare their items")
         elif isinstance(value, dict):
-            raise BudgetError("only values can be compared: compare the fields")
+            raise RenderBudgetError("only values can be compared: compare the fields")
         return value
 
 
@@ -148,7 +150,7 @@ def _has_parts(value: object) -> bool:
     return isinstance(value, list | tuple | dict | set) or hasattr(type(value), "__struct_fields__")
 
 
-def count(source: nodes.Template) -> None:
+def insert_counting(source: nodes.Template) -> None:
     """Insert the counting into a template, in place, before it is compiled."""
     for joined in source.find_all(nodes.Concat):
         joined.nodes = [_filtered(joined.nodes[0], JOINED, *joined.nodes[1:])]

@@ -8,32 +8,40 @@ from jinja2 import TemplateNotFound, TemplateSyntaxError, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from killswitch.incident.report.template_expressions import (
-    Expressions,
+    ExpressionChecker,
     Macro,
+    ParsedTemplate,
     Scope,
-    Template,
-    TooMuchError,
+    WalkLimitError,
     macros_of,
-    near,
+    suggest,
 )
-from killswitch.incident.report.template_shapes import LOOP, Anything, ListOf, Parts, Report, Shape, Value
+from killswitch.incident.report.template_shapes import (
+    LOOP,
+    AnyShape,
+    ListShape,
+    ProblemReport,
+    RecordShape,
+    ScalarShape,
+    Shape,
+)
 
 DEEPEST_LOOP = 4
 """The deepest nesting of loops, including those in called macros."""
 
 
-class Walk(Expressions):
+class TemplateChecker(ExpressionChecker):
     """Walks a template and everything it includes. `report` receives every problem once."""
 
-    def __init__(self, environment: SandboxedEnvironment, names: Scope, report: Report) -> None:
+    def __init__(self, environment: SandboxedEnvironment, names: Scope, report: ProblemReport) -> None:
         super().__init__(report)
         self._environment = environment
         self._names = names
         self._top: Scope = {}
         """Variables set at the top level: all that a block sees, unless it is `scoped`."""
-        self._blocks: dict[str, list[tuple[Template, nodes.Block]]] = {}
+        self._blocks: dict[str, list[tuple[ParsedTemplate, nodes.Block]]] = {}
         self._loops = 0
-        self._loaded: dict[str, Template] = {}
+        self._loaded: dict[str, ParsedTemplate] = {}
 
     def template(self, name: str) -> None:
         """Walk the template with this name, and those that it extends."""
@@ -43,33 +51,33 @@ class Walk(Expressions):
         self._top = dict(self._names)
         try:
             self._whole(found, self._top, found.tree)
-        except TooMuchError as error:
-            self._too_much(found, str(error))
+        except WalkLimitError as error:
+            self._report_limit(found, str(error))
         except RecursionError:
-            self._too_much(found, "it is nested too deeply")
+            self._report_limit(found, "it is nested too deeply")
 
-    def _too_much(self, template: Template, why: str) -> None:
+    def _report_limit(self, template: ParsedTemplate, why: str) -> None:
         self._at = [template]
-        self._say("KS6180", template.tree, f"this template is too large to render: {why}",
+        self._report_at("KS6180", template.tree, f"this template is too large to render: {why}",
                   "reduce the nesting of loops and macro calls")  # fmt: skip
 
     # Loading
 
-    def _load(self, name: str, asked: nodes.Node | None) -> Template | None:
+    def _load(self, name: str, asked: nodes.Node | None) -> ParsedTemplate | None:
         """Load a template once for each name; report a problem each time it cannot be loaded."""
         found = self._loaded.get(name) or self._parsed(name, asked)
         if found is not None:
             self._loaded[name] = found
         return found
 
-    def _parsed(self, name: str, asked: nodes.Node | None) -> Template | None:
+    def _parsed(self, name: str, asked: nodes.Node | None) -> ParsedTemplate | None:
         try:
             source, file, _ = self._source(name)
         except TemplateNotFound:
-            self._say("KS6101", asked, f"there is no template `{name}`", "correct the name", name)
+            self._report_at("KS6101", asked, f"there is no template `{name}`", "correct the name", name)
             return None
         except (OSError, UnicodeDecodeError) as error:
-            self._say("KS6101", asked, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
+            self._report_at("KS6101", asked, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
             return None
         try:
             tree = self._environment.parse(source, name, file)
@@ -83,7 +91,7 @@ class Walk(Expressions):
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             self._report("KS6102", file or name, 1, None, f"this cannot be parsed as a template: {why}", "shorten it")
             return None
-        return Template(name, file or name, tree, macros)
+        return ParsedTemplate(name, file or name, tree, macros)
 
     def _source(self, name: str) -> tuple[str, str | None, object]:
         if self._environment.loader is None:
@@ -92,13 +100,13 @@ class Walk(Expressions):
 
     # Statements
 
-    def _whole(self, template: Template, scope: Scope, asked: nodes.Node) -> None:
+    def _whole(self, template: ParsedTemplate, scope: Scope, asked: nodes.Node) -> None:
         """Walk a template's own text, then that of its parent with the blocks in their places."""
         with self._inside(template, template.tree, asked) as is_new:
             if is_new:
                 self._own(template, scope)
 
-    def _own(self, template: Template, scope: Scope) -> None:
+    def _own(self, template: ParsedTemplate, scope: Scope) -> None:
         extends = next(iter(template.tree.find_all(nodes.Extends)), None)
         for block in template.tree.find_all(nodes.Block):
             self._blocks.setdefault(block.name, []).append((template, block))
@@ -111,16 +119,16 @@ class Walk(Expressions):
             if parent is not None:
                 self._whole(parent, scope, extends)
 
-    def _named(self, written: nodes.Expr) -> Template | None:
+    def _named(self, written: nodes.Expr) -> ParsedTemplate | None:
         if isinstance(written, nodes.Const) and isinstance(written.value, str):
             return self._load(written.value, written)
-        self._say("KS6106", written, "the name of a template must be a string", "write the name in quotes")
+        self._report_at("KS6106", written, "the name of a template must be a string", "write the name in quotes")
         return None
 
     def visit_output(self, node: nodes.Output, scope: Scope) -> None:
         for each in node.nodes:
-            if isinstance(self._value(each, scope), Parts | ListOf):
-                self._say(
+            if isinstance(self._value(each, scope), RecordShape | ListShape):
+                self._report_at(
                     "KS6104",
                     each,
                     "this is a record or a list and cannot be printed",
@@ -132,7 +140,7 @@ class Walk(Expressions):
 
     def visit_assignblock(self, node: nodes.AssignBlock, scope: Scope) -> None:
         self._body(node.body, dict(scope))
-        self._bind(node.target, Value(), scope)
+        self._bind(node.target, ScalarShape(), scope)
 
     def visit_with(self, node: nodes.With, scope: Scope) -> None:
         inner = dict(scope)
@@ -149,25 +157,26 @@ class Walk(Expressions):
 
     def visit_callblock(self, node: nodes.CallBlock, scope: Scope) -> None:
         self._value(node.call, scope)
-        self._body(node.body, {**scope, **{each.name: Anything() for each in node.args}})
+        self._body(node.body, {**scope, **{each.name: AnyShape() for each in node.args}})
 
     def visit_extends(self, node: nodes.Extends, scope: Scope) -> None:
         """Do nothing: handled with the template."""
 
     def visit_for(self, node: nodes.For, scope: Scope) -> None:
         gone_through = self._value(node.iter, scope)
-        item: Shape = Anything()
-        if isinstance(gone_through, ListOf):
+        item: Shape = AnyShape()
+        if isinstance(gone_through, ListShape):
             item = gone_through.item
-        elif not isinstance(gone_through, Anything):
-            self._say("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
+        elif not isinstance(gone_through, AnyShape):
+            self._report_at("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
         inner = {**scope, "loop": LOOP}
         self._bind(node.target, item, inner)
         if node.test is not None:
             self._value(node.test, inner)
         self._loops += 1
         if self._loops == DEEPEST_LOOP + 1:
-            self._say("KS6180", node, f"loops are nested {self._loops} deep; at most {DEEPEST_LOOP} levels are allowed",
+            self._report_at("KS6180", node,
+            f"loops are nested {self._loops} deep; at most {DEEPEST_LOOP} levels are allowed",
                       "remove one of them: each multiplies the work of those around it")  # fmt: skip
         self._body(node.body, inner)
         self._loops -= 1
@@ -191,9 +200,9 @@ class Walk(Expressions):
             scope[target.name] = shape
         elif isinstance(target, nodes.Tuple):
             for each in target.items:
-                self._bind(each, Anything(), scope)
+                self._bind(each, AnyShape(), scope)
         else:
-            self._say("KS6106", target, "a template can set plain names only", "set a name of its own")
+            self._report_at("KS6106", target, "a template can set plain names only", "set a name of its own")
 
     def visit_block(self, node: nodes.Block, scope: Scope) -> None:
         """Walk the block of the most derived template; `super()` leads to the next one."""
@@ -204,7 +213,7 @@ class Walk(Expressions):
             self._at.pop()
 
     @staticmethod
-    def _supers(versions: Sequence[tuple[Template, nodes.Block]]) -> int:
+    def _supers(versions: Sequence[tuple[ParsedTemplate, nodes.Block]]) -> int:
         """Return how many versions further `super()` leads."""
         steps = 0
         for _, block in versions[:-1]:
@@ -237,4 +246,4 @@ class Walk(Expressions):
             if name in known:
                 self._macros[-1][alias] = known[name]
             else:
-                self._say("KS6103", node, f"`{found.name}` has no macro `{name}`", near(name, known), name)
+                self._report_at("KS6103", node, f"`{found.name}` has no macro `{name}`", suggest(name, known), name)

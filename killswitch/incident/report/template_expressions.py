@@ -12,7 +12,14 @@ from jinja2 import nodes
 from jinja2.visitor import NodeVisitor
 
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS
-from killswitch.incident.report.template_shapes import Anything, ListOf, Parts, Report, Shape, Value
+from killswitch.incident.report.template_shapes import (
+    AnyShape,
+    ListShape,
+    ProblemReport,
+    RecordShape,
+    ScalarShape,
+    Shape,
+)
 
 Scope = dict[str, Shape]
 
@@ -21,11 +28,11 @@ class Macro(NamedTuple):
     """A macro and the template that defines it."""
 
     node: nodes.Macro
-    template: Template
+    template: ParsedTemplate
     names: Scope
 
 
-class Template(NamedTuple):
+class ParsedTemplate(NamedTuple):
     """A parsed template."""
 
     name: str
@@ -40,16 +47,16 @@ _MOST_STEPS = 10_000
 """The most nodes that a walk visits, a macro body once for each call. The shipped report needs an eighth."""
 
 
-class TooMuchError(Exception):
+class WalkLimitError(Exception):
     """The walk has visited too many nodes, or is nested too deeply."""
 
 
-class Expressions(NodeVisitor):
+class ExpressionChecker(NodeVisitor):
     """Walks expressions and returns the shape of each value. `report` receives every problem."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: ProblemReport) -> None:
         self._report = report
-        self._at: list[Template] = []
+        self._at: list[ParsedTemplate] = []
         """The templates that the walk is in, the innermost last."""
         self._macros: list[dict[str, Macro | dict[str, Macro]]] = [{}]
         self._depth = 0
@@ -58,11 +65,11 @@ class Expressions(NodeVisitor):
         """The templates and macros that the walk is in."""
 
     @contextmanager
-    def _inside(self, template: Template, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
+    def _inside(self, template: ParsedTemplate, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
         """Enter a template or a macro; yield False, and report a problem at `asked`, if that is a recursion."""
         # By identity: Jinja2 compares two macros with the same text as equal.
         if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
-            self._say(
+            self._report_at(
                 "KS6106", asked, "templates and macros call each other in a circle here", "remove one of the calls"
             )
             yield False
@@ -85,20 +92,22 @@ class Expressions(NodeVisitor):
         """Visit a node; TooMuchError after too many."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
-            raise TooMuchError(f"it takes more than {_MOST_STEPS:,} steps")
+            raise WalkLimitError(f"it takes more than {_MOST_STEPS:,} steps")
         return super().visit(node, *args, **kwargs)
 
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         """Visit an expression without a rule of its own as a plain value; report such a statement."""
         if isinstance(node, nodes.Stmt):
             what = type(node).__name__
-            self._say("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
+            self._report_at(
+                "KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros"
+            )
         else:
             super().generic_visit(node, *args, **kwargs)
-        return Value()
+        return ScalarShape()
 
     def _value(self, node: nodes.Node | None, scope: Scope) -> Shape:
-        shape: Shape = Value() if node is None else self.visit(node, scope)
+        shape: Shape = ScalarShape() if node is None else self.visit(node, scope)
         return shape
 
     def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
@@ -110,9 +119,9 @@ class Expressions(NodeVisitor):
 
     def visit_test(self, node: nodes.Test, scope: Scope) -> Shape:
         if node.name not in TESTS:
-            self._say("KS6105", node, f"there is no test `{node.name}`", near(node.name, TESTS), node.name)
+            self._report_at("KS6105", node, f"there is no test `{node.name}`", suggest(node.name, TESTS), node.name)
         self._all((node.node, *node.args), scope)
-        return Value()
+        return ScalarShape()
 
     def visit_condexpr(self, node: nodes.CondExpr, scope: Scope) -> Shape:
         self._value(node.test, scope)
@@ -126,11 +135,11 @@ class Expressions(NodeVisitor):
     def _either(self, found: Iterable[nodes.Node | None], scope: Scope) -> Shape:
         """Return the first shape with fields; the others are plain values then, such as an empty text."""
         shapes = [self._value(each, scope) for each in found]
-        return next((shape for shape in shapes if not isinstance(shape, Value)), Value())
+        return next((shape for shape in shapes if not isinstance(shape, ScalarShape)), ScalarShape())
 
     def visit_list(self, node: nodes.List | nodes.Tuple, scope: Scope) -> Shape:
         shapes = [self._value(each, scope) for each in node.items]
-        return ListOf(shapes[0] if shapes else Anything())
+        return ListShape(shapes[0] if shapes else AnyShape())
 
     visit_tuple = visit_list
 
@@ -142,58 +151,62 @@ class Expressions(NodeVisitor):
         if node.name in scope:
             return scope[node.name]
         if node.name not in self._known_macros():
-            self._say("KS6103", node, f"there is no `{node.name}` here", near(node.name, scope), node.name)
-        return Anything()
+            self._report_at("KS6103", node, f"there is no `{node.name}` here", suggest(node.name, scope), node.name)
+        return AnyShape()
 
     def _part(self, node: nodes.Node, name: str, shape: Shape) -> Shape:
-        if isinstance(shape, Anything):
-            return Anything()
-        if isinstance(shape, Parts):
-            if name in shape.of:
-                return shape.of[name]
-            self._say("KS6104", node, f"{said(shape)} has no field `{name}`", near(name, shape.of), name)
+        if isinstance(shape, AnyShape):
+            return AnyShape()
+        if isinstance(shape, RecordShape):
+            if name in shape.fields:
+                return shape.fields[name]
+            self._report_at(
+                "KS6104", node, f"{shape_text(shape)} has no field `{name}`", suggest(name, shape.fields), name
+            )
         else:
-            what = "a list" if isinstance(shape, ListOf) else "a plain value"
-            self._say("KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name)
-        return Anything()
+            what = "a list" if isinstance(shape, ListShape) else "a plain value"
+            self._report_at(
+                "KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name
+            )
+        return AnyShape()
 
     def visit_getitem(self, node: nodes.Getitem, scope: Scope) -> Shape:
         shape = self._value(node.node, scope)
         if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             return self._part(node, node.arg.value, shape)
         self._value(node.arg, scope)
-        if isinstance(shape, ListOf):
+        if isinstance(shape, ListShape):
             return shape if isinstance(node.arg, nodes.Slice) else shape.item
-        return Anything()
+        return AnyShape()
 
     def visit_filter(self, node: nodes.Filter, scope: Scope) -> Shape:
         known = (*FILTERS, *OWN_OF_JINJA)
         if node.name not in known:
-            self._say("KS6105", node, f"there is no filter `{node.name}`", near(node.name, known), node.name)
+            self._report_at("KS6105", node, f"there is no filter `{node.name}`", suggest(node.name, known), node.name)
         shape = self._value(node.node, scope)
         self._all((*node.args, *(each.value for each in node.kwargs), node.dyn_args, node.dyn_kwargs), scope)
-        if node.name in ("first", "last") and isinstance(shape, ListOf):
+        if node.name in ("first", "last") and isinstance(shape, ListShape):
             return shape.item
-        return Value() if node.name in known else Anything()
+        return ScalarShape() if node.name in known else AnyShape()
 
     def visit_call(self, node: nodes.Call, scope: Scope) -> Shape:
         given = [self._value(each, scope) for each in node.args]
         named = {each.key: self._value(each.value, scope) for each in node.kwargs}
         macro = self._macro(node.node)
         if isinstance(node.node, nodes.Name) and node.node.name in ("super", "caller"):
-            return Value()
+            return ScalarShape()
         if macro is None:
-            self._say("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
-            return Value()
+            self._report_at("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
+            return ScalarShape()
         parameters = [each.name for each in macro.node.args]
-        bound: Scope = {**macro.names, **dict.fromkeys(parameters, Anything()), **named}
+        bound: Scope = {**macro.names, **dict.fromkeys(parameters, AnyShape()), **named}
         bound |= dict(zip(parameters, given, strict=False))
         with self._inside(macro.template, macro.node, node) as is_new:
             if is_new:
                 self._macros.append(dict(macros_of(macro.template, macro.names)))
                 self._body(macro.node.body, bound)
                 self._macros.pop()
-        return Value()
+        return ScalarShape()
 
     def _macro(self, called: nodes.Expr) -> Macro | None:
         if isinstance(called, nodes.Getattr) and isinstance(called.node, nodes.Name):
@@ -206,21 +219,21 @@ class Expressions(NodeVisitor):
         """Return the macros and imported templates by name, the innermost first."""
         return ChainMap(*reversed(self._macros))
 
-    def _say(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
+    def _report_at(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
         file = self._at[-1].file if self._at else None
         line = 1 if node is None else node.lineno
         self._report(code, file, line, word, message, fix)
 
 
-def macros_of(template: Template, names: Scope) -> dict[str, Macro]:
+def macros_of(template: ParsedTemplate, names: Scope) -> dict[str, Macro]:
     return {node.name: Macro(node, template, names) for node in template.macros}
 
 
-def said(shape: Parts) -> str:
+def shape_text(shape: RecordShape) -> str:
     return f"the {shape.name.lower()}" if shape.name == "loop" else f"a record of {shape.name}"
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(name, names, n=1)
     return f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(names) or 'nothing'}"

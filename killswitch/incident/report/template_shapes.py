@@ -12,45 +12,47 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_ty
 
 from msgspec import Struct
 
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ScalarShape:
     """A text, a number or an instant: it has no fields."""
 
 
 @dataclass(frozen=True, slots=True)
-class Anything:
+class AnyShape:
     """An unknown value, which is not checked."""
 
 
 @dataclass(frozen=True, slots=True)
-class ListOf:
+class ListShape:
     """A list of values of one shape."""
 
     item: Shape
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RecordShape:
     """A record: the shape of each of its fields."""
 
     name: str
-    of: Mapping[str, Shape]
+    fields: Mapping[str, Shape]
 
     def __hash__(self) -> int:
         return hash(self.name)
 
 
-Shape = Value | Anything | ListOf | Parts
+Shape = ScalarShape | AnyShape | ListShape | RecordShape
 
-LOOP = Parts(
+LOOP = RecordShape(
     "loop",
     {
-        **dict.fromkeys(("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth"), Value()),
-        "previtem": Anything(),
-        "nextitem": Anything(),
+        **dict.fromkeys(
+            ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth"), ScalarShape()
+        ),
+        "previtem": AnyShape(),
+        "nextitem": AnyShape(),
     },
 )
 """The fields of Jinja2's `loop`."""
@@ -63,22 +65,22 @@ def shape_of(declared: Any) -> Shape:
         return shape_of(get_args(declared)[0])
     if get_origin(declared) in (Union, UnionType):
         real = [option for option in get_args(declared) if option is not NoneType]
-        return shape_of(real[0]) if len(real) == 1 else Value()
+        return shape_of(real[0]) if len(real) == 1 else ScalarShape()
     if get_origin(declared) in (tuple, list):
-        return ListOf(shape_of(get_args(declared)[0]))
+        return ListShape(shape_of(get_args(declared)[0]))
     if isinstance(declared, type) and issubclass(declared, Struct):
         hints = get_type_hints(declared, include_extras=True)
-        return Parts(declared.__name__, {name: shape_of(hints[name]) for name in declared.__struct_fields__})
-    return Value()
+        return RecordShape(declared.__name__, {name: shape_of(hints[name]) for name in declared.__struct_fields__})
+    return ScalarShape()
 
 
-class Report(Protocol):
+class ProblemReport(Protocol):
     """Receives a problem: `file` None is the document itself, `word` is what to underline in the line."""
 
     def __call__(self, code: str, file: str | None, line: int, word: str | None, message: str, fix: str) -> None: ...
 
 
-def in_template(code: str, file: str, line: int, word: str | None, message: str, fix: str) -> Diagnostic:
+def template_diagnostic(code: str, file: str, line: int, word: str | None, message: str, fix: str) -> Diagnostic:
     """Return the problem at its line of the template, with the word underlined."""
     text = _line(file, line)
     found = None if word is None else re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)

@@ -25,7 +25,13 @@ from markupsafe import Markup
 
 from killswitch.content import runbooks_folder
 from killswitch.incident.record.filters import FILTERS, OWN_OF_JINJA, TESTS, escape
-from killswitch.incident.report.template_budget import LONGEST_SHIPPED, LONGEST_TEXT, Budget, BudgetError, count
+from killswitch.incident.report.template_budget import (
+    LONGEST_SHIPPED,
+    LONGEST_TEXT,
+    RenderBudget,
+    RenderBudgetError,
+    insert_counting,
+)
 
 SUFFIX = ".md.j2"
 REPORT = "report" + SUFFIX
@@ -50,7 +56,7 @@ class _Sandbox(SandboxedEnvironment):
     One is made for each rendering and holds its budget.
     """
 
-    budget: Budget
+    budget: RenderBudget
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -84,7 +90,7 @@ class _Sandbox(SandboxedEnvironment):
             joined.nodes = [_for_markdown(node) for node in joined.nodes]
         for choice in source.find_all(nodes.CondExpr):
             choice.expr2 = nodes.Const("", lineno=choice.lineno) if choice.expr2 is None else choice.expr2
-        count(source)
+        insert_counting(source)
         source.set_environment(self)
         return super()._generate(source, *args, **kwargs)
 
@@ -105,7 +111,7 @@ def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
     loaders: list[BaseLoader] = [_OwnFolder([folder]) for folder in dict.fromkeys(own)]
     ours = FileSystemLoader([runbooks_folder()])
     loaders += [ours, PrefixLoader({"shipped": ours})]
-    budget = Budget(LONGEST_TEXT if own else LONGEST_SHIPPED)
+    budget = RenderBudget(LONGEST_TEXT if own else LONGEST_SHIPPED)
 
     def finalize(value: object) -> object:
         return _finalize(budget.value(value))
@@ -155,7 +161,7 @@ def render(found: SandboxedEnvironment, template: str, context: dict[str, object
     """Return the Markdown of a template. RenderingError for any failure."""
     try:
         return found.get_template(template).render(context)
-    except BudgetError as error:
+    except RenderBudgetError as error:
         raise RenderingError(f"{template} costs too much: {error}") from error
     except TemplateError as error:
         where = getattr(error, "filename", None) or template

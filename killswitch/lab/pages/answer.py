@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.campaign import Campaign, Fault, Results, Tried
+from killswitch.lab.campaign import BookRuns, Campaign, FailedRun, Results
 from killswitch.lab.outcome import BACKTEST_FORMAT, Run
 from killswitch.lab.summary import Summary, summarise
 
@@ -22,7 +22,7 @@ class PoliciesUsed(Struct, frozen=True):
     variant: str | None
 
 
-class BookTried(Struct, frozen=True):
+class BookAnswer(Struct, frozen=True):
     """One book, as in its YAML, in one market; `runs` in the order of the rules, without equity curves."""
 
     market: str
@@ -31,7 +31,7 @@ class BookTried(Struct, frozen=True):
     runs: tuple[Run, ...]
 
 
-class Answer(Struct, frozen=True):
+class BacktestAnswer(Struct, frozen=True):
     """`complete` is false if the campaign was stopped (`stopped`) or a run failed (`not_run`); the runs given are
     whole.
 
@@ -46,29 +46,29 @@ class Answer(Struct, frozen=True):
     rules: tuple[str, ...]
     books_wanted: int
     verdict: tuple[str, ...]
-    books: tuple[BookTried, ...]
+    books: tuple[BookAnswer, ...]
     summary: Summary
     missing: tuple[str, ...]
-    not_run: tuple[Fault, ...]
+    not_run: tuple[FailedRun, ...]
 
 
-def used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
+def policies_used(policies: PolicySet, variant: str | None = None) -> PoliciesUsed:
     """Describe a policy set."""
     names = tuple(graph.policy for graph in policies.graphs)
     return PoliciesUsed(names, policies.digest, policies.commit, variant)
 
 
-def answer(
+def build_answer(
     policies: PoliciesUsed, campaign: Campaign, results: Results, *, seed: int, missing: Sequence[str]
-) -> Answer:
+) -> BacktestAnswer:
     """Return the answer for the results of `campaign`."""
     from killswitch.lab.pages.verdict import verdict
 
     summary = summarise(results.tried, campaign.rules)
-    return Answer(
+    return BacktestAnswer(
         format=BACKTEST_FORMAT,
-        complete=results.complete,
-        stopped=results.stopped and not results.complete,
+        complete=results.is_complete,
+        stopped=results.is_stopped and not results.is_complete,
         policies=policies,
         seed=seed,
         rules=campaign.rules,
@@ -81,12 +81,12 @@ def answer(
     )
 
 
-def encode(whole: Answer) -> bytes:
+def encode(whole: BacktestAnswer) -> bytes:
     """Encode as indented JSON. Decimals are text, instants RFC 3339."""
     return msgspec.json.format(msgspec.json.encode(whole), indent=2)
 
 
-def _tried(each: Tried) -> BookTried:
+def _tried(each: BookRuns) -> BookAnswer:
     book = each.member.book.model_dump(mode="json")
     runs = tuple(msgspec.structs.replace(run, course=None) for run in each.runs)
-    return BookTried(each.market, each.member.kind, book, runs)
+    return BookAnswer(each.market, each.member.kind, book, runs)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
-from killswitch.lab.campaign import STAGED, Tried
-from killswitch.lab.outcome import Course, Run
+from killswitch.lab.campaign import STAGED, BookRuns
+from killswitch.lab.outcome import Run, RunCurve
 from killswitch.lab.pages.document import Figure
 from killswitch.model.instant import to_micros
 from killswitch.render.line_chart import line_chart
-from killswitch.render.series import Mark
+from killswitch.render.series import ChartMark
 
 WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
 """Size of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
@@ -20,7 +20,7 @@ BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
 """The time around the first stage that fired which a second chart enlarges."""
 
 
-def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
+def figures(tried: BookRuns, currency: str) -> tuple[Figure, ...]:
     """Return the charts of a book whose runs have equity curves; empty otherwise."""
     courses = [(run, run.course) for run in tried.runs if run.course is not None]
     if not courses:
@@ -35,15 +35,15 @@ def figures(tried: Tried, currency: str) -> tuple[Figure, ...]:
     return tuple(drawn)
 
 
-def marks(run: Run) -> tuple[Mark, ...]:
+def marks(run: Run) -> tuple[ChartMark, ...]:
     """Return the first stages that fired, each with its level."""
     return tuple(
-        Mark(to_micros(firing.at), f"{firing.level} {firing.stage or ''}".strip(), firing.level)
+        ChartMark(to_micros(firing.at), f"{firing.level} {firing.stage or ''}".strip(), firing.level)
         for firing in run.firings[:_MOST_MARKS]
     )
 
 
-def _equity(courses: Sequence[tuple[Run, Course]], currency: str) -> Iterator[Figure]:
+def _equity(courses: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[Figure]:
     longest = max((course for _, course in courses), key=lambda course: len(course.at))
     gap = float("nan")
     series = {run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses}

@@ -7,13 +7,13 @@ from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.graph.nodes import PolicySet, SignalRef
-from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, Results, Tried
-from killswitch.lab.outcome import Closed, Firing, Run
-from killswitch.lab.pages.answer import Answer
-from killswitch.lab.pages.document import Figure, Page, Section, Table
+from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, BookRuns, Results
+from killswitch.lab.outcome import BacktestFiring, ClosedAmount, Run
+from killswitch.lab.pages.answer import BacktestAnswer
+from killswitch.lab.pages.document import BacktestPage, Figure, Section, Table
 from killswitch.lab.pages.verdict import NAMES, currency_of, partial, percent
 from killswitch.lab.summary import Against, Figures, Group, Losers
-from killswitch.render.formats import instant, interval, lasting, money
+from killswitch.render.formats import duration_text, instant, interval, money
 from killswitch.signals.catalogue import BY_NAME
 
 NOTES = (
@@ -28,7 +28,9 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 
 
-def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawings | None = None) -> Page:
+def build_page(
+    found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None = None
+) -> BacktestPage:
     """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
     reasons = _reasons(policies)
     sections: list[Section] = []
@@ -42,7 +44,7 @@ def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawing
         sections.append(Section("Every book", tables=(_every_book(results.tried, found.rules),), folded=True))
     if found.not_run:
         sections.append(_not_run(found))
-    return Page(
+    return BacktestPage(
         title="Backtest",
         warning=partial(results, found.rules),
         verdict=found.verdict,
@@ -52,11 +54,11 @@ def page(found: Answer, results: Results, policies: PolicySet, drawings: Drawing
     )
 
 
-def _key(tried: Tried) -> tuple[str, str]:
+def _key(tried: BookRuns) -> tuple[str, str]:
     return tried.market, tried.member.book.name
 
 
-def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
+def _facts(found: BacktestAnswer, results: Results) -> Iterator[tuple[str, str]]:
     variant = f", variant {found.policies.variant}" if found.policies.variant else ""
     commit = f", commit {found.policies.commit[:12]}" if found.policies.commit else ""
     yield "Policies", f"{', '.join(found.policies.names)}{variant} ({found.policies.digest[:19]}{commit})"
@@ -80,7 +82,7 @@ def _facts(found: Answer, results: Results) -> Iterator[tuple[str, str]]:
 # -- one book ------------------------------------------------------------------------------------------------
 
 
-def _book(tried: Tried, reasons: Reasons, figures: tuple[Figure, ...], *, alone: bool) -> Section:
+def _book(tried: BookRuns, reasons: Reasons, figures: tuple[Figure, ...], *, alone: bool) -> Section:
     staged = tried.run(STAGED)
     tables = [_side_by_side(tried.runs)]
     if staged is not None and staged.firings:
@@ -107,9 +109,9 @@ def _firings(run: Run, reasons: Reasons) -> Table:
     rows = tuple(
         (
             instant(firing.at), f"{firing.level} {firing.stage or ''}".strip(), _why(firing, reasons),
-            firing.source or "-", closed_words(firing.closed),
-            f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_words(firing),
-            hedge_words(firing), money(firing.cost),
+            firing.source or "-", closed_text(firing.closed),
+            f"{money(firing.gross_before)} → {money(firing.gross_after)}", verified_text(firing),
+            hedge_text(firing), money(firing.cost),
         )
         for firing in run.firings
     )  # fmt: skip
@@ -128,7 +130,7 @@ def _liquidations(run: Run) -> Table:
 # -- many books ----------------------------------------------------------------------------------------------
 
 
-def _summary(found: Answer) -> Iterator[Section]:
+def _summary(found: BacktestAnswer) -> Iterator[Section]:
     summary = found.summary
     if not summary.groups:
         return
@@ -184,7 +186,7 @@ def _losers(losers: Losers) -> Table:
     return _short(Table(head, rows, numbers=(2, 3, 4), caption=f"Against {NAMES[losers.rule]}"))
 
 
-def _in_turn(found: Answer) -> Section:
+def _in_turn(found: BacktestAnswer) -> Section:
     turns = found.summary.in_turn
     title = "Both sides closed in turn (case D20)"
     if not turns:
@@ -244,7 +246,7 @@ def _name(group: Group) -> str:
     return f"{group.market}, {group.kind}" if group.kind else group.market
 
 
-def _every_book(tried: Sequence[Tried], rules: Sequence[str]) -> Table:
+def _every_book(tried: Sequence[BookRuns], rules: Sequence[str]) -> Table:
     head = ("book", "market", "kind", *(f"{rule}: {what}" for rule in rules for what in ("final", "drawdown")))
     rows = tuple(
         (each.member.book.name, each.market, each.member.kind, *(cell for rule in rules for cell in _two(each, rule)))
@@ -261,7 +263,7 @@ def _short(table: Table) -> Table:
     return Table((table.head[0], *table.head[2:]), rows, tuple(n - 1 for n in table.numbers), table.caption)
 
 
-def _two(tried: Tried, rule: str) -> tuple[str, str]:
+def _two(tried: BookRuns, rule: str) -> tuple[str, str]:
     run = tried.run(rule)
     if run is None:
         return "not run", "-"
@@ -269,7 +271,7 @@ def _two(tried: Tried, rule: str) -> tuple[str, str]:
     return money(run.final_equity) + unfinished, percent(run.worst_drawdown)
 
 
-def _not_run(found: Answer) -> Section:
+def _not_run(found: BacktestAnswer) -> Section:
     rows = tuple((one.market or "-", one.book, one.rule or "-", one.text) for one in found.not_run)
     return Section("Failed runs", tables=(Table(("market", "book", "rule", "why"), rows),))
 
@@ -295,11 +297,11 @@ def _reasons(policies: PolicySet) -> Reasons:
 
 
 def _signal(signal: SignalRef) -> str:
-    over = f" over {lasting(timedelta(microseconds=signal.window))}" if signal.window else ""
+    over = f" over {duration_text(timedelta(microseconds=signal.window))}" if signal.window else ""
     return f"{signal.name}{over}"
 
 
-def _why(firing: Firing, reasons: Reasons) -> str:
+def _why(firing: BacktestFiring, reasons: Reasons) -> str:
     """Return the triggers: `equity.drawdown over 15m 4.67% >= 4.5%`; of one by an expression, its name."""
     found = []
     for reading in firing.triggers:
@@ -308,23 +310,23 @@ def _why(firing: Firing, reasons: Reasons) -> str:
     return "; ".join(found) or "-"
 
 
-def closed_words(closed: tuple[Closed, ...]) -> str:
+def closed_text(closed: tuple[ClosedAmount, ...]) -> str:
     """Return what a firing closed, largest first."""
     ordered = sorted(closed, key=lambda each: (-each.notional, each.symbol))
     return ", ".join(f"{each.symbol} {each.side} {money(each.notional)}" for each in ordered) or "nothing"
 
 
-def verified_words(firing: Firing) -> str:
+def verified_text(firing: BacktestFiring) -> str:
     """Return when the venue showed every target reached, counted from the firing."""
     if firing.ended is None:
         return "nothing to close"
     if firing.verified_at is None:
         return "never"
     after = firing.verified_at - firing.at
-    return f"after {lasting(after)}" if after >= timedelta(seconds=1) else "at once"
+    return f"after {duration_text(after)}" if after >= timedelta(seconds=1) else "at once"
 
 
-def hedge_words(firing: Firing) -> str:
+def hedge_text(firing: BacktestFiring) -> str:
     """Return whether the other side remained when the close was verified, and how much of it."""
     if firing.hedge is None:
         return "-"

@@ -47,7 +47,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class BacktestPage:
     """`verdict` is the answer in sentences, `facts` is its basis, `warning` its limitation."""
 
     title: str
@@ -78,14 +78,14 @@ def _wrapped(cell: str) -> list[str]:
     return wrap(cell, WIDEST, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def text(page: Page) -> str:
+def text(page: BacktestPage) -> str:
     """Return the page in text columns. Folded sections are omitted and named at the end; control characters are
     replaced."""
     lines = "\n".join(_text_lines(page)).rstrip()
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in lines) + "\n"
 
 
-def _text_lines(page: Page) -> Iterator[str]:
+def _text_lines(page: BacktestPage) -> Iterator[str]:
     if page.warning:
         yield page.warning
         yield ""
@@ -118,7 +118,7 @@ _MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 """Characters that Markdown could parse as markup; an underscore inside a word is not."""
 
 
-def markdown(page: Page) -> str:
+def markdown(page: BacktestPage) -> str:
     """Return the whole page as Markdown, including folded sections, without charts."""
     return "\n".join(_markdown_lines(page)).rstrip() + "\n"
 
@@ -130,7 +130,7 @@ def table_lines(table: Table) -> Iterator[str]:
     yield from (_row(row) for row in table.rows)
 
 
-def _markdown_lines(page: Page) -> Iterator[str]:
+def _markdown_lines(page: BacktestPage) -> Iterator[str]:
     yield f"# {page.title}"
     yield ""
     if page.warning:
@@ -167,7 +167,7 @@ def _plain(text: str) -> str:
     return _MARKUP.sub(lambda found: f"\\{found[0]}", " ".join(text.split()))
 
 
-def html(page: Page) -> str:
+def html(page: BacktestPage) -> str:
     """Return the page as HTML. Every text is escaped; only charts, which this program drew, are inserted as they
     are."""
     return html_page("page.html.j2", "killswitch.lab.pages", page=page, drawing=Markup)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
-from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Results, Tried
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Results
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import Against, Summary, in_turn
 from killswitch.render.formats import instant, money
@@ -29,9 +29,9 @@ def verdict(results: Results, rules: Sequence[str], summary: Summary) -> tuple[s
 
 def partial(results: Results, rules: Sequence[str]) -> str:
     """Return what a result lacks; empty for a complete one."""
-    if results.complete:
+    if results.is_complete:
         return ""
-    why = "stopped before its end" if results.stopped else "not everything could be run"
+    why = "stopped before its end" if results.is_stopped else "not everything could be run"
     done = sum(all((run := each.run(rule)) is not None and run.complete for rule in rules) for each in results.tried)
     return f"This result is partial: {why}. {done} of {results.wanted} books were run to the end under every rule."
 
@@ -41,13 +41,13 @@ def percent(share: Decimal) -> str:
     return f"{share:.1%}"
 
 
-def currency_of(tried: Sequence[Tried]) -> str | None:
+def currency_of(tried: Sequence[BookRuns]) -> str | None:
     """Return the currency of all books; None where they differ."""
     found = {account.currency for each in tried for account in each.member.book.accounts}
     return found.pop() if len(found) == 1 else None
 
 
-def _of_one(tried: Tried, others: Sequence[str]) -> Iterator[str]:
+def _of_one(tried: BookRuns, others: Sequence[str]) -> Iterator[str]:
     staged = tried.run(STAGED)
     if staged is None:
         return

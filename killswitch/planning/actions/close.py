@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import PLAIN, UnwindingRule, unwinding_named
 from killswitch.planning.actions.kind import ActionPlan, Context, Most, MostContext, Planned
-from killswitch.planning.spot_routes import never_sold
+from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import is_allowed, select
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import PnlKey
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import PnlKey
 
 
 def _plan(action: Close, context: Context) -> Planned:
@@ -34,7 +34,7 @@ def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> froz
     """Holdings that the action must not sell. Symbols that it names are sold unless a document keeps them."""
     if rule is PLAIN and action.symbols is not None:
         return frozenset()
-    return frozenset(c.key for c in book if never_sold(c.account.market, c.position.symbol, rule.spot))
+    return frozenset(c.key for c in book if is_never_sold(c.account.market, c.position.symbol, rule.spot))
 
 
 def _most(action: Close, context: MostContext) -> Most:

@@ -14,10 +14,10 @@ from killswitch.model.decision import Source
 from killswitch.model.effects import Effect
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Side
 from killswitch.planning.rounding import reduction
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import AllIf, Target
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 
 
 class NoBookError(Exception):
@@ -30,7 +30,7 @@ class KnownBook(Struct, frozen=True):
     `is_partial`: the scope has further accounts, which are unknown.
     """
 
-    watch: Watch
+    watch: ScopeEvaluator
     view: ScopeView
     candidates: Sequence[Candidate]
     source: Source
@@ -39,7 +39,7 @@ class KnownBook(Struct, frozen=True):
 
     @property
     def graph(self) -> Graph:
-        return self.watch.prepared.graph
+        return self.watch.compiled.graph
 
 
 class Context(Struct, frozen=True):

@@ -8,7 +8,7 @@ from typing import Final
 from killswitch.graph.actions.kind import AnyActionKind
 from killswitch.graph.actions.registry import ACTIONS, kind_of
 from killswitch.graph.nodes import Action, Stage
-from killswitch.model.effects import Effect, Orders, kind_named, merged, tag_of
+from killswitch.model.effects import Effect, Orders, kind_named, merge_effects, tag_of
 from killswitch.model.effects import kind_of as effect_kind_of
 from killswitch.model.record import RegistryError, require_same_keys
 from killswitch.planning.actions import cancel_orders, close, lock_trading
@@ -55,7 +55,7 @@ def certain_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:
     """Effects of the stage that do not depend on the book."""
     context = Context(scope, stage, now)
     actions = (action for action in stage.actions if not kind_of(action).needs_the_book)
-    return merged(effect for action in actions for effect in plan(action, context).effects)
+    return merge_effects(effect for action in actions for effect in plan(action, context).effects)
 
 
 def reversible_effects(scope: str, stage: Stage, now: int) -> tuple[Effect, ...]:

@@ -19,29 +19,29 @@ from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
 from killswitch.model.decision import Decision, Intent, Notice, Severity, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
-from killswitch.planning.hedge.proxy_hedge import SAMPLE, Sized, World, size
-from killswitch.planning.hedge.uncloseable import Obstacles, Seen, Stuck, Watched, is_dust
-from killswitch.planning.orders.unwind import manner
-from killswitch.planning.rounding import SHUT
+from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
+from killswitch.planning.hedge.uncloseable import Obstacles, TickAccounts, UncloseablePosition, Watched, is_dust
+from killswitch.planning.orders.unwind import execution_style
+from killswitch.planning.rounding import CLOSED_STATES
 from killswitch.signals.history.marks import Marks
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import Instruments, PnlKey, ScopeView, distrust
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import Instruments, PnlKey, ScopeView, reason_untrusted
 
 LONGEST_GAP = 10 * MINUTE
 """Maximum span of a return (microseconds)."""
 
 
-class _Standing(Struct, frozen=True):
+class _ExistingHedge(Struct, frozen=True):
     """Existing hedges of a position: the contracts that they cover, and the orders that opened them."""
 
     contracts: Decimal = ZERO
     orders: tuple[Intent, ...] = ()
 
 
-_NOTHING = _Standing()
+_NOTHING = _ExistingHedge()
 
 
-class Hedging:
+class HedgePlanner:
     """Observes the closes of decisions whose unwinding names hedge instruments. Without such an unwinding it is idle.
 
     Marks are sampled while the program runs: after a restart beta is unknown until enough returns are sampled, except
@@ -50,7 +50,7 @@ class Hedging:
     """
 
     def __init__(
-        self, policies: PolicySet, armed: Collection[str] | None = None, told: Iterable[Notice] | None = None
+        self, policies: PolicySet, armed: Collection[str] | None = None, earlier_notices: Iterable[Notice] | None = None
     ) -> None:
         self._policies = policies
         self.armed = armed
@@ -60,12 +60,12 @@ class Hedging:
         self._marks = Marks(SAMPLE, keep, LONGEST_GAP)
         self._decisions: dict[str, Decision] = {}
         self._obstacles = Obstacles()
-        self._seen = Seen(0, {}, {}, {})
-        self._stuck: list[Stuck] = []
+        self._seen = TickAccounts(0, {}, {}, {})
+        self._stuck: list[UncloseablePosition] = []
         self._counted: set[str] = set()
-        self._standing: dict[PnlKey, _Standing] = {}
-        self._told: set[tuple[PnlKey, str]] = set()
-        self._told_before = None if told is None else tuple(told)
+        self._existing: dict[PnlKey, _ExistingHedge] = {}
+        self._notified: set[tuple[PnlKey, str]] = set()
+        self._earlier_notices = None if earlier_notices is None else tuple(earlier_notices)
         self._restored: set[str] = set()
 
     def restore(self, decisions: Iterable[Decision]) -> None:
@@ -80,9 +80,9 @@ class Hedging:
             self._counted.add(decision.id)
             for each in decision.covers:
                 key = (each.account, each.symbol, each.position_side)
-                before = self._standing.get(key, _NOTHING)
+                before = self._existing.get(key, _NOTHING)
                 orders = tuple(intent for intent in decision.intents if intent.purpose == "hedge")
-                self._standing[key] = _Standing(before.contracts + each.contracts, (*before.orders, *orders))
+                self._existing[key] = _ExistingHedge(before.contracts + each.contracts, (*before.orders, *orders))
         elif self._rule_of(decision) is not None:
             self._decisions[decision.id] = decision
 
@@ -94,19 +94,19 @@ class Hedging:
             return False
         self._sample(snapshot, now, instruments)
         accounts = {account.account: account for account in snapshot.accounts}
-        self._seen = Seen(now, accounts, last, instruments)
+        self._seen = TickAccounts(now, accounts, last, instruments)
         self._forget(snapshot)
         # the largest part first: it contains what other decisions would close of the same position
-        found = self._obstacles.stuck(self._watched(snapshot), self._seen)
+        found = self._obstacles.uncloseable(self._watched(snapshot), self._seen)
         self._stuck = sorted(found, key=lambda each: -each.contracts)
         return bool(self._stuck)
 
-    def look(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
+    def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
         """Hedge decisions for the last observed snapshot, and their notices."""
         decisions: list[Decision] = []
         issued: list[Notice] = []
         seen = self._seen
-        world = World(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
+        world = HedgeData(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
         for stuck in self._stuck:
             rule = self._rule_of(stuck.decision)
             part = self._uncovered(stuck)
@@ -118,14 +118,14 @@ class Hedging:
         """Sample the marks of open markets; the mark of a halted market carries no information."""
         if not self._marks.is_due(now):
             return
-        readable = [account for account in snapshot.accounts if distrust(account, now, None) is None]
+        readable = [account for account in snapshot.accounts if reason_untrusted(account, now, None) is None]
         marks: dict[tuple[str, str], float] = {}
         for account, position in ScopeView(now, snapshot.scheduled, readable, instruments, None).positions():
             key = (account.account, position.symbol)
-            shut = key in instruments and instruments[key].state in SHUT
+            shut = key in instruments and instruments[key].state in CLOSED_STATES
             if not shut and position.mark_price is not None and position.mark_price > ZERO:
                 marks[key] = float(position.mark_price)
-        self._marks.recall(now, marks)
+        self._marks.add(now, marks)
 
     def _forget(self, snapshot: Snapshot) -> None:
         """Drop decisions whose close is no longer shown, and hedges of positions that are gone.
@@ -135,12 +135,12 @@ class Hedging:
         shown = {closing.decision for closing in snapshot.closings}
         made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
         self._decisions = {id_: each for id_, each in self._decisions.items() if id_ in shown or id_ in made}
-        self._standing = {key: each for key, each in self._standing.items() if not self._is_gone(key)}
-        self._told = {(key, what) for key, what in self._told if not self._is_gone(key)}
+        self._existing = {key: each for key, each in self._existing.items() if not self._is_gone(key)}
+        self._notified = {(key, what) for key, what in self._notified if not self._is_gone(key)}
 
     def _is_gone(self, key: PnlKey) -> bool:
         account = self._seen.accounts.get(key[0])
-        if account is None or distrust(account, self._seen.now, None) is not None:
+        if account is None or reason_untrusted(account, self._seen.now, None) is not None:
             return False
         return not any(row.contracts and (row.symbol, row.side) == key[1:] for row in account.positions or ())
 
@@ -151,9 +151,9 @@ class Hedging:
             if decision is not None and rule is not None:
                 yield closing, decision, rule.hedge
 
-    def _uncovered(self, stuck: Stuck) -> Stuck | None:
+    def _uncovered(self, stuck: UncloseablePosition) -> UncloseablePosition | None:
         """The unhedged part of a position; None if there is none, or it is below the venue's minimum."""
-        existing = self._standing.get(stuck.key, _NOTHING).contracts
+        existing = self._existing.get(stuck.key, _NOTHING).contracts
         if not existing:
             return stuck
         more = stuck.contracts - existing
@@ -163,15 +163,20 @@ class Hedging:
         return replace(stuck, contracts=more)
 
     def _answer(
-        self, stuck: Stuck, rule: UnwindingRule, world: World, decisions: list[Decision], issued: list[Notice]
+        self,
+        stuck: UncloseablePosition,
+        rule: UnwindingRule,
+        world: HedgeData,
+        decisions: list[Decision],
+        issued: list[Notice],
     ) -> None:
         """Open or suggest a hedge once; if no instrument fits, notify once and retry at the next tick."""
-        existing = self._standing.get(stuck.key, _NOTHING)
+        existing = self._existing.get(stuck.key, _NOTHING)
         found = size(stuck, rule, world, existing.orders)
         if isinstance(found, str):
-            if (stuck.key, SUGGESTED) in self._told or self._was_told(stuck, SUGGESTED):
+            if (stuck.key, SUGGESTED) in self._notified or self._was_notified(stuck, SUGGESTED):
                 return  # already notified: only the market, or the data of this process, has changed since
-            self._tell_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
+            self._notify_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
         elif rule.hedge.mode == "act" and found.doubt is None:
             made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
             self.remember(made)
@@ -179,23 +184,23 @@ class Hedging:
             issued.append(_notice(stuck, world.now, "page", _opened(found)))
         else:
             unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-            self._tell_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
+            self._notify_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
 
-    def _tell_once(self, stuck: Stuck, text: str, what: str, issued: list[Notice]) -> None:
+    def _notify_once(self, stuck: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
         """Notify once for each position, also across restarts."""
-        if (stuck.key, what) not in self._told:
-            self._told.add((stuck.key, what))
-            if not self._was_told(stuck, what):
+        if (stuck.key, what) not in self._notified:
+            self._notified.add((stuck.key, what))
+            if not self._was_notified(stuck, what):
                 issued.append(_notice(stuck, self._seen.now, "page", text))
 
-    def _was_told(self, stuck: Stuck, what: str) -> bool:
+    def _was_notified(self, stuck: UncloseablePosition, what: str) -> bool:
         """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
         of = stuck.decision
-        if self._told_before is None or of.id not in self._restored:
+        if self._earlier_notices is None or of.id not in self._restored:
             return stuck.ended and of.id in self._restored
         account, symbol, side = stuck.key
         start, middle = f"hedge: {side} ", f" {symbol} on {account}, which "
-        texts = (each.text for each in self._told_before if each.as_of >= of.as_of)
+        texts = (each.text for each in self._earlier_notices if each.as_of >= of.as_of)
         return any(each.startswith(start) and middle in each and what in each for each in texts)
 
     def _rule_of(self, decision: Decision) -> UnwindingRule | None:
@@ -212,14 +217,16 @@ class Hedging:
 SUGGESTED = "suggested to stand in until it is closed"
 
 
-def _hedge_id(stuck: Stuck, existing: Decimal) -> str:
+def _hedge_id(stuck: UncloseablePosition, existing: Decimal) -> str:
     """Id of a hedge: equal for the same decision, position and amount already hedged."""
     decision = stuck.decision
     what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{existing.normalize():f}" if existing else "")
     return decision_id(decision.policy, decision.scope, what, decision.as_of)
 
 
-def _decision(id_: str, stuck: Stuck, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int) -> Decision:
+def _decision(
+    id_: str, stuck: UncloseablePosition, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int
+) -> Decision:
     """The decision that opens a hedge, at the level of the decision that it belongs to."""
     of = stuck.decision
     return Decision(
@@ -237,12 +244,12 @@ def _decision(id_: str, stuck: Stuck, rule: UnwindingRule, found: Sized, policie
         intents=found.intents,
         cause=of.cause,
         reason=f"temporary: stands in for {_what(stuck)}; {found.text}",
-        unwinding=manner(rule),
+        unwinding=execution_style(rule),
         covers=(Residual(stuck.account, stuck.position.symbol, stuck.position.side, stuck.contracts),),
     )
 
 
-def _what(stuck: Stuck) -> str:
+def _what(stuck: UncloseablePosition) -> str:
     account, symbol, side = stuck.key
     return f"{side} {stuck.contracts} {symbol} on {account}, which could not be closed ({stuck.why})"
 
@@ -252,7 +259,7 @@ def _opened(found: Sized) -> str:
     return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
 
 
-def _notice(stuck: Stuck, now: int, severity: Severity, text: str) -> Notice:
+def _notice(stuck: UncloseablePosition, now: int, severity: Severity, text: str) -> Notice:
     of = stuck.decision
     return Notice(
         from_micros(now), of.policy, of.scope, "blocked", severity, f"hedge: {_what(stuck)}: {text}", stuck.key[1]

@@ -17,14 +17,14 @@ from killswitch.model.decision import Intent
 from killswitch.model.instant import MINUTE
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Instrument, OrderSide, Side
-from killswitch.planning.hedge.uncloseable import Seen, Stuck
-from killswitch.planning.rounding import SHUT, whole_steps
+from killswitch.planning.hedge.uncloseable import TickAccounts, UncloseablePosition
+from killswitch.planning.rounding import CLOSED_STATES, whole_steps
 from killswitch.planning.spot_routes import base_of, quote_of
 from killswitch.planning.stage_decision import duration
 from killswitch.risk.covariance import Beta, least_squares_beta
 from killswitch.signals.history.marks import MarkKey, Marks
-from killswitch.signals.position import ZERO, notional
-from killswitch.signals.view import distrust
+from killswitch.signals.position_measures import ZERO, notional
+from killswitch.signals.scope_view import reason_untrusted
 
 SAMPLE = MINUTE
 """Sampling interval of marks (microseconds)."""
@@ -35,11 +35,11 @@ LEAST_RETURNS = 30
 SURE = 2.0
 """Distance of beta from zero, in standard errors, that is required to open a hedge."""
 
-NOT_OPENING = (*SHUT, "reduce_only")
+NOT_OPENING = (*CLOSED_STATES, "reduce_only")
 """Market states in which no position can be opened."""
 
 
-class World(Seen, frozen=True):
+class HedgeData(TickAccounts, frozen=True):
     """Data for sizing a hedge: also sampled marks, busy accounts and armed accounts (None: all).
 
     A hedge on a busy account would be closed with the rest, or refused by its lock.
@@ -70,7 +70,9 @@ class _CannotError(Exception):
     """An instrument cannot hedge the position; the message gives the reason."""
 
 
-def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Intent] = ()) -> Sized | str:
+def size(
+    stuck: UncloseablePosition, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent] = ()
+) -> Sized | str:
     """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
 
     `standing`: orders of existing hedges of the position. They count towards the bound.
@@ -79,7 +81,7 @@ def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Int
     doubtful: Sized | None = None
     for stand_in in rule.hedge.stand_ins:
         try:
-            found = _sized(stuck, stand_in, rule, world, standing)
+            found = _sized(stuck, stand_in, rule, world, existing)
         except _CannotError as cannot:
             reasons.append(f"{stand_in.symbol} on {stand_in.account}: {cannot}")
             continue
@@ -89,15 +91,17 @@ def size(stuck: Stuck, rule: UnwindingRule, world: World, standing: Sequence[Int
     return doubtful or "; ".join(reasons)
 
 
-def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, standing: Sequence[Intent]) -> Sized:
+def _sized(
+    stuck: UncloseablePosition, stand_in: StandIn, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent]
+) -> Sized:
     account, instrument = _usable(stuck, stand_in, world)
     unit = _unit(stand_in.account, stand_in.symbol, world)
     beta = _beta(stuck, stand_in, rule.hedge, world)
     side = _side(stuck, beta.value, account)
     same = stand_in.symbol == stuck.position.symbol
-    amount = _units(stuck, instrument, world) if same else abs(beta.value) * _worth(stuck, world) / unit
+    amount = _units(stuck, instrument, world) if same else abs(beta.value) * _value(stuck, world) / unit
     wanted = amount * unit
-    allowed = min(wanted, _bound(rule.hedge, account, wanted, standing, world))
+    allowed = min(wanted, _bound(rule.hedge, account, wanted, existing, world))
     parts = _parts(amount if allowed == wanted else allowed / unit, unit, instrument)
     if not parts:
         raise _CannotError(f"{_short(allowed)} {account.currency} is less than it trades")
@@ -112,12 +116,12 @@ def _sized(stuck: Stuck, stand_in: StandIn, rule: UnwindingRule, world: World, s
     return Sized(orders, text, beta.doubt if is_armed else f"{stand_in.account} is not armed")
 
 
-def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnapshot, Instrument]:
+def _usable(stuck: UncloseablePosition, stand_in: StandIn, world: HedgeData) -> tuple[AccountSnapshot, Instrument]:
     """Account and rules of a hedge instrument that can be opened now."""
     account = world.accounts.get(stand_in.account)
     if account is None or account.account == stuck.account:
         raise _CannotError("the account is not there" if account is None else "it is the same account")
-    doubt = distrust(account, world.now, None)
+    doubt = reason_untrusted(account, world.now, None)
     if doubt is not None or account.account in world.busy:
         raise _CannotError(doubt or "the account is being closed itself")
     instrument = world.instruments.get((stand_in.account, stand_in.symbol))
@@ -133,7 +137,7 @@ def _usable(stuck: Stuck, stand_in: StandIn, world: World) -> tuple[AccountSnaps
     return account, instrument
 
 
-def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
+def _side(stuck: UncloseablePosition, beta: Decimal, account: AccountSnapshot) -> Side:
     """Side of the hedge: opposite to the position, or equal to it for a negative beta."""
     against: Side = "short" if stuck.position.side == "long" else "long"
     side = against if beta > ZERO else stuck.position.side
@@ -143,20 +147,20 @@ def _side(stuck: Stuck, beta: Decimal, account: AccountSnapshot) -> Side:
 
 
 def _bound(
-    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, standing: Sequence[Intent], world: World
+    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, existing: Sequence[Intent], world: HedgeData
 ) -> Decimal:
     """Maximum value of this hedge besides existing ones, in the account's currency."""
     if rule.max_notional is None:
         return wanted
     if rule.currency not in (None, account.currency):
         raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
-    used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in standing), ZERO)
+    used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in existing), ZERO)
     if used >= rule.max_notional:
         raise _CannotError(f"existing hedges are already worth {_short(used)}, and {rule.max_notional} is the bound")
     return rule.max_notional - used
 
 
-def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
+def _units(stuck: UncloseablePosition, instrument: Instrument, world: HedgeData) -> Decimal:
     """Contracts of the instrument that hold the same quantity of the same asset."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
@@ -164,7 +168,7 @@ def _units(stuck: Stuck, instrument: Instrument, world: World) -> Decimal:
     return stuck.contracts * rules.contract_size / instrument.contract_size
 
 
-def _worth(stuck: Stuck, world: World) -> Decimal:
+def _value(stuck: UncloseablePosition, world: HedgeData) -> Decimal:
     """Value of the part that cannot be closed, in its account's currency."""
     rules = world.instruments.get((stuck.account, stuck.position.symbol))
     account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
@@ -174,7 +178,7 @@ def _worth(stuck: Stuck, world: World) -> Decimal:
     return whole * stuck.contracts / stuck.position.contracts
 
 
-def _unit(account: str, symbol: str, world: World) -> Decimal:
+def _unit(account: str, symbol: str, world: HedgeData) -> Decimal:
     """Value of one contract in its account's currency."""
     rules = world.instruments.get((account, symbol))
     if rules is None or rules.contract_size is None:
@@ -182,7 +186,7 @@ def _unit(account: str, symbol: str, world: World) -> Decimal:
     return _price(account, symbol, world) * rules.contract_size
 
 
-def _price(account: str, symbol: str, world: World) -> Decimal:
+def _price(account: str, symbol: str, world: HedgeData) -> Decimal:
     """Mark of the instrument on its own account, else the last known mark of the symbol on another account."""
     own = _mark(world.accounts.get(account), symbol)
     others = (_mark(world.last[name], symbol) for name in sorted(world.last))
@@ -198,7 +202,7 @@ def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
     return next((mark for mark in found if sane(mark) and mark > ZERO), None)
 
 
-def _beta(stuck: Stuck, stand_in: StandIn, rule: HedgeRule, world: World) -> _Beta:
+def _beta(stuck: UncloseablePosition, stand_in: StandIn, rule: HedgeRule, world: HedgeData) -> _Beta:
     """Beta of the position against the instrument: 1 for the same symbol, else estimated from returns."""
     if stand_in.symbol == stuck.position.symbol:
         return _Beta(Decimal(1), "the same instrument")

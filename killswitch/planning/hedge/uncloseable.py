@@ -13,10 +13,10 @@ from killswitch.model.decision import Decision
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Closing, Instrument, Position, Residual, Side
 from killswitch.planning.orders.slices import DERIVATIVES
-from killswitch.planning.rounding import SHUT, reduction
+from killswitch.planning.rounding import CLOSED_STATES, reduction
 from killswitch.planning.spot_routes import base_of
-from killswitch.signals.position import ZERO, together
-from killswitch.signals.view import Instruments, PnlKey, distrust
+from killswitch.signals.position_measures import ZERO, merge_rows
+from killswitch.signals.scope_view import Instruments, PnlKey, reason_untrusted
 
 ENDED_SHORT = ("residual", "blocked", "abandoned")
 WORKING = ("planned", "closing")
@@ -25,7 +25,7 @@ OUT_OF_BUDGET = "the request budget is spent"
 """Reason of an account that was not polled because the rest of the request budget is reserved for closing."""
 
 
-class Stuck(Struct, frozen=True):
+class UncloseablePosition(Struct, frozen=True):
     """`contracts` of a position that `decision` could not close, and why. `position` is the last known one.
 
     `ended`: its close has ended and will not continue.
@@ -43,7 +43,7 @@ class Stuck(Struct, frozen=True):
         return (self.account, self.position.symbol, self.position.side)
 
 
-class Seen(Struct, frozen=True):
+class TickAccounts(Struct, frozen=True):
     """Accounts of this tick, their last good snapshots, and the rules of their symbols. `now` in microseconds."""
 
     now: int
@@ -66,14 +66,14 @@ class Obstacles:
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, PnlKey], _Waiting] = {}
 
-    def stuck(self, watched: Iterable[Watched], world: Seen) -> list[Stuck]:
+    def uncloseable(self, watched: Iterable[Watched], world: TickAccounts) -> list[UncloseablePosition]:
         """Positions that cannot be closed: of closes that ended short immediately, of others after the rule's time.
 
         It must be called at every tick: an obstacle that was absent at the last tick, or a close with progress, starts
         anew.
         """
         waiting: dict[tuple[str, PnlKey], _Waiting] = {}
-        found: list[Stuck] = []
+        found: list[UncloseablePosition] = []
         for closing, decision, rule in watched:
             ended = closing.status in ENDED_SHORT
             for left in _left_of(closing, decision):
@@ -104,7 +104,7 @@ def held_by(account: AccountSnapshot | None, key: tuple[str, Side]) -> Position 
     found: Position | None = None
     for row in () if account is None else account.positions or ():
         if row.key == key and sane(row.contracts):
-            found = row if found is None else together(found, row)
+            found = row if found is None else merge_rows(found, row)
     return found
 
 
@@ -127,20 +127,22 @@ def _left_of(closing: Closing, decision: Decision) -> Iterable[Residual]:
     return [Residual(*key, contracts) for key, contracts in decided.items()]
 
 
-def _obstacle(left: Residual, world: Seen) -> str | None:
+def _obstacle(left: Residual, world: TickAccounts) -> str | None:
     """Why an order for the position cannot reach its market now, or None."""
     account = world.accounts.get(left.account)
     if account is not None and account.quality == "down" and account.reason == OUT_OF_BUDGET:
         return None  # the venue was not polled, and closing continues
-    if account is None or distrust(account, world.now, None) is not None:
+    if account is None or reason_untrusted(account, world.now, None) is not None:
         return f"{left.account} cannot be read"
     rules = world.instruments.get((left.account, left.symbol))
-    if rules is not None and rules.state in SHUT:
+    if rules is not None and rules.state in CLOSED_STATES:
         return f"{left.symbol} is {rules.state} at the venue"
     return None
 
 
-def _still_there(decision: Decision, left: Residual, why: tuple[str, bool], world: Seen) -> Iterator[Stuck]:
+def _still_there(
+    decision: Decision, left: Residual, why: tuple[str, bool], world: TickAccounts
+) -> Iterator[UncloseablePosition]:
     """The part of the residual that the last snapshot still shows; a position that is gone is not uncloseable.
 
     Nor is an amount below the venue's minimum, which the close itself reports.
@@ -152,7 +154,7 @@ def _still_there(decision: Decision, left: Residual, why: tuple[str, bool], worl
     contracts = min(left.contracts, held.contracts)
     rules = world.instruments.get((left.account, held.symbol))
     if contracts > ZERO and not is_dust(contracts, held, account, rules):
-        yield Stuck(decision, left.account, held, contracts, *why)
+        yield UncloseablePosition(decision, left.account, held, contracts, *why)
 
 
 def _position_of(left: Residual, account: AccountSnapshot | None) -> Position | None:

@@ -19,19 +19,19 @@ from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
 from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
-from killswitch.planning.orders.unwind import DERIVATIVES, at_once, manner, unwind
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.orders.unwind import DERIVATIVES, execution_style, unwind, without_pace
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import Instruments, ScopeView, doubt_of_positions, positions_missing
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import Instruments, ScopeView, reason_positions_missing, reason_positions_unusable
 
 OPERATOR = "operator"
 """Policy name of decisions of operators."""
 
 
-class RefusedHandError(Exception):
+class RefusedCommandError(Exception):
     """An operator command that cannot be carried out; the message gives the reason."""
 
 
@@ -40,7 +40,7 @@ def applies(event: Event, scope: str) -> bool:
     return event.scope is None or event.scope == scope
 
 
-def reset_record(watch: Watch, now: int, policies: PolicySet, event: Event | None) -> Decision:
+def reset_record(watch: ScopeEvaluator, now: int, policies: PolicySet, event: Event | None) -> Decision:
     """The decision record of a manual or automatic reset."""
     stage = stage_in_force(watch.state)
     return replace(
@@ -63,7 +63,7 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
     )
 
 
-class HandClose(Struct, frozen=True):
+class ManualClose(Struct, frozen=True):
     """A manual close: its decision, problems of what it does not close, and remarks on last known positions.
 
     `unread`: account → why it can be closed only with a new snapshot. There is no decision if that is the whole scope.
@@ -75,7 +75,7 @@ class HandClose(Struct, frozen=True):
     unread: Mapping[str, str] = {}
 
 
-def close_by_hand(
+def plan_manual_close(
     event: Event,
     snapshot: Snapshot,
     now: int,
@@ -83,7 +83,7 @@ def close_by_hand(
     policies: PolicySet,
     last: Mapping[str, AccountSnapshot],
     only: Collection[str] | None = None,
-) -> HandClose:
+) -> ManualClose:
     """Plan the close of all visible positions in the event's scope, and report why the rest is not closed.
 
     A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
@@ -92,14 +92,14 @@ def close_by_hand(
     scope = event.scope or "portfolio"
     accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
     if not accounts:
-        raise RefusedHandError(f"{scope} names no account of this snapshot")
+        raise RefusedCommandError(f"{scope} names no account of this snapshot")
     seen = _to_close(accounts, last, force=event.force)
     if not seen.accounts:
-        return HandClose(None, tuple(seen.problems), unread=seen.unread)
+        return ManualClose(None, tuple(seen.problems), unread=seen.unread)
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies.unwindings)
-    rule, forced = (at_once(rule), "by force") if event.force else (rule, None)
+    rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     record = Decision(
         id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
@@ -117,16 +117,16 @@ def close_by_hand(
         author=event.author,
         reason=joined(event.reason, forced, *unwound.remarks),
         cause=event.cause,
-        unwinding=manner(rule),
+        unwinding=execution_style(rule),
         waits_for=tuple(sorted(seen.unread)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
-    return HandClose(
+    return ManualClose(
         decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
     )
 
 
-class _Seen(Struct):
+class _Selected(Struct):
     """Accounts to close, problems of the others, and remarks on the former."""
 
     accounts: list[AccountSnapshot] = []
@@ -136,15 +136,15 @@ class _Seen(Struct):
     """Account → why it cannot be closed yet."""
 
 
-def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Seen:
+def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSnapshot], *, force: bool) -> _Selected:
     """Select the accounts to close: every account with visible positions, whatever its equity.
 
     A forced close also takes derivatives accounts with last known positions, because reduce-only orders cannot open a
     position. Without reduce-only an order on old positions would sell blindly, so that other accounts wait.
     """
-    seen = _Seen()
+    seen = _Selected()
     for account in accounts:
-        name, doubt = account.account, doubt_of_positions(account) or positions_missing(account)
+        name, doubt = account.account, reason_positions_unusable(account) or reason_positions_missing(account)
         reduces = account.market in DERIVATIVES
         if doubt is None:
             seen.accounts.append(account)
@@ -163,7 +163,7 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
                 seen.unread[name] = f"{doubt}; its positions were never read"
             else:
                 seen.accounts.append(known.account)
-                seen.remarks.append(f"{doubt}; closed on its positions {known.words}")
+                seen.remarks.append(f"{doubt}; closed on its positions {known.time_text}")
     return seen
 
 
@@ -171,7 +171,7 @@ class _Known(Struct, frozen=True):
     """Known positions of an unreadable account (None: none), their time as text, and rows that are no positions."""
 
     account: AccountSnapshot | None
-    words: str = ""
+    time_text: str = ""
     left_out: tuple[str, ...] = ()
 
 
@@ -257,7 +257,7 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
     return tuple(found)
 
 
-def end(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tuple[Decision, MachineState]:
+def reset_orphan(orphan: Orphan, blob: bytes, now: int, digest: str, event: Event) -> tuple[Decision, MachineState]:
     """The decision record of an operator's reset of an orphan, and its remaining state without a latch."""
     as_of = from_micros(now)
     record = Decision(

@@ -2,8 +2,8 @@
 
 A manual close whose accounts cannot all be read closes the readable ones and waits for the others: each is closed on
 the first snapshot in which it can be read, at most ten minutes after a tick accepted the command. Meanwhile its event
-is not consumed (`HandEvents.unfinished`), so that it survives a restart: the next process continues after the decisions
-already made.
+is not consumed (`OperatorCommands.unfinished`), so that it survives a restart: the next process continues after the
+decisions already made.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ from killswitch.model.decision import Decision, Notice, decision_id
 from killswitch.model.instant import SECOND, from_micros, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning import notices
-from killswitch.planning.operator.closes import OPERATOR, HandClose, RefusedHandError, accounts_in, close_by_hand
+from killswitch.planning.operator.closes import (
+    OPERATOR,
+    ManualClose,
+    RefusedCommandError,
+    accounts_in,
+    plan_manual_close,
+)
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, RefusedPlanError, apply_plan
 from killswitch.planning.stage_decision import joined
 from killswitch.render.formats import instant
-from killswitch.signals.view import Instruments, doubt_of_positions
+from killswitch.signals.scope_view import Instruments, reason_positions_unusable
 
 
 class UnfinishedClose(Struct):
@@ -38,7 +44,7 @@ class UnfinishedClose(Struct):
     decisions: set[str] = set()
 
 
-class HandEvents:
+class OperatorCommands:
     """Applies operator commands that order something, and keeps the data that they need from earlier ticks."""
 
     def __init__(self, policies: PolicySet) -> None:
@@ -50,7 +56,7 @@ class HandEvents:
         """Close → the command that gave it up."""
         self._unfinished: dict[str, UnfinishedClose] = {}
         self._outage: tuple[int, int] | None = None
-        self.read_last: dict[str, AccountSnapshot] = {}
+        self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
 
     @property
@@ -68,15 +74,15 @@ class HandEvents:
         self._applied.update(decision.id for decision in by_hand)
         self._earlier = tuple(sorted(by_hand, key=lambda each: each.as_of))
 
-    def learn(self, snapshot: Snapshot) -> None:
+    def observe(self, snapshot: Snapshot) -> None:
         """Remember the last good snapshot of each account, which a forced close uses once the account is unreadable."""
         for account in snapshot.accounts:
             if account.positions is None or (not account.positions and account.margin_used):
                 continue
-            if doubt_of_positions(account) is None:
-                self.read_last[account.account] = account
+            if reason_positions_unusable(account) is None:
+                self.last_known[account.account] = account
 
-    def take(
+    def apply(
         self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         """Decisions of new events and of waiting closes; notices are added to `issued`."""
@@ -97,7 +103,7 @@ class HandEvents:
     ) -> list[Decision]:
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
-            issued.append(notices.hand_wait_given_up(self._given_up[event.id], now, scope))
+            issued.append(notices.manual_close_given_up(self._given_up[event.id], now, scope))
             return []
         before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
         if before:  # an earlier run has carried out a part
@@ -110,18 +116,20 @@ class HandEvents:
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
-            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {why}"))
+            issued.append(notices.command_not_carried_out(event, now, f"the close by hand was not carried out: {why}"))
             return []
         try:
-            found = close_by_hand(event, snapshot, now, instruments, self._policies, self.read_last)
-        except RefusedHandError as refused:
-            issued.append(notices.hand_not_followed(event, now, f"the close by hand was not carried out: {refused}"))
+            found = plan_manual_close(event, snapshot, now, instruments, self._policies, self.last_known)
+        except RefusedCommandError as refused:
+            issued.append(
+                notices.command_not_carried_out(event, now, f"the close by hand was not carried out: {refused}")
+            )
             return []
         if found.unread:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
             self._unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
-            issued += [notices.hand_waits(event, now, why, until) for why in found.unread.values()]
+            issued += [notices.manual_close_waits(event, now, why, until) for why in found.unread.values()]
         return _carried_out(event, now, found, issued)
 
     def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]) -> list[Decision]:
@@ -133,13 +141,13 @@ class HandEvents:
                 del self._unfinished[id_]
                 if waiting.accounts:
                     why = f"the close by hand no longer waits for {names}: nothing was closed there"
-                    issued.append(notices.hand_not_followed(event, now, why))
+                    issued.append(notices.command_not_carried_out(event, now, why))
                 continue
             try:
-                found = close_by_hand(
-                    event, snapshot, now, instruments, self._policies, self.read_last, waiting.accounts
+                found = plan_manual_close(
+                    event, snapshot, now, instruments, self._policies, self.last_known, waiting.accounts
                 )
-            except RefusedHandError:
+            except RefusedCommandError:
                 continue  # none of them is in this snapshot
             if found.decision is None:
                 continue
@@ -167,7 +175,7 @@ class HandEvents:
             named = waiting.accounts & {account.account for account in accounts_in(event.scope, snapshot)}
             waiting.accounts -= named
             if named:
-                issued.append(notices.hand_wait_given_up(event, now, named))
+                issued.append(notices.manual_close_given_up(event, now, named))
             if not waiting.accounts:
                 del self._unfinished[id_]
 
@@ -177,18 +185,22 @@ class HandEvents:
         try:
             decisions = apply_plan(event, snapshot, now, self._policies, instruments)
         except RefusedPlanError as refused:
-            issued.append(notices.hand_not_followed(event, now, f"the saved plan was not applied: {refused}"))
+            issued.append(notices.command_not_carried_out(event, now, f"the saved plan was not applied: {refused}"))
             return []
         ids = {decision.id for decision in decisions}
         if ids & self._applied:
-            issued.append(notices.hand_not_followed(event, now, "the saved plan was not applied: it has been already"))
+            issued.append(
+                notices.command_not_carried_out(event, now, "the saved plan was not applied: it has been already")
+            )
             return []
         self._applied |= ids
         return list(decisions)
 
 
-def _carried_out(event: Event, now: int, found: HandClose, issued: list[Notice]) -> list[Decision]:
+def _carried_out(event: Event, now: int, found: ManualClose, issued: list[Notice]) -> list[Decision]:
     """The decision of a close, if any; notices of its problems and remarks are added to `issued`."""
-    issued += [notices.hand_not_followed(event, now, f"not closed by hand: {problem}") for problem in found.problems]
-    issued += [notices.hand_followed_blind(event, now, f"closed by force: {remark}") for remark in found.remarks]
+    issued += [
+        notices.command_not_carried_out(event, now, f"not closed by hand: {problem}") for problem in found.problems
+    ]
+    issued += [notices.forced_close(event, now, f"closed by force: {remark}") for remark in found.remarks]
     return [] if found.decision is None else [found.decision]

@@ -13,19 +13,19 @@ from typing import Any, Final
 from msgspec import Struct
 
 from killswitch.model.decision import Intent, Unwinding
-from killswitch.model.effects import Cancels, Effect, Orders, listed, of_kind
+from killswitch.model.effects import Cancels, Effect, Orders, in_record_order, of_kind
 from killswitch.model.magnitude import sane, sound_instrument
 from killswitch.model.snapshot import Market
 from killswitch.planning.operator.plan_file import AccountBasis, SavedPlan
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.planning.spot_routes import base_of, quote_of
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
 Markets = Mapping[str, Market]
 """Account → its market."""
 
 
-def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
+def plan_faults(plan: SavedPlan, markets: Markets) -> Iterator[str]:
     """Everything in the plan that does not follow from its basis, one sentence each.
 
     The numbers of the plan must be sound. The market of an account that is not in `markets` is unknown.
@@ -36,14 +36,14 @@ def unfounded(plan: SavedPlan, markets: Markets) -> Iterator[str]:
     for decision in plan.decisions:
         if decision.mode != "enforce" or decision.kind in ("reset", "hedge", "suspicion"):
             yield f"decision {decision.id} cannot be applied"
-        for effect in listed(decision.effects):
+        for effect in in_record_order(decision.effects):
             if (check := _CHECKS.get(type(effect))) is not None:
                 yield from check(effect, basis)
         if decision.unwinding is not None and not _possible(decision.unwinding):
             yield f"its unwinding {decision.unwinding.name} has an invalid pace or ladder"
 
 
-def insane(plan: SavedPlan) -> Iterator[str]:
+def unsound_numbers(plan: SavedPlan) -> Iterator[str]:
     """Numbers in the plan that are not sound, one sentence each."""
     for decision in plan.decisions:
         orders = of_kind(decision.effects, Orders)

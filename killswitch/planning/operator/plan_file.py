@@ -82,7 +82,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="string")
 _DECODER = msgspec.json.Decoder(SavedPlan)
 
 
-def made(
+def make_plan(
     as_of: Instant,
     policy_set: str,
     commit: str | None,

@@ -13,19 +13,19 @@ from msgspec import structs
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, decision_id
-from killswitch.model.effects import Effect, Lock, kind_of, until_of
+from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
-from killswitch.planning.operator.plan_check import has_basis, insane, unfounded
+from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
 from killswitch.planning.operator.plan_file import AccountBasis, PlanFileError, PlannedOrder, PlannedPosition, SavedPlan
 from killswitch.planning.operator.plan_file import decode_plan as decode_plan
 from killswitch.planning.scopes.compiled_policy import identity, scopes_of
 from killswitch.planning.targets.merge import ordered_symbols
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import Instruments, distrust
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import Instruments, reason_untrusted
 
 LONGEST_WAIT = 600 * SECOND
 """Maximum wait of a command for a tick (microseconds). The age of a plan is judged by the operator who applies it."""
@@ -77,7 +77,7 @@ def _basis(
     account: AccountSnapshot, now: int, traded: set[tuple[str, str]], rules: Mapping[tuple[str, str], Instrument]
 ) -> AccountBasis:
     known = tuple(rules[key] for key in sorted(traded) if key[0] == account.account and key in rules)
-    doubt = distrust(account, now, None)
+    doubt = reason_untrusted(account, now, None)
     if doubt is not None:
         return AccountBasis(account.account, doubt, instruments=known)
     orders = account.orders
@@ -112,7 +112,10 @@ def apply_plan(
     except PlanFileError as error:
         raise RefusedPlanError((str(error),)) from error
     markets = {account.account: account.market for account in snapshot.accounts}
-    found = tuple(insane(plan)) or (*changes(plan, snapshot, policies, instruments), *unfounded(plan, markets))
+    found = tuple(unsound_numbers(plan)) or (
+        *changes(plan, snapshot, policies, instruments),
+        *plan_faults(plan, markets),
+    )
     waited = now - to_micros(event.at)
     if waited > LONGEST_WAIT:
         found = (f"the order to apply it has waited {waited // SECOND} s for a tick", *found)
@@ -168,9 +171,9 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
         yield f"the plan is of {rfc3339(plan.as_of)}, which is in the future: the clocks differ"
     for decision in plan.decisions:
         for effect in decision.effects:
-            until = until_of(effect)
+            until = expiry_of(effect)
             if until is not None and to_micros(until) <= now:
-                yield f"its {_called(effect)} has run out at {rfc3339(until)}"
+                yield f"its {_effect_name(effect)} has run out at {rfc3339(until)}"
         yield from _unwritten(decision, plan, snapshot, policies)
     seen = {account.account: account for account in snapshot.accounts}
     for basis in plan.basis:
@@ -198,12 +201,12 @@ def _unwritten(decision: Decision, plan: SavedPlan, snapshot: Snapshot, policies
     for effect in (each for each in decision.effects if not has_basis(each)):
         if effect not in written or at - to_micros(plan.as_of) > AHEAD:
             yield (
-                f"its {_called(effect)}{_terms(effect)} is not written by stage {decision.stage} of "
+                f"its {_effect_name(effect)}{_terms(effect)} is not written by stage {decision.stage} of "
                 f"{decision.policy} for {decision.scope}"
             )
 
 
-def _called(effect: Effect) -> str:
+def _effect_name(effect: Effect) -> str:
     """Name of an effect: `lock of portfolio`, or the text of its kind."""
     return f"lock of {effect.order.scope}" if isinstance(effect, Lock) else f"effect `{kind_of(effect).text(effect)}`"
 
@@ -229,7 +232,7 @@ def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
 
 
 def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:
-    doubt = distrust(account, now, None)
+    doubt = reason_untrusted(account, now, None)
     if doubt is not None:
         yield f"account {basis.account} cannot be read: {doubt}"
         return
@@ -267,14 +270,14 @@ def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
     for id_ in sorted(was.keys() | there.keys()):
         before, after = was.get(id_), there.get(id_)
         if before is None and after is not None:
-            yield f"order {id_} is new: {_order_words(after)} on {basis.account}"
+            yield f"order {id_} is new: {_order_text(after)} on {basis.account}"
         elif after is None and before is not None:
-            yield f"order {id_} is gone: it was {_order_words(before)} on {basis.account}"
+            yield f"order {id_} is gone: it was {_order_text(before)} on {basis.account}"
         elif before is not None and after is not None and before != after:
-            yield f"order {id_} on {basis.account} was {_order_words(before)}, and is {_order_words(after)}"
+            yield f"order {id_} on {basis.account} was {_order_text(before)}, and is {_order_text(after)}"
 
 
-def _order_words(order: PlannedOrder) -> str:
+def _order_text(order: PlannedOrder) -> str:
     return f"{order.side} {order.amount:f} {order.symbol}"
 
 
@@ -285,8 +288,8 @@ def _rules(account: str, was: Instrument, now: Instrument | None) -> Iterator[st
     for name, before in structs.asdict(was).items():
         after = getattr(now, name)
         if after != before:
-            yield f"{name} of {was.symbol} on {account} was {_said(before)}, and is {_said(after)}"
+            yield f"{name} of {was.symbol} on {account} was {_value_text(before)}, and is {_value_text(after)}"
 
 
-def _said(value: object) -> str:
+def _value_text(value: object) -> str:
     return "unknown" if value is None else f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -11,12 +11,12 @@ from killswitch.graph.unwinding import ImpactRule, UnwindingRule
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Position
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.planning.spot_routes import Markets, Route, base_of, open_markets, quote_of, route
+from killswitch.planning.spot_routes import Markets, SpotRoute, base_of, open_markets, quote_of, route
 from killswitch.planning.targets.ranking import Candidate
 from killswitch.planning.targets.selection import Target
 from killswitch.risk.trading_cost import daily_volume, greatest_size
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
 _Rows = dict[tuple[str, str], list[Position]]
 
@@ -55,15 +55,15 @@ def price_of(candidate: Candidate, symbol: str, holdings: Holdings) -> Decimal |
     if symbol == position.symbol and position.mark_price is not None:
         return position.mark_price
     quote = quote_of(symbol)
-    unit = None if quote is None else worth_of(quote, account, holdings)
-    if unit is None or not unit or candidate.worth is None or not position.contracts:
+    unit = None if quote is None else value_of(quote, account, holdings)
+    if unit is None or not unit or candidate.value is None or not position.contracts:
         return None
     if position.notional is None and quote_of(position.symbol) not in (None, account.currency):
         return None  # its value comes from a mark in another currency
-    return candidate.worth / position.contracts / unit
+    return candidate.value / position.contracts / unit
 
 
-def worth_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decimal | None:
+def value_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decimal | None:
     """Value of one unit of `asset` in the account's currency; None if unknown.
 
     A stable coin other than the account's currency has the price of the account, not 1.
@@ -142,7 +142,7 @@ class Blocked(Struct, frozen=True):
     dust: bool
 
 
-class Market(Struct, frozen=True):
+class TradedMarkets(Struct, frozen=True):
     """Data of the markets that a decision trades on: rules, liquidity, and for spot open markets and holdings."""
 
     view: ScopeView
@@ -152,7 +152,7 @@ class Market(Struct, frozen=True):
     holdings: Holdings = Holdings()
 
     @classmethod
-    def of(cls, view: ScopeView, rule: UnwindingRule) -> Market:
+    def of(cls, view: ScopeView, rule: UnwindingRule) -> TradedMarkets:
         """Markets of the scope in this snapshot; liquidity is never carried over from earlier snapshots."""
         liquidity = {
             (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
@@ -170,7 +170,7 @@ class Cut(Struct, frozen=True):
 
     place: int
     target: Target
-    route: Route
+    route: SpotRoute
     slice: Slice
     result: Reduction
 
@@ -189,13 +189,13 @@ class Cut(Struct, frozen=True):
         return None if why is None else Blocked(self.candidate.position.symbol, why, dust=not self.result.parts)
 
     @property
-    def outgrown(self) -> bool:
+    def is_outgrown(self) -> bool:
         """Whether a slice exceeds the bound of its market."""
         greatest = self.slice.greatest
         return greatest is not None and any(part > greatest for part in self.result.parts)
 
 
-def cut_of(place: int, target: Target, market: Market) -> Cut:
+def cut_of(place: int, target: Target, market: TradedMarkets) -> Cut:
     """Compute the route and the orders that reach `target`."""
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position
@@ -216,17 +216,17 @@ def cut_of(place: int, target: Target, market: Market) -> Cut:
     return Cut(place, target, way, bounds, result)
 
 
-def _way(candidate: Candidate, market: Market) -> Route:
+def _way(candidate: Candidate, market: TradedMarkets) -> SpotRoute:
     account, symbol = candidate.account, candidate.position.symbol
     if account.market != "spot":
-        return Route(symbol)
+        return SpotRoute(symbol)
     own = market.view.instrument(account.account, symbol)
     state = None if own is None else own.state
     found = route(symbol, state, account.currency, market.spot[account.account], market.rule.spot)
     return found if found.second is None else _where_it_arrives(found, account, market)
 
 
-def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) -> Route:
+def _where_it_arrives(found: SpotRoute, account: AccountSnapshot, market: TradedMarkets) -> SpotRoute:
     """The route with its second hop on the market where the intermediate asset is listed, if quoted in money.
 
     The proceeds of the first hop are added to that holding, so their arrival is visible there.
@@ -235,5 +235,5 @@ def _where_it_arrives(found: Route, account: AccountSnapshot, market: Market) ->
     for position in market.holdings.of_asset(account.account, found.via or ""):
         symbol = position.symbol
         if quote_of(symbol) in money and symbol in market.spot[account.account].values():
-            return Route(found.first, symbol, found.via)
+            return SpotRoute(found.first, symbol, found.via)
     return found

@@ -11,12 +11,12 @@ from decimal import Decimal
 
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import Position
-from killswitch.planning.orders.slices import Blocked, Cut, Market, held, price_of
+from killswitch.planning.orders.slices import Blocked, Cut, TradedMarkets, held, price_of
 from killswitch.planning.rounding import Reduction, reduction
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
 
-def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Blocked:
+def hop_of(cut: Cut, first: Intent, index: int, market: TradedMarkets) -> Intent | Blocked:
     """The intent that sells the proceeds of `first`, the intent at `index` of the decision.
 
     Its contracts are an estimate at the marks, rounded down; 0 and inexact without a known price. `target` is the
@@ -49,7 +49,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: Market) -> Intent | Bloc
     )
 
 
-def _sized(proceeds: Decimal | None, symbol: str, account: str, market: Market) -> Reduction:
+def _sized(proceeds: Decimal | None, symbol: str, account: str, market: TradedMarkets) -> Reduction:
     """The proceeds in units of the second market, rounded down."""
     rules = market.view.instrument(account, symbol)
     if proceeds is None or rules is None or rules.amount_step is None:
@@ -76,7 +76,7 @@ def own_close(cut: Cut, own: OwnCloses) -> Cut | None:
     return own.get((cut.candidate.account.account, cut.route.second or ""))
 
 
-def stays(cuts: Sequence[Cut]) -> list[str]:
+def kept_proceeds(cuts: Sequence[Cut]) -> list[str]:
     """Remarks on proceeds of first hops that are kept because the decision trims their asset."""
     closes, found = own_closes(cuts), []
     for cut in cuts:

@@ -19,11 +19,11 @@ from killswitch.model.instant import SECOND
 from killswitch.planning.orders.hedge_legs import in_leg_order
 from killswitch.planning.orders.slices import DERIVATIVES as DERIVATIVES
 from killswitch.planning.orders.slices import Blocked as Blocked
-from killswitch.planning.orders.slices import Cut, Market, cut_of
-from killswitch.planning.orders.spot_hops import hop_of, own_close, own_closes, stays
-from killswitch.planning.spot_routes import never_sold
+from killswitch.planning.orders.slices import Cut, TradedMarkets, cut_of
+from killswitch.planning.orders.spot_hops import hop_of, kept_proceeds, own_close, own_closes
+from killswitch.planning.spot_routes import is_never_sold
 from killswitch.planning.targets.selection import Target
-from killswitch.signals.view import PnlKey, ScopeView
+from killswitch.signals.scope_view import PnlKey, ScopeView
 
 
 class Unwound(Struct, frozen=True):
@@ -46,21 +46,21 @@ def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLA
     """
     kept = [each for each in targets if _kept(each, rule)] if keeps and rule is not PLAIN else []
     sold = [each for each in targets if not _kept(each, rule)] if kept else targets
-    market = Market.of(view, rule)
+    market = TradedMarkets.of(view, rule)
     cuts = [cut_of(place, each, market) for place, each in enumerate(sold, start=1)]
     order, unknown_nets = in_leg_order(view, cuts)
     intents, blocked = _intents(order, cuts, market)
     remarks = (
         [f"kept, as declared: {', '.join(each.ranked.candidate.position.symbol for each in kept)}"] if kept else []
     )
-    remarks += [*_unsliced(cuts), *stays(cuts)]
+    remarks += [*_unsliced(cuts), *kept_proceeds(cuts)]
     remarks += [f"the net exposure of {base} is unknown: its legs are closed by rank" for base in unknown_nets]
     left = {each.ranked.candidate.key: each.ranked.candidate.position.contracts for each in kept}
     left |= {cut.candidate.key: cut.result.target for cut in cuts}
     return Unwound(intents, blocked, left, tuple(remarks))
 
 
-def manner(rule: UnwindingRule) -> Unwinding | None:
+def execution_style(rule: UnwindingRule) -> Unwinding | None:
     """Execution style for the decision record; None for market orders as fast as the venue allows."""
     if rule == PLAIN or rule == OF_CAUSE["operator"]:
         return None
@@ -72,17 +72,17 @@ def manner(rule: UnwindingRule) -> Unwinding | None:
     )
 
 
-def at_once(rule: UnwindingRule) -> UnwindingRule:
+def without_pace(rule: UnwindingRule) -> UnwindingRule:
     """The rule without pace, slices and price bounds; kept holdings and spot routes remain."""
     return replace(rule, max_orders_per_minute=None, pause=0, impact=None, slippage=(), ladder=())
 
 
 def most_urgent(rules: Iterable[UnwindingRule]) -> UnwindingRule:
     """The most urgent of several rules; `PLAIN` without any."""
-    return min(rules, key=_patience, default=PLAIN)
+    return min(rules, key=_urgency_key, default=PLAIN)
 
 
-def _patience(rule: UnwindingRule) -> tuple[int, float, int]:
+def _urgency_key(rule: UnwindingRule) -> tuple[int, float, int]:
     """Sort key, smaller is more urgent: number of bounds, seconds between orders, pause."""
     bounds = (rule.ladder, rule.max_orders_per_minute, rule.pause, rule.impact)
     gap = 0.0 if rule.max_orders_per_minute is None else 60.0 / rule.max_orders_per_minute
@@ -91,11 +91,11 @@ def _patience(rule: UnwindingRule) -> tuple[int, float, int]:
 
 def _kept(target: Target, rule: UnwindingRule) -> bool:
     candidate = target.ranked.candidate
-    return never_sold(candidate.account.market, candidate.position.symbol, rule.spot)
+    return is_never_sold(candidate.account.market, candidate.position.symbol, rule.spot)
 
 
 def _intents(
-    order: Sequence[int], cuts: Sequence[Cut], market: Market
+    order: Sequence[int], cuts: Sequence[Cut], market: TradedMarkets
 ) -> tuple[tuple[Intent, ...], tuple[Blocked, ...]]:
     """One intent for each slice in `order` (indexes of `cuts`); the second hop follows the last slice of the first."""
     ranks = _ranks(order, cuts)
@@ -123,7 +123,7 @@ def _ranks(order: Sequence[int], cuts: Sequence[Cut]) -> dict[int, int]:
     return dict(zip(first, places, strict=True))
 
 
-def _intent(cut: Cut, contracts: Decimal, rank: int, market: Market) -> Intent:
+def _intent(cut: Cut, contracts: Decimal, rank: int, market: TradedMarkets) -> Intent:
     position, symbol = cut.candidate.position, cut.route.first
     return Intent(
         account=cut.candidate.account.account,
@@ -149,5 +149,5 @@ def _unsliced(cuts: Sequence[Cut]) -> list[str]:
         if cut.slice.unknown is not None and cut.result.parts:
             whole.setdefault(cut.slice.unknown, []).append(cut.route.first)
     remarks = [f"the {what} of {', '.join(symbols)} is unknown: not sliced by it" for what, symbols in whole.items()]
-    grown = [cut.route.first for cut in cuts if cut.outgrown]
+    grown = [cut.route.first for cut in cuts if cut.is_outgrown]
     return remarks + ([f"the slices of {', '.join(grown)} are larger than declared"] if grown else [])

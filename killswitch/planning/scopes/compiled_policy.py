@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from killswitch.engine.step import Machine
+from killswitch.engine.step import StageMachine
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.lowering import lower, lower_one
 from killswitch.graph.nodes import Graph, ScopeRule, Stage
@@ -14,15 +14,15 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.selection import AllIf
 from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.scope_view import Instruments, ScopeView
 from killswitch.signals.signal_values import ColumnReader, kept_highest, longest_window
-from killswitch.signals.view import Instruments, ScopeView
 
 
-class Prepared(Struct, frozen=True):
+class CompiledPolicy(Struct, frozen=True):
     """A compiled policy; it does not change between ticks."""
 
     graph: Graph
-    machine: Machine
+    machine: StageMachine
     reader: ColumnReader
     windows: tuple[int, ...]
     """Windows whose highest unit value is tracked (microseconds)."""
@@ -41,12 +41,12 @@ class Prepared(Struct, frozen=True):
         return tuple(trigger.name for trigger in self.graph.triggers)
 
 
-def prepare(graph: Graph) -> Prepared:
+def compile_policy(graph: Graph) -> CompiledPolicy:
     """Compile the graph for the ticks."""
     keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
-    return Prepared(
+    return CompiledPolicy(
         graph=graph,
-        machine=Machine.of(graph, lower(graph.conditions)),
+        machine=StageMachine.of(graph, lower(graph.conditions)),
         reader=ColumnReader(graph.signals),
         windows=kept_highest(graph.signals),
         keep=keep,
@@ -86,7 +86,7 @@ def scopes_of(rule: ScopeRule, accounts: Sequence[Identity]) -> dict[str, tuple[
     return found
 
 
-def places_of(
+def indexes_of(
     rule: ScopeRule, scope: str, names: Sequence[str], accounts: Sequence[Identity]
 ) -> tuple[int, ...] | None:
     """Indexes of the scope's accounts in the snapshot; None if one of `names` is missing."""

@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.venue import Prices
-from killswitch.signals.position import ZERO, move_value, settlement, sign
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO, move_value, settlement, sign
+from killswitch.signals.scope_view import ScopeView
 
 MARK_TOLERANCE = Decimal("0.05")
 """Marks of liquid contracts stay within 1–2% of the index even in a crash; a stray print is off by tens."""
@@ -36,11 +36,11 @@ class Corroborated(Struct, frozen=True):
 def corroborate(view: ScopeView) -> Corroborated:
     """Compare every mark of the scope with its index or last price, if given."""
     failing: list[str] = []
-    accounts = [_replaced(account, view, failing) for account in view.sound]
+    accounts = [_at_references(account, view, failing) for account in view.sound]
     if not failing:
         return Corroborated(view, ())
     known = [account for account in accounts if account is not None]
-    return Corroborated(view.of(known) if len(known) == len(accounts) else None, tuple(failing))
+    return Corroborated(view.with_accounts(known) if len(known) == len(accounts) else None, tuple(failing))
 
 
 def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
@@ -56,7 +56,7 @@ def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
         if looked is None:
             return None
         accounts.append(looked)
-    return view.of(accounts)
+    return view.with_accounts(accounts)
 
 
 def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
@@ -73,7 +73,7 @@ def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices])
     return replace(found, positions=tuple(positions))
 
 
-def _replaced(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
+def _at_references(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:
     """The account with failing marks replaced; None if it cannot be valued."""
     references = [_reference(position) for position in account.positions or ()]
     failing += [

@@ -9,25 +9,33 @@ from msgspec import MsgspecError, Struct
 from msgspec import json as msgjson
 from msgspec.structs import replace
 
-from killswitch.engine.state import State, StoredState, Waiting, after_outage, from_stored, initial, to_stored
-from killswitch.engine.step import Step, rests_until, stage_told, stands, step
+from killswitch.engine.state import (
+    PendingClose,
+    StageMachineState,
+    StoredState,
+    after_outage,
+    from_stored,
+    initial,
+    to_stored,
+)
+from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, stage_of_record, step
 from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import DamagedMemoryError, MachineState
-from killswitch.planning.scopes.compiled_policy import Prepared
+from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.signals.equity.explanation import ChangeEvent
 from killswitch.signals.history.marks import Marks
-from killswitch.signals.history.rows import Correction, HistoryState, StoredRow, restated, stored
+from killswitch.signals.history.rows import Correction, HistoryState, StoredUnitValueRow, encode_row, restated
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import Interval, unit_value
-from killswitch.signals.position import ZERO
-from killswitch.signals.signal_values import Columns
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
+from killswitch.signals.signal_values import SignalColumns
 
 
-class Suspected(Struct, frozen=True, omit_defaults=True):
+class ActiveSuspicion(Struct, frozen=True, omit_defaults=True):
     """The last effects on suspicion (a lock, and further effects), and the stage that fires if it was a loss."""
 
     stage: str
@@ -40,7 +48,7 @@ class Suspected(Struct, frozen=True, omit_defaults=True):
         return self.further if self.lock is None else (Lock(self.lock), *self.further)
 
 
-class Paged(Struct, frozen=True):
+class LastPage(Struct, frozen=True):
     """The last page about an unexplained fall: its time (microseconds) and its amount.
 
     `count`: falls since, including the paged one. `fallen`: sum of the falls that did not page. Amounts are in the
@@ -53,7 +61,7 @@ class Paged(Struct, frozen=True):
     fallen: Decimal = ZERO
 
 
-class Memory(Struct):
+class StoredEvaluator(Struct):
     """The serialised state of a watch, without the rows of its history."""
 
     engine: StoredState
@@ -62,16 +70,16 @@ class Memory(Struct):
     costs: dict[str, Decimal]
     cost: float
     suspicions: list[int] = []
-    suspected: Suspected | None = None
-    paged: Paged | None = None
+    suspected: ActiveSuspicion | None = None
+    paged: LastPage | None = None
 
 
-_MEMORY = msgjson.Decoder(Memory)
-_ROW = msgjson.Decoder(StoredRow)
+_MEMORY = msgjson.Decoder(StoredEvaluator)
+_ROW = msgjson.Decoder(StoredUnitValueRow)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
-def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[Memory, list[StoredRow]]:
+def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[StoredEvaluator, list[StoredUnitValueRow]]:
     """Decode the stored state of a watch; DamagedMemoryError if `Watch.restore` could not read it."""
     try:
         return _MEMORY.decode(memory.blob), [_ROW.decode(row) for row in rows]
@@ -80,38 +88,38 @@ def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[Memor
         raise DamagedMemoryError(what) from error
 
 
-class Watch:
+class ScopeEvaluator:
     """State of one policy on one scope.
 
     `decision` is its last firing. `costs`: decisions whose close it waits for (its own, and those that its orders were
     merged into) → cost so far; `cost` is their sum in unit value.
     """
 
-    def __init__(self, prepared: Prepared, scope: str) -> None:
-        self.prepared = prepared
+    def __init__(self, prepared: CompiledPolicy, scope: str) -> None:
+        self.compiled = prepared
         self.scope = scope
         every = prepared.sample
         marks = None if every is None else Marks(every, prepared.keep, prepared.terms.max_gap)
         self.history = History(prepared.windows, prepared.keep, prepared.terms, marks)
-        self.state: State = initial()
-        self.columns: Columns | None = None
+        self.state: StageMachineState = initial()
+        self.columns: SignalColumns | None = None
         self.eligible: frozenset[str] = frozenset()
         """Stages that may fire according to the last step."""
         self.decision: str | None = None
         self.costs: dict[str, Decimal] = {}
         self.cost = 0.0
-        self.doubted: dict[str, int] = {}
+        self.uncorroborated_since: dict[str, int] = {}
         """Stage → time since which its prices have failed corroboration."""
-        self.paged: Paged | None = None
+        self.paged: LastPage | None = None
         """The last page about an unexplained fall, and the falls counted since."""
         self.suspicions: list[int] = []
         """Times of recent suspicions, whether or not they locked."""
-        self.suspected: Suspected | None = None
+        self.suspected: ActiveSuspicion | None = None
         """The current suspicion."""
 
     @property
     def policy(self) -> str:
-        return self.prepared.graph.policy
+        return self.compiled.graph.policy
 
     def observe(self, view: ScopeView, closings: tuple[Closing, ...]) -> list[ChangeEvent]:
         """Add the scope's view to the history, and the cost of its last close."""
@@ -122,11 +130,11 @@ class Watch:
                 self.cost += float(closing.cost - self.costs[closing.decision]) / units
                 self.costs[closing.decision] = closing.cost
         events = self.history.observe(view)
-        if self.prepared.corroborates and view.unknown is None and self.history.jumped():
+        if self.compiled.corroborates and view.unknown is None and self.history.has_jumped():
             # a stray price upwards would be a peak from which good prices seem to fall
             seen = corroborate(view)
             if seen.failing and seen.view is not None and seen.view.equity is not None:
-                self.history.doubt(seen.view.equity)
+                self.history.limit_peak(seen.view.equity)
         if any(each.kind == "anew" for each in events) and self.state.fired_value is not None:
             self.state = replace(self.state, fired_value=self.history.track.value)
         for correction in self.history.corrected_now:
@@ -147,16 +155,16 @@ class Watch:
         self.decision, self.costs, self.cost = decision, {decision: ZERO}, 0.0
         self.suspected = None
 
-    def share(self, decision: str, paid: Decimal) -> None:
+    def share_cost(self, decision: str, paid: Decimal) -> None:
         """Share the cost beyond `paid` of a decision that this one's orders were merged into."""
         self.costs.setdefault(decision, paid)
 
-    def step(self, view: ScopeView) -> Step:
+    def step(self, view: ScopeView) -> StepResult:
         """Evaluate the conditions on the last observed view, and step the machine."""
-        columns = self.columns = self.prepared.reader.read(self.history, view)
+        columns = self.columns = self.compiled.reader.read(self.history, view)
         latched = self.state.level > 0
         moved = step(
-            self.prepared.machine,
+            self.compiled.machine,
             self.state,
             (columns.lo, columns.hi, columns.text),
             view.as_of,
@@ -168,9 +176,9 @@ class Watch:
         self.eligible = frozenset(stage.name for stage in moved.eligible)
         return moved
 
-    def excuse(self, triggers: Collection[int]) -> None:
+    def restart_grace(self, triggers: Collection[int]) -> None:
         """Restart the grace of triggers that cannot be known yet, so that only lasting unknowns are reported."""
-        state, graph = self.state.triggers, self.prepared.graph
+        state, graph = self.state.triggers, self.compiled.graph
         since, mask, due = dict(state.unknown_since), 0, state.due
         for i in triggers:
             since[i] = self.history.last_at or since[i]
@@ -181,7 +189,7 @@ class Watch:
 
     def unit_value(self) -> Interval | None:
         """Current unit value, comparable with that of the last firing; None if unknown."""
-        if self.history.unknown is not None and self.history.dark is None:
+        if self.history.unknown is not None and self.history.unit_range is None:
             return None
         since = self.state.fired_at if self.state.fired_at is not None else self.history.last_at
         return unit_value(self.history, since or 0)
@@ -191,30 +199,30 @@ class Watch:
         if self.history.last_at is None:
             return None
         value = self.history.track.value
-        return (value, value) if self.history.dark is None else (self.unit_value() or (value, value))
+        return (value, value) if self.history.unit_range is None else (self.unit_value() or (value, value))
 
-    def supposed(self, view: ScopeView, moved: Decimal = ZERO) -> int:
+    def conditions_for(self, view: ScopeView, moved: Decimal = ZERO) -> int:
         """Mask of the conditions that are true for this view, after a net deposit of `moved` since."""
         equity = ZERO if view.equity is None else view.equity - moved
-        dark = self.history.dark is not None
-        history = self.history.supposing_dark(view) if dark else self.history.supposing(equity)
+        dark = self.history.unit_range is not None
+        history = self.history.with_available_view(view) if dark else self.history.with_equity(equity)
         return self._true(history, view)
 
-    def suspecting(self, view: ScopeView) -> int:
+    def conditions_if_lost(self, view: ScopeView) -> int:
         """Mask of the conditions that are true if every open fall of equity is a loss."""
-        return self._true(self.history.suspecting(), view)
+        return self._true(self.history.with_worst_interpretation(), view)
 
     def _true(self, history: History, view: ScopeView) -> int:
-        columns = self.prepared.reader.read(history, view)
-        return self.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
+        columns = self.compiled.reader.read(history, view)
+        return self.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)[0]
 
-    def may_suspect(self, now: int, most: int, within: int) -> bool:
+    def can_suspect(self, now: int, most: int, within: int) -> bool:
         """Record a suspicion; True if at most `most` suspicions lie within the period before now."""
         self.suspicions = [at for at in self.suspicions if now - at < within]
         self.suspicions.append(now)
         return len(self.suspicions) <= most
 
-    def remember_barren(self, stage: str, why: str) -> bool:
+    def record_not_fired(self, stage: str, why: str) -> bool:
         """Record that `stage` could not fire; True the first time, so that it is notified once."""
         record = f"{stage}/{why}"
         new = record not in self.state.barren
@@ -222,30 +230,30 @@ class Watch:
             self.state = replace(self.state, barren=(*self.state.barren, record))
         return new
 
-    def forget_barren(self, eligible: Collection[str]) -> None:
+    def drop_not_fired(self, eligible: Collection[str]) -> None:
         """Drop the records of stages that are no longer eligible, so that they are notified again."""
-        kept = tuple(record for record in self.state.barren if stage_told(record) in eligible)
+        kept = tuple(record for record in self.state.barren if stage_of_record(record) in eligible)
         if kept != self.state.barren:
             self.state = replace(self.state, barren=kept)
 
     def fired_on(self, stage: Stage) -> int:
         """Mask of the confirmed triggers; for a stage with a pending close, of those at its firing."""
-        confirmed, waiting = self.state.triggers.confirmed, self.waiting_for(stage)
-        if waiting is not None and not stands(stage, confirmed):
-            return sum(1 << i for i, name in enumerate(self.prepared.trigger_names) if name in waiting.triggers)
+        confirmed, waiting = self.state.triggers.confirmed, self.pending_close_of(stage)
+        if waiting is not None and not is_confirmed(stage, confirmed):
+            return sum(1 << i for i, name in enumerate(self.compiled.trigger_names) if name in waiting.triggers)
         return confirmed
 
-    def waiting_for(self, stage: Stage) -> Waiting | None:
+    def pending_close_of(self, stage: Stage) -> PendingClose | None:
         """The pending close of `stage` for accounts that cannot be read, or None."""
         waiting = self.state.waiting
         return waiting if waiting is not None and waiting.stage == stage.name else None
 
-    def remember_reported(self, stage: Stage, why: str) -> bool:
+    def record_notified(self, stage: Stage, why: str) -> bool:
         """Record that `stage` was notified; False if it was already, and its close has been pending since.
 
         Its triggers may come and go meanwhile: the stage is then decided again, but not notified again.
         """
-        waiting = self.waiting_for(stage)
+        waiting = self.pending_close_of(stage)
         if waiting is None:
             return True
         new = why not in waiting.reported
@@ -253,11 +261,11 @@ class Watch:
             self.state = replace(self.state, waiting=replace(waiting, reported=(*waiting.reported, why)))
         return new
 
-    def resting(self, stage: str, now: int) -> frozenset[str]:
+    def cooling_down(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, within its cooldown."""
         acted = self.state.acted
         return frozenset(
-            key.partition("/")[2] for key, until in acted.items() if until > now and stage_told(key) == stage
+            key.partition("/")[2] for key, until in acted.items() if until > now and stage_of_record(key) == stage
         )
 
     def act_without_latching(self, stage: Stage, accounts: Collection[str], now: int) -> None:
@@ -270,9 +278,9 @@ class Watch:
 
     def memory(self) -> bytes:
         """Serialise everything except the rows, as JSON."""
-        names = self.prepared.trigger_names
+        names = self.compiled.trigger_names
         return _ENCODER.encode(
-            Memory(
+            StoredEvaluator(
                 to_stored(self.state, names), self.history.state(), self.decision, self.costs, self.cost,
                 self.suspicions, self.suspected, self.paged,
             )
@@ -281,7 +289,7 @@ class Watch:
     def newest_row(self, at: int) -> bytes | None:
         """The history row appended by the tick at `at`, or None."""
         rows = self.history.rows
-        return _ENCODER.encode(stored(rows[-1])) if rows and rows[-1].at == at else None
+        return _ENCODER.encode(encode_row(rows[-1])) if rows and rows[-1].at == at else None
 
     def restore(self, memory: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
         """Restore a stored watch; `rows` oldest first. DamagedMemoryError if it is damaged.
@@ -292,9 +300,9 @@ class Watch:
         try:
             engine = kept.engine
             if outage is not None:
-                cooldowns = {stage.name: stage.cooldown for stage in self.prepared.graph.stages}
+                cooldowns = {stage.name: stage.cooldown for stage in self.compiled.graph.stages}
                 engine = after_outage(engine, *outage, cooldowns)
-            self.state = from_stored(engine, self.prepared.trigger_names)
+            self.state = from_stored(engine, self.compiled.trigger_names)
             self.history.restore(kept.history, stored_rows)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
             what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
@@ -303,24 +311,24 @@ class Watch:
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
 
 
-class Rest(Struct, frozen=True):
+class Quiescence(Struct, frozen=True):
     """A watch at rest: until `until` (microseconds) only a change of its conditions has an effect.
 
     `true` and `unknown` are the masks of its conditions; `places` are the indexes of its accounts in the snapshot.
     """
 
-    watch: Watch
+    watch: ScopeEvaluator
     places: tuple[int, ...]
     until: int
     true: int
     unknown: int
 
 
-def rest_of(watch: Watch, places: tuple[int, ...] | None, now: int) -> Rest | None:
+def quiescence_of(watch: ScopeEvaluator, places: tuple[int, ...] | None, now: int) -> Quiescence | None:
     """The rest of the watch after its last step at `now`; None if it is not at rest."""
     columns = watch.columns
-    if places is None or columns is None or not watch.history.explained or watch.history.last_at != now:
+    if places is None or columns is None or not watch.history.is_explained or watch.history.last_at != now:
         return None
-    true, unknown = watch.prepared.machine.evaluate(columns.lo, columns.hi, columns.text)
-    until = rests_until(watch.prepared.machine, watch.state, true, unknown)
-    return Rest(watch, places, until, true, unknown) if until > now else None
+    true, unknown = watch.compiled.machine.evaluate(columns.lo, columns.hi, columns.text)
+    until = quiescent_until(watch.compiled.machine, watch.state, true, unknown)
+    return Quiescence(watch, places, until, true, unknown) if until > now else None

@@ -7,18 +7,18 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from killswitch.engine.state import Waiting, level_in_force, partial_in_force, stage_in_force
+from killswitch.engine.state import PendingClose, level_in_force, partial_in_force, stage_in_force
 from killswitch.graph.nodes import Compare, SignalRead, SignalRef, Trigger
 from killswitch.graph.wording import signals_of
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import from_micros
-from killswitch.planning.scopes.evaluator import Suspected, Watch
+from killswitch.planning.scopes.evaluator import ActiveSuspicion, ScopeEvaluator
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.history.windows import Interval, is_young, why_partly
-from killswitch.signals.position import ZERO
+from killswitch.signals.history.windows import Interval, is_only_young, reason_partly_known
+from killswitch.signals.position_measures import ZERO
 
 
-class Reading(Struct, frozen=True):
+class ObservedTrigger(Struct, frozen=True):
     """Status of one trigger. `headroom`: distance of the value to the threshold; negative beyond it."""
 
     trigger: Trigger
@@ -46,18 +46,18 @@ class MachineStatus(Struct, frozen=True):
     cooldown_until: datetime | None
     decision: str | None
     unit_value: Interval | None
-    readings: tuple[Reading, ...]
-    waiting: Waiting | None = None
+    readings: tuple[ObservedTrigger, ...]
+    waiting: PendingClose | None = None
     """The pending close of accounts that cannot be read."""
-    suspected: Suspected | None = None
+    suspected: ActiveSuspicion | None = None
     """The last lock on suspicion, which may have expired."""
     latched: bool = True
     """False for a stage that fired without latching, because accounts could not be read."""
 
 
-def status(watch: Watch) -> MachineStatus:
+def status(watch: ScopeEvaluator) -> MachineStatus:
     """Status of a watch, as shown by `plan` and `status`."""
-    state, graph = watch.state, watch.prepared.graph
+    state, graph = watch.state, watch.compiled.graph
     partial = partial_in_force(state)
     fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)
     return MachineStatus(
@@ -70,23 +70,23 @@ def status(watch: Watch) -> MachineStatus:
         cooldown_until=None if state.cooldown_until is None else from_micros(state.cooldown_until),
         decision=decision,
         unit_value=watch.unit_value(),
-        readings=tuple(reading(watch, i) for i in range(len(graph.triggers))),
+        readings=tuple(status_of_trigger(watch, i) for i in range(len(graph.triggers))),
         waiting=state.waiting,
         suspected=watch.suspected,
         latched=partial is None,
     )
 
 
-def reading(watch: Watch, index: int) -> Reading:
+def status_of_trigger(watch: ScopeEvaluator, index: int) -> ObservedTrigger:
     """Status of trigger `index` after the last tick."""
-    trigger = watch.prepared.graph.triggers[index]
+    trigger = watch.compiled.graph.triggers[index]
     triggers = watch.state.triggers
     held, unknown = bool(triggers.held >> index & 1), bool(triggers.unknown >> index & 1)
     value: Interval | None = None
     if trigger.threshold is not None and watch.columns is not None:
         column = trigger.threshold.index
         value = watch.columns.lo[column], watch.columns.hi[column]
-    return Reading(
+    return ObservedTrigger(
         trigger=trigger,
         value=value,
         headroom=_headroom(trigger, value),
@@ -98,18 +98,18 @@ def reading(watch: Watch, index: int) -> Reading:
     )
 
 
-def why_unknown(watch: Watch, trigger: Trigger) -> str:
+def why_unknown(watch: ScopeEvaluator, trigger: Trigger) -> str:
     """Why a trigger's condition is unknown."""
     if watch.history.unknown is not None:
         return watch.history.unknown
     reference = signal_of(watch, trigger)
     window = None if reference is None else reference.window
-    reasons = (None if window is None else why_partly(watch.history, window), _held_back(watch))
+    reasons = (None if window is None else reason_partly_known(watch.history, window), _pending_changes_text(watch))
     known = [reason for reason in reasons if reason is not None]
     return "; ".join(known) or f"{' and '.join(unknown_signals(watch, trigger))} is not wholly known"
 
 
-def _held_back(watch: Watch) -> str | None:
+def _pending_changes_text(watch: ScopeEvaluator) -> str | None:
     """Text about pending changes of equity that may be deposits or withdrawals; None without any."""
     pending = [change for change in watch.history.changes.open if change.kind == "trade"]
     if not pending:
@@ -121,17 +121,22 @@ def _held_back(watch: Watch) -> str | None:
     return f"{text}: a fall may be a withdrawal, and counts as a loss once the ledger has been read past it"
 
 
-def only_young(watch: Watch, trigger: Trigger) -> bool:
+def has_only_young_windows(watch: ScopeEvaluator, trigger: Trigger) -> bool:
     """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
-    graph, history, columns = watch.prepared.graph, watch.history, watch.columns
-    if columns is None or history.unknown is not None or history.begun_at is None or _held_back(watch) is not None:
+    graph, history, columns = watch.compiled.graph, watch.history, watch.columns
+    if (
+        columns is None
+        or history.unknown is not None
+        or history.begun_at is None
+        or _pending_changes_text(watch) is not None
+    ):
         return False
     found = False
     for i in signals_of(trigger.condition):
         if columns.lo[i] == columns.hi[i] or (columns.text and columns.text[i] is not None):
             continue
         signal = graph.signals[i]
-        if signal.window is None or not is_young(history, signal.window):
+        if signal.window is None or not is_only_young(history, signal.window):
             return False
         if BY_NAME[signal.name].reads_pnl and history.rows and history.rows[-1].pnl is None:
             return False  # P&L of positions is unknown, also with a longer history
@@ -139,9 +144,9 @@ def only_young(watch: Watch, trigger: Trigger) -> bool:
     return found
 
 
-def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
+def unknown_signals(watch: ScopeEvaluator, trigger: Trigger) -> list[str]:
     """Names of the signals of the trigger without a single known value."""
-    graph, columns = watch.prepared.graph, watch.columns
+    graph, columns = watch.compiled.graph, watch.columns
     if columns is None:
         return ["everything"]
     names = {
@@ -152,13 +157,13 @@ def unknown_signals(watch: Watch, trigger: Trigger) -> list[str]:
     return sorted(names) or ["a signal"]
 
 
-def signal_of(watch: Watch, trigger: Trigger) -> SignalRef | None:
+def signal_of(watch: ScopeEvaluator, trigger: Trigger) -> SignalRef | None:
     """The signal of a trigger that compares a single one, else None."""
     condition = trigger.condition
     if trigger.threshold is not None:
-        return watch.prepared.graph.signals[trigger.threshold.index]
+        return watch.compiled.graph.signals[trigger.threshold.index]
     if isinstance(condition, Compare) and isinstance(condition.left, SignalRead):
-        return watch.prepared.graph.signals[condition.left.index]
+        return watch.compiled.graph.signals[condition.left.index]
     return None
 
 
@@ -179,9 +184,9 @@ def number(value: float) -> str | None:
     return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text and abs(value) < 1 else text
 
 
-def trigger_reading(watch: Watch, index: int) -> TriggerReading:
+def trigger_reading(watch: ScopeEvaluator, index: int) -> TriggerReading:
     """Status of a trigger in the format of a decision record."""
-    shown = reading(watch, index)
+    shown = status_of_trigger(watch, index)
     threshold = shown.trigger.threshold
     return TriggerReading(
         name=shown.trigger.name,

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from killswitch.model.decision import Decision, Intent, patience_of
 from killswitch.model.effects import wanted_intents
 from killswitch.planning.spot_routes import base_of
-from killswitch.signals.view import PnlKey
+from killswitch.signals.scope_view import PnlKey
 
-BY_HAND = 1_000_000
+MANUAL_LEVEL = 1_000_000
 """Level of a manual close in a merge: above that of every stage, because an operator waits for it."""
 
 _Asset = tuple[str, str]
@@ -44,7 +44,7 @@ Targets = Mapping[PnlKey, Aim]
 def targets_of(decisions: Iterable[Decision]) -> dict[PnlKey, Aim]:
     """Effective target of the decisions for each position. Second hops and hedges have none."""
     return least(
-        {_key(intent): _wish(intent, decision)}
+        {_key(intent): _aim_of(intent, decision)}
         for decision in decisions
         for intent in decision.intents
         if intent.purpose != "hedge" and intent.after is None
@@ -61,7 +61,7 @@ def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
     return found
 
 
-def meet(one: Targets, other: Targets) -> bool:
+def have_common_position(one: Targets, other: Targets) -> bool:
     """Whether two have a position or holding in common."""
     moved = _moved([one, other])
     return not _places(one, moved).isdisjoint(_places(other, moved))
@@ -82,16 +82,16 @@ def merge(decisions: Sequence[Decision], active: Targets) -> tuple[Decision, ...
     moved = _moved([active, *wanted.values()])
     best: dict[PnlKey, Aim] = {}
     for key, aim in active.items():
-        _take(best, _place(key, moved), aim)
+        _store_if_first(best, _place(key, moved), aim)
     owner: dict[PnlKey, str] = {}
     for decision in enforcing:
         for key, aim in wanted[decision.id].items():
-            if _take(best, _place(key, moved), aim):
+            if _store_if_first(best, _place(key, moved), aim):
                 owner[_place(key, moved)] = decision.id
     return tuple(_left_to(decision, owner, moved) if _merges(decision) else decision for decision in decisions)
 
 
-def _take(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
+def _store_if_first(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
     """Store the aim if it precedes the known one of the place; True if it was stored."""
     if place in best and aim.precedence >= best[place].precedence:
         return False
@@ -100,10 +100,10 @@ def _take(best: dict[PnlKey, Aim], place: PnlKey, aim: Aim) -> bool:
 
 
 def _left_to(decision: Decision, owner: Mapping[PnlKey, str], moved: Collection[_Asset]) -> Decision:
-    return only(decision, lambda intent: owner.get(_place(_key(intent), moved)) == decision.id)
+    return with_intents(decision, lambda intent: owner.get(_place(_key(intent), moved)) == decision.id)
 
 
-def only(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
+def with_intents(decision: Decision, wanted: Callable[[Intent], bool]) -> Decision:
     """The decision with only the `wanted` intents. A second hop belongs to its first."""
     kept = wanted_intents(decision.intents, wanted)
     return decision if len(kept) == len(decision.intents) else replace(decision, intents=kept)
@@ -123,9 +123,9 @@ def _merges(decision: Decision) -> bool:
     return decision.mode == "enforce" and decision.kind not in ("manual", "hedge")
 
 
-def _wish(intent: Intent, decision: Decision) -> Aim:
+def _aim_of(intent: Intent, decision: Decision) -> Aim:
     asset = base_of(intent.symbol) if intent.purpose == "hop" else None
-    level = BY_HAND if decision.kind == "manual" else decision.level
+    level = MANUAL_LEVEL if decision.kind == "manual" else decision.level
     return Aim(intent.target, patience_of(decision.unwinding), level, asset)
 
 

@@ -31,8 +31,8 @@ from msgspec import Struct
 from killswitch.graph.nodes import CorrelationGroupRule, RankingRule, RankingTerm
 from killswitch.model.snapshot import AccountSnapshot, Position
 from killswitch.signals.history.scope import History
-from killswitch.signals.position import liquidation_distance, margin_loss, notional, unrealized
-from killswitch.signals.view import PnlKey, ScopeView
+from killswitch.signals.position_measures import liquidation_distance, margin_loss, notional, unrealized
+from killswitch.signals.scope_view import PnlKey, ScopeView
 
 V6_NEAR = 0.1
 """Liquidation distance, as a fraction of the mark, below which `killswitch-v6` scores 1."""
@@ -43,7 +43,7 @@ class Candidate(Struct, frozen=True):
 
     account: AccountSnapshot
     position: Position
-    worth: Decimal | None
+    value: Decimal | None
     """Absolute notional in the account's currency."""
     pnl_delta: float | None
     pnl: float | None
@@ -74,7 +74,7 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
     rows = view.positions()
     notionals = [notional(p, a, view.instrument(a.account, p.symbol)) for a, p in rows]
     measured = [
-        None if value is None else view.measured(value, account)
+        None if value is None else view.converted_or_unknown(value, account)
         for (account, _), value in zip(rows, notionals, strict=True)
     ]
     known = [value for value in measured if value is not None]
@@ -88,9 +88,9 @@ def candidates(view: ScopeView, delta: dict[PnlKey, Decimal] | None) -> list[Can
             Candidate(
                 account=account,
                 position=position,
-                worth=value,
+                value=value,
                 pnl_delta=None if delta is None else _float(delta.get(key)),
-                pnl=_float(None if pnl is None else view.measured(pnl, account)),
+                pnl=_float(None if pnl is None else view.converted_or_unknown(pnl, account)),
                 liquidation_distance=_float(liquidation_distance(position)),
                 notional_share=_float(share / gross if gross and share is not None else None),
                 margin_loss=_float(margin_loss(position, account, instrument)),

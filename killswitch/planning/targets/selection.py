@@ -18,16 +18,16 @@ from killswitch.planning.targets.spread import (
     Gross,
     Kept,
     book_risk,
+    capped,
     least_risk,
     remarks,
-    under,
     unspreadable,
     worst_first,
 )
 from killswitch.signals.history.scope import History
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import PnlKey
 from killswitch.signals.signal_values import position_columns
-from killswitch.signals.view import PnlKey
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
@@ -124,7 +124,7 @@ def _most(
         return most, ()
     gross = Gross.of(book)
     for each in chosen:
-        most[each.candidate.key] = min(most[each.candidate.key], under(action.share_cap, each.candidate, gross))
+        most[each.candidate.key] = min(most[each.candidate.key], capped(action.share_cap, each.candidate, gross))
     return most, remarks(chosen, gross)
 
 

@@ -21,8 +21,8 @@ from killswitch.planning.targets.ranking import Candidate, Ranked
 from killswitch.risk.covariance import Matrix, least_variance, shrunk_covariance, variance_shares
 from killswitch.signals.history.marks import MarkKey
 from killswitch.signals.history.scope import History
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import PnlKey
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import PnlKey
 
 DIGITS = 9
 """Decimal digits of a kept fraction: float errors below must not close a lot."""
@@ -46,10 +46,10 @@ def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept
     Every value must be known.
     """
     left = dict(most)
-    to_cut = fraction * sum((_worth(each) for each in chosen), ZERO) - _taken(chosen, most)
+    to_cut = fraction * sum((_value(each) for each in chosen), ZERO) - _cut_by_bounds(chosen, most)
     for each in chosen:
         held, key = each.candidate.position.contracts, each.candidate.key
-        worth = _worth(each) * most[key] / held
+        worth = _value(each) * most[key] / held
         if to_cut <= ZERO:
             break
         if worth > ZERO:
@@ -60,9 +60,9 @@ def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept
 
 def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: BookRisk) -> Kept:
     """Cut `fraction` of the gross of `chosen` so that the variance of the whole book is minimal."""
-    limits = {each.candidate.key: _worth(each) * most[each.candidate.key] / each.candidate.position.contracts
+    limits = {each.candidate.key: _value(each) * most[each.candidate.key] / each.candidate.position.contracts
               for each in chosen}  # fmt: skip
-    gross = sum((_worth(each) for each in chosen), ZERO)
+    gross = sum((_value(each) for each in chosen), ZERO)
     kept = min((1 - fraction) * gross, sum(limits.values(), ZERO))
     bounds = [None if key not in limits else float(limits[key]) for key in risk.keys]
     worths = dict(zip(risk.keys, least_variance(risk.exposures, risk.covariance, bounds, float(kept)), strict=True))
@@ -73,16 +73,16 @@ def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: Bo
     return left
 
 
-def _worth(ranked: Ranked) -> Decimal:
-    if ranked.candidate.worth is None:
+def _value(ranked: Ranked) -> Decimal:
+    if ranked.candidate.value is None:
         raise AssertionError("a cut of the gross is only made where every worth is known")
-    return ranked.candidate.worth
+    return ranked.candidate.value
 
 
-def _taken(chosen: Sequence[Ranked], most: Kept) -> Decimal:
+def _cut_by_bounds(chosen: Sequence[Ranked], most: Kept) -> Decimal:
     """Gross that the bounds alone cut."""
     parts = (1 - most[each.candidate.key] / each.candidate.position.contracts for each in chosen)
-    return sum((_worth(each) * part for each, part in zip(chosen, parts, strict=True)), ZERO)
+    return sum((_value(each) * part for each, part in zip(chosen, parts, strict=True)), ZERO)
 
 
 class BookRisk(Struct, frozen=True):
@@ -102,9 +102,9 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
         return "nothing converts between the currencies of the accounts"
     exposures = []
     for candidate in book:
-        if candidate.worth is None:
+        if candidate.value is None:
             return f"the worth of {candidate.position.symbol} is unknown"
-        exposures.append(float(candidate.worth) * (1.0 if candidate.position.side == "long" else -1.0))
+        exposures.append(float(candidate.value) * (1.0 if candidate.position.side == "long" else -1.0))
     keys: list[MarkKey] = [(c.account.account, c.position.symbol) for c in book]
     assets = list(dict.fromkeys(keys))
     series = history.marks.returns(assets, history.last_at, rule.window, rule.sample)
@@ -132,22 +132,22 @@ class Gross(Struct, frozen=True):
         known: dict[str, Decimal] = {}
         for candidate in book:
             currency = candidate.account.currency
-            known[currency] = known.get(currency, ZERO) + (candidate.worth or ZERO)
-        return cls(known, len(known) < 2 and all(candidate.worth is not None for candidate in book))
+            known[currency] = known.get(currency, ZERO) + (candidate.value or ZERO)
+        return cls(known, len(known) < 2 and all(candidate.value is not None for candidate in book))
 
 
-def under(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
+def capped(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
     """Contracts that may be left of a position: share cap × gross ÷ value per contract, at most all."""
     held = candidate.position.contracts
-    if candidate.worth is None:
+    if candidate.value is None:
         return ZERO
     allowed = share_cap * gross.known[candidate.account.currency]
-    return held if candidate.worth <= allowed else held * allowed / candidate.worth
+    return held if candidate.value <= allowed else held * allowed / candidate.value
 
 
 def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
     """Remarks on a share cap that deviates from the declaration."""
-    unknown = [each.candidate.position.symbol for each in chosen if each.candidate.worth is None]
+    unknown = [each.candidate.position.symbol for each in chosen if each.candidate.value is None]
     found = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
     if not gross.whole:
         found.append("the gross is not wholly known: the share cap is taken of the part that is")

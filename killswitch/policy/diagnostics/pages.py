@@ -20,7 +20,7 @@ _SECTION: Final = re.compile(
 )
 
 
-class Page(NamedTuple):
+class DiagnosticPage(NamedTuple):
     """The page of one code. `example` is YAML that causes the problem, or a description of the cause (text)."""
 
     code: str
@@ -31,16 +31,16 @@ class Page(NamedTuple):
     language: str
 
 
-class Family(NamedTuple):
+class DiagnosticFamily(NamedTuple):
     """A family of codes with the same prefix, `digits`, such as KS12."""
 
     digits: str
     title: str
-    pages: tuple[Page, ...]
+    pages: tuple[DiagnosticPage, ...]
 
 
 @cache
-def families() -> tuple[Family, ...]:
+def families() -> tuple[DiagnosticFamily, ...]:
     """All pages, in the order of their codes. ValueError for a file that is no list of pages, a
     code named twice, or none at all."""
     found = tuple(_family(file) for file in sorted(FOLDER.glob("*.md")))
@@ -53,7 +53,7 @@ def families() -> tuple[Family, ...]:
 
 
 @cache
-def pages() -> Mapping[str, Page]:
+def pages() -> Mapping[str, DiagnosticPage]:
     """Code → its page."""
     return {one.code: one for family in families() for one in family.pages}
 
@@ -73,15 +73,17 @@ def page(code: str) -> str:
     return f"{found.code}: {found.title}\n\n{found.meaning}\n\nExample:\n\n{example}\n\nHow to fix it:\n\n{found.fix}\n"
 
 
-def _family(file: Path) -> Family:
+def _family(file: Path) -> DiagnosticFamily:
     text = file.read_text(encoding="utf-8")
     head = _FAMILY.match(text)
     if head is None:
         raise ValueError(f"{file.name} does not begin with `# Title (KS12xx)`")
-    return Family(head["digits"], head["title"], tuple(_sections(file.name, head["digits"], text[head.end() :])))
+    return DiagnosticFamily(
+        head["digits"], head["title"], tuple(_sections(file.name, head["digits"], text[head.end() :]))
+    )
 
 
-def _sections(name: str, digits: str, text: str) -> Iterator[Page]:
+def _sections(name: str, digits: str, text: str) -> Iterator[DiagnosticPage]:
     """The sections of a file, which contains nothing else after its head."""
     at = 0
     while at < len(text):
@@ -92,4 +94,4 @@ def _sections(name: str, digits: str, text: str) -> Iterator[Page]:
         at = section.end()
         part = section.groupdict()
         example = part["example"].rstrip("\n")
-        yield Page(part["code"], part["title"], part["meaning"], example, part["fix"], part["language"])
+        yield DiagnosticPage(part["code"], part["title"], part["meaning"], example, part["fix"], part["language"])

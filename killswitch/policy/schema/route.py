@@ -21,8 +21,8 @@ from killswitch.policy.schema.scalars import (
     Words,
     name,
     one_of_several,
+    quoted,
     secret_reference,
-    spelled,
 )
 
 TARGETS = ("log", "file", "apprise")
@@ -58,7 +58,7 @@ def _one_of(words: object) -> Scalar:
         if isinstance(value, str) and value in known:
             return value
         allowed = ", ".join(known)
-        raise MistakeError("KS2004", f"{spelled(value)} is not one of {allowed}", f"write one or more of {allowed}")
+        raise MistakeError("KS2004", f"{quoted(value)} is not one of {allowed}", f"write one or more of {allowed}")
 
     return one_of_several(read, {"enum": list(known)})
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
-from killswitch.policy.schema.scalars import Duration, Text, spelled, text
+from killswitch.policy.schema.scalars import Duration, Text, quoted, text
 
 _USER = re.compile(r"://[^/\s]*@")
 _SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=")
@@ -20,7 +20,7 @@ def template(value: object) -> str:
     path = PurePosixPath(written)
     if path.is_absolute() or ".." in path.parts or "\\" in written or "\x00" in written:
         raise MistakeError(
-            "KS2109", f"{spelled(written)} is not a file in the folder of the document",
+            "KS2109", f"{quoted(written)} is not a file in the folder of the document",
             "move the template next to the document and write its name, such as trim.md.j2",
         )  # fmt: skip
     return written

@@ -61,7 +61,7 @@ class Confirm(NamedTuple):
 AT_ONCE = Confirm(0, 0)
 
 
-def spelled(value: object) -> str:
+def quoted(value: object) -> str:
     """A written value, shortened for use in a message."""
     if value is None:
         return "nothing"
@@ -79,10 +79,10 @@ def duration(value: object) -> int:
     """The microseconds of a duration such as `1h30m`, greater than zero and at most ten years."""
     micros = written_micros(value)
     if micros is None:
-        raise MistakeError("KS2101", f"{spelled(value)} is not a duration", _duration_fix(value))
+        raise MistakeError("KS2101", f"{quoted(value)} is not a duration", _duration_fix(value))
     if not 0 < micros <= LONGEST:
         raise MistakeError(
-            "KS2101", f"{spelled(value)} is outside the range of durations", "write more than 0 and at most 3660d"
+            "KS2101", f"{quoted(value)} is outside the range of durations", "write more than 0 and at most 3660d"
         )
     return micros
 
@@ -128,13 +128,13 @@ def _share(value: object, is_allowed: Callable[[Decimal], bool], bounds: str, fi
     number = plain_number(value)
     found = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
     if number is None and found is None:
-        raise MistakeError("KS2102", f"{spelled(value)} is not a percentage", PERCENT_FIX)
+        raise MistakeError("KS2102", f"{quoted(value)} is not a percentage", PERCENT_FIX)
     share = number if found is None else Decimal(found[1]) / 100
     if share is not None and is_allowed(share):
         return share
     if number is not None and number > 1 and is_allowed(number / 100):
         fix = f"write {number:f}% (or {number / 100})"
-    raise MistakeError("KS2102", f"{spelled(value)} is not {bounds}", fix)
+    raise MistakeError("KS2102", f"{quoted(value)} is not {bounds}", fix)
 
 
 def weight(value: object) -> Decimal:
@@ -152,7 +152,7 @@ def number_within(value: object, is_allowed: Callable[[Decimal], bool], wanted: 
     """A plain number within its bounds; `wanted` names it in the message."""
     number = plain_number(value)
     if number is None or not is_allowed(number):
-        raise MistakeError("KS2103", f"{spelled(value)} is not {wanted}", fix)
+        raise MistakeError("KS2103", f"{quoted(value)} is not {wanted}", fix)
     return number
 
 
@@ -180,7 +180,7 @@ def quantity(value: object) -> Quantity:
         return Quantity(Decimal(micros) / SECOND, "time", None, text)
     if found := _MONEY.fullmatch(text):
         return Quantity(Decimal(found[1]), "money", found[2], text)
-    raise MistakeError("KS2103", f"{spelled(value)} is not a threshold", QUANTITY_FIX)
+    raise MistakeError("KS2103", f"{quoted(value)} is not a threshold", QUANTITY_FIX)
 
 
 def confirm(value: object) -> Confirm:
@@ -190,13 +190,13 @@ def confirm(value: object) -> Confirm:
         if not 1 <= ticks <= 1000:
             raise MistakeError(
                 "KS2104",
-                f"{spelled(value)} is outside the range of confirmations",
+                f"{quoted(value)} is outside the range of confirmations",
                 "write 1 to 1000 ticks, or a duration",
             )
         return Confirm(0, ticks)
     if written_micros(value) is None:
         raise MistakeError(
-            "KS2104", f"{spelled(value)} is not a confirmation", "write a duration such as 2m, or `3 ticks`"
+            "KS2104", f"{quoted(value)} is not a confirmation", "write a duration such as 2m, or `3 ticks`"
         )
     return Confirm(duration_or_zero(value), 0)
 
@@ -210,7 +210,7 @@ def name(value: object) -> str:
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
     elif isinstance(value, str) and _NAME.fullmatch(suggestion := _as_name(value)):
         fix += f"; for example {suggestion}"
-    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
+    raise MistakeError("KS2105", f"{quoted(value)} is not a name", fix)
 
 
 def _as_name(value: str) -> str:
@@ -224,14 +224,14 @@ def word(value: object) -> str:
     fix = "write it without spaces"
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         fix = f'YAML reads this as a number; write it in quotes: "{value}"'
-    raise MistakeError("KS2105", f"{spelled(value)} is not a name", fix)
+    raise MistakeError("KS2105", f"{quoted(value)} is not a name", fix)
 
 
 def market(value: object) -> str:
     """A kind of market."""
     if value not in get_args(Market):
         known = ", ".join(get_args(Market))
-        raise MistakeError("KS2004", f"{spelled(value)} is not a kind of market", f"write one of {known}")
+        raise MistakeError("KS2004", f"{quoted(value)} is not a kind of market", f"write one of {known}")
     return str(value)
 
 
@@ -241,8 +241,8 @@ def text(value: object) -> str:
         return value
     fix = "write some text"
     if isinstance(value, int | Decimal):
-        fix = f'YAML does not parse this as text; write it in quotes: "{spelled(value).strip("`")}"'
-    raise MistakeError("KS2003", f"{spelled(value)} is not text", fix)
+        fix = f'YAML does not parse this as text; write it in quotes: "{quoted(value).strip("`")}"'
+    raise MistakeError("KS2003", f"{quoted(value)} is not text", fix)
 
 
 def reference(value: object) -> str:
@@ -269,7 +269,7 @@ def manual(value: object) -> str:
     if value == "manual":
         return "manual"
     raise MistakeError(
-        "KS2004", f"{spelled(value)} is not a kind of reset",
+        "KS2004", f"{quoted(value)} is not a kind of reset",
         "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
     )  # fmt: skip
 
@@ -292,7 +292,7 @@ def whole_number(low: int, high: int) -> Scalar:
     def read(value: object) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
             return value
-        message = f"{spelled(value)} is not a whole number from {low} to {high}"
+        message = f"{quoted(value)} is not a whole number from {low} to {high}"
         raise MistakeError("KS2006", message, f"write {low} to {high}")
 
     return Scalar(read, {"type": "integer", "minimum": low, "maximum": high})

@@ -21,7 +21,7 @@ from killswitch.policy.schema.scalars import (
     Word,
     number_within,
     quantity,
-    spelled,
+    quoted,
     whole_number,
 )
 
@@ -38,9 +38,9 @@ def money(value: object) -> Quantity:
     try:
         written = quantity(value)
     except MistakeError:
-        raise MistakeError("KS2103", f"{spelled(value)} is not an amount of money", fix) from None
+        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money", fix) from None
     if written.unit != "money" or written.value <= 0:
-        raise MistakeError("KS2103", f"{spelled(value)} is not an amount of money above zero", fix)
+        raise MistakeError("KS2103", f"{quoted(value)} is not an amount of money above zero", fix)
     return written
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.schema.cross_key_checks import COMPARISONS
 from killswitch.policy.schema.part import (
     EMPTY_LIST,
@@ -32,9 +32,9 @@ from killswitch.policy.schema.part import (
     shapes,
     unwrap,
 )
-from killswitch.policy.schema.scalars import spelled
-from killswitch.policy.yaml.source import Path, SourceMap
-from killswitch.policy.yaml.tree import Node, plain_value
+from killswitch.policy.schema.scalars import quoted
+from killswitch.policy.yaml.parser import Node, plain_value
+from killswitch.policy.yaml.source_map import Path, SourceMap
 
 _FORM_KEYS = frozenset({"signal", "window", "when", *COMPARISONS})
 
@@ -63,16 +63,16 @@ class Gaps(NamedTuple):
 
     holes: frozenset[Path] = frozenset()
     flaws: frozenset[Path] = frozenset()
-    sound: bool = True
+    is_sound: bool = True
     """False when the YAML text itself has a problem, such as a duplicate key: names may then be missing anywhere."""
 
-    def unread(self, path: Path) -> bool:
+    def is_hole(self, path: Path) -> bool:
         """Whether the value at `path` is a filler, or inside one."""
         return any(path[:depth] in self.holes for depth in range(len(path) + 1))
 
-    def flawed(self, path: Path) -> bool:
+    def has_flaw(self, path: Path) -> bool:
         """Whether there is a mistake in the value at `path`, inside it, or in a value that contains it."""
-        if not self.sound or self.unread(path):
+        if not self.is_sound or self.is_hole(path):
             return True
         return any(hole[: len(path)] == path for hole in self.holes) or any(
             flaw[: len(path)] == path or path[: len(flaw)] == flaw for flaw in self.flaws
@@ -184,7 +184,7 @@ class _Faults:
         elif node.text is not None and plain_value(node) is None:
             self._hole(path)
             fix = "write a value, or remove the key if it is optional"
-            self._report("KS2005", path, f"{_called(path)} has no value", fix, key=True)
+            self._report("KS2005", path, f"{_key_name(path)} has no value", fix, key=True)
 
     def invalid(self, error: ErrorDetails) -> None:
         """Report a pydantic error; errors about keys are collected for `report_keys`."""
@@ -231,7 +231,7 @@ class _Faults:
     def _missing_key(self, path: Path, key: Key) -> None:
         if path in self._forms and key.key in _FORM_KEYS:
             return
-        where = _called(path) if path else "the document"
+        where = _key_name(path) if path else "the document"
         fix = f"add `{key.key}:`" + (f" — {key.meaning}" if key.meaning else "")
         self._report("KS2002", path, f"`{key.key}` is missing in {where}", fix, key=True)
 
@@ -243,23 +243,23 @@ class _Faults:
         if isinstance(mistake, MistakeError):
             self._report(mistake.code, path, mistake.message, mistake.fix, key=isinstance(value, dict))
         elif kind == EMPTY_LIST:
-            self._report("KS2007", path, f"{_called(path)} is empty", "name at least one")
+            self._report("KS2007", path, f"{_key_name(path)} is empty", "name at least one")
         elif kind == "literal_error":
             self._one_of(get_args(unwrap(place.annotation)[0]), value, path)
         else:
             wanted = _SORTS.get(kind)
             # a secret is written beside its key as easily as below it
             is_hidden = not isinstance(value, dict | list) and is_confidential(place.annotation)
-            what = "this" if is_hidden else spelled(value)
+            what = "this" if is_hidden else quoted(value)
             message = f"{what} is not {wanted}" if wanted else f"{what} does not fit: {error['msg']}"
             fix = _FIXES[wanted] if wanted else f"see the values of `{path[-1]}` in the reference of documents"
             self._report("KS2003", path, message, fix, key=not isinstance(value, str | int))
 
     def _one_of(self, allowed: tuple[str, ...], value: object, path: Path) -> None:
         near = closest(str(value), allowed) if isinstance(value, str) else None
-        message = f"{spelled(value)} is not one of {', '.join(allowed)}"
+        message = f"{quoted(value)} is not one of {', '.join(allowed)}"
         if len(allowed) == 1:
-            message = f"{spelled(value)} is not `{allowed[0]}`"
+            message = f"{quoted(value)} is not `{allowed[0]}`"
         elif near is not None:
             message += f"; did you mean `{near}`?"
         self._report("KS2004", path, message, f"write {' or '.join([near] if near else allowed)}")
@@ -269,7 +269,7 @@ class _Faults:
         self.problems.append(self._source.diagnostic(code, path, message, fix, key=on_key))
 
 
-def _called(path: Path) -> str:
+def _key_name(path: Path) -> str:
     return f"`{path[-1]}`" if path and isinstance(path[-1], str) else "this item"
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from killswitch.deadline import DeadlineError, within
-from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic
-from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.tree import Span
+from killswitch.deadline import DeadlineError, call_within
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic
+from killswitch.policy.yaml.masked_text import MaskedText
+from killswitch.policy.yaml.parser import TextSpan
 
 LARGEST = 1 << 20
 """The maximum size of a policy file in bytes. Policies are read by people; a larger file is something else."""
@@ -23,13 +23,13 @@ ANSWERS_WITHIN = 30.0
 Report = Callable[[Diagnostic], None]
 
 
-def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
+def texts(paths: Iterable[Path], report: Report) -> Iterator[MaskedText]:
     """The texts of every `*.yaml` and `*.yml` below `paths`, in the order of their names, each once; hidden files are
     skipped."""
     seen: set[Path] = set()
     for path in paths:
         try:
-            found, problems = within(ANSWERS_WITHIN, str(path), partial(_read_below, path))
+            found, problems = call_within(ANSWERS_WITHIN, str(path), partial(_read_below, path))
         except DeadlineError as error:
             report(about_file("KS1001", path, str(error).removeprefix(f"{path} "), "check that its mount is alive"))
             continue
@@ -41,7 +41,7 @@ def texts(paths: Iterable[Path], report: Report) -> Iterator[Written]:
                 yield written
 
 
-class _RefusedError(Exception):
+class _FileRejectedError(Exception):
     """A file or folder that cannot be used; `problem` is the diagnostic."""
 
     def __init__(self, problem: Diagnostic) -> None:
@@ -49,9 +49,9 @@ class _RefusedError(Exception):
         self.problem = problem
 
 
-def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic]]:
+def _read_below(path: Path) -> tuple[list[tuple[Path, MaskedText]], list[Diagnostic]]:
     """The texts at or below a path, each with its resolved path, and the problems of files that cannot be read."""
-    found: list[tuple[Path, Written]] = []
+    found: list[tuple[Path, MaskedText]] = []
     problems: list[Diagnostic] = []
     try:
         for file in _files(path):
@@ -65,12 +65,12 @@ def _read_below(path: Path) -> tuple[list[tuple[Path, Written]], list[Diagnostic
     return found, problems
 
 
-_FAILURES = (_RefusedError, OSError, RuntimeError)
+_FAILURES = (_FileRejectedError, OSError, RuntimeError)
 """`Path` raises a RuntimeError for links that lead in a circle."""
 
 
-def _problem(path: Path, error: _RefusedError | OSError | RuntimeError) -> Diagnostic:
-    if isinstance(error, _RefusedError):
+def _problem(path: Path, error: _FileRejectedError | OSError | RuntimeError) -> Diagnostic:
+    if isinstance(error, _FileRejectedError):
         return error.problem
     why = error.strerror if isinstance(error, OSError) else error
     return about_file("KS1001", path, f"cannot be read: {why}", "check the path and its permissions")
@@ -88,31 +88,33 @@ def _files(path: Path) -> list[Path]:
     )
     if not found:
         fix = "name the folder that contains the policies"
-        raise _RefusedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
+        raise _FileRejectedError(about_file("KS1002", path, "contains no .yaml or .yml file", fix))
     return found
 
 
-def _read(file: Path) -> Written:
+def _read(file: Path) -> MaskedText:
     # Non-blocking: opening a named pipe would wait for a writer.
     with open(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 # a descriptor is no path
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise _RefusedError(about_file("KS1001", file, "is not a regular file", "name a YAML file or a folder"))
+            raise _FileRejectedError(
+                about_file("KS1001", file, "is not a regular file", "name a YAML file or a folder")
+            )
         content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
         fix = "split it into several files; if it is data, move it out of the policy folder"
-        raise _RefusedError(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
+        raise _FileRejectedError(about_file("KS1003", file, f"is larger than {LARGEST >> 20} MiB", fix))
     content = content.removeprefix(BOM_UTF8)
     try:
-        return Written(str(file), content.decode())
+        return MaskedText(str(file), content.decode())
     except UnicodeDecodeError as error:
-        raise _RefusedError(_not_utf8(file, content, error.start)) from None
+        raise _FileRejectedError(_not_utf8(file, content, error.start)) from None
 
 
 def _not_utf8(file: Path, content: bytes, broken: int) -> Diagnostic:
     """The diagnostic of the invalid byte at `broken`."""
-    before = Written(str(file), content[:broken].decode(errors="replace"))
+    before = MaskedText(str(file), content[:broken].decode(errors="replace"))
     line, column = len(before.lines) - 1, len(before.lines[-1])
-    place = before.place(Span(line, column, line, column + 1))
+    place = before.place(TextSpan(line, column, line, column + 1))
     return diagnostic("KS1004", place, f"byte 0x{content[broken]:02X} is not UTF-8", "save the file as UTF-8")
 
 

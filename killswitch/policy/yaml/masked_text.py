@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from killswitch.model.words import Place
-from killswitch.policy.yaml.tree import Span, split_lines
+from killswitch.policy.yaml.parser import TextSpan, split_lines
 
 # possessive throughout: a long line must not cost more than its length
 _PAIR = re.compile(r"(?<![\w-])([\w-]++)([\"']?+\s*+:\s++[\"']?+)(?!env:|file:|[\[{|>])([^\s\"',}][^\"',}]*+)")
@@ -19,7 +19,7 @@ _FIRST_KEY = re.compile(r"\s*+[^\s:]++\s*+:(?=\s|$)")
 _VALUE = re.compile(r"[\"']?(?:env|file):\S*|#.*|(?<=[{,])\s*+[^\s:{},]++\s*+:(?=\s)|[{}\[\],|>&*-]|([^\s{}\[\],]++)")
 
 
-class Written:
+class MaskedText:
     """A file's text, its lines, and places in them."""
 
     def __init__(self, file: str, text: str) -> None:
@@ -27,12 +27,12 @@ class Written:
         self.text = text
         self.lines: Sequence[str] = split_lines(text)
 
-    def place(self, span: Span) -> Place:
+    def place(self, span: TextSpan) -> Place:
         """The place where `span` begins, with its masked source line."""
         shown = self._shown[span.line] if span.line < len(self.lines) else ""
         return Place(self.file, span.line + 1, span.column + 1, shown)
 
-    def length(self, span: Span) -> int:
+    def length(self, span: TextSpan) -> int:
         """The number of characters that `span` covers on its first line, at least 1."""
         if span.end_line == span.line:
             return max(1, span.end_column - span.column)

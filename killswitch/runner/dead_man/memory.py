@@ -38,7 +38,7 @@ class Running(Struct):
     symbols: list[str] = []
 
 
-class Happening(Struct, frozen=True):
+class TimerEvent(Struct, frozen=True):
     """An event of a timer, reported by a notice."""
 
     at: datetime
@@ -47,15 +47,15 @@ class Happening(Struct, frozen=True):
     severity: Severity
 
 
-class Memory(Struct):
+class TimerMemory(Struct):
     """The stored blob. `untold`: how many of the newest events no tick has reported yet."""
 
     running: dict[str, Running] = {}
     went_off: dict[str, list[datetime]] = {}
-    happenings: list[Happening] = []
+    happenings: list[TimerEvent] = []
     untold: int = 0
 
-    def add(self, happening: Happening) -> None:
+    def add(self, happening: TimerEvent) -> None:
         """Record an event."""
         self.happenings = [*self.happenings, happening][-KEPT:]
         self.untold = min(self.untold + 1, KEPT)
@@ -76,14 +76,14 @@ class Memory(Struct):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Memory)
+_DECODER = msgspec.json.Decoder(TimerMemory)
 
 encode_memory = _ENCODER.encode
 
 
-def decode_memory(blob: bytes | None) -> Memory:
+def decode_memory(blob: bytes | None) -> TimerMemory:
     """The memory as stored; an empty one where there is none that this version can read."""
     try:
-        return Memory() if blob is None else _DECODER.decode(blob)
+        return TimerMemory() if blob is None else _DECODER.decode(blob)
     except msgspec.DecodeError:
-        return Memory()
+        return TimerMemory()

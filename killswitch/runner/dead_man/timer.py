@@ -8,15 +8,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, NamedTuple
 
-from killswitch.accounts.poll.request_counters import Meter
-from killswitch.accounts.poll.timer_budget import Refreshing
+from killswitch.accounts.poll.request_counters import RequestMeter
+from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import TimerRule
 from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
 from killswitch.runner.dead_man.memory import TimerView
-from killswitch.runner.dead_man.timer_rules import CLOSED_TO_ORDERS, bared, cancellable, does_not_run, would_bare
+from killswitch.runner.dead_man.timer_rules import (
+    CLOSED_TO_ORDERS,
+    cancellable,
+    does_not_run,
+    unprotected_reason,
+    unprotected_symbols,
+)
 
 LOOK_EVERY = 300.0
 """Seconds between two questions whether the venue has announced maintenance."""
@@ -40,7 +46,7 @@ class Obstacle(NamedTuple):
 
 
 @dataclass(slots=True)
-class Work:
+class TimerRequest:
     """A round of requests that is under way: what it asks for, of which symbols, and what has come of it.
 
     `done`: symbols with the seconds at which their request left; `failed`: those of which it is not known, with both.
@@ -67,7 +73,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class SymbolRefusal:
     """The refusal of one symbol. `retry`: seconds of the clock before which it is not requested again."""
 
     times: int
@@ -76,22 +82,22 @@ class Refusal:
 
 
 @dataclass(slots=True)
-class Timer:
+class DeadManTimer:
     """One account's timer. Times are seconds of the runner's clock."""
 
     account: str
     rule: TimerRule
     venue: DeadManRule
     adapter: DeadManVenue
-    meter: Meter
+    meter: RequestMeter
     patience: float
-    room: Refreshing
+    budget: TimerBudget
     state: Literal["armed", "off", "unknown"] = field(init=False, default="off")
     until: float = field(init=False, default=0.0)
     until_at: Instant | None = field(init=False, default=None)
     runs: dict[str, float] = field(init=False, default_factory=dict)
     """Symbol → when the request was sent by which its timer runs, or may; `WHOLE` for the whole account."""
-    refused: dict[str, Refusal] = field(init=False, default_factory=dict)
+    refused: dict[str, SymbolRefusal] = field(init=False, default_factory=dict)
     why: str | None = field(init=False, default="no tick has ended yet")
     pages: bool = field(init=False, default=False)
     """Whether the reason why it is off is paged."""
@@ -103,7 +109,7 @@ class Timer:
     looked_at: float | None = field(init=False, default=None)
     maintenance: str | None = field(init=False, default=None)
     states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
-    work: Work | None = field(init=False, default=None)
+    work: TimerRequest | None = field(init=False, default=None)
 
     @property
     def view(self) -> TimerView:
@@ -163,7 +169,7 @@ class Timer:
 
     def due(self, now: float, wanted: tuple[str, ...]) -> tuple[str, ...]:
         """Of `wanted` those whose refresh is due, the next to go off first, then those for which it does not run."""
-        every = self.room.every(self.account)
+        every = self.budget.refresh_interval(self.account)
         runs = sorted((self.runs[each], each) for each in wanted if each in self.runs)
         due = [each for at, each in runs if now - at >= every or self.state != "armed"]
         return self.free(now, (*due, *(each for each in wanted if each not in self.runs)))
@@ -178,7 +184,7 @@ class Timer:
 
     def look(self, account: AccountSnapshot) -> None:
         """Record the book, and the symbols' states, which hold until they are given again."""
-        self.room.symbols[self.account] = max(len(self.wanted(account)), 1)
+        self.budget.symbols[self.account] = max(len(self.wanted(account)), 1)
         for each in account.instruments or ():
             if each.state is not None:
                 self.states[each.symbol] = each.state
@@ -196,15 +202,15 @@ class Timer:
             if self.states and all(state in CLOSED_TO_ORDERS for state in self.states.values()):
                 yield Obstacle("the venue accepts no ordinary orders, as around its maintenance", pages=True)
         if not self.rule.accept_unprotected:
-            bare = bared(account, self.venue)
+            bare = unprotected_symbols(account, self.venue)
             if bare:
-                yield Obstacle(would_bare(bare, self.venue), pages=True)
+                yield Obstacle(unprotected_reason(bare, self.venue), pages=True)
             if bare is None and self.state != "armed":
                 # One that runs is refreshed all the same: it is letting go of it that would cancel.
                 yield Obstacle("the protective orders there are unknown")
         if self.venue.reach == "symbol" and self.wanted(account) == ():
             yield Obstacle("no order rests there that it could cancel")
-        if not self.room.fits(self.account):
+        if not self.budget.fits(self.account):
             number = len(self.wanted(account))
             why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} exceed the request limits"
             yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
@@ -221,6 +227,6 @@ class Timer:
         return self.symbols if known is None else known
 
 
-def words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The message of an error, or its class if it has none."""
     return legible(str(error) or type(error).__name__)

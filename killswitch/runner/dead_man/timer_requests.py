@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from killswitch.accounts.poll.request_counters import NoRoomError
+from killswitch.accounts.poll.request_counters import NoPollRoomError
 from killswitch.model.clock import Clock
 from killswitch.model.inspection import InspectedVenue
 from killswitch.model.legible import legible
 from killswitch.model.venue import RateLimitedError, VenueDownError
-from killswitch.runner.dead_man.timer import LOOK_EVERY, Timer, Work
+from killswitch.runner.dead_man.timer import LOOK_EVERY, DeadManTimer, TimerRequest
 
 
-async def ask(timer: Timer, work: Work, clock: Clock) -> str | None:
+async def run_requests(timer: DeadManTimer, work: TimerRequest, clock: Clock) -> str | None:
     """Run one round of requests; the maintenance that the venue announces, where it was queried.
 
     A refusal of one symbol is recorded in the round, and the others continue; an error that concerns all is raised. A
@@ -20,7 +20,7 @@ async def ask(timer: Timer, work: Work, clock: Clock) -> str | None:
     """
     told = timer.maintenance
     if work.doing != "disarm" and timer.venue.quiet_for_maintenance:
-        told = await _announced(timer)
+        told = await _announced_maintenance(timer)
         if told is not None:
             return told
     if work.doing == "look":
@@ -32,7 +32,7 @@ async def ask(timer: Timer, work: Work, clock: Clock) -> str | None:
     return told
 
 
-async def _request(timer: Timer, work: Work, chunk: tuple[str, ...], clock: Clock) -> None:
+async def _request(timer: DeadManTimer, work: TimerRequest, chunk: tuple[str, ...], clock: Clock) -> None:
     ticket = await timer.meter.admit_timer(chunk, timer.patience, last=work.last)
     left = clock.monotonic()
     try:
@@ -42,9 +42,9 @@ async def _request(timer: Timer, work: Work, chunk: tuple[str, ...], clock: Cloc
             else:
                 await timer.adapter.disarm_dead_man(chunk)
     except RateLimitedError as error:
-        timer.meter.refused(error.retry_after)
+        timer.meter.record_refusal(error.retry_after)
         raise
-    except (VenueDownError, NoRoomError):
+    except (VenueDownError, NoPollRoomError):
         raise
     except Exception as error:
         if not chunk:
@@ -61,14 +61,14 @@ async def _request(timer: Timer, work: Work, chunk: tuple[str, ...], clock: Cloc
         await _request(timer, work, (symbol,), clock)
 
 
-async def _announced(timer: Timer) -> str | None:
+async def _announced_maintenance(timer: DeadManTimer) -> str | None:
     """The status of the venue unless it is ok; queried every `LOOK_EVERY`, if the limits leave room."""
     now = timer.meter.monotonic()
     due = timer.looked_at is None or now - timer.looked_at >= LOOK_EVERY
-    if not due or not isinstance(timer.adapter, InspectedVenue) or not timer.meter.free:
+    if not due or not isinstance(timer.adapter, InspectedVenue) or not timer.meter.has_room:
         return timer.maintenance
     timer.looked_at = now
-    ticket = timer.meter.budget.take(now, "snapshot", purpose="reading")
+    ticket = timer.meter.budget.reserve(now, "snapshot", purpose="reading")
     try:
         async with asyncio.timeout(timer.patience):
             status = (await timer.adapter.inspect()).status

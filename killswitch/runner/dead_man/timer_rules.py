@@ -12,7 +12,7 @@ from killswitch.graph.nodes import PolicySet, TimerRule
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState, Order, Position
 from killswitch.model.venue import DeadManRule, DeadManVenue, traits_of
-from killswitch.ratelimit.read_cost import Reader, Refresh, reading_costs
+from killswitch.ratelimit.poll_cost import PolledAccount, TimerRefresh, poll_costs
 
 CLOSED_TO_ORDERS: frozenset[InstrumentState] = frozenset({"cancel_only", "post_only"})
 """How a venue opens and closes around its maintenance."""
@@ -72,9 +72,9 @@ def _too_much(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: s
     for each, account in accounts.items():
         rule, traits = rules.get(each), traits_of(account.adapter)
         kept = rule is not None and account.armed and traits.dead_man is not None
-        refresh = Refresh(rule.refresh / SECOND) if rule is not None and kept else None
-        readers.append(Reader(each, account.venue, traits, account.closing_share, refresh))
-    for cost in reading_costs(readers, interval)[name]:
+        refresh = TimerRefresh(rule.refresh / SECOND) if rule is not None and kept else None
+        readers.append(PolledAccount(each, account.venue, traits, account.closing_share, refresh))
+    for cost in poll_costs(readers, interval)[name]:
         if cost.refreshes and cost.too_fast:
             left = cost.for_reading - cost.refreshes
             longer = (
@@ -92,7 +92,7 @@ def is_known(account: AccountSnapshot) -> bool:
     return account.quality == "ok" and account.positions is not None and account.orders is not None
 
 
-def bared(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | None:
+def unprotected_symbols(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | None:
     """Symbols of positions that would lose protective orders if the timer went off; None where that is not known.
 
     Protective is what rests reduce-only or with a trigger on the side that makes a position smaller. Orders that this
@@ -107,7 +107,7 @@ def bared(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | Non
     return tuple(dict.fromkeys(each.symbol for each in held if any(_protects(order, each) for order in orders)))
 
 
-def would_bare(bare: Sequence[str], venue: DeadManRule) -> str:
+def unprotected_reason(bare: Sequence[str], venue: DeadManRule) -> str:
     """Why a timer must not run while the positions in `bare` have protective orders."""
     told = "would" if venue.takes_stops else "may"
     why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position unprotected"

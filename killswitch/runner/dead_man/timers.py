@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.request_counters import Meter, NoRoomError
-from killswitch.accounts.poll.timer_budget import Refreshing
+from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter
+from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
@@ -23,32 +23,32 @@ from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownErro
 from killswitch.model.words import Severity
 from killswitch.runner.dead_man.memory import (
     LIVE_NAME,
-    Happening,
-    Memory,
     Running,
+    TimerEvent,
+    TimerMemory,
     TimerView,
     decode_memory,
     encode_memory,
 )
-from killswitch.runner.dead_man.timer import CHUNK, WHOLE, Doing, Refusal, Timer, Work, words
-from killswitch.runner.dead_man.timer_requests import ask
+from killswitch.runner.dead_man.timer import CHUNK, WHOLE, DeadManTimer, Doing, SymbolRefusal, TimerRequest, error_text
+from killswitch.runner.dead_man.timer_requests import run_requests
 
 LAST_TRIES = 2
 """How often a clean stop tries to stop a timer."""
 
 
-class Timers:
+class DeadManTimers:
     """The timers of all armed accounts that a switch covers. Raises StoreError only."""
 
     def __init__(
         self,
         policies: PolicySet,
         accounts: Mapping[str, ArmedAccount],
-        meters: Mapping[str, Meter],
+        meters: Mapping[str, RequestMeter],
         store: Store,
         clock: Clock,
         patience: float,
-        refreshing: Refreshing,
+        refreshing: TimerBudget,
     ) -> None:
         """`patience`: real seconds that one request may take. The rules are held to the venues already.
 
@@ -56,9 +56,9 @@ class Timers:
         """
         self._store = store
         self._clock = clock
-        self._memory = Memory()
+        self._memory = TimerMemory()
         self._saved = b""
-        self._timers: dict[str, Timer] = {}
+        self._timers: dict[str, DeadManTimer] = {}
         self.refreshing = refreshing
         for rule in policies.timers:
             for name in rule.accounts:
@@ -68,7 +68,7 @@ class Timers:
                     continue
                 if isinstance(account.adapter, DeadManVenue):
                     self.refreshing.add(name, rule)
-                    self._timers[name] = Timer(
+                    self._timers[name] = DeadManTimer(
                         name, rule, venue, account.adapter, meters[name], patience, self.refreshing
                     )
 
@@ -84,7 +84,7 @@ class Timers:
                 if timer is not None:
                     timer.paged = True
             elif timer is None:
-                self._happened(name, f"may fire at {rfc3339(running.until)}: this run does not refresh it", "page")
+                self._record(name, f"may fire at {rfc3339(running.until)}: this run does not refresh it", "page")
             else:
                 timer.state, timer.until, timer.until_at = "unknown", mono + left, running.until
                 timer.runs = dict.fromkeys(running.symbols or (WHOLE,), mono + left - timer.timeout)
@@ -103,7 +103,7 @@ class Timers:
         """The unreported events of timers, each with its time."""
         return self._memory.notices()
 
-    def healthy(self, snapshot: Snapshot) -> None:
+    def refresh(self, snapshot: Snapshot) -> None:
         """After a committed tick, refresh timers that are due and stop those that must not run, without waiting."""
         accounts = {account.account: account for account in snapshot.accounts}
         for name, timer in self._timers.items():
@@ -129,7 +129,7 @@ class Timers:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _consider(self, timer: Timer, account: AccountSnapshot) -> None:
+    def _consider(self, timer: DeadManTimer, account: AccountSnapshot) -> None:
         now = self._clock.monotonic()
         obstacle = timer.obstacle(account, self._memory.in_a_day(timer.account, self._clock.now()))
         timer.why, timer.pages = obstacle or (None, False)
@@ -152,7 +152,7 @@ class Timers:
         elif dropped := timer.free(now, sorted(timer.runs.keys() - set(wanted))):
             self._send(timer, "disarm", dropped)
 
-    def _send(self, timer: Timer, doing: Doing, symbols: tuple[str, ...], *, last: bool = False) -> None:
+    def _send(self, timer: DeadManTimer, doing: Doing, symbols: tuple[str, ...], *, last: bool = False) -> None:
         """Begin a round. What may run from now on is remembered before its first request leaves."""
         now = self._clock.monotonic()
         if doing == "arm":
@@ -161,16 +161,16 @@ class Timers:
             until = self._clock.now() + timedelta(seconds=timer.timeout + late)
             self._memory.running[timer.account] = Running(until, sorted({*timer.symbols, *symbols} - {WHOLE}))
             self._save()
-        work = timer.work = Work(doing, symbols, now, last=last)
-        work.task = asyncio.create_task(ask(timer, work, self._clock))
+        work = timer.work = TimerRequest(doing, symbols, now, last=last)
+        work.task = asyncio.create_task(run_requests(timer, work, self._clock))
 
-    def _collect(self, timer: Timer, wanted: tuple[str, ...]) -> None:
+    def _collect(self, timer: DeadManTimer, wanted: tuple[str, ...]) -> None:
         """Take in what a round has come to so far, and its end. `wanted`: the symbols for which it is to run."""
         work = timer.work
         if work is None or work.task is None:
             return
         ended, was = work.task.done(), timer.state
-        self._take_in(timer, work)
+        self._apply_confirmed(timer, work)
         if not ended:
             return
         timer.work = None
@@ -181,7 +181,7 @@ class Timers:
             self._failed(timer, work, error)
         else:
             if timer.failure is not None and work.doing == "arm" and was == "armed" and timer.runs:
-                self._over(timer, "is refreshed again")
+                self._record_running(timer, "is refreshed again")
             timer.failures, timer.failure, timer.not_before = 0, None, 0.0
             timer.maintenance = work.task.result()
         if timer.runs:
@@ -192,13 +192,13 @@ class Timers:
             self._memory.running.pop(timer.account, None)  # nothing was started
         timer.refused = {each: why for each, why in timer.refused.items() if each in timer.runs or each in wanted}
 
-    def _take_in(self, timer: Timer, work: Work) -> None:
+    def _apply_confirmed(self, timer: DeadManTimer, work: TimerRequest) -> None:
         """Record what the venue has confirmed."""
         done, work.done = work.done, []
         for symbol, left in done:
             if timer.refused.pop(symbol, None) is not None:
                 was = "runs" if work.doing == "arm" else "is stopped"
-                self._happened(timer.account, f"{was} for {symbol} now", "page")
+                self._record(timer.account, f"{was} for {symbol} now", "page")
             if work.doing == "arm":
                 timer.runs[symbol] = left
             else:
@@ -208,7 +208,7 @@ class Timers:
         if work.doing == "arm":
             if timer.state != "armed":
                 every = f"{timer.timeout:g} s, refreshed every {timer.refresh:g} s, by the switch {timer.rule.name}"
-                self._over(timer, f"is running ({every})")
+                self._record_running(timer, f"is running ({every})")
             timer.state = "armed"
             self._set_until(timer)
         elif not timer.runs:
@@ -216,51 +216,51 @@ class Timers:
         else:
             self._set_until(timer)
 
-    def _over(self, timer: Timer, what: str) -> None:
+    def _record_running(self, timer: DeadManTimer, what: str) -> None:
         """Report that the timer runs; as a page where a problem was paged before."""
-        self._happened(timer.account, what, "page" if timer.paged else "info")
+        self._record(timer.account, what, "page" if timer.paged else "info")
         timer.paged = False
 
-    def _is_off(self, timer: Timer, why: str) -> None:
+    def _is_off(self, timer: DeadManTimer, why: str) -> None:
         self._memory.running.pop(timer.account, None)
         if timer.state != "off":
-            self._happened(timer.account, f"was stopped: {why}", "page" if timer.pages else "info")
+            self._record(timer.account, f"was stopped: {why}", "page" if timer.pages else "info")
         timer.state, timer.until_at = "off", None
         timer.runs.clear()
         timer.refused.clear()
 
-    def _refused(self, timer: Timer, work: Work, symbol: str, left: float, error: Exception) -> None:
+    def _refused(self, timer: DeadManTimer, work: TimerRequest, symbol: str, left: float, error: Exception) -> None:
         """Record a refusal of one symbol; the others continue without it."""
         before = timer.refused.get(symbol)
         times = 1 if before is None else before.times + 1
         what = (
             before.what
             if before is not None and timer.could_not(work.doing) in before.what
-            else (f"{timer.could_not(work.doing)} for {symbol}: {words(error)}")
+            else (f"{timer.could_not(work.doing)} for {symbol}: {error_text(error)}")
         )
-        timer.refused[symbol] = Refusal(times, self._clock.monotonic() + timer.pause(times), what)
+        timer.refused[symbol] = SymbolRefusal(times, self._clock.monotonic() + timer.pause(times), what)
         if work.doing == "arm" and symbol not in timer.runs:
             self._may_run(timer, (symbol,), left)
 
-    def _failed(self, timer: Timer, work: Work, error: BaseException) -> None:
+    def _failed(self, timer: DeadManTimer, work: TimerRequest, error: BaseException) -> None:
         timer.failures += 1
         timer.paged = True
         now = self._clock.monotonic()
         # Who waits for room has a turn, and asks again at the next tick so as to keep it.
-        timer.not_before = now if isinstance(error, NoRoomError) else now + timer.pause(timer.failures)
+        timer.not_before = now if isinstance(error, NoPollRoomError) else now + timer.pause(timer.failures)
         if timer.failure is None or timer.could_not(work.doing) + ":" not in timer.failure:  # the first reason stays
-            timer.failure = f"it {timer.could_not(work.doing)}: {words(error)}"
-        nothing_done = isinstance(error, VenueDownError | RateLimitedError | NoRoomError)
+            timer.failure = f"it {timer.could_not(work.doing)}: {error_text(error)}"
+        nothing_done = isinstance(error, VenueDownError | RateLimitedError | NoPollRoomError)
         if work.doing == "arm" and not timer.runs and not nothing_done:
             self._may_run(timer, work.symbols, work.sent)
 
-    def _may_run(self, timer: Timer, symbols: tuple[str, ...], left: float) -> None:
+    def _may_run(self, timer: DeadManTimer, symbols: tuple[str, ...], left: float) -> None:
         timer.runs.update(dict.fromkeys(symbols, left))
         if timer.state == "off":
             timer.state = "unknown"
         self._set_until(timer)
 
-    def _run_out(self, timer: Timer, wanted: tuple[str, ...]) -> None:
+    def _run_out(self, timer: DeadManTimer, wanted: tuple[str, ...]) -> None:
         """Detect a timer whose time is over without a refresh. Where no order rests, nothing was cancelled."""
         now, work = self._clock.monotonic(), timer.work
         over = {each: at + timer.timeout for each, at in timer.runs.items() if now >= at + timer.timeout}
@@ -290,9 +290,9 @@ class Timers:
         self._memory.gone_off(account, at)
         where = "".join(f" for {', '.join(symbols)}" for _ in (1,) if symbols not in ((), (WHOLE,)))
         text = f"has fired{where} at {rfc3339(at)}, and the venue cancels the orders there: {why}"
-        self._happened(account, text, "page")
+        self._record(account, text, "page")
 
-    async def _stop(self, timer: Timer) -> None:
+    async def _stop(self, timer: DeadManTimer) -> None:
         """Wait for the round under way, then stop the timer. The last request may use what is reserved for closing."""
         for tries in range(LAST_TRIES + 2):
             if timer.work is not None and timer.work.task is not None:
@@ -303,15 +303,15 @@ class Timers:
             timer.why, timer.pages = "the runner was stopped", False
             self._send(timer, "disarm", tuple(timer.runs), last=True)
 
-    def _set_until(self, timer: Timer) -> None:
+    def _set_until(self, timer: DeadManTimer) -> None:
         until = min(timer.runs.values()) + timer.timeout
         if until != timer.until or timer.until_at is None:
             timer.until = until
             timer.until_at = self._clock.now() + timedelta(seconds=until - self._clock.monotonic())
 
-    def _happened(self, account: str, what: str, severity: Severity) -> None:
+    def _record(self, account: str, what: str, severity: Severity) -> None:
         text = f"the dead-man timer of account {account} {what}"
-        self._memory.add(Happening(self._clock.now(), account, text, severity))
+        self._memory.add(TimerEvent(self._clock.now(), account, text, severity))
 
     def _save(self) -> None:
         blob = encode_memory(self._memory)

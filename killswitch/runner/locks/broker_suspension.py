@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from killswitch.accounts.arming import ArmedAccount, left_to_do
-from killswitch.accounts.poll.request_counters import Meter
+from killswitch.accounts.poll.request_counters import RequestMeter
 from killswitch.model.clock import Clock
 from killswitch.model.legible import legible
 from killswitch.model.store import Store
@@ -27,7 +27,7 @@ LONGEST_RETRY = 60.0
 class Broker:
     """One account's suspension at its broker."""
 
-    def __init__(self, account: str, adapter: SuspendingVenue, meter: Meter, patience: float) -> None:
+    def __init__(self, account: str, adapter: SuspendingVenue, meter: RequestMeter, patience: float) -> None:
         self.account = account
         self._adapter = adapter
         self._meter = meter
@@ -42,14 +42,14 @@ class Broker:
     def begin(self, *, suspended: bool, now: float, at_once: bool = False) -> None:
         """Send the request, unless it is done, under way, or was refused a moment ago."""
         if not self.is_busy and self.suspended is not suspended and (at_once or now >= self._not_before):
-            self.task = asyncio.create_task(self._tell(suspended=suspended, now=now))
+            self.task = asyncio.create_task(self._request(suspended=suspended, now=now))
 
     async def settled(self) -> None:
         """Until the request under way has ended; it is bounded by its own patience."""
         if self.task is not None:
             await asyncio.wait((self.task,))
 
-    async def make_way(self, now: Callable[[], float]) -> None:
+    async def lift(self, now: Callable[[], float]) -> None:
         """Lift the suspension, after any request under way; over when the broker has answered, or failed to."""
         await self.settled()
         self.begin(suspended=False, now=now(), at_once=True)
@@ -60,7 +60,7 @@ class Broker:
         """Whether a request is under way."""
         return self.task is not None and not self.task.done()
 
-    async def _tell(self, *, suspended: bool, now: float) -> None:
+    async def _request(self, *, suspended: bool, now: float) -> None:
         try:
             async with asyncio.timeout(self._patience):
                 await self._adapter.suspend_trading(suspended)
@@ -69,7 +69,7 @@ class Broker:
             self._not_before = now + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._failures - 1, 30))
             self.suspended = None
             if isinstance(error, RateLimitedError):
-                self._meter.refused(error.retry_after)
+                self._meter.record_refusal(error.retry_after)
             if self.problem is None:  # the first reason stays while it lasts
                 what = "suspended at" if suspended else "allowed again by"
                 why = legible(str(error) or type(error).__name__)
@@ -79,13 +79,13 @@ class Broker:
             self._failures, self._not_before = 0, 0.0
 
 
-class Suspending:
+class BrokerSuspension:
     """The suspensions of all armed accounts whose documents ask for it. Raises StoreError only."""
 
     def __init__(
         self,
         accounts: Mapping[str, ArmedAccount],
-        meters: Mapping[str, Meter],
+        meters: Mapping[str, RequestMeter],
         store: Store,
         clock: Clock,
         patience: float,
@@ -99,7 +99,7 @@ class Suspending:
         self._store = store
         self._clock = clock
         self._ours: set[str] = set()
-        self._ways: set[asyncio.Task[None]] = set()
+        self._lifting: set[asyncio.Task[None]] = set()
         self._left: tuple[str, ...] = ()
 
     def start(self) -> dict[str, asyncio.Task[None]]:
@@ -115,7 +115,7 @@ class Suspending:
             "start with --live and `options: {suspend_trade: true}`, or allow trading there manually"
             for name in sorted(self._ours - self._brokers.keys())
         )
-        return self.make_way(left_to_do(self._store))
+        return self.lift(left_to_do(self._store))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -128,18 +128,18 @@ class Suspending:
         """Accounts whose broker has confirmed that it refuses every new order."""
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
-    def make_way(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
+    def lift(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
         """Begin to lift the suspensions among `accounts`; the tasks that their closes wait for.
 
         Each close waits for its own account only.
         """
         ways = {
-            name: asyncio.create_task(self._brokers[name].make_way(self._clock.monotonic))
+            name: asyncio.create_task(self._brokers[name].lift(self._clock.monotonic))
             for name in sorted(self._ours & self._brokers.keys() & set(accounts))
         }
         for way in ways.values():
-            self._ways.add(way)
-            way.add_done_callback(self._ways.discard)
+            self._lifting.add(way)
+            way.add_done_callback(self._lifting.discard)
         return ways
 
     def settle(self, locked: Collection[str], busy: Collection[str]) -> None:
@@ -158,7 +158,7 @@ class Suspending:
 
     async def abandon(self) -> None:
         """Cancel requests under way; the store records what to restore."""
-        tasks = [*self._ways, *(broker.task for broker in self._brokers.values() if broker.task is not None)]
+        tasks = [*self._lifting, *(broker.task for broker in self._brokers.values() if broker.task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ from msgspec import structs
 from killswitch.accounts.arming import REMEMBERED, Arming, left_to_do
 from killswitch.gate.changes import LockChanges, LockOutcome, LockProblem, LockRequest
 from killswitch.journal.codec import decode_all, encode
-from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, Planned, is_plan
+from killswitch.journal.entries import Entry, Finished, Locked, OrderedLock, PlannedWork, is_plan
 from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import Event
@@ -30,7 +30,7 @@ SUPERSEDED = "superseded by another lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted(LockRequest):
+class WantedLock(LockRequest):
     """One decision's lock: what it ordered, when, and for which policy."""
 
     policy: str
@@ -48,7 +48,7 @@ class Wanted(LockRequest):
         return self.order.until is None or self.order.until > now
 
 
-class Locking:
+class LockLifecycle:
     """Tracks the locks that decisions call for.
 
     `change` records what was decided, `due` returns the changes to the files, and `done` records their outcome; the
@@ -63,17 +63,17 @@ class Locking:
         self._store = store
         self._arming = arming
         self._armed = arming.names
-        self._wanted: dict[str, Wanted] = {}
-        self._unwritten: dict[str, Wanted] = {}
+        self._wanted: dict[str, WantedLock] = {}
+        self._unwritten: dict[str, WantedLock] = {}
         self._known: set[str] = set()
         self._known_at_last: frozenset[str] = frozenset()
         """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
-        self._given_way: dict[str, frozenset[str]] = {}
+        self._superseded_in: dict[str, frozenset[str]] = {}
         """Decision on suspicion → the narrower scopes for which another lock has taken its place, for good."""
-        self._taken_back: dict[tuple[str, str], tuple[str, ...]] = {}
+        self._reset: dict[tuple[str, str], tuple[str, ...]] = {}
         """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
         self._to_lift: set[str] = set()
-        self._by_hand: set[str] = set()
+        self._by_operator: set[str] = set()
         """Scopes that an operator has reset, whatever their files say."""
         self._to_watch = frozenset(f"account/{name}" for name in arming.names)
 
@@ -83,7 +83,7 @@ class Locking:
         if order is None or decision.is_withdrawal:
             return ()
         lock = OrderedLock(order.mode, order.scope, order.until)
-        return (encode(Planned(decision.id, decision.as_of, lock=lock)),)
+        return (encode(PlannedWork(decision.id, decision.as_of, lock=lock)),)
 
     def remember(self, now: datetime) -> None:
         """Before the first tick, restore the locks in force, and the resets since."""
@@ -91,7 +91,7 @@ class Locking:
         for stored in reversed(self._store.decisions(REMEMBERED)):
             decision = stored.decision
             if decision.kind == "reset":
-                self._take_back(decision.scope, decision.policy)
+                self._mark_reset(decision.scope, decision.policy)
             elif decision.is_withdrawal:
                 self._withdraw(decision, now)
             elif decision.lock is not None and self._was_ordered(decision.id):
@@ -99,22 +99,22 @@ class Locking:
                 if decision.id in unfinished and not wanted.in_force(now):
                     self._finish(wanted, now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
-            self._give_way(suspected, suspected.ordered_at, now)  # also to one that has run out since
+            self._supersede(suspected, suspected.ordered_at, now)  # also to one that has run out since
 
-    def change(self, decisions: Iterable[Decision], now: datetime, hands: Iterable[Event] = ()) -> None:
+    def change(self, decisions: Iterable[Decision], now: datetime, commands: Iterable[Event] = ()) -> None:
         """Record the locks of decisions to act on, and what resets lift.
 
         `hands`: the operator commands of this tick. A reset by an operator lifts its scope's lock, whichever program
         wrote it, and also where no policy was latched.
         """
-        for event in hands:
+        for event in commands:
             if event.kind == "reset" and event.scope is not None:
-                self._by_hand.add(event.scope)
+                self._by_operator.add(event.scope)
                 for policy in {each.policy for each in self._wanted.values() if each.scope == event.scope}:
-                    self._take_back(event.scope, policy)
+                    self._mark_reset(event.scope, policy)
         for decision in decisions:
             if decision.kind == "reset":
-                self._take_back(decision.scope, decision.policy)
+                self._mark_reset(decision.scope, decision.policy)
             elif decision.is_withdrawal:
                 self._withdraw(decision, now)
             elif decision.lock is not None:
@@ -126,7 +126,7 @@ class Locking:
         What the files say is looked at each time: one that was deleted or weakened by others is written again
         before the union is made of them.
         """
-        self._end_taken_back(now)
+        self._end_reset(now)
         self._end_superseded(now)
         self._forget_expired(now)
         if len(self._known) != len(self._known_at_last):
@@ -136,13 +136,13 @@ class Locking:
                 replace(each, is_new=each.decision in self._unwritten, reach=self._reach(each))
                 for each in self._wanted.values()
             ),
-            lift=frozenset(self._by_hand),
+            lift=frozenset(self._by_operator),
             lift_known=frozenset(self._to_lift),
             watch=self._to_watch,
             known=self._known_at_last,
         )  # fmt: skip
 
-    def _reach(self, wanted: Wanted) -> frozenset[str] | None:
+    def _reach(self, wanted: WantedLock) -> frozenset[str] | None:
         """The narrower scopes that the lock reaches, as its policy draws them, but those where it has given way.
 
         None, which is all that are below, where the policy draws the scope no more.
@@ -150,7 +150,7 @@ class Locking:
         if not wanted.is_wide:
             return frozenset()
         reached = self._arming.narrower(wanted.policy, wanted.scope)
-        return reached - self._given_way.get(wanted.decision, frozenset()) if reached else None
+        return reached - self._superseded_in.get(wanted.decision, frozenset()) if reached else None
 
     def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
         """Record the outcome of a turn at the files; its problems. What is not in `outcome` stays due."""
@@ -159,7 +159,7 @@ class Locking:
         for decision in outcome.in_file & self._unwritten.keys():
             self._written(self._unwritten.pop(decision), now)
         self._to_lift -= outcome.lifted
-        self._by_hand -= outcome.lifted
+        self._by_operator -= outcome.lifted
         failed = any(not each.is_mild for each in outcome.problems)
         return outcome.problems + self.missing() if failed else outcome.problems
 
@@ -178,20 +178,20 @@ class Locking:
         ]
         return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
 
-    def _want(self, decision: Decision, order: LockOrder) -> Wanted:
+    def _want(self, decision: Decision, order: LockOrder) -> WantedLock:
         if order.until is not None:
             order = structs.replace(order, until=confirmed_end(order.until, decision.as_of, self._leaps))
         wanted = _wanted(decision, order)
-        self._by_hand.discard(order.scope)
+        self._by_operator.discard(order.scope)
         self._known.add(decision.id)
         self._wanted[decision.id] = self._unwritten[decision.id] = wanted
         return wanted
 
-    def _take_back(self, scope: str, policy: str) -> None:
+    def _mark_reset(self, scope: str, policy: str) -> None:
         """Mark the policy's locks so far for lifting; a lock ordered after the reset stays."""
         ordered = (each for each in self._wanted.values() if (each.scope, each.policy) == (scope, policy))
-        earlier = self._taken_back.get((scope, policy), ())
-        self._taken_back[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
+        earlier = self._reset.get((scope, policy), ())
+        self._reset[scope, policy] = tuple(dict.fromkeys((*earlier, *(each.decision for each in ordered))))
 
     def _withdraw(self, decision: Decision, now: datetime) -> None:
         """Lift the locks on suspicion of the decision's policy on its scope."""
@@ -203,9 +203,9 @@ class Locking:
     def _end_superseded(self, now: datetime) -> None:
         """End locks on suspicion where another lock is in force: they never extend it."""
         for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
-            self._give_way(wanted, now, now)
+            self._supersede(wanted, now, now)
 
-    def _give_way(self, suspected: Wanted, since: datetime, now: datetime) -> None:
+    def _supersede(self, suspected: WantedLock, since: datetime, now: datetime) -> None:
         """End the lock on suspicion where another lock of its scope was in force at `since`.
 
         Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
@@ -216,23 +216,23 @@ class Locking:
             return
         left = self._reach(suspected)
         if None not in others and (left is None or not left <= _union(others)):
-            before = self._given_way.get(suspected.decision, frozenset())
-            self._given_way[suspected.decision] = before | _union(others)
+            before = self._superseded_in.get(suspected.decision, frozenset())
+            self._superseded_in[suspected.decision] = before | _union(others)
             return
         self._drop(suspected, now, SUPERSEDED)
 
-    def _drop(self, wanted: Wanted, now: datetime, status: str) -> None:
+    def _drop(self, wanted: WantedLock, now: datetime, status: str) -> None:
         self._wanted.pop(wanted.decision, None)
         self._unwritten.pop(wanted.decision, None)
-        self._given_way.pop(wanted.decision, None)
+        self._superseded_in.pop(wanted.decision, None)
         self._finish(wanted, now, status)
 
-    def _end_taken_back(self, now: datetime) -> None:
+    def _end_reset(self, now: datetime) -> None:
         """Lift reset locks once no order of their policy on the scope is open any more."""
-        if not self._taken_back:
+        if not self._reset:
             return
         closing = closing_for(self._store, self._armed)
-        for (scope, policy), decisions in tuple(self._taken_back.items()):
+        for (scope, policy), decisions in tuple(self._reset.items()):
             if (scope, policy) in closing:
                 continue
             for decision in decisions:
@@ -241,9 +241,9 @@ class Locking:
                 if wanted is not None:
                     self._finish(wanted, now, LIFTED)
             self._to_lift.add(scope)
-            del self._taken_back[scope, policy]
+            del self._reset[scope, policy]
 
-    def _written(self, wanted: Wanted, now: datetime) -> None:
+    def _written(self, wanted: WantedLock, now: datetime) -> None:
         if self._was_written(wanted):
             return
         decision, scope = wanted.decision, wanted.order.scope
@@ -251,10 +251,10 @@ class Locking:
         finished = Finished(decision, now, scope=scope, status="locked")
         self._store.append_all((encode(locked), encode(finished)))  # one transaction: the first order waits for it
 
-    def _was_written(self, wanted: Wanted) -> bool:
+    def _was_written(self, wanted: WantedLock) -> bool:
         return any(isinstance(entry, Locked) for entry in decode_all(self._store.journal(wanted.decision)))
 
-    def _finish(self, wanted: Wanted, now: datetime, status: str) -> None:
+    def _finish(self, wanted: WantedLock, now: datetime, status: str) -> None:
         self._store.append(encode(Finished(wanted.decision, now, scope=wanted.order.scope, status=status)))
 
     def _was_ordered(self, decision: str) -> bool:
@@ -270,7 +270,7 @@ class Locking:
                 self._finish(wanted, now, RAN_OUT)
         self._wanted = {key: wanted for key, wanted in self._wanted.items() if wanted.in_force(now)}
         self._unwritten = {key: wanted for key, wanted in self._unwritten.items() if wanted.in_force(now)}
-        self._given_way = {key: scopes for key, scopes in self._given_way.items() if key in self._wanted}
+        self._superseded_in = {key: scopes for key, scopes in self._superseded_in.items() if key in self._wanted}
 
 
 def _union(reaches: Iterable[frozenset[str] | None]) -> frozenset[str]:
@@ -283,7 +283,7 @@ def closing_for(store: Store, accounts: Collection[str]) -> frozenset[tuple[str,
     return frozenset((each.scope, each.policy) for name in accounts for each in left.get(name, ()))
 
 
-def _wanted(decision: Decision, order: LockOrder) -> Wanted:
+def _wanted(decision: Decision, order: LockOrder) -> WantedLock:
     triggers = ", ".join(trigger.name for trigger in decision.triggers)
     by_policy = f"{decision.policy}: {triggers}" if triggers else decision.policy
     reason = decision.reason or by_policy
@@ -291,7 +291,7 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
         reason = f"{by_policy}; {decision.reason}"
     if decision.is_suspicion and order.until is not None:
         reason = f"{reason}; locked until {rfc3339(order.until)} unless the cause is known before"
-    return Wanted(
+    return WantedLock(
         order, decision.stage, reason, decision.id, decision.is_suspicion,
         policy=decision.policy, ordered_at=decision.as_of,
     )  # fmt: skip
@@ -299,6 +299,6 @@ def _wanted(decision: Decision, order: LockOrder) -> Wanted:
 
 def _may_order_a_lock(entry: Entry) -> bool:
     """Whether it plans a lock; one of no account that cannot be read may."""
-    if isinstance(entry, Planned):
+    if isinstance(entry, PlannedWork):
         return entry.lock is not None
     return is_plan(entry) and entry.account is None

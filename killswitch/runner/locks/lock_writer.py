@@ -12,18 +12,18 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from killswitch.deadline import DaemonThreads, NoThreadError
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.execution.effects.performing import Performer
-from killswitch.gate.changes import Lock, LockError, LockOutcome, LockProblem
-from killswitch.gate.foreign import FOREIGN_SCOPE
+from killswitch.gate.changes import LockError, LockOutcome, LockProblem, LockRecord
+from killswitch.gate.foreign_files import FOREIGN_SCOPE
 from killswitch.gate.lock_folder import LockFolder
-from killswitch.gate.union import UnionFile
+from killswitch.gate.union_file import UnionFile
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry
-from killswitch.runner.fault_isolation import Beside
-from killswitch.runner.locks.lock_lifecycle import Locking
+from killswitch.runner.fault_isolation import FaultIsolation
+from killswitch.runner.locks.lock_lifecycle import LockLifecycle
 
 DEADLINE = 2.0
 """Seconds without progress after which a turn is abandoned and paged; the next turn continues its work."""
@@ -45,7 +45,7 @@ class _Turns:
         """`patience`: seconds of a tick's wait; however fast the clock of the run goes, a turn has three of them."""
         self._clock = clock
         self._patience = PATIENT_FOR * patience
-        self._threads = DaemonThreads("locks", idle=IDLE)
+        self._threads = DaemonThreadExecutor("locks", idle=IDLE)
         self._result: asyncio.Future[LockOutcome] | None = None
         self._seconds: Callable[[], float]
         self._began: datetime
@@ -102,7 +102,13 @@ class LockWriter(Performer):
     """
 
     def __init__(
-        self, locking: Locking, keeper: LockFolder, folder: Path, clock: Clock, patience: float, beside: Beside
+        self,
+        locking: LockLifecycle,
+        keeper: LockFolder,
+        folder: Path,
+        clock: Clock,
+        patience: float,
+        beside: FaultIsolation,
     ) -> None:
         """`patience` in seconds."""
         self._locking = locking
@@ -114,11 +120,11 @@ class LockWriter(Performer):
         self._scopes = _Turns(clock, patience)
         self._union = _Turns(clock, patience)
         self._last = LockOutcome()
-        self._whole: tuple[Lock, ...] = ()
+        self._whole: tuple[LockRecord, ...] = ()
         """The locks of the scopes' files when all of them were last known."""
-        self._foreign: Lock | None = None
+        self._foreign: LockRecord | None = None
         """The lock of another program at the union's path, until the folder keeps it."""
-        self._given: Lock | None = None
+        self._given: LockRecord | None = None
         """The foreign lock that the folder's turn under way was given."""
         self._problems: tuple[LockProblem, ...] = ()
         self._union_problems: tuple[LockProblem, ...] = ()
@@ -221,7 +227,7 @@ class LockWriter(Performer):
             text = f"{place} cannot be written because of a defect of this program: {error!r}; closing continues"
         return LockOutcome(problems=(LockProblem(f"turn at {place}", text),))
 
-    def _held(self) -> tuple[Lock, ...]:
+    def _held(self) -> tuple[LockRecord, ...]:
         foreign = () if self._foreign is None else (self._foreign,)
         if self._scopes.is_idle and self._last.is_whole:
             return self._whole + foreign

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from killswitch.deadline import DaemonThreads, NoThreadError
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
-from killswitch.incident.notify.delivery import KEPT_FOR, Lane, Sending
+from killswitch.incident.notify.delivery import KEPT_FOR, NotificationSender, TargetDelivery
 from killswitch.incident.notify.grouping import GROUP_INTERVAL, NoticeGroups
-from killswitch.incident.notify.routing import Addressing
+from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
@@ -21,7 +21,7 @@ from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
 
 if TYPE_CHECKING:
-    from killswitch.telemetry.metrics import Notifications
+    from killswitch.telemetry.metrics import NotificationCounts
 
 KEPT_WITHOUT_ROUTE = 24 * HOUR
 """How long messages to a target without a route wait for the route to return."""
@@ -33,7 +33,7 @@ class Notifier:
     """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
     def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
-        self._addressing = Addressing(policies)
+        self._addressing = NotificationRouter(policies)
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
@@ -46,8 +46,8 @@ class Notifier:
         self._unusable: dict[str, str] = {}
         """Target → why it could not work when the run began."""
         self._policies = policies
-        self._sending = Sending(
-            {target.key: Lane(target.key, sender(target), store, clock, patience)
+        self._sending = NotificationSender(
+            {target.key: TargetDelivery(target.key, sender(target), store, clock, patience)
              for target, patience in _targets(policies)}
         )  # fmt: skip
 
@@ -60,20 +60,22 @@ class Notifier:
         acted = {decision.id for decision in acting}
         found: list[Outgoing] = []
         notices = tuple(notices)
-        self._learn_pages(notices)
+        self._record_pages(notices)
         for decision in decisions:
-            corrects, paged = self._groups.fired(decision), self._has_paged(decision)
-            found += self._addressing.of_decision(decision, acted=decision.id in acted, corrects=corrects, paged=paged)
+            corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
+            found += self._addressing.route_decision(
+                decision, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
+            )
         found += self._of_closings(snapshot.closings, snapshot.as_of)
         for repeats in self._groups.due(snapshot.as_of):
-            found += self._addressing.of_repeats(repeats)
+            found += self._addressing.route_repeats(repeats)
         for notice in notices:
-            if self._groups.leaves(notice):
-                found += self._addressing.of_notice(notice)
+            if self._groups.is_sent_at_once(notice):
+                found += self._addressing.route_notice(notice)
         self._fresh |= bool(found)
         return tuple(found)
 
-    def _learn_pages(self, notices: Iterable[Notice]) -> None:
+    def _record_pages(self, notices: Iterable[Notice]) -> None:
         for notice in notices:
             if notice.kind == "unexplained" and notice.severity == "page":
                 self._paged[notice.policy, notice.scope] = notice.as_of
@@ -92,10 +94,10 @@ class Notifier:
     @property
     def problem(self) -> str | None:
         """The current problems of the targets; None if there are none."""
-        found = [problem for lane in self._sending.lanes.values() if (problem := lane.problem) is not None]
+        found = [problem for lane in self._sending.deliveries.values() if (problem := lane.problem) is not None]
         for target, why in self._unusable.items():
-            lane = self._sending.lanes[target]
-            if lane.problem is None and not lane.tally.delivered:
+            lane = self._sending.deliveries[target]
+            if lane.problem is None and not lane.counts.delivered:
                 found.append(f"notifications to {target} will fail: {why}")
         return "; ".join((*self._stranded, *found)) or None
 
@@ -107,12 +109,14 @@ class Notifier:
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
-        self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sending.lanes)
+        self._stranded = tuple(
+            self._strand(target, now) for target in waiting if target not in self._sending.deliveries
+        )
 
     def _recall_groups(self) -> None:
         """Restore the groups of an earlier run, so that nothing is lost or sent twice."""
         since = self._clock.now() - 2 * GROUP_INTERVAL
-        self._groups.recall(
+        self._groups.restore(
             (notice for notice in self._store.notices(RECALLED) if notice.as_of >= since),
             (stored.decision for stored in self._store.decisions(RECALLED) if stored.decision.as_of >= since),
         )
@@ -129,20 +133,20 @@ class Notifier:
     async def rest(self, patience: float) -> None:
         """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
         # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
-        threads, loop = DaemonThreads("notifications"), asyncio.get_running_loop()
+        threads, loop = DaemonThreadExecutor("notifications"), asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(threads, self._sending.rest, patience)
+            await loop.run_in_executor(threads, self._sending.drain, patience)
         except NoThreadError:
-            self._sending.rest(0.0)
+            self._sending.drain(0.0)
 
-    def counts(self) -> Notifications | None:
+    def counts(self) -> NotificationCounts | None:
         """What waits, and what this run has delivered and given up, by target; None without a route."""
         if not self._addressing.has_routes:
             return None
-        from killswitch.telemetry.metrics import Notifications
+        from killswitch.telemetry.metrics import NotificationCounts
 
-        tallies = {target: lane.tally for target, lane in self._sending.lanes.items()}
-        return Notifications(
+        tallies = {target: lane.counts for target, lane in self._sending.deliveries.items()}
+        return NotificationCounts(
             sum(tally.pending for tally in tallies.values()),
             {target: tally.delivered for target, tally in tallies.items()},
             {target: tally.given_up for target, tally in tallies.items()},
@@ -155,7 +159,7 @@ class Notifier:
                 continue
             stored = self._store.decision(closing.decision)
             if stored is not None:
-                yield from self._addressing.of_closing(closing, stored.decision, at)
+                yield from self._addressing.route_closing(closing, stored.decision, at)
         self._ended = {closing.decision: closing.status for closing in closings}
 
 

@@ -15,12 +15,17 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.deadline import begin
+from killswitch.deadline import start_thread
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident, RunbookFacts
 from killswitch.incident.record.equity_curve import BEFORE, points_before, points_since
-from killswitch.incident.record.late_rows import encode_restating, kept_restating, restating_name, restating_of
-from killswitch.incident.record.lifetime import Life, encode_note, lives_in, note_of
+from killswitch.incident.record.incident_decisions import IncidentDecisions, encode_note, read_incidents, read_note
+from killswitch.incident.record.value_corrections import (
+    corrections_key,
+    encode_corrections,
+    kept_corrections,
+    read_corrections,
+)
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import IncidentStore
@@ -48,7 +53,7 @@ ENDED_LATELY = 5
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
 
-class Reporting:
+class ReportRenderer:
     """An observer that keeps the files of open incidents up to date, and renders each once more after its reset."""
 
     def __init__(
@@ -134,7 +139,7 @@ class Reporting:
             self._wake.notify_all()
         if self._thread is None:
             thread = threading.Thread(target=self._work, name="incident reports", daemon=True)
-            begin(thread)  # where that fails it is begun with the next thing to render
+            start_thread(thread)  # where that fails it is begun with the next thing to render
             self._thread = thread
 
     def _work(self) -> None:
@@ -155,8 +160,8 @@ class Reporting:
 
     def _pass(self) -> None:
         with closing(open_store(self._store_at, read_only=True)) as view:
-            found = lives_in(view)
-            standing = {life.id for life in found if _stands(life)}
+            found = read_incidents(view)
+            standing = {life.id for life in found if _is_open(life)}
             newest = found[-ENDED_LATELY:]
             wanted = standing | self._open | self._unsettled | self._troubles.keys()
             wanted |= {life.id for life in newest if self._first or life.by_hand}
@@ -166,14 +171,14 @@ class Reporting:
                     self._one(view, life, started, now)
             self._open, self._first = frozenset(standing), False
 
-    def _one(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
-        if _stands(life) or life.id in self._open or view.incident_note(life.id) is None:
+    def _one(self, view: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
+        if _is_open(life) or life.id in self._open or view.incident_note(life.id) is None:
             course = f"the equity curve of incident {life.id} is not kept"
             self._tried(f"{life.id} course", course, lambda: self._keep(view, life))
         report = f"the report of incident {life.id} cannot be written"
         self._tried(life.id, report, lambda: self._render(view, life, started, now))
 
-    def _keep(self, view: IncidentStore, life: Life) -> None:
+    def _keep(self, view: IncidentStore, life: IncidentDecisions) -> None:
         """Store the note of the incident, and the due points of its equity curve until its reset."""
         opening, reset = life.decisions[0], life.reset
         opened, known = to_micros(opening.as_of), view.course(life.id)
@@ -183,13 +188,13 @@ class Reporting:
             rows = [row for row in rows if row.at <= to_micros(reset.as_of)]
         points = [] if known else points_before(rows, opened)
         points += points_since(rows, opened, (points or known)[-1] if points or known else None)
-        restating = restating_of(view, opening)
-        if restating != kept_restating(view, opening.id):
-            self._store.put_live(restating_name(opening.id), encode_restating(restating))
+        restating = read_corrections(view, opening)
+        if restating != kept_corrections(view, opening.id):
+            self._store.put_live(corrections_key(opening.id), encode_corrections(restating))
         if points or view.incident_note(life.id) is None:
-            self._store.keep_incident(life.id, encode_note(note_of(view, opening)), points)
+            self._store.keep_incident(life.id, encode_note(read_note(view, opening)), points)
 
-    def _render(self, view: IncidentStore, life: Life, started: StartedAs, now: datetime | None) -> None:
+    def _render(self, view: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
         from killswitch.incident.incident_builder import incident_of
 
         incident = incident_of(view, life, started, now)
@@ -201,7 +206,7 @@ class Reporting:
         if saying == said and fresh:
             return
         with report_span(self._tracer, life.id, life.decisions[0].as_of):
-            self._files(incident, note_of(view, life.decisions[0]).runbooks)
+            self._files(incident, read_note(view, life.decisions[0]).runbooks)
         if self._warmed_up is not None:
             self._warmed_up()
             self._warmed_up = None
@@ -212,7 +217,7 @@ class Reporting:
 
         A generic runbook replaces it: whoever is on call needs the current commands.
         """
-        from killswitch.incident.report.rendering import generic_runbook, report, runbook, write
+        from killswitch.incident.report.rendering import generic_runbook, report, runbook, write_document
         from killswitch.incident.report.templates import RenderingError
 
         failed = []
@@ -222,8 +227,8 @@ class Reporting:
             except RenderingError as error:
                 failed.append(error)
                 rendered = generic_runbook(incident, stage, str(error))
-            write(self._folder, incident.id, f"runbook-{stage}", rendered)
-        write(self._folder, incident.id, "report", report(incident))
+            write_document(self._folder, incident.id, f"runbook-{stage}", rendered)
+        write_document(self._folder, incident.id, "report", report(incident))
         if failed:
             raise failed[0]
 
@@ -238,7 +243,7 @@ class Reporting:
             self._troubles = {name: text for name, text in self._troubles.items() if name != key}
 
 
-def _stands(life: Life) -> bool:
+def _is_open(life: IncidentDecisions) -> bool:
     """Whether the incident waits for a reset. An operator's close does not: it is rendered when closings change."""
     return life.reset is None and not life.by_hand
 

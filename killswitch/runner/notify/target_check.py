@@ -10,13 +10,13 @@ from urllib.parse import unquote, urlsplit
 
 from killswitch.accounts.credentials import CredentialError, resolve_one
 from killswitch.accounts.redaction import Redactor
-from killswitch.deadline import DaemonThreads, NoThreadError
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import RouteTarget
 from killswitch.incident.notify.apprise_target import AppriseSender
 from killswitch.incident.notify.message import Message
 from killswitch.incident.notify.targets import FileSender, LogSender, NotSentError, Sender
-from killswitch.policy.diagnostics.problem import Diagnostic, diagnostic, in_order
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 
 PATIENCE = 10.0
 """Seconds for the look at the targets: a file may be on a disk that no longer answers, and Apprise takes its time."""
@@ -71,7 +71,9 @@ def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], patience: floa
 
     All at the same time, each in a thread of its own: a disk or a service that hangs holds up nothing else.
     """
-    begun = {target: DaemonThreads(f"notify {target.kind}").submit(attempt) for target, attempt in attempts.items()}
+    begun = {
+        target: DaemonThreadExecutor(f"notify {target.kind}").submit(attempt) for target, attempt in attempts.items()
+    }
     return {target: _end(future, patience) for target, future in begun.items()}
 
 
@@ -101,7 +103,7 @@ def sender(target: RouteTarget) -> Sender:
         return LogSender(target.to)
     if target.kind == "file":
         return FileSender(target.to)
-    return AppriseSender(target.to, lambda: _secret(target.to), discreet if _refers(target.to) else lambda _: str)
+    return AppriseSender(target.to, lambda: _secret(target.to), url_redaction if _refers(target.to) else lambda _: str)
 
 
 def _refers(to: str) -> bool:
@@ -119,7 +121,7 @@ def _secret(to: str) -> str:
         raise NotSentError(str(error)) from None
 
 
-def discreet(url: str) -> Callable[[str], str]:
+def url_redaction(url: str) -> Callable[[str], str]:
     """A function that removes an Apprise URL, and every part of it, from a text: any part may be a token."""
     parts = {url, unquote(url)}
     try:

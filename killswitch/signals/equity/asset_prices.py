@@ -10,7 +10,7 @@ from msgspec import Struct
 from killswitch.model.instant import HOUR
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.position import HOLDINGS, ZERO
+from killswitch.signals.position_measures import HOLDINGS, ZERO
 
 KEPT = 48 * HOUR
 """How long the price of a sold asset is kept (microseconds)."""
@@ -33,7 +33,7 @@ class AssetPrices:
         self._names: dict[str, list[str]] = {}
         self._gone: dict[tuple[str, str], LastPrice] = {}
 
-    def take(self, account: AccountSnapshot, at: int) -> None:
+    def observe(self, account: AccountSnapshot, at: int) -> None:
         """Observe an account's next snapshot; assets that it no longer prices keep their last price."""
         if account.quality != "ok" or account.balances is None:
             return

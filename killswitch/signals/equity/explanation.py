@@ -16,29 +16,29 @@ from msgspec import Struct
 
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.ledger_rows import FillRow, Ledger, LedgerState, ahead_of_venue
-from killswitch.signals.equity.ledger_rows import Row as LedgerRow
-from killswitch.signals.equity.loss_or_flow import (
+from killswitch.signals.equity.account_trail import AccountResidual, AccountTrail, AccountTrailState
+from killswitch.signals.equity.classification import (
     EARLY,
     FALLS,
     FALLS_WITHIN,
     LAG,
     NETTED_WITHIN,
     SETTLED_AFTER,
-    is_about,
-    is_amount,
+    is_about_amount,
+    is_at_about,
     lag_of,
 )
-from killswitch.signals.equity.pending_changes import Change, Changes, Resolved
+from killswitch.signals.equity.ledger import FillRow, ScopeLedger, ScopeLedgerState, ahead_of_venue
+from killswitch.signals.equity.ledger import LedgerRow as LedgerRow
+from killswitch.signals.equity.pending_changes import ResolvedChange, UnexplainedChange, UnexplainedChanges
 from killswitch.signals.equity.swings import Swing
-from killswitch.signals.equity.trail import Trail, TrailState, Unexplained
-from killswitch.signals.equity.unread_accounts import Unsettled
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.equity.unavailable_accounts import UnsettledChanges
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
-OUT_OF_REACH = HOUR
+DELAYED_FLOWS = HOUR
 """The age of known flows, before a change, from which flows are not waited for."""
-SILENT = 5 * SECOND
+SILENT_LEDGER_AFTER = 5 * SECOND
 """The time after which a silent ledger no longer delays what can be reversed."""
 
 
@@ -69,12 +69,12 @@ class ChangeEvent:
     pending: bool = False
 
 
-class Explained(Struct):
+class ExplainedChanges(Struct):
     """The result of one observation: `flow` to issue units for, corrections of the past, and new changes."""
 
     flow: Decimal = ZERO
-    resolved: list[Resolved] = []
-    appeared: list[Change] = []
+    resolved: list[ResolvedChange] = []
+    appeared: list[UnexplainedChange] = []
     events: list[ChangeEvent] = []
 
 
@@ -84,35 +84,35 @@ class Explanation:
     def __init__(self, terms: EquityTerms) -> None:
         self._terms = terms
         self._tolerance = Decimal(str(terms.tolerance))
-        self.ledger = Ledger()
-        self.changes = Changes()
-        self.trails: dict[str, Trail] = {}
+        self.ledger = ScopeLedger()
+        self.changes = UnexplainedChanges()
+        self.trails: dict[str, AccountTrail] = {}
         self.complete = True
         """Whether the last observation reported the parts of every account's equity."""
         self._arrived: list[tuple[int, str, Decimal]] = []
 
-    def explain(self, view: ScopeView, profits: dict[str, Decimal | None], before: Decimal | None) -> Explained:
+    def explain(self, view: ScopeView, profits: dict[str, Decimal | None], before: Decimal | None) -> ExplainedChanges:
         """Explain the accounts' changes since their last usable snapshots.
 
         `profits`: of each account's positions together. `before`: the scope's equity at its last observation.
         """
-        found = Explained()
+        found = ExplainedChanges()
         self.complete = True
         for account in view.accounts:
             trail = self.trails.get(account.account)
             if trail is None:
-                trail = self.trails[account.account] = Trail()
+                trail = self.trails[account.account] = AccountTrail()
             first = trail.before is None
             fills = self.ledger.fills_of(account.account) if self.ledger.fills else []
             rest = trail.observe(
                 view.as_of, account, profits[account.account], view.instruments, fills,
                 self._tolerance,
             )  # fmt: skip
-            for row in trail.late:
+            for row in trail.late_fills:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
                 found.flow += trail.swing * view.rate(account.account)
-                found.resolved += _taken_out(trail.noise_found, view.rate(account.account), before)
+                found.resolved += _swing_corrections(trail.noise_swings, view.rate(account.account), before)
             rows = [row for row in self.ledger.rows if row.account == account.account] if self.ledger.rows else []
             if rest is None:
                 self.complete = self.complete and first
@@ -121,39 +121,39 @@ class Explanation:
                 continue
             self.complete = self.complete and rest.complete
             if rows or rest.amount:
-                self._account_for(trail, account.account, rest, rows, found, view.rate(account.account))
+                self._match_rows(trail, account.account, rest, rows, found, view.rate(account.account))
         return found
 
-    def settle(self, view: ScopeView) -> Explained:
+    def settle(self, view: ScopeView) -> ExplainedChanges:
         """Resolve the changes whose cause is known by now, including new ones."""
-        found = Explained()
+        found = ExplainedChanges()
         if self.changes.all or self.ledger.rows:
             self._settle(view, found)
-            self._give_up_rows(view, found)
+            self._drop_unmatched_rows(view, found)
         return found
 
-    def settle_readable(self, view: ScopeView) -> Explained:
+    def settle_available(self, view: ScopeView) -> ExplainedChanges:
         """Resolve changes of the available accounts in `view` while others are unavailable.
 
         Their rows are matched with earlier changes; rows of later changes wait until all accounts are available.
         """
-        found = Explained()
+        found = ExplainedChanges()
         if not self.changes.all:
             return found
         readable = {account.account for account in view.accounts}
         for row in [each for each in self.ledger.rows if each.account in readable]:
             trail = self.trails.get(row.account)
             if trail is not None and trail.before is not None and trail.before.equity is not None:
-                self._explain_earlier(row, trail.noise_of(trail.before.equity), found)
+                self._match_earlier_changes(row, trail.noise_of(trail.before.equity), found)
         self._settle(view, found)
         return found
 
-    def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, Unsettled]:
+    def unsettled(self, view: ScopeView, profits: dict[str, Decimal | None]) -> dict[str, UnsettledChanges]:
         """The transfers and unexplained changes of each account since its last known equity; changes no state.
 
         For available accounts while others of the scope are unavailable.
         """
-        found: dict[str, Unsettled] = {}
+        found: dict[str, UnsettledChanges] = {}
         for account in view.accounts:
             trail = self.trails.get(account.account)
             rows = [row for row in self.ledger.rows if row.account == account.account]
@@ -164,54 +164,56 @@ class Explanation:
                 self._tolerance,
             )  # fmt: skip
             left = ZERO if rest is None else rest.amount - sum((row.amount for row in rows), ZERO)
-            found[account.account] = Unsettled(moved, ZERO if rest is None or abs(left) <= rest.noise else left)
+            found[account.account] = UnsettledChanges(moved, ZERO if rest is None or abs(left) <= rest.noise else left)
         return found
 
-    def _account_for(
+    def _match_rows(
         self,
-        trail: Trail,
+        trail: AccountTrail,
         account: str,
-        rest: Unexplained,
+        rest: AccountResidual,
         rows: list[LedgerRow],
-        found: Explained,
+        found: ExplainedChanges,
         rate: Decimal,
     ) -> None:
         """Match the rows with the residual, then with earlier changes, and classify the rest."""
         left = rest.amount
-        timely = self._together(trail, account, rest, rows)
+        timely = self._flows_of_residual(trail, account, rest, rows)
         for row in timely:
             left -= row.amount
             found.flow += row.amount * rate
-            self._arrive(rest.at, account, row.amount * rate)
+            self._record_arrival(rest.at, account, row.amount * rate)
         self._drop(timely)
         others = [row for row in rows if row not in timely] if timely else rows
-        for row in sorted(others, key=lambda it: not is_amount(it.amount, left, rest.noise)):
+        for row in sorted(others, key=lambda it: not is_about_amount(it.amount, left, rest.noise)):
             part = _part(row, left, rest)
             left -= part
             found.flow += part * rate if row.moved else ZERO
-            if part == row.amount or is_amount(row.amount, part, rest.noise):
-                self._arrive(rest.at, account, part * rate)
+            if part == row.amount or is_about_amount(row.amount, part, rest.noise):
+                self._record_arrival(rest.at, account, part * rate)
                 self._drop([row])
                 continue
             row.amount -= part
-            self._explain_earlier(row, rest.noise, found)
-        kind = trail.judge(left, rest)
+            self._match_earlier_changes(row, rest.noise, found)
+        kind = trail.classify(left, rest)
         if kind in ("trade", "money"):
-            change = Change(
+            change = UnexplainedChange(
                 rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, slack=rest.slack,
                 kind="trade" if kind == "trade" else "money", rate=rate,
             )  # fmt: skip
             if self._may_be_lost(change):
                 change.kind = "trade"
             found.appeared.append(change)
-            self._arrive(rest.at, account, left * rate)
+            self._record_arrival(rest.at, account, left * rate)
         elif kind == "slip" and left:
             # It counts at once, and is kept in case a later row identifies it as a transfer.
-            slip = Change(rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate)
+            slip = UnexplainedChange(
+                rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate
+            )
             slip.equity = rest.equity
             found.appeared.append(slip)
 
-    def _explain_earlier(self, row: LedgerRow, noise: Decimal, found: Explained) -> None:
+    def _match_earlier_changes(self, row: LedgerRow, noise: Decimal, found: ExplainedChanges) -> None:
         """Match a row with earlier changes."""
         resolved, row.amount = self.changes.explain(row.account, row.amount, row.at, noise, moved=row.moved)
         found.resolved += resolved
@@ -219,14 +221,16 @@ class Explanation:
         if row.amount == ZERO:
             self._drop([row])
 
-    def _together(self, trail: Trail, account: str, rest: Unexplained, rows: list[LedgerRow]) -> list[LedgerRow]:
+    def _flows_of_residual(
+        self, trail: AccountTrail, account: str, rest: AccountResidual, rows: list[LedgerRow]
+    ) -> list[LedgerRow]:
         """The flows dated inside the interval if all of them belong to its residual, else none.
 
         They do if they sum up to it, or if they hide a fall that trades without fills may have caused: a deposit must
         not hide a loss.
         """
-        timely = [it for it in rows if it.moved and is_about(it.at, rest.since, rest.at)]
-        timely = [it for it in timely if not self.changes.has(account, it.amount, it.at, rest.noise)]
+        timely = [it for it in rows if it.moved and is_at_about(it.at, rest.since, rest.at)]
+        timely = [it for it in timely if not self.changes.has_match(account, it.amount, it.at, rest.noise)]
         if not timely:
             return []
         left = rest.amount - sum((it.amount for it in timely), ZERO)
@@ -235,16 +239,16 @@ class Explanation:
         may_be_lost = left < min(rest.amount, -rest.noise) and -left <= trail.trades.bound(rest.at) + rest.slack
         return timely if may_be_lost else []
 
-    def _late_fill(self, trail: Trail, row: FillRow, currency: str) -> list[Resolved]:
+    def _late_fill(self, trail: AccountTrail, row: FillRow, currency: str) -> list[ResolvedChange]:
         """Explain an earlier change by a late fill: against the mark of its trade, else by its realised P&L."""
-        trade = trail.trades.fill(row, currency)
+        trade = trail.trades.match_late_fill(row, currency)
         if trade is not None:
-            return self.changes.fill(row.account, *trade)
+            return self.changes.match_late_fill(row.account, *trade)
         if row.gain is None:
             return []
         return self.changes.explain(row.account, row.gain, to_micros(row.fill.at), ZERO, moved=False)[0]
 
-    def _arrive(self, at: int, account: str, amount: Decimal) -> None:
+    def _record_arrival(self, at: int, account: str, amount: Decimal) -> None:
         if amount > ZERO:
             self._arrived.append((at, account, amount))
 
@@ -254,14 +258,14 @@ class Explanation:
 
     # Resolving changes
 
-    def _settle(self, view: ScopeView, found: Explained) -> None:
+    def _settle(self, view: ScopeView, found: ExplainedChanges) -> None:
         now = view.as_of
         self._arrived = [each for each in self._arrived if now - each[0] <= LAG]
         accounts = {account.account: account for account in view.accounts}
         for change in self.changes.unexplained:
             if change.account in self.trails:
-                self._judge_anew(change, now, found)
-        self._many_falls(now, found)
+                self._reclassify(change, now, found)
+        self._reclassify_series_of_falls(now, found)
         for change in self.changes.open:
             if change.kind == "trade":
                 self.changes.net(change, NETTED_WITHIN)
@@ -271,7 +275,7 @@ class Explanation:
                 self._resolve(change, account, now, found)
         self.changes.expire(now)
 
-    def _judge_anew(self, change: Change, now: int, found: Explained) -> None:
+    def _reclassify(self, change: UnexplainedChange, now: int, found: ExplainedChanges) -> None:
         """Reclassify a change by trades and fills that were reported after it."""
         if change.moved and now - change.at > EARLY:
             return
@@ -282,20 +286,20 @@ class Explanation:
             if bounded:
                 change.kind = "trade"
                 found.resolved.append(self.changes.reopen(change))
-        elif size <= trail.noise_of(change.equity) or trail.takes_for_slip(change.amount, change.equity, change.at):
+        elif size <= trail.noise_of(change.equity) or trail.is_late_slip(change.amount, change.equity, change.at):
             change.lost = True
         elif change.in_transit:
             change.kind = "money"
         else:
             change.kind = "trade" if bounded or self._may_be_lost(change) else "money"
 
-    def _may_be_lost(self, change: Change) -> bool:
+    def _may_be_lost(self, change: UnexplainedChange) -> bool:
         """Whether it may be a loss although no trade explains it: by the policy's choice, or as one of many falls."""
         return change.amount < ZERO and (self._terms.closes or change.hurried)
 
-    def _many_falls(self, now: int, found: Explained) -> None:
+    def _reclassify_series_of_falls(self, now: int, found: ExplainedChanges) -> None:
         """Treat a series of falls without rises as unreported trades."""
-        recent = [each for each in self.changes.all if now - each.at <= FALLS_WITHIN and _is_loose(each)]
+        recent = [each for each in self.changes.all if now - each.at <= FALLS_WITHIN and _is_without_trade(each)]
         for account in dict.fromkeys(each.account for each in recent):
             own = [each for each in recent if each.account == account]
             falls = [each for each in own if each.amount < ZERO]
@@ -310,11 +314,13 @@ class Explanation:
                 if change.moved:
                     found.resolved.append(self.changes.reopen(change))
 
-    def _resolve(self, change: Change, account: AccountSnapshot, now: int, found: Explained) -> None:
+    def _resolve(self, change: UnexplainedChange, account: AccountSnapshot, now: int, found: ExplainedChanges) -> None:
         """Resolve an open change once enough is known."""
         age = now - change.at
-        proven = _proven(account, change, ahead_of_venue(account, now))
-        if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT):
+        proven = _known_until(account, change, ahead_of_venue(account, now))
+        if change.unanswered_since is None and (
+            (proven is not None and proven >= change.at) or age >= SILENT_LEDGER_AFTER
+        ):
             change.unanswered_since = now
         if change.kind == "money":
             if age >= SETTLED_AFTER:
@@ -330,14 +336,14 @@ class Explanation:
             change.lost = True
             found.events.append(ChangeEvent("lost", -change.worth))
 
-    def _is_in_transit(self, change: Change) -> bool:
+    def _is_in_transit(self, change: UnexplainedChange) -> bool:
         """Whether a similar amount arrived in another account of the scope at about the same time."""
         return any(
             account != change.account and abs(at - change.at) <= LAG and ZERO <= -change.worth - amount <= amount / 100
             for at, account, amount in self._arrived
         )
 
-    def _give_up_rows(self, view: ScopeView, found: Explained) -> None:
+    def _drop_unmatched_rows(self, view: ScopeView, found: ExplainedChanges) -> None:
         """Drop rows without a change: small ones were counted as noise, others never affected this equity."""
         late = [row for row in self.ledger.rows if view.as_of - row.seen > EARLY]
         for row in late:
@@ -348,44 +354,46 @@ class Explanation:
             worth = row.amount * view.rate(row.account)
             before = view.equity - worth
             if before > ZERO:
-                found.resolved.append(Resolved(row.at, worth, float(view.equity / before), 0.0))
+                found.resolved.append(ResolvedChange(row.at, worth, float(view.equity / before), 0.0))
         self._drop(late)
 
     # Serialising
 
-    def leave(self, members: frozenset[str]) -> None:
+    def retain_members(self, members: frozenset[str]) -> None:
         """Restrict the scope to `members`, and drop open changes."""
         self.trails = {name: trail for name, trail in self.trails.items() if name in members}
         self.ledger.drop()
-        self.changes = Changes()
+        self.changes = UnexplainedChanges()
 
-    def state(self) -> tuple[LedgerState, dict[str, TrailState]]:
+    def state(self) -> tuple[ScopeLedgerState, dict[str, AccountTrailState]]:
         """The state to store, without the changes."""
         trails = {name: state for name, trail in self.trails.items() if (state := trail.state()) is not None}
         return self.ledger.state(), trails
 
-    def restore(self, ledger: LedgerState, trails: dict[str, TrailState], changes: Changes) -> None:
+    def restore(
+        self, ledger: ScopeLedgerState, trails: dict[str, AccountTrailState], changes: UnexplainedChanges
+    ) -> None:
         """Restore a stored explanation."""
         self.ledger.restore(ledger)
-        self.trails = {name: Trail.restored(state) for name, state in trails.items()}
+        self.trails = {name: AccountTrail.restored(state) for name, state in trails.items()}
         self.changes = changes
 
 
-def _is_loose(change: Change) -> bool:
+def _is_without_trade(change: UnexplainedChange) -> bool:
     """Whether no trade explains a change: it is treated as a transfer, or was until many others followed."""
     return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
 
 
-def _part(row: LedgerRow, left: Decimal, rest: Unexplained) -> Decimal:
+def _part(row: LedgerRow, left: Decimal, rest: AccountResidual) -> Decimal:
     """The part of the residual that the row explains: the whole row if the amounts are about equal."""
-    if is_amount(row.amount, left, rest.noise):
+    if is_about_amount(row.amount, left, rest.noise):
         return row.amount
     if abs(left) <= rest.noise or (row.amount > ZERO) != (left > ZERO):
         return ZERO
-    return min(row.amount, left, key=abs) if is_about(row.at, rest.since, rest.at) else ZERO
+    return min(row.amount, left, key=abs) if is_at_about(row.at, rest.since, rest.at) else ZERO
 
 
-def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
+def _known_until(account: AccountSnapshot, change: UnexplainedChange, ahead: int) -> int | None:
     """The time up to which fills and flows are known, on our clock, `ahead` of the venue's; None if unknown.
 
     A venue that reports flows hours late, such as Alpaca, shows none of the change's time within any grace, so waiting
@@ -394,12 +402,12 @@ def _proven(account: AccountSnapshot, change: Change, ahead: int) -> int | None:
     if account.fills_as_of is None or account.flows_as_of is None:
         return None
     fills, flows = to_micros(account.fills_as_of) + ahead, to_micros(account.flows_as_of) + ahead
-    return fills if change.kind == "trade" and flows < change.at - OUT_OF_REACH else min(fills, flows)
+    return fills if change.kind == "trade" and flows < change.at - DELAYED_FLOWS else min(fills, flows)
 
 
-def _taken_out(swings: list[Swing], rate: Decimal, equity: Decimal | None) -> list[Resolved]:
+def _swing_corrections(swings: list[Swing], rate: Decimal, equity: Decimal | None) -> list[ResolvedChange]:
     """The corrections that remove earlier swings of an account from profit and loss. `equity` is the scope's."""
     if equity is None or equity <= ZERO:
         return []
     worths = [(it.at, it.amount * rate) for it in swings]
-    return [Resolved(at, worth, float(1 + worth / equity), 0.0) for at, worth in worths if -worth < equity]
+    return [ResolvedChange(at, worth, float(1 + worth / equity), 0.0) for at, worth in worths if -worth < equity]

@@ -17,8 +17,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.model.instant import HOUR
-from killswitch.signals.equity.loss_or_flow import SMALL, TRADES_AFTER, is_about, is_amount
-from killswitch.signals.position import ZERO
+from killswitch.signals.equity.classification import SMALL, TRADES_AFTER, is_about_amount, is_at_about
+from killswitch.signals.position_measures import ZERO
 
 REMEMBER = 48 * HOUR
 """The maximum delay of a row."""
@@ -28,7 +28,7 @@ MOST = 500
 """The maximum number of changes; beyond that, the oldest count as they are."""
 
 
-class Change(Struct):
+class UnexplainedChange(Struct):
     """An unexplained change of `account`, observed `at`, with the previous snapshot at `since`.
 
     Microseconds. `before` is the scope's equity and `value` its unit value just before it; `peak` the highest unit
@@ -76,11 +76,11 @@ class Change(Struct):
         return not self.lost and not self.moved
 
 
-Reading = Callable[[Change], float]
+Interpretation = Callable[[UnexplainedChange], float]
 """The factor that makes unit values from before a change comparable with those after it."""
 
 
-class Resolved(Struct, frozen=True):
+class ResolvedChange(Struct, frozen=True):
     """A resolved change: `worth`, in the scope's currency, at `at` was a transfer; values from there on are divided by
     `factor`.
 
@@ -96,21 +96,21 @@ class Resolved(Struct, frozen=True):
     before: float = 0.0
 
 
-class Changes:
+class UnexplainedChanges:
     """The changes that are open or may still be explained, oldest first, with the peak unit value between them."""
 
-    def __init__(self, changes: Iterable[Change] = (), peak: float = 0.0) -> None:
+    def __init__(self, changes: Iterable[UnexplainedChange] = (), peak: float = 0.0) -> None:
         """`peak` is the highest unit value since the newest change."""
-        self.all: list[Change] = list(changes)
+        self.all: list[UnexplainedChange] = list(changes)
         self.peak = peak
 
     @property
-    def open(self) -> list[Change]:
+    def open(self) -> list[UnexplainedChange]:
         """The changes whose cause is open."""
         return [change for change in self.all if change.is_open]
 
     @property
-    def unexplained(self) -> list[Change]:
+    def unexplained(self) -> list[UnexplainedChange]:
         """The changes that no row, price, trade or operator has explained."""
         return [change for change in self.all if not (change.lost or change.accepted)]
 
@@ -119,20 +119,22 @@ class Changes:
         """The sum of unexplained changes; negative for a fall."""
         return sum((change.worth for change in self.unexplained), ZERO)
 
-    def appear(self, change: Change) -> None:
+    def add(self, change: UnexplainedChange) -> None:
         """Add an unexplained change, and set its `peak`."""
         change.peak = self.peak
         self.all.append(change)
         self.peak = 0.0
 
-    def has(self, account: str, row: Decimal, row_at: int, noise: Decimal) -> bool:
+    def has_match(self, account: str, row: Decimal, row_at: int, noise: Decimal) -> bool:
         """Whether a change with about the time and amount of the row is kept, which the row may explain."""
         own = (each for each in self.all if each.account == account)
-        return any(is_about(row_at, each.since, each.at) and is_amount(row, each.amount, noise) for each in own)
+        return any(
+            is_at_about(row_at, each.since, each.at) and is_about_amount(row, each.amount, noise) for each in own
+        )
 
     def explain(
         self, account: str, row: Decimal, row_at: int, noise: Decimal, *, moved: bool
-    ) -> tuple[list[Resolved], Decimal]:
+    ) -> tuple[list[ResolvedChange], Decimal]:
         """Match a late row with the account's changes of the same sign; returns the resolved parts and the rest of the
         row.
 
@@ -140,13 +142,13 @@ class Changes:
         otherwise it is profit or loss.
         """
         own = [each for each in self.all if each.account == account and (each.amount > ZERO) == (row > ZERO)]
-        timely = [each for each in own if is_about(row_at, each.since, each.at)]
-        exact = [each for each in own if each not in timely and is_amount(row, each.amount, noise)]
-        resolved: list[Resolved] = []
-        for change in (*sorted(timely, key=lambda it: not is_amount(row, it.amount, noise)), *exact[:1]):
+        timely = [each for each in own if is_at_about(row_at, each.since, each.at)]
+        exact = [each for each in own if each not in timely and is_about_amount(row, each.amount, noise)]
+        resolved: list[ResolvedChange] = []
+        for change in (*sorted(timely, key=lambda it: not is_about_amount(row, it.amount, noise)), *exact[:1]):
             if row == ZERO:
                 break
-            whole = is_amount(row, change.amount, noise)
+            whole = is_about_amount(row, change.amount, noise)
             part = change.amount if whole else min(change.amount, row, key=abs)
             row = ZERO if whole else row - part
             found = self._explained(change, part, moved=moved)
@@ -154,25 +156,27 @@ class Changes:
                 resolved.append(found)
         return resolved, row
 
-    def _explained(self, change: Change, part: Decimal, *, moved: bool) -> Resolved | None:
+    def _explained(self, change: UnexplainedChange, part: Decimal, *, moved: bool) -> ResolvedChange | None:
         """Subtract `part` from the change; returns the correction of values, or None if they include it already."""
         before = change.factor
         change.amount -= part
         factor = before / change.factor if change.factor > 0.0 else before
         found = None
         if moved and change.moved:  # values include it as issued units already
-            found = Resolved(change.at, part * change.rate, 1.0, change.value)
+            found = ResolvedChange(change.at, part * change.rate, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = Resolved(change.at, part * change.rate, factor, change.value)
+            found = ResolvedChange(change.at, part * change.rate, factor, change.value)
         elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-            found = Resolved(change.at, part * change.rate, factor, change.value, undone=True, before=change.before)
+            found = ResolvedChange(
+                change.at, part * change.rate, factor, change.value, undone=True, before=change.before
+            )
         if change.amount == ZERO:
             self._forget(change)
         return found
 
-    def fill(self, account: str, at: int, effect: Decimal) -> list[Resolved]:
+    def match_late_fill(self, account: str, at: int, effect: Decimal) -> list[ResolvedChange]:
         """Subtract the effect of late fills of a trade, which positions showed `at`, from the change observed with it.
 
         If the trade made more than the change, the difference, of the opposite sign, has another cause and is open.
@@ -192,29 +196,29 @@ class Changes:
         change.amount, change.kind, change.lost = -beyond, "money", False
         return resolved
 
-    def settle_as_flow(self, change: Change) -> Resolved:
+    def settle_as_flow(self, change: UnexplainedChange) -> ResolvedChange:
         """Settle an open change as a transfer."""
         change.moved = True
         self._divide_after(change, change.factor)
-        return Resolved(change.at, change.worth, change.factor, change.value)
+        return ResolvedChange(change.at, change.worth, change.factor, change.value)
 
-    def reopen(self, change: Change) -> Resolved:
+    def reopen(self, change: UnexplainedChange) -> ResolvedChange:
         """Reopen a change that was settled as a transfer."""
         change.moved = False
         factor = change.factor
         self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-        return Resolved(change.at, change.worth, factor, change.value, undone=True, before=change.before)
+        return ResolvedChange(change.at, change.worth, factor, change.value, undone=True, before=change.before)
 
-    def net(self, change: Change, within: int) -> None:
+    def net(self, change: UnexplainedChange, within: int) -> None:
         """Count an open, pending change, and changes of the opposite sign shortly before it, as profit and loss."""
         for other in self.open:
             if change.amount == ZERO or other is change or not _are_opposite(change, other, within):
                 continue
             part = min(abs(change.amount), abs(other.amount))
             for each in (other, change):
-                self._count(each, part if each.amount > ZERO else -part)
+                self._count_as_loss(each, part if each.amount > ZERO else -part)
 
-    def _count(self, change: Change, part: Decimal) -> None:
+    def _count_as_loss(self, change: UnexplainedChange, part: Decimal) -> None:
         """Count `part` of a change as profit or loss; the rest becomes a separate open change."""
         if part == change.amount:
             change.lost = True
@@ -232,15 +236,15 @@ class Changes:
         while self.all and (now - self.all[0].at > REMEMBER or len(self.all) > MOST):
             self._forget(self.all[0])
 
-    def highest(self, reading: Reading) -> float:
+    def highest(self, interpretation: Interpretation) -> float:
         """The highest unit value ever, by one interpretation of open changes, comparable with the current value."""
         scale, best = 1.0, self.peak
         for change in reversed(self.all):
-            scale *= reading(change) if change.is_open else 1.0
+            scale *= interpretation(change) if change.is_open else 1.0
             best = max(best, change.peak * scale)
         return best
 
-    def accept_until(self, at: int) -> list[Resolved]:
+    def accept_until(self, at: int) -> list[ResolvedChange]:
         """Settle the unexplained changes up to `at` finally as transfers, after an operator accepted them.
 
         They are kept, so that a later row matches them and does not count again.
@@ -256,13 +260,13 @@ class Changes:
             change.peak = 0.0
         self.peak = value
 
-    def _divide_after(self, change: Change, factor: float) -> None:
+    def _divide_after(self, change: UnexplainedChange, factor: float) -> None:
         if factor > 0.0:
             for later in self.all[self.all.index(change) + 1 :]:
                 later.peak /= factor
             self.peak /= factor
 
-    def _forget(self, change: Change) -> None:
+    def _forget(self, change: UnexplainedChange) -> None:
         """Remove a change, and merge its peak into the next one."""
         place = self.all.index(change)
         del self.all[place]
@@ -272,25 +276,25 @@ class Changes:
             self.peak = max(self.peak, change.peak)
 
 
-def _is_small(change: Change) -> bool:
+def _is_small(change: UnexplainedChange) -> bool:
     return abs(change.amount) <= SMALL * change.equity
 
 
-def _are_opposite(one: Change, other: Change, within: int) -> bool:
+def _are_opposite(one: UnexplainedChange, other: UnexplainedChange, within: int) -> bool:
     pending = one.kind == other.kind == "trade" and one.account == other.account
     return pending and (one.amount > ZERO) != (other.amount > ZERO) and abs(one.at - other.at) <= within
 
 
-def optimistic(change: Change) -> float:
+def optimistic(change: UnexplainedChange) -> float:
     """The interpretation with the smallest drawdown: falls were transfers, rises were gains."""
     return change.factor if change.kind == "money" else min(1.0, change.factor)
 
 
-def pessimistic(change: Change) -> float:
+def pessimistic(change: UnexplainedChange) -> float:
     """The interpretation of pending changes with the greatest drawdown: rises were transfers, falls were losses."""
     return change.factor if change.kind == "money" else max(1.0, change.factor)
 
 
-def suspicious(change: Change) -> float:
+def suspicious(change: UnexplainedChange) -> float:
     """The worst interpretation of every open change: every fall was a loss, and every rise a transfer."""
     return max(1.0, change.factor)

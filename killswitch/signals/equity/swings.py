@@ -17,7 +17,7 @@ from msgspec import Struct
 from killswitch.model.instant import SECOND
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
 NOISY_FOR = 600 * SECOND
 """How long an account counts as noisy after a swing."""
@@ -62,21 +62,21 @@ class Swings(Struct):
         if last is None or self.level is None or not still:
             return ZERO, []
         swing = self.level - last
-        was_noisy = bool(self._both_ways())
+        was_noisy = bool(self._noise_bound())
         own = min(swing, change, key=abs) if swing * change > ZERO else ZERO
         if abs(own) > noise:
             self.entries.append(Swing(at, own))
         if not self.entries:
             return ZERO, []
         before, self.swung = self.swung, self.swung + swing
-        bound = self._both_ways()
+        bound = self._noise_bound()
         if not bound:
             return ZERO, []
-        found = [] if was_noisy else self._found(at - CORRECTED, max(-bound, min(bound, before)))
+        found = [] if was_noisy else self._noise_swings(at - CORRECTED, max(-bound, min(bound, before)))
         self.taken += sum((it.amount for it in found), ZERO)
-        return self._take(change, bound), found
+        return self._exclude(change, bound), found
 
-    def _found(self, since: int, amount: Decimal) -> list[Swing]:
+    def _noise_swings(self, since: int, amount: Decimal) -> list[Swing]:
         """The swings since `since`, without the newest, that are noise, `amount` in total."""
         earlier = [it for it in self.entries[:-1] if it.at >= since]
         found, taken = [], ZERO
@@ -86,7 +86,7 @@ class Swings(Struct):
             taken = reached
         return [it for it in found if it.amount]
 
-    def _take(self, change: Decimal, bound: Decimal) -> Decimal:
+    def _exclude(self, change: Decimal, bound: Decimal) -> Decimal:
         """The additional amount to exclude from equity; negative for a fall.
 
         The excluded amount grows only as far as equity itself moved; otherwise the positions show an earlier move.
@@ -96,7 +96,7 @@ class Swings(Struct):
         before, self.taken = self.taken, max(min(reach), min(max(reach), wanted))
         return self.taken - before
 
-    def _both_ways(self) -> Decimal:
+    def _noise_bound(self) -> Decimal:
         """The bound of noise, by the smaller of the greatest rise and fall; 0 without both."""
         if len(self.entries) < 2:
             return ZERO
@@ -107,7 +107,7 @@ class Swings(Struct):
     def _forget_before(self, edge: int) -> None:
         while self.entries and self.entries[0].at < edge:
             del self.entries[0]
-            if not self._both_ways():
+            if not self._noise_bound():
                 self.swung = self.taken = ZERO  # the excluded amount stays excluded: it is at most the smaller swing
 
 

@@ -17,11 +17,18 @@ from msgspec.structs import replace
 
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Fill, Side
-from killswitch.signals.equity.change import PositionMoves, Untold, is_hedged, part_of, position_moves, signed
-from killswitch.signals.equity.ledger_rows import FillRow
-from killswitch.signals.equity.loss_or_flow import TRADED, TRADES_AFTER, TRADES_BEFORE, is_about
-from killswitch.signals.position import ZERO, contract_value, is_inverse
-from killswitch.signals.view import Instruments
+from killswitch.signals.equity.classification import TRADES_AFTER, TRADES_BEFORE, UNFILLED_TRADE_BOUND, is_at_about
+from killswitch.signals.equity.decomposition import (
+    PositionMoves,
+    UnfilledTrade,
+    is_hedged,
+    matched_part,
+    position_moves,
+    signed_amount,
+)
+from killswitch.signals.equity.ledger import FillRow
+from killswitch.signals.position_measures import ZERO, contract_value, is_inverse
+from killswitch.signals.scope_view import Instruments
 
 KEPT = 300 * SECOND
 """How long trades are kept for late fills."""
@@ -38,7 +45,7 @@ class Trade(Struct):
     at: int
     since: int
     traded: Decimal
-    untold: tuple[Untold, ...]
+    untold: tuple[UnfilledTrade, ...]
     settled: bool = False
 
 
@@ -62,7 +69,7 @@ class FilledNotional(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Traded:
+class ObservedTrades:
     """The result of one observation: the moves of positions, the fills of its interval, and those of earlier trades."""
 
     moves: PositionMoves
@@ -85,7 +92,7 @@ class Trades(Struct):
         account: AccountSnapshot,
         rules: Instruments,
         fills: list[FillRow],
-    ) -> Traded:
+    ) -> ObservedTrades:
         """Observe the positions of two snapshots and the new fills. Both accounts are sound."""
         self._forget_before(at)
         timely: list[FillRow] = []
@@ -95,26 +102,26 @@ class Trades(Struct):
         for row in late:
             if self._trade_of(row) is None:
                 side = _side_of(row.fill, before, account)
-                self.early.append(EarlyFill(at, row.fill.symbol, signed(row.fill), side))
+                self.early.append(EarlyFill(at, row.fill.symbol, signed_amount(row.fill), side))
         self.filled.extend(FilledNotional(to_micros(row.fill.at), _notional(row.fill, account, rules)) for row in fills)
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
             self.trades.append(Trade(at, since, moves.traded, moves.untold))
-        return Traded(moves, timely, late)
+        return ObservedTrades(moves, timely, late)
 
-    def settle(self, at: int) -> None:
+    def mark_settled(self, at: int) -> None:
         """Mark the trades of `at` as included in its equity."""
         if self.trades and self.trades[-1].at == at:
             self.trades[-1].settled = True
 
-    def fill(self, row: FillRow, currency: str) -> tuple[int, Decimal] | None:
+    def match_late_fill(self, row: FillRow, currency: str) -> tuple[int, Decimal] | None:
         """Account for part of a trade by a late fill; returns the time of the trade and the effect of the fill.
 
         None if no position shows such a trade. `currency` is the account's.
         """
         trade = self._trade_of(row)
-        return None if trade is None else (trade.at, _take_off(trade, row) - fee_of(row, currency))
+        return None if trade is None else (trade.at, _match_fill(trade, row) - fee_of(row, currency))
 
     def notional(self, at: int) -> Decimal:
         """X, the notional traded shortly before and after `at`, by positions or by fills."""
@@ -126,11 +133,11 @@ class Trades(Struct):
 
         Net for each position: one that comes and goes in the venue's answers was not traded each time.
         """
-        net: dict[tuple[str, Side | None], list[Untold]] = {}
+        net: dict[tuple[str, Side | None], list[UnfilledTrade]] = {}
         for trade in self._about(at):
             for each in trade.untold:
                 net.setdefault((each.symbol, each.side), []).append(each)
-        return sum((_bound_of(untold) for untold in net.values()), ZERO)
+        return sum((_net_bound(untold) for untold in net.values()), ZERO)
 
     def _about(self, at: int) -> list[Trade]:
         return [it for it in self.trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
@@ -138,7 +145,7 @@ class Trades(Struct):
     def _trade_of(self, row: FillRow) -> Trade | None:
         """The trade that a fill belongs to: one at the time of the fill, else the nearest one."""
         happened = to_micros(row.fill.at)
-        about = [it for it in self.trades if is_about(happened, it.since, it.at) and _has(it, row)]
+        about = [it for it in self.trades if is_at_about(happened, it.since, it.at) and _matches(it, row)]
         inside = [it for it in about if it.since < happened <= it.at]
         return min(inside or about, key=lambda it: abs(it.at - happened), default=None)
 
@@ -162,12 +169,12 @@ class Trades(Struct):
             if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
                 self.early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
-            known = self._take_early(each)
+            known = self._match_early(each)
             if each.quantity != known:
                 untold.append(each.less(known))
         return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
 
-    def _take_early(self, untold: Untold) -> Decimal:
+    def _match_early(self, untold: UnfilledTrade) -> Decimal:
         """Remove the matching early fills; returns the quantity that they account for.
 
         A fill without a side counts up to the change of this side's position.
@@ -178,7 +185,7 @@ class Trades(Struct):
                 kept.append(early)
                 continue
             is_own = early.side == untold.side
-            part = early.quantity if is_own else part_of(early.quantity, untold.quantity - known)
+            part = early.quantity if is_own else matched_part(early.quantity, untold.quantity - known)
             known += part
             if part != early.quantity:
                 kept.append(replace(early, quantity=early.quantity - part))
@@ -191,13 +198,13 @@ class Trades(Struct):
                 del kept[0]
 
 
-def _bound_of(untold: list[Untold]) -> Decimal:
+def _net_bound(untold: list[UnfilledTrade]) -> Decimal:
     """The bound of the net effect of one symbol's trades."""
     largest = max(untold, key=lambda each: each.notional)
     quantity = abs(sum((each.quantity for each in untold), ZERO))
     if not largest.quantity or not quantity:
         return ZERO
-    return (TRADED * largest.notional + largest.span) * quantity / abs(largest.quantity)
+    return (UNFILLED_TRADE_BOUND * largest.notional + largest.span) * quantity / abs(largest.quantity)
 
 
 def fee_of(row: FillRow, currency: str) -> Decimal:
@@ -205,19 +212,19 @@ def fee_of(row: FillRow, currency: str) -> Decimal:
     return row.fill.fee if row.fill.fee is not None and row.fill.fee_currency == currency else ZERO
 
 
-def _take_off(trade: Trade, row: FillRow) -> Decimal:
+def _match_fill(trade: Trade, row: FillRow) -> Decimal:
     """Account for part of a trade by one of its fills; returns its effect against the mark.
 
     If both sides were traded, a fill without a side is matched with each, the opened side first.
     """
     fill = row.fill
     about = sorted((each for each in trade.untold if each.is_about(fill)), key=lambda it: not it.opens)
-    left: list[Untold] = [each for each in trade.untold if not each.is_about(fill)]
-    effect, rest = ZERO, signed(fill)
+    left: list[UnfilledTrade] = [each for each in trade.untold if not each.is_about(fill)]
+    effect, rest = ZERO, signed_amount(fill)
     for each in about:
-        part = rest if len(about) == 1 else part_of(rest, each.quantity)
+        part = rest if len(about) == 1 else matched_part(rest, each.quantity)
         rest -= part
-        effect = each.effect(signed(fill), fill.price)
+        effect = each.effect(signed_amount(fill), fill.price)
         if each.quantity != part:
             left.append(each.less(part))
     trade.untold = tuple(left)
@@ -235,7 +242,7 @@ def _side_of(fill: Fill, before: AccountSnapshot, account: AccountSnapshot) -> S
     return fill.position_side if is_hedged(fill.symbol, before, account) else None
 
 
-def _has(trade: Trade, row: FillRow) -> bool:
+def _matches(trade: Trade, row: FillRow) -> bool:
     return any(each.is_about(row.fill) for each in trade.untold)
 
 

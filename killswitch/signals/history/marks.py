@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 
 MarkKey = tuple[str, str]
 """(account, symbol), since two venues may mark one symbol differently."""
@@ -37,14 +37,14 @@ class Marks:
             for account, position in view.positions()
             if position.mark_price is not None and position.mark_price > ZERO
         }
-        self.recall(view.as_of, marks)
+        self.add(view.as_of, marks)
         return marks
 
     def is_due(self, at: int) -> bool:
         """Whether an observation at `at` is the first in its interval."""
         return not self._samples or at // self.every != self._samples[-1][0] // self.every
 
-    def recall(self, at: int, marks: Mapping[MarkKey, float]) -> None:
+    def add(self, at: int, marks: Mapping[MarkKey, float]) -> None:
         """Add a sample of the time `at`."""
         self._samples.append((at, marks))
         while self._samples[0][0] < at - self._keep:

@@ -7,15 +7,15 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.signals.equity.ledger_rows import LedgerState
-from killswitch.signals.equity.pending_changes import Change
-from killswitch.signals.equity.trail import TrailState
+from killswitch.signals.equity.account_trail import AccountTrailState
+from killswitch.signals.equity.ledger import ScopeLedgerState
+from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.history.marks import MarkKey
-from killswitch.signals.unit_value import TrackState
-from killswitch.signals.view import PnlKey
+from killswitch.signals.scope_view import PnlKey
+from killswitch.signals.unit_value import UnitValueTrackState
 
 
-class Row(Struct, frozen=True, gc=False):
+class UnitValueRow(Struct, frozen=True, gc=False):
     """One observation: unit value, each position's P&L since the start of observation, and sampled marks."""
 
     at: int
@@ -24,7 +24,7 @@ class Row(Struct, frozen=True, gc=False):
     marks: dict[MarkKey, float] | None = None
 
 
-class StoredRow(Struct, frozen=True, array_like=True, omit_defaults=True):
+class StoredUnitValueRow(Struct, frozen=True, array_like=True, omit_defaults=True):
     """The serialised form of a row, without tuple keys, which JSON does not support."""
 
     at: int
@@ -54,24 +54,24 @@ class HistoryState(Struct):
     rebase_due: bool | None
     last_at: int | None
     gaps: list[tuple[int, int]]
-    track: TrackState
-    changes: list[Change]
+    track: UnitValueTrackState
+    changes: list[UnexplainedChange]
     peak: float
     corrections: list[Correction]
     equity: Decimal | None
     failures: int
     members: list[str]
-    ledger: LedgerState
+    ledger: ScopeLedgerState
     open_pnl: Decimal | None = None
     """Only in state stored by versions without trails."""
-    trails: dict[str, TrailState] = {}
+    trails: dict[str, AccountTrailState] = {}
     observed: dict[str, int] = {}
     """Account → time of its last observation, microseconds."""
     awaited: dict[str, int] = {}
     """Account → since when it is watched without an observation."""
 
 
-def corrected(row: Row, correction: Correction) -> Row:
+def corrected(row: UnitValueRow, correction: Correction) -> UnitValueRow:
     """The row with the correction applied."""
     value = restated(row.at, row.value, correction)
     return row if value == row.value else replace(row, value=value)
@@ -86,14 +86,16 @@ def restated(at: int, value: float, correction: Correction) -> float:
     return value / correction.factor if correction.factor > 0.0 else correction.value
 
 
-def stored(row: Row) -> StoredRow:
+def encode_row(row: UnitValueRow) -> StoredUnitValueRow:
     """The serialised form of a row."""
     pnl = None if row.pnl is None else [(*key, value) for key, value in row.pnl.items()]
     marks = None if row.marks is None else [(*key, mark) for key, mark in row.marks.items()]
-    return StoredRow(row.at, row.value, pnl, marks)
+    return StoredUnitValueRow(row.at, row.value, pnl, marks)
 
 
-def unstored(row: StoredRow) -> Row:
+def decode_row(row: StoredUnitValueRow) -> UnitValueRow:
     """The row of its serialised form."""
     pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
-    return Row(row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks})
+    return UnitValueRow(
+        row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks}
+    )

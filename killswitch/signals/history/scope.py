@@ -16,23 +16,37 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sound_account
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.explanation import ChangeEvent, EquityTerms, Explained, Explanation
-from killswitch.signals.equity.ledger_rows import Ledger
-from killswitch.signals.equity.pending_changes import Changes, Reading, Resolved, optimistic, pessimistic, suspicious
-from killswitch.signals.equity.trail import TrailState
-from killswitch.signals.equity.unread_accounts import DarkAccounts, Range, UnitRange, unit_range
+from killswitch.signals.equity.account_trail import AccountTrailState
+from killswitch.signals.equity.explanation import ChangeEvent, EquityTerms, ExplainedChanges, Explanation
+from killswitch.signals.equity.ledger import ScopeLedger
+from killswitch.signals.equity.pending_changes import (
+    Interpretation,
+    ResolvedChange,
+    UnexplainedChanges,
+    optimistic,
+    pessimistic,
+    suspicious,
+)
+from killswitch.signals.equity.unavailable_accounts import MoneyRange, UnavailableAccounts, UnitRange, unit_range
 from killswitch.signals.history.marks import LastObserved, MarkKey, Marks
-from killswitch.signals.history.rows import Correction, HistoryState, Row, StoredRow, corrected, unstored
-from killswitch.signals.position import ZERO
-from killswitch.signals.unit_value import Track
-from killswitch.signals.view import PnlKey, ScopeView
+from killswitch.signals.history.rows import (
+    Correction,
+    HistoryState,
+    StoredUnitValueRow,
+    UnitValueRow,
+    corrected,
+    decode_row,
+)
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import PnlKey, ScopeView
+from killswitch.signals.unit_value import UnitValueTrack
 
 JUMP = 1.02
 """The rise between two observations above which a new peak is corroborated first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Observed:
+class ObservedScope:
     """The scope at one instant: equity, unrealised P&L per open position, and marks."""
 
     at: int
@@ -49,11 +63,11 @@ class History:
         self.marks = marks
         """Samples of marks if a ranking uses returns, else None."""
         self._terms = terms
-        self.track = Track(sorted(set(windows)))
+        self.track = UnitValueTrack(sorted(set(windows)))
         self.explanation = Explanation(terms)
-        self.readings: tuple[Reading, Reading] = (optimistic, pessimistic)
+        self.interpretations: tuple[Interpretation, Interpretation] = (optimistic, pessimistic)
         """The interpretations of open changes for the lower and the upper end of an interval."""
-        self.rows: deque[Row] = deque()
+        self.rows: deque[UnitValueRow] = deque()
         self.view: ScopeView | None = None
         self.unknown: str | None = "nothing was observed yet"
         self.begun_at: int | None = None
@@ -70,11 +84,11 @@ class History:
         """Corrections of earlier unit values by the last observation."""
         self._equity: Decimal | None = None
         self._peak_before = 0.0
-        self.dark: UnitRange | None = None
+        self.unit_range: UnitRange | None = None
         """The bounds of the unit value while accounts are unavailable."""
-        self.equity_range: Range | None = None
+        self.equity_range: MoneyRange | None = None
         """The range of the members' equity then, without transfers since their last known equity."""
-        self._dark_accounts = DarkAccounts()
+        self._dark_accounts = UnavailableAccounts()
 
     @property
     def max_gap(self) -> int:
@@ -82,12 +96,12 @@ class History:
         return self._terms.max_gap
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> ScopeLedger:
         """The ledger of flows and fills, with the realised P&L of each position."""
         return self.explanation.ledger
 
     @property
-    def changes(self) -> Changes:
+    def changes(self) -> UnexplainedChanges:
         """The changes of equity that are or were unexplained."""
         return self.explanation.changes
 
@@ -95,20 +109,20 @@ class History:
         """Observe one snapshot of the scope; returns the events of unexplained changes."""
         before, self.view = self.view, view
         self.corrected_now = []
-        self.ledger.gather(view, before)
+        self.ledger.collect(view, before)
         self.last_observed.observe(view)
         self.unknown = view.unknown
         if view.unknown is not None or view.equity is None:
             # A pass triggered by a push repeats the other accounts without polling them again.
             self.failures += view.scheduled
-            news = self._settle(view, self.explanation.settle_readable(view.read()))
-            self._look_into_the_dark(view)
+            news = self._settle(view, self.explanation.settle_available(view.available()))
+            self._bound_equity(view)
             return news
         self.failures = 0
-        self.dark = self.equity_range = None
+        self.unit_range = self.equity_range = None
         self._dark_accounts.clear()
         at = view.as_of
-        news = self._enter(view, view.equity)
+        news = self._append_row(view, view.equity)
         if self.last_at is not None and at - self.last_at > self._terms.max_gap:
             self.gaps.append((self.last_at, at))
         if self.begun_at is None:
@@ -119,32 +133,32 @@ class History:
             self.rebase(accept=self._rebase_due)
         return news
 
-    def _look_into_the_dark(self, view: ScopeView) -> None:
+    def _bound_equity(self, view: ScopeView) -> None:
         """Bound the scope's equity while accounts are unavailable; adds no row.
 
         If none of its own accounts is available, everything stays unknown.
         """
-        readable = view.readable()
+        readable = view.available_accounts()
         if self.members.isdisjoint(readable) or self._equity is None or self._rebase_due is not None:
-            self.dark = self.equity_range = None
+            self.unit_range = self.equity_range = None
             return
         trails = self.explanation.trails.items()
         last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
-        read = view.read()
+        read = view.available()
         unsettled = self.explanation.unsettled(read, _profits(read, read.pnl()))
         self.equity_range = self._dark_accounts.equity_range(
-            readable, last, self.members, view.instruments, unsettled, view.convertible(last)
+            readable, last, self.members, view.instruments, unsettled, view.rates_of(last)
         )
-        self.dark = unit_range(view.as_of, self.equity_range, self.track.units, self.dark)
+        self.unit_range = unit_range(view.as_of, self.equity_range, self.track.units, self.unit_range)
 
-    def supposing_dark(self, view: ScopeView) -> History:
+    def with_available_view(self, view: ScopeView) -> History:
         """A copy with another view of the available accounts; it must not observe."""
         other = copy(self)
         other._dark_accounts = deepcopy(self._dark_accounts)
-        other._look_into_the_dark(view)
+        other._bound_equity(view)
         return other
 
-    def pass_over(self, tail: Iterable[Observed], highest: Decimal) -> None:
+    def fast_forward(self, tail: Iterable[ObservedScope], highest: Decimal) -> None:
         """Take observations between which nothing but prices moved, as `observe` would have one by one.
 
         `tail` are the last of them, oldest first, from as far back as any window reads; `highest` is the highest
@@ -157,14 +171,14 @@ class History:
             self.track.record(seen.at, value)
             sampled = self.marks is not None and self.marks.is_due(seen.at)
             if sampled and self.marks is not None:
-                self.marks.recall(seen.at, seen.marks)
-            self.rows.append(Row(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
+                self.marks.add(seen.at, seen.marks)
+            self.rows.append(UnitValueRow(seen.at, value, self._total(seen.pnl), seen.marks if sampled else None))
             self.last_at, self._equity = seen.at, seen.equity
         self._peak_before = self.changes.peak = max(self.changes.peak, float(highest) / units)
         self._forget_before((self.last_at or 0) - self._keep)
 
     @property
-    def explained(self) -> bool:
+    def is_explained(self) -> bool:
         """Whether the newest observation is known, and no change, row or re-base is pending."""
         settled = not self.changes.all and not self.ledger.rows
         return self.unknown is None and self.explanation.complete and settled and self._rebase_due is None
@@ -175,7 +189,7 @@ class History:
         while self.gaps and self.gaps[0][1] <= edge:
             self.gaps.popleft()
 
-    def _enter(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
+    def _append_row(self, view: ScopeView, equity: Decimal) -> list[ChangeEvent]:
         at, pnl = view.as_of, view.pnl()
         profits = _profits(view, pnl)
         if pnl is not None and not all(profit is None or profit.is_finite() for profit in profits.values()):
@@ -187,7 +201,7 @@ class History:
         self._peak_before = self.changes.peak
         self.changes.peak = max(self.changes.peak, value)
         marks = None if self.marks is None else self.marks.sample(view)
-        self.rows.append(Row(at, value, self._total(pnl), marks))
+        self.rows.append(UnitValueRow(at, value, self._total(pnl), marks))
         self._equity = equity
         return events
 
@@ -225,7 +239,7 @@ class History:
             self.track.open(at, value)
             return []
         if self.track.value <= 0.0 < min(float(came + joined), value):
-            self._begin_anew(at, value)
+            self._restart_series(at, value)
             return [ChangeEvent("anew", came + joined)]
         for each in found.resolved:
             self._correct(at, each)
@@ -233,32 +247,32 @@ class History:
         before, was = float(self._equity + flow), self.track.value
         if flow:
             self.track.issue(float(flow), value)
-        events = [*found.events, *self._appear(found, before, was)]
+        events = [*found.events, *self._add_changes(found, before, was)]
         return [*events, *self._settle(view, self.explanation.settle(view))]
 
-    def _settle(self, view: ScopeView, settled: Explained) -> list[ChangeEvent]:
+    def _settle(self, view: ScopeView, settled: ExplainedChanges) -> list[ChangeEvent]:
         for each in settled.resolved:
             self._correct(view.as_of, each)
         return settled.events
 
-    def _appear(self, found: Explained, before: float, value: float) -> list[ChangeEvent]:
+    def _add_changes(self, found: ExplainedChanges, before: float, value: float) -> list[ChangeEvent]:
         """Add the new changes in order."""
         events = []
         for change in found.appeared:
             change.before, change.value = before, value
             before += float(change.worth)
-            self.changes.appear(change)
+            self.changes.add(change)
             if change.is_open:
                 events.append(ChangeEvent("appeared", change.worth, pending=change.kind == "trade"))
         return events
 
-    def _correct(self, now: int, part: Resolved) -> None:
+    def _correct(self, now: int, part: ResolvedChange) -> None:
         """Correct unit values after a change was resolved differently than it counted before."""
         if part.factor == 1.0 or not math.isfinite(part.factor):
             return
         value = part.value or self.track.value
         if part.undone:
-            self.track.uncorrect(part.at, part.factor, value, part.before, float(self._equity or ZERO))
+            self.track.revert_correction(part.at, part.factor, value, part.before, float(self._equity or ZERO))
         else:
             self.track.correct(part.at, part.factor, value)
         self.corrected_now.append(Correction(part.at, now, part.factor, value, part.undone))
@@ -269,15 +283,15 @@ class History:
 
     def _record_anew(self) -> None:
         """Rebuild the windows of unit values from the rows."""
-        self.track.forget()
+        self.track.clear_windows()
         for row in self.rows:
             self.track.record(row.at, row.value)
 
-    def jumped(self) -> bool:
+    def has_jumped(self) -> bool:
         """Whether the newest unit value is far above the previous one."""
         return len(self.rows) > 1 and self.rows[-1].value > JUMP * self.rows[-2].value
 
-    def doubt(self, equity: Decimal) -> None:
+    def limit_peak(self, equity: Decimal) -> None:
         """Limit the newest observation to the unit value of `equity`, because a price in it was not corroborated."""
         if self.track.units <= 0.0:
             return
@@ -286,21 +300,21 @@ class History:
         self.changes.peak = max(self._peak_before, value)
         self._record_anew()
 
-    def leave(self, present: frozenset[str]) -> None:
+    def retain_members(self, present: frozenset[str]) -> None:
         """Remove accounts that are no longer present, after an operator command; the rest begins a new series."""
         if self.members <= present:
             return
         self.members &= present
         self.ledger.joined = {name: at for name, at in self.ledger.joined.items() if name in self.members}
-        self.explanation.leave(self.members)
+        self.explanation.retain_members(self.members)
         self._equity = None
         self._begin_series(None)
 
-    def _begin_anew(self, at: int, equity: float) -> None:
+    def _restart_series(self, at: int, equity: float) -> None:
         self.track.open(at, equity)
         self.ledger.joined = dict.fromkeys(self.ledger.joined, at)
         self.ledger.drop()
-        self.explanation.changes = Changes(peak=equity)
+        self.explanation.changes = UnexplainedChanges(peak=equity)
         self._begin_series(at)
 
     def _begin_series(self, at: int | None) -> None:
@@ -333,16 +347,16 @@ class History:
             self.track.accept(self.last_at)
             self.changes.accept(self.track.value)
 
-    def supposing(self, equity: Decimal) -> History:
+    def with_equity(self, equity: Decimal) -> History:
         """A copy with another current equity; it shares the past, so it must not observe."""
         other = copy(self)
-        other.track = self.track.supposing(float(equity))
+        other.track = self.track.with_equity(float(equity))
         return other
 
-    def suspecting(self) -> History:
+    def with_worst_interpretation(self) -> History:
         """A copy that uses the worst interpretation of every open change; it must not observe."""
         other = copy(self)
-        other.readings = (suspicious, suspicious)
+        other.interpretations = (suspicious, suspicious)
         return other
 
     # Serialising
@@ -358,7 +372,7 @@ class History:
             observed=self.last_observed.at, awaited=self.last_observed.awaited,
         )  # fmt: skip
 
-    def restore(self, state: HistoryState, rows: Iterable[StoredRow]) -> None:
+    def restore(self, state: HistoryState, rows: Iterable[StoredUnitValueRow]) -> None:
         """Restore a stored history of the same policy; its windows may differ."""
         self.begun_at, self.rebased, self._rebase_due = state.begun_at, state.rebased, state.rebase_due
         self.last_at, self.gaps, self.failures = state.last_at, deque(state.gaps), state.failures
@@ -369,16 +383,16 @@ class History:
         if self.members:
             for change in state.changes:  # state of versions in which changes belonged to the scope
                 change.account = change.account or min(self.members)
-        self.explanation.restore(state.ledger, trails, Changes(state.changes, state.peak))
+        self.explanation.restore(state.ledger, trails, UnexplainedChanges(state.changes, state.peak))
         self.track.restore(state.track)
         for row in rows:
             if self.marks is not None and row.marks is not None:  # resets do not affect marks
-                self.marks.recall(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
+                self.marks.add(row.at, {(account, symbol): mark for account, symbol, mark in row.marks})
             if self.begun_at is not None and row.at >= self.begun_at:  # rows before a reset are dropped
                 self._replay(row)
 
-    def _replay(self, stored_row: StoredRow) -> None:
-        row = unstored(stored_row)
+    def _replay(self, stored_row: StoredUnitValueRow) -> None:
+        row = decode_row(stored_row)
         for correction in self._corrections:
             if row.at < correction.end:
                 row = corrected(row, correction)
@@ -386,13 +400,13 @@ class History:
         self.track.record(row.at, row.value)
 
 
-def _before_trails(state: HistoryState) -> dict[str, TrailState]:
+def _before_trails(state: HistoryState) -> dict[str, AccountTrailState]:
     """The trail of a single account, from state stored by versions without trails."""
     if state.equity is None or state.last_at is None or len(state.members) != 1:
         return {}
     (name,) = state.members
     last = AccountSnapshot(name, "", "swap", "", "ok", equity=state.equity, unrealized=state.open_pnl)
-    return {name: TrailState(last, state.last_at, state.open_pnl)}
+    return {name: AccountTrailState(last, state.last_at, state.open_pnl)}
 
 
 def _profits(view: ScopeView, pnl: dict[PnlKey, Decimal] | None) -> dict[str, Decimal | None]:

@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the catalogue imports this module, and `ksctl validate` the catalogue: no history is kept there
-    from killswitch.signals.equity.pending_changes import Reading
-    from killswitch.signals.equity.unread_accounts import UnitRange
+    from killswitch.signals.equity.pending_changes import Interpretation
+    from killswitch.signals.equity.unavailable_accounts import UnitRange
     from killswitch.signals.history.scope import History
-    from killswitch.signals.view import PnlKey
+    from killswitch.signals.scope_view import PnlKey
 
 Interval = tuple[float, float]
 UNKNOWN: Interval = (-math.inf, math.inf)
@@ -33,7 +33,7 @@ def known(value: float | Decimal | None) -> Interval:
 TOO_YOUNG = "history does not reach back to the window's start"
 
 
-def why_partly(history: History, window: int) -> str | None:
+def reason_partly_known(history: History, window: int) -> str | None:
     """The reason why the window is not completely known, or None."""
     if history.begun_at is None or history.last_at is None:
         return "nothing was observed yet"
@@ -45,7 +45,7 @@ def why_partly(history: History, window: int) -> str | None:
     return None
 
 
-def is_young(history: History, window: int) -> bool:
+def is_only_young(history: History, window: int) -> bool:
     """Whether the only reason for a partly known window is that the history begins in it."""
     if history.begun_at is None or history.last_at is None:
         return False
@@ -65,23 +65,26 @@ def _has_gap(history: History, edge: int) -> bool:
 
 def drawdown(history: History, window: int) -> Interval:
     """The fall of the unit value in the window; [observed, 1] if the window is partly known."""
-    if history.dark is not None:
-        return _drawdown_in_the_dark(history, window, history.dark)
+    if history.unit_range is not None:
+        return _drawdown_range(history, window, history.unit_range)
     if history.unknown is not None:
         return UNKNOWN
     low = high = history.track.fall(window)
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
-        low, high = (_fall_read(history, edge, reading) for reading in history.readings)
+        low, high = (_interpreted_fall(history, edge, reading) for reading in history.interpretations)
     if _has_gap(history, edge) or _begins_after(history, edge):
         high = 1.0
     return low, high
 
 
-def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Interval:
+def _drawdown_range(history: History, window: int, now: UnitRange) -> Interval:
     """The fall from the observed highest value to the range of the current one; [observed, 1] if partly known."""
     edge = now.at - window
-    low, high = (max((value for _, value in _read(history, edge, each)), default=0.0) for each in history.readings)
+    low, high = (
+        max((value for _, value in _interpreted_values(history, edge, each)), default=0.0)
+        for each in history.interpretations
+    )
     least, most = now.fall_from((low, high))
     # without rows on both sides of the edge, the highest value at the edge is unknown
     is_covered = not _begins_after(history, edge) and not _has_gap(history, edge)
@@ -89,14 +92,14 @@ def _drawdown_in_the_dark(history: History, window: int, now: UnitRange) -> Inte
     return least, most if whole else 1.0
 
 
-def _fall_read(history: History, edge: int, reading: Reading) -> float:
+def _interpreted_fall(history: History, edge: int, reading: Interpretation) -> float:
     """The fall in the window by one interpretation of the open changes."""
-    highest = max((value for _, value in _read(history, edge, reading)), default=history.track.value)
+    highest = max((value for _, value in _interpreted_values(history, edge, reading)), default=history.track.value)
     # If everything was withdrawn, nothing fell.
     return history.track.fall_from(max(highest, history.track.value)) if highest > 0.0 else 0.0
 
 
-def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, float]]:
+def _interpreted_values(history: History, edge: int, reading: Interpretation) -> Iterable[tuple[int, float]]:
     """The values since `edge`, newest first, with those before an open change multiplied by its factor."""
     scale, open_changes = 1.0, history.changes.open
     for row in reversed(history.rows):
@@ -109,39 +112,42 @@ def _read(history: History, edge: int, reading: Reading) -> Iterable[tuple[int, 
 
 def drawdown_from_peak(history: History) -> Interval:
     """The fall from the highest value since the start or the last reset by an operator."""
-    if history.unknown is not None and history.dark is None:
+    if history.unknown is not None and history.unit_range is None:
         return UNKNOWN
-    low, high = (history.changes.highest(reading) for reading in history.readings)
-    if history.dark is not None:
-        return history.dark.fall_from((low, high))
+    low, high = (history.changes.highest(reading) for reading in history.interpretations)
+    if history.unit_range is not None:
+        return history.unit_range.fall_from((low, high))
     return history.track.fall_from(low), history.track.fall_from(high)
 
 
 def loss_from_start(history: History) -> Interval:
     """The fall from the value at the start or the last reset by an operator."""
-    if history.unknown is not None and history.dark is None:
+    if history.unknown is not None and history.unit_range is None:
         return UNKNOWN
     track = history.track
-    low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.readings)
-    if history.dark is not None:
-        return replace(history.dark, highest=0.0).fall_from((low, high))
+    low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.interpretations)
+    if history.unit_range is not None:
+        return replace(history.unit_range, highest=0.0).fall_from((low, high))
     return track.fall_from(low), track.fall_from(high)
 
 
 def unit_value(history: History, since: int) -> Interval:
     """The current unit value relative to values of `since`, by both interpretations of later open changes."""
-    if history.unknown is not None and history.dark is None:
+    if history.unknown is not None and history.unit_range is None:
         return UNKNOWN
-    low, high = (_scale(history, since, reading) for reading in reversed(history.readings))
-    if history.dark is not None:
-        return history.dark.low / low if low > 0.0 else -math.inf, history.dark.high / high if high > 0.0 else math.inf
+    low, high = (_scale(history, since, reading) for reading in reversed(history.interpretations))
+    if history.unit_range is not None:
+        return (
+            history.unit_range.low / low if low > 0.0 else -math.inf,
+            history.unit_range.high / high if high > 0.0 else math.inf,
+        )
     value = history.track.value
     if low <= 0.0 < value:
         return UNKNOWN  # everything may have been withdrawn, so there is no value to compare with
     return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
 
 
-def _scale(history: History, since: int, reading: Reading) -> float:
+def _scale(history: History, since: int, reading: Interpretation) -> float:
     scale = 1.0
     for change in history.changes.open:
         if change.at > since:
@@ -156,7 +162,7 @@ def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
     """
     if history.unknown is not None or not history.rows:
         return history.unknown or "nothing was observed yet"
-    partly = why_partly(history, window)
+    partly = reason_partly_known(history, window)
     if partly is not None:
         return partly
     now, edge = history.rows[-1], history.rows[-1].at - window

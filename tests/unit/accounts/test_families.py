@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts import plug_ins as module
-from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, families
+from killswitch.accounts.plug_ins import GROUP, NoSuchVenueError, load_plug_ins
 from killswitch.model.inspection import Bar, BarHistory, Capability, VenueListing
 from killswitch.model.venue import VenueTraits
 
@@ -67,7 +67,7 @@ def test_a_family_whose_client_is_not_installed_says_what_to_install(
 ) -> None:
     """The extra of its name; the other families are there all the same."""
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
-    found = families()
+    found = load_plug_ins()
     assert [listing.exchange for listing in found.listings] == ["spotex", "swapex"]
     assert [str(each) for each in found.absent] == [
         "the venues of ccxt are not available: ModuleNotFoundError: No module named 'bigclient_that_is_not_there'; "
@@ -78,7 +78,7 @@ def test_a_family_whose_client_is_not_installed_says_what_to_install(
 def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """What fails in any other way is told as the family's own, as is a module of its own that is not there."""
     declared(monkeypatch, ccxt="defective:family", alpaca="nowhere.at.all:family")
-    told = [str(each) for each in families().absent]
+    told = [str(each) for each in load_plug_ins().absent]
     assert told[0].endswith(
         "No module named 'nowhere'; this is a defect of nowhere.at.all:family; other venues are not affected"
     )
@@ -89,25 +89,25 @@ def test_a_client_that_is_missed_later_is_told_the_same_way(monkeypatch: pytest.
     """Clients are imported at their first use, so that a verb starts fast."""
     declared(monkeypatch, ccxt=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match=r"No module named 'bigclient'; pip install '\.\[ccxt\]' in a clone"):
-        families().history("lazy", None)
+        load_plug_ins().history("lazy", None)
 
 
 def test_an_unknown_venue_is_told_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """And with the families that are not there: it may be one of theirs."""
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as told:
-        families().named("swapexx")
+        load_plug_ins().named("swapexx")
     assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(told.value)
 
 
 def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
     """A venue without any is told apart from one that nobody knows."""
     declared(monkeypatch, madeup=f"{HERE}:made_up")
-    assert isinstance(families().history("swapex", None), Bars)
+    assert isinstance(load_plug_ins().history("swapex", None), Bars)
     with pytest.raises(NoSuchVenueError, match="spotex gives no public bars here"):
-        families().history("spotex", None)
+        load_plug_ins().history("spotex", None)
     with pytest.raises(NoSuchVenueError, match="no venue is called otherex"):
-        families().history("otherex", None)
+        load_plug_ins().history("otherex", None)
 
 
 def test_where_a_family_reaches_more_than_it_lists_that_is_said_of_an_unknown_name(
@@ -122,4 +122,4 @@ def test_where_a_family_reaches_more_than_it_lists_that_is_said_of_an_unknown_na
     monkeypatch.setattr(f"{HERE}.made_up", Wider())
     declared(monkeypatch, madeup=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match="known: spotex, swapex, and any other exchange of madeup by its name"):
-        families().named("nonsense")
+        load_plug_ins().named("nonsense")

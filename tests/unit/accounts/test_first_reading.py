@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.poller import FIRST_PATIENCE, Readers
+from killswitch.accounts.poll.poller import FIRST_PATIENCE, Polls
 from killswitch.model.snapshot import AccountSnapshot
 from tests import virtual_time
 from tests.runner_world import ScriptedVenue
@@ -38,7 +38,7 @@ def read(venue: Slow, ticks: int) -> list[str]:
     timeline = virtual_time.VirtualTime()
 
     async def story() -> list[str]:
-        watch = Readers(
+        watch = Polls(
             {venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)},
             TIMEOUT, first=FIRST_PATIENCE,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.validation import account_misfits
 from killswitch.model.fitting import Misfit, WrittenAccount
 from killswitch.model.venue import AccountSpec
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 
 HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nspec:\n"

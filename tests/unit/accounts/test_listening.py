@@ -13,14 +13,14 @@ from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.account_poller import LEAST_DISTANCE
-from killswitch.accounts.poll.poll_budget import spares
-from killswitch.accounts.poll.poller import Readers
+from killswitch.accounts.poll.poll_budget import poll_budgets
+from killswitch.accounts.poll.poller import Polls
 from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Stream
-from killswitch.accounts.poll.request_counters import metered
+from killswitch.accounts.poll.request_counters import request_meters
 from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import Cost, CredentialsRefusedError, Push, RateLimit, VenueDownError, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -98,7 +98,8 @@ class Site:
             each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=armed) for each in venues
         }
         return assemble(
-            graphs.policy_set(crash_policy()), accounts, self.store, self.time, Pace(interval, 0.5, last_words=0.5),
+            graphs.policy_set(crash_policy()), accounts, self.store, self.time, RunnerPace(interval, 0.5,
+            last_words=0.5),
             live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
         )  # fmt: skip
 
@@ -242,7 +243,7 @@ def test_rows_and_rules_of_an_account_that_is_not_read_are_not_given_again(site:
 def test_what_was_read_longer_than_an_interval_ago_is_not_given_again(site: Site) -> None:
     """A second after it was asked for it is stale, with the reason, and nothing of it is told."""
     account = ArmedAccount("two", "two", "swap", "USDT", Quiet(site.time, "two"), armed=True)
-    readers = Readers({"two": account}, 0.5, metered({"two": account}, site.time))
+    readers = Polls({"two": account}, 0.5, request_meters({"two": account}, site.time))
 
     async def story() -> tuple[AccountSnapshot, AccountSnapshot]:
         await readers.gather()
@@ -285,11 +286,11 @@ def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
     for name in ("one", "two"):
         venue = PushingTestVenue(VirtualTime(), name, (), traits)
         accounts[name] = ArmedAccount(name, "venue", "swap", "USDT", venue, armed=False)
-    shared = spares(accounts, 10.0)
+    shared = poll_budgets(accounts, 10.0)
     for number in range(6):
         name = ("one", "two")[number % 2]
         assert shared[name].admits(0.0)
-        shared[name].take(0.0)
+        shared[name].record(0.0)
     assert not shared["one"].admits(9.9)
     assert not shared["two"].admits(9.9)
     assert shared["one"].admits(10.0)
@@ -333,13 +334,13 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
     """The trouble ends after the declared time of being heard."""
     time = VirtualTime()
     stream = Stream("one", time)
-    stream.lost("first")
+    stream.record_loss("first")
     assert stream.problem is not None
-    stream.heard()
+    stream.record_push()
     for _ in range(math.ceil(STEADY_AFTER / 20)):
         assert stream.problem is not None
         time.elapsed += 20
-        stream.heard()
+        stream.record_push()
     assert stream.problem is None
     assert stream.news == "the stream of account one delivers again"
     assert stream.news is None

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.poller import Readers
-from killswitch.accounts.poll.request_counters import Meter, NoRoomError, metered
-from killswitch.accounts.poll.shared_adapter import shared
+from killswitch.accounts.poll.poller import Polls
+from killswitch.accounts.poll.request_counters import NoPollRoomError, RequestMeter, request_meters
+from killswitch.accounts.poll.shared_adapter import share_adapter
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
@@ -28,7 +28,7 @@ from killswitch.model.venue import (
     VenueTraits,
     traits_of,
 )
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.runner.clock import SystemClock
 from tests.runner_world import ScriptedVenue, World, book
 from tests.virtual_time import VirtualTime
@@ -56,11 +56,11 @@ def armed(venue: ScriptedVenue, at: str = "paper") -> ArmedAccount:
     return ArmedAccount(venue.account, at, "swap", "USDT", venue, armed=True, closing_share=Decimal("0.4"))
 
 
-def watched(*venues: ScriptedVenue, at: Mapping[str, str] | None = None) -> tuple[Readers, dict[str, Meter]]:
+def watched(*venues: ScriptedVenue, at: Mapping[str, str] | None = None) -> tuple[Polls, dict[str, RequestMeter]]:
     """Readers of these venues, on a clock that stands still, and what they are counted on."""
     accounts = {each.account: armed(each, (at or {}).get(each.account, "paper")) for each in venues}
-    meters = metered(accounts, VirtualClock(START))
-    return Readers(accounts, 0.5, meters), meters
+    meters = request_meters(accounts, VirtualClock(START))
+    return Polls(accounts, 0.5, meters), meters
 
 
 def test_c14_readings_stop_where_the_share_for_closing_begins_and_orders_go_on() -> None:
@@ -84,7 +84,7 @@ def test_a_reading_waits_for_room_that_comes_within_its_time() -> None:
     async def story() -> None:
         venue = LimitedVenue(account("1"))
         venue.traits = VenueTraits((RateLimit("reads", 1, 0.05),), (Cost("snapshot", "reads", units=1),))
-        readers = Readers({"main": armed(venue)}, 30.0, metered({"main": armed(venue)}, SystemClock()))
+        readers = Polls({"main": armed(venue)}, 30.0, request_meters({"main": armed(venue)}, SystemClock()))
         assert [(await readers.gather())[0].quality for _ in range(3)] == ["ok", "ok", "ok"]
 
     asyncio.run(story())
@@ -188,13 +188,13 @@ class GiftedVenue(LimitedVenue):
 def test_a_view_offers_what_its_adapter_offers_and_nothing_else() -> None:
     """Who uses batches asks whether there are any: a view of a plain adapter must not say yes."""
     optional = (MeteredVenue, BatchingVenue, BookClosingVenue)
-    for view in shared(ScriptedVenue(None)):
+    for view in share_adapter(ScriptedVenue(None)):
         assert not any(isinstance(view, each) for each in optional)
         assert traits_of(view) == VenueTraits()
-    for view in shared(GiftedVenue(None)):
+    for view in share_adapter(GiftedVenue(None)):
         assert all(isinstance(view, each) for each in optional)
         assert traits_of(view) == TRAITS
-    (ticks, _), asked = shared(GiftedVenue(None)), ("one", "two")
+    (ticks, _), asked = share_adapter(GiftedVenue(None)), ("one", "two")
     assert isinstance(ticks, BatchingVenue)
     assert asyncio.run(ticks.submit_batch(asked)) == [asked]  # type: ignore[arg-type]  # passed on as it is
 
@@ -232,9 +232,9 @@ class Crowd:
         self.time = VirtualTime()
         limit = RateLimit("weight", allowed, per, "address")
         traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=reading), Cost("submit", "weight", units=1)))
-        budgets = Budgets()
+        budgets = RequestBudgets()
         self._meters = [
-            Meter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic)
+            RequestMeter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic)
             for each in range(accounts)
         ]
         self.orders = 0
@@ -252,7 +252,7 @@ class Crowd:
         budget, loop = self._meters[0].budget, asyncio.get_running_loop()
         while self.time.elapsed < end:
             while budget.wait(now := self.time.elapsed, "submit", ("X",)) <= 0.0:
-                ticket, self.orders = budget.take(now, "submit", ("X",)), self.orders + 1
+                ticket, self.orders = budget.reserve(now, "submit", ("X",)), self.orders + 1
                 answered_at = now + 0.04 + self.orders % 7 * 0.03
                 loop.call_at(answered_at, budget.answered, answered_at, ticket)
             await asyncio.sleep(budget.wait(self.time.elapsed, "submit", ("X",)))
@@ -260,11 +260,11 @@ class Crowd:
     async def _read(self, account: int, end: float) -> None:
         meter = self._meters[account]
         while self.time.elapsed < end:
-            with suppress(NoRoomError):
+            with suppress(NoPollRoomError):
                 ticket = await meter.admit(5.0)
                 self.read_at[account].append(self.time.elapsed)
                 await asyncio.sleep(0.04)
-                meter.over(ticket, None)
+                meter.finish(ticket, None)
             await asyncio.sleep(1.0)
 
     @property
@@ -320,10 +320,10 @@ def test_a_reading_that_something_called_for_keeps_no_pace() -> None:
     async def story() -> list[int]:
         limit = RateLimit("weight", 2400, 60.0, "address")
         traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=20),))
-        meter = Meter(Budgets().of("main", "v", traits, Decimal("0.5")), monotonic=lambda: 0.0)
+        meter = RequestMeter(RequestBudgets().of("main", "v", traits, Decimal("0.5")), monotonic=lambda: 0.0)
         counts = []
         for poll in (True, False):
-            with suppress(NoRoomError):
+            with suppress(NoPollRoomError):
                 for number in range(100):  # noqa: B007 - how many it came to is read below
                     await meter.admit(0.0, poll=poll)
             counts.append(number)
@@ -342,9 +342,11 @@ class Ticking:
         traits = VenueTraits(
             (RateLimit("weight", allowed, 60.0, "address"),), (Cost("snapshot", "weight", units=reading),)
         )
-        budgets = Budgets(interval)
+        budgets = RequestBudgets(interval)
         self._meters = [
-            Meter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic, interval=interval)
+            RequestMeter(
+                budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic, interval=interval
+            )
             for each in range(accounts)
         ]
         self._interval, self._patience = interval, patience
@@ -363,12 +365,12 @@ class Ticking:
         meter = self._meters[account]
         try:
             ticket = await meter.admit(self._patience)
-        except NoRoomError:
+        except NoPollRoomError:
             self.missed += 1
             return
         self.read_at[account].append(self.time.elapsed)
         await asyncio.sleep(0.1)
-        meter.over(ticket, None)
+        meter.finish(ticket, None)
 
     @property
     def longest_gap(self) -> float:
@@ -403,7 +405,7 @@ def test_accounts_whose_readings_cost_differently_share_one_pace() -> None:
     """The dearer poll always fits, whichever account was named first."""
     limit = RateLimit("weight", 40, 60.0, "address")
     for costs in ((10, 5), (5, 10)):
-        budgets = Budgets()
+        budgets = RequestBudgets()
         found = [
             budgets.of(str(cost), "v", VenueTraits((limit,), (Cost("snapshot", "weight", units=cost),)))
             for cost in costs
@@ -416,11 +418,11 @@ def test_a_claim_of_a_poll_does_not_outlast_the_reading_that_took_its_place() ->
     """A corroboration that claims after the poll takes over; once it is read, the others need not wait for either."""
     limit = RateLimit("weight", 240, 60.0, "address")
     traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=40),))
-    budgets = Budgets()
+    budgets = RequestBudgets()
     one, two = (budgets.of(name, "v", traits) for name in ("one", "two"))
-    taken = one.take(0.0, "snapshot", (), "poll")
+    taken = one.reserve(0.0, "snapshot", (), "poll")
     one.answered(0.1, taken)
     one.claim(1.0, "snapshot", (), "poll", overdue=2.0, until=1000.0)
     one.claim(2.0, "snapshot", overdue=3.0, until=1000.0)
-    one.answered(2.1, one.take(2.0, "snapshot", (), "turn"))
+    one.answered(2.1, one.reserve(2.0, "snapshot", (), "turn"))
     assert two.wait(20.0, "snapshot", (), "poll") == 0.0

@@ -14,7 +14,7 @@ from killswitch.accounts import credentials, plug_ins
 from killswitch.accounts.credentials import CredentialError, resolve
 from killswitch.accounts.opening import open_accounts
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
-from killswitch.accounts.poll.shared_adapter import shared
+from killswitch.accounts.poll.shared_adapter import share_adapter
 from killswitch.model.venue import AccountSpec, Cost, VenueTraits
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
@@ -148,7 +148,7 @@ def test_what_a_venue_tells_once_reaches_both_readers() -> None:
             account("1", instruments=(rules("BTC"),), flows=(flow("w1", START, "-5"),),
                     fills=(fill("f1", START, "BTC", "sell", "1", "100"),))
         )  # fmt: skip
-        ticks, closing = shared(venue)
+        ticks, closing = share_adapter(venue)
         await closing.snapshot()
         venue.answer = account("1", flows=(flow("w2", START, "-6"),))
         seen = await ticks.snapshot()
@@ -165,7 +165,7 @@ def test_what_was_kept_waits_for_a_reading_that_is_ok() -> None:
 
     async def story() -> None:
         venue = ScriptedVenue(account("1", instruments=(rules("BTC"),)))
-        ticks, closing = shared(venue)
+        ticks, closing = share_adapter(venue)
         await closing.snapshot()
         venue.answer = account(None, None, quality="down", reason="maintenance")
         assert not (await ticks.snapshot()).instruments

@@ -10,9 +10,9 @@ import pytest
 from msgspec import structs
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.poller import Readers
-from killswitch.accounts.poll.request_counters import metered
-from killswitch.execution.account_executor import Closer
+from killswitch.accounts.poll.poller import Polls
+from killswitch.accounts.poll.request_counters import request_meters
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import FateUnknownError, MalformedAnswerError, RateLimitedError, VenueDownError
@@ -24,8 +24,8 @@ def armed(venue: ScriptedVenue) -> ArmedAccount:
     return ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)
 
 
-def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Readers:
-    return Readers({venue.account: armed(venue) for venue in venues}, timeout)
+def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Polls:
+    return Polls({venue.account: armed(venue) for venue in venues}, timeout)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
     fast, down = ScriptedVenue(account("1", name="fast"), "fast"), ScriptedVenue(VenueDownError("gone"), "down")
     slow = SlowVenue(account("1", name="slow"), "slow", clock)
     accounts = {venue.account: armed(venue) for venue in (fast, down, slow)}
-    watch = Readers(accounts, 5.0, metered(accounts, clock))
+    watch = Polls(accounts, 5.0, request_meters(accounts, clock))
     asyncio.run(watch.gather())
     assert [watch[name].dated for name in accounts] == [5.0, 6.6, 5.0]
 
@@ -197,10 +197,10 @@ def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeyp
     """Another account takes 1.6 s longer to answer: the first one's reading is not taken for news of that moment."""
     world, learned = World(tmp_path), dict[str, float | None]()
 
-    def learn(_: Closer, told: AccountSnapshot, at: float | None = None) -> None:
+    def learn(_: AccountExecutor, told: AccountSnapshot, at: float | None = None) -> None:
         learned[told.account] = at
 
-    monkeypatch.setattr(Closer, "learn", learn)
+    monkeypatch.setattr(AccountExecutor, "apply_snapshot", learn)
     fast, slow = ScriptedVenue(book("1100")), SlowVenue(book("1100", name="other"), "other", world.clock)
 
     async def story() -> float:

@@ -13,8 +13,8 @@ from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace
-from killswitch.runner.observers import reading_words
+from killswitch.runner.loop import RunnerPace
+from killswitch.runner.observers import outage_text
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -50,14 +50,14 @@ class Site:
         self.store = open_store(str(folder / "store.sqlite"))
         self.seen = Seen()
 
-    def run(self, ticks: int, *venues: ScriptedVenue, armed: bool = True, pace: Pace | None = None) -> None:
+    def run(self, ticks: int, *venues: ScriptedVenue, armed: bool = True, pace: RunnerPace | None = None) -> None:
         """At an interval of 1 s and a timeout of 0.5 s: so an account is told of after 15 s, the least there is."""
         accounts = {
             each.account: ArmedAccount(each.account, "paper", "swap", "USDT", each, armed=armed) for each in venues
         }
         runner = assemble(
             graphs.policy_set(crash_policy()), accounts, self.store, self.time,
-            pace or Pace(1.0, 0.5, last_words=0.5),
+            pace or RunnerPace(1.0, 0.5, last_words=0.5),
             live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
         )  # fmt: skip
         self.time.run(runner.run(asyncio.Event(), ticks))
@@ -120,7 +120,7 @@ def test_an_outage_of_fourteen_seconds_is_no_news(site: Site) -> None:
 
 def test_slow_ticks_bear_three_slow_readings(site: Site) -> None:
     """Every 60 s with a timeout of 5 s: three readings take up to 195 s, so the fifth in a row that fails is told."""
-    pace = Pace(60.0, 5.0, last_words=0.5)
+    pace = RunnerPace(60.0, 5.0, last_words=0.5)
     site.run(12, Timed(site.time, lambda now: DOWN if now in (60, 120) or 300 <= now <= 540 else 0.0), pace=pace)
     assert [(at, text.partition(" (")[0]) for at, _, text in site.told()] == [
         (540, "account main cannot be read since 2021-05-19T12:05:00Z"),
@@ -174,7 +174,7 @@ def test_a_first_answer_that_takes_twelve_seconds_is_waited_for_without_a_proble
     """The reason says what is waited for, and the terminal does not say that the account is down."""
     site.run(20, Timed(site.time, lambda now: 12.0 if now == 0 else 0.0))
     waited = [report.snapshot.accounts[0] for report in site.seen.reports if report.snapshot.accounts[0].reason]
-    assert {(each.quality, reading_words(each)) for each in waited} == {
+    assert {(each.quality, outage_text(each)) for each in waited} == {
         (
             "down",
             "not polled yet: waiting for the first answer, for at most 30 s: it holds the rules of all markets",

@@ -8,7 +8,7 @@ import pytest
 
 from killswitch.model.venue import VenueDownError
 from killswitch_alpaca import adapter
-from killswitch_alpaca.errors import hushed, shown
+from killswitch_alpaca.errors import redacted, without_secrets
 from killswitch_alpaca.family import family
 from tests.unit.alpaca.documents import spec
 
@@ -17,13 +17,13 @@ ADDRESS = "http://user:hunt%2Fer2@127.0.0.1:9/way?token=hunter3"
 
 def test_an_address_is_shown_without_user_password_and_query() -> None:
     """The host and the path are what helps."""
-    assert shown(ADDRESS) == "http://127.0.0.1:9/way"
+    assert without_secrets(ADDRESS) == "http://127.0.0.1:9/way"
 
 
 @pytest.mark.parametrize("text", [ADDRESS, "/way?token=hunter3&x=1", "user:hunt%2Fer2 is bad", "hunt/er2", "hunter3"])
 def test_words_of_others_are_told_without_them(text: str) -> None:
     """However they are written, and only as far as they are there."""
-    said = hushed(f"so: {text} after", None, ADDRESS)
+    said = redacted(f"so: {text} after", None, ADDRESS)
     assert "hunt" not in said
     assert said.startswith("so: ")
     assert said.endswith(" after")

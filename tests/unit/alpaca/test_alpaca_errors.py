@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, RateLimitedError, VenueDownError
-from killswitch_alpaca.client import asked_to_wait
-from killswitch_alpaca.errors import as_venue_error, meaning, read_refusal
+from killswitch_alpaca.client import retry_after
+from killswitch_alpaca.errors import as_venue_error, read_refusal, refusal_meaning
 
 QTY = "insufficient qty available for order (requested: 10, available: 0)"
 
@@ -76,7 +76,7 @@ def test_a_refused_order_is_told_in_our_terms(status: int, body: dict[str, Any],
 )
 def test_an_order_that_is_gone_is_known_by_its_words(status: int, body: dict[str, Any]) -> None:
     """A cancel of such an order has reached what it wanted."""
-    assert meaning(read_refusal(status, json.dumps(body))) == "gone"
+    assert refusal_meaning(read_refusal(status, json.dumps(body))) == "gone"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 302])
@@ -118,7 +118,7 @@ def test_long_and_unprintable_words_are_cut_and_made_legible() -> None:
 def test_how_long_alpaca_listens_to_nobody_is_counted_by_its_own_clock_alone() -> None:
     """Ours may be hours off, and a close would wait as long; without both ends nothing is known."""
     reset = {"X-RateLimit-Reset": "1577880003"}  # 12:00:03
-    assert asked_to_wait({"Date": "Wed, 01 Jan 2020 12:00:00 GMT", **reset}) == 3.0
-    assert asked_to_wait(reset) is None
-    assert asked_to_wait({"Date": "soon", **reset}) is None
-    assert asked_to_wait({"Retry-After": "7", **reset}) == 7.0
+    assert retry_after({"Date": "Wed, 01 Jan 2020 12:00:00 GMT", **reset}) == 3.0
+    assert retry_after(reset) is None
+    assert retry_after({"Date": "soon", **reset}) is None
+    assert retry_after({"Retry-After": "7", **reset}) == 7.0

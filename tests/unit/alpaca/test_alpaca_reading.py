@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import Flow, Position
-from killswitch_alpaca.activities import Known, read_fill, read_flow
+from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow
 from killswitch_alpaca.hours import Hours, read_calendar, read_clock
 from killswitch_alpaca.instruments import instrument, read_asset
 from killswitch_alpaca.numbers import UnreadableError, instant
 from killswitch_alpaca.orders import read_open, read_report
-from killswitch_alpaca.positions import read_positions, symbol_of, worth
+from killswitch_alpaca.positions import position_value, read_positions, symbol_of
 
 D = Decimal
 SHARES = {
@@ -45,8 +45,8 @@ def test_a_short_is_negative_at_alpaca_and_positive_here() -> None:
     short = SHARES | {"qty": "-5", "side": "short", "market_value": "-600"}
     (found,) = read_positions([short])
     assert (found.side, found.contracts, found.notional) == ("short", 5, 600)
-    assert worth([found]) == -600
-    assert worth(read_positions([SHARES | {"market_value": None}])) is None
+    assert position_value([found]) == -600
+    assert position_value(read_positions([SHARES | {"market_value": None}])) is None
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_money_that_is_put_in_is_no_profit_and_all_else_is() -> None:
 
 def test_a_trade_is_told_once_and_not_before_it_could_be_read() -> None:
     """What cannot be read stays new, so that it is not lost."""
-    known, row = Known(), {"id": "a", "transaction_time": "2019-05-24T15:30:00Z"}
+    known, row = KnownActivities(), {"id": "a", "transaction_time": "2019-05-24T15:30:00Z"}
     assert known.new([row]) == []
-    known.learn([row])
+    known.mark_returned([row])
     other = {"id": "b", "transaction_time": "2019-05-24T15:34:06.977Z", "side": "sell", "symbol": "BTCUSD", "qty": "1"}
     assert known.new([row, other]) == [other]
     with pytest.raises(UnreadableError):
@@ -192,18 +192,18 @@ def test_rules_depend_on_what_an_asset_is() -> None:
     """Divisible shares in nine decimals, shorts and others whole; cents above a dollar; coins by their own numbers."""
     shares = {"class": "us_equity", "symbol": "AAPL", "status": "active", "tradable": True, "fractionable": True}
     long, short = (Position("AAPL", side, D(5), mark_price=D("0.5")) for side in ("long", "short"))
-    as_long = instrument(read_asset(shares), long, "regular", extended=False, barred=False)
+    as_long = instrument(read_asset(shares), long, "regular", extended=False, is_barred=False)
     assert (as_long.amount_step, as_long.price_step, as_long.state) == (D("1e-9"), D("0.0001"), "open")
-    as_short = instrument(read_asset(shares), short, "closed", extended=True, barred=False)
+    as_short = instrument(read_asset(shares), short, "closed", extended=True, is_barred=False)
     assert (as_short.amount_step, as_short.state) == (1, "halted")
-    gone = instrument(read_asset(shares | {"status": "inactive"}), None, "regular", extended=False, barred=False)
+    gone = instrument(read_asset(shares | {"status": "inactive"}), None, "regular", extended=False, is_barred=False)
     assert gone.state == "delisted"
     coins = read_asset({
         "class": "crypto", "symbol": "BTC/USD", "status": "active", "tradable": True, "min_order_size": "0.0001",
         "min_trade_increment": "0.0001", "price_increment": "1",
     })  # fmt: skip
     held = Position("BTC/USD", "long", D(9), mark_price=D(50_000))
-    rules = instrument(coins, held, None, extended=False, barred=False)
+    rules = instrument(coins, held, None, extended=False, is_barred=False)
     # 160,000 dollars at not more than 60,000 each.
     assert (rules.state, rules.amount_step, rules.min_amount, rules.max_amount) == (
         "open", D("0.0001"), D("0.0001"), D("2.6666"),

@@ -132,7 +132,7 @@ def test_an_order_that_fails_at_a_question_before_it_was_never_sent() -> None:
 class TakesOrdersByGet(Plain):
     """A venue where a question may be an order."""
 
-    changes_by_get = True
+    has_orders_by_get = True
 
 
 @pytest.mark.parametrize(("changes", "asked"), [(True, 1), (False, 2)])

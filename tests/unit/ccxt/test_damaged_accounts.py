@@ -9,13 +9,13 @@ import pytest
 
 from killswitch.model.venue import FateUnknownError, OrderRejectedError
 from killswitch_ccxt import orders
-from killswitch_ccxt.errors import Verdicts, rejected, row_error
+from killswitch_ccxt.errors import RefusalCodes, rejected, row_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.binance.codes import FORM, FUTURES
 from killswitch_ccxt.venues.binance.spot import balance_of
 from killswitch_ccxt.venues.bybit.rows import spot_balance
 from killswitch_ccxt.venues.kraken.rows import held_amounts, margin_rows
-from killswitch_ccxt.venues.okx.rows import wealth
+from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.conformance import typed_binance
 from tests.conformance.answering import TypedStand
 
@@ -45,7 +45,7 @@ def test_coins_that_are_listed_twice_are_unreadable_at_bybit_and_okx() -> None:
         spot_balance({"result": {"list": [{"coin": [coin, coin]}]}})
     detail = {"ccy": "USDT", "eq": "100", "eqUsd": "100"}
     with pytest.raises(UnreadableError):
-        wealth({"totalEq": "100", "details": [detail, detail]}, "USDT", D(1))
+        account_equity({"totalEq": "100", "details": [detail, detail]}, "USDT", D(1))
 
 
 def test_a_credit_or_a_closed_volume_at_kraken_that_is_not_told_is_no_zero() -> None:
@@ -111,12 +111,12 @@ def test_an_order_that_is_filled_and_of_which_nothing_was_filled_makes_no_sense(
 def test_a_row_without_a_code_of_the_venues_form_refuses_nothing(code: str | None) -> None:
     """An answer whose verdict is damaged may be that of an order which is executed."""
     said = () if code is None else (code,)
-    assert isinstance(row_error(Verdicts(FUTURES, FORM), said, "row"), FateUnknownError)
+    assert isinstance(row_error(RefusalCodes(FUTURES, FORM), said, "row"), FateUnknownError)
 
 
 def test_a_row_with_the_number_of_an_order_refuses_nothing() -> None:
     """A known code is a refusal, and an unknown one of the venue's form; but not beside an order that was taken."""
-    verdicts = Verdicts({"-2019": rejected("insufficient_margin")}, FORM)
+    verdicts = RefusalCodes({"-2019": rejected("insufficient_margin")}, FORM)
     for code in ("-2019", "-9876"):
         assert isinstance(row_error(verdicts, (code,), "row", order={"orderId": ""}), OrderRejectedError)
         assert isinstance(row_error(verdicts, (code,), "row", order={"orderId": "77"}), FateUnknownError)

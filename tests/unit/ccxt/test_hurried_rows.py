@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from killswitch.model.snapshot import Fill
-from killswitch_ccxt.ledger import SETTLED, Allowance, RowList
+from killswitch_ccxt.ledger import LAST_EARLY_FETCH, RequestAllowance, RowList
 from killswitch_ccxt.parts import Part
 
 LONG = 10_000.0
@@ -13,12 +13,12 @@ LONG = 10_000.0
 
 def _times(a_minute: int, moves: list[int], until: int) -> list[int]:
     """The seconds at which the rows are read, where something moves at `moves`."""
-    rows: RowList[Fill] = RowList("fills", Part(LONG, 0.0), Allowance(a_minute, 3))
+    rows: RowList[Fill] = RowList("fills", Part(LONG, 0.0), RequestAllowance(a_minute, 3))
     read, rows.part.at = [], -1.0
     for now in range(until):
         moved_at = max((it for it in moves if it <= now), default=-LONG)
-        if rows.is_hurried(now, moved_at, SETTLED):
-            rows.hurry(now, 1)
+        if rows.is_early_fetch_due(now, moved_at, LAST_EARLY_FETCH):
+            rows.record_early_fetch(now, 1)
             rows.part.at = float(now)
             read.append(now)
     return read

@@ -78,12 +78,12 @@ def test_a_run_begins_with_the_rules_of_the_one_before_and_goes_on_with_the_venu
         sold = await after.submit(OrderRequest("ks1", BTC, "sell", "long", Decimal(2), reduce_only=True))
         assert (sold.state, sold.filled) == ("filled", 2)
         assert after.rules_to_keep() is None
-        await after._rules.let_go()
+        await after._rules.wait_for_renewal()
         assert "rules: they are from an earlier run" in ((await after.snapshot()).reason or "")
         speak()
         await time.sleep(61.0)
         await after.snapshot()
-        await after._rules.let_go()
+        await after._rules.wait_for_renewal()
         seen = await after.snapshot()
         assert (seen.reason, {it.symbol for it in seen.instruments or ()}) == (None, {ETH})
 

@@ -11,7 +11,7 @@ from killswitch.model.venue import AccountSpec
 from killswitch_alpaca import numbers as alpaca
 from killswitch_ccxt import numbers
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.response_capture import bound_numbers
+from killswitch_ccxt.response_capture import limit_exact_numbers
 from killswitch_ccxt.venues.binance.codes import used_from
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_paper.wire import read_used
@@ -40,19 +40,19 @@ def test_the_numbers_of_coins_are_read_as_they_are(text: str) -> None:
 def test_an_id_that_was_rounded_is_refused(value: object) -> None:
     """A number that went through floating point is the same text for many ids."""
     with pytest.raises(numbers.UnreadableError, match="lost its digits"):
-        numbers.text(value)
+        numbers.optional_text(value)
 
 
 @pytest.mark.parametrize("value", [90071992547409931, "1e300", "ks1e+5", "8e10-77"])
 def test_an_id_that_has_all_its_digits_is_read(value: object) -> None:
     """Large whole numbers, and names that only look like numbers."""
-    assert numbers.text(value) == str(value)
+    assert numbers.optional_text(value) == str(value)
 
 
 def _precise() -> Any:
     from ccxt.base.precise import Precise
 
-    bound_numbers()
+    limit_exact_numbers()
     return Precise
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from killswitch_ccxt.venues.bybit.rows import wealth_of
-from killswitch_ccxt.venues.okx.rows import wealth as okx_wealth
+from killswitch_ccxt.venues.okx.rows import account_equity as okx_wealth
 from tests.unit.ccxt.binance.test_binance import QUIET, account, snapshot_of
 
 USDT: dict[str, Any] = {"asset": "USDT", "walletBalance": "1000", "unrealizedProfit": "0", "marginBalance": "1000"}

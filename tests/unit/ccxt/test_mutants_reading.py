@@ -12,10 +12,10 @@ from killswitch.model.snapshot import Flow, Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.equity import Wealth, in_one_currency
+from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.snapshot_reader import Reading
+from killswitch_ccxt.snapshot_reader import SnapshotReader
 from tests.virtual_time import START, VirtualTime
 
 
@@ -34,8 +34,8 @@ def test_a_row_that_the_venue_writes_down_late_is_still_asked_for() -> None:
     class Told(Dialect):
         exchange = "binanceusdm"
 
-        async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-            return Wealth(Decimal(1000)), ()
+        async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
+            return AccountEquity(Decimal(1000)), ()
 
         async def orders(self) -> tuple[Any, ...]:
             return ()
@@ -58,7 +58,7 @@ def test_a_row_that_the_venue_writes_down_late_is_still_asked_for() -> None:
             """The rules are there."""
 
         rules.ready = ready  # type: ignore[method-assign] # they are not what is tried here
-        reading = Reading(client, dialect, spec, rules)
+        reading = SnapshotReader(client, dialect, spec, rules)
         try:
             await reading.snapshot()
             await asyncio.sleep(120.0)

@@ -12,7 +12,7 @@ from killswitch.model.fitting import WrittenAccount
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter, validation
 from killswitch_ccxt.family import family
-from killswitch_ccxt.validation import OFFERED, elsewhere
+from killswitch_ccxt.validation import OFFERED, exchanges_with_market
 from killswitch_ccxt.venues import MODULES, dialect_of
 
 NO_CCXT = "[name for name in ('ccxt', 'aiohttp', 'msgspec', 'killswitch_ccxt.dialect') if name in sys.modules]"
@@ -91,7 +91,7 @@ def test_what_is_told_of_a_document_is_what_the_adapter_refuses(exchange: str) -
 )
 def test_a_market_is_looked_for_at_the_same_venue(exchange: str, market: str, others: tuple[str, ...]) -> None:
     """Under its other names; a name that only begins alike (Binance US) is another venue's."""
-    assert elsewhere(exchange, market) == others
+    assert exchanges_with_market(exchange, market) == others
 
 
 def test_an_unknown_name_of_a_credential_is_held_for_the_one_it_stands_for() -> None:

@@ -10,9 +10,9 @@ from typing import Any, cast
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.push_listener import Listening
+from killswitch.accounts.poll.push_listener import PushListener
 from killswitch.model.venue import CredentialsRefusedError, Push, VenueDownError, VenueError
-from killswitch_ccxt.stream import Pushing
+from killswitch_ccxt.stream import StreamListener
 from tests.virtual_time import VirtualTime
 
 
@@ -78,7 +78,7 @@ class Flapping:
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         itself = cast("Any", self)
-        await Pushing(itself, itself, self.ready, lambda: None).listen(hear)
+        await StreamListener(itself, itself, self.ready, lambda: None).listen(hear)
 
 
 def told(course: Callable[[VirtualTime], Awaitable[None]]) -> None:
@@ -130,7 +130,7 @@ def test_an_account_connects_twenty_times_in_five_minutes_at_most() -> None:
     async def course(time: VirtualTime) -> None:
         venue = Flapping(time, repeat(0.0), CredentialsRefusedError)
         account = ArmedAccount("main", "some", "swap", "USDT", cast("Any", venue), armed=False)
-        listening = Listening({"main": account}, time)
+        listening = PushListener({"main": account}, time)
         listening.start()
         await time.sleep(1000.0)
         await listening.stop(5.0)

@@ -17,11 +17,11 @@ from killswitch.model.snapshot import Balance, Fill, Flow, Mark, Order, Position
 from killswitch.model.venue import AccountSpec, RateLimitedError, VenueDownError
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.instruments import Quote
-from killswitch_ccxt.parts import AGAIN, KEPT, LATE_ROWS, phase_of
+from killswitch_ccxt.parts import KEPT, LATE_ROWS, RETRY_AFTER, phase_of
 from killswitch_ccxt.rules import Rules
-from killswitch_ccxt.snapshot_reader import Reading
+from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.traits import Ages
 from tests.virtual_time import START, VirtualTime
 
@@ -64,12 +64,12 @@ def _dialect(venue: Venue) -> type[Dialect]:
         def rules(self) -> Mapping[str, Mapping[str, Any]]:
             return {SYMBOL: RULE}
 
-        async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+        async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
             venue.hear("account")
             held = (Position(SYMBOL, "long", venue.size, mark_price=Decimal(10)),) if venue.size else ()
             own = Balance("USDT", venue.cash, Decimal(1), wallet=venue.wallet)
             balances = None if venue.wallet is None else (own,)
-            return Wealth(
+            return AccountEquity(
                 venue.cash, cash=venue.cash, maintenance_margin=venue.maintenance, balances=balances,
                 unrealized=venue.unrealized,
             ), held  # fmt: skip
@@ -97,7 +97,9 @@ def _dialect(venue: Venue) -> type[Dialect]:
     return Told
 
 
-def _read(venue: Venue, course: Callable[[Reading, VirtualTime], Awaitable[None]], account: str = ON_TIME) -> None:
+def _read(
+    venue: Venue, course: Callable[[SnapshotReader, VirtualTime], Awaitable[None]], account: str = ON_TIME
+) -> None:
     """Play a course over a reading of this venue, in virtual time."""
     time = VirtualTime()
     spec = AccountSpec(account, "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm")
@@ -114,7 +116,7 @@ def _read(venue: Venue, course: Callable[[Reading, VirtualTime], Awaitable[None]
 
         rules.ready = ready  # type: ignore[method-assign] # they are not what is tried here
         try:
-            await course(Reading(client, dialect, spec, rules), time)
+            await course(SnapshotReader(client, dialect, spec, rules), time)
         finally:
             await client.close()
 
@@ -125,7 +127,7 @@ def test_worth_and_positions_are_read_each_time_and_the_rest_at_its_age() -> Non
     """In thirty seconds of calm at a tick a second: orders six times, fills and flows twice."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         for _ in range(30):
             seen = await reading.snapshot()
             assert seen.quality == "ok"
@@ -142,7 +144,7 @@ def test_accounts_that_begin_together_do_not_ask_for_their_orders_together() -> 
     for number in range(20):
         venue = Venue()
 
-        async def course(reading: Reading, time: VirtualTime, venue: Venue = venue) -> None:
+        async def course(reading: SnapshotReader, time: VirtualTime, venue: Venue = venue) -> None:
             while venue.count("orders") < 2:
                 await reading.snapshot()
                 await time.sleep(1.0)
@@ -157,7 +159,7 @@ def test_a_position_that_moved_brings_fills_and_flows_in_the_same_snapshot_and_o
     venue = Venue()
     fill = Fill("f1", START, SYMBOL, "sell", Decimal(1), Decimal(10))
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await reading.snapshot()
         await time.sleep(6.0)
         await reading.snapshot()
@@ -176,9 +178,9 @@ def test_a_storm_of_movement_reads_all_orders_no_more_than_every_other_second() 
     """They are what costs most of the venue's limits; closing asks for them itself."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         for _ in range(40):
-            reading.stir(SYMBOL)
+            reading.note_activity(SYMBOL)
             await reading.snapshot()
             await time.sleep(0.25)
 
@@ -191,7 +193,7 @@ def test_money_that_moved_brings_the_ledger_in_the_same_snapshot() -> None:
     venue = Venue()
     flow = Flow("w1", START, "withdrawal", Decimal(-400), "USDT")
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await reading.snapshot()
         await time.sleep(6.0)
         venue.cash, venue.flows = Decimal(600), (flow,)
@@ -205,7 +207,7 @@ def test_a_row_is_told_once_though_questions_overlap() -> None:
     """The venue gives the same minute again with every question."""
     venue = Venue(flows=(Flow("d1", START, "deposit", Decimal(5), "USDT"),))
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         told = []
         for _ in range(60):
             told += [row.id for row in (await reading.snapshot()).flows or ()]
@@ -221,7 +223,7 @@ def test_a_row_that_was_read_in_a_snapshot_that_failed_is_told_in_the_next() -> 
     venue = Venue()
     flow = Flow("d1", START, "deposit", Decimal(5), "USDT")
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await reading.snapshot()
         await time.sleep(25.0)
         venue.broken["account"], venue.flows = VenueDownError("maintenance"), (flow,)
@@ -236,15 +238,15 @@ def test_an_account_without_rules_is_down_even_where_its_worth_alone_could_be_re
     """The venue's list of markets does not answer at the start: that is told, and nothing breaks."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         async def ready(**_: Any) -> None:
             raise VenueDownError("no list of markets")
 
-        async def worth_alone() -> Wealth:
-            return Wealth(Decimal(1000))
+        async def worth_alone() -> AccountEquity:
+            return AccountEquity(Decimal(1000))
 
         reading._rules.ready = ready  # type: ignore[assignment]
-        reading._dialect.worth_alone = worth_alone  # type: ignore[method-assign]
+        reading._dialect.equity_alone = worth_alone  # type: ignore[method-assign]
         seen = await reading.snapshot()
         assert (seen.quality, seen.reason, seen.equity) == ("down", "no list of markets", None)
 
@@ -258,7 +260,7 @@ def test_a_storm_of_movement_spends_no_more_on_rows_than_its_allowance() -> None
     """
     venue, asked = Venue(), []
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         for second in range(30):
             venue.size, venue.cash = Decimal(second + 1), Decimal(1000 - second)
             before = venue.count("flows")
@@ -275,7 +277,7 @@ def test_rows_are_asked_for_at_once_and_again_until_they_are_known_past_the_move
     """After a withdrawal: at once, after 1, 2, 5, 10 and 20 s, and then as rarely as before."""
     venue, asked = Venue(), []
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         for second in range(80):
             venue.cash = Decimal(1000 if second < 25 else 700)
             before = venue.count("flows")
@@ -293,7 +295,7 @@ def test_up_to_when_rows_are_known_is_the_time_of_the_question_until_one_fails()
     """By the venue's clock; a reading that failed proves nothing, however young the one before it."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await reading.snapshot()
         reading._client.skew_ms = 250.0
         seen = await reading.snapshot()
@@ -313,7 +315,7 @@ def test_how_late_rows_come_is_measured_by_those_that_an_earlier_reading_lacked(
     """Filled at 3 s, not there at 15 s, there at 16 s: 13 s late. One that is younger than the last reading is not."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         assert (await reading.snapshot()).row_lag_s is None
         await time.sleep(15.0)
         on_time = Fill("f0", START + timedelta(seconds=7), SYMBOL, "sell", Decimal(1), Decimal(10))
@@ -334,7 +336,7 @@ def test_a_symbol_that_is_held_no_more_has_its_mark_for_five_minutes() -> None:
     """In the snapshot in which it vanished and in those after it; a venue that does not tell it delays nothing."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         assert (await reading.snapshot()).marks is None
         await time.sleep(1.0)
         venue.size = Decimal(0)
@@ -358,7 +360,7 @@ def test_no_price_is_put_beside_a_mark_that_is_more_than_a_second_younger() -> N
     """An index from before a crash beside the mark in it would say that the mark does not hold."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await reading.snapshot()
         await time.sleep(2.0)
         (position,) = (await reading.snapshot()).positions or ()
@@ -371,7 +373,7 @@ def test_parts_that_do_not_add_up_to_the_equity_are_not_told() -> None:
     """1000 of equity are not a wallet of 900 and 50 of profit; 950 and 50 are."""
     venue = Venue(wallet=Decimal(900), unrealized=Decimal(50))
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         seen = await reading.snapshot()
         assert (seen.quality, seen.equity, seen.unrealized) == ("ok", Decimal(1000), None)
         assert "differs from the equity by 50.00000000 USDT" in (seen.reason or "")
@@ -386,7 +388,7 @@ def test_a_wallet_that_differs_by_binary_rounding_has_not_moved() -> None:
     """Some venues reckon with floats: the ledger would be asked for each second."""
     venue = Venue(wallet=Decimal(1000), unrealized=Decimal(0))
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         for second in range(10):
             venue.wallet = Decimal(1000) + Decimal("1e-12") * second
             await reading.snapshot()
@@ -405,7 +407,7 @@ def test_a_fill_that_the_venue_writes_down_late_is_still_found() -> None:
 
     venue = Named()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         fills = reading._dialect.fills
 
         async def noted(symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -429,7 +431,7 @@ def test_rows_that_cannot_be_asked_for_are_unknown_at_once() -> None:
     """An empty list would say that nobody has taken money out."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         assert (await reading.snapshot()).flows == ()
         venue.broken["flows"] = VenueDownError("the ledger is away")
         await time.sleep(AGES.flows)
@@ -445,7 +447,7 @@ def test_a_part_that_is_refused_with_a_time_to_wait_is_told_to_who_counts() -> N
     """A venue that says when to come back bans those who do not listen."""
     venue = Venue(broken={"flows": RateLimitedError("banned", 45.0)})
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         with pytest.raises(RateLimitedError):
             await reading.snapshot()
         for _ in range(44):
@@ -460,10 +462,10 @@ def test_orders_that_cannot_be_read_grow_old_and_then_are_unknown() -> None:
     """Four ages later, and a little: then None, and the snapshot says why; it is `ok` all the same."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         assert (await reading.snapshot()).orders is not None
         venue.broken["orders"] = VenueDownError("the order system is away")
-        await time.sleep(KEPT * AGES.orders + AGAIN)
+        await time.sleep(KEPT * AGES.orders + RETRY_AFTER)
         kept = await reading.snapshot()
         assert (kept.orders is not None, kept.reason) == (True, None)
         await time.sleep(1.0)
@@ -480,7 +482,7 @@ def test_worth_or_positions_that_cannot_be_read_are_never_an_empty_account(error
     """Down or malformed, with a reason and without numbers."""
     venue = Venue(broken={"account": error})
 
-    async def course(reading: Reading, _: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, _: VirtualTime) -> None:
         seen = await reading.snapshot()
         assert seen.quality == ("down" if isinstance(error, VenueDownError) else "malformed")
         assert seen.reason
@@ -493,7 +495,7 @@ def test_being_refused_for_too_many_requests_is_raised() -> None:
     """Who counts requests must know."""
     venue = Venue(broken={"account": RateLimitedError("slow down", 3.0)})
 
-    async def course(reading: Reading, _: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, _: VirtualTime) -> None:
         with pytest.raises(RateLimitedError):
             await reading.snapshot()
 
@@ -504,7 +506,7 @@ def test_margin_in_use_and_no_positions_is_malformed() -> None:
     """One of the two answers is wrong, and the empty one is the dangerous one (case C2)."""
     venue = Venue(size=Decimal(0), maintenance=Decimal(12))
 
-    async def course(reading: Reading, _: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, _: VirtualTime) -> None:
         seen = await reading.snapshot()
         assert (seen.quality, seen.positions) == ("malformed", None)
 
@@ -515,7 +517,7 @@ def test_prices_are_put_beside_positions_and_never_in_the_place_of_the_marks() -
     """The venue's own mark stays what it is."""
     venue = Venue()
 
-    async def course(reading: Reading, _: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, _: VirtualTime) -> None:
         (position,) = (await reading.snapshot()).positions or ()
         assert (position.mark_price, position.bid, position.ask) == (Decimal(10), Decimal("9.9"), Decimal("10.1"))
 
@@ -526,7 +528,7 @@ def test_rules_are_given_once_and_stops_are_remembered_as_conditional() -> None:
     """Instruments hold until they are given again; a stop is cancelled in another way than an order."""
     venue = Venue()
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         first = await reading.snapshot()
         await time.sleep(1.0)
         second = await reading.snapshot()
@@ -540,7 +542,7 @@ def test_rules_are_given_once_and_stops_are_remembered_as_conditional() -> None:
 def test_a_snapshot_is_dated_when_it_was_asked_for() -> None:
     """Not when the answer came: what it shows may be as old as the question."""
 
-    async def course(reading: Reading, time: VirtualTime) -> None:
+    async def course(reading: SnapshotReader, time: VirtualTime) -> None:
         await time.sleep(7.0)
         seen = await reading.snapshot()
         assert seen.observed_at == datetime(2021, 5, 19, 12, 0, 7, tzinfo=UTC)

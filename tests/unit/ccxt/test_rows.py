@@ -12,7 +12,7 @@ from killswitch.model.snapshot import Flow
 from killswitch_ccxt.fills import fills, flows
 from killswitch_ccxt.instruments import instruments
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
-from killswitch_ccxt.orders import report, resting
+from killswitch_ccxt.orders import open_orders, report
 from killswitch_ccxt.positions import positions
 
 LINEAR = {"symbol": "A/USDT:USDT", "contractSize": Decimal("0.01"), "swap": True, "linear": True, "inverse": False}
@@ -105,13 +105,13 @@ def _order(**more: Any) -> dict[str, Any]:
 def test_a_stop_says_where_it_wakes_and_what_it_is_for() -> None:
     """Whichever of its names ccxt has put the price under."""
     for name in ("triggerPrice", "stopLossPrice", "takeProfitPrice"):
-        (found,) = resting([_order(**{name: Decimal(90)})])
+        (found,) = open_orders([_order(**{name: Decimal(90)})])
         assert (found.trigger_price, found.reduce_only, found.position_side) == (Decimal(90), True, "long")
 
 
 def test_an_entry_with_a_stop_attached_for_later_is_no_conditional_order() -> None:
     """Its stop rests when the entry has filled; until then it is an order like any other."""
-    (found,) = resting([_order(reduceOnly=False, stopLossPrice=Decimal(90))])
+    (found,) = open_orders([_order(reduceOnly=False, stopLossPrice=Decimal(90))])
     assert found.trigger_price is None
 
 
@@ -119,7 +119,7 @@ def test_an_entry_with_a_stop_attached_for_later_is_no_conditional_order() -> No
 def test_an_order_that_cannot_be_read_spoils_the_list(odd: dict[str, Any]) -> None:
     """A list that leaves out an order looks like one without it."""
     with pytest.raises(UnreadableError):
-        resting([_order(), _order(id="8", **odd) if "id" not in odd else _order(**odd)])
+        open_orders([_order(), _order(id="8", **odd) if "id" not in odd else _order(**odd)])
 
 
 @pytest.mark.parametrize(

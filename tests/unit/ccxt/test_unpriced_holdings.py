@@ -13,8 +13,8 @@ import pytest
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.holdings import LastPrices, Market, holdings
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.holdings import LastPrices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote
 from tests.unit.ccxt.binance.test_binance import SPOT_QUIET, snapshot_of
 
@@ -33,12 +33,12 @@ class Desk:
         self.rules: dict[str, Mapping[str, Any]] = {"BTC/USDT": {}, "PUMP/USDT": {}}
         self._last = LastPrices()
 
-    def read(self, at: datetime = NOON, **held: str) -> tuple[Wealth, dict[str, Position]]:
+    def read(self, at: datetime = NOON, **held: str) -> tuple[AccountEquity, dict[str, Position]]:
         async def prices(symbols: Any) -> Mapping[str, Quote]:
             return {it: Quote(last=D(self.prices[it])) for it in symbols if it in self.prices}
 
         balance = {"total": held or HELD}
-        market = Market(self.rules, prices, self._last, at)
+        market = ValuationInputs(self.rules, prices, self._last, at)
         wealth, found = asyncio.run(holdings(balance, self.spec, market))
         return wealth, {it.symbol: it for it in found}
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import Balance, Rate
-from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.rows import wealth_of
-from killswitch_ccxt.venues.okx.rows import wealth
+from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
 from tests.unit.ccxt.binance.test_binance_busy import play
 
@@ -149,11 +149,11 @@ def test_spot_holdings_are_wallets_without_a_profit_and_priced_with_the_balance(
 def test_the_recorded_okx_balance_has_the_margin_of_its_isolated_position_in_its_wallet(shared: Path) -> None:
     """94.42… of cash and 5.46… isolated, of which −0.0273 is profit: 99.92… are the wallet, 99.89… the equity."""
     body = json.loads((shared / "data/payloads/okx/http_get_account_balance.json").read_text())
-    found = wealth(body["data"][0], "USDT", D("0.99994"))
+    found = account_equity(body["data"][0], "USDT", D("0.99994"))
     (own,) = found.balances or ()
     assert (found.equity, found.unrealized) == (D("99.89469657000001"), D("-0.0273000000000002"))
     assert own.wallet == D("99.89469657000001") + D("0.0273000000000002")
-    assert (found.gap, found.rates, found.complete) == (0, (Rate("USD", D("0.99994")),), None)
+    assert (found.gap, found.rates, found.is_complete) == (0, (Rate("USD", D("0.99994")),), None)
 
 
 def _detail(ccy: str, equity: str, dollars: str, profit: str, **more: str) -> dict[str, str]:
@@ -166,8 +166,8 @@ def test_an_okx_account_in_two_currencies_adds_up_in_its_own() -> None:
     4000 ÷ 0.8 are 5000 USDT for the BTC, 50 000 each; the profit is 100 + 1000. A bot's share is not seen whole.
     """
     details = [_detail("USDT", "1000", "800", "100"), _detail("BTC", "0.1", "4000", "0.02", stgyEq="0.01")]
-    found = wealth({"totalEq": "4800", "details": details}, "USDT", D("0.8"))
-    assert (found.equity, found.unrealized, found.gap, found.complete) == (6000, 1100, 0, False)
+    found = account_equity({"totalEq": "4800", "details": details}, "USDT", D("0.8"))
+    assert (found.equity, found.unrealized, found.gap, found.is_complete) == (6000, 1100, 0, False)
     assert [(it.asset, it.price, it.wallet) for it in found.balances or ()] == [
         ("USDT", 1, 900), ("BTC", 50_000, D("0.08")),
     ]  # fmt: skip
@@ -177,11 +177,11 @@ def test_an_okx_account_that_leaves_the_profit_empty_has_none_only_if_all_is_cas
     """A simple account holds its cash; where there is more than that, what is a profit in it is not known."""
     cash = _detail("USDT", "1000", "1000", "", cashBal="1000")
     more = _detail("USDT", "1000", "1000", "", cashBal="900")
-    assert wealth({"totalEq": "1000", "details": [cash]}, "USDT", D(1)).unrealized == 0
-    assert wealth({"totalEq": "1000", "details": [more]}, "USDT", D(1)).unrealized is None
+    assert account_equity({"totalEq": "1000", "details": [cash]}, "USDT", D(1)).unrealized == 0
+    assert account_equity({"totalEq": "1000", "details": [more]}, "USDT", D(1)).unrealized is None
 
 
-def _bybit(total: str, *coins: dict[str, str]) -> Wealth:
+def _bybit(total: str, *coins: dict[str, str]) -> AccountEquity:
     return wealth_of({"result": {"list": [{"totalEquity": total, "coin": list(coins)}]}}, "USDT")
 
 
@@ -193,7 +193,7 @@ def _coin(name: str, equity: str, dollars: str, wallet: str, profit: str, borrow
 def test_a_bybit_account_adds_up_without_what_is_borrowed() -> None:
     """1200 USDT of which 200 are borrowed, and −100 of profit; 0.01 BTC at 50 000: 900 + 500, at a dollar each."""
     found = _bybit("1400", _coin("USDT", "900", "900", "1200", "-100", "200"), _coin("BTC", "0.01", "500", "0.01", "0"))
-    assert (found.equity, found.unrealized, found.gap, found.complete) == (1400, -100, 0, None)
+    assert (found.equity, found.unrealized, found.gap, found.is_complete) == (1400, -100, 0, None)
     assert [(it.asset, it.wallet) for it in found.balances or ()] == [("USDT", 1000), ("BTC", D("0.01"))]
 
 
@@ -210,4 +210,4 @@ def test_a_bybit_wallet_without_what_is_borrowed_is_unknown(missing: str) -> Non
 def test_options_of_a_bybit_account_count_as_profit_and_are_said_not_to_be_seen() -> None:
     """1000 USDT in the wallet, 50 of futures profit and 300 of options: prices move the 300, no transfer does."""
     found = _bybit("1350", _coin("USDT", "1350", "1350", "1000", "50"))
-    assert (found.equity, found.unrealized, found.gap, found.complete) == (1350, 350, 0, False)
+    assert (found.equity, found.unrealized, found.gap, found.is_complete) == (1350, 350, 0, False)

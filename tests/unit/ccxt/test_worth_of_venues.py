@@ -13,7 +13,7 @@ import pytest
 
 from killswitch.model.snapshot import Balance, Rate
 from killswitch.model.venue import Prices
-from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bitget.rows import wealth_of
@@ -268,15 +268,15 @@ FLEX = {
 }  # fmt: skip
 
 
-def _flex(shared: Path, currency: str = "USD", **more: Any) -> Wealth:
-    async def wealth(made: CcxtVenue) -> Wealth:
-        return await made._dialect.wealth()
+def _flex(shared: Path, currency: str = "USD", **more: Any) -> AccountEquity:
+    async def wealth(made: CcxtVenue) -> AccountEquity:
+        return await made._dialect.equity()
 
     found = krakenfutures.replayed(
         shared, wealth, currency=currency, accounts={"accounts": {"flex": {**FLEX, **more}}},
         openpositions={"openPositions": []},
     )  # fmt: skip
-    assert isinstance(found, Wealth)
+    assert isinstance(found, AccountEquity)
     return found
 
 
@@ -308,7 +308,7 @@ def test_a_single_collateral_wallet_is_its_balance_and_the_rest(shared: Path) ->
     """2.5 BTC, worth 2.25 with what is unrealised."""
 
     async def wealth(made: CcxtVenue) -> Any:
-        return await made._dialect.wealth()
+        return await made._dialect.equity()
 
     found = krakenfutures.replayed(
         shared, wealth, wallet="fi_xbtusd", currency="BTC",
@@ -391,5 +391,5 @@ def test_a_mexc_wallet_is_the_equity_less_what_is_unrealised() -> None:
 def test_any_other_exchange_proves_no_list_of_rows_and_tells_no_wallet() -> None:
     """Nobody has looked at what its lists leave out, and whether its balance holds unrealised profit."""
     made = generic("bingx")
-    assert made.rows_whole == frozenset()
-    assert replace(Wealth(D(1))).gap is None
+    assert made.complete_lists == frozenset()
+    assert replace(AccountEquity(D(1))).gap is None

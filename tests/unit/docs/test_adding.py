@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from killswitch.accounts.plug_ins import families as families_of_venues
+from killswitch.accounts.plug_ins import load_plug_ins as families_of_venues
 from killswitch.graph.compile import digest
 from killswitch.model.fitting import WrittenAccount
 from killswitch.policy.diagnostics import pages
 from killswitch.policy.kinds import KINDS, kind_of
-from killswitch.policy.loader import Loaded, load
+from killswitch.policy.loader import LoadedDocuments, load
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.json_schema import schema_of_all
 from killswitch_ccxt import adapter, validation
@@ -74,7 +74,7 @@ def calendar(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return document
 
 
-def loaded(folder: Path, spec: str) -> Loaded:
+def loaded(folder: Path, spec: str) -> LoadedDocuments:
     path = folder / "calendar.yaml"
     path.write_text(CALENDAR.replace("SPEC", spec))
     return load([path])

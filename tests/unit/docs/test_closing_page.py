@@ -16,15 +16,15 @@ import pytest
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.schedule import Do, judge
-from killswitch.execution.patience import PACE, Pace
+from killswitch.execution.decide.line_verdict import LineAction, judge
+from killswitch.execution.patience import PACE, ClosingPace
 from killswitch.execution.send import order_sender
-from killswitch.incident.record.results import Standing
+from killswitch.incident.record.results import DecisionStatus
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import ASIDE, TRANSITIONS, Event, State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import DETACHED_TRANSITIONS, TRANSITIONS, TargetEvent, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, RejectReason
 from tests.unit.docs.pages import Section, sections
@@ -60,8 +60,9 @@ def measured(value: str) -> float:
 def test_the_table_of_states_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
     """Every state, and for each of them every entry that moves it, with the state that it leads to."""
     told = {
-        State(row["state"].strip("`")): {
-            Event(entry): State(then) for entry, then in re.findall(r"`([^`]+)` → `([^`]+)`", row["entry → next state"])
+        TargetState(row["state"].strip("`")): {
+            TargetEvent(entry): TargetState(then)
+            for entry, then in re.findall(r"`([^`]+)` → `([^`]+)`", row["entry → next state"])
         }
         for row in page["Order states"].tables[0]
     }
@@ -77,7 +78,9 @@ def test_every_kind_of_journal_entry_has_its_line(page: dict[str, Section]) -> N
 def test_the_table_of_detached_orders_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
     """Whether an order is still queried after each entry about it."""
     rows = page["Orders of unknown status"].tables[0]
-    assert {Event(row["entry"].strip("`")): row["queried afterwards"] == "yes" for row in rows} == dict(ASIDE)
+    assert {TargetEvent(row["entry"].strip("`")): row["queried afterwards"] == "yes" for row in rows} == dict(
+        DETACHED_TRANSITIONS
+    )
 
 
 # Names
@@ -112,14 +115,14 @@ def test_the_shortest_name_of_the_page_is_the_shortest_that_is_made(text: str) -
 # Refusals
 
 
-def line(target: str) -> Line:
-    return Line(
+def line(target: str) -> PositionTarget:
+    return PositionTarget(
         decision="d", account="main", symbol="X", position_side="long", side="sell", target=D(target),
         decided=10 - D(target), largest=10 - D(target), reduce_only=True, rank=1, index=0,
     )  # fmt: skip
 
 
-def refused(target: str, reason: str | None, times: int) -> Line:
+def refused(target: str, reason: str | None, times: int) -> PositionTarget:
     """A line on 10 contracts of which `times` orders in a row filled nothing, and why."""
     found = line(target)
     for attempt in range(1, times + 1):
@@ -142,24 +145,24 @@ def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, objec
 def next_order(reason: str | None) -> str:
     """What the page calls the order after one that ended so."""
     once = refused("0", reason, 1)
-    if verdict(once) is not Do.SEND:
+    if verdict(once) is not LineAction.SEND:
         return "none"
     if once.largest < line("0").largest:
-        assert (once.largest, once.tried) == (D(5), 0)
+        assert (once.largest, once.failed_tries) == (D(5), 0)
         return "half"
-    return "the next try" if once.tried else "the same"
+    return "the next try" if once.failed_tries else "the same"
 
 
-def verdict(of: Line) -> Do:
+def verdict(of: PositionTarget) -> LineAction:
     return judge(of, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
 
 
 def after_eight(target: str, reason: str | None) -> str:
     """What the page calls the end of a line after so many of them."""
-    words = {Do.SEND: "continues", Do.BLOCKED: "blocked", Do.GIVE_UP: "residual"}
-    at_once = verdict(refused(target, reason, 1)) is not Do.SEND
+    words = {LineAction.SEND: "continues", LineAction.BLOCKED: "blocked", LineAction.GIVE_UP: "residual"}
+    at_once = verdict(refused(target, reason, 1)) is not LineAction.SEND
     before = verdict(refused(target, reason, PACE.fruitless_attempts - 1))
-    assert at_once or before is Do.SEND
+    assert at_once or before is LineAction.SEND
     return words[verdict(refused(target, reason, PACE.fruitless_attempts))] + (" at once" if at_once else "")
 
 
@@ -178,7 +181,7 @@ def test_a_refusal_to_listen_counts_for_nothing(text: str) -> None:
     """It spends neither the name nor an attempt nor a try; and eight is the number of the table."""
     assert PACE.fruitless_attempts == 8
     unheard = refused("0", "rate_limited", 1)
-    assert (unheard.fruitless, unheard.tried, unheard.spent) == (0, 0, False)
+    assert (unheard.attempts_without_fill, unheard.failed_tries, unheard.is_id_used) == (0, 0, False)
     assert "**Not counted:** a rejection because of too many requests" in plain(text)
 
 
@@ -189,7 +192,7 @@ def test_every_end_that_a_close_can_have_has_its_line(page: dict[str, Section]) 
     """Those of a report but what is no end, what no order was ever sent for, and suspicions, which close nothing."""
     rows = page["How a close ends"].tables[0]
     others = ("recorded only", "nothing to close", "closing", "locked on suspicion", "suspicion over")
-    ends = [each for each in get_args(Standing) if each not in others]
+    ends = [each for each in get_args(DecisionStatus) if each not in others]
     assert [row["end"].strip("`") for row in rows] == ends
 
 
@@ -199,7 +202,7 @@ def test_every_end_that_a_close_can_have_has_its_line(page: dict[str, Section]) 
 def test_the_numbers_of_the_pace_are_the_ones_of_the_code(page: dict[str, Section]) -> None:
     """All of them, in their order; counts without a unit, everything else in seconds."""
     rows = page["Constants"].tables[0]
-    assert [row["constant"].strip("`") for row in rows] == [field.name for field in fields(Pace)]
+    assert [row["constant"].strip("`") for row in rows] == [field.name for field in fields(ClosingPace)]
     for row in rows:
         value = getattr(PACE, row["constant"].strip("`"))
         assert measured(row["value"]) == value

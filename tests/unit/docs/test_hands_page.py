@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.live.plan_text import manner
+from killswitch.cli.live.plan_text import execution_style
 from killswitch.cli.operate.reasons import MEANINGS
 from killswitch.graph.unwinding import OF_CAUSE
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.words import Cause
-from killswitch.planning.orders.unwind import manner as as_decided
+from killswitch.planning.orders.unwind import execution_style as as_decided
 from tests.unit.docs.pages import sections
 from tests.worlds import START
 
@@ -64,7 +64,7 @@ def by_hand(unwinding: Unwinding | None, *bands: str | None) -> Decision:
 
 def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path) -> None:
     """One try within 3%, two at market, and three times the bound, which is 9%; the page quotes it."""
-    said = manner(by_hand(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
+    said = execution_style(by_hand(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
     rungs, _, pace = said.partition("; ")
     assert rungs == (
         "within 3% of the mark, 1 try, then at market, 2 tries, then resting within 9% of the mark where no market "
@@ -77,11 +77,11 @@ def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path
 
 def test_bounds_that_differ_are_told_as_what_lies_between() -> None:
     """0.5% for one symbol and 2% for the other: the rungs speak of the bound."""
-    said = manner(by_hand(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
+    said = execution_style(by_hand(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
     assert said.startswith("within the bound, 2 tries, then within 2 × the bound, 2 tries, then at market, 2 tries, ")
     assert "; the bound is 0.5% to 2% of the mark; " in said
 
 
 def test_a_close_without_bounds_goes_at_market() -> None:
     """Nothing more is asked for."""
-    assert manner(by_hand(None, None)) == "at market; as fast as the venue allows"
+    assert execution_style(by_hand(None, None)) == "at market; as fast as the venue allows"

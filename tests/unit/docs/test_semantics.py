@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.opening import open_accounts
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.resolution.references import BUILT_IN
 from killswitch.journal.ledger import PositionLedger
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE, to_micros
 from killswitch.model.snapshot import Flow, Position, Rate, Snapshot
-from killswitch.planning.scopes.trigger_status import Reading
+from killswitch.planning.scopes.trigger_status import ObservedTrigger
 from killswitch.planning.targets.ranking import Candidate, by_genesis, rank
 from killswitch.planning.tick import Interpreter
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.risk.covariance import least_variance
-from killswitch.signals.currency import conversion
+from killswitch.signals.currency_conversion import conversion
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.marks import Marks
 from killswitch.signals.history.scope import History
@@ -129,7 +129,7 @@ def told(column: str, row: dict[str, str], interpreter: Interpreter, decisions: 
     return row[column]
 
 
-def truth(reading: Reading) -> str:
+def truth(reading: ObservedTrigger) -> str:
     if reading.truth is None:
         return "unknown"
     if not reading.truth:
@@ -233,7 +233,7 @@ def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section])
             ("main", row["position"]): math.prod(1 + k * float(number(row["volatility"])) for k in swing)
             for row in rows
         }
-        marks.recall(to_micros(after(minutes=minute)), at)
+        marks.add(to_micros(after(minutes=minute)), at)
     history = History((), HOUR, EquityTerms(HOUR, 0.001, MINUTE), marks)
     history.last_at = to_micros(after(minutes=3))
     ranked, _ = by_genesis(replace(BUILT_IN["genesis"], least=3), [of_genesis(row) for row in rows], history)
@@ -251,7 +251,7 @@ def of_genesis(row: dict[str, str]) -> Candidate:
     return Candidate(
         account=account("100000", currency=row["position"]),
         position=position(row["position"], "long"),
-        worth=Decimal(10_000),
+        value=Decimal(10_000),
         measured=share * 10_000,
         pnl_delta=float(number(row["change in the window"])),
         pnl=None,
@@ -271,7 +271,7 @@ def candidate(row: dict[str, str]) -> Candidate:
     return Candidate(
         account=account("100000"),
         position=position(row["position"], "long"),
-        worth=None,
+        value=None,
         pnl_delta=float(number(row["change in the window"])),
         pnl=float(number(row["P&L"])),
         liquidation_distance=float(number(row["distance to liquidation"])),
@@ -328,4 +328,4 @@ def test_with_an_order_outstanding_the_worst_case_is_what_may_be_sent(repository
     text = " ".join((repository / "docs" / "semantics.md").read_text(encoding="utf-8").split())
     assert "of 10 contracts with an order for 4 outstanding, at most 6" in text
     ledger = PositionLedger(anchor=Decimal(10), outstanding={"ks-1": Decimal(4)})
-    assert ledger.free(Decimal(10)) == 6
+    assert ledger.closable(Decimal(10)) == 6

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.plug_ins import families
+from killswitch.accounts.plug_ins import load_plug_ins
 from killswitch.policy.loader import load
 
 PAGE_OF = {
@@ -23,7 +23,7 @@ def _pages(repository: Path) -> list[Path]:
 def test_every_supported_venue_has_a_page_that_the_overview_links(repository: Path) -> None:
     """Keys, permissions, modes, limits, and what cannot be done there."""
     overview = (repository / "docs" / "venues.md").read_text(encoding="utf-8")
-    found = families()
+    found = load_plug_ins()
     assert found.absent == ()
     for listing in found.listings:
         page = PAGE_OF.get(listing.exchange, listing.exchange)

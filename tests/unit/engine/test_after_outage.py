@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.engine.state import StoredState, StoredTrigger, Waiting, after_outage
+from killswitch.engine.state import PendingClose, StoredState, StoredTrigger, after_outage
 from killswitch.model.instant import HOUR, MINUTE
 
 SINCE, NOW = 10 * HOUR, 12 * HOUR
@@ -18,7 +18,7 @@ def state(cooldown_until: int | None = None) -> StoredState:
     return StoredState(
         {"fall": HELD, "dark": UNKNOWN}, 2, "halve", SINCE - HOUR, None, cooldown_until, SINCE - MINUTE, (),
         {"halve/main": SINCE + MINUTE, "halve/other": SINCE - MINUTE},
-        waiting=Waiting("halve", ("fall",), SINCE - MINUTE, SINCE + MINUTE, ("main",)),
+        waiting=PendingClose("halve", ("fall",), SINCE - MINUTE, SINCE + MINUTE, ("main",)),
     )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from killswitch.engine.state import NEVER, State, initial
-from killswitch.engine.step import Machine, latch, reset, rests_until, step
+from killswitch.engine.state import NEVER, StageMachineState, initial
+from killswitch.engine.step import StageMachine, latch, quiescent_until, reset, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Number, SignalRead
 from killswitch.model.instant import HOUR, MINUTE, SECOND
@@ -29,7 +29,7 @@ MACHINE_GRAPH = graph(
     ),
     reset_when=(Compare("<", SignalRead(1), Number(0.02)),),
 )
-MACHINE = Machine.of(MACHINE_GRAPH, lower(MACHINE_GRAPH.conditions))
+MACHINE = StageMachine.of(MACHINE_GRAPH, lower(MACHINE_GRAPH.conditions))
 
 FALLS = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.05, 0.08, 0.12, 0.2]))
 MOVES = st.lists(st.tuples(st.integers(5, 400), FALLS, FALLS, st.floats(0.5, 1.0)), min_size=1, max_size=25)
@@ -54,7 +54,7 @@ def test_as_long_as_it_rests_a_step_with_the_same_conditions_changes_and_says_no
             state = reset()
         elif moved.eligible:
             state = latch(state, moved.eligible[0], now, (value, value))
-        until = rests_until(MACHINE, state, *MACHINE.evaluate(*seen))
+        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*seen))
         if until <= now + 1:
             continue
         later = data.draw(st.integers(now + 1, min(until - 1, now + 3 * HOUR)))
@@ -64,11 +64,11 @@ def test_as_long_as_it_rests_a_step_with_the_same_conditions_changes_and_says_no
         assert idle.state == state
 
 
-def resting(state: State, fall: float | None) -> int:
-    return rests_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)))
+def resting(state: StageMachineState, fall: float | None) -> int:
+    return quiescent_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)))
 
 
-def stepped(fall: float | None, at: int, state: State | None = None) -> State:
+def stepped(fall: float | None, at: int, state: StageMachineState | None = None) -> StageMachineState:
     return step(MACHINE, state or initial(), columns(fall, fall), at, unit_value=(1.0, 1.0)).state
 
 
@@ -112,19 +112,19 @@ WAITING_GRAPH = graph(
     (stage("one", 1, 2, cooldown=5 * MINUTE, reset=HELD_RESET),),
     reset_when=(Compare("<", SignalRead(1), Number(0.02)),),
 )
-WAITING = Machine.of(WAITING_GRAPH, lower(WAITING_GRAPH.conditions))
+WAITING = StageMachine.of(WAITING_GRAPH, lower(WAITING_GRAPH.conditions))
 INFINITY = float("inf")
 
 
-def rest(state: State, fall: float | None, hour: float | None) -> tuple[State, int]:
+def rest(state: StageMachineState, fall: float | None, hour: float | None) -> tuple[StageMachineState, int]:
     """The state after a step at one hour with these falls, and until when it rests then."""
     low = [-INFINITY if each is None else each for each in (fall, hour)]
     high = [INFINITY if each is None else each for each in (fall, hour)]
     moved = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
-    return moved, rests_until(WAITING, moved, *WAITING.evaluate(low, high, []))
+    return moved, quiescent_until(WAITING, moved, *WAITING.evaluate(low, high, []))
 
 
-def latched(**fields: object) -> State:
+def latched(**fields: object) -> StageMachineState:
     """Stage one, fired at minute 50: cooled down at minute 55."""
     return replace(latch(initial(), WAITING_GRAPH.stages[0], 50 * MINUTE, (1.0, 1.0)), **fields)
 
@@ -140,25 +140,25 @@ def test_an_unknown_that_holds_what_was_true_rests_until_its_confirmation_would_
     low, high = [-INFINITY, 0.0], [0.08, 0.0]
     outage = step(WAITING, held, (low, high, []), HOUR + MINUTE, unit_value=(1.0, 1.0)).state
     assert (outage.triggers.held, outage.triggers.unknown) == (0b001, 0b001)
-    assert rests_until(WAITING, outage, *WAITING.evaluate(low, high, [])) == HOUR + 2 * MINUTE
+    assert quiescent_until(WAITING, outage, *WAITING.evaluate(low, high, [])) == HOUR + 2 * MINUTE
 
 
 def test_a_condition_that_differs_from_what_the_state_holds_is_no_rest() -> None:
     """True where the state says false, unknown where it says known, and a stage that could not fire."""
     quiet = rest(initial(), 0.0, 0.0)[0]
-    assert rests_until(WAITING, quiet, 0b001, 0) == 0
-    assert rests_until(WAITING, quiet, 0, 0b100) == 0
-    assert rests_until(WAITING, replace(quiet, barren=("one",)), 0, 0) == 0
-    assert rests_until(WAITING, quiet, 0, 0) == NEVER
+    assert quiescent_until(WAITING, quiet, 0b001, 0) == 0
+    assert quiescent_until(WAITING, quiet, 0, 0b100) == 0
+    assert quiescent_until(WAITING, replace(quiet, barren=("one",)), 0, 0) == 0
+    assert quiescent_until(WAITING, quiet, 0, 0) == NEVER
 
 
 def test_a_trigger_that_counts_ticks_is_not_at_rest_before_it_has_counted_them() -> None:
     """Every scheduled step moves its count."""
     counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
-    machine = Machine.of(counted, lower(counted.conditions))
+    machine = StageMachine.of(counted, lower(counted.conditions))
     seen: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
     moved = step(machine, initial(), seen, HOUR).state
-    assert rests_until(machine, moved, *machine.evaluate(*seen)) == 0
+    assert quiescent_until(machine, moved, *machine.evaluate(*seen)) == 0
 
 
 def test_a_stage_that_only_its_cooldown_holds_back_is_not_at_rest() -> None:
@@ -175,22 +175,22 @@ def test_a_latch_whose_reset_condition_is_false_rests_for_ever() -> None:
 
 def test_a_latch_whose_reset_condition_has_just_turned_false_has_a_clock_to_stop() -> None:
     """The next step forgets since when it held: it is not at rest."""
-    assert rests_until(WAITING, latched(reset_since=55 * MINUTE), 0, 0) == 0
+    assert quiescent_until(WAITING, latched(reset_since=55 * MINUTE), 0, 0) == 0
 
 
 def test_a_latch_whose_reset_condition_has_just_turned_true_has_a_clock_to_start() -> None:
     """The next step writes down since when: it is not at rest."""
-    assert rests_until(WAITING, latched(), 0b1000, 0) == 0
+    assert quiescent_until(WAITING, latched(), 0b1000, 0) == 0
 
 
 def test_a_reset_is_due_when_its_condition_has_held_and_the_cooldown_is_over() -> None:
     """Whichever is later of the two; without a cooldown the first alone."""
     held = latched(reset_since=55 * MINUTE)
-    assert rests_until(WAITING, held, 0b1000, 0) == 75 * MINUTE
-    assert rests_until(WAITING, replace(held, cooldown_until=90 * MINUTE), 0b1000, 0) == 90 * MINUTE
-    assert rests_until(WAITING, replace(held, cooldown_until=None), 0b1000, 0) == 75 * MINUTE
+    assert quiescent_until(WAITING, held, 0b1000, 0) == 75 * MINUTE
+    assert quiescent_until(WAITING, replace(held, cooldown_until=90 * MINUTE), 0b1000, 0) == 90 * MINUTE
+    assert quiescent_until(WAITING, replace(held, cooldown_until=None), 0b1000, 0) == 75 * MINUTE
 
 
 def test_a_latch_in_a_stage_without_a_reset_rests_for_ever() -> None:
     """Only a hand ends it; the same for a stage that an edit removed."""
-    assert rests_until(WAITING, replace(latched(), stage="gone"), 0b1000, 0) == NEVER
+    assert quiescent_until(WAITING, replace(latched(), stage="gone"), 0b1000, 0) == NEVER

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.engine.state import State, from_stored, initial, to_stored
-from killswitch.engine.step import Machine, Step, latch, reset, step
+from killswitch.engine.state import StageMachineState, from_stored, initial, to_stored
+from killswitch.engine.step import StageMachine, StepResult, latch, reset, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead, SignalRef
 from killswitch.model.instant import HOUR, MINUTE, SECOND
@@ -45,14 +45,14 @@ class Run:
     """A machine driven by falls of the 15m window; every stage that may fire does."""
 
     graph: Graph
-    state: State = field(init=False)
+    state: StageMachineState = field(init=False)
     fired: list[tuple[int, int]] = field(default_factory=list)
     resets: list[int] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[StepResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.state = initial()
-        self.machine = Machine.of(self.graph, lower(self.graph.conditions))
+        self.machine = StageMachine.of(self.graph, lower(self.graph.conditions))
 
     def at(
         self,
@@ -216,7 +216,7 @@ def test_long_unknown_is_reported_once_and_again_when_it_comes_back() -> None:
 
 def test_d14_an_interval_decides_only_as_a_whole() -> None:
     """[3%, 100%] against 4.5% is unknown, [5%, 100%] is true: partly known is not false."""
-    machine = Machine.of(ladder(), lower(ladder().conditions))
+    machine = StageMachine.of(ladder(), lower(ladder().conditions))
     state = initial()
     partly = step(machine, state, ([0.03, 0.0], [1.0, 0.0], []), 1).state
     assert partly.triggers.held == 0

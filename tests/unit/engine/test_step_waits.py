@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from killswitch.engine.state import State, initial
-from killswitch.engine.step import SAME, Machine, Step, latch, stage_told, step
+from killswitch.engine.state import StageMachineState, initial
+from killswitch.engine.step import SAME, StageMachine, StepResult, latch, stage_of_record, step
 from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import AutoReset, Compare, Graph, Number, OnUnknown, SignalRead
 from killswitch.model.instant import MINUTE, SECOND
@@ -14,8 +14,8 @@ from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
 INFINITY = float("inf")
 
 
-def machine(*made: Graph) -> Machine:
-    return Machine.of(made[0], lower(made[0].conditions))
+def machine(*made: Graph) -> StageMachine:
+    return StageMachine.of(made[0], lower(made[0].conditions))
 
 
 def seen(*falls: float | None) -> tuple[list[float], list[float], list[str | None]]:
@@ -25,7 +25,9 @@ def seen(*falls: float | None) -> tuple[list[float], list[float], list[str | Non
     return low, high, []
 
 
-def walk(of: Machine, *moves: tuple[int, tuple[float | None, float | None]], scheduled: bool = True) -> list[Step]:
+def walk(
+    of: StageMachine, *moves: tuple[int, tuple[float | None, float | None]], scheduled: bool = True
+) -> list[StepResult]:
     """The steps at these seconds, with these falls of both windows; nothing latches."""
     state, steps = initial(), []
     for seconds, falls in moves:
@@ -34,11 +36,11 @@ def walk(of: Machine, *moves: tuple[int, tuple[float | None, float | None]], sch
     return steps
 
 
-def names(moved: Step) -> list[str]:
+def names(moved: StepResult) -> list[str]:
     return [each.name for each in moved.eligible]
 
 
-def two_windows(answer: OnUnknown = "hold", *, graces: tuple[int, int] = (MINUTE, MINUTE)) -> Machine:
+def two_windows(answer: OnUnknown = "hold", *, graces: tuple[int, int] = (MINUTE, MINUTE)) -> StageMachine:
     """One trigger on each window; they differ in nothing else than the grace of their unknown."""
     triggers = (
         trigger("short", 0, 0.05, on_unknown=answer, grace=graces[0]),
@@ -183,12 +185,12 @@ def test_a_stage_that_an_edit_removed_stays_latched_and_is_not_reset() -> None:
 
 def test_what_is_told_of_a_stage_begins_with_its_name() -> None:
     """With or without a reason after a slash, and whatever slashes the reason has."""
-    assert [stage_told(told) for told in ("one", "one/why", "one/why/so")] == ["one", "one", "one"]
+    assert [stage_of_record(told) for told in ("one", "one/why", "one/why/so")] == ["one", "one", "one"]
 
 
 def test_a_firing_forgets_what_kept_its_stage_from_firing_and_nothing_of_others() -> None:
     """The clock of an earlier reset, the accounts that acted and what was told of this stage are gone."""
-    before = State(
+    before = StageMachineState(
         initial().triggers, level=1, stage="s", reset_since=7, barren=("s", "s/nothing", "l/nothing"), acted={"a": 9}
     )
     of = two_windows()

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from killswitch.engine.state import State, StoredState, StoredTrigger, Triggers, Waiting, from_stored, to_stored
+from killswitch.engine.state import (
+    PendingClose,
+    StageMachineState,
+    StoredState,
+    StoredTrigger,
+    Triggers,
+    from_stored,
+    to_stored,
+)
 
 NAMES = ("held", "confirmed", "unknown", "quiet", "counting")
-STATE = State(
+STATE = StageMachineState(
     Triggers(
         held=0b10011,
         confirmed=0b00010,
@@ -27,7 +35,7 @@ STATE = State(
     barren=("one/why",),
     acted={"main": 24},
     spent=0b01010,
-    waiting=Waiting("three", ("held",), since=25, until=26, accounts=("other",)),
+    waiting=PendingClose("three", ("held",), since=25, until=26, accounts=("other",)),
 )
 STORED = StoredState(
     triggers={
@@ -45,7 +53,7 @@ STORED = StoredState(
     barren=("one/why",),
     acted={"main": 24},
     spent=("confirmed", "quiet"),
-    waiting=Waiting("three", ("held",), since=25, until=26, accounts=("other",)),
+    waiting=PendingClose("three", ("held",), since=25, until=26, accounts=("other",)),
 )
 
 

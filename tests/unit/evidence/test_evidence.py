@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.opening import read_policies
-from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, Part
-from killswitch.lab.outcome import Course
+from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, CampaignPart
+from killswitch.lab.outcome import RunCurve
 from killswitch.model.instant import to_micros
 from tests.evidence.gathering import HORIZON, Candidate, Case, Evidence, Firings, came_back
 from tests.evidence.readmes import BEGIN, END, insert
@@ -20,13 +20,13 @@ from tests.runs import START, run, tried
 HOUR = timedelta(hours=1)
 
 
-def course(**at_hours: float) -> Course:
+def course(**at_hours: float) -> RunCurve:
     """Equity by hour (`h0`, `h24`): held until the next one that is given, for 48 hours."""
     known = {int(name[1:]): value for name, value in at_hours.items()}
     equity: list[float] = []
     for hour in range(48):
         equity.append(known.get(hour, equity[-1] if equity else 0.0))
-    return Course([to_micros(START + hour * HOUR) for hour in range(48)], equity, [], [], {})
+    return RunCurve([to_micros(START + hour * HOUR) for hour in range(48)], equity, [], [], {})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,9 @@ def of_one_book(repository: Path) -> Evidence:
     tested = (Candidate("futures-degross", folder.name, read_policies([folder]).policies),)
     member = tried(kind="hedged").member
     runs = {("futures-degross", rule): run(rule, "95000", "0.12") for rule in (STAGED, CLOSE_ALL, IN_PROPORTION)}
-    cases = tuple(Case(Part(market, member), run(NONE, "101000", "0.3"), runs) for market in ("crash", "calm-month"))
+    cases = tuple(
+        Case(CampaignPart(market, member), run(NONE, "101000", "0.3"), runs) for market in ("crash", "calm-month")
+    )
     calm = (Firings("futures-degross", "hedged", fired=3, false=1, cost=Decimal(6000)),)
     return Evidence(tested, cases, calm, ("crash: no splits",), seed=5, random=1)
 

@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import Pace
-from killswitch.execution.query.order_query import Asking, Question, questions
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.query.order_query import OrderQuery, OrderQuestion, questions
 from killswitch.journal.codec import encode
-from killswitch.journal.entries import Acknowledged, Entry, Sending, SetAside
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.entries import Acknowledged, Entry, OrderDetached, OrderSending
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Fill, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
@@ -30,7 +30,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget, Budgets
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
 from tests.honest_venue import NOW, VirtualClock
 
 D = Decimal
@@ -65,36 +65,36 @@ class Desk:
 class Room:
     """One asking, its clock, and what it wrote."""
 
-    def __init__(self, desk: Desk, pace: Pace | None = None, budget: Budget | None = None) -> None:
+    def __init__(self, desk: Desk, pace: ClosingPace | None = None, budget: RequestBudget | None = None) -> None:
         self.desk, self.clock = desk, VirtualClock(NOW)
         self.written: list[JournalEntry] = []
-        pace = pace or Pace()
+        pace = pace or ClosingPace()
         venue, breaker = cast(VenueAdapter, desk), Breaker(failures=9999)
         context = AccountContext(
-            "main", venue, self.clock, pace, self._record, budget or Budget.unlimited(), breaker
+            "main", venue, self.clock, pace, self._record, budget or RequestBudget.unlimited(), breaker
         )  # fmt: skip
-        self.asking = Asking(context, lambda _: False)
+        self.asking = OrderQuery(context, lambda _: False)
 
     def _record(self, entries: Sequence[Entry]) -> None:
         self.written += map(encode, entries)
 
-    def ask(self, *about: Question) -> list[JournalEntry]:
+    def ask(self, *about: OrderQuestion) -> list[JournalEntry]:
         """What one round writes down."""
         self.written = []
-        asyncio.run(self.asking.ask(about))
+        asyncio.run(self.asking.query(about))
         return self.written
 
-    def said(self, question: Question) -> tuple[str, dict[str, str | None]] | None:
+    def said(self, question: OrderQuestion) -> tuple[str, dict[str, str | None]] | None:
         """The one thing that one round writes down, if it does."""
         found = self.ask(question)
         return (found[0].kind, found[0].data) if found else None
 
 
-LINE = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+LINE = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
 
 
-def question(state: State | None = State.UNKNOWN, ago: float = 60.0, name: str = "o1") -> Question:
-    return Question(LINE, name, 3, "v1", D(4), NOW - timedelta(seconds=ago), state)
+def question(state: TargetState | None = TargetState.UNKNOWN, ago: float = 60.0, name: str = "o1") -> OrderQuestion:
+    return OrderQuestion(LINE, name, 3, "v1", D(4), NOW - timedelta(seconds=ago), state)
 
 
 def report(state: str, filled: str = "0", **words: Any) -> OrderReport:
@@ -111,18 +111,20 @@ GARBLED = MalformedAnswerError("what?")
 
 def test_every_order_of_unknown_fate_is_asked_about_and_the_one_in_flight() -> None:
     """Set aside: without a state; in flight: with the line's; neither: nothing."""
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
     assert questions(line) == []
     first = ("d1", NOW, "main", "BTC", "long", "o1", 1)
     second = ("d1", NOW, "main", "BTC", "long", "o2", 2)
     for entry in (
-        Sending(*first, amount=D(2)), SetAside(*first), Sending(*second, amount=D(3)), Acknowledged(*second, order="v2")
+        OrderSending(*first, amount=D(2)), OrderDetached(*first), OrderSending(*second, amount=D(3)),
+        Acknowledged(*second, order="v2")
     ):  # fmt: skip
         line.apply(entry)
     assert questions(line) == [
-        Question(line, "o1", 1, None, D(2), NOW, None), Question(line, "o2", 2, "v2", D(3), NOW, State.WORKING)
+        OrderQuestion(line, "o1", 1, None, D(2), NOW, None), OrderQuestion(line, "o2", 2, "v2", D(3), NOW,
+        TargetState.WORKING)
     ]  # fmt: skip
-    line.state = State.READY
+    line.state = TargetState.READY
     assert [each.name for each in questions(line)] == ["o1"]
 
 
@@ -136,43 +138,57 @@ def test_an_answer_is_written_down_for_the_order_and_the_line_it_is_about() -> N
         {"order": "v9", "state": "filled", "filled": "4", "price": "99", "fee": "0.5"},
     )  # fmt: skip
     assert room.desk.asked == [("order", "BTC", "o1")]
-    assert not room.asking.has_asked(question())
+    assert not room.asking.is_unanswered(question())
     assert room.asking.next_at == float("inf")
 
 
 @pytest.mark.parametrize(
     ("state", "kind"),
-    [(State.SENDING, "acknowledged"), (State.UNKNOWN, "acknowledged"), (State.WORKING, None), (None, None)],
+    [
+        (TargetState.SENDING, "acknowledged"),
+        (TargetState.UNKNOWN, "acknowledged"),
+        (TargetState.WORKING, None),
+        (None, None),
+    ],
 )
-def test_an_open_order_is_news_only_to_a_line_that_did_not_know(state: State | None, kind: str | None) -> None:
+def test_an_open_order_is_news_only_to_a_line_that_did_not_know(state: TargetState | None, kind: str | None) -> None:
     """One that was set aside is remembered as resting, by the venue's own name."""
     room = Room(Desk(report("open", "1")))
     found = room.said(question(state))
     assert found == (None if kind is None else (kind, {"order": "v9", "filled": "1"}))
-    assert room.asking.resting_as("o1") == ("v9" if state is None else None)
+    assert room.asking.open_order_id("o1") == ("v9" if state is None else None)
 
 
 @pytest.mark.parametrize("order", [None, GARBLED])
 @pytest.mark.parametrize(
     ("state", "kind"),
-    [(State.SENDING, "acknowledged"), (State.UNKNOWN, "acknowledged"), (State.WORKING, None), (None, None)],
+    [
+        (TargetState.SENDING, "acknowledged"),
+        (TargetState.UNKNOWN, "acknowledged"),
+        (TargetState.WORKING, None),
+        (None, None),
+    ],
 )
 def test_an_order_that_only_the_open_orders_show_is_found_there(
-    order: object, state: State | None, kind: str | None
+    order: object, state: TargetState | None, kind: str | None
 ) -> None:
     """By its client id; nobody asks for its fills then."""
     stranger = Order("v6", "BTC", "sell", D(1))
     room = Room(Desk(order, (stranger, OURS)))
     found = room.said(question(state))
     assert found == (None if kind is None else (kind, {"order": "v7", "filled": None}))
-    assert room.asking.resting_as("o1") == ("v7" if state is None else None)
+    assert room.asking.open_order_id("o1") == ("v7" if state is None else None)
     assert room.desk.asked == [("order", "BTC", "o1"), ("open",)]
 
 
 def test_an_order_that_nothing_knows_of_was_never_there_once_it_can_no_longer_be_on_its_way() -> None:
     """Two seconds after it left, or where nobody knows when, or where the clock was set back."""
     assert Room(Desk()).said(question(ago=1.9)) is None
-    for asked in (question(ago=2.0), question(ago=-1.0), Question(LINE, "o1", 3, None, D(4), None, State.UNKNOWN)):
+    for asked in (
+        question(ago=2.0),
+        question(ago=-1.0),
+        OrderQuestion(LINE, "o1", 3, None, D(4), None, TargetState.UNKNOWN),
+    ):
         found = Room(Desk()).said(asked)
         assert found is not None
         assert found[0] == "absent"
@@ -185,7 +201,7 @@ def test_one_missing_answer_of_the_three_proves_nothing(desk: Desk) -> None:
     """Name, open orders or fills unsaid: it is asked about again."""
     room = Room(desk)
     assert room.said(question()) is None
-    assert room.asking.has_asked(question())
+    assert room.asking.is_unanswered(question())
 
 
 @pytest.mark.parametrize("silent", [RateLimitedError("later", 0.0), VenueDownError("down")])
@@ -207,7 +223,7 @@ def test_fills_that_come_to_the_whole_order_settle_it(order: object) -> None:
 
 def test_an_order_without_a_venues_name_is_told_without_one_by_its_fills() -> None:
     """Its client id is all that there is."""
-    asked = Question(LINE, "o1", 3, None, D(4), NOW, State.UNKNOWN)
+    asked = OrderQuestion(LINE, "o1", 3, None, D(4), NOW, TargetState.UNKNOWN)
     found = Room(Desk(None, (), (fill("4", "99"),))).said(asked)
     assert found is not None
     assert (found[0], found[1]["order"], found[1]["filled"]) == ("filled", "", "4")
@@ -234,11 +250,11 @@ def test_a_part_that_has_filled_settles_an_order_that_is_surely_gone_and_no_othe
 def test_an_order_that_the_venue_had_is_gone_only_after_it_has_been_denied_for_a_while() -> None:
     """It was acknowledged: its lists may lag; two seconds of denial, and it has expired with what has filled."""
     room = Room(Desk())
-    assert room.said(question(State.WORKING)) is None
+    assert room.said(question(TargetState.WORKING)) is None
     room.clock.elapsed = 1.9
-    assert room.said(question(State.WORKING)) is None
+    assert room.said(question(TargetState.WORKING)) is None
     room.clock.elapsed = 4.0
-    found = room.said(question(State.WORKING))
+    found = room.said(question(TargetState.WORKING))
     assert found is not None
     assert (found[0], found[1]["state"], found[1]["filled"], found[1]["price"]) == ("filled", "expired", "0", None)
 
@@ -246,14 +262,14 @@ def test_an_order_that_the_venue_had_is_gone_only_after_it_has_been_denied_for_a
 def test_a_denial_that_is_taken_back_begins_anew() -> None:
     """Open in between: two seconds of denial are needed again."""
     room = Room(Desk())
-    room.ask(question(State.WORKING))
+    room.ask(question(TargetState.WORKING))
     room.clock.elapsed = 1.5
     room.desk.order = report("open")
-    room.ask(question(State.WORKING))
+    room.ask(question(TargetState.WORKING))
     room.clock.elapsed, room.desk.order = 3.0, None
-    assert room.said(question(State.WORKING)) is None
+    assert room.said(question(TargetState.WORKING)) is None
     room.clock.elapsed = 5.0
-    assert room.said(question(State.WORKING)) is not None
+    assert room.said(question(TargetState.WORKING)) is not None
 
 
 def test_questions_are_asked_at_growing_intervals_up_to_the_poll() -> None:
@@ -276,7 +292,7 @@ def test_questions_that_go_on_for_long_leave_closing_the_room_that_is_its_own() 
     """Half of ten calls is reserved: at first all ten may be used, and after a hundred rounds no more than five."""
     limit, calls = RateLimit("w", 10, 0.5), ("find_order", "open_orders", "fills")
     traits = VenueTraits(limits=(limit,), costs=tuple(Cost(cast(Any, call), "w", units=1) for call in calls))
-    room = Room(Desk(GARBLED, GARBLED, GARBLED), budget=Budgets().of("main", "v", traits, D("0.5")))
+    room = Room(Desk(GARBLED, GARBLED, GARBLED), budget=RequestBudgets().of("main", "v", traits, D("0.5")))
     counts = []
     for _ in range(100):
         before = len(room.desk.asked)
@@ -291,9 +307,9 @@ def test_what_is_no_longer_asked_about_is_forgotten() -> None:
     """Its next question would be the first again, and it rests no longer."""
     room = Room(Desk(report("open")))
     room.ask(question(None))
-    assert (room.asking.has_asked(question(None)), room.asking.resting_as("o1")) == (True, "v9")
+    assert (room.asking.is_unanswered(question(None)), room.asking.open_order_id("o1")) == (True, "v9")
     room.ask()
-    assert (room.asking.has_asked(question(None)), room.asking.resting_as("o1")) == (False, None)
+    assert (room.asking.is_unanswered(question(None)), room.asking.open_order_id("o1")) == (False, None)
     assert room.asking.next_at == float("inf")
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.execution.query.charges import TRIES, charged
+from killswitch.execution.query.fee_queries import TRIES, total_fee
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Fill
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, RateLimitedError, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import Scene, long
@@ -146,7 +146,7 @@ def test_what_was_not_asked_when_the_process_was_killed_is_asked_after_the_resta
     """Killed half a second after the end, before the first question; a tick says what the account is counted in."""
     scene = scene_of()
     scene.decide({BTC: 0})
-    scene.at(2.0, lambda: scene.closer.learn(statement(scene.exchange)))
+    scene.at(2.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange)))
     scene.play(kills=[0.7])
     assert scene.entries("finished")[0].at < NOW.replace(microsecond=700_000)
     assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
@@ -166,7 +166,7 @@ def test_questions_keep_to_the_share_of_readings() -> None:
     limits = VenueTraits(
         limits=(RateLimit("weight", 40, 10.0),), costs=(Cost("fills", "weight", units=7),), fees_by_fills=True
     )
-    budget = Budgets().of("main", "venue", limits, D("0.5"))
+    budget = RequestBudgets().of("main", "venue", limits, D("0.5"))
     book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(6)}
     scene = scene_of(book=book, traits=limits, closing={"budget": budget})
     closed(scene, *book)
@@ -225,7 +225,7 @@ def test_a_refusal_that_lasts_longer_than_anybody_asks_leaves_the_fee_unknown() 
 
 def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
     """A minute each time. Its own question, due just after each refusal, is never the next to be refused."""
-    time, budgets = VirtualTime(), Budgets()
+    time, budgets = VirtualTime(), RequestBudgets()
     one, other = (
         Scene(
             {BTC: 10}, wire=wire, traits=BY_FILLS, time=time, account=name,
@@ -259,7 +259,7 @@ def test_where_there_is_no_room_nothing_has_been_refused() -> None:
     limits = VenueTraits(
         limits=(RateLimit("fills", 1, 20.0),), costs=(Cost("fills", "fills", units=1),), fees_by_fills=True
     )
-    budget = Budgets().of("main", "venue", limits, D("0"))
+    budget = RequestBudgets().of("main", "venue", limits, D("0"))
     book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(3)}
     scene = scene_of(book=book, traits=limits, closing={"budget": budget})
     closed(scene, *book)
@@ -348,7 +348,7 @@ def test_a_restart_asks_for_the_orders_of_its_own_account_only() -> None:
         "d1", "filled", NOW, "theirs", "BTC", "long", "of-theirs", 1, {"filled": "5", "price": "100", "fee": None}
     )
     scene.at(0.6, lambda: scene.store.append(theirs))
-    scene.at(2.0, lambda: scene.closer.learn(statement(scene.exchange)))
+    scene.at(2.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange)))
     scene.play(kills=[0.7])
     assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
 
@@ -374,4 +374,4 @@ def fill(fee: str | None, asset: str | None = "USDT") -> Fill:
 )
 def test_fees_add_up_in_the_account_s_currency_only(fills: list[Fill], fee: str | None, why: str | None) -> None:
     """A fee without an asset is in the currency; nothing in another asset changes nothing."""
-    assert charged(fills, "USDT") == (None if fee is None else D(fee), why)
+    assert total_fee(fills, "USDT") == (None if fee is None else D(fee), why)

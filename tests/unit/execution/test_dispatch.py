@@ -12,13 +12,13 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import Pace
-from killswitch.execution.send.order_sender import Dispatch, told
-from killswitch.execution.send.queued_orders import Departure, Sent
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.send.order_sender import OrderSender, report_entry
+from killswitch.execution.send.queued_orders import QueuedOrder, SendResult
 from killswitch.journal.codec import encode
-from killswitch.journal.entries import Entry, Sending
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.entries import Entry, OrderSending
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import (
     Cost,
@@ -34,7 +34,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.honest_venue import NOW
 from tests.virtual_time import VirtualTime
 
@@ -91,14 +91,14 @@ class Wave:
     def __init__(self, desk: Desk, *limits: RateLimit, costs: Sequence[Cost] = (), batch: int = 1) -> None:
         self.time, self.desk = VirtualTime(NOW), desk
         self.groups: list[list[JournalEntry]] = []
-        self.lines: dict[str, Line] = {}
+        self.lines: dict[str, PositionTarget] = {}
         traits = VenueTraits(limits=limits, costs=tuple(costs), batch=batch)
-        self.budget = Budgets().of("main", "v", traits)
+        self.budget = RequestBudgets().of("main", "v", traits)
         self.breaker = Breaker(failures=3)
         desk.traits = traits
         venue = cast(VenueAdapter, desk)
-        self.context = AccountContext("main", venue, self.time, Pace(), self._record, self.budget, self.breaker)
-        self.dispatch = Dispatch(self.context)
+        self.context = AccountContext("main", venue, self.time, ClosingPace(), self._record, self.budget, self.breaker)
+        self.dispatch = OrderSender(self.context)
 
     def _record(self, entries: Sequence[Entry]) -> None:
         if entries:
@@ -106,17 +106,19 @@ class Wave:
         for entry in entries:
             self.lines[entry.symbol or ""].apply(entry)
 
-    def departure(self, symbol: str, amount: str = "2") -> Departure:
-        line = Line("d1", "main", symbol, "long", "sell", D(0), D(amount), D(amount), True, 1, 0)
+    def departure(self, symbol: str, amount: str = "2") -> QueuedOrder:
+        line = PositionTarget("d1", "main", symbol, "long", "sell", D(0), D(amount), D(amount), True, 1, 0)
         self.lines[symbol] = line
         request = OrderRequest(
             client_order_id=f"o-{symbol}", symbol=symbol, side="sell", position_side="long", amount=D(amount),
             reduce_only=True,
         )  # fmt: skip
-        sending = Sending("d1", NOW, "main", symbol, "long", f"o-{symbol}", 1, amount=D(amount), position=D(amount))
-        return Departure(line, request, sending)
+        sending = OrderSending(
+            "d1", NOW, "main", symbol, "long", f"o-{symbol}", 1, amount=D(amount), position=D(amount)
+        )
+        return QueuedOrder(line, request, sending)
 
-    def send(self, *symbols: str) -> Sent:
+    def send(self, *symbols: str) -> SendResult:
         departures = [self.departure(symbol) for symbol in symbols]
         return self.time.run(self.dispatch.send(departures, lambda: None))
 
@@ -138,7 +140,7 @@ def test_every_order_is_durable_before_it_leaves_and_its_answer_after() -> None:
         "d1", "filled", wave.last("B").at, "main", "B", "long", "o-B", 1,
         {"order": "v-o-B", "state": "filled", "filled": "2", "price": "100", "fee": "0.1"},
     )  # fmt: skip
-    assert ([each.line.symbol for each in sent.departures], list(sent.stayed), sent.room_in) == (
+    assert ([each.line.symbol for each in sent.orders], list(sent.held_back), sent.room_in) == (
         ["A", "B", "C"],
         [],
         None,
@@ -203,7 +205,7 @@ def test_an_order_of_a_batch_that_was_too_many_silences_the_venue() -> None:
     wave = Wave(Batches(lambda request: RateLimitedError("slow down", 7.0)), batch=2)
     wave.send(*"AB")
     assert wave.last("A").data == {"reason": "rate_limited", "text": "slow down"}
-    assert 6.0 < wave.context.quiet_for <= 7.0
+    assert 6.0 < wave.context.paused_for <= 7.0
 
 
 @pytest.mark.parametrize(
@@ -234,8 +236,8 @@ def test_no_more_leave_than_there_is_room_for_and_the_rest_stays() -> None:
     """Two of four in ten seconds: the others stay, and are told when there is room."""
     wave = Wave(Desk(), RateLimit("orders", 2, 10.0), costs=[Cost("submit", "orders", each=1)])
     sent = wave.send(*"ABCD")
-    assert [each.line.symbol for each in sent.departures] == ["A", "B"]
-    assert [each.line.symbol for each in sent.stayed][:1] == ["C"]
+    assert [each.line.symbol for each in sent.orders] == ["A", "B"]
+    assert [each.line.symbol for each in sent.held_back][:1] == ["C"]
     assert wave.desk.requests == [("A",), ("B",)]
     assert sent.room_in is not None
     assert 9.9 < sent.room_in <= 10.0
@@ -246,7 +248,7 @@ def test_room_that_comes_in_a_moment_is_waited_for() -> None:
     """Two at a time, and again 10 ms after their answers: all four leave in one wave."""
     wave = Wave(Desk(), RateLimit("orders", 2, 0.01), costs=[Cost("submit", "orders", each=1)])
     sent = wave.send(*"ABCD")
-    assert ([each.line.symbol for each in sent.departures], sent.room_in) == (["A", "B", "C", "D"], None)
+    assert ([each.line.symbol for each in sent.orders], sent.room_in) == (["A", "B", "C", "D"], None)
     assert [wave.words(symbol) for symbol in "ABCD"] == [["sending", "filled"]] * 4
 
 
@@ -254,9 +256,9 @@ def test_a_symbol_without_room_holds_no_other_up() -> None:
     """One order for each symbol: the second A waits, and B leaves."""
     limit = RateLimit("orders", 1, 10.0, "symbol")
     wave = Wave(Desk(), limit, costs=[Cost("submit", "orders", each=1)])
-    wave.context.take("submit", ("A",))
+    wave.context.reserve("submit", ("A",))
     sent = wave.send("A", "B")
-    assert ([each.line.symbol for each in sent.departures], [each.line.symbol for each in sent.stayed]) == (
+    assert ([each.line.symbol for each in sent.orders], [each.line.symbol for each in sent.held_back]) == (
         ["B"],
         ["A"],
     )
@@ -267,8 +269,8 @@ def test_a_symbol_without_room_holds_no_other_up() -> None:
 def test_a_symbol_that_has_room_in_less_than_a_second_holds_no_other_up_either(per: float) -> None:
     """However short its wait is: B leaves beside it."""
     wave = Wave(Desk(), RateLimit("orders", 1, per, "symbol"), costs=[Cost("submit", "orders", each=1)])
-    wave.context.take("submit", ("A",))
-    assert [each.line.symbol for each in wave.send("A", "B").departures] == ["B"]
+    wave.context.reserve("submit", ("A",))
+    assert [each.line.symbol for each in wave.send("A", "B").orders] == ["B"]
 
 
 def test_to_a_venue_that_keeps_failing_one_order_leaves_as_a_probe() -> None:
@@ -276,9 +278,9 @@ def test_to_a_venue_that_keeps_failing_one_order_leaves_as_a_probe() -> None:
     wave = Wave(Desk())
     for _ in range(3):
         wave.breaker.failed(0.0)
-    assert (wave.send(*"ABC").departures, wave.desk.requests) == ([], [])
+    assert (wave.send(*"ABC").orders, wave.desk.requests) == ([], [])
     wave.time.elapsed = 1.0
-    assert [each.line.symbol for each in wave.send(*"ABC").departures][:1] == ["A"]
+    assert [each.line.symbol for each in wave.send(*"ABC").orders][:1] == ["A"]
     assert wave.desk.requests[0] == ("A",)
 
 
@@ -287,14 +289,14 @@ def test_a_venue_that_wants_silence_gets_nothing_and_nobody_can_tell_when() -> N
     wave = Wave(Desk())
     wave.budget.refused(0.0, 5.0)
     sent = wave.send("A")
-    assert (list(sent.departures), wave.desk.requests, sent.room_in) == ([], [], math.inf)
+    assert (list(sent.orders), wave.desk.requests, sent.room_in) == ([], [], math.inf)
 
 
 def test_nothing_to_send_is_nothing_sent() -> None:
     """No request, no entry."""
     wave = Wave(Desk())
     sent = wave.send()
-    assert (list(sent.departures), list(sent.stayed), sent.room_in, wave.groups) == ([], [], None, [])
+    assert (list(sent.orders), list(sent.held_back), sent.room_in, wave.groups) == ([], [], None, [])
 
 
 def report(state: str, filled: str) -> OrderReport:
@@ -304,22 +306,22 @@ def report(state: str, filled: str) -> OrderReport:
 @pytest.mark.parametrize(
     ("state", "filled", "line", "kind"),
     [
-        ("open", "0", State.SENDING, "acknowledged"),
-        ("open", "1", State.UNKNOWN, "acknowledged"),
+        ("open", "0", TargetState.SENDING, "acknowledged"),
+        ("open", "1", TargetState.UNKNOWN, "acknowledged"),
         ("open", "1", None, "acknowledged"),
-        ("open", "1", State.WORKING, None),
-        ("rejected", "0", State.SENDING, "rejected"),
-        ("rejected", "1", State.SENDING, "filled"),
-        ("canceled", "0", State.WORKING, "filled"),
-        ("expired", "1", State.WORKING, "filled"),
-        ("filled", "2", State.SENDING, "filled"),
+        ("open", "1", TargetState.WORKING, None),
+        ("rejected", "0", TargetState.SENDING, "rejected"),
+        ("rejected", "1", TargetState.SENDING, "filled"),
+        ("canceled", "0", TargetState.WORKING, "filled"),
+        ("expired", "1", TargetState.WORKING, "filled"),
+        ("filled", "2", TargetState.SENDING, "filled"),
     ],
 )
 def test_a_report_is_news_by_its_state_and_what_has_filled(
-    state: str, filled: str, line: State | None, kind: str | None
+    state: str, filled: str, line: TargetState | None, kind: str | None
 ) -> None:
     """Open is news once; refused with a fill is a fill; everything else that is final settles the order."""
-    entry = told(report(state, filled), line, ("d1", NOW, "main", "A", "long", "o-A", 1))
+    entry = report_entry(report(state, filled), line, ("d1", NOW, "main", "A", "long", "o-A", 1))
     found = None if entry is None else encode(entry)
     assert (None if found is None else found.kind) == kind
     if kind == "filled":
@@ -346,13 +348,14 @@ def test_a_late_request_that_broke_is_unknown_and_loses_no_answer_beside_it() ->
         assert wave.context.running == {"o-A", "o-B", "o-C"}
         await asyncio.sleep(4.0)
         return [
-            (entry.client_order_id, entry.kind, entry.data.get("text")) for entry in map(encode, wave.dispatch.late())
+            (entry.client_order_id, entry.kind, entry.data.get("text"))
+            for entry in map(encode, wave.dispatch.late_answers())
         ]
 
     a, b, c = wave.time.run(whole())
     assert (a, b[:2], c) == (("o-A", "filled", None), ("o-B", "unknown"), ("o-C", "filled", None))
     assert (b[2] or "").startswith("TypeError: ")
-    assert (wave.context.running, wave.dispatch.late()) == (set(), [])
+    assert (wave.context.running, wave.dispatch.late_answers()) == (set(), [])
 
 
 def test_a_report_of_no_shape_that_is_known_is_unknown_and_stops_no_wave() -> None:

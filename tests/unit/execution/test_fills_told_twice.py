@@ -7,8 +7,8 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.execution.query.charges import charged
-from killswitch.execution.recorded_reports import sound_fills
+from killswitch.execution.query.fee_queries import total_fee
+from killswitch.execution.report_validation import validated_fills
 from killswitch.model.snapshot import Fill
 
 ONE = Fill("f1", datetime(2021, 5, 19, tzinfo=UTC), "BTC", "sell", Decimal(2), Decimal(100), fee=Decimal("0.1"))
@@ -17,12 +17,12 @@ TWO = structs.replace(ONE, id="f2")
 
 def test_the_same_fill_twice_is_one_fill_and_one_fee() -> None:
     """Two fills of 2 for 0.1 each, one of them told again: 4 contracts, and 0.2."""
-    found = sound_fills([ONE, TWO, ONE])
+    found = validated_fills([ONE, TWO, ONE])
     assert sum(fill.amount for fill in found) == 4
-    assert charged(found, "USDT")[0] == Decimal("0.2")
+    assert total_fee(found, "USDT")[0] == Decimal("0.2")
 
 
 def test_fills_without_a_name_are_not_taken_for_one() -> None:
     """Two equal slices of an adapter that names none of them are two."""
     nameless = structs.replace(ONE, id="")
-    assert sum(fill.amount for fill in sound_fills([nameless, nameless])) == 4
+    assert sum(fill.amount for fill in validated_fills([nameless, nameless])) == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.patience import PACE
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
@@ -49,8 +49,8 @@ def words(venue: HonestVenue) -> list[str]:
 def test_the_ticks_own_reading_is_good_for_the_first_orders(store: Store) -> None:
     """No look before the orders, one after them, and flat."""
     venue = Logged({"BTC": D(100), "ETH": D(-3)})
-    closer = Closer("main", venue, store, VirtualClock())
-    closer.learn(told(venue), at=0.0)
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.apply_snapshot(told(venue), at=0.0)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)})))
     assert asyncio.run(drive(closer))
     assert words(venue) == ["submit", "submit", "look"]
@@ -59,8 +59,8 @@ def test_the_ticks_own_reading_is_good_for_the_first_orders(store: Store) -> Non
 def test_what_could_go_too_far_waits_for_a_look_of_its_own(store: Store) -> None:
     """Holdings that the venue does not keep from being sold twice are looked at first."""
     venue = Logged({"BTC": D(100)})
-    closer = Closer("main", venue, store, VirtualClock())
-    closer.learn(told(venue), at=0.0)
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.apply_snapshot(told(venue), at=0.0)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, reduce_only=False)))
     assert asyncio.run(drive(closer))
     assert words(venue)[0] == "look"
@@ -70,13 +70,13 @@ def test_what_could_go_too_far_waits_for_a_look_of_its_own(store: Store) -> None
 def test_a_reading_from_before_our_own_orders_is_not_used(store: Store, late: bool) -> None:
     """A tick reads while orders fill: half was closed meanwhile, and a second trim sends nothing."""
     venue, clock = Logged({"BTC": D(100)}), VirtualClock()
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     old = told(venue)
-    closer.learn(old, at=clock.monotonic())
+    closer.apply_snapshot(old, at=clock.monotonic())
     decisions = [commit(store, decide(venue, {"BTC": D(50)}, name=name)) for name in ("d1", "d2")]
     closer.adopt(decisions[0])
     assert asyncio.run(drive(closer))
-    closer.learn(old, at=clock.monotonic())
+    closer.apply_snapshot(old, at=clock.monotonic())
     clock.elapsed += PACE.given_for + 0.1 if late else 0.0
     closer.adopt(decisions[1])
     assert asyncio.run(drive(closer))
@@ -86,8 +86,10 @@ def test_a_reading_from_before_our_own_orders_is_not_used(store: Store, late: bo
 def test_where_the_tick_could_not_read_the_first_orders_do_not_wait_for_another_try(store: Store) -> None:
     """A close by force on a venue whose positions nobody can read leaves before the account is asked for again."""
     venue = Logged({"BTC": D(100)})
-    closer = Closer("main", venue, store, VirtualClock())
-    closer.learn(msgspec.structs.replace(told(venue), quality="down", reason="no answer", positions=None), at=0.0)
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.apply_snapshot(
+        msgspec.structs.replace(told(venue), quality="down", reason="no answer", positions=None), at=0.0
+    )
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 1))
     assert words(venue)[:2] == ["submit", "look"]
@@ -98,7 +100,7 @@ def test_a_prepared_decision_is_worked_on_only_once_it_is_adopted(store: Store) 
     from killswitch.execution.state.intents import planned_entries
 
     venue = Logged({"BTC": D(100)})
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     decision = decide(venue, {"BTC": D(0)})
     closer.prepare(decision, planned_entries(decision))
     assert not asyncio.run(closer.advance())

@@ -10,14 +10,14 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import Pace
-from killswitch.execution.query.order_query import Asking, Question
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.query.order_query import OrderQuery, OrderQuestion
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import AccountSnapshot, InstrumentState
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueAdapter, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Placed
 from tests.faults.scene import Scene
 from tests.faults.statement import statement
@@ -76,7 +76,7 @@ def ticks(scene: Scene, every: float, until: float) -> None:
     """The runner reads the account, and tells the closer."""
 
     def tick() -> None:
-        scene.closer.learn(statement(scene.exchange), scene.time.elapsed)
+        scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed)
 
     for number in range(1, int(until / every)):
         scene.at(number * every, tick)
@@ -85,7 +85,7 @@ def ticks(scene: Scene, every: float, until: float) -> None:
 def test_a_weekend_of_refusals_is_one_for_each_position() -> None:
     """4 positions refused on Friday: 8 entries, and not one more before they leave with the look after the opening."""
     # A look every other minute, for there are 65 hours of them; tests below hold that it is one in ten seconds.
-    seldom = Pace(breath=120.0, look_again=120.0)
+    seldom = ClosingPace(breath=120.0, look_again=120.0)
     scene = Scene(dict.fromkeys(STOCKS[:4], 10), markets=closed(*STOCKS[:4]), closing={"pace": seldom})
     written: list[int] = []
     scene.at(WEEKEND, lambda: written.append(len(scene.entries("sending", "rejected", "verified", "finished"))))
@@ -217,7 +217,7 @@ def test_queued_orders_are_asked_about_at_once_when_a_tick_shows_the_opening() -
     scene = Scene({STOCKS[0]: 10}, markets=closed(STOCKS[0]), exchange=Broker)
     scene.decide({STOCKS[0]: 0})
     scene.at(HOUR + 1.0, scene.exchange.open)  # type: ignore[attr-defined] # a Broker
-    scene.at(HOUR + 2.0, lambda: scene.closer.learn(statement(scene.exchange), scene.time.elapsed))
+    scene.at(HOUR + 2.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed))
     assert scene.play(patience=HOUR + 60) == {"d1": "flat"}
     assert scene.ended_at is not None
     assert scene.ended_at < HOUR + 4
@@ -241,10 +241,10 @@ def test_what_a_reading_shows_of_a_resting_order_is_asked_about_at_once(happenin
             scene.exchange.trade(key, Decimal(-4))
         else:
             scene.exchange.cancel(scene.orders()[0].id)
-        scene.closer.learn(statement(scene.exchange), scene.time.elapsed)
+        scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed)
 
     # The last question was asked at 100 s, and the next one is due at 120 s.
-    scene.at(101.0, lambda: scene.closer.learn(statement(scene.exchange), scene.time.elapsed))
+    scene.at(101.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange), scene.time.elapsed))
     scene.at(105.0, happens)
     scene.at(107.0, lambda: asked.append(scene.calls("find_order")))
     scene.decide({key: 0})
@@ -280,16 +280,16 @@ class Desk:
         return OrderReport("v1", name, symbol, "open", Decimal(4), ZERO)
 
 
-def asking_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> Asking:
+def asking_of(desk: Desk, time: VirtualTime, traits: VenueTraits, halted: frozenset[str]) -> OrderQuery:
     venue = cast(VenueAdapter, desk)
-    budget = Budgets().of("main", "v", traits)
-    context = AccountContext("main", venue, time, Pace(), lambda _: None, budget, Breaker())
-    return Asking(context, lambda line: line.symbol in halted)
+    budget = RequestBudgets().of("main", "v", traits)
+    context = AccountContext("main", venue, time, ClosingPace(), lambda _: None, budget, Breaker())
+    return OrderQuery(context, lambda line: line.symbol in halted)
 
 
-def about(time: VirtualTime, symbol: str, state: State) -> Question:
-    line = Line("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
-    return Question(line, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
+def about(time: VirtualTime, symbol: str, state: TargetState) -> OrderQuestion:
+    line = PositionTarget("d1", "main", symbol, "long", "sell", ZERO, Decimal(4), Decimal(4), True, 1, 0)
+    return OrderQuestion(line, f"o-{symbol}", 1, "v1", Decimal(4), time.now(), state)
 
 
 def test_orders_of_unknown_fate_are_asked_about_before_those_that_rest() -> None:
@@ -298,7 +298,7 @@ def test_orders_of_unknown_fate_are_asked_about_before_those_that_rest() -> None
     time = VirtualTime()
     desk = Desk(time)
     asking = asking_of(desk, time, traits, frozenset({"S00"}))
-    time.run(asking.ask([about(time, "S00", State.WORKING), about(time, "S01", State.UNKNOWN)]))
+    time.run(asking.query([about(time, "S00", TargetState.WORKING), about(time, "S01", TargetState.UNKNOWN)]))
     assert [name for _, name in desk.asked] == ["o-S01"]
 
 
@@ -307,11 +307,11 @@ def test_each_order_that_rests_has_its_turn() -> None:
     time = VirtualTime()
     desk = Desk(time)
     asking = asking_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
-    resting = [about(time, symbol, State.WORKING) for symbol in ("S00", "S01", "S02")]
+    resting = [about(time, symbol, TargetState.WORKING) for symbol in ("S00", "S01", "S02")]
 
     async def a_minute() -> None:
         for _ in range(80):
-            await asking.ask(resting)
+            await asking.query(resting)
             await time.sleep(1.0)
 
     time.run(a_minute())
@@ -324,13 +324,13 @@ def test_where_one_that_rested_has_been_filled_the_others_are_asked_about_with_i
     time = VirtualTime()
     desk = Desk(time)
     asking = asking_of(desk, time, VenueTraits(), frozenset({"S00", "S01", "S02"}))
-    resting = [about(time, symbol, State.WORKING) for symbol in ("S00", "S01", "S02")]
+    resting = [about(time, symbol, TargetState.WORKING) for symbol in ("S00", "S01", "S02")]
 
     async def opening() -> None:
-        await asking.ask(resting)
+        await asking.query(resting)
         await time.sleep(20.5)
         desk.filled = {"o-S00", "o-S01", "o-S02"}
-        await asking.ask(resting)
+        await asking.query(resting)
 
     time.run(opening())
     assert sorted(name for _, name in desk.asked[3:]) == ["o-S00", "o-S01", "o-S02"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.execution.decide.ladder import MARKET, Manner, manner, next_rung
+from killswitch.execution.decide.ladder import MARKET, ExecutionStyle, execution_style, next_rung
 from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
@@ -28,30 +28,38 @@ def test_a_rung_is_priced_at_its_multiple_of_the_band_and_never_beyond_it(
     side: OrderSide, rung: int, price: str
 ) -> None:
     """1% of 100.05, 2% and 3%; on the tick of 0.5 a sale rounds up and a purchase down."""
-    assert manner(LADDER, rung, side, D("0.01"), HELD, RULES).price == D(price)
+    assert execution_style(LADDER, rung, side, D("0.01"), HELD, RULES).price == D(price)
 
 
 def test_the_venues_own_band_holds_the_price_in() -> None:
     """Three percent are declared and the venue takes two: the order stays within two, instead of being refused."""
     rules = msgspec.structs.replace(RULES, price_band=D("0.02"), price_step=D("0.01"))
-    assert manner(LADDER, 3, "sell", D("0.01"), HELD, rules).price == D("98.05")
+    assert execution_style(LADDER, 3, "sell", D("0.01"), HELD, rules).price == D("98.05")
 
 
 def test_a_market_that_takes_no_market_orders_is_left_by_the_other_side_of_its_book() -> None:
     """Limit-only: a sale goes to the bid, a purchase to the ask; post-only: to the own side, where it rests."""
     only = msgspec.structs.replace(RULES, state="limit_only", price_step=D("0.1"))
     posting = msgspec.structs.replace(only, state="post_only")
-    assert [manner(MARKET, 0, side, None, HELD, only).price for side in ("sell", "buy")] == [D("100"), D("100.1")]
-    assert [manner(MARKET, 0, side, None, HELD, posting).price for side in ("sell", "buy")] == [D("100.1"), D("100")]
-    assert manner(MARKET, 0, "sell", None, HELD, posting).rests
+    assert [execution_style(MARKET, 0, side, None, HELD, only).price for side in ("sell", "buy")] == [
+        D("100"),
+        D("100.1"),
+    ]
+    assert [execution_style(MARKET, 0, side, None, HELD, posting).price for side in ("sell", "buy")] == [
+        D("100.1"),
+        D("100"),
+    ]
+    assert execution_style(MARKET, 0, "sell", None, HELD, posting).rests
 
 
 def test_a_bound_that_cannot_be_priced_is_left_out_and_not_guessed() -> None:
     """Neither mark nor book is known: the order goes at market, and says that it has no price."""
     blind = Position("BTC", "long", D(1))
-    assert manner(LADDER, 0, "sell", D("0.01"), blind, None) == manner(LADDER, 0, "sell", D("0.01"), None, None)
-    assert manner(LADDER, 0, "sell", D("0.01"), blind, None).price is None
-    assert manner(LADDER, 0, "sell", D("0.01"), blind, None).order == "market"
+    assert execution_style(LADDER, 0, "sell", D("0.01"), blind, None) == execution_style(
+        LADDER, 0, "sell", D("0.01"), None, None
+    )
+    assert execution_style(LADDER, 0, "sell", D("0.01"), blind, None).price is None
+    assert execution_style(LADDER, 0, "sell", D("0.01"), blind, None).order == "market"
 
 
 @given(tries=st.lists(st.integers(1, 4), min_size=1, max_size=5))
@@ -95,8 +103,8 @@ def test_without_a_ladder_two_tries_at_market_come_before_a_limit_and_then_the_m
     """The second order is still at market, the third a limit, the fourth at market."""
     assert [next_rung(MARKET, 0, tried) for tried in (0, 1, 2, 9)] == [0, 0, 1, 1]
     assert [next_rung(MARKET, 1, tried) for tried in (0, 1, 9)] == [1, 0, 0]
-    assert manner(MARKET, 0, "sell", None, seen(), None) == Manner(0, "market", None)
-    assert manner(MARKET, 1, "sell", None, seen(), None) == Manner(1, "limit", D(99), rests=True)
+    assert execution_style(MARKET, 0, "sell", None, seen(), None) == ExecutionStyle(0, "market", None)
+    assert execution_style(MARKET, 1, "sell", None, seen(), None) == ExecutionStyle(1, "limit", D(99), rests=True)
 
 
 def test_a_rung_beyond_a_shorter_ladder_is_its_last() -> None:
@@ -107,52 +115,56 @@ def test_a_rung_beyond_a_shorter_ladder_is_its_last() -> None:
 @pytest.mark.parametrize(("side", "price"), [("sell", "98"), ("buy", "102")])
 def test_a_bound_is_kept_from_the_mark_and_expires_at_once(side: OrderSide, price: str) -> None:
     """Twice one percent of 100; the next rung rests at thrice."""
-    assert manner(IOC, 0, side, D("0.01"), seen(), None) == Manner(0, "limit_ioc", D(price))
-    resting = manner(IOC, 1, side, D("0.01"), seen(), None)
+    assert execution_style(IOC, 0, side, D("0.01"), seen(), None) == ExecutionStyle(0, "limit_ioc", D(price))
+    resting = execution_style(IOC, 1, side, D("0.01"), seen(), None)
     assert (resting.order, resting.rests, resting.rung) == ("limit", True, 1)
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "99"), ("buy", "101")])
 def test_without_a_mark_or_a_bound_the_book_prices_it(side: OrderSide, price: str) -> None:
     """The best price of the other side."""
-    assert manner(IOC, 0, side, D("0.01"), seen(mark=None), None).price == D(price)
-    assert manner(IOC, 0, side, None, seen(), None).price == D(price)
-    assert manner(IOC, 0, side, D("0.01"), seen(mark="NaN"), None).price == D(price)
+    assert execution_style(IOC, 0, side, D("0.01"), seen(mark=None), None).price == D(price)
+    assert execution_style(IOC, 0, side, None, seen(), None).price == D(price)
+    assert execution_style(IOC, 0, side, D("0.01"), seen(mark="NaN"), None).price == D(price)
 
 
 def test_where_the_book_is_unknown_too_it_goes_at_market() -> None:
     """No price, and it says so; the side of the book that is not needed does not help."""
-    market = Manner(0, "market", None)
-    assert manner(IOC, 0, "sell", None, seen(bid=None), None) == market
-    assert manner(IOC, 0, "buy", None, seen(ask=None), None) == market
-    assert manner(IOC, 0, "sell", None, None, None) == market
-    assert manner(IOC, 1, "sell", None, None, None) == Manner(1, "market", None)
-    assert manner(IOC, 0, "sell", None, seen(bid="NaN"), None) == market
+    market = ExecutionStyle(0, "market", None)
+    assert execution_style(IOC, 0, "sell", None, seen(bid=None), None) == market
+    assert execution_style(IOC, 0, "buy", None, seen(ask=None), None) == market
+    assert execution_style(IOC, 0, "sell", None, None, None) == market
+    assert execution_style(IOC, 1, "sell", None, None, None) == ExecutionStyle(1, "market", None)
+    assert execution_style(IOC, 0, "sell", None, seen(bid="NaN"), None) == market
 
 
 @pytest.mark.parametrize("state", ["limit_only", "post_only"])
 def test_a_market_rung_is_a_limit_where_market_orders_are_not_taken(state: str) -> None:
     """Without the bound: it exists to get out; it rests."""
     ladder = (Rung("market", D(1), 2),)
-    how = manner(ladder, 0, "sell", D("0.01"), seen(), rules(state=state))
+    how = execution_style(ladder, 0, "sell", D("0.01"), seen(), rules(state=state))
     assert (how.order, how.rests) == ("limit", True)
     assert how.price == (D(99) if state == "limit_only" else D(101))
 
 
 def test_where_only_makers_are_let_in_nothing_expires_at_once() -> None:
     """A bounded rung rests there; where limits are taken it does not."""
-    assert manner(IOC, 0, "sell", D("0.01"), seen(), rules(state="post_only")) == Manner(0, "limit", D(98), rests=True)
-    assert manner(IOC, 0, "sell", D("0.01"), seen(), rules(state="limit_only")) == Manner(0, "limit_ioc", D(98))
-    assert manner(IOC, 0, "buy", None, seen(), rules(state="post_only")).price == D(99)
+    assert execution_style(IOC, 0, "sell", D("0.01"), seen(), rules(state="post_only")) == ExecutionStyle(
+        0, "limit", D(98), rests=True
+    )
+    assert execution_style(IOC, 0, "sell", D("0.01"), seen(), rules(state="limit_only")) == ExecutionStyle(
+        0, "limit_ioc", D(98)
+    )
+    assert execution_style(IOC, 0, "buy", None, seen(), rules(state="post_only")).price == D(99)
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "99.5"), ("buy", "100.5")])
 def test_the_venues_own_band_holds_wider_prices_in_and_leaves_narrower_ones(side: OrderSide, price: str) -> None:
     """Half a percent is the venue's; five percent more is wider than ours."""
-    assert manner(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.005"))).price == D(price)
-    wide = manner(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.05"))).price
+    assert execution_style(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.005"))).price == D(price)
+    wide = execution_style(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.05"))).price
     assert wide == (D(98) if side == "sell" else D(102))
-    unmarked = manner(IOC, 0, side, None, seen(mark=None), rules(price_band=D("0.005"))).price
+    unmarked = execution_style(IOC, 0, side, None, seen(mark=None), rules(price_band=D("0.005"))).price
     assert unmarked == (D(99) if side == "sell" else D(101))
 
 
@@ -160,14 +172,16 @@ def test_the_venues_own_band_holds_wider_prices_in_and_leaves_narrower_ones(side
 def test_prices_lie_on_the_tick_and_never_beyond_the_bound(tick: str, sell: str, buy: str) -> None:
     """A sale at 98 rounds up and a purchase at 102 down; a tick of nothing is none."""
     how = rules(price_step=D(tick))
-    assert manner(IOC, 0, "sell", D("0.01"), seen(), how).price == D(sell)
-    assert manner(IOC, 0, "buy", D("0.01"), seen(), how).price == D(buy)
+    assert execution_style(IOC, 0, "sell", D("0.01"), seen(), how).price == D(sell)
+    assert execution_style(IOC, 0, "buy", D("0.01"), seen(), how).price == D(buy)
 
 
 def test_a_price_of_nothing_is_none() -> None:
     """A purchase that rounds down to 0, and a bound of half and more: at market instead."""
-    assert manner(IOC, 0, "buy", D("0.01"), seen(), rules(price_step=D(500))) == Manner(0, "market", None)
-    assert manner(IOC, 0, "sell", D("0.5"), seen(), None) == Manner(0, "market", None)
-    assert manner(IOC, 0, "sell", D("0.6"), seen(), None) == Manner(0, "market", None)
+    assert execution_style(IOC, 0, "buy", D("0.01"), seen(), rules(price_step=D(500))) == ExecutionStyle(
+        0, "market", None
+    )
+    assert execution_style(IOC, 0, "sell", D("0.5"), seen(), None) == ExecutionStyle(0, "market", None)
+    assert execution_style(IOC, 0, "sell", D("0.6"), seen(), None) == ExecutionStyle(0, "market", None)
     small = seen(mark="0.5", bid="0.4", ask="0.6")
-    assert manner(IOC, 0, "sell", D("0.01"), small, None).price == D("0.49")
+    assert execution_style(IOC, 0, "sell", D("0.01"), small, None).price == D("0.49")

@@ -10,7 +10,7 @@ import pytest
 from killswitch.journal.codec import decode, number
 from killswitch.journal.entries import Entry, known
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import Event, event_of
+from killswitch.journal.lifecycle import TargetEvent, event_of
 from killswitch.model.store import JournalEntry, JournalKind
 
 D = Decimal
@@ -83,38 +83,43 @@ def test_an_order_that_never_was_is_outstanding_no_longer(kind: JournalKind) -> 
 def test_what_is_set_aside_is_counted_unless_the_venue_guards_the_next_order() -> None:
     """8 held, 3 aside: 5 are free, and all 8 for a guarded order; one in flight is counted for both."""
     of = fold(entry("sending", position="8", amount="3"), entry("set_aside"))
-    assert (of.aside, of.free(D(8)), of.free(D(8), guarded=True)) == ({"o1"}, D(5), D(8))
+    assert (of.detached, of.closable(D(8)), of.closable(D(8), is_capped_by_venue=True)) == ({"o1"}, D(5), D(8))
     of.apply(entry("sending", "o2", position="8", amount="1"), DECIDED)
-    assert (of.free(D(8)), of.free(D(8), guarded=True)) == (D(4), D(7))
+    assert (of.closable(D(8)), of.closable(D(8), is_capped_by_venue=True)) == (D(4), D(7))
 
 
 def test_an_order_sent_again_under_its_name_is_waited_for_again() -> None:
     """It is no longer aside: even a guarded order is held back by it."""
     of = fold(entry("sending", position="8", amount="3"), entry("set_aside"), entry("sending", amount="3"))
-    assert (of.aside, of.free(D(8), guarded=True)) == (set(), D(5))
+    assert (of.detached, of.closable(D(8), is_capped_by_venue=True)) == (set(), D(5))
 
 
 def test_only_what_is_outstanding_can_be_set_aside() -> None:
     """A name that was settled before is not kept."""
-    assert fold(entry("set_aside")).aside == set()
+    assert fold(entry("set_aside")).detached == set()
 
 
 def test_nobody_waits_once_everything_outstanding_is_abandoned() -> None:
     """Of two, one abandoned: it still waits; both: no longer, though both still count."""
     of = fold(entry("sending", position="8", amount="3"), entry("sending", "o2", amount="2"))
-    assert of.waits
+    assert of.is_waiting
     of.apply(entry("abandoned"), DECIDED)
-    assert of.waits
+    assert of.is_waiting
     of.apply(entry("abandoned", "o2"), DECIDED)
-    assert (of.waits, of.free(D(8))) == (False, D(3))
+    assert (of.is_waiting, of.closable(D(8))) == (False, D(3))
 
 
 def test_what_is_surely_there_is_the_smaller_of_the_venues_word_and_ours() -> None:
     """Before the first anchor the venue's; what our orders leave is then what it was before."""
     blank = PositionLedger()
-    assert (blank.believed(D(4)), blank.least(D(9)), blank.free(D(4)), blank.waits) == (D(4), D(9), D(4), False)
+    assert (blank.assumed(D(4)), blank.remaining(D(9)), blank.closable(D(4)), blank.is_waiting) == (
+        D(4),
+        D(9),
+        D(4),
+        False,
+    )
     of = fold(entry("verified", None, position="5"))
-    assert (of.believed(D(4)), of.believed(D(6)), of.least(D(9))) == (D(4), D(5), D(5))
+    assert (of.assumed(D(4)), of.assumed(D(6)), of.remaining(D(9))) == (D(4), D(5), D(5))
 
 
 @pytest.mark.parametrize(("text", "value"), [("1.50", "1.50"), ("0", "0"), ("-2", "-2")])
@@ -132,16 +137,16 @@ def test_what_is_no_finite_number_is_unknown(text: str | None) -> None:
 @pytest.mark.parametrize(
     ("position", "target", "event"),
     [
-        ("5", "5", Event.VERIFIED_AT),
-        ("4", "5", Event.VERIFIED_AT),
-        ("6", "5", Event.VERIFIED_ABOVE),
-        (None, "5", Event.VERIFIED_ABOVE),
-        ("5", None, Event.VERIFIED_ABOVE),
-        ("?", "?", Event.VERIFIED_ABOVE),
+        ("5", "5", TargetEvent.VERIFIED_AT),
+        ("4", "5", TargetEvent.VERIFIED_AT),
+        ("6", "5", TargetEvent.VERIFIED_ABOVE),
+        (None, "5", TargetEvent.VERIFIED_ABOVE),
+        ("5", None, TargetEvent.VERIFIED_ABOVE),
+        ("?", "?", TargetEvent.VERIFIED_ABOVE),
     ],
 )
 def test_a_target_is_reached_only_by_two_numbers_that_say_so(
-    position: str | None, target: str | None, event: Event
+    position: str | None, target: str | None, event: TargetEvent
 ) -> None:
     """What cannot be read is never at its target."""
     assert event_of(entry("verified", None, position=position, target=target)) is event
@@ -149,7 +154,7 @@ def test_a_target_is_reached_only_by_two_numbers_that_say_so(
 
 def test_a_slice_that_follows_at_once_is_told_from_an_order_that_does_not() -> None:
     """By the words in `after`; kinds that move no line are none."""
-    assert event_of(entry("sending", after="next slice")) is Event.NEXT_SLICE
-    assert event_of(entry("sending", after="else")) is Event.SENDING
-    assert event_of(entry("acknowledged", after="next slice")) is Event.ACKNOWLEDGED
+    assert event_of(entry("sending", after="next slice")) is TargetEvent.NEXT_SLICE
+    assert event_of(entry("sending", after="else")) is TargetEvent.SENDING
+    assert event_of(entry("acknowledged", after="next slice")) is TargetEvent.ACKNOWLEDGED
     assert event_of(entry("planned", None)) is None

@@ -8,22 +8,22 @@ from typing import Literal
 
 import pytest
 
-from killswitch.execution.decide.schedule import stall_reason
-from killswitch.execution.patience import Pace
+from killswitch.execution.decide.line_verdict import stall_reason
+from killswitch.execution.patience import ClosingPace
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import Entry
-from killswitch.journal.lifecycle import ForbiddenTransitionError, State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import ForbiddenTransitionError, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.risk.trading_cost import Marked
+from killswitch.risk.trading_cost import MarkedContract
 
 D = Decimal
 AT = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 LATER = AT + timedelta(seconds=9)
 
 
-def line(target: str = "0", decided: str = "10", side: str = "sell") -> Line:
-    return Line(
+def line(target: str = "0", decided: str = "10", side: str = "sell") -> PositionTarget:
+    return PositionTarget(
         "d1", "main", "BTC", "long" if side == "sell" else "short", "sell" if side == "sell" else "buy",
         D(target), D(decided), D(decided), True, 1, 0,
     )  # fmt: skip
@@ -35,7 +35,7 @@ def entry(
     return decode(JournalEntry("d1", kind, at, "main", "BTC", "long", name, attempt, data))
 
 
-def fold(of: Line, *entries: Entry) -> Line:
+def fold(of: PositionTarget, *entries: Entry) -> PositionTarget:
     for each in entries:
         of.apply(each)
     return of
@@ -48,16 +48,16 @@ def sending(name: str = "o1", attempt: int = 1, amount: str | None = "10", **dat
 def test_an_order_that_has_left_is_known_by_everything_that_was_journaled() -> None:
     """Attempt, name, amount, instant, rung and kind are those of the `sending` entry."""
     of = fold(line(), sending("o3", 3, "4", rung="2", order="limit", price="99", mark="100", value="100"))
-    assert (of.state, of.attempt, of.client_order_id, of.sent_at) == (State.SENDING, 3, "o3", AT)
-    assert (of.sent_amount, of.may_fill, of.rung, of.bounded, of.rests) == (D(4), D(4), 2, True, True)
-    assert (of.arrival, of.in_flight) == (Marked(D(100), D(100)), True)
+    assert (of.state, of.attempt, of.client_order_id, of.sent_at) == (TargetState.SENDING, 3, "o3", AT)
+    assert (of.sent_amount, of.may_fill, of.execution_step, of.has_limit, of.is_resting) == (D(4), D(4), 2, True, True)
+    assert (of.arrival, of.is_in_flight) == (MarkedContract(D(100), D(100)), True)
 
 
 def test_an_order_at_market_neither_rests_nor_is_bounded() -> None:
     """Without a price there is no bound, and only `limit` rests."""
     of = fold(line(), sending(order="market"))
-    assert (of.bounded, of.rests, of.rung) == (False, False, 0)
-    assert not fold(line(), sending(order="limit_ioc", price="99")).rests
+    assert (of.has_limit, of.is_resting, of.execution_step) == (False, False, 0)
+    assert not fold(line(), sending(order="limit_ioc", price="99")).is_resting
 
 
 def test_an_amount_that_cannot_be_read_counts_as_all_that_was_decided() -> None:
@@ -82,7 +82,7 @@ def test_under_one_name_the_most_that_was_ever_sent_may_fill() -> None:
 def test_the_venues_own_name_of_an_order_ends_with_the_next_one() -> None:
     """It is learnt from the acknowledgement, and not carried to another order."""
     of = fold(line(), sending(), entry("acknowledged", order="v7"))
-    assert (of.state, of.order_id) == (State.WORKING, "v7")
+    assert (of.state, of.order_id) == (TargetState.WORKING, "v7")
     of = fold(of, entry("filled", filled="4", order="v7"), entry("verified", None, None, position="6", target="0"))
     assert fold(of, sending("o2", 2, "6")).order_id is None
 
@@ -94,7 +94,7 @@ def test_cost_is_the_fee_and_the_slippage_against_the_mark(side: str, cost: str)
         line(side=side), sending(mark="100", value="50"), entry("filled", filled="10", price="99", fee="1")
     )  # fmt: skip
     assert of.cost == D(cost)
-    assert of.received == D(990)
+    assert of.proceeds == D(990)
 
 
 def test_costs_of_several_orders_add_up() -> None:
@@ -103,7 +103,7 @@ def test_costs_of_several_orders_add_up() -> None:
     of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice", mark="100", value="50"))
     of = fold(of, entry("filled", "o2", 2, filled="6", price="98", fee="2"))
     assert of.cost == D(2) + D(1) + D(2) + D(6)
-    assert (of.received, of.filled) == (D(396) + D(588), D(10))
+    assert (of.proceeds, of.filled) == (D(396) + D(588), D(10))
 
 
 @pytest.mark.parametrize("missing", ["price", "fee", "mark", "value"])
@@ -116,7 +116,7 @@ def test_a_part_of_the_cost_that_is_unknown_makes_all_of_it_unknown(missing: str
         entry("filled", filled="10", price=words["price"], fee=words["fee"]),
     )  # fmt: skip
     assert of.cost is None
-    assert of.received == (None if missing == "price" else D(990))
+    assert of.proceeds == (None if missing == "price" else D(990))
 
 
 def test_a_cost_once_unknown_stays_unknown() -> None:
@@ -124,20 +124,26 @@ def test_a_cost_once_unknown_stays_unknown() -> None:
     of = fold(line(), sending(amount="4", mark="100", value="50"), entry("filled", filled="4"))
     of = fold(of, entry("sending", "o2", 2, amount="6", after="next slice"))
     of = fold(of, entry("filled", "o2", 2, filled="6", price="99", fee="0"))
-    assert (of.cost, of.received, of.filled) == (None, None, D(10))
+    assert (of.cost, of.proceeds, of.filled) == (None, None, D(10))
 
 
 def test_an_order_that_filled_nothing_costs_nothing() -> None:
     """Without price and fee it is still known to have cost 0."""
     of = fold(line(), sending(), entry("filled", filled="0"))
-    assert (of.cost, of.received, of.fruitless, of.tried, of.whole) == (D(0), D(0), 1, 1, False)
+    assert (of.cost, of.proceeds, of.attempts_without_fill, of.failed_tries, of.is_fully_filled) == (
+        D(0),
+        D(0),
+        1,
+        1,
+        False,
+    )
 
 
 def test_the_first_whole_pair_of_mark_and_value_is_the_decisions() -> None:
     """A mark without a value is passed over; the mark of an order does not move it."""
     of = fold(line(), entry("planned", None, None, mark="100"), entry("planned", None, None, mark="90", value="45"))
     of = fold(of, sending(mark="80", value="40"))
-    assert (of.decided_at, of.arrival) == (Marked(D(90), D(45)), Marked(D(80), D(40)))
+    assert (of.decision_mark, of.arrival) == (MarkedContract(D(90), D(45)), MarkedContract(D(80), D(40)))
 
 
 def test_what_the_market_moved_before_an_order_is_delay_and_no_cost_of_it() -> None:
@@ -159,13 +165,19 @@ def test_an_order_of_unknown_fate_is_counted_against_the_mark_when_it_was_sent()
 def test_a_fill_that_cannot_be_read_counts_as_all_that_may_fill() -> None:
     """At its worst: 4 are closed, at a cost that nobody knows, and the order came to nothing that one could see."""
     of = fold(line(), sending(amount="4"), entry("filled", filled="much"))
-    assert (of.filled, of.cost, of.received, of.fruitless, of.whole) == (D(4), None, None, 1, False)
+    assert (of.filled, of.cost, of.proceeds, of.attempts_without_fill, of.is_fully_filled) == (
+        D(4),
+        None,
+        None,
+        1,
+        False,
+    )
 
 
 def test_an_order_counts_once() -> None:
     """Its fill after it was set aside and after it was told are one."""
     of = fold(line(), sending(amount="4"), entry("filled", filled="4", price="1", fee="0"))
-    of.state = State.SENDING
+    of.state = TargetState.SENDING
     of = fold(of, entry("filled", filled="4", price="1", fee="0"))
     assert of.filled == D(4)
 
@@ -173,10 +185,10 @@ def test_an_order_counts_once() -> None:
 def test_tries_are_counted_by_what_the_order_was_good_for() -> None:
     """Partly filled with a bound: one try; without one, or wholly: none."""
     part = entry("filled", filled="4", price="1", fee="0")
-    assert fold(line(), sending(order="limit_ioc", price="1"), part).tried == 1
-    assert fold(line(), sending(order="market"), part).tried == 0
-    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).tried == 0
-    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).whole
+    assert fold(line(), sending(order="limit_ioc", price="1"), part).failed_tries == 1
+    assert fold(line(), sending(order="market"), part).failed_tries == 0
+    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).failed_tries == 0
+    assert fold(line(), sending(amount="4", order="limit_ioc", price="1"), part).is_fully_filled
 
 
 def test_tries_add_up_and_end_with_an_order_that_was_good() -> None:
@@ -184,24 +196,24 @@ def test_tries_add_up_and_end_with_an_order_that_was_good() -> None:
     of, nothing = line(), entry("verified", None, None, position="10", target="0")
     for attempt in (1, 2):
         of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", filled="0"), nothing)
-    assert (of.tried, of.fruitless) == (2, 2)
+    assert (of.failed_tries, of.attempts_without_fill) == (2, 2)
     of = fold(of, sending("o3", 3), entry("filled", "o3", filled="10", price="1", fee="0"))
-    assert (of.tried, of.fruitless) == (0, 0)
+    assert (of.failed_tries, of.attempts_without_fill) == (0, 0)
 
 
 def test_an_order_that_has_rested_in_vain_was_a_try_as_any_other() -> None:
     """It is known to have been one that rests, because the next may follow it at once."""
     of = fold(line(), sending(order="limit", price="1"), entry("filled", filled="0"))
-    assert (of.fruitless, of.tried, of.rests) == (1, 1, True)
+    assert (of.attempts_without_fill, of.failed_tries, of.is_resting) == (1, 1, True)
 
 
 def test_tries_are_those_of_the_rung_and_fruitless_attempts_those_of_the_line() -> None:
     """On another rung the tries begin anew; only a fill ends the row of attempts that came to nothing."""
     of = fold(line(), sending(), entry("rejected", reason="other"))
-    assert (of.tried, of.fruitless, of.refusal) == (1, 1, "other")
-    assert (fold(of, sending("o2", 2)).tried, of.fruitless) == (1, 1)
+    assert (of.failed_tries, of.attempts_without_fill, of.refusal) == (1, 1, "other")
+    assert (fold(of, sending("o2", 2)).failed_tries, of.attempts_without_fill) == (1, 1)
     of = fold(of, entry("rejected", "o2", 2, reason="other"))
-    assert (fold(of, sending("o3", 3, rung="1")).tried, of.fruitless, of.rung) == (0, 2, 1)
+    assert (fold(of, sending("o3", 3, rung="1")).failed_tries, of.attempts_without_fill, of.execution_step) == (0, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +235,13 @@ def test_what_a_refusal_costs_depends_on_why(
 ) -> None:
     """Too much: half is tried next. Not heard: nothing is spent. Nothing another kind of order would change: no try."""
     of = fold(line(), sending(amount="8"), entry("rejected", reason=reason))
-    assert (of.fruitless, of.tried, of.largest, of.spent) == (fruitless, tried, D(largest), spent)
-    assert (of.state, of.refusal) == (State.READY, reason)
+    assert (of.attempts_without_fill, of.failed_tries, of.largest, of.is_id_used) == (
+        fruitless,
+        tried,
+        D(largest),
+        spent,
+    )
+    assert (of.state, of.refusal) == (TargetState.READY, reason)
 
 
 def test_a_fill_ends_a_refusal() -> None:
@@ -236,36 +253,36 @@ def test_a_fill_ends_a_refusal() -> None:
 def test_an_order_set_aside_is_kept_with_all_that_is_known_of_it() -> None:
     """Its name, attempt and amount, when it left and when nobody waited any longer; the line goes on under a new id."""
     of = fold(line(), sending("o2", 2, "4"), entry("unknown", "o2", 2), entry("set_aside", "o2", 2, at=LATER))
-    (aside,) = of.aside.values()
+    (aside,) = of.detached.values()
     assert (aside.name, aside.attempt, aside.may_fill(of.decided)) == ("o2", 2, D(4))
     assert (aside.sent_at, aside.status) == (AT, "set aside")
-    assert (of.state, of.spent, of.outstanding) == (State.READY, True, D(4))
+    assert (of.state, of.is_id_used, of.outstanding) == (TargetState.READY, True, D(4))
 
 
 def test_what_is_heard_of_an_order_set_aside_settles_it_and_moves_nothing_else() -> None:
     """Acknowledged: still aside; filled: its fill counts; the line's own order stays in flight throughout."""
     of = fold(line(), sending("o1", 1, "4"), entry("set_aside", "o1"), sending("o2", 2, "6"))
     of = fold(of, entry("acknowledged", "o1"), entry("unknown", "o1"))
-    assert (of.outstanding, of.state, of.client_order_id) == (D(4), State.SENDING, "o2")
+    assert (of.outstanding, of.state, of.client_order_id) == (D(4), TargetState.SENDING, "o2")
     of = fold(of, entry("filled", "o1", filled="3", price="1", fee="0"))
-    assert (of.outstanding, of.filled, of.aside, of.state) == (D(0), D(3), {}, State.SENDING)
+    assert (of.outstanding, of.filled, of.detached, of.state) == (D(0), D(3), {}, TargetState.SENDING)
 
 
 @pytest.mark.parametrize("kind", ["rejected", "absent"])
 def test_an_order_set_aside_that_never_was_leaves_nothing(kind: JournalKind) -> None:
     """Nothing of it is outstanding, nothing filled and no cost unknown."""
     of = fold(line(), sending("o1", 1, "4"), entry("set_aside"), entry(kind))
-    assert (of.outstanding, of.filled, of.cost, of.abandoned, of.aside) == (D(0), D(0), D(0), (), {})
+    assert (of.outstanding, of.filled, of.cost, of.abandoned, of.detached) == (D(0), D(0), D(0), (), {})
 
 
 def test_orders_that_are_abandoned_count_at_their_worst_for_ever() -> None:
     """4 and 5 may have filled; both names are kept in order, and what was paid is unknown."""
     of = fold(line(), sending("o1", 1, "4"), entry("set_aside", "o1"), sending("o2", 2, "5"))
     of = fold(of, entry("set_aside", "o2", 2), entry("abandoned", "o1"))
-    assert (of.outstanding, of.lost, of.abandoned) == (D(9), D(4), ("o1",))
+    assert (of.outstanding, of.abandoned_amount, of.abandoned) == (D(9), D(4), ("o1",))
     of = fold(of, entry("abandoned", "o2", 2))
-    assert (of.outstanding, of.lost, of.abandoned) == (D(9), D(9), ("o1", "o2"))
-    assert (of.cost, of.received, of.filled) == (None, None, D(0))
+    assert (of.outstanding, of.abandoned_amount, of.abandoned) == (D(9), D(9), ("o1", "o2"))
+    assert (of.cost, of.proceeds, of.filled) == (None, None, D(0))
 
 
 def test_an_unreadable_fill_of_an_order_set_aside_counts_at_its_own_worst() -> None:
@@ -279,7 +296,7 @@ def test_an_order_set_aside_cannot_be_sent_again() -> None:
     of = fold(line(), sending(), entry("set_aside"))
     with pytest.raises(ForbiddenTransitionError, match=r"d1 BTC long.*sending.*o1"):
         of.apply(sending())
-    assert (of.state, of.outstanding) == (State.READY, D(10))
+    assert (of.state, of.outstanding) == (TargetState.READY, D(10))
 
 
 def test_what_cannot_follow_is_refused_by_its_name() -> None:
@@ -292,8 +309,8 @@ def test_a_past_that_contradicts_itself_leaves_the_newest_order_unknown() -> Non
     """Two orders at once: the second is asked about, and what it all cost is unknown."""
     of = line()
     for each in (sending("o1", 1, "4"), sending("o2", 2, "6")):
-        of.recall(each)
-    assert (of.state, of.client_order_id, of.may_fill, of.cost) == (State.UNKNOWN, "o2", D(6), None)
+        of.replay(each)
+    assert (of.state, of.client_order_id, of.may_fill, of.cost) == (TargetState.UNKNOWN, "o2", D(6), None)
 
 
 def test_a_past_fill_out_of_order_still_counts() -> None:
@@ -304,23 +321,23 @@ def test_a_past_fill_out_of_order_still_counts() -> None:
         entry("filled", "o1", filled="4", price="1", fee="0"),
         entry("filled", "o2", 2, filled="3", price="1", fee="0"),
     ):
-        of.recall(each)
-    assert (of.state, of.filled, of.cost) == (State.UNKNOWN, D(7), None)
+        of.replay(each)
+    assert (of.state, of.filled, of.cost) == (TargetState.UNKNOWN, D(7), None)
 
 
 def test_a_past_that_ended_out_of_order_is_over_and_stays_over() -> None:
     """Finished with an order in flight: over; whatever comes later moves nothing."""
     of = line()
     for each in (sending("o1", 1, "4"), entry("finished", None, None), sending("o2", 2, "6")):
-        of.recall(each)
-    assert (of.state, of.client_order_id, of.cost) == (State.OVER, "o1", D(0))
+        of.replay(each)
+    assert (of.state, of.client_order_id, of.cost) == (TargetState.OVER, "o1", D(0))
 
 
 def test_nonsense_before_any_order_leaves_nothing_to_ask_about() -> None:
     """Without an order that ever left, the line is still ready, and its cost is unknown."""
     of = line()
-    of.recall(entry("acknowledged", None, None))
-    assert (of.state, of.cost) == (State.READY, None)
+    of.replay(entry("acknowledged", None, None))
+    assert (of.state, of.cost) == (TargetState.READY, None)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +356,7 @@ def test_the_venue_guards_full_reduce_only_closes_and_nothing_else(
     of = line(target)
     of.reduce_only = reduce_only
     of.purpose = "hop" if purpose == "hop" else "reduce"
-    assert of.guarded is guarded
+    assert of.is_capped_by_venue is guarded
 
 
 def test_what_a_hop_has_still_to_trade_is_never_below_nothing() -> None:
@@ -353,7 +370,7 @@ def test_what_a_hop_has_still_to_trade_is_never_below_nothing() -> None:
 
 def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() -> None:
     """From the thirtieth second on, with the name, the symbol and the instant it left."""
-    pace = Pace()
+    pace = ClosingPace()
     of = fold(line(), sending("o1"), entry("acknowledged"))
     assert stall_reason(of, AT + timedelta(seconds=29.9), pace) is None
     words = stall_reason(of, AT + timedelta(seconds=30), pace)
@@ -367,8 +384,8 @@ def test_a_person_is_told_of_an_order_that_stays_open_or_unknown_for_too_long() 
 def test_a_person_is_told_of_an_order_set_aside_once_its_absence_could_be_believed() -> None:
     """Two seconds after it left, and not before."""
     of = fold(line(), sending("o1"), entry("set_aside", "o1"))
-    assert stall_reason(of, AT + timedelta(seconds=1.9), Pace()) is None
-    words = stall_reason(of, AT + timedelta(seconds=2), Pace())
+    assert stall_reason(of, AT + timedelta(seconds=1.9), ClosingPace()) is None
+    words = stall_reason(of, AT + timedelta(seconds=2), ClosingPace())
     assert words is not None
     assert all(part in words for part in ("o1", "BTC", "unknown status", "2026-03-04 05:06:07"))
 
@@ -378,14 +395,14 @@ def test_a_person_is_told_of_a_position_that_no_order_closes() -> None:
     nothing = entry("verified", None, None, position="10", target="0")
     of, barred = line(), line()
     for attempt in range(1, 9):
-        assert (stall_reason(of, AT, Pace()), stall_reason(barred, AT, Pace())) == (None, None)
+        assert (stall_reason(of, AT, ClosingPace()), stall_reason(barred, AT, ClosingPace())) == (None, None)
         of = fold(of, sending(f"o{attempt}", attempt), entry("filled", f"o{attempt}", attempt, filled="0"), nothing)
         barred = fold(barred, sending(f"o{attempt}", attempt), entry("rejected", f"o{attempt}", reason="price_band"))
-    assert "BTC" in (stall_reason(of, AT, Pace()) or "")
-    assert "price_band" not in (stall_reason(of, AT, Pace()) or "")
-    assert "price_band" in (stall_reason(barred, AT, Pace()) or "")
+    assert "BTC" in (stall_reason(of, AT, ClosingPace()) or "")
+    assert "price_band" not in (stall_reason(of, AT, ClosingPace()) or "")
+    assert "price_band" in (stall_reason(barred, AT, ClosingPace()) or "")
     barred = fold(barred, entry("verified", None, None, position="0", target="0"))
-    assert stall_reason(barred, AT, Pace()) is None
+    assert stall_reason(barred, AT, ClosingPace()) is None
 
 
 def test_what_margin_has_cut_is_whole_again_once_something_has_filled() -> None:
@@ -452,6 +469,6 @@ def test_flat_that_is_said_again_of_a_position_that_is_shown_may_mean_that_order
 def test_a_fill_begins_the_count_of_flat_anew() -> None:
     """A position that an order has reduced was not flat."""
     of = fold(line(), sending("o1", 1), entry("rejected", "o1", 1, reason="already_flat"))
-    assert of.said_flat == 1
+    assert of.flat_refusals == 1
     of = fold(of, sending("o2", 2, "4"), entry("filled", "o2", 2, filled="4", price="1", fee="0"))
-    assert of.said_flat == 0
+    assert of.flat_refusals == 0

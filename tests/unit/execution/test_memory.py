@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from killswitch.execution.patience import PACE
-from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.codec import decode
-from killswitch.journal.entries import NO_WATCH
-from killswitch.journal.lifecycle import State
+from killswitch.journal.entries import NO_CLOSING_OBSERVER
+from killswitch.journal.lifecycle import TargetState
 from killswitch.model.store import JournalEntry, JournalKind, Store
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide
@@ -34,16 +34,16 @@ def entry(kind: JournalKind, symbol: str, name: str, account: str = "main", **da
     return JournalEntry("d1", kind, NOW, account, symbol, "long", name, 1, dict(data))
 
 
-def sold(memory: Memory, symbol: str, name: str, filled: str) -> None:
+def sold(memory: ExecutionState, symbol: str, name: str, filled: str) -> None:
     """An order of the first decision leaves over 1 contract, and fills so much."""
     memory.record([decode(entry("sending", symbol, name, amount="1", position="10"))])
     memory.record([decode(entry("filled", symbol, name, filled=filled, price="100", fee="0"))])
     memory.record([decode(entry("verified", symbol, name, position="10", target="0"))])
 
 
-def both(store: Store) -> tuple[Memory, HonestVenue]:
+def both(store: Store) -> tuple[ExecutionState, HonestVenue]:
     """A decision on BTC and ETH that is at work."""
-    memory = Memory("main", store, VirtualClock(), PACE, NO_WATCH)
+    memory = ExecutionState("main", store, VirtualClock(), PACE, NO_CLOSING_OBSERVER)
     venue = HonestVenue({"BTC": D(10), "ETH": D(10)})
     assert memory.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, name="d1")))
     return memory, venue
@@ -58,7 +58,7 @@ def test_what_was_closed_between_a_plan_and_its_beginning_counts_for_it(store: S
     sold(memory, "ETH", "o3", "0.4")
     store.append(entry("filled", "BTC", "o9", "other", filled="0.5", price="100", fee="0"))
     assert memory.adopt(later)
-    (line,) = memory.works["d2"].lines
+    (line,) = memory.jobs["d2"].lines
     assert (line.closed_before, memory.ledger(line.key).closed) == (D("0.6"), D("0.8"))
 
 
@@ -71,20 +71,20 @@ def test_what_was_closed_after_it_was_made_ready_counts_for_it_too(store: Store)
     memory.prepare(later, planned)
     sold(memory, "BTC", "o2", "0.2")
     assert memory.adopt(commit(store, later))
-    (line,) = memory.works["d2"].lines
+    (line,) = memory.jobs["d2"].lines
     assert line.closed_before == D("0.6")
 
 
 def test_a_decision_is_taken_up_once_and_one_without_a_plan_never(store: Store) -> None:
     """The second time it is at work already; what was not planned on this account is nobody's work."""
     memory, venue = both(store)
-    decision = memory.works["d1"].decision
+    decision = memory.jobs["d1"].decision
     assert not memory.adopt(decision)
     memory.prepare(decision, ())
-    assert memory.works["d1"].planned is not None
+    assert memory.jobs["d1"].planned is not None
     foreign = decide(HonestVenue({"BTC": D(1)}, account="other"), {"BTC": D(0)}, name="d3")
     assert not memory.adopt(commit(store, foreign))
-    assert set(memory.works) == {"d1"}
+    assert set(memory.jobs) == {"d1"}
     assert [line.symbol for line in memory.lines()] == ["BTC", "ETH"]
     assert venue.account == "main"
 
@@ -116,10 +116,10 @@ def test_what_is_recorded_together_is_durable_at_the_end_however_it_ends(store: 
         decision=line.decision, kind="verified", at=NOW, account="main", symbol=line.symbol,
         position_side=line.position_side, data={"position": "0", "target": "0"},
     )  # fmt: skip
-    with contextlib.suppress(RuntimeError), memory.together():
+    with contextlib.suppress(RuntimeError), memory.transaction():
         memory.record([decode(verified)])
         assert len(store.journal()) == before
         if fails:
             raise RuntimeError("a defect")
     assert [entry.kind for entry in store.journal()[before:]] == ["verified"]
-    assert line.state is State.AT_TARGET
+    assert line.state is TargetState.AT_TARGET

@@ -10,16 +10,16 @@ import pytest
 
 from killswitch.execution.client_order_id import PLAIN
 from killswitch.execution.state.protective_record import (
-    Guard,
     Protections,
-    blocking,
-    put_back,
-    taken_away,
+    ProtectionState,
+    blocking_orders,
+    restoring_request,
     trigger_when,
+    unprotected_entry,
 )
 from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Entry
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule, OrderRequest
@@ -58,8 +58,8 @@ def test_all_that_is_needed_to_put_an_order_back_is_kept() -> None:
     (one,) = fold(away(price="89.5")).open()
     assert (one.decision, one.account, one.key, one.order, one.side) == ("d1", "main", ("BTC", "long"), "s1", "sell")
     assert (one.amount, one.price, one.trigger_price, one.trigger_when) == (D(4), D("89.5"), D(90), "falls")
-    assert (one.since, one.number, one.state, one.gone, one.refused, one.sent_at) == (
-        AT, 0, Guard.OFF, False, 0, None
+    assert (one.since, one.number, one.state, one.is_gone, one.refused, one.sent_at) == (
+        AT, 0, ProtectionState.OFF, False, 0, None
     )  # fmt: skip
     (short,) = fold(away(held="short")).open()
     assert short.key == ("BTC", "short")
@@ -91,12 +91,12 @@ def test_its_way_from_off_to_done_is_read_from_the_journal() -> None:
     """Cancelled: surely gone; sent: restoring, since when; told: done."""
     of = fold(away(), entry("cancelled", order="s1"))
     (one,) = of.open()
-    assert (one.gone, one.state) == (True, Guard.OFF)
+    assert (one.is_gone, one.state) == (True, ProtectionState.OFF)
     later = AT + timedelta(seconds=5)
     of.apply(decode(JournalEntry("d1", "protected", later, "main", "BTC", "long", None, None, {"for": "s1"})))
-    assert (one.state, one.sent_at, one.gone) == (Guard.RESTORING, later, True)
+    assert (one.state, one.sent_at, one.is_gone) == (ProtectionState.RESTORING, later, True)
     of.apply(entry("guarded", **{"for": "s1", "state": "resting"}))
-    assert (one.state, of.open(), of.is_open("s1")) == (Guard.DONE, [], False)
+    assert (one.state, of.open(), of.is_open("s1")) == (ProtectionState.DONE, [], False)
 
 
 @pytest.mark.parametrize(("words", "refused"), [("again", 0), ("tried: too many", 1)])
@@ -106,7 +106,7 @@ def test_an_order_that_was_not_taken_up_is_off_again(words: str, refused: int) -
     (one,) = of.open()
     name = one.name(PLAIN)
     of.apply(entry("guarded", **{"for": "s1", "state": words}))
-    assert (one.state, one.refused, one.name(PLAIN) == name) == (Guard.OFF, refused, refused == 0)
+    assert (one.state, one.refused, one.name(PLAIN) == name) == (ProtectionState.OFF, refused, refused == 0)
 
 
 def test_an_end_without_a_word_is_an_end() -> None:
@@ -117,16 +117,16 @@ def test_an_end_without_a_word_is_an_end() -> None:
 def test_what_is_said_of_another_order_or_decision_moves_nothing() -> None:
     """Neither another id nor the same id for another decision."""
     of = fold(away(), entry("guarded", "d2", **{"for": "s1"}), entry("guarded", **{"for": "s2"}), entry("cancelled"))
-    assert [(one.state, one.gone) for one in of.open()] == [(Guard.OFF, False)]
+    assert [(one.state, one.is_gone) for one in of.open()] == [(ProtectionState.OFF, False)]
 
 
 def test_an_order_that_came_back_can_be_taken_away_anew() -> None:
     """It is another one, with another number; while it is open, it is the same."""
     of = fold(away(), entry("protected", **{"for": "s1"}), away(amount="9"))
-    assert [(one.number, one.amount, one.state) for one in of.open()] == [(0, D(4), Guard.RESTORING)]
+    assert [(one.number, one.amount, one.state) for one in of.open()] == [(0, D(4), ProtectionState.RESTORING)]
     of.apply(entry("guarded", **{"for": "s1", "state": "resting"}))
     of.apply(away(amount="9"))
-    assert [(one.number, one.amount, one.state) for one in of.open()] == [(1, D(9), Guard.OFF)]
+    assert [(one.number, one.amount, one.state) for one in of.open()] == [(1, D(9), ProtectionState.OFF)]
 
 
 def test_the_open_ones_are_told_apart_by_decision_and_found_by_order() -> None:
@@ -136,7 +136,7 @@ def test_the_open_ones_are_told_apart_by_decision_and_found_by_order() -> None:
     assert [of.is_open(name) for name in ("s1", "s2", "s9")] == [True, True, False]
 
 
-LINE = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
+LINE = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ LINE = Line("d1", "main", "BTC", "long", "sell", D(0), D(4), D(4), True, 1, 0)
 def test_only_exits_of_the_same_position_that_are_not_ours_block(words: dict[str, object], blocks: bool) -> None:
     """Same symbol, same direction, the position's own side where it is told; what reduces nothing is an entry."""
     order = Order(**{"id": "s1", "symbol": "BTC", "side": "sell", "amount": D(4)} | words)  # type: ignore[arg-type]
-    assert blocking(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
+    assert blocking_orders(LINE, [order], frozenset({"ours"})) == ([order] if blocks else [])
 
 
 def written(order: Order, position: Position | None) -> dict[str, str | None]:
     """What the row says of an order that is taken away."""
-    return encode(taken_away(LINE, order, position, AT)).data
+    return encode(unprotected_entry(LINE, order, position, AT)).data
 
 
 def test_what_is_taken_away_is_written_down_whole() -> None:
@@ -219,7 +219,7 @@ def test_a_trigger_lies_below_or_above_the_mark_or_nobody_can_tell(
 def guard(side: str = "sell", **words: str | None) -> tuple[OrderRequest | str, str]:
     (one,) = fold(away(**words)).open()
     one.side = side
-    return put_back(one, D(3), reduce_only=True, rule=PLAIN), one.name(PLAIN)
+    return restoring_request(one, D(3), reduce_only=True, rule=PLAIN), one.name(PLAIN)
 
 
 @pytest.mark.parametrize(("side", "sent"), [("sell", "sell"), ("buy", "buy")])

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from killswitch.execution.decide.position_trust import Distrust, Reading, Trust, read
-from killswitch.execution.patience import Pace
+from killswitch.execution.decide.position_trust import Distrust, PositionTrust, TrustedBook, positions_of
+from killswitch.execution.patience import ClosingPace
 from killswitch.journal.targets import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Position
 
 D = Decimal
 BTC: PositionKey = ("BTC", "long")
 ETH: PositionKey = ("ETH", "short")
-PACE = Pace(doubt_reads=3, doubt_for=5.0)
+PACE = ClosingPace(doubt_reads=3, doubt_for=5.0)
 
 
 def account(*held: Position, **words: Any) -> AccountSnapshot:
@@ -29,8 +29,8 @@ def held(contracts: str, key: PositionKey = BTC) -> Position:
 
 def test_positions_are_read_by_symbol_and_side() -> None:
     """Two are held; one of size 0 is not; what is not there is 0."""
-    found = read(account(held("4"), held("2", ETH), held("0", ("X", "long"))))
-    assert isinstance(found, Reading)
+    found = positions_of(account(held("4"), held("2", ETH), held("0", ("X", "long"))))
+    assert isinstance(found, TrustedBook)
     assert (set(found.positions), found.doubtful) == ({BTC, ETH}, frozenset())
     assert (found.contracts(BTC), found.contracts(ETH), found.contracts(("X", "long"))) == (D(4), D(2), D(0))
 
@@ -38,7 +38,7 @@ def test_positions_are_read_by_symbol_and_side() -> None:
 @pytest.mark.parametrize("size", ["-1", "NaN", "Infinity"])
 def test_a_size_that_cannot_be_is_no_answer(size: str) -> None:
     """Negative or no number: nothing in the whole answer is believed, however often it comes."""
-    found = read(account(held("4"), held(size, ETH)))
+    found = positions_of(account(held("4"), held(size, ETH)))
     assert isinstance(found, Distrust)
     assert (found.repeatable, "ETH short" in found.reason, size in found.reason) == (False, True, True)
 
@@ -46,14 +46,14 @@ def test_a_size_that_cannot_be_is_no_answer(size: str) -> None:
 @pytest.mark.parametrize("reason", ["timeout", None])
 def test_an_answer_that_is_not_whole_says_nothing(reason: str | None) -> None:
     """It is not believed, and why is told where the venue's reader knows."""
-    found = read(account(held("4"), quality="stale", reason=reason))
+    found = positions_of(account(held("4"), quality="stale", reason=reason))
     assert isinstance(found, Distrust)
     assert (found.repeatable, "stale" in found.reason, (reason or "reason") in found.reason) == (False, True, True)
 
 
 def test_positions_that_are_not_told_are_unknown() -> None:
     """Which is not the same as none."""
-    found = read(account(positions=None))
+    found = positions_of(account(positions=None))
     assert isinstance(found, Distrust)
     assert not found.repeatable
 
@@ -61,36 +61,36 @@ def test_positions_that_are_not_told_are_unknown() -> None:
 @pytest.mark.parametrize("market", ["swap", "future", "margin"])
 def test_an_empty_book_must_agree_with_the_margin_in_use(market: str) -> None:
     """None in use: flat; some: a contradiction; not told, or no number: only if it repeats itself."""
-    assert read(account(market=market)) == Reading({})
-    contradiction = read(account(market=market, margin_used=D("0.01")))
+    assert positions_of(account(market=market)) == TrustedBook({})
+    contradiction = positions_of(account(market=market, margin_used=D("0.01")))
     assert isinstance(contradiction, Distrust)
     assert (contradiction.repeatable, "0.01" in contradiction.reason) == (False, True)
     for unknown in (None, D("NaN")):
-        silent = read(account(market=market, margin_used=unknown))
+        silent = positions_of(account(market=market, margin_used=unknown))
         assert isinstance(silent, Distrust)
         assert silent.repeatable
 
 
 def test_an_account_without_margin_may_be_empty() -> None:
     """Spot needs no margin to say so."""
-    assert read(account(market="spot", margin_used=None)) == Reading({})
-    assert read(account(held("1"), margin_used=None)) == Reading({BTC: held("1")})
+    assert positions_of(account(market="spot", margin_used=None)) == TrustedBook({})
+    assert positions_of(account(held("1"), margin_used=None)) == TrustedBook({BTC: held("1")})
 
 
 @pytest.mark.parametrize("market", ["swap", "spot"])
 def test_a_book_of_nothing_but_zeros_must_repeat_itself(market: str) -> None:
     """It may be a page that got lost."""
-    found = read(account(held("0"), market=market))
+    found = positions_of(account(held("0"), market=market))
     assert isinstance(found, Distrust)
     assert found.repeatable
 
 
 def test_an_odd_answer_is_believed_the_third_time_in_a_row() -> None:
     """Twice it is not; a sound answer, or one that is no answer, in between begins anew."""
-    trust, odd = Trust(PACE), account(margin_used=None)
+    trust, odd = PositionTrust(PACE), account(margin_used=None)
 
     def takes(snapshot: AccountSnapshot) -> bool:
-        return isinstance(trust.take(snapshot, {}, 0.0), Reading)
+        return isinstance(trust.evaluate(snapshot, {}, 0.0), TrustedBook)
 
     assert [takes(odd) for _ in range(4)] == [False, False, True, True]
     assert takes(account(held("1")))
@@ -101,11 +101,11 @@ def test_an_odd_answer_is_believed_the_third_time_in_a_row() -> None:
 
 def test_a_position_that_is_gone_unexplained_is_doubted_for_long_enough_and_often_enough() -> None:
     """Three readings and five seconds, both."""
-    trust = Trust(PACE)
+    trust = PositionTrust(PACE)
 
     def doubts(now: float, snapshot: AccountSnapshot | None = None) -> bool:
-        found = trust.take(snapshot or account(), {BTC: D(1)}, now)
-        assert isinstance(found, Reading)
+        found = trust.evaluate(snapshot or account(), {BTC: D(1)}, now)
+        assert isinstance(found, TrustedBook)
         return BTC in found.doubtful
 
     assert [doubts(0.0), doubts(1.0), doubts(2.0), doubts(4.999)] == [True, True, True, True]
@@ -117,31 +117,31 @@ def test_a_position_that_is_gone_unexplained_is_doubted_for_long_enough_and_ofte
 
 def test_a_position_that_our_own_orders_can_have_closed_is_not_doubted() -> None:
     """They leave 0 of it, or nobody expects it."""
-    found = Trust(PACE).take(account(held("2", ETH)), {BTC: D(0), ETH: D(2)}, 0.0)
-    assert found == Reading({ETH: held("2", ETH)}, frozenset())
+    found = PositionTrust(PACE).evaluate(account(held("2", ETH)), {BTC: D(0), ETH: D(2)}, 0.0)
+    assert found == TrustedBook({ETH: held("2", ETH)}, frozenset())
 
 
 def test_each_position_is_doubted_by_itself() -> None:
     """One has been gone for three readings and the other since the last."""
-    trust, both = Trust(Pace(doubt_reads=2, doubt_for=1.0)), {BTC: D(1), ETH: D(1)}
-    trust.take(account(held("1", ETH)), both, 0.0)
-    found = trust.take(account(), both, 1.0)
-    assert isinstance(found, Reading)
+    trust, both = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=1.0)), {BTC: D(1), ETH: D(1)}
+    trust.evaluate(account(held("1", ETH)), both, 0.0)
+    found = trust.evaluate(account(), both, 1.0)
+    assert isinstance(found, TrustedBook)
     assert found.doubtful == {ETH}
 
 
 def test_no_answer_in_between_begins_the_doubt_anew() -> None:
     """What repeats itself must do so in a row."""
-    trust = Trust(Pace(doubt_reads=2, doubt_for=0.0))
+    trust = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=0.0))
     for snapshot in (account(), account(positions=None), account()):
-        found = trust.take(snapshot, {BTC: D(1)}, 0.0)
-    assert isinstance(found, Reading)
+        found = trust.evaluate(snapshot, {BTC: D(1)}, 0.0)
+    assert isinstance(found, TrustedBook)
     assert found.doubtful == {BTC}
 
 
 def test_an_odd_answer_that_is_believed_still_doubts_what_is_gone_from_it() -> None:
     """Believed after two readings, and the position only after its five seconds."""
-    trust, odd = Trust(Pace(doubt_reads=2, doubt_for=5.0)), account(margin_used=None)
-    trust.take(odd, {BTC: D(1)}, 0.0)
-    assert trust.take(odd, {BTC: D(1)}, 1.0) == Reading({}, frozenset({BTC}))
-    assert trust.take(odd, {BTC: D(1)}, 5.0) == Reading({}, frozenset())
+    trust, odd = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=5.0)), account(margin_used=None)
+    trust.evaluate(odd, {BTC: D(1)}, 0.0)
+    assert trust.evaluate(odd, {BTC: D(1)}, 1.0) == TrustedBook({}, frozenset({BTC}))
+    assert trust.evaluate(odd, {BTC: D(1)}, 5.0) == TrustedBook({}, frozenset())

@@ -6,12 +6,19 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.execution.decide.schedule import Do, Verdict, acting, judge, left_to_close, sized
-from killswitch.journal.entries import Sending
+from killswitch.execution.decide.line_verdict import (
+    LineAction,
+    LineVerdict,
+    judge,
+    left_to_close,
+    select_active,
+    size_order,
+)
+from killswitch.journal.entries import OrderSending
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import State
+from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.orders import JournaledOrder, JournaledOrders
-from killswitch.journal.targets import Line
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Instrument
 from tests.honest_venue import NOW
 
@@ -19,8 +26,8 @@ D = Decimal
 BLANK = PositionLedger()
 
 
-def line(target: str = "0", decided: str = "10", **words: object) -> Line:
-    of = Line(
+def line(target: str = "0", decided: str = "10", **words: object) -> PositionTarget:
+    of = PositionTarget(
         "d1", "main", "BTC", "long", "sell", D(target), D(decided), D(decided), True, 1, 0
     )  # fmt: skip
     for name, value in words.items():
@@ -33,41 +40,41 @@ def rules(**words: str) -> Instrument:
 
 
 def aside(amount: str) -> dict[str, JournaledOrder]:
-    sent = Sending("d1", NOW, "main", "BTC", "long", "o1", 1, amount=D(amount))
+    sent = OrderSending("d1", NOW, "main", "BTC", "long", "o1", 1, amount=D(amount))
     return JournaledOrders([sent]).newest
 
 
-@pytest.mark.parametrize("state", [State.SENDING, State.UNKNOWN, State.WORKING, State.SETTLED])
-def test_a_line_waits_for_its_order_and_for_its_effect(state: State) -> None:
+@pytest.mark.parametrize("state", [TargetState.SENDING, TargetState.UNKNOWN, TargetState.WORKING, TargetState.SETTLED])
+def test_a_line_waits_for_its_order_and_for_its_effect(state: TargetState) -> None:
     """Whatever is shown meanwhile."""
-    assert judge(line(state=state), D(0), BLANK, None, attempts=8).do is Do.WAIT
+    assert judge(line(state=state), D(0), BLANK, None, attempts=8).do is LineAction.WAIT
 
 
 def test_at_the_target_and_below_it_there_is_nothing_to_do() -> None:
     """Four of four and three of four; at five one is sold."""
     of = line("4", "6")
-    assert judge(of, D(4), BLANK, None, attempts=8) == Verdict(Do.NOTHING)
-    assert judge(of, D(3), BLANK, None, attempts=8) == Verdict(Do.NOTHING)
-    assert judge(of, D(5), BLANK, None, attempts=8) == Verdict(Do.SEND, D(1))
+    assert judge(of, D(4), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
+    assert judge(of, D(3), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
+    assert judge(of, D(5), BLANK, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
 
 
 def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
     """At the first refusal, and the reason names what is left."""
     verdict = judge(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
-    assert (verdict.do, verdict.amount, verdict.ends) == (Do.BLOCKED, D(0), True)
+    assert (verdict.do, verdict.amount, verdict.is_final) == (LineAction.BLOCKED, D(0), True)
     assert "0.1 contracts of BTC" in (verdict.reason or "")
 
 
 @pytest.mark.parametrize(
     ("refusal", "do"),
-    [("permission", Do.BLOCKED), ("unknown_symbol", Do.GIVE_UP), (None, Do.GIVE_UP)],
+    [("permission", LineAction.BLOCKED), ("unknown_symbol", LineAction.GIVE_UP), (None, LineAction.GIVE_UP)],
 )
-def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: Do) -> None:
+def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: LineAction) -> None:
     """Of a trim the venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
     of = line("1", "9", refusal=refusal, fruitless=3)
     verdict = judge(of, D(10), BLANK, None, attempts=3)
     assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
-    assert judge(of, D(10), BLANK, None, attempts=4).do is Do.SEND
+    assert judge(of, D(10), BLANK, None, attempts=4).do is LineAction.SEND
 
 
 @pytest.mark.parametrize(
@@ -85,8 +92,8 @@ def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str
 )
 def test_a_full_close_outlasts_every_refusal_and_a_trim_does_not(refusal: str | None) -> None:
     """Nor does what is counted by its own fills."""
-    assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is Do.SEND
-    ended = (Do.BLOCKED, Do.GIVE_UP)
+    assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is LineAction.SEND
+    ended = (LineAction.BLOCKED, LineAction.GIVE_UP)
     assert judge(line("1", "9", refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do in ended
     hop = line(refusal=refusal, fruitless=99, purpose="hop")
     assert judge(hop, D(10), BLANK, None, attempts=8).do in ended
@@ -94,7 +101,7 @@ def test_a_full_close_outlasts_every_refusal_and_a_trim_does_not(refusal: str | 
 
 def test_what_is_below_the_minimum_ends_a_full_close_too() -> None:
     """No further order changes that: only the venue's own minimum ends it while a position is shown."""
-    assert judge(line(refusal="below_minimum", fruitless=1), D(10), BLANK, None, attempts=8).do is Do.BLOCKED
+    assert judge(line(refusal="below_minimum", fruitless=1), D(10), BLANK, None, attempts=8).do is LineAction.BLOCKED
 
 
 def test_a_trim_never_sends_more_than_was_decided() -> None:
@@ -102,43 +109,43 @@ def test_a_trim_never_sends_more_than_was_decided() -> None:
     ledger = PositionLedger(closed=D(7))
     of = line("4", "6", closed_before=D(3), aside=aside("1"))
     assert left_to_close(of, ledger) == D(1)
-    assert judge(of, D(14), ledger, None, attempts=8) == Verdict(Do.SEND, D(1))
+    assert judge(of, D(14), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
 
 
 def test_what_is_in_flight_elsewhere_holds_an_order_back_by_its_amount() -> None:
     """Ten are shown, another decision's three may fill: a line that may overshoot sends seven."""
     ledger = PositionLedger(anchor=D(10), outstanding={"x": D(3)})
     of = line(reduce_only=False)
-    assert judge(of, D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(7))
-    assert judge(of, D(10), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(7))
-    assert judge(line(), D(10), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(10))
-    ledger.aside.add("x")
-    assert judge(line(), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(10))
-    assert judge(of, D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(7))
+    assert judge(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
+    assert judge(of, D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(7))
+    assert judge(line(), D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(10))
+    ledger.detached.add("x")
+    assert judge(line(), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
+    assert judge(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
 
 
 def test_the_venue_is_believed_over_our_fills_only_when_it_has_insisted() -> None:
     """Our fills leave 4, the venue shows 6: four are sold, or six once it is believed."""
     ledger = PositionLedger(anchor=D(4))
     of = line(reduce_only=False)
-    assert judge(of, D(6), ledger, None, attempts=8) == Verdict(Do.SEND, D(4))
-    assert judge(of, D(6), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(6))
+    assert judge(of, D(6), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(4))
+    assert judge(of, D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(6))
 
 
 def test_more_than_our_fills_have_left_is_doubted_first() -> None:
     """They left nothing and the venue shows 6: doubt, and a sale once it is believed."""
     ledger = PositionLedger(anchor=D(0), closed=D(10))
-    assert judge(line(), D(6), ledger, None, attempts=8) == Verdict(Do.DOUBT)
-    assert judge(line(), D(6), ledger, None, attempts=8, believe_venue=True) == Verdict(Do.SEND, D(6))
+    assert judge(line(), D(6), ledger, None, attempts=8) == LineVerdict(LineAction.DOUBT)
+    assert judge(line(), D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(6))
 
 
 def test_a_trim_whose_position_has_grown_meanwhile_is_given_up() -> None:
     """All 6 are closed and 10 are shown: it says so with both numbers, and only when the venue is believed."""
     ledger = PositionLedger(anchor=D(4), closed=D(6))
     of = line("4", "6")
-    assert judge(of, D(10), ledger, None, attempts=8).do is Do.DOUBT
+    assert judge(of, D(10), ledger, None, attempts=8).do is LineAction.DOUBT
     verdict = judge(of, D(10), ledger, None, attempts=8, believe_venue=True)
-    assert (verdict.do, verdict.ends) == (Do.GIVE_UP, True)
+    assert (verdict.do, verdict.is_final) == (LineAction.GIVE_UP, True)
     assert all(part in (verdict.reason or "") for part in ("BTC", "6", "10"))
 
 
@@ -146,55 +153,61 @@ def test_an_order_that_may_have_closed_the_rest_is_waited_for_and_in_the_end_aba
     """Of unknown fate: wait; never to be known: the line ends as abandoned."""
     ledger = PositionLedger(anchor=D(10), outstanding={"x": D(10)})
     of = line("4", "6")
-    assert judge(of, D(10), ledger, None, attempts=8).do is Do.WAIT
+    assert judge(of, D(10), ledger, None, attempts=8).do is LineAction.WAIT
     ledger.abandoned.add("x")
     verdict = judge(of, D(10), ledger, None, attempts=8)
-    assert (verdict.do, verdict.ends, "BTC" in (verdict.reason or "")) == (Do.ABANDON, True, True)
+    assert (verdict.do, verdict.is_final, "BTC" in (verdict.reason or "")) == (LineAction.ABANDON, True, True)
     own = line("4", "6", aside=aside("6"))
-    assert judge(own, D(10), PositionLedger(), None, attempts=8).do is Do.WAIT
+    assert judge(own, D(10), PositionLedger(), None, attempts=8).do is LineAction.WAIT
     lost = line("4", "6", abandoned=("o1",), lost=D(6))
-    assert judge(lost, D(10), PositionLedger(), None, attempts=8).do is Do.ABANDON
+    assert judge(lost, D(10), PositionLedger(), None, attempts=8).do is LineAction.ABANDON
 
 
 def test_what_is_counted_by_its_fills_looks_at_nobody_elses_orders() -> None:
     """A hop of 10 sends 10 whatever is outstanding on the position, less what of its own is aside."""
     ledger = PositionLedger(anchor=D(1), outstanding={"x": D(9)})
-    assert judge(line(purpose="hop"), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(10))
-    assert judge(line(purpose="hop", aside=aside("4")), D(10), ledger, None, attempts=8) == Verdict(Do.SEND, D(6))
-    assert judge(line(purpose="hop", aside=aside("10")), D(10), ledger, None, attempts=8).do is Do.WAIT
+    assert judge(line(purpose="hop"), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
+    assert judge(line(purpose="hop", aside=aside("4")), D(10), ledger, None, attempts=8) == LineVerdict(
+        LineAction.SEND, D(6)
+    )
+    assert judge(line(purpose="hop", aside=aside("10")), D(10), ledger, None, attempts=8).do is LineAction.WAIT
     lost = line(purpose="hop", abandoned=("o1",), lost=D(10))
-    assert judge(lost, D(10), ledger, None, attempts=8).do is Do.ABANDON
+    assert judge(lost, D(10), ledger, None, attempts=8).do is LineAction.ABANDON
 
 
 def test_an_order_is_no_greater_than_anyone_allows_and_a_whole_number_of_steps() -> None:
     """The plan's largest, the venue's greatest, and down to the step."""
     of = line(largest=D(6))
-    assert sized(of, D(10), None) == Verdict(Do.SEND, D(6))
-    assert sized(of, D(5), None) == Verdict(Do.SEND, D(5))
-    assert sized(of, D(10), rules(amount_step="1", max_amount="4")) == Verdict(Do.SEND, D(4))
-    assert sized(of, D(10), rules(amount_step="1", max_amount="8")) == Verdict(Do.SEND, D(6))
-    assert sized(of, D("5.99"), rules(amount_step="0.5")) == Verdict(Do.SEND, D("5.5"))
+    assert size_order(of, D(10), None) == LineVerdict(LineAction.SEND, D(6))
+    assert size_order(of, D(5), None) == LineVerdict(LineAction.SEND, D(5))
+    assert size_order(of, D(10), rules(amount_step="1", max_amount="4")) == LineVerdict(LineAction.SEND, D(4))
+    assert size_order(of, D(10), rules(amount_step="1", max_amount="8")) == LineVerdict(LineAction.SEND, D(6))
+    assert size_order(of, D("5.99"), rules(amount_step="0.5")) == LineVerdict(LineAction.SEND, D("5.5"))
 
 
 def test_dust_is_blocked_and_the_plans_own_first_order_is_not() -> None:
     """Below the step always; below the minimum except as a plan's first order; at the minimum never."""
     minimum = rules(amount_step="0.1", min_amount="1")
     for of in (line(attempt=1), line(purpose="hop")):
-        verdict = sized(of, D("0.9"), minimum)
-        assert (verdict.do, verdict.ends) == (Do.BLOCKED, True)
+        verdict = size_order(of, D("0.9"), minimum)
+        assert (verdict.do, verdict.is_final) == (LineAction.BLOCKED, True)
         assert "0.9 contracts of BTC" in (verdict.reason or "")
-        assert sized(of, D(1), minimum) == Verdict(Do.SEND, D(1))
-    assert sized(line(), D("0.9"), minimum) == Verdict(Do.SEND, D("0.9"))
-    assert sized(line(), D("0.05"), minimum).do is Do.BLOCKED
-    assert sized(line(attempt=1), D("0.1"), rules(amount_step="0.1")) == Verdict(Do.SEND, D("0.1"))
+        assert size_order(of, D(1), minimum) == LineVerdict(LineAction.SEND, D(1))
+    assert size_order(line(), D("0.9"), minimum) == LineVerdict(LineAction.SEND, D("0.9"))
+    assert size_order(line(), D("0.05"), minimum).do is LineAction.BLOCKED
+    assert size_order(line(attempt=1), D("0.1"), rules(amount_step="0.1")) == LineVerdict(LineAction.SEND, D("0.1"))
 
 
 def test_only_what_ends_a_line_ends_it() -> None:
     """Blocked, given up and abandoned; the rest go on."""
-    assert {do for do in Do if Verdict(do).ends} == {Do.BLOCKED, Do.GIVE_UP, Do.ABANDON}
+    assert {do for do in LineAction if LineVerdict(do).is_final} == {
+        LineAction.BLOCKED,
+        LineAction.GIVE_UP,
+        LineAction.ABANDON,
+    }
 
 
-def named(decision: str, target: str, **words: object) -> Line:
+def named(decision: str, target: str, **words: object) -> PositionTarget:
     of = line(target, **words)
     of.decision = decision
     return of
@@ -203,17 +216,17 @@ def named(decision: str, target: str, **words: object) -> Line:
 def test_of_several_lines_on_one_position_the_smallest_target_acts() -> None:
     """Of equals the one already at it; one that has ended is passed over; if all have, none acts."""
     half, whole, begun = named("a", "5"), named("b", "0"), named("c", "0", attempt=2)
-    assert acting([half, whole], lambda _: False) == [whole]
-    assert acting([half, whole, begun], lambda _: False) == [begun]
-    assert acting([whole, begun, half], lambda of: of is begun) == [whole]
-    assert acting([half, whole], lambda _: True) == []
-    assert acting([half], lambda _: True) == [half]
+    assert select_active([half, whole], lambda _: False) == [whole]
+    assert select_active([half, whole, begun], lambda _: False) == [begun]
+    assert select_active([whole, begun, half], lambda of: of is begun) == [whole]
+    assert select_active([half, whole], lambda _: True) == []
+    assert select_active([half], lambda _: True) == [half]
 
 
 def test_what_trades_by_itself_has_a_slot_of_its_own() -> None:
     """A hop on the symbol of a close acts beside it; two closes of both sides act both, in their order."""
     close, hop = named("a", "0", rank=2), named("a", "0", purpose="hop", rank=1)
-    assert acting([close, hop], lambda _: False) == [hop, close]
+    assert select_active([close, hop], lambda _: False) == [hop, close]
     short = named("a", "0", rank=2, index=-1)
     short.position_side = "short"
-    assert acting([close, short], lambda _: False) == [short, close]
+    assert select_active([close, short], lambda _: False) == [short, close]

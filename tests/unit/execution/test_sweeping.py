@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.store import Store
 from killswitch.model.venue import Cost, FateUnknownError, OrderRequest, RateLimit, VenueTraits
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit, decide, drive
 from tests.honest_venue import HonestVenue, VirtualClock
@@ -49,8 +49,8 @@ class Sweepable(HonestVenue):
 def swept(venue: Sweepable, store: Store, targets: dict[str, Decimal], *, metered: bool = True) -> list[str]:
     """The venue's log of closing `targets`."""
     clock = VirtualClock()
-    budget = Budgets().of("main", "venue", venue.traits) if metered else None
-    closer = Closer("main", venue, store, clock, budget=budget)
+    budget = RequestBudgets().of("main", "venue", venue.traits) if metered else None
+    closer = AccountExecutor("main", venue, store, clock, budget=budget)
     closer.adopt(commit(store, decide(venue, targets)))
     assert asyncio.run(drive(closer))
     return [line.split()[0] for line in venue.state["log"]]
@@ -107,7 +107,7 @@ def test_positions_that_the_venue_does_not_hold_to_reduce_only_are_not_swept(sto
 
     venue = Spot(BOOK)
     clock = VirtualClock()
-    closer = Closer("main", venue, store, clock, budget=Budgets().of("main", "venue", venue.traits))
+    closer = AccountExecutor("main", venue, store, clock, budget=RequestBudgets().of("main", "venue", venue.traits))
     closer.adopt(commit(store, decide(venue, dict.fromkeys(BOOK, D(0)), reduce_only=False)))
     assert asyncio.run(drive(closer))
     assert "close book" not in venue.state["log"]

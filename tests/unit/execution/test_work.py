@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.schedule import Do, Verdict
-from killswitch.execution.state.account_job import Work
+from killswitch.execution.decide.line_verdict import LineAction, LineVerdict
+from killswitch.execution.state.account_job import AccountJob
 from killswitch.journal.codec import decode, encode
 from killswitch.journal.entries import Entry, Finished, PositionKey
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import Cancel, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import Closing, Instrument, Residual
 from killswitch.model.store import JournalEntry, JournalKind
 from tests.honest_venue import NOW
 
 D = Decimal
-FLAT = Verdict(Do.NOTHING)
+FLAT = LineVerdict(LineAction.NOTHING)
 
 
 def intent(symbol: str = "BTC", contracts: str = "10", target: str = "0", **words: Any) -> Intent:
@@ -44,11 +44,13 @@ def entry(
     return decode(JournalEntry("d1", kind, NOW, account, symbol, side, name, 1, data, sequence))
 
 
-def work(*intents: Intent, entries: tuple[Entry, ...] = (), **words: Any) -> Work:
-    return Work(decision(*(intents or (intent(),)), **words), "main", entries)
+def work(*intents: Intent, entries: tuple[Entry, ...] = (), **words: Any) -> AccountJob:
+    return AccountJob(decision(*(intents or (intent(),)), **words), "main", entries)
 
 
-def result(of: Work, verdicts: Sequence[Verdict], shown: Mapping[PositionKey, Decimal]) -> dict[str, str | None]:
+def result(
+    of: AccountJob, verdicts: Sequence[LineVerdict], shown: Mapping[PositionKey, Decimal]
+) -> dict[str, str | None]:
     """What the row says in which the work's end is stored."""
     return encode(of.result(NOW, verdicts, shown)).data
 
@@ -81,14 +83,14 @@ def test_a_finished_entry_ends_every_line() -> None:
     """Whether it was at its target or not."""
     end = entry("finished", None, status="flat")
     of = work(intent(), intent("ETH"), entries=(entry("planned"), end))
-    assert ([line.state for line in of.lines], of.finished) == ([State.OVER, State.OVER], end)
+    assert ([line.state for line in of.lines], of.finished) == ([TargetState.OVER, TargetState.OVER], end)
 
 
 def test_a_swept_book_moves_the_lines_that_had_nothing_under_way() -> None:
     """One order is in flight: its line waits for it as before; nothing has finished."""
     of = work(intent(), intent("ETH"), entries=(entry("sending", "BTC", "o1", amount="1"), entry("swept", None)))
-    assert [(line.symbol, line.state, line.swept) for line in of.lines] == [
-        ("BTC", State.SENDING, False), ("ETH", State.SETTLED, True)
+    assert [(line.symbol, line.state, line.is_in_whole_close) for line in of.lines] == [
+        ("BTC", TargetState.SENDING, False), ("ETH", TargetState.SETTLED, True)
     ]  # fmt: skip
     assert of.finished is None
 
@@ -96,7 +98,7 @@ def test_a_swept_book_moves_the_lines_that_had_nothing_under_way() -> None:
 def test_entries_about_no_line_of_its_move_nothing() -> None:
     """Another symbol, or none."""
     of = work(entries=(entry("sending", "ETH", "o1", amount="1"), entry("sending", None, "o2", amount="1")))
-    assert [line.state for line in of.lines] == [State.READY]
+    assert [line.state for line in of.lines] == [TargetState.READY]
     assert of.line_of(entry("sending", "ETH")) is None
     assert of.line_of(entry("sending", None)) is None
     assert of.line_of(entry("sending")) is of.lines[0]
@@ -163,14 +165,17 @@ def test_a_cost_of_which_a_part_is_unknown_is_unknown_and_a_gain_is_no_cost() ->
 @pytest.mark.parametrize(
     ("verdicts", "status"),
     [
-        ((Verdict(Do.BLOCKED, reason="dust"),), "blocked"),
-        ((Verdict(Do.GIVE_UP, reason="tired"),), "residual"),
-        ((Verdict(Do.BLOCKED, reason="dust"), Verdict(Do.GIVE_UP, reason="tired")), "residual"),
-        ((Verdict(Do.GIVE_UP, reason="tired"), Verdict(Do.ABANDON, reason="lost")), "abandoned"),
+        ((LineVerdict(LineAction.BLOCKED, reason="dust"),), "blocked"),
+        ((LineVerdict(LineAction.GIVE_UP, reason="tired"),), "residual"),
+        ((LineVerdict(LineAction.BLOCKED, reason="dust"), LineVerdict(LineAction.GIVE_UP, reason="tired")), "residual"),
+        (
+            (LineVerdict(LineAction.GIVE_UP, reason="tired"), LineVerdict(LineAction.ABANDON, reason="lost")),
+            "abandoned",
+        ),
     ],
 )
 def test_how_it_ended_is_the_worst_of_its_lines_and_every_reason_is_told(
-    verdicts: tuple[Verdict, ...], status: str
+    verdicts: tuple[LineVerdict, ...], status: str
 ) -> None:
     """Blocked only if the venue's rules alone are why; an order of unknown fate outweighs the rest."""
     said = result(work(), [FLAT, *verdicts], {("BTC", "long"): D(4)})
@@ -190,7 +195,9 @@ def test_an_order_that_was_abandoned_is_named_though_every_line_is_at_its_target
 def test_what_is_left_is_told_for_each_position_and_read_back() -> None:
     """Above the target by 4; one at its target is not told."""
     of = work(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
-    said = result(of, [Verdict(Do.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)})
+    said = result(
+        of, [LineVerdict(LineAction.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)}
+    )
     assert {key: value for key, value in said.items() if key.startswith("left")} == {"left long BTC": "4"}
     of.apply(decode(JournalEntry("d1", "finished", NOW, "main", data=said)))
     assert of.closing({}) == Closing(
@@ -226,7 +233,7 @@ def test_an_end_that_nobody_knows_is_no_good_one(said: str | None, status: str) 
     """A word of a later program, or none."""
     finished = entry("finished", None, status=said)
     assert isinstance(finished, Finished)
-    assert finished.ended_as == status
+    assert finished.final_status == status
 
 
 def hops(*sales: str, target: str = "0") -> tuple[Intent, ...]:
@@ -240,7 +247,7 @@ def hops(*sales: str, target: str = "0") -> tuple[Intent, ...]:
     return tuple(each for pair in pairs for each in pair)
 
 
-def hop(of: Work) -> Line:
+def hop(of: AccountJob) -> PositionTarget:
     return next(line for line in of.lines if line.symbol == "BTC/USDT")
 
 

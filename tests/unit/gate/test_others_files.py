@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.gate.changes import Lock, LockChanges, LockError, LockRequest, Stamp
+from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequest, Stamp
 from killswitch.gate.files import replace_file
-from killswitch.gate.foreign import MOST
+from killswitch.gate.foreign_files import MOST
 from killswitch.gate.lock_merge import union_of
 from killswitch.gate.lock_preflight import weaknesses
-from killswitch.gate.reading import LARGEST, LockFile, read_file, read_lock
+from killswitch.gate.lock_reader import LARGEST, LockFile, read_file, read_lock
 from killswitch.model.decision import LockOrder
 from tests.lock_turns import LockFolder
 
@@ -186,7 +186,7 @@ def test_a_file_that_the_disk_would_not_read_this_once_is_left_as_it_is(
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as starved:
-        starved.setattr("killswitch.gate.reading.content_of", refuse)
+        starved.setattr("killswitch.gate.lock_reader.content_of", refuse)
         with pytest.raises(LockError, match="it cannot be read: Too many open files"):
             folder.renew(at(1))
     assert folder.path_of(MAIN).read_bytes() == before
@@ -210,7 +210,7 @@ def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written
             looked_at.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
         return read_file(path)
 
-    monkeypatch.setattr("killswitch.gate.foreign.read_file", looking)
+    monkeypatch.setattr("killswitch.gate.foreign_files.read_file", looking)
     order = LockOrder(MAIN, "all", at(60))
     changes = LockChanges((LockRequest(order, None, None, "d"),), watch=frozenset({MAIN}), known=frozenset({"d"}))
     before = [each.stat().st_ino for each in junk]
@@ -382,7 +382,7 @@ def test_a_thousand_accounts_all_locked_are_no_large_file() -> None:
     """The union of all of them is read again as a lock, and not refused for its size."""
     reason = "equity.drawdown 15m 5.1% ≥ 4.5%; " * 4
     locks = [
-        Lock(True, f"account/book-{number}", "stop", reason, 0.0, 1e12, {"decision": "d"}, "all", 1, 1e12)
+        LockRecord(True, f"account/book-{number}", "stop", reason, 0.0, 1e12, {"decision": "d"}, "all", 1, 1e12)
         for number in range(1000)
     ]
     assert len(msgspec.json.encode(union_of(locks, Stamp(NOW, 1, 1e12)))) < LARGEST / 2

@@ -20,7 +20,7 @@ from killswitch.graph.nodes import Graph, ScopeRule
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.snapshot import Event
 from killswitch.model.store import TickRecord
-from killswitch.operations.commands import hand, locked_scopes
+from killswitch.operations.commands import locked_scopes, operator_event
 from killswitch.operations.status import LockView, locks_at
 from killswitch.store.sql import SqlStore
 from tests import graphs
@@ -97,7 +97,7 @@ class Site:
         assert self._acted(()) == self.remarks
 
     def reset_by_hand(self, scope: str) -> None:
-        assert self._acted((), (hand("reset", scope, "operator-1", "looked at it", self.now),)) == ()
+        assert self._acted((), (operator_event("reset", scope, "operator-1", "looked at it", self.now),)) == ()
 
     def _acted(self, decisions: tuple[Decision, ...], hands: tuple[Event, ...] = ()) -> tuple[str, ...]:
         """What is wrong, besides locks that stand for a file which nobody could read."""

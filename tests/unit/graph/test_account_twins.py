@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.compile import compile_loaded
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 
 KEYS = "{key: 'env:KS_KEY', secret: 'env:KS_SECRET'}"

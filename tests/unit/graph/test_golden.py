@@ -12,8 +12,8 @@ import pytest
 
 from killswitch.graph.compile import compile_policies
 from killswitch.graph.diagram import dot, mermaid
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, render
 from killswitch.policy.diagnostics.pages import pages
-from killswitch.policy.diagnostics.problem import Diagnostic, render
 from killswitch.policy.loader import Document, load
 from tests.unit.graph.golden_text import as_text
 

@@ -10,13 +10,13 @@ from msgspec import structs
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.equity_curve import course_of, points_before, points_since
-from killswitch.incident.record.late_rows import Restating
-from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.equity_curve import build_curve, points_before, points_since
+from killswitch.incident.record.incident_decisions import find_incident
+from killswitch.incident.record.value_corrections import ValueCorrections
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.store import CoursePoint, HistoryRow
-from killswitch.signals.equity.pending_changes import Change
+from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.history.rows import Correction
 from tests import incidents
 from tests.incidents import FIRST, hand_written, rows
@@ -76,7 +76,7 @@ def test_the_firing_is_a_hundred() -> None:
     points = [
         CoursePoint(OPENED + at * SECOND, value) for at, value in ((-60, 150.0), (0, 120.0), (10, 90.0), (20, 96.0))
     ]
-    found = course_of(points, OPENED)
+    found = build_curve(points, OPENED)
     assert found is not None
     assert [point.value for point in found.points] == [125.0, 100.0, 75.0, 80.0]
     assert (found.peak, found.lowest, found.last) == (125.0, 75.0, 80.0)
@@ -86,7 +86,7 @@ def test_the_firing_is_a_hundred() -> None:
 def test_a_worthless_unit_has_no_course(value: float) -> None:
     """What is worth nothing at the firing cannot be a hundred: unknown, rather than a division."""
     points = [CoursePoint(OPENED - SECOND, 1.0), CoursePoint(OPENED, value), CoursePoint(OPENED + SECOND, value)]
-    assert course_of(points, OPENED) is None
+    assert build_curve(points, OPENED) is None
 
 
 def test_history_that_is_pruned_leaves_the_course_that_was_kept(tmp_path: Path) -> None:
@@ -94,12 +94,12 @@ def test_history_that_is_pruned_leaves_the_course_that_was_kept(tmp_path: Path) 
     written = hand_written(tmp_path)
     seen = falling(100)
     written.tick(after(hours=2), [incidents.firing(FIRST, after(hours=2), "trim", 1, 0)], rows=seen)
-    before = incident_of(written.store, life_of(written.store, None), StartedAs("s")).course
+    before = incident_of(written.store, find_incident(written.store, None), StartedAs("s")).course
     written.store.keep_incident(FIRST, b"{}", points_before(seen, OPENED))
     written.store.keep_incident(FIRST, b"again", points_before(seen, OPENED))
     written.tick(after(days=9), prune_before=to_micros(after(days=8)))
     assert written.store.rows(incidents.POLICY, incidents.SCOPE, 0) == []
-    course = incident_of(written.store, life_of(written.store, None), StartedAs("s")).course
+    course = incident_of(written.store, find_incident(written.store, None), StartedAs("s")).course
     assert course == before
     assert course is not None
     assert len(course.points) == 100
@@ -107,9 +107,9 @@ def test_history_that_is_pruned_leaves_the_course_that_was_kept(tmp_path: Path) 
     written.store.close()
 
 
-def changed(at: int, amount: str, kind: str, **more: object) -> Change:
+def changed(at: int, amount: str, kind: str, **more: object) -> UnexplainedChange:
     """A change of an equity of 100 at the time of a firing and so many seconds, at a unit value of 100."""
-    return Change(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
+    return UnexplainedChange(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
 
 
 def seen(*points: tuple[int, float]) -> list[CoursePoint]:
@@ -119,7 +119,9 @@ def seen(*points: tuple[int, float]) -> list[CoursePoint]:
 
 def test_money_that_moved_after_the_firing_is_no_low() -> None:
     """30 of 100 leave, then 10% of the 70 are lost: 100, 100, 90."""
-    found = course_of(seen((0, 100.0), (10, 70.0), (20, 63.0)), OPENED, Restating((), (changed(10, "-30", "money"),)))
+    found = build_curve(
+        seen((0, 100.0), (10, 70.0), (20, 63.0)), OPENED, ValueCorrections((), (changed(10, "-30", "money"),))
+    )
     assert found is not None
     assert [point.value for point in found.points] == pytest.approx([100.0, 100.0, 90.0])
     assert found.lowest == pytest.approx(90.0)
@@ -129,7 +131,7 @@ def test_money_that_moved_after_the_firing_is_no_low() -> None:
 def test_what_is_pending_is_read_as_the_smaller_drawdown_and_named() -> None:
     """A fall by 6% counts as money that moved, a rise by 5% of what is left as a gain, until that is known."""
     changes = (changed(10, "-6", "trade"), changed(20, "5", "trade"))
-    found = course_of(seen((0, 100.0), (10, 94.0), (20, 98.7)), OPENED, Restating((), changes))
+    found = build_curve(seen((0, 100.0), (10, 94.0), (20, 98.7)), OPENED, ValueCorrections((), changes))
     assert found is not None
     assert [point.value for point in found.points] == pytest.approx([100.0, 100.0, 105.0])
     assert [(each.at, each.share) for each in found.pending] == [
@@ -139,7 +141,7 @@ def test_what_is_pending_is_read_as_the_smaller_drawdown_and_named() -> None:
 
 def test_an_account_that_was_emptied_keeps_its_value() -> None:
     """All of 100 leaves: a unit is worth what it was worth before, and not nothing."""
-    found = course_of(seen((0, 100.0), (10, 0.0)), OPENED, Restating((), (changed(10, "-100", "money"),)))
+    found = build_curve(seen((0, 100.0), (10, 0.0)), OPENED, ValueCorrections((), (changed(10, "-100", "money"),)))
     assert found is not None
     assert (found.lowest, found.last) == (100.0, 100.0)
 
@@ -148,17 +150,17 @@ def test_an_account_that_was_emptied_keeps_its_value() -> None:
 def test_points_from_before_a_correction_are_read_by_it(*, undone: bool) -> None:
     """What was entered from second 10 until before second 20 was 0.7 times too small, or divided by it wrongly."""
     correction = Correction(OPENED + 10 * SECOND, OPENED + 20 * SECOND, 0.7, 100.0, undone=undone)
-    found = course_of(seen((0, 100.0), (10, 70.0), (20, 90.0)), OPENED, Restating((correction,), ()))
+    found = build_curve(seen((0, 100.0), (10, 70.0), (20, 90.0)), OPENED, ValueCorrections((correction,), ()))
     assert found is not None
     assert [each.value for each in found.points] == pytest.approx([100.0, 49.0 if undone else 100.0, 90.0])
 
 
 def test_a_value_that_was_not_known_at_the_firing_is_not_called_the_firings() -> None:
     """An account was down from a minute before: what is 100 is the value of then, and the report says when."""
-    found = course_of(seen((-60, 120.0), (10, 90.0)), OPENED)
+    found = build_curve(seen((-60, 120.0), (10, 90.0)), OPENED)
     assert found is not None
     assert found.base_at == after(hours=1, minutes=59)
-    at_firing = course_of(seen((0, 120.0), (10, 90.0)), OPENED)
+    at_firing = build_curve(seen((0, 120.0), (10, 90.0)), OPENED)
     assert at_firing is not None
     assert at_firing.base_at is None
 
@@ -167,8 +169,8 @@ def test_the_report_says_what_a_hundred_is_and_what_is_pending(tmp_path: Path) -
     """In words, with the time of day and the part of equity."""
     written = hand_written(tmp_path)
     incidents.whole_incident(written)
-    incident = incident_of(written.store, life_of(written.store, None), StartedAs("s"))
-    found = course_of(seen((-60, 120.0), (10, 90.0)), OPENED, Restating((), (changed(10, "-6", "trade"),)))
+    incident = incident_of(written.store, find_incident(written.store, None), StartedAs("s"))
+    found = build_curve(seen((-60, 120.0), (10, 90.0)), OPENED, ValueCorrections((), (changed(10, "-6", "trade"),)))
     text = report_markdown(structs.replace(incident, course=found))
     assert "100 at 01:59:00, when it was last known before the first firing: " in text
     assert "the change of equity by -6.0% at 02:00:10 counts here as money that moved, until it is known" in text

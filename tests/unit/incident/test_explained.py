@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from msgspec import structs
 
-from killswitch.cli.policy.explain_decision import Chain, chain_text
-from killswitch.incident.record.results import result_of
+from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
+from killswitch.incident.record.results import fold_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Rung, Unwinding
 from killswitch.model.store import JournalEntry
@@ -20,7 +20,9 @@ def explained(decision: Decision, *journal: JournalEntry) -> list[str]:
     """The lines of the explanation."""
     numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
     snapshot = incidents.snapshot(after())
-    return chain_text(Chain(decision, None, snapshot, result_of(decision, decode_all(numbered), snapshot))).splitlines()
+    return decision_history_text(
+        DecisionHistory(decision, None, snapshot, fold_result(decision, decode_all(numbered), snapshot))
+    ).splitlines()
 
 
 def test_bounds_others_dust_and_protection_are_explained() -> None:

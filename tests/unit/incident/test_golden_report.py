@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import planned_entries
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
-from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.report.rendering import report
 from killswitch.model.decision import Book, BookChange, Decision, Intent, Rung, Unwinding
 from killswitch.model.snapshot import AccountSnapshot, Fill, Snapshot, encode_snapshot
@@ -98,13 +98,13 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
                 consumed_events=(), prune_before=0,
             )
         )  # fmt: skip
-        closer = Closer("main", venue, store, clock)
+        closer = AccountExecutor("main", venue, store, clock)
         closer.adopt(decision)
         while await closer.advance():
             assert clock.elapsed < 3600
 
     asyncio.run(close())
-    yield incident_of(store, life_of(store, None), StartedAs("store.sqlite", ("policies",), live=True))
+    yield incident_of(store, find_incident(store, None), StartedAs("store.sqlite", ("policies",), live=True))
     store.close()
 
 

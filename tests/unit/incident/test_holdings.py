@@ -10,9 +10,9 @@ import pytest
 from msgspec import structs
 
 from killswitch.cli.live.status_text import _closings
-from killswitch.cli.operate.text import _failed
-from killswitch.incident.record.close_causes import intended, remainders
-from killswitch.incident.record.totals import UNMARKED, UNREAD
+from killswitch.cli.operate.command_output import _is_failed
+from killswitch.incident.record.close_causes import order_texts, remainders
+from killswitch.incident.record.totals import MARK_UNKNOWN, POSITION_UNREAD
 from killswitch.model.decision import Intent
 from killswitch.model.snapshot import AccountSnapshot, Position, Snapshot
 from killswitch.model.store import JournalEntry
@@ -68,7 +68,7 @@ def test_an_account_that_is_not_armed_keeps_a_close_from_reading_flat() -> None:
     made = structs.replace(decision(banded("BTC", "sell", "10", None), elsewhere()), kind="manual")
     found = result(made, *CLOSED)
     assert (found.standing, found.unsent) == ("partly recorded only", ("other",))
-    assert _failed(made, found)
+    assert _is_failed(made, found)
 
 
 def test_what_is_left_on_an_armed_account_weighs_more_than_one_that_is_not_armed() -> None:
@@ -107,8 +107,10 @@ def test_one_holding_over_two_hops_is_one_position_closed() -> None:
 
 def test_the_two_hops_of_a_sale_are_told_apart(written: HandWritten) -> None:
     """The first sells the holding, the second what that brought in; both in a plan and in a report."""
-    assert intended([hop(target="10")])[0].endswith("on another market than the holding is listed on, leaving 10 of it")
-    assert intended([hop("BTC", "3", 0)])[0].endswith("of what an order before it brings in")
+    assert order_texts([hop(target="10")])[0].endswith(
+        "on another market than the holding is listed on, leaving 10 of it"
+    )
+    assert order_texts([hop("BTC", "3", 0)])[0].endswith("of what an order before it brings in")
     entries = (
         planned("BTC-X"), planned("BTC", "0", "0"),
         on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "0.001")),
@@ -158,7 +160,7 @@ def test_a_close_of_what_could_not_be_read_says_why_its_sums_are_unknown() -> No
     found = result(decision(banded("BTC", "sell", "10", None)), blind, unmarked, *CLOSED[2:], snapshot=unread)
     assert found.fees == Decimal(1)
     assert [(each.what, each.orders, each.why) for each in found.missing] == [
-        ("realised", (1,), UNREAD), ("slippage", (1,), UNMARKED), ("delay", (1,), UNMARKED),
+        ("realised", (1,), POSITION_UNREAD), ("slippage", (1,), MARK_UNKNOWN), ("delay", (1,), MARK_UNKNOWN),
     ]  # fmt: skip
     known = result(decision(banded("BTC", "sell", "10", None)), *CLOSED, snapshot=incidents.snapshot(after()))
     assert not any(each.why for each in known.missing)
@@ -196,7 +198,7 @@ def test_each_slice_says_what_it_leaves_and_only_the_last_one_the_target() -> No
     other = banded("ETH", "buy", "7", None)
     orders = (cut[0], other, cut[1], cut[2])
     assert remainders(orders) == (Decimal(6), Decimal(0), Decimal(2), Decimal(0))
-    assert [each.rpartition(" ")[2] for each in intended(orders)] == ["6", "0", "2", "0"]
+    assert [each.rpartition(" ")[2] for each in order_texts(orders)] == ["6", "0", "2", "0"]
 
 
 def test_a_close_whose_orders_filled_nothing_came_to_nothing(written: HandWritten) -> None:

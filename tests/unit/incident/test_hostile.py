@@ -18,7 +18,7 @@ from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Person, RunbookFacts
 from killswitch.incident.record.filters import code, escape, fenced, plain
-from killswitch.incident.record.lifetime import keep_runbooks, life_of
+from killswitch.incident.record.incident_decisions import find_incident, keep_runbooks
 from killswitch.incident.record.source_places import PolicyText, WrittenAt
 from killswitch.incident.report.page import page
 from killswitch.incident.report.rendering import report, runbook
@@ -110,7 +110,9 @@ def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
 
 def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: HandWritten) -> None:
     """No element, link or attribute comes from a value: report and runbook hold what the templates wrote."""
-    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("store.sqlite", ("a b; rm -rf",)))
+    found = incident_of(
+        poisoned.store, find_incident(poisoned.store, None), StartedAs("store.sqlite", ("a b; rm -rf",))
+    )
     for rendered in (report(found), runbook(found, "trim", RunbookFacts("trim-top-risk"))):
         structure = Structure(rendered.html)
         tags = {tag for tag, _ in structure.elements}
@@ -155,7 +157,7 @@ def test_values_that_a_template_puts_together_are_escaped_one_by_one(poisoned: H
         "| {{ m(incident.scope) }} | {{ kept ~ incident.scope }} |\n",
         encoding="utf-8",
     )
-    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("s"))
+    found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
     rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
     assert_tables_are_even(rendered.markdown)
     structure = Structure(rendered.html)
@@ -175,6 +177,6 @@ def test_a_template_can_show_values_and_do_nothing_else(poisoned: HandWritten, t
     (tmp_path / "folder").mkdir()
     (tmp_path / "secret.md.j2").write_text("secret", encoding="utf-8")
     (tmp_path / "folder" / "own.md.j2").write_text(template, encoding="utf-8")
-    found = incident_of(poisoned.store, life_of(poisoned.store, None), StartedAs("s"))
+    found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
     with pytest.raises(RenderingError):
         runbook(found, "trim", RunbookFacts("own", str(tmp_path / "folder"), "own.md.j2"))

@@ -8,19 +8,19 @@ from decimal import Decimal
 import pytest
 from msgspec import structs
 
-from killswitch.cli.policy.explain_decision import Chain, chain_text
+from killswitch.cli.policy.explain_decision import DecisionHistory, decision_history_text
 from killswitch.cli.wording import decision_lines
 from killswitch.graph.nodes import PolicySet, SignalRef
-from killswitch.graph.routing import Route, RouteRule, RouteTarget, Subject
-from killswitch.incident.notify.message import Message, as_written, decode_message, of_decision, plain
-from killswitch.incident.notify.routing import Addressing
-from killswitch.incident.record.results import result_of
+from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
+from killswitch.incident.notify.message import Message, decision_message, decode_message, safe_line, trigger_texts
+from killswitch.incident.notify.routing import NotificationRouter
+from killswitch.incident.record.results import fold_result
 from killswitch.model.decision import Attribution, Decision, Intent, LockOrder, Notice, TriggerReading
 from killswitch.model.snapshot import Closing, Residual
 from tests import graphs
 from tests.outboxes import START
 
-SUBJECT = Subject("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
+SUBJECT = MessageAttributes("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
 
 
 def decision(**more: object) -> Decision:
@@ -37,7 +37,7 @@ def decision(**more: object) -> Decision:
 
 def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
     """The whole text, with the command that says more."""
-    told = of_decision(decision(), SUBJECT, acted=True)
+    told = decision_message(decision(), SUBJECT, is_enforced=True)
     assert told.title == "[page] level 2 trim: p on account/main"
     assert told.body.splitlines() == [
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
@@ -51,16 +51,16 @@ def test_a_firing_says_what_fell_against_what_and_what_is_closed() -> None:
 def test_readings_are_written_as_the_policy_writes_its_thresholds() -> None:
     """In percent, where the record holds a fraction; what is partly known too."""
     fall = graphs.graph([SignalRef("equity.drawdown")], [graphs.trigger("fall", 0, 0.10)], [graphs.stage("trim", 1, 0)])
-    (known,) = as_written(graphs.policy_set(replace(fall, policy="p"))).values()
+    (known,) = trigger_texts(graphs.policy_set(replace(fall, policy="p"))).values()
     readings = (
         TriggerReading("fall", ("0.102", "0.102"), "0.1", START),
         TriggerReading("fall", ("0", "1"), "0.1", START, "nothing was observed before"),
     )
-    told = of_decision(
+    told = decision_message(
         decision(triggers=readings),
         SUBJECT,
-        acted=True,
-        written={("p", "fall"): structs.replace(known, threshold=">= 10%")},
+        is_enforced=True,
+        texts={("p", "fall"): structs.replace(known, threshold=">= 10%")},
     )
     assert told.body.splitlines()[:2] == [
         "fall: 10.20% against >= 10%, true since 2021-05-19T12:00:00Z",
@@ -73,9 +73,9 @@ def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:
     """No trigger of it has a window: whose loss it is was never asked."""
     nobody = Attribution("UNKNOWN", None, None, "", "no trigger of the stage has a window")
     about_none = decision(attribution=nobody)
-    assert "the loss is" not in of_decision(about_none, SUBJECT, acted=True).body
+    assert "the loss is" not in decision_message(about_none, SUBJECT, is_enforced=True).body
     assert not [line for line in decision_lines(about_none) if "the loss is" in line]
-    explained = chain_text(Chain(about_none, None, None, result_of(about_none, (), None)))
+    explained = decision_history_text(DecisionHistory(about_none, None, None, fold_result(about_none, (), None)))
     assert "Who lost" not in explained
 
 
@@ -91,23 +91,26 @@ def test_a_stage_that_is_about_no_loss_says_nothing_of_one() -> None:
 def test_a_close_by_hand_says_its_declared_reason(cause: str | None, title: str) -> None:
     """In the title, because a phone shows no more: above all that a drill is one."""
     by_hand = decision(kind="manual", stage=None, author="ada", cause=cause, reason="as agreed")
-    assert of_decision(by_hand, SUBJECT, acted=True).title == title
+    assert decision_message(by_hand, SUBJECT, is_enforced=True).title == title
 
 
 def test_hedges_and_hops_are_not_told_as_closes() -> None:
     """They leave nothing by themselves, and a hedge is named as one in the title."""
     first = decision().intents[0]
     hedge = structs.replace(first, purpose="hedge", target=Decimal(0))
-    told = of_decision(decision(kind="hedge", stage=None, intents=(hedge,)), SUBJECT, acted=True)
+    told = decision_message(decision(kind="hedge", stage=None, intents=(hedge,)), SUBJECT, is_enforced=True)
     assert told.title == "[page] temporary hedge: p on account/main"
     assert "sell 0.75 BTC (long) on main, as a temporary hedge" in told.body
     hop = structs.replace(first, purpose="hop", after=0)
-    assert "of what an order before it brings in" in of_decision(decision(intents=(hop,)), SUBJECT, acted=True).body
+    assert (
+        "of what an order before it brings in"
+        in decision_message(decision(intents=(hop,)), SUBJECT, is_enforced=True).body
+    )
 
 
 def test_what_is_only_observed_says_that_nothing_was_done() -> None:
     """In the title and in the text."""
-    told = of_decision(decision(), SUBJECT, acted=False)
+    told = decision_message(decision(), SUBJECT, is_enforced=False)
     assert told.title.endswith("(observed only: nothing was done)")
     assert "this run only observes and made no order, cancel or lock; the policy would do this:" in told.body
 
@@ -116,7 +119,7 @@ def test_many_orders_are_bounded() -> None:
     """Of forty positions fifteen, and how many more."""
     (one,) = decision().intents[:1]
     forty = tuple(structs.replace(one, symbol=f"S{number}") for number in range(40))
-    told = of_decision(decision(intents=forty), SUBJECT, acted=True)
+    told = decision_message(decision(intents=forty), SUBJECT, is_enforced=True)
     assert told.body.count("sell 0.75") == 15
     assert "and 25 more" in told.body
 
@@ -133,21 +136,23 @@ def test_many_orders_are_bounded() -> None:
 )
 def test_hostile_text_stays_one_visible_line(text: str, shown: str) -> None:
     """No line of an attacker's, no cursor, no hidden direction; what is printable stays."""
-    assert plain(text) == shown
+    assert safe_line(text) == shown
 
 
 def test_hostile_names_make_no_line_of_their_own() -> None:
     """A symbol from a venue and a reason from a hand are text like any other."""
     bad = "BTC\nsee: rm -rf /"
     intent = Intent("main", bad, "long", "sell", Decimal(1), Decimal(0), True, 1)
-    told = of_decision(decision(intents=(intent,), reason=bad, author=bad), SUBJECT, acted=True)
+    told = decision_message(decision(intents=(intent,), reason=bad, author=bad), SUBJECT, is_enforced=True)
     assert [line for line in told.body.splitlines() if line.startswith("see:")] == ["see: ksctl explain d1"]
 
 
 RULE = RouteRule(None, None, None, None, None, None, ())
 
 
-def addressing(*rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarget("log", "info"),)) -> Addressing:
+def addressing(
+    *rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarget("log", "info"),)
+) -> NotificationRouter:
     stages = [
         replace(graphs.stage("trim", 2, 0), notify=("risk-desk",)),
         replace(graphs.stage("close", 3, 0), notify=("head",)),
@@ -157,7 +162,7 @@ def addressing(*rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarge
         labels=(("owner", "desk"),),
     )
     routes = tuple(Route(f"r{number}", rule, targets, 1, graphs.HERE) for number, rule in enumerate(rules))
-    return Addressing(PolicySet("sha256:0", None, (graph,), routes))
+    return NotificationRouter(PolicySet("sha256:0", None, (graph,), routes))
 
 
 EVENTS = {
@@ -196,7 +201,7 @@ def test_a_route_takes_what_has_everything_that_it_asks_for(rule: RouteRule, tak
     assert {name for name, tell in EVENTS.items() if list(tell(to))} == taken
 
 
-def told(to: Addressing, event: str) -> list[Message]:
+def told(to: NotificationRouter, event: str) -> list[Message]:
     return [decode_message(each.body) for each in EVENTS[event](to)]
 
 
@@ -221,9 +226,9 @@ def test_what_a_close_leaves_is_named() -> None:
 
 def test_a_notice_for_the_record_is_not_sent() -> None:
     """Info is what nobody need read."""
-    assert list(addressing(RULE).of_notice(Notice(START, "p", "s", "warning", "info", "x"))) == []
+    assert list(addressing(RULE).route_notice(Notice(START, "p", "s", "warning", "info", "x"))) == []
 
 
 def test_a_close_that_goes_on_is_no_message() -> None:
     """Only its end is."""
-    assert list(addressing(RULE).of_closing(Closing("d1", "closing"), decision(), START)) == []
+    assert list(addressing(RULE).route_closing(Closing("d1", "closing"), decision(), START)) == []

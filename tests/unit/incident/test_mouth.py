@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from killswitch.incident.notify.targets import Mouth, UnheardError
+from killswitch.incident.notify.targets import NonBlockingWriter, UnreadOutputError
 
 
 @pytest.fixture
@@ -33,23 +33,23 @@ def drained(reading: int) -> bytes:
 
 def test_a_line_arrives_whole_however_long_it_is(pipe: tuple[int, int]) -> None:
     """Longer than what is written at once, and shorter than what the pipe holds."""
-    mouth, line = Mouth(pipe[1]), b"x" * 20_000 + b"\n"
-    mouth.say(line, 0.0)
-    mouth.say(b"y\n", 0.0)
+    mouth, line = NonBlockingWriter(pipe[1]), b"x" * 20_000 + b"\n"
+    mouth.write(line, 0.0)
+    mouth.write(b"y\n", 0.0)
     assert drained(pipe[0]) == line + b"y\n"
 
 
 def test_a_reader_that_stops_loses_lines_and_the_next_one_begins_anew(pipe: tuple[int, int]) -> None:
     """A megabyte does not fit: it breaks off with an error, at once, and what is said later is a line of its own."""
-    mouth = Mouth(pipe[1])
-    with pytest.raises(UnheardError, match="its reader does not read"):
-        mouth.say(b"x" * 1_000_000 + b"\n", 0.0)
-    with pytest.raises(UnheardError):
-        mouth.say(b"lost\n", 3600.0)  # who did not listen is not waited for
+    mouth = NonBlockingWriter(pipe[1])
+    with pytest.raises(UnreadOutputError, match="its reader does not read"):
+        mouth.write(b"x" * 1_000_000 + b"\n", 0.0)
+    with pytest.raises(UnreadOutputError):
+        mouth.write(b"lost\n", 3600.0)  # who did not listen is not waited for
     torn = drained(pipe[0])
     assert set(torn) == {ord("x")}
-    mouth.say(b"heard\n", 0.0)
-    mouth.say(b"again\n", 0.0)
+    mouth.write(b"heard\n", 0.0)
+    mouth.write(b"again\n", 0.0)
     assert drained(pipe[0]) == b"\nheard\nagain\n"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from killswitch.render.formats import numbered
+from killswitch.render.formats import order_numbers
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from killswitch.render.formats import numbered
 )
 def test_neighbours_are_a_range_and_many_are_counted(numbers: list[int], words: str) -> None:
     """1 to 37 by twos are nineteen: six are named and thirteen counted."""
-    assert numbered(numbers) == words
+    assert order_numbers(numbers) == words

@@ -10,8 +10,8 @@ import pytest
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.lifetime import life_of
-from killswitch.incident.record.results import recorded_result
+from killswitch.incident.record.incident_decisions import find_incident
+from killswitch.incident.record.results import read_result
 from killswitch.model.store import JournalEntry
 from tests.incidents import FIRST, SECOND, HandWritten, entry, firing, hand_written, intent, snapshot
 from tests.worlds import after
@@ -48,8 +48,8 @@ def divided(written: HandWritten) -> tuple[Decimal | None, Decimal | None]:
     """What went by orders of other decisions, and by nobody of ours; the same in history and in the report."""
     decision = written.store.decision(SECOND)
     assert decision is not None
-    (position,) = recorded_result(written.store, decision.decision).positions
-    (reported,) = incident_of(written.store, life_of(written.store, SECOND), StartedAs("store.sqlite")).positions
+    (position,) = read_result(written.store, decision.decision).positions
+    (reported,) = incident_of(written.store, find_incident(written.store, SECOND), StartedAs("store.sqlite")).positions
     assert position == reported
     return position.other_decisions, position.others
 
@@ -90,5 +90,5 @@ def test_an_order_that_the_venue_did_not_have_may_have_been_under_way(written: H
         entry(FIRST, "finished", after(seconds=7), None, status="flat"),
     ):
         written.store.append(each)
-    (position,) = recorded_result(written.store, one).positions
+    (position,) = read_result(written.store, one).positions
     assert (position.filled, position.others) == (0, None)

@@ -12,14 +12,14 @@ import pytest
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.notify.message import Message, encode_message
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.document import Incident, Item, Person, RunbookFacts, Step
-from killswitch.incident.record.lifetime import (
+from killswitch.incident.record.document import ChecklistItem, EscalationContact, Incident, Person, RunbookFacts
+from killswitch.incident.record.incident_decisions import (
     UnknownIncidentError,
+    build_note,
     encode_note,
+    find_incident,
+    group_decisions,
     keep_runbooks,
-    life_of,
-    lives,
-    note_now,
 )
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.decision import Decision
@@ -38,7 +38,7 @@ def written(tmp_path: Path) -> Iterator[HandWritten]:
 
 
 def read(written: HandWritten, prefix: str | None = None) -> Incident:
-    return incident_of(written.store, life_of(written.store, prefix), StartedAs("store.sqlite", ("policies",)))
+    return incident_of(written.store, find_incident(written.store, prefix), StartedAs("store.sqlite", ("policies",)))
 
 
 def test_an_incident_lives_from_the_first_firing_to_the_reset(written: HandWritten) -> None:
@@ -215,12 +215,14 @@ def test_who_was_told_is_read_from_the_outbox(written: HandWritten) -> None:
 def test_contacts_come_from_the_policy_set_as_it_was_when_the_stage_fired(written: HandWritten) -> None:
     """Kept with the incident under its first decision: whoever is named in the files later is not in it."""
     desk, later = Person("desk", "risk desk", "+49 30 901820"), Person("later", "nobody yet", "none")
-    facts = RunbookFacts("trim", contacts=(desk,), escalation=(Step("15m", "desk", "risk desk", "+49 30 901820"),))
+    facts = RunbookFacts(
+        "trim", contacts=(desk,), escalation=(EscalationContact("15m", "desk", "risk desk", "+49 30 901820"),)
+    )
     keep_runbooks(written.store, SET, {POLICY: {"close-everything": facts}})
     incidents.whole_incident(written)
     assert read(written).contacts == (desk,)
-    opening = life_of(written.store, None).decisions[0]
-    written.store.keep_incident(FIRST, encode_note(note_now(written.store, opening)), [])
+    opening = find_incident(written.store, None).decisions[0]
+    written.store.keep_incident(FIRST, encode_note(build_note(written.store, opening)), [])
     keep_runbooks(written.store, SET, {POLICY: {"close-everything": RunbookFacts("trim", contacts=(later,))}})
     found = read(written)
     assert found.contacts == (desk,)
@@ -239,7 +241,10 @@ def test_a_close_by_hand_is_an_incident_of_its_own(written: HandWritten) -> None
     written.tick(
         after(minutes=2), [by_hand], [entry("dd" * 10, "planned", after(minutes=2), target="0", contracts="5")]
     )
-    assert [life.id for life in lives([d.decision for d in reversed(written.store.decisions(9))])] == [FIRST, "dd" * 10]
+    assert [life.id for life in group_decisions([d.decision for d in reversed(written.store.decisions(9))])] == [
+        FIRST,
+        "dd" * 10,
+    ]
     found = read(written)
     assert (found.id, found.by_hand, found.level, found.state) == ("dd" * 10, True, 0, "open")
     written.store.append(entry("dd" * 10, "verified", after(minutes=3), position="0", target="0"))
@@ -280,7 +285,7 @@ def test_the_record_survives_json(written: HandWritten) -> None:
     assert msgspec.json.decode(encoded, type=Incident) == found
 
 
-def items(incident: Incident) -> dict[str, Item]:
+def items(incident: Incident) -> dict[str, ChecklistItem]:
     """The checklist by its keys."""
     return {item.key: item for item in incident.checklist}
 
@@ -308,7 +313,7 @@ def test_what_was_recorded_only_is_not_closed_however_well_the_rest_went(written
     second = incidents.firing(SECOND, after(minutes=1), "close-everything", 3, 1, everything)
     written.tick(after(minutes=1), [second], snapshot=incidents.snapshot(after(minutes=1)))
     found = read(written)
-    assert items(found)["closed"] == Item(
+    assert items(found)["closed"] == ChecklistItem(
         "closed", "Positions confirmed closed", "open",
         "close-everything was recorded only: nothing was sent, see what is still open",
     )  # fmt: skip

@@ -12,11 +12,11 @@ from msgspec import structs
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
 from killswitch.incident.record.document import Incident
-from killswitch.incident.record.lifetime import life_of, lives
+from killswitch.incident.record.incident_decisions import find_incident, group_decisions
 from killswitch.incident.record.order_lines import Bound
 from killswitch.incident.record.orders import outcomes
-from killswitch.incident.record.results import Result, result_of
-from killswitch.incident.record.totals import UNMARKED, Missing
+from killswitch.incident.record.results import Result, fold_result
+from killswitch.incident.record.totals import MARK_UNKNOWN, Missing
 from killswitch.incident.record.unprotected import Exposure
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.journal.codec import decode_all
@@ -81,7 +81,7 @@ def ended(seconds: float, status: str = "flat", **data: str | None) -> JournalEn
 
 def result(made: Decision, *journal: JournalEntry, snapshot: Snapshot | None = None) -> Result:
     numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
-    return result_of(made, decode_all(numbered), snapshot)
+    return fold_result(made, decode_all(numbered), snapshot)
 
 
 def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:
@@ -91,7 +91,7 @@ def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> t
     for each in journal:
         if each.kind != "planned":
             written.store.append(each)
-    found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
+    found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
     return found, report_markdown(found)
 
 
@@ -163,7 +163,7 @@ def test_without_a_mark_when_it_was_sent_both_costs_are_unknown_and_why() -> Non
     )  # fmt: skip
     assert (found.realised, found.slippage, found.delay) == (Decimal(-11), None, None)
     assert [(each.what, each.orders, each.why) for each in found.missing] == [
-        ("slippage", (1,), UNMARKED), ("delay", (1,), UNMARKED),
+        ("slippage", (1,), MARK_UNKNOWN), ("delay", (1,), MARK_UNKNOWN),
     ]  # fmt: skip
     assert found.orders[0].bound == Bound(Decimal("0.005"), sent=False, slipped=None, kept=None)
 
@@ -276,9 +276,11 @@ def test_a_hedge_belongs_to_the_incident_that_it_stands_in_for() -> None:
     """To the stage that stands; after a close by hand, to that close; without either it is one of its own."""
     hedge = structs.replace(decision(), id="hh" * 10, kind="hedge", stage=None, level=0)
     fired, by_hand = decision(), structs.replace(decision(), id="mm" * 10, kind="manual", policy="operator")
-    assert [[each.id for each in life.decisions] for life in lives([fired, hedge])] == [[FIRST, hedge.id]]
-    assert [[each.id for each in life.decisions] for life in lives([by_hand, hedge])] == [[by_hand.id, hedge.id]]
-    assert [[each.id for each in life.decisions] for life in lives([hedge, fired])] == [[hedge.id], [FIRST]]
+    assert [[each.id for each in life.decisions] for life in group_decisions([fired, hedge])] == [[FIRST, hedge.id]]
+    assert [[each.id for each in life.decisions] for life in group_decisions([by_hand, hedge])] == [
+        [by_hand.id, hedge.id]
+    ]
+    assert [[each.id for each in life.decisions] for life in group_decisions([hedge, fired])] == [[hedge.id], [FIRST]]
 
 
 def test_what_the_venue_refused_adds_nothing_and_is_known() -> None:
@@ -416,7 +418,7 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
 def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
     """Nothing to be noted, no bounds; only the time that each close took: from 1 s to 3 s, and from 61 s to 69 s."""
     incidents.whole_incident(written)
-    found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
+    found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
     text = report_markdown(found)
     assert found.remarks == ()
     assert "To be noted" not in text

@@ -13,7 +13,7 @@ import pytest
 from killswitch.incident.notify import apprise_target
 from killswitch.incident.notify import delivery as sending_module
 from killswitch.incident.notify.apprise_target import AppriseSender
-from killswitch.incident.notify.delivery import MOST_HANGING, Lane, Sending
+from killswitch.incident.notify.delivery import MOST_ABANDONED, NotificationSender, TargetDelivery
 from killswitch.incident.notify.message import Message
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.instant import HOUR
@@ -55,7 +55,7 @@ def test_messages_leave_in_the_order_in_which_they_came(store: SqlStore, clock: 
     assert [work.step() for _ in range(6)] == [0, 0, 0, 0, 0, None]
     assert sender.taken == NAMES
     assert {each.state for each in store.deliveries(10)} == {"delivered"}
-    assert (work.tally.pending, work.tally.delivered) == (0, 5)
+    assert (work.counts.pending, work.counts.delivered) == (0, 5)
 
 
 def test_a_target_that_is_down_is_asked_ever_more_seldom_with_its_oldest_message(
@@ -233,7 +233,7 @@ def test_what_was_sent_and_could_not_be_marked_is_not_sent_again(store: SqlStore
     """While the store takes no mark nothing more is sent; once it does, the next message follows."""
     waiting(store, ["m1", "m2"])
     sender = Scripted()
-    work = Lane("t", sender, Forgetful(store, 3), clock, HOUR)  # type: ignore[arg-type]  # the rest is the store's
+    work = TargetDelivery("t", sender, Forgetful(store, 3), clock, HOUR)  # type: ignore[arg-type]  # the rest is the store's
     work.step()
     assert "wait for the store" in (work.problem or "")
     asyncio.run(through(work, clock, 60.0))
@@ -253,7 +253,7 @@ def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStor
     assert work.problem == (
         "notifications to t were given up, because it accepted none for 1h: refused; `ksctl status` counts them"
     )
-    assert work.tally.given_up == 2
+    assert work.counts.given_up == 2
     waiting(store, ["m3"], at=clock.now())
     sender.error = None
     asyncio.run(through(work, clock, 60.0))
@@ -318,19 +318,19 @@ def test_a_target_that_hangs_holds_up_no_other_and_no_stop(
     waiting(store, NAMES, target="hangs")
     waiting(store, [f"other-{name}" for name in NAMES], target="works")
     hanging, telling = Hanging(), Telling(5)
-    sending = Sending(
+    sending = NotificationSender(
         {"hangs": lane(store, hanging, clock, target="hangs"), "works": lane(store, telling, clock, target="works")}
     )
     sending.wake()
     assert hanging.reached.wait(PATIENCE)
     assert telling.done.wait(PATIENCE)
     until = monotonic() + PATIENCE
-    while sending.lanes["hangs"].problem is None:
+    while sending.deliveries["hangs"].problem is None:
         assert monotonic() < until
-    assert sending.lanes["hangs"].problem == (
+    assert sending.deliveries["hangs"].problem == (
         "notifications to hangs stall: it neither accepted nor refused a message within 0.05 s"
     )
-    assert sending.rest(PATIENCE) in (True, False), "whether its thread has ended by then or not"
+    assert sending.drain(PATIENCE) in (True, False), "whether its thread has ended by then or not"
     assert monotonic() < until
     hanging.let_go.set()
     assert {each.target: each.pending for each in store.outbox()} == {"hangs": 5, "works": 0}
@@ -346,7 +346,7 @@ def test_what_waits_for_a_target_that_hangs_is_given_up_in_time(
     work = lane(store, hanging, clock, give_up_after=HOUR)
     try:
         asyncio.run(through(work, clock, 1800.0))
-        assert hanging.asked == NAMES[:MOST_HANGING], "none of them twice while it hangs"
+        assert hanging.asked == NAMES[:MOST_ABANDONED], "none of them twice while it hangs"
         assert "stall" in (work.problem or "")
         asyncio.run(through(work, clock, 3700.0))
         assert {each.state for each in store.deliveries(10)} == {"given_up"}
@@ -366,12 +366,12 @@ def test_what_a_target_took_long_after_it_was_left_is_not_sent_again(
     work.step()
     monkeypatch.setattr(sending_module, "ATTEMPT_WITHIN", PATIENCE)
     hanging.let_go.set()
-    for future in tuple(work._hanging.values()):
+    for future in tuple(work._abandoned.values()):
         future.result(PATIENCE)
     asyncio.run(through(work, clock, 60.0))
     assert hanging.asked == ["m1", "m2"]
     assert {each.state for each in store.deliveries(10)} == {"delivered"}
-    assert (work.problem, work.tally.delivered) == (None, 2)
+    assert (work.problem, work.counts.delivered) == (None, 2)
 
 
 def test_what_fired_overtakes_what_the_program_says_of_itself(store: SqlStore, clock: VirtualClock) -> None:
@@ -395,9 +395,9 @@ def test_a_stop_sends_what_can_be_sent_at_once(store: SqlStore, clock: VirtualCl
     waiting(store, ["d1"], target="down")
     sender = Scripted()
     down = lane(store, Scripted("refused"), clock, target="down")
-    sending = Sending({"t": lane(store, sender, clock), "down": down})
+    sending = NotificationSender({"t": lane(store, sender, clock), "down": down})
     sending.wake()
-    assert sending.rest(PATIENCE) is True
+    assert sending.drain(PATIENCE) is True
     assert sender.taken == NAMES
     assert {each.target: each.pending for each in store.outbox()} == {"t": 0, "down": 1}
 
@@ -412,7 +412,7 @@ def test_a_run_that_lost_its_lease_sends_nothing_more(store: SqlStore, clock: Vi
     sender = Scripted()
     with pytest.raises(FencedError):
         lane(store, sender, clock).step()
-    sending = Sending({"t": lane(store, sender, clock)})
+    sending = NotificationSender({"t": lane(store, sender, clock)})
     sending.wake()
-    assert sending.rest(PATIENCE) is True
+    assert sending.drain(PATIENCE) is True
     assert sender.attempts == []

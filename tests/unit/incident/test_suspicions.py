@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from killswitch.incident.record.lifetime import Life, lives
+from killswitch.incident.record.incident_decisions import IncidentDecisions, group_decisions
 from killswitch.model.decision import Decision, LockOrder
 from tests.incidents import POLICY, SCOPE, SET, firing, reset
 from tests.worlds import after
@@ -21,7 +21,7 @@ def suspicion(at: datetime, policy: str = POLICY, scope: str = SCOPE) -> Decisio
 
 def told(*decisions: Decision) -> list[list[str]]:
     """Of each incident the ids of the suspicions that it is told with."""
-    return [[each.id for each in life.suspicions] for life in lives(decisions)]
+    return [[each.id for each in life.suspicions] for life in group_decisions(decisions)]
 
 
 def fires(minutes: float, name: str = "aa") -> Decision:
@@ -30,7 +30,7 @@ def fires(minutes: float, name: str = "aa") -> Decision:
 
 def test_a_suspicion_alone_is_no_incident() -> None:
     """Nothing has fired, and nobody has closed."""
-    assert lives([suspicion(after())]) == []
+    assert group_decisions([suspicion(after())]) == []
 
 
 @pytest.mark.parametrize(("minutes", "with_it"), [(0.5, True), (10, True), (10.1, False)])
@@ -43,7 +43,7 @@ def test_a_suspicion_of_the_last_ten_minutes_is_told_with_what_follows(minutes: 
 def test_a_suspicion_while_an_incident_is_open_belongs_to_it_and_is_none_of_its_firings() -> None:
     """Its level and its decisions stay what they were."""
     during = suspicion(after(minutes=5))
-    (life,) = lives([fires(0), during, reset(after(minutes=11))])
+    (life,) = group_decisions([fires(0), during, reset(after(minutes=11))])
     assert ([each.id for each in life.decisions], life.suspicions) == (["aa" * 10], [during])
 
 
@@ -62,6 +62,6 @@ def test_a_suspicion_of_another_policy_or_scope_is_not_told(other: dict[str, str
 
 def test_the_id_of_a_suspicion_does_not_make_it_the_incidents() -> None:
     """The incident goes by the decision that fired first."""
-    (life,) = lives([suspicion(after()), fires(1)])
-    assert isinstance(life, Life)
+    (life,) = group_decisions([suspicion(after()), fires(1)])
+    assert isinstance(life, IncidentDecisions)
     assert life.id == "aa" * 10

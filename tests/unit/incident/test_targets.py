@@ -16,9 +16,9 @@ from msgspec import structs
 
 from killswitch.incident.notify import apprise_target
 from killswitch.incident.notify.apprise_target import AppriseSender
-from killswitch.incident.notify.message import decode_message, fitted
+from killswitch.incident.notify.message import decode_message, fit_message
 from killswitch.incident.notify.targets import LOGGER, FileSender, LogSender, NotSentError, StalledError
-from killswitch.runner.notify.target_check import discreet
+from killswitch.runner.notify.target_check import url_redaction
 from killswitch.transport import sinks
 from tests.outboxes import message
 from tests.webhooks import Webhook, free_port
@@ -129,7 +129,7 @@ def test_a_secret_never_stands_in_a_reason_or_on_a_stream(
 ) -> None:
     """Apprise's own words may hold the URL, and parts of it: they are hidden, and reach no log."""
     with pytest.raises(NotSentError) as refused:
-        AppriseSender("env:URL", lambda: url.format(port=free_port()), discreet).send(message("m1"))
+        AppriseSender("env:URL", lambda: url.format(port=free_port()), url_redaction).send(message("m1"))
     assert TOKEN not in f"{refused.value!r} {refused.value.__cause__!r}"
     assert TOKEN not in caplog.text
     out, err = capfd.readouterr()
@@ -244,7 +244,7 @@ def test_no_message_is_longer_than_its_service_takes(url: str, most: int, monkey
 @pytest.mark.parametrize("most", [0, 1, 20, 45, 60])
 def test_a_message_for_next_to_no_room_is_the_way_to_the_rest(most: int) -> None:
     """Where no line has room the command has, as far as that goes."""
-    text = fitted(structs.replace(message("m1", body="x" * 100), decision="d1"), most)
+    text = fit_message(structs.replace(message("m1", body="x" * 100), decision="d1"), most)
     assert len(text) <= max(1, most)
     assert text.startswith("ksctl report d1"[: max(0, most - 1)])
 

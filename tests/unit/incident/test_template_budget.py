@@ -57,11 +57,11 @@ def test_a_template_that_would_not_end_is_refused_when_it_is_checked(
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     from killswitch.incident.incident_builder import incident_of
     from killswitch.incident.record.checklist import StartedAs
-    from killswitch.incident.record.lifetime import life_of
+    from killswitch.incident.record.incident_decisions import find_incident
 
     written = hand_written(tmp_path_factory.mktemp("incident"))
     whole_incident(written)
-    yield incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite"))
+    yield incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
     written.store.close()
 
 

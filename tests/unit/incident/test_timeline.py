@@ -12,9 +12,9 @@ from msgspec import structs
 
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.lifetime import life_of
+from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.record.order_lines import order_lines
-from killswitch.incident.record.timeline import kind_of
+from killswitch.incident.record.timeline import cancel_kind
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Order
@@ -67,7 +67,7 @@ def told(written: HandWritten, journal: Sequence[JournalEntry], *orders: Order) 
     written.tick(after(), [made], plan, snapshot=structs.replace(seen, accounts=accounts))
     for each in journal:
         written.store.append(each)
-    found = incident_of(written.store, life_of(written.store, None), StartedAs("store.sqlite")).timeline
+    found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite")).timeline
     return [each.text for each in found if each.kind not in ("trigger", "fired")]
 
 
@@ -154,7 +154,7 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWr
 )
 def test_a_cancelled_order_is_called_what_it_is_known_to_be(why: str | None, order: Order | None, kind: str) -> None:
     """An order that opened at a trigger is an entry; without the order itself the rest cannot be told apart."""
-    assert kind_of(why, order) == kind
+    assert cancel_kind(why, order) == kind
 
 
 def test_an_effect_that_has_ended_is_a_moment_of_its_own(written: HandWritten) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from killswitch.content import policies_folder, runbooks_folder
-from killswitch.incident.report.rendering import Shown
+from killswitch.incident.report.rendering import TemplateVariables
 from killswitch.incident.report.runbooks import compile_all, shipped
-from killswitch.incident.report.template_check import Walk
-from killswitch.incident.report.template_shapes import Parts, shape_of
+from killswitch.incident.report.template_check import TemplateChecker
+from killswitch.incident.report.template_shapes import RecordShape, shape_of
 from killswitch.incident.report.templates import environment
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 from killswitch.policy.schema.policy import PolicyDocument
 
@@ -176,9 +176,9 @@ def test_every_stage_of_the_shipped_policies_has_a_shipped_runbook() -> None:
 def test_every_shipped_template_is_sound(name: str) -> None:
     """What users are held to, the shipped ones are held to as well."""
     told: list[object] = []
-    names = shape_of(Shown)
-    assert isinstance(names, Parts)
-    Walk(environment(), dict(names.of), lambda *problem: told.append(problem)).template(name)
+    names = shape_of(TemplateVariables)
+    assert isinstance(names, RecordShape)
+    TemplateChecker(environment(), dict(names.fields), lambda *problem: told.append(problem)).template(name)
     assert told == []
 
 

@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 
 from killswitch.journal import entries as records
 from killswitch.journal.codec import decode, encode
-from killswitch.journal.entries import Entry, Filled, Finished, Planned, Sending, Undecodable, Unreadable, Verified
+from killswitch.journal.entries import (
+    Entry,
+    Filled,
+    Finished,
+    OrderSending,
+    PlannedWork,
+    Undecodable,
+    Unreadable,
+    Verified,
+)
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.store import rows
@@ -69,10 +78,10 @@ of_an_account = {
     "left": st.dictionaries(keys, numbers),
 }
 LAYOUTS: list[tuple[type[Any], dict[str, st.SearchStrategy[Any]]]] = [
-    (records.Planned, dict.fromkeys(("contracts", "target", "mark", "value"), numbers)),
-    (records.Planned, {"lock": st.builds(records.OrderedLock, mode=texts, scope=texts, until=instants)}),
+    (records.PlannedWork, dict.fromkeys(("contracts", "target", "mark", "value"), numbers)),
+    (records.PlannedWork, {"lock": st.builds(records.OrderedLock, mode=texts, scope=texts, until=instants)}),
     (
-        records.Sending,
+        records.OrderSending,
         {"side": texts, "order": texts, "rung": wholes, "after": texts}
         | dict.fromkeys(("amount", "position", "price", "mark", "value", "valid_for"), numbers),
     ),
@@ -81,9 +90,9 @@ LAYOUTS: list[tuple[type[Any], dict[str, st.SearchStrategy[Any]]]] = [
     (records.Rejected, {"reason": texts, "text": texts, "order": texts}),
     (records.Absent, {"text": texts, "early": st.booleans()}),
     (records.Filled, {"order": texts, "state": texts, "filled": numbers, "price": numbers, "fee": numbers}),
-    (records.SetAside, {"text": texts}),
+    (records.OrderDetached, {"text": texts}),
     (records.Abandoned, {"text": texts}),
-    (records.Swept, {}),
+    (records.WholeBookClose, {}),
     (records.Cancelled, {"order": texts, "why": texts}),
     (
         records.Unprotected,
@@ -95,7 +104,7 @@ LAYOUTS: list[tuple[type[Any], dict[str, st.SearchStrategy[Any]]]] = [
         dict.fromkeys(("replaces", "side", "type", "trigger_when"), texts)
         | dict.fromkeys(("amount", "price", "trigger_price"), numbers),
     ),
-    (records.Guarded, {"replaces": texts, "state": texts, "order": texts}),
+    (records.ProtectionAnswered, {"replaces": texts, "state": texts, "order": texts}),
     (records.Verified, {"position": numbers, "target": numbers, "is_last": st.booleans()}),
     (records.GivenUp, {"author": texts, "reason": texts, "event": texts}),
     (records.Locked, {"scope": texts, "status": texts}),
@@ -140,15 +149,15 @@ def test_a_fill_that_cannot_be_read_is_full_for_sending_and_unknown_for_reports(
     """Nothing is closed twice on it, and no sum counts on it."""
     entry = decode(row("filled", filled=filled))
     assert isinstance(entry, Filled)
-    assert (entry.at_worst(D(7)), records.known(entry.filled)) == (D(7), None)
+    assert (entry.worst_case_fill(D(7)), records.known(entry.filled)) == (D(7), None)
 
 
 def test_a_whole_number_and_an_instant_have_the_same_three_states() -> None:
     """A rung that is none stops nothing; an instant without a zone is none."""
     rungs = [decode(row("sending", rung=text)) for text in ("2", "two", None)]
-    assert [each.rung for each in rungs if isinstance(each, Sending)] == [2, Unreadable("two"), None]
+    assert [each.rung for each in rungs if isinstance(each, OrderSending)] == [2, Unreadable("two"), None]
     locks = [decode(row("planned", lock="halt", until=text)) for text in ("2026-03-04T05:06:07Z", "2026-03-04", None)]
-    untils = [each.lock.until for each in locks if isinstance(each, Planned) and each.lock is not None]
+    untils = [each.lock.until for each in locks if isinstance(each, PlannedWork) and each.lock is not None]
     assert untils == [datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), Unreadable("2026-03-04"), None]
 
 
@@ -159,7 +168,7 @@ def test_keys_that_nobody_knows_are_passed_over_and_missing_ones_are_absent() ->
     )
     ended = decode(row("finished", status="dissolved"))
     assert isinstance(ended, Finished)
-    assert (ended.ended_as, ended.cost) == ("abandoned", None)
+    assert (ended.final_status, ended.cost) == ("abandoned", None)
 
 
 def test_an_entry_of_a_kind_that_is_not_known_is_undecodable_and_stays_what_it_was() -> None:

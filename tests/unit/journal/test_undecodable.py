@@ -12,23 +12,23 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.client_order_id import client_order_id
-from killswitch.execution.order_pass.next_order import departure
-from killswitch.execution.patience import Pace
-from killswitch.execution.state.account_job import Work
-from killswitch.incident.record.results import recorded_result
+from killswitch.execution.order_pass.next_order import build_order
+from killswitch.execution.patience import ClosingPace
+from killswitch.execution.state.account_job import AccountJob
+from killswitch.incident.record.results import read_result
 from killswitch.journal.codec import decode, encode
-from killswitch.journal.entries import Filled, Sending, Unreadable
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.entries import Filled, OrderSending, Unreadable
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Intent
 from killswitch.model.instant import to_micros
 from killswitch.model.store import JournalEntry
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import Budget
-from killswitch.runner.order_reconciliation import Confirming
+from killswitch.ratelimit.budget import RequestBudget
+from killswitch.runner.order_reconciliation import OrderReconciliation
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import worlds
@@ -63,7 +63,7 @@ def half_closed(store: SqlStore) -> tuple[HonestVenue, Decision]:
     """A close of 100 contracts of which a tenth has filled when its process is killed."""
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1",))
     decision = commit(store, decide(venue, {"BTC": D(0)}))
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(decision)
     asyncio.run(drive(closer, 1))
     assert venue.position("BTC") == D(90)
@@ -71,7 +71,7 @@ def half_closed(store: SqlStore) -> tuple[HonestVenue, Decision]:
 
 
 def gone_on(store: SqlStore, venue: HonestVenue) -> None:
-    heir = Closer("main", venue, store, VirtualClock(NOW.replace(hour=13)))
+    heir = AccountExecutor("main", venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(heir.recover())
     assert asyncio.run(drive(heir))
 
@@ -94,7 +94,7 @@ def test_a_close_goes_on_to_its_end_over_a_row_that_cannot_be_read(
     written_by_another(store, kind, data, symbol=symbol)
     gone_on(store, venue)
     assert venue.position("BTC") == 0
-    (ending,) = recorded_result(store, decision).endings
+    (ending,) = read_result(store, decision).endings
     assert (ending.status, ending.cost) == ("flat", None)
 
 
@@ -102,13 +102,13 @@ def test_an_order_that_only_such_a_row_speaks_of_is_asked_about_before_the_close
     """The venue never had it: once it has said so the close ends, flat, and nothing was closed twice."""
     venue, decision = half_closed(store)
     written_by_another(store, "sending", '{"amount": 50}', name=THEIRS)
-    (before,) = [each for each in recorded_result(store, decision).orders if each.client_order_id == THEIRS]
+    (before,) = [each for each in read_result(store, decision).orders if each.client_order_id == THEIRS]
     assert (before.fate, before.amount, before.was_unknown) == ("in flight", None, True)
-    assert recorded_result(store, decision).fees is None
+    assert read_result(store, decision).fees is None
     gone_on(store, venue)
     assert f"ask {THEIRS}" in venue.state["log"]
     assert venue.position("BTC") == 0
-    result = recorded_result(store, decision)
+    result = read_result(store, decision)
     assert [ending.status for ending in result.endings] == ["flat"]
     (after,) = [each for each in result.orders if each.client_order_id == THEIRS]
     assert (after.fate, after.is_absent) == ("final", True)
@@ -124,10 +124,10 @@ def test_a_close_whose_plan_cannot_be_read_is_taken_up_and_ends(store: SqlStore)
     """By the kind of the row, which is all that the store itself goes by."""
     venue, decision = half_closed(store)
     garbled(store, "planned")
-    assert recorded_result(store, decision).standing == "closing"
+    assert read_result(store, decision).standing == "closing"
     gone_on(store, venue)
     assert venue.position("BTC") == 0
-    assert recorded_result(store, decision).standing == "flat"
+    assert read_result(store, decision).standing == "flat"
 
 
 def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(store: SqlStore) -> None:
@@ -136,25 +136,25 @@ def test_an_end_that_cannot_be_read_is_no_good_one_and_no_close_that_goes_on(sto
     gone_on(store, venue)
     garbled(store, "finished")
     assert store.unfinished() == []
-    result = recorded_result(store, decision)
+    result = read_result(store, decision)
     assert (result.standing, [ending.cost for ending in result.endings]) == ("abandoned", [None])
     assert "cannot be read" in (result.endings[0].reason or "")
 
 
 def test_no_slice_follows_at_once_on_a_row_that_cannot_be_read() -> None:
     """The order before it filled wholly, and then something was said of the position: it is looked at first."""
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(4), True, 1, 0)
     order = ("d1", NOW, "main", "BTC", "long", "o1", 1)
-    line.recall(Sending(*order, amount=D(4), position=D(10)))
-    line.recall(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
-    assert (line.state, line.whole) == (State.SETTLED, True)
-    line.recall(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
-    assert (line.state, line.whole) == (State.SETTLED, False)
+    line.replay(OrderSending(*order, amount=D(4), position=D(10)))
+    line.replay(Filled(*order, filled=D(4), price=D(1), fee=D(0)))
+    assert (line.state, line.is_fully_filled) == (TargetState.SETTLED, True)
+    line.replay(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
+    assert (line.state, line.is_fully_filled) == (TargetState.SETTLED, False)
 
 
 def test_a_row_that_cannot_be_read_is_a_page() -> None:
     """Once: of which position, and why."""
-    watch = Confirming(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
+    watch = OrderReconciliation(_NoNotices())  # type: ignore[arg-type] # what it reads of a store
     watch.wrote(decode(JournalEntry("d1", "of a later version", NOW, "main", "BTC", "long")))
     (notice,) = watch.notices(worlds.snapshot(NOW, worlds.account("1000", ())))
     assert notice.severity == "page"
@@ -183,12 +183,14 @@ def test_a_name_that_was_spent_under_a_row_of_a_later_version_is_not_used_again(
         row(3, "filled", spent, order="v1", state="filled", filled="4", price="9", fee="0"),
         row(4, "verified", position="4", target="0"),
     ]
-    work = Work(decision, "main", [decode(each) for each in rows])
+    work = AccountJob(decision, "main", [decode(each) for each in rows])
     (line,) = work.lines
     assert (line.filled, line.remaining) == (D(4), D(6))
     venue = HonestVenue({"BTC": D(10)})
-    context = AccountContext("main", venue, VirtualClock(), Pace(), lambda _: None, Budget.unlimited(), Breaker())
-    sent = departure(context, work, line, line.remaining, D(4), None, None)
+    context = AccountContext(
+        "main", venue, VirtualClock(), ClosingPace(), lambda _: None, RequestBudget.unlimited(), Breaker()
+    )
+    sent = build_order(context, work, line, line.remaining, D(4), None, None)
     assert sent.request.client_order_id != spent
     work.apply(sent.entry)
     name = sent.request.client_order_id
@@ -200,6 +202,6 @@ def test_a_rung_of_five_thousand_digits_stops_no_recovery() -> None:
     """Python itself refuses to read such a number."""
     row = JournalEntry("d1", "sending", NOW, "main", "BTC", "long", THEIRS, 7, {"rung": "9" * 5000, "amount": "1"})
     entry = decode(row)
-    assert isinstance(entry, Sending)
+    assert isinstance(entry, OrderSending)
     assert entry.rung == Unreadable("9" * 5000)
     assert encode(entry).data["rung"] == "9" * 5000

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from killswitch.lab.alternatives import close_all, in_proportion
 from killswitch.lab.bars import BarsError, BarTable, read_market
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.market.rules import MarketRules
 from killswitch.model.snapshot import Snapshot
 from tests.backtests import BEGINS, MINUTE, book, market, run, series, shipped, written
@@ -153,7 +153,7 @@ def test_in_proportion_closes_everything_where_the_policy_does_though_a_cut_is_s
     held = book({"A": 100_000, "B": -50_000})
     for fraction in ("50%", "100%"):
         runs = [
-            run(policy(fraction), Panel(BarTable("thin", thin)), held, rule, rules=FREE)
+            run(policy(fraction), PriceMatrix(BarTable("thin", thin)), held, rule, rules=FREE)
             for rule in ("staged", "in-proportion")
         ]
         assert [[fired.stage for fired in found.firings] for found in runs] == [["losing-side", "all"]] * 2
@@ -170,7 +170,7 @@ def test_a_liquidation_is_listed_with_its_price() -> None:
     """Ten times the equity long: a fall by 12% inside one bar is more than there is."""
     wick = [*QUIET, 100.0, 100.0]
     low = [*QUIET, 88.0, 100.0]
-    panel = Panel(BarTable("wick", [series("A", wick, low=low)]))
+    panel = PriceMatrix(BarTable("wick", [series("A", wick, low=low)]))
     found = run(policy(), panel, book({"A": 1_000_000}, leverage=20), "none")
     (taken,) = found.liquidations  # in steps, but inside one bar
     assert (taken.symbol, taken.side) == ("A", "long")
@@ -181,7 +181,7 @@ def test_a_liquidation_is_listed_with_its_price() -> None:
 def test_a_close_that_the_volume_does_not_allow_goes_on_over_the_next_bars() -> None:
     """1,000 contracts, of which a tenth of each bar's 2,000 can be sold: five bars, and verified only then."""
     closes = [*QUIET, 92.0, 92.0, 92.0, 92.0, 92.0, 92.0, 92.0]
-    panel = Panel(BarTable("thin", [series("A", closes, volume=[2000.0] * len(closes))]))
+    panel = PriceMatrix(BarTable("thin", [series("A", closes, volume=[2000.0] * len(closes))]))
     found = run(policy(), panel, book({"A": 100_000}))
     (fired,) = found.firings
     assert fired.ended == "flat"
@@ -194,7 +194,7 @@ def test_what_a_working_order_has_filled_at_the_end_counts_as_closed() -> None:
     """1,000 units, of which a tenth of a bar's 1,000 is there: 100 at once and 100 in each of two bars after it."""
     thin = series("A", [*QUIET, 92.0, 92.0, 92.0], volume=[1000.0] * 23)
     rules = replace(FREE, participation=Decimal("0.1"))
-    (fired,) = run(policy(), Panel(BarTable("thin", [thin])), book({"A": 100_000}), rules=rules).firings
+    (fired,) = run(policy(), PriceMatrix(BarTable("thin", [thin])), book({"A": 100_000}), rules=rules).firings
     assert (fired.ended, fired.verified_at) == ("closing", None)
     assert [(each.contracts, each.notional) for each in fired.closed] == [(300, 27_600)]
 
@@ -203,7 +203,7 @@ def test_what_was_closed_counts_however_far_apart_the_bars_lie() -> None:
     """Bars of four hours: 2,000 units sold at 97 for a fee of 0.05% are 194,000 traded and 97 paid, and explained."""
     rules = replace(FREE, taker_fee=Decimal("0.0005"))
     closes = [*QUIET, 98.0, 97.0, 97.0, 97.0]
-    panel = Panel(BarTable("wide", [series("A", closes, range(0, 240 * len(closes), 240))]))
+    panel = PriceMatrix(BarTable("wide", [series("A", closes, range(0, 240 * len(closes), 240))]))
     found = run(shipped("circuit-breaker"), panel, book({"A": 200_000}), rules=rules)
     assert (found.turnover, found.fees, found.final_equity) == (194_000, 97, 93_903)
     assert found.notices == 0
@@ -218,7 +218,7 @@ def test_a_book_whose_symbol_is_not_in_the_market_is_refused_by_name() -> None:
 def test_a_run_begins_when_every_symbol_of_the_book_has_a_price() -> None:
     """B begins five minutes after A."""
     late = series("B", QUIET[:15], range(5, 20))
-    panel = Panel(BarTable("late", [series("A", QUIET), late]))
+    panel = PriceMatrix(BarTable("late", [series("A", QUIET), late]))
     found = run(policy(), panel, book({"A": 1000, "B": -1000}))
     assert found.bars == 15
     assert found.begins.timestamp() * 1e6 == BEGINS + 6 * MINUTE
@@ -265,7 +265,7 @@ def test_the_cut_in_proportion_is_as_large_as_the_cut_decided(sizes, data) -> No
 
 def test_d20_the_seventy_books_of_2021_05_19_show_both_sides_closed_in_turn(shared: Path) -> None:
     """Case D20: on some four-long, four-short books the losing side changes, and the second stage closes the hedge."""
-    panel = Panel(read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m"))
+    panel = PriceMatrix(read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m"))
     policies = shipped("futures-drawdown")
     in_turn = 0
     for longs in list(combinations(panel.symbols, 4))[::7]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from killswitch.lab.bars import BarTable
-from killswitch.lab.book import Book, demo_book
+from killswitch.lab.book import BacktestBook, demo_book
 from killswitch.lab.crash import COINS, CrashModel, crash_bars
 from killswitch.lab.feed import record
 from tests.backtests import calm_bars
@@ -68,7 +68,7 @@ def test_correlations_and_volatility_rise_in_the_crash(seed: int) -> None:
     assert crash.std() > 3 * calm.std()
 
 
-def _book_of(sides: str) -> Book:
+def _book_of(sides: str) -> BacktestBook:
     """The demo's symbols at 3 times equity in all, each on the side that its letter says."""
     demo = demo_book()
     account = demo.accounts[0]

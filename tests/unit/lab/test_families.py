@@ -7,19 +7,19 @@ from decimal import Decimal
 
 import pytest
 
-from killswitch.lab.book import Book
-from killswitch.lab.families import Member, all_splits, half_and_half, random_books
+from killswitch.lab.book import BacktestBook
+from killswitch.lab.families import FamilyBook, all_splits, half_and_half, random_books
 
 EIGHT = ("ADA_USDT", "BCH_USDT", "BTC_USDT", "DOGE_USDT", "DOT_USDT", "ETH_USDT", "LINK_USDT", "XRP_USDT")
 GROSS = Decimal(300_000)
 
 
-def notional(book: Book, side: str | None = None) -> Decimal:
+def notional(book: BacktestBook, side: str | None = None) -> Decimal:
     (account,) = book.accounts
     return sum((p.notional for p in account.positions if side in {None, p.side}), Decimal(0))
 
 
-def of_kind(kind: str, symbols: tuple[str, ...] = EIGHT, count: int = 50) -> list[Book]:
+def of_kind(kind: str, symbols: tuple[str, ...] = EIGHT, count: int = 50) -> list[BacktestBook]:
     return [member.book for member in random_books(symbols, count, seed=7).members if member.kind == kind]
 
 
@@ -92,7 +92,7 @@ def test_concentrated_books_have_most_in_one_symbol() -> None:
 def test_the_same_seed_gives_the_same_books() -> None:
     """However many are asked for; another seed gives others."""
 
-    def some(count: int, seed: int) -> tuple[Member, ...]:
+    def some(count: int, seed: int) -> tuple[FamilyBook, ...]:
         return tuple(m for m in random_books(EIGHT, count, seed=seed).members if int(m.book.name[-2:]) <= 3)
 
     assert some(3, 7) == some(10, 7)

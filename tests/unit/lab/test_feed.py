@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.lab.bars import BarTable, Series, read_market
-from killswitch.lab.book import Book, BookAccount, BookPosition
+from killswitch.lab.book import BacktestBook, BookAccount, BookPosition
 from killswitch.lab.feed import Feed, record
 
 MINUTE = 60_000_000
@@ -24,7 +24,7 @@ def _table(**closes: list[float]) -> BarTable:
     return BarTable("t", series)
 
 
-def _book(market: str = "swap", **notionals: str) -> Book:
+def _book(market: str = "swap", **notionals: str) -> BacktestBook:
     """10,000 of equity; a notional below zero is a short; 5 times leverage where there is margin."""
     positions = tuple(
         BookPosition(
@@ -43,7 +43,7 @@ def _book(market: str = "swap", **notionals: str) -> Book:
         positions=positions,
         venue="v",  # type: ignore[arg-type] # one of two
     )
-    return Book(name="b", accounts=(account,))
+    return BacktestBook(name="b", accounts=(account,))
 
 
 def test_equity_is_the_books_plus_what_the_prices_did() -> None:

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.lab import fetched
+from killswitch.lab import bar_files
+from killswitch.lab.bar_files import BarOrigin, FetchError, file_stem
 from killswitch.lab.bars import read_market
-from killswitch.lab.fetched import FetchError, Whose, stem
-from killswitch.lab.fetching import TRIES, Fetch, Fetched, milliseconds
+from killswitch.lab.fetching import TRIES, Fetch, FetchResult, milliseconds
 from killswitch.model.inspection import Bar
 from killswitch.model.venue import (
     CredentialsRefusedError,
@@ -35,7 +35,7 @@ START = int(virtual_time.START.timestamp() * 1000)
 """The clock of these tests begins then: noon of 19 May 2021."""
 NOON = START // MINUTE
 EARLIER = START - 1000 * MINUTE
-WHOSE = Whose("somewhere", "BTC/USDT:USDT", "1m")
+WHOSE = BarOrigin("somewhere", "BTC/USDT:USDT", "1m")
 
 
 def bar(number: int, close: str = "100.5") -> Bar:
@@ -76,13 +76,13 @@ def fetch(
     first: int = 0,
     last: int = 10,
     *,
-    whose: Whose = WHOSE,
+    whose: BarOrigin = WHOSE,
     timeline: virtual_time.VirtualTime | None = None,
     warned: Callable[[str], None] = lambda _: None,
-) -> Fetched:
+) -> FetchResult:
     """Fetch the bars numbered from `first` to before `last`."""
     timeline = timeline or virtual_time.VirtualTime()
-    work = Fetch(history, whose, folder, timeline, warned=warned)
+    work = Fetch(history, whose, folder, timeline, on_retry=warned)
     return timeline.run(work.run(EARLIER + first * MINUTE, EARLIER + last * MINUTE))
 
 
@@ -108,7 +108,7 @@ def test_the_file_is_what_a_backtest_reads(tmp_path: Path) -> None:
 )
 def test_a_symbol_names_a_file_in_the_folder(symbol: str, file: str) -> None:
     """As the market folders of the field are named; no symbol leads out of the folder."""
-    assert stem(symbol) == file
+    assert file_stem(symbol) == file
 
 
 def test_a_bar_that_is_not_over_is_not_written(tmp_path: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_status_that_passes_is_asked_for_again(tmp_path: Path, status: str) ->
 def test_bars_of_another_timeframe_are_refused(tmp_path: Path, timeframe: str, minutes: int, apart: str) -> None:
     """Too near to each other, or all of them equally far apart; nothing of it is kept."""
     history = PublicHistory([bar(n * minutes) for n in range(20)])
-    whose = Whose("somewhere", "BTC/USDT:USDT", timeframe)
+    whose = BarOrigin("somewhere", "BTC/USDT:USDT", timeframe)
     with pytest.raises(FetchError, match=apart):
         fetch(history, tmp_path, 0, 100, whose=whose)
     assert list(tmp_path.iterdir()) == []
@@ -326,7 +326,7 @@ def test_a_day_of_summer_time_is_a_day(tmp_path: Path) -> None:
     price = Decimal(5)
     days = [datetime(2021, 3, day, 5 if day < 14 else 4, tzinfo=UTC) for day in (10, 11, 12, 13, 14, 15, 16)]
     bars = [Bar(int(day.timestamp() * 1000), price, price, price, price, Decimal(1)) for day in days]
-    whose = Whose("somewhere", "AAPL", "1d")
+    whose = BarOrigin("somewhere", "AAPL", "1d")
     timeline = virtual_time.VirtualTime()
     work = Fetch(PublicHistory(bars), whose, tmp_path, timeline)
     assert timeline.run(work.run(bars[0].ts, bars[-1].ts + 1)).bars == 7
@@ -340,11 +340,12 @@ def test_two_bars_for_one_time_are_no_truth(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [Whose("elsewhere", "BTC/USDT:USDT", "1m"), Whose("somewhere", "BTC/USDT:USDT", "5m"),
-     Whose("somewhere", "BTC/USDT:USDT", "1m", "http://127.0.0.1:1"), Whose("somewhere", "BTC_USDT/USDT", "1m")],
+    [BarOrigin("elsewhere", "BTC/USDT:USDT", "1m"), BarOrigin("somewhere", "BTC/USDT:USDT", "5m"),
+     BarOrigin("somewhere", "BTC/USDT:USDT", "1m", "http://127.0.0.1:1"), BarOrigin("somewhere", "BTC_USDT/USDT",
+     "1m")],
     ids=["venue", "timeframe", "endpoint", "symbol"],
 )  # fmt: skip
-def test_bars_of_two_origins_never_share_a_file(tmp_path: Path, other: Whose) -> None:
+def test_bars_of_two_origins_never_share_a_file(tmp_path: Path, other: BarOrigin) -> None:
     """Another venue, timeframe, address, or a symbol that makes the same name: refused, and the file is as it was."""
     history = PublicHistory([bar(n) for n in range(20)])
     fetch(history, tmp_path)
@@ -447,11 +448,11 @@ def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path, first: int) ->
     """The second is told, instead of writing between the first one's pages, or putting its own file over the first's;
     another symbol is fetched into the folder meanwhile, and nothing is left of the lock."""
     history = PublicHistory([bar(n) for n in range(10)])
-    with fetched.BarFile(tmp_path, WHOSE).held():
+    with bar_files.BarFile(tmp_path, WHOSE).lock():
         with pytest.raises(FetchError, match=r"BTC_USDT_USDT\.csv: another process is fetching into it"):
             fetch(history, tmp_path, first)
         assert history.asked == []
-        fetch(history, tmp_path, whose=Whose("somewhere", "AAPL", "1m"))
+        fetch(history, tmp_path, whose=BarOrigin("somewhere", "AAPL", "1m"))
     assert fetch(history, tmp_path, first).bars == 10 - first
     assert not list(tmp_path.glob("*.lock"))
 
@@ -463,14 +464,14 @@ def test_of_two_fetches_at_once_none_loses_what_the_other_put_there(tmp_path: Pa
     fetch(history, tmp_path, 4, 6)
     timeline = virtual_time.VirtualTime()
 
-    async def both() -> list[Fetched | BaseException]:
+    async def both() -> list[FetchResult | BaseException]:
         works = [Fetch(history, WHOSE, tmp_path, timeline) for _ in range(2)]
         spans = [(EARLIER, EARLIER + 6 * MINUTE), (EARLIER + 4 * MINUTE, EARLIER + 10 * MINUTE)]
         runs = [work.run(*span) for work, span in zip(works, spans, strict=True)]
         return await asyncio.gather(*runs, return_exceptions=True)
 
     before, after = timeline.run(both())
-    assert isinstance(before, Fetched) and isinstance(after, FetchError)
+    assert isinstance(before, FetchResult) and isinstance(after, FetchError)
     assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(6)]
     fetch(history, tmp_path, 4, 10)
     assert [line.split(",")[-1] for line in lines(tmp_path)[1:]] == [str(n) for n in range(10)]

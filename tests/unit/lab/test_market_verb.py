@@ -81,7 +81,7 @@ class Entry:
 def history(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     made = Recorded()
     monkeypatch.setattr(families_module, "entry_points", lambda group: [Entry(Family(made))])
-    monkeypatch.setattr(fetching, "BREATH", 0.0)
+    monkeypatch.setattr(fetching, "REQUEST_PAUSE", 0.0)
     monkeypatch.setattr(fetching, "FIRST_WAIT", 0.0)
     return made
 
@@ -199,7 +199,7 @@ def test_where_nobody_looks_a_line_is_said_now_and_then(
     """At 12, 24, 36 … 84 s: at 36 and at 72, which are thirty seconds or more apart. A tenth of 100 s is 10%."""
     seconds = iter(range(0, 85, 12))
     monkeypatch.setattr(terminal, "monotonic", lambda: float(next(seconds)))
-    job = market_module._Job("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
+    job = market_module._FetchJob("swapex", ("X",), 0, 100_000, "1m", tmp_path, None)
     with market_module._progress(job) as (say, _):
         for at in range(10_000, 80_000, 10_000):
             say("X", at)

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.lab.campaign import RULES, Campaign, Fault, Part, Results, Tried
+from killswitch.lab.campaign import RULES, BookRuns, Campaign, CampaignPart, FailedRun, Results
 from killswitch.lab.families import Kind
-from killswitch.lab.pages.answer import Answer, answer, encode, used
+from killswitch.lab.pages.answer import BacktestAnswer, build_answer, encode, policies_used
 from killswitch.lab.pages.charts import figures
-from killswitch.lab.pages.content import page
-from killswitch.lab.pages.document import Page, Table, aligned, html, markdown, text
+from killswitch.lab.pages.content import build_page
+from killswitch.lab.pages.document import BacktestPage, Table, aligned, html, markdown, text
 from tests.runs import START, course, firing, liquidation, run, tried
 
 HOSTILE = '<script>alert("x")</script> & | `$_{x}` ${7*7} {{ 7*7 }}'
@@ -32,13 +32,13 @@ def policies(repository: Path) -> PolicySet:
     return read_policies([repository / "policies" / "futures-drawdown"]).policies
 
 
-def told(policies: PolicySet, results: Results) -> tuple[Answer, Page]:
+def told(policies: PolicySet, results: Results) -> tuple[BacktestAnswer, BacktestPage]:
     """The answer and the page with charts."""
-    parts = tuple(Part(each.market, each.member) for each in results.tried)
+    parts = tuple(CampaignPart(each.market, each.member) for each in results.tried)
     campaign = Campaign({}, parts, RULES, None)  # type: ignore[arg-type] # it has been run
-    found = answer(used(policies), campaign, results, seed=7, missing=("m: no splits",))
+    found = build_answer(policies_used(policies), campaign, results, seed=7, missing=("m: no splits",))
     drawings = {(each.market, each.member.book.name): figures(each, "USDT") for each in results.tried}
-    return found, page(found, results, policies, drawings)
+    return found, build_page(found, results, policies, drawings)
 
 
 def borders(row: str) -> int:
@@ -46,7 +46,7 @@ def borders(row: str) -> int:
     return row.count("|") - row.count("\\|")
 
 
-def one(name: str = "b") -> Tried:
+def one(name: str = "b") -> BookRuns:
     """A book with a course and two stages, of which the second closed the hedge alone."""
     fired = (firing(1, ("BTC_USDT", "long")), firing(3, ("ETH_USDT", "short"), after="0", level=3, hedge=None))
     many = course(100_000, 99_000, 95_000, 96_000)
@@ -118,7 +118,7 @@ def test_every_chart_is_there_for_the_wide_and_the_narrow(policies: PolicySet) -
 def test_a_hostile_name_stays_a_name(policies: PolicySet, books: int) -> None:
     """It is neither markup nor template, in no form."""
     results = Results(
-        tuple(one(HOSTILE) for _ in range(books)), (Fault("m", HOSTILE, "none", HOSTILE),), books, False, False
+        tuple(one(HOSTILE) for _ in range(books)), (FailedRun("m", HOSTILE, "none", HOSTILE),), books, False, False
     )
     _, shown = told(policies, results)
     reader = Reader(html(shown))
@@ -267,7 +267,7 @@ def test_a_run_without_a_course_is_not_drawn() -> None:
 def test_where_staging_helps_is_told_for_each_market_and_kind(policies: PolicySet) -> None:
     """Not only in a folded table: by the worst drawdown and the final equity, beside none and close-all."""
 
-    def book(market: str, kind: Kind, final: str, fall: str) -> Tried:
+    def book(market: str, kind: Kind, final: str, fall: str) -> BookRuns:
         return tried(
             run("staged", final, fall), run("none", "97000", "0.31"), run("close-all", "95000", "0.04"),
             name=f"{market} {kind}", market=market, kind=kind,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.lab.bars import BarsError, BarTable, Series, read_market
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.model.instant import from_micros
 
 MINUTE = 60_000_000
@@ -35,7 +35,7 @@ def tables(draw) -> BarTable:
 @given(tables())
 def test_a_panel_gives_the_bars_that_the_table_gives_in_turn(table) -> None:
     """The same instants, the same bars, carried prices included."""
-    panel = Panel(table)
+    panel = PriceMatrix(table)
     walked = list(table)
     assert len(panel) == len(walked)
     for number, (closes, bars) in enumerate(walked):
@@ -55,13 +55,13 @@ def test_a_book_begins_where_the_table_would_begin_it(table, data) -> None:
     """The first instant by which each of the book's symbols has had a bar."""
     held = frozenset(data.draw(st.sets(st.sampled_from(table.symbols), min_size=1)))
     first, _ = next(table.since(held))
-    panel = Panel(table)
+    panel = PriceMatrix(table)
     assert from_micros(int(panel.at[panel.first(held)])) == first
 
 
 def test_a_symbol_that_is_not_there_is_named_with_those_that_are() -> None:
     """The message says what to write instead."""
-    panel = Panel(BarTable("two", [series("A", [0, 1], [1.0, 2.0]), series("B", [0, 1], [1.0, 2.0])]))
+    panel = PriceMatrix(BarTable("two", [series("A", [0, 1], [1.0, 2.0]), series("B", [0, 1], [1.0, 2.0])]))
     with pytest.raises(BarsError, match="two: has no C; it has A, B"):
         panel.first(frozenset({"A", "C"}))
 
@@ -69,7 +69,7 @@ def test_a_symbol_that_is_not_there_is_named_with_those_that_are() -> None:
 def test_a_real_market_with_missing_minutes_comes_out_as_its_table(shared: Path) -> None:
     """2021-05-19: the files differ in length."""
     table = read_market(shared / "data" / "market" / "2021-05-19_binance-spot_1m")
-    panel = Panel(table)
+    panel = PriceMatrix(table)
     for number, (_, bars) in enumerate(table):
         if number % 97 == 0:
             assert panel.bars(number) == bars

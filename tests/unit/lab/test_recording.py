@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.lab.recording import Recorder, RecordingError, Writer, last, read, replay
+from killswitch.lab.recording import BackgroundRecorder, RecordingError, RecordingWriter, last_snapshot, read, replay
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from tests.graphs import policy_set
@@ -33,18 +33,18 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     """Plain and compressed, also when a second writer goes on where the first stopped."""
     path = tmp_path / name
     for first in (0, 3):
-        with Writer(path, append=first > 0) as writer:
+        with RecordingWriter(path, append=first > 0) as writer:
             for snapshot in _snapshots(3, first):
                 writer.write(snapshot)
     assert list(read(path)) == _snapshots(6)
-    assert last(path) == _snapshots(6)[-1]
+    assert last_snapshot(path) == _snapshots(6)[-1]
 
 
 def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
     """The old content is gone."""
     path = tmp_path / "r.jsonl"
     for count in (3, 1):
-        with Writer(path) as writer:
+        with RecordingWriter(path) as writer:
             for snapshot in _snapshots(count):
                 writer.write(snapshot)
     assert list(read(path)) == _snapshots(1)
@@ -53,7 +53,7 @@ def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
 def test_a_written_snapshot_can_be_read_before_the_end(tmp_path: Path) -> None:
     """A plain recording is never behind: another process sees each line as soon as it is written."""
     path = tmp_path / "r.jsonl"
-    with Writer(path) as writer:
+    with RecordingWriter(path) as writer:
         writer.write(_snapshots(1)[0])
         assert list(read(path)) == _snapshots(1)
 
@@ -107,7 +107,7 @@ def test_a_compressed_file_that_is_cut_off_or_none_says_so(tmp_path: Path) -> No
 def test_a_cut_off_zstd_file_says_so(tmp_path: Path) -> None:
     """What the killed writer had not finished is not taken for the end."""
     path = tmp_path / "r.zst"
-    with Writer(path) as writer:
+    with RecordingWriter(path) as writer:
         for snapshot in _snapshots(2000):
             writer.write(snapshot)
     path.write_bytes(path.read_bytes()[:-10])
@@ -122,7 +122,7 @@ def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     assert list(read(tmp_path / "empty.jsonl")) == []
     with pytest.raises(RecordingError, match="there is no snapshot"):
-        last(tmp_path / "empty.jsonl")
+        last_snapshot(tmp_path / "empty.jsonl")
 
 
 def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: 
 def test_a_run_records_beside_its_ticks_what_a_writer_would(tmp_path: Path, name: str) -> None:
     """Every snapshot, in order, also when a second run goes on where the first stopped."""
     for first in (0, 3):
-        recorder = Recorder(tmp_path / name)
+        recorder = BackgroundRecorder(tmp_path / name)
         for snapshot in _snapshots(3, first):
             recorder.write(snapshot)
         assert recorder.close()
@@ -157,7 +157,7 @@ def test_a_recording_says_which_snapshots_are_missing(tmp_path: Path) -> None:
     """Nobody reads the pipe, and memory holds two: of six, the last four are left out, and the seventh says so."""
     pipe = tmp_path / "r.jsonl"
     os.mkfifo(pipe)
-    recorder = Recorder(pipe, most=2)
+    recorder = BackgroundRecorder(pipe, most=2)
     for snapshot in _snapshots(6):
         recorder.write(snapshot)
     assert recorder.problem == f"snapshots to {pipe} are late or lost: the reader is too slow, or the disk hangs"

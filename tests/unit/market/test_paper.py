@@ -7,7 +7,7 @@ import pytest
 
 from killswitch.market.paper import PaperMarket
 from killswitch.market.rules import MarketRules
-from killswitch.market.tape import carry, path
+from killswitch.market.tape import carried_bar, path
 from killswitch.market.terms import VenueTerms
 from tests.markets import START, Desk, bar, instrument
 
@@ -20,7 +20,7 @@ def test_a_rising_bar_went_down_first_and_a_falling_one_up() -> None:
 
 def test_a_carried_bar_is_flat_and_without_volume() -> None:
     """Nobody traded: the last price stands and there is nothing to trade with."""
-    one = carry(Decimal(5))
+    one = carried_bar(Decimal(5))
     assert (one.open, one.high, one.low, one.close, one.volume, one.carried) == (5, 5, 5, 5, 0, True)
 
 

@@ -22,13 +22,13 @@ from killswitch.model.effects import (
     Reversal,
     UnknownEffectError,
     accounts_of,
-    ending,
+    expiry_of,
+    in_record_order,
     kind_of,
-    listed,
-    merged,
+    merge_effects,
     only_on,
     sizes_of,
-    until_of,
+    with_expiry,
 )
 from killswitch.model.record import RegistryError, require_same_keys
 from tests.worlds import START, after
@@ -75,7 +75,7 @@ def test_effects_are_in_the_order_in_which_they_are_performed() -> None:
     full = decision(intents=(intent(),), cancels=CANCELS, lock=LOCK)
     assert full.effects == (Lock(LOCK), Cancels(CANCELS), Orders((intent(),)))
     assert decision().effects == ()
-    assert listed(full.effects) == (Orders((intent(),)), Cancels(CANCELS), Lock(LOCK))
+    assert in_record_order(full.effects) == (Orders((intent(),)), Cancels(CANCELS), Lock(LOCK))
     sizes = sizes_of(full.effects)
     assert {key: size for key, size in sizes.items() if size} == {"orders": 1, "cancels": 2, "lock": 1}
     assert set(sizes_of(()).values()) == {0}
@@ -98,21 +98,21 @@ def test_what_concerns_one_account_keeps_the_places_of_second_hops() -> None:
 def test_two_of_a_kind_are_one() -> None:
     """Of locks the stricter mode and the later end; of cancels each once, in the order of the longer; orders never."""
     endless = LockOrder("account/main", "all", None)
-    assert merged((Lock(LOCK), Lock(endless))) == (Lock(endless),)
-    assert merged((Cancels(CANCELS[:1]), Cancels(CANCELS))) == (Cancels(CANCELS),)
+    assert merge_effects((Lock(LOCK), Lock(endless))) == (Lock(endless),)
+    assert merge_effects((Cancels(CANCELS[:1]), Cancels(CANCELS))) == (Cancels(CANCELS),)
     other = Cancel("main", "ETH", "1", "entry")
-    assert merged((Cancels((other,)), Cancels(CANCELS))) == (Cancels((*CANCELS, other)),)
+    assert merge_effects((Cancels((other,)), Cancels(CANCELS))) == (Cancels((*CANCELS, other)),)
     with pytest.raises(ValueError, match="one effect of orders"):
-        merged((Orders((intent(),)), Orders((intent("b"),))))
+        merge_effects((Orders((intent(),)), Orders((intent("b"),))))
 
 
 def test_what_can_be_taken_back_has_an_end() -> None:
     """A lock is made to end; orders cannot be."""
-    assert until_of(Lock(LOCK)) == after(minutes=5)
-    assert ending(Lock(LOCK), START) == Lock(LockOrder("account/main", "reduce_only", START))
-    assert until_of(Orders((intent(),))) is None
+    assert expiry_of(Lock(LOCK)) == after(minutes=5)
+    assert with_expiry(Lock(LOCK), START) == Lock(LockOrder("account/main", "reduce_only", START))
+    assert expiry_of(Orders((intent(),))) is None
     with pytest.raises(UnknownEffectError, match="cannot be reversed"):
-        ending(Cancels(CANCELS), START)
+        with_expiry(Cancels(CANCELS), START)
 
 
 def test_a_record_without_a_further_effect_says_nothing_of_it() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.operate.single_tick import once
+from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.store.sql import SqlStore
 from tests.runner_world import ScriptedVenue, World, book
 
@@ -70,9 +70,9 @@ def test_the_cost_of_a_close_by_hand_without_a_runner_is_explained_to_the_next_r
     store, venue = world.open(), Slipping(world, book("1200"), says_gain=says_gain)
     if not first:
         asyncio.run(look(world, store, venue))
-    event = hand("close", "account/main", "risk-desk", "drill", world.clock.now())
+    event = operator_event("close", "account/main", "risk-desk", "drill", world.clock.now())
     asyncio.run(world.clock.sleep(1.0))
-    asyncio.run(once(world.runner(store, [venue]), store, event, 600.0))
+    asyncio.run(run_one_tick(world.runner(store, [venue]), store, event, 600.0))
     account = venue.answer
     assert isinstance(account, AccountSnapshot)
     assert (account.equity, account.positions) == (Decimal(1200 - 10 - 1), ())

@@ -19,8 +19,8 @@ from killswitch.cli.operate.verbs import apply, close
 from killswitch.cli.policy.verbs import schema
 from killswitch.model.snapshot import AccountSnapshot, Snapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.commands import SpentPlanError, answer_to, apply_hand, hand
-from killswitch.operations.preview import from_store, of_policies, preview, saved, under_way
+from killswitch.operations.commands import SpentPlanError, answer_to, apply_event, operator_event
+from killswitch.operations.preview import closes_under_way, from_store, of_policies, plan_of, preview
 from killswitch.planning.operator.plan_file import SavedPlan, encode_plan
 from killswitch.planning.tick import Interpreter
 from killswitch.store.sql import SqlStore
@@ -41,13 +41,13 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def planned(world: World, account: AccountSnapshot, *, by_hand: bool = True) -> SavedPlan:
     """What a close by hand of `account` would be now, saved; or what the policies would do."""
-    events = (hand("close", "account/main", "operator-1", "seen", world.clock.now()),) if by_hand else ()
+    events = (operator_event("close", "account/main", "operator-1", "seen", world.clock.now()),) if by_hand else ()
     interpreter = Interpreter(POLICIES)
     interpreter.tick(Snapshot(world.clock.now(), (book("1000"),), "killswitch.snapshot/v1"))
     seen = Snapshot(world.clock.now(), (account,), "killswitch.snapshot/v1", events=events)
     shown = preview(POLICIES, seen, interpreter, "", frozenset())
     decisions = tuple(each for each in shown.decisions if each.kind == "manual") if by_hand else of_policies(shown)
-    found = saved(shown, decisions)
+    found = plan_of(shown, decisions)
     assert found is not None
     return found
 
@@ -66,26 +66,26 @@ def test_a_plan_that_a_runner_takes_is_carried_out_once(world: World) -> None:
     """The order goes out, the answer is the plan's decision, and the store refuses the plan from then on."""
     store, venue = world.open(), ScriptedVenue(book("1000"))
     plan = planned(world, book("1000"))
-    event = apply_hand(store, plan, "operator-1", world.clock.now())
+    event = apply_event(store, plan, "operator-1", world.clock.now())
     store.put_event(event)
     asyncio.run(ticks(world, store, venue))
     (decision,) = answer_to(store, event).decisions
     assert decision.intents == plan.decisions[0].intents
     assert [(each.side, each.amount) for each in venue.sent] == [("sell", Decimal(10))]
     with pytest.raises(SpentPlanError, match=f"as decision {decision.id}"):
-        apply_hand(store, plan, "operator-2", world.clock.now())
+        apply_event(store, plan, "operator-2", world.clock.now())
 
 
 def test_two_hands_with_one_plan_are_one_order_to_apply_it(world: World) -> None:
     """Given at the same moment, both are the same event, which a store takes once and a tick hears once."""
     store, venue = world.open(), ScriptedVenue(book("1000"))
     plan = planned(world, book("1000"))
-    one = apply_hand(store, plan, "operator-1", world.clock.now())
-    other = apply_hand(store, plan, "operator-2", world.clock.now())
+    one = apply_event(store, plan, "operator-1", world.clock.now())
+    other = apply_event(store, plan, "operator-2", world.clock.now())
     store.put_event(one)
     store.put_event(other)
     with pytest.raises(SpentPlanError, match="is queued already"):
-        apply_hand(store, plan, "operator-3", world.clock.now())
+        apply_event(store, plan, "operator-3", world.clock.now())
     asyncio.run(ticks(world, store, venue, 2))
     assert len(venue.sent) == len(store.decisions(10)) == 1
 
@@ -95,12 +95,12 @@ def test_a_refused_plan_may_be_tried_again_when_the_world_is_as_it_was(world: Wo
     store = world.open()
     plan = planned(world, book("1000"))
     changed = replace(book("1000"), positions=())
-    first = apply_hand(store, plan, "operator-1", world.clock.now())
+    first = apply_event(store, plan, "operator-1", world.clock.now())
     store.put_event(first)
     asyncio.run(ticks(world, store, ScriptedVenue(changed)))
     (refused,) = answer_to(store, first).notices
     assert "BTC long on main has vanished: it was 10 contracts" in refused.text
-    again = apply_hand(store, plan, "operator-1", world.clock.now())
+    again = apply_event(store, plan, "operator-1", world.clock.now())
     assert again.id != first.id
     store.put_event(again)
     asyncio.run(ticks(world, store, ScriptedVenue(book("1000"))))
@@ -113,7 +113,7 @@ def test_a_plan_of_a_stage_locks_and_closes_without_latching(world: World) -> No
     plan = planned(world, book("850"), by_hand=False)
     (planned_decision,) = plan.decisions
     assert (planned_decision.stage, planned_decision.lock is not None) == ("close-everything", True)
-    event = apply_hand(store, plan, "operator-1", world.clock.now())
+    event = apply_event(store, plan, "operator-1", world.clock.now())
     store.put_event(event)
     asyncio.run(ticks(world, store, venue))
     (decision,) = answer_to(store, event).decisions
@@ -133,7 +133,7 @@ def test_a_plan_knows_what_is_being_closed_already(world: World) -> None:
     """A stage whose target is being worked on orders nothing in a preview, as it would order nothing in a tick."""
     store, venue = world.open(), Away(book("1000"))
     plan = planned(world, book("1000"))
-    store.put_event(apply_hand(store, plan, "operator-1", world.clock.now()))
+    store.put_event(apply_event(store, plan, "operator-1", world.clock.now()))
 
     async def interrupted() -> None:
         runner = world.runner(store, [venue])
@@ -143,7 +143,7 @@ def test_a_plan_knows_what_is_being_closed_already(world: World) -> None:
 
     asyncio.run(interrupted())
     interpreter, _ = from_store(POLICIES, store)
-    seen = Snapshot(world.clock.now(), (book("850"),), "killswitch.snapshot/v1", closings=under_way(store))
+    seen = Snapshot(world.clock.now(), (book("850"),), "killswitch.snapshot/v1", closings=closes_under_way(store))
     assert len(seen.closings) == 1
     (fired,) = of_policies(preview(POLICIES, seen, interpreter, "", frozenset()))
     assert (fired.stage, fired.intents) == ("close-everything", ())
@@ -154,11 +154,11 @@ def test_what_only_observes_or_happens_anyway_is_in_no_plan(world: World) -> Non
     policies = graphs.policy_set(observing(crash_policy()))
     interpreter = Interpreter(policies)
     interpreter.tick(Snapshot(world.clock.now(), (book("1000"),), "killswitch.snapshot/v1"))
-    waiting = hand("close", None, "operator-1", "seen", START)
+    waiting = operator_event("close", None, "operator-1", "seen", START)
     seen = Snapshot(world.clock.now(), (book("850"),), "killswitch.snapshot/v1", events=(waiting,))
     shown = preview(policies, seen, interpreter, "", frozenset())
     assert {each.kind for each in shown.decisions} == {None, "manual"}
-    assert saved(shown, of_policies(shown)) is None
+    assert plan_of(shown, of_policies(shown)) is None
 
 
 class Site:

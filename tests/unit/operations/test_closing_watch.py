@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from killswitch.cli.live import close_progress
-from killswitch.cli.live.close_progress import Terminal, Watch, follow
+from killswitch.cli.live.close_progress import CloseWatch, TerminalProgress, follow
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.runner.lease import this_process
 from killswitch.store.sql import SqlStore
 from tests.runner_world import World
@@ -116,7 +116,7 @@ def test_as_json_each_change_is_an_object(closing: Closing, capsys: pytest.Captu
 
 def test_a_hand_that_waits_for_its_tick_is_waited_for(closing: Closing) -> None:
     """Watched from a second window, a close that was just given is not missed."""
-    event = hand("close", None, "op", "seen", NOW)
+    event = operator_event("close", None, "op", "seen", NOW)
     closing.store.put_event(event)
 
     def take() -> None:
@@ -130,11 +130,11 @@ def test_a_hand_that_waits_for_its_tick_is_waited_for(closing: Closing) -> None:
 
 def test_a_close_that_begins_and_ends_between_two_looks_is_shown(closing: Closing) -> None:
     """A fast venue must not make a close invisible."""
-    watch = Watch(closing.store)
-    assert watch.look(NOW) == ()
+    watch = CloseWatch(closing.store)
+    assert watch.poll(NOW) == ()
     closing.decide()
     closing.write("finished", status="flat")()
-    (shown,) = watch.look(NOW)
+    (shown,) = watch.poll(NOW)
     assert (shown.decision, shown.standing) == ("d1", "flat")
 
 
@@ -142,7 +142,7 @@ def test_what_ended_before_is_not_shown(closing: Closing) -> None:
     """Watching is about what is under way, and what begins meanwhile."""
     closing.decide()
     closing.write("finished", status="blocked")()
-    assert Watch(closing.store).look(NOW) == ()
+    assert CloseWatch(closing.store).poll(NOW) == ()
 
 
 def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,7 @@ def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: py
     captured = capsys.readouterr()
     assert "end unknown: no runner is running to work on it" in captured.out
     assert "`ksctl run --live` resumes the remaining work" in captured.err
-    assert closing.slept == pytest.approx(close_progress.LEFT_ALONE)
+    assert closing.slept == pytest.approx(close_progress.MAX_SECONDS_WITHOUT_RUNNER)
 
 
 def test_an_interrupted_watch_says_that_the_closing_goes_on(
@@ -178,10 +178,10 @@ def test_a_terminal_is_redrawn_in_place_and_never_overrun(
     monkeypatch.setenv("LINES", "5")
     closing.decide()
     closing.write("rejected", "A")()
-    watch, screen = Watch(closing.store), Terminal()
-    screen.show(watch.look(NOW))
+    watch, screen = CloseWatch(closing.store), TerminalProgress()
+    screen.show(watch.poll(NOW))
     first = capsys.readouterr().out
-    screen.show(watch.look(NOW))
+    screen.show(watch.poll(NOW))
     again = capsys.readouterr().out
     assert all(len(row) < 30 for row in first.splitlines())
     assert len(first.splitlines()) <= 4

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from killswitch.cli.live.status_sections import outcome
+from killswitch.cli.live.status_sections import result_lines
 from killswitch.cli.operate.verbs import close
 from killswitch.graph.nodes import ScopeRule
-from killswitch.incident.record.results import decided, recorded_result, result_of
+from killswitch.incident.record.results import fold_result, newest_results, read_result
 from killswitch.journal.codec import decode_all
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from tests import graphs
 from tests.cases.test_going_on import Unwilling
 from tests.faults.mishaps import Rule
@@ -68,7 +68,7 @@ def test_what_is_held_is_known_when_it_ends() -> None:
     scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
     scene.at(120.0, giving_up(scene))
     scene.play()
-    result = result_of(decision, decode_all(scene.store.journal(decision.id)), None)
+    result = fold_result(decision, decode_all(scene.store.journal(decision.id)), None)
     (btc,) = (each for each in result.positions if each.symbol == BTC[0])
     assert (btc.left, btc.seen_at is not None) == (Decimal(7), True)
     assert result.totals.took is not None
@@ -83,7 +83,7 @@ def test_nothing_is_said_to_have_been_seen_where_nothing_can_be_read() -> None:
     scene.at(60.0, giving_up(scene))
     scene.play()
     assert [
-        each.left for each in result_of(decision, decode_all(scene.store.journal(decision.id)), None).positions
+        each.left for each in fold_result(decision, decode_all(scene.store.journal(decision.id)), None).positions
     ] == [None]
 
 
@@ -145,7 +145,9 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
         venue.answer = book("900")
         await runner.tick()
         (open_one,) = store.unfinished()
-        event = hand("give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=open_one.decision.id)
+        event = operator_event(
+            "give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=open_one.decision.id
+        )
         store.put_event(event)
         sent = len(venue.sent)
         report = await runner.tick()
@@ -153,7 +155,7 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
         await runner.work_through(30.0)
         await runner.finish()
         await runner.let_go()
-        ((decision, result), *_) = decided(store, 1)
+        ((decision, result), *_) = newest_results(store, 1)
         (entry,) = (it for it in store.journal(decision.id) if it.kind == "given_up")
         assert entry.data == {"author": "mia", "reason": "sold over the phone", "event": event.id}
         assert (result.standing, result.endings[0].reason) == (
@@ -177,7 +179,7 @@ def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> Non
         store, venue = world.open(), ScriptedVenue(book("1100"))
         runner = world.runner(store, [venue])
         await runner.start()
-        store.put_event(hand("give_up", None, "mia", "why not", world.clock.now(), decision="nobody"))
+        store.put_event(operator_event("give_up", None, "mia", "why not", world.clock.now(), decision="nobody"))
         report = await runner.tick()
         (notice,) = (it for it in report.notices if it.severity == "page")
         assert "nothing is being closed for nobody" in notice.text
@@ -203,7 +205,9 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
         await runner.tick()
         decision = store.unfinished()[0].decision.id
         for author in ("mia", "leo"):
-            store.put_event(hand("give_up", None, author, "sold over the phone", world.clock.now(), decision=decision))
+            store.put_event(
+                operator_event("give_up", None, author, "sold over the phone", world.clock.now(), decision=decision)
+            )
         report = await runner.tick()
         assert [it.text.rpartition(" by ")[2] for it in report.notices if "is ended on" in it.text] == [
             "mia: sold over the phone", "leo: sold over the phone",
@@ -235,12 +239,14 @@ def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_pa
                 venue.answer = book(equity, venue.account)
             await runner.tick()
         (open_one,) = store.unfinished()
-        store.put_event(hand("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id))
+        store.put_event(
+            operator_event("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id)
+        )
         report = await runner.tick()
         await runner.work_through(5.0)
         given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
         scopes = sorted(notice.scope for notice in report.notices if "is ended on" in notice.text)
-        words = "\n".join(outcome(recorded_result(store, open_one.decision)))
+        words = "\n".join(result_lines(read_result(store, open_one.decision)))
         await runner.let_go()
         return given, scopes, words
 
@@ -323,7 +329,7 @@ def test_a_command_that_no_tick_has_taken_is_given_up_whole_only(tmp_path: Path)
     world = World(tmp_path)
     store = world.open()
     try:
-        command = hand("close", "portfolio", "carol", "operator", world.clock.now())
+        command = operator_event("close", "portfolio", "carol", "operator", world.clock.now())
         store.put_event(command)
         asked = ["--give-up", command.id, "--reason", "operator", "--store", str(tmp_path / "store.sqlite")]
         answer = CliRunner().invoke(close, [*asked, "--scope", "account/main"])

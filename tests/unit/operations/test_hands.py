@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from killswitch.cli.live.run import Terminal, run
+from killswitch.cli.live.run import RunConsole, run
 from killswitch.cli.live.status import status
 from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
-from killswitch.gate.reading import read_lock
-from killswitch.incident.record.results import decided
+from killswitch.gate.lock_reader import read_lock
+from killswitch.incident.record.results import newest_results
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
-from killswitch.operations.commands import hand, watched_scopes
-from killswitch.operations.status import standing_of
+from killswitch.operations.commands import operator_event, watched_scopes
+from killswitch.operations.status import store_status
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import TickReport, Witness
+from killswitch.runner.loop import Observer, TickReport
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -208,7 +208,7 @@ def test_a_run_does_not_tell_again_how_earlier_closings_ended(
 ) -> None:
     """What was over before the first tick is the earlier run's news; what is under way is ours."""
     store = kept(tmp_path, ())
-    terminal = Terminal(store, json=False)
+    terminal = RunConsole(store, json=False)
     terminal.ticked(report("flat"))
     terminal.ticked(report("flat"))
     assert "closing" not in capsys.readouterr().err
@@ -234,12 +234,12 @@ def test_a_run_says_why_a_stage_fired_and_how_its_close_ended_in_the_word_of_his
         JournalEntry("d1", "finished", START, "main", None, None, None, None, {"status": "flat"}),
     ]
     store = kept(tmp_path, journal, fired)
-    terminal = Terminal(store, json=False, written={("stop", "loss"): ("fraction", ">= 4.5%")})
+    terminal = RunConsole(store, json=False, written={("stop", "loss"): ("fraction", ">= 4.5%")})
     terminal.ticked(report("closing", fired) if here else report("closing"))
     terminal.ticked(report("flat"))
     said = capsys.readouterr()
     assert f"closing d1: {says}" in said.err
-    ((_, result),) = decided(store, 9)
+    ((_, result),) = newest_results(store, 9)
     assert result.standing == says
     if here:
         assert "loss: 5.10% against >= 4.5%" in said.out
@@ -254,7 +254,7 @@ def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand
     asyncio.run(crash(world, store, venue))
     renamed = graphs.policy_set(replace(crash_policy(), policy="renamed"))
 
-    async def again(*witnesses: Witness) -> None:
+    async def again(*witnesses: Observer) -> None:
         runner = world.runner(store, [venue], policies=renamed, witnesses=witnesses)
         await runner.start()
         await world.clock.sleep(1.0)
@@ -262,16 +262,16 @@ def test_a_latch_and_lock_whose_policy_was_renamed_are_shown_and_ended_by_a_hand
         await runner.finish()
 
     lock = tmp_path / "locks" / "account__main.json"
-    asyncio.run(again(Terminal(store, json=False)))
+    asyncio.run(again(RunConsole(store, json=False)))
     words = "level 3 close-everything of crash on account/main is still latched"
-    standing = standing_of(store, world.clock.now(), 0)
+    standing = store_status(store, world.clock.now(), 0)
     assert words in status_text(standing, "s")
     assert standing.view is not None
     assert "account/main" in watched_scopes(standing.view)
     assert read_lock(lock, world.clock.now()).locked
-    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+    store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
     asyncio.run(again())
     asyncio.run(again())
     assert not read_lock(lock, world.clock.now()).locked
-    assert words not in status_text(standing_of(store, world.clock.now(), 0), "s")
+    assert words not in status_text(store_status(store, world.clock.now(), 0), "s")
     world.close()

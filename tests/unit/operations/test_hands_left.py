@@ -12,7 +12,7 @@ import pytest
 
 from killswitch.cli.live.status import status
 from killswitch.cli.operate import single_tick
-from killswitch.cli.operate.text import saying_what_is_left, who_goes_on
+from killswitch.cli.operate.command_output import continuation_text, printing_unfinished
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.wording import headline, table
 from killswitch.model.decision import Notice
@@ -20,7 +20,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import StoredDecision
-from killswitch.operations.commands import Answer, answer_to, hand
+from killswitch.operations.commands import CommandAnswer, answer_to, operator_event
 from killswitch.store.sqlite import open_store
 from tests import incidents
 from tests.unit.operations.test_hands import Site
@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> Site:
 
 def waiting_close(site: Site) -> Event:
     """A close of yesterday that nobody has taken."""
-    event = hand("close", "account/main", "ada", "the desk", datetime.now(UTC) - timedelta(days=1))
+    event = operator_event("close", "account/main", "ada", "the desk", datetime.now(UTC) - timedelta(days=1))
     store = open_store(str(site.store))
     store.put_event(event)
     store.close()
@@ -80,7 +80,7 @@ class OneShot:
         self.waiting, self.late = self.late, []
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= single_tick.LOOK_AGAIN
+        assert patience <= single_tick.COMMAND_POLL_SECONDS
         return True
 
     async def finish(self) -> None:
@@ -93,10 +93,10 @@ def test_a_hand_that_is_given_while_another_one_is_the_runner_is_taken(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was told that a runner lives here, and so one does: there is a tick more."""
-    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
-    mine, other = (hand("close", None, who, "r", START) for who in ("ada", "bob"))
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: CommandAnswer((), ()))
+    mine, other = (operator_event("close", None, who, "r", START) for who in ("ada", "bob"))
     shot = OneShot(late=[other])
-    asyncio.run(single_tick.once(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
+    asyncio.run(single_tick.run_one_tick(shot, shot, mine, 5.0))  # type: ignore[arg-type] # a runner and a store in one
     assert shot.ticks == 2
     assert "new command: running another tick" in capsys.readouterr().err
 
@@ -113,7 +113,7 @@ class Uncharged(OneShot):
         return self.seconds
 
     async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= single_tick.LOOK_AGAIN
+        assert patience <= single_tick.COMMAND_POLL_SECONDS
         if not fees or self.seconds >= self.told:
             return True
         self.seconds += max(0.0, min(patience, self.told - self.seconds))
@@ -128,9 +128,9 @@ def test_a_hand_goes_on_for_fees_for_three_seconds_at_the_most(
 ) -> None:
     """A venue that tells them at once is heard; the close does not take longer than it was given, either."""
     shot = Uncharged(told)
-    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: CommandAnswer((), ()))
     monkeypatch.setattr("killswitch.cli.operate.single_tick.time", shot)
-    asyncio.run(single_tick.once(shot, shot, hand("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
+    asyncio.run(single_tick.run_one_tick(shot, shot, operator_event("close", None, "ada", "r", START), wait))  # type: ignore[arg-type]
     assert (shot.seconds, shot.ticks) == (takes, 1)
 
 
@@ -138,12 +138,12 @@ def test_a_hand_that_waits_for_fees_takes_another_one_all_the_same(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It comes in the first tick, and is taken half a second later: nobody is told for ninety."""
-    mine, other = (hand("close", None, who, "r", START) for who in ("ada", "bob"))
+    mine, other = (operator_event("close", None, who, "r", START) for who in ("ada", "bob"))
     shot = Uncharged(90.0, (other,))
-    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: Answer((), ()))
+    monkeypatch.setattr("killswitch.operations.commands.answer_to", lambda *_: CommandAnswer((), ()))
     monkeypatch.setattr("killswitch.cli.operate.single_tick.time", shot)
-    asyncio.run(single_tick.once(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
-    assert (shot.ticks, shot.seconds) == (2, 0.5 + single_tick.FEES_WITHIN)
+    asyncio.run(single_tick.run_one_tick(shot, shot, mine, 60.0))  # type: ignore[arg-type] # a runner and a store in one
+    assert (shot.ticks, shot.seconds) == (2, 0.5 + single_tick.FEE_WAIT_SECONDS)
     assert "new command: running another tick" in capsys.readouterr().err
 
 
@@ -154,14 +154,14 @@ def test_whoever_breaks_a_close_off_is_told_what_is_left_and_that_nobody_goes_on
     site.run()
     event = waiting_close(site)
     store = open_store(str(site.store))
-    with pytest.raises(KeyboardInterrupt), saying_what_is_left(store):
+    with pytest.raises(KeyboardInterrupt), printing_unfinished(store):
         raise KeyboardInterrupt
     said = capsys.readouterr().err
     assert f"interrupted: pending command: close account/main by ada, 1d ago: the desk [{event.id}]" in said
     assert "no runner works on it: start `ksctl run --live` on this store" in said
     now = to_micros(datetime.now(UTC))
     store.acquire("another.host:4711:x", now, 60_000_000)
-    assert "continues it; `ksctl status --watch` follows it" in who_goes_on(store)
+    assert "continues it; `ksctl status --watch` follows it" in continuation_text(store)
     store.close()
 
 
@@ -203,7 +203,7 @@ class Talkative:
 @pytest.mark.parametrize(("after_it", "asked"), [(10, [50]), (49, [50, 500]), (1000, [50, 500, 5000])])
 def test_the_answer_to_a_hand_is_found_however_much_its_tick_says(after_it: int, asked: list[int]) -> None:
     """It is looked for back to when the hand was given, and no further than that."""
-    event = hand("close", None, "ada", "r", START + timedelta(hours=1))
+    event = operator_event("close", None, "ada", "r", START + timedelta(hours=1))
     store = Talkative(event, after_it)
     assert [each.text for each in answer_to(store, event).notices] == ["the answer"]  # type: ignore[arg-type] # enough of a store
     assert store.asked == asked

@@ -15,7 +15,7 @@ from killswitch.cli.live.status import history, status
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.cli.policy.explain import explain
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.runner.lease import this_process
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
@@ -103,7 +103,7 @@ def test_status_tells_a_living_runner_from_one_that_fell_silent(world: World) ->
 def test_status_lists_hands_that_no_tick_has_taken(world: World) -> None:
     """A pending hand shows who gave it and why."""
     store = world.open()
-    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", START))
+    store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", START))
     store.close()
     shown = told(status, *at(world)).stdout
     assert "reset account/main by operator-1" in shown

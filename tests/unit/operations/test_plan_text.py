@@ -10,9 +10,9 @@ from msgspec import structs
 
 from killswitch.accounts.opening import read_policies
 from killswitch.cli.live.plan_text import plan_text
-from killswitch.cli.policy.explain_decision import what_is_decided
+from killswitch.cli.policy.explain_decision import effects_text
 from killswitch.graph.nodes import PolicySet
-from killswitch.incident.record.close_causes import alike, intended
+from killswitch.incident.record.close_causes import group_orders, order_texts
 from killswitch.model.decision import Cancel, Decision, Intent
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, AccountSnapshot, Order, Snapshot
 from killswitch.operations.preview import Preview, preview
@@ -135,17 +135,17 @@ def slices(count: int) -> tuple[Intent, ...]:
 def test_many_slices_of_one_size_are_one_line() -> None:
     """Fifteen times 100 and once 50 of 1,550: after the fifteen 50 is left, and nothing is lost in the telling."""
     orders = slices(15)
-    assert [(each.number, each.amount, each.leaves) for each in alike(orders)] == [
+    assert [(each.number, each.amount, each.leaves) for each in group_orders(orders)] == [
         (15, "15 × 100", Decimal(50)), (1, "50", Decimal(0)),
     ]  # fmt: skip
-    assert intended(orders) == (
+    assert order_texts(orders) == (
         "sell 15 × 100 BTC (long) on main, leaving 50", "sell 50 BTC (long) on main, leaving 0",
     )  # fmt: skip
 
 
 def test_a_few_slices_are_told_one_by_one() -> None:
     """Three of 100 and one of 50: four lines, each with what it leaves."""
-    assert [each.rpartition(" ")[2] for each in intended(slices(3))] == ["250", "150", "50", "0"]
+    assert [each.rpartition(" ")[2] for each in order_texts(slices(3))] == ["250", "150", "50", "0"]
 
 
 def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
@@ -154,7 +154,7 @@ def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
         "d1", START, "operator", "sha256:0", "portfolio", "enforce", None, 0, 0, kind="manual", intents=slices(15),
         cancels=(Cancel("main", "BTC", "e1", "entry"), Cancel("main", "BTC", "s1", "all")),
     )  # fmt: skip
-    told = what_is_decided(decision, None).splitlines()
+    told = effects_text(decision, None).splitlines()
     assert [line.split()[2:] for line in told[2:4]] == [
         ["sell", "15", "×", "100", "BTC", "(long)", "50", "-", "reduce-only"],
         ["sell", "50", "BTC", "(long)", "0", "-", "reduce-only"],

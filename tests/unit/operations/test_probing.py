@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from killswitch.cli.live.status import status
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.operations.liveness_probe import Probe, Verdict, probe_of
+from killswitch.operations.liveness_probe import Probe, ProbeResult, probe_of
 from killswitch.runner.lease import this_process
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
@@ -68,7 +68,7 @@ def test_the_bound_that_is_given_is_the_bound(store: SqlStore) -> None:
     """`within` replaces the bound by intervals, and the reason says both numbers."""
     ticked(store, 31.0, interval=20.0)
     assert probe_of(store, "live", NOW, 32.0).passed
-    assert probe_of(store, "live", NOW, 30.0) == Verdict(
+    assert probe_of(store, "live", NOW, 30.0) == ProbeResult(
         False, "the last tick 7 at 2024-01-01T11:59:29Z is 31 s old, over 30 s"
     )
 
@@ -77,30 +77,32 @@ def test_a_lease_that_ran_out_is_live_but_not_ready(store: SqlStore) -> None:
     """A slow tick of a living process is no reason to kill it; another runner may already have the store."""
     ticked(store, 10.0, lease_left=-1.0)
     assert probe_of(store, "live", NOW).passed
-    assert probe_of(store, "ready", NOW) == Verdict(False, "the lease expired at 2024-01-01T11:59:59Z without renewal")
+    assert probe_of(store, "ready", NOW) == ProbeResult(
+        False, "the lease expired at 2024-01-01T11:59:59Z without renewal"
+    )
 
 
 def test_the_tick_of_the_runner_before_does_not_count(store: SqlStore) -> None:
     """A runner that starts has not ticked, however fresh the last tick on its store is."""
     ticked(store, 1.0, owner="host-6/0b5e4f1a/4026531836/1/11")
     verdict = probe_of(store, "live", NOW)
-    assert verdict == Verdict(
+    assert verdict == ProbeResult(
         False, f"{ELSEWHERE} has not ticked yet; the last tick is by host-6/0b5e4f1a/4026531836/1/11"
     )
 
 
 def test_a_store_without_a_lease_or_a_tick_is_not_live(store: SqlStore) -> None:
     """Nobody holds it; or somebody does, and has not ticked yet."""
-    assert probe_of(store, "live", NOW) == Verdict(False, "no runner holds the lease of this store")
+    assert probe_of(store, "live", NOW) == ProbeResult(False, "no runner holds the lease of this store")
     store.acquire(ELSEWHERE, to_micros(NOW), 30 * SECOND)
-    assert probe_of(store, "live", NOW) == Verdict(False, f"{ELSEWHERE} has not ticked yet")
+    assert probe_of(store, "live", NOW) == ProbeResult(False, f"{ELSEWHERE} has not ticked yet")
 
 
 def test_a_process_that_is_proven_dead_is_not_live(store: SqlStore) -> None:
     """A fresh tick and a lease in force do not outweigh the kernel's word."""
     dead = this_process().rpartition("/")[0] + "/1"  # this process id, begun at another time
     ticked(store, 1.0, owner=dead, holder=dead)
-    assert probe_of(store, "live", NOW) == Verdict(False, f"the process that holds the lease is dead: {dead}")
+    assert probe_of(store, "live", NOW) == ProbeResult(False, f"the process that holds the lease is dead: {dead}")
 
 
 def test_a_tick_that_cannot_be_read_is_not_live(store: SqlStore) -> None:

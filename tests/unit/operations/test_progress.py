@@ -8,11 +8,11 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from killswitch.cli.live.close_progress import block
+from killswitch.cli.live.close_progress import progress_block
 from killswitch.journal.codec import decode_all
 from killswitch.model.decision import Decision, Intent, Unwinding
 from killswitch.model.store import JournalEntry, JournalKind
-from killswitch.operations.progress import Progress, progress_of, scheduled_seconds
+from killswitch.operations.progress import CloseProgress, progress_of, scheduled_seconds
 from tests.worlds import START, after
 
 
@@ -53,11 +53,11 @@ def verified(symbol: str, seconds: float, left: str) -> JournalEntry:
     return entry("verified", seconds, symbol, position=left, target="0")
 
 
-def at(seconds: float, about: Decision, journal: Sequence[JournalEntry], *, runs: bool = True) -> Progress:
+def at(seconds: float, about: Decision, journal: Sequence[JournalEntry], *, runs: bool = True) -> CloseProgress:
     return progress_of(about, decode_all(journal), after(seconds=seconds), runs=runs)
 
 
-def left(progress: Progress) -> float | None:
+def left(progress: CloseProgress) -> float | None:
     """Seconds until it is expected to end."""
     return None if progress.expected_end is None else (progress.expected_end - progress.at).total_seconds()
 
@@ -183,5 +183,5 @@ def test_orders_that_filled_in_part_or_not_at_all_are_told_apart() -> None:
     ]  # fmt: skip
     counts = at(5, decision("1", "2", "3"), journal).orders
     assert (counts.sent, counts.filled, counts.partly, counts.empty) == (3, 2, 1, 1)
-    shown = block(at(5, decision("1", "2", "3"), journal))
+    shown = progress_block(at(5, decision("1", "2", "3"), journal))
     assert "3 sent, 2 filled (1 in part), 0 unknown, 1 ended without a fill" in shown[2]

@@ -14,7 +14,7 @@ from killswitch.cli.live.status_text import status_text
 from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
-from killswitch.operations.status import encode_standing, standing_of
+from killswitch.operations.status import encode_status, store_status
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
 
@@ -59,8 +59,8 @@ def crashed(world: World, venues: list[ScriptedVenue], later: dict[str, AccountS
         await runner.let_go()
 
     asyncio.run(story())
-    standing = standing_of(store, world.clock.now(), 0)
-    assert json.loads(encode_standing(standing))["closings"]
+    standing = store_status(store, world.clock.now(), 0)
+    assert json.loads(encode_status(standing))["closings"]
     text = status_text(standing, "s")
     return text.partition("\n\nCloses in progress\n")[2].partition("\n\n")[0].splitlines()[1:]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from msgspec import json
 
-from killswitch.cli.live.status_sections import outcome
+from killswitch.cli.live.status_sections import result_lines
 from killswitch.cli.live.status_text import status_text
-from killswitch.cli.operate.single_tick import once
-from killswitch.cli.operate.text import Order, tell
+from killswitch.cli.operate.command_output import CommandRequest, print_outcome
+from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.incident.record.closed_positions import ClosedPosition
 from killswitch.incident.record.order_lines import OrderLine
-from killswitch.incident.record.results import Result, decided
-from killswitch.operations.commands import answer_to, hand
-from killswitch.operations.status import Standing, encode_standing, standing_of
+from killswitch.incident.record.results import Result, newest_results
+from killswitch.operations.commands import answer_to, operator_event
+from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import ScriptedVenue, World, book
@@ -36,19 +36,19 @@ def world(tmp_path: Path) -> Iterator[World]:
 def close(world: World, store: SqlStore, author: str, reason: str) -> None:
     """A close of the account by hand, which is the runner of one tick: 10 BTC at 110, for a fee of 1."""
     runner = world.runner(store, [ScriptedVenue(book("1100"))])
-    event = hand("close", "account/main", author, reason, world.clock.now(), cause="drill")
-    asyncio.run(once(runner, store, event, 600.0))
+    event = operator_event("close", "account/main", author, reason, world.clock.now(), cause="drill")
+    asyncio.run(run_one_tick(runner, store, event, 600.0))
 
 
 def pass_by(world: World, seconds: float) -> None:
     asyncio.run(world.clock.sleep(seconds))
 
 
-def told(world: World, store: SqlStore) -> Standing:
-    return standing_of(store, world.clock.now(), 0)
+def told(world: World, store: SqlStore) -> StoreStatus:
+    return store_status(store, world.clock.now(), 0)
 
 
-def lines(standing: Standing) -> list[str]:
+def lines(standing: StoreStatus) -> list[str]:
     """The block of closes by hand, without its head."""
     text = status_text(standing, "s")
     if "Closes by hand\n" not in text:
@@ -66,7 +66,7 @@ def test_a_close_without_a_runner_is_told_afterwards(world: World) -> None:
     assert row.strip().startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
     for words in ("risk-desk", "account/main (order 12)", "flat, 1 position reduced, fees 1.00"):
         assert words in row
-    (found,) = json.decode(encode_standing(told(world, store)))["by_hand"]
+    (found,) = json.decode(encode_status(told(world, store)))["by_hand"]
     assert (found["author"], found["scope"], found["reason"], found["cause"]) == (
         "risk-desk", "account/main", "order 12", "drill",
     )  # fmt: skip
@@ -79,13 +79,13 @@ def test_the_answer_to_a_close_and_status_tell_what_history_tells(
     """Held 10 BTC from 110, sold at its mark of 120: all three tell 100 realised before fees."""
     store = world.open()
     runner = world.runner(store, [ScriptedVenue(book("1200"))])
-    event = hand("close", "account/main", "risk-desk", "order 12", world.clock.now(), cause="drill")
-    asyncio.run(once(runner, store, event, 600.0))
-    order = Order("close", "account/main", "risk-desk", "order 12", 0.0, json=True)
-    tell(order, store, answer_to(store, event), None)
+    event = operator_event("close", "account/main", "risk-desk", "order 12", world.clock.now(), cause="drill")
+    asyncio.run(run_one_tick(runner, store, event, 600.0))
+    order = CommandRequest("close", "account/main", "risk-desk", "order 12", 0.0, json=True)
+    print_outcome(order, store, answer_to(store, event), None)
     (answered,) = json.decode(capsys.readouterr().out)["decisions"]
-    (found,) = json.decode(encode_standing(told(world, store)))["by_hand"]
-    ((_, recorded),) = decided(store, 1)
+    (found,) = json.decode(encode_status(told(world, store)))["by_hand"]
+    ((_, recorded),) = newest_results(store, 1)
     assert recorded.realised == Decimal(100)
     assert answered["result"] == found["result"] == json.decode(json.encode(recorded))
 
@@ -154,7 +154,7 @@ def test_what_a_halt_holds_up_is_said_with_what_a_person_can_do(
     said: str, text: str | None, why: str, hint: str
 ) -> None:
     """Which position, what the venue said of its order, and how it goes on."""
-    first, left, *hints = outcome(held_up(said, text))
+    first, left, *hints = result_lines(held_up(said, text))
     assert first == "closing, 0 positions reduced, fees unknown"
     assert left == why
     assert "".join(hints).endswith(hint)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from killswitch.cli.live.status_text import status_text
 from killswitch.model.venue import VenueDownError
-from killswitch.operations.status import standing_of
+from killswitch.operations.status import store_status
 from tests.runner_world import ScriptedVenue, World, book
 
 WHY = "the venue has been in maintenance since noon and asks to be left alone, and this goes on for a while " * 2
@@ -27,7 +27,7 @@ def test_ticks_that_come_later_than_they_are_to_say_so(tmp_path: Path) -> None:
         await runner.start()
         for pause in (1.0, 6.0, *[1.0] * 10):
             await runner.tick()
-            shown.append(status_text(standing_of(store, world.clock.now(), 0), "s"))
+            shown.append(status_text(store_status(store, world.clock.now(), 0), "s"))
             await world.clock.sleep(pause)
         await runner.let_go()
 
@@ -56,7 +56,7 @@ def test_why_an_account_is_down_is_said_once_and_its_triggers_point_to_it(tmp_pa
 
     try:
         asyncio.run(story())
-        said = status_text(standing_of(store, world.clock.now(), 0), "store.sqlite")
+        said = status_text(store_status(store, world.clock.now(), 0), "store.sqlite")
     finally:
         world.close()
     accounts = said.split("Accounts\n", 1)[1].split("\n\n", 1)[0].splitlines()

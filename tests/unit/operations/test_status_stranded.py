@@ -12,7 +12,7 @@ import pytest
 from killswitch.cli.live.status_text import status_text
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.status import Standing, encode_standing, standing_of
+from killswitch.operations.status import StoreStatus, encode_status, store_status
 from killswitch.store.sql import SqlStore
 from tests import worlds
 from tests.runner_world import ScriptedVenue, World
@@ -64,11 +64,11 @@ def stopped_in_the_middle(world: World, store: SqlStore, count: int, *, clean: b
     return stored.decision.id
 
 
-def told(world: World, store: SqlStore) -> Standing:
-    return standing_of(store, world.clock.now(), 0)
+def told(world: World, store: SqlStore) -> StoreStatus:
+    return store_status(store, world.clock.now(), 0)
 
 
-def block(standing: Standing, title: str) -> list[str]:
+def block(standing: StoreStatus, title: str) -> list[str]:
     """The lines below a title; empty where it is not there."""
     text = "\n\n" + status_text(standing, "s")
     return text.partition(f"\n\n{title}\n")[2].partition("\n\n")[0].splitlines()
@@ -86,7 +86,7 @@ def test_a_clean_stop_in_the_middle_of_a_close_is_a_problem(world: World) -> Non
     assert standing.problems == (words,)
     assert f"  {words}" in block(standing, "Problems")
     assert block(standing, "Closes in progress") == []
-    assert json.loads(encode_standing(standing))["problems"] == [words]
+    assert json.loads(encode_status(standing))["problems"] == [words]
 
 
 def test_a_close_that_a_living_runner_works_on_is_no_problem(world: World) -> None:

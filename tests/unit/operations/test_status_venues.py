@@ -10,7 +10,7 @@ from msgspec import structs
 from killswitch.accounts.poll.push_listener import Stream, StreamView
 from killswitch.cli.live.status_sections import streams_text, suspended_text, timers_text
 from killswitch.cli.live.status_text import status_text
-from killswitch.operations.status import standing_of
+from killswitch.operations.status import store_status
 from killswitch.runner.dead_man.memory import TimerView
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
@@ -70,9 +70,9 @@ def test_a_stream_that_has_just_come_back_gives_the_reason_that_problems_give() 
     """It is heard, and Problems still lists the loss until it has been heard for a minute: both name one reason."""
     time = VirtualTime()
     stream = Stream("main", time)
-    stream.lost("code 1006")
-    stream.lost("another channel: code 1001")
-    stream.heard()
+    stream.record_loss("code 1006")
+    stream.record_loss("another channel: code 1001")
+    stream.record_push()
     assert stream.problem is not None
     assert "code 1006" in stream.problem
     assert streams_text((stream.view,), time.now()).endswith("0s ago; interrupted a moment ago: code 1006")
@@ -94,7 +94,7 @@ def test_status_shows_the_blocks_where_there_are_any_and_else_not(tmp_path: Path
     world = World(tmp_path)
     store = world.open()
     asyncio.run(crash(world, store, ScriptedVenue(None)))
-    plain = standing_of(store, NOW, 10)
+    plain = store_status(store, NOW, 10)
     world.close()
     said = status_text(plain, "x")
     assert plain.view is not None

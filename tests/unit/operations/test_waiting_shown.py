@@ -11,13 +11,13 @@ import pytest
 
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import status_text
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import SignalRef
 from killswitch.model.instant import MINUTE
 from killswitch.model.venue import VenueDownError
 from killswitch.operations.preview import from_store, preview
-from killswitch.operations.status import encode_standing, standing_of
+from killswitch.operations.status import encode_status, store_status
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, book
 
@@ -54,9 +54,9 @@ def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world
         for _ in range(2):
             await world.clock.sleep(1.0)
             await runner.tick()
-        standing = standing_of(store, world.clock.now(), 0)
+        standing = store_status(store, world.clock.now(), 0)
         shown.append(status_text(standing, "s"))
-        (machine,) = json.loads(encode_standing(standing))["view"]["machines"]
+        (machine,) = json.loads(encode_status(standing))["view"]["machines"]
         assert machine["waiting"]["accounts"] == ["main"]
         interpreter, memory = from_store(policies, store)
         down = worlds.account(None, None, quality="down", reason="maintenance")
@@ -71,7 +71,7 @@ def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world
         venue.answer = book("1100")
         await world.clock.sleep(1.0)
         await runner.tick()
-        shown.append(status_text(standing_of(store, world.clock.now(), 0), "s"))
+        shown.append(status_text(store_status(store, world.clock.now(), 0), "s"))
         await runner.let_go()
 
     asyncio.run(play())

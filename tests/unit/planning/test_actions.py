@@ -19,7 +19,7 @@ from killswitch.model.record import RegistryError
 from killswitch.planning.actions import registry
 from killswitch.planning.actions.kind import ActionPlan, Context, NoBookError, Planned
 from killswitch.planning.actions.registry import certain_effects, check_reversible, plan, reversible_effects
-from killswitch.planning.scopes.evaluator import Suspected
+from killswitch.planning.scopes.evaluator import ActiveSuspicion
 from tests.graphs import close, stage
 from tests.worlds import START, after
 
@@ -83,8 +83,8 @@ def test_the_close_of_everything_keeps_what_every_close_keeps() -> None:
 
 def test_what_was_done_on_suspicion_is_kept_as_before() -> None:
     """A stored memory names the stage and its lock, and nothing else where nothing else was done."""
-    kept = Suspected("s", WRITTEN.order)
+    kept = ActiveSuspicion("s", WRITTEN.order)
     stored = msgspec.json.decode(msgspec.json.encode(kept))
     assert stored.keys() == {"stage", "lock"}
     assert kept.effects == (WRITTEN,)
-    assert Suspected("s", None).effects == ()
+    assert ActiveSuspicion("s", None).effects == ()

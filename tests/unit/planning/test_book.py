@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from killswitch.model.decision import Book, BookChange
 from killswitch.model.snapshot import AccountSnapshot, Balance, Position
-from killswitch.planning.orders.slices import Holdings, price_of, worth_of
+from killswitch.planning.orders.slices import Holdings, price_of, value_of
 from killswitch.planning.stage_decision import book_change
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, position
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -83,7 +83,7 @@ def holding(held: Position, worth: str | None, of: AccountSnapshot) -> Candidate
 def test_a_unit_of_the_accounts_own_currency_is_one() -> None:
     """Whatever the balances say."""
     own = spot(balances=(Balance("USDT", Decimal(5), price=Decimal("0.98")),))
-    assert worth_of("USDT", own, Holdings.of(view(own))) == 1
+    assert value_of("USDT", own, Holdings.of(view(own))) == 1
 
 
 def test_an_asset_is_worth_what_its_balance_says_if_that_is_a_price() -> None:
@@ -96,9 +96,9 @@ def test_an_asset_is_worth_what_its_balance_says_if_that_is_a_price() -> None:
         Balance("BTC", Decimal(1), price=Decimal(100)),
     )
     own = spot(balances=balances)
-    assert worth_of("BTC", own, Holdings.of(view(own))) == 100
-    assert worth_of("SOL", own, Holdings.of(view(own))) is None
-    assert worth_of("BTC", spot(), Holdings.of(view(spot()))) is None
+    assert value_of("BTC", own, Holdings.of(view(own))) == 100
+    assert value_of("SOL", own, Holdings.of(view(own))) is None
+    assert value_of("BTC", spot(), Holdings.of(view(spot()))) is None
 
 
 def test_the_price_on_another_market_is_the_worth_against_that_of_its_quote() -> None:

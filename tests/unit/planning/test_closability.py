@@ -8,23 +8,25 @@ from typing import Any
 import pytest
 
 from killswitch.model.snapshot import Order
-from killswitch.planning.closability import Outlook, outlooks
+from killswitch.planning.closability import Closability, closability_of
 from tests import worlds
 
 BTC = "BTC/USDT:USDT"
 
 
-def outlook(held: str, mark: str | None = "50000", *, guarded: bool = True, orders: Any = (), **rules: Any) -> Outlook:
+def outlook(
+    held: str, mark: str | None = "50000", *, guarded: bool = True, orders: Any = (), **rules: Any
+) -> Closability:
     """Of one long position under rules of step and minimum 0.001, unless said otherwise."""
     more = {} if mark is None else {"mark_price": mark}
     position = worlds.position(BTC, "long", contracts=held, **more)
     account = worlds.account("1000", [position], orders=orders, instruments=[worlds.rules(BTC, **rules)])
-    found = outlooks(account, reduce_only=guarded)
+    found = closability_of(account, reduce_only=guarded)
     assert found is not None
     return found[0]
 
 
-def kinds(found: Outlook) -> list[tuple[str, str]]:
+def kinds(found: Closability) -> list[tuple[str, str]]:
     return [(each.kind, each.severity) for each in found.hindrances]
 
 
@@ -89,11 +91,13 @@ def test_other_states_are_told_by_what_they_mean_for_a_close(state: str | None, 
 def test_unknown_rules_are_unknown_and_not_fine() -> None:
     """Neither of the instrument nor of its step."""
     account = worlds.account("1000", [worlds.position(BTC, "long", mark_price="1")])
-    assert [kinds(each) for each in outlooks(account, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
+    assert [kinds(each) for each in closability_of(account, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
     stepless = worlds.account(
         "1000", [worlds.position(BTC, "long", mark_price="1")], instruments=[worlds.rules(BTC, amount_step="0")]
     )
-    assert [kinds(each) for each in outlooks(stepless, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
+    assert [kinds(each) for each in closability_of(stepless, reduce_only=True) or ()] == [
+        [("rules unknown", "warning")]
+    ]
 
 
 def test_without_a_mark_price_nothing_can_bound_the_order() -> None:
@@ -117,5 +121,5 @@ def test_resting_exits_of_the_position_are_told() -> None:
 
 def test_unknown_positions_have_no_outlook() -> None:
     """None, which is not the same as an empty book."""
-    assert outlooks(worlds.account("1000", None), reduce_only=True) is None
-    assert outlooks(worlds.account("1000", []), reduce_only=True) == ()
+    assert closability_of(worlds.account("1000", None), reduce_only=True) is None
+    assert closability_of(worlds.account("1000", []), reduce_only=True) == ()

@@ -157,7 +157,7 @@ def test_force_sells_what_is_seen_and_nothing_blind(market: str) -> None:
     assert blind.decisions == ()
     assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in blind.notices[0].text
     assert orders(only(interpreter.tick(at(2, other, events=(wanted,))))) == {("cash", *each[1:]) for each in WHOLE}
-    assert not interpreter.unfinished_hands()
+    assert not interpreter.unfinished_closes()
 
 
 @pytest.mark.parametrize("market", ["spot", "swap"])

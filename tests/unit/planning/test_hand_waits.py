@@ -39,7 +39,7 @@ class Desk:
         """What the tick decides and tells; `events` are given before it."""
         self.pending += more.get("events", ())
         outcome = self.interpreter.tick(snapshot(after(seconds=second), *accounts, events=tuple(self.pending)))
-        self.pending = [each for each in self.pending if each.id in self.interpreter.unfinished_hands()]
+        self.pending = [each for each in self.pending if each.id in self.interpreter.unfinished_closes()]
         self.decisions += outcome.decisions
         return list(outcome.decisions), list(outcome.notices)
 

@@ -18,7 +18,7 @@ from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Order, Residual
 from killswitch.operations.preview import preview
-from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET, Obstacles, Seen
+from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET, Obstacles, TickAccounts
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.test_hedging import BTC, ETH, World, down, hedge, main, orders, other, policies
@@ -247,7 +247,7 @@ def test_a_holding_that_is_sold_on_another_market_is_stuck_where_it_is_listed() 
     decision = Decision("d", START, "p", "s", "account/main", "enforce", "s", 1, 0, intents=(hop,))
     closing = Closing("d", "blocked", (Residual("main", "X/BTC", "long", D(100)),))
     rule = HedgeRule("act", 0, (StandIn("other", "X/USDT"),), HOUR, D(1))
-    [found] = Obstacles().stuck([(closing, decision, rule)], Seen(0, {"main": held}, {"main": held}, {}))
+    [found] = Obstacles().uncloseable([(closing, decision, rule)], TickAccounts(0, {"main": held}, {"main": held}, {}))
     assert (found.key, found.contracts) == (("main", "X/USDT", "long"), D(100))
 
 
@@ -366,7 +366,7 @@ def test_on_an_account_that_is_not_armed_a_hedge_is_suggested_and_opened_once_it
     assert found.notices[0].text.endswith("; not opened: other is not armed")
     after = World(made)
     after.at, after.closings = world.at, world.closings
-    after.interpreter = Interpreter(made, armed=("main", "other"), told=found.notices)
+    after.interpreter = Interpreter(made, armed=("main", "other"), earlier_notices=found.notices)
     after.interpreter.restore(world.interpreter.states(), lambda _p, _s, _since: (), past=(fired,))
     assert sold(after.tick(main("-200"), BESIDE)) == 10
 
@@ -424,7 +424,7 @@ def test_a_preview_opens_nothing_on_accounts_that_are_not_armed() -> None:
 def restarted(world: World, made: PolicySet, past: Sequence[Decision], told: Any) -> Outcome:
     after = World(made)
     after.at, after.closings = world.at, world.closings
-    after.interpreter = Interpreter(made, told=told)
+    after.interpreter = Interpreter(made, earlier_notices=told)
     after.interpreter.restore(world.interpreter.states(), lambda _p, _s, _since: (), past=past)
     return after.tick(main("-200"), BESIDE)
 

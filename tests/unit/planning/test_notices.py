@@ -14,20 +14,20 @@ from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning import notices
 from killswitch.planning.orders.slices import Blocked
-from killswitch.planning.scopes.compiled_policy import prepare
-from killswitch.planning.scopes.evaluator import Watch
+from killswitch.planning.scopes.compiled_policy import compile_policy
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.signals.equity.explanation import ChangeEvent as News
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.graphs import FALL_15M, graph, stage, trigger
 from tests.worlds import account, hand
 
 NOW = 1_600_000_000_000_000
 
 
-def watching(answer: OnUnknown = "hold", *, seen: bool = True) -> Watch:
+def watching(answer: OnUnknown = "hold", *, seen: bool = True) -> ScopeEvaluator:
     """A watch over account main, in USDT, that has seen it once (or never)."""
     made = graph((FALL_15M,), (trigger("fall", 0, 0.05, on_unknown=answer),), (stage("one", 1, 0),), policy="p")
-    watch = Watch(prepare(made), "account/main")
+    watch = ScopeEvaluator(compile_policy(made), "account/main")
     if seen:
         watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     return watch
@@ -82,7 +82,7 @@ def test_a_policy_that_takes_the_unexplained_for_a_loss_says_so_of_a_fall_that_w
     """`on_unexplained: close`: nothing was traded, and the close is the policy's choice. Of a rise nothing changes."""
     equity = EquityRule(10 * MINUTE, 0.001, MINUTE, None, closes_unexplained=True)
     made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("one", 1, 0),), equity=equity)
-    watch = Watch(prepare(made), "account/main")
+    watch = ScopeEvaluator(compile_policy(made), "account/main")
     watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     found = notices.unexplained(watch, NOW, News("appeared", Decimal(-50), pending=True))
     assert found.text == (
@@ -105,7 +105,7 @@ def test_a_policy_that_looks_at_money_that_moved_is_not_said_to_close_nothing(si
     """A trigger on what is unexplained may close in the same tick; the notice names it."""
     triggers = (trigger("fall", 0, 0.05), trigger("odd", 1, 0.2))
     made = graph((FALL_15M, SignalRef(signal)), triggers, (stage("one", 1, 0), stage("two", 2, 1)))
-    watch = Watch(prepare(made), "account/main")
+    watch = ScopeEvaluator(compile_policy(made), "account/main")
     watch.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     assert words in notices.unexplained(watch, NOW, News("appeared", Decimal(-300))).text
 
@@ -177,7 +177,7 @@ def test_a_crash_in_small_pieces_pages_as_often_as_it_doubles() -> None:
     assert paged == [1, 1 + 5, 6 + 11, 17 + 23, 40 + 47, 87 + 95, 182 + 191]
 
 
-def falls(watch: Watch, *minutes: int) -> list[str]:
+def falls(watch: ScopeEvaluator, *minutes: int) -> list[str]:
     """The severity of a fall of 50 at each of these minutes."""
     return [notices.unexplained(watch, NOW + it * MINUTE, News("appeared", Decimal(-50))).severity for it in minutes]
 
@@ -207,12 +207,12 @@ def test_a_memory_of_before_the_page_was_stored_is_read() -> None:
     assert falls(again, 0) == ["page"]
 
 
-def in_dollars(*accounts: AccountSnapshot) -> Watch:
+def in_dollars(*accounts: AccountSnapshot) -> ScopeEvaluator:
     """A watch over a portfolio that is measured in USD, with 1.20 declared for the EUR."""
     reference = ReferenceCurrency("USD", 2, Decimal("0.01"), (("EUR", Decimal("1.2")),))
     equity = EquityRule(10 * MINUTE, 0.001, MINUTE, None, reference=reference)
     made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("one", 1, 0),), equity=equity)
-    watch = Watch(prepare(made), "portfolio")
+    watch = ScopeEvaluator(compile_policy(made), "portfolio")
     watch.observe(ScopeView(NOW, True, accounts, {}, None, None, reference), ())
     return watch
 
@@ -253,11 +253,11 @@ def test_a_reset_that_finds_nothing_wakes_nobody() -> None:
 def test_what_became_of_a_hand_is_told_under_its_own_name() -> None:
     """Not followed pages, followed blind warns; a hand over everything is about the portfolio."""
     event = hand("close", from_micros(NOW))
-    found = notices.hand_not_followed(event, NOW, "why")
+    found = notices.command_not_carried_out(event, NOW, "why")
     assert about(found) == (from_micros(NOW), "operator", "account/main", "nothing_selected", "page", "e1")
-    blind = notices.hand_followed_blind(event, NOW, "why")
+    blind = notices.forced_close(event, NOW, "why")
     assert about(blind) == (from_micros(NOW), "operator", "account/main", "warning", "warning", "e1")
     everything = hand("close", from_micros(NOW), scope=None)
-    for told in (notices.hand_not_followed(everything, NOW, "why"), notices.hand_followed_blind(everything, NOW, "w")):
+    for told in (notices.command_not_carried_out(everything, NOW, "why"), notices.forced_close(everything, NOW, "w")):
         assert told.scope == "portfolio"
     assert found.text == "why"

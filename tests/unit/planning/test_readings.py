@@ -12,10 +12,10 @@ from killswitch.graph.nodes import Compare, Number, SignalRead
 from killswitch.model.decision import TriggerReading
 from killswitch.model.instant import MINUTE, SECOND, from_micros
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.planning.scopes.compiled_policy import prepare
-from killswitch.planning.scopes.evaluator import Watch
-from killswitch.planning.scopes.trigger_status import number, reading, status, trigger_reading, why_unknown
-from killswitch.signals.view import ScopeView
+from killswitch.planning.scopes.compiled_policy import compile_policy
+from killswitch.planning.scopes.evaluator import ScopeEvaluator
+from killswitch.planning.scopes.trigger_status import number, status, status_of_trigger, trigger_reading, why_unknown
+from killswitch.signals.scope_view import ScopeView
 from tests.graphs import FALL_1H, FALL_15M, graph, stage, trigger
 from tests.worlds import account, position
 
@@ -29,7 +29,7 @@ def holding(equity: str | None) -> AccountSnapshot:
     return account(equity, [position("BTC/USDT:USDT", "long", pnl)])
 
 
-def watching(*equities: str | None, apart: int = MINUTE, start: int = NOW) -> Watch:
+def watching(*equities: str | None, apart: int = MINUTE, start: int = NOW) -> ScopeEvaluator:
     """A watch that has seen these equities, the last of them at `start`; None is an account that is down."""
     made = graph(
         (FALL_15M, FALL_1H),
@@ -37,7 +37,7 @@ def watching(*equities: str | None, apart: int = MINUTE, start: int = NOW) -> Wa
         (stage("one", 1, 0, cooldown=30 * MINUTE), stage("two", 2, 1)),
         policy="p",
     )
-    watch = Watch(prepare(made), "account/main")
+    watch = ScopeEvaluator(compile_policy(made), "account/main")
     for number_, equity in enumerate(equities, start=1 - len(equities)):
         view = ScopeView(start + number_ * apart, True, [holding(equity)], {}, None)
         watch.observe(view, ())
@@ -79,7 +79,7 @@ def test_a_status_shows_the_machine_as_it_stands() -> None:
         None,
         None,
     )
-    watch.state = latch(watch.state, watch.prepared.graph.stages[-1], NOW, (940.0, 940.0))
+    watch.state = latch(watch.state, watch.compiled.graph.stages[-1], NOW, (940.0, 940.0))
     watch.fired("d1")
     latched = status(watch)
     assert (latched.level, latched.stage, latched.decision) == (1, "one", "d1")
@@ -92,7 +92,7 @@ def test_a_status_shows_the_machine_as_it_stands() -> None:
 def test_a_reading_says_what_the_trigger_reads_and_what_it_makes_of_it() -> None:
     """A fall of 6% in a window whose beginning nobody saw: at least that, so 5% is true and 10% is not known."""
     watch = watching("1000", "940")
-    true, unknown = reading(watch, 0), reading(watch, 1)
+    true, unknown = status_of_trigger(watch, 0), status_of_trigger(watch, 1)
     assert (true.value, true.truth, true.held, true.confirmed) == (pytest.approx((0.06, 1.0)), True, True, True)
     assert true.headroom == pytest.approx((0.05 - 1.0, 0.05 - 0.06))
     assert (true.true_since, true.unknown_because) == (from_micros(NOW), None)
@@ -102,14 +102,14 @@ def test_a_reading_says_what_the_trigger_reads_and_what_it_makes_of_it() -> None
 
 def test_a_fall_that_may_be_money_out_is_told_beside_the_short_history() -> None:
     """150 of 1,000 are gone with a position of 1,000: both causes are said, and what the second one waits for."""
-    watch = Watch(prepare(watching().prepared.graph), "account/main")
+    watch = ScopeEvaluator(compile_policy(watching().compiled.graph), "account/main")
     for minute, equity in enumerate(("1000", "850")):
         gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
         held = account(equity, gone)
         view = ScopeView(NOW + minute * MINUTE, True, [held], {}, None)
         watch.observe(view, ())
         watch.step(view)
-    shown = reading(watch, 1)
+    shown = status_of_trigger(watch, 1)
     assert (shown.value, shown.truth) == ((0.0, 1.0), None)
     assert shown.unknown_because == (
         "history does not reach back to the window's start; a change of -150 that no row explains yet leaves two "
@@ -119,11 +119,11 @@ def test_a_fall_that_may_be_money_out_is_told_beside_the_short_history() -> None
 
 def test_a_rise_that_nothing_explains_is_not_said_to_become_a_loss() -> None:
     """150 more with a position of 1,000 that vanished: it waits for the ledger."""
-    watch = Watch(prepare(watching().prepared.graph), "account/main")
+    watch = ScopeEvaluator(compile_policy(watching().compiled.graph), "account/main")
     for minute, equity in enumerate(("1000", "1150")):
         gone = [] if minute else [position("BTC/USDT:USDT", "long", "0", notional="1000", mark_price="1000")]
         watch.observe(ScopeView(NOW + minute * MINUTE, True, [account(equity, gone)], {}, None), ())
-    assert why_unknown(watch, watch.prepared.graph.triggers[0]).endswith(
+    assert why_unknown(watch, watch.compiled.graph.triggers[0]).endswith(
         "; a change of 150 that no row explains yet leaves two values possible"
     )
 
@@ -141,15 +141,15 @@ def test_before_anything_was_seen_nothing_is_read() -> None:
     """No value, no truth, and no unit value to show; the threshold is known all the same."""
     watch = watching()
     assert trigger_reading(watch, 0) == TriggerReading("short", None, "0.05", None, None)
-    assert reading(watch, 0).truth is None
-    assert reading(watch, 0).headroom is None
+    assert status_of_trigger(watch, 0).truth is None
+    assert status_of_trigger(watch, 0).headroom is None
 
 
 def test_an_account_that_is_down_is_why_everything_is_unknown() -> None:
     """Its reason comes before any about windows."""
     watch = watching("1000", None)
     assert watch.history.unknown is not None
-    assert why_unknown(watch, watch.prepared.graph.triggers[0]) == watch.history.unknown
+    assert why_unknown(watch, watch.compiled.graph.triggers[0]) == watch.history.unknown
     assert status(watch).unit_value is None
 
 
@@ -157,7 +157,7 @@ def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_comp
     """The window of that signal, not of another one."""
     made = graph((FALL_15M, FALL_1H), (trigger("short", 0, 0.05),), (stage("one", 1, 0),))
     bare = replace(made.triggers[0], condition=CONDITION, threshold=None)
-    watch = Watch(prepare(replace(made, triggers=(bare,), conditions=(CONDITION,))), "account/main")
+    watch = ScopeEvaluator(compile_policy(replace(made, triggers=(bare,), conditions=(CONDITION,))), "account/main")
     for minute in range(31):
         view = ScopeView(NOW + minute * MINUTE, True, [account("1000")], {}, None)
         watch.observe(view, ())
@@ -170,14 +170,14 @@ def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_comp
 def test_accounts_that_acted_without_a_latch_rest_until_the_stage_has_cooled_down() -> None:
     """By stage and account, whatever slashes a name has; others that still rest are kept, those that do not are not."""
     watch = watching("1000")
-    one, two = watch.prepared.graph.stages[1], watch.prepared.graph.stages[0]
+    one, two = watch.compiled.graph.stages[1], watch.compiled.graph.stages[0]
     watch.act_without_latching(one, ["main", "desk/eu"], NOW)
     end = NOW + 30 * MINUTE
-    assert watch.resting("one", end - 1) == {"main", "desk/eu"}
-    assert watch.resting("one", end) == frozenset()
-    assert watch.resting("two", NOW) == frozenset()
+    assert watch.cooling_down("one", end - 1) == {"main", "desk/eu"}
+    assert watch.cooling_down("one", end) == frozenset()
+    assert watch.cooling_down("two", NOW) == frozenset()
     watch.act_without_latching(two, ["main"], end - 1)
-    assert (watch.resting("one", end - 1), watch.resting("two", end - 1)) == ({"main", "desk/eu"}, {"main"})
+    assert (watch.cooling_down("one", end - 1), watch.cooling_down("two", end - 1)) == ({"main", "desk/eu"}, {"main"})
     watch.act_without_latching(two, ["main"], end)
     assert set(watch.state.acted) == {"two/main"}
 
@@ -187,8 +187,8 @@ def test_a_watch_that_was_stored_knows_its_decision_and_what_it_has_cost() -> No
     watch = watching("1000", "990")
     watch.fired("d1")
     assert (watch.costs, watch.cost) == ({"d1": Decimal(0)}, 0.0)
-    watch.share("d2", Decimal(3))
-    watch.share("d2", Decimal(9))
+    watch.share_cost("d2", Decimal(3))
+    watch.share_cost("d2", Decimal(9))
     watch.cost = 0.25
     row = watch.newest_row(NOW)
     assert row is not None

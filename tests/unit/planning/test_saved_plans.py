@@ -17,14 +17,14 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Cancel, Intent, LockOrder, Notice, Rung, TriggerReading, Unwinding
 from killswitch.model.snapshot import Event, Order, Position, Snapshot
-from killswitch.planning.operator.plan_check import unfounded
+from killswitch.planning.operator.plan_check import plan_faults
 from killswitch.planning.operator.plan_file import (
     PlanFileError,
     SavedPlan,
     decode_plan,
     digest_of,
     encode_plan,
-    made,
+    make_plan,
     plan_schema,
 )
 from killswitch.planning.operator.saved_plan import LONGEST_WAIT, applied_ids, basis_of
@@ -79,7 +79,7 @@ def plan_of(seen: Snapshot, policies: PolicySet = POLICIES) -> SavedPlan:
     """What a close by hand of everything in `seen` would be, saved."""
     event = replace(hand("close", seen.as_of, None), cause="drill")
     (decision,) = Interpreter(policies).tick(replace(seen, events=(event,))).decisions
-    return made(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
+    return make_plan(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
 
 
 def give(plan: SavedPlan, at: datetime, id_: str = "apply-1") -> Event:
@@ -263,7 +263,7 @@ def forged(**changed: Any) -> tuple[str, ...]:
     (decision,) = plan.decisions
     order, *rest = decision.intents
     decision = replace(decision, intents=(replace(order, **changed), *rest))
-    return tuple(unfounded(replace(plan, decisions=(decision,)), {"main": "swap"}))
+    return tuple(plan_faults(replace(plan, decisions=(decision,)), {"main": "swap"}))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
     """A plan of `seen` with these orders instead of its own, and a digest that fits."""
     plan = plan_of(seen)
     decision = replace(plan.decisions[0], intents=intents, **more)
-    return made(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
+    return make_plan(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_a_plan_whose_lock_has_run_out_is_refused_and_says_when() -> None:
 
 def test_a_plan_without_decisions_is_refused() -> None:
     """There is nothing to carry out."""
-    empty = made(after(), POLICIES.digest, None, (), ())
+    empty = make_plan(after(), POLICIES.digest, None, (), ())
     assert "it holds no decision" in refusal(applied(empty, book(after(minutes=1))))
 
 

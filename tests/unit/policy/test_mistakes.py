@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
 
 FIXTURES = sorted((Path(__file__).parent / "mistakes").glob("*.yaml"))

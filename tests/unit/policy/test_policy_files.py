@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.policy.diagnostics.problem import Diagnostic
+from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import load
-from killswitch.policy.yaml import files, tree
+from killswitch.policy.yaml import files, parser
 
 RANKING = """apiVersion: killswitch.dev/v1
 kind: Ranking
@@ -121,7 +121,7 @@ def test_a_folder_on_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch:
     (found,) = loaded.diagnostics
     assert (found.code, found.file, found.fix) == ("KS1001", str(dead), "check that its mount is alive")
     assert "has not answered within 0.05 s" in found.message
-    assert loaded.lost
+    assert loaded.has_unidentified
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -219,8 +219,8 @@ def test_a_billion_laughs_take_no_time_and_no_memory(tmp_path: Path) -> None:
 
 def test_more_values_than_a_policy_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """KS1107 for a flat file of more than 100,000 values, at the first one too many; here it is the thousandth."""
-    assert tree.LARGEST == 100_000
-    monkeypatch.setattr(tree, "LARGEST", 1000)
+    assert parser.LARGEST == 100_000
+    monkeypatch.setattr(parser, "LARGEST", 1000)
     file = tmp_path / "flat.yaml"
     file.write_text("[" + "1," * 60_000 + "]")
     found = only([file])

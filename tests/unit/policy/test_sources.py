@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from killswitch.policy.diagnostics.problem import as_json, render
+from killswitch.policy.diagnostics.diagnostic import as_json, render
 from killswitch.policy.loader import load
-from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.source import SourceMap
-from killswitch.policy.yaml.tree import parse
+from killswitch.policy.yaml.masked_text import MaskedText
+from killswitch.policy.yaml.parser import parse
+from killswitch.policy.yaml.source_map import SourceMap
 
 
 def source_of(text: str) -> SourceMap:
@@ -21,7 +21,7 @@ def source_of(text: str) -> SourceMap:
     notes: list[object] = []
     roots = parse(text, notes.append)
     assert notes == []
-    return SourceMap(Written("policy.yaml", text), roots[0].node)
+    return SourceMap(MaskedText("policy.yaml", text), roots[0].node)
 
 
 def test_values_keys_and_items_have_places() -> None:

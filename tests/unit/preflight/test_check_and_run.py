@@ -66,7 +66,7 @@ def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_v
         def keeps_apart(self, exchange: str | None) -> bool:
             return True
 
-    monkeypatch.setattr("killswitch.accounts.validation.families_of", lambda adapters: dict.fromkeys(adapters, Apart()))
+    monkeypatch.setattr("killswitch.accounts.validation.plug_ins_of", lambda adapters: dict.fromkeys(adapters, Apart()))
     desk.add(Inspected(SOUND))
     add_twin(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
     assert findings(desk.checked("main"), "failed", "warning") == []

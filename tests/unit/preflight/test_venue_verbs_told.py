@@ -209,7 +209,7 @@ def test_the_timer_of_an_account_that_is_not_asked_counts_at_their_address(desk:
 
 def test_the_patience_of_a_run_is_what_run_has() -> None:
     """What the switch is judged by is the default of `run --read-timeout`."""
-    assert options.DURATION.convert("5s", None, None) == account_check.RUNNERS_PATIENCE
+    assert options.DURATION.convert("5s", None, None) == account_check.RUN_READ_TIMEOUT
 
 
 def equity(state: str, **spec: Any) -> tuple[Inspected, dict[str, Any]]:
@@ -298,7 +298,7 @@ def test_one_is_one(desk: Desk) -> None:
 
 def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eighty columns: findings hang below themselves, and cells too."""
-    monkeypatch.setattr(terminal, "room", lambda *_: 80)
+    monkeypatch.setattr(terminal, "terminal_width", lambda *_: 80)
     desk.add(Inspected(VenueDownError("the venue says at some length why it is not there " * 3), inspection()))
     out = desk.check().stdout
     assert max(map(len, out.splitlines())) <= 80

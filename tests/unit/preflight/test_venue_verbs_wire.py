@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from killswitch.lab.bar_files import BarOrigin
 from killswitch.lab.bars import read_market
-from killswitch.lab.fetched import Whose
-from killswitch.lab.fetching import Fetch, Fetched
+from killswitch.lab.fetching import Fetch, FetchResult
 from killswitch.lab.recording import read
 from killswitch.runner.clock import SystemClock
 from killswitch_ccxt.family import family
@@ -129,14 +129,14 @@ def test_a_wrong_secret_fails_with_the_venues_words(
 def test_bars_of_the_wire_are_what_a_backtest_reads(tmp_path: Path) -> None:
     """An hour of minutes through the real client, in pages, without a key; called again it asks nothing."""
 
-    async def whole() -> tuple[Fetched, Fetched, set[str]]:
+    async def whole() -> tuple[FetchResult, FetchResult, set[str]]:
         wire = await server_of("binance")(exchange_of(["BTC/USDT:USDT=2"], [], 0, "one_way")).start()
         history = family.history("binanceusdm", wire.address)
         assert history is not None
         try:
             now = int(datetime.now(UTC).timestamp() * 1000)
             asked = (now - 3_600_000, now - 120_000)
-            whose = Whose("binanceusdm", "BTC/USDT:USDT", "1m")
+            whose = BarOrigin("binanceusdm", "BTC/USDT:USDT", "1m")
             first = await Fetch(history, whose, tmp_path, SystemClock()).run(*asked)
             again = await Fetch(history, whose, tmp_path, SystemClock()).run(*asked)
             return first, again, {seen.ask.method for seen in wire.seen}

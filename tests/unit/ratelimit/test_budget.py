@@ -11,7 +11,7 @@ import pytest
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.bucket import LOST_AFTER, Bucket
-from killswitch.ratelimit.budget import LONGEST_BAN, Budget, Budgets, BudgetSpentError
+from killswitch.ratelimit.budget import LONGEST_BAN, BudgetSpentError, RequestBudget, RequestBudgets
 
 D = Decimal
 
@@ -21,7 +21,7 @@ def traits(*costs: Cost, limits: tuple[RateLimit, ...] = (RateLimit("w", 10, 60.
 
 
 def spend(bucket: Bucket, now: float, units: int, *, reading: bool = False, answered: float | None = None) -> int:
-    name = bucket.take(now, units, reading=reading)
+    name = bucket.hold(now, units, reading=reading)
     if answered is not None:
         bucket.answered(answered, name)
     return name
@@ -160,8 +160,8 @@ def test_a_reading_waits_for_units_of_readings_though_orders_give_theirs_back_be
 
 def test_what_is_counted_for_an_account_is_its_own() -> None:
     """One account's orders take nothing from another's, at the same venue."""
-    own, budgets = traits(Cost("submit", "w", units=10)), Budgets()
-    budgets.of("a", "v", own).take(0.0, "submit", ("X",))
+    own, budgets = traits(Cost("submit", "w", units=10)), RequestBudgets()
+    budgets.of("a", "v", own).reserve(0.0, "submit", ("X",))
     assert budgets.of("b", "v", own).wait(0.0, "submit", ("X",)) == 0.0
     assert budgets.of("a", "v", own).wait(0.0, "submit", ("X",)) == 60.0
 
@@ -179,7 +179,7 @@ def test_of_two_words_on_one_limit_the_stricter_holds() -> None:
 def test_a_share_that_is_none_is_refused(reserved: str) -> None:
     """Below nothing, all, and more than all."""
     with pytest.raises(ValueError, match=reserved):
-        Budgets().of("a", "v", traits(), D(reserved))
+        RequestBudgets().of("a", "v", traits(), D(reserved))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_share_that_is_none_is_refused(reserved: str) -> None:
 def test_a_cost_of_no_limit_or_of_less_than_nothing_is_refused(cost: Cost) -> None:
     """The message names the call."""
     with pytest.raises(ValueError, match="submit"):
-        Budgets().of("a", "v", traits(cost))
+        RequestBudgets().of("a", "v", traits(cost))
 
 
 @pytest.mark.parametrize(
@@ -197,18 +197,20 @@ def test_a_cost_of_no_limit_or_of_less_than_nothing_is_refused(cost: Cost) -> No
 def test_a_limit_of_nothing_or_without_an_end_is_refused(limit: RateLimit) -> None:
     """No unit, no time, or for ever."""
     with pytest.raises(ValueError, match="w"):
-        Budgets().of("a", "v", traits(limits=(limit,)))
+        RequestBudgets().of("a", "v", traits(limits=(limit,)))
 
 
 def test_a_limit_of_one_in_the_shortest_time_is_one() -> None:
     """And a reserve of nothing, and costs of nothing, are allowed."""
-    budget = Budgets().of("a", "v", traits(Cost("submit", "w"), limits=(RateLimit("w", 1, 0.001),)), D(0))
+    budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w"), limits=(RateLimit("w", 1, 0.001),)), D(0))
     assert budget.room(0.0, "submit", ("X",) * 5) == 5
 
 
 def test_costs_of_one_call_and_limit_add_up() -> None:
     """2 a request and 1 an order, then 1 and 2 more: six for one order, so one fits into ten and two do not."""
-    budget = Budgets().of("a", "v", traits(Cost("submit", "w", units=2, each=1), Cost("submit", "w", units=1, each=2)))
+    budget = RequestBudgets().of(
+        "a", "v", traits(Cost("submit", "w", units=2, each=1), Cost("submit", "w", units=1, each=2))
+    )
     assert budget.room(0.0, "submit", ("X", "Y")) == 1
     assert budget.wait(0.0, "submit", ("X",)) == 0.0
     assert budget.wait(0.0, "submit", ("X", "Y")) == math.inf
@@ -216,7 +218,7 @@ def test_costs_of_one_call_and_limit_add_up() -> None:
 
 def test_single_calls_pay_for_each_request_and_a_batch_once() -> None:
     """2 a request and 1 an order, of ten: singly three fit, in a batch eight."""
-    budget = Budgets().of(
+    budget = RequestBudgets().of(
         "a", "v", traits(Cost("submit", "w", units=2, each=1), Cost("submit_batch", "w", units=2, each=1))
     )
     assert budget.room(0.0, "submit", ("X",) * 9) == 3
@@ -225,15 +227,15 @@ def test_single_calls_pay_for_each_request_and_a_batch_once() -> None:
     assert budget.wait(0.0, "submit", ("X",) * 4) == math.inf
     assert budget.wait(0.0, "submit_batch", ("X",) * 8) == 0.0
     assert budget.wait(0.0, "submit_batch", ("X",) * 9) == math.inf
-    budget.take(0.0, "submit_batch", ("X",) * 5)
+    budget.reserve(0.0, "submit_batch", ("X",) * 5)
     assert budget.room(0.0, "submit", ("X",) * 9) == 1
 
 
 def test_a_call_about_nothing_is_one_request() -> None:
     """A reading without symbols costs its units once."""
-    budget = Budgets().of("a", "v", traits(Cost("snapshot", "w", units=4, each=3)))
+    budget = RequestBudgets().of("a", "v", traits(Cost("snapshot", "w", units=4, each=3)))
     for _ in range(2):
-        budget.take(0.0, "snapshot")
+        budget.reserve(0.0, "snapshot")
     assert budget.wait(0.0, "snapshot") == 60.0
 
 
@@ -241,44 +243,48 @@ def test_each_symbol_has_a_limit_of_its_own_where_the_venue_counts_so() -> None:
     """2 a request and 1 an order, six for each symbol: two singles of one symbol, or four of it in one batch."""
     by_symbol = RateLimit("w", 6, 60.0, "symbol")
     costs = Cost("submit", "w", units=2, each=1), Cost("submit_batch", "w", units=2, each=1)
-    budget = Budgets().of("a", "v", traits(*costs, limits=(by_symbol,)))
+    budget = RequestBudgets().of("a", "v", traits(*costs, limits=(by_symbol,)))
     assert budget.room(0.0, "submit", ("X", "Y", "X", "Y", "X")) == 4
     assert budget.wait(0.0, "submit", ("X", "Y", "X", "Y")) == 0.0
     assert budget.wait(0.0, "submit", ("X", "X", "X")) == math.inf
     assert budget.wait(0.0, "submit_batch", ("X", "X", "X", "X", "Y")) == 0.0
     assert budget.wait(0.0, "submit_batch", ("X", "X", "X", "X", "X")) == math.inf
     assert budget.room(0.0, "submit_batch", ("X",) * 5) == 4
-    budget.take(0.0, "submit", ("X",))
-    budget.take(0.0, "submit", ("X",))
+    budget.reserve(0.0, "submit", ("X",))
+    budget.reserve(0.0, "submit", ("X",))
     assert (budget.wait(0.0, "submit", ("X",)), budget.wait(0.0, "submit", ("Y",))) == (60.0, 0.0)
 
 
 def test_reading_is_held_to_its_share_and_closing_is_not() -> None:
     """Half of ten is reserved: readings of 2 fit twice, and not a third time; an order of 2 still does."""
-    budget = Budgets().of("a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5"))
+    budget = RequestBudgets().of(
+        "a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5")
+    )
     for _ in range(2):
-        budget.take(0.0, "snapshot", purpose="reading")
+        budget.reserve(0.0, "snapshot", purpose="reading")
     assert budget.wait(0.0, "snapshot", purpose="reading") == 60.0
     with pytest.raises(BudgetSpentError) as refused:
-        budget.take(0.0, "snapshot", purpose="reading")
+        budget.reserve(0.0, "snapshot", purpose="reading")
     assert (refused.value.wait, "snapshot" in str(refused.value), "60 s" in str(refused.value)) == (60.0, True, True)
     assert budget.room(0.0, "submit", ("X",) * 9) == 3
 
 
 def test_what_is_taken_for_closing_is_no_reading() -> None:
     """Closing holds 4 of ten; readings still have their five."""
-    budget = Budgets().of("a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5"))
+    budget = RequestBudgets().of(
+        "a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5")
+    )
     for _ in range(2):
-        budget.take(0.0, "submit", ("X",))
+        budget.reserve(0.0, "submit", ("X",))
     for _ in range(2):
-        budget.take(0.0, "snapshot", purpose="reading")
+        budget.reserve(0.0, "snapshot", purpose="reading")
     assert budget.wait(0.0, "snapshot", purpose="reading") == 60.0
 
 
 def test_an_answer_gives_back_a_window_later() -> None:
     """Not at once, and at the very instant."""
-    budget = Budgets().of("a", "v", traits(Cost("submit", "w", units=10)))
-    ticket = budget.take(0.0, "submit", ("X",))
+    budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=10)))
+    ticket = budget.reserve(0.0, "submit", ("X",))
     budget.answered(3.0, ticket)
     assert (budget.wait(3.0, "submit", ("X",)), budget.room(62.9, "submit", ("X",))) == (60.0, 0)
     assert (budget.wait(63.0, "submit", ("X",)), budget.room(63.0, "submit", ("X",))) == (0.0, 1)
@@ -286,7 +292,7 @@ def test_an_answer_gives_back_a_window_later() -> None:
 
 def test_the_venues_own_count_is_taken_once_each_time_that_it_changes() -> None:
     """Six used by others; the same number again is no news, another is."""
-    budget = Budgets().of("a", "v", traits(Cost("submit", "w", units=1)))
+    budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=1)))
     budget.observed(0.0, {"w": 6, "else": 99})
     assert budget.room(0.0, "submit", ("X",) * 20) == 4
     budget.observed(30.0, {"w": 6})
@@ -298,7 +304,9 @@ def test_the_venues_own_count_is_taken_once_each_time_that_it_changes() -> None:
 def test_a_count_that_does_not_say_of_which_symbol_counts_for_none() -> None:
     """And the limits after it are still observed."""
     limits = RateLimit("s", 10, 60.0, "symbol"), RateLimit("w", 10, 60.0)
-    budget = Budgets().of("a", "v", traits(Cost("submit", "s", units=1), Cost("submit", "w", units=1), limits=limits))
+    budget = RequestBudgets().of(
+        "a", "v", traits(Cost("submit", "s", units=1), Cost("submit", "w", units=1), limits=limits)
+    )
     budget.observed(0.0, {"s": 9})
     assert budget.room(0.0, "submit", ("X",) * 20) == 10
     budget.observed(0.0, {"s": 9, "w": 8})
@@ -319,11 +327,11 @@ class Meter:
 
 def test_an_adapter_that_counts_is_heeded_and_one_that_fails_or_does_not_costs_nothing() -> None:
     """Only what it says changes anything."""
-    budget = Budgets().of("a", "v", traits(Cost("submit", "w", units=1)))
-    budget.heed(0.0, object())
-    budget.heed(0.0, Meter(None))
+    budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=1)))
+    budget.observe_venue(0.0, object())
+    budget.observe_venue(0.0, Meter(None))
     assert budget.room(0.0, "submit", ("X",) * 20) == 10
-    budget.heed(0.0, Meter({"w": 4}))
+    budget.observe_venue(0.0, Meter({"w": 4}))
     assert budget.room(0.0, "submit", ("X",) * 20) == 6
 
 
@@ -333,7 +341,7 @@ def test_an_adapter_that_counts_is_heeded_and_one_that_fails_or_does_not_costs_n
 )
 def test_silence_lasts_as_long_as_the_venue_says_if_that_is_a_time(said: float, until: float) -> None:
     """Nothing, less, and no number at all are none; three days are the longest there is."""
-    budget = Budget.unlimited()
+    budget = RequestBudget.unlimited()
     assert budget.quiet_until == -math.inf
     budget.refused(100.0, said)
     assert budget.quiet_until == until
@@ -344,7 +352,7 @@ def test_silence_lasts_as_long_as_the_venue_says_if_that_is_a_time(said: float, 
 
 def test_a_shorter_word_never_shortens_a_silence() -> None:
     """Sixty seconds, and then one: sixty."""
-    budget = Budget.unlimited()
+    budget = RequestBudget.unlimited()
     budget.refused(0.0, 60.0)
     budget.refused(10.0, 1.0)
     assert budget.quiet_until == 60.0

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.read_cost import Reader, reading_costs
+from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
 
 HALF = Decimal("0.5")
 
@@ -21,46 +21,49 @@ def weighing(units: int, by: str = "address") -> VenueTraits:
 
 def test_a_reading_of_twenty_a_second_takes_half_and_just_fits() -> None:
     """20 × 60 = 1,200 of 2,400, and 1,200 are for reading: a tick of a second is the least."""
-    (cost,) = reading_costs([Reader("main", "binance", weighing(20), HALF)], 1.0)["main"]
+    (cost,) = poll_costs([PolledAccount("main", "binance", weighing(20), HALF)], 1.0)["main"]
     assert (cost.takes, cost.for_reading, cost.allowed, cost.least, cost.too_fast) == (1200.0, 1200, 2400, 1.0, False)
 
 
 def test_a_dearer_reading_wants_a_longer_tick() -> None:
     """50 each: 24 fit into the 1,200 of a minute, which is one every 2.5 s."""
-    (cost,) = reading_costs([Reader("main", "binance", weighing(50), HALF)], 1.0)["main"]
+    (cost,) = poll_costs([PolledAccount("main", "binance", weighing(50), HALF)], 1.0)["main"]
     assert (cost.takes, cost.least, cost.too_fast) == (3000.0, 2.5, True)
-    (slower,) = reading_costs([Reader("main", "binance", weighing(50), HALF)], 2.5)["main"]
+    (slower,) = poll_costs([PolledAccount("main", "binance", weighing(50), HALF)], 2.5)["main"]
     assert not slower.too_fast
 
 
 def test_accounts_at_one_address_read_in_turn() -> None:
     """Two of them: 2 × 32 × 60 = 3,840 a second; 3.2 s is the least. Counted for each account, it is 1.6 s."""
-    two = [Reader(name, "binance", weighing(32), HALF) for name in ("a", "b")]
-    costs = reading_costs(two, 1.0)
+    two = [PolledAccount(name, "binance", weighing(32), HALF) for name in ("a", "b")]
+    costs = poll_costs(two, 1.0)
     assert [(cost.takes, cost.least, cost.accounts) for (cost,) in costs.values()] == [(3840.0, 3.2, 2)] * 2
-    apart = reading_costs([structs_reader(each, "account") for each in two], 1.0)
+    apart = poll_costs([structs_reader(each, "account") for each in two], 1.0)
     assert [cost.least for (cost,) in apart.values()] == [pytest.approx(60 / 37)] * 2
 
 
-def structs_reader(reader: Reader, by: str) -> Reader:
+def structs_reader(reader: PolledAccount, by: str) -> PolledAccount:
     limits = tuple(structs.replace(each, by=by) for each in reader.traits.limits)
-    return Reader(reader.account, reader.venue, structs.replace(reader.traits, limits=limits), reader.share)
+    return PolledAccount(reader.account, reader.venue, structs.replace(reader.traits, limits=limits), reader.share)
 
 
 def test_accounts_at_two_venues_share_nothing() -> None:
     """The same limit's name at another venue is another limit."""
-    costs = reading_costs([Reader("a", "binance", weighing(20), HALF), Reader("b", "other", weighing(20), HALF)], 1.0)
+    costs = poll_costs(
+        [PolledAccount("a", "binance", weighing(20), HALF), PolledAccount("b", "other", weighing(20), HALF)], 1.0
+    )
     assert [cost.accounts for (cost,) in costs.values()] == [1, 1]
 
 
 def test_a_single_reading_always_may_however_dear() -> None:
     """1,500 of 2,400 with half for reading: more than its share, once a minute all the same."""
-    (cost,) = reading_costs([Reader("main", "binance", weighing(1500), HALF)], 60.0)["main"]
+    (cost,) = poll_costs([PolledAccount("main", "binance", weighing(1500), HALF)], 60.0)["main"]
     assert (cost.least, cost.too_fast) == (60.0, False)
 
 
 def test_what_a_reading_does_not_count_against_is_not_told() -> None:
     """A limit of orders alone, or no limit at all."""
     traits = VenueTraits(limits=(RateLimit("orders", 10, 1.0),), costs=(Cost("submit", "orders", each=1),))
-    assert reading_costs([Reader("main", "v", traits, HALF), Reader("b", "v", VenueTraits(), HALF)], 1.0) == {
+    assert poll_costs([PolledAccount("main", "v", traits, HALF), PolledAccount("b", "v", VenueTraits(), HALF)],
+    1.0) == {
         "main": (), "b": ()}  # fmt: skip

@@ -10,29 +10,29 @@ import pytest
 from killswitch.model.venue import Cost, RateLimit, VenueTraits
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.bucket import BELIEVED_FOR, SHORTEST, Bucket
-from killswitch.ratelimit.budget import Budget, Budgets
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets
 
 HALF = Decimal("0.5")
 COSTS = Cost("submit", "w", units=1), Cost("snapshot", "w", units=20)
 
 
-def limited(allowed: int = 100, per: float = 10.0, reserved: Decimal = HALF) -> Budget:
-    return Budgets().of("a", "v", VenueTraits((RateLimit("w", allowed, per),), COSTS), reserved)
+def limited(allowed: int = 100, per: float = 10.0, reserved: Decimal = HALF) -> RequestBudget:
+    return RequestBudgets().of("a", "v", VenueTraits((RateLimit("w", allowed, per),), COSTS), reserved)
 
 
-def at_one_address(names: str) -> list[Budget]:
+def at_one_address(names: str) -> list[RequestBudget]:
     """Accounts that share 100 units in 10 seconds, half of them kept for closing."""
-    budgets, traits = Budgets(), VenueTraits((RateLimit("w", 100, 10.0, "address"),), COSTS)
+    budgets, traits = RequestBudgets(), VenueTraits((RateLimit("w", 100, 10.0, "address"),), COSTS)
     return [budgets.of(name, "v", traits, HALF) for name in names]
 
 
-def ordered(budget: Budget, now: float, orders: int) -> None:
+def ordered(budget: RequestBudget, now: float, orders: int) -> None:
     """So many orders, answered at once."""
     for _ in range(orders):
-        budget.answered(now, budget.take(now, "submit", ("X",)))
+        budget.answered(now, budget.reserve(now, "submit", ("X",)))
 
 
-def room(budget: Budget, now: float) -> int:
+def room(budget: RequestBudget, now: float) -> int:
     return budget.room(now, "submit", ("X",) * 200)
 
 
@@ -46,7 +46,7 @@ def test_orders_leave_a_reading_its_units_once_it_has_waited_too_long() -> None:
     ordered(budget, 10.0, 10)
     assert room(budget, 11.0) == 5 * 10 - 20
     assert budget.wait(11.0, "snapshot", purpose="turn") == 0.0
-    budget.take(11.0, "snapshot", purpose="turn")
+    budget.reserve(11.0, "snapshot", purpose="turn")
     assert room(budget, 11.0) == 5 * 10 - 20
 
 
@@ -71,7 +71,7 @@ def test_orders_wait_no_longer_than_a_claim_lasts() -> None:
     """Eighty units are held for ever, the rest is kept: an order is told to ask again when the claim lapses."""
     budget = limited()
     for _ in range(80):
-        budget.take(0.0, "submit", ("X",))
+        budget.reserve(0.0, "submit", ("X",))
     budget.claim(0.0, "snapshot", overdue=0.0, until=4.0)
     assert budget.wait(1.0, "submit", ("X",)) == 3.0
     assert budget.wait(4.0, "submit", ("X",)) == 0.0
@@ -81,7 +81,7 @@ def test_waiting_readings_never_touch_the_share_for_closing() -> None:
     """Of 100 units half is for closing: with 40 held by readings no further reading of 20 is kept any."""
     one, two, three = at_one_address("abc")
     for each in (one, two):
-        each.take(0.0, "snapshot", purpose="turn")
+        each.reserve(0.0, "snapshot", purpose="turn")
     three.claim(0.0, "snapshot", overdue=0.0, until=60.0)
     assert [room(each, 1.0) for each in (one, two, three)] == [60, 60, 60]
 
@@ -98,8 +98,8 @@ def test_accounts_at_one_address_are_read_in_the_order_of_asking() -> None:
         False,
         False,
     ]
-    second.take(10.0, "snapshot", purpose="turn")
-    first.take(10.0, "snapshot", purpose="turn")
+    second.reserve(10.0, "snapshot", purpose="turn")
+    first.reserve(10.0, "snapshot", purpose="turn")
     assert last.wait(10.0, "snapshot", purpose="turn") == 10.0
 
 
@@ -116,15 +116,15 @@ def test_one_that_has_not_asked_yet_does_not_pass_by_those_who_wait() -> None:
 def test_a_reading_that_another_limit_keeps_waiting_keeps_nobody_else_from_reading() -> None:
     """An account without room on its own limit for an hour claims nothing of the address that comes back in 10 s."""
     shared, own = RateLimit("w", 100, 10.0, "address"), RateLimit("own", 1, 3600.0)
-    budgets = Budgets()
+    budgets = RequestBudgets()
     stuck = budgets.of("a", "v", VenueTraits((shared, own), (*COSTS, Cost("snapshot", "own", units=1))), HALF)
     other = budgets.of("b", "v", VenueTraits((shared,), COSTS), HALF)
-    stuck.answered(0.0, stuck.take(0.0, "snapshot", purpose="turn"))
+    stuck.answered(0.0, stuck.reserve(0.0, "snapshot", purpose="turn"))
     stuck.claim(20.0, "snapshot", overdue=20.0, until=10_000.0)
     assert room(other, 20.0) == 100
     for _ in range(2):
         assert other.wait(20.0, "snapshot", purpose="turn") == 0.0
-        other.take(20.0, "snapshot", purpose="turn")
+        other.reserve(20.0, "snapshot", purpose="turn")
     assert room(other, 21.0) == 60
     stuck.claim(3595.0, "snapshot", overdue=3595.0, until=10_000.0)
     assert room(other, 3595.0) == 80
@@ -135,7 +135,7 @@ def test_a_single_reading_that_is_more_than_its_share_is_left_its_units_too() ->
     budget = limited(reserved=Decimal("0.9"))
     budget.claim(0.0, "snapshot", overdue=0.0, until=60.0)
     assert room(budget, 0.0) == 80
-    budget.take(0.0, "snapshot", purpose="turn")
+    budget.reserve(0.0, "snapshot", purpose="turn")
     budget.claim(1.0, "snapshot", overdue=1.0, until=60.0)
     assert room(budget, 1.0) == 80
 
@@ -175,7 +175,7 @@ def test_a_last_count_is_not_believed_for_a_day() -> None:
 def test_a_wait_is_never_shorter_than_a_clock_can_tell() -> None:
     """The instant before units come back there is still a wait to sleep, and at the instant none."""
     bucket = Bucket(1, 60.0)
-    bucket.answered(0.0, bucket.take(0.0, 1, reading=False))
+    bucket.answered(0.0, bucket.hold(0.0, 1, reading=False))
     assert bucket.wait(math.nextafter(60.0, 0.0), 1, None) == SHORTEST
     assert bucket.wait(60.0, 1, None) == 0.0
 
@@ -188,20 +188,20 @@ def test_a_wait_is_never_shorter_than_a_clock_can_tell() -> None:
 def test_a_call_that_could_never_be_made_is_refused_at_the_start(cost: Cost) -> None:
     """It costs six of a limit of five: the adapter's word is wrong, and the close would wait for ever in silence."""
     with pytest.raises(ValueError, match=f"{cost.call} costs 6 of limit 'w', which never allows more than 5"):
-        Budgets().of("a", "v", VenueTraits((RateLimit("w", 5, 1.0),), (cost,)))
+        RequestBudgets().of("a", "v", VenueTraits((RateLimit("w", 5, 1.0),), (cost,)))
 
 
 def test_a_call_that_takes_exactly_the_limit_can_be_made() -> None:
     """Five of five, for an order and for a reading about no order at all."""
     costs = Cost("submit", "w", units=2, each=3), Cost("snapshot", "w", units=5, each=9)
-    budget = Budgets().of("a", "v", VenueTraits((RateLimit("w", 5, 1.0),), costs))
+    budget = RequestBudgets().of("a", "v", VenueTraits((RateLimit("w", 5, 1.0),), costs))
     assert (budget.wait(0.0, "submit", ("X",)), budget.wait(0.0, "snapshot")) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("stricter_first", [True, False])
 def test_the_stricter_word_on_an_address_holds_for_what_is_sent_later(*, stricter_first: bool) -> None:
     """Ten says one account and four the other: together they never have more than four, whoever began."""
-    budgets, cost = Budgets(), Cost("submit", "w", units=1)
+    budgets, cost = RequestBudgets(), Cost("submit", "w", units=1)
     words = (4, 10) if stricter_first else (10, 4)
     one, two = (
         budgets.of(name, "v", VenueTraits((RateLimit("w", allowed, 1.0, "address"),), (cost,)))
@@ -213,7 +213,7 @@ def test_the_stricter_word_on_an_address_holds_for_what_is_sent_later(*, stricte
 @pytest.mark.parametrize("stricter_first", [True, False])
 def test_a_call_that_another_accounts_word_makes_impossible_is_refused(*, stricter_first: bool) -> None:
     """Six of ten fit; where the other account at the address says that four are allowed, they never do."""
-    budgets = Budgets()
+    budgets = RequestBudgets()
     wide = VenueTraits((RateLimit("w", 10, 1.0, "address"),), (Cost("snapshot", "w", units=6),))
     narrow = VenueTraits((RateLimit("w", 4, 1.0, "address"),))
     first, second = (narrow, wide) if stricter_first else (wide, narrow)
@@ -252,5 +252,5 @@ def test_a_question_of_closing_leaves_the_turn_as_it_is() -> None:
         0.0,
         9.0,
     )
-    budget.take(1.0, "submit", ("X",), "reading")
+    budget.reserve(1.0, "submit", ("X",), "reading")
     assert room(budget, 1.0) == 14

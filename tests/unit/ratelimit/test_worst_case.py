@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.read_cost import Reader
-from killswitch.ratelimit.worst_case import Reckoning, Task, reckon
+from killswitch.ratelimit.poll_cost import PolledAccount
+from killswitch.ratelimit.worst_case import CloseEstimate, CloseTask, estimate_close
 from tests.bench.limits import BINANCE, BYBIT, OKX, spread
 
 HALF = Decimal("0.5")
@@ -27,18 +27,18 @@ def book(count: int, parts: int = 1) -> list[tuple[str, int]]:
     return [(f"S{n}", parts) for n in range(count)]
 
 
-def task(traits: VenueTraits, count: int, account: str = "main", **more: object) -> Task:
-    return Task(account, "venue", traits, HALF, book(count), **more)  # type: ignore[arg-type] # literal by the caller
+def task(traits: VenueTraits, count: int, account: str = "main", **more: object) -> CloseTask:
+    return CloseTask(account, "venue", traits, HALF, book(count), **more)  # type: ignore[arg-type] # literal by the caller
 
 
-def alone(one: Task, *, interval: float = math.inf) -> Reckoning:
-    return reckon([one], trip=TRIP, interval=interval)[one.account]
+def alone(one: CloseTask, *, interval: float = math.inf) -> CloseEstimate:
+    return estimate_close([one], trip=TRIP, interval=interval)[one.account]
 
 
 def test_without_limits_it_is_three_ways_there_and_back() -> None:
     """All orders at once, a question for each, and the look that proves the book flat: 0.1 s each."""
     found = alone(task(VenueTraits(), 40))
-    assert found == Reckoning(40, 0, 81, {"find_order": 40, "snapshot": 1, "submit": 40}, 0.3, None)
+    assert found == CloseEstimate(40, 0, 81, {"find_order": 40, "snapshot": 1, "submit": 40}, 0.3, None)
 
 
 def test_units_come_back_a_period_after_the_answer() -> None:
@@ -68,7 +68,7 @@ def test_entries_are_cancelled_before_and_the_rest_at_the_end() -> None:
 
 def test_a_position_above_the_maximum_goes_wave_by_wave() -> None:
     """Three orders of one position leave one after another, each with its question and look: 3 × 0.3 s."""
-    found = alone(Task("main", "venue", VenueTraits(), HALF, book(1, 3)))
+    found = alone(CloseTask("main", "venue", VenueTraits(), HALF, book(1, 3)))
     assert (found.orders, found.calls["submit"], found.calls["snapshot"]) == (3, 3, 3)
     assert found.seconds == pytest.approx(0.9, abs=0.01)
 
@@ -86,9 +86,9 @@ def test_a_whole_book_goes_in_one_request_where_single_orders_would_wait() -> No
 def test_accounts_at_one_address_share_its_limit() -> None:
     """Ten orders each, ten a second for the address: one is through at 0.3 s, the other begins at 1.1 s."""
     shared = structs.replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 1.0, by="address"),))
-    found = reckon([task(shared, 10, "a"), task(shared, 10, "b")], trip=TRIP, interval=math.inf)
+    found = estimate_close([task(shared, 10, "a"), task(shared, 10, "b")], trip=TRIP, interval=math.inf)
     assert sorted(each.seconds or 0.0 for each in found.values()) == pytest.approx([0.3, 1.4], abs=0.01)
-    apart = reckon([task(TEN_A_SECOND, 10, "a"), task(TEN_A_SECOND, 10, "b")], trip=TRIP, interval=math.inf)
+    apart = estimate_close([task(TEN_A_SECOND, 10, "a"), task(TEN_A_SECOND, 10, "b")], trip=TRIP, interval=math.inf)
     assert [each.seconds for each in apart.values()] == [0.3, 0.3]
 
 
@@ -117,10 +117,10 @@ def test_readings_of_an_account_without_a_task_have_taken_theirs_too(by: str, se
         limits=(RateLimit("weight", 10, 60.0, by=by),),  # type: ignore[arg-type] # literal by the caller
         costs=(Cost("submit", "weight", units=1), Cost("snapshot", "weight", units=1)),
     )
-    busy, flat = task(traits, 6), Reader("flat", "venue", traits, HALF)
+    busy, flat = task(traits, 6), PolledAccount("flat", "venue", traits, HALF)
     assert alone(busy, interval=20.0).seconds == pytest.approx(0.3, abs=0.01)
-    for readers in ([flat], [flat, Reader("main", "venue", traits, HALF)]):
-        found = reckon([busy], trip=TRIP, interval=20.0, readers=readers)
+    for readers in ([flat], [flat, PolledAccount("main", "venue", traits, HALF)]):
+        found = estimate_close([busy], trip=TRIP, interval=20.0, readers=readers)
         assert list(found) == ["main"]
         assert found["main"].seconds == pytest.approx(seconds, abs=0.05)
 
@@ -134,7 +134,7 @@ def test_a_declared_pace_spaces_the_orders() -> None:
 
 def test_a_declared_pause_lies_between_two_orders_of_a_position() -> None:
     """Two slices with two seconds between the end of one wave and the next: 0.3 + 2 + 0.3 s."""
-    found = alone(Task("main", "venue", VenueTraits(), HALF, book(1, 2), pause=2.0))
+    found = alone(CloseTask("main", "venue", VenueTraits(), HALF, book(1, 2), pause=2.0))
     assert found.seconds == pytest.approx(2.6, abs=0.01)
 
 
@@ -146,7 +146,7 @@ def test_what_takes_more_than_a_day_has_no_time() -> None:
 
 def test_nothing_to_do_takes_no_time() -> None:
     """An empty book without orders."""
-    assert alone(task(TEN_A_SECOND, 0)) == Reckoning(0, 0, 0, {}, 0.0, None)
+    assert alone(task(TEN_A_SECOND, 0)) == CloseEstimate(0, 0, 0, {}, 0.0, None)
 
 
 @pytest.mark.parametrize("traits", [BINANCE, BYBIT, OKX], ids=["binance", "bybit", "okx"])
@@ -161,7 +161,7 @@ def test_it_is_never_less_than_the_floor_and_not_much_more(traits: VenueTraits, 
     assert found.seconds is not None
     assert found.seconds >= latest + 2 * TRIP - 0.001
     unasked = structs.replace(traits, costs=tuple(each for each in traits.costs if each.call != "find_order"))
-    plain = reckon([task(unasked, count)], trip=1e-6, interval=math.inf)["main"]
+    plain = estimate_close([task(unasked, count)], trip=1e-6, interval=math.inf)["main"]
     assert plain.seconds == pytest.approx(latest, abs=0.25)
 
 
@@ -191,7 +191,7 @@ def test_everything_is_sent_and_no_limit_is_broken(
     prices = tuple(Cost(call, f"l{which}", *price) for (call, which), price in priced.items() if any(price))
     traits = VenueTraits(limits=names, batch=batch, costs=prices)
     tasks = [task(traits, count, f"a{n}", first=("S0",) * (count // 2)) for n, count in enumerate(counts)]
-    found = reckon(tasks, trip=trip, interval=math.inf)
+    found = estimate_close(tasks, trip=trip, interval=math.inf)
     used: dict[int, int] = {}
     for count, each in zip(counts, found.values(), strict=True):
         assert each.orders == count == each.calls.get("find_order", 0)

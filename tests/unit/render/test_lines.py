@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from killswitch.render.line_chart import line_chart
-from killswitch.render.series import Mark, extremes, stack_sample
+from killswitch.render.series import ChartMark, extremes, stack_sample
 
 SVG = "{http://www.w3.org/2000/svg}"
 MINUTE = 60_000_000
@@ -45,7 +45,7 @@ def test_names_units_and_marks_are_text() -> None:
     """Whoever searches the page finds them."""
     svg = line_chart(
         "Equity", instants(3), {"staged": [1, 2, 3], "none": [1, 2, 1]}, unit="USDT",
-        marks=[Mark(START + MINUTE, "close-everything", 3)],
+        marks=[ChartMark(START + MINUTE, "close-everything", 3)],
     )  # fmt: skip
     assert {"staged", "none", "USDT", "close-everything"} <= set(words(svg))
 
@@ -54,7 +54,7 @@ def test_names_units_and_marks_are_text() -> None:
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a$\\frac{1}$", "_hidden", "永続", "Word0x", "\x07&\"'"])
 def test_a_hostile_name_stays_a_name(chart: Chart, name: str) -> None:
     """Markup, mathematics, letters that no font has and control characters are drawn as text."""
-    svg = chart(name, instants(2), {name: [1, 2]}, unit=name, marks=[Mark(START, name, 1)])
+    svg = chart(name, instants(2), {name: [1, 2]}, unit=name, marks=[ChartMark(START, name, 1)])
     readable = name.replace("\x07", " ")
     assert words(svg).count(readable) == 3
     assert not list(ET.fromstring(svg).iter(f"{SVG}script"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.reading import read_lock
+from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.lab.rehearsal import VirtualClock
@@ -20,9 +20,9 @@ from killswitch.model.decision import Decision, LockOrder
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import Event, Snapshot
 from killswitch.model.store import TickRecord
-from killswitch.operations.commands import answer_to, apply_hand, hand
+from killswitch.operations.commands import answer_to, apply_event, operator_event
 from killswitch.operations.liveness_probe import probe_of
-from killswitch.operations.preview import preview, saved
+from killswitch.operations.preview import plan_of, preview
 from killswitch.operations.status import runner_state
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import (
@@ -32,7 +32,7 @@ from killswitch.runner.clock import (
     Leap,
     SystemClock,
     Timeline,
-    WallWatch,
+    WallClockCheck,
     confirmed_end,
     now_after,
     on_timeline,
@@ -133,7 +133,7 @@ def test_a_wall_clock_that_is_set_a_little_is_followed_and_never_back(clock: Jum
 @pytest.mark.parametrize("rate", [5.9, 2.0, 0.1])
 def test_a_wall_clock_that_runs_wrong_is_followed_by_five_seconds_and_paged(clock: JumpingClock, rate: float) -> None:
     """However small its steps are: after half an hour the timeline is off by a hundredth and those five seconds."""
-    watch, problems = WallWatch(Timeline(clock)), set()
+    watch, problems = WallClockCheck(Timeline(clock)), set()
     for _ in range(1800):
         clock.passes(1.0)
         clock.jump += timedelta(seconds=rate - 1)
@@ -201,7 +201,7 @@ def test_the_machines_own_clock_counts_what_other_processes_can_compare() -> Non
 
 
 def closing_event(at: datetime) -> Event:
-    return hand("close", None, "ada", "operator", at)
+    return operator_event("close", None, "ada", "operator", at)
 
 
 def test_what_the_tick_before_did_not_find_is_no_older_than_it() -> None:
@@ -232,12 +232,12 @@ def test_a_close_by_hand_is_carried_out_after_any_jump(
     world.clock.jump = jumps[1]
     world.ticks(runner)
     # By the wall clock, as a process on another machine dates it, and as ticks are dated, as one on this machine does.
-    event = hand("close", None, "ada", "operator", world.clock.now(), force=force)
+    event = operator_event("close", None, "ada", "operator", world.clock.now(), force=force)
     store.put_event(event)
     world.ticks(runner)
     assert [decision.kind for decision in answer_to(store, event).decisions] == ["manual"]
     assert len(venue.sent) == 1
-    again = hand("close", None, "ada", "operator", tick_time(store, world.clock))
+    again = operator_event("close", None, "ada", "operator", tick_time(store, world.clock))
     store.put_event(again)
     as_of = world.ticks(runner)
     assert as_of - again.at < timedelta(seconds=2)
@@ -261,7 +261,7 @@ def test_the_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> 
 
 def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
     """Back and forth: each jump is another problem, and coming nearer by and by is none."""
-    watch = WallWatch(Timeline(clock))
+    watch = WallClockCheck(Timeline(clock))
     said = []
     for jump in (-TWO_HOURS, -TWO_HOURS, TWO_HOURS, TWO_HOURS):
         clock.jump = jump
@@ -323,9 +323,9 @@ def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timede
         policies, Snapshot(now, (book("1100"),), "killswitch.snapshot/v1", events=(closing_event(now),)),
         Interpreter(policies), "", frozenset(),
     )  # fmt: skip
-    plan = saved(shown, tuple(each for each in shown.decisions if each.kind == "manual"))
+    plan = plan_of(shown, tuple(each for each in shown.decisions if each.kind == "manual"))
     assert plan is not None
-    event = apply_hand(store, plan, "ada", tick_time(store, world.clock))
+    event = apply_event(store, plan, "ada", tick_time(store, world.clock))
     store.put_event(event)
     world.ticks(runner)
     assert [notice.text for notice in answer_to(store, event).notices] == []
@@ -357,7 +357,7 @@ def test_a_fall_is_seen_and_confirmed_over_a_jump(world: JumpingWorld, jump: tim
 
 
 class Locks:
-    """`Locking` on a store and a folder, on a timeline of a jumping clock."""
+    """`LockLifecycle` on a store and a folder, on a timeline of a jumping clock."""
 
     def __init__(self, world: JumpingWorld) -> None:
         self.world = world
@@ -505,7 +505,7 @@ def test_a_close_by_hand_that_waits_over_a_boot_is_carried_out(
     world.ticks(runner)
     asyncio.run(runner.finish())
     world.clock.passes(30)
-    event = hand("close", None, "ada", "operator", tick_time(store, world.clock))
+    event = operator_event("close", None, "ada", "operator", tick_time(store, world.clock))
     store.put_event(event)
     boots(world, ahead)
     runner = world.runner(store, [venue])
@@ -520,7 +520,7 @@ def test_a_close_by_hand_that_was_old_before_the_boot_is_refused(world: JumpingW
     store, venue = world.open(), ScriptedVenue(book("1100"))
     runner = world.runner(store, [venue])
     asyncio.run(runner.start())
-    store.put_event(hand("close", None, "ada", "operator", START - timedelta(minutes=11)))
+    store.put_event(operator_event("close", None, "ada", "operator", START - timedelta(minutes=11)))
     dates = EventDates(Leap(START, START + TWO_HOURS))
     (event,) = dates.dated(store.pending_events(), START + TWO_HOURS)
     assert event.at == START + TWO_HOURS - timedelta(minutes=11)
@@ -558,7 +558,7 @@ def test_a_lock_that_was_over_stays_over_and_an_endless_one_has_no_end() -> None
 def elsewhere(store: SqlStore, clock: JumpingClock, ttl: float = 30.0) -> LeaseHolder:
     """A runner in another container, which nothing here can prove to be dead."""
     holder = LeaseHolder(store, clock, ttl, ELSEWHERE)
-    holder.take()
+    holder.acquire()
     return holder
 
 
@@ -571,7 +571,7 @@ def test_a_living_runner_renews_its_lease_at_the_first_tick_after_a_jump(
     holder = elsewhere(store, clock)
     clock.jump = jump
     clock.passes(1.0)
-    holder.keep()
+    holder.renew()
     lease = store.lease()
     assert lease is not None
     assert lease.expires_at - to_micros(clock.now()) == 30 * SECOND
@@ -589,7 +589,7 @@ def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_
     assert runner_state(lease, clock.now()).liveness == "silent"
     waited, said = [], []
     taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, say=said.append)
-    assert taker.take().generation == dead.generation + 1
+    assert taker.acquire().generation == dead.generation + 1
     assert sum(waited) == 30.0
     assert "set back" in said[0]
 
@@ -604,10 +604,10 @@ def test_one_that_lives_is_not_succeeded_for_its_date(world: JumpingWorld, clock
     def pause(seconds: float) -> None:
         clock.passes(seconds)
         if clock.monotonic() >= 20.0:
-            living.keep()
+            living.renew()
 
     with pytest.raises(LeaseRefusedError):
-        LeaseHolder(store, clock, 30.0, "here/2/2", pause=pause).take()
+        LeaseHolder(store, clock, 30.0, "here/2/2", pause=pause).acquire()
     assert clock.monotonic() == 20.0
 
 
@@ -619,7 +619,7 @@ def test_a_long_lease_is_not_taken_for_a_misdated_one(world: JumpingWorld, clock
     assert lease is not None
     assert not is_misdated(lease, clock.now())
     with pytest.raises(LeaseRefusedError):
-        LeaseHolder(store, clock, 30.0, "here/2/2", pause=lambda _: pytest.fail("nothing to wait for")).take()
+        LeaseHolder(store, clock, 30.0, "here/2/2", pause=lambda _: pytest.fail("nothing to wait for")).acquire()
 
 
 def test_a_lease_that_is_renewed_at_the_last_moment_is_left_alone(world: JumpingWorld, clock: JumpingClock) -> None:
@@ -630,7 +630,7 @@ def test_a_lease_that_is_renewed_at_the_last_moment_is_left_alone(world: Jumping
     watched = store.lease()
     assert watched is not None
     clock.jump = timedelta(0)
-    living.keep()
+    living.renew()
     store.release_unrenewed(watched)
     assert store.lease() is not None
     end_misdated(store, watched, lambda _: None)

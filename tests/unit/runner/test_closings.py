@@ -12,7 +12,7 @@ from killswitch.model.decision import Decision, Intent
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
 from killswitch.model.venue import VenueDownError
 from killswitch.runner.closing_worker import AT_ONE_INSTANT, DISTRUSTED_PASSES, ClosingWorker
-from killswitch.runner.closing_workers import Closings
+from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.store.errors import StoreError
 from tests.worlds import START
 
@@ -92,15 +92,15 @@ class FakeCloser:
         return tuple(Closing(name, "flat" if name in self.done else "closing") for name in self.adopted)
 
 
-def closings(clock: Seconds | None = None, leftover: Sequence[Closing] = (), **closers: FakeCloser) -> Closings:
+def closings(clock: Seconds | None = None, leftover: Sequence[Closing] = (), **closers: FakeCloser) -> ClosingWorkers:
     workers = {name: ClosingWorker(name, closer, leftover, clock or Seconds()) for name, closer in closers.items()}
-    return Closings(workers)
+    return ClosingWorkers(workers)
 
 
-async def rounds(works: Closings, clock: Seconds | None = None, most: int = 50) -> None:
+async def rounds(works: ClosingWorkers, clock: Seconds | None = None, most: int = 50) -> None:
     for _ in range(most):
         await works.advance(1.0)
-        if not works.working:
+        if not works.is_working:
             return
         if clock is not None:
             clock.now += 0.1
@@ -181,7 +181,7 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
             self.distrust = "an empty book with 5 of margin in use" if self.passes <= DISTRUSTED_PASSES else None
             return self.distrust is not None
 
-        async def one_pass(self, works: Closings) -> None:
+        async def one_pass(self, works: ClosingWorkers) -> None:
             self.wait = 0.0
             await works.advance(1.0)
 
@@ -201,7 +201,7 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
         assert list(works.troubles) == [said]
         await closer.one_pass(works)
         assert works.troubles == ()
-        assert not works.working
+        assert not works.is_working
 
     asyncio.run(story())
 
@@ -285,7 +285,7 @@ def test_c14_an_account_goes_on_at_once_where_its_pass_ends_whoever_else_is_stil
         works = closings(slow=slow, quick=quick)
         works.adopt([decision("both", "slow", "quick"), *(decision(f"more {n}", "quick") for n in range(40))])
         # More turns of the loop than all passes of the one need, and no time for the other.
-        await works.go_on(until=asyncio.ensure_future(turns(1000)))
+        await works.run_until(until=asyncio.ensure_future(turns(1000)))
         await works.abandon()
         return quick.done
 
@@ -386,15 +386,15 @@ def test_a_question_about_charges_that_fails_is_told_and_holds_up_no_close() -> 
         await rounds(works)
         closer.owing, closer.errors = True, [ZeroDivisionError("a defect")] * 3
         for _ in range(3):
-            assert works.goes_on(fees=True)
+            assert works.has_work(fees=True)
             await works.advance(1.0)
-            assert (works.working, works.busy) == (False, frozenset())
+            assert (works.is_working, works.busy) == (False, frozenset())
             clock.now += works.wait
         assert len(works.troubles) == 1
         clock.now -= 0.01
         assert works.wait > 0
         works.adopt([decision("one", "main")])
-        assert (works.working, works.wait) == (True, 0.0)
+        assert (works.is_working, works.wait) == (True, 0.0)
         await works.advance(1.0)
         assert (closer.done, list(works.troubles)) == (["one"], [])
 
@@ -408,10 +408,10 @@ def test_what_is_owed_after_a_recovery_is_no_closing() -> None:
         closer = FakeCloser()
         closer.owing = True
         works = closings(main=closer)
-        assert works.working, "nobody knows before the recovery"
+        assert works.is_working, "nobody knows before the recovery"
         await works.recover(1.0)
-        assert (works.working, works.owing, works.wait) == (False, True, 0.0)
-        assert (works.goes_on(), works.goes_on(fees=True)) == (False, True)
+        assert (works.is_working, works.is_owing_fees, works.wait) == (False, True, 0.0)
+        assert (works.has_work(), works.has_work(fees=True)) == (False, True)
         await works.abandon()
 
     asyncio.run(story())

@@ -14,7 +14,7 @@ from killswitch.model.decision import Notice, decision_id
 from killswitch.model.snapshot import Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import ClientIdRule
-from killswitch.runner.order_reconciliation import KEPT, Confirming
+from killswitch.runner.order_reconciliation import KEPT, OrderReconciliation
 from tests.worlds import account, fill, snapshot
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -66,8 +66,8 @@ def store() -> Reads:
     return found
 
 
-def confirming(store: Reads) -> Confirming:
-    return Confirming(store)  # type: ignore[arg-type] # what it reads of a store
+def confirming(store: Reads) -> OrderReconciliation:
+    return OrderReconciliation(store)  # type: ignore[arg-type] # what it reads of a store
 
 
 def fills(count: int, each: str = "1") -> tuple[object, ...]:

@@ -36,8 +36,8 @@ from killswitch.model.venue import (
 from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.dead_man.memory import LIVE_NAME, decode_memory
-from killswitch.runner.dead_man.timer_rules import TimerError, bared
-from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.dead_man.timer_rules import TimerError, unprotected_symbols
+from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.status_blob import LIVE_NAME as STATUS
 from killswitch.runner.status_blob import decode_view
 from killswitch.store.errors import StoreError
@@ -118,7 +118,8 @@ class Site:
         self.seen = Seen()
 
     def runner(self, venue: ScriptedVenue, *, timeout: float = 60.0, refresh: float = 20.0, accept: bool = False,
-               armed: bool = True, timers: bool = True, pace: Pace = Pace(1.0, 0.5, last_words=0.5)) -> Runner:  # noqa: B008 - frozen  # fmt: skip
+               armed: bool = True,
+               timers: bool = True, pace: RunnerPace = RunnerPace(1.0, 0.5, last_words=0.5)) -> Runner:  # noqa: B008 - frozen  # fmt: skip
         place = Place("switch.yaml", 3, 12, "")
         rule = TimerRule("venue-timer", ("main",), round(timeout * SECOND), round(refresh * SECOND), accept, place)
         policies = replace(graphs.policy_set(crash_policy()), timers=(rule,))
@@ -283,7 +284,7 @@ def test_what_the_venue_cannot_do_is_refused_before_the_first_tick(
 ) -> None:
     """With the place in the policy, the account, the cause and the way out; the lease is not even taken."""
     venue = TimerVenue(site.time, rule, flat())
-    pace = Pace(1.0, 10.0) if said.startswith("a tick") else Pace(1.0, 0.5)
+    pace = RunnerPace(1.0, 10.0) if said.startswith("a tick") else RunnerPace(1.0, 0.5)
     with pytest.raises(TimerError) as refused:
         site.runner(venue, timeout=timeout, refresh=refresh, pace=pace)
     assert str(refused.value).startswith("switch.yaml:3:12: DeadMansSwitch venue-timer, account main: ")
@@ -363,7 +364,7 @@ def test_what_is_accepted_or_survives_does_not_keep_it_from_starting(site: Site)
 )  # fmt: skip
 def test_protective_is_what_rests_to_make_a_position_smaller(order: Order, bare: tuple[str, ...]) -> None:
     """Stops and reduce-only limits of a long position sell it; entries, other symbols and our own closes are none."""
-    assert bared(held(order), HARSH) == bare
+    assert unprotected_symbols(held(order), HARSH) == bare
 
 
 def test_a_book_that_is_not_known_starts_no_timer_and_keeps_one_that_runs(site: Site) -> None:
@@ -448,7 +449,7 @@ def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_pag
 def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site: Site) -> None:
     """The refresh leaves at 4 s, reaches the venue, and is answered after the old time was over: it never went off."""
     venue = TimerVenue(site.time, PLAIN, flat())
-    runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=Pace(1.0, 1.9, last_words=2.0))
+    runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=RunnerPace(1.0, 1.9, last_words=2.0))
 
     async def story() -> None:
         await runner.start()
@@ -602,7 +603,7 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     runner = site.runner(venue)
     budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
     for _ in range(5):
-        budget.answered(0.0, budget.take(0.0, "dead_man", purpose="reading"))
+        budget.answered(0.0, budget.reserve(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
     assert venue.said("arm") == []
     assert any("the request budget is spent" in text for text in site.notices("page"))
@@ -681,7 +682,7 @@ def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: S
             await runner.tick()
             await site.time.sleep(1.0)
         while budget.wait(site.time.monotonic(), "snapshot", purpose="reading") <= 0.0:
-            budget.answered(site.time.monotonic(), budget.take(site.time.monotonic(), "snapshot", purpose="reading"))
+            budget.answered(site.time.monotonic(), budget.reserve(site.time.monotonic(), "snapshot", purpose="reading"))
         await runner.finish()
         await runner.let_go()
 
@@ -885,7 +886,7 @@ def test_a_switch_as_it_is_written_is_kept_by_the_run(site: Site) -> None:
     venue = TimerVenue(site.time, PLAIN, flat())
     accounts = {"main": ArmedAccount("main", "kraken", "swap", "USDT", venue, armed=True)}
     runner = assemble(
-        written.policies, accounts, site.store, site.time, Pace(1.0, 0.5, last_words=0.5), live=True, timers=True,
+        written.policies, accounts, site.store, site.time, RunnerPace(1.0, 0.5, last_words=0.5), live=True, timers=True,
         locks=LockPaths(site.folder / "locks", None),
     )  # fmt: skip
     site.run(runner, 25)

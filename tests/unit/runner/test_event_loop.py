@@ -10,7 +10,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from killswitch.deadline import DaemonThreads, NoThreadError
+from killswitch.deadline import DaemonThreadExecutor, NoThreadError
 from killswitch.runner import process
 from tests.threads import NoThreads
 
@@ -38,7 +38,7 @@ def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end
 def test_more_calls_than_may_hang_are_an_error_and_not_one_more_that_waits() -> None:
     """An OSError, which whoever looks up a name takes for a venue that cannot be reached; room is made by an end."""
     never = threading.Event()
-    threads = DaemonThreads("look-up", most=2)
+    threads = DaemonThreadExecutor("look-up", most=2)
     hanging = [threads.submit(never.wait) for _ in range(2)]
     with pytest.raises(OSError, match=r"2 calls hang already \(look-up\)"):
         threads.submit(int).result(60)
@@ -48,7 +48,7 @@ def test_more_calls_than_may_hang_are_an_error_and_not_one_more_that_waits() -> 
         _when_there_is_room(threads).result(60)
 
 
-def _when_there_is_room(threads: DaemonThreads) -> Future[float]:
+def _when_there_is_room(threads: DaemonThreadExecutor) -> Future[float]:
     while isinstance((call := threads.submit(lambda: 1 / 0)).exception(60), OSError):
         threading.Event().wait(0.01)
     return call
@@ -86,7 +86,7 @@ def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None
 
 def test_what_a_thread_that_was_not_begun_took_is_given_back(no_threads: NoThreads) -> None:
     """As often as it fails: when threads can be begun again, so many calls are made as before."""
-    threads = DaemonThreads("look-up", most=1)
+    threads = DaemonThreadExecutor("look-up", most=1)
     no_threads.begin()
     for _ in range(3):
         assert isinstance(threads.submit(int).exception(60), NoThreadError)

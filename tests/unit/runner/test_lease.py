@@ -28,9 +28,9 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
 def test_a_second_runner_is_refused_and_told_who_lives_there(store: SqlStore) -> None:
     """The message names the holder, until when its lease runs, and the way out."""
     clock = VirtualClock(START)
-    LeaseHolder(store, clock, 30.0, "elsewhere/1/1").take()
+    LeaseHolder(store, clock, 30.0, "elsewhere/1/1").acquire()
     with pytest.raises(LeaseRefusedError) as refused:
-        LeaseHolder(store, clock, 30.0, "here/2/2").take()
+        LeaseHolder(store, clock, 30.0, "here/2/2").acquire()
     assert "elsewhere/1/1" in str(refused.value)
     assert "2024-01-01T00:00:30Z" in str(refused.value)
     assert "SIGTERM" in str(refused.value)
@@ -41,9 +41,9 @@ def test_a_lease_that_ran_out_is_taken_with_a_new_generation(store: SqlStore) ->
     import asyncio
 
     clock = VirtualClock(START)
-    first = LeaseHolder(store, clock, 30.0, "elsewhere/1/1").take()
+    first = LeaseHolder(store, clock, 30.0, "elsewhere/1/1").acquire()
     asyncio.run(clock.sleep(31.0))
-    second = LeaseHolder(store, clock, 30.0, "here/2/2").take()
+    second = LeaseHolder(store, clock, 30.0, "here/2/2").acquire()
     assert second.generation == first.generation + 1
 
 
@@ -56,7 +56,7 @@ def test_the_lease_of_a_process_that_is_proven_dead_is_succeeded_at_once(store: 
     dead = said.stdout.strip()
     clock = VirtualClock(START)
     store.acquire(dead, to_micros(clock.now()), 3600 * SECOND)
-    assert LeaseHolder(store, clock, 30.0).take().generation == 2
+    assert LeaseHolder(store, clock, 30.0).acquire().generation == 2
 
 
 def test_only_proof_makes_a_holder_dead() -> None:
@@ -80,14 +80,14 @@ def test_the_lease_is_renewed_before_it_runs_out_and_not_at_every_tick(store: Sq
 
     clock = VirtualClock(START)
     holder = LeaseHolder(store, clock, 30.0)
-    until = holder.take().expires_at
+    until = holder.acquire().expires_at
     asyncio.run(clock.sleep(10.0))
-    holder.keep()
+    holder.renew()
     lease = store.lease()
     assert lease is not None
     assert lease.expires_at == until
     asyncio.run(clock.sleep(6.0))
-    holder.keep()
+    holder.renew()
     lease = store.lease()
     assert lease is not None
     assert lease.expires_at == until + 16 * SECOND
@@ -99,12 +99,12 @@ def test_a_runner_that_overslept_its_lease_stops_if_another_has_acted_since(stor
 
     clock = VirtualClock(START)
     holder = LeaseHolder(store, clock, 30.0)
-    holder.take()
+    holder.acquire()
     asyncio.run(clock.sleep(40.0))
     other = LeaseHolder(store, clock, 30.0, "here/2/2")
-    other.take()
+    other.acquire()
     with pytest.raises(LeaseLostError):
-        holder.keep()
+        holder.renew()
     other.release()
     with pytest.raises(LeaseLostError):
-        holder.keep()
+        holder.renew()

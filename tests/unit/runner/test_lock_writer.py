@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from killswitch.cli.live.status_text import status_text
-from killswitch.deadline import DeadlineError, within
+from killswitch.deadline import DeadlineError, call_within
 from killswitch.gate.files import replace_file
-from killswitch.gate.reading import read_lock
-from killswitch.operations.status import locks_at, standing_of
+from killswitch.gate.lock_reader import read_lock
+from killswitch.operations.status import locks_at, store_status
 from killswitch.runner.loop import Runner
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
 from tests.threads import NoThreads
@@ -303,7 +303,7 @@ def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_ha
     assert "has 2 files of no account that is armed" in strange
     assert "\x1b" not in strange
     assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).locked
-    shown = status_text(standing_of(store, world.clock.now(), 20), "store.sqlite")
+    shown = status_text(store_status(store, world.clock.now(), 20), "store.sqlite")
     assert "account/\\udcff" in shown
     assert "\x1b" not in shown
 
@@ -346,7 +346,7 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
     hangs = threading.Event()
     monkeypatch.setattr("killswitch.operations.status.read_lock", lambda *_: hangs.wait())
     monkeypatch.setattr("killswitch.operations.status.FOLDER_PATIENCE", 0.01)
-    standing = standing_of(store, world.clock.now(), 0)
+    standing = store_status(store, world.clock.now(), 0)
     assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
         (None, True, str(world.locks.folder)),
         (None, True, str(world.locks.union)),
@@ -359,11 +359,11 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
 def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
     """And what takes longer than it may is an error that names what was waited for."""
     hangs = threading.Event()
-    assert within(60, "it", lambda: 7) == 7
+    assert call_within(60, "it", lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        within(60, "it", lambda: 1 // 0)
+        call_within(60, "it", lambda: 1 // 0)
     with pytest.raises(DeadlineError, match="the folder did not answer"):
-        within(0.01, "the folder", hangs.wait)
+        call_within(0.01, "the folder", hangs.wait)
     hangs.set()
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from killswitch.accounts.arming import ArmedAccount, Arming
-from killswitch.gate.reading import Verdict, read_lock
+from killswitch.gate.lock_reader import LockVerdict, read_lock
 from killswitch.model.decision import Decision, LockMode, LockOrder
 from killswitch.model.store import JournalEntry, JournalKind, TickRecord
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.store.sql import SqlStore
 from tests import graphs
 from tests.lock_turns import LockFolder, Locking
@@ -24,7 +24,7 @@ MAIN = "account/main"
 
 
 class Site:
-    """A store, a lock folder with a union, and `Locking`s on them, one after the other."""
+    """A store, a lock folder with a union, and `LockLifecycle`s on them, one after the other."""
 
     def __init__(self, world: World) -> None:
         self.store: SqlStore = world.open()
@@ -56,7 +56,7 @@ class Site:
         self.now += timedelta(seconds=seconds)
         return self.gate.act((), self.now)
 
-    def says(self, path: Path) -> Verdict:
+    def says(self, path: Path) -> LockVerdict:
         return read_lock(path, self.now)
 
     def fires(self, policy: str = "crash", mode: LockMode = "reduce_only", seconds: float | None = None) -> Decision:
@@ -161,7 +161,7 @@ def test_what_fires_after_a_reset_in_mid_close_keeps_its_own_lock(site: Site) ->
 
 
 def reset_by_hand(site: Site, scope: str) -> tuple[str, ...]:
-    return site.gate.act((), site.now, (hand("reset", scope, "operator-1", "looked at it", site.now),))
+    return site.gate.act((), site.now, (operator_event("reset", scope, "operator-1", "looked at it", site.now),))
 
 
 @pytest.mark.parametrize("content", [b"garbage", b""])
@@ -200,7 +200,7 @@ def test_a_lock_that_fires_in_the_tick_of_the_hand_stands(site: Site) -> None:
     site.store.commit_tick(
         TickRecord(site.now, "sha256:test", (), (), (fires,), (), site.gate.planned(fires), None, (), 0)
     )
-    site.gate.act((fires,), site.now, (hand("reset", MAIN, "operator-1", "looked at it", site.now),))
+    site.gate.act((fires,), site.now, (operator_event("reset", MAIN, "operator-1", "looked at it", site.now),))
     assert site.says(site.file).locked
 
 

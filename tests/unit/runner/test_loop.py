@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.cli.policy.explain_decision import chain_of
-from killswitch.gate.reading import read_lock
+from killswitch.cli.policy.explain_decision import decision_history_of
+from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import Graph, PolicySet, ScopeRule
-from killswitch.incident.record.results import decided
+from killswitch.incident.record.results import newest_results
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.commands import hand
+from killswitch.operations.commands import operator_event
 from killswitch.runner.lease import LeaseRefusedError
 from killswitch.runner.loop import Runner, TickReport
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
@@ -59,11 +59,11 @@ def test_a_snapshot_that_no_longer_decodes_leaves_the_decision_readable(world: W
     """A format that has changed, or a torn row: what was decided, and what came of it, is told all the same."""
     store = world.open()
     asyncio.run(crash(world, store, ScriptedVenue(None)))
-    ((decision, before),) = decided(store, 1)
+    ((decision, before),) = newest_results(store, 1)
     with closing(sqlite3.connect(world.folder / "store.sqlite")) as raw, raw:
         raw.execute("UPDATE decisions SET snapshot = ?", (b'{"as_of": "yesterday"}',))
-    assert [(each.id, result.standing) for each, result in decided(store, 1)] == [(decision.id, before.standing)]
-    assert chain_of(store, decision.id).snapshot is None
+    assert [(each.id, result.standing) for each, result in newest_results(store, 1)] == [(decision.id, before.standing)]
+    assert decision_history_of(store, decision.id).snapshot is None
 
 
 def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
@@ -257,7 +257,7 @@ def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: 
     """L5: a hand is an event of the next tick; after it the machine is at 0 and bots may trade."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue))
-    store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+    store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
 
     async def again() -> list[tuple[str | None, int]]:
         seen = Seen()
@@ -287,10 +287,10 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
         await runner.tick()
         venue.answer = book("850")
         await world.clock.sleep(1.0)
-        store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+        store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
         await runner.tick()
         await world.clock.sleep(1.0)
-        store.put_event(hand("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
+        store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
         await runner.tick()
         assert locked()
         venue.gate.set()
@@ -539,7 +539,7 @@ async def _start_and_tick(runner: Runner) -> None:
     [
         ("killswitch.runner.locks.lock_writer.LockWriter.settle", "the locks"),
         ("killswitch.runner.notify.notifier.Notifier.outgoing", "what is to be notified"),
-        ("killswitch.runner.observer_chain.describe", "the trace of a tick"),
+        ("killswitch.runner.observer_notification.set_tick_attributes", "the trace of a tick"),
     ],
     ids=lambda each: each.rpartition(".")[2],
 )

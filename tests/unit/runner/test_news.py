@@ -6,7 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from killswitch.model.snapshot import Closing, Residual, Snapshot
-from killswitch.runner.alert_deduplication import News
+from killswitch.runner.alert_deduplication import AlertDeduplication
 from tests import worlds
 
 WEAK = "the folder has not answered since 12:00:00"
@@ -16,13 +16,13 @@ class Told:
     """A run's news, and what was told at which second."""
 
     def __init__(self) -> None:
-        self.news = News()
+        self.news = AlertDeduplication()
         self.pages: list[tuple[int, str]] = []
 
     def tick(self, second: int, *problems: str, closings: tuple[Closing, ...] = (), subject: str | None = None) -> None:
         snapshot = Snapshot(worlds.START + timedelta(seconds=second), (), "killswitch.snapshot/v1", closings=closings)
         subjects = {} if subject is None else dict.fromkeys(problems, subject)
-        self.pages += [(second, notice.text) for notice in self.news.of(snapshot, problems, (), subjects)]
+        self.pages += [(second, notice.text) for notice in self.news.alerts(snapshot, problems, (), subjects)]
 
 
 def test_a_problem_is_told_once_while_it_lasts_though_its_words_change() -> None:

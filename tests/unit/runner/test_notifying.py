@@ -20,8 +20,8 @@ from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import TickRecord
-from killswitch.operations.commands import hand
-from killswitch.operations.status import encode_standing, standing_of
+from killswitch.operations.commands import operator_event
+from killswitch.operations.status import encode_status, store_status
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore
@@ -142,7 +142,7 @@ def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_i
     store = world.open()
     asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
     asyncio.run(again(world, store, routed(in_file(world))))
-    view = standing_of(store, world.clock.now(), 0).view
+    view = store_status(store, world.clock.now(), 0).view
     assert view is not None
     (told,) = [text for text in view.problems if "no route names this target any more" in text]
     assert f"{world.folder}/none/n.jsonl 3 wait" in told  # the stage, its end, and that this target cannot work
@@ -238,14 +238,14 @@ def test_without_a_route_nothing_is_kept_for_sending(world: World) -> None:
     store = world.open()
     asyncio.run(crash(world, store, graphs.policy_set(crash_policy())))
     assert list(store.outbox()) == []
-    assert "Notifications" not in status_text(standing_of(store, world.clock.now(), 10), "x")
+    assert "Notifications" not in status_text(store_status(store, world.clock.now(), 10), "x")
 
 
 def test_a_reset_is_told_to_who_heard_of_the_stage(world: World) -> None:
     """With the level that ends."""
     store = world.open()
     asyncio.run(crash(world, store, routed(in_file(world))))
-    store.put_event(hand("reset", "account/main", at=world.clock.now(), author="o", reason="over"))
+    store.put_event(operator_event("reset", "account/main", at=world.clock.now(), author="o", reason="over"))
     asyncio.run(again(world, store, routed(in_file(world))))
     (reset,) = [line for line in lines(world) if line["event"] == "reset"]
     assert reset["level"] == 3
@@ -256,7 +256,7 @@ def test_status_shows_what_waits_and_why(world: World) -> None:
     """By route and target, with the last error of the oldest one."""
     store = world.open()
     asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
-    text = status_text(standing_of(store, world.clock.now(), 10), "x")
+    text = status_text(store_status(store, world.clock.now(), 10), "x")
     (row,) = [line for line in text.splitlines() if line.startswith("  desk")]
     assert "none/n.jsonl  3        0          0" in row  # the stage, its end, and that this target cannot work
     assert "No such file or directory" in row
@@ -276,8 +276,8 @@ def test_a_planted_secret_is_nowhere(
     (count,) = store.outbox()
     assert count.pending == 2
     assert "refused the connection" in (count.error or "")
-    standing = standing_of(store, world.clock.now(), 100)
-    said = status_text(standing, "x").encode() + encode_standing(standing) + repr(seen.reports).encode()
+    standing = store_status(store, world.clock.now(), 100)
+    said = status_text(standing, "x").encode() + encode_status(standing) + repr(seen.reports).encode()
     written = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
     streams = "".join(capfd.readouterr()) + caplog.text
     assert TOKEN.encode() not in said + written + streams.encode()
@@ -312,7 +312,7 @@ def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
         for _ in range(4):
             await world.clock.sleep(3601.0)
             await runner.tick()
-            for lane in runner._observers._notifier._sending.lanes.values():
+            for lane in runner._observers._notifier._sending.deliveries.values():
                 while lane.step() == 0:
                     pass
         await runner.finish()

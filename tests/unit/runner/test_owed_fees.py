@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.cli.operate.single_tick import once
+from killswitch.cli.operate.single_tick import run_one_tick
 from killswitch.model.snapshot import Fill
 from killswitch.model.venue import OrderReport, OrderRequest
-from killswitch.operations.commands import answer_to, hand
+from killswitch.operations.commands import answer_to, operator_event
 from killswitch.runner.closing_worker import ClosingWorker
-from killswitch.runner.closing_workers import Closings
+from killswitch.runner.closing_workers import ClosingWorkers
 from tests import worlds
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene
@@ -23,14 +23,14 @@ from tests.runner_world import ScriptedVenue, World, book
 from tests.unit.execution.test_charges import BTC, BY_FILLS, scene_of, told
 
 
-def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:
+def worked(scene: Scene, story: Callable[[ClosingWorkers], Awaitable[None]]) -> None:
     """`story`, on the closings of an account that has just been closed, and owes what it was charged."""
     scene.decide({BTC: 0})
 
     async def play() -> None:
-        works = Closings({"main": ClosingWorker("main", scene.closer, (), scene.time.monotonic)})
+        works = ClosingWorkers({"main": ClosingWorker("main", scene.closer, (), scene.time.monotonic)})
         works.adopt(scene.decisions)
-        while works.goes_on():
+        while works.has_work():
             await works.advance(1.0)
             await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
         await story(works)
@@ -41,14 +41,14 @@ def worked(scene: Scene, story: Callable[[Closings], Awaitable[None]]) -> None:
 def test_closing_is_over_when_only_fees_are_owed() -> None:
     """Nobody is said to be closing, though passes go on until the fee is known."""
 
-    async def story(works: Closings) -> None:
+    async def story(works: ClosingWorkers) -> None:
         assert [it.status for it in works.progress()] == ["flat"]
-        assert (works.working, works.busy, works.owing) == (False, frozenset(), True)
-        while works.goes_on(fees=True):
-            assert not works.working, "a pass that only asks closes nothing"
+        assert (works.is_working, works.busy, works.is_owing_fees) == (False, frozenset(), True)
+        while works.has_work(fees=True):
+            assert not works.is_working, "a pass that only asks closes nothing"
             await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
         assert told(scene) == [("BTC", "0.5000", None)]
-        assert (works.owing, works.wait) == (False, math.inf)
+        assert (works.is_owing_fees, works.wait) == (False, math.inf)
 
     scene = scene_of()
     worked(scene, story)
@@ -58,7 +58,7 @@ def test_closing_is_over_when_only_fees_are_owed() -> None:
 def test_questions_under_way_are_called_off_at_the_end_of_a_run(at_rest: bool) -> None:
     """The adapter is closed after it: nothing of ours may be waiting there."""
 
-    async def story(works: Closings) -> None:
+    async def story(works: ClosingWorkers) -> None:
         while scene.calls("fills") < 1:
             works.kick()
             await asyncio.sleep(0.05)
@@ -112,7 +112,7 @@ def test_a_close_is_done_before_anybody_asks_what_it_was_charged(world: World) -
     async def story() -> None:
         runner = world.runner(store, [venue])
         await runner.start()
-        store.put_event(hand("close", "account/main", "ada", "r", world.clock.now()))
+        store.put_event(operator_event("close", "account/main", "ada", "r", world.clock.now()))
         await world.clock.sleep(1.0)
         await runner.tick()
         assert await runner.work_through(30.0)
@@ -131,7 +131,7 @@ def test_a_close_is_done_before_anybody_asks_what_it_was_charged(world: World) -
 def test_a_hand_that_is_the_runner_ends_with_the_fee_of_its_close(world: World) -> None:
     """It is in the journal, from which the hand tells what it did, when the hand ends."""
     store, venue = world.open(), Listing(lists=True)
-    event = hand("close", "account/main", "ada", "r", world.clock.now())
-    asyncio.run(once(world.runner(store, [venue]), store, event, 30.0))
+    event = operator_event("close", "account/main", "ada", "r", world.clock.now())
+    asyncio.run(run_one_tick(world.runner(store, [venue]), store, event, 30.0))
     (decision,) = answer_to(store, event).decisions
     assert [it.data["fee"] for it in store.journal(decision.id) if it.kind == "charged"] == ["1"]

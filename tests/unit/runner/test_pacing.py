@@ -15,7 +15,7 @@ from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace, Runner, TickReport, Witness
+from killswitch.runner.loop import Observer, Runner, RunnerPace, TickReport
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
@@ -78,13 +78,13 @@ class Site:
         self.time = VirtualTime()
         self.store = open_store(str(folder / "store.sqlite"))
 
-    def runner(self, *venues: DistantVenue, read_timeout: float = 0.5, witnesses: tuple[Witness, ...] = ()) -> Runner:
+    def runner(self, *venues: DistantVenue, read_timeout: float = 0.5, witnesses: tuple[Observer, ...] = ()) -> Runner:
         graph = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
         accounts = {
             each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=True) for each in venues
         }
         return assemble(
-            graphs.policy_set(graph), accounts, self.store, self.time, Pace(1.0, read_timeout, last_words=0.5),
+            graphs.policy_set(graph), accounts, self.store, self.time, RunnerPace(1.0, read_timeout, last_words=0.5),
             live=True, locks=LockPaths(self.folder / "locks", None), witnesses=witnesses,
         )  # fmt: skip
 
@@ -205,7 +205,7 @@ def test_ticks_go_on_on_a_clock_that_only_the_runner_moves_while_a_pass_hangs(tm
                 told.append(report)
 
         venue.submit = hang  # type: ignore[method-assign]  # the fault
-        pace = Pace(interval=0.05, read_timeout=0.5, last_words=0.05)
+        pace = RunnerPace(interval=0.05, read_timeout=0.5, last_words=0.05)
         runner = world.runner(world.open(), [venue], pace=pace, witnesses=(Watching(),))
         await runner.start()
         await runner.tick()

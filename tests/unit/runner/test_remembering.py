@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.accounts.redaction import DiscreetVenue, Redactor
+from killswitch.accounts.redaction import RedactedAdapter, Redactor
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue, VenueDownError
 from killswitch.runner.account_memory import SYMBOLS_NAME
@@ -128,7 +128,7 @@ def test_what_another_version_left_is_passed_over(world: World) -> None:
 def test_what_hides_credentials_passes_these_calls_on() -> None:
     """They answer at once, so nothing of them is awaited."""
     venue = Attentive(FLAT)
-    hidden = DiscreetVenue(venue, Redactor(["SECRET"]))
+    hidden = RedactedAdapter(venue, Redactor(["SECRET"]))
     assert isinstance(hidden, RememberingVenue)
     assert isinstance(hidden, RuleKeepingVenue)
     hidden.remember(["BTC"])

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from killswitch.incident.record.document import RunbookFacts
-from killswitch.incident.record.lifetime import keep_runbooks
-from killswitch.incident.report.rendering import Rendered, write
+from killswitch.incident.record.incident_decisions import keep_runbooks
+from killswitch.incident.report.rendering import Rendered, write_document
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.runner.notify.reports import Reporting
+from killswitch.runner.notify.reports import ReportRenderer
 from killswitch.runner.observers import TickReport
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
@@ -35,8 +35,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-def reporting(world: World, store: SqlStore) -> Reporting:
-    return Reporting(
+def reporting(world: World, store: SqlStore) -> ReportRenderer:
+    return ReportRenderer(
         store, str(world.folder / "store.sqlite"), world.folder / "rendered", pause=0.0, pause_for_work=0.0
     )
 
@@ -51,7 +51,7 @@ def rendered(world: World) -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in (world.folder / "rendered").glob("*/*.md")}
 
 
-async def crashing(world: World, store: SqlStore, reports: Reporting, *, work: bool = True) -> Seen:
+async def crashing(world: World, store: SqlStore, reports: ReportRenderer, *, work: bool = True) -> Seen:
     """A run that sees 1,000, then 850, and fires; it closes too, where it has time to `work`."""
     seen, venue = Seen(), ScriptedVenue(book("1000"))
     runner = world.runner(store, [venue], witnesses=(seen, reports))
@@ -95,7 +95,7 @@ def test_nothing_is_rendered_and_no_thread_waits_on_the_tick(world: World, monke
         begun.set()
         assert held.wait(PATIENCE)
 
-    monkeypatch.setattr(Reporting, "_files", slow)
+    monkeypatch.setattr(ReportRenderer, "_files", slow)
     store = world.open()
     reports = reporting(world, store)
     seen = asyncio.run(crashing(world, store, reports))
@@ -116,7 +116,7 @@ def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_fo
         begun.set()
         assert held.wait(PATIENCE)
 
-    monkeypatch.setattr(Reporting, "_files", slow)
+    monkeypatch.setattr(ReportRenderer, "_files", slow)
     reports = reporting(world, world.open())
     asyncio.run(crashing(world, world.open(), reports))
     assert begun.wait(PATIENCE)
@@ -137,7 +137,7 @@ def test_what_others_put_in_place_of_a_page_is_neither_written_through_nor_waite
     os.mkfifo(folder / ".report.md.tmp")
     (tmp_path / "other").write_text("mine", encoding="utf-8")
     (folder / ".report.html.tmp").symlink_to(tmp_path / "other")
-    assert write(tmp_path, "incident", "report", Rendered("text", "page"))
+    assert write_document(tmp_path, "incident", "report", Rendered("text", "page"))
     assert (folder / "report.md").read_text(encoding="utf-8") == "text"
     assert (folder / "report.html").read_text(encoding="utf-8") == "page"
     assert (tmp_path / "other").read_text(encoding="utf-8") == "mine"
@@ -293,7 +293,7 @@ def flat_by_hand(written: HandWritten, decision: Decision) -> None:
     written.store.append(entry(decision.id, "finished", after(minutes=3), None, status="flat"))
 
 
-def told(reports: Reporting, minutes: int, *decisions: Decision) -> None:
+def told(reports: ReportRenderer, minutes: int, *decisions: Decision) -> None:
     """A tick says that there is news."""
     reports.ticked(TickReport(incidents.snapshot(after(minutes=minutes)), decisions, (), (), (), 0.0))
     assert reports.wait(PATIENCE)
@@ -302,7 +302,7 @@ def told(reports: Reporting, minutes: int, *decisions: Decision) -> None:
 def test_a_close_by_hand_is_followed_to_its_end_whatever_fires_meanwhile(tmp_path: Path) -> None:
     """Six accounts fire while it goes on: its report still says when the venue showed the positions closed."""
     written = incidents.hand_written(tmp_path)
-    reports = Reporting(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
+    reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     page = tmp_path / "rendered" / ("dd" * 10) / "report.md"
     try:
         decision = by_hand(written)
@@ -329,7 +329,7 @@ def test_a_report_that_could_not_be_written_is_tried_again_after_its_end(tmp_pat
     """
     written = incidents.hand_written(tmp_path)
     (tmp_path / "rendered").write_text("a file in the way", encoding="utf-8")
-    reports = Reporting(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
+    reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     try:
         incidents.whole_incident(written)
         told(reports, 11)
@@ -348,7 +348,7 @@ def test_what_is_loaded_is_left_alone_once_the_first_page_is_drawn(tmp_path: Pat
     """Collections of garbage stop the ticks: they need not look through a drawing library at every page."""
     written = incidents.hand_written(tmp_path)
     loaded: list[bool] = []
-    reports = Reporting(
+    reports = ReportRenderer(
         written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0,
         warmed_up=lambda: loaded.append((tmp_path / "rendered" / ("dd" * 10) / "report.html").is_file()),
     )  # fmt: skip

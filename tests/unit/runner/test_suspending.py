@@ -15,12 +15,12 @@ from killswitch.accounts.plug_ins import AdapterError
 from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
-from killswitch.operations.commands import HandKind, hand
+from killswitch.operations.commands import OperatorCommandKind, operator_event
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.locks.broker_suspension import LIVE_NAME
-from killswitch.runner.loop import Pace, Runner
+from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, Seen, book, crash_policy
@@ -64,14 +64,14 @@ class Site:
         graph = replace(graph, stages=(replace(stage, actions=actions),))
         account = ArmedAccount("main", "broker", "swap", "USDT", venue, armed=armed, suspends=suspends)
         return assemble(
-            graphs.policy_set(graph), {"main": account}, self.store, self.time, Pace(1.0, 0.5, last_words=0.5),
+            graphs.policy_set(graph), {"main": account}, self.store, self.time, RunnerPace(1.0, 0.5, last_words=0.5),
             live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
         )  # fmt: skip
 
-    def says(self, kind: HandKind, reason: str) -> None:
+    def says(self, kind: OperatorCommandKind, reason: str) -> None:
         """A person's command about the account."""
         self.store.put_event(
-            hand(
+            operator_event(
                 kind, "account/main", "a person", reason, self.time.now(), cause="operator" if kind == "close" else None
             )
         )
@@ -271,7 +271,7 @@ def test_a_broker_that_does_not_answer_holds_up_no_other_account(site: Site) -> 
 
     site.store.put_live(LIVE_NAME, b'["main"]')  # an earlier run has suspended it, as a lock that is lifted told it
     run = assemble(
-        graphs.policy_set(graph), accounts, site.store, site.time, Pace(1.0, 5.0), live=True,
+        graphs.policy_set(graph), accounts, site.store, site.time, RunnerPace(1.0, 5.0), live=True,
         locks=LockPaths(site.folder / "locks", None), witnesses=(site.seen,),
     )  # fmt: skip
 

@@ -15,26 +15,26 @@ from msgspec import structs
 from killswitch.accounts.arming import ArmedAccount, Arming, left_to_do, observed_latches
 from killswitch.cli.live.plan_text import plan_text
 from killswitch.cli.live.status_text import history_text, status_text
-from killswitch.cli.policy.explain_decision import chain_of, chain_text
-from killswitch.gate.reading import read_lock
+from killswitch.cli.policy.explain_decision import decision_history_of, decision_history_text
+from killswitch.gate.lock_reader import read_lock
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.routing import Route, RouteRule, RouteTarget
 from killswitch.incident.incident_builder import incident_of
 from killswitch.incident.notify.message import decode_message
-from killswitch.incident.notify.routing import Addressing
+from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.incident.record.checklist import StartedAs
-from killswitch.incident.record.document import Course
-from killswitch.incident.record.lifetime import lives_in
-from killswitch.incident.record.results import decided
+from killswitch.incident.record.document import EquityCurve
+from killswitch.incident.record.incident_decisions import read_incidents
+from killswitch.incident.record.results import newest_results
 from killswitch.model.decision import Decision, LockOrder, Notice
 from killswitch.model.instant import HOUR
 from killswitch.model.snapshot import AccountSnapshot, Flow, Order, Snapshot
 from killswitch.model.store import TickRecord
-from killswitch.operations.preview import from_store, of_policies, preview, saved
-from killswitch.operations.status import standing_of
-from killswitch.runner.event_emitter import EventTeller
+from killswitch.operations.preview import from_store, of_policies, plan_of, preview
+from killswitch.operations.status import store_status
+from killswitch.runner.event_emitter import EventEmitter
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.notify.reports import Reporting
+from killswitch.runner.notify.reports import ReportRenderer
 from killswitch.store.sql import SqlStore
 from killswitch.telemetry.events import Suspicion, decode_event
 from tests import graphs, worlds
@@ -88,7 +88,7 @@ class Run:
         return read_lock(self.world.locks.folder / "account__main.json", self.world.clock.now()).locked
 
     def status(self) -> str:
-        return status_text(standing_of(self.store, self.world.clock.now(), 5), "store.sqlite")
+        return status_text(store_status(self.store, self.world.clock.now(), 5), "store.sqlite")
 
     def decisions(self) -> list[Decision]:
         """Oldest first."""
@@ -169,9 +169,9 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     assert words not in later
     assert "LOCKED" not in later
     assert "suspicion of close-everything, a lock until 2024-01-01T00:00:24Z and nothing else" in later
-    history = history_text(decided(run.store, 10))
+    history = history_text(newest_results(run.store, 10))
     assert "locked on suspicion" in history
-    explained = chain_text(chain_of(run.store, decision.id[:6]))
+    explained = decision_history_text(decision_history_of(run.store, decision.id[:6]))
     assert "note: suspicion: equity fell by 330 USDT" in explained
     assert "on suspicion: no stage has fired, and no position is closed" in explained
 
@@ -196,8 +196,8 @@ def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) ->
     assert "WOULD LOCK ON SUSPICION crash on account/main: close-everything does not fire" in text
     assert "lock account/main: reduce_only until 2024-01-01T00:00:24Z" in text
     assert "Plan: 0 stages, 0 orders, 0 cancels, 1 lock, 0 resets." in text
-    assert saved(shown, of_policies(shown)) is None
-    assert saved(shown, shown.decisions) is None
+    assert plan_of(shown, of_policies(shown)) is None
+    assert plan_of(shown, shown.decisions) is None
 
 
 def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
@@ -236,7 +236,7 @@ def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:
 
     asyncio.run(play())
     kept = Kept()
-    teller = EventTeller(kept, lambda text: text)  # type: ignore[arg-type]  # all of a stream that is used
+    teller = EventEmitter(kept, lambda text: text)  # type: ignore[arg-type]  # all of a stream that is used
     for report in run.seen.reports:
         teller.ticked(report)
     told = [decode_event(line) for line in kept.lines]
@@ -262,7 +262,7 @@ def test_entries_are_cancelled_and_that_is_no_close(run: Run) -> None:
     assert run.venue.resting == ()
     assert not run.store.unfinished()
     assert [report.snapshot.closings for report in run.seen.reports if report.snapshot.closings] == []
-    ((_, result),) = decided(run.store, 10)
+    ((_, result),) = newest_results(run.store, 10)
     assert (result.standing, result.cancelled, result.orders) == ("locked on suspicion", ("e1",), ())
 
 
@@ -271,7 +271,7 @@ def test_a_suspicion_opens_no_incident_and_is_told_in_the_one_that_follows(run: 
 
     async def play() -> int:
         await suspected(run)
-        before = len(lives_in(run.store))
+        before = len(read_incidents(run.store))
         await run.reads("770", 4)
         await run.reads("650", 4, pnl="-120")
         await run.ends()
@@ -279,7 +279,7 @@ def test_a_suspicion_opens_no_incident_and_is_told_in_the_one_that_follows(run: 
 
     assert asyncio.run(play()) == 0
     suspicion, firing = run.decisions()[:2]
-    (life,) = lives_in(run.store)
+    (life,) = read_incidents(run.store)
     assert (life.id, firing.kind, firing.stage) == (firing.id, None, "close-everything")
     incident = incident_of(run.store, life, StartedAs("store.sqlite"))
     assert [each.decision for each in incident.firings] == [firing.id]
@@ -296,9 +296,11 @@ def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run:
     That holds while no row has come, when one comes a minute later, and after a reset by hand.
     """
 
-    async def play() -> list[Course | None]:
+    async def play() -> list[EquityCurve | None]:
         folder = run.world.folder / "rendered"
-        reports = Reporting(run.store, str(run.world.folder / "store.sqlite"), folder, pause=0.0, pause_for_work=0.0)
+        reports = ReportRenderer(
+            run.store, str(run.world.folder / "store.sqlite"), folder, pause=0.0, pause_for_work=0.0
+        )
         observing = graphs.policy_set(crash_policy(mode="observe"))
         run.runner = run.world.runner(run.store, [run.venue], policies=observing, witnesses=(run.seen, reports))
         await suspected(run)
@@ -323,9 +325,9 @@ def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run:
         assert found.pending == ()
 
 
-def course(run: Run) -> Course | None:
+def course(run: Run) -> EquityCurve | None:
     """That of the only incident."""
-    (life,) = lives_in(run.store)
+    (life,) = read_incidents(run.store)
     return incident_of(run.store, life, StartedAs("store.sqlite")).course
 
 
@@ -382,9 +384,11 @@ def test_a_suspicion_pages_unless_the_fall_has_paged_itself(
 def test_a_suspicion_goes_to_the_routes_of_its_stage(rule: RouteRule, reached: bool) -> None:
     """By the stage's level, and by whom it names. Its end is sent as an info, so that nobody is woken for it."""
     ended = structs.replace(SUSPICION, lock=LockOrder("account/main", "reduce_only", SUSPICION.as_of))
-    to = Addressing(routed(rule))
+    to = NotificationRouter(routed(rule))
     sent = [
-        decode_message(each.body).severity for one in (SUSPICION, ended) for each in to.of_decision(one, acted=True)
+        decode_message(each.body).severity
+        for one in (SUSPICION, ended)
+        for each in to.route_decision(one, is_enforced=True)
     ]
     assert sent == (["page", "info"] if reached else [])
 

@@ -17,7 +17,7 @@ from killswitch.graph.actions.lock_trading import LockTrading
 from killswitch.graph.nodes import Graph, ScopeRule, SignalRef
 from killswitch.model.snapshot import Health
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Pace
+from killswitch.runner.loop import RunnerPace
 from tests import graphs
 from tests.runner_world import book, crash_policy
 from tests.unit.accounts.test_listening import PushingTestVenue, Script, Site, said
@@ -57,7 +57,7 @@ def run(site: Site, graph: Graph, ticks: int, *venues: PushingTestVenue, interva
     accounts = {each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=True)
                 for each in venues}  # fmt: skip
     runner = assemble(
-        graphs.policy_set(graph), accounts, site.store, site.time, Pace(interval, 0.5, last_words=0.5), live=True,
+        graphs.policy_set(graph), accounts, site.store, site.time, RunnerPace(interval, 0.5, last_words=0.5), live=True,
         locks=LockPaths(site.folder / "locks", None), witnesses=(site.seen,),
     )  # fmt: skip
     site.time.run(runner.run(asyncio.Event(), ticks))

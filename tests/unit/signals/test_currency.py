@@ -12,12 +12,12 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Rate
 from killswitch.model.words import ReferenceCurrency
 from killswitch.planning.targets.ranking import candidates
-from killswitch.signals.currency import agreed_price, conversion, prices_by_venue
+from killswitch.signals.currency_conversion import agreed_price, conversion, prices_by_venue
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, loss_from_start, pnl_change, unit_value
+from killswitch.signals.scope_view import ScopeView
 from killswitch.signals.signal_values import ColumnReader
-from killswitch.signals.view import ScopeView
 from tests.graphs import SignalRef
 from tests.worlds import account, after, fill, flow, position
 
@@ -283,7 +283,7 @@ def test_a_position_without_a_rate_has_an_unknown_share_for_the_ranking() -> Non
     e, _ = desk("100000", "80000", pnl="-10")
     _, u = desk("100000", "80000", rate="1.1")
     (found,) = candidates(view(0, (e, u)), None)
-    assert (found.worth, found.measured, found.notional_share, found.pnl) == (Decimal(50_000), None, None, None)
+    assert (found.value, found.measured, found.notional_share, found.pnl) == (Decimal(50_000), None, None, None)
 
 
 def test_what_was_realised_on_an_account_that_left_the_scope_is_left_behind() -> None:
@@ -291,6 +291,6 @@ def test_what_was_realised_on_an_account_that_left_the_scope_is_left_behind() ->
     gain = fill("f", after(seconds=30), "L", "sell", "1", "110", realized_pnl="10")
     e, u = desk("100000", "80000")
     past = watched((e, u), desk("100010", "80000", fills=[gain]))
-    past.leave(frozenset({"u"}))
+    past.retain_members(frozenset({"u"}))
     past.observe(view(2, (u,)))
     assert past.rows[-1].pnl == {}

@@ -11,23 +11,23 @@ import pytest
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Mark
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.unread_accounts import (
+from killswitch.signals.equity.unavailable_accounts import (
     ANYTHING,
-    DarkAccounts,
-    Holding,
-    Move,
-    Prices,
-    Range,
+    MoneyRange,
+    PriceMove,
+    PriceMoves,
+    RiskHolding,
+    UnavailableAccounts,
     UnitRange,
-    Unsettled,
-    held_by,
-    range_of,
-    range_read,
+    UnsettledChanges,
+    available_equity_range,
+    risk_holdings,
+    unavailable_equity_range,
     unit_range,
 )
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, unit_value
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, flow, position
 
 WINDOW = 15 * MINUTE
@@ -53,8 +53,8 @@ def down(name: str) -> AccountSnapshot:
 def test_what_an_account_held_is_its_positions_and_its_other_assets_each_once() -> None:
     """A swap of 50,000 and 0.5 BTC of collateral at 50,000. The dollars are no price risk."""
     collateral = (Balance("BTC", Decimal("0.5"), Decimal(50_000)), Balance("USDT", Decimal(10_000), Decimal(1)))
-    found = held_by(holding("a", "35000", "50000", balances=collateral), {})
-    assert found == (Holding("BTC", Decimal(25_000)), Holding(BTC, Decimal(50_000)))
+    found = risk_holdings(holding("a", "35000", "50000", balances=collateral), {})
+    assert found == (RiskHolding("BTC", Decimal(25_000)), RiskHolding(BTC, Decimal(50_000)))
 
 
 def test_what_is_held_short_is_negative_and_the_sides_of_a_hedge_are_two() -> None:
@@ -63,14 +63,17 @@ def test_what_is_held_short_is_negative_and_the_sides_of_a_hedge_are_two() -> No
         position(ETH, "long", "0", contracts="2", mark_price="100", notional="200"),
         position(ETH, "short", "0", contracts="3", mark_price="100", notional="300"),
     ]
-    assert held_by(account("1000", sides), {}) == (Holding(ETH, Decimal(200)), Holding(ETH, Decimal(-300)))
+    assert risk_holdings(account("1000", sides), {}) == (
+        RiskHolding(ETH, Decimal(200)),
+        RiskHolding(ETH, Decimal(-300)),
+    )
 
 
 def test_a_spot_holding_in_balances_and_positions_is_one() -> None:
     """2 BTC at 50,000 are 100,000, not 200,000."""
     coins = (Balance("BTC", Decimal(2), Decimal(50_000)),)
-    found = held_by(holding("a", "100000", "50000", "2", symbol="BTC/USDT", market="spot", balances=coins), {})
-    assert found == (Holding("BTC", Decimal(100_000)),)
+    found = risk_holdings(holding("a", "100000", "50000", "2", symbol="BTC/USDT", market="spot", balances=coins), {})
+    assert found == (RiskHolding("BTC", Decimal(100_000)),)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def test_a_spot_holding_in_balances_and_positions_is_one() -> None:
 )
 def test_an_account_whose_holdings_are_not_known_is_worth_anything(last: AccountSnapshot) -> None:
     """From zero upwards, whatever prices did."""
-    assert range_of(last, held_by(last, {}), {"X": Move()}) == ANYTHING
+    assert unavailable_equity_range(last, risk_holdings(last, {}), {"X": PriceMove()}) == ANYTHING
 
 
 # How far prices moved
@@ -88,99 +91,101 @@ def test_an_account_whose_holdings_are_not_known_is_worth_anything(last: Account
 
 def test_a_move_is_that_of_the_same_symbol_elsewhere_beside_the_accounts_own_mark() -> None:
     """50,000 when it went dark, 45,000 at another account now: −10%."""
-    prices = Prices.seen([holding("dark", "1", "50000")], [holding("b", "1", "45000")])
-    assert prices.move_of(BTC, Decimal(50_000)) == Move(Decimal("-0.1"), Decimal(0))
+    prices = PriceMoves.between([holding("dark", "1", "50000")], [holding("b", "1", "45000")])
+    assert prices.move_of(BTC, Decimal(50_000)) == PriceMove(Decimal("-0.1"), Decimal(0))
 
 
 def test_where_several_show_a_mark_the_lowest_and_the_highest_count() -> None:
     """50,000 when it went dark; 45,000 at one account, and 51,000 at another: −10% to +2%."""
-    prices = Prices.seen([], [holding("b", "1", "45000"), holding("c", "1", "51000")])
-    assert prices.move_of(BTC, Decimal(50_000)) == Move(Decimal("-0.1"), Decimal("0.02"))
+    prices = PriceMoves.between([], [holding("b", "1", "45000"), holding("c", "1", "51000")])
+    assert prices.move_of(BTC, Decimal(50_000)) == PriceMove(Decimal("-0.1"), Decimal("0.02"))
 
 
 def test_a_move_of_the_base_at_another_market_is_taken_beside_its_own_mark_of_then() -> None:
     """A dollar contract went from 50,100 to 40,080, which is −20%; the basis between the two is no move."""
     then = [holding("b", "1", "50100", symbol="BTC/USD:BTC")]
-    prices = Prices.seen(then, [holding("b", "1", "40080", symbol="BTC/USD:BTC")])
-    assert prices.move_of(BTC, Decimal(50_000)) == Move(Decimal("-0.2"), Decimal(0))
+    prices = PriceMoves.between(then, [holding("b", "1", "40080", symbol="BTC/USD:BTC")])
+    assert prices.move_of(BTC, Decimal(50_000)) == PriceMove(Decimal("-0.2"), Decimal(0))
 
 
 def test_marks_without_a_position_count_and_what_nobody_shows_is_unknown() -> None:
     """`marks` of an account that closed its position a minute ago."""
     seen = account("1", [], name="b", marks=(Mark(BTC, Decimal(55_000)),))
-    prices = Prices.seen([], [seen])
-    assert prices.move_of(BTC, Decimal(50_000)) == Move(Decimal(0), Decimal("0.1"))
+    prices = PriceMoves.between([], [seen])
+    assert prices.move_of(BTC, Decimal(50_000)) == PriceMove(Decimal(0), Decimal("0.1"))
     assert prices.move_of(ETH, Decimal(3_000)) is None
 
 
 # What an account may be worth
 
 
-FALL = {BTC: Move(Decimal("-0.2"), Decimal(0)), ETH: Move(Decimal("-0.05"), Decimal("0.1"))}
+FALL = {BTC: PriceMove(Decimal("-0.2"), Decimal(0)), ETH: PriceMove(Decimal("-0.05"), Decimal("0.1"))}
 
 
 @pytest.mark.parametrize(
     ("held", "low", "high"),
     [
-        ([Holding(BTC, Decimal(150_000))], 68_500, 101_500),
-        ([Holding(BTC, Decimal(-150_000))], 98_500, 131_500),
-        ([Holding(ETH, Decimal(100_000))], 94_000, 111_000),
-        ([Holding(BTC, Decimal(50_000)), Holding(BTC, Decimal(-50_000))], 89_000, 111_000),
-        ([Holding(BTC, Decimal(50_000)), Holding(ETH, Decimal(-100_000))], 78_500, 106_500),
+        ([RiskHolding(BTC, Decimal(150_000))], 68_500, 101_500),
+        ([RiskHolding(BTC, Decimal(-150_000))], 98_500, 131_500),
+        ([RiskHolding(ETH, Decimal(100_000))], 94_000, 111_000),
+        ([RiskHolding(BTC, Decimal(50_000)), RiskHolding(BTC, Decimal(-50_000))], 89_000, 111_000),
+        ([RiskHolding(BTC, Decimal(50_000)), RiskHolding(ETH, Decimal(-100_000))], 78_500, 106_500),
     ],
     ids=["long", "short", "either way", "a hedge", "long one, short the other"],
 )
-def test_an_account_made_what_signed_moves_make_of_what_it_held(held: list[Holding], low: int, high: int) -> None:
+def test_an_account_made_what_signed_moves_make_of_what_it_held(held: list[RiskHolding], low: int, high: int) -> None:
     """100,000 and N × [lo, hi] of each, with 1% of the gross to either side; BTC −20% to 0, ETH −5% to +10%."""
-    assert range_of(account("100000", []), tuple(held), FALL) == Range(Decimal(low), Decimal(high))
+    assert unavailable_equity_range(account("100000", []), tuple(held), FALL) == MoneyRange(Decimal(low), Decimal(high))
 
 
 def test_an_inverse_contract_makes_more_of_a_fall() -> None:
     """1 − 1 ÷ 0.8 is −25% of 10 BTC of notional, which is −2.5, and 1% is 0.1: 17.4 to 20.1 of 20 BTC."""
-    held = (Holding(BTC, Decimal(10), inverse=True),)
-    assert range_of(account("20", []), held, FALL) == Range(Decimal("17.4"), Decimal("20.1"))
+    held = (RiskHolding(BTC, Decimal(10), inverse=True),)
+    assert unavailable_equity_range(account("20", []), held, FALL) == MoneyRange(Decimal("17.4"), Decimal("20.1"))
 
 
 def test_an_account_does_not_fall_below_nothing_by_a_move() -> None:
     """10,000 with 150,000 long and a move of −20%: 0 to 11,500."""
-    held = (Holding(BTC, Decimal(150_000)),)
-    assert range_of(account("10000", []), held, FALL) == Range(Decimal(0), Decimal(11_500))
+    held = (RiskHolding(BTC, Decimal(150_000)),)
+    assert unavailable_equity_range(account("10000", []), held, FALL) == MoneyRange(Decimal(0), Decimal(11_500))
 
 
 def test_a_flat_account_is_worth_what_it_was() -> None:
     """Nothing can move it."""
     last = account("100000", [])
-    assert range_of(last, held_by(last, {}), {}) == Range(Decimal(100_000), Decimal(100_000))
+    assert unavailable_equity_range(last, risk_holdings(last, {}), {}) == MoneyRange(Decimal(100_000), Decimal(100_000))
 
 
 def test_a_move_nobody_shows_leaves_anything_open() -> None:
     """From zero upwards."""
     last = holding("b", "100000", "50000")
-    assert range_of(last, held_by(last, {}), {BTC: None}) == ANYTHING
+    assert unavailable_equity_range(last, risk_holdings(last, {}), {BTC: None}) == ANYTHING
 
 
 def test_what_is_not_settled_of_a_readable_account_is_read_both_ways() -> None:
     """60,000 after 30,000 were withdrawn by their row, and 5,000 fell that nothing explains: 90,000 to 95,000."""
-    found = range_read(Decimal(60_000), Unsettled(Decimal(-30_000), Decimal(-5_000)))
-    assert found == Range(Decimal(90_000), Decimal(95_000))
+    found = available_equity_range(Decimal(60_000), UnsettledChanges(Decimal(-30_000), Decimal(-5_000)))
+    assert found == MoneyRange(Decimal(90_000), Decimal(95_000))
 
 
 def test_a_move_that_is_over_counts_on() -> None:
     """BTC fell by 20% and came back: the 50,000 long may have been closed at the low. 1% of them is 500."""
-    dark, last = DarkAccounts(), {"a": holding("a", "50000", "50000"), "b": holding("b", "100000", "50000")}
+    dark, last = UnavailableAccounts(), {"a": holding("a", "50000", "50000"), "b": holding("b", "100000", "50000")}
     for mark in ("40000", "50000"):
         found = dark.equity_range({"a": holding("a", "50000", mark)}, last, ["a", "b"], {}, {})
-    assert found == Range(Decimal(139_500), Decimal(150_500))
+    assert found == MoneyRange(Decimal(139_500), Decimal(150_500))
     dark.clear()
     found = dark.equity_range({"a": holding("a", "50000", "50000")}, last, ["a", "b"], {}, {})
-    assert found == Range(Decimal(149_500), Decimal(150_500))
+    assert found == MoneyRange(Decimal(149_500), Decimal(150_500))
 
 
 def test_a_member_that_was_never_read_is_worth_anything_and_a_stranger_is_not_counted() -> None:
     """`c` is read and no member, `b` is a member and was not read."""
     readable = {"a": account("100", [], name="a"), "c": account("900", [], name="c")}
-    assert DarkAccounts().equity_range(readable, {}, ["a"], {}, {}) == Range(Decimal(100), Decimal(100))
-    assert DarkAccounts().equity_range(readable, {}, ["a", "b"], {}, {}) == Range(Decimal(100), Decimal("Infinity"))
+    assert UnavailableAccounts().equity_range(readable, {}, ["a"], {}, {}) == MoneyRange(Decimal(100), Decimal(100))
+    assert UnavailableAccounts().equity_range(readable, {}, ["a", "b"], {}, {}) == MoneyRange(
+        Decimal(100), Decimal("Infinity")
+    )
 
 
 # Falls
@@ -206,10 +211,10 @@ def test_a_fall_is_at_least_that_of_the_best_case_and_at_most_that_of_the_worst(
 
 def test_the_highest_that_the_unit_value_may_have_been_in_the_dark_is_kept() -> None:
     """Up to 1.2 at one tick, up to 0.9 at the next."""
-    first = unit_range(1, Range(Decimal(80), Decimal(120)), 100.0, None)
-    second = unit_range(2, Range(Decimal(70), Decimal(90)), 100.0, first)
+    first = unit_range(1, MoneyRange(Decimal(80), Decimal(120)), 100.0, None)
+    second = unit_range(2, MoneyRange(Decimal(70), Decimal(90)), 100.0, first)
     assert second == UnitRange(2, 0.7, 0.9, 1.2)
-    assert unit_range(1, Range(Decimal(1), Decimal(1)), 0.0, None) is None
+    assert unit_range(1, MoneyRange(Decimal(1), Decimal(1)), 0.0, None) is None
 
 
 # In the history of a scope
@@ -252,7 +257,7 @@ def test_after_the_outage_the_fall_is_one_number_again() -> None:
     """Both fell as their positions did: 58,000 and 89,500 of 200,000."""
     dark = (holding("a", "58000", "39500", "4"), down("b"))
     past = portfolio(dark, (holding("a", "58000", "39500", "4"), holding("b", "89500", "39500", "1")))
-    assert past.dark is None
+    assert past.unit_range is None
     assert drawdown(past, WINDOW) == (pytest.approx(0.2625), pytest.approx(0.2625))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from killswitch.graph.compile import compile_loaded
 from killswitch.graph.nodes import SignalRef
-from killswitch.lab.price_matrix import Panel
+from killswitch.lab.price_matrix import PriceMatrix
 from killswitch.model.instant import MINUTE
 from killswitch.policy.loader import load
 from killswitch.signals import exposure_signals
@@ -181,7 +181,7 @@ spec:
       reset: manual
       actions: [{close: {side: both, fraction: 100%}}]
 """
-CALM: Panel = market(A=[100 + (place % 2) / 100 for place in range(200)])
+CALM: PriceMatrix = market(A=[100 + (place % 2) / 100 for place in range(200)])
 
 
 def ticks() -> int:

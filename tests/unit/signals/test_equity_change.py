@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Instrument, Mark, Position, Rate, Side
-from killswitch.signals.equity.change import PositionMoves, Untold, position_moves
+from killswitch.signals.equity.decomposition import PositionMoves, UnfilledTrade, position_moves
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.ledger_rows import FillRow
+from killswitch.signals.equity.ledger import FillRow
 from killswitch.signals.equity.trades import Trades
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown
-from killswitch.signals.position import ZERO
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import ZERO
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, fill, position, rules
 
 INVERSE, CALL, LINEAR = "BTC/USD:BTC", "BTC/USD:BTC-260327-60000-C", "X/USDT:USDT"
@@ -159,7 +159,7 @@ def test_what_the_price_made_of_a_trade_shrinks_with_what_is_left_of_it() -> Non
     trades.observe(to_micros(after(seconds=2)), to_micros(after()), before, account("1000", marks=mark), RULES, [])
     assert trades.bound(to_micros(after(seconds=2))) == 10 * (18 + 10)
     late = fill("1", after(seconds=1), LINEAR, "sell", "9", "95")
-    trades.fill(FillRow(now.account, late, None), "USDT")
+    trades.match_late_fill(FillRow(now.account, late, None), "USDT")
     assert trades.bound(to_micros(after(seconds=2))) == 18 + 10
 
 
@@ -169,7 +169,7 @@ def test_a_trade_without_a_mark_is_told_by_its_fill() -> None:
     trades = Trades()
     trades.observe(to_micros(after(seconds=2)), to_micros(after()), before, account("1000"), RULES, [])
     assert trades.bound(to_micros(after(seconds=2))) == 100
-    trades.fill(FillRow("main", fill("1", after(seconds=1), LINEAR, "sell", "5", "95"), None), "USDT")
+    trades.match_late_fill(FillRow("main", fill("1", after(seconds=1), LINEAR, "sell", "5", "95"), None), "USDT")
     assert trades.bound(to_micros(after(seconds=2))) == 0
 
 
@@ -271,10 +271,10 @@ def test_a_late_fill_accounts_for_its_own_leg() -> None:
     now = to_micros(after(seconds=2))
     trades = observed((0, legs(5, 5), []), (2, legs(0, 0), []))
     assert trades.bound(now) == 200
-    assert trades.fill(FillRow("main", leg("1", "sell", 5, "long", "98"), None), "USDT") == (now, -10)
+    assert trades.match_late_fill(FillRow("main", leg("1", "sell", 5, "long", "98"), None), "USDT") == (now, -10)
     assert trades.bound(now) == 100
-    assert trades.fill(FillRow("main", leg("2", "sell", 5, "long", "98"), None), "USDT") is None
-    trades.fill(FillRow("main", leg("3", "buy", 5), None), "USDT")
+    assert trades.match_late_fill(FillRow("main", leg("2", "sell", 5, "long", "98"), None), "USDT") is None
+    trades.match_late_fill(FillRow("main", leg("3", "buy", 5), None), "USDT")
     assert trades.bound(now) == 0
 
 
@@ -461,5 +461,5 @@ def test_marks_and_fills_make_what_the_contract_says(is_inverse: bool, both: boo
 
 def test_an_untold_quantity_that_names_no_side_opens_nothing() -> None:
     """In one-way mode there is one position, and no leg that goes first."""
-    each = Untold(LINEAR, Decimal(1), Decimal(1), Decimal(100), inverse=False, closes=False)
+    each = UnfilledTrade(LINEAR, Decimal(1), Decimal(1), Decimal(100), inverse=False, closes=False)
     assert not each.opens

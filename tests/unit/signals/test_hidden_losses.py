@@ -19,7 +19,7 @@ from killswitch.model.words import ReferenceCurrency
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown_from_peak, unit_value
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 
 X = "X/USDT:USDT"
 RULES = {("main", X): Instrument(X, contract_size=Decimal(1)), ("other", X): Instrument(X, contract_size=Decimal(1))}

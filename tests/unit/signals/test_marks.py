@@ -6,9 +6,9 @@ import pytest
 
 from killswitch.model.instant import MINUTE, SECOND, to_micros
 from killswitch.signals.history.marks import Marks
-from killswitch.signals.history.rows import stored
+from killswitch.signals.history.rows import encode_row
 from killswitch.signals.history.scope import EquityTerms, History
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, position
 
 BTC, ETH = ("main", "BTC"), ("main", "ETH")
@@ -89,7 +89,7 @@ def test_a_reset_forgets_no_returns_whether_before_or_after_a_restart() -> None:
     rows = []
     for minute in range(5):
         history.observe(seen(60 * minute, BTC=str(100 * 2**minute)))
-        rows.append(stored(history.rows[-1]))
+        rows.append(encode_row(history.rows[-1]))
         if minute == 2:
             history.rebase(accept=True)
     again = History([15 * MINUTE], 60 * MINUTE, terms, Marks(MINUTE, 60 * MINUTE, 10 * MINUTE))

@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.model.instant import to_micros
-from killswitch.signals.equity.explanation import _proven
-from killswitch.signals.equity.pending_changes import Change
+from killswitch.signals.equity.explanation import _known_until
+from killswitch.signals.equity.pending_changes import UnexplainedChange
 from tests.worlds import account, after
 
-CHANGE = Change(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.0, 0.0)
+CHANGE = UnexplainedChange(to_micros(after(minutes=600)), Decimal(-100), 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ def test_flows_that_are_known_hours_late_are_not_waited_for_where_trades_may_acc
 ) -> None:
     """Fills are known a minute past the change, flows up to some time before it."""
     seen = account("1000", [], fills_as_of=after(minutes=601), flows_as_of=after(minutes=flows_at))
-    assert _proven(seen, replace(CHANGE, kind=kind), 0) == to_micros(after(minutes=expected))
+    assert _known_until(seen, replace(CHANGE, kind=kind), 0) == to_micros(after(minutes=expected))
 
 
 def test_without_either_nothing_is_proven() -> None:
     """The list of flows was never read whole."""
     seen = account("1000", [], fills_as_of=after(minutes=601))
-    assert _proven(seen, replace(CHANGE, kind="trade"), 0) is None
+    assert _known_until(seen, replace(CHANGE, kind="trade"), 0) is None

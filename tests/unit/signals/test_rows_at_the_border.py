@@ -13,12 +13,12 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.magnitude import sound_fill
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Mark, Rate
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.equity.ledger_rows import FillRow, ahead_of_venue
-from killswitch.signals.history.rows import HistoryState, StoredRow, stored
+from killswitch.signals.equity.ledger import FillRow, ahead_of_venue
+from killswitch.signals.history.rows import HistoryState, StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown_from_peak
-from killswitch.signals.unit_value import Track
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
+from killswitch.signals.unit_value import UnitValueTrack
 from tests.worlds import account, after, fill, flow, position, rules
 
 TERMS = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND)
@@ -30,13 +30,13 @@ class Kept(History):
 
     def __init__(self) -> None:
         super().__init__((15 * MINUTE, HOUR), HOUR, TERMS)
-        self.stored: list[StoredRow] = []
+        self.stored: list[StoredUnitValueRow] = []
 
     def see(self, at: datetime, *accounts: AccountSnapshot) -> None:
         known = {("main", it.symbol): it for each in accounts for it in each.instruments or ()}
         self.observe(ScopeView(to_micros(at), True, accounts, known, None))
         if self.unknown is None:
-            self.stored.append(stored(self.rows[-1]))
+            self.stored.append(encode_row(self.rows[-1]))
 
     def restarted(self) -> Kept:
         """The same memory in another process, by way of the store's text."""
@@ -325,9 +325,9 @@ def test_of_a_sound_fill_what_is_optional_and_insane_is_unknown() -> None:
 @pytest.mark.parametrize("odd", [float("inf"), float("-inf"), float("nan")])
 def test_units_stay_numbers_whatever_was_issued(odd: float) -> None:
     """What is stored must be read again."""
-    track = Track([])
+    track = UnitValueTrack([])
     track.open(0, 100.0)
     track.issue(odd, 100.0)
     track.correct(0, odd, 100.0)
-    track.uncorrect(0, odd, 100.0, 100.0, 100.0)
+    track.revert_correction(0, odd, 100.0, 100.0, 100.0)
     assert (track.units, track.value) == (1.0, 100.0)

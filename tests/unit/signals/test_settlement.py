@@ -15,8 +15,8 @@ from killswitch.model.snapshot import AccountSnapshot, Balance, Instrument, Posi
 from killswitch.signals.attribution_signals import shares
 from killswitch.signals.equity.explanation import EquityTerms
 from killswitch.signals.history.scope import History
-from killswitch.signals.position import margin_loss, notional, unrealized
-from killswitch.signals.view import ScopeView
+from killswitch.signals.position_measures import margin_loss, notional, unrealized
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, position, rules
 
 IN_USDC, IN_BTC, CALL = "BTC/USDC:USDC", "BTC/USD:BTC", "BTC/USD:BTC-260327-60000-C"

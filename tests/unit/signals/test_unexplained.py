@@ -13,10 +13,10 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Flow
 from killswitch.signals.equity.explanation import ChangeEvent as News
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.history.rows import StoredRow, stored
+from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 
 TERMS = EquityTerms(10 * MINUTE, 0.001, 60 * SECOND)
@@ -30,7 +30,7 @@ class Kept(History):
     def __init__(self, terms: EquityTerms = TERMS) -> None:
         super().__init__((15 * MINUTE, HOUR), HOUR, terms)
         self.terms = terms
-        self.stored: list[StoredRow] = []
+        self.stored: list[StoredUnitValueRow] = []
 
 
 def history() -> Kept:
@@ -40,7 +40,7 @@ def history() -> Kept:
 def observe(past: Kept, at: datetime, *accounts: AccountSnapshot) -> list[News]:
     news = past.observe(ScopeView(to_micros(at), True, accounts, {}, None))
     if past.unknown is None:
-        past.stored.append(stored(past.rows[-1]))
+        past.stored.append(encode_row(past.rows[-1]))
     return news
 
 

@@ -13,10 +13,10 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.equity.explanation import ChangeEvent as News
 from killswitch.signals.equity.explanation import EquityTerms
-from killswitch.signals.history.rows import stored
+from killswitch.signals.history.rows import encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start, pnl_change, unit_value
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.worlds import account, after, fill, flow, position
 
 WINDOWS = (15 * MINUTE, HOUR)
@@ -218,7 +218,7 @@ def test_a_history_taken_up_from_storage_goes_on_as_if_nothing_had_been() -> Non
         equity = str(100_000 + Decimal(pnl))
         observe(past, after(minutes=minute), account(equity, [position("BTC", "long", pnl)]))
     again = history()
-    again.restore(past.state(), [stored(row) for row in past.rows])
+    again.restore(past.state(), [encode_row(row) for row in past.rows])
     for minute, pnl in enumerate(["-12000", "-3000"], start=len(pnls)):
         seen = account(str(100_000 + Decimal(pnl)), [position("BTC", "long", pnl)])
         for each in (past, again):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.signals.history.scope import EquityTerms, History
-from killswitch.signals.history.windows import drawdown, why_partly
-from killswitch.signals.unit_value import Track
-from killswitch.signals.view import ScopeView
+from killswitch.signals.history.windows import drawdown, reason_partly_known
+from killswitch.signals.scope_view import ScopeView
+from killswitch.signals.unit_value import UnitValueTrack
 from tests.worlds import account, after, position
 
 QUARTER = 15 * MINUTE
@@ -37,8 +37,8 @@ def test_d1_the_window_is_armed_at_any_interval() -> None:
         past = history()
         for number in range(int(60 / step) + 1):
             observe(past, number * step, 100_000)
-        assert why_partly(past, QUARTER) is None
-        assert why_partly(past, HOUR) is None
+        assert reason_partly_known(past, QUARTER) is None
+        assert reason_partly_known(past, HOUR) is None
         assert drawdown(past, HOUR) == (0.0, 0.0)
 
 
@@ -77,7 +77,7 @@ def test_before_history_reaches_back_a_fall_is_at_least_what_was_seen() -> None:
     observe(past, 0, 100_000)
     observe(past, 1, 95_000)
     assert drawdown(past, QUARTER) == (pytest.approx(0.05), 1.0)
-    assert why_partly(past, QUARTER) == "history does not reach back to the window's start"
+    assert reason_partly_known(past, QUARTER) == "history does not reach back to the window's start"
 
 
 def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> None:
@@ -90,7 +90,7 @@ def test_d15_what_was_seen_to_have_fallen_has_fallen_also_after_an_outage() -> N
         assert drawdown(past, QUARTER) == (-math.inf, math.inf)
     observe(past, 72, 92_000)
     assert drawdown(past, QUARTER) == (pytest.approx(0.08), 1.0)
-    assert why_partly(past, QUARTER) == "a gap of 720 s lies in the window"
+    assert reason_partly_known(past, QUARTER) == "a gap of 720 s lies in the window"
     for minute in range(73, 88):
         observe(past, minute, 92_000)
     assert drawdown(past, QUARTER) == (0.0, 0.0)
@@ -118,7 +118,7 @@ def test_after_a_reset_windows_begin_anew_and_count_as_complete() -> None:
 @given(st.lists(st.tuples(st.integers(1, 400), st.integers(1, 1000)), min_size=1, max_size=60))
 def test_the_windowed_maximum_is_that_of_a_plain_search(steps: list[tuple[int, int]]) -> None:
     """The fall in the window equals the one found by looking at every value in [t − W, t]."""
-    track = Track((900,))
+    track = UnitValueTrack((900,))
     track.open(0, 1000.0)
     seen: list[tuple[int, float]] = []
     at = 0

@@ -78,7 +78,7 @@ def test_on_a_full_disk_it_goes_on_in_memory_and_says_every_entry(store: SqlStor
     """Reads see what was written before and after; the numbers of entries go on; the disk has nothing of it."""
     said: list[str] = []
     store.append(entry("planned"))
-    store.go_on_in_memory(said.append)
+    store.allow_memory(said.append)
     full(store)
     assert [store.append(large(n)) for n in (1, 2)] == [2, 3]
     assert [each.kind for each in store.journal("d1")] == ["planned", "sending", "sending"]
@@ -90,7 +90,7 @@ def test_on_a_full_disk_it_goes_on_in_memory_and_says_every_entry(store: SqlStor
 
 def test_what_is_in_memory_is_written_back_whole_once_there_is_space(store: SqlStore, path: Path) -> None:
     """Journal, states, live blobs and the hands of others: nothing is lost, nothing is there twice."""
-    store.go_on_in_memory(lambda _: None)
+    store.allow_memory(lambda _: None)
     store.put_event(Event("e1", NOW, "close"))
     full(store)
     store.append(large(1))
@@ -112,7 +112,7 @@ def test_a_store_that_another_runner_has_taken_meanwhile_is_not_written_over(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fence holds for memory too, at every tick and every entry, and nothing of it reaches the disk."""
-    store.go_on_in_memory(lambda _: None)
+    store.allow_memory(lambda _: None)
     full(store)
     store.append_all([large(1)])
     other = open_store(str(path))

@@ -11,7 +11,7 @@ import pytest
 from killswitch.model.instant import to_micros
 from killswitch.model.store import Outgoing, TickRecord
 from killswitch.store.errors import StoreError
-from killswitch.store.handle import Turns
+from killswitch.store.handle import WriteQueue
 from killswitch.store.sqlite import open_store
 from tests.outboxes import START, waiting
 
@@ -34,13 +34,13 @@ def test_what_is_urgent_passes_all_that_waits_in_the_background(_again: int) -> 
 
     Ten times, because the system may wake the right one by chance.
     """
-    turns, order = Turns(), list[str]()
+    turns, order = WriteQueue(), list[str]()
 
     def write(name: str, *, background: bool) -> None:
-        with turns.turn(background=background):
+        with turns.acquire(background=background):
             order.append(name)
 
-    with turns.turn():
+    with turns.acquire():
         telling = [threading.Thread(target=write, args=("tell",), kwargs={"background": True}) for _ in range(3)]
         for thread in telling:
             thread.start()

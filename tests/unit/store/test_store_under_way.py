@@ -21,7 +21,7 @@ from sqlalchemy import event
 from killswitch.cli.session import acting_store
 from killswitch.model.snapshot import Event
 from killswitch.model.store import CoursePoint, JournalEntry, Outgoing, TickRecord
-from killswitch.operations.status import standing_of
+from killswitch.operations.status import store_status
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.disk_space import DiskSpace
@@ -38,7 +38,7 @@ from killswitch.store.errors import (
 )
 from killswitch.store.fallback import TABLES, memory_engine, salvage
 from killswitch.store.sql import SqlStore
-from killswitch.store.sqlite import copy_store, exposed, open_store
+from killswitch.store.sqlite import copy_store, exposure, open_store
 from tests.runner_world import ScriptedVenue, Seen, World, book
 
 NOW = datetime(2021, 5, 19, tzinfo=UTC)
@@ -68,7 +68,7 @@ def store(path: Path) -> Iterator[SqlStore]:
     """A store under a lease of its own, whose holder need not have it on the disk."""
     opened = open_store(str(path))
     opened.fence(opened.acquire("me", 0, 10).generation)
-    opened.go_on_in_memory(lambda _: None)
+    opened.allow_memory(lambda _: None)
     yield opened
     opened.close()
 
@@ -199,7 +199,7 @@ def test_an_unreadable_command_is_paged_once_consumed_and_the_run_goes_on(tmp_pa
     world = World(tmp_path)
     store, seen = world.open(), Seen()
     put(tmp_path / "store.sqlite", "hand-1", b'{"kind": "freeze"}')
-    assert any("hand-1 cannot be read and is set aside" in each for each in standing_of(store, NOW, 0).problems)
+    assert any("hand-1 cannot be read and is set aside" in each for each in store_status(store, NOW, 0).problems)
 
     async def run() -> None:
         runner = world.runner(store, [ScriptedVenue(book("1100"))], witnesses=(seen,))
@@ -346,7 +346,7 @@ def test_too_many_open_files_are_told_from_a_bad_disk_and_use_up_no_reserve(
     assert isinstance(found, NoDescriptorsError)
     assert "used up its file descriptors" in str(found)
     size = path.with_name("store.sqlite.reserve").stat().st_size
-    store._find_a_way(found, store._on_disk)
+    store._recover(found, store._on_disk)
     assert path.with_name("store.sqlite.reserve").stat().st_size == size
     assert "raise their limit" in (store.trouble or "")
 
@@ -420,17 +420,17 @@ def test_a_new_store_and_what_lies_beside_it_is_its_owners_alone(path: Path, tmp
     finally:
         os.umask(before)
     assert modes == dict.fromkeys(("store.sqlite", "store.sqlite-wal", "store.sqlite-shm", "copy.sqlite"), "0o600")
-    assert exposed(str(path)) is None
+    assert exposure(str(path)) is None
 
 
 def test_a_store_that_others_may_write_is_a_warning(path: Path) -> None:
     """An older one keeps its mode: whoever runs it decides."""
-    assert exposed(str(path)) is None
+    assert exposure(str(path)) is None
     open_store(str(path)).close()
     path.chmod(0o644)
-    assert exposed(str(path)) is None
+    assert exposure(str(path)) is None
     path.chmod(0o664)
-    assert "may be written by others than its owner (mode 0664)" in (exposed(str(path)) or "")
+    assert "may be written by others than its owner (mode 0664)" in (exposure(str(path)) or "")
 
 
 @pytest.mark.parametrize("became", ["was removed or moved away", "was replaced by another file"])

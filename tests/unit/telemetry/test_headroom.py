@@ -6,16 +6,18 @@ import math
 
 import pytest
 
-from killswitch.planning.scopes.trigger_status import Reading
+from killswitch.planning.scopes.trigger_status import ObservedTrigger
 from killswitch.signals.history.windows import Interval
 from killswitch.telemetry.metrics import headroom, headroom_ratio
 from tests.runner_world import crash_policy
 
 
-def reading(room: Interval | None, truth: bool | None) -> Reading:
+def reading(room: Interval | None, truth: bool | None) -> ObservedTrigger:
     """A trigger with the threshold 0.10."""
     (trigger,) = crash_policy().triggers
-    return Reading(trigger, None, room, truth, bool(truth), confirmed=False, true_since=None, unknown_because=None)
+    return ObservedTrigger(
+        trigger, None, room, truth, bool(truth), confirmed=False, true_since=None, unknown_because=None
+    )
 
 
 @pytest.mark.parametrize(

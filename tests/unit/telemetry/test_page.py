@@ -20,10 +20,10 @@ from killswitch.model.decision import Decision, Unwinding
 from killswitch.model.snapshot import Event, Order
 from killswitch.model.store import JournalEntry
 from killswitch.model.tracing import report_span
-from killswitch.runner.event_emitter import EventTeller
+from killswitch.runner.event_emitter import EventEmitter
 from killswitch.telemetry.background_writer import BackgroundWriter
 from killswitch.telemetry.events import RunEvent, decode_event, encode_event
-from killswitch.telemetry.metrics import Notifications
+from killswitch.telemetry.metrics import NotificationCounts
 from tests import graphs, worlds
 from tests.runner_world import World, book, crash_policy
 from tests.telemetry_world import Exported, MoodyVenue, crash, runner_of
@@ -60,10 +60,10 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     folder = tmp_path_factory.mktemp("page")
     world, found = World(folder), _policies()
     exported = Exported(world, found)
-    exported.notifications = Notifications(1, {"log": 1}, {"log": 1})
+    exported.notifications = NotificationCounts(1, {"log": 1}, {"log": 1})
     venue = MoodyVenue(book("1100"), ["refuse", "lose", "rest"])
     stream = BackgroundWriter(str(folder / "events"), "events")
-    teller = EventTeller(stream, str)
+    teller = EventEmitter(stream, str)
 
     async def go() -> dict[str, Metric]:
         store = world.open()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from killswitch.telemetry import settings as reading
-from killswitch.telemetry.settings import Settings, TelemetryError, settings
+from killswitch.telemetry.settings import TelemetryError, TelemetrySettings, read_telemetry_settings
 
 HERE = "http://127.0.0.1:4318"
 
@@ -28,7 +28,7 @@ HERE = "http://127.0.0.1:4318"
 )
 def test_nothing_is_exported_unless_an_exporter_or_an_endpoint_is_named(environ: dict[str, str]) -> None:
     """Variables that name neither, name `none`, or are empty, export nothing."""
-    assert settings(environ) is None
+    assert read_telemetry_settings(environ) is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_nothing_is_exported_unless_an_exporter_or_an_endpoint_is_named(environ:
 )
 def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, ...], metrics: tuple[str, ...]) -> None:
     """Exporters by name, in their order and once; else OTLP where an endpoint is; no spans where none is sampled."""
-    found = settings(environ)
+    found = read_telemetry_settings(environ)
     assert found is not None
     assert (found.traces, found.metrics) == (traces, metrics)
 
@@ -71,21 +71,21 @@ def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, .
 def test_a_value_that_means_nothing_is_an_error_that_names_the_variable(name: str, value: str, words: str) -> None:
     """The message is the variable, what is wrong, and what may be said."""
     with pytest.raises(TelemetryError) as raised:
-        settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, name: value})
+        read_telemetry_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, name: value})
     assert str(raised.value).startswith(f"{name}: ")
     assert words in str(raised.value)
 
 
 def test_headers_are_secrets_and_no_error_repeats_them() -> None:
     """Their values are handed on to be hidden; one that is malformed is told by its place."""
-    found = settings(
+    found = read_telemetry_settings(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=k%3D1,x=y",
          "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=Bearer t"}
     )  # fmt: skip
     assert found is not None
     assert sorted(found.secrets) == ["Bearer t", "k=1", "y"]
     with pytest.raises(TelemetryError) as raised:
-        settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "planted-key"})
+        read_telemetry_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "planted-key"})
     assert "planted" not in str(raised.value)
 
 
@@ -94,10 +94,10 @@ def test_grpc_is_said_to_be_missing_where_its_package_is(monkeypatch: pytest.Mon
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     monkeypatch.setattr(reading, "_installed", lambda _module: False)
     with pytest.raises(TelemetryError, match="opentelemetry-exporter-otlp-proto-grpc, which is not installed"):
-        settings(environ)
+        read_telemetry_settings(environ)
     monkeypatch.setattr(reading, "_installed", lambda _module: True)
-    found = settings(environ)
-    assert isinstance(found, Settings)
+    found = read_telemetry_settings(environ)
+    assert isinstance(found, TelemetrySettings)
     assert found.traces_protocol == "grpc"
 
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import traits_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from tests.closing_cases import commit
 from tests.faults.exchange import Key, Market
@@ -71,8 +71,8 @@ class Closed:
             async with alpaca(timeline, held, outside_hours=outside_hours, **more) as (wire, venue):
                 self.wire = wire
                 prepare(wire)
-                budget = Budgets().of("main", "alpaca", traits_of(venue), D("0.5"))
-                closer = Closer("main", venue, store, timeline, budget=budget)
+                budget = RequestBudgets().of("main", "alpaca", traits_of(venue), D("0.5"))
+                closer = AccountExecutor("main", venue, store, timeline, budget=budget)
                 closer.adopt(decision)
                 while await closer.advance() and timeline.elapsed < most:
                     self.stuck.add(closer.stuck)

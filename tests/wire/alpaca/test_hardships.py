@@ -32,8 +32,8 @@ def test_an_order_that_appears_while_orders_are_read_is_told_with_the_next_snaps
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        reading = venue._reading
-        ask = reading.ask.orders
+        reading = venue._reader
+        ask = reading.queries.orders
 
         async def slowly(prices: Any) -> tuple[Order, ...]:
             found = await ask(prices)
@@ -41,10 +41,10 @@ def test_an_order_that_appears_while_orders_are_read_is_told_with_the_next_snaps
             reading.touch(fills=False)
             return found
 
-        reading.ask.orders = slowly  # type: ignore[method-assign] # as if the answer took its time
+        reading.queries.orders = slowly  # type: ignore[method-assign] # as if the answer took its time
         await asyncio.sleep(13)
         assert (await venue.snapshot()).orders == ()
-        reading.ask.orders = ask  # type: ignore[method-assign] # and no more
+        reading.queries.orders = ask  # type: ignore[method-assign] # and no more
         await asyncio.sleep(1)
         assert len((await venue.snapshot()).orders or ()) == 1
 

@@ -59,7 +59,7 @@ def test_a_snapshot_tells_the_whole_account() -> None:
 
 def test_a_clock_is_not_off_by_the_time_that_importing_the_client_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both clocks go on by 700 ms while alpaca-py is imported for the first request, and agree all the while."""
-    imported = client.imported
+    imported = client.import_class
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         now, late = wire.exchange.now, [timedelta()]
@@ -70,7 +70,7 @@ def test_a_clock_is_not_off_by_the_time_that_importing_the_client_takes(monkeypa
             late[0] = timedelta(milliseconds=700)
             return imported(module, name)
 
-        monkeypatch.setattr(client, "imported", slow)
+        monkeypatch.setattr(client, "import_class", slow)
         health = (await venue.snapshot()).health
         assert late[0], "alpaca-py was imported by this snapshot"
         assert health is not None

@@ -18,7 +18,7 @@ from killswitch.model.venue import (
     RateLimitedError,
     VenueDownError,
 )
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Key, Mode
@@ -85,7 +85,7 @@ def test_sixty_positions_are_closed_within_the_documented_limits() -> None:
     """The venue enforces them, closing keeps its half of them: nothing is refused."""
     with carried_by("binanceusdm"):
         traits = adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binanceusdm")).traits  # type: ignore[attr-defined] # it describes itself
-        budget = Budgets().of("main", "binance", traits, D("0.5"))
+        budget = RequestBudgets().of("main", "binance", traits, D("0.5"))
         scene = Scene(MANY, traits=traits, closing={"budget": budget})
         scene.decide(dict.fromkeys(MANY, 0))
         assert scene.play() == {"d1": "flat"}

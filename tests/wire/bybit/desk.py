@@ -8,9 +8,9 @@ from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.venue import AccountSpec, traits_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch_ccxt import adapter
 from tests.faults.exchange import Exchange, Key, Market, Mode
 from tests.faults.mishaps import Rule, Script
@@ -70,8 +70,8 @@ class Desk:
         reduce_only = self.exchange.mode != "spot"
         plain = decision_on(self.exchange, "d1", self.time.now(), targets, reduce_only=reduce_only)
         decision = committed(self.journal, plain)
-        budget = Budgets().of("main", self._name, traits_of(self.venue))
-        closer = Closer("main", self.venue, self.journal, self.time, budget=budget)
+        budget = RequestBudgets().of("main", self._name, traits_of(self.venue))
+        closer = AccountExecutor("main", self.venue, self.journal, self.time, budget=budget)
         closer.adopt(decision)
         end = self.time.elapsed + patience
         while await closer.advance() and self.time.elapsed < end:

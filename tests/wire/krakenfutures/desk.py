@@ -7,11 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.store import JournalEntry
 from killswitch.model.venue import AccountSpec, traits_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.store.sqlite import open_store
 from killswitch_ccxt import adapter
 from killswitch_ccxt.venue import CcxtVenue
@@ -89,7 +89,7 @@ async def closed(
     store = open_store(str(folder / "store.sqlite"))
     try:
         commit(store, decision)
-        closer = Closer("main", made, store, time, budget=Budgets().of("main", "ccxt", traits_of(made)))
+        closer = AccountExecutor("main", made, store, time, budget=RequestBudgets().of("main", "ccxt", traits_of(made)))
         closer.adopt(decision)
         while await closer.advance() and time.elapsed < seconds:
             await time.sleep(min(max(closer.wait, 0.02), 1.0))

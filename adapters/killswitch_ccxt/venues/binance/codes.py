@@ -20,9 +20,9 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     SAME,
     UNKNOWN,
-    Answer,
     Meaning,
-    each,
+    VenueAnswer,
+    coded,
     rejected,
 )
 
@@ -30,34 +30,34 @@ CODES: Final[Mapping[str, Meaning]] = {
     # −1008 is an overload: the documents of the day call it failed, and orders with it have been seen to succeed.
     # −1010 is any error message, −1016 a service that shuts down, −2012 and −4083 a failed cancellation of all and a
     # failed batch: none of them states what was done before. `5xx` is a status with an unknown code.
-    **each(UNKNOWN, -1000, -1001, -1006, -1007, -1008, -1010, -1016, -2012, -3000, -3044, -4083, "open fate", "5xx",
+    **coded(UNKNOWN, -1000, -1001, -1006, -1007, -1008, -1010, -1016, -2012, -3000, -3044, -4083, "open fate", "5xx",
            "Unknown error, please check your request or try again later."),
     # These texts come in place of an answer about an order: the order is not gone, but it must not be touched.
-    **each(DENIED, -1002, -1011, -1022, -1099, -2014, -2015, -2017, "Rest API trading is not enabled.",
+    **coded(DENIED, -1002, -1011, -1022, -1099, -2014, -2015, -2017, "Rest API trading is not enabled.",
            "This action is disabled on this account.", "This account may not place or cancel orders.",
            "This symbol is not permitted for this account.", "This symbol is restricted for this account."),
-    **each(LIMITED, -1003, -1015),
-    **each(CLOCK, -1021, -5028),
-    **each(GONE, -2011, -2013, "Unknown order sent."),
-    **each(SAME, -4046, -4059),
-    **each(MODE_CHANGED, -4061),
+    **coded(LIMITED, -1003, -1015),
+    **coded(CLOCK, -1021, -5028),
+    **coded(GONE, -2011, -2013, "Unknown order sent."),
+    **coded(SAME, -4046, -4059),
+    **coded(MODE_CHANGED, -4061),
     # −1013 did not reach the matching engine; with −5025 only limit orders are accepted, and the next may be one. An
     # order that could not be cancelled rests as before.
-    **each(rejected("other"), -1013, -1106, -1111, -2010, -2021, -2023, -4015, -4028, -5025,
+    **coded(rejected("other"), -1013, -1106, -1111, -2010, -2021, -2023, -4015, -4028, -5025,
            "Order was not canceled due to cancel restrictions."),
     # −4087 accepts only orders that reduce, −4192 is a cooling-off period.
-    **each(rejected("market_closed"), -1121, -4087, -4108, -4140, -4141, -4192, -4400, -4401, "Market is closed."),
-    **each(rejected("insufficient_margin"), -2018, -2019, -2028, -3041,
+    **coded(rejected("market_closed"), -1121, -4087, -4108, -4140, -4141, -4192, -4400, -4401, "Market is closed."),
+    **coded(rejected("insufficient_margin"), -2018, -2019, -2028, -3041,
            "Account has insufficient balance for requested action."),
-    **each(rejected("already_flat"), -2022),  # also for conflicting open orders
-    **each(rejected("blocked_by_order"), -2024, -2025, -4118),  # −2024: resting orders take a part of the position
-    **each(rejected("duplicate_client_order_id"), -4116, "duplicated"),
-    **each(rejected("price_band"), -4002, -4013, -4016, -4024, -4131, -4183, -4184, -4210, -4211,
+    **coded(rejected("already_flat"), -2022),  # also for conflicting open orders
+    **coded(rejected("blocked_by_order"), -2024, -2025, -4118),  # −2024: resting orders take a part of the position
+    **coded(rejected("duplicate_client_order_id"), -4116, "duplicated"),
+    **coded(rejected("price_band"), -4002, -4013, -4016, -4024, -4131, -4183, -4184, -4210, -4211,
            "Filter failure: PERCENT_PRICE", "Filter failure: PERCENT_PRICE_BY_SIDE"),
-    **each(rejected("below_minimum"), -4003, -4004, -4164, "Filter failure: NOTIONAL", "Filter failure: MIN_NOTIONAL"),
-    **each(rejected("above_maximum"), -4005, "Filter failure: MARKET_LOT_SIZE"),
+    **coded(rejected("below_minimum"), -4003, -4004, -4164, "Filter failure: NOTIONAL", "Filter failure: MIN_NOTIONAL"),
+    **coded(rejected("above_maximum"), -4005, "Filter failure: MARKET_LOT_SIZE"),
     # −4109 is an inactive account; −4402 and −4403 are products that are not offered in its region.
-    **each(rejected("permission"), -4088, -4109, -4402, -4403),
+    **coded(rejected("permission"), -4088, -4109, -4402, -4403),
 }  # fmt: skip
 FORM: Final = re.compile(r"-[1-9]\d{3,4}")
 _FAILED: Final = "Internal error; unable to process your request. Please try again."
@@ -66,19 +66,19 @@ COINM: Final[Mapping[str, Meaning]] = {
     **FUTURES,
     # What USD-M calls −4118, −4131, −4164, −5028, −5025, −4087, −4088, −4183, −4184, −4210 and −4211. −4087 and −4088
     # have other meanings here: a wrong pair, and a wrong time interval.
-    **each(rejected("blocked_by_order"), -4112),
-    **each(rejected("price_band"), -4113, -4151, -4152, -4154, -4155),
-    **each(rejected("below_minimum"), -4178),
-    **each(DOWN, -4188),
-    **each(rejected("other"), -4087, -4088, -4196),
-    **each(rejected("market_closed"), -4089, -4189),
-    **each(rejected("permission"), -4090),
+    **coded(rejected("blocked_by_order"), -4112),
+    **coded(rejected("price_band"), -4113, -4151, -4152, -4154, -4155),
+    **coded(rejected("below_minimum"), -4178),
+    **coded(DOWN, -4188),
+    **coded(rejected("other"), -4087, -4088, -4196),
+    **coded(rejected("market_closed"), -4089, -4189),
+    **coded(rejected("permission"), -4090),
 }  # fmt: skip
 """Refusals that COIN-M numbers differently from USD-M, as its own list of error codes shows."""
 SPOT: Final[Mapping[str, Meaning]] = {
     **CODES,
-    **each(UNKNOWN, -1004, -5041),  # −1004 concerns addresses on futures; with −5041 it waited too long in the queue
-    **each(GONE, -2026),  # archived without a fill
+    **coded(UNKNOWN, -1004, -5041),  # −1004 concerns addresses on futures; with −5041 it waited too long in the queue
+    **coded(GONE, -2026),  # archived without a fill
 }
 _OPEN: Final = re.compile(
     r"status unknown|unknown error|timeout waiting|timed? out|unexpected response|internal (server )?error"
@@ -86,7 +86,7 @@ _OPEN: Final = re.compile(
     re.IGNORECASE,
 )
 """Text of a refusal that leaves open whether something was done, whatever its code."""
-_TELLING: Final = frozenset({"-1003", "-1015", "-1021", "-4188", "-5028"})
+_DEFINITE: Final = frozenset({"-1003", "-1015", "-1021", "-4188", "-5028"})
 """Codes that are definite whatever their text: rate limits, and expired requests."""
 
 _COUNTERS: Final[Mapping[str, str]] = {
@@ -104,12 +104,12 @@ def codes_in(body: Any) -> Iterable[str]:
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
     said = [text, *([] if code is None else [str(code)])]
-    if _OPEN.search(text) and str(code) not in _TELLING:
+    if _OPEN.search(text) and str(code) not in _DEFINITE:
         said.insert(1, "open fate")
     return ("duplicated", *said) if "duplicat" in text.lower() else tuple(said)
 
 
-def codes_of(answer: Answer) -> Iterable[str]:
+def codes_of(answer: VenueAnswer) -> Iterable[str]:
     """The codes of a whole answer, as `codes_in`; the refusal of a gateway has no readable body."""
     if answer.status in (418, 429):
         return ("-1003",)

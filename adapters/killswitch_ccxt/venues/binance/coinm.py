@@ -11,7 +11,7 @@ from killswitch.model.inspection import Capability
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import Wealth, by_asset, lists_coins_of, rates_in_dollars, worth_of
+from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars, value_of
 from killswitch_ccxt.instruments import Quote, marks_of
 from killswitch_ccxt.numbers import (
     Row,
@@ -19,13 +19,13 @@ from killswitch_ccxt.numbers import (
     decimal,
     flag,
     not_negative,
-    optional,
+    optional_number,
     positive,
     rows_at,
     total,
     value_at,
 )
-from killswitch_ccxt.traits import charge
+from killswitch_ccxt.traits import call_costs
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
@@ -49,8 +49,9 @@ class BinanceCoinm(BinanceFutures):
     limits = (RateLimit("weight", 2400, 60.0, by="address"), RateLimit("orders-1m", 1200, 60.0))
     costs = (
         # 5 + 1 + 10 for the index every time; 45 for all open orders in 20 s, 20 for incomes in 60 s, 30 for the mode.
-        *charge("weight", snapshot=20, submit=1, submit_batch=5, find_order=2, open_orders=45, fills=22, cancel=1),
-        Cost("dead_man", "weight", each=10), Cost("submit", "orders-1m", each=1), *charge("orders-1m", submit_batch=5),
+        *call_costs("weight", snapshot=20, submit=1, submit_batch=5, find_order=2, open_orders=45, fills=22, cancel=1),
+        Cost("dead_man", "weight", each=10), Cost("submit", "orders-1m", each=1), *call_costs("orders-1m",
+        submit_batch=5),
     )  # fmt: skip
     capabilities = tuple(_DIFFERENT.get(each.name, each) for each in BinanceUsdm.capabilities)
     tried = "parsed answers only: it shares its code with USD-M futures, which was tested on loopback"
@@ -61,13 +62,13 @@ class BinanceCoinm(BinanceFutures):
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule without a size where the venue states none: ccxt assumes one dollar."""
-        is_sized = "info" not in rule or (optional(value_at(rule, "info", "contractSize")) or 0) > 0
+        is_sized = "info" not in rule or (optional_number(value_at(rule, "info", "contractSize")) or 0) > 0
         return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
     async def position_mode(self) -> PositionMode | None:
         return mode_of(flag((await self.ask("GetPositionSideDual")).get("dualSidePosition")))
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions, with the index fetched at the same moment to value the coins.
 
         The index may fail where everything is in the account's own coin.
@@ -76,18 +77,18 @@ class BinanceCoinm(BinanceFutures):
             self.client.call(self.account_method), self.read_positions(), self._premium_or_failure()
         )
         found = self.positions_of(rows)
-        lists_coins_of(by_asset(body.get("assets")), (self.settled(it.symbol) for it in found))
+        check_settlement_coins(by_asset(body.get("assets")), (self.settlement_coin(it.symbol) for it in found))
         dollars = _dollars(premium)
         try:
-            return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
+            return self.equity_of(body, dollars), self.in_own_currency(found, dollars)
         except UnreadableError:
             if isinstance(premium, Exception):
                 raise premium from None
             raise
 
-    async def worth_alone(self) -> Wealth | None:
+    async def equity_alone(self) -> AccountEquity | None:
         body, premium = await asyncio.gather(self.client.call(self.account_method), self._premium_or_failure())
-        return self.worth_of(body, _dollars(premium))
+        return self.equity_of(body, _dollars(premium))
 
     async def _premium_or_failure(self) -> Sequence[Row] | Exception:
         try:
@@ -95,7 +96,7 @@ class BinanceCoinm(BinanceFutures):
         except (VenueError, UnreadableError) as error:
             return error
 
-    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
+    def equity_of(self, body: Row, dollars: Mapping[str, Decimal]) -> AccountEquity:
         """The equity of the coins at the venue's index, `dollars`.
 
         UnreadableError where a held coin has no price, and for an empty list: Binance lists every coin, even with a
@@ -112,8 +113,8 @@ class BinanceCoinm(BinanceFutures):
         used, kept, free = (
             _summed(rows, prices, name) for name in ("positionInitialMargin", "maintMargin", "availableBalance")
         )
-        return Wealth(
-            worth_of(balances), free, used, kept, balances,
+        return AccountEquity(
+            value_of(balances), free, used, kept, balances,
             unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
 

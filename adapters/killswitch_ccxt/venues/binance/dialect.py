@@ -12,7 +12,7 @@ from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
 from killswitch_ccxt.venues.binance import codes, rows
@@ -39,7 +39,7 @@ class Binance(Dialect):
     """The permission that a key needs to trade here."""
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         return codes.codes_of(answer)
 
     @classmethod

@@ -13,22 +13,31 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Flow
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, identifier, needed, text, time_of, told_of
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    identifier,
+    optional_text,
+    required_number,
+    required_text,
+    time_of,
+)
 
 BACK: Final = 3 * 86_400_000
 """Milliseconds before the requested time from which on rows are fetched: some are pending for days."""
 CREDITED: Final = frozenset({"1", "6"})
 """`status` of a deposit that is in the balance; 6 may not be withdrawn yet."""
-NOT_YET: Final = frozenset({"0", "2", "7", "8"})
+NOT_CREDITED: Final = frozenset({"0", "2", "7", "8"})
 """Pending, rejected, of another person, waiting for confirmation by the owner."""
-TAKEN: Final = frozenset({"0", "2", "4", "6"})
+LEFT_BALANCE: Final = frozenset({"0", "2", "4", "6"})
 """`status` of a withdrawal that has left the balance: mail sent, awaiting approval, processing, completed."""
-GIVEN_BACK: Final = frozenset({"1", "3", "5"})
+RETURNED: Final = frozenset({"1", "3", "5"})
 """Cancelled, rejected, failed."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
-class Moves:
+class BalanceMoves:
     """The flows of one account; nothing that completed before the first request is reported."""
 
     def __init__(self) -> None:
@@ -44,19 +53,25 @@ class Moves:
         """Deposits that are in the balance, except those that were there before the first request."""
         found = []
         for row in rows:
-            if _of_funding(row):
+            if _is_funding_wallet(row):
                 continue
             name, at, status = f"deposit:{_id(row)}", _at(row.get("insertTime")), str(row.get("status"))
-            if status not in CREDITED | NOT_YET:
+            if status not in CREDITED | NOT_CREDITED:
                 raise UnreadableError(f"{name}: unknown state {status!r}")
             if status not in CREDITED:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
-                amount = abs(needed(row.get("amount"), "the amount of a deposit"))
+                amount = abs(required_number(row.get("amount"), "the amount of a deposit"))
                 # The flow is dated with the credit, whose time the venue states for some deposits.
                 came = now if name in self._waiting else at
                 found.append(
-                    Flow(name, _told(row) or came, "deposit", amount, told_of(row.get("coin"), f"the coin of {name}"))
+                    Flow(
+                        name,
+                        _completed_at(row) or came,
+                        "deposit",
+                        amount,
+                        required_text(row.get("coin"), f"the coin of {name}"),
+                    )
                 )
         return found
 
@@ -64,47 +79,49 @@ class Moves:
         """Withdrawals with their fees at the request, and again with the other sign where they failed."""
         found = []
         for row in rows:
-            if _of_funding(row):
+            if _is_funding_wallet(row):
                 continue
             name, at, status = f"withdrawal:{_id(row)}", _at(row.get("applyTime")), str(row.get("status"))
-            if status not in TAKEN | GIVEN_BACK:
+            if status not in LEFT_BALANCE | RETURNED:
                 raise UnreadableError(f"{name}: unknown state {status!r}")
-            amount = abs(needed(row.get("amount"), "the amount of a withdrawal"))
+            amount = abs(required_number(row.get("amount"), "the amount of a withdrawal"))
             amount += decimal(row.get("transactionFee")) or Decimal(0)
-            new, coin = at >= self._from, told_of(row.get("coin"), f"the coin of {name}")
+            new, coin = at >= self._from, required_text(row.get("coin"), f"the coin of {name}")
             if new:
                 found.append(Flow(name, at, "withdrawal", -amount, coin))
-            if status in TAKEN:
+            if status in LEFT_BALANCE:
                 self._waiting.add(name)
             elif new or name in self._waiting:
-                found.append(Flow(f"{name}:back", _told(row) or now, "withdrawal", amount, coin))
+                found.append(Flow(f"{name}:back", _completed_at(row) or now, "withdrawal", amount, coin))
         return found
 
     def transfers(self, rows: Iterable[Row], sign: int, now: datetime) -> list[Flow]:
         """Transfers between wallets of the same owner; an unconfirmed one is reported after its confirmation."""
         found = []
         for row in rows:
-            name, at = f"transfer:{text(row.get('tranId'))}", time_of(row.get("timestamp"), "a transfer")
+            name, at = f"transfer:{optional_text(row.get('tranId'))}", time_of(row.get("timestamp"), "a transfer")
             confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
             if not confirmed:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
-                amount = sign * needed(row.get("amount"), "the amount of a transfer")
+                amount = sign * required_number(row.get("amount"), "the amount of a transfer")
                 came = now if name in self._waiting else at
-                found.append(Flow(name, came, "transfer", amount, told_of(row.get("asset"), f"the asset of {name}")))
+                found.append(
+                    Flow(name, came, "transfer", amount, required_text(row.get("asset"), f"the asset of {name}"))
+                )
         return found
 
 
-def _of_funding(row: Row) -> bool:
+def _is_funding_wallet(row: Row) -> bool:
     """Whether a row concerns the funding wallet, which is no part of the account."""
     return str(row.get("walletType", "0")) == "1"
 
 
 def _id(row: Row) -> str:
-    return text(row.get("id")) or identifier(row.get("txId"), "a deposit or withdrawal")
+    return optional_text(row.get("id")) or identifier(row.get("txId"), "a deposit or withdrawal")
 
 
-def _told(row: Row) -> datetime | None:
+def _completed_at(row: Row) -> datetime | None:
     """The venue's completion time; None where it states none."""
     told = row.get("completeTime")
     return None if not told else _at(told)

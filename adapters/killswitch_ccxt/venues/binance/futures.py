@@ -26,7 +26,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.dialect import PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
 from killswitch_ccxt.instruments import StateTable, with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, needed, object_at, optional, rows_at
+from killswitch_ccxt.numbers import Row, UnreadableError, object_at, optional_number, required_number, rows_at
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -48,16 +48,16 @@ class BinanceFutures(Binance):
     instrument_states = StateTable(("contractStatus", "status"), binance_rows.MARKETS, binance_rows.PASSING)
     trades_endpoint = "GetUserTrades"
     trading_right = "enableFutures"
-    trades_in_flows = True
+    has_trades_in_flows = True
     # An income history weighs 30, a list of fills 5: 4 and 6 of them a minute are 150 of the 1200 for snapshots.
     ages = Ages(
         orders=20.0, fills=30.0, flows=60.0, quotes=20.0, orders_least=15.0, rows_least=10.0, states=30.0,
-        rows_hurried=4, fills_hurried=6,
+        early_flows=4, early_fills=6,
     )  # fmt: skip
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._causes = Causes(partial(self.ask, "GetForceOrders"), self.id_of)
+        self._causes = FillCauses(partial(self.ask, "GetForceOrders"), self.id_of)
         self._traded: Mapping[str, datetime] = {}
         self._prices: Mapping[str, Decimal] = {}
         """Coin → its price in the account's currency, where positions are settled in another one."""
@@ -87,14 +87,14 @@ class BinanceFutures(Binance):
         """Every position with a size."""
         read = [binance_rows.position(row, self.symbol_of) for row in rows]
         for symbol in {str(it["symbol"]) for it in read if it["contracts"]}:
-            positions.settles(self.rules[symbol], symbol)
-        return positions.contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
+            positions.check_settlement(self.rules[symbol], symbol)
+        return positions.check_contracts(positions.positions(read, self.rules, self.refine_position), self.rules)
 
     async def positions(self) -> tuple[Position, ...]:
         return self.positions_of(await self.read_positions())
 
     def refine_position(self, position: Position, info: Row) -> Position:
-        rank = optional(info.get("adl"))
+        rank = optional_number(info.get("adl"))
         return position if rank is None else structs.replace(position, adl_rank=int(rank))
 
     def in_own_currency(self, found: tuple[Position, ...], dollars: Mapping[str, Decimal]) -> tuple[Position, ...]:
@@ -105,12 +105,12 @@ class BinanceFutures(Binance):
         self._prices = binance_rows.in_own(dollars, self.spec.currency)
         return tuple(map(self._converted, found))
 
-    def settled(self, symbol: str) -> str:
+    def settlement_coin(self, symbol: str) -> str:
         """The coin in which a contract settles."""
         return str(self.rules[symbol].get("settle") or self.spec.currency)
 
     def _converted(self, position: Position) -> Position:
-        coin = self.settled(position.symbol)
+        coin = self.settlement_coin(position.symbol)
         if coin == self.spec.currency:
             return position
         price = self._prices.get(coin)
@@ -122,15 +122,15 @@ class BinanceFutures(Binance):
 
     async def orders(self) -> tuple[Order, ...]:
         ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
-        return orders.resting(binance_rows.order(row, self.symbol_of) for row in (*ordinary, *conditional))
+        return orders.open_orders(binance_rows.order(row, self.symbol_of) for row in (*ordinary, *conditional))
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        return await self._causes.told(await super().fills(symbols, since))
+        return await self._causes.with_causes(await super().fills(symbols, since))
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         side = str(info.get("positionSide") or "BOTH").lower()
-        profit = optional(info.get("realizedPnl"))
-        if (coin := self.settled(fill.symbol)) != self.spec.currency:
+        profit = optional_number(info.get("realizedPnl"))
+        if (coin := self.settlement_coin(fill.symbol)) != self.spec.currency:
             price = self._prices.get(coin)
             profit = None if profit is None or price is None else profit * price
         if side not in ("long", "short"):
@@ -143,7 +143,7 @@ class BinanceFutures(Binance):
         self._traded = binance_rows.traded(rows, self.symbol_of)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
 
-    def traded(self) -> Mapping[str, datetime]:
+    def latest_trades(self) -> Mapping[str, datetime]:
         return self._traded
 
     # Orders
@@ -157,7 +157,7 @@ class BinanceFutures(Binance):
             "clientAlgoId" if conditional else "newClientOrderId": request.client_order_id,
         }  # fmt: skip
         if request.type == "limit":
-            price = needed(request.price, "the price of a limit order")
+            price = required_number(request.price, "the price of a limit order")
             params |= {"price": format(price, "f"), "timeInForce": request.time_in_force.upper()}
         if request.trigger_price is not None:
             trigger = {"triggerPrice": format(request.trigger_price, "f"), "workingType": "MARK_PRICE"}
@@ -169,24 +169,24 @@ class BinanceFutures(Binance):
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
-        params = self.checked(request, mode)
+        params = self.checked_params(request, mode)
         what = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
-        return self.taken(await self.ask(what, params | self.window_of(request), places=True), request)
+        return self.accepted_report(await self.ask(what, params | self.window_of(request), places=True), request)
 
-    def checked(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
+    def checked_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """The parameters of an order. OrderRejectedError where the venue's steps would change a number."""
         self.create_arguments(structs.replace(request, trigger_price=None, trigger_when=None), mode)
         return self.order_params(request, mode)
 
-    def taken(self, row: Row, request: OrderRequest) -> OrderReport:
+    def accepted_report(self, row: Row, request: OrderRequest) -> OrderReport:
         """The report of an order that was sent, by the venue's row."""
         read = binance_rows.order(row, self.symbol_of)
         if read["symbol"] != request.symbol:
             raise UnreadableError(
                 f"sent {request.client_order_id}, the answer is about {read['clientOrderId']} {read['symbol']}"
             )
-        found = super().taken(read, request)
-        self._causes.sent(found.symbol, found.id)
+        found = super().accepted_report(read, request)
+        self._causes.record_own(found.symbol, found.id)
         return found
 
     async def submit_batch(
@@ -195,18 +195,21 @@ class BinanceFutures(Binance):
         """The result of each order at its place. Conditional orders have no batch and are sent one by one."""
         if any(request.trigger_price is not None for request in requests):
             return [await orders.outcome(self.submit(request, mode)) for request in requests]
-        params = {"batchOrders": [self.checked(request, mode) for request in requests], **self.window_of(*requests)}
+        params = {
+            "batchOrders": [self.checked_params(request, mode) for request in requests],
+            **self.window_of(*requests),
+        }
         rows = await self.ask("PostBatchOrders", params, places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer has not one row for each")
         pairs = zip(rows, requests, strict=True)
-        return [await orders.outcome(self._row_taken(row, request)) for row, request in pairs]
+        return [await orders.outcome(self._row_report(row, request)) for row, request in pairs]
 
-    async def _row_taken(self, row: Row, request: OrderRequest) -> OrderReport:
+    async def _row_report(self, row: Row, request: OrderRequest) -> OrderReport:
         if isinstance(row, Mapping) and row.get("code") is not None:
             text = f"{self.exchange}: {row['code']} {row.get('msg')}"
-            raise row_error(self.verdicts(), binance_codes.codes_in(row), text, order=row)
-        return self.taken(object_at(row), request)
+            raise row_error(self.refusal_codes(), binance_codes.codes_in(row), text, order=row)
+        return self.accepted_report(object_at(row), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search ordinary orders, then conditional ones; a triggered one is reported with the order that it became."""
@@ -235,14 +238,16 @@ class BinanceFutures(Binance):
             return ()  # not triggered: the resulting order has another number
         asked = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self.trades(asked, {})
-        found = fills.of_order(self.fills_of(rows), order_id)
+        found = fills.fills_of_order(self.fills_of(rows), order_id)
         if len(rows) >= PAGE:
             await self._all_of(order_id, asked, found)
         return found
 
     async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
         """Compare a full page with the filled amount: the documents do not state where the first page begins."""
-        filled = needed((await self.ask("GetOrder", asked)).get("executedQty"), f"the filled amount of {order_id}")
+        filled = required_number(
+            (await self.ask("GetOrder", asked)).get("executedQty"), f"the filled amount of {order_id}"
+        )
         if sum((fill.amount for fill in found), Decimal(0)) < filled:
             raise UnreadableError(f"order {order_id}: {filled} is filled, and its trades sum up to less")
 
@@ -280,7 +285,7 @@ MOST: Final = 50_000
 """Orders whose sender is remembered."""
 
 
-class Causes:
+class FillCauses:
     """The causes of one account's fills.
 
     Only the venue's list of forced orders states them, and it weighs as much as four lists of trades. So each order is
@@ -294,11 +299,11 @@ class Causes:
         # Each symbol numbers its orders separately.
         self._known: dict[tuple[str, str | None], FillCause] = {}
 
-    def sent(self, symbol: str, order_id: str) -> None:
+    def record_own(self, symbol: str, order_id: str) -> None:
         """Note an order of ours."""
         self._remember(symbol, order_id, "trade")
 
-    async def told(self, found: Sequence[Fill]) -> tuple[Fill, ...]:
+    async def with_causes(self, found: Sequence[Fill]) -> tuple[Fill, ...]:
         """The fills with their causes."""
         unknown = [fill for fill in found if (fill.symbol, fill.order) not in self._known]
         forced = await self._forced(unknown) if unknown else {}

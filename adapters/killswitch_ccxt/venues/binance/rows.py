@@ -28,11 +28,11 @@ from killswitch_ccxt.numbers import (
     flag,
     identifier,
     instant,
-    needed,
-    optional,
-    text,
+    optional_number,
+    optional_text,
+    required_number,
+    required_text,
     time_of,
-    told_of,
     total,
 )
 
@@ -68,7 +68,7 @@ CAUSES: Final[Mapping[str, FillCause]] = {
 """Prefix of the client ids of the venue's own orders → cause of their fills."""
 TRADES: Final = frozenset({"COMMISSION", "REALIZED_PNL"})
 """Types of income that every trade has, unless it moved no money."""
-TOLD_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
+STATED_BY_FILLS: Final = TRADES | {"DELIVERED_SETTELMENT", "OPTIONS_SETTLE_PROFIT"}
 
 
 def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
@@ -76,29 +76,30 @@ def position(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     symbol = symbol_of(str(row.get("symbol")))
     if row.get("positionAmt") is None:
         raise UnreadableError(f"position {symbol} has no size")
-    size, stated = needed(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
+    size, stated = required_number(row["positionAmt"], "the size"), str(row.get("positionSide") or "BOTH")
     side = "long" if size > 0 else "short"
     if size and stated not in ("BOTH", side.upper()):
         raise UnreadableError(f"position {symbol}: {size} contracts, and its side is {stated}")
     return {
-        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": optional(row.get("entryPrice")),
-        "markPrice": optional(row.get("markPrice")), "liquidationPrice": optional(row.get("liquidationPrice")),
-        "initialMargin": optional(row.get("initialMargin")), "leverage": optional(row.get("leverage")),
-        "unrealizedPnl": optional(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
-        "notional": optional(row.get("notional", row.get("notionalValue"))), "info": row,
+        "symbol": symbol, "contracts": abs(size), "side": side, "entryPrice": optional_number(row.get("entryPrice")),
+        "markPrice": optional_number(row.get("markPrice")),
+        "liquidationPrice": optional_number(row.get("liquidationPrice")),
+        "initialMargin": optional_number(row.get("initialMargin")), "leverage": optional_number(row.get("leverage")),
+        "unrealizedPnl": optional_number(row.get("unRealizedProfit", row.get("unrealizedProfit"))),
+        "notional": optional_number(row.get("notional", row.get("notionalValue"))), "info": row,
     }  # fmt: skip
 
 
 def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """An ordinary or conditional order under ccxt's names. UnreadableError without an id or a state."""
     algo = row.get("algoId") is not None
-    number = text(row.get("algoId") if algo else row.get("orderId"))
+    number = optional_text(row.get("algoId") if algo else row.get("orderId"))
     state = str(row.get("algoStatus") if algo else row.get("status"))
     if number is None or state not in STATES:
         raise UnreadableError(f"order {number}: unknown state {state!r}")
     stated = str(row.get("positionSide") or "BOTH")
     filled = row.get("executedQty", "0" if algo and STATES[state] != "closed" else None)
-    if filled is None or needed(filled, "the filled amount") < 0:
+    if filled is None or required_number(filled, "the filled amount") < 0:
         raise UnreadableError(f"order {number}: unreadable filled amount {filled!r}")
     return {
         "id": f"{ALGO}{number}" if algo else str(number),
@@ -107,7 +108,7 @@ def order(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
         "side": str(row.get("side") or "").lower(),
         "type": str(row.get("orderType") or row.get("type") or "").lower() or None,
         "amount": row.get("quantity") if algo else row.get("origQty"), "filled": filled,
-        "average": optional(row.get("avgPrice")), "price": row.get("price"),
+        "average": optional_number(row.get("avgPrice")), "price": row.get("price"),
         "triggerPrice": row.get("triggerPrice") if algo else row.get("stopPrice"),
         "reduceOnly": any_flag(row.get("reduceOnly"), row.get("closePosition")),
         "positionSide": None if stated == "BOTH" else stated.lower(),
@@ -119,7 +120,7 @@ def trade(row: Row, symbol_of: SymbolOf) -> dict[str, Any]:
     """A row of userTrades under ccxt's names."""
     side = row.get("side") or ("BUY" if flag(row.get("buyer", row.get("isBuyer"))) else "SELL")
     return {
-        "id": f"{row['symbol']}:{number}" if (number := text(row.get("id"))) is not None else None,
+        "id": f"{row['symbol']}:{number}" if (number := optional_text(row.get("id"))) is not None else None,
         "symbol": symbol_of(str(row.get("symbol"))), "side": str(side).lower(), "amount": row.get("qty"),
         "price": row.get("price"), "order": row.get("orderId"), "timestamp": row.get("time"),
         "fee": {"cost": row.get("commission"), "currency": row.get("commissionAsset")}, "info": row,
@@ -136,14 +137,14 @@ def income(rows: Iterable[Row]) -> tuple[Flow, ...]:
     deposit or withdrawal."""
     found = []
     for row in rows:
-        kind = told_of(row.get("incomeType"), f"the type of income {row.get('tranId')}")
-        amount = needed(row.get("income"), "the amount of an income")
-        if kind in TOLD_BY_FILLS or not amount:
+        kind = required_text(row.get("incomeType"), f"the type of income {row.get('tranId')}")
+        amount = required_number(row.get("income"), "the amount of an income")
+        if kind in STATED_BY_FILLS or not amount:
             continue
         identifier(row.get("tranId"), f"income {kind}")
-        name = ":".join(text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
+        name = ":".join(optional_text(row.get(key)) or "" for key in ("incomeType", "tranId", "asset", "symbol"))
         flow = FLOWS.get(kind) or ("rebate" if amount > 0 else "fee")
-        found.append(Flow(name, time_of(row.get("time"), name), flow, amount, told_of(row.get("asset"), name)))
+        found.append(Flow(name, time_of(row.get("time"), name), flow, amount, required_text(row.get("asset"), name)))
     return tuple(found)
 
 
@@ -191,10 +192,13 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
     """
     found = []
     for row in rows:
-        asset = told_of(row.get("asset"), "the name of an asset")
-        equity, wallet = decimal(row.get("marginBalance", row.get("balance"))), optional(row.get("walletBalance"))
+        asset = required_text(row.get("asset"), "the name of an asset")
+        equity, wallet = (
+            decimal(row.get("marginBalance", row.get("balance"))),
+            optional_number(row.get("walletBalance")),
+        )
         if equity or wallet:
-            equity = needed(equity, f"the margin balance of {asset}")
+            equity = required_number(equity, f"the margin balance of {asset}")
             found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))
     return tuple(sorted(found, key=lambda it: it.asset))
 
@@ -203,8 +207,8 @@ def unrealized(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> Decimal | 
     """The unrealised profit of all assets with a price, in the account's currency; None where one is missing."""
     profits = []
     for row in rows:
-        asset, profit = str(row.get("asset")), optional(row.get("unrealizedProfit"))
-        wallet, equity = optional(row.get("walletBalance")), optional(row.get("marginBalance"))
+        asset, profit = str(row.get("asset")), optional_number(row.get("unrealizedProfit"))
+        wallet, equity = optional_number(row.get("walletBalance")), optional_number(row.get("marginBalance"))
         if profit is None and wallet is not None and equity is not None:
             profit = equity - wallet
         if asset in prices:

@@ -14,10 +14,10 @@ from killswitch.model.snapshot import Fill, Flow, Position
 from killswitch.model.venue import AccountSpec, Cost, OrderRequest, RateLimit, VenueTraits
 from killswitch_ccxt import fills, orders
 from killswitch_ccxt.dialect import PositionMode, is_stop
-from killswitch_ccxt.equity import Wealth, by_asset
+from killswitch_ccxt.equity import AccountEquity, by_asset
 from killswitch_ccxt.errors import GoneError
 from killswitch_ccxt.holdings import holdings
-from killswitch_ccxt.instruments import Quote, StateTable, is_whole
+from killswitch_ccxt.instruments import Quote, StateTable, names_its_assets
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -25,12 +25,12 @@ from killswitch_ccxt.numbers import (
     decimal,
     every_page,
     identifier,
+    required_text,
     rows_at,
     time_of,
-    told_of,
     value_at,
 )
-from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -76,12 +76,12 @@ class BinanceSpot(Binance):
     )
     costs: ClassVar[tuple[Cost, ...]] = (
         # 20 + 8 every time, 80 for all open orders in 20 s: 32. Where a symbol trades every second, 80 and 20 in 10 s.
-        *charge("weight", snapshot=38, submit=1, find_order=4, open_orders=80, fills=24, cancel=1),
+        *call_costs("weight", snapshot=38, submit=1, find_order=4, open_orders=80, fills=24, cancel=1),
         Cost("submit", "orders-10s", each=1),
     )
     margin_costs: ClassVar[tuple[Cost, ...]] = (
-        *charge("weight", snapshot=8),
-        *charge("wallet-weight", snapshot=12, submit=6, find_order=10, open_orders=10, fills=20, cancel=10),
+        *call_costs("weight", snapshot=8),
+        *call_costs("wallet-weight", snapshot=12, submit=6, find_order=10, open_orders=10, fills=20, cancel=10),
         Cost("submit", "orders-10s", each=1),
     )
     capabilities = capability_table(
@@ -107,7 +107,7 @@ class BinanceSpot(Binance):
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._moves = binance_flows.Moves()
+        self._moves = binance_flows.BalanceMoves()
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -130,18 +130,18 @@ class BinanceSpot(Binance):
         return f"sapi{what.replace('Get', 'GetMargin', 1)}" if self._margin else f"private{what}"
 
     def is_ours(self, rule: Row) -> bool:
-        return is_whole(rule)
+        return names_its_assets(rule)
 
     # Snapshot
 
-    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Balances and prices of the same moment, fetched concurrently."""
         body, tickers = await asyncio.gather(self.ask("GetAccount"), self._tickers())
 
         async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return self._quotes(symbols, tickers)
 
-        return await holdings(balance_of(body, self.spec.currency), self.spec, self.market(prices))
+        return await holdings(balance_of(body, self.spec.currency), self.spec, self.valuation_inputs(prices))
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Best prices and last price of all symbols by two requests, whatever is held."""
@@ -156,11 +156,11 @@ class BinanceSpot(Binance):
 
     async def orders(self) -> tuple[Any, ...]:
         rows = await self.ask("GetOpenOrders")
-        return orders.resting(binance_rows.order(row, self.symbol_of) for row in rows)
+        return orders.open_orders(binance_rows.order(row, self.symbol_of) for row in rows)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = await self.trades({"symbol": self.id_of(symbol), "orderId": order_id}, {"fromId": 0})
-        return fills.of_order(self.fills_of(rows), order_id)
+        return fills.fills_of_order(self.fills_of(rows), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits and withdrawals (spot), interest (margin), and transfers between wallets."""
@@ -253,7 +253,10 @@ def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
 
 
 def _interest(row: Row) -> Flow:
-    number, asset = identifier(row.get("txId"), "an interest"), told_of(row.get("asset"), "the asset of an interest")
+    number, asset = (
+        identifier(row.get("txId"), "an interest"),
+        required_text(row.get("asset"), "the asset of an interest"),
+    )
     at = time_of(row.get("interestAccuredTime"), f"interest {number}")
     amount = -at_least_zero(row.get("interest"), "the amount of an interest")
     return Flow(f"interest:{number}:{asset}", at, "interest", amount, asset)

@@ -11,11 +11,18 @@ from typing import Any, Final
 from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, lists_coins_of, rates_in_dollars, worth_of
+from killswitch_ccxt.equity import (
+    AccountEquity,
+    by_asset,
+    check_settlement_coins,
+    from_dollars,
+    rates_in_dollars,
+    value_of,
+)
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
 from killswitch_ccxt.instruments import Quote, marks_of
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, needed, optional, positive
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
+from killswitch_ccxt.traits import call_costs, capability_table
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 
@@ -42,9 +49,9 @@ class BinanceUsdm(BinanceFutures):
         # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
         # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
         # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
-        *charge("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
+        *call_costs("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
         Cost("dead_man", "weight", each=10), Cost("submit", "orders-10s", each=1), Cost("submit", "orders-1m", each=1),
-        *charge("orders-10s", submit_batch=5), *charge("orders-1m", submit_batch=1),
+        *call_costs("orders-10s", submit_batch=5), *call_costs("orders-1m", submit_batch=1),
     )  # fmt: skip
     capabilities = capability_table(
         {
@@ -79,7 +86,7 @@ class BinanceUsdm(BinanceFutures):
         self._multi_assets = flag(row.get("multiAssetsMargin"))
         return mode_of(flag(row.get("dualSidePosition")))
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions by two requests that must agree: each of them lists the positions.
 
         Prices that the last snapshot needed are fetched with them.
@@ -90,24 +97,24 @@ class BinanceUsdm(BinanceFutures):
             self.client.call(self.account_method), self.read_positions(), self._dollars(self._indexed)
         )
         found = self.positions_of(rows)
-        self._agreeing(body, found)
+        self._check_agreement(body, found)
         if self._multi_assets is False and (listed := by_asset(body.get("assets"))):
-            lists_coins_of(listed, (self.settled(it.symbol) for it in found))
+            check_settlement_coins(listed, (self.settlement_coin(it.symbol) for it in found))
         needed_for = self._priced_assets(body, found)
         if not needed_for <= self._indexed:
             dollars = await self._dollars(needed_for)
         self._indexed = needed_for
-        return self.worth_of(body, dollars), self.in_own_currency(found, dollars)
+        return self.equity_of(body, dollars), self.in_own_currency(found, dollars)
 
-    async def worth_alone(self) -> Wealth | None:
+    async def equity_alone(self) -> AccountEquity | None:
         body, dollars = await asyncio.gather(self.client.call(self.account_method), self._dollars(self._indexed))
         needed_for = self._priced_assets(body, ())
-        return self.worth_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
+        return self.equity_of(body, dollars if needed_for <= self._indexed else await self._dollars(needed_for))
 
     def _priced_assets(self, body: Row, found: tuple[Position, ...]) -> frozenset[str]:
         """Assets whose price in USD is needed: none where everything is in the account's currency."""
         held = {str(row.get("asset")) for row in self._assets(body) if _holds(row)}
-        others = (held | {self.settled(position.symbol) for position in found}) - {self.spec.currency}
+        others = (held | {self.settlement_coin(position.symbol) for position in found}) - {self.spec.currency}
         return frozenset(others | {self.spec.currency}) if others or self._multi_assets else frozenset()
 
     def _assets(self, body: Row) -> list[Row]:
@@ -115,7 +122,7 @@ class BinanceUsdm(BinanceFutures):
         ignored = ignored_assets(self.spec)
         return [row for row in body.get("assets") or () if str(row.get("asset")) not in ignored]
 
-    def _agreeing(self, body: Row, found: tuple[Position, ...]) -> None:
+    def _check_agreement(self, body: Row, found: tuple[Position, ...]) -> None:
         keys = {position.key for position in found}
         for row in body.get("positions") or ():
             read = binance_rows.position(row, self.symbol_of)
@@ -124,7 +131,7 @@ class BinanceUsdm(BinanceFutures):
                     f"the account has a position {read['symbol']} {read['side']}, and the positions lack it"
                 )
 
-    def worth_of(self, body: Row, dollars: Mapping[str, Decimal]) -> Wealth:
+    def equity_of(self, body: Row, dollars: Mapping[str, Decimal]) -> AccountEquity:
         """The equity, with each asset at the venue's index. `dollars`: prices in USD.
 
         In single-asset mode the equity is unknown while a held asset has no index: Binance's own totals then cover USDT
@@ -133,17 +140,22 @@ class BinanceUsdm(BinanceFutures):
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
-        used, kept = optional(body.get("totalPositionInitialMargin")), optional(body.get("totalMaintMargin"))
+        used, kept = (
+            optional_number(body.get("totalPositionInitialMargin")),
+            optional_number(body.get("totalMaintMargin")),
+        )
         profit = binance_rows.unrealized(assets, prices)
         rates = rates_in_dollars(dollars.get(currency), currency)
         if self._multi_assets:
-            equity = from_dollars(needed(body.get("totalMarginBalance"), "the account's equity"), own, currency)
+            equity = from_dollars(
+                required_number(body.get("totalMarginBalance"), "the account's equity"), own, currency
+            )
             if balances and all(each.price is not None for each in balances):
-                equity = worth_of(balances)
+                equity = value_of(balances)
             else:
                 profit = None
-            free = optional(body.get("availableBalance"))
-            return Wealth(
+            free = optional_number(body.get("availableBalance"))
+            return AccountEquity(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
                 kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
                 rates=rates,
@@ -153,12 +165,14 @@ class BinanceUsdm(BinanceFutures):
             raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
         if not rows:
             # An account without any asset has totals, which are zero.
-            equity, profit = needed(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
+            equity, profit = required_number(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
         else:
-            needed(rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}")
-            equity = worth_of(balances)
-        free = optional(rows.get(currency, {}).get("availableBalance"))
-        found = Wealth(
+            required_number(
+                rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}"
+            )
+            equity = value_of(balances)
+        free = optional_number(rows.get(currency, {}).get("availableBalance"))
+        found = AccountEquity(
             equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
         )  # fmt: skip
         missing = [it.asset for it in balances if it.price is None]
@@ -212,7 +226,7 @@ class BinanceUsdm(BinanceFutures):
 
 
 def _holds(row: Row) -> bool:
-    return bool(decimal(row.get("marginBalance", row.get("balance"))) or optional(row.get("walletBalance")))
+    return bool(decimal(row.get("marginBalance", row.get("balance"))) or optional_number(row.get("walletBalance")))
 
 
 DIALECTS = {"binanceusdm": BinanceUsdm}

@@ -16,41 +16,41 @@ from killswitch_ccxt.errors import (
     MODE_CHANGED,
     UNKNOWN,
     Meaning,
-    each,
-    first_said,
+    coded,
+    present_codes,
     rejected,
-    unsure,
+    unsure_code,
 )
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.traits import call_costs, capability_table
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("already_flat"), 22002, 25227, 40837, 43043, 45068),
-    **each(rejected("below_minimum"), 13008, 22034, 25207, 43006, 43010, 43027, 43037, 43042, 45110, 45111, 45114),
-    **each(rejected("above_maximum"), 25208, 40888, 40921, 43007, 43038, 43041, 45104, 45112, 45113),
+    **coded(rejected("already_flat"), 22002, 25227, 40837, 43043, 45068),
+    **coded(rejected("below_minimum"), 13008, 22034, 25207, 43006, 43010, 43027, 43037, 43042, 45110, 45111, 45114),
+    **coded(rejected("above_maximum"), 25208, 40888, 40921, 43007, 43038, 43041, 45104, 45112, 45113),
     # Open orders block the closing order, or there are too many of them
-    **each(rejected("blocked_by_order"), 25225, 25232, 40723, 40746, 40755, 40757, 40761, 40867, 40939, 43029, 43128,
+    **coded(rejected("blocked_by_order"), 25225, 25232, 40723, 40746, 40755, 40757, 40761, 40867, 40939, 43029, 43128,
            45003, 45005, 45006, 45118),
     # Includes a trigger price on the wrong side of the market
-    **each(rejected("price_band"), 22006, 22007, 22008, 22009, 25205, 25206, 25654, 25655, 40718, 40719, 40748, 40815,
+    **coded(rejected("price_band"), 22006, 22007, 22008, 22009, 25205, 25206, 25654, 25655, 40718, 40719, 40748, 40815,
            40816, 40820, 40821, 40830, 40832, 40834, 40836, 40915, 40917, 41117, 43008, 43009, 43013, 43014, 43015,
            43016, 43034, 43035, 43039, 43040, 45060, 45061, 45062, 45122),
     # Maintenance, delisting, settlement, ADL or liquidation in progress: it passes, or the symbol is gone
-    **each(rejected("market_closed"), 22004, 22039, 22040, 22041, 22043, 22044, 22067, 25008, 25012, 25101, 25102,
+    **coded(rejected("market_closed"), 22004, 22039, 22040, 22041, 22043, 22044, 22067, 25008, 25012, 25101, 25102,
            25104, 25105, 25108, 40308, 40309, 40844, 40845, 40931, 41114, 43115, 45009, 45043, 45119, 95001),
-    **each(rejected("insufficient_margin"), 25202, 25203, 25219, 40711, 40712, 40754, 40756, 40762, 40798, 40800,
+    **coded(rejected("insufficient_margin"), 25202, 25203, 25219, 40711, 40712, 40754, 40756, 40762, 40798, 40800,
            43012, 45002, 45008, 45120),
-    **each(rejected("duplicate_client_order_id"), 25212, 40786, 43118, 45034),
-    **each(rejected("permission"), 40000, 40022, 40023, 40024, 40025, 40026, 40035, 40100, 40101, 40103, 40104, 40111,
+    **coded(rejected("duplicate_client_order_id"), 25212, 40786, 43118, 45034),
+    **coded(rejected("permission"), 40000, 40022, 40023, 40024, 40025, 40026, 40035, 40100, 40101, 40103, 40104, 40111,
            40199, 40301, 40710, 40752, 40753, 40760, 40916, 45107, 45108),
-    **each(rejected("other"), 40808, 40017, 400172, 40034, 22005, 43005),
-    **each(GONE, 22001, 25204, 40109, 40768, 43001, 43004, 43020, 43021, 43025, 43026, 43033, 45031, 45057),
-    **each(LIMITED, 429, 25004, 45129, 50009),
-    **each(MODE_CHANGED, 25237, 40774, 43075, 45018, 45020, 45021, 45109),
-    **each(DENIED, 22010, 40001, 40002, 40003, 40006, 40009, 40011, 40012, 40013, 40014, 40016, 40018, 40031, 40036,
+    **coded(rejected("other"), 40808, 40017, 400172, 40034, 22005, 43005),
+    **coded(GONE, 22001, 25204, 40109, 40768, 43001, 43004, 43020, 43021, 43025, 43026, 43033, 45031, 45057),
+    **coded(LIMITED, 429, 25004, 45129, 50009),
+    **coded(MODE_CHANGED, 25237, 40774, 43075, 45018, 45020, 45021, 45109),
+    **coded(DENIED, 22010, 40001, 40002, 40003, 40006, 40009, 40011, 40012, 40013, 40014, 40016, 40018, 40031, 40036,
            40037, 40038, 40041),
-    **each(CLOCK, 40004, 40005, 40008),
-    **each(DOWN, 40078, 40200),
-    **each(UNKNOWN, 1, 25001, 25003, 30009, 30030, 32047, 40010, 40015, 40725, 40908, 40910, 43059, 45001, 45023,
+    **coded(CLOCK, 40004, 40005, 40008),
+    **coded(DOWN, 40078, 40200),
+    **coded(UNKNOWN, 1, 25001, 25003, 30009, 30030, 32047, 40010, 40015, 40725, 40908, 40910, 43059, 45001, 45023,
            45024, 500, "unsure"),
 }  # fmt: skip
 """40774, 43075 and 45021 refuse an order of the other position mode. 40010 and 40910 are requests that timed out inside
@@ -61,9 +61,9 @@ too many orders and as too large an amount: the symbol's rules decide.
 """
 
 
-def said(code: object, text: object) -> tuple[str, ...]:
+def refusal_codes(code: object, text: object) -> tuple[str, ...]:
     """A code, with what its text adds."""
-    return (*first_said(code), *unsure(CODES, code, text))
+    return (*present_codes(code), *unsure_code(CODES, code, text))
 
 
 LIMITS: Final = (
@@ -74,13 +74,13 @@ LIMITS: Final = (
     RateLimit("address", 6000, 60.0, by="address"),
 )
 COSTS: Final = (
-    *charge("position", snapshot=1), *charge("accounts", snapshot=1), *charge("bill", snapshot=1),
-    *charge("pending", snapshot=1, open_orders=1), *charge("fills", snapshot=1, fills=1),
-    *charge("plan-pending", snapshot=1, find_order=1, open_orders=3, fills=1),
-    *charge("plan-history", find_order=1, fills=1), *charge("detail", find_order=1, fills=1),
-    *charge("place", submit=1), *charge("plan", submit=1), *charge("close", close_book=1),
-    *charge("cancel", cancel=1), *charge("cancel-plan", cancel=1),
-    *charge("address", snapshot=4, submit=1, close_book=1, find_order=3, open_orders=4, fills=4, cancel=1),
+    *call_costs("position", snapshot=1), *call_costs("accounts", snapshot=1), *call_costs("bill", snapshot=1),
+    *call_costs("pending", snapshot=1, open_orders=1), *call_costs("fills", snapshot=1, fills=1),
+    *call_costs("plan-pending", snapshot=1, find_order=1, open_orders=3, fills=1),
+    *call_costs("plan-history", find_order=1, fills=1), *call_costs("detail", find_order=1, fills=1),
+    *call_costs("place", submit=1), *call_costs("plan", submit=1), *call_costs("close", close_book=1),
+    *call_costs("cancel", cancel=1), *call_costs("cancel-plan", cancel=1),
+    *call_costs("address", snapshot=4, submit=1, close_book=1, find_order=3, open_orders=4, fills=4, cancel=1),
 )  # fmt: skip
 
 STATES: Final[Mapping[str, InstrumentState]] = {

@@ -21,8 +21,8 @@ from killswitch.model.venue import AccountSpec, ClientIdRule, OrderLife, OrderRe
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Answer, GoneError, row_error
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import GoneError, VenueAnswer, row_error
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
 from killswitch_ccxt.venues.bitget import codes as words
@@ -69,9 +69,9 @@ class Bitget(Dialect):
         return {**super().client_options(spec), "uta": False, "fetchMarkets": {"types": ["swap"]}}
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         body = answer.body
-        return words.said(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
+        return words.refusal_codes(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
@@ -84,7 +84,7 @@ class Bitget(Dialect):
 
     # Snapshot
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions. Without positions the unrealised profit is zero: Bitget leaves the field empty then."""
         wealth, found = await super().account()
         if not found and wealth.unrealized is None and wealth.balances is not None:
@@ -92,7 +92,7 @@ class Bitget(Dialect):
             wealth = replace(wealth, unrealized=Decimal(0), balances=flat)
         return wealth, found
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
 
     async def positions(self) -> tuple[Position, ...]:
@@ -123,7 +123,7 @@ class Bitget(Dialect):
         for row in rows:
             if row.get("planType") != "track_plan":
                 above_zero(row.get("triggerPrice"), f"the trigger of order {row.get('orderId')}")
-        return orders.resting(self._order(row) for row in (*plain, *rows))
+        return orders.open_orders(self._order(row) for row in (*plain, *rows))
 
     def refine_order(self, row: Row) -> Row:
         """ccxt's order; a take-profit or stop-loss of a whole position gets the size of the position."""
@@ -140,7 +140,7 @@ class Bitget(Dialect):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         named = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
-        return fills.of_order(self._fills(rows), order_id)
+        return fills.fills_of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in rows)
@@ -241,8 +241,8 @@ class Bitget(Dialect):
         told = await self._data("privateMixPostV2MixOrderCancelPlanOrder", asked, changes=True)
         for failure in (told or {}).get("failureList") or ():
             code = str(failure.get("errorCode"))
-            said = words.said(code, failure.get("errorMsg"))
-            raise row_error(self.verdicts(), said, f"bitget {code}: {failure.get('errorMsg')}")
+            said = words.refusal_codes(code, failure.get("errorMsg"))
+            raise row_error(self.refusal_codes(), said, f"bitget {code}: {failure.get('errorMsg')}")
 
     # Inspection
 

@@ -13,10 +13,21 @@ from msgspec import structs
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, FillCause, Flow, FlowKind, OrderSide, Rate, Side
-from killswitch_ccxt.equity import Wealth, unrealized_of
+from killswitch_ccxt.equity import AccountEquity, unrealized_of
 from killswitch_ccxt.fills import ledger_flow
 from killswitch_ccxt.instruments import with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, instant, needed, positive, text, told_of, total
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    flag,
+    instant,
+    optional_text,
+    positive,
+    required_number,
+    required_text,
+    total,
+)
 from killswitch_ccxt.venues.bitget import codes
 
 ZERO: Final = Decimal(0)
@@ -30,7 +41,7 @@ def with_largest(rule: Row) -> Row:
     return with_maximum(rule, info.get("maxOrderQty"), info.get("maxMarketOrderQty"))
 
 
-def wealth_of(rows: Any, currency: str) -> Wealth:
+def wealth_of(rows: Any, currency: str) -> AccountEquity:
     """The equity from `account/accounts`; with several assets as margin that of all assets, which Bitget states in
     USDT.
 
@@ -39,18 +50,18 @@ def wealth_of(rows: Any, currency: str) -> Wealth:
     own = next((it for it in rows or () if it.get("marginCoin") == currency), None)
     if own is None:
         raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
-    equity = needed(own.get("accountEquity"), "accountEquity")
+    equity = required_number(own.get("accountEquity"), "accountEquity")
     union = any(it.get("assetMode") == "union" for it in rows)
     if union:
         if currency != "USDT":
             raise UnreadableError(
                 f"several assets are margin, and Bitget states their value in USDT, not in {currency}"
             )
-        equity = sum((needed(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
+        equity = sum((required_number(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if union else [own]) if it is not None]
     balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
-    return Wealth(
+    return AccountEquity(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
         margin_used=sum((it for it in used if it is not None), start=ZERO) if any(used) else None,
@@ -62,13 +73,15 @@ def wealth_of(rows: Any, currency: str) -> Wealth:
 
 def _balance(row: Row) -> Balance | None:
     """The balance of one coin, priced by Bitget's own value of it in USDT; None for a coin without a balance."""
-    equity = needed(row.get("accountEquity"), "accountEquity")
+    equity = required_number(row.get("accountEquity"), "accountEquity")
     profit, dollars = _unrealized(row), decimal(row.get("usdtEquity"))
     wallet = None if profit is None else equity - profit
     if not equity and not wallet:
         return None
     price = dollars / equity if equity and dollars is not None else None
-    return Balance(told_of(row.get("marginCoin"), "the name of a coin"), equity, price, wallet=wallet, equity=equity)
+    return Balance(
+        required_text(row.get("marginCoin"), "the name of a coin"), equity, price, wallet=wallet, equity=equity
+    )
 
 
 def _unrealized(row: Row) -> Decimal | None:
@@ -136,7 +149,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
         fill,
         at=instant(info.get("cTime")) or fill.at,
         fee=-paid[0] if len(paid) == 1 and paid[0] is not None else None,
-        fee_currency=text(costs[0].get("feeCoin")) if costs else None,
+        fee_currency=optional_text(costs[0].get("feeCoin")) if costs else None,
         realized_pnl=decimal(info.get("profit")),
         cause=_cause(str(info.get("tradeSide")).lower()),
     )
@@ -158,7 +171,7 @@ def _cause(trade_side: str) -> FillCause:
 def flow_of(row: Row) -> Flow | None:
     """A bill as a flow; None where it is none."""
     what = f"bill {row.get('billId')}"
-    business = told_of(row.get("businessType"), what)
+    business = required_text(row.get("businessType"), what)
     kinds: Mapping[str, FlowKind | None] = {business: "transfer"} if business.startswith(codes.MOVES) else codes.FLOWS
     return ledger_flow(
         business, kinds, what,

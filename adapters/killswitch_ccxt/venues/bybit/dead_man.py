@@ -28,7 +28,7 @@ _PAUSE: Final = 1.0
 _TOPICS: Final = {"DERIVATIVES": "dcp.future", "SPOT": "dcp.spot"}
 
 
-class Protection:
+class DisconnectProtection:
     """The protection of one account. No stream is opened before it is armed."""
 
     def __init__(self, client: Client, product: str) -> None:
@@ -47,12 +47,12 @@ class Protection:
         opened."""
         window = max(_SHORTEST_WINDOW, int(seconds / 2))
         if self._window != window:
-            await self._set(window)
+            await self._set_window(window)
         loop = asyncio.get_running_loop()
         # A stream that is being closed protects nothing any more.
         if self._stream is None or self._stream.done() or self._stream.cancelling():
             self._up = asyncio.Event()
-            self._stream = loop.create_task(self._hold())
+            self._stream = loop.create_task(self._keep_stream_open())
         try:
             async with asyncio.timeout(_PATIENCE):
                 await self._up.wait()
@@ -60,7 +60,7 @@ class Protection:
             raise VenueDownError(f"the stream that Bybit's protection monitors is not open: {self._why}") from None
         if self._drop is not None:
             self._drop.cancel()
-        self._drop = loop.call_later(max(0.0, seconds - window), self._let_go)
+        self._drop = loop.call_later(max(0.0, seconds - window), self._close_stream)
 
     async def disarm(self) -> None:
         """Stop the timer without cancelling orders: the stream unsubscribes before it is closed."""
@@ -69,16 +69,16 @@ class Protection:
             self._drop = None
         if self._socket is not None and not self._socket.closed:
             await self._socket.send_str(json.dumps({"op": "unsubscribe", "args": [_TOPICS[self._product]]}))
-        self._let_go()
+        self._close_stream()
         if self._stream is not None:
             await asyncio.wait({self._stream})
             self._stream = None
 
-    def _let_go(self) -> None:
+    def _close_stream(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
 
-    async def _set(self, window: int) -> None:
+    async def _set_window(self, window: int) -> None:
         told = await self._client.call("privateGetV5AccountQueryDcpInfo")
         infos = (told.get("result") or {}).get("dcpInfos") or []
         status = next((it.get("dcpStatus") for it in infos if it.get("product") == self._product), "OFF")
@@ -91,7 +91,7 @@ class Protection:
         await self._client.call("privatePostV5OrderDisconnectedCancelAll", asked, changes=True)
         self._window = window
 
-    async def _hold(self) -> None:
+    async def _keep_stream_open(self) -> None:
         """Keep a stream open until cancelled, or until the client is closed."""
         import aiohttp  # imported late: it is slow, and ccxt has imported it by now
 
@@ -100,14 +100,14 @@ class Protection:
         session = ccxt.session
         while not session.closed:
             try:
-                await self._speak(session, ccxt)
+                await self._run_stream(session, ccxt)
             except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError) as error:
                 self._why = legible(why_unanswered(error, "it") or str(error) or type(error).__name__)
             self._up.clear()
             if not session.closed:
                 await asyncio.sleep(_PAUSE)
 
-    async def _speak(self, session: Any, ccxt: Any) -> None:
+    async def _run_stream(self, session: Any, ccxt: Any) -> None:
         address = ccxt.implode_hostname(ccxt.urls["api"]["ws"]["private"]["contract"])
         async with asyncio.timeout(_PATIENCE):
             socket = await session.ws_connect(f"{address}?max_active_time=30s")
@@ -115,17 +115,17 @@ class Protection:
             self._socket = socket
             expires = str(ccxt.milliseconds() + 10_000)
             sign = hmac.new(ccxt.secret.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
-            await self._asked(socket, {"op": "auth", "args": [ccxt.apiKey, expires, sign]})
-            await self._asked(socket, {"op": "subscribe", "args": [_TOPICS[self._product]]})
+            await self._request(socket, {"op": "auth", "args": [ccxt.apiKey, expires, sign]})
+            await self._request(socket, {"op": "subscribe", "args": [_TOPICS[self._product]]})
             self._up.set()
             while True:
                 await asyncio.sleep(_PING)
-                await self._asked(socket, {"op": "ping"})
+                await self._request(socket, {"op": "ping"})
         finally:
             self._socket = None
             await socket.close()
 
-    async def _asked(self, socket: Any, question: dict[str, Any]) -> None:
+    async def _request(self, socket: Any, question: dict[str, Any]) -> None:
         """Send a message and wait for its acknowledgement. ValueError with the venue's text after a refusal."""
         await socket.send_str(json.dumps(question))
         async with asyncio.timeout(_PATIENCE):

@@ -23,12 +23,12 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.numbers import Row, value_at
 from killswitch_ccxt.venues.bybit import codes as words
-from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, Protection
-from killswitch_ccxt.venues.bybit.rows import executed, rights_of, row_report
-from killswitch_ccxt.venues.bybit.snapshot_reader import BybitReading
+from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, DisconnectProtection
+from killswitch_ccxt.venues.bybit.rows import order_of_executions, rights_of, row_report
+from killswitch_ccxt.venues.bybit.snapshot_reader import BybitSnapshots
 
 
-class Bybit(BybitReading):
+class Bybit(BybitSnapshots):
     """One account at Bybit. Each symbol has its own position mode: the row of a position states how an order names
     it."""
 
@@ -46,7 +46,7 @@ class Bybit(BybitReading):
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._protection = Protection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
+        self._protection = DisconnectProtection(client, "SPOT" if spec.market == "spot" else "DERIVATIVES")
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -67,7 +67,7 @@ class Bybit(BybitReading):
         if self.is_spot:
             return params
         usual = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
-        params["positionIdx"] = self._places.get((request.symbol, request.position_side), usual)
+        params["positionIdx"] = self._position_indices.get((request.symbol, request.position_side), usual)
         if request.reduce_only:
             params["reduceOnly"] = True
         if request.trigger_price is not None:
@@ -135,7 +135,7 @@ class Bybit(BybitReading):
                 return self._order(rows[0])
         rows = await self._pages("privateGetV5ExecutionList", asked, 100)
         rows = [row for row in rows if row.get("orderLinkId") == client_order_id]
-        return self._order(executed(rows)) if rows else None
+        return self._order(order_of_executions(rows)) if rows else None
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         params = {"trigger": True} if conditional and self.is_spot else {}

@@ -18,7 +18,7 @@ from typing import Any, Final
 from killswitch.model.snapshot import Flow, FlowKind
 from killswitch.model.venue import VenueDownError
 from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.numbers import Row, UnreadableError, told_of
+from killswitch_ccxt.numbers import Row, UnreadableError, required_text
 from killswitch_ccxt.parts import OVERLAP
 
 _NONE: Final = (
@@ -82,7 +82,7 @@ def flow_of(row: Row) -> Flow | None:
     `funding` is positive for an amount received; `change` is the whole change of the wallet.
     """
     what = f"row {row.get('id')} of the transaction log"
-    kind = told_of(row.get("type"), what)
+    kind = required_text(row.get("type"), what)
     return ledger_flow(
         kind, FLOWS, what, number=row.get("id"), at=row.get("transactionTime"), currency=row.get("currency"),
         amount=row.get("funding" if FLOWS.get(kind) == "funding" else "change"),
@@ -111,7 +111,7 @@ class _Span:
     cursor: str | None = None
 
 
-class Portions:
+class LogReader:
     """Reads one account's log."""
 
     def __init__(self, page: Callable[[dict[str, Any]], Awaitable[Page]]) -> None:
@@ -126,11 +126,11 @@ class Portions:
 
         UnreadableError where rows are left for the next fetch, which continues from there.
         """
-        self._ask_for(since, now)
-        await self._first(self._left[0])
+        self._extend_spans(since, now)
+        await self._read_first_page(self._left[0])
         for _ in range(MOST_PAGES - 1):
             if self._left:
-                await self._one(self._left[0])
+                await self._read_page(self._left[0])
         if self._left:
             raise UnreadableError(
                 f"the transaction log has more than {MOST_PAGES * ROWS:,} rows that are not read yet (each fill is "
@@ -138,7 +138,7 @@ class Portions:
             )
         return tuple(self._found.values())
 
-    def _ask_for(self, since: int, now: int) -> None:
+    def _extend_spans(self, since: int, now: int) -> None:
         if not self._left:
             self._found, begin = {}, since
         elif self._left[-1].cursor is None:
@@ -148,15 +148,15 @@ class Portions:
         self._left += [_Span(it, min(it + WEEK, now + AHEAD)) for it in range(begin, now + 1, WEEK)]
         self._until = now
 
-    async def _first(self, span: _Span) -> None:
+    async def _read_first_page(self, span: _Span) -> None:
         """Read the first page; where the venue no longer accepts the cursor, the next fetch restarts the span."""
         try:
-            await self._one(span)
+            await self._read_page(span)
         except VenueDownError:
             span.cursor = None
             raise
 
-    async def _one(self, span: _Span) -> None:
+    async def _read_page(self, span: _Span) -> None:
         asked = {"accountType": "UNIFIED", "startTime": span.begin, "endTime": span.end, "limit": ROWS}
         rows, cursor = await self._page({**asked, **({"cursor": span.cursor} if span.cursor else {})})
         for row in rows:

@@ -12,7 +12,7 @@ from msgspec import structs
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Side
 from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderRequest, VenueError
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.equity import AccountEquity, by_asset, from_dollars, rates_in_dollars, unrealized_of, value_of
 from killswitch_ccxt.errors import row_error
 from killswitch_ccxt.instruments import with_maximum
 from killswitch_ccxt.numbers import (
@@ -21,9 +21,9 @@ from killswitch_ccxt.numbers import (
     any_flag,
     decimal,
     instant,
-    needed,
     object_at,
-    told_of,
+    required_number,
+    required_text,
     value_at,
 )
 from killswitch_ccxt.venues.bybit import codes as words
@@ -48,7 +48,7 @@ def _account(answer: Row) -> Row:
     return object_at(rows[0])
 
 
-def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Wealth:
+def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> AccountEquity:
     """The equity from `account/wallet-balance`: dollars, divided by Bybit's own price of `currency`.
 
     Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
@@ -56,7 +56,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
     """
     row = _account(answer)
     coins = tuple(by_asset(row.get("coin"), "coin").values())
-    total = needed(row.get("totalEquity"), "totalEquity")
+    total = required_number(row.get("totalEquity"), "totalEquity")
     price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
 
     def money(value: Any) -> Decimal | None:
@@ -65,10 +65,10 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
 
     balances = tuple(_balance(it, price, currency) for it in coins if decimal(it.get("equity")))
     equity = from_dollars(total, price, currency) if total else total
-    parts = worth_of(balances)
+    parts = value_of(balances)
     # The total is the sum of the coins, rounded in dollars.
     equity = parts if abs(parts - equity) <= ROUNDED * abs(equity) else equity
-    return Wealth(
+    return AccountEquity(
         equity=equity,
         free=money(row.get("totalAvailableBalance")),
         margin_used=_of_positions(row, balances),
@@ -77,7 +77,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Weal
         unrealized=unrealized_of(balances),
         rates=rates_in_dollars(price, currency),
         as_of=as_of,
-        complete=False if _has_options(coins, balances, equity) else None,
+        is_complete=False if _has_options(coins, balances, equity) else None,
     )
 
 
@@ -109,7 +109,7 @@ def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Deci
     return rest > SMALL * abs(equity)
 
 
-def place_of(row: Row) -> int:
+def position_index(row: Row) -> int:
     """The index by which an order names the position: 0 in one-way mode, 1 for long and 2 for short in hedge mode."""
     told = row.get("positionIdx")
     if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
@@ -120,7 +120,7 @@ def place_of(row: Row) -> int:
 def spot_balance(answer: Row) -> dict[str, Any]:
     """ccxt's unified balance, with the equity of each coin as its total."""
     coins = by_asset(_account(answer).get("coin"), "coin")
-    return {"total": {coin: needed(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
+    return {"total": {coin: required_number(row.get("equity"), f"the equity in {coin}") for coin, row in coins.items()}}
 
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
@@ -138,16 +138,20 @@ def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal 
     return each / own if each is not None and own is not None else None
 
 
-def executed(rows: Sequence[Row]) -> dict[str, Any]:
+def order_of_executions(rows: Sequence[Row]) -> dict[str, Any]:
     """An order as a row of `order/history`, from its executions.
 
     If a part is left, the order may still be open: it is reported as open, and queried again.
     """
-    latest = min(rows, key=lambda it: needed(it.get("leavesQty"), "leavesQty"))
-    left = needed(latest.get("leavesQty"), "leavesQty")
-    filled = sum((needed(it.get("execQty"), "execQty") for it in rows), Decimal(0))
+    latest = min(rows, key=lambda it: required_number(it.get("leavesQty"), "leavesQty"))
+    left = required_number(latest.get("leavesQty"), "leavesQty")
+    filled = sum((required_number(it.get("execQty"), "execQty") for it in rows), Decimal(0))
     value = sum(
-        (needed(it.get("execQty"), "execQty") * needed(it.get("execPrice"), "execPrice") for it in rows), Decimal(0)
+        (
+            required_number(it.get("execQty"), "execQty") * required_number(it.get("execPrice"), "execPrice")
+            for it in rows
+        ),
+        Decimal(0),
     )
     return {
         **{name: latest.get(name) for name in ("symbol", "orderId", "orderLinkId", "side", "orderType")},
@@ -168,11 +172,11 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
 
     Every answer states the debt, even if it is zero: without it the wallet is unknown.
     """
-    own, equity = _dollars(coin), needed(coin.get("equity"), "equity")
+    own, equity = _dollars(coin), required_number(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
     held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
     wallet = None if held is None or borrowed is None else held - borrowed
-    return Balance(told_of(coin.get("coin"), "the name of a coin"), equity, each, wallet=wallet, equity=equity)
+    return Balance(required_text(coin.get("coin"), "the name of a coin"), equity, each, wallet=wallet, equity=equity)
 
 
 def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each: Decimal | None) -> Fill:
@@ -241,7 +245,7 @@ def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | Venu
     """The result of one order of a batch."""
     number = code.get("code")
     if number != 0 or isinstance(number, bool):
-        said = words.said(number, code.get("msg"))
+        said = words.refusal_codes(number, code.get("msg"))
         return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
         return MalformedAnswerError(f"sent order {request.client_order_id}, the row in its place is {dict(row)}")

@@ -20,15 +20,15 @@ from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
 from killswitch_ccxt.venues.bybit import codes as words
-from killswitch_ccxt.venues.bybit.flows import Portions
+from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (
     dollar_prices,
-    place_of,
+    position_index,
     rate,
     refined_fill,
     refined_order,
@@ -45,7 +45,7 @@ MOST_PAGES: Final = 40
 """Most pages of one request; a longer list is unreadable, and not read in part."""
 
 
-class BybitReading(Dialect):
+class BybitSnapshots(Dialect):
     """The part of Bybit's dialect that fetches snapshots. It notes how orders name the positions."""
 
     exchange: ClassVar[str] = "bybit"
@@ -57,15 +57,15 @@ class BybitReading(Dialect):
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._places: dict[tuple[str, Side], int] = {}
+        self._position_indices: dict[tuple[str, Side], int] = {}
         """Position → its positionIdx in the last answer."""
-        self._unheard: set[str] = set()
+        self._without_rules: set[str] = set()
         """Names of symbols for which the venue has no rules."""
         self._prices: dict[str, Decimal] = {}
         """Coin of the account → its price in USD in the last answer."""
         self._positions_at: datetime | None = None
         """Oldest venue time of the last answers with positions."""
-        self._log = Portions(partial(self._page, "privateGetV5AccountTransactionLog"))
+        self._log = LogReader(partial(self._page, "privateGetV5AccountTransactionLog"))
 
     @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
@@ -80,8 +80,8 @@ class BybitReading(Dialect):
         }
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
-        return words.said_by(answer)
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
+        return words.codes_of(answer)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
@@ -110,7 +110,7 @@ class BybitReading(Dialect):
 
     # Snapshot
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions. Margin of debts alone is not reported, since positions do not use it.
 
         Bybit states the amounts of a position in its settlement coin.
@@ -122,10 +122,10 @@ class BybitReading(Dialect):
             wealth = replace(wealth, maintenance_margin=None)
         return replace(wealth, positions_as_of=self._positions_at), found
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
         self._prices = dollar_prices(answer)
-        return wealth_of(answer, self.spec.currency, self.client.answered_at(answer.get("time")))
+        return wealth_of(answer, self.spec.currency, self.client.answer_time(answer.get("time")))
 
     def _rate(self, coin: object) -> Decimal | None:
         return rate(self._prices, coin, self.spec.currency)
@@ -134,41 +134,41 @@ class BybitReading(Dialect):
         """A position with amounts in `coin`, converted to the account's currency."""
         return position if coin == self.spec.currency else positions.converted(position, self._rate(coin))
 
-    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Holdings by the equity of each coin, which is net of its debt."""
 
         async def balance() -> Row:
             asked = {"accountType": "UNIFIED"}
             return spot_balance(await self.client.call("privateGetV5AccountWalletBalance", asked))
 
-        return await self.priced(balance())
+        return await self.value_spot_account(balance())
 
     async def positions(self) -> tuple[Position, ...]:
         self._positions_at = None
         answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
         for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
-            await self._learn(str(row.get("symbol")), book["category"])
+            await self._load_delisted_rules(str(row.get("symbol")), book["category"])
         rows = positions.sized([row for answer in answers for row in answer], "size")
         parsed = [self.client.ccxt.parse_position(row, self.rule_of(row.get("symbol"))) for row in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
-        self._places = {
-            (it.symbol, it.side): place_of(row["info"])
+        self._position_indices = {
+            (it.symbol, it.side): position_index(row["info"])
             for it, row in zip(found, (it for it in parsed if decimal(it.get("contracts"))), strict=True)
         }
         return found
 
-    async def _learn(self, name: str, category: str) -> None:
+    async def _load_delisted_rules(self, name: str, category: str) -> None:
         """Load the rules of a delisted symbol: Bybit lists traded symbols only, and returns others by name."""
         ccxt = self.client.ccxt
-        if name in (ccxt.markets_by_id or {}) or name in self._unheard:
+        if name in (ccxt.markets_by_id or {}) or name in self._without_rules:
             return
-        self._unheard.add(name)
+        self._without_rules.add(name)
         for status in ("Closed", "Delivering"):
             asked = {"category": category, "symbol": name, "status": status}
             found = await self.client.call("fetch_future_markets", asked)
             if found:
                 ccxt.set_markets([*ccxt.markets.values(), *found])
-                self._unheard.discard(name)
+                self._without_rules.discard(name)
                 return
 
     def refine_position(self, position: Position, info: Row) -> Position:
@@ -185,7 +185,7 @@ class BybitReading(Dialect):
         if self.is_spot:
             asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
         answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
-        return orders.resting(self._order(row) for rows in answers for row in rows)
+        return orders.open_orders(self._order(row) for rows in answers for row in rows)
 
     refine_order = staticmethod(refined_order)
 
@@ -197,7 +197,7 @@ class BybitReading(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
-        return fills.of_order(self._fills(rows), order_id)
+        return fills.fills_of_order(self._fills(rows), order_id)
 
     def _fills(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
         told = (row for row in rows if words.CAUSES.get(str(row.get("execType")), "trade") is not None)
@@ -222,7 +222,7 @@ class BybitReading(Dialect):
         answers = await self.call_all(*(("publicGetV5MarketTickers", it) for it in asked))
         found: dict[tuple[str, str], Quote] = {}
         for named, answer in zip(asked, answers, strict=True):
-            at = self.client.answered_at(answer.get("time"))
+            at = self.client.answer_time(answer.get("time"))
             for row in value_at(answer, "result", "list") or ():
                 found[named["category"], str(row.get("symbol"))] = quote_of(row, TICKER, at)
         keys = ((symbol, (self._category(symbol), self.id_of(symbol))) for symbol in symbols)
@@ -232,13 +232,13 @@ class BybitReading(Dialect):
         """The mode of the positions; without positions, that of a symbol that could be held."""
         if self.is_spot:
             return "one_way"
-        indices = set(self._places.values())
+        indices = set(self._position_indices.values())
         if not indices:
             symbol = next((it for it, rule in self.rules.items() if rule.get("linear") and rule.get("active")), None)
             if symbol is None:
                 return "one_way"
             rows = await self._pages("privateGetV5PositionList", self._named(symbol), 200)
-            indices = {place_of(row) for row in rows}
+            indices = {position_index(row) for row in rows}
         return "hedge" if indices & {1, 2} else "one_way"
 
     # Rows
@@ -250,7 +250,7 @@ class BybitReading(Dialect):
     async def _page(self, method: str, asked: Row, cursor: str | None = None) -> tuple[list[Row], str | None]:
         """One page, and the cursor of the next one; None where there is none."""
         answer = await self.client.call(method, {**asked, **({"cursor": cursor} if cursor else {})})
-        if method == "privateGetV5PositionList" and (at := self.client.answered_at(answer.get("time"))) is not None:
+        if method == "privateGetV5PositionList" and (at := self.client.answer_time(answer.get("time"))) is not None:
             self._positions_at = min(at, self._positions_at or at)
         rows = rows_at(answer, "result", "list")
         return rows, value_at(answer, "result", "nextPageCursor") or None if len(rows) >= asked["limit"] else None

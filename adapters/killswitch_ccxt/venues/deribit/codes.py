@@ -6,41 +6,52 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from killswitch.model.venue import RateLimit
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, first_said, rejected, unsure
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.errors import (
+    DENIED,
+    DOWN,
+    GONE,
+    LIMITED,
+    UNKNOWN,
+    Meaning,
+    coded,
+    present_codes,
+    rejected,
+    unsure_code,
+)
+from killswitch_ccxt.traits import call_costs, capability_table
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("insufficient_margin"), 10009, 10039),
-    **each(rejected("below_minimum"), 10002, 10032),
-    **each(rejected("above_maximum"), 10016, 10017, 10018, 11022),
+    **coded(rejected("insufficient_margin"), 10009, 10039),
+    **coded(rejected("below_minimum"), 10002, 10032),
+    **coded(rejected("above_maximum"), 10016, 10017, 10018, 11022),
     # An own order on the other side, or too many open orders or triggers
-    **each(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
-    **each(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
+    **coded(rejected("blocked_by_order"), 10003, 10013, 10014, 10015, 10038, 11013, 11035, 13901),
+    **coded(rejected("price_band"), 10005, 10006, 10007, 10008, 10011, 10034, 10035, 11036, 11054),
     # Locked, closed or expired books, missing instruments, disabled methods
-    **each(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
+    **coded(rejected("market_closed"), 10012, 10019, 10020, 10072, 11037, 11046, 13019, 13020, 13025, 13503),
     # The order itself, and "rejects which are not considered as very often"
-    **each(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
+    **coded(rejected("other"), 10021, 10022, 10023, 10026, 10027, 10031, 10043, 10044, 11029, 11030, 11031, 11043,
             -32602),
-    **each(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
+    **coded(DENIED, 9999, 10000, 11042, 12005, 13000, 13001, 13002, 13004, 13007, 13009, 13012, 13021,
             11098, 13031, 13403),
-    **each(LIMITED, 10028, 10047, 10066),
+    **coded(LIMITED, 10028, 10047, 10066),
     # Surely not accepted: maintenance, settlement for some seconds each day, "should be retried"
-    **each(DOWN, 11051, 10040, 10041),
+    **coded(DOWN, 11051, 10040, 10041),
     # "Some unhandled error on server", "some general failure", "invalid input or internal failure", "not responding or
     # processing the response takes too long", cancelled by another request, timed out
-    **each(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
+    **coded(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
     "unsure": UNKNOWN,  # said of the text
-    **each(GONE, 10004, 10010, 10029, 11008, 11044),
+    **coded(GONE, 10004, 10010, 10029, 11008, 11044),
 }  # fmt: skip
 
 
-def said(error: Mapping[str, Any]) -> tuple[str, ...]:
+def refusal_codes(error: Mapping[str, Any]) -> tuple[str, ...]:
     """The code of a refusal with what its text adds; Deribit writes its texts with underscores."""
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, Mapping) else data
     words = f"{error.get('message')} {reason}".lower().replace("_", " ")
-    code = first_said(error.get("code"))
-    return (*code, *unsure(CODES, error.get("code"), words))
+    code = present_codes(error.get("code"))
+    return (*code, *unsure_code(CODES, error.get("code"), words))
 
 
 LIMITS: Final = (
@@ -50,8 +61,8 @@ LIMITS: Final = (
 )
 """The sustained rate of an account without a higher tier: 10,000 credits a second, 500 each; and 5 orders a second."""
 COSTS: Final = (
-    *charge("requests", snapshot=3, find_order=1, open_orders=1, fills=2),
-    *charge("matching", submit=1, cancel=1),
+    *call_costs("requests", snapshot=3, find_order=1, open_orders=1, fills=2),
+    *call_costs("matching", submit=1, cancel=1),
 )
 CAPABILITIES: Final = capability_table(
     {

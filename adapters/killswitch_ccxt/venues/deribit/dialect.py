@@ -30,27 +30,27 @@ from killswitch.model.venue import (
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
-from killswitch_ccxt.equity import Wealth, from_dollars
-from killswitch_ccxt.errors import Answer, Meaning, as_venue_error, rejected
-from killswitch_ccxt.instruments import Quote, is_whole, quote_of
+from killswitch_ccxt.equity import AccountEquity, from_dollars
+from killswitch_ccxt.errors import Meaning, VenueAnswer, as_venue_error, rejected
+from killswitch_ccxt.instruments import Quote, names_its_assets, quote_of
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
     decimal,
     every_page,
     instant,
+    optional_text,
     parsed,
     positive,
     rows_at,
-    text,
     value_at,
 )
 from killswitch_ccxt.traits import Ages
-from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, said
+from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, refusal_codes
 from killswitch_ccxt.venues.deribit.rows import (
     flow_of,
+    is_complete_rule,
     is_crossed,
-    is_told,
     of_all,
     of_one,
     of_positions,
@@ -75,9 +75,9 @@ class Deribit(Dialect):
     costs: ClassVar[tuple[Cost, ...]] = COSTS
     streams = ("orders", "balance")
     # Requests for the log are expensive, and each collateral currency needs its own.
-    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, rows_hurried=2)
+    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=15.0, early_flows=2)
     capabilities: ClassVar[tuple[Capability, ...]] = CAPABILITIES
-    changes_by_get = True
+    has_orders_by_get = True
     # Any number of orders may have the same label.
     order_life = OrderLife(longest=60.0, names="none")
     tried = "answers from its documents"
@@ -94,9 +94,9 @@ class Deribit(Dialect):
         self._entering = asyncio.Lock()
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         error = answer.body.get("error") if isinstance(answer.body, Mapping) else None
-        return said(error) if isinstance(error, Mapping) else ()
+        return refusal_codes(error) if isinstance(error, Mapping) else ()
 
     # Streams
 
@@ -113,13 +113,13 @@ class Deribit(Dialect):
         await super().watch(method)
 
     @classmethod
-    def refused_by(cls, message: Any) -> VenueError | None:
+    def refusal_of(cls, message: Any) -> VenueError | None:
         error = message.get("error") if isinstance(message, Mapping) else None
         if not isinstance(error, Mapping):
             return None
-        meaning = next((CODES[code] for code in said(error) if code in CODES), rejected("other"))
+        meaning = next((CODES[code] for code in refusal_codes(error) if code in CODES), rejected("other"))
         text = f"deribit stream: {error.get('code')} {error.get('message')}"
-        return as_venue_error(meaning, text, changes=False, left=False)
+        return as_venue_error(meaning, text, is_change=False, was_sent=False)
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule with amounts for contracts; an option is no inverse contract, since its amount is in coins."""
@@ -127,7 +127,7 @@ class Deribit(Dialect):
             **rule,
             "contractSize": Decimal(1),
             "inverse": bool(rule.get("inverse")) and not rule["option"],
-            **({} if is_told(rule) else {"base": None}),
+            **({} if is_complete_rule(rule) else {"base": None}),
         }
 
     def concerns(self, rule: Row) -> bool:
@@ -136,12 +136,12 @@ class Deribit(Dialect):
 
     # Snapshot
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
-        wealth, held = await asyncio.gather(self.wealth(), self.client.call("private_get_get_positions"))
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
+        wealth, held = await asyncio.gather(self.equity(), self.client.call("private_get_get_positions"))
         infos = rows_at(held, "result")
         rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
         if not self._crossed:
-            rows = [row for row in rows if self._settles(row) in (self.spec.currency, None)]
+            rows = [row for row in rows if self._settlement_coin(row) in (self.spec.currency, None)]
         found = positions.positions(rows, self.rules, self.refine_position)
         wealth = replace(wealth, margin_used=None if self._crossed else of_positions(wealth, rows))
         settled = {str(self.rules[each.symbol].get("settle")) for each in found}
@@ -150,7 +150,7 @@ class Deribit(Dialect):
             wealth = replace(wealth, rates=self._rates_of(found))
         return wealth, found
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         answer, dollars = await asyncio.gather(
             self.client.call("private_get_get_account_summaries"),
             self._indexes(self._collateral if self._crossed else ()),
@@ -167,11 +167,11 @@ class Deribit(Dialect):
         known = (self.client.ccxt.markets_by_id or {}).get(str(name))
         return str(known[0]["symbol"]) if known else None
 
-    def _settles(self, row: Row) -> str | None:
+    def _settlement_coin(self, row: Row) -> str | None:
         rule = self.rules.get(str(row.get("symbol")))
-        return None if rule is None or not is_whole(rule) else str(rule.get("settle"))
+        return None if rule is None or not names_its_assets(rule) else str(rule.get("settle"))
 
-    async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> Wealth:
+    async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> AccountEquity:
         """The equity: the figures of one currency, or with cross collateral the totals, which Deribit states in
         dollars."""
         summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
@@ -222,7 +222,7 @@ class Deribit(Dialect):
             elif ours and index is not None:
                 notional = position.contracts * index
         elif ours:
-            notional = positions.worth(position, rule)
+            notional = positions.position_value(position, rule)
         elif rule.get("inverse") and (self._dollars or self.spec.currency == "USD"):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
         return structs.replace(
@@ -235,7 +235,7 @@ class Deribit(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         answer = await self.client.call("private_get_get_open_orders")
-        return orders.resting(self._order(row) for row in rows_at(answer, "result"))
+        return orders.open_orders(self._order(row) for row in rows_at(answer, "result"))
 
     def _order(self, info: Row) -> dict[str, Any]:
         """ccxt's order, with label, trigger and reduce-only, which ccxt ignores."""
@@ -247,7 +247,7 @@ class Deribit(Dialect):
             "triggerPrice": positive(info.get("trigger_price")), "stopLossPrice": None, "takeProfitPrice": None,
             "price": None if info.get("price") == "market_price" or kind.endswith("market") else info.get("price"),
             "amount": info.get("amount"), "filled": info.get("filled_amount"), "average": info.get("average_price"),
-            "fee": {"cost": info.get("commission"), "currency": self._settles(row)},
+            "fee": {"cost": info.get("commission"), "currency": self._settlement_coin(row)},
         }  # fmt: skip
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -279,7 +279,7 @@ class Deribit(Dialect):
             fill,
             at=instant(info.get("timestamp")) or fill.at,
             fee=decimal(info.get("fee")),
-            fee_currency=text(info.get("fee_currency")),
+            fee_currency=optional_text(info.get("fee_currency")),
             cause=cause,
             realized_pnl=decimal(info.get("profit_loss")) if rule.get("settle") == self.spec.currency else None,
         )
@@ -351,7 +351,7 @@ class Deribit(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         row = await self.client.call("create_order", *self.create_arguments(request, mode), places=True)
-        return self.taken(self._order(row["info"]), request)
+        return self.accepted_report(self._order(row["info"]), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Find an order by its label. A stop and the order that it sent have the same one: the newest is the result."""
@@ -370,7 +370,7 @@ class Deribit(Dialect):
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
         is_nested = isinstance(value_at(answer, "result"), Mapping)
         rows = rows_at(answer, "result", "trades") if is_nested else rows_at(answer, "result")
-        return fills.of_order(self._as_fills(rows), order_id)
+        return fills.fills_of_order(self._as_fills(rows), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         await self.client.call("private_get_cancel", {"order_id": order_id}, changes=True)

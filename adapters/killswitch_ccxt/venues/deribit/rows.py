@@ -12,9 +12,16 @@ from typing import Any, Final
 
 from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Flow, FlowKind
-from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.equity import (
+    AccountEquity,
+    from_dollars,
+    optional_from_dollars,
+    rates_in_dollars,
+    unrealized_of,
+    value_of,
+)
 from killswitch_ccxt.fills import ledger_flow
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed, told_of, total
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_number, required_text, total
 
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
@@ -25,7 +32,7 @@ PERIODS = frozenset({"perpetual", "day", "week", "month"})
 def flow_of(row: Row) -> Flow | None:
     """An entry of the transaction log as a flow; None where it is no deposit, withdrawal or transfer."""
     what = f"log entry {row.get('id')}"
-    word = told_of(row.get("type"), what)
+    word = required_text(row.get("type"), what)
     if word not in FLOWS:
         return None
     return ledger_flow(
@@ -34,7 +41,7 @@ def flow_of(row: Row) -> Flow | None:
     )  # fmt: skip
 
 
-def is_told(rule: Row) -> bool:
+def is_complete_rule(rule: Row) -> bool:
     """Whether a contract states its lifetime, and settles in one of its own coins: otherwise it would be another
     contract."""
     if not rule.get("contract"):
@@ -49,7 +56,7 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
     UnreadableError where the direction contradicts the signed size, or one of them is missing.
     """
     name, direction = info.get("instrument_name"), info.get("direction")
-    size = needed(info.get("size"), f"the size of position {name}")
+    size = required_number(info.get("size"), f"the size of position {name}")
     if size and direction != ("buy" if size > 0 else "sell"):
         raise UnreadableError(f"position {name}: its size is {size}, and its direction {direction!r}")
     return {
@@ -95,7 +102,7 @@ def is_crossed(summary: Row) -> bool:
     return told.pop() is True
 
 
-def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
+def of_positions(wealth: AccountEquity, rows: Sequence[Row]) -> Decimal | None:
     """The part of the account's initial margin, which includes orders, that belongs to positions; `rows` of all of
     them.
 
@@ -107,10 +114,10 @@ def of_positions(wealth: Wealth, rows: Sequence[Row]) -> Decimal | None:
     return None if wealth.margin_used is None or orders is None else max(wealth.margin_used - orders, Decimal(0))
 
 
-def of_one(row: Row) -> Wealth:
+def of_one(row: Row) -> AccountEquity:
     """The equity of an account in one currency. `margin_used` is that of positions and orders together."""
     own = _balance(row, Decimal(1))
-    return Wealth(
+    return AccountEquity(
         equity=own.amount,
         free=decimal(row.get("available_funds")),
         margin_used=decimal(row.get("initial_margin")),
@@ -118,11 +125,11 @@ def of_one(row: Row) -> Wealth:
         margin_mode="cross",
         balances=(own,),
         unrealized=unrealized_of((own,)),
-        orders_maintained=_orders_maintained(row),
+        has_orders_in_maintenance=_orders_maintained(row),
     )
 
 
-def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> Wealth:
+def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> AccountEquity:
     """The equity with cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each
     currency.
 
@@ -132,23 +139,23 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
     """
     own = dollars.get(currency)
 
-    equity = from_dollars(needed(first.get("total_equity_usd"), "the account's total equity"), own, currency)
+    equity = from_dollars(required_number(first.get("total_equity_usd"), "the account's total equity"), own, currency)
     prices = {asset: price / own for asset, price in dollars.items()} if own else {}
     balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
-    parts = worth_of(balances)
+    parts = value_of(balances)
     profit = unrealized_of(balances) if all(it.price is not None for it in balances) else None
     if profit is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
         equity = parts
     else:
         profit = None
-    return Wealth(
+    return AccountEquity(
         equity=equity,
-        maintenance_margin=in_own(first.get("total_maintenance_margin_usd"), own, currency),
+        maintenance_margin=optional_from_dollars(first.get("total_maintenance_margin_usd"), own, currency),
         margin_mode="cross",
         balances=balances,
         unrealized=profit,
         rates=rates_in_dollars(own, currency),
-        orders_maintained=_orders_maintained(first),
+        has_orders_in_maintenance=_orders_maintained(first),
     )
 
 
@@ -164,7 +171,7 @@ def _balance(row: Row, price: Decimal | None) -> Balance:
     the value of options. Where one of the two is missing, the wallet is unknown: Deribit states both, even if they
     are zero."""
     name = str(row.get("currency"))
-    equity, balance = needed(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
+    equity, balance = required_number(row.get("equity"), f"the equity in {name}"), decimal(row.get("balance"))
     realized = decimal(row.get("futures_session_rpl"))
     wallet = None if balance is None or realized is None else balance + realized
     return Balance(name, equity, price, wallet=wallet, equity=equity)

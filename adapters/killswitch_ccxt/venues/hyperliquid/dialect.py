@@ -30,9 +30,9 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Answer, GoneError
-from killswitch_ccxt.fills import of_order
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import GoneError, VenueAnswer
+from killswitch_ccxt.fills import fills_of_order
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
@@ -40,28 +40,28 @@ from killswitch_ccxt.numbers import (
     UnreadableError,
     decimal,
     instant,
-    needed,
     object_at,
     positive,
+    required_number,
     rows_at,
     total,
 )
-from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.hyperliquid.rows import (
     CODES,
     allowed_price,
+    codes_in,
     fill,
     found_order,
     funding_flow,
     is_spot,
-    known,
     ledger_flow,
+    plain_number,
     resting_order,
+    sent_status,
     sentences,
     spot_asset,
     statuses,
-    taken,
-    written,
 )
 
 BOUND: Final = Decimal("0.05")
@@ -80,7 +80,9 @@ class Hyperliquid(Dialect):
     codes = CODES
     code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # sentences instead of codes
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
-    costs = tuple(charge("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1))
+    costs = tuple(
+        call_costs("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1)
+    )
     """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
     any page of it."""
     client_ids = ClientIdRule("hex", 34)
@@ -90,10 +92,10 @@ class Hyperliquid(Dialect):
     streams = ("orders", "positions")
     # A list of fills weighs 20, the two ledgers 40: with these, 60 a minute.
     ages = Ages(
-        orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, rows_hurried=1,
-        fills_hurried=1, hurried_saved=1,  # a list costs 20 of 1,200 a minute: three saved would be too many
+        orders=10.0, fills=20.0, flows=60.0, quotes=15.0, orders_least=4.0, rows_least=15.0, early_flows=1,
+        early_fills=1, early_saved=1,  # a list costs 20 of 1,200 a minute: three saved would be too many
     )  # fmt: skip
-    kinds_apart = False
+    has_separate_order_kinds = False
     tried = "answers from its documents"
     capabilities = capability_table(
         {
@@ -125,9 +127,9 @@ class Hyperliquid(Dialect):
         }  # fmt: skip
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         said = [it for it in sentences(answer.body) if isinstance(it, str)]
-        return (*(code for sentence in said for code in known(sentence)), *said)
+        return (*(code for sentence in said for code in codes_in(sentence)), *said)
 
     @property
     def user(self) -> str:
@@ -138,7 +140,7 @@ class Hyperliquid(Dialect):
         await self.client.call(method, params={"user": self.user})
 
     @classmethod
-    def refused_by(cls, message: Any) -> VenueError | None:
+    def refusal_of(cls, message: Any) -> VenueError | None:
         """The refusal of a subscription; ccxt would report it to its caller and then treat the stream as subscribed."""
         text = str(message.get("data")) if isinstance(message, Mapping) and message.get("channel") == "error" else ""
         if not text or text.startswith("Already subscribed"):
@@ -151,28 +153,28 @@ class Hyperliquid(Dialect):
 
     # Snapshot
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions from one answer, after a check of the account's mode."""
-        await self._separate()
+        await self._check_separate()
         state = await self._info("clearinghouseState")
         summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
         at = instant(state.get("time"))
         found = tuple(structs.replace(it, mark_at=at) for it in map(self._position, rows) if it is not None)
         if sorted({it.symbol for it in found}) != sorted(it.symbol for it in found):
             raise UnreadableError("the venue lists a position twice")
-        equity = needed(summary.get("accountValue"), "the account value")
+        equity = required_number(summary.get("accountValue"), "the account value")
         profit = total(it.unrealized_pnl for it in found)
         # `totalRawUsd` is no wallet: a trade changes it.
         wallet = None if profit is None else equity - profit
-        wealth = Wealth(
+        wealth = AccountEquity(
             equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
             maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
             balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
-            unrealized=profit, as_of=at, positions_as_of=at, complete=False if self._shares_margin else None,
+            unrealized=profit, as_of=at, positions_as_of=at, is_complete=False if self._shares_margin else None,
         )  # fmt: skip
         return wealth, found
 
-    async def worth_alone(self) -> Wealth | None:
+    async def equity_alone(self) -> AccountEquity | None:
         return None
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -195,7 +197,7 @@ class Hyperliquid(Dialect):
         """All open orders. Those in spot markets have the venue's own symbol, which suffices to cancel them."""
         rows = rows_at(await self._info("frontendOpenOrders"))
         named = ((row, self._market_of(row.get("coin"))) for row in rows)
-        return orders.resting(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
+        return orders.open_orders(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """The fills of perpetuals: the spot wallet is no part of the account."""
@@ -219,7 +221,7 @@ class Hyperliquid(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         since = self.client.now_ms() - FILLS_BACK
-        return of_order(await self.fills((), since), order_id)
+        return fills_of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         paid, moved = await asyncio.gather(
@@ -256,10 +258,10 @@ class Hyperliquid(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
-        said = statuses(await self._act(action, self.deadline_of(request), places=True))
+        said = statuses(await self._send_action(action, self.deadline_of(request), places=True))
         if len(said) != 1:
             raise UnreadableError(f"{len(said)} statuses for one order")
-        return self.taken(taken(said[0], request.client_order_id, request.amount), request)
+        return self.accepted_report(sent_status(said[0], request.client_order_id, request.amount), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         try:
@@ -273,15 +275,15 @@ class Hyperliquid(Dialect):
         asset = spot_asset(symbol) if rule is None else int(rule["baseId"])
         if asset is None:
             raise UnreadableError(f"order {order_id}: {symbol} does not contain the asset id that a cancellation needs")
-        await self._act({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
+        await self._send_action({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         ahead = int(max(seconds, 5.0) * 1000)
-        await self._act({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
+        await self._send_action({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         """Cancel the schedule: the action has no time."""
-        await self._act({"type": "scheduleCancel"})
+        await self._send_action({"type": "scheduleCancel"})
 
     # Parts
 
@@ -290,7 +292,9 @@ class Hyperliquid(Dialect):
     _shares_margin: bool = False
     """Whether positions at exchanges deployed by others, which are not read, use margin of this account."""
 
-    async def _act(self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False) -> Any:
+    async def _send_action(
+        self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False
+    ) -> Any:
         """Sign and send an action that is refused from `deadline` (ms) on. The signature depends on the order of the
         fields."""
         ccxt = self.client.ccxt
@@ -306,7 +310,11 @@ class Hyperliquid(Dialect):
         """The order in the form of the venue's documents; prices are text with at most five significant digits."""
         self.create_arguments(structs.replace(request, price=None), "one_way")
         market = self.client.ccxt.market(request.symbol)
-        price = await self._bound(request) if request.type == "market" else needed(request.price, "the limit price")
+        price = (
+            await self._bound(request)
+            if request.type == "market"
+            else required_number(request.price, "the limit price")
+        )
         kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
         if request.trigger_price is not None:
             kind = {
@@ -319,7 +327,7 @@ class Hyperliquid(Dialect):
             kind = {"limit": {"tif": "Ioc"}}
         return {
             "a": int(market["baseId"]), "b": request.side == "buy", "p": self._priced(request, price),
-            "s": written(request.amount), "r": request.reduce_only, "t": kind, "c": request.client_order_id,
+            "s": plain_number(request.amount), "r": request.reduce_only, "t": kind, "c": request.client_order_id,
         }  # fmt: skip
 
     def _priced(self, request: OrderRequest, price: Decimal) -> str:
@@ -327,7 +335,7 @@ class Hyperliquid(Dialect):
         decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
         if price != allowed_price(price, decimals):
             raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
-        return written(price)
+        return plain_number(price)
 
     async def _bound(self, request: OrderRequest) -> Decimal:
         """The limit price of a market order: 5% beyond the trigger price, or beyond the middle price."""
@@ -343,7 +351,7 @@ class Hyperliquid(Dialect):
     def _position(self, row: Row) -> Position | None:
         told = row.get("position") or {}
         coin = told.get("coin")
-        size = needed(told.get("szi"), f"the size of position {coin}")
+        size = required_number(told.get("szi"), f"the size of position {coin}")
         if size == 0:
             return None
         symbol = self._market_of(coin)
@@ -357,7 +365,7 @@ class Hyperliquid(Dialect):
             leverage=positive(leverage.get("value")), unrealized_pnl=decimal(told.get("unrealizedPnl")),
         )  # fmt: skip
 
-    async def _separate(self) -> None:
+    async def _check_separate(self) -> None:
         """UnreadableError for a unified account: the venue does not state its equity in one number."""
         now = asyncio.get_running_loop().time()
         if 0 <= now - self._checked < self.ages.mode:

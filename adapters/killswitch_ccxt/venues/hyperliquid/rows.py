@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind, OrderSide, Side
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -15,38 +15,38 @@ from killswitch_ccxt.numbers import (
     decimal,
     flag,
     identifier,
-    needed,
     object_at,
     one_of,
-    optional,
+    optional_number,
+    optional_text,
     positive,
-    text,
+    required_number,
+    required_text,
     time_of,
-    told_of,
     value_at,
 )
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("already_flat"), "Reduce only order would increase position"),
-    **each(rejected("below_minimum"), "Order must have minimum value of", "Order has zero size"),
-    **each(rejected("insufficient_margin"), "Insufficient margin to place order", "Insufficient spot balance",
+    **coded(rejected("already_flat"), "Reduce only order would increase position"),
+    **coded(rejected("below_minimum"), "Order must have minimum value of", "Order has zero size"),
+    **coded(rejected("insufficient_margin"), "Insufficient margin to place order", "Insufficient spot balance",
         "insufficient spot balance"),
-    **each(rejected("above_maximum"), "Order exceeds maximum position size",
+    **coded(rejected("above_maximum"), "Order exceeds maximum position size",
         "Order would cause position to exceed margin tier limit", "Order would increase open interest"),
-    **each(rejected("other"), "Order has invalid size", "Price must be divisible by tick size",
+    **coded(rejected("other"), "Order has invalid size", "Price must be divisible by tick size",
         "Order has invalid price"),
-    **each(rejected("price_band"), "Post only order would have immediately matched",
+    **coded(rejected("price_band"), "Post only order would have immediately matched",
         "Order could not immediately match against any resting orders", "No liquidity available for market order",
         "Order price too far from oracle", "Order price cannot be more than",
         "Order rejected due to price more aggressive than oracle", "Invalid TP/SL price"),
-    **each(rejected("market_closed"), "Trading is halted"),
-    **each(rejected("permission"), "Cannot set scheduled cancel time until enough volume traded"),
-    **each(GONE, "Order was never placed, already canceled, or filled", "unknownOid"),
-    **each(LIMITED, "Too many cumulative requests sent", "Too many requests"),
-    **each(DENIED, "User or API Wallet", "Must deposit before performing actions", "Multi-sig required",
+    **coded(rejected("market_closed"), "Trading is halted"),
+    **coded(rejected("permission"), "Cannot set scheduled cancel time until enough volume traded"),
+    **coded(GONE, "Order was never placed, already canceled, or filled", "unknownOid"),
+    **coded(LIMITED, "Too many cumulative requests sent", "Too many requests"),
+    **coded(DENIED, "User or API Wallet", "Must deposit before performing actions", "Multi-sig required",
         "Vault not registered"),
-    **each(DOWN, "Invalid nonce"),
-    **each(UNKNOWN,
+    **coded(DOWN, "Invalid nonce"),
+    **coded(UNKNOWN,
         # Internal failures of the venue, which leave the outcome open.
         "Internal error", "Internal server error", "internal error", "timed out", "timeout"),
 }  # fmt: skip
@@ -87,13 +87,13 @@ def allowed_price(price: Decimal, size_decimals: int) -> Decimal:
     return price.quantize(Decimal(1).scaleb(min(exponent, 0)))
 
 
-def written(number: Decimal) -> str:
+def plain_number(number: Decimal) -> str:
     """The number without exponent and trailing zeros, as it is signed."""
     text = format(number, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def known(sentence: object) -> Iterable[str]:
+def codes_in(sentence: object) -> Iterable[str]:
     """The codes that a sentence contains."""
     text = str(sentence or "")
     return (code for code in CODES if code in text)
@@ -119,7 +119,7 @@ def statuses(body: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def taken(status: object, name: str, amount: Decimal) -> dict[str, Any]:
+def sent_status(status: object, name: str, amount: Decimal) -> dict[str, Any]:
     """The status of an order that was sent, under ccxt's names."""
     if isinstance(status, str):
         raise UnreadableError(f"order {name} was accepted ({status}), and the answer lacks its number")
@@ -143,11 +143,12 @@ def found_order(answer: Row, name: str) -> dict[str, Any]:
         state = "canceled" if word.endswith("Canceled") else "rejected" if word.endswith("Rejected") else None
     if state is None:
         raise UnreadableError(f"state of order {name}: unknown value {word!r}")
-    amount = needed(order.get("origSz"), f"the size of order {name}")
-    left = needed(order.get("sz"), f"the remaining amount of order {name}")
+    amount = required_number(order.get("origSz"), f"the size of order {name}")
+    left = required_number(order.get("sz"), f"the remaining amount of order {name}")
     filled = amount if state == "closed" else amount - left
     return {
-        "id": text(order.get("oid")), "clientOrderId": order.get("cloid") or name, "status": state, "amount": amount,
+        "id": optional_text(order.get("oid")), "clientOrderId": order.get("cloid") or name, "status": state,
+        "amount": amount,
         "filled": filled,
     }  # fmt: skip
 
@@ -173,8 +174,8 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
     """
     number = f"order {row.get('oid')}"
     amount, left = (
-        needed(row.get("origSz"), f"the size of {number}"),
-        needed(row.get("sz"), f"the remaining amount of {number}"),
+        required_number(row.get("origSz"), f"the size of {number}"),
+        required_number(row.get("sz"), f"the remaining amount of {number}"),
     )
     is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
     if not isinstance(is_trigger, bool):
@@ -214,8 +215,8 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
     is_ours = isinstance(liquidation, Mapping) and str(liquidation.get("liquidatedUser")).lower() == user.lower()
     return Fill(
         number, at, symbol, side, above_zero(row.get("sz"), f"the size of {what}"),
-        above_zero(row.get("px"), f"the price of {what}"), order=text(row.get("oid")),
-        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=text(row.get("feeToken")),
+        above_zero(row.get("px"), f"the price of {what}"), order=optional_text(row.get("oid")),
+        position_side=position_side, fee=decimal(row.get("fee")), fee_currency=optional_text(row.get("feeToken")),
         realized_pnl=decimal(row.get("closedPnl")),
         cause="liquidation" if is_ours else "adl" if "Auto-Deleveraging" in direction else "trade",
     )  # fmt: skip
@@ -224,15 +225,15 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger, without funding. An unknown kind is a transfer, as far as it states an amount."""
     delta = object_at(row, "delta")
-    kind = told_of(delta.get("type"), "an entry of the ledger")
-    number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
+    kind = required_text(delta.get("type"), "an entry of the ledger")
+    number = f"{required_text(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
         return None
     at = time_of(row.get("time"), f"ledger entry {number}")
     fee = decimal(delta.get("fee")) or Decimal(0)
     if kind in SIGNS:
         flow, sign, field = SIGNS[kind]
-        amount = sign * needed(delta.get(field), f"the amount of ledger entry {number}")
+        amount = sign * required_number(delta.get(field), f"the amount of ledger entry {number}")
         return Flow(number, at, flow, amount - (fee if sign < 0 else 0), "USDC")
     moved = _moved(kind, delta, user.lower())
     return Flow(number, at, "transfer", moved - (fee if moved < 0 else 0), "USDC") if moved else None
@@ -245,22 +246,22 @@ def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
     match kind:
         case "accountClassTransfer":
             sign = 1 if flag(delta.get("toPerp")) else -1
-            return sign * needed(delta.get("usdc"), "the amount of a transfer")
+            return sign * required_number(delta.get("usdc"), "the amount of a transfer")
         case "internalTransfer" | "subAccountTransfer":
-            amount = needed(delta.get("usdc"), "the amount of a transfer")
+            amount = required_number(delta.get("usdc"), "the amount of a transfer")
             return amount if receiver == user else -amount
         case "send":
             if delta.get("token") != "USDC":
                 return None
             came = receiver == user and delta.get("destinationDex") == ""
             went = sender == user and delta.get("sourceDex") == ""
-            amount = needed(delta.get("amount"), "the amount of a transfer")
+            amount = required_number(delta.get("amount"), "the amount of a transfer")
             return amount if came and not went else -amount if went and not came else None
         case _:
-            return _unheard(delta, sender, receiver, user)
+            return _unknown_entry_amount(delta, sender, receiver, user)
 
 
-def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | None:
+def _unknown_entry_amount(delta: Row, sender: str, receiver: str, user: str) -> Decimal | None:
     """The USDC of an entry of an unknown kind: an outflow where this account sent it, otherwise with its own sign.
 
     Such an entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
@@ -268,14 +269,17 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
     told = delta.get("usdc")
     if told is None and delta.get("token") == "USDC":
         told = delta.get("amount")
-    amount = optional(told)
+    amount = optional_number(told)
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 
 def funding_flow(row: Row) -> Flow:
     """Funding paid (−) or received (+) for one position."""
     delta = object_at(row, "delta")
-    told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
+    told = (
+        required_text(row.get("hash"), "the hash of a funding"),
+        required_text(delta.get("coin"), "the coin of a funding"),
+    )
     number = f"{told[0]}/{row.get('time')}/{told[1]}"
     at = time_of(row.get("time"), f"funding {number}")
-    return Flow(number, at, "funding", needed(delta.get("usdc"), f"the amount of funding {number}"), "USDC")
+    return Flow(number, at, "funding", required_number(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

@@ -33,8 +33,8 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Answer
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, States
 from killswitch_ccxt.numbers import (
     NoSuchSymbolError,
@@ -42,26 +42,26 @@ from killswitch_ccxt.numbers import (
     UnreadableError,
     decimal,
     flag,
-    needed,
     object_at,
     one_of,
+    required_number,
     value_at,
 )
-from killswitch_ccxt.traits import Ages, capability_table, charge
+from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
     ROWS,
     SPARE,
     STATES,
-    Counter,
+    RequestCounter,
     Tier,
     found_order,
     held_amounts,
     margin_rows,
+    refusal_codes,
     tier_of,
     triggered,
-    words_of,
 )
 
 BUSY: Final = 15.0
@@ -81,8 +81,8 @@ class Kraken(Dialect):
     codes = CODES
     code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
     costs = (
-        *charge("counter", find_order=2 * TENTH, open_orders=TENTH, fills=4 * TENTH, dead_man=TENTH),
-        *charge("matching", submit=1, cancel=8),
+        *call_costs("counter", find_order=2 * TENTH, open_orders=TENTH, fills=4 * TENTH, dead_man=TENTH),
+        *call_costs("matching", submit=1, cancel=8),
     )
     client_ids = ClientIdRule("uuid", 36)
     # The engine refuses an order for good whose deadline is less than two seconds ahead.
@@ -92,9 +92,9 @@ class Kraken(Dialect):
     # Each list costs two units of the counter, which allows few of them.
     ages = Ages(
         orders=20.0, fills=60.0, flows=60.0, quotes=None, states=10.0, orders_least=5.0, rows_least=15.0,
-        rows_hurried=1, fills_hurried=1,
+        early_flows=1, early_fills=1,
     )  # fmt: skip
-    kinds_apart = False
+    has_separate_order_kinds = False
     tried = "answers from its documents"
     capabilities = capability_table(
         {
@@ -121,7 +121,7 @@ class Kraken(Dialect):
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
         self._tier: Tier = tier_of(spec)
-        self._counter = Counter(self._tier)
+        self._counter = RequestCounter(self._tier)
         self._kept_answers: tuple[Any, ...] = ()
         self._kept_as_of: datetime | None = None
         """The venue's time of the request that these answers belong to."""
@@ -132,28 +132,28 @@ class Kraken(Dialect):
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         tier = tier_of(spec)
         limits = (
-            RateLimit("counter", tier.asked * TENTH, tier.within),
-            RateLimit("matching", tier.points, tier.back, by="symbol"),
+            RateLimit("counter", tier.requests * TENTH, tier.recovery),
+            RateLimit("matching", tier.points, tier.points_recovery, by="symbol"),
         )
         costs = (Cost("snapshot", "counter", units=tier.snapshot), *cls.costs)
         return structs.replace(super().traits_for(spec), limits=limits, costs=costs)
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         body = answer.body
-        return tuple(words_of(body.get("error"))) if isinstance(body, Mapping) else ()
+        return tuple(refusal_codes(body.get("error"))) if isinstance(body, Mapping) else ()
 
     # Snapshot
 
-    async def held(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         if self.spec.market == "margin":
             return await self._margin()
-        wealth, found = await self.priced(self._spot_balance())
+        wealth, found = await self.value_spot_account(self._spot_balance())
         return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
 
     async def _spot_balance(self) -> Row:
         """The balances, under ccxt's names."""
-        (told,) = await self._kept(self._tier.spot, ("privatePostBalanceEx", {}))
+        (told,) = await self._cached_answers(self._tier.spot, ("privatePostBalanceEx", {}))
         amounts = held_amounts(told)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
@@ -183,7 +183,7 @@ class Kraken(Dialect):
         return {**row, **triggered(info), "clientOrderId": name, "reduceOnly": flag(info.get("reduce_only"))}
 
     async def orders(self) -> tuple[Order, ...]:
-        await self._counter.taken(1)
+        await self._counter.use(1)
         return await super().orders()
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -210,18 +210,18 @@ class Kraken(Dialect):
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         """Send one order. The answer only acknowledges it."""
         order = self._order(request, mode)
-        self._under_way()
+        self._mark_busy()
         try:
             result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
         finally:
             # Balances that were fetched before are outdated now, even where no answer came.
             self._done_at = asyncio.get_running_loop().time()
         numbers = result.get("txid")
-        return self.taken({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
+        return self.accepted_report({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search open orders, then closed ones, where an order is that ends in between."""
-        self._under_way()
+        self._mark_busy()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
             answer = await self._ask(method, {"cl_ord_id": client_order_id})
             for number, row in object_at(answer, "result", part).items():
@@ -257,8 +257,8 @@ class Kraken(Dialect):
 
     # Parts
 
-    async def _margin(self) -> tuple[Wealth, tuple[Position, ...]]:
-        result, rows = await self._kept(
+    async def _margin(self) -> tuple[AccountEquity, tuple[Position, ...]]:
+        result, rows = await self._cached_answers(
             self._tier.margin,
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
             ("privatePostOpenPositions", {"docalcs": "true"}),
@@ -266,8 +266,9 @@ class Kraken(Dialect):
         result = object_at(result)
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
         # Only the sum of the collateral is stated, which its prices change: it is no wallet.
-        wealth = Wealth(
-            needed(result.get("e"), "the equity"), free=decimal(result.get("mf")), margin_used=decimal(result.get("m")),
+        wealth = AccountEquity(
+            required_number(result.get("e"), "the equity"), free=decimal(result.get("mf")),
+            margin_used=decimal(result.get("m")),
             unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
         )  # fmt: skip
         quotes = await self.quotes(sorted({it.symbol for it in found}))
@@ -278,14 +279,14 @@ class Kraken(Dialect):
         if symbol not in self.rules:
             raise NoSuchSymbolError(f"position {pair}: the venue's rules have no such pair")
         side: Side = "long" if kind == "buy" else "short"
-        volume, cost = needed(row["volume"], "the volume"), row["cost"]
+        volume, cost = required_number(row["volume"], "the volume"), row["cost"]
         self._leverage[symbol, side] = row["leverage"]
         return Position(
             symbol, side, volume, entry_price=None if cost is None else cost / volume, margin=row["margin"],
             leverage=row["leverage"], unrealized_pnl=row["net"],
         )  # fmt: skip
 
-    async def _kept(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
+    async def _cached_answers(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
         """The answers, or the last ones where these are younger than `every` and than the last own order.
 
         While own orders are in progress they are fetched again as far as the counter allows.
@@ -294,14 +295,14 @@ class Kraken(Dialect):
         old = now - self._kept_at >= every or self._kept_at <= self._done_at
         watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
         if not self._kept_answers or old or watched or now < self._kept_at:
-            await self._counter.taken(len(questions))
+            await self._counter.use(len(questions))
             now, asked_at = asyncio.get_running_loop().time(), self.client.now_ms()
-            told = await asyncio.gather(*(self._asked(method, asked) for method, asked in questions))
+            told = await asyncio.gather(*(self._result_of(method, asked) for method, asked in questions))
             self._kept_answers, self._kept_at = tuple(told), now
             self._kept_as_of = self.client.venue_time(asked_at)
         return self._kept_answers
 
-    async def _asked(self, method: str, asked: Mapping[str, str]) -> Any:
+    async def _result_of(self, method: str, asked: Mapping[str, str]) -> Any:
         answer = await self.client.call(method, asked)
         result = value_at(answer, "result")
         if result is None:
@@ -310,7 +311,7 @@ class Kraken(Dialect):
 
     async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
         """One answer, requested as soon as the counter allows."""
-        await self._counter.taken(questions)
+        await self._counter.use(questions)
         return await self.client.call(method, asked)
 
     async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
@@ -332,8 +333,8 @@ class Kraken(Dialect):
         side = one_of(orders.ORDER_SIDES, row.get("type"), f"side of fill {number}")
         quote = (self.rules.get(symbol) or {}).get("quote")
         return Fill(
-            number, _at(row, number), symbol, side, needed(row.get("vol"), f"the volume of fill {number}"),
-            needed(row.get("price"), f"the price of fill {number}"), order=row.get("ordertxid"),
+            number, _at(row, number), symbol, side, required_number(row.get("vol"), f"the volume of fill {number}"),
+            required_number(row.get("price"), f"the price of fill {number}"), order=row.get("ordertxid"),
             fee=decimal(row.get("fee")), fee_currency=quote,
         )  # fmt: skip
 
@@ -341,7 +342,9 @@ class Kraken(Dialect):
         kind = LEDGER.get(str(row.get("type")))
         if kind is None or (row.get("type") == "staking" and row.get("subtype") == "allocation"):
             return None
-        amount = needed(row.get("amount"), f"the amount of ledger entry {number}") - (decimal(row.get("fee")) or 0)
+        amount = required_number(row.get("amount"), f"the amount of ledger entry {number}") - (
+            decimal(row.get("fee")) or 0
+        )
         currency = self.client.ccxt.safe_currency_code(str(row.get("asset")).removesuffix(".F"))
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
@@ -353,7 +356,7 @@ class Kraken(Dialect):
         found = self.client.ccxt.resolve_market_by_altname_or_id(pair)
         return str(found["symbol"]) if found is not None else pair
 
-    def _under_way(self) -> None:
+    def _mark_busy(self) -> None:
         self._busy_until = asyncio.get_running_loop().time() + BUSY
 
 
@@ -366,7 +369,7 @@ def _priced(position: Position, quote: Quote) -> Position:
 
 def _at(row: Row, number: str) -> datetime:
     try:
-        return datetime.fromtimestamp(float(needed(row.get("time"), f"the time of {number}")), UTC)
+        return datetime.fromtimestamp(float(required_number(row.get("time"), f"the time of {number}")), UTC)
     except (OverflowError, OSError, ValueError):
         raise UnreadableError(f"row {number}: {row.get('time')!r} is no time") from None
 

@@ -10,40 +10,49 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import FlowKind, InstrumentState
 from killswitch.model.venue import AccountSpec
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, limited, rejected
-from killswitch_ccxt.numbers import Row, UnreadableError, at_least_zero, decimal, needed, one_of, positive, total
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, limited, rejected
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    at_least_zero,
+    decimal,
+    one_of,
+    positive,
+    required_number,
+    total,
+)
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",
+    **coded(rejected("insufficient_margin"), "EOrder:Insufficient funds", "EOrder:Insufficient margin",
         "EOrder:Margin level too low", "EOrder:Margin allowance exceeded"),
-    **each(rejected("below_minimum"), "EOrder:Order minimum not met", "EOrder:Cost minimum not met",
+    **coded(rejected("below_minimum"), "EOrder:Order minimum not met", "EOrder:Cost minimum not met",
         "EGeneral:Invalid arguments:volume minimum not met"),
-    **each(rejected("above_maximum"), "EOrder:Margin position size exceeded", "EOrder:Positions limit exceeded"),
-    **each(rejected("blocked_by_order"), "EOrder:Orders limit exceeded", "EOrder:Scheduled orders limit exceeded"),
-    **each(rejected("already_flat"), "EOrder:Unknown position", "EOrder:Reduce only:No position exists",
+    **coded(rejected("above_maximum"), "EOrder:Margin position size exceeded", "EOrder:Positions limit exceeded"),
+    **coded(rejected("blocked_by_order"), "EOrder:Orders limit exceeded", "EOrder:Scheduled orders limit exceeded"),
+    **coded(rejected("already_flat"), "EOrder:Unknown position", "EOrder:Reduce only:No position exists",
         "EOrder:Reduce only:Cannot increase position"),
-    **each(UNKNOWN,
+    **coded(UNKNOWN,
         # The order matches what it can before the rest is refused with this code: a part may be filled.
         "EOrder:Reduce only:Position is closed",
         # The engine does not state whether it accepted the order before it stopped, or before the deadline.
         "EService:Deadline elapsed", "EService:Unavailable", "EService:Busy", "EService:Timeout",
         "EGeneral:Internal error", "EDatabase:Internal error"),
-    **each(rejected("permission"), "EOrder:Reduce only:Non-PC", "EOrder:Reduce only:Non-ECP",
+    **coded(rejected("permission"), "EOrder:Reduce only:Non-PC", "EOrder:Reduce only:Non-ECP",
         "EOrder:Reduce only:One-sided margin", "EBM:limit exceeded", "EOrder:Cannot open position",
         "EOrder:Trading agreement required"),
-    **each(rejected("price_band"), "EOrder:Post only order", "EOrder:Invalid price"),
-    **each(rejected("other"), "EOrder:Tick size check failed", "EOrder:Cannot open opposing position",
+    **coded(rejected("price_band"), "EOrder:Post only order", "EOrder:Invalid price"),
+    **coded(rejected("other"), "EOrder:Tick size check failed", "EOrder:Cannot open opposing position",
         "EGeneral:Invalid arguments"),
-    **each(GONE, "EOrder:Unknown order"),
-    **each(LIMITED, "EOrder:Rate limit exceeded", "EOrder:Domain rate limit exceeded", "EAPI:Rate limit exceeded",
+    **coded(GONE, "EOrder:Unknown order"),
+    **coded(LIMITED, "EOrder:Rate limit exceeded", "EOrder:Domain rate limit exceeded", "EAPI:Rate limit exceeded",
         "EGeneral:Too many requests", "EAuth:Rate limit exceeded", "EAuth:Too many requests"),
-    **each(limited(900.0), "EGeneral:Temporary lockout"),  # after bad signatures or nonces, for fifteen minutes
-    **each(rejected("market_closed"), "EService:Market in cancel_only mode", "EService:Market in post_only mode",
+    **coded(limited(900.0), "EGeneral:Temporary lockout"),  # after bad signatures or nonces, for fifteen minutes
+    **coded(rejected("market_closed"), "EService:Market in cancel_only mode", "EService:Market in post_only mode",
         "EService:Market in limit_only mode", "EQuery:Unknown asset pair", "EQuery:Invalid asset pair"),
-    **each(DENIED, "EAPI:Invalid key", "EAPI:Invalid signature", "EAPI:Feature disabled",
+    **coded(DENIED, "EAPI:Invalid key", "EAPI:Invalid signature", "EAPI:Feature disabled",
         "EGeneral:Permission denied", "EAccount:Invalid permissions", "EAuth:Account temporary disabled",
         "EAuth:Account unconfirmed", "ETrade:Locked", "ETrade:User Locked", "ESession:Invalid session"),
-    **each(DOWN, "EAPI:Invalid nonce"),
+    **coded(DOWN, "EAPI:Invalid nonce"),
 }  # fmt: skip
 STATES: Final[Mapping[str, InstrumentState]] = {
     "maintenance": "halted", "cancel_only": "cancel_only", "post_only": "post_only", "limit_only": "limit_only",
@@ -59,7 +68,7 @@ ORDER_STATES: Final = {
 }  # fmt: skip
 
 
-def words_of(errors: object) -> Iterable[str]:
+def refusal_codes(errors: object) -> Iterable[str]:
     """All codes of a refusal, the whole text first, then without its details."""
     for error in errors if isinstance(errors, list) else ():
         parts = str(error).split(":")
@@ -77,7 +86,7 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
     found = {}
     for asset, row in result.items():
         told = row if isinstance(row, Mapping) else {"balance": row}
-        amount = needed(told.get("balance"), f"the balance of {asset}")
+        amount = required_number(told.get("balance"), f"the balance of {asset}")
         # Only an account with a credit line has the field.
         borrowed = at_least_zero(told.get("credit_used", 0), f"the credit used in {asset}")
         if amount - borrowed:
@@ -101,7 +110,7 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
         pair, kind = row.get("pair"), row.get("type")
         if not isinstance(pair, str) or kind not in ("buy", "sell"):
             raise UnreadableError(f"a margin position of {pair} has no side")
-        volume = needed(row.get("vol"), f"the volume of the position in {pair}")
+        volume = required_number(row.get("vol"), f"the volume of the position in {pair}")
         left = volume - at_least_zero(row.get("vol_closed"), f"the closed volume of the position in {pair}")
         if left < 0:
             raise UnreadableError(f"the position in {pair} has more closed volume than the {volume} that was opened")
@@ -159,13 +168,13 @@ def found_order(number: str, row: Row, name: str) -> dict[str, Any]:
 class Tier:
     """Limits of an account by its verification."""
 
-    asked: int
+    requests: int
     """Requests that the counter allows."""
-    within: float
+    recovery: float
     """Seconds in which the whole counter is given back."""
     points: int
     """Units of the matching engine for each pair, and the seconds in which they are given back."""
-    back: float
+    points_recovery: float
     spot: float
     """Seconds between two fetches of the balances, one request, while no own order is in progress."""
     margin: float
@@ -193,13 +202,13 @@ def tier_of(spec: AccountSpec) -> Tier:
     return TIERS[tier]
 
 
-class Counter:
+class RequestCounter:
     """One account's counter, in requests: each request adds to it, and time reduces it."""
 
     def __init__(self, tier: Tier) -> None:
-        self._most = float(tier.asked)
+        self._most = float(tier.requests)
         # A little less than documented: clocks differ, and a third of a request a second is 0.33 in the documents.
-        self._a_second = 0.98 * tier.asked / tier.within
+        self._a_second = 0.98 * tier.requests / tier.recovery
         self._level = 0.0
         self._at = float("-inf")
 
@@ -207,7 +216,7 @@ class Counter:
         """Whether so many requests are allowed now, with the counter filled up to `share` at most."""
         return self._now() + questions <= self._most * share
 
-    async def taken(self, questions: int) -> None:
+    async def use(self, questions: int) -> None:
         """Count requests as soon as they are allowed, after seconds at most: the slowest tier gives one back in
         three seconds."""
         while not self.fits(questions):

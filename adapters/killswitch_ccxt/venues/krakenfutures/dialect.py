@@ -26,9 +26,9 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
-from killswitch_ccxt.equity import Wealth, from_dollars, in_own, rates_in_dollars, worth_of
-from killswitch_ccxt.errors import Answer, first_said, row_error
-from killswitch_ccxt.fills import ledger_flow, of_order, once
+from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
+from killswitch_ccxt.errors import VenueAnswer, present_codes, row_error
+from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique_fills
 from killswitch_ccxt.instruments import Quote, States, quote_of
 from killswitch_ccxt.numbers import (
     Row,
@@ -39,13 +39,13 @@ from killswitch_ccxt.numbers import (
     flag,
     identifier,
     instant,
-    needed,
     object_at,
     one_of,
+    optional_text,
+    required_number,
+    required_text,
     rows_at,
-    text,
     time_of,
-    told_of,
     value_at,
 )
 from killswitch_ccxt.traits import Ages
@@ -57,10 +57,10 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
     LIMITS,
     LOG,
     STATES,
+    client_id_of,
     event_of,
     found_order,
     is_trade,
-    name_of,
     price_of,
     refused_on_stream,
     single,
@@ -99,11 +99,11 @@ class KrakenFutures(Dialect):
     batch = 10
     dead_man = DeadManRule("account", shortest=1.0, takes_stops=True, quiet_for_maintenance=True)
     streams = ("orders", "positions", "balance")
-    ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, rows_hurried=1)
-    kinds_apart = False
+    ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, early_flows=1)
+    has_separate_order_kinds = False
     tried = "a local server with its wire format"
 
-    refused_by = staticmethod(refused_on_stream)
+    refusal_of = staticmethod(refused_on_stream)
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
         super().__init__(client, spec)
@@ -114,14 +114,14 @@ class KrakenFutures(Dialect):
         """Client order id → time when the order was sent first (UTC ms)."""
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         body = answer.body
         if not isinstance(body, Mapping):
             return ()
         error = body.get("error")
         rows = body.get("errors") or ()
         statuses = (body.get(name) or {} for name in ("sendStatus", "cancelStatus", "editStatus"))
-        return first_said(
+        return present_codes(
             error,
             error.partition(":")[0] if isinstance(error, str) else None,
             *(it.get("message") for it in rows if isinstance(it, Mapping)),
@@ -129,11 +129,11 @@ class KrakenFutures(Dialect):
         )
 
     def concerns(self, rule: Row) -> bool:
-        return super().concerns(rule) and self._ours(rule.get("id"))
+        return super().concerns(rule) and self._is_in_wallet(rule.get("id"))
 
     # Snapshot
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         accounts = object_at(await self.client.call("privateGetAccounts"), "accounts")
         wallet, currency = self._wallet, self.spec.currency
         row = accounts.get(wallet)
@@ -151,13 +151,15 @@ class KrakenFutures(Dialect):
         price = price_of(held.get(currency))
 
         free, used, maintained, profit = (
-            in_own(row.get(name), price, currency)
+            optional_from_dollars(row.get(name), price, currency)
             for name in ("availableMargin", "initialMargin", "maintenanceMargin", "totalUnrealized")
         )
-        equity = from_dollars(needed(row.get("portfolioValue"), "the flex wallet's portfolioValue"), price, currency)
+        equity = from_dollars(
+            required_number(row.get("portfolioValue"), "the flex wallet's portfolioValue"), price, currency
+        )
         balances = wallets_of(held, price, currency)
-        parts = None if profit is None else profit + worth_of(balances)
-        return Wealth(
+        parts = None if profit is None else profit + value_of(balances)
+        return AccountEquity(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
             free=free, margin_used=used, maintenance_margin=maintained, balances=balances, unrealized=profit,
             rates=rates_in_dollars(price, currency),
@@ -166,14 +168,14 @@ class KrakenFutures(Dialect):
     async def positions(self) -> tuple[Position, ...]:
         """The positions of the account's wallet: the venue lists those of all wallets together."""
         rows = await self.client.call("fetch_positions")
-        mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
+        mine = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
         return positions.positions(mine, self.rules, self.refine_position)
 
     async def orders(self) -> tuple[Order, ...]:
         told = rows_at(await self.client.call("privateGetOpenorders"), "openOrders")
         rows = self.client.ccxt.parse_orders(told)
-        mine = [row for row in rows if self._ours((row.get("info") or {}).get("symbol"))]
-        return orders.resting(map(self.refine_order, mine))
+        mine = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
+        return orders.open_orders(map(self.refine_order, mine))
 
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
@@ -187,7 +189,9 @@ class KrakenFutures(Dialect):
         asked: dict[str, str] = {}
         for _ in range(FILL_PAGES):
             rows = rows_at(await self.client.call("privateGetFills", dict(asked)), "fills")
-            page = {fill.id: fill for fill in (self._fill(row) for row in rows if self._ours(row.get("symbol")))}
+            page = {
+                fill.id: fill for fill in (self._fill(row) for row in rows if self._is_in_wallet(row.get("symbol")))
+            }
             oldest = min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
             found |= page
@@ -200,7 +204,9 @@ class KrakenFutures(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = rows_at(await self.client.call("privateGetFills"), "fills")
-        return of_order(once(self._fill(row) for row in rows if self._ours(row.get("symbol"))), order_id)
+        return fills_of_order(
+            unique_fills(self._fill(row) for row in rows if self._is_in_wallet(row.get("symbol"))), order_id
+        )
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Flows from a short list while it suffices: it costs a third of a long one in the history pool."""
@@ -247,7 +253,7 @@ class KrakenFutures(Dialect):
         order = self._order(request, mode)
         self._remember(request)
         answer = await self.client.call("privatePostSendorder", order, places=True)
-        return self._told(object_at(answer, "sendStatus"), request)
+        return self._status_report(object_at(answer, "sendStatus"), request)
 
     async def submit_batch(
         self, requests: Sequence[OrderRequest], mode: PositionMode
@@ -274,7 +280,7 @@ class KrakenFutures(Dialect):
         if found is not None:
             return found
         answer = await self.client.call("privateGetFills")
-        if any(name_of(it) == client_order_id for it in rows_at(answer, "fills")):
+        if any(client_id_of(it) == client_order_id for it in rows_at(answer, "fills")):
             raise VenueDownError(f"order {client_order_id} has fills, and the history has no such order yet")
         return None
 
@@ -297,7 +303,9 @@ class KrakenFutures(Dialect):
             if ended is not None:
                 return ended
             begun = begun or bool(told)
-            oldest = min((needed(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0))
+            oldest = min(
+                (required_number(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0)
+            )
             if len(rows) < HISTORY_ROWS or oldest < since:
                 if begun:
                     raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
@@ -317,7 +325,7 @@ class KrakenFutures(Dialect):
         while len(self._sent) > SENT:
             self._sent.pop(next(iter(self._sent)))
 
-    def _ours(self, contract: object) -> bool:
+    def _is_in_wallet(self, contract: object) -> bool:
         return wallet_of(contract) == self._wallet
 
     def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
@@ -339,15 +347,15 @@ class KrakenFutures(Dialect):
     async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
         if row is None:
             raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
-        return self._told(row, request)
+        return self._status_report(row, request)
 
-    def _told(self, row: Row, request: OrderRequest) -> OrderReport:
+    def _status_report(self, row: Row, request: OrderRequest) -> OrderReport:
         """The report by `sendStatus`. A refused order has a status that is no order state."""
         status, events = str(row.get("status")), row.get("orderEvents") or ()
         taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
         unfilled = status == "iocWouldNotExecute" and row.get("order_id")
         if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
-            raise row_error(self.verdicts(), (status,), f"{self.exchange}: {status}", order=row)
+            raise row_error(self.refusal_codes(), (status,), f"{self.exchange}: {status}", order=row)
         executions = [it for it in events if it.get("type") == "EXECUTION"]
         if len({str(it.get("executionId")) for it in executions}) < len(executions):
             raise UnreadableError(f"the answer about {request.client_order_id} lists an execution twice")
@@ -359,7 +367,9 @@ class KrakenFutures(Dialect):
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))
         average = worth / filled if filled else None
-        return self.taken({"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request)
+        return self.accepted_report(
+            {"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request
+        )
 
     # Rows
 
@@ -371,24 +381,24 @@ class KrakenFutures(Dialect):
             one_of(orders.ORDER_SIDES, row.get("side"), f"side of fill {number}"),
             above_zero(row.get("size"), f"the size of fill {number}"),
             at_least_zero(row.get("price"), f"the price of {number}"),
-            order=text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
+            order=optional_text(row.get("order_id")), fee=decimal(row.get("fee_paid")),
             fee_currency=None if currency is None else self._code(currency),
             cause=CAUSES.get(str(row.get("fillType")), "trade"),
         )  # fmt: skip
 
     def _flow(self, row: Row) -> Flow | None:
-        number = text(row.get("id"))
-        word = told_of(row.get("info"), f"account log {number}")
+        number = optional_text(row.get("id"))
+        word = required_text(row.get("info"), f"account log {number}")
         if is_trade(word):
             return None
-        asset = told_of(row.get("asset"), f"account log {number}")
+        asset = required_text(row.get("asset"), f"account log {number}")
         if asset == row.get("contract"):
             return None
         if LOG.get(word) == "funding":
             amount = row.get("realized_funding")
         else:
             before, after = (
-                needed(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
+                required_number(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
             )
             amount = after - before
         return ledger_flow(

@@ -8,32 +8,32 @@ from typing import Any, Final
 
 from killswitch.model.snapshot import Balance, FillCause, FlowKind
 from killswitch.model.venue import Cost, RateLimit, VenueDownError, VenueError
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, needed
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_number
+from killswitch_ccxt.traits import call_costs, capability_table
 
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("already_flat"), "wouldNotReducePosition"),
-    **each(rejected("insufficient_margin"), "insufficientAvailableFunds", "insufficientFunds", "INSUFFICIENT_MARGIN",
+    **coded(rejected("already_flat"), "wouldNotReducePosition"),
+    **coded(rejected("insufficient_margin"), "insufficientAvailableFunds", "insufficientFunds", "INSUFFICIENT_MARGIN",
         "wouldCauseLiquidation"),
-    **each(rejected("above_maximum"), "maxPositionViolation"),
-    **each(rejected("blocked_by_order"), "selfFill", "tooManySmallOrders", "tooManyOrders"),
-    **each(rejected("price_band"), "outsidePriceCollar", "wouldIncreasePriceDislocation", "postWouldExecute",
+    **coded(rejected("above_maximum"), "maxPositionViolation"),
+    **coded(rejected("blocked_by_order"), "selfFill", "tooManySmallOrders", "tooManyOrders"),
+    **coded(rejected("price_band"), "outsidePriceCollar", "wouldIncreasePriceDislocation", "postWouldExecute",
         "iocWouldNotExecute"),
-    **each(rejected("market_closed"), "marketSuspended", "marketInactive", "marketUnavailable", "marketIsPostOnly",
+    **coded(rejected("market_closed"), "marketSuspended", "marketInactive", "marketUnavailable", "marketIsPostOnly",
         "contractNotFound"),
-    **each(rejected("duplicate_client_order_id"), "clientOrderIdAlreadyExist"),
+    **coded(rejected("duplicate_client_order_id"), "clientOrderIdAlreadyExist"),
     # A size is exact by the venue's step when it is sent, and no minimum is known: what is wrong with it is unknown.
-    **each(rejected("other"), "invalidSize", "invalidPrice", "invalidOrderType", "invalidSide", "clientOrderIdTooLong",
+    **coded(rejected("other"), "invalidSize", "invalidPrice", "invalidOrderType", "invalidSide", "clientOrderIdTooLong",
         "clientOrderIdTooBig", "clientOrderIdInvalid", "fixedLeverageTooHigh", "orderForEditNotAStop",
         "requiredArgumentMissing", "invalidArgument", "Json Parse Error"),
-    **each(GONE, "orderForEditNotFound", "notFound", "filled"),
-    **each(LIMITED, "apiLimitExceeded"),
-    **each(DENIED, "authenticationError", "accountInactive", "invalidAccount"),
-    **each(DOWN, "nonceBelowThreshold", "nonceDuplicate", "wouldProcessAfterSpecifiedTime", "Unavailable",
+    **coded(GONE, "orderForEditNotFound", "notFound", "filled"),
+    **coded(LIMITED, "apiLimitExceeded"),
+    **coded(DENIED, "authenticationError", "accountInactive", "invalidAccount"),
+    **coded(DOWN, "nonceBelowThreshold", "nonceDuplicate", "wouldProcessAfterSpecifiedTime", "Unavailable",
         "unavailable"),
-    **each(UNKNOWN, "Server Error", "Internal Server Error", "unknownError",
+    **coded(UNKNOWN, "Server Error", "Internal Server Error", "unknownError",
         # In the answer to a sent order these are no refusals: it was accepted, and its fills have to be queried.
         "cancelled", "edited"),
 }  # fmt: skip
@@ -57,12 +57,12 @@ LOG: Final[Mapping[str, FlowKind]] = {
 }  # fmt: skip
 
 
-_TOLD_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "conversion", "dust conversion"})
+_STATED_BY_FILLS: Final = frozenset({"covered liquidation", "settlement", "conversion", "dust conversion"})
 
 
-def is_trade(word: str) -> bool:
+def is_trade(info: str) -> bool:
     """Whether an entry of the account log is stated by fills, or converts one coin into another."""
-    return word.startswith("futures ") or word in _TOLD_BY_FILLS
+    return info.startswith("futures ") or info in _STATED_BY_FILLS
 
 
 def wallet_of(contract: object) -> str:
@@ -88,7 +88,7 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
     currency in USD."""
     found = []
     for asset, row in sorted(held.items()):
-        quantity, dollars = needed(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
+        quantity, dollars = required_number(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
         if not quantity:
             continue
         price = dollars if currency == "USD" else None if own is None or dollars is None else dollars / own
@@ -96,15 +96,15 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
     return tuple(found)
 
 
-def single(row: Row, currency: str, held: str, wallet: str) -> Wealth:
+def single(row: Row, currency: str, held: str, wallet: str) -> AccountEquity:
     """The equity of a single-collateral wallet in the currency `held`."""
     if held != currency:
         raise UnreadableError(f"wallet {wallet} is in {held}, and the account in {currency}")
     auxiliary, margin = row.get("auxiliary") or {}, row.get("marginRequirements") or {}
-    equity = needed(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
+    equity = required_number(auxiliary.get("pv"), f"the portfolio value of wallet {wallet}")
     balances = row.get("balances") or {}
     cash = next((decimal(it) for asset, it in balances.items() if asset == row.get("currency")), None)
-    return Wealth(
+    return AccountEquity(
         equity, free=decimal(auxiliary.get("af")), margin_used=decimal(margin.get("im")),
         maintenance_margin=decimal(margin.get("mm")),
         balances=(Balance(currency, equity, Decimal(1), wallet=cash, equity=equity),),
@@ -116,7 +116,7 @@ def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, An
     """An order under ccxt's names."""
     return {
         "id": number, "clientOrderId": name, "status": status, "filled": decimal(order.get("filled")),
-        "amount": needed(order.get("quantity"), f"the quantity of {name}"),
+        "amount": required_number(order.get("quantity"), f"the quantity of {name}"),
     }  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def event_of(row: Row) -> dict[str, Any] | None:
     return None
 
 
-def name_of(row: Row) -> object:
+def client_id_of(row: Row) -> object:
     """The client order id of a fill or an order, if it has one."""
     return row.get("cliOrdId") or row.get("cli_ord_id")
 
@@ -160,9 +160,9 @@ LIMITS: Final = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 40, 6
 """The venue's history pool is 100 in ten minutes; the account log takes 1 or 3 of it each 60 s, as much again while
 balances change, and two more at the first change."""
 COSTS: Final = (
-    *charge("derivatives", snapshot=5, submit=10, find_order=3, open_orders=2, fills=5, cancel=10, dead_man=25),
+    *call_costs("derivatives", snapshot=5, submit=10, find_order=3, open_orders=2, fills=5, cancel=10, dead_man=25),
     Cost("submit_batch", "derivatives", units=9, each=1),
-    *charge("history", find_order=1, fills=1),
+    *call_costs("history", find_order=1, fills=1),
 )
 CAPABILITIES: Final = capability_table(
     {

@@ -23,7 +23,7 @@ SENT: Final = 10_000
 
 
 @dataclass(slots=True)
-class Plan:
+class ConditionalOrder:
     """A conditional order that this process sent: the request, its time (UTC ms), and its number once that is known."""
 
     request: OrderRequest
@@ -31,12 +31,12 @@ class Plan:
     number: str | None = None
 
 
-class Plans:
+class ConditionalOrders:
     """The orders that this process sent for one account, and the status of the conditional ones."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._sent: dict[str, Plan] = {}
+        self._sent: dict[str, ConditionalOrder] = {}
         """Client id → the conditional order sent with it."""
         self._plain: dict[str, None] = {}
         """Client order ids of orders that are not conditional."""
@@ -46,11 +46,11 @@ class Plans:
     def __contains__(self, client_order_id: str) -> bool:
         return client_order_id in self._sent
 
-    def sending(self, request: OrderRequest) -> Plan | None:
+    def record_sending(self, request: OrderRequest) -> ConditionalOrder | None:
         """Record an order before it is sent; its record, where it is a conditional one."""
         name = request.client_order_id
         if request.trigger_price is not None:
-            return self._sent.setdefault(name, Plan(request, self._client.now_ms()))
+            return self._sent.setdefault(name, ConditionalOrder(request, self._client.now_ms()))
         self._plain[name] = None
         while len(self._plain) > SENT:
             self._plain.pop(next(iter(self._plain)))
@@ -95,7 +95,7 @@ class Plans:
             ) from error
         return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
 
-    async def none_unnamed(self, symbol: str, client_order_id: str) -> None:
+    async def check_none_unnamed(self, symbol: str, client_order_id: str) -> None:
         """UnreadableError where an order that is not found by its client order id may be a conditional one.
 
         It is none where this process sent it as a plain order, or where every listed one has another client order id.

@@ -26,13 +26,13 @@ from killswitch.model.venue import (
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import Wealth
+from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.fills import once
+from killswitch_ccxt.fills import unique_fills
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, needed, object_at, told_of
-from killswitch_ccxt.traits import Ages, capability_table, charge
-from killswitch_ccxt.venues.mexc.conditional_orders import Plans, back_to, every_row
+from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
+from killswitch_ccxt.traits import Ages, call_costs, capability_table
+from killswitch_ccxt.venues.mexc.conditional_orders import ConditionalOrders, back_to, every_row
 from killswitch_ccxt.venues.mexc.rows import (
     CODES,
     FORM,
@@ -72,9 +72,9 @@ class Mexc(Dialect):
     )  # fmt: skip
     """Each endpoint has a limit of its own; rarely used ones are far from theirs."""
     costs = (
-        *charge("positions", snapshot=1), *charge("order", submit=1), *charge("batch", submit_batch=1),
-        *charge("close all", close_book=1), *charge("external", find_order=1, fills=1),
-        *charge("open orders", open_orders=1), *charge("deals", fills=1), *charge("cancel", cancel=1),
+        *call_costs("positions", snapshot=1), *call_costs("order", submit=1), *call_costs("batch", submit_batch=1),
+        *call_costs("close all", close_book=1), *call_costs("external", find_order=1, fills=1),
+        *call_costs("open orders", open_orders=1), *call_costs("deals", fills=1), *call_costs("cancel", cancel=1),
     )  # fmt: skip
     client_ids = ClientIdRule("plain", 32)
     # MEXC does not document how long it remembers a client order id.
@@ -85,7 +85,7 @@ class Mexc(Dialect):
     instrument_states = StateTable(("state",), MARKETS, ("0", "1", "4"))
     streams = ("orders", "balance")
     # Each endpoint allows 600 requests a minute, half of them for snapshots; fills are requested by symbol.
-    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, rows_hurried=10, fills_hurried=30)
+    ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, early_flows=10, early_fills=30)
     fills_need_symbol = True
     tried = "a local server with its wire format"
     capabilities = capability_table(
@@ -115,7 +115,7 @@ class Mexc(Dialect):
         """Position → its margin mode (1 isolated, 2 cross) and its leverage, as fetched last."""
         self._lists: dict[str, str] = {}
         """Order → the list that it was in at the last fetch."""
-        self._plans = Plans(client)
+        self._plans = ConditionalOrders(client)
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -126,7 +126,7 @@ class Mexc(Dialect):
         return rule.get("swap") is True and rule.get("settle") == self.spec.currency
 
     @classmethod
-    def refused_by(cls, message: Any) -> VenueError | None:
+    def refusal_of(cls, message: Any) -> VenueError | None:
         """The refusal of a login or a request. ccxt ignores both. MEXC has no codes for them, only texts."""
         channel = message.get("channel") if isinstance(message, Mapping) else None
         if channel != "rs.error" and (channel != "rs.login" or message.get("data") == "success"):
@@ -138,14 +138,14 @@ class Mexc(Dialect):
 
     # Snapshot
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         answer = await self.client.call("contractPrivateGetAccountAssets")
         row = next((it for it in rows_of(answer) if it.get("currency") == self.spec.currency), None)
         if row is None:
             raise UnreadableError(f"the answer has no row of {self.spec.currency}, the account's currency")
-        equity, profit = needed(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
+        equity, profit = required_number(row.get("equity"), "the equity"), decimal(row.get("unrealized"))
         wallet = None if profit is None else equity - profit
-        return Wealth(
+        return AccountEquity(
             equity, free=decimal(row.get("availableBalance")), margin_used=decimal(row.get("positionMargin")),
             balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
             unrealized=profit,
@@ -158,7 +158,7 @@ class Mexc(Dialect):
         for row in mine:
             _of_one_side(row)
         for symbol in {row.get("symbol") for row in rows} & self.rules.keys():
-            positions.settles(self.rules[symbol], symbol)
+            positions.check_settlement(self.rules[symbol], symbol)
         found = positions.positions(mine, self.rules)
         self._margins = {
             (row["symbol"], row["side"]): (
@@ -191,7 +191,7 @@ class Mexc(Dialect):
         if order_id in self._plans.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
-        return once(deal(row, symbol) for row in rows)
+        return unique_fills(deal(row, symbol) for row in rows)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         since -= MOVES_BACK
@@ -229,10 +229,10 @@ class Mexc(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
-        plan = self._plans.sending(request)
+        plan = self._plans.record_sending(request)
         method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
         data = (await self.client.call(method, order, places=True)).get("data")
-        taken = self.taken({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
+        taken = self.accepted_report({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
         if plan is not None:
             plan.number = taken.id
         return taken
@@ -242,7 +242,7 @@ class Mexc(Dialect):
     ) -> Sequence[OrderReport | VenueError]:
         plain = [self._order(it, mode) for it in requests if it.trigger_price is None]
         for it in requests:
-            self._plans.sending(it)
+            self._plans.record_sending(it)
         answer = (
             await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
         )
@@ -263,7 +263,7 @@ class Mexc(Dialect):
         try:
             answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
         except GoneError:
-            await self._plans.none_unnamed(symbol, client_order_id)
+            await self._plans.check_none_unnamed(symbol, client_order_id)
             return None
         return found_order(object_at(answer, "data"))
 
@@ -280,7 +280,7 @@ class Mexc(Dialect):
             answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
         for said in rows_of(answer):
             if (code := str(said.get("errorCode"))) != "0":
-                raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
+                raise row_error(self.refusal_codes(), (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
 
     # Parts
 
@@ -294,7 +294,7 @@ class Mexc(Dialect):
         }  # fmt: skip
         kind = 5 if request.type == "market" else 3 if request.time_in_force == "ioc" else 1
         if request.type == "limit":
-            order["price"] = number_of(needed(request.price, "the price of a limit order"))
+            order["price"] = number_of(required_number(request.price, "the price of a limit order"))
         if margin == 1 and leverage is not None:
             order["leverage"] = leverage
         if mode == "one_way" and request.reduce_only:
@@ -311,8 +311,8 @@ class Mexc(Dialect):
             raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
         code = str(row.get("errorCode") or 0)
         if code != "0":
-            raise row_error(self.verdicts(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
-        return self.taken({"id": row.get("orderId")}, request)
+            raise row_error(self.refusal_codes(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
+        return self.accepted_report({"id": row.get("orderId")}, request)
 
     async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
         asked = {"symbol": self.id_of(symbol), "start_time": since}
@@ -324,7 +324,7 @@ class Mexc(Dialect):
 
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         """Rows with their symbols, without those of another settlement currency."""
-        named = [(row, self._symbol(told_of(row.get("symbol"), "the symbol of a row"))) for row in rows]
+        named = [(row, self._symbol(required_text(row.get("symbol"), "the symbol of a row"))) for row in rows]
         return [
             (row, symbol)
             for row, symbol in named
@@ -335,7 +335,10 @@ class Mexc(Dialect):
 def _of_one_side(row: Row) -> None:
     """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
     info = row.get("info") or {}
-    kind, held = str(info.get("positionType")), needed(info.get("holdVol"), f"the size of position {row.get('symbol')}")
+    kind, held = (
+        str(info.get("positionType")),
+        required_number(info.get("holdVol"), f"the size of position {row.get('symbol')}"),
+    )
     if kind not in ("1", "2") or held < 0:
         raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Fill, FillCause, Flow, InstrumentState, Order, OrderSide, Side
-from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, each, rejected
+from killswitch_ccxt.errors import CLOCK, DENIED, DOWN, GONE, LIMITED, UNKNOWN, Meaning, coded, rejected
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -19,14 +19,14 @@ from killswitch_ccxt.numbers import (
     flag,
     identifier,
     instant,
-    needed,
     object_at,
     one_of,
+    optional_text,
     positive,
+    required_number,
+    required_text,
     rows_at,
-    text,
     time_of,
-    told_of,
     total,
     value_at,
 )
@@ -34,21 +34,22 @@ from killswitch_ccxt.numbers import (
 FORM: Final = re.compile(r"[1-9]\d{2,4}")
 """The form of MEXC's codes."""
 CODES: Final[Mapping[str, Meaning]] = {
-    **each(rejected("already_flat"), 2009),
-    **each(rejected("blocked_by_order"), 2008, 2036),  # resting exits have frozen the position; too many resting orders
-    **each(rejected("above_maximum"), 2016, 2025, 2028, 2031, 2038),
-    **each(rejected("price_band"), 2003, 2004, 2007, 2032, 2033, 3004),
-    **each(rejected("market_closed"), 1001, 1002, 6001, 6002, 6005),
-    **each(rejected("insufficient_margin"), 2005, 2018),
-    **each(rejected("duplicate_client_order_id"), 603),
+    **coded(rejected("already_flat"), 2009),
+    # resting exits have frozen the position; too many resting orders
+    **coded(rejected("blocked_by_order"), 2008, 2036),
+    **coded(rejected("above_maximum"), 2016, 2025, 2028, 2031, 2038),
+    **coded(rejected("price_band"), 2003, 2004, 2007, 2032, 2033, 3004),
+    **coded(rejected("market_closed"), 1001, 1002, 6001, 6002, 6005),
+    **coded(rejected("insufficient_margin"), 2005, 2018),
+    **coded(rejected("duplicate_client_order_id"), 603),
     # A quantity is exact by the venue's step and above its minimum when it is sent: the cause of a refusal is unknown.
-    **each(rejected("other"), 2011, 2015, 600, 601),
-    **each(GONE, 2040, 2041, 5002),
-    **each(LIMITED, 429, 510, 2037),
-    **each(DENIED, 401, 402, 403, 406, 506, 511, 602, 701, 702, 703, 704, 1000),
-    **each(CLOCK, 513),  # our clock is more than ten seconds off
-    **each(DOWN, 604, 801, 11444),
-    **each(UNKNOWN, 500, 501, 503, 504, 9999, 20002, 730000),  # 20002: internal error; 730000: failed, no reason given
+    **coded(rejected("other"), 2011, 2015, 600, 601),
+    **coded(GONE, 2040, 2041, 5002),
+    **coded(LIMITED, 429, 510, 2037),
+    **coded(DENIED, 401, 402, 403, 406, 506, 511, 602, 701, 702, 703, 704, 1000),
+    **coded(CLOCK, 513),  # our clock is more than ten seconds off
+    **coded(DOWN, 604, 801, 11444),
+    **coded(UNKNOWN, 500, 501, 503, 504, 9999, 20002, 730000),  # 20002: internal error; 730000: failed, no reason given
 }  # fmt: skip
 SIDES: Final[Mapping[str, tuple[OrderSide, Side, bool]]] = {
     "1": ("buy", "long", False), "2": ("buy", "short", True),
@@ -123,7 +124,7 @@ def stop_orders(row: Row, symbol: str) -> Iterable[Order]:
     """The stop and the target of a position: one row of the venue, up to two orders, cancelled together."""
     number = _id(row, "id")
     position_side: Side = "long" if _text(row.get("positionType")) == "1" else "short"
-    amount = needed(row.get("vol"), f"the volume of stop {number}")
+    amount = required_number(row.get("vol"), f"the volume of stop {number}")
     for name, suffix in (("stopLossPrice", ""), ("takeProfitPrice", "#tp")):
         trigger = positive(row.get(name))
         if trigger is not None:
@@ -160,22 +161,24 @@ def deal(row: Row, symbol: str) -> Fill:
 
 def transfer(row: Row) -> Flow | None:
     """A transfer into the futures wallet or out of it, at the time of its completion; None while it is in progress."""
-    if told_of(row.get("state"), "a transfer") != "SUCCESS":
+    if required_text(row.get("state"), "a transfer") != "SUCCESS":
         return None
     number = _id(row, "txid")
     at = max(filter(None, (instant(row.get("createTime")), instant(row.get("updateTime")))), default=None)
     sign = {"IN": 1, "OUT": -1}.get(_text(row.get("type")))
     if sign is None or at is None:
         raise UnreadableError(f"transfer {number} has no direction or no time")
-    amount = needed(row.get("amount"), f"the amount of transfer {number}")
-    return Flow(number, at, "transfer", sign * amount, told_of(row.get("currency"), f"transfer {number}"))
+    amount = required_number(row.get("amount"), f"the amount of transfer {number}")
+    return Flow(number, at, "transfer", sign * amount, required_text(row.get("currency"), f"transfer {number}"))
 
 
 def funding(row: Row, currency: str) -> Flow:
     """Funding paid or received for one position."""
     number = _id(row, "id")
     at = time_of(row.get("settleTime"), f"funding {number}")
-    return Flow(f"f{number}", at, "funding", needed(row.get("funding"), f"the amount of funding {number}"), currency)
+    return Flow(
+        f"f{number}", at, "funding", required_number(row.get("funding"), f"the amount of funding {number}"), currency
+    )
 
 
 def rows_of(answer: Any) -> list[Row]:
@@ -207,4 +210,4 @@ def _name(row: Row) -> str | None:
 
 
 def _text(value: Any) -> str:
-    return text(value) or ""
+    return optional_text(value) or ""

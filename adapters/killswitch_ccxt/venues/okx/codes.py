@@ -14,57 +14,57 @@ from killswitch_ccxt.errors import (
     LIMITED,
     MODE_CHANGED,
     UNKNOWN,
-    Answer,
     Meaning,
-    each,
+    VenueAnswer,
+    coded,
     rejected,
-    unsure,
+    unsure_code,
 )
-from killswitch_ccxt.traits import capability_table, charge
+from killswitch_ccxt.traits import call_costs, capability_table
 
 CODES: Final[Mapping[str, Meaning]] = {
     # Nothing to reduce: no position, or one that has turned
-    **each(rejected("already_flat"), 51023, 51043, 51169, 51170, 59216),
-    **each(rejected("below_minimum"), 50122, 51007, 51020, 51118, 51120),
-    **each(rejected("above_maximum"), 51004, 51005, 51033, 51101, 51108, 51185, 51201, 51202, 51203, 51207, 51275),
+    **coded(rejected("already_flat"), 51023, 51043, 51169, 51170, 59216),
+    **coded(rejected("below_minimum"), 50122, 51007, 51020, 51118, 51120),
+    **coded(rejected("above_maximum"), 51004, 51005, 51033, 51101, 51108, 51185, 51201, 51202, 51203, 51207, 51275),
     # Open orders block the closing order, or there are too many of them
-    **each(rejected("blocked_by_order"), 51102, 51103, 51104, 51112, 51115, 51117, 51125, 51126, 51134, 51148, 51162,
+    **coded(rejected("blocked_by_order"), 51102, 51103, 51104, 51112, 51115, 51117, 51125, 51126, 51134, 51148, 51162,
             51165, 51167, 51168, 51174, 51206, 51210, 51213, 51342),
     # Price limits, also those of trigger prices against the last, the mark and the index price
-    **each(rejected("price_band"), 51006, 51031, 51116, 51122, 51135, 51136, 51137, 51138, 51250,
+    **coded(rejected("price_band"), 51006, 51031, 51116, 51122, 51135, 51136, 51137, 51138, 51250,
             51277, 51278, 51279, 51280, 51300, 51302, 51303, 51304, 51305, 51306, 51307, 51308),
     # Temporary: listing, suspension, settlement, auction, frozen by ADL or liquidation, cooling-off period, an empty
     # book
-    **each(rejected("market_closed"), 50009, 50017, 50018, 50019, 50020, 50021, 50022, 50023, 51001, 51021, 51022,
+    **coded(rejected("market_closed"), 50009, 50017, 50018, 50019, 50020, 50021, 50022, 50023, 51001, 51021, 51022,
             51027, 51028, 51029, 51030, 51087, 51109, 51110, 51124, 51196, 51197, 51341, 51404, 51507, 54000, 54011,
             54012, 54035, 54072, 54094),
-    **each(rejected("insufficient_margin"), 51008, 51017, 51119, 51127, 51131, 51502, 59200),
-    **each(rejected("duplicate_client_order_id"), 50071, 51011, 51016, 51065, 51068),
+    **coded(rejected("insufficient_margin"), 51008, 51017, 51119, 51127, 51131, 51502, 59200),
+    **coded(rejected("duplicate_client_order_id"), 50071, 51011, 51016, 51065, 51068),
     # The order itself: parameters, lot size, an amount outside the range, which may be either end of it
-    **each(rejected("other"), 51000, 51121, 51252),
+    **coded(rejected("other"), 51000, 51121, 51252),
     # The account lacks the permission, whatever the key's permissions are
-    **each(rejected("permission"), 4088, 50012, 50027, 50028, 50029, 50032, 50033, 50041, 50051, 50052, 50059, 50060,
+    **coded(rejected("permission"), 4088, 50012, 50027, 50028, 50029, 50032, 50033, 50041, 50051, 50052, 50059, 50060,
             51009, 51010, 51024, 51155, 51734, 54007, 54008, 54092),
     # The key, its passphrase, its signature, its addresses, its permissions
-    **each(DENIED, 50007, 50008, 50030, 50035, 50100, 50101, 50103, 50104, 50105, 50106, 50107, 50110, 50111, 50113,
+    **coded(DENIED, 50007, 50008, 50030, 50035, 50100, 50101, 50103, 50104, 50105, 50106, 50107, 50110, 50111, 50113,
             50114, 50118, 50119, 50120, 50121, 60004, 60005, 60007, 60009, 60011, 60024, 60032),
-    **each(LIMITED, 50011, 50040, 50061, 51113, 58102, 60014),
+    **coded(LIMITED, 50011, 50040, 50061, 51113, 58102, 60014),
     # Surely not accepted: maintenance, disabled API, an expired request
-    **each(DOWN, 50001, 50005, 60015, 64008),
-    **each(CLOCK, 50036, 50037, 50102, 50112, 60006),
+    **coded(DOWN, 50001, 50005, 60015, 64008),
+    **coded(CLOCK, 50036, 50037, 50102, 50112, 60006),
     # "does not mean that the request was successful or failed", busy, system error, a request or an order that timed
     # out, a repeated request
-    **each(UNKNOWN, 50004, 50013, 50026, 50042, 51054, 51149, 63999),
+    **coded(UNKNOWN, 50004, 50013, 50026, 50042, 51054, 51149, 63999),
     # Words for codes that need their text
     "posSide": MODE_CHANGED,
     "unsure": UNKNOWN,
-    **each(GONE, 51063, 51400, 51401, 51402, 51405, 51410, 51503, 51509, 51510, 51603),
+    **coded(GONE, 51063, 51400, 51401, 51402, 51405, 51410, 51503, 51509, 51510, 51603),
 }  # fmt: skip
 FRAMES: Final = frozenset({"0", "1", "2"})
 """Outer codes that only refer to the rows."""
 
 
-def said(code: object, text: object) -> tuple[str, ...]:
+def row_codes(code: object, text: object) -> tuple[str, ...]:
     """A code with what its text adds, the most specific one first. 51000 is any wrong parameter; with the position
     side in its text, the account has the other position mode."""
     # "51008_1000" is how the documents write code and sub-code.
@@ -73,18 +73,18 @@ def said(code: object, text: object) -> tuple[str, ...]:
         return ()
     if number == "51000" and "posside" in words:
         return ("posSide", number)
-    return (number, *unsure(CODES, number, text))
+    return (number, *unsure_code(CODES, number, text))
 
 
-def codes_in(answer: Answer) -> Iterable[str]:
+def codes_in(answer: VenueAnswer) -> Iterable[str]:
     """The codes in a refusal: of its rows, then its own."""
     body: Any = answer.body
     if not isinstance(body, Mapping):
         return ()
     data = body.get("data")
     rows = [it for it in data if isinstance(it, Mapping)] if isinstance(data, list) else []
-    told = [said(it.get("sCode"), it.get("sMsg")) for it in rows]
-    return tuple(code for each in (*told, said(body.get("code"), body.get("msg"))) for code in each)
+    told = [row_codes(it.get("sCode"), it.get("sMsg")) for it in rows]
+    return tuple(code for each in (*told, row_codes(body.get("code"), body.get("msg"))) for code in each)
 
 
 LIMITS: Final = (
@@ -103,12 +103,12 @@ A fetch of all orders is one request for plain orders and five for algo orders: 
 change, which is 2.5 a second of the 10 that are allowed.
 """
 COSTS: Final = (
-    *charge("positions", snapshot=1), *charge("balance", snapshot=1), *charge("bills", snapshot=1),
-    *charge("pending", snapshot=1, open_orders=1), *charge("algo pending", snapshot=3, open_orders=5),
-    *charge("fills", snapshot=1, fills=1), *charge("order details", find_order=1, fills=1),
-    *charge("orders", submit=1), *charge("cancels", cancel=1), *charge("dead man", dead_man=1),
+    *call_costs("positions", snapshot=1), *call_costs("balance", snapshot=1), *call_costs("bills", snapshot=1),
+    *call_costs("pending", snapshot=1, open_orders=1), *call_costs("algo pending", snapshot=3, open_orders=5),
+    *call_costs("fills", snapshot=1, fills=1), *call_costs("order details", find_order=1, fills=1),
+    *call_costs("orders", submit=1), *call_costs("cancels", cancel=1), *call_costs("dead man", dead_man=1),
     Cost("submit_batch", "batch orders", each=1),
-    *charge("account orders", submit=1), Cost("submit_batch", "account orders", each=1),
+    *call_costs("account orders", submit=1), Cost("submit_batch", "account orders", each=1),
 )  # fmt: skip
 CAPABILITIES: Final = capability_table(
     {

@@ -16,14 +16,24 @@ from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, Ra
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import Wealth
-from killswitch_ccxt.errors import Answer, Meaning
+from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.errors import Meaning, VenueAnswer
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, parsed, positive, rows_at, text, value_at
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    decimal,
+    instant,
+    optional_text,
+    parsed,
+    positive,
+    rows_at,
+    value_at,
+)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import CAPABILITIES, CODES, COSTS, LIMITS, codes_in
-from killswitch_ccxt.venues.okx.orders import OkxActing
+from killswitch_ccxt.venues.okx.orders import OkxOrderDialect
 
 PAGE: Final = 100
 """Most rows of one answer."""
@@ -38,7 +48,7 @@ STATES: Final[Mapping[str, InstrumentState]] = {
 """`state` of an instrument → the state; another word is unknown."""
 
 
-class Okx(OkxActing):
+class Okx(OkxOrderDialect):
     """One trading account. docs/venues/okx.md describes its peculiarities."""
 
     exchange = "okx"
@@ -68,7 +78,7 @@ class Okx(OkxActing):
         return {"defaultType": spec.market, "fetchMarkets": {"types": kinds}, "createOrder": "privatePostTradeOrder"}
 
     @classmethod
-    def codes_of(cls, answer: Answer) -> Iterable[str]:
+    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         return codes_in(answer)
 
     def corrected_rule(self, rule: Row) -> Row:
@@ -80,18 +90,18 @@ class Okx(OkxActing):
 
     # Snapshot
 
-    async def account(self) -> tuple[Wealth, tuple[Position, ...]]:
+    async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions by two concurrent requests. `account-position-risk` is of one moment, but has neither
         wallets nor marks."""
         if self.spec.market == "spot":
-            return await self.held()
-        worth, rows = await asyncio.gather(self.wealth(), self.client.call("fetch_positions"))
+            return await self.spot_account()
+        worth, rows = await asyncio.gather(self.equity(), self.client.call("fetch_positions"))
         self._check(rows)
-        found = positions.contracts(positions.positions(rows, self.rules, self.refine_position), self.rules)
+        found = positions.check_contracts(positions.positions(rows, self.rules, self.refine_position), self.rules)
         self.held_contracts = {position.key: position.contracts for position in found}
         return worth, found
 
-    async def wealth(self) -> Wealth:
+    async def equity(self) -> AccountEquity:
         account = okx_rows.only_row(await self.client.call("private_get_account_balance"))
         currency = self.spec.currency
         price = okx_rows.dollar_price(account, currency)
@@ -99,7 +109,7 @@ class Okx(OkxActing):
             index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
             price = positive(okx_rows.only_row(index).get("idxPx"))
         self._dollars = price
-        return okx_rows.wealth(account, currency, price, self.client.answered_at(account.get("uTime")))
+        return okx_rows.account_equity(account, currency, price, self.client.answer_time(account.get("uTime")))
 
     def _check(self, rows: Sequence[Row]) -> None:
         """UnreadableError for positions that cannot be closed as they are."""
@@ -127,7 +137,7 @@ class Okx(OkxActing):
         ours = info.get("ccy") in (self.spec.currency, None, "")
         rank = decimal(info.get("adl"))
         if rule.get("settle") == self.spec.currency:
-            notional = positions.worth(position, rule)
+            notional = positions.position_value(position, rule)
         else:
             dollars = positive(info.get("notionalUsd"))
             notional = dollars / self._dollars if dollars and self._dollars else None
@@ -152,7 +162,7 @@ class Okx(OkxActing):
         conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, waiting)]
         self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
-        return orders.resting([*found, *conditional])
+        return orders.open_orders([*found, *conditional])
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
         """Every row of a list in pages, the newest first."""
@@ -190,7 +200,7 @@ class Okx(OkxActing):
             fill,
             at=instant(info.get("ts")) or fill.at,
             fee=None if fee is None else -fee,
-            fee_currency=text(info.get("feeCcy")),
+            fee_currency=optional_text(info.get("feeCcy")),
             cause=okx_rows.cause_of(info),
             position_side=okx_rows.side_of(info),
             realized_pnl=decimal(info.get("fillPnl")) if settled == self.spec.currency else None,
@@ -199,7 +209,7 @@ class Okx(OkxActing):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         params = {"instId": self.id_of(symbol), "ordId": order_id}
         found = self._as_fills(await self._paged("private_get_trade_fills", params, "billId"))
-        return fills.of_order(found, order_id)
+        return fills.fills_of_order(found, order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All bills by one request; for an account with many trades, the bills of each kind of flow."""

@@ -14,15 +14,15 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, row_error
 from killswitch_ccxt.numbers import Row, UnreadableError, rows_at
-from killswitch_ccxt.response_capture import sent_with
+from killswitch_ccxt.response_capture import with_headers
 from killswitch_ccxt.venues.okx import rows as okx_rows
-from killswitch_ccxt.venues.okx.codes import said
+from killswitch_ccxt.venues.okx.codes import row_codes
 
 REMEMBERED: Final = 5000
 """Number of client order ids that are remembered."""
 
 
-class OkxActing(Dialect):
+class OkxOrderDialect(Dialect):
     """The part of OKX's dialect that sends orders, with what the last snapshots showed."""
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -57,12 +57,12 @@ class OkxActing(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         arguments = self.create_arguments(request, mode)
-        self._sends(request)
-        with sent_with(self._headers(request)):
+        self._record_sending(request)
+        with with_headers(self._headers(request)):
             row = await self.client.call("create_order", *arguments, places=True)
-        return self.taken(row.get("info") or {}, request)
+        return self.accepted_report(row.get("info") or {}, request)
 
-    def taken(self, info: Row, request: OrderRequest) -> OrderReport:
+    def accepted_report(self, info: Row, request: OrderRequest) -> OrderReport:
         """The report of an accepted order; the error of its row where it was refused."""
         self._raise_refused(info, order=info)
         conditional = request.trigger_price is not None
@@ -83,10 +83,10 @@ class OkxActing(Dialect):
         rows = []
         for request in requests:
             symbol, kind, side, amount, price, params = self.create_arguments(request, mode)
-            self._sends(request)
+            self._record_sending(request)
             rows.append(self.client.ccxt.create_order_request(symbol, kind, side, amount, price, params))
         try:
-            with sent_with(self._headers(*requests)):
+            with with_headers(self._headers(*requests)):
                 answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
             data = rows_at(answer, "data")
         except VenueError as error:
@@ -96,20 +96,20 @@ class OkxActing(Dialect):
         if len(data) != len(requests):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
         pairs = zip(requests, data, strict=True)
-        return [await orders.outcome(self._row_taken(request, info)) for request, info in pairs]
+        return [await orders.outcome(self._row_report(request, info)) for request, info in pairs]
 
     def _headers(self, *requests: OrderRequest) -> dict[str, str]:
         """The deadline of the orders; algo orders have none."""
         deadline = self.deadline_of(*(it for it in requests if it.trigger_price is None))
         return {} if deadline is None else {"expTime": str(deadline)}
 
-    def _sends(self, request: OrderRequest) -> None:
+    def _record_sending(self, request: OrderRequest) -> None:
         self.sent[request.client_order_id] = request.trigger_price is not None
         while len(self.sent) > REMEMBERED:
             self.sent.pop(next(iter(self.sent)))
 
-    async def _row_taken(self, request: OrderRequest, info: Row) -> OrderReport:
-        return self.taken(info, request)
+    async def _row_report(self, request: OrderRequest, info: Row) -> OrderReport:
+        return self.accepted_report(info, request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search plain orders, then algo orders; an order that a stop has sent is reported under the stop's client
@@ -158,7 +158,7 @@ class OkxActing(Dialect):
         code = row.get("sCode")
         if code != "0":
             words = str(row.get("sMsg") or "")
-            raise row_error(self.verdicts(), said(code, words), f"okx {code}: {words}", order=order)
+            raise row_error(self.refusal_codes(), row_codes(code, words), f"okx {code}: {words}", order=order)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Start the timer with whole seconds from 10 to 120: any other number has no effect."""

@@ -11,7 +11,15 @@ from typing import Any, Final
 from msgspec import structs
 
 from killswitch.model.snapshot import Balance, FillCause, Flow, FlowKind, Side
-from killswitch_ccxt.equity import Wealth, by_asset, from_dollars, in_own, rates_in_dollars, unrealized_of, worth_of
+from killswitch_ccxt.equity import (
+    AccountEquity,
+    by_asset,
+    from_dollars,
+    optional_from_dollars,
+    rates_in_dollars,
+    unrealized_of,
+    value_of,
+)
 from killswitch_ccxt.fills import ledger_flow
 from killswitch_ccxt.instruments import Quote, quote_of
 from killswitch_ccxt.numbers import (
@@ -19,11 +27,11 @@ from killswitch_ccxt.numbers import (
     UnreadableError,
     decimal,
     instant,
-    needed,
     not_negative,
     positive,
+    required_number,
+    required_text,
     rows_at,
-    told_of,
 )
 
 ZERO: Final = Decimal(0)
@@ -83,31 +91,31 @@ def _without_orders(account: Row) -> Decimal | None:
     return margin if not margin else None if orders is None else max(margin - orders, ZERO)
 
 
-def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> Wealth:
+def account_equity(account: Row, currency: str, price: Decimal | None, as_of: datetime | None = None) -> AccountEquity:
     """The equity of the trading account, with its parts from the same answer.
 
     Where the account holds only `currency`, the figures of that currency, exactly. Otherwise the totals, which OKX
     states in US dollars, at the `price` of `currency` in USD. UnreadableError where that price is unknown.
     """
     listed = by_asset(account.get("details"), "ccy")
-    details = [it for asset, it in listed.items() if needed(it.get("eq"), f"the equity in {asset}")]
+    details = [it for asset, it in listed.items() if required_number(it.get("eq"), f"the equity in {asset}")]
     own: Row = listed.get(currency, {})
     owes = any(decimal(it.get("liab")) for it in details)
     isolated = any(decimal(it.get("isoEq")) for it in details)
-    dollars = needed(account.get("totalEq"), "the account's total equity")
+    dollars = required_number(account.get("totalEq"), "the account's total equity")
     if not details and dollars:
         raise UnreadableError(f"the answer has a total equity of {dollars} USD and no balance")
     is_alone = all(it.get("ccy") == currency for it in details)
 
-    worth = partial(in_own, price=price, currency=currency)
+    worth = partial(optional_from_dollars, price=price, currency=currency)
     balances = tuple(_balance(it, currency, worth) for it in details)
-    parts = worth_of(balances)
+    parts = value_of(balances)
     total = parts if is_alone else from_dollars(dollars, price, currency)
     # The total is the sum of the list, rounded differently.
     equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
     maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
     available = decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal"))
-    return Wealth(
+    return AccountEquity(
         equity=equity,
         free=available if is_alone else worth(account.get("availEq")),
         margin_used=_of_positions(own, isolated=isolated) if is_alone else worth(_without_orders(account)),
@@ -117,7 +125,7 @@ def wealth(account: Row, currency: str, price: Decimal | None, as_of: datetime |
         unrealized=unrealized_of(balances),
         rates=rates_in_dollars(price, currency),
         as_of=as_of,
-        complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
+        is_complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
     )
 
 
@@ -126,7 +134,10 @@ def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None])
 
     `cashBal` is less than that: it excludes what an isolated position or a bot holds.
     """
-    ccy, equity = told_of(detail.get("ccy"), "the currency of a balance"), needed(detail.get("eq"), "an equity")
+    ccy, equity = (
+        required_text(detail.get("ccy"), "the currency of a balance"),
+        required_number(detail.get("eq"), "an equity"),
+    )
     dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
     if profit is None and decimal(detail.get("cashBal")) == equity:
         profit = ZERO  # accounts that have no positions leave it empty
@@ -262,11 +273,11 @@ def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
 
 def _flow(bill: Row) -> Flow | None:
     number = bill.get("billId")
-    word = told_of(bill.get("type"), f"bill {number}")
+    word = required_text(bill.get("type"), f"bill {number}")
     if word in NO_FLOWS:
         return None
     change = bill.get("balChg")
-    amount = change if needed(change, f"the change of bill {number}") else bill.get("posBalChg") or change
+    amount = change if required_number(change, f"the change of bill {number}") else bill.get("posBalChg") or change
     flow = ledger_flow(
         word, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
     )

@@ -14,7 +14,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt.errors import UNKNOWN, Answer, GoneError, Verdicts, as_venue_error, rejected, row_error
+from killswitch_ccxt.errors import UNKNOWN, GoneError, RefusalCodes, VenueAnswer, as_venue_error, rejected, row_error
 from killswitch_ccxt.venues.binance.codes import COINM, FORM, FUTURES, SPOT, codes_in, codes_of, used_from
 from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
@@ -24,8 +24,8 @@ def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -
     """What closing is told when an order is refused so."""
     body = {"code": code, "msg": text}
     table = SPOT if spot else FUTURES
-    meaning = next(table[it] for it in codes_of(Answer(status, {}, body, json.dumps(body), "")) if it in table)
-    return as_venue_error(meaning, text, changes=True, left=True)
+    meaning = next(table[it] for it in codes_of(VenueAnswer(status, {}, body, json.dumps(body), "")) if it in table)
+    return as_venue_error(meaning, text, is_change=True, was_sent=True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_coin_margined_futures_say_by_a_code_of_their_own_that_a_request_came_to
     """−4188 ME_INVALID_TIMESTAMP of "COIN-M Futures: Error Codes": never matched, whatever else its words are."""
     body = {"code": -4188, "msg": "Timestamp for this request is outside of the ME recvWindow."}
     first = next(it for it in codes_in(body) if it in COINM)
-    assert isinstance(as_venue_error(COINM[first], "late", changes=True, left=True), VenueDownError)
+    assert isinstance(as_venue_error(COINM[first], "late", is_change=True, was_sent=True), VenueDownError)
 
 
 def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_words() -> None:
@@ -160,8 +160,8 @@ def test_on_spot_and_margin_words_that_leave_the_fate_open_are_no_refusal(code: 
 def test_one_refused_row_of_a_batch_may_have_an_open_fate_too() -> None:
     """A code that nobody knows is a refusal there, but not with such words."""
     row = {"code": -9999, "msg": "Timeout waiting for response from backend server."}
-    assert isinstance(row_error(Verdicts(FUTURES, FORM), codes_in(row), "row"), FateUnknownError)
-    assert isinstance(row_error(Verdicts(FUTURES, FORM), codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
+    assert isinstance(row_error(RefusalCodes(FUTURES, FORM), codes_in(row), "row"), FateUnknownError)
+    assert isinstance(row_error(RefusalCodes(FUTURES, FORM), codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
 
 
 def test_an_order_that_may_not_be_touched_is_not_gone() -> None:

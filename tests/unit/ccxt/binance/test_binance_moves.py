@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.binance.flows import Moves
+from killswitch_ccxt.venues.binance.flows import BalanceMoves
 
 D = Decimal
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -20,9 +20,9 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def begun() -> Moves:
+def begun() -> BalanceMoves:
     """One that began to look at START."""
-    moves = Moves()
+    moves = BalanceMoves()
     moves.begin(milliseconds(START))
     return moves
 

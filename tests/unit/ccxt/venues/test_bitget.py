@@ -23,7 +23,7 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch_ccxt import adapter
-from killswitch_ccxt.errors import Answer, GoneError, ModeChangedError, as_venue_error, rejected
+from killswitch_ccxt.errors import GoneError, ModeChangedError, VenueAnswer, as_venue_error, rejected
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bitget.dialect import Bitget
 from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
@@ -38,9 +38,9 @@ BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 
 def _error(code: str, text: str = "said so") -> Exception:
     body = {"code": code, "msg": text, "data": None}
-    said = Bitget.codes_of(Answer(400, {}, body, json.dumps(body), "/api/v2/mix/order/place-order"))
+    said = Bitget.codes_of(VenueAnswer(400, {}, body, json.dumps(body), "/api/v2/mix/order/place-order"))
     meaning = next((Bitget.codes[it] for it in said if it in Bitget.codes), rejected("other"))
-    return as_venue_error(meaning, "said so", changes=True, left=True)
+    return as_venue_error(meaning, "said so", is_change=True, was_sent=True)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from killswitch.model.venue import (
     RequestExpiredError,
     VenueDownError,
 )
-from killswitch_ccxt.errors import Answer, GoneError, as_venue_error
+from killswitch_ccxt.errors import GoneError, VenueAnswer, as_venue_error
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
@@ -41,9 +41,9 @@ ASKED = OrderRequest("ks1", "BTC/USDT:USDT", "sell", "long", D(1), reduce_only=T
 
 def _error(code: int, text: str = "", status: int = 200) -> Exception:
     body = {"retCode": code, "retMsg": text}
-    said = Bybit.codes_of(Answer(status, {}, body, json.dumps(body), "/v5/order/create"))
+    said = Bybit.codes_of(VenueAnswer(status, {}, body, json.dumps(body), "/v5/order/create"))
     meaning = next(Bybit.codes[it] for it in said if it in Bybit.codes)
-    return as_venue_error(meaning, text, changes=True, left=True)
+    return as_venue_error(meaning, text, is_change=True, was_sent=True)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: int, ki
 
 def test_an_address_that_is_shut_out_is_one_that_asked_too_often() -> None:
     """Status 403 has no JSON; it is Bybit's word for too many requests from one address."""
-    said = tuple(Bybit.codes_of(Answer(403, {}, None, "access too frequent", "/v5/order/create")))
+    said = tuple(Bybit.codes_of(VenueAnswer(403, {}, None, "access too frequent", "/v5/order/create")))
     assert Bybit.codes[said[0]].kind == "limited"
 
 

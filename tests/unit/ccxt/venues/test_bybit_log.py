@@ -11,7 +11,7 @@ import pytest
 
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.bybit.flows import Page, Portions
+from killswitch_ccxt.venues.bybit.flows import LogReader, Page
 from tests.unit.ccxt.venues.test_bybit_money import Rows, Told
 
 NOW = 1_700_000_000_000
@@ -42,14 +42,14 @@ class Log:
         return span[begin:after], str(after) if after < len(span) else None
 
 
-def read(portions: Portions, since: int, now: int) -> set[str]:
+def read(portions: LogReader, since: int, now: int) -> set[str]:
     return {flow.id for flow in asyncio.run(portions.flows(since, now))}
 
 
 def test_a_log_of_4500_rows_takes_three_readings_and_none_is_lost() -> None:
     """2,000 rows each; what is written meanwhile is read with the rest, and the fourth reading asks for news only."""
     log = Log(4500)
-    portions = Portions(log.page)
+    portions = LogReader(log.page)
     for times in (1, 2):
         with pytest.raises(UnreadableError, match="more than 2,000 rows that are not read yet"):
             read(portions, NOW - DAY, NOW + (times - 1) * 5 * SECOND)
@@ -66,7 +66,7 @@ def test_a_log_of_4500_rows_takes_three_readings_and_none_is_lost() -> None:
 def test_a_cursor_that_the_venue_takes_no_more_is_given_up() -> None:
     """Its span is read from the beginning, and every row is there in the end."""
     log = Log(2100)
-    portions = Portions(log.page)
+    portions = LogReader(log.page)
     with pytest.raises(UnreadableError):
         read(portions, NOW - DAY, NOW)
     log.refusal = VenueDownError("the venue refused: 10001 cursor invalid")
@@ -81,7 +81,7 @@ def test_a_cursor_that_the_venue_takes_no_more_is_given_up() -> None:
 def test_a_venue_that_wants_less_costs_no_progress() -> None:
     """Too many requests: the cursor is asked for again."""
     log = Log(2100)
-    portions = Portions(log.page)
+    portions = LogReader(log.page)
     with pytest.raises(UnreadableError):
         read(portions, NOW - DAY, NOW)
     log.refusal = RateLimitedError("10006 Too many visits!", 1.0)
@@ -95,7 +95,7 @@ def test_a_venue_that_wants_less_costs_no_progress() -> None:
 def test_an_outage_of_an_hour_leaves_one_question_more() -> None:
     """Asked every five seconds all the while: what nobody could read is one stretch, not one for each try."""
     log = Log(10)
-    portions = Portions(log.page)
+    portions = LogReader(log.page)
     log.refusal = VenueDownError("nobody answers")
     for number in range(720):
         with pytest.raises(VenueDownError):

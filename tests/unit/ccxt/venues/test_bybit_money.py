@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
-from killswitch_ccxt.errors import Answer, ModeChangedError, as_venue_error
+from killswitch_ccxt.errors import ModeChangedError, VenueAnswer, as_venue_error
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
@@ -225,9 +225,9 @@ def test_what_leaves_the_equity_as_it_was_is_no_flow(told: str) -> None:
 
 def _said(code: int, text: str) -> Exception:
     body = {"retCode": code, "retMsg": text}
-    said = Bybit.codes_of(Answer(200, {}, body, "", "/v5/order/create"))
+    said = Bybit.codes_of(VenueAnswer(200, {}, body, "", "/v5/order/create"))
     meaning = next(Bybit.codes[it] for it in said if it in Bybit.codes)
-    return as_venue_error(meaning, text, changes=True, left=True)
+    return as_venue_error(meaning, text, is_change=True, was_sent=True)
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,8 @@ class Spoken:
                 answer = self.told[asked["type"]]
                 answer = answer(asked) if callable(answer) else answer
             text = json.dumps(answer)
-            course = client.COURSE.get()
-            course.method, course.begun = method, course.begun + 1
+            course = client.CURRENT_CALL.get()
+            course.method, course.sent_requests = method, course.sent_requests + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)
             return json.loads(text)

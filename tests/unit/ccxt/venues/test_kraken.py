@@ -90,8 +90,8 @@ class Spoken:
             said = answer(asked) if callable(answer) else answer
             whole = said if isinstance(said, dict) and "error" in said else {"error": [], "result": said}
             text = json.dumps(whole)
-            course = wire.COURSE.get()
-            course.method, course.begun = method, course.begun + 1
+            course = wire.CURRENT_CALL.get()
+            course.method, course.sent_requests = method, course.sent_requests + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             parsed = json.loads(text, parse_float=str)
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, parsed, headers, body)

@@ -235,7 +235,7 @@ def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
 )
 def test_a_word_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
     """Said of an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documents."""
-    error = as_venue_error(CODES[code], code, changes=True, left=True)
+    error = as_venue_error(CODES[code], code, is_change=True, was_sent=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert not isinstance(error, AlreadySoError)
@@ -371,7 +371,7 @@ def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
     }
 
     async def wealth(made: CcxtVenue) -> Any:
-        return await made._dialect.wealth()
+        return await made._dialect.equity()
 
     with pytest.raises(UnreadableError, match="wallet fi_xbtusd has equity beside the flex wallet"):
         replayed(shared, wealth, **answers)

@@ -423,7 +423,7 @@ def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any, batch
 )
 def test_a_code_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
     """Said of an order, as the venue's documents list them."""
-    error = as_venue_error(CODES[code], code, changes=True, left=True)
+    error = as_venue_error(CODES[code], code, is_change=True, was_sent=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from killswitch.model.venue import Push
-from killswitch_ccxt.venues.okx.rows import wealth
+from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.faults.exchange import Key, Market
 from tests.faults.mishaps import Rule
 from tests.wire.okx.desk import BTC, ETH, OkxDesk, order
@@ -202,4 +202,4 @@ def test_the_margin_in_use_is_that_of_positions_without_that_of_orders(told: dic
     """OKX tells an initial margin in the futures mode, of cross positions and orders; else all that is frozen."""
     detail = {"ccy": "USDT", "eq": "1000", "cashBal": "1000", "frozenBal": "800", "mmr": "310", "isoEq": "0",
               "ordFrozen": "120", **told}  # fmt: skip
-    assert wealth({"totalEq": "1000", "details": [detail]}, "USDT", None).margin_used == used
+    assert account_equity({"totalEq": "1000", "details": [detail]}, "USDT", None).margin_used == used

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import OrderSide, Snapshot
 from killswitch.model.venue import traits_of
-from killswitch.ratelimit.budget import Budgets
+from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Key, Market, Mode
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on
@@ -50,8 +50,8 @@ class Closed:
         committed(self.store, decided, Snapshot(decided.as_of, (statement(exchange),), "killswitch.snapshot/v1"))
 
         async def close(venue: Any) -> None:
-            budget = Budgets().of("main", "okx", traits_of(venue)) if metered else None
-            closer = Closer("main", venue, self.store, self.desk.time, budget=budget)
+            budget = RequestBudgets().of("main", "okx", traits_of(venue)) if metered else None
+            closer = AccountExecutor("main", venue, self.store, self.desk.time, budget=budget)
             closer.adopt(decided)
             async with asyncio.timeout(600):
                 while await closer.advance():

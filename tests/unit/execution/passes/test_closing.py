@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.state.intents import client_order_id, planned_entries
 from killswitch.journal.codec import decode
-from killswitch.journal.lifecycle import TRANSITIONS, Event, ForbiddenTransitionError, State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import TRANSITIONS, ForbiddenTransitionError, TargetEvent, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.decision import LockOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Quality, Snapshot
 from killswitch.model.store import JournalEntry, Store
@@ -47,11 +47,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = None) -> Closer:
-    return Closer(venue.account, venue, store, clock or VirtualClock())
+def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = None) -> AccountExecutor:
+    return AccountExecutor(venue.account, venue, store, clock or VirtualClock())
 
 
-def close(venue: HonestVenue, store: Store, targets: dict[str, Decimal], passes: int = 5000) -> Closer:
+def close(venue: HonestVenue, store: Store, targets: dict[str, Decimal], passes: int = 5000) -> AccountExecutor:
     """Decide, adopt and drive; the closer, for what it says of itself."""
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, targets)))
@@ -741,7 +741,7 @@ def test_slippage_is_counted_against_the_mark_of_the_order_and_delay_against_the
     snapshot = Snapshot(NOW, (account,), "killswitch.snapshot/v1")
     (planned,) = planned_entries(decision, snapshot=snapshot)
     assert planned.data == {"contracts": "10", "target": "0", "mark": "110", "value": "110"}
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for entry in (
         planned,
         order_entry("sending", amount="10", position="10", mark="101", value="101"),
@@ -785,31 +785,31 @@ def test_different_orders_have_different_client_order_ids(orders: list[tuple[str
 
 def test_a_line_never_sends_while_an_order_of_its_own_is_in_flight() -> None:
     """The table has no way from an order in flight, or from one not yet verified, to another order."""
-    for state in (State.SENDING, State.UNKNOWN, State.WORKING, State.SETTLED, State.OVER):
-        assert Event.SENDING not in TRANSITIONS[state]
+    for state in (TargetState.SENDING, TargetState.UNKNOWN, TargetState.WORKING, TargetState.SETTLED, TargetState.OVER):
+        assert TargetEvent.SENDING not in TRANSITIONS[state]
 
 
 def test_a_line_never_ends_while_an_order_is_in_flight() -> None:
     """`finished` follows only where nothing can fill any more."""
-    allowed = {state for state, moves in TRANSITIONS.items() if Event.FINISHED in moves}
-    assert allowed == {State.READY, State.AT_TARGET}
+    allowed = {state for state, moves in TRANSITIONS.items() if TargetEvent.FINISHED in moves}
+    assert allowed == {TargetState.READY, TargetState.AT_TARGET}
 
 
 def test_every_state_but_the_last_can_be_left() -> None:
     """No state is a trap, and none is out of reach from the beginning."""
-    reached, edge = {State.READY}, [State.READY]
+    reached, edge = {TargetState.READY}, [TargetState.READY]
     while edge:
         for state in TRANSITIONS[edge.pop()].values():
             if state not in reached:
                 reached.add(state)
                 edge.append(state)
-    assert reached == set(State)
-    assert [state for state, moves in TRANSITIONS.items() if not moves] == [State.OVER]
+    assert reached == set(TargetState)
+    assert [state for state, moves in TRANSITIONS.items() if not moves] == [TargetState.OVER]
 
 
 def test_an_entry_that_cannot_follow_is_refused() -> None:
     """A journal in which an order is final twice is not believed."""
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     line.apply(decode(order_entry("sending", amount="10", position="10")))
     line.apply(decode(order_entry("filled", filled="10")))
     with pytest.raises(ForbiddenTransitionError, match="d1 BTC long: filled while settled"):

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.journal.codec import decode
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry, Store
 from killswitch.model.venue import OrderReport, OrderRequest
 from killswitch.store.sqlite import open_store
@@ -32,8 +32,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def closed(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> Closer:
-    closer = Closer(venue.account, venue, store, VirtualClock())
+def closed(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> AccountExecutor:
+    closer = AccountExecutor(venue.account, venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
     asyncio.run(drive(closer, passes))
     return closer
@@ -96,7 +96,7 @@ def test_a_price_that_is_no_number_makes_the_cost_unknown_and_nothing_else(store
     venue.wrong = wrong
     (closing,) = closed(venue, store, D(0)).progress()
     assert (closing.status, closing.cost) == ("flat", None)
-    again = Closer("main", venue, store, VirtualClock())
+    again = AccountExecutor("main", venue, store, VirtualClock())
     asyncio.run(again.recover())
     assert again.progress() == (closing,)
 
@@ -116,12 +116,12 @@ def test_words_that_no_file_can_hold_are_journaled_as_far_as_they_go(store: Stor
 
 def test_an_entry_of_old_that_holds_no_number_counts_as_filled_in_full() -> None:
     """A journal with such an entry is read: at worst the order closed all it could, and its cost is unknown."""
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for kind, data in (("sending", {"amount": "10", "position": "10"}), ("filled", {"filled": "None", "price": "NaN"})):
         line.apply(
             decode(JournalEntry("d1", kind, NOW, "main", "BTC", "long", "x", 1, data))  # type: ignore[arg-type] # literals
         )
-    assert (line.state, line.filled, line.cost) == (State.SETTLED, D(10), None)
+    assert (line.state, line.filled, line.cost) == (TargetState.SETTLED, D(10), None)
 
 
 @pytest.mark.parametrize("request_", ["submit", "find_order", "snapshot", "cancel"])
@@ -141,7 +141,7 @@ def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, reques
             raise asyncio.CancelledError
 
     venue = Fickle({"BTC": D(100)}, resting={"o1": "BTC"}, fill_shares=("0.5",))
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")})))
     assert asyncio.run(drive(closer))
     assert (venue.position("BTC"), kinds(store)[-1]) == (D(0), "finished")
@@ -149,7 +149,7 @@ def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, reques
 
 def test_a_pass_that_is_called_off_by_the_runner_does_end() -> None:
     """A cancel of ours comes through: it is told from an adapter's own by the task that it was asked of."""
-    from killswitch.execution.response_timeouts import called_off
+    from killswitch.execution.response_timeouts import is_task_cancelled
 
     async def story() -> bool:
         seen: list[bool] = []
@@ -158,13 +158,13 @@ def test_a_pass_that_is_called_off_by_the_runner_does_end() -> None:
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
-                seen.append(called_off())
+                seen.append(is_task_cancelled())
                 raise
 
         task = asyncio.create_task(request())
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return seen == [True] and not called_off()
+        return seen == [True] and not is_task_cancelled()
 
     assert asyncio.run(story())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.execution.patience import PACE
 from killswitch.model.snapshot import Order
 from killswitch.model.store import Store
@@ -46,7 +46,7 @@ class Stubborn(HonestVenue):
 
 def closed(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[str, str | None]:
     """What the `finished` entry says."""
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels=cancels)))
     assert asyncio.run(drive(closer)), "the work has no end"
     (finished,) = [entry for entry in store.journal("d1") if entry.kind == "finished"]
@@ -91,7 +91,7 @@ def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: 
 
     venue = Hanging({"BTC": D(100)}, resting={f"o{n}": "BTC" for n in range(6)})
     pace = replace(PACE, cancel_timeout=0.01)
-    closer = Closer("main", venue, store, VirtualClock(), pace=pace)
+    closer = AccountExecutor("main", venue, store, VirtualClock(), pace=pace)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={f"o{n}": ("BTC", "entry") for n in range(6)})))
     asyncio.run(drive(closer, 1))
     assert (venue.most, venue.position("BTC")) == (6, D(0))
@@ -103,16 +103,16 @@ def test_the_cancels_of_a_suspicion_end_by_themselves_and_are_no_close(store: St
     """A run dies with them planned: the next one cancels, leaves the position alone, and shows no close meanwhile."""
     venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC", "o2": "BTC"})
     decision = structs.replace(decide(venue, {}, cancels={"o1": ("BTC", "entry")}), kind="suspicion")
-    dead = Closer("main", venue, store, VirtualClock())
+    dead = AccountExecutor("main", venue, store, VirtualClock())
     dead.adopt(commit(store, decision))
     assert dead.progress() == ()
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     asyncio.run(closer.recover())
     assert closer.progress() == ()
     assert asyncio.run(drive(closer)), "the work has no end"
     assert (closer.progress(), list(store.unfinished())) == ((), [])
     assert (venue.position("BTC"), venue.state["log"].count("cancel o1")) == (100, 1)
     assert "cancel o2" not in venue.state["log"]
-    later = Closer("main", venue, store, VirtualClock())
+    later = AccountExecutor("main", venue, store, VirtualClock())
     asyncio.run(later.recover())
     assert later.progress() == ()

@@ -13,12 +13,12 @@ from msgspec import structs
 
 from killswitch.execution.client_order_id import client_order_id
 from killswitch.journal.codec import decode, decode_all
-from killswitch.journal.entries import Entry, Sending
+from killswitch.journal.entries import Entry, OrderSending
 from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
-from killswitch.runner.order_reconciliation import Both, Confirming
+from killswitch.runner.order_reconciliation import CombinedWatch, OrderReconciliation
 from tests import incidents, worlds
 from tests.incidents import FIRST, HandWritten, hand_written
 from tests.worlds import after
@@ -33,7 +33,7 @@ class Watched:
 
     written: HandWritten
     decision: Decision
-    watch: Confirming
+    watch: OrderReconciliation
 
     def writes(self, kind: JournalKind, at: datetime, name: str = OURS, **data: str | None) -> None:
         """The closing journals one entry, and tells the watch."""
@@ -49,7 +49,7 @@ class Watched:
 
     def restart(self) -> None:
         """A new process over the same store."""
-        self.watch = Confirming(self.written.store)
+        self.watch = OrderReconciliation(self.written.store)
 
     def says(self, at: datetime, *orders: Order, fills: tuple[Fill, ...] = ()) -> list[str]:
         """What a tick at `at` has to tell, whose notices are kept as a tick keeps them."""
@@ -65,7 +65,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
     written = hand_written(tmp_path)
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "5", "5"))
     written.tick(after(), [decision], [incidents.entry(FIRST, "planned", after(), contracts="5", target="5")])
-    watch = Confirming(written.store)
+    watch = OrderReconciliation(written.store)
     watch.begun(decision, "main", decode_all(written.store.journal(FIRST)))
     yield Watched(written, decision, watch)
     written.store.close()
@@ -236,7 +236,7 @@ def test_two_watches_are_both_told() -> None:
         def wrote(self, entry: Entry) -> None:
             told.append(f"{self.name} {entry.kind}")
 
-    both = Both(Named("a"), Named("b"))
+    both = CombinedWatch(Named("a"), Named("b"))
     both.begun(incidents.firing(FIRST, after(), "trim", 1, 0), "main", ())
-    both.wrote(Sending(FIRST, after()))
+    both.wrote(OrderSending(FIRST, after()))
     assert told == ["a begun main", "b begun main", "a sending", "b sending"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.store import Store
 from killswitch.model.venue import AccountSpec
@@ -39,12 +39,12 @@ def decision(contracts: str, target: str, name: str = "d1") -> Decision:
     )  # fmt: skip
 
 
-def closer_at(desk: Desk, store: Store, clock: VirtualClock) -> Closer:
+def closer_at(desk: Desk, store: Store, clock: VirtualClock) -> AccountExecutor:
     venue = adapter(AccountSpec("main", "paper", "swap", "USDT", None, {"market": desk.market}, {}))
-    return Closer("main", venue, store, clock)
+    return AccountExecutor("main", venue, store, clock)
 
 
-def passes(closer: Closer, clock: VirtualClock, seconds: float) -> bool:
+def passes(closer: AccountExecutor, clock: VirtualClock, seconds: float) -> bool:
     """Passes for so long; whether work remains."""
     until = clock.monotonic() + seconds
     more = True

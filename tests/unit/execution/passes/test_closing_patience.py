@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import Fill
 from killswitch.model.store import Store
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, RejectReason
@@ -45,7 +45,7 @@ def test_a_full_close_outlasts_a_closed_market(
             return await super().submit(request)
 
     venue = Closed({"BTC": D(100)})
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
     told: set[str | None] = set()
     with asyncio.Runner() as runner:
@@ -70,7 +70,7 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
 
     clock = VirtualClock()
     venue = Slow({"BTC": D(100)})
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 5))
     assert closer.stuck is None
@@ -95,7 +95,7 @@ def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
 
     clock = VirtualClock()
     venue = Mute({"BTC": D(100)})
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, 5))
     assert closer.stuck is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store
@@ -48,7 +48,7 @@ def test_c1_positions_that_vanish_by_no_order_of_ours_are_not_flat_in_any_market
     """A spot account's answer is lost for four seconds in mid-close: nothing is closed before it truly is."""
     clock = VirtualClock()
     venue = Spot(clock, lost, 4.0, BTC=100, ETH=10)
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, reduce_only=False)))
     while clock.monotonic() < 4.0:
         asyncio.run(drive(closer, 1))
@@ -65,7 +65,7 @@ def test_c1_a_position_that_stays_away_is_believed_to_be_gone(store: Store) -> N
     """Closed by someone else in mid-close: said for some seconds it is true, and nothing more is sent for it."""
     clock = VirtualClock()
     venue = Spot(clock, set(), 0.0, BTC=100, ETH=10)
-    closer = Closer("main", venue, store, clock)
+    closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, reduce_only=False)))
     asyncio.run(drive(closer, 1))
     venue.move("BTC", -venue.position("BTC"))
@@ -91,7 +91,7 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
             return msgspec.structs.replace(true, positions=held)
 
     venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
     asyncio.run(drive(closer, 30))
     assert closer.distrust == f"BTC long has an invalid size: {size} contracts"
@@ -114,7 +114,7 @@ def test_a_full_close_goes_on_by_what_was_known_while_sizes_are_no_numbers(store
             return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
 
     venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert not asyncio.run(drive(closer, 60))
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
@@ -133,7 +133,7 @@ def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:
             return msgspec.structs.replace(await super().snapshot(), instruments=rules)
 
     venue = Ruled({"BTC": D(100)})
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer))
     assert venue.position("BTC") == 0

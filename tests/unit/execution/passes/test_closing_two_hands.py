@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.execution.account_executor import Closer
+from killswitch.execution.account_executor import AccountExecutor
 from killswitch.journal.codec import decode
-from killswitch.journal.lifecycle import State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.store import JournalEntry
 from killswitch.store.errors import FencedError
 from killswitch.store.sql import SqlStore
@@ -41,7 +41,7 @@ def test_a_closer_whose_lease_has_passed_on_sends_nothing(stores: tuple[SqlStore
     old, new = stores
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1", "0.1"))
     old.fence(old.acquire("a", 0, 1).generation)
-    elder = Closer("main", venue, old, VirtualClock())
+    elder = AccountExecutor("main", venue, old, VirtualClock())
     elder.adopt(commit(old, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(elder, 1))
     new.fence(new.acquire("b", 2, 10).generation)
@@ -49,7 +49,7 @@ def test_a_closer_whose_lease_has_passed_on_sends_nothing(stores: tuple[SqlStore
     with pytest.raises(FencedError):
         asyncio.run(drive(elder))
     assert len(venue.state["log"]) == sent
-    heir = Closer("main", venue, new, VirtualClock())
+    heir = AccountExecutor("main", venue, new, VirtualClock())
     asyncio.run(heir.recover())
     assert asyncio.run(drive(heir))
     assert venue.position("BTC") == 0
@@ -69,24 +69,24 @@ def entry(kind: str, name: str, filled: str) -> JournalEntry:
 )
 def test_every_history_can_be_recalled(history: list[tuple[str, str, str]]) -> None:
     """Whatever order two hands have written in, the line has a state, and no order counts twice."""
-    line = Line("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
+    line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
     for each in history:
-        line.recall(decode(entry(*each)))
+        line.replay(decode(entry(*each)))
     assert line.filled <= 40
-    assert (line.state is State.OVER) == any(kind == "finished" for kind, _, _ in history)
+    assert (line.state is TargetState.OVER) == any(kind == "finished" for kind, _, _ in history)
 
 
 def test_a_history_that_does_not_follow_is_asked_about_and_the_close_goes_on(stores: tuple[SqlStore, SqlStore]) -> None:
     """The journal says twice that an order filled: the venue is asked about it, its positions decide, and it ends."""
     store, _ = stores
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1",))
-    closer = Closer("main", venue, store, VirtualClock())
+    closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 1))
     (filled,) = [each for each in store.journal("d1") if each.kind == "filled"]
     store.append(filled)
     for _ in range(2):
-        heir = Closer("main", venue, store, VirtualClock(NOW.replace(hour=13)))
+        heir = AccountExecutor("main", venue, store, VirtualClock(NOW.replace(hour=13)))
         asyncio.run(heir.recover())
         asyncio.run(drive(heir))
     (finished,) = [each for each in store.journal("d1") if each.kind == "finished"]

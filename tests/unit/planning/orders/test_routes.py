@@ -12,7 +12,7 @@ from killswitch.graph.actions.close import Close
 from killswitch.graph.unwinding import DEFAULT_SPOT, SlippageRule, SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
 from killswitch.planning.orders.unwind import Unwound, unwind
-from killswitch.planning.spot_routes import Route, base_of, never_sold, route
+from killswitch.planning.spot_routes import SpotRoute, base_of, is_never_sold, route
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import Target
 from killswitch.planning.tick import Interpreter, Outcome
@@ -36,18 +36,18 @@ MARKETS = {
 @pytest.mark.parametrize(
     ("name", "symbol", "state", "way"),
     [
-        ("its own market brings money", "BTC/USDT", "open", Route("BTC/USDT")),
-        ("a market of unknown state is not taken for shut", "Q/USDT", None, Route("Q/USDT")),
-        ("a declared stable is money", "Y/USDT", "delisted", Route("Y/USDC")),
-        ("no market against money: over the first of via", "X/BTC", "open", Route("X/BTC", "BTC/USDT", "BTC")),
-        ("C12: a halted market has a way around it", "X/USDT", "halted", Route("X/BTC", "BTC/USDT", "BTC")),
-        ("the first of via that has both markets", "Z/USDT", "delisted", Route("Z/ETH", "ETH/USDT", "ETH")),
-        ("no route: its own, and the venue's word", "W/USDT", "halted", Route("W/USDT")),
-        ("what via does not name is no way", "V/BNB", "open", Route("V/BNB")),
-        ("a name that does not say its quote", "GOLD", "open", Route("GOLD")),
+        ("its own market brings money", "BTC/USDT", "open", SpotRoute("BTC/USDT")),
+        ("a market of unknown state is not taken for shut", "Q/USDT", None, SpotRoute("Q/USDT")),
+        ("a declared stable is money", "Y/USDT", "delisted", SpotRoute("Y/USDC")),
+        ("no market against money: over the first of via", "X/BTC", "open", SpotRoute("X/BTC", "BTC/USDT", "BTC")),
+        ("C12: a halted market has a way around it", "X/USDT", "halted", SpotRoute("X/BTC", "BTC/USDT", "BTC")),
+        ("the first of via that has both markets", "Z/USDT", "delisted", SpotRoute("Z/ETH", "ETH/USDT", "ETH")),
+        ("no route: its own, and the venue's word", "W/USDT", "halted", SpotRoute("W/USDT")),
+        ("what via does not name is no way", "V/BNB", "open", SpotRoute("V/BNB")),
+        ("a name that does not say its quote", "GOLD", "open", SpotRoute("GOLD")),
     ],
 )
-def test_a_holding_is_sold_where_that_brings_money(name: str, symbol: str, state: str | None, way: Route) -> None:
+def test_a_holding_is_sold_where_that_brings_money(name: str, symbol: str, state: str | None, way: SpotRoute) -> None:
     """Each case by its name."""
     assert route(symbol, state, "USDT", MARKETS, SPOT.spot) == way, name
 
@@ -60,10 +60,10 @@ def test_the_base_asset_is_read_from_every_way_of_writing_a_symbol(symbol: str) 
 
 def test_stables_and_the_blacklist_are_kept_in_spot_accounts_only() -> None:
     """A perpetual on a kept asset is a bet on it, and not a holding."""
-    assert never_sold("spot", "USDC/USDT", SPOT.spot)
-    assert never_sold("spot", "BNB/USDT", SPOT.spot)
-    assert not never_sold("spot", "BTC/USDT", SPOT.spot)
-    assert not never_sold("swap", "BNB/USDT:USDT", SPOT.spot)
+    assert is_never_sold("spot", "USDC/USDT", SPOT.spot)
+    assert is_never_sold("spot", "BNB/USDT", SPOT.spot)
+    assert not is_never_sold("spot", "BTC/USDT", SPOT.spot)
+    assert not is_never_sold("swap", "BNB/USDT:USDT", SPOT.spot)
 
 
 def sold(

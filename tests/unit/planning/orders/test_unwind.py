@@ -19,11 +19,11 @@ from killswitch.graph.unwinding import (
 from killswitch.model.decision import Rung, Unwinding
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
-from killswitch.planning.orders.unwind import Unwound, at_once, manner, most_urgent, unwind
+from killswitch.planning.orders.unwind import Unwound, execution_style, most_urgent, unwind, without_pace
 from killswitch.planning.targets.ranking import Ranked, candidates
 from killswitch.planning.targets.selection import Target
 from killswitch.planning.tick import Interpreter
-from killswitch.signals.view import ScopeView
+from killswitch.signals.scope_view import ScopeView
 from tests.graphs import graph, policy_set
 from tests.worlds import START, account, hand, position, rules, snapshot
 
@@ -130,10 +130,10 @@ def test_the_manner_of_a_decision_is_its_ladder_and_its_pace() -> None:
         ladder=(RungRule("limit_ioc", D(2), 3), RungRule("market")),
     )  # fmt: skip
     ladder = (Rung("limit_ioc", D(2), 3), Rung("market"))
-    assert manner(rule) == Unwinding("careful", ladder, 60, 2.0)
-    assert manner(PLAIN) is None
-    assert manner(OF_CAUSE["operator"]) is None
-    assert manner(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
+    assert execution_style(rule) == Unwinding("careful", ladder, 60, 2.0)
+    assert execution_style(PLAIN) is None
+    assert execution_style(OF_CAUSE["operator"]) is None
+    assert execution_style(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
 
 
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_holds() -> None:
@@ -155,7 +155,7 @@ def test_by_force_nothing_takes_time_or_bounds_a_price_but_what_is_kept_stays_ke
     careful = UnwindingRule(
         "careful", ("market",), 60, 5, BY_IMPACT, (SlippageRule(None, D("0.01")),), (RungRule("market"),), spot=kept
     )
-    assert at_once(careful) == UnwindingRule("careful", ("market",), spot=kept)
+    assert without_pace(careful) == UnwindingRule("careful", ("market",), spot=kept)
 
 
 def test_a_close_by_hand_goes_over_the_correlation_groups_in_their_order() -> None:

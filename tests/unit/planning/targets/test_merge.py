@@ -14,7 +14,7 @@ from killswitch.graph.unwinding import UnwindingRule
 from killswitch.model.decision import Decision, Intent, Rung, Unwinding
 from killswitch.model.instant import SECOND
 from killswitch.model.snapshot import AccountSnapshot, Closing, Residual
-from killswitch.planning.targets.merge import Aim, merge, only, targets_of
+from killswitch.planning.targets.merge import Aim, merge, targets_of, with_intents
 from killswitch.planning.tick import Interpreter
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.worlds import START, account, position, rules, snapshot
@@ -91,12 +91,12 @@ def test_taking_an_account_out_takes_its_hops_and_keeps_the_places_of_the_others
         "one", intent("X/BTC"), intent("BTC/USDT", purpose="hop", after=0),
         intent("Y/BTC", account="other"), intent("BTC/USDT", purpose="hop", after=2, account="other"),
     )  # fmt: skip
-    left = only(whole, lambda each: each.account == "other")
+    left = with_intents(whole, lambda each: each.account == "other")
     assert [(i.account, i.symbol, i.after) for i in left.intents] == [
         ("other", "Y/BTC", None),
         ("other", "BTC/USDT", 0),
     ]
-    assert only(whole, lambda _: True) is whole
+    assert with_intents(whole, lambda _: True) is whole
 
 
 SLOW = Unwinding("slow", (), 1, 600.0)

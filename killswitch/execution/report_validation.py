@@ -18,7 +18,7 @@ _LONGEST = 500
 """Maximum length of venue text that is kept, in characters."""
 
 
-def sound(report: object, name: str, most: Decimal) -> OrderReport:
+def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
     """`report`, if it can be true of the order `name`, which may fill at most `most` contracts.
 
     A price or a fee that is not a number is unknown. More than `most` counts as `most`: a venue that rounds up must not
@@ -28,25 +28,27 @@ def sound(report: object, name: str, most: Decimal) -> OrderReport:
     if not isinstance(report, OrderReport):
         raise MalformedAnswerError(f"the answer about order {name} is of type {type(report).__name__}, not a report")
     if report.client_order_id not in (None, name):
-        raise MalformedAnswerError(f"queried order {name}, and the venue returned order {said(report.client_order_id)}")
+        raise MalformedAnswerError(
+            f"queried order {name}, and the venue returned order {venue_text(report.client_order_id)}"
+        )
     if report.state not in _STATES:
         # JournaledOrder.strange_state reads the state from this sentence in the journal: the wording is a format.
-        raise MalformedAnswerError(f"order {name} is said to be {said(report.state)}")
+        raise MalformedAnswerError(f"order {name} is said to be {venue_text(report.state)}")
     filled = finite(report.filled)
     if filled is None or filled < ZERO:
-        raise MalformedAnswerError(f"order {name} has an invalid filled amount: {said(report.filled)}")
+        raise MalformedAnswerError(f"order {name} has an invalid filled amount: {venue_text(report.filled)}")
     if report.state == "filled" and filled == ZERO:
         raise MalformedAnswerError(f"order {name} is reported filled with a filled amount of 0")
     return structs.replace(
         report,
-        id=said(report.id),
+        id=venue_text(report.id),
         filled=min(filled, most),
         average_price=finite(report.average_price),
         fee=finite(report.fee),
     )
 
 
-def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
+def validated_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
     """`fills`, each once, if every amount, price and fee is valid; else MalformedAnswerError.
 
     Pages overlap when trades come in between: a fill that is listed twice was neither filled nor charged twice.
@@ -58,16 +60,16 @@ def sound_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
         asset = fill.fee_currency
         numbers = [fill.amount, fill.price] + ([] if fill.fee is None else [fill.fee])
         named = asset is None or isinstance(asset, str)
-        if not named or not all(map(_reckoned, numbers)) or fill.amount < ZERO:
-            fee = "" if fill.fee is None else f", charged {said(fill.fee)} {said(asset)}"
-            text = f"fill {said(fill.id)} of {said(fill.amount)} at {said(fill.price)}{fee}"
+        if not named or not all(map(_is_summable, numbers)) or fill.amount < ZERO:
+            fee = "" if fill.fee is None else f", charged {venue_text(fill.fee)} {venue_text(asset)}"
+            text = f"fill {venue_text(fill.id)} of {venue_text(fill.amount)} at {venue_text(fill.price)}{fee}"
             raise MalformedAnswerError(f"malformed answer: {text}")
         if not fill.id or fill not in found:
             found.append(fill)
     return tuple(found)
 
 
-def sound_rules(instrument: Instrument) -> Instrument:
+def validated_rules(instrument: Instrument) -> Instrument:
     """The instrument's rules; a rule that is not a number is unknown."""
     return structs.replace(
         instrument,
@@ -82,12 +84,12 @@ def finite(value: object) -> Decimal | None:
     return value if isinstance(value, Decimal) and value.is_finite() else None
 
 
-def _reckoned(value: object) -> bool:
+def _is_summable(value: object) -> bool:
     """Whether the value can be used in sums."""
     number = finite(value)
     return number is not None and sane(number)
 
 
-def said(words: object) -> str:
+def venue_text(words: object) -> str:
     """A venue's text, safe to store and print anywhere: valid characters, limited length."""
     return shortened(str(words).encode("utf-8", "replace").decode("utf-8"), _LONGEST)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from killswitch.model.words import Place
-from killswitch.policy.diagnostics.problem import Diagnostic, Severity, diagnostic
-from killswitch.policy.yaml.masked_text import Written
-from killswitch.policy.yaml.tree import Node, Span
+from killswitch.policy.diagnostics.diagnostic import Diagnostic, Severity, diagnostic
+from killswitch.policy.yaml.masked_text import MaskedText
+from killswitch.policy.yaml.parser import Node, TextSpan
 
 Path = tuple[str | int, ...]
 
@@ -15,7 +15,7 @@ Path = tuple[str | int, ...]
 class SourceMap:
     """The text of one document with the positions of its nodes. Paths are keys and list indexes as written."""
 
-    def __init__(self, written: Written, root: Node) -> None:
+    def __init__(self, written: MaskedText, root: Node) -> None:
         self.file = written.file
         self._written = written
         self._root = root
@@ -39,7 +39,7 @@ class SourceMap:
         if node.text is None:
             return self._written.place(node.span)
         line, column = _position(self._written.lines, node, offset)
-        return self._written.place(Span(line, column, line, column + 1))
+        return self._written.place(TextSpan(line, column, line, column + 1))
 
     def node(self, path: Path) -> Node | None:
         """The node at `path`, or None if there is none."""
@@ -56,7 +56,7 @@ class SourceMap:
             node = below[1]
         return node, len(path)
 
-    def _span(self, path: Path, *, key: bool) -> Span:
+    def _span(self, path: Path, *, key: bool) -> TextSpan:
         """The span of a value or its key; of a missing value, that of the key of its nearest existing container."""
         node, found = self._node(path)
         if found == len(path) and not key:
@@ -80,7 +80,7 @@ def _below(node: Node, step: str | int) -> tuple[Node | None, Node] | None:
     return None
 
 
-def _first(root: Node) -> Span:
+def _first(root: Node) -> TextSpan:
     """The first key of a document, where missing keys are reported."""
     if root.pairs:
         return next(iter(root.pairs.values()))[0].span

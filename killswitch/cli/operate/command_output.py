@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import click
 
 from killswitch.accounts.arming import left_to_do
-from killswitch.cli.live.status_sections import outcome
-from killswitch.cli.terminal import as_json, mention, show
+from killswitch.cli.live.status_sections import result_lines
+from killswitch.cli.terminal import encode_record, print_note, print_text
 from killswitch.cli.wording import command_line, headline
-from killswitch.incident.record.results import Result, recorded_result
+from killswitch.incident.record.results import Result, read_result
 from killswitch.model.decision import Decision, decision_record
 from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
@@ -28,10 +28,10 @@ from killswitch.runner.status_blob import tick_time
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class CommandRequest:
     """An operator command. `wait`: seconds."""
 
-    kind: commands.HandKind
+    kind: commands.OperatorCommandKind
     scope: str | None
     author: str
     reason: str
@@ -49,23 +49,25 @@ class Order:
         """
         now = tick_time(store, SystemClock())
         if self.plan is not None and store is not None:
-            return commands.apply_hand(store, self.plan, self.author, now)
-        return commands.hand(self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force)
+            return commands.apply_event(store, self.plan, self.author, now)
+        return commands.operator_event(
+            self.kind, self.scope, self.author, self.reason, now, cause=self.cause, force=self.force
+        )
 
     @property
-    def sends(self) -> bool:
+    def has_orders(self) -> bool:
         """Whether the command sends orders and needs an armed account."""
         return self.kind != "reset"
 
 
-def lock_of(order: Order, at: LockPaths | None) -> LockView | None:
+def lock_of(order: CommandRequest, at: LockPaths | None) -> LockView | None:
     """The lock file of the scope of a reset; None for a close, and where no lock is written."""
     if order.kind != "reset" or at is None:
         return None
     return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
 
 
-def is_lifting(order: Order, store: Store, at: LockPaths | None) -> bool:
+def is_lock_pending(order: CommandRequest, store: Store, at: LockPaths | None) -> bool:
     """Whether the lock of the scope of a reset still exists and no close keeps it."""
     lock = lock_of(order, at)
     return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
@@ -76,7 +78,7 @@ def _closing_on(scope: str | None, store: Store) -> list[str]:
     return [decision for decision, where in left.items() if where == scope]
 
 
-def _lock_words(lock: LockView, store: Store) -> str:
+def _lock_text(lock: LockView, store: Store) -> str:
     if not lock.ordered:
         return f"{lock.scope} is not locked"
     if not lock.has_own:
@@ -87,7 +89,13 @@ def _lock_words(lock: LockView, store: Store) -> str:
     return f"{lock.scope} is still locked: {lock.reason}"
 
 
-def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | None, event: Event | None = None) -> None:
+def print_outcome(
+    order: CommandRequest,
+    store: Store,
+    answer: commands.CommandAnswer,
+    at: LockPaths | None,
+    event: Event | None = None,
+) -> None:
     """Print the result of the command; exit 1 if it did not do what it was asked.
 
     `at`: the lock paths, if locks are lifted.
@@ -97,49 +105,49 @@ def tell(order: Order, store: Store, answer: commands.Answer, at: LockPaths | No
     lock = lock_of(order, at)
     if not answer.decisions and not answer.notices and lock is None:
         raise click.ClickException("command processed; no decision resulted; see `ksctl status`")
-    results = tell_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
+    results = print_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
     if not order.json:
-        anew = commands.fired_anew(store, answer)
+        anew = commands.fired_again(store, answer)
         if anew is not None:
-            show(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
+            print_text(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
-            show(_lock_words(lock, store))
-    if event is not None and commands.is_waiting(store, event):
+            print_text(_lock_text(lock, store))
+    if event is not None and commands.is_pending(store, event):
         raise click.ClickException(
-            f"the close is incomplete, and the command waits for the rest ({event.id}): {who_goes_on(store)}"
+            f"the close is incomplete, and the command waits for the rest ({event.id}): {continuation_text(store)}"
         )
     # A page about a wait for an account is no failure once the wait is over.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
-    if refused or any(_failed(*each) for each in results):
+    if refused or any(_is_failed(*each) for each in results):
         raise click.exceptions.Exit(1)
 
 
-def tell_results(
-    answer: commands.Answer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
+def print_results(
+    answer: commands.CommandAnswer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
 ) -> list[tuple[Decision, Result]]:
     """Print the decisions and notices of an answer; `apart`: one line for each part of a notice."""
-    results = [(decision, recorded_result(store, decision)) for decision in answer.decisions]
+    results = [(decision, read_result(store, decision)) for decision in answer.decisions]
     if json:
         records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
-        click.echo(as_json({"decisions": records, "notices": answer.notices, "lock": lock}))
+        click.echo(encode_record({"decisions": records, "notices": answer.notices, "lock": lock}))
         return results
     for decision, result in results:
-        show(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
+        print_text(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
     for notice in answer.notices:
-        show(notice.text.replace("; ", "\n  ") if apart else notice.text)
+        print_text(notice.text.replace("; ", "\n  ") if apart else notice.text)
     return results
 
 
 def _outcome(decision: Decision, result: Result, store: Store) -> str:
     if decision.kind == "reset":
         return "back to normal"
-    words = outcome(result)
+    words = result_lines(result)
     if result.standing == "closing":
-        words.append(f"in progress: {who_goes_on(store)}")
+        words.append(f"in progress: {continuation_text(store)}")
     return "\n  ".join(words)
 
 
-def _failed(decision: Decision, result: Result) -> bool:
+def _is_failed(decision: Decision, result: Result) -> bool:
     return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
 
 
@@ -149,7 +157,7 @@ def other_runner(store: Store) -> RunnerState | None:
     return state if state.liveness == "alive" and state.pid != os.getpid() else None
 
 
-def who_goes_on(store: Store) -> str:
+def continuation_text(store: Store) -> str:
     """Which process continues unfinished work."""
     runner = other_runner(store)
     if runner is None:
@@ -157,29 +165,29 @@ def who_goes_on(store: Store) -> str:
     return f"the runner (pid {runner.pid}) continues it; `ksctl status --watch` follows it"
 
 
-def tell_waiting(store: Store) -> None:
+def print_pending(store: Store) -> None:
     """Print what the tick of the command processes as well: unfinished closes and pending commands."""
     for line in (*_unfinished(store), *_waiting(store)):
-        mention(f"also processed here: {line}")
+        print_note(f"also processed here: {line}")
 
 
-def tell_unfinished(store: Store) -> None:
+def print_unfinished(store: Store) -> None:
     """Print the closes that are unfinished at the end of the command."""
     for line in _unfinished(store):
-        mention(f"unfinished: {line}")
+        print_note(f"unfinished: {line}")
 
 
 @contextmanager
-def saying_what_is_left(store: Store) -> Iterator[None]:
+def printing_unfinished(store: Store) -> Iterator[None]:
     """On Ctrl-C, print unfinished work and which process continues it."""
     try:
         yield
     except KeyboardInterrupt:
         left = (*_unfinished(store), *_waiting(store))
         for line in left:
-            mention(f"interrupted: {line}")
+            print_note(f"interrupted: {line}")
         if left:
-            mention(who_goes_on(store))
+            print_note(continuation_text(store))
         raise
 
 

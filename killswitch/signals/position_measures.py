@@ -121,7 +121,7 @@ def liquidation_distance(position: Position) -> Decimal | None:
     return max(ZERO, room / position.mark_price)
 
 
-def together(one: Position, other: Position) -> Position:
+def merge_rows(one: Position, other: Position) -> Position:
     """The sum of two rows of the same symbol and side; prices are those of the first row."""
     return replace(
         one,

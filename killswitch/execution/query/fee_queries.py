@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from killswitch.execution.account_context import AccountContext, NoRoomError
-from killswitch.execution.recorded_reports import said
-from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.account_context import AccountContext, BudgetExhaustedError
+from killswitch.execution.report_validation import venue_text
+from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import Charged, Filled, known
 from killswitch.journal.lifecycle import ZERO
 from killswitch.model.snapshot import Fill
@@ -35,12 +35,12 @@ RECENT: Final = timedelta(hours=1)
 """After a restart, only orders that ended within this time are queried: venues keep fills, but reports are read the
 same day."""
 
-_Charge = tuple[Decimal | None, str | None]
+_Fee = tuple[Decimal | None, str | None]
 """The fee of an order; or None, with what is known of it in words."""
 
 
 @dataclass(slots=True)
-class _Owed:
+class _PendingFee:
     """One order whose fee is unknown."""
 
     entry: Filled
@@ -50,37 +50,37 @@ class _Owed:
     tries: int = 0
 
 
-class Charges:
+class FeeQueries:
     """Queries the fees of one account's orders, where the adapter declares that fills show them."""
 
-    def __init__(self, account: AccountContext, memory: Memory) -> None:
+    def __init__(self, account: AccountContext, memory: ExecutionState) -> None:
         self._account = account
         # A breaker of its own: failed fee queries must not hold orders back.
-        self._context = account.beside()
+        self._context = account.with_own_breaker()
         self._memory = memory
-        self._owed: dict[str, _Owed] = {}
-        self._asking: asyncio.Task[list[tuple[_Owed, _Charge | str | VenueError]]] | None = None
+        self._owed: dict[str, _PendingFee] = {}
+        self._query_task: asyncio.Task[list[tuple[_PendingFee, _Fee | str | VenueError]]] | None = None
         self._due = -math.inf
         self._refusals = 0
-        self._away_until = -math.inf
+        self._paused_until = -math.inf
 
-    def recall(self) -> None:
+    def recover(self) -> None:
         """After a restart, queue the orders of recent decisions that may not have been queried."""
         since = self._context.clock.now() - RECENT
         for decision in self._memory.ended:
-            self.owe(decision, since)
+            self.enqueue(decision, since)
 
-    def owe(self, decision: str, since: datetime | None = None) -> None:
+    def enqueue(self, decision: str, since: datetime | None = None) -> None:
         """Queue a finished decision's orders of unknown fee, of those filled at `since` or later."""
         now, wanted = self._context.clock.monotonic(), self._context.traits.fees_by_fills
-        for entry in self._memory.take_uncharged(decision):
+        for entry in self._memory.pop_without_fee(decision):
             filled, name = known(entry.filled), entry.client_order_id
             if wanted and filled and name is not None and (since is None or entry.at >= since):
-                self._owed[name] = _Owed(entry, filled, now, now + self._context.pace.poll)
+                self._owed[name] = _PendingFee(entry, filled, now, now + self._context.pace.poll)
         self._due = min(self._due, now + self._context.pace.poll)
 
     @property
-    def owing(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether any fee is still to be queried."""
         return bool(self._owed)
 
@@ -96,31 +96,31 @@ class Charges:
                 await self._context.clock.sleep(min(wait, self._context.pace.breath))
             return
         now = self._context.clock.monotonic()
-        if self._asking is None:
+        if self._query_task is None:
             self._begin(now)
-        elif self._asking.done():
-            asked, self._asking = self._asking, None
-            self._take(() if asked.cancelled() else asked.result(), now)
+        elif self._query_task.done():
+            asked, self._query_task = self._query_task, None
+            self._apply_answers(() if asked.cancelled() else asked.result(), now)
         else:
             self._due = now + self._context.pace.breath
 
     def abandon(self) -> asyncio.Future[Any] | None:
         """Cancel the queries in flight; returns the task that ends with them. The next run queries again."""
-        asking, self._asking = self._asking, None
+        asking, self._query_task = self._query_task, None
         if asking is not None:
             asking.cancel()
         return asking
 
     def _begin(self, now: float) -> None:
         """Start queries that are due, if there is budget; nothing waits for the answers."""
-        if now >= self._away_until and self._context.quiet_for > 0:
+        if now >= self._paused_until and self._context.paused_for > 0:
             # Whatever was refused: fee queries can wait and must not come next.
-            self._stay_away(now)
-        away = self._away_until - now
+            self._pause(now)
+        away = self._paused_until - now
         lost = [it for it in self._owed.values() if now - it.since > self._context.pace.asked_for]
         left_alone = "the venue rate-limited requests, and no further fee was queried"
         late = "the venue did not return it in time"
-        self._note((it, None, left_alone if self._away_until > it.since else late) for it in lost)
+        self._record((it, None, left_alone if self._paused_until > it.since else late) for it in lost)
         due = sorted((it for it in self._owed.values() if it.due <= now), key=lambda it: it.due)[:AT_ONCE]
         if away > 0:
             wait = away
@@ -131,36 +131,36 @@ class Charges:
         else:
             wait = self._context.wait("fills", (due[0].entry.symbol or "",), "reading")
         if due and wait <= 0:
-            self._asking = asyncio.create_task(self._ask(due))
+            self._query_task = asyncio.create_task(self._query(due))
         self._due = now + min(max(wait, self._context.pace.breath), self._context.pace.longest_wait)
 
-    def _stay_away(self, now: float) -> None:
-        self._away_until = max(self._away_until, now + max(STAY_AWAY, 2 * self._context.quiet_for))
+    def _pause(self, now: float) -> None:
+        self._paused_until = max(self._paused_until, now + max(STAY_AWAY, 2 * self._context.paused_for))
 
-    async def _ask(self, due: Sequence[_Owed]) -> list[tuple[_Owed, _Charge | str | VenueError]]:
+    async def _query(self, due: Sequence[_PendingFee]) -> list[tuple[_PendingFee, _Fee | str | VenueError]]:
         answers = await asyncio.gather(*map(self._charge_of, due))
         return list(zip(due, answers, strict=True))
 
-    async def _charge_of(self, owed: _Owed) -> _Charge | str | VenueError:
+    async def _charge_of(self, owed: _PendingFee) -> _Fee | str | VenueError:
         """The fee of an order; a text if the venue does not show all fills yet; or the error of the query."""
         try:
             fills = await self._context.fills(owed.entry.symbol or "", owed.entry.client_order_id or "", "reading")
             if (listed := sum((fill.amount for fill in fills), ZERO)) < owed.filled:
                 return f"the venue lists fills of {listed:f} contracts, and {owed.filled:f} were filled"
-            return charged(fills, self._account.currency)
+            return total_fee(fills, self._account.currency)
         except VenueError as error:
             return error
         except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this fee unknown, and nothing else
             return MalformedAnswerError(f"malformed answer: {type(error).__name__}: {error}")
 
-    def _take(self, answers: Iterable[tuple[_Owed, _Charge | str | VenueError]], now: float) -> None:
-        known: list[tuple[_Owed, Decimal | None, str | None]] = []
+    def _apply_answers(self, answers: Iterable[tuple[_PendingFee, _Fee | str | VenueError]], now: float) -> None:
+        known: list[tuple[_PendingFee, Decimal | None, str | None]] = []
         refused: RateLimitedError | None = None
         for owed, answer in answers:
             if isinstance(answer, tuple):
                 known.append((owed, *answer))
                 continue
-            if isinstance(answer, NoRoomError):
+            if isinstance(answer, BudgetExhaustedError):
                 owed.due = now + min(
                     self._context.pace.longest_wait, max(self._context.pace.poll, answer.retry_after or 0.0)
                 )
@@ -172,8 +172,8 @@ class Charges:
             if owed.tries >= TRIES:
                 failed = isinstance(answer, VenueError)
                 prefix = f"the fee was queried {TRIES} times: " if failed else ""
-                known.append((owed, None, prefix + said(answer)))
-        self._note(known)
+                known.append((owed, None, prefix + venue_text(answer)))
+        self._record(known)
         if refused is not None:
             self._refused(refused, now)
         self._due = min((it.due for it in self._owed.values()), default=now)
@@ -181,12 +181,12 @@ class Charges:
     def _refused(self, refused: RateLimitedError, now: float) -> None:
         """Handle a rate-limit refusal: each silences the venue for closes, too, so a second must be rare."""
         self._refusals += 1
-        self._stay_away(now)
+        self._pause(now)
         if self._refusals >= REFUSALS:
-            why = f"the venue rate-limited {REFUSALS} fee queries: {said(refused)}"
-            self._note([(it, None, why) for it in self._owed.values()])
+            why = f"the venue rate-limited {REFUSALS} fee queries: {venue_text(refused)}"
+            self._record([(it, None, why) for it in self._owed.values()])
 
-    def _note(self, known: Iterable[tuple[_Owed, Decimal | None, str | None]]) -> None:
+    def _record(self, known: Iterable[tuple[_PendingFee, Decimal | None, str | None]]) -> None:
         now, account = self._context.clock.now(), self._context.account
         entries = []
         for owed, fee, why in known:
@@ -201,7 +201,7 @@ class Charges:
             self._refusals = 0
 
 
-def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:
+def total_fee(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:
     """The total fee of `fills` in the account's `currency`; or None, with what is known of it in words.
 
     Assets are never added up: an amount in another asset has no price here. A fee without an asset is in the currency.
@@ -217,4 +217,4 @@ def charged(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None
         return paid.get(currency, ZERO), None
     amounts = {asset: amount for asset, amount in paid.items() if amount}
     words = " and ".join(f"{amount.normalize():f} {asset}" for asset, amount in amounts.items())
-    return None, said(f"charged {words}")
+    return None, venue_text(f"charged {words}")

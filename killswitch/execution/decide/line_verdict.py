@@ -8,10 +8,10 @@ from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
-from killswitch.execution.patience import Pace
+from killswitch.execution.patience import ClosingPace
 from killswitch.journal.ledger import PositionLedger
-from killswitch.journal.lifecycle import ZERO, State
-from killswitch.journal.targets import Line
+from killswitch.journal.lifecycle import ZERO, TargetState
+from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Instrument
 
 _RULED_OUT = frozenset({"below_minimum"})
@@ -23,7 +23,7 @@ Slot = tuple[str, ...]
 """What only one line at a time may work on: a position, or a line that trades by itself."""
 
 
-class Do(Enum):
+class LineAction(Enum):
     NOTHING = "at target"
     WAIT = "wait"
     SEND = "send"
@@ -34,30 +34,30 @@ class Do(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LineVerdict:
     """What to do about a line; `amount` with SEND, `reason` with whatever ends it."""
 
-    do: Do
+    do: LineAction
     amount: Decimal = ZERO
     reason: str | None = None
 
     @property
-    def ends(self) -> bool:
-        return self.do in (Do.BLOCKED, Do.GIVE_UP, Do.ABANDON)
+    def is_final(self) -> bool:
+        return self.do in (LineAction.BLOCKED, LineAction.GIVE_UP, LineAction.ABANDON)
 
 
-WAIT = Verdict(Do.WAIT)
+WAIT = LineVerdict(LineAction.WAIT)
 
 
 def judge(
-    line: Line,
+    line: PositionTarget,
     shown: Decimal,
     ledger: PositionLedger,
     instrument: Instrument | None,
     *,
     attempts: int,
     believe_venue: bool = False,
-) -> Verdict:
+) -> LineVerdict:
     """The verdict on `line`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows no position.
@@ -65,59 +65,63 @@ def judge(
     counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
     after which a line is given up, unless it is a full close.
     """
-    if line.in_flight or line.state is State.SETTLED:
+    if line.is_in_flight or line.state is TargetState.SETTLED:
         return WAIT
     if shown <= line.target:
-        return Verdict(Do.NOTHING)
+        return LineVerdict(LineAction.NOTHING)
     if line.refusal in _RULED_OUT:
-        return Verdict(Do.BLOCKED, reason=f"{shown} contracts of {line.symbol} are below the venue's minimum")
-    if line.fruitless >= attempts and not _goes_on(line):
-        do = Do.BLOCKED if line.refusal in _RULES else Do.GIVE_UP
+        return LineVerdict(
+            LineAction.BLOCKED, reason=f"{shown} contracts of {line.symbol} are below the venue's minimum"
+        )
+    if line.attempts_without_fill >= attempts and not _goes_on(line):
+        do = LineAction.BLOCKED if line.refusal in _RULES else LineAction.GIVE_UP
         why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
-        return Verdict(do, reason=f"{line.symbol}: {line.fruitless} orders in a row closed nothing ({why})")
+        return LineVerdict(
+            do, reason=f"{line.symbol}: {line.attempts_without_fill} orders in a row closed nothing ({why})"
+        )
     wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
     if line.target > ZERO:
         wanted = min(wanted, left_to_close(line, ledger))
     if wanted <= ZERO:
         return _left_over(line, shown, ledger, believe_venue=believe_venue)
-    return sized(line, wanted, instrument)
+    return size_order(line, wanted, instrument)
 
 
-def _goes_on(line: Line) -> bool:
+def _goes_on(line: PositionTarget) -> bool:
     """Whether it is a full close, which does not end while the venue shows a position, whatever the venue refuses."""
-    return line.target == ZERO and not line.by_fills
+    return line.target == ZERO and not line.is_counted_by_fills
 
 
-def left_to_close(line: Line, ledger: PositionLedger) -> Decimal:
+def left_to_close(line: PositionTarget, ledger: PositionLedger) -> Decimal:
     """The part of the decided amount that is not closed yet, by whichever decision: two that halve leave a half."""
     return line.decided - (ledger.closed - line.closed_before) - line.outstanding
 
 
-def _held(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
+def _held(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Decimal:
     """The part of the position that an order of this line may count on."""
-    if line.by_fills:
+    if line.is_counted_by_fills:
         return shown - line.outstanding
-    if believe_venue and (line.guarded or not ledger.outstanding):
+    if believe_venue and (line.is_capped_by_venue or not ledger.outstanding):
         return shown
-    return ledger.free(shown, guarded=line.guarded)
+    return ledger.closable(shown, is_capped_by_venue=line.is_capped_by_venue)
 
 
-def _left_over(line: Line, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> Verdict:
+def _left_over(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, believe_venue: bool) -> LineVerdict:
     """The verdict where more than the target is shown, and nothing may be sent."""
-    if line.aside or (ledger.waits and not line.by_fills):
+    if line.detached or (ledger.is_waiting and not line.is_counted_by_fills):
         return WAIT
-    if line.abandoned or (ledger.outstanding and not line.by_fills):
-        return Verdict(Do.ABANDON, reason=f"{line.symbol}: the status of an order of ours was never known")
+    if line.abandoned or (ledger.outstanding and not line.is_counted_by_fills):
+        return LineVerdict(LineAction.ABANDON, reason=f"{line.symbol}: the status of an order of ours was never known")
     if not believe_venue:
-        return Verdict(Do.DOUBT)
-    return Verdict(
-        Do.GIVE_UP,
+        return LineVerdict(LineAction.DOUBT)
+    return LineVerdict(
+        LineAction.GIVE_UP,
         reason=f"{line.symbol}: all {line.decided} decided contracts are closed, and the venue shows {shown}: "
         "the position has grown meanwhile",
     )
 
 
-def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict:
+def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | None) -> LineVerdict:
     """`wanted` as one order that the venue's rules allow; planning has already sized the first order exactly.
 
     No remainder is left that could not be sent after it, and no slice is too small for the venue.
@@ -125,54 +129,56 @@ def sized(line: Line, wanted: Decimal, instrument: Instrument | None) -> Verdict
     step = None if instrument is None else instrument.amount_step
     if instrument is None or not step:
         most = wanted if instrument is None or not instrument.max_amount else min(wanted, instrument.max_amount)
-        return Verdict(Do.SEND, min(most, line.largest))
+        return LineVerdict(LineAction.SEND, min(most, line.largest))
     first_of_plan = line.attempt == 0 and line.purpose == "reduce"
     least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
     whole = _floor(wanted, step)
     if whole < least:
-        return Verdict(Do.BLOCKED, reason=f"dust: {wanted} contracts of {line.symbol} are below the venue's minimum")
+        return LineVerdict(
+            LineAction.BLOCKED, reason=f"dust: {wanted} contracts of {line.symbol} are below the venue's minimum"
+        )
     most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
     amount = min(most, max(least, _floor(line.largest, step)))
     if ZERO < whole - amount < (instrument.min_amount or ZERO):
         amount = whole if whole <= most else max(least, _floor(whole - (instrument.min_amount or ZERO), step))
-    return Verdict(Do.SEND, min(amount, most))
+    return LineVerdict(LineAction.SEND, min(amount, most))
 
 
 def _floor(amount: Decimal, step: Decimal) -> Decimal:
     return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
 
 
-def acting(lines: Iterable[Line], ends: Callable[[Line], bool]) -> list[Line]:
+def select_active(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> list[PositionTarget]:
     """The one line for each position that may send: the smallest target, then the most urgent, then the active one.
 
     Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `ends` is called
     only where several lines meet.
     """
-    slots: dict[Slot, list[Line]] = {}
+    slots: dict[Slot, list[PositionTarget]] = {}
     for line in lines:
-        slots.setdefault(line.name if line.by_fills else line.key, []).append(line)
+        slots.setdefault(line.name if line.is_counted_by_fills else line.key, []).append(line)
     chosen = (found[0] if len(found) == 1 else _smallest(found, ends) for found in slots.values())
     return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
 
 
-def _smallest(lines: Iterable[Line], ends: Callable[[Line], bool]) -> Line | None:
+def _smallest(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> PositionTarget | None:
     trying = (line for line in lines if not ends(line))
     return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
 
 
-def stall_reason(line: Line, now: datetime, pace: Pace) -> str | None:
+def stall_reason(line: PositionTarget, now: datetime, pace: ClosingPace) -> str | None:
     """Why an operator should look at a line that is still retried; None if there is no reason."""
-    for order in line.aside.values():
+    for order in line.detached.values():
         if (now - order.sent_at).total_seconds() < pace.absence_after:
             continue
         return f"order {order.name} on {line.symbol} has unknown status{_since(order.sent_at)} and is being queried"
-    if line.state is not State.AT_TARGET and line.fruitless >= pace.fruitless_attempts:
-        how = "does not fill" if line.trouble is None else f"is refused repeatedly ({line.trouble})"
+    if line.state is not TargetState.AT_TARGET and line.attempts_without_fill >= pace.fruitless_attempts:
+        how = "does not fill" if line.last_refusal is None else f"is refused repeatedly ({line.last_refusal})"
         return f"{line.symbol} {how} and is retried"
-    if line.in_flight and line.sent_at is not None:
+    if line.is_in_flight and line.sent_at is not None:
         if (now - line.sent_at).total_seconds() < pace.resting_for:
             return None
-        how = "has been open" if line.state is State.WORKING else "has unknown status"
+        how = "has been open" if line.state is TargetState.WORKING else "has unknown status"
         return f"order {line.client_order_id} on {line.symbol} {how}{_since(line.sent_at)}"
     return None
 

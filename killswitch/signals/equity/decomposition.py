@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Fill, Position, Side
-from killswitch.signals.position import (
+from killswitch.signals.position_measures import (
     HOLDINGS,
     ZERO,
     base_of,
@@ -34,7 +34,7 @@ from killswitch.signals.position import (
     liquidation_distance,
     sign,
 )
-from killswitch.signals.view import Instruments
+from killswitch.signals.scope_view import Instruments
 
 NEAR_LIQUIDATION = Decimal("0.05")
 """The distance to the liquidation price within which a position that shrank may have been liquidated."""
@@ -46,7 +46,7 @@ _SIDES: tuple[Side, Side] = ("long", "short")
 _size = attrgetter("symbol", "side", "contracts")
 
 
-class Untold(Struct, frozen=True):
+class UnfilledTrade(Struct, frozen=True):
     """A traded signed `quantity` of a symbol that no fill accounts for.
 
     It is valued at the later mark: `unit` is the value of a contract per unit of x, and `x` that of the mark; without a
@@ -83,9 +83,9 @@ class Untold(Struct, frozen=True):
         """The effect of a fill of `quantity` (signed) at `price`, against the mark at which it is valued."""
         if not self.is_marked:
             return ZERO
-        return self.unit * quantity * (self.x - _x(price, inverse=self.inverse))
+        return self.unit * quantity * (self.x - _linear_price(price, inverse=self.inverse))
 
-    def less(self, quantity: Decimal) -> Untold:
+    def less(self, quantity: Decimal) -> UnfilledTrade:
         """The remainder after `quantity` (signed) is accounted for, with its proportional span."""
         left = self.quantity - quantity
         span = abs(self.span * left / self.quantity) if self.quantity else self.span
@@ -105,7 +105,7 @@ class PositionMoves:
     repriced: Decimal = ZERO
     gross: Decimal = ZERO
     liquidated: Decimal = ZERO
-    untold: tuple[Untold, ...] = ()
+    untold: tuple[UnfilledTrade, ...] = ()
 
     @property
     def is_covered(self) -> bool:
@@ -133,7 +133,7 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
 
     If both snapshots report every wallet, it is Σ (w₁ − w₀) p₁, which no haircut or old price affects.
     """
-    alone = _alone(before), _alone(after)
+    alone = _single_wallet(before), _single_wallet(after)
     if alone[0] is not None and alone[1] is not None:
         return alone[1] - alone[0]
     first, second = _wallets(before), _wallets(after)
@@ -188,7 +188,7 @@ def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
     return found
 
 
-def _alone(account: AccountSnapshot) -> Decimal | None:
+def _single_wallet(account: AccountSnapshot) -> Decimal | None:
     """The wallet of an account that holds only its own currency; None for any other account, and if unknown."""
     if account.unrealized is None or account.balances is None or len(account.balances) != 1:
         return None
@@ -227,7 +227,7 @@ def _sizes(positions: Iterable[Position]) -> dict[tuple[str, str], Decimal]:
 
 
 @dataclass(slots=True)
-class _Symbol:
+class _SymbolHolding:
     """A symbol in one snapshot of an account: sizes by side, mark, value of a contract."""
 
     unit: Decimal | None = None
@@ -265,12 +265,12 @@ class _Symbol:
 
 
 @dataclass(frozen=True, slots=True)
-class _Change:
+class _SymbolChange:
     """A symbol in `one` snapshot and the `other`, with the fills between them; for `hedged` see `is_hedged`."""
 
     symbol: str
-    one: _Symbol
-    other: _Symbol
+    one: _SymbolHolding
+    other: _SymbolHolding
     fills: Sequence[Fill]
     inverse: bool
     hedged: bool
@@ -284,17 +284,17 @@ class _Change:
     def moved(self) -> Decimal:
         return sum((abs(change) for change in self.sizes.values()), ZERO)
 
-    def untold(self, unit: Decimal, x0: Decimal, x1: Decimal, *, is_marked: bool = True) -> tuple[Untold, ...]:
+    def unfilled(self, unit: Decimal, x0: Decimal, x1: Decimal, *, is_marked: bool = True) -> tuple[UnfilledTrade, ...]:
         """The trades that positions show and fills do not, separately for each side in hedge mode."""
         sizes = self.sizes
 
-        def of(quantity: Decimal, side: Side | None, *, closes: bool) -> Untold:
+        def of(quantity: Decimal, side: Side | None, *, closes: bool) -> UnfilledTrade:
             span = abs(unit * quantity * (x1 - x0)) if is_marked else ZERO
             inverse = is_marked and self.inverse
-            return Untold(self.symbol, quantity, unit, x1, inverse, closes, is_marked, span, side)
+            return UnfilledTrade(self.symbol, quantity, unit, x1, inverse, closes, is_marked, span, side)
 
         if not self.hedged:
-            quantity = self.other.net - self.one.net - sum(map(signed, self.fills), ZERO)
+            quantity = self.other.net - self.one.net - sum(map(signed_amount, self.fills), ZERO)
             return (of(quantity, None, closes=any(it < ZERO for it in sizes.values())),) if quantity else ()
         left, unplaced = self._by_side(sizes)
         found = [of(left[side], side, closes=sizes[side] < ZERO) for side in _SIDES if left[side]]
@@ -311,7 +311,7 @@ class _Change:
         bought = sold = ZERO
         for fill in self.fills:
             if fill.position_side is not None:
-                left[fill.position_side] -= signed(fill)
+                left[fill.position_side] -= signed_amount(fill)
             elif fill.side == "buy":
                 bought += fill.amount
             else:
@@ -320,19 +320,19 @@ class _Change:
         for quantity, sides in ((bought, _SIDES), (sold, _SIDES[::-1])):
             rest = quantity
             for side in sides:
-                part = part_of(rest, left[side])
+                part = matched_part(rest, left[side])
                 left[side] -= part
                 rest -= part
             unplaced += rest
         return left, unplaced
 
 
-def signed(fill: Fill) -> Decimal:
+def signed_amount(fill: Fill) -> Decimal:
     """The amount of a fill, negative for a sale."""
     return fill.amount if fill.side == "buy" else -fill.amount
 
 
-def part_of(quantity: Decimal, wanted: Decimal) -> Decimal:
+def matched_part(quantity: Decimal, wanted: Decimal) -> Decimal:
     """The part of a quantity that is wanted; zero if the two have opposite signs."""
     return min(quantity, wanted, key=abs) if quantity * wanted > ZERO else ZERO
 
@@ -361,7 +361,7 @@ def position_moves(
     for fill in fills:
         executed.setdefault(fill.symbol, []).append(fill)
     moves = UNVALUED if before.positions is None or after.positions is None else PositionMoves()
-    none, holds = _Symbol(), before.market in HOLDINGS
+    none, holds = _SymbolHolding(), before.market in HOLDINGS
     in_hedge_mode = "hedge" in (before.position_mode, after.position_mode)
     # In the order of the snapshots, so that stored state is deterministic.
     for symbol in dict.fromkeys((*first, *second, *executed)):
@@ -369,25 +369,25 @@ def position_moves(
         known = rules.get((after.account, symbol))
         contract = contract_value(after, symbol, known) or (Decimal(1) if holds else None)
         hedged = in_hedge_mode or len(one.sizes) > 1 or len(other.sizes) > 1
-        change = _Change(symbol, one, other, executed.get(symbol, ()), is_inverse(symbol, known), hedged)
+        change = _SymbolChange(symbol, one, other, executed.get(symbol, ()), is_inverse(symbol, known), hedged)
         moves += _symbol_moves(change, later.get(symbol), contract, holds=holds)
     return moves
 
 
-def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _Symbol]:
-    found: dict[str, _Symbol] = {}
+def _symbols(account: AccountSnapshot, rules: Instruments) -> dict[str, _SymbolHolding]:
+    found: dict[str, _SymbolHolding] = {}
     for position in account.positions or ():
         if sane(position.contracts) and position.contracts:
             symbol = position.symbol
             known = rules.get((account.account, symbol))
             if symbol not in found:
-                found[symbol] = _Symbol(contract_value(account, symbol, known))
+                found[symbol] = _SymbolHolding(contract_value(account, symbol, known))
             found[symbol].add(position, inverse=is_inverse(symbol, known))
     return found
 
 
 def _symbol_moves(
-    change: _Change, later_mark: Decimal | None, contract: Decimal | None, *, holds: bool
+    change: _SymbolChange, later_mark: Decimal | None, contract: Decimal | None, *, holds: bool
 ) -> PositionMoves:
     """The moves of one symbol."""
     one, other, fills, inverse = change.one, change.other, change.fills, change.inverse
@@ -398,13 +398,15 @@ def _symbol_moves(
         mark1 = mark0 if mark0 is not None else next((fill.price for fill in reversed(fills)), None)
     mark0 = mark0 if mark0 is not None else mark1
     if unit is None or mark0 is None or mark1 is None or mark0 <= ZERO or mark1 <= ZERO:
-        return _unmarked(change)
+        return _moves_without_mark(change)
     if one.net and other.net and _is_split(one.net, other.net, mark0, mark1):
         profit = ZERO if one.pnl is None or other.pnl is None else other.pnl - one.pnl
         return PositionMoves(profit, gross=_notional(unit, one, mark0, inverse=inverse))
-    x0, x1 = _x(mark0, inverse=inverse), _x(mark1, inverse=inverse)
+    x0, x1 = _linear_price(mark0, inverse=inverse), _linear_price(mark1, inverse=inverse)
     effect = ZERO if holds else unit * one.net * (x1 - x0)
-    effect += unit * sum((signed(it) * (x1 - _x(it.price, inverse=inverse)) for it in fills if it.price > ZERO), ZERO)
+    effect += unit * sum(
+        (signed_amount(it) * (x1 - _linear_price(it.price, inverse=inverse)) for it in fills if it.price > ZERO), ZERO
+    )
     each = unit / mark1 if inverse else unit * mark1
     filled = sum((abs(fill.amount) for fill in fills), ZERO)
     near = sum(
@@ -421,11 +423,11 @@ def _symbol_moves(
         repriced=abs(unit * one.held * (x1 - x0)),
         gross=_notional(unit, one, mark0, inverse=inverse),
         liquidated=near,
-        untold=change.untold(unit, x0, x1),
+        untold=change.unfilled(unit, x0, x1),
     )
 
 
-def _unmarked(change: _Change) -> PositionMoves:
+def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
     """The moves of a symbol without a mark, from its own profit and its earlier notional."""
     one, other, moved = change.one, change.other, change.moved
     if not moved:
@@ -436,11 +438,11 @@ def _unmarked(change: _Change) -> PositionMoves:
     if not one.held or not one.notional:
         return UNVALUED
     each = one.notional / one.held
-    untold = change.untold(each, Decimal(1), Decimal(1), is_marked=False)
+    untold = change.unfilled(each, Decimal(1), Decimal(1), is_marked=False)
     return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
 
 
-def _is_near(distance: Decimal | None, one: _Symbol, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
+def _is_near(distance: Decimal | None, one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
     """Whether the mark was close to the liquidation price, or moved at least half the way to it."""
     if distance is None or not one.sizes.get(side):
         return False
@@ -453,9 +455,9 @@ def _is_split(size0: Decimal, size1: Decimal, mark0: Decimal, mark1: Decimal) ->
     return abs(ratio - 1) > Decimal("0.2") and ratio > ZERO and abs(ratio * mark1 / mark0 - 1) <= SPLIT
 
 
-def _notional(unit: Decimal, one: _Symbol, mark: Decimal, *, inverse: bool) -> Decimal:
+def _notional(unit: Decimal, one: _SymbolHolding, mark: Decimal, *, inverse: bool) -> Decimal:
     return unit * one.held / mark if inverse else unit * one.held * mark
 
 
-def _x(price: Decimal, *, inverse: bool) -> Decimal:
+def _linear_price(price: Decimal, *, inverse: bool) -> Decimal:
     return -1 / price if inverse else price

@@ -23,7 +23,7 @@ _INT = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _FLOAT = re.compile(r"[+-]?(?:\d{1,18}\.\d{0,18}|\.\d{1,18}|\d{1,18}(?=[eE]))(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """Where something begins and ends, lines and columns counted from 0; the end is just past it."""
 
     line: int
@@ -32,16 +32,16 @@ class Span(NamedTuple):
     end_column: int
 
 
-class Note(NamedTuple):
+class YamlProblem(NamedTuple):
     """A problem of the YAML text itself."""
 
     code: str
-    span: Span
+    span: TextSpan
     message: str
     fix: str
 
 
-class Root(NamedTuple):
+class DocumentRoot(NamedTuple):
     """The root of one document; `sound` is false if its text has a problem."""
 
     node: Node
@@ -56,7 +56,7 @@ class Node:
 
     __slots__ = ("items", "pairs", "plain", "refused", "span", "text")
 
-    def __init__(self, span: Span, text: str | None = None, plain: bool = False) -> None:
+    def __init__(self, span: TextSpan, text: str | None = None, plain: bool = False) -> None:
         self.span = span
         self.text = text
         self.plain = plain
@@ -65,7 +65,7 @@ class Node:
         self.items: list[Node] | None = None
 
 
-def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
+def parse(text: str, note: Callable[[YamlProblem], None]) -> list[DocumentRoot]:
     """The non-empty documents of a text; problems are passed to `note`.
 
     If the text stops being valid YAML, the result is the documents before that point.
@@ -74,11 +74,11 @@ def parse(text: str, note: Callable[[Note], None]) -> list[Root]:
     from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
 
-    documents: list[Root] = []
+    documents: list[DocumentRoot] = []
     builder = _Builder(documents, note)
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
-            builder.take(event)
+            builder.process(event)
     except _TooLargeError:
         pass  # it has had its note
     except MarkedYAMLError as error:
@@ -128,7 +128,7 @@ class _Frame:
 class _Builder:
     """Builds the tree from events."""
 
-    def __init__(self, documents: list[Root], note: Callable[[Note], None]) -> None:
+    def __init__(self, documents: list[DocumentRoot], note: Callable[[YamlProblem], None]) -> None:
         self._documents = documents
         self._note = note
         self._open: list[_Frame] = []
@@ -136,7 +136,7 @@ class _Builder:
         self._root: Node | None = None
         self._sound = True
 
-    def take(self, event: Any) -> None:
+    def process(self, event: Any) -> None:
         """Process the next event. Raises _TooLargeError, after a note, if the rest must not be parsed."""
         match type(event).__name__:
             case "ScalarEvent":
@@ -158,39 +158,39 @@ class _Builder:
                 self._root, self._sound = None, True
                 self._directives(event)
             case "DocumentEndEvent" if self._root is not None:
-                self._documents.append(Root(self._root, self._sound))
+                self._documents.append(DocumentRoot(self._root, self._sound))
 
     def _begin(self, event: Any, node: Node) -> None:
         """Attach a node to its container; a mapping or a list stays open."""
         self._properties(event)
         node.refused = event.ctag is not None
-        self._hang(node)
+        self._attach(node)
         self._count += 1
         if node.text is None:
             self._open.append(_Frame(node))
         if len(self._open) > DEEPEST:
-            self._say("KS1107", node.span, f"nested more than {DEEPEST} deep", "reduce the nesting")
+            self._report("KS1107", node.span, f"nested more than {DEEPEST} deep", "reduce the nesting")
             raise _TooLargeError
         if self._count > LARGEST:
-            self._say("KS1107", _span(event), f"more than {LARGEST} values in one file", "split the file")
+            self._report("KS1107", _span(event), f"more than {LARGEST} values in one file", "split the file")
             raise _TooLargeError
 
     def _alias(self, event: Any) -> None:
         span = _span(event)
-        self._say("KS1104", span, f"`*{event.anchor}` is an alias of a value written elsewhere", _WRITE_OUT)
+        self._report("KS1104", span, f"`*{event.anchor}` is an alias of a value written elsewhere", _WRITE_OUT)
         node = Node(span, f"*{event.anchor}")
         node.refused = True
-        self._hang(node)
+        self._attach(node)
 
     def _properties(self, event: Any) -> None:
         """Report anchors and tags, which precede the value."""
         start = event.start_mark
         if event.anchor is not None:
-            span = Span(start.line, start.column, start.line, start.column + len(event.anchor) + 1)
-            self._say("KS1104", span, f"`&{event.anchor}` is an anchor", f"remove it; {_WRITE_OUT}")
+            span = TextSpan(start.line, start.column, start.line, start.column + len(event.anchor) + 1)
+            self._report("KS1104", span, f"`&{event.anchor}` is an anchor", f"remove it; {_WRITE_OUT}")
         if event.ctag is not None:
-            span = Span(start.line, start.column, start.line, start.column + 1)
-            self._say(
+            span = TextSpan(start.line, start.column, start.line, start.column + 1)
+            self._report(
                 "KS1106",
                 span,
                 "tags are not allowed in policies",
@@ -200,10 +200,10 @@ class _Builder:
     def _directives(self, event: Any) -> None:
         if event.version is not None or event.tags:
             # the event is at the `---`, the directive above it
-            span = Span(max(0, event.start_mark.line - 1), 0, event.start_mark.line, 0)
-            self._say("KS1108", span, "directives are not allowed in policies", "remove the line that begins with %")
+            span = TextSpan(max(0, event.start_mark.line - 1), 0, event.start_mark.line, 0)
+            self._report("KS1108", span, "directives are not allowed in policies", "remove the line that begins with %")
 
-    def _hang(self, node: Node) -> None:
+    def _attach(self, node: Node) -> None:
         if not self._open:
             if node.text is None or node.text or not node.plain:
                 self._root = node
@@ -220,31 +220,31 @@ class _Builder:
     def _pair(self, frame: _Frame, key: Node, value: Node) -> None:
         pairs = cast("dict[str, tuple[Node, Node]]", frame.node.pairs)
         if key.text is None or key.refused:
-            self._say("KS1109", key.span, "a key must be a plain word", "write the key as a plain word")
+            self._report("KS1109", key.span, "a key must be a plain word", "write the key as a plain word")
         elif key.text == "<<" and key.plain:
             frame.node.refused = True
-            self._say("KS1105", key.span, "`<<` merges keys of another mapping", _WRITE_OUT)
+            self._report("KS1105", key.span, "`<<` merges keys of another mapping", _WRITE_OUT)
         elif key.text in pairs:
             first = pairs[key.text][0].span.line + 1
             fix = "keep one of the two; which of them applies is ambiguous"
-            self._say("KS1103", key.span, f"`{key.text}` is already given in line {first}", fix)
+            self._report("KS1103", key.span, f"`{key.text}` is already given in line {first}", fix)
         else:
             pairs[key.text] = (key, value)
 
-    def _say(self, code: str, span: Span, message: str, fix: str) -> None:
+    def _report(self, code: str, span: TextSpan, message: str, fix: str) -> None:
         self._sound = False
-        self._note(Note(code, span, message, fix))
+        self._note(YamlProblem(code, span, message, fix))
 
 
 _WRITE_OUT = "write the value out here, so that readers of the policy see it"
 
 
-def _span(event: Any) -> Span:
+def _span(event: Any) -> TextSpan:
     start, end = event.start_mark, event.end_mark
-    return Span(start.line, start.column, end.line, end.column)
+    return TextSpan(start.line, start.column, end.line, end.column)
 
 
-def _content_span(event: Any) -> Span:
+def _content_span(event: Any) -> TextSpan:
     """The span without trailing spaces and comments: ruamel ends an empty value at the next token."""
     span = _span(event)
     if not event.value and event.style is None:
@@ -252,7 +252,7 @@ def _content_span(event: Any) -> Span:
     return span
 
 
-def _syntax(error: Any, text: str) -> Note:
+def _syntax(error: Any, text: str) -> YamlProblem:
     """A note of ruamel's syntax error at its position; a tab is reported as such."""
     mark = error.problem_mark or error.context_mark
     lines = split_lines(text)
@@ -261,25 +261,28 @@ def _syntax(error: Any, text: str) -> Note:
     indentation = written[: len(written) - len(written.lstrip(" \t"))]
     at = mark.column if written[mark.column : mark.column + 1] == "\t" else indentation.find("\t")
     if at >= 0:
-        return Note(
-            "KS1102", Span(line, at, line, at + 1), "a tab where YAML requires spaces", "replace the tab with spaces"
+        return YamlProblem(
+            "KS1102",
+            TextSpan(line, at, line, at + 1),
+            "a tab where YAML requires spaces",
+            "replace the tab with spaces",
         )
     problem = (error.problem or "this is not YAML").replace("\n", " ")
     begun = error.context_mark
     if begun is not None and begun.line < mark.line:
         problem += f" ({error.context}, begun in line {begun.line + 1})"
     column = mark.column if line == mark.line else len(written)
-    return Note("KS1101", Span(line, column, line, column + 1), problem, _SYNTAX_FIX)
+    return YamlProblem("KS1101", TextSpan(line, column, line, column + 1), problem, _SYNTAX_FIX)
 
 
 _SYNTAX_FIX = "look for a missing colon, quote or bracket, or for inconsistent indentation, here or just above"
 
 
-def _unprintable(position: int, text: str) -> Note:
+def _unprintable(position: int, text: str) -> YamlProblem:
     before = split_lines(text[:position])
     line, column = len(before) - 1, len(before[-1])
     message = f"the character U+{ord(text[position]):04X} is not allowed in a policy"
-    return Note("KS1005", Span(line, column, line, column + 1), message, "remove the character")
+    return YamlProblem("KS1005", TextSpan(line, column, line, column + 1), message, "remove the character")
 
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")

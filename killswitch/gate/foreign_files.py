@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import FAR_FUTURE, Lock, LockError, Stamp
+from killswitch.gate.changes import FAR_FUTURE, LockError, LockRecord, Stamp
 from killswitch.gate.files import is_temporary
-from killswitch.gate.reading import LockFile, read_file, some_fields
+from killswitch.gate.lock_reader import LockFile, read_file, some_fields
 from killswitch.model.decision import LockMode
 from killswitch.model.legible import legible, one_line
 
@@ -25,7 +25,7 @@ def signature(folder: Path) -> dict[str, str | None]:
     return {"folder": str(folder)}
 
 
-def is_signed(union: Lock, *folders: Path) -> bool:
+def is_signed(union: LockRecord, *folders: Path) -> bool:
     """Whether the union was made of the files of one of `folders`, which are names of the same one."""
     return any(signature(folder).items() <= union.details.items() for folder in folders)
 
@@ -40,7 +40,7 @@ class _OldFields(msgspec.Struct):
     mode: LockMode = "reduce_only"
 
 
-def standing_foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> Lock | None:
+def foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> LockRecord | None:
     """The lock at `union` if it is not the sum of `folders` and still holds at the turn's `now`; None otherwise.
 
     A file that is no lock file at all is one without end, as its content is unknown. OSError where the disk would not
@@ -64,7 +64,7 @@ def standing_foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) 
 _SCOPE_KINDS = frozenset({"account", "venue", "portfolio", FOREIGN_SCOPE})
 
 
-def require_apart(folder: Path, union: Path) -> None:
+def require_separate_path(folder: Path, union: Path) -> None:
     """LockError if `union` has the name of a scope's file in `folder`. Both paths are resolved already."""
     if union.parent == folder and union.suffix == ".json" and union.stem.partition("__")[0] in _SCOPE_KINDS:
         raise LockError(
@@ -82,7 +82,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Strangers:
+class UnmanagedFiles:
     """What else is in the folder."""
 
     files: tuple[LockFile, ...]
@@ -92,13 +92,13 @@ class Strangers:
     temporary: tuple[Path, ...] = ()
 
 
-def strangers(folder: Path, expected: Collection[Path], is_late: Callable[[], bool]) -> Strangers:
+def unmanaged_files(folder: Path, expected: Collection[Path], is_late: Callable[[], bool]) -> UnmanagedFiles:
     """Every lock file of `folder` but those `expected`. OSError if it cannot be listed, or if it is late."""
     ours = {path.name for path in expected if path.parent == folder}
     with os.scandir(folder) as entries:
         names = [entry.name for entry in islice(entries, LISTED)]
     others = sorted(name for name in names if name.endswith(".json") and name not in ours)
-    return Strangers(
+    return UnmanagedFiles(
         files=tuple(_read([folder / name for name in others[:MOST]], is_late)),
         count=len(others),
         is_cut=len(others) > MOST or len(names) == LISTED,

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.recorded_reports import said
-from killswitch.execution.state.account_job import Work
-from killswitch.execution.state.execution_state import Memory
+from killswitch.execution.report_validation import venue_text
+from killswitch.execution.state.account_job import AccountJob
+from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.entries import Cancelled
 from killswitch.model.decision import Cancel
 from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
 
-Due = tuple[Work, Cancel]
+Due = tuple[AccountJob, Cancel]
 
 
 @dataclass(slots=True)
-class _Tries:
+class _CancelAttempts:
     """Failed cancels of one order, and how often in a row it was missing from the open orders."""
 
     failed: int = 0
@@ -26,27 +26,27 @@ class _Tries:
     not_before: float = 0.0
 
 
-class Cancelling:
+class OrderCanceller:
     """Retries failed cancels with growing waits, and gives up with the reason after a number of tries.
 
     An order that cannot be cancelled may be gone: it is if it is repeatedly missing from the open orders. Requests that
     the venue did not process are not counted.
     """
 
-    def __init__(self, context: AccountContext, memory: Memory) -> None:
+    def __init__(self, context: AccountContext, memory: ExecutionState) -> None:
         self._context = context
         self._memory = memory
-        self._tries: dict[tuple[str, str], _Tries] = {}
+        self._tries: dict[tuple[str, str], _CancelAttempts] = {}
         self._under_way: set[str] = set()
 
     def due(self) -> list[Due]:
         """The cancels that decisions request before their closes are done."""
-        works = self._memory.works.values()
+        works = self._memory.jobs.values()
         return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
 
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
-        if not due or not self._context.may_act():
+        if not due or not self._context.can_send():
             return
         now = self._context.clock.monotonic()
         ready = [
@@ -60,13 +60,13 @@ class Cancelling:
             answers = await asyncio.gather(*asked)
         finally:
             self._under_way -= {cancel.order for _, cancel in ready}
-        failed: list[tuple[Work, Cancel, VenueError]] = []
+        failed: list[tuple[AccountJob, Cancel, VenueError]] = []
         for (work, cancel), error in zip(ready, answers, strict=True):
             match error:
                 case None:
-                    self._gone(work, cancel)
+                    self._record_cancelled(work, cancel)
                 case OrderRejectedError():
-                    work.cannot_cancel(cancel, said(error))
+                    work.cannot_cancel(cancel, venue_text(error))
                 case RateLimitedError() | VenueDownError():
                     self._of(work, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
                 case _:
@@ -74,7 +74,7 @@ class Cancelling:
         if failed:
             await self._count(failed)
 
-    async def _count(self, failed: Sequence[tuple[Work, Cancel, VenueError]]) -> None:
+    async def _count(self, failed: Sequence[tuple[AccountJob, Cancel, VenueError]]) -> None:
         again = any(self._of(work, cancel).failed for work, cancel, _ in failed)
         resting = await self._context.open_orders(self._context.pace.cancel_timeout) if again else None
         for work, cancel, error in failed:
@@ -85,15 +85,17 @@ class Cancelling:
             )
             tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
             if tries.absent >= self._context.pace.doubt_reads:
-                self._gone(work, cancel)
+                self._record_cancelled(work, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:
-                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {said(error)}")
+                work.cannot_cancel(
+                    cancel, f"{tries.failed} requests in a row failed, the last one with {venue_text(error)}"
+                )
 
-    def _gone(self, work: Work, cancel: Cancel) -> None:
+    def _record_cancelled(self, work: AccountJob, cancel: Cancel) -> None:
         place = (self._context.account, cancel.symbol)
         entry = Cancelled(work.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
         self._context.record([entry])
         self._tries.pop((work.decision.id, cancel.order), None)
 
-    def _of(self, work: Work, cancel: Cancel) -> _Tries:
-        return self._tries.setdefault((work.decision.id, cancel.order), _Tries())
+    def _of(self, work: AccountJob, cancel: Cancel) -> _CancelAttempts:
+        return self._tries.setdefault((work.decision.id, cancel.order), _CancelAttempts())

@@ -15,7 +15,7 @@ _OF_ORDERS = frozenset[Call]({"submit", "submit_batch", "find_order", "fills", "
 
 
 @dataclass(slots=True, eq=False)
-class Shared:
+class SharedLimit:
     """One limit of one owner, an account or an address with all its accounts. The strictest declaration applies."""
 
     allowed: int
@@ -46,10 +46,10 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class Toll:
+class CallCost:
     """What one kind of call costs of one limit."""
 
-    limit: Shared
+    limit: SharedLimit
     units: int
     each: int
 
@@ -63,7 +63,7 @@ class Toll:
                 yield self.limit.bucket(symbol), self.units * (1 if batch else orders) + self.each * orders
 
 
-def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
+def units_by_call(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
     """Units of each request, and of each order in it, by call and limit.
 
     ValueError if the traits contradict themselves: a limit of nothing, a cost of an undeclared limit, or a cost above
@@ -86,7 +86,7 @@ def added_up(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]]:
     return found
 
 
-def dearest(costs: Mapping[tuple[Call, str], tuple[int, int]], limit: str) -> int:
+def highest_cost(costs: Mapping[tuple[Call, str], tuple[int, int]], limit: str) -> int:
     """The most that one call costs of `limit`, for calls about at most one order."""
     return max((_least(call, *cost) for (call, name), cost in costs.items() if name == limit), default=0)
 

@@ -16,15 +16,15 @@ from killswitch.model.instant import HOUR, SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_fill
 from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Fill, Flow, Position
 from killswitch.signals.equity.asset_prices import AssetPrices, LastPrice
-from killswitch.signals.equity.loss_or_flow import EARLY
-from killswitch.signals.position import ZERO, move_value
-from killswitch.signals.view import PnlKey, ScopeView
+from killswitch.signals.equity.classification import EARLY
+from killswitch.signals.position_measures import ZERO, move_value
+from killswitch.signals.scope_view import PnlKey, ScopeView
 
-LATEST = 48 * HOUR
+MAXIMUM_ROW_AGE = 48 * HOUR
 """The maximum age of a new row at the last observation. Older rows are repetitions, so their ids can be dropped."""
 
 
-class Row(Struct):
+class LedgerRow(Struct):
     """A ledger row that is not matched with a change of equity yet.
 
     `at` is the time of the event, `seen` that of its first report (microseconds on the clock of ticks); `amount` is in
@@ -54,7 +54,7 @@ class FillRow(Struct):
     gain: Decimal | None
 
 
-class LedgerState(Struct):
+class ScopeLedgerState(Struct):
     """The serialised form of a ledger."""
 
     seen: list[tuple[str, int]]
@@ -62,13 +62,13 @@ class LedgerState(Struct):
     unknown: list[tuple[str, str, str, int]]
     joined: list[tuple[str, int]]
     looked_at: int | None
-    rows: list[Row] = []
+    rows: list[LedgerRow] = []
     fills: list[FillRow] = []
     unpriced: list[UnpricedFlow] = []
     prices: list[LastPrice] = []
 
 
-class Ledger:
+class ScopeLedger:
     """Collects rows by id, and tracks realised P&L per position, net of fees.
 
     `unknown`: position → the last time that the P&L of a fill was unknown.
@@ -77,7 +77,7 @@ class Ledger:
     def __init__(self) -> None:
         self.realized: dict[PnlKey, Decimal] = {}
         self.unknown: dict[PnlKey, int] = {}
-        self.rows: list[Row] = []
+        self.rows: list[LedgerRow] = []
         """Flows, funding, interest and fees that are not matched with a change of equity, oldest first."""
         self.fills: list[FillRow] = []
         self.joined: dict[str, int] = {}
@@ -88,15 +88,15 @@ class Ledger:
         self._seen: dict[str, int] = {}
         self._looked_at: int | None = None
 
-    def gather(self, view: ScopeView, before: ScopeView | None) -> None:
+    def collect(self, view: ScopeView, before: ScopeView | None) -> None:
         """Collect the view's new rows; `before` is the previous view, with the positions before the fills."""
         for account in view.accounts:
             self._correct_joined(account)
-            self._prices.take(account, view.as_of)
+            self._prices.observe(account, view.as_of)
             if account.flows or account.fills:
-                self._take_rows(account, view, before)
+                self._collect_rows(account, view, before)
         if self.unpriced:
-            self._price_anew(view)
+            self._price_waiting_flows(view)
         if view.unknown is None:
             self._looked_at = view.as_of
             for account in view.accounts:
@@ -105,15 +105,15 @@ class Ledger:
                     self.joined[account.account] = view.as_of if wallet is None else to_micros(wallet)
         self._forget_old()
 
-    def _take_rows(self, account: AccountSnapshot, view: ScopeView, before: ScopeView | None) -> None:
+    def _collect_rows(self, account: AccountSnapshot, view: ScopeView, before: ScopeView | None) -> None:
         """Collect an account's new rows, dated on the clock of ticks."""
         ahead = ahead_of_venue(account, view.as_of)
         for flow in account.flows or ():
             if self._is_new(account.account, f"flow/{account.account}/{flow.id}", flow.at):
-                self._take_flow(account, replace(flow, at=_later(flow.at, ahead)) if ahead else flow, view.as_of)
+                self._collect_flow(account, replace(flow, at=_later(flow.at, ahead)) if ahead else flow, view.as_of)
         for fill in account.fills or ():
             if self._is_new(account.account, f"fill/{account.account}/{fill.id}", fill.at):
-                self._take_fill(account, replace(fill, at=_later(fill.at, ahead)) if ahead else fill, view, before)
+                self._collect_fill(account, replace(fill, at=_later(fill.at, ahead)) if ahead else fill, view, before)
 
     def _correct_joined(self, account: AccountSnapshot) -> None:
         """Correct a joining time that is ahead of the venue's clock, which was wrong, to that of the last snapshot."""
@@ -144,40 +144,40 @@ class Ledger:
 
     def drop(self) -> None:
         """Drop all waiting rows, and the realised P&L of accounts that have left the scope."""
-        self._keep_joined()
+        self._drop_departed()
         self.rows, self.fills, self.unpriced = [], [], []
 
-    def _keep_joined(self) -> None:
+    def _drop_departed(self) -> None:
         """Drop the realised P&L of accounts that left the scope, whose currency is no longer known."""
         self.realized = {key: value for key, value in self.realized.items() if key[0] in self.joined}
         self.unknown = {key: at for key, at in self.unknown.items() if key[0] in self.joined}
 
     def _is_new(self, account: str, key: str, at: datetime) -> bool:
         happened = to_micros(at)
-        if key in self._seen or (self._looked_at is not None and happened < self._looked_at - LATEST):
+        if key in self._seen or (self._looked_at is not None and happened < self._looked_at - MAXIMUM_ROW_AGE):
             return False
         self._seen[key] = happened
         joined = self.joined.get(account)
         return joined is not None and happened >= joined
 
     def _forget_old(self) -> None:
-        """Drop ids of rows older than `LATEST`; ids are in approximate order of time, which suffices."""
+        """Drop ids of rows older than `MAXIMUM_ROW_AGE`; ids are in approximate order of time, which suffices."""
         while self._seen and self._looked_at is not None:
             oldest = next(iter(self._seen))
-            if self._seen[oldest] >= self._looked_at - LATEST:
+            if self._seen[oldest] >= self._looked_at - MAXIMUM_ROW_AGE:
                 return
             del self._seen[oldest]
 
-    def _take_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
+    def _collect_flow(self, account: AccountSnapshot, flow: Flow, seen: int) -> None:
         if not sane(flow.amount):
             return  # its effect appears as an unexplained change
         amount = self._prices.amount(account, flow.amount, flow.currency)
         if amount is None:
             self.unpriced.append(UnpricedFlow(account.account, flow, seen))
         elif amount:
-            self.rows.append(Row(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
+            self.rows.append(LedgerRow(account.account, to_micros(flow.at), seen, amount, flow.kind in UNIT_FLOWS))
 
-    def _price_anew(self, view: ScopeView) -> None:
+    def _price_waiting_flows(self, view: ScopeView) -> None:
         """Collect the flows whose price is known by now; those that wait too long are dropped, like rows."""
         waiting, self.unpriced = self.unpriced, []
         accounts = {account.account: account for account in view.accounts}
@@ -188,11 +188,11 @@ class Ledger:
             if account is None:
                 self.unpriced.append(each)
             else:
-                self._take_flow(account, each.flow, each.seen)
+                self._collect_flow(account, each.flow, each.seen)
 
-    def _take_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
-        met = _position_met(account.account, fill, before)
-        side = fill.position_side or (met.side if met else _side_alone(fill))
+    def _collect_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
+        met = _position_before(account.account, fill, before)
+        side = fill.position_side or (met.side if met else _probable_side(fill))
         sound = sound_fill(fill, view.instrument(account.account, fill.symbol))
         gain = fill.realized_pnl if fill.realized_pnl is not None and sane(fill.realized_pnl) else None
         if gain is None and sound is not None:
@@ -208,9 +208,9 @@ class Ledger:
         if sound is not None:
             self.fills.append(FillRow(account.account, sound, known))
 
-    def state(self) -> LedgerState:
+    def state(self) -> ScopeLedgerState:
         """Everything, for storing."""
-        return LedgerState(
+        return ScopeLedgerState(
             seen=list(self._seen.items()),
             realized=[(*key, value) for key, value in self.realized.items()],
             unknown=[(*key, at) for key, at in self.unknown.items()],
@@ -222,13 +222,13 @@ class Ledger:
             prices=self._prices.state(self._looked_at),
         )
 
-    def restore(self, state: LedgerState) -> None:
+    def restore(self, state: ScopeLedgerState) -> None:
         """Restore a stored ledger."""
         self._seen = dict(state.seen)
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
         self.joined, self._looked_at = dict(state.joined), state.looked_at
-        self._keep_joined()
+        self._drop_departed()
         self.rows, self.fills, self.unpriced = state.rows, state.fills, state.unpriced
         self._prices.restore(state.prices)
 
@@ -241,7 +241,7 @@ def _later(at: datetime, micros: int) -> datetime:
         return at
 
 
-def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Position | None:
+def _position_before(account: str, fill: Fill, before: ScopeView | None) -> Position | None:
     """The position before the fill."""
     if before is None:
         return None
@@ -252,7 +252,7 @@ def _position_met(account: str, fill: Fill, before: ScopeView | None) -> Positio
     return None
 
 
-def _side_alone(fill: Fill) -> str:
+def _probable_side(fill: Fill) -> str:
     """The probable side of a fill without a position: a fill with realised P&L closes, one without opens."""
     closes = fill.realized_pnl is not None and sane(fill.realized_pnl) and fill.realized_pnl != ZERO
     return "long" if (fill.side == "buy") != closes else "short"
@@ -270,11 +270,11 @@ def _realized(account: AccountSnapshot, fill: Fill, met: Position | None, side: 
     return move_value(closed, account, view.instrument(account.account, fill.symbol), (met.entry_price, fill.price))
 
 
-BEHIND = 5 * SECOND
+AHEAD_TOLERANCE = 5 * SECOND
 """The tolerance for a venue's clock that is ahead of ours; timestamps are not more accurate."""
-AHEAD = 30 * SECOND
+BEHIND_TOLERANCE = 30 * SECOND
 """The tolerance for a venue's clock that is behind ours; an answer may have been in transit for so long."""
-OLD = 60 * SECOND
+MAXIMUM_ANSWER_AGE = 60 * SECOND
 """The maximum age of a good answer; if one seems older, ticks are dated ahead of our clock."""
 
 
@@ -296,4 +296,6 @@ def ahead_of_venue(account: AccountSnapshot, as_of: int) -> int:
         return 0
     observed = to_micros(account.observed_at)
     skew, drift = observed - venue, as_of - observed
-    return (skew if skew < -BEHIND or skew > AHEAD else 0) + (drift if drift > OLD else 0)
+    return (skew if skew < -AHEAD_TOLERANCE or skew > BEHIND_TOLERANCE else 0) + (
+        drift if drift > MAXIMUM_ANSWER_AGE else 0
+    )

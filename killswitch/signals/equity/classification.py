@@ -19,15 +19,15 @@ from decimal import Decimal
 from typing import Literal
 
 from killswitch.model.instant import SECOND
-from killswitch.signals.position import ZERO
+from killswitch.signals.position_measures import ZERO
 
-Residual = Literal["noise", "slip", "trade", "money"]
+ResidualKind = Literal["noise", "slip", "trade", "money"]
 
 NOISE_IN_A_MINUTE = Decimal("0.005")
 SLIP = Decimal("0.021")
 """2% of the traded notional, plus a taker fee of 0.1%."""
 SLIPS_IN_A_MINUTE = Decimal("0.01")
-TRADED = Decimal("0.20")
+UNFILLED_TRADE_BOUND = Decimal("0.20")
 FUNDING = Decimal("0.03")
 LIQUIDATION = Decimal("0.04")
 
@@ -62,17 +62,17 @@ NETTED_WITHIN = 5 * SECOND
 """The time within which pending changes of opposite sign are one answer that lagged behind another."""
 
 
-def judge(
+def classify_residual(
     residual: Decimal,
     equity: Decimal,
     noise: Decimal,
     *,
     traded: Decimal,
-    untold: Decimal,
+    unfilled: Decimal,
     slack: Decimal,
     noise_before: Decimal,
     slips_before: Decimal,
-) -> Residual:
+) -> ResidualKind:
     """Classify a residual. Money is in the account's currency; `noise` is n.
 
     `untold` is the bound of the effect of trades without fills. `noise_before` and `slips_before` are the signed sums
@@ -83,7 +83,7 @@ def judge(
         return "noise"
     if size <= SLIP * traded and abs(slips_before + residual) <= SLIPS_IN_A_MINUTE * equity:
         return "slip"
-    if size <= untold + slack:
+    if size <= unfilled + slack:
         return "trade"
     return "money"
 
@@ -93,7 +93,7 @@ def skew_of(repriced: Decimal, skew: int | None, interval: int) -> Decimal:
     return repriced * min(Decimal(SKEW if skew is None else skew) / Decimal(max(interval, 1)), Decimal(3))
 
 
-def unrecorded(gross: Decimal, liquidated: Decimal, since: int, at: int) -> Decimal:
+def unrecorded_charges(gross: Decimal, liquidated: Decimal, since: int, at: int) -> Decimal:
     """The possible charges without a row yet: funding on the `gross`, and fees on the `liquidated` notional."""
     return (FUNDING * gross if has_funding(since, at) else ZERO) + LIQUIDATION * liquidated
 
@@ -115,12 +115,12 @@ def lag_of(amount: Decimal, equity: Decimal, row_lag: float | None, *, hurried: 
     return min(max(LAG_OF_MANY, late), LAG) if hurried else max(LAG, late)
 
 
-def is_about(row_at: int, since: int, at: int) -> bool:
+def is_at_about(row_at: int, since: int, at: int) -> bool:
     """Whether a row is dated from `since` to `at`, within a tolerance."""
     return since - SAME_MOMENT <= row_at <= at + SAME_MOMENT
 
 
-def is_amount(row: Decimal, change: Decimal, noise: Decimal) -> bool:
+def is_about_amount(row: Decimal, change: Decimal, noise: Decimal) -> bool:
     """Whether the amounts of a row and a change agree: within 1% of the row, or within noise if that is greater."""
     if row * change <= ZERO:
         return False

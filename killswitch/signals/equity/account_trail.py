@@ -15,31 +15,31 @@ from msgspec.structs import replace
 from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.magnitude import sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.equity.change import collateral_effect, sizes_changed, wallet_change
-from killswitch.signals.equity.ledger_rows import FillRow
-from killswitch.signals.equity.loss_or_flow import (
+from killswitch.signals.equity.classification import (
     MINUTE_OF_SUMS,
     SLIP,
     SLIPS_IN_A_MINUTE,
-    Residual,
-    judge,
+    ResidualKind,
+    classify_residual,
     skew_of,
-    unrecorded,
+    unrecorded_charges,
 )
+from killswitch.signals.equity.decomposition import collateral_effect, sizes_changed, wallet_change
+from killswitch.signals.equity.ledger import FillRow
 from killswitch.signals.equity.swings import Swing, Swings
-from killswitch.signals.equity.trades import Traded, Trades, fee_of
-from killswitch.signals.position import HOLDINGS, ZERO
-from killswitch.signals.view import Instruments
+from killswitch.signals.equity.trades import ObservedTrades, Trades, fee_of
+from killswitch.signals.position_measures import HOLDINGS, ZERO
+from killswitch.signals.scope_view import Instruments
 
 CONTRADICTION = Decimal("0.1")
 """The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
 """How long equity and positions may be out of step before they are judged as reported."""
-Entry = tuple[int, Decimal]
+DatedAmount = tuple[int, Decimal]
 """An instant and an amount."""
 
 
-class Carried(Struct, frozen=True):
+class CarriedResidual(Struct, frozen=True):
     """The residual by marks that the wallet did not show, `since` equity and positions were of different moments.
 
     The next consistent answers contain both. `partly`: positions were closed meanwhile, and some fills are missing.
@@ -55,10 +55,10 @@ class Carried(Struct, frozen=True):
         return self.partly or bool(self.amount)
 
 
-NOTHING_CARRIED = Carried()
+NOTHING_CARRIED = CarriedResidual()
 
 
-class TrailState(Struct):
+class AccountTrailState(Struct):
     """The serialised form of a trail."""
 
     before: AccountSnapshot
@@ -66,13 +66,13 @@ class TrailState(Struct):
     unrealized: Decimal | None
     trades: Trades = field(default_factory=Trades)
     swings: Swings = field(default_factory=Swings)
-    carried: Carried = NOTHING_CARRIED
-    noise: list[Entry] = []
-    slips: list[Entry] = []
+    carried: CarriedResidual = NOTHING_CARRIED
+    noise: list[DatedAmount] = []
+    slips: list[DatedAmount] = []
     had_parts: bool = False
 
 
-class Unexplained(Struct, frozen=True):
+class AccountResidual(Struct, frozen=True):
     """The change of equity between two snapshots of an account that neither prices nor fills explain, before other
     rows.
 
@@ -103,7 +103,7 @@ class _Interval:
     apart: bool | None
 
 
-class Trail:
+class AccountTrail:
     """The trail of one account of a scope."""
 
     def __init__(self) -> None:
@@ -113,9 +113,9 @@ class Trail:
         self.swings = Swings()
         self.swing = ZERO
         """The part of the last change of equity that is noise."""
-        self.noise_found: list[Swing] = []
+        self.noise_swings: list[Swing] = []
         """The earlier swings that the last observation identified as noise."""
-        self.late: list[FillRow] = []
+        self.late_fills: list[FillRow] = []
         """The fills of the last observation that belong to earlier trades, or to trades that no position showed."""
         self._unrealized: Decimal | None = None
         self._tolerance = ZERO
@@ -124,8 +124,8 @@ class Trail:
         """Whether equity and positions were apart at the last observation; None if unknown."""
         self._had_parts = False
         """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
-        self._noise: deque[Entry] = deque()
-        self._slips: deque[Entry] = deque()
+        self._noise: deque[DatedAmount] = deque()
+        self._slips: deque[DatedAmount] = deque()
 
     def observe(
         self,
@@ -135,7 +135,7 @@ class Trail:
         rules: Instruments,
         fills: list[FillRow],
         tolerance: Decimal,
-    ) -> Unexplained | None:
+    ) -> AccountResidual | None:
         """Observe the account's next snapshot; None for the first one, and if the parts of its equity are unknown.
 
         `profit`: the total profit of its positions, None if unknown. `tolerance`: n as a fraction of equity, without a
@@ -145,7 +145,7 @@ class Trail:
         unrealized = account.unrealized if known else profit
         before, since, unrealized_before = self.before, self.at, self._unrealized
         self.before, self.at, self._unrealized = account, at, unrealized
-        self.swing, self.noise_found, self.late = ZERO, [], []
+        self.swing, self.noise_swings, self.late_fills = ZERO, [], []
         self._forget_before(at - MINUTE_OF_SUMS)
         if before is None or before.equity is None or account.equity is None:
             self.swings.begin(account, profit)
@@ -157,23 +157,23 @@ class Trail:
         equity = max(abs(before.equity), abs(account.equity))
         self._tolerance = tolerance / 2 if exact else tolerance
         noise = self.noise_of(equity)
-        if by_wallet is not None and abs(by_wallet) > noise and _contradicts(before, account, change, by_wallet):
+        if by_wallet is not None and abs(by_wallet) > noise and _is_contradiction(before, account, change, by_wallet):
             by_wallet = None
         traded = sizes_changed(before, account)
         still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
             change_of_equity = account.equity - before.equity
-            self.swing, self.noise_found = self.swings.observe(
+            self.swing, self.noise_swings = self.swings.observe(
                 at, account, change_of_equity, profit, noise, still=still
             )
         apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
         if still and by_wallet is not None and not apart and not self._carried.is_open:
             self._was_apart = apart
-            return Unexplained(since, at, by_wallet, noise, ZERO, equity)
+            return AccountResidual(since, at, by_wallet, noise, ZERO, equity)
         interval = _Interval(since, at, noise, equity, apart)
         before, account = sound_account(before), sound_account(account)
         found = self.trades.observe(at, since, before, account, rules, fills)
-        self.late = self._left_of(found.late, account.currency)
+        self.late_fills = self._without_carried(found.late, account.currency)
         return self._residual(interval, before, account, by_wallet, found)
 
     def _residual(
@@ -182,8 +182,8 @@ class Trail:
         before: AccountSnapshot,
         account: AccountSnapshot,
         by_wallet: Decimal | None,
-        found: Traded,
-    ) -> Unexplained | None:
+        found: ObservedTrades,
+    ) -> AccountResidual | None:
         """The residual if something was traded, the wallet moved, or equity and positions are out of step."""
         moves, noise = found.moves, interval.noise
         by_marks = _by_marks(before, account, found)
@@ -202,7 +202,7 @@ class Trail:
         ahead = partly and still and by_marks is not None and by_marks > bound
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
         if interval.apart is False and (moves.is_covered or (moved and not still)):
-            self.trades.settle(interval.at)
+            self.trades.mark_settled(interval.at)
         begun = self._carried.since or interval.at
         waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR
         # While it waits and the wallet is unchanged, the equity does not contain what positions show.
@@ -215,42 +215,42 @@ class Trail:
         if amount is None:
             return self._unknown_parts(interval, before, account)
         if waits and by_marks is not None:
-            self._carried = Carried(by_marks - amount, partly, begun)
+            self._carried = CarriedResidual(by_marks - amount, partly, begun)
         # The residual by the wallet comes from one answer if that reports unrealised profit, too.
         allowed = ZERO if by_worth and account.unrealized is not None else skewed
         if amount < ZERO:
-            allowed += unrecorded(moves.gross, moves.liquidated, interval.since, interval.at)
-        return Unexplained(interval.since, interval.at, amount, noise, allowed, interval.equity)
+            allowed += unrecorded_charges(moves.gross, moves.liquidated, interval.since, interval.at)
+        return AccountResidual(interval.since, interval.at, amount, noise, allowed, interval.equity)
 
     def _unknown_parts(
         self, interval: _Interval, before: AccountSnapshot, account: AccountSnapshot
-    ) -> Unexplained | None:
+    ) -> AccountResidual | None:
         """The whole change if parts that are usually reported are missing; its cause is unknown."""
         if not self._had_parts or before.equity is None or account.equity is None:
             return None
         change = account.equity - before.equity
-        return Unexplained(
+        return AccountResidual(
             interval.since, interval.at, change, interval.noise, abs(change), interval.equity, complete=False
         )
 
-    def _left_of(self, late: list[FillRow], currency: str) -> list[FillRow]:
+    def _without_carried(self, late: list[FillRow], currency: str) -> list[FillRow]:
         """The late fills without those of trades whose effect is carried."""
         if not self._carried.is_open:
             return late
         left = []
         for row in late:
-            found = self.trades.fill(row, currency)
+            found = self.trades.match_late_fill(row, currency)
             if found is None:
                 left.append(row)
             else:
                 self._carried = replace(self._carried, amount=self._carried.amount - found[1])
         return left
 
-    def judge(self, amount: Decimal, found: Unexplained) -> Residual:
+    def classify(self, amount: Decimal, found: AccountResidual) -> ResidualKind:
         """Classify the part of a residual that rows do not explain; noise and slips count in the minute's sums."""
-        kind = judge(
+        kind = classify_residual(
             amount, found.equity, found.noise,
-            traded=self.trades.notional(found.at), untold=self.trades.bound(found.at), slack=found.slack,
+            traded=self.trades.notional(found.at), unfilled=self.trades.bound(found.at), slack=found.slack,
             noise_before=sum((each for _, each in self._noise), ZERO),
             slips_before=sum((each for _, each in self._slips), ZERO),
         )  # fmt: skip
@@ -264,7 +264,7 @@ class Trail:
         """n for an equity, with the tolerance of the last observation."""
         return equity * self._tolerance
 
-    def takes_for_slip(self, amount: Decimal, equity: Decimal, at: int) -> bool:
+    def is_late_slip(self, amount: Decimal, equity: Decimal, at: int) -> bool:
         """Whether an earlier residual is within the slippage of the trades known by now."""
         slipped = sum((each for _, each in self._slips), ZERO)
         if abs(amount) > SLIP * self.trades.notional(at) or abs(slipped + amount) > SLIPS_IN_A_MINUTE * equity:
@@ -277,20 +277,20 @@ class Trail:
             while kept and kept[0][0] < edge:
                 kept.popleft()
 
-    def state(self) -> TrailState | None:
+    def state(self) -> AccountTrailState | None:
         """The state to store, with the parts of the snapshot that the next residual needs."""
         if self.before is None:
             return None
         slim = replace(
             self.before, orders=None, fills=None, flows=None, instruments=None, health=None, liquidity=None, reason=None
         )
-        return TrailState(
+        return AccountTrailState(
             slim, self.at, self._unrealized, self.trades, self.swings, self._carried,
             list(self._noise), list(self._slips), self._had_parts,
         )  # fmt: skip
 
     @classmethod
-    def restored(cls, state: TrailState) -> Trail:
+    def restored(cls, state: AccountTrailState) -> AccountTrail:
         """Restore a stored trail."""
         trail = cls()
         trail.before, trail.at, trail._unrealized = state.before, state.at, state.unrealized
@@ -310,7 +310,9 @@ def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decima
     return min(by_prices, account.equity - before.equity - profit, key=abs)
 
 
-def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal) -> bool:
+def _is_contradiction(
+    before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal
+) -> bool:
     """Whether wallet and equity moved apart by more than any noise, so that one of them is wrong."""
     if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
         return False
@@ -318,7 +320,7 @@ def _contradicts(before: AccountSnapshot, account: AccountSnapshot, change: Deci
     return abs(by_wallet - by_equity) > CONTRADICTION * max(abs(before.equity), abs(account.equity))
 
 
-def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Traded) -> Decimal | None:
+def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: ObservedTrades) -> Decimal | None:
     """ΔE − C − M, with trades at the prices of their fills and without their fees; None if M is unknown."""
     if found.moves.by_marks is None or before.equity is None or account.equity is None:
         return None

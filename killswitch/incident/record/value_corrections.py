@@ -13,21 +13,21 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.incident.record.document import PendingChange
-from killswitch.incident.record.source_places import decoded
+from killswitch.incident.record.source_places import decode_or
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
 from killswitch.model.store import CoursePoint, IncidentStore
-from killswitch.signals.equity.pending_changes import Change, optimistic
+from killswitch.signals.equity.pending_changes import UnexplainedChange, optimistic
 from killswitch.signals.history.rows import Correction
 
 
-class Restating(Struct, frozen=True):
+class ValueCorrections(Struct, frozen=True):
     """The corrections of a scope's unit values and the open changes of its equity. Times are in microseconds."""
 
     corrections: tuple[Correction, ...] = ()
-    changes: tuple[Change, ...] = ()
+    changes: tuple[UnexplainedChange, ...] = ()
 
-    def restated(self, points: Sequence[CoursePoint]) -> Sequence[CoursePoint]:
+    def apply(self, points: Sequence[CoursePoint]) -> Sequence[CoursePoint]:
         """Return the points as they would be entered by what is known now: a transfer is no gain or loss.
 
         A pending change is read as the smaller drawdown.
@@ -51,7 +51,7 @@ class Restating(Struct, frozen=True):
                 value = value / factor if factor > 0.0 else change.value
         return CoursePoint(point.at, value)
 
-    def pending(self, first: int, last: int) -> tuple[PendingChange, ...]:
+    def pending_changes(self, first: int, last: int) -> tuple[PendingChange, ...]:
         """Return the changes in that time that are still unexplained."""
         return tuple(
             PendingChange(from_micros(each.at), float(each.worth) / each.before)
@@ -60,11 +60,11 @@ class Restating(Struct, frozen=True):
         )
 
 
-AS_ENTERED = Restating()
+NO_CORRECTIONS = ValueCorrections()
 
 
 class _History(Struct):
-    changes: list[Change] = []
+    changes: list[UnexplainedChange] = []
     corrections: list[Correction] = []
 
 
@@ -75,37 +75,37 @@ class _Memory(Struct):
 
 
 _MEMORY = msgspec.json.Decoder(_Memory)
-_KEPT = msgspec.json.Decoder(Restating)
+_KEPT = msgspec.json.Decoder(ValueCorrections)
 
-encode_restating = msgspec.json.Encoder(decimal_format="string").encode
+encode_corrections = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def restating_name(incident: str) -> str:
+def corrections_key(incident: str) -> str:
     """The store key of what was known while the incident was open."""
     return f"restating/{incident}"
 
 
-def restating_of(store: IncidentStore, opening: Decision) -> Restating:
+def read_corrections(store: IncidentStore, opening: Decision) -> ValueCorrections:
     """Return what is known of the scope's changes now, with what was known while the incident was open.
 
     The state forgets both: corrections with their rows, changes after two days and at a reset.
     """
-    kept, now = kept_restating(store, opening.id), _memory(store, opening)
+    kept, now = kept_corrections(store, opening.id), _memory(store, opening)
     corrections = dict.fromkeys((*kept.corrections, *now.corrections))
     # A change that the state still has, or has corrected since, is taken from the state.
     known = {each.at for each in now.changes} | {each.start for each in now.corrections}
     open_ones = [each for each in now.changes if each.is_open]
     open_ones += [each for each in kept.changes if each.at not in known]
-    return Restating(
+    return ValueCorrections(
         tuple(sorted(corrections, key=attrgetter("end", "start"))), tuple(sorted(open_ones, key=attrgetter("at")))
     )
 
 
-def kept_restating(store: IncidentStore, incident: str) -> Restating:
+def kept_corrections(store: IncidentStore, incident: str) -> ValueCorrections:
     """Return what was kept of the incident; empty where nothing was, or another version wrote it."""
-    return decoded(_KEPT, store.live(restating_name(incident)), AS_ENTERED)
+    return decode_or(_KEPT, store.live(corrections_key(incident)), NO_CORRECTIONS)
 
 
 def _memory(store: IncidentStore, opening: Decision) -> _History:
     mine = (each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope))
-    return decoded(_MEMORY, next(mine, None), _Memory()).history
+    return decode_or(_MEMORY, next(mine, None), _Memory()).history

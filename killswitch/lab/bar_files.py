@@ -37,7 +37,7 @@ class FetchError(Exception):
     """Bars could not be fetched or kept. The message gives the reason and how to continue."""
 
 
-class Whose(Struct, frozen=True):
+class BarOrigin(Struct, frozen=True):
     """The origin of bars. `timeframe` as the venue names it, for example `5m`."""
 
     venue: str
@@ -50,13 +50,13 @@ class Coverage(Struct, frozen=True):
     """The content of a file: every bar the venue gave with an open from `begins` to before `ends`, UTC ms."""
 
     format: str
-    whose: Whose
+    whose: BarOrigin
     begins: int
     ends: int
     bars: int
 
     @property
-    def doubtful(self) -> bool:
+    def is_doubtful(self) -> bool:
         """Whether an older version wrote it, which treated everything before a page's last bar as complete."""
         return self.format == _DOUBTFUL
 
@@ -65,7 +65,7 @@ COVERAGE_FORMAT = "killswitch.fetched/v2"
 _DOUBTFUL = "killswitch.fetched/v1"
 
 
-def stem(symbol: str) -> str:
+def file_stem(symbol: str) -> str:
     """Return the file name of a symbol: `BTC_USDT_USDT` for `BTC/USDT:USDT`."""
     return "".join(each if each.isalnum() or each in "-." else "_" for each in symbol)
 
@@ -75,7 +75,7 @@ class BarFile:
     """The file of one symbol in one folder."""
 
     folder: Path
-    whose: Whose
+    whose: BarOrigin
 
     @property
     def path(self) -> Path:
@@ -87,10 +87,10 @@ class BarFile:
         return self._beside("fetched.json")
 
     def _beside(self, suffix: str) -> Path:
-        return self.folder / f"{stem(self.whose.symbol)}.{suffix}"
+        return self.folder / f"{file_stem(self.whose.symbol)}.{suffix}"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the symbol in this folder for the whole fetch; FetchError where another process has the lock.
 
         The lock covers the whole fetch, because its result is built from what was there at its beginning.
@@ -102,7 +102,7 @@ class BarFile:
             finally:
                 path.unlink()
 
-    def covered(self) -> Coverage | None:
+    def coverage(self) -> Coverage | None:
         """Return the coverage; None for no file. FetchError for a file of another origin, or a changed one."""
         if not self._coverage_at.exists():
             if self.path.exists():
@@ -130,22 +130,22 @@ class BarFile:
             self._coverage_at.unlink()
             return None
         for begins, part in self._parts():
-            if found.begins <= begins < found.ends and not found.doubtful:
+            if found.begins <= begins < found.ends and not found.is_doubtful:
                 # merged already, and left behind when the process ended
                 part.unlink()
         return found
 
     def _parts(self) -> list[tuple[int, Path]]:
         """Return (start, file) of every partial download of this symbol."""
-        name = stem(self.whose.symbol)
+        name = file_stem(self.whose.symbol)
         middles = [(path.name[len(name) + 1 : -len(".part")], path) for path in self.folder.glob(f"{name}.*.part")]
         return [(int(middle), path) for middle, path in middles if middle.isdigit()]
 
-    def part(self, begins: int) -> Part:
+    def part(self, begins: int) -> PartialDownload:
         """Return the partial download that begins at `begins`."""
-        return Part(self._beside(f"{begins}.part"), self.whose)
+        return PartialDownload(self._beside(f"{begins}.part"), self.whose)
 
-    def take(self, part: Part, begins: int, ends: int, before: Coverage | None) -> Coverage:
+    def merge(self, part: PartialDownload, begins: int, ends: int, before: Coverage | None) -> Coverage:
         """Merge the bars of the part from `begins` to `ends` into the adjoining file, and remove the part.
 
         Of a file with doubtful coverage, only the bars in the newly fetched span are kept.
@@ -157,7 +157,7 @@ class BarFile:
                 "remove it to fetch again"
             )
         rows = dict(kept) | {ts: row for ts, row in part.rows() if begins <= ts < ends}
-        if before is not None and before.doubtful:
+        if before is not None and before.is_doubtful:
             rows = {ts: row for ts, row in rows.items() if begins <= ts < ends}
             before = None
         found = Coverage(
@@ -183,10 +183,10 @@ class BarFile:
         return [(ts, row) for ts, row in rows if (begins is None or ts >= begins) and (ends is None or ts < ends)]
 
 
-class Part:
+class PartialDownload:
     """A partial download: bars of one symbol from one time on, in the order of arrival."""
 
-    def __init__(self, path: Path, whose: Whose) -> None:
+    def __init__(self, path: Path, whose: BarOrigin) -> None:
         self.path = path
         self._whose = whose
         self._file: IO[bytes] | None = None
@@ -234,7 +234,7 @@ class Part:
                 else:
                     page.append((int(line.partition(",")[0]), line))
 
-    def is_bare(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether it exists and contains nothing that a further fetch could continue from."""
         if not self.path.exists():
             return False
@@ -255,7 +255,7 @@ class Part:
         os.fsync(self._file.fileno())
 
 
-def unsound(bar: Bar) -> str | None:
+def invalid_bar_reason(bar: Bar) -> str | None:
     """Return why a backtest cannot use this bar, or None."""
     numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
     try:
@@ -287,11 +287,11 @@ def _row(bar: Bar) -> str:
     return ",".join([str(bar.ts), *(f"{each:f}" for each in numbers)]) + "\n"
 
 
-def _head(whose: Whose) -> bytes:
+def _head(whose: BarOrigin) -> bytes:
     return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": whose}) + b"\n"
 
 
-def _doubtful_head(whose: Whose) -> bytes:
+def _doubtful_head(whose: BarOrigin) -> bytes:
     """Return the head of a part by an older version, whose marks are as doubtful as its coverage: it is fetched
     again."""
     return msgspec.json.encode(whose) + b"\n"

@@ -14,8 +14,8 @@ from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import LEAST, MOST, sane, sound_account
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
 from killswitch.model.words import ReferenceCurrency
-from killswitch.signals.currency import ONE, Conversion, conversion, prices_by_venue
-from killswitch.signals.position import HOLDINGS, ZERO, notional, together, unrealized
+from killswitch.signals.currency_conversion import ONE, Conversion, conversion, prices_by_venue
+from killswitch.signals.position_measures import HOLDINGS, ZERO, merge_rows, notional, unrealized
 
 PnlKey = tuple[str, str, str]
 """(account, symbol, side): the identity of a position in a scope."""
@@ -29,36 +29,36 @@ PROFIT_OF_NOTHING = Decimal("0.01")
 _contracts = attrgetter("contracts")
 
 
-def distrust(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
+def reason_untrusted(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
     """The reason why the account's numbers are unknown, or None if they are usable."""
-    doubt = doubt_of_equity(account, as_of, stale_after)
-    return positions_missing(account) if doubt is None else doubt
+    doubt = reason_equity_unknown(account, as_of, stale_after)
+    return reason_positions_missing(account) if doubt is None else doubt
 
 
-def doubt_of_equity(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
+def reason_equity_unknown(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
     """The reason why the account's equity is unknown, or None. Missing positions leave it known; absurd ones do not."""
     if account.quality == "ok" and account.equity is None:
         return f"{account.account} reports no equity"
     if account.quality == "ok" and account.equity is not None and not sane(account.equity):
         return f"{account.account} reports an equity of {account.equity} {account.currency}"
-    doubt = doubt_of_positions(account)
+    doubt = reason_positions_unusable(account)
     return _stale(account, as_of, stale_after) if doubt is None and stale_after is not None else doubt
 
 
-def doubt_of_positions(account: AccountSnapshot) -> str | None:
+def reason_positions_unusable(account: AccountSnapshot) -> str | None:
     """The reason why the account's positions are unusable, or None, whether or not its equity is known."""
     if account.quality != "ok":
         return f"{account.account} is {account.quality}: {account.reason or 'no reason given'}"
-    fault = None if account.positions is None else _impossible(account, account.positions)
+    fault = None if account.positions is None else _impossible_position(account, account.positions)
     return None if fault is None else f"{account.account} {fault}"
 
 
-def positions_missing(account: AccountSnapshot) -> str | None:
+def reason_positions_missing(account: AccountSnapshot) -> str | None:
     """The reason if the account does not report its positions, or None."""
     return f"{account.account} reports no positions" if account.positions is None else None
 
 
-def _impossible(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
+def _impossible_position(account: AccountSnapshot, positions: Sequence[Position]) -> str | None:
     """The impossible value in the positions, if any; it makes the whole answer unusable."""
     sizes = [*map(_contracts, positions)]
     if sizes and all(map(Decimal.is_finite, sizes)) and min(sizes) >= LEAST and max(sizes) < MOST:
@@ -93,7 +93,7 @@ def _stale(account: AccountSnapshot, as_of: int, stale_after: int) -> str | None
     return None
 
 
-def _is_again(account: AccountSnapshot, before: AccountSnapshot) -> bool:
+def _is_unchanged(account: AccountSnapshot, before: AccountSnapshot) -> bool:
     """Whether the account is unchanged since `before`; rows and rules are reported only when they are new."""
     if account.flows or account.fills or account.instruments:
         return False
@@ -117,7 +117,7 @@ class ScopeView:
     snapshot: InitVar[Sequence[AccountSnapshot] | None] = None
     """All accounts of the snapshot; None if there are no others."""
     reference: ReferenceCurrency | None = None
-    around: Sequence[AccountSnapshot] = field(init=False)
+    all_accounts: Sequence[AccountSnapshot] = field(init=False)
     unknown: str | None = field(init=False, default=None)
     positions_unknown: str | None = field(init=False, default=None)
     equity: Decimal | None = field(init=False, default=None)
@@ -125,14 +125,14 @@ class ScopeView:
     _conversions: dict[str, Conversion] = field(init=False, default_factory=dict)
 
     def __post_init__(self, snapshot: Sequence[AccountSnapshot] | None) -> None:
-        self.around = self.accounts if snapshot is None else snapshot
+        self.all_accounts = self.accounts if snapshot is None else snapshot
         self._add_up()
 
-    def repeats(self, before: ScopeView | None) -> bool:
+    def is_repetition_of(self, before: ScopeView | None) -> bool:
         """Whether an unscheduled pass repeats every account of `before`, because none of them was polled for it."""
         if self.scheduled or before is None or len(self.accounts) != len(before.accounts):
             return False
-        return all(_is_again(one, other) for one, other in zip(self.accounts, before.accounts, strict=True))
+        return all(_is_unchanged(one, other) for one, other in zip(self.accounts, before.accounts, strict=True))
 
     @cached_property
     def sound(self) -> tuple[AccountSnapshot, ...]:
@@ -146,13 +146,13 @@ class ScopeView:
         total = ZERO
         self.currency = self.accounts[0].currency if self.reference is None else self.reference.currency
         for account in self.accounts:
-            reason = doubt_of_equity(account, self.as_of, self.stale_after)
+            reason = reason_equity_unknown(account, self.as_of, self.stale_after)
             if reason is None and account.currency != self.currency:
                 reason = self.conversion(account.currency).unknown
             if reason is not None:
                 self.unknown = reason
                 return
-            self.positions_unknown = self.positions_unknown or positions_missing(account)
+            self.positions_unknown = self.positions_unknown or reason_positions_missing(account)
             assert account.equity is not None  # doubt_of_equity() has looked
             total += self.converted(account.equity, account)
         self.equity = total
@@ -161,13 +161,15 @@ class ScopeView:
         """The scope without untrusted accounts; itself if all are trusted."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [account for account in self.accounts if distrust(account, self.as_of, self.stale_after) is None]
-        return self.of(known)
+        known = [
+            account for account in self.accounts if reason_untrusted(account, self.as_of, self.stale_after) is None
+        ]
+        return self.with_accounts(known)
 
-    def of(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
+    def with_accounts(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
         """The scope with these accounts instead of its own."""
         return ScopeView(
-            self.as_of, self.scheduled, accounts, self.instruments, self.stale_after, self.around, self.reference
+            self.as_of, self.scheduled, accounts, self.instruments, self.stale_after, self.all_accounts, self.reference
         )
 
     # Currencies
@@ -189,18 +191,18 @@ class ScopeView:
         return found
 
     def _by_venues(self, currency: str, reference: ReferenceCurrency) -> Conversion:
-        stale = {} if self.stale_after is None else self._too_old(self.stale_after)
-        fresh = [account for account in self.around if account.account not in stale]
+        stale = {} if self.stale_after is None else self._stale_reasons(self.stale_after)
+        fresh = [account for account in self.all_accounts if account.account not in stale]
         found = conversion(currency, reference, fresh)
         if found.rate is not None or not stale:
             return found
-        unused = [account for account in self.around if account.account in stale]
+        unused = [account for account in self.all_accounts if account.account in stale]
         reasons = [stale[it.account] for it in unused if prices_by_venue(currency, reference.currency, (it,))]
         return Conversion(None, "; ".join((found.unknown or "", *reasons)))
 
-    def _too_old(self, stale_after: int) -> dict[str, str]:
+    def _stale_reasons(self, stale_after: int) -> dict[str, str]:
         """Account → reason, for the stale accounts of the snapshot."""
-        reasons = {account.account: _stale(account, self.as_of, stale_after) for account in self.around}
+        reasons = {account.account: _stale(account, self.as_of, stale_after) for account in self.all_accounts}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def rate(self, account: str) -> Decimal:
@@ -215,12 +217,12 @@ class ScopeView:
 
     def converted(self, amount: Decimal, account: AccountSnapshot) -> Decimal:
         """An amount of the account's currency in the scope's. LookupError as with `rate`."""
-        found = self.measured(amount, account)
+        found = self.converted_or_unknown(amount, account)
         if found is None:
             raise LookupError(self.conversion(account.currency).unknown)
         return found
 
-    def measured(self, amount: Decimal, account: AccountSnapshot) -> Decimal | None:
+    def converted_or_unknown(self, amount: Decimal, account: AccountSnapshot) -> Decimal | None:
         """An amount of the account's currency in the scope's; None if the rate is unknown."""
         if account.currency == self.currency:
             return amount
@@ -232,28 +234,28 @@ class ScopeView:
         total = ZERO
         for account in self.sound:
             margin = account.maintenance_margin
-            margin = None if margin is None else self.measured(margin, account)
+            margin = None if margin is None else self.converted_or_unknown(margin, account)
             if margin is None:
                 return None
             total += margin
         return total
 
-    def read(self) -> ScopeView:
+    def available(self) -> ScopeView:
         """The scope without accounts of unknown equity; itself if every equity is known."""
         if self.unknown is None:
             return self
-        readable = self.readable()
-        return self.of([account for account in self.accounts if account.account in readable])
+        readable = self.available_accounts()
+        return self.with_accounts([account for account in self.accounts if account.account in readable])
 
-    def readable(self) -> dict[str, AccountSnapshot]:
+    def available_accounts(self) -> dict[str, AccountSnapshot]:
         """The accounts of the snapshot whose equity is known, by name, in the scope and around it."""
         return {
             account.account: account
-            for account in (*self.around, *self.accounts)
-            if doubt_of_equity(account, self.as_of, self.stale_after) is None
+            for account in (*self.all_accounts, *self.accounts)
+            if reason_equity_unknown(account, self.as_of, self.stale_after) is None
         }
 
-    def convertible(self, last: Mapping[str, AccountSnapshot]) -> dict[str, Decimal]:
+    def rates_of(self, last: Mapping[str, AccountSnapshot]) -> dict[str, Decimal]:
         """Account → rate, for convertible currencies. `last`: last snapshots of accounts that the view may lack."""
         accounts = {**last, **{account.account: account for account in self.accounts}}
         rates = {name: self.conversion(account.currency).rate for name, account in accounts.items()}
@@ -269,7 +271,7 @@ class ScopeView:
             for position in account.positions or ():
                 if sane(position.contracts) and position.contracts > ZERO:
                     key = (account.account, position.symbol, position.side)
-                    rows[key] = (account, together(rows[key][1], position) if key in rows else position)
+                    rows[key] = (account, merge_rows(rows[key][1], position) if key in rows else position)
         return list(rows.values())
 
     def instrument(self, account: str, symbol: str) -> Instrument | None:
@@ -320,7 +322,7 @@ class ScopeView:
         rows = []
         for account, position in self.positions():
             value = notional(position, account, self.instrument(account.account, position.symbol))
-            value = None if value is None else self.measured(value, account)
+            value = None if value is None else self.converted_or_unknown(value, account)
             if value is None:
                 return None
             rows.append((account, position, value))

@@ -13,11 +13,11 @@ from typing import Literal
 from msgspec import Struct
 
 from killswitch.model.venue import RateLimit, VenueTraits
-from killswitch.ratelimit.limits import added_up
+from killswitch.ratelimit.shared_limits import units_by_call
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class TimerRefresh:
     """A dead-man timer that is refreshed every `every` seconds; `symbols`: for how many, if it is per symbol."""
 
     every: float
@@ -25,17 +25,17 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class PolledAccount:
     """An account that is polled. `share`: the part of every limit that polls leave free. `refresh`: of its timer."""
 
     account: str
     venue: str
     traits: VenueTraits
     share: Decimal
-    refresh: Refresh | None = None
+    refresh: TimerRefresh | None = None
 
 
-class ReadingCost(Struct, frozen=True):
+class PollCost(Struct, frozen=True):
     """What polls use of one limit, in units in `per` seconds, for all the accounts that share it.
 
     `takes`: at the interval; `allowed`: by the venue; `for_reading`: of that, what closing does not reserve. `least`:
@@ -61,12 +61,12 @@ class ReadingCost(Struct, frozen=True):
         return self.takes > self.for_reading * (1 + 1e-9) and self.takes > alone
 
 
-def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple[ReadingCost, ...]]:
+def poll_costs(readers: Sequence[PolledAccount], interval: float) -> dict[str, tuple[PollCost, ...]]:
     """By account, what polls use of each limit that they, or the account's timer, count against.
 
     `interval` in seconds, above 0. ValueError if traits contradict themselves.
     """
-    costs = {reader.account: added_up(reader.traits) for reader in readers}
+    costs = {reader.account: units_by_call(reader.traits) for reader in readers}
     found = {}
     for reader in readers:
         rows = []
@@ -80,7 +80,7 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
             for_reading = limit.allowed - int(limit.allowed * reader.share)
             refreshes = sum((_refreshes(each, limit) for each in sharers), 0.0)
             rows.append(
-                ReadingCost(
+                PollCost(
                     limit=limit.name,
                     by=limit.by,
                     per=limit.per,
@@ -99,12 +99,12 @@ def reading_costs(readers: Sequence[Reader], interval: float) -> dict[str, tuple
 
 def refresh_units(traits: VenueTraits, limit: str, symbols: int) -> int:
     """Units of the limit that a timer refresh costs: once, or once for each symbol."""
-    units, each = added_up(traits).get(("dead_man", limit), (0, 0))
+    units, each = units_by_call(traits).get(("dead_man", limit), (0, 0))
     by_symbol = traits.dead_man is not None and traits.dead_man.reach == "symbol"
     return (units + each) * symbols if by_symbol else units
 
 
-def _refreshes(reader: Reader, limit: RateLimit) -> float:
+def _refreshes(reader: PolledAccount, limit: RateLimit) -> float:
     """Units in `per` seconds. Polls do not draw on limits for each symbol."""
     if reader.refresh is None or limit.by == "symbol":
         return 0.0

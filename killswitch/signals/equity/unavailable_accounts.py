@@ -18,54 +18,54 @@ from decimal import Decimal
 
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.signals.currency import ONE
-from killswitch.signals.equity.change import holdings
-from killswitch.signals.position import HOLDINGS, ZERO, base_of, notional, sign
+from killswitch.signals.currency_conversion import ONE
+from killswitch.signals.equity.decomposition import holdings
+from killswitch.signals.position_measures import HOLDINGS, ZERO, base_of, notional, sign
+from killswitch.signals.scope_view import Instruments
 from killswitch.signals.unit_value import fall_from
-from killswitch.signals.view import Instruments
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class MoneyRange:
     """A range from `low` to `high`, which is +∞ without an upper bound."""
 
     low: Decimal
     high: Decimal
 
-    def __add__(self, other: Range) -> Range:
-        return Range(self.low + other.low, self.high + other.high)
+    def __add__(self, other: MoneyRange) -> MoneyRange:
+        return MoneyRange(self.low + other.low, self.high + other.high)
 
-    def above(self, equity: Decimal) -> Range:
+    def above(self, equity: Decimal) -> MoneyRange:
         """The range of the equity after a P&L in this range; losses do not take it below zero."""
-        return Range(max(equity + self.low, min(equity, ZERO)), equity + self.high)
+        return MoneyRange(max(equity + self.low, min(equity, ZERO)), equity + self.high)
 
-    def times(self, rate: Decimal) -> Range:
+    def times(self, rate: Decimal) -> MoneyRange:
         """The range converted to another currency at `rate`."""
-        return Range(self.low * rate, self.high * rate)
+        return MoneyRange(self.low * rate, self.high * rate)
 
 
-ANYTHING = Range(ZERO, Decimal("Infinity"))
-NOTHING = Range(ZERO, ZERO)
+ANYTHING = MoneyRange(ZERO, Decimal("Infinity"))
+NOTHING = MoneyRange(ZERO, ZERO)
 MARGIN = Decimal("0.01")
 """The fraction of the gross by which the mark of an unavailable account may have moved differently from others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class PriceMove:
     """The lowest and the highest relative move of a mark; zero is included."""
 
     low: Decimal = ZERO
     high: Decimal = ZERO
 
-    def and_also(self, move: Decimal) -> Move:
-        return Move(min(self.low, move), max(self.high, move))
+    def and_also(self, move: Decimal) -> PriceMove:
+        return PriceMove(min(self.low, move), max(self.high, move))
 
-    def __or__(self, other: Move) -> Move:
-        return Move(min(self.low, other.low), max(self.high, other.high))
+    def __or__(self, other: PriceMove) -> PriceMove:
+        return PriceMove(min(self.low, other.low), max(self.high, other.high))
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class RiskHolding:
     """A position or an asset that an account held. `notional`: signed, in the account's currency; None is unknown.
 
     `inverse`: settled in its base, which amplifies a fall and dampens a rise.
@@ -75,7 +75,7 @@ class Holding:
     notional: Decimal | None
     inverse: bool = False
 
-    def made(self, move: Move) -> Range:
+    def pnl_range(self, move: PriceMove) -> MoneyRange:
         """The range of its P&L if it was kept or reduced at prices within the move; requires a known notional."""
         assert self.notional is not None
         low, high = move.low, move.high
@@ -85,34 +85,34 @@ class Holding:
             # 1 − x₀/x in coins of x₀ each, which may be worth up to `high` more by now (Deribit, "Inverse futures").
             low = low / (1 + low) * (1 + high)
         ends = (self.notional * low, self.notional * high, ZERO)
-        return Range(min(ends), max(ends))
+        return MoneyRange(min(ends), max(ends))
 
 
-def held_by(account: AccountSnapshot, rules: Instruments) -> tuple[Holding, ...] | None:
+def risk_holdings(account: AccountSnapshot, rules: Instruments) -> tuple[RiskHolding, ...] | None:
     """The holdings with price risk: positions, and assets other than the account's currency; None if unknown."""
     if account.positions is None or account.complete is False:
         return None
     assets = {asset: amount * price for asset, (amount, price) in holdings(account).items() if amount * price != ZERO}
-    found = [Holding(asset, worth) for asset, worth in assets.items()]
+    found = [RiskHolding(asset, worth) for asset, worth in assets.items()]
     for position in account.positions:
         if not position.contracts or (account.market in HOLDINGS and base_of(position.symbol) in assets):
             continue
         instrument = rules.get((account.account, position.symbol))
         worth = notional(position, account, instrument)
         signed = None if worth is None or not sane(worth) else worth * sign(position)
-        found.append(Holding(position.symbol, signed, instrument is not None and instrument.inverse))
+        found.append(RiskHolding(position.symbol, signed, instrument is not None and instrument.inverse))
     return tuple(found)
 
 
 @dataclass(slots=True)
-class Prices:
+class PriceMoves:
     """The moves of symbols and base assets since an earlier time, by the marks of available accounts."""
 
-    _moves: dict[str, Move] = field(default_factory=dict)
+    _moves: dict[str, PriceMove] = field(default_factory=dict)
     _now: dict[str, list[Decimal]] = field(default_factory=dict)
 
     @classmethod
-    def seen(cls, then: Iterable[AccountSnapshot], now: Iterable[AccountSnapshot]) -> Prices:
+    def between(cls, then: Iterable[AccountSnapshot], now: Iterable[AccountSnapshot]) -> PriceMoves:
         """The moves from the snapshots of `then` to those of `now`."""
         found, before = cls(), {account.account: marks_of(account) for account in then}
         for account in now:
@@ -120,14 +120,14 @@ class Prices:
             for symbol, mark in marks_of(account).items():
                 found._now.setdefault(symbol, []).append(mark)
                 if symbol in earlier:
-                    found._note((symbol, base_of(symbol)), mark / earlier[symbol] - 1)
+                    found._add_move((symbol, base_of(symbol)), mark / earlier[symbol] - 1)
         return found
 
-    def _note(self, names: Iterable[str], move: Decimal) -> None:
+    def _add_move(self, names: Iterable[str], move: Decimal) -> None:
         for name in names:
-            self._moves[name] = self._moves.get(name, Move()).and_also(move)
+            self._moves[name] = self._moves.get(name, PriceMove()).and_also(move)
 
-    def move_of(self, symbol: str, mark: Decimal | None) -> Move | None:
+    def move_of(self, symbol: str, mark: Decimal | None) -> PriceMove | None:
         """The move of the symbol from `mark`, its last mark in the unavailable account; None if no account shows it.
 
         It combines current marks of the symbol, compared with that mark, and moves of any symbol with the same base.
@@ -136,7 +136,7 @@ class Prices:
         seen = [now / mark - 1 for now in self._now.get(symbol, ())] if mark else []
         if own is None and not seen:
             return None
-        found = own or Move()
+        found = own or PriceMove()
         for move in seen:
             found = found.and_also(move)
         return found
@@ -150,7 +150,9 @@ def marks_of(account: AccountSnapshot) -> dict[str, Decimal]:
     return {symbol: mark for symbol, mark in found.items() if sane(mark) and mark > ZERO}
 
 
-def range_of(last: AccountSnapshot, held: tuple[Holding, ...] | None, moves: Mapping[str, Move | None]) -> Range:
+def unavailable_equity_range(
+    last: AccountSnapshot, held: tuple[RiskHolding, ...] | None, moves: Mapping[str, PriceMove | None]
+) -> MoneyRange:
     """The equity range of an unavailable account. `moves`: the move of each symbol it held; None is unknown."""
     if last.equity is None or not sane(last.equity) or held is None:
         return ANYTHING
@@ -160,12 +162,12 @@ def range_of(last: AccountSnapshot, held: tuple[Holding, ...] | None, moves: Map
         if move is None or each.notional is None:
             return ANYTHING
         margin = MARGIN * abs(each.notional)
-        made += each.made(move) + Range(-margin, margin)
+        made += each.pnl_range(move) + MoneyRange(-margin, margin)
     return made.above(last.equity)
 
 
 @dataclass(frozen=True, slots=True)
-class Unsettled:
+class UnsettledChanges:
     """The unsettled changes of an available account: transfers (`moved`) by its rows, and unexplained changes.
 
     `unexplained` may be transfers or profit and loss: the range covers both.
@@ -175,17 +177,17 @@ class Unsettled:
     unexplained: Decimal = ZERO
 
 
-def range_read(equity: Decimal, unsettled: Unsettled) -> Range:
+def available_equity_range(equity: Decimal, unsettled: UnsettledChanges) -> MoneyRange:
     """The equity range of an available account, without transfers since its units were issued."""
     value = equity - unsettled.moved
-    return Range(value - max(ZERO, unsettled.unexplained), value - min(ZERO, unsettled.unexplained))
+    return MoneyRange(value - max(ZERO, unsettled.unexplained), value - min(ZERO, unsettled.unexplained))
 
 
-class DarkAccounts:
+class UnavailableAccounts:
     """The moves of marks of a scope's unavailable accounts, accumulated over ticks."""
 
     def __init__(self) -> None:
-        self._moves: dict[str, dict[str, Move | None]] = {}
+        self._moves: dict[str, dict[str, PriceMove | None]] = {}
         """Account → symbol → move so far; None once the mark was not available at a tick."""
 
     def clear(self) -> None:
@@ -198,37 +200,37 @@ class DarkAccounts:
         last: Mapping[str, AccountSnapshot],
         members: Iterable[str],
         rules: Instruments,
-        unsettled: Mapping[str, Unsettled],
+        unsettled: Mapping[str, UnsettledChanges],
         rates: Mapping[str, Decimal] | None = None,
-    ) -> Range:
+    ) -> MoneyRange:
         """The range of the members' total equity, in the currency that `rates` convert to, or in their own.
 
         `readable`: the available accounts, including those outside the scope, whose prices count. `last`: the last
         usable snapshot of each account. A move still counts after the price returns, since a holding may have been
         closed at it.
         """
-        prices = Prices.seen(last.values(), readable.values())
+        prices = PriceMoves.between(last.values(), readable.values())
         total = NOTHING
         for name in members:
             account, found = readable.get(name), ANYTHING
             if account is not None and account.equity is not None:
                 self._moves.pop(name, None)
-                found = range_read(account.equity, unsettled.get(name, Unsettled()))
+                found = available_equity_range(account.equity, unsettled.get(name, UnsettledChanges()))
             elif name in last:
-                held = held_by(last[name], rules)
-                found = range_of(last[name], held, self._moved(name, last[name], held or (), prices))
+                held = risk_holdings(last[name], rules)
+                found = unavailable_equity_range(last[name], held, self._moved(name, last[name], held or (), prices))
             rate = ONE if rates is None else rates.get(name)
             total += ANYTHING if rate is None else found.times(rate)
         return total
 
     def _moved(
-        self, name: str, last: AccountSnapshot, held: Iterable[Holding], prices: Prices
-    ) -> Mapping[str, Move | None]:
+        self, name: str, last: AccountSnapshot, held: Iterable[RiskHolding], prices: PriceMoves
+    ) -> Mapping[str, PriceMove | None]:
         """The moves so far of the symbols that the account held."""
         before, marks = self._moves.get(name, {}), marks_of(last)
-        found: dict[str, Move | None] = {}
+        found: dict[str, PriceMove | None] = {}
         for symbol in dict.fromkeys(each.symbol for each in held):
-            move, so_far = prices.move_of(symbol, marks.get(symbol)), before.get(symbol, Move())
+            move, so_far = prices.move_of(symbol, marks.get(symbol)), before.get(symbol, PriceMove())
             found[symbol] = None if move is None or so_far is None else move | so_far
         self._moves[name] = found
         return found
@@ -262,7 +264,7 @@ class UnitRange:
         return least, 1.0 if top == float("inf") else fall_from(top, self.low)
 
 
-def unit_range(at: int, equity: Range, units: float, before: UnitRange | None) -> UnitRange | None:
+def unit_range(at: int, equity: MoneyRange, units: float, before: UnitRange | None) -> UnitRange | None:
     """The unit value range of an equity range; None without units. `before`: that of the previous such tick."""
     if units <= 0.0:
         return None

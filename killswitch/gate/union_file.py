@@ -15,18 +15,25 @@ from pathlib import Path
 
 import msgspec
 
-from killswitch.gate.changes import GuardError, Lock, LockError, LockOutcome, LockProblem
-from killswitch.gate.files import alone_in, is_temporary, remove_abandoned
-from killswitch.gate.foreign import FOREIGN_SCOPE, LISTED, is_signed, require_apart, signature, standing_foreign_lock
-from killswitch.gate.lock_file_writer import Pen, cause_of
+from killswitch.gate.changes import GuardError, LockError, LockOutcome, LockProblem, LockRecord
+from killswitch.gate.files import guarded, is_temporary, remove_abandoned
+from killswitch.gate.foreign_files import (
+    FOREIGN_SCOPE,
+    LISTED,
+    foreign_lock,
+    is_signed,
+    require_separate_path,
+    signature,
+)
+from killswitch.gate.lock_file_writer import LockFileWriter, cause_of
 from killswitch.gate.lock_merge import in_force, strictest_mode, tightens, union_of
-from killswitch.gate.reading import read_file
+from killswitch.gate.lock_reader import read_file
 
 
 class UnionFile:
     """Writes the union of the scopes' files."""
 
-    def __init__(self, path: Path, folder: Path, pen: Pen) -> None:
+    def __init__(self, path: Path, folder: Path, pen: LockFileWriter) -> None:
         """`folder`: the lock folder, by its absolute path. Nothing is touched here."""
         self.path = path.absolute()
         self._pen = pen
@@ -38,7 +45,7 @@ class UnionFile:
         self._folders = tuple(dict.fromkeys((folder, *self._folders)))
 
     def settle(
-        self, held: Sequence[Lock], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
+        self, held: Sequence[LockRecord], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
     ) -> LockOutcome:
         """Write the sum of `held`. `is_whole`: whether that is all, so that the union may open."""
         try:
@@ -46,7 +53,7 @@ class UnionFile:
                 self._begin(now)
                 problems: list[LockProblem] = []
                 try:
-                    stack.enter_context(alone_in(self.path.parent, f".{self.path.name}.guard"))
+                    stack.enter_context(guarded(self.path.parent, f".{self.path.name}.guard"))
                 except GuardError as error:
                     problems.append(LockProblem("guard of the union", str(error)))
                 foreign = self._foreign(now)
@@ -60,16 +67,16 @@ class UnionFile:
             words = f"the lock file {self.path} could not be written and is retried: {cause_of(error)}"
             return LockOutcome(problems=(LockProblem("union", words),))
 
-    def _foreign(self, now: datetime) -> Lock | None:
+    def _foreign(self, now: datetime) -> LockRecord | None:
         wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
         stamp = replace(self._pen.stamp(now), now=min(now, wall))
-        found = standing_foreign_lock(self.path, self._folders, stamp)
+        found = foreign_lock(self.path, self._folders, stamp)
         if found is None:
             return None
         ahead = max(0.0, (now - wall).total_seconds())
         return msgspec.structs.replace(found, expires_ts=found.expires_ts + ahead)
 
-    def sum_of(self, held: Sequence[Lock], now: datetime) -> Lock:
+    def sum_of(self, held: Sequence[LockRecord], now: datetime) -> LockRecord:
         """The union of the locks, signed with the lock folder."""
         union = union_of(held, self._pen.stamp(now))
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
@@ -79,13 +86,13 @@ class UnionFile:
             return
         self.path = self.path.resolve()
         for folder in self._folders:
-            require_apart(folder, self.path)
+            require_separate_path(folder, self.path)
         with os.scandir(self.path.parent) as entries:
             names = [entry.name for entry in islice(entries, LISTED) if is_temporary(entry.name)]
         remove_abandoned((self.path.parent / name for name in names), self._pen.wall_at(now))
         self._is_resolved = True
 
-    def _write(self, locks: Sequence[Lock], now: datetime, *, may_open: bool) -> None:
+    def _write(self, locks: Sequence[LockRecord], now: datetime, *, may_open: bool) -> None:
         """Write the union; one that opens only if all scopes' files are known and no foreign lock is lost."""
         wanted = self.sum_of(locks, now)
         found = read_file(self.path).lock
@@ -99,10 +106,10 @@ class UnionFile:
             expires_ts=wanted.expires_ts if wanted.locked else found.expires_ts,
         )  # fmt: skip
         if not self._pen.is_settled(found, said, now):
-            self._pen.put(self.path, wanted, now)
+            self._pen.write(self.path, wanted, now)
 
 
-def _covers(lock: Lock, foreign: Lock, now: datetime) -> bool:
+def _covers(lock: LockRecord, foreign: LockRecord, now: datetime) -> bool:
     return (
         lock.scope == FOREIGN_SCOPE
         and in_force(lock, now)

@@ -16,18 +16,18 @@ from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
 from killswitch.runner.dead_man.memory import TimerView
-from killswitch.runner.dead_man.timers import Timers
-from killswitch.runner.fault_isolation import Beside
+from killswitch.runner.dead_man.timers import DeadManTimers
+from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.notify.notifier import Notifier
-from killswitch.runner.observers import Lasting, TickReport, Troubled, Witness, shortfall
-from killswitch.runner.order_reconciliation import Confirming
+from killswitch.runner.observers import HasProblem, NotifiedOfStop, Observer, TickReport, shortfall_message
+from killswitch.runner.order_reconciliation import OrderReconciliation
 
 if TYPE_CHECKING:
-    from killswitch.telemetry.metrics import Notifications
+    from killswitch.telemetry.metrics import NotificationCounts
 
 
-class Recorder(Protocol):
-    """Records snapshots after acting. One that is `Troubled` reports what is missing."""
+class SnapshotRecorder(Protocol):
+    """Records snapshots after acting. One that is `HasProblem` reports what is missing."""
 
     def write(self, snapshot: Snapshot) -> None: ...
 
@@ -41,14 +41,14 @@ class Observers:
 
     def __init__(
         self,
-        witnesses: tuple[Witness, ...],
+        witnesses: tuple[Observer, ...],
         notifier: Notifier,
-        beside: Beside,
-        confirming: Confirming,
+        beside: FaultIsolation,
+        confirming: OrderReconciliation,
         tracer: Tracer,
         *,
-        timers: Timers | None,
-        recorder: Recorder | None,
+        timers: DeadManTimers | None,
+        recorder: SnapshotRecorder | None,
     ) -> None:
         """`timers`: the venues' dead-man timers, where the run keeps any."""
         self._witnesses = (*witnesses, notifier)
@@ -68,12 +68,12 @@ class Observers:
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""
-        self._beside.call("the trace of a tick", lambda: describe(span, report), None)
+        self._beside.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
         self._record(report.snapshot)
         for witness in self._witnesses:
             self._beside.call(f"the observer {type(witness).__name__}", partial(witness.ticked, report), None)
         if (timers := self._timers) is not None:
-            self._beside.call("refreshing dead-man timers", lambda: timers.healthy(report.snapshot), None)
+            self._beside.call("refreshing dead-man timers", lambda: timers.refresh(report.snapshot), None)
 
     def _record(self, snapshot: Snapshot) -> None:
         if self._recorder is None:
@@ -89,7 +89,7 @@ class Observers:
         """One message for each problem of an observer."""
         timers = () if self._timers is None else self._timers.problems
         parts: tuple[object, ...] = (*self._witnesses, self._recorder)
-        behind = (each.problem for each in parts if isinstance(each, Troubled))
+        behind = (each.problem for each in parts if isinstance(each, HasProblem))
         return (*self._unrecorded, *timers, *self._beside.problems, *(each for each in behind if each is not None))
 
     @property
@@ -111,13 +111,13 @@ class Observers:
 
         A close that left positions has a message of its own, so its notice is left out.
         """
-        ends = {shortfall(closing) for closing in snapshot.closings}
+        ends = {shortfall_message(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
         return self._beside.call(
             "what is to be notified", lambda: self._notifier.outgoing(snapshot, decisions, left, acting), ()
         )
 
-    def notifications(self) -> Notifications | None:
+    def notifications(self) -> NotificationCounts | None:
         """The counts of the outbox, from memory; None without a route."""
         return self._notifier.counts()
 
@@ -132,7 +132,7 @@ class Observers:
             left = await self._timers.rest()
             lasting = (*(each for each in problems if each not in over), *left)
             for witness in self._witnesses:
-                if isinstance(witness, Lasting):
+                if isinstance(witness, NotifiedOfStop):
                     witness.stopped(self._timers.views, lasting)
         await self._beside.wait("notifications", lambda: self._notifier.rest(patience), None)
         return left
@@ -147,7 +147,7 @@ class Observers:
         return ()
 
 
-def describe(span: Span, report: TickReport) -> None:
+def set_tick_attributes(span: Span, report: TickReport) -> None:
     """Set the outcome of the tick as attributes of its span."""
     span.set(AS_OF, to_micros(report.snapshot.as_of))
     span.set("killswitch.scheduled", report.snapshot.scheduled)

@@ -1,0 +1,136 @@
+"""Reads lock files as a bot must: an unreadable file is a lock, and so is one that no runner keeps alive."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from killswitch.gate.changes import LONGEST_LIFE, LockRecord
+from killswitch.model.decision import LockMode
+
+T = TypeVar("T")
+_DECODER = msgspec.json.Decoder(LockRecord)
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+_PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
+                      errno.ENOMEM})  # fmt: skip
+"""Errors of the disk or of this process, which say nothing of the file: it may be read the next time."""
+
+LARGEST = 1_000_000
+"""Bytes. No lock comes near it: a portfolio of a thousand accounts, all locked, takes a fifth."""
+
+
+class UnfitFileError(Exception):
+    """The path is not a regular file; the message says what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockVerdict:
+    """Whether trading is locked. `mode` is None when it is not; `reduce_only` leaves the exits open."""
+
+    locked: bool
+    mode: LockMode | None
+    reason: str
+
+    def allows(self, *, reduces_risk: bool) -> bool:
+        """Whether an order may be sent: with `reduce_only`, one that only reduces a position still may."""
+        return not self.locked or (self.mode == "reduce_only" and reduces_risk)
+
+
+@dataclass(frozen=True, slots=True)
+class LockFile:
+    """A lock file as found: its lock, or what is wrong with it. Neither: there is no such file."""
+
+    path: Path
+    lock: LockRecord | None
+    problem: str | None
+    may_pass: bool = False
+    """Whether the disk, or this process, is what is wrong: nothing is known of the file then."""
+    mode: LockMode = "reduce_only"
+    """Of what is no lock file: how strict it is for the printed readers, which look at few of its fields."""
+
+
+def read_file(path: Path, *, through_links: bool = False) -> LockFile:
+    """The file at `path`; never raises, and never waits for the program that made the file."""
+    try:
+        return LockFile(path, _DECODER.decode(content_of(path, through_links=through_links)), None)
+    except FileNotFoundError:
+        return LockFile(path, None, None)
+    except UnfitFileError as error:
+        return LockFile(path, None, f"is not a lock file: {error}")
+    except OSError as error:
+        return LockFile(path, None, f"cannot be read: {error.strerror}", may_pass=error.errno in _PASSING)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = some_fields(path, _ModeFields, through_links=through_links)
+        mode: LockMode = found.mode if found is not None and found.locked else "reduce_only"
+        return LockFile(path, None, f"is not a lock file: {error}", mode=mode)
+
+
+class _ModeFields(msgspec.Struct):
+    locked: bool
+    mode: LockMode
+
+
+def some_fields(path: Path, fields: type[T], *, through_links: bool = False) -> T | None:
+    """Those `fields` of a lock of any program at `path`; None where it has none of them, or cannot be read."""
+    try:
+        return msgspec.json.decode(content_of(path, through_links=through_links), type=fields)
+    except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
+        return None
+
+
+def content_of(path: Path, *, through_links: bool = False) -> bytes:
+    """What the regular, small file at `path` holds. UnfitFileError, OSError, or DecodeError if it is too large.
+
+    Nothing else is even opened: a pipe without a writer, a device or a dead link would make us wait or act.
+    """
+    _require_regular(path.stat(follow_symlinks=through_links).st_mode)
+    descriptor = os.open(path, _READ if through_links else _READ | _NO_LINK)
+    try:
+        found = os.fstat(descriptor)
+        _require_regular(found.st_mode)  # it may have been exchanged meanwhile
+        if found.st_size > LARGEST:
+            raise msgspec.DecodeError(f"it has {found.st_size} bytes, and a lock at most {LARGEST}")
+        with open(descriptor, "rb", closefd=False) as file:  # a descriptor is no path
+            return file.read(LARGEST)
+    finally:
+        os.close(descriptor)
+
+
+def _require_regular(mode: int) -> None:
+    if stat.S_ISLNK(mode):
+        raise UnfitFileError("it is a symbolic link")
+    if not stat.S_ISREG(mode):
+        raise UnfitFileError(f"it is a {'folder' if stat.S_ISDIR(mode) else 'pipe, a socket or a device'}")
+
+
+def read_lock(path: Path, now: datetime) -> LockVerdict:
+    """The verdict of the lock file at `path` at `now`; missing, unreadable and stale files are locked.
+
+    `expires_ts` is not looked at: the runner alone ends a lock, by writing `locked: false`, so that no two
+    readers with different clocks disagree about it. What cannot be read closes the entries and leaves the
+    exits open, because a halt never forbids reducing risk. A bot may name the file by a link of its own.
+    """
+    found = read_file(path, through_links=True)
+    if found.problem is not None:
+        return LockVerdict(True, found.mode, f"{path.name} {found.problem}")
+    if found.lock is None:
+        return LockVerdict(True, "reduce_only", f"{path.name} does not exist: no runner has opened trading")
+    lock = found.lock
+    if lock.locked:
+        return LockVerdict(True, lock.mode, lock.reason or "locked")
+    if lock.alive_until < now.timestamp():
+        return LockVerdict(True, "reduce_only", f"{path.name} is stale: no runner keeps it alive")
+    if lock.alive_until > now.timestamp() + LONGEST_LIFE:
+        return LockVerdict(
+            True, "reduce_only", f"{path.name} claims to be kept alive for more than a day: no runner does"
+        )
+    return LockVerdict(False, None, "open")
