@@ -21,6 +21,8 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.errors import VenueAnswer
+from killswitch_ccxt.response_capture import CURRENT_CALL, CallCapture, CapturingClient, RequestCounters
 from tests import virtual_time
 from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Mishap, Rule, Script
@@ -83,6 +85,25 @@ def test_a_text_that_is_no_json_is_an_answer_without_a_meaning() -> None:
     """A proxy's page with status 200 is neither a position list nor a refusal."""
     assert type(_said("fetch_positions", mishap="garbled")) is MalformedAnswerError
     assert type(_said("create_order", *SELL, mishap="garbled", changes=True)) is MalformedAnswerError
+
+
+def test_a_word_in_quotes_is_a_good_answer() -> None:
+    """ccxt returns it unparsed, as text."""
+
+    class Answering:
+        async def fetch(self, *_: object) -> str:
+            CURRENT_CALL.get().answer = VenueAnswer(200, {}, None, '"disabled"', "/info")
+            return '"disabled"'
+
+    class Captured(CapturingClient, Answering): ...  # type: ignore[misc] # as with ccxt's class
+
+    async def course() -> None:
+        call = CallCapture(RequestCounters())
+        CURRENT_CALL.set(call)
+        assert await Captured().fetch("https://venue/info") == '"disabled"'
+        assert call.is_processed
+
+    asyncio.run(course())
 
 
 def test_too_many_requests_is_limited_whatever_was_asked() -> None:
