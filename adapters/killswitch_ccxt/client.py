@@ -32,7 +32,7 @@ from killswitch_ccxt.errors import (
     is_definite,
     meaning_of,
 )
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, instant, required_number, unknown_shape_text
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, failure_text, instant, required_number
 from killswitch_ccxt.response_capture import (
     CURRENT_CALL,
     CURRENT_COUNTERS,
@@ -44,6 +44,7 @@ from killswitch_ccxt.response_capture import (
     with_own_decimal_context,
 )
 from killswitch_ccxt.traits import Exchange
+from killswitch_ccxt.validation import not_installed_text
 
 _SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
 """Logger for ccxt, which logs the headers of every request with keys at its finest level. It is in no logger hierarchy.
@@ -138,9 +139,7 @@ class Client:
         now = self.venue_time(self.now_ms())
         return at if at is not None and abs((now - at).total_seconds()) <= LARGEST_ANSWER_AGE else None
 
-    async def call(
-        self, method: str, *arguments: Any, changes: bool = False, places: bool = False, **named: Any
-    ) -> Any:
+    async def call(self, method: str, *args: Any, changes: bool = False, places: bool = False, **named: Any) -> Any:
         """Await ccxt's `method`, unified or implicit, and return its result.
 
         `changes`: the call changes something at the venue. `places`: the call places orders, which is a change; an
@@ -148,15 +147,15 @@ class Client:
         """
         adjusted, changes = self._adjusted, changes or places
         try:
-            return await self._call_once(method, arguments, named, changes=changes, places=places)
+            return await self._call_once(method, args, named, changes=changes, places=places)
         except ConnectionLostError:
             # The venue may have closed an idle connection. A request that changes nothing can be repeated.
-            return await self._call_once(method, arguments, named, changes=changes)
+            return await self._call_once(method, args, named, changes=changes)
         except RequestExpiredError:
             # After a jump of the machine's clock the venue would refuse every request until the clock is right again.
             if not await self._is_clock_adjusted(adjusted) or changes:
                 raise
-            return await self._call_once(method, arguments, named, changes=changes)
+            return await self._call_once(method, args, named, changes=changes)
 
     async def _is_clock_adjusted(self, adjusted: float) -> bool:
         """Whether requests are dated differently than with `adjusted`. The venue's clock is queried at most once a
@@ -183,16 +182,14 @@ class Client:
         return float(self.ccxt.options.get(ADJUSTMENT) or 0.0)
 
     async def _call_once(
-        self, method: str, arguments: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
+        self, method: str, args: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
     ) -> Any:
         tally = CURRENT_COUNTERS.get(None) or RequestCounters()
         course = CallCapture(tally)
         token = CURRENT_CALL.set(course)
         try:
-            return await getattr(self.ccxt, method)(*arguments, **named)
+            return await getattr(self.ccxt, method)(*args, **named)
         except VenueError:
-            raise
-        except asyncio.CancelledError:
             raise
         except Exception as error:
             said = self._error_of(error, method, course, changes=changes, places=places)
@@ -250,7 +247,9 @@ class Client:
         said = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
         meaning = _meaning_unknown_to_ccxt(error, course) or meaning_of(error, self._dialect.codes, said, status)
-        text = self._message(error, method, course, answer)
+        # Without URLs and queries: a query holds signatures.
+        words = legible(self._failure_text(error, method, course, answer))
+        text = f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
         left = self._may_have_arrived(error, course)
         if changes and left and meaning.kind not in ("unknown", "malformed"):
             taken = places and answer is not None and has_order_number(answer.body)
@@ -293,11 +292,6 @@ class Client:
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _message(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
-        """The venue's text, without URLs and queries: a query holds signatures."""
-        words = legible(self._failure_text(error, method, course, answer))
-        return f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
-
     def _failure_text(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
         if answer is not None:
             return words_of(answer.status, answer.text)
@@ -311,10 +305,11 @@ class Client:
         if happened is not None:
             return happened
         if course.is_processed and isinstance(error, UNKNOWN_SHAPE):
-            return unknown_shape_text(error)
-        told = _without_paths(str(error if cause is None else cause))
-        # The name of a class says little, but more than an empty text.
-        return told or type(error if cause is None else cause).__name__
+            return failure_text(error)
+        # A query may hold a signature, and the path of a stream its key: URLs are cut after the host. The name of a
+        # class says little, but more than an empty text.
+        found = error if cause is None else cause
+        return _ADDRESS.sub(r"\1\2", str(found)) or type(found).__name__
 
     @property
     def _timeout(self) -> float:
@@ -331,38 +326,31 @@ class Client:
 
     def _configured(self, kind: Any) -> Any:
         spec, dialect = self._spec, self._dialect
-        made = kind(
-            {
-                **{name: str(value) for name, value in dialect.credentials_of(spec.credentials).items()},
-                "enableRateLimit": False,
-                "timeout": int(self._timeout * 1000),
-            }
-        )
+        # Without credentials only public requests are possible.
+        credentials = {dialect.credentials[name]: str(value) for name, value in spec.credentials.items()}
+        made = kind({**credentials, "enableRateLimit": False, "timeout": int(self._timeout * 1000)})
         # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
         made.number = str
         made.decimal_to_precision = with_own_decimal_context(made.decimal_to_precision)
         made.logger = _SILENT
         made.has = {**made.has, "fetchCurrencies": False}
-        made.options = {**made.options, **_merged(made.options, dialect.client_options(spec))}
-        made.options = {**made.options, **_merged(made.options, _ccxt_options(spec))}
-        self._environment(made)
+        given = spec.options.get("ccxt")
+        for options in (dialect.client_options(spec), given if isinstance(given, Mapping) else {}):
+            made.options = {**made.options, **_merged(made.options, options)}
+        try:
+            if spec.environment == "sandbox":
+                made.set_sandbox_mode(True)
+            elif spec.environment == "demo":
+                made.enable_demo_trading(True)
+        except Exception as error:
+            raise VenueDownError(
+                f"{dialect.exchange} has no {spec.environment} that ccxt can reach; remove it, or set an endpoint"
+            ) from error
         if spec.endpoint is not None:
             _replace_endpoint(made.urls["api"], spec.endpoint, streams=False)
         if spec.endpoint_ws is not None:
             _replace_endpoint(made.urls["api"], spec.endpoint_ws, streams=True)
         return made
-
-    def _environment(self, made: Any) -> None:
-        environment = self._spec.environment
-        try:
-            if environment == "sandbox":
-                made.set_sandbox_mode(True)
-            elif environment == "demo":
-                made.enable_demo_trading(True)
-        except Exception as error:
-            raise VenueDownError(
-                f"{self._dialect.exchange} has no {environment} that ccxt can reach; remove it, or set an endpoint"
-            ) from error
 
 
 def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning | None:
@@ -393,20 +381,12 @@ def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
         streaming = importlib.import_module("ccxt.pro")
         plain = importlib.import_module("ccxt" if synchronous else "ccxt.async_support")
     except ImportError as error:
-        raise VenueDownError(
-            f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
-        ) from error
+        raise VenueDownError(not_installed_text(error)) from error
     limit_exact_numbers()
     found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
     if found is None:
         raise VenueDownError(f"ccxt knows no exchange called {exchange}")
     return found
-
-
-def _ccxt_options(spec: AccountSpec) -> dict[str, Any]:
-    """The options that the Account document passes to ccxt, under `ccxt`."""
-    given = spec.options.get("ccxt", {})
-    return dict(given) if isinstance(given, Mapping) else {}
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -427,8 +407,4 @@ def _replace_endpoint(urls: MutableMapping[str, Any], endpoint: str, *, streams:
 
 
 _ADDRESS: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"@]*@)?([^\s/?#'\"]*)[^\s'\"]*")
-
-
-def _without_paths(text: str) -> str:
-    """The text with URLs cut after the host: a query may hold a signature, and the path of a stream its key."""
-    return _ADDRESS.sub(r"\1\2", text)
+"""A URL: its scheme, its host, and everything else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -29,6 +29,8 @@ from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, dec
 from killswitch_ccxt.traits import Exchange
 
 PositionMode = Literal["one_way", "hedge"]
+BatchResults = Sequence[OrderReport | VenueError]
+"""The result of each order of a batch, in order."""
 LONGEST_WINDOW: Final = 60_000
 """The longest window of a request that any venue accepts, in milliseconds."""
 
@@ -102,6 +104,15 @@ class Dialect(Exchange):
     def symbol_of(self, name: object) -> str:
         """ccxt's symbol for the venue's name of it. NoSuchSymbolError where the rules do not have it."""
         return str(self.rule_of(name)["symbol"])
+
+    def order_of(self, row: Row) -> Row:
+        """The order of one of the venue's own rows, under ccxt's names."""
+        return self.refine_order(self.client.ccxt.parse_order(dict(row), self.rule_of(row.get("symbol"))))
+
+    def fills_of(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
+        """The fills of the venue's own rows."""
+        trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in rows)
+        return fills.fills(trades, self.refine_fill)
 
     # Reading
 
@@ -197,9 +208,8 @@ class Dialect(Exchange):
         if has.get("fetchLedger"):
             return fills.flows(await self.client.call("fetch_ledger", None, since))
         if has.get("fetchDeposits") and has.get("fetchWithdrawals"):
-            came, went = await asyncio.gather(
-                self.client.call("fetch_deposits", None, since), self.client.call("fetch_withdrawals", None, since)
-            )
+            methods = ("fetch_deposits", "fetch_withdrawals")
+            came, went = await asyncio.gather(*(self.client.call(method, None, since) for method in methods))
             return fills.completed_moves(came, "deposit", 1) + fills.completed_moves(went, "withdrawal", -1)
         return None
 
@@ -260,22 +270,20 @@ class Dialect(Exchange):
 
         Numbers are exact by the venue's rules at this point; ccxt would silently truncate others.
         """
-        ccxt, symbol = self.client.ccxt, request.symbol
+        ccxt, symbol, asked = self.client.ccxt, request.symbol, request.amount
         if symbol not in self.rules:
             raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
         try:
-            written = decimal(ccxt.amount_to_precision(symbol, request.amount))
+            written = decimal(ccxt.amount_to_precision(symbol, asked))
         except Exception as error:  # ccxt's InvalidOrder, for an amount that rounds to zero
-            raise OrderRejectedError("below_minimum", f"{request.amount} {symbol}: {error}") from error
-        if written != request.amount:
-            raise OrderRejectedError(
-                "other", f"the venue's step would change the amount {request.amount} {symbol} to {written}"
-            )
+            raise OrderRejectedError("below_minimum", f"{asked} {symbol}: {error}") from error
+        if written != asked:
+            raise OrderRejectedError("other", f"the venue's step would change the amount {asked} {symbol} to {written}")
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
             raise OrderRejectedError(
                 "other", f"{request.price} is no valid price of {symbol}: it is not a multiple of the price step"
             )
-        return (symbol, request.type, request.side, request.amount, request.price, self.order_params(request, mode))
+        return (symbol, request.type, request.side, asked, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
         """`recvWindow` for orders: counted from their timestamp, it ends with their validity at the venue.
@@ -306,17 +314,14 @@ class Dialect(Exchange):
 
         UnreadableError where the answer is about another order.
         """
-        if row.get("clientOrderId") not in (request.client_order_id, None, ""):
-            raise UnreadableError(
-                f"sent order {request.client_order_id}, the answer is about {row.get('clientOrderId')}"
-            )
-        told = {**row, "clientOrderId": request.client_order_id, "amount": request.amount}
-        return orders.report(told, request.symbol, self.spec.currency)
+        name, sent = row.get("clientOrderId"), request.client_order_id
+        if name not in (sent, None, ""):
+            raise UnreadableError(f"sent order {sent}, the answer is about {name}")
+        complete = {**row, "clientOrderId": sent, "amount": request.amount}
+        return orders.report(complete, request.symbol, self.spec.currency)
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
-        """Send several orders in one request; the result for each, in order."""
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
+        """Send several orders in one request."""
         raise VenueDownError(f"{self.exchange} accepts no batches of orders")
 
     async def close_book(self) -> None:
@@ -334,8 +339,7 @@ class Dialect(Exchange):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         """The fills of one order."""
         rows = await self.client.call("fetch_my_trades", symbol, None, None, {"orderId": order_id})
-        found = fills.fills(rows, self.refine_fill)
-        return fills.fills_of_order(found, order_id)
+        return fills.fills_of_order(fills.fills(rows, self.refine_fill), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel one order. GoneError where it no longer exists."""
@@ -365,7 +369,7 @@ class Dialect(Exchange):
 
     async def rights(self) -> KeyRights:
         """What the credentials may do."""
-        return KeyRights(note="the venue does not state the permissions of a key")
+        return KeyRights(note=self.rights_note)
 
     async def status(self) -> str | None:
         """`ok`, or the venue's own text; None where it states no status."""

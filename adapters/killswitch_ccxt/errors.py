@@ -38,6 +38,11 @@ class VenueAnswer:
     path: str
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the body; none where it is no object."""
+        return self.body if isinstance(self.body, Mapping) else {}
+
+    @property
     def retry_after(self) -> float | None:
         """Seconds of the header `Retry-After`; None where the venue states none."""
         try:
@@ -147,33 +152,20 @@ class AlreadySoError(VenueError):
     """The state is already as requested."""
 
 
-# ccxt's exceptions by name, subclasses before their base classes. Names avoid the import of ccxt.
+# ccxt's exceptions by name, without the import of ccxt. The nearest base class of an exception decides.
 _BY_CLASS: Final[Mapping[str, Meaning]] = {
-    "OrderNotFound": GONE,
-    "OrderNotCached": GONE,
-    "CancelPending": GONE,
-    "DuplicateOrderId": rejected("duplicate_client_order_id"),
-    "InsufficientFunds": rejected("insufficient_margin"),
-    "MarketClosed": rejected("market_closed"),
-    "NoChange": SAME,
-    "MarginModeAlreadySet": SAME,
-    "PermissionDenied": DENIED,
-    "AccountNotEnabled": DENIED,
-    "AccountSuspended": DENIED,
-    "AuthenticationError": DENIED,
-    "RestrictedLocation": DENIED,
-    "RateLimitExceeded": LIMITED,
-    "DDoSProtection": LIMITED,
-    "OnMaintenance": DOWN,
-    "InvalidNonce": DOWN,
-    "ExchangeClosedByUser": DOWN,
-    "RequestTimeout": UNKNOWN,
-    "ExchangeNotAvailable": UNKNOWN,
-    "NetworkError": UNKNOWN,
-    "BadResponse": MALFORMED,
-    "NullResponse": MALFORMED,
-    "OperationFailed": UNKNOWN,
-    "BaseError": rejected("other"),
+    **coded(GONE, "OrderNotFound", "OrderNotCached", "CancelPending"),
+    **coded(rejected("duplicate_client_order_id"), "DuplicateOrderId"),
+    **coded(rejected("insufficient_margin"), "InsufficientFunds"),
+    **coded(rejected("market_closed"), "MarketClosed"),
+    **coded(SAME, "NoChange", "MarginModeAlreadySet"),
+    **coded(DENIED, "AuthenticationError", "PermissionDenied", "AccountNotEnabled", "AccountSuspended"),
+    **coded(DENIED, "RestrictedLocation"),
+    **coded(LIMITED, "RateLimitExceeded", "DDoSProtection"),
+    **coded(DOWN, "OnMaintenance", "InvalidNonce", "ExchangeClosedByUser"),
+    **coded(UNKNOWN, "RequestTimeout", "ExchangeNotAvailable", "NetworkError", "OperationFailed"),
+    **coded(MALFORMED, "BadResponse", "NullResponse"),
+    **coded(rejected("other"), "BaseError"),
 }
 
 
@@ -225,7 +217,7 @@ def as_venue_error(
     A change whose request was not sent is surely not done; a query without an answer has changed nothing.
     """
     if meaning.is_clock_error:
-        text = f"{text}; {CLOCK_OFF}"
+        return RequestExpiredError(f"{text}; {CLOCK_OFF}")
     if meaning.kind == "denied":
         text = f"the venue rejects the credentials, or they lack the permission: {text}"
     if meaning.kind == "limited":
@@ -233,8 +225,6 @@ def as_venue_error(
         seconds = meaning.seconds if told is None else told
         wanted = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
-    if meaning.is_clock_error:
-        return RequestExpiredError(text)
     if meaning.kind in _FOR_CHANGES_AND_QUERIES:
         return _FOR_CHANGES_AND_QUERIES[meaning.kind](text)
     if not is_change:

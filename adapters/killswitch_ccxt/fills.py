@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from killswitch.model.snapshot import Fill, Flow, FlowKind
 from killswitch_ccxt.numbers import (
@@ -22,6 +22,7 @@ from killswitch_ccxt.numbers import (
 )
 from killswitch_ccxt.orders import ORDER_SIDES
 
+FillOrFlow = TypeVar("FillOrFlow", Fill, Flow)
 LEDGER: Final[Mapping[str, FlowKind]] = {
     "deposit": "deposit",
     "withdrawal": "withdrawal",
@@ -43,15 +44,15 @@ def fills(rows: Iterable[Row], refine: Callable[[Fill, Row], Fill] | None = None
     where the venue numbers the trades of each symbol separately.
     """
     read = ((_fill(row), row.get("info") or {}) for row in rows)
-    return unique_fills(fill if refine is None else refine(fill, info) for fill, info in read)
+    return unique((fill if refine is None else refine(fill, info) for fill, info in read), "fill ")
 
 
-def unique_fills(found: Iterable[Fill]) -> tuple[Fill, ...]:
-    """Each fill once. UnreadableError for one with two different amounts: neither can be trusted."""
-    by_id: dict[str, Fill] = {}
-    for fill in found:
-        if (known := by_id.setdefault(fill.id, fill)).amount != fill.amount:
-            raise UnreadableError(f"fill {fill.id} is listed twice, with the amounts {known.amount} and {fill.amount}")
+def unique(rows: Iterable[FillOrFlow], kind: str = "") -> tuple[FillOrFlow, ...]:
+    """Each row once. UnreadableError for one with two different amounts: neither can be trusted."""
+    by_id: dict[str, FillOrFlow] = {}
+    for row in rows:
+        if (known := by_id.setdefault(row.id, row)).amount != row.amount:
+            raise UnreadableError(f"{kind}{row.id} is listed twice, with the amounts {known.amount} and {row.amount}")
     return tuple(by_id.values())
 
 
@@ -64,19 +65,19 @@ def fills_of_order(found: Iterable[Fill], order_id: str) -> tuple[Fill, ...]:
     return tuple(fill for fill in rows if fill.order == order_id)
 
 
-def flows(rows: Iterable[Row], kinds: Mapping[str, FlowKind] = LEDGER, currency: str | None = None) -> tuple[Flow, ...]:
-    """The entries of a ledger that are flows; positive amounts are inflows. `currency`: only entries in it."""
+def flows(rows: Iterable[Row]) -> tuple[Flow, ...]:
+    """The entries of a ledger that are flows; positive amounts are inflows."""
     found = []
     for row in rows:
-        kind = kinds.get(str(row.get("type")))
-        if kind is None or (currency is not None and row.get("currency") not in (currency, None)):
+        kind = LEDGER.get(str(row.get("type")))
+        if kind is None:
             continue
         amount = required_number(row.get("amount"), f"the amount of ledger entry {row.get('id')}")
         direction = row.get("direction")
         if direction is not None:
             amount = -abs(amount) if direction == "out" else abs(amount)
         if amount:
-            found.append(_flow(row, kind, amount, row.get("currency") or currency))
+            found.append(_flow(row, kind, amount, row.get("currency") or None))
     return tuple(found)
 
 
@@ -95,30 +96,23 @@ def _flow(row: Row, kind: FlowKind, amount: Decimal, currency: object) -> Flow:
 
 
 def ledger_flow(
-    entry_type: str,
-    kinds: Mapping[str, FlowKind | None],
-    what: str,
-    *,
-    number: Any,
-    at: Any,
-    amount: Any,
-    currency: Any,
+    type_name: str, kinds: Mapping[str, FlowKind | None], what: str, *, number: Any, at: Any, amount: Any, currency: Any
 ) -> Flow | None:
-    """A row of a venue's ledger of the type `word`; None for a type that is no flow, and for an amount of zero.
+    """A row of a venue's ledger of the type `type_name`; None for a type that is no flow, and for an amount of zero.
 
     A type that is not among `kinds` is a rebate or a fee, by its sign: profit or loss. So a loss never hides as money
     that was withdrawn, though money that is withdrawn in a new way counts as a loss until its type is known. Such a
     flow has the type in its id.
     """
-    if kinds.get(entry_type, "fee") is None:
+    if kinds.get(type_name, "fee") is None:
         return None
-    what = f"{what} ({entry_type})"
+    what = f"{what} ({type_name})"
     change = required_number(amount, f"the amount of {what}")
     if not change:
         return None
     name = identifier(number, what)
-    kind = kinds.get(entry_type) or ("rebate" if change > 0 else "fee")
-    name = name if entry_type in kinds else f"{entry_type}:{name}"
+    kind = kinds.get(type_name) or ("rebate" if change > 0 else "fee")
+    name = name if type_name in kinds else f"{type_name}:{name}"
     return Flow(name, time_of(at, what), kind, change, required_text(currency, f"the currency of {what}"))
 
 

@@ -25,23 +25,13 @@ OLDEST_PRICE: Final = timedelta(hours=48)
 """For how long the last price of a holding bounds its value."""
 
 
-class LastPrices:
-    """The last known price of each holding."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[Decimal, datetime]] = {}
-
-    def record(self, symbol: str, price: Decimal, at: datetime) -> None:
-        self._seen[symbol] = (price, at)
+class LastPrices(dict[str, tuple[Decimal, datetime]]):
+    """The last known price of each holding, and its time."""
 
     def recent(self, symbol: str, now: datetime) -> tuple[Decimal, datetime] | None:
         """The price and its time; None where there was none, or it is too old."""
-        found = self._seen.get(symbol)
+        found = self.get(symbol)
         return found if found is not None and now - found[1] <= OLDEST_PRICE else None
-
-    def __contains__(self, symbol: str) -> bool:
-        """Whether the symbol had a price at any time."""
-        return symbol in self._seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +87,7 @@ async def holdings(
         if price is None:
             unpriced.append(_unpriced(asset, symbol, amount, spec, market))
             continue
-        market.last.record(symbol, price, quote.at or market.now)
+        market.last[symbol] = price, quote.at or market.now
         worth += amount * price
         balances.append(_balance(asset, amount, price, quote.at))
         found.append(_position(symbol, amount, price, quote))

@@ -13,6 +13,8 @@ from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positiv
 
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
+TICKER: Final = "bid ask last indexPrice markPrice"
+"""ccxt's fields of a ticker, as `quote_of` takes them."""
 States = Mapping[str, InstrumentState | None]
 """Symbol → its state; None for a state that is not known here."""
 
@@ -93,6 +95,7 @@ class InstrumentChanges:
 def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
     precision, limits = rule.get("precision") or {}, rule.get("limits") or {}
     amounts, costs = limits.get("amount") or {}, limits.get("cost") or {}
+    maxima = (amounts.get("max"), (limits.get("market") or {}).get("max"))
     return Instrument(
         symbol=str(rule["symbol"]),
         contract_size=Decimal(1) if rule.get("spot") else _above_zero(rule.get("contractSize")),
@@ -100,7 +103,8 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
         amount_step=_step(optional_number(precision.get("amount")), tick_size),
         price_step=_step(optional_number(precision.get("price")), tick_size),
         min_amount=_above_zero(amounts.get("min")),
-        max_amount=_smaller(_above_zero(amounts.get("max")), _above_zero((limits.get("market") or {}).get("max"))),
+        # A venue may accept less in a market order than in a limit order.
+        max_amount=min((most for most in map(_above_zero, maxima) if most is not None), default=None),
         min_notional=_above_zero(costs.get("min")),
         state=states[symbol] if (symbol := str(rule["symbol"])) in states else _state(rule),
     )
@@ -109,11 +113,6 @@ def _instrument(rule: Row, states: States, tick_size: bool) -> Instrument:
 def _above_zero(value: Any) -> Decimal | None:
     found = optional_number(value)
     return found if found is not None and found > 0 else None
-
-
-def _smaller(one: Decimal | None, other: Decimal | None) -> Decimal | None:
-    """The smaller of the two known maxima: a venue may accept less in a market order than in a limit order."""
-    return min((each for each in (one, other) if each is not None), default=None)
 
 
 def _step(found: Decimal | None, tick_size: bool) -> Decimal | None:
@@ -161,7 +160,4 @@ def quote_of(row: Row, names: str, at: datetime | None) -> Quote:
 
 def quotes(tickers: Mapping[str, Row]) -> dict[str, Quote]:
     """Symbol → its quote."""
-    return {
-        symbol: quote_of(row, "bid ask last indexPrice markPrice", instant(row.get("timestamp")))
-        for symbol, row in tickers.items()
-    }
+    return {symbol: quote_of(row, TICKER, instant(row.get("timestamp"))) for symbol, row in tickers.items()}

@@ -19,7 +19,8 @@ from typing import Any, Final, Generic, TypeVar
 from killswitch.model.snapshot import Fill, Flow
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.numbers import UnreadableError
+from killswitch_ccxt.fills import unique
+from killswitch_ccxt.numbers import forget_oldest
 from killswitch_ccxt.parts import KNOWN_ROWS, LATE_ROWS, LONGEST_LOOK_BACK, LOOK_BACK, MOST_SYMBOLS, OVERLAP, Part
 
 Row = TypeVar("Row", Fill, Flow)
@@ -57,17 +58,14 @@ class RequestAllowance:
 
     def left(self, now: float) -> int:
         if self._at != NEVER:
-            self._left = min(self._most, self._left + self._within(now - self._at))
+            self._left = min(self._most, self._left + (now - self._at) * self._a_minute / 60)
         self._at = now
         return int(self._left)
 
     def left_after(self, now: float, seconds: float) -> float:
         """The requests that will be left after so many seconds without one."""
         self.left(now)
-        return self._left + self._within(seconds)
-
-    def _within(self, seconds: float) -> float:
-        return seconds * self._a_minute / 60
+        return self._left + seconds * self._a_minute / 60
 
     def spend(self, questions: int) -> None:
         self._left -= questions
@@ -129,8 +127,7 @@ class RowList(Generic[Row]):
                     self._lags.append((now, lag))
             elif row.id in self._new:
                 self._new[row.id] = row
-        while len(self._known) > KNOWN_ROWS:
-            self._known.pop(next(iter(self._known)))
+        forget_oldest(self._known, KNOWN_ROWS)
         self.requested_at, self._since = asked_at, asked_at - OVERLAP
 
     def lag(self, now: float) -> float | None:
@@ -149,15 +146,6 @@ class RowList(Generic[Row]):
             return None
         new, self._new = tuple(self._new.values()), {}
         return new
-
-
-def _unambiguous(rows: Iterable[Any]) -> tuple[Any, ...]:
-    """UnreadableError where one answer has two amounts under one id: neither can be trusted."""
-    found: dict[str, Any] = {}
-    for row in rows:
-        if found.setdefault(row.id, row).amount != row.amount:
-            raise UnreadableError(f"{row.id} is listed twice, with the amounts {found[row.id].amount} and {row.amount}")
-    return tuple(found.values())
 
 
 class Ledger:
@@ -238,12 +226,11 @@ class Ledger:
 
     async def _read_flows(self) -> None:
         since = self.flows.since(self._client.now_ms())
-        await self._rows(self.flows, self._dialect.flows, since, lambda _: self.flows.requested_at)
+        await self._rows(self.flows, partial(self._dialect.flows, since), lambda _: self.flows.requested_at)
 
     async def _read_fills(self, symbols: list[str], since: int, now: float) -> None:
         """Where requests name symbols, each symbol is included until a while after its last change."""
-        ask = partial(self._dialect.fills, symbols)
-        if not await self._rows(self.fills, ask, since, self._previous_request):
+        if not await self._rows(self.fills, partial(self._dialect.fills, symbols, since), self._previous_request):
             return
         for symbol in symbols:
             self._requested_at[symbol] = now
@@ -257,14 +244,12 @@ class Ledger:
         # A delisted symbol may still be held, and has no market whose fills can be requested.
         listed = (it for it in self._changed_at if it in self._dialect.rules)
         order = sorted(listed, key=lambda it: (self._requested_at.get(it, NEVER), self._changed_at[it]))
-        if not self._dialect.fills_need_symbol:
-            if is_hurried:
-                self.fills.record_early_fetch(now, 1)
-            return order
-        most = min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_hurried else MOST_SYMBOLS
+        by_symbol = self._dialect.fills_need_symbol
+        if by_symbol:
+            order = order[: min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_hurried else MOST_SYMBOLS]
         if is_hurried:
-            self.fills.record_early_fetch(now, len(order[:most]))
-        return order[:most]
+            self.fills.record_early_fetch(now, len(order) if by_symbol else 1)
+        return order
 
     def _unrequested(self) -> list[str]:
         """Symbols without a fetch since their last change."""
@@ -276,28 +261,20 @@ class Ledger:
         if not self._dialect.has_trades_in_flows or self.flows.part.failure is not None:
             return []
         latest = self._dialect.latest_trades()
-        news = {
-            symbol: at
-            for symbol, at in latest.items()
-            if self._traded.get(symbol) != at and self._local_ms(at) >= since
-        }  # fmt: skip
+        new = [it for it, at in latest.items() if self._traded.get(it) != at and self._local_ms(at) >= since]
         self._traded |= latest
-        self._changed_at |= dict.fromkeys(news, now)
-        return [symbol for symbol in news if self._requested_at.get(symbol, NEVER) < now]
+        self._changed_at |= dict.fromkeys(new, now)
+        return [symbol for symbol in new if self._requested_at.get(symbol, NEVER) < now]
 
     async def _rows(
-        self,
-        rows: RowList[Any],
-        ask: Callable[[int], Awaitable[Any]],
-        since: int,
-        asked_before: Callable[[Any], int | None],
+        self, rows: RowList[Any], ask: Callable[[], Awaitable[Any]], asked_before: Callable[[Any], int | None]
     ) -> bool:
         asked_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
         found: list[Any] = []
 
         async def is_told() -> bool:
-            answer = await ask(since)
-            found.extend(_unambiguous(answer or ()))
+            answer = await ask()
+            found.extend(unique(answer or ()))
             return answer is not None
 
         if not await self._read_part(rows.part, is_told):

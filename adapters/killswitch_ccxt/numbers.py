@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from killswitch.model.magnitude import LONGEST, readable_number
+from killswitch.model.venue import VenueError
 
 T = TypeVar("T")
 Cursor = TypeVar("Cursor")
@@ -31,9 +32,11 @@ class NoSuchSymbolError(UnreadableError):
     """A row has a symbol that the venue's rules do not have, perhaps not yet."""
 
 
-def unknown_shape_text(error: Exception) -> str:
-    """The message for an answer of an unknown shape. It names the kind of error, because the text alone may be a mere
-    name."""
+def failure_text(error: Exception) -> str:
+    """The message of an error. It names the kind of one that an answer of an unknown shape has raised, because the text
+    alone may be a mere name."""
+    if isinstance(error, VenueError | UnreadableError):
+        return str(error)
     return f"the answer has an unknown shape: {type(error).__name__}: {error}"
 
 
@@ -140,6 +143,12 @@ def above_zero(value: Any, what: str) -> Decimal:
     if found <= 0:
         raise UnreadableError(f"{what} is {found}")
     return found
+
+
+def forget_oldest(table: dict[T, Any], most: int) -> None:
+    """Remove the first entries of a table that has more than `most`."""
+    while len(table) > most:
+        table.pop(next(iter(table)))
 
 
 def total(amounts: Iterable[Decimal | None]) -> Decimal | None:

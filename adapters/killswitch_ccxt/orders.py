@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final
 
 from killswitch.model.order_type import order_type
 from killswitch.model.snapshot import Order, OrderSide, Side
-from killswitch.model.venue import MalformedAnswerError, OrderReport, OrderState, VenueError
+from killswitch.model.venue import (
+    FateUnknownError,
+    MalformedAnswerError,
+    OrderReport,
+    OrderRequest,
+    OrderState,
+    VenueError,
+)
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -32,6 +39,7 @@ STATES: Final[Mapping[str, OrderState]] = {
 }
 ORDER_SIDES: Final[Mapping[str, OrderSide]] = {"buy": "buy", "sell": "sell"}
 SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
+ReportOf = Callable[[Row, OrderRequest], OrderReport]
 
 
 def open_orders(rows: Iterable[Row]) -> tuple[Order, ...]:
@@ -121,6 +129,13 @@ def _fee(row: Row, currency: str | None) -> Decimal | None:
         return None
     asset, cost = fee.get("currency"), decimal(fee.get("cost"))
     return cost if not cost or None in (asset, currency) or asset == currency else None
+
+
+async def row_report(row: Row | None, request: OrderRequest, report: ReportOf) -> OrderReport:
+    """The `report` of one order of a batch by its row. FateUnknownError where the answer has no row of it."""
+    if row is None:
+        raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
+    return report(row, request)
 
 
 async def outcome(sending: Awaitable[OrderReport]) -> OrderReport | VenueError:

@@ -17,9 +17,7 @@ Rules = Mapping[str, Row]
 
 
 def positions(
-    rows: Iterable[Row],
-    rules: Rules,
-    refine: Callable[[Position, Row], Position] | None = None,
+    rows: Iterable[Row], rules: Rules, refine: Callable[[Position, Row], Position] = lambda position, _: position
 ) -> tuple[Position, ...]:
     """Every row with a size. `refine` adds what only the venue's own row (`info`) states.
 
@@ -29,7 +27,7 @@ def positions(
     for row in rows:
         position = _position(row, rules)
         if position is not None:
-            found.append(position if refine is None else refine(position, row.get("info") or {}))
+            found.append(refine(position, row.get("info") or {}))
     keys = [it.key for it in found]
     if len(set(keys)) != len(keys):
         raise UnreadableError(f"the venue lists a position twice: {sorted(keys)}")

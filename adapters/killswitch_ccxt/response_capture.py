@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import localcontext
 from functools import cache
@@ -171,8 +171,7 @@ class CapturingClient:
         """Called with the parsed answer, before it is processed."""
         course = CURRENT_CALL.get(None)
         if course is not None and course.answer is not None:
-            seen = course.answer
-            course.answer = VenueAnswer(seen.status, seen.headers, response, seen.text, seen.path)
+            course.answer = replace(course.answer, body=response)
         answered = (code, reason, url, method, headers, body, response)
         return super().handle_errors(*answered, *more)  # type: ignore[misc] # of ccxt's class
 
@@ -252,11 +251,9 @@ def _possible(decimals: int) -> int:
 
 def _unsignable(error: Exception) -> UnsignableError:
     """An error without the original text, which may hold a part of the secret."""
-    form = (
-        "it is not base64, the form of this venue's secrets"
-        if isinstance(error, binascii.Error)
-        else "it has the wrong form"
-    )
+    form = "it has the wrong form"
+    if isinstance(error, binascii.Error):
+        form = "it is not base64, the form of this venue's secrets"
     return UnsignableError(f"the secret cannot be used for signing ({form}); nothing was sent")
 
 

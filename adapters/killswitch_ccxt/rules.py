@@ -60,7 +60,8 @@ class Rules:
         self._dialect = dialect
         self._every = dialect.ages.rules
         self._loaded = _SHARED.setdefault(key, SharedRules())
-        self._seen = 0
+        self.version = 0
+        """A number that changes with every load."""
         self._kept: KeptRules | None = None
         self._is_on_kept = False
         self._last_kept: tuple[int, frozenset[str]] = (0, frozenset())
@@ -72,7 +73,8 @@ class Rules:
         except DecodeError:
             return
         is_ours = found.version == KEPT_VERSION and found.exchange == self._dialect.exchange
-        if self._dialect.keeps_rules and is_ours and found.markets and self._is_young(found):
+        is_usable = self._dialect.keeps_rules and is_ours and found.markets
+        if is_usable and abs(self._client.now() - found.at) <= OLDEST_KEPT:
             self._kept = found
 
     def to_keep(self, symbols: frozenset[str]) -> bytes | None:
@@ -81,19 +83,11 @@ class Rules:
         Only rules that this run has loaded from the venue are kept, not those of an earlier run.
         """
         version, given = self._last_kept
-        if not self._dialect.keeps_rules or not self._seen or (version == self._seen and symbols <= given):
+        if not self._dialect.keeps_rules or not self.version or (version == self.version and symbols <= given):
             return None
-        self._last_kept = self._seen, symbols
+        self._last_kept = self.version, symbols
         markets = [rule for symbol, rule in (self._client.ccxt.markets or {}).items() if symbol in symbols]
         return _ENCODER.encode(KeptRules(KEPT_VERSION, self._dialect.exchange, self._client.now(), markets))
-
-    def _is_young(self, kept: KeptRules) -> bool:
-        return abs(self._client.now() - kept.at) <= OLDEST_KEPT
-
-    @property
-    def version(self) -> int:
-        """A number that changes with every load."""
-        return self._seen
 
     @property
     def why_old(self) -> str | None:
@@ -115,11 +109,11 @@ class Rules:
             elif loaded.version == 0 or (again and loaded.version == wanted):
                 await self._client.call("load_markets", True)
                 self._record_load(loaded, self._client.ccxt)
-            elif self._seen != loaded.version and not self._adopt(loaded):
+            elif self.version != loaded.version and not self._adopt(loaded):
                 await self._client.call("load_markets", True)
             elif _since(loaded.at) >= oldest and _since(loaded.requested_at) >= min(RETRY_AFTER, oldest):
                 self._renew_beside(loaded)
-        self._seen = loaded.version
+        self.version = loaded.version
 
     def _begin_with(self, kept: KeptRules, loaded: SharedRules) -> None:
         """Use kept rules while the venue's own are being loaded."""

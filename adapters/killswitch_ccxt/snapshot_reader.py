@@ -40,7 +40,7 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, not_negative, unknown_shape_text
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, failure_text, not_negative
 from killswitch_ccxt.parts import (
     CLOSED_MARKET_RULES_INTERVAL,
     MISSING_SYMBOL_RULES_INTERVAL,
@@ -128,8 +128,7 @@ class SnapshotReader:
 
     def record_orders(self, orders: tuple[Order, ...]) -> None:
         """Record open orders that another request has fetched."""
-        now = asyncio.get_running_loop().time()
-        self._orders.record(orders, now)
+        self._orders.record(orders, asyncio.get_running_loop().time())
 
     async def mode(self) -> PositionMode:
         """The position mode, fetched where it is unknown: without it nothing may be sent.
@@ -169,8 +168,7 @@ class SnapshotReader:
             return self._snapshot_of(read, observed_at, self._health(tally, began))
         except (UnreadableError, *UNKNOWN_SHAPE) as error:
             tally.malformed += 1
-            known = isinstance(error, UnreadableError)
-            return self._failed("malformed", str(error) if known else unknown_shape_text(error), tally, began)
+            return self._failed("malformed", failure_text(error), tally, began)
 
     async def _account_or_failure(self, tally: RequestCounters, began: float) -> _Read | AccountSnapshot:
         """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
@@ -195,15 +193,13 @@ class SnapshotReader:
             return _Read(alone, None, asked_at, asked)
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             tally.malformed += 1
-            return self._failed("malformed", unknown_shape_text(error), tally, began)
+            return self._failed("malformed", failure_text(error), tally, began)
         return _Read(wealth, positions, asked_at, asked)
 
     def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
         now, asked, positions = asyncio.get_running_loop().time(), read.requested, read.positions
-        wealth, dated = (
-            self._with_parts(read.wealth),
-            self._client.venue_time(int(read.requested_at.timestamp() * 1000)),
-        )
+        wealth = self._with_parts(read.wealth)
+        dated = self._client.venue_time(int(read.requested_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
@@ -234,7 +230,7 @@ class SnapshotReader:
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
             complete=wealth.is_complete,
-            marks=self._marks_now(asked),
+            marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None,
             rates=wealth.rates,
         )
 
@@ -313,11 +309,7 @@ class SnapshotReader:
                 self._refused = error
             return False
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
-            known = isinstance(error, VenueError | UnreadableError)
-            part.failure, part.due = (
-                str(error) if known else unknown_shape_text(error),
-                now + min(part.every, RETRY_AFTER),
-            )
+            part.failure, part.due = failure_text(error), now + min(part.every, RETRY_AFTER)
             return False
         part.record(value, now)
         return True
@@ -359,13 +351,11 @@ class SnapshotReader:
 
     def _with_parts(self, wealth: AccountEquity) -> AccountEquity:
         """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
-        gap, equity = wealth.gap, wealth.equity
+        gap, equity, currency = wealth.gap, wealth.equity, self._spec.currency
         self._odd_parts = wealth.why
         if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
             return wealth
-        self._odd_parts = (
-            f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {self._spec.currency}"
-        )
+        self._odd_parts = f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {currency}"
         return replace(wealth, unrealized=None)
 
     def _detect_changes(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
@@ -378,11 +368,8 @@ class SnapshotReader:
             self._ledger.note_change(moved.symbols, held, now)
 
     def _marks_since(self, asked: float) -> Mapping[str, Decimal]:
-        return self._marks.value or {} if self._marks.at >= asked else {}
-
-    def _marks_now(self, asked: float) -> tuple[Mark, ...] | None:
         """Marks of positions that were closed lately, fetched in this snapshot."""
-        return tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None
+        return self._marks.value or {} if self._marks.at >= asked else {}
 
     def _priced(self, position: Position, asked: float, now: float) -> Position:
         """The position with the prices of the moment of its mark."""

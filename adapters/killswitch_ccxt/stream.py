@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from killswitch.model.legible import legible
@@ -26,18 +27,16 @@ together may open one each. Venues allow about 300 in five minutes for an addres
 _WATCHED: Final = {"orders": "watch_orders", "positions": "watch_positions", "balance": "watch_balance"}
 
 
+@dataclass(frozen=True, slots=True)
 class StreamListener:
     """Listens to every stream that the dialect names, each in a task of its own."""
 
-    def __init__(
-        self, client: Client, dialect: Dialect, ready: Callable[[], Awaitable[None]], stir: Callable[[], None]
-    ) -> None:
-        """`ready`: ensures that the venue's rules are loaded. `stir`: called for every message, before the poller
-        wakes up."""
-        self._client = client
-        self._ready = ready
-        self._dialect = dialect
-        self._note_activity = stir
+    client: Client
+    dialect: Dialect
+    ready: Callable[[], Awaitable[None]]
+    """Ensures that the venue's rules are loaded."""
+    note_activity: Callable[[], None]
+    """Called for every message, before the poller wakes up."""
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         """Listen until cancelled. VenueDownError where the venue refuses the credentials.
@@ -47,7 +46,7 @@ class StreamListener:
         self._monitor_connections()
         try:
             async with asyncio.TaskGroup() as group:
-                for kind in self._dialect.streams:
+                for kind in self.dialect.streams:
                     group.create_task(self._listen_to(kind, hear))
                 group.create_task(self._report_alive(hear))
         except* VenueError as several:
@@ -59,7 +58,7 @@ class StreamListener:
 
         Otherwise the connection would answer pings and look alive, without any message about the account.
         """
-        ccxt = self._client.ccxt
+        ccxt = self.client.ccxt
         if getattr(ccxt, "ks_minded", False):
             return
         connected, heard = ccxt.on_connected, ccxt.handle_message
@@ -76,7 +75,7 @@ class StreamListener:
             connection.handle_message = count
 
         def hear(connection: Any, message: Any) -> None:
-            refusal = self._dialect.refusal_of(message)
+            refusal = self.dialect.refusal_of(message)
             if refusal is not None:
                 connection.on_error(refusal)
                 return
@@ -104,13 +103,13 @@ class StreamListener:
         """Listen to one stream until it is lost; the cause of the loss."""
         while True:
             try:
-                await self._ready()
-                await self._dialect.watch(_WATCHED[kind])
+                await self.ready()
+                await self.dialect.watch(_WATCHED[kind])
             except CredentialsRefusedError:
                 raise
             except VenueError as error:
                 return legible(str(error))
-            self._note_activity()
+            self.note_activity()
             hear(Push(kind))
 
     async def _await_connection_allowance(self) -> None:
@@ -118,7 +117,7 @@ class StreamListener:
 
         The count is stored with the connections, since the caller restarts a listener that has ended.
         """
-        made = self._client.ccxt.ks_connected
+        made = self.client.ccxt.ks_connected
         if len(made) == MOST_CONNECTIONS:
             await asyncio.sleep(made[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
 
@@ -130,7 +129,7 @@ class StreamListener:
         seen: dict[str, tuple[Any, int]] = {}
         while True:
             await asyncio.sleep(ALIVE_INTERVAL)
-            for url, connection in list(self._client.ccxt.clients.items()):
+            for url, connection in list(self.client.ccxt.clients.items()):
                 signs = getattr(connection, "ks_signs", 0)
                 if signs and seen.get(url) != (connection, signs):
                     seen[url] = connection, signs

@@ -125,6 +125,8 @@ class Exchange:
     """Whether the ledger of `flows` has every trade, so that `traded` names the symbols whose fills are fetched."""
     instrument_states: ClassVar[StateTable | None] = None
     """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
+    rights_note: ClassVar[str] = "the venue does not state the permissions of a key"
+    """The note about the permissions of a key, where they cannot be queried."""
     tried: ClassVar[str] = "parsed answers only"
     """How the adapter was tested, for people."""
 
@@ -153,11 +155,6 @@ class Exchange:
         return structs.replace(cls.order_life, always=float(str(window)) / 1000)
 
     @classmethod
-    def credentials_of(cls, given: Mapping[str, str]) -> dict[str, str]:
-        """Credentials by ccxt's names. Without any, only public requests are possible."""
-        return {cls.credentials[name]: value for name, value in given.items()}
-
-    @classmethod
     def client_options(cls, spec: AccountSpec) -> Mapping[str, Any]:
         """ccxt's `options` for this account."""
         return {"defaultType": "spot" if spec.market == "margin" else spec.market}
@@ -165,9 +162,7 @@ class Exchange:
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         """The venue's own codes in a refusal, the most specific one first."""
-        body = answer.body
-        if not isinstance(body, Mapping):
-            return ()
+        body = answer.fields
         return present_codes(body.get("code"), body.get("retCode"), body.get("error"), body.get("msg"))
 
     @classmethod

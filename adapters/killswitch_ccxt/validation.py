@@ -49,6 +49,11 @@ def not_installed() -> Misfit | None:
     return Misfit(("adapter",), "ccxt is not installed", "pip install '.[ccxt]' in a clone of Killswitch")
 
 
+def not_installed_text(error: ImportError) -> str:
+    """The message where ccxt cannot be imported."""
+    return f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
+
+
 def names_of_ccxt() -> frozenset[str]:
     """The exchanges of the installed ccxt, by its files: an import takes seconds. Empty where ccxt is missing."""
     try:
@@ -123,10 +128,8 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
 
 def _nearest_missing(odd: str, missing: Collection[str], offered: Offered) -> str | None:
     """The missing name that an unknown one probably means: by ccxt's name of it, or by similarity."""
-    for name in missing:
-        if offered.credentials[name] == odd:
-            return name
-    return next(iter(get_close_matches(odd, missing, 1)), None)
+    by_ccxt = [name for name in missing if offered.credentials[name] == odd]
+    return next(iter(by_ccxt or get_close_matches(odd, missing, 1)), None)
 
 
 KEY_AND_SECRET: Final[Mapping[str, str]] = MappingProxyType({"key": "apiKey", "secret": "secret"})

@@ -24,10 +24,10 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect
+from killswitch_ccxt.dialect import BatchResults, Dialect
 from killswitch_ccxt.errors import AlreadySoError, GoneError, ModeChangedError
 from killswitch_ccxt.holdings import unpriced_bounds
-from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, identifier, positive
+from killswitch_ccxt.numbers import UNKNOWN_SHAPE, UnreadableError, failure_text, identifier, positive
 from killswitch_ccxt.rules import Rules
 from killswitch_ccxt.snapshot_reader import SnapshotReader
 from killswitch_ccxt.stream import StreamListener
@@ -54,8 +54,7 @@ class CcxtVenue:
         self._rules = Rules(self._client, self._dialect, spec)
         self._reader = SnapshotReader(self._client, self._dialect, spec, self._rules)
         if self.traits.batch > 1:
-            self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[Sequence[OrderReport | VenueError]]]
-            self.submit_batch = self._submit_batch
+            self.submit_batch: Callable[[Sequence[OrderRequest]], Awaitable[BatchResults]] = self._submit_batch
         if self.traits.whole_book:
             self.close_book: Callable[[], Awaitable[None]] = self._close_book
         if self.traits.dead_man is not None:
@@ -155,7 +154,7 @@ class CcxtVenue:
         await self._rules.wait_for_renewal()
         await self._client.close()
 
-    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
+    async def _submit_batch(self, requests: Sequence[OrderRequest]) -> BatchResults:
         await self._rules.ready()
         mode = await self._reader.mode()
         self._reader.note_activity(*(request.symbol for request in requests))
@@ -197,18 +196,16 @@ class CcxtVenue:
 
 def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
     """ValueError for the first thing of the account that the exchange does not have."""
-    offered = OFFERED.get(dialect.exchange)
-    if offered is None:
-        offered = Offered(dialect.exchange, dialect.markets, dialect.environments, dialect.credentials)
-    credentials = tuple(spec.credentials)
-    account = WrittenAccount(dialect.exchange, spec.market, spec.currency, spec.environment, credentials)
-    for misfit in misfits_of(account, dialect.exchange, offered):
+    name = dialect.exchange
+    offered = OFFERED.get(name) or Offered(name, dialect.markets, dialect.environments, dialect.credentials)
+    account = WrittenAccount(name, spec.market, spec.currency, spec.environment, tuple(spec.credentials))
+    for misfit in misfits_of(account, name, offered):
         raise ValueError(f"{misfit.message}; {misfit.fix}")
     options = (*OPTIONS, *dialect.more_options)
-    for name in spec.options:
-        if name not in options and name != CLOCK:
-            meant = did_you_mean(name, options)
-            raise ValueError(f"{dialect.exchange} has no option {name}{meant}; it has {', '.join(options)}")
+    for option in spec.options:
+        if option not in options and option != CLOCK:
+            meant = did_you_mean(option, options)
+            raise ValueError(f"{name} has no option {option}{meant}; it has {', '.join(options)}")
     unpriced_bounds(spec)
 
 
@@ -218,11 +215,9 @@ async def _as_venue_answer(question: Awaitable[T]) -> T:
         return await question
     except VenueError:
         raise
-    except UnreadableError as error:
-        raise MalformedAnswerError(str(error)) from error
     except Exception as error:
         # From a dialect that met an unknown shape, or from ccxt where it is used outside `Client.call`.
-        raise MalformedAnswerError(f"the answer has an unknown shape: {type(error).__name__}: {error}") from error
+        raise MalformedAnswerError(failure_text(error)) from error
 
 
 async def _valid_answer(question: Awaitable[T]) -> T:
@@ -274,10 +269,8 @@ async def _can_read(dialect: Dialect) -> bool:
     """Whether the credentials may read the account; other failures do not count against them."""
     try:
         await dialect.account()
-    except CredentialsRefusedError:
-        return False
-    except (VenueError, UnreadableError, *UNKNOWN_SHAPE):
-        return True
+    except (VenueError, UnreadableError, *UNKNOWN_SHAPE) as error:
+        return not isinstance(error, CredentialsRefusedError)
     return True
 
 

@@ -9,27 +9,27 @@ from typing import Final
 from killswitch_ccxt.dialect import Dialect
 
 MODULES: Final[Mapping[str, str]] = {
-    "binanceusdm": "binance.usdm",
-    "binancecoinm": "binance.coinm",
-    "binance": "binance.spot",
-    "bybit": "bybit.dialect",
-    "bitget": "bitget.dialect",
-    "kraken": "kraken.dialect",
-    "krakenfutures": "krakenfutures.dialect",
-    "mexc": "mexc.dialect",
-    "okx": "okx.dialect",
-    "deribit": "deribit.dialect",
-    "hyperliquid": "hyperliquid.dialect",
+    "binanceusdm": "binance.usdm.BinanceUsdm",
+    "binancecoinm": "binance.coinm.BinanceCoinm",
+    "binance": "binance.spot.BinanceSpot",
+    "bybit": "bybit.dialect.Bybit",
+    "bitget": "bitget.dialect.Bitget",
+    "kraken": "kraken.dialect.Kraken",
+    "krakenfutures": "krakenfutures.dialect.KrakenFutures",
+    "mexc": "mexc.dialect.Mexc",
+    "okx": "okx.dialect.Okx",
+    "deribit": "deribit.dialect.Deribit",
+    "hyperliquid": "hyperliquid.dialect.Hyperliquid",
 }
-"""Exchange → the module in this package whose `DIALECTS` has it."""
+"""Exchange → the module in this package, and the class of the dialect in it."""
 
 
 def dialect_of(exchange: str) -> type[Dialect]:
     """The dialect of an exchange; the generic one where it has no module of its own."""
-    module = MODULES.get(exchange)
-    if module is None:
+    if exchange not in MODULES:
         from killswitch_ccxt.venues.generic import generic
 
         return generic(exchange)
-    found: Mapping[str, type[Dialect]] = importlib.import_module(f"killswitch_ccxt.venues.{module}").DIALECTS
-    return found[exchange]
+    module, _, name = MODULES[exchange].rpartition(".")
+    found: type[Dialect] = getattr(importlib.import_module(f"killswitch_ccxt.venues.{module}"), name)
+    return found

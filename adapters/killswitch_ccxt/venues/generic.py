@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.snapshot import Fill, Market
+from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, RateLimit
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
-from killswitch_ccxt.validation import did_you_mean
+from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, did_you_mean, not_installed_text
 
 _ASKED: Final[Mapping[str, str]] = {
     "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",
@@ -40,11 +40,9 @@ def generic(exchange: str) -> type[Dialect]:
     members: dict[str, Any] = {
         "__doc__": f"{exchange}, by ccxt's unified calls.",
         "exchange": exchange,
-        "markets": _markets(has),
+        "markets": tuple(kind for kind in ("spot", "margin", "swap", "future") if has.get(kind)),
         "environments": ("production", "sandbox") if has.get("sandbox") else ("production",),
-        "credentials": {
-            _NAMES.get(name, name): name for name, needed in described.requiredCredentials.items() if needed
-        },
+        "credentials": {_NAMES.get(it, it): it for it, needed in described.requiredCredentials.items() if needed},
         "limits": (RateLimit("requests", rate * 10, 10.0, by="account"),),
         "costs": call_costs("requests", snapshot=3, submit=1, find_order=1, open_orders=1, fills=1, cancel=1),
         "client_ids": ClientIdRule(longest=32),
@@ -73,23 +71,14 @@ class Generic(Dialect):
         return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
-_NAMES: Final = {
-    "apiKey": "key", "password": "passphrase", "walletAddress": "wallet_address", "privateKey": "private_key",
-}  # fmt: skip
+_NAMES: Final = {name: ours for ours, name in {**WITH_PASSPHRASE, **WALLET}.items()}
 
 
 def _described(exchange: str) -> Any:
     try:
         module = importlib.import_module("ccxt")
     except ImportError as error:
-        raise ValueError(
-            f"ccxt is not installed ({error}); install it with pip install '.[ccxt]' in a clone of Killswitch"
-        ) from error
+        raise ValueError(not_installed_text(error)) from error
     if exchange not in module.exchanges:
         raise ValueError(f"ccxt knows no exchange called {exchange}{did_you_mean(exchange, module.exchanges)}")
     return getattr(module, exchange)()
-
-
-def _markets(has: Mapping[str, Any]) -> tuple[Market, ...]:
-    kinds: tuple[Market, ...] = ("spot", "margin", "swap", "future")
-    return tuple(kind for kind in kinds if has.get(kind))

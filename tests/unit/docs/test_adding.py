@@ -136,7 +136,7 @@ def test_a_new_dialect_is_listed_checked_and_opened(repository: Path, monkeypatc
     monkeypatch.setitem(validation.OFFERED, "gate", Offered("gate", ("swap",)))  # type: ignore[arg-type] # a dict
     made = module_of("killswitch_ccxt.venues.gate.dialect", OF_DIALECTS, code)
     monkeypatch.setitem(sys.modules, made.__name__, made)
-    monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect")  # type: ignore[arg-type] # a dict
+    monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect.Gate")  # type: ignore[arg-type] # a dict
     (listing,) = [each for each in families_of_venues().listings if each.exchange == "gate"]
     assert listing.markets == ("swap",)
     spec = made.AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="gate")

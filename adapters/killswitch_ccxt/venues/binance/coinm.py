@@ -12,7 +12,7 @@ from killswitch.model.snapshot import Position
 from killswitch.model.venue import AccountSpec, Cost, RateLimit, VenueError
 from killswitch_ccxt.dialect import PositionMode, mode_of
 from killswitch_ccxt.equity import AccountEquity, by_asset, check_settlement_coins, rates_in_dollars, value_of
-from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -110,9 +110,8 @@ class BinanceCoinm(BinanceFutures):
         unpriced = [each.asset for each in balances if each.price is None]
         if unpriced:
             raise UnreadableError(f"the venue has no price of {', '.join(unpriced)} in {currency}")
-        used, kept, free = (
-            _summed(rows, prices, name) for name in ("positionInitialMargin", "maintMargin", "availableBalance")
-        )
+        names = ("positionInitialMargin", "maintMargin", "availableBalance")
+        used, kept, free = (_summed(rows, prices, name) for name in names)
         return AccountEquity(
             value_of(balances), free, used, kept, balances,
             unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
@@ -124,19 +123,9 @@ class BinanceCoinm(BinanceFutures):
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
         return rows_at(await asyncio.shield(self._premium))
 
-    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last price by two requests."""
-        return await self._quotes(symbols, "dapiPublicGetTickerPrice")
-
-    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        return marks_of(await self._quotes(symbols))
-
-    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices and last price; the positions bring the mark."""
-        return await self._quotes(symbols, "dapiPublicGetTickerBookTicker", "dapiPublicGetTickerPrice")
-
-    async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
-        answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
+    async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
+        asked = (self.client.call(f"dapiPublic{method}") for method in methods)
+        answers = await asyncio.gather(*asked, self._premium_rows())
         return self.quotes_of(symbols, answers)
 
 
@@ -151,6 +140,3 @@ def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -
     """The sum over all coins that have a price; None where an amount is missing or negative."""
     told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
     return total(None if amount is None else amount * prices[asset] for asset, amount in told) if told else None
-
-
-DIALECTS = {"binancecoinm": BinanceCoinm}

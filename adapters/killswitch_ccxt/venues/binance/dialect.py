@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from killswitch.model.inspection import KeyRights
@@ -12,7 +11,6 @@ from killswitch.model.snapshot import Fill
 from killswitch.model.venue import ClientIdRule, OrderLife
 from killswitch_ccxt import fills
 from killswitch_ccxt.dialect import Dialect
-from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
 from killswitch_ccxt.venues.binance import codes, rows
@@ -38,9 +36,7 @@ class Binance(Dialect):
     trading_right: ClassVar[str]
     """The permission that a key needs to trade here."""
 
-    @classmethod
-    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        return codes.codes_of(answer)
+    codes_of = staticmethod(codes.codes_of)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
@@ -60,8 +56,24 @@ class Binance(Dialect):
         return self.fills_of(row for found in answers for row in found)
 
     async def trades(self, asked: Row, first: Row) -> list[Row]:
-        """The venue's rows of one symbol's trades, see `trades`."""
-        return await trades(partial(self.ask, self.trades_endpoint), asked, first)
+        """Every trade from `first` (a time or a number) on: the venue accepts a time for the first page only.
+
+        UnreadableError where the list does not end: a part of it would pass for all fills.
+        """
+        found: dict[str, Row] = {}
+        symbol, begin = asked.get("symbol"), first
+        for _ in range(PAGES):
+            page = await self.ask(self.trades_endpoint, {**asked, **begin, "limit": PAGE})
+            known = len(found)
+            for row in page:
+                if found.setdefault(str(row["id"]), row) != row:
+                    raise UnreadableError(f"trade {row['id']} of {symbol} is listed twice, and the two rows differ")
+            if len(page) < PAGE:
+                return list(found.values())
+            if len(found) == known:
+                break
+            begin = {"fromId": max(int(row["id"]) for row in page) + 1}
+        raise UnreadableError(f"trades of {symbol}: the list does not end after {len(found)} rows")
 
     def fills_of(self, found: Iterable[Row]) -> tuple[Fill, ...]:
         """The fills of the venue's rows."""
@@ -84,29 +96,6 @@ def rights_of(row: Row, trading_right: str) -> KeyRights:
         withdraw=flag(row.get("enableWithdrawals")), transfer=None if None in moves else any(moves),
         bound_to_addresses=flag(row.get("ipRestrict")), expires_at=instant(row.get("tradingAuthorityExpirationTime")),
     )  # fmt: skip
-
-
-async def trades(ask: Ask, asked: Row, first: Row) -> list[Row]:
-    """Every trade from `first` (a time or a number) on: the venue accepts a time for the first page only.
-
-    UnreadableError where the list does not end: a part of it would pass for all fills.
-    """
-    found: dict[str, Row] = {}
-    begin = first
-    for _ in range(PAGES):
-        rows = await ask({**asked, **begin, "limit": PAGE})
-        known = len(found)
-        for row in rows:
-            if found.setdefault(str(row["id"]), row) != row:
-                raise UnreadableError(
-                    f"trade {row['id']} of {asked.get('symbol')} is listed twice, and the two rows differ"
-                )
-        if len(rows) < PAGE:
-            return list(found.values())
-        if len(found) == known:
-            break
-        begin = {"fromId": max(int(row["id"]) for row in rows) + 1}
-    raise UnreadableError(f"trades of {asked.get('symbol')}: the list does not end after {len(found)} rows")
 
 
 async def by_time(ask: Ask, asked: Row, since: int) -> list[Row]:

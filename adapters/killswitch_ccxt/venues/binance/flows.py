@@ -63,16 +63,9 @@ class BalanceMoves:
             elif at >= self._from or name in self._waiting:
                 amount = abs(required_number(row.get("amount"), "the amount of a deposit"))
                 # The flow is dated with the credit, whose time the venue states for some deposits.
-                came = now if name in self._waiting else at
-                found.append(
-                    Flow(
-                        name,
-                        _completed_at(row) or came,
-                        "deposit",
-                        amount,
-                        required_text(row.get("coin"), f"the coin of {name}"),
-                    )
-                )
+                at = _completed_at(row) or (now if name in self._waiting else at)
+                coin = required_text(row.get("coin"), f"the coin of {name}")
+                found.append(Flow(name, at, "deposit", amount, coin))
         return found
 
     def withdrawals(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
@@ -105,10 +98,8 @@ class BalanceMoves:
                 self._waiting.add(name)
             elif at >= self._from or name in self._waiting:
                 amount = sign * required_number(row.get("amount"), "the amount of a transfer")
-                came = now if name in self._waiting else at
-                found.append(
-                    Flow(name, came, "transfer", amount, required_text(row.get("asset"), f"the asset of {name}"))
-                )
+                asset = required_text(row.get("asset"), f"the asset of {name}")
+                found.append(Flow(name, now if name in self._waiting else at, "transfer", amount, asset))
         return found
 
 
@@ -123,8 +114,7 @@ def _id(row: Row) -> str:
 
 def _completed_at(row: Row) -> datetime | None:
     """The venue's completion time; None where it states none."""
-    told = row.get("completeTime")
-    return None if not told else _at(told)
+    return _at(completed) if (completed := row.get("completeTime")) else None
 
 
 def _at(value: Any) -> datetime:

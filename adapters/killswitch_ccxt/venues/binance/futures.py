@@ -20,13 +20,20 @@ from killswitch.model.venue import (
     DeadManRule,
     OrderReport,
     OrderRequest,
-    VenueError,
 )
 from killswitch_ccxt import fills, orders, positions
-from killswitch_ccxt.dialect import PositionMode, is_stop
+from killswitch_ccxt.dialect import BatchResults, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
-from killswitch_ccxt.instruments import StateTable, with_maximum
-from killswitch_ccxt.numbers import Row, UnreadableError, object_at, optional_number, required_number, rows_at
+from killswitch_ccxt.instruments import Quote, StateTable, marks_of, with_maximum
+from killswitch_ccxt.numbers import (
+    Row,
+    UnreadableError,
+    forget_oldest,
+    object_at,
+    optional_number,
+    required_number,
+    rows_at,
+)
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -115,10 +122,24 @@ class BinanceFutures(Binance):
             return position
         price = self._prices.get(coin)
         if price is None and self.rules[position.symbol].get("inverse"):
-            raise UnreadableError(
-                f"position {position.symbol}: the venue has no price of {coin} in {self.spec.currency}"
-            )
+            own = self.spec.currency
+            raise UnreadableError(f"position {position.symbol}: the venue has no price of {coin} in {own}")
         return positions.converted(position, price)
+
+    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Mark, index and last price by two requests."""
+        return await self.quotes_by(symbols, "GetTickerPrice")
+
+    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        return marks_of(await self.quotes_by(symbols))
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
+        """Best prices, last and index price; the positions bring the mark."""
+        return await self.quotes_by(symbols, "GetTickerBookTicker", "GetTickerPrice")
+
+    async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
+        """Quotes by public endpoints, and by the one with mark and index price."""
+        raise NotImplementedError
 
     async def orders(self) -> tuple[Order, ...]:
         ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
@@ -133,9 +154,7 @@ class BinanceFutures(Binance):
         if (coin := self.settlement_coin(fill.symbol)) != self.spec.currency:
             price = self._prices.get(coin)
             profit = None if profit is None or price is None else profit * price
-        if side not in ("long", "short"):
-            return structs.replace(fill, realized_pnl=profit)
-        return structs.replace(fill, realized_pnl=profit, position_side=side)
+        return structs.replace(fill, realized_pnl=profit, position_side=orders.SIDES.get(side))
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All pages, the oldest rows first."""
@@ -182,24 +201,18 @@ class BinanceFutures(Binance):
         """The report of an order that was sent, by the venue's row."""
         read = binance_rows.order(row, self.symbol_of)
         if read["symbol"] != request.symbol:
-            raise UnreadableError(
-                f"sent {request.client_order_id}, the answer is about {read['clientOrderId']} {read['symbol']}"
-            )
+            other = f"{read['clientOrderId']} {read['symbol']}"
+            raise UnreadableError(f"sent {request.client_order_id}, the answer is about {other}")
         found = super().accepted_report(read, request)
-        self._causes.record_own(found.symbol, found.id)
+        self._causes.remember(found.symbol, found.id, "trade")
         return found
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         """The result of each order at its place. Conditional orders have no batch and are sent one by one."""
         if any(request.trigger_price is not None for request in requests):
             return [await orders.outcome(self.submit(request, mode)) for request in requests]
-        params = {
-            "batchOrders": [self.checked_params(request, mode) for request in requests],
-            **self.window_of(*requests),
-        }
-        rows = await self.ask("PostBatchOrders", params, places=True)
+        params = {"batchOrders": [self.checked_params(request, mode) for request in requests]}
+        rows = await self.ask("PostBatchOrders", params | self.window_of(*requests), places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer has not one row for each")
         pairs = zip(rows, requests, strict=True)
@@ -245,9 +258,8 @@ class BinanceFutures(Binance):
 
     async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
         """Compare a full page with the filled amount: the documents do not state where the first page begins."""
-        filled = required_number(
-            (await self.ask("GetOrder", asked)).get("executedQty"), f"the filled amount of {order_id}"
-        )
+        order = await self.ask("GetOrder", asked)
+        filled = required_number(order.get("executedQty"), f"the filled amount of {order_id}")
         if sum((fill.amount for fill in found), Decimal(0)) < filled:
             raise UnreadableError(f"order {order_id}: {filled} is filled, and its trades sum up to less")
 
@@ -299,16 +311,12 @@ class FillCauses:
         # Each symbol numbers its orders separately.
         self._known: dict[tuple[str, str | None], FillCause] = {}
 
-    def record_own(self, symbol: str, order_id: str) -> None:
-        """Note an order of ours."""
-        self._remember(symbol, order_id, "trade")
-
     async def with_causes(self, found: Sequence[Fill]) -> tuple[Fill, ...]:
         """The fills with their causes."""
         unknown = [fill for fill in found if (fill.symbol, fill.order) not in self._known]
         forced = await self._forced(unknown) if unknown else {}
         for fill in unknown:
-            self._remember(fill.symbol, fill.order, forced.get((self._id_of(fill.symbol), fill.order)) or "trade")
+            self.remember(fill.symbol, fill.order, forced.get((self._id_of(fill.symbol), fill.order)) or "trade")
         return tuple(structs.replace(fill, cause=self._known.get((fill.symbol, fill.order), "trade")) for fill in found)
 
     async def _forced(self, found: Sequence[Fill]) -> dict[tuple[str, str | None], FillCause | None]:
@@ -318,12 +326,10 @@ class FillCauses:
         if len(symbols) <= ONE_BY_ONE or len(rows) >= FORCED:
             answers = await asyncio.gather(*(self._ask(asked | {"symbol": self._id_of(it)}) for it in symbols))
             rows = [row for answer in answers for row in answer]
-        return {
-            (str(row.get("symbol")), str(row["orderId"])): binance_rows.cause(str(row.get("clientOrderId")))
-            for row in rows
-        }
+        keyed = (((str(row.get("symbol")), str(row["orderId"])), str(row.get("clientOrderId"))) for row in rows)
+        return {order: binance_rows.cause(name) for order, name in keyed}
 
-    def _remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
+    def remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
+        """Note the cause of an order's fills."""
         self._known[symbol, order_id] = cause
-        if len(self._known) > MOST:
-            self._known.pop(next(iter(self._known)))
+        forget_oldest(self._known, MOST)

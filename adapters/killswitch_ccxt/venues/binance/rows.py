@@ -193,10 +193,8 @@ def balances(rows: Iterable[Row], prices: Mapping[str, Decimal]) -> tuple[Balanc
     found = []
     for row in rows:
         asset = required_text(row.get("asset"), "the name of an asset")
-        equity, wallet = (
-            decimal(row.get("marginBalance", row.get("balance"))),
-            optional_number(row.get("walletBalance")),
-        )
+        equity = decimal(row.get("marginBalance", row.get("balance")))
+        wallet = optional_number(row.get("walletBalance"))
         if equity or wallet:
             equity = required_number(equity, f"the margin balance of {asset}")
             found.append(Balance(asset, equity, prices.get(asset), wallet=wallet, equity=equity))

@@ -129,8 +129,7 @@ class BinanceSpot(Binance):
     def method_of(self, what: str) -> str:
         return f"sapi{what.replace('Get', 'GetMargin', 1)}" if self._margin else f"private{what}"
 
-    def is_ours(self, rule: Row) -> bool:
-        return names_its_assets(rule)
+    is_ours = staticmethod(names_its_assets)
 
     # Snapshot
 
@@ -166,21 +165,16 @@ class BinanceSpot(Binance):
         """Deposits and withdrawals (spot), interest (margin), and transfers between wallets."""
         signs, moves, back = MOVES[self.spec.market], self._moves, since - binance_flows.BACK
         moves.begin(since)
-        moved = await asyncio.gather(
-            *(self._sized("sapiGetAssetTransfer", {"type": it, "startTime": since - HOUR}) for it in signs)
-        )
+        asked = ({"type": kind, "startTime": since - HOUR} for kind in signs)
+        moved = await asyncio.gather(*(self._sized("sapiGetAssetTransfer", it) for it in asked))
         now = self.client.now()
         pairs = zip(signs.values(), moved, strict=True)
         found = [flow for sign, rows in pairs for flow in moves.transfers(rows, sign, now)]
         if self._margin:
             interest = await self._sized("sapiGetMarginInterestHistory", {"startTime": since})
             return (*found, *map(_interest, interest))
-        came, went = await asyncio.gather(
-            *(
-                by_offset(partial(self.client.call, method), {"startTime": back})
-                for method in ("sapiGetCapitalDepositHisrec", "sapiGetCapitalWithdrawHistory")
-            )
-        )
+        lists = (partial(self.client.call, f"sapiGetCapital{it}") for it in ("DepositHisrec", "WithdrawHistory"))
+        came, went = await asyncio.gather(*(by_offset(ask, {"startTime": back}) for ask in lists))
         return (*found, *moves.deposits(came, now), *moves.withdrawals(went, now))
 
     async def _sized(self, method: str, asked: Row) -> list[Row]:
@@ -253,13 +247,8 @@ def with_average(order: dict[str, Any], row: Row) -> dict[str, Any]:
 
 
 def _interest(row: Row) -> Flow:
-    number, asset = (
-        identifier(row.get("txId"), "an interest"),
-        required_text(row.get("asset"), "the asset of an interest"),
-    )
+    number = identifier(row.get("txId"), "an interest")
+    asset = required_text(row.get("asset"), "the asset of an interest")
     at = time_of(row.get("interestAccuredTime"), f"interest {number}")
     amount = -at_least_zero(row.get("interest"), "the amount of an interest")
     return Flow(f"interest:{number}:{asset}", at, "interest", amount, asset)
-
-
-DIALECTS = {"binance": BinanceSpot}

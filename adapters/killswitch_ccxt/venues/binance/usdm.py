@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from killswitch_ccxt.equity import (
     value_of,
 )
 from killswitch_ccxt.holdings import ignored_assets, unpriced_text
-from killswitch_ccxt.instruments import Quote, marks_of
+from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, flag, optional_number, positive, required_number
 from killswitch_ccxt.traits import call_costs, capability_table
 from killswitch_ccxt.venues.binance import rows as binance_rows
@@ -127,9 +126,8 @@ class BinanceUsdm(BinanceFutures):
         for row in body.get("positions") or ():
             read = binance_rows.position(row, self.symbol_of)
             if read["contracts"] and (read["symbol"], read["side"]) not in keys:
-                raise UnreadableError(
-                    f"the account has a position {read['symbol']} {read['side']}, and the positions lack it"
-                )
+                position = f"{read['symbol']} {read['side']}"
+                raise UnreadableError(f"the account has a position {position}, and the positions lack it")
 
     def equity_of(self, body: Row, dollars: Mapping[str, Decimal]) -> AccountEquity:
         """The equity, with each asset at the venue's index. `dollars`: prices in USD.
@@ -140,16 +138,12 @@ class BinanceUsdm(BinanceFutures):
         currency, assets = self.spec.currency, self._assets(body)
         own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
         balances = binance_rows.balances(assets, prices)
-        used, kept = (
-            optional_number(body.get("totalPositionInitialMargin")),
-            optional_number(body.get("totalMaintMargin")),
-        )
+        used, kept = map(optional_number, (body.get("totalPositionInitialMargin"), body.get("totalMaintMargin")))
         profit = binance_rows.unrealized(assets, prices)
-        rates = rates_in_dollars(dollars.get(currency), currency)
+        rates = rates_in_dollars(own, currency)
         if self._multi_assets:
-            equity = from_dollars(
-                required_number(body.get("totalMarginBalance"), "the account's equity"), own, currency
-            )
+            total = required_number(body.get("totalMarginBalance"), "the account's equity")
+            equity = from_dollars(total, own, currency)
             if balances and all(each.price is not None for each in balances):
                 equity = value_of(balances)
             else:
@@ -167,19 +161,15 @@ class BinanceUsdm(BinanceFutures):
             # An account without any asset has totals, which are zero.
             equity, profit = required_number(body.get("totalMarginBalance"), f"the amount held of {currency}"), None
         else:
-            required_number(
-                rows.get(currency, {"marginBalance": "0"}).get("marginBalance"), f"the amount held of {currency}"
-            )
+            held = rows.get(currency, {"marginBalance": "0"}).get("marginBalance")
+            required_number(held, f"the amount held of {currency}")
             equity = value_of(balances)
         free = optional_number(rows.get(currency, {}).get("availableBalance"))
-        found = AccountEquity(
-            equity, free, used, kept, balances, margin_mode="single_asset", unrealized=profit, rates=rates
-        )  # fmt: skip
         missing = [it.asset for it in balances if it.price is None]
-        if not missing:
-            return found
-        return replace(
-            found, equity=None, unrealized=None, why=unpriced_text(missing, self.spec, "the venue has no index price")
+        why = unpriced_text(missing, self.spec, "the venue has no index price") if missing else None
+        return AccountEquity(
+            None if missing else equity, free, used, kept, balances, margin_mode="single_asset",
+            unrealized=None if missing else profit, rates=rates, why=why,
         )  # fmt: skip
 
     async def _dollars(self, assets: frozenset[str]) -> Mapping[str, Decimal]:
@@ -198,21 +188,10 @@ class BinanceUsdm(BinanceFutures):
             self._indexes_of = looked_for | assets, frozenset(found)
         return found
 
-    async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Mark, index and last price by two requests."""
-        return await self._quotes(symbols, ("fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex"))
-
-    async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        return marks_of(await self._quotes(symbols, ("fapiPublicGetPremiumIndex",)))
-
-    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
-        """Best prices, last and index price; the positions bring the mark."""
-        methods = ("fapiPublicGetTickerBookTicker", "fapiPublicGetTickerPrice", "fapiPublicGetPremiumIndex")
-        return await self._quotes(symbols, methods)
-
-    async def _quotes(self, symbols: Sequence[str], methods: Sequence[str]) -> Mapping[str, Quote]:
+    async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
-        answers = await self.call_all(*((method, params) for method in methods for params in asked))
+        names = (f"fapiPublic{method}" for method in (*methods, "GetPremiumIndex"))
+        answers = await self.call_all(*((name, params) for name in names for params in asked))
         return self.quotes_of(symbols, answers)
 
     async def status(self) -> str | None:
@@ -227,6 +206,3 @@ class BinanceUsdm(BinanceFutures):
 
 def _holds(row: Row) -> bool:
     return bool(decimal(row.get("marginBalance", row.get("balance"))) or optional_number(row.get("walletBalance")))
-
-
-DIALECTS = {"binanceusdm": BinanceUsdm}

@@ -78,9 +78,7 @@ class Bitget(Dialect):
 
     is_ours = concerns
 
-    def corrected_rule(self, rule: Row) -> Row:
-        """The rule with the largest order, which ccxt omits."""
-        return with_largest(rule)
+    corrected_rule = staticmethod(with_largest)
 
     # Snapshot
 
@@ -123,7 +121,7 @@ class Bitget(Dialect):
         for row in rows:
             if row.get("planType") != "track_plan":
                 above_zero(row.get("triggerPrice"), f"the trigger of order {row.get('orderId')}")
-        return orders.open_orders(self._order(row) for row in (*plain, *rows))
+        return orders.open_orders(map(self.order_of, (*plain, *rows)))
 
     def refine_order(self, row: Row) -> Row:
         """ccxt's order; a take-profit or stop-loss of a whole position gets the size of the position."""
@@ -135,16 +133,12 @@ class Bitget(Dialect):
         return found if held is None else {**found, "amount": held.contracts}
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        return self._fills(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
+        return self.fills_of(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         named = {"symbol": self.id_of(symbol), "orderId": order_id}
         rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
-        return fills.fills_of_order(self._fills(rows), order_id)
-
-    def _fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
-        trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in rows)
-        return fills.fills(trades, self.refine_fill)
+        return fills.fills_of_order(self.fills_of(rows), order_id)
 
     refine_fill = staticmethod(refined_fill)
 
@@ -153,10 +147,8 @@ class Bitget(Dialect):
         found: dict[str, Flow] = {}
         for begin in range(since, now + 1, MONTH):
             span = {"startTime": begin, "endTime": min(begin + MONTH, now + 60_000)}
-            for row in await self._pages("privateMixGetV2MixAccountBill", "bills", **span):
-                flow = flow_of(row)
-                if flow is not None:
-                    found[flow.id] = flow
+            rows = await self._pages("privateMixGetV2MixAccountBill", "bills", **span)
+            found |= {flow.id: flow for flow in map(flow_of, rows) if flow is not None}
         return tuple(found.values())
 
     async def position_mode(self) -> PositionMode | None:
@@ -210,25 +202,23 @@ class Bitget(Dialect):
 
     async def _detail(self, named: Mapping[str, str]) -> Row | None:
         try:
-            return self._order(object_at(await self._data("privateMixGetV2MixOrderDetail", named)))
+            return self.order_of(object_at(await self._data("privateMixGetV2MixOrderDetail", named)))
         except GoneError:
             return None
 
     async def _planned(self, row: Row) -> Row:
         """A trigger order; a triggered one is reported as the order that it became."""
-        status = str(row.get("planStatus"))
+        status, plan = str(row.get("planStatus")), row.get("orderId")
         if status == "executed":
-            asked = {"planType": "normal_plan", "planOrderId": str(row.get("orderId"))}
+            asked = {"planType": "normal_plan", "planOrderId": str(plan)}
             came = await self._data("privateMixGetV2MixOrderPlanSubOrder", asked) or []
             number = next((str(it["orderId"]) for it in came if it.get("orderId")), None)
             found = None if number is None else await self._detail({"symbol": str(row["symbol"]), "orderId": number})
             if found is None:
-                raise UnreadableError(
-                    f"trigger order {row.get('orderId')} was executed, and the answer lacks the resulting order"
-                )
+                raise UnreadableError(f"trigger order {plan} was executed, and the answer lacks the resulting order")
             return {**found, "clientOrderId": row.get("clientOid")}
         ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
-        return {**self._order(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
+        return {**self.order_of(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel an order. A successful answer lists trigger orders that could not be cancelled as failures."""
@@ -272,13 +262,7 @@ class Bitget(Dialect):
 
         return await every_page(page, MOST_PAGES, method)
 
-    def _order(self, row: Row) -> Row:
-        return self.refine_order(self.client.ccxt.parse_order(dict(row), self.rule_of(row.get("symbol"))))
-
     @staticmethod
     def _mode_of(rows: Sequence[Row]) -> PositionMode | None:
         told = {str(row.get("posMode")) for row in rows}
         return "hedge" if "hedge_mode" in told else "one_way" if "one_way_mode" in told else None
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bitget": Bitget}

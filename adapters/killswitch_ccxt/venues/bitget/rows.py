@@ -28,6 +28,7 @@ from killswitch_ccxt.numbers import (
     required_text,
     total,
 )
+from killswitch_ccxt.orders import SIDES
 from killswitch_ccxt.venues.bitget import codes
 
 ZERO: Final = Decimal(0)
@@ -52,11 +53,9 @@ def wealth_of(rows: Any, currency: str) -> AccountEquity:
         raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
     equity = required_number(own.get("accountEquity"), "accountEquity")
     union = any(it.get("assetMode") == "union" for it in rows)
+    if union and currency != "USDT":
+        raise UnreadableError(f"several assets are margin, and Bitget states their value in USDT, not in {currency}")
     if union:
-        if currency != "USDT":
-            raise UnreadableError(
-                f"several assets are margin, and Bitget states their value in USDT, not in {currency}"
-            )
         equity = sum((required_number(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
     found = [it for it in map(_balance, rows if union else [own]) if it is not None]
@@ -79,9 +78,8 @@ def _balance(row: Row) -> Balance | None:
     if not equity and not wallet:
         return None
     price = dollars / equity if equity and dollars is not None else None
-    return Balance(
-        required_text(row.get("marginCoin"), "the name of a coin"), equity, price, wallet=wallet, equity=equity
-    )
+    coin = required_text(row.get("marginCoin"), "the name of a coin")
+    return Balance(coin, equity, price, wallet=wallet, equity=equity)
 
 
 def _unrealized(row: Row) -> Decimal | None:
@@ -105,13 +103,8 @@ def _of_position(info: Row) -> tuple[Side, bool] | None:
     told = str(info.get("tradeSide")).lower()
     if info.get("posMode") != "hedge_mode":
         return None
-    side: Side
-    if info.get("posSide") in ("long", "short"):
-        side = "long" if info["posSide"] == "long" else "short"
-    elif told.endswith(("_long", "_short")):
-        side = "long" if told.endswith("_long") else "short"
-    else:
-        side = "long" if info.get("side") == "buy" else "short"
+    named: Side | None = "long" if told.endswith("_long") else "short" if told.endswith("_short") else None
+    side = SIDES.get(str(info.get("posSide"))) or named or ("long" if info.get("side") == "buy" else "short")
     return side, "close" in told
 
 
@@ -122,17 +115,15 @@ def _side(position_side: Side, *, closes: bool) -> OrderSide:
 def refined_order(row: Row) -> Row:
     """ccxt's order with its own side, its purpose, and the numbers that ccxt loses among Decimals."""
     info = row["info"]
-    fee = decimal(info.get("fee"))
+    plan, fee = str(info.get("planType")), decimal(info.get("fee"))
     found = {
         **row,
         "timestamp": info.get("cTime"),
         "triggerPrice": positive(info.get("triggerPrice")),
         "fee": None if fee is None else {"cost": -fee},
         "side": info.get("side"),
-        "guards": {"loss": True, "profit": False}.get(
-            str(info.get("planType")).removeprefix("pos_").removesuffix("_plan")
-        ),
-        "reduceOnly": info.get("planType") in ("pos_profit", "pos_loss") or flag(info.get("reduceOnly")),
+        "guards": {"loss": True, "profit": False}.get(plan.removeprefix("pos_").removesuffix("_plan")),
+        "reduceOnly": plan in ("pos_profit", "pos_loss") or flag(info.get("reduceOnly")),
     }
     hedge = _of_position(info)
     if hedge is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from msgspec import structs
 
@@ -20,7 +20,7 @@ from killswitch.model.venue import (
     VenueTraits,
 )
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import BatchResults, PositionMode
 from killswitch_ccxt.numbers import Row, value_at
 from killswitch_ccxt.venues.bybit import codes as words
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, DisconnectProtection
@@ -75,9 +75,7 @@ class Bybit(BybitSnapshots):
             params["triggerBy"] = "MarkPrice"
         return params
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         """One request for each category, which Bybit does not mix. A failure of the only request is raised."""
         found: dict[str, OrderReport | VenueError] = {}
         ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
@@ -132,10 +130,10 @@ class Bybit(BybitSnapshots):
         for method, params in questions:
             rows = await self._pages(method, params, 50)
             if rows:
-                return self._order(rows[0])
+                return self.order_of(rows[0])
         rows = await self._pages("privateGetV5ExecutionList", asked, 100)
         rows = [row for row in rows if row.get("orderLinkId") == client_order_id]
-        return self._order(order_of_executions(rows)) if rows else None
+        return self.order_of(order_of_executions(rows)) if rows else None
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         params = {"trigger": True} if conditional and self.is_spot else {}
@@ -157,6 +155,3 @@ class Bybit(BybitSnapshots):
         answer = await self.client.call("privateGetV5AccountInfo")
         told = str((answer.get("result") or {}).get("marginMode"))
         return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(told)
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"bybit": Bybit}

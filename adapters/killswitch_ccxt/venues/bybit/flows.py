@@ -159,10 +159,7 @@ class LogReader:
     async def _read_page(self, span: _Span) -> None:
         asked = {"accountType": "UNIFIED", "startTime": span.begin, "endTime": span.end, "limit": ROWS}
         rows, cursor = await self._page({**asked, **({"cursor": span.cursor} if span.cursor else {})})
-        for row in rows:
-            flow = flow_of(row)
-            if flow is not None:
-                self._found[flow.id] = flow
+        self._found |= {flow.id: flow for flow in map(flow_of, rows) if flow is not None}
         span.cursor = cursor
         if cursor is None:
             self._left.remove(span)

@@ -145,14 +145,10 @@ def order_of_executions(rows: Sequence[Row]) -> dict[str, Any]:
     """
     latest = min(rows, key=lambda it: required_number(it.get("leavesQty"), "leavesQty"))
     left = required_number(latest.get("leavesQty"), "leavesQty")
-    filled = sum((required_number(it.get("execQty"), "execQty") for it in rows), Decimal(0))
-    value = sum(
-        (
-            required_number(it.get("execQty"), "execQty") * required_number(it.get("execPrice"), "execPrice")
-            for it in rows
-        ),
-        Decimal(0),
-    )
+    sizes = [required_number(it.get("execQty"), "execQty") for it in rows]
+    prices = [required_number(it.get("execPrice"), "execPrice") for it in rows]
+    filled = sum(sizes, Decimal(0))
+    value = sum((size * price for size, price in zip(sizes, prices, strict=True)), Decimal(0))
     return {
         **{name: latest.get(name) for name in ("symbol", "orderId", "orderLinkId", "side", "orderType")},
         "qty": str(latest.get("orderQty") or filled + left), "cumExecQty": str(filled), "leavesQty": str(left),

@@ -21,7 +21,6 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
-from killswitch_ccxt.errors import VenueAnswer
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
 from killswitch_ccxt.venues.bybit import codes as words
@@ -79,9 +78,7 @@ class BybitSnapshots(Dialect):
             "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
         }
 
-    @classmethod
-    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        return words.codes_of(answer)
+    codes_of = staticmethod(words.codes_of)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
@@ -101,9 +98,7 @@ class BybitSnapshots(Dialect):
         linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
         return (*linear, {"category": "inverse"})
 
-    def corrected_rule(self, rule: Row) -> Row:
-        """The rule with the smallest of the maxima: Bybit accepts less in a market order."""
-        return with_largest(rule)
+    corrected_rule = staticmethod(with_largest)
 
     def is_ours(self, rule: Row) -> bool:
         return bool(rule.get("spot")) is self.is_spot
@@ -185,7 +180,7 @@ class BybitSnapshots(Dialect):
         if self.is_spot:
             asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
         answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
-        return orders.open_orders(self._order(row) for rows in answers for row in rows)
+        return orders.open_orders(self.order_of(row) for rows in answers for row in rows)
 
     refine_order = staticmethod(refined_order)
 
@@ -193,16 +188,15 @@ class BybitSnapshots(Dialect):
         kinds = ("spot",) if self.is_spot else ("linear", "inverse")
         asked = ({"category": kind, "startTime": since} for kind in kinds)
         answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in asked))
-        return self._fills(row for rows in answers for row in rows)
+        return self.fills_of(row for rows in answers for row in rows)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
-        return fills.fills_of_order(self._fills(rows), order_id)
+        return fills.fills_of_order(self.fills_of(rows), order_id)
 
-    def _fills(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
-        told = (row for row in rows if words.CAUSES.get(str(row.get("execType")), "trade") is not None)
-        trades = (self.client.ccxt.parse_trade(row, self.rule_of(row.get("symbol"))) for row in told)
-        return fills.fills(trades, self.refine_fill)
+    def fills_of(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
+        """The fills among the executions."""
+        return super().fills_of(it for it in rows if words.CAUSES.get(str(it.get("execType")), "trade") is not None)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         rule = self.rules.get(fill.symbol, {})
@@ -254,9 +248,6 @@ class BybitSnapshots(Dialect):
             self._positions_at = min(at, self._positions_at or at)
         rows = rows_at(answer, "result", "list")
         return rows, value_at(answer, "result", "nextPageCursor") or None if len(rows) >= asked["limit"] else None
-
-    def _order(self, row: Row) -> Row:
-        return self.refine_order(self.client.ccxt.parse_order(dict(row), self.rule_of(row.get("symbol"))))
 
     def _category(self, symbol: str) -> str:
         rule = self.rules[symbol]

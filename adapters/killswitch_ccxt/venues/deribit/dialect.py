@@ -151,29 +151,10 @@ class Deribit(Dialect):
         return wealth, found
 
     async def equity(self) -> AccountEquity:
-        answer, dollars = await asyncio.gather(
-            self.client.call("private_get_get_account_summaries"),
-            self._indexes(self._collateral if self._crossed else ()),
-        )
-        return await self._wealth(answer, dollars)
-
-    def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
-        """The price of the account's coin in USD, where a position has the index price of that coin."""
-        inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
-        return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
-
-    def _symbol(self, name: object) -> str | None:
-        """ccxt's symbol of an instrument; None where the rules do not have it."""
-        known = (self.client.ccxt.markets_by_id or {}).get(str(name))
-        return str(known[0]["symbol"]) if known else None
-
-    def _settlement_coin(self, row: Row) -> str | None:
-        rule = self.rules.get(str(row.get("symbol")))
-        return None if rule is None or not names_its_assets(rule) else str(rule.get("settle"))
-
-    async def _wealth(self, answer: Any, dollars: Mapping[str, Decimal]) -> AccountEquity:
         """The equity: the figures of one currency, or with cross collateral the totals, which Deribit states in
         dollars."""
+        indexes = self._indexes(self._collateral if self._crossed else ())
+        answer, dollars = await asyncio.gather(self.client.call("private_get_get_account_summaries"), indexes)
         summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
@@ -191,6 +172,20 @@ class Deribit(Dialect):
         dollars = {**dollars, **(await self._indexes(missing) if missing else {})}
         self._dollars = dollars.get(currency)
         return of_all(first, summed, currency, dollars)
+
+    def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
+        """The price of the account's coin in USD, where a position has the index price of that coin."""
+        inverse = (it for it in found if self.rules[it.symbol].get("inverse") and it.index_price is not None)
+        return next(((Rate("USD", it.index_price),) for it in inverse if it.index_price is not None), None)
+
+    def _symbol(self, name: object) -> str | None:
+        """ccxt's symbol of an instrument; None where the rules do not have it."""
+        known = (self.client.ccxt.markets_by_id or {}).get(str(name))
+        return str(known[0]["symbol"]) if known else None
+
+    def _settlement_coin(self, row: Row) -> str | None:
+        rule = self.rules.get(str(row.get("symbol")))
+        return None if rule is None or not names_its_assets(rule) else str(rule.get("settle"))
 
     async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
         """Currency → Deribit's index price of it in USD, for currencies that have one."""
@@ -384,6 +379,3 @@ class Deribit(Dialect):
 
     async def margin_mode(self) -> str | None:
         return "cross"
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"deribit": Deribit}

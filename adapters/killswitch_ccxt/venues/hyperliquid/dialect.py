@@ -80,9 +80,7 @@ class Hyperliquid(Dialect):
     codes = CODES
     code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # sentences instead of codes
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
-    costs = tuple(
-        call_costs("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1)
-    )
+    costs = call_costs("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1)
     """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
     any page of it."""
     client_ids = ClientIdRule("hex", 34)
@@ -149,7 +147,14 @@ class Hyperliquid(Dialect):
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule without a price step where the mark is missing: ccxt derives the digits of a price from the mark."""
-        return _stepped(rule)
+        info, known = rule.get("info") or {}, rule.get("precision") or {}
+        try:
+            marked, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
+        except UnreadableError:
+            return {**rule, "precision": {}}
+        if digits is not None and digits < 0:
+            return {**rule, "precision": {}}
+        return rule if marked is not None else {**rule, "precision": {**known, "price": None}}
 
     # Snapshot
 
@@ -224,22 +229,21 @@ class Hyperliquid(Dialect):
         return fills_of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        paid, moved = await asyncio.gather(
-            self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
-        )
+        kinds = ("userFunding", "userNonFundingLedgerUpdates")
+        paid, moved = await asyncio.gather(*(self._info(kind, startTime=since) for kind in kinds))
         told = [*map(funding_flow, rows_at(paid)), *(ledger_flow(row, self.user) for row in rows_at(moved))]
         return tuple(flow for flow in told if flow is not None)
 
     async def rights(self) -> KeyRights:
         """The permissions of the key, whose owner is identified by its address."""
         ccxt = self.client.ccxt
-        address = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey))
-        if address.lower() == str(ccxt.walletAddress).lower():
+        address, wallet = str(ccxt.eth_get_address_from_private_key(ccxt.privateKey)), str(ccxt.walletAddress)
+        if address.lower() == wallet.lower():
             return KeyRights(
                 read=True, trade=True, withdraw=True, transfer=True,
                 note="the account's own private key, which has all permissions; create an agent wallet for the switch",
             )  # fmt: skip
-        agents = await self._info("extraAgents", user=str(ccxt.walletAddress))
+        agents = await self._info("extraAgents", user=wallet)
         for agent in agents if isinstance(agents, list) else ():
             if str(agent.get("address")).lower() == address.lower():
                 return KeyRights(
@@ -248,11 +252,10 @@ class Hyperliquid(Dialect):
                 )  # fmt: skip
         role = await self._info("userRole", user=address)
         master = (role.get("data") or {}).get("user") if isinstance(role, Mapping) else None
-        if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == self._wallet():
+        if isinstance(role, Mapping) and role.get("role") == "agent" and str(master).lower() == wallet.lower():
             return KeyRights(read=True, trade=True, withdraw=False, transfer=False, note="the key of an agent wallet")
-        return KeyRights(
-            read=True, trade=False, note=f"the private key belongs to {address}, which is no agent of the account"
-        )
+        note = f"the private key belongs to {address}, which is no agent of the account"
+        return KeyRights(read=True, trade=False, note=note)
 
     # Orders
 
@@ -292,9 +295,7 @@ class Hyperliquid(Dialect):
     _shares_margin: bool = False
     """Whether positions at exchanges deployed by others, which are not read, use margin of this account."""
 
-    async def _send_action(
-        self, action: Mapping[str, Any], deadline: int | None = None, *, places: bool = False
-    ) -> Any:
+    async def _send_action(self, action: Row, deadline: int | None = None, *, places: bool = False) -> Any:
         """Sign and send an action that is refused from `deadline` (ms) on. The signature depends on the order of the
         fields."""
         ccxt = self.client.ccxt
@@ -302,28 +303,24 @@ class Hyperliquid(Dialect):
         request = {"action": action, "nonce": nonce, "signature": ccxt.sign_l1_action(action, nonce, vault, deadline)}
         if deadline is not None:
             request["expiresAfter"] = deadline
-        return await self.client.call(
-            "privatePostExchange", request | ({"vaultAddress": vault} if vault else {}), changes=True, places=places
-        )
+        if vault:
+            request["vaultAddress"] = vault
+        return await self.client.call("privatePostExchange", request, changes=True, places=places)
 
     async def _order(self, request: OrderRequest) -> dict[str, Any]:
         """The order in the form of the venue's documents; prices are text with at most five significant digits."""
         self.create_arguments(structs.replace(request, price=None), "one_way")
-        market = self.client.ccxt.market(request.symbol)
-        price = (
-            await self._bound(request)
-            if request.type == "market"
-            else required_number(request.price, "the limit price")
-        )
+        market, at_market = self.client.ccxt.market(request.symbol), request.type == "market"
+        price = await self._bound(request) if at_market else required_number(request.price, "the limit price")
         kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
         if request.trigger_price is not None:
             kind = {
                 "trigger": {
-                    "isMarket": request.type == "market", "triggerPx": self._priced(request, request.trigger_price),
+                    "isMarket": at_market, "triggerPx": self._priced(request, request.trigger_price),
                     "tpsl": "sl" if is_stop(request) else "tp",
                 }
             }  # fmt: skip
-        elif request.type == "market":
+        elif at_market:
             kind = {"limit": {"tif": "Ioc"}}
         return {
             "a": int(market["baseId"]), "b": request.side == "buy", "p": self._priced(request, price),
@@ -382,24 +379,7 @@ class Hyperliquid(Dialect):
         asked = {"type": kind, **({} if kind in PUBLIC else {"user": user or self.user}), **more}
         return await self.client.call("publicPostInfo", asked)
 
-    def _wallet(self) -> str:
-        return str(self.client.ccxt.walletAddress).lower()
-
-
-def _stepped(rule: Row) -> Row:
-    info, known = rule.get("info") or {}, rule.get("precision") or {}
-    try:
-        marked, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
-    except UnreadableError:
-        return {**rule, "precision": {}}
-    if digits is not None and digits < 0:
-        return {**rule, "precision": {}}
-    return rule if marked is not None else {**rule, "precision": {**known, "price": None}}
-
 
 def _vault(spec: AccountSpec) -> str | None:
     vault = spec.options.get("vault")
     return None if vault is None else str(vault)
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"hyperliquid": Hyperliquid}

@@ -173,10 +173,8 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
     `held`: contracts of the symbol's position, for a stop of the whole position, which has no size of its own.
     """
     number = f"order {row.get('oid')}"
-    amount, left = (
-        required_number(row.get("origSz"), f"the size of {number}"),
-        required_number(row.get("sz"), f"the remaining amount of {number}"),
-    )
+    amount = required_number(row.get("origSz"), f"the size of {number}")
+    left = required_number(row.get("sz"), f"the remaining amount of {number}")
     is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
     if not isinstance(is_trigger, bool):
         raise UnreadableError(f"{number} does not state whether it has a trigger")
@@ -276,10 +274,7 @@ def _unknown_entry_amount(delta: Row, sender: str, receiver: str, user: str) -> 
 def funding_flow(row: Row) -> Flow:
     """Funding paid (−) or received (+) for one position."""
     delta = object_at(row, "delta")
-    told = (
-        required_text(row.get("hash"), "the hash of a funding"),
-        required_text(delta.get("coin"), "the coin of a funding"),
-    )
-    number = f"{told[0]}/{row.get('time')}/{told[1]}"
+    transaction = required_text(row.get("hash"), "the hash of a funding")
+    number = f"{transaction}/{row.get('time')}/{required_text(delta.get('coin'), 'the coin of a funding')}"
     at = time_of(row.get("time"), f"funding {number}")
     return Flow(number, at, "funding", required_number(delta.get("usdc"), f"the amount of funding {number}"), "USDC")

@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import KeyRights
-from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position, Side
+from killswitch.model.snapshot import Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
@@ -95,6 +94,7 @@ class Kraken(Dialect):
         early_flows=1, early_fills=1,
     )  # fmt: skip
     has_separate_order_kinds = False
+    rights_note = "Kraken does not state the permissions of a key; check them on the website"
     tried = "answers from its documents"
     capabilities = capability_table(
         {
@@ -140,8 +140,7 @@ class Kraken(Dialect):
 
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        body = answer.body
-        return tuple(refusal_codes(body.get("error"))) if isinstance(body, Mapping) else ()
+        return tuple(refusal_codes(answer.fields.get("error")))
 
     # Snapshot
 
@@ -166,12 +165,9 @@ class Kraken(Dialect):
 
     async def states(self) -> States:
         of_all = STATES.get(await self._status() or "")
-        found: dict[str, InstrumentState] = {}
-        for symbol, rule in self.rules.items():
-            state = of_all or STATES.get(str((rule.get("info") or {}).get("status")))
-            if state is not None and self.concerns(rule):
-                found[symbol] = state
-        return found
+        infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items() if self.concerns(rule)}
+        found = {symbol: of_all or STATES.get(str(info.get("status"))) for symbol, info in infos.items()}
+        return {symbol: state for symbol, state in found.items() if state is not None}
 
     async def status(self) -> str | None:
         told = await self._status()
@@ -201,9 +197,6 @@ class Kraken(Dialect):
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         rows = await self._listed("privatePostLedgers", "ledger", {"start": since // 1000})
         return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
-
-    async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken does not state the permissions of a key; check them on the website")
 
     # Orders
 
@@ -342,9 +335,8 @@ class Kraken(Dialect):
         kind = LEDGER.get(str(row.get("type")))
         if kind is None or (row.get("type") == "staking" and row.get("subtype") == "allocation"):
             return None
-        amount = required_number(row.get("amount"), f"the amount of ledger entry {number}") - (
-            decimal(row.get("fee")) or 0
-        )
+        amount = required_number(row.get("amount"), f"the amount of ledger entry {number}")
+        amount -= decimal(row.get("fee")) or 0
         currency = self.client.ccxt.safe_currency_code(str(row.get("asset")).removesuffix(".F"))
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
@@ -372,6 +364,3 @@ def _at(row: Row, number: str) -> datetime:
         return datetime.fromtimestamp(float(required_number(row.get("time"), f"the time of {number}")), UTC)
     except (OverflowError, OSError, ValueError):
         raise UnreadableError(f"row {number}: {row.get('time')!r} is no time") from None
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"kraken": Kraken}

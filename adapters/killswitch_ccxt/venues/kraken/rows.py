@@ -99,11 +99,8 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
 
     The venue lists each position (an object by id), or the sum of a pair (a list): both are read.
     """
-    if isinstance(result, Mapping):
-        rows: list[Row] = list(result.values())
-    elif isinstance(result, list):
-        rows = result
-    else:
+    rows = list(result.values()) if isinstance(result, Mapping) else result
+    if not isinstance(rows, list):
         raise UnreadableError("the answer has no positions")
     found: dict[tuple[str, str], dict[str, Decimal | None]] = {}
     for row in rows:
@@ -143,9 +140,8 @@ def triggered(info: Row) -> dict[str, Any]:
     trigger = positive(info.get("stopprice")) or _absolute(description.get("price"))
     if trigger is None:
         raise UnreadableError(f"a {kind} order has no trigger price")
-    limit = (
-        positive(info.get("limitprice")) or _absolute(description.get("price2")) if kind.endswith("-limit") else None
-    )
+    is_limited = kind.endswith("-limit")
+    limit = positive(info.get("limitprice")) or _absolute(description.get("price2")) if is_limited else None
     return {"price": limit, "triggerPrice": trigger, **unattached}
 
 

@@ -6,30 +6,27 @@ fills in the answer to an order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Position
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
     DeadManRule,
-    FateUnknownError,
     OrderLife,
     OrderReport,
     OrderRequest,
     VenueDownError,
-    VenueError,
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
 from killswitch_ccxt.equity import AccountEquity, from_dollars, optional_from_dollars, rates_in_dollars, value_of
 from killswitch_ccxt.errors import VenueAnswer, present_codes, row_error
-from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique_fills
-from killswitch_ccxt.instruments import Quote, States, quote_of
+from killswitch_ccxt.fills import fills_of_order, ledger_flow, unique
+from killswitch_ccxt.instruments import TICKER, Quote, States, quote_of
 from killswitch_ccxt.numbers import (
     Row,
     UnreadableError,
@@ -37,6 +34,7 @@ from killswitch_ccxt.numbers import (
     at_least_zero,
     decimal,
     flag,
+    forget_oldest,
     identifier,
     instant,
     object_at,
@@ -101,6 +99,7 @@ class KrakenFutures(Dialect):
     streams = ("orders", "positions", "balance")
     ages = Ages(orders=5.0, fills=15.0, flows=60.0, quotes=1.0, early_flows=1)
     has_separate_order_kinds = False
+    rights_note = "Kraken Futures does not state the permissions of a key; check them on the website"
     tried = "a local server with its wire format"
 
     refusal_of = staticmethod(refused_on_stream)
@@ -115,9 +114,7 @@ class KrakenFutures(Dialect):
 
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        body = answer.body
-        if not isinstance(body, Mapping):
-            return ()
+        body = answer.fields
         error = body.get("error")
         rows = body.get("errors") or ()
         statuses = (body.get(name) or {} for name in ("sendStatus", "cancelStatus", "editStatus"))
@@ -154,9 +151,8 @@ class KrakenFutures(Dialect):
             optional_from_dollars(row.get(name), price, currency)
             for name in ("availableMargin", "initialMargin", "maintenanceMargin", "totalUnrealized")
         )
-        equity = from_dollars(
-            required_number(row.get("portfolioValue"), "the flex wallet's portfolioValue"), price, currency
-        )
+        dollars = required_number(row.get("portfolioValue"), "the flex wallet's portfolioValue")
+        equity = from_dollars(dollars, price, currency)
         balances = wallets_of(held, price, currency)
         parts = None if profit is None else profit + value_of(balances)
         return AccountEquity(
@@ -179,7 +175,7 @@ class KrakenFutures(Dialect):
 
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
-        name = info.get("cliOrdId") or info.get("cli_ord_id")
+        name = client_id_of(info)
         return {**row, "price": info.get("limitPrice"), "clientOrderId": name, "type": info.get("orderType")}
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -189,9 +185,7 @@ class KrakenFutures(Dialect):
         asked: dict[str, str] = {}
         for _ in range(FILL_PAGES):
             rows = rows_at(await self.client.call("privateGetFills", dict(asked)), "fills")
-            page = {
-                fill.id: fill for fill in (self._fill(row) for row in rows if self._is_in_wallet(row.get("symbol")))
-            }
+            page = {fill.id: fill for fill in self._fills(rows)}
             oldest = min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
             found |= page
@@ -204,9 +198,10 @@ class KrakenFutures(Dialect):
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         rows = rows_at(await self.client.call("privateGetFills"), "fills")
-        return fills_of_order(
-            unique_fills(self._fill(row) for row in rows if self._is_in_wallet(row.get("symbol"))), order_id
-        )
+        return fills_of_order(unique(self._fills(rows), "fill "), order_id)
+
+    def _fills(self, rows: Iterable[Row]) -> Iterator[Fill]:
+        return (self._fill(row) for row in rows if self._is_in_wallet(row.get("symbol")))
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Flows from a short list while it suffices: it costs a third of a long one in the history pool."""
@@ -226,12 +221,8 @@ class KrakenFutures(Dialect):
         wanted = {str(self.client.ccxt.market(symbol)["id"]).upper(): symbol for symbol in symbols}
         answer = await self.client.call("publicGetTickers") if wanted else {"tickers": []}
         rows, at = rows_at(answer, "tickers"), instant(self.client.ccxt.parse8601(answer.get("serverTime")))
-        told = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
-        return {
-            symbol: quote_of(row, "bid ask last indexPrice markPrice", at)
-            for symbol, row in told.items()
-            if symbol is not None
-        }  # fmt: skip
+        found = {wanted.get(str(row.get("symbol")).upper()): row for row in rows}
+        return {symbol: quote_of(row, TICKER, at) for symbol, row in found.items() if symbol is not None}
 
     async def states(self) -> States:
         rows = rows_at(await self.client.call("publicGetTickers"), "tickers")
@@ -244,9 +235,6 @@ class KrakenFutures(Dialect):
                 found[symbol] = "post_only"
         return found
 
-    async def rights(self) -> KeyRights:
-        return KeyRights(note="Kraken Futures does not state the permissions of a key; check them on the website")
-
     # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
@@ -255,17 +243,13 @@ class KrakenFutures(Dialect):
         answer = await self.client.call("privatePostSendorder", order, places=True)
         return self._status_report(object_at(answer, "sendStatus"), request)
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
-        rows = [
-            {"order": "send", "order_tag": str(tag), **self._order(request, mode)}
-            for tag, request in enumerate(requests)
-        ]
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
+        tagged = {str(tag): request for tag, request in enumerate(requests)}
+        rows = [{"order": "send", "order_tag": tag, **self._order(it, mode)} for tag, it in tagged.items()]
         self._remember(*requests)
         answer = await self.client.call("privatePostBatchorder", {"batchOrder": rows}, places=True)
-        told = {str(row.get("order_tag")): row for row in rows_at(answer, "batchStatus")}
-        sent = (self._in_batch(told.get(str(tag)), request) for tag, request in enumerate(requests))
+        found = {str(row.get("order_tag")): row for row in rows_at(answer, "batchStatus")}
+        sent = (orders.row_report(found.get(tag), it, self._status_report) for tag, it in tagged.items())
         return [await orders.outcome(it) for it in sent]
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
@@ -303,9 +287,8 @@ class KrakenFutures(Dialect):
             if ended is not None:
                 return ended
             begun = begun or bool(told)
-            oldest = min(
-                (required_number(it.get("timestamp"), "the time of an event") for it in rows), default=Decimal(0)
-            )
+            times = (required_number(it.get("timestamp"), "the time of an event") for it in rows)
+            oldest = min(times, default=Decimal(0))
             if len(rows) < HISTORY_ROWS or oldest < since:
                 if begun:
                     raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
@@ -322,8 +305,7 @@ class KrakenFutures(Dialect):
     def _remember(self, *requests: OrderRequest) -> None:
         for request in requests:
             self._sent.setdefault(request.client_order_id, self.client.now_ms())
-        while len(self._sent) > SENT:
-            self._sent.pop(next(iter(self._sent)))
+        forget_oldest(self._sent, SENT)
 
     def _is_in_wallet(self, contract: object) -> bool:
         return wallet_of(contract) == self._wallet
@@ -344,11 +326,6 @@ class KrakenFutures(Dialect):
             order["triggerSignal"] = "mark"
         return order | ({"reduceOnly": "true"} if request.reduce_only else {})
 
-    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
-        if row is None:
-            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
-        return self._status_report(row, request)
-
     def _status_report(self, row: Row, request: OrderRequest) -> OrderReport:
         """The report by `sendStatus`. A refused order has a status that is no order state."""
         status, events = str(row.get("status")), row.get("orderEvents") or ()
@@ -367,9 +344,8 @@ class KrakenFutures(Dialect):
         state = "closed" if filled >= request.amount else "expired" if ended else "open"
         worth = sum((amount * price for amount, price in paid), Decimal(0))
         average = worth / filled if filled else None
-        return self.accepted_report(
-            {"id": row.get("order_id"), "status": state, "filled": filled, "average": average}, request
-        )
+        report = {"id": row.get("order_id"), "status": state, "filled": filled, "average": average}
+        return self.accepted_report(report, request)
 
     # Rows
 
@@ -397,10 +373,8 @@ class KrakenFutures(Dialect):
         if LOG.get(word) == "funding":
             amount = row.get("realized_funding")
         else:
-            before, after = (
-                required_number(row.get(it), f"{it} of account log {number}") for it in ("old_balance", "new_balance")
-            )
-            amount = after - before
+            before = required_number(row.get("old_balance"), f"old_balance of account log {number}")
+            amount = required_number(row.get("new_balance"), f"new_balance of account log {number}") - before
         return ledger_flow(
             word, LOG, f"account log {number}", number=number, at=self.client.ccxt.parse8601(row.get("date")),
             amount=amount, currency=self._code(asset),
@@ -408,6 +382,3 @@ class KrakenFutures(Dialect):
 
     def _code(self, asset: str) -> str:
         return str(self.client.ccxt.safe_currency_code(asset.upper()))
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"krakenfutures": KrakenFutures}

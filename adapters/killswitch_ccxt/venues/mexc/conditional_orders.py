@@ -11,7 +11,7 @@ from typing import Final
 from killswitch.model.venue import OrderRequest
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.numbers import Row, UnreadableError, every_page, object_at
+from killswitch_ccxt.numbers import Row, UnreadableError, every_page, forget_oldest, object_at
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
 
 SAME_SECONDS: Final = 10_000
@@ -52,8 +52,7 @@ class ConditionalOrders:
         if request.trigger_price is not None:
             return self._sent.setdefault(name, ConditionalOrder(request, self._client.now_ms()))
         self._plain[name] = None
-        while len(self._plain) > SENT:
-            self._plain.pop(next(iter(self._plain)))
+        forget_oldest(self._plain, SENT)
         return None
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
@@ -85,15 +84,13 @@ class ConditionalOrders:
         return {"id": number, "clientOrderId": client_order_id, "status": state, "amount": plan.request.amount,
                 "filled": 0}  # fmt: skip
 
-    async def _executed(self, number: str, client_order_id: str) -> Row:
+    async def _executed(self, number: str, name: str) -> Row:
         """The order of the order book that a conditional one has become."""
         try:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
-            raise UnreadableError(
-                f"{client_order_id} was executed as order {number}, which the venue does not have"
-            ) from error
-        return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
+            raise UnreadableError(f"{name} was executed as order {number}, which the venue does not have") from error
+        return {**found_order(object_at(answer, "data")), "clientOrderId": name}
 
     async def check_none_unnamed(self, symbol: str, client_order_id: str) -> None:
         """UnreadableError where an order that is not found by its client order id may be a conditional one.
@@ -113,14 +110,10 @@ class ConditionalOrders:
 
     async def _since(self, symbol: str, since: int) -> list[Row]:
         """Conditional orders of a symbol that were created since (UTC ms), in any state."""
-        asked = {
-            "symbol": self._client.ccxt.market(symbol)["id"], "states": ALL_STATES, "start_time": since,
-            "end_time": self._client.now_ms() + SAME_SECONDS,
-        }  # fmt: skip
+        name, until = self._client.ccxt.market(symbol)["id"], self._client.now_ms() + SAME_SECONDS
+        asked = {"symbol": name, "states": ALL_STATES, "start_time": since, "end_time": until}
         rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", asked)
-        return [
-            row for row in rows if row.get("symbol") == asked["symbol"] and int(row.get("createTime") or since) >= since
-        ]
+        return [it for it in rows if it.get("symbol") == name and int(it.get("createTime") or since) >= since]
 
 
 def _same(row: Row, symbol: str, request: OrderRequest) -> bool:

@@ -9,12 +9,10 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import Balance, Fill, Flow, Order, Position, Side
 from killswitch.model.venue import (
     AccountSpec,
     ClientIdRule,
-    FateUnknownError,
     OrderLife,
     OrderReport,
     OrderRequest,
@@ -25,10 +23,10 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt import orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.fills import unique_fills
+from killswitch_ccxt.fills import unique
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
@@ -87,6 +85,7 @@ class Mexc(Dialect):
     # Each endpoint allows 600 requests a minute, half of them for snapshots; fills are requested by symbol.
     ages = Ages(orders=5.0, fills=15.0, flows=30.0, quotes=1.0, early_flows=10, early_fills=30)
     fills_need_symbol = True
+    rights_note = "MEXC does not state the permissions of a key; check them on the website"
     tried = "a local server with its wire format"
     capabilities = capability_table(
         {
@@ -154,7 +153,7 @@ class Mexc(Dialect):
     async def positions(self) -> tuple[Position, ...]:
         rows = await self.client.call("fetch_positions")
         # A row of a symbol without rules is kept: it makes the answer malformed, and must not be omitted.
-        mine = [it for it in rows if it.get("symbol") not in self.rules or self.concerns(self.rules[it["symbol"]])]
+        mine = [row for row in rows if self._may_be_ours(row.get("symbol"))]
         for row in mine:
             _of_one_side(row)
         for symbol in {row.get("symbol") for row in rows} & self.rules.keys():
@@ -191,7 +190,7 @@ class Mexc(Dialect):
         if order_id in self._plans.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
-        return unique_fills(deal(row, symbol) for row in rows)
+        return unique((deal(row, symbol) for row in rows), "fill ")
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         since -= MOVES_BACK
@@ -200,30 +199,21 @@ class Mexc(Dialect):
             back_to(self.client, "contractPrivateGetPositionFundingRecords", since, "settleTime"),
         )
         currency = self.spec.currency
-        found = [*map(transfer, moved), *(funding(row, currency) for row, _ in self._ours(paid))]
-        return tuple(
-            flow
-            for flow in found
-            if flow is not None and flow.currency == currency and flow.at.timestamp() * 1000 >= since
-        )
+        listed = [*map(transfer, moved), *(funding(row, currency) for row, _ in self._ours(paid))]
+        found = (flow for flow in listed if flow is not None and flow.currency == currency)
+        return tuple(flow for flow in found if flow.at.timestamp() * 1000 >= since)
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         wanted = {self.id_of(symbol): symbol for symbol in symbols}
         if not wanted:
             return {}
         answer = await self.client.call("contractPublicGetTicker")
-        return {
-            wanted[row["symbol"]]: quote_of(row, TICKER, instant(row.get("timestamp")))
-            for row in rows_of(answer)
-            if row.get("symbol") in wanted
-        }  # fmt: skip
+        rows = (row for row in rows_of(answer) if row.get("symbol") in wanted)
+        return {wanted[row["symbol"]]: quote_of(row, TICKER, instant(row.get("timestamp"))) for row in rows}
 
     async def position_mode(self) -> PositionMode | None:
         told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
         return "hedge" if told == "1" else "one_way" if told == "2" else None
-
-    async def rights(self) -> KeyRights:
-        return KeyRights(note="MEXC does not state the permissions of a key; check them on the website")
 
     # Orders
 
@@ -237,21 +227,20 @@ class Mexc(Dialect):
             plan.number = taken.id
         return taken
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         plain = [self._order(it, mode) for it in requests if it.trigger_price is None]
         for it in requests:
             self._plans.record_sending(it)
-        answer = (
-            await self.client.call("contractPrivatePostOrderSubmitBatch", plain, places=True) if plain else {"data": []}
-        )
-        told = {str(row.get("externalOid")): row for row in rows_of(answer)}
-        sent = (
-            self._in_batch(told.get(it.client_order_id), it) if it.trigger_price is None else self.submit(it, mode)
-            for it in requests
-        )
-        return [await orders.outcome(it) for it in sent]
+        method = "contractPrivatePostOrderSubmitBatch"
+        answer = await self.client.call(method, plain, places=True) if plain else {"data": []}
+        found = {str(row.get("externalOid")): row for row in rows_of(answer)}
+
+        async def report(request: OrderRequest) -> OrderReport:
+            if request.trigger_price is not None:
+                return await self.submit(request, mode)
+            return await orders.row_report(found.get(request.client_order_id), request, self._row_report)
+
+        return [await orders.outcome(report(it)) for it in requests]
 
     async def close_book(self) -> None:
         await self.client.call("contractPrivatePostPositionCloseAll", changes=True)
@@ -306,9 +295,7 @@ class Mexc(Dialect):
             "triggerType": 1 if request.trigger_when == "rises" else 2,
         }  # fmt: skip
 
-    async def _in_batch(self, row: Row | None, request: OrderRequest) -> OrderReport:
-        if row is None:
-            raise FateUnknownError(f"the answer to a batch has no row of {request.client_order_id}")
+    def _row_report(self, row: Row, request: OrderRequest) -> OrderReport:
         code = str(row.get("errorCode") or 0)
         if code != "0":
             raise row_error(self.refusal_codes(), (code,), f"{self.exchange}: {code} {row.get('errorMsg')}", order=row)
@@ -325,22 +312,16 @@ class Mexc(Dialect):
     def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         """Rows with their symbols, without those of another settlement currency."""
         named = [(row, self._symbol(required_text(row.get("symbol"), "the symbol of a row"))) for row in rows]
-        return [
-            (row, symbol)
-            for row, symbol in named
-            if symbol not in self.rules or self.concerns(self.rules[symbol])
-        ]  # fmt: skip
+        return [(row, symbol) for row, symbol in named if self._may_be_ours(symbol)]
+
+    def _may_be_ours(self, symbol: Any) -> bool:
+        """Whether a symbol is one of this account, or has no rules."""
+        return symbol not in self.rules or self.concerns(self.rules[symbol])
 
 
 def _of_one_side(row: Row) -> None:
     """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
-    info = row.get("info") or {}
-    kind, held = (
-        str(info.get("positionType")),
-        required_number(info.get("holdVol"), f"the size of position {row.get('symbol')}"),
-    )
+    info, symbol = row.get("info") or {}, row.get("symbol")
+    kind, held = str(info.get("positionType")), required_number(info.get("holdVol"), f"the size of position {symbol}")
     if kind not in ("1", "2") or held < 0:
-        raise UnreadableError(f"position {row.get('symbol')}: {held} of the type {kind}")
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"mexc": Mexc}
+        raise UnreadableError(f"position {symbol}: {held} of the type {kind}")

@@ -176,9 +176,8 @@ def funding(row: Row, currency: str) -> Flow:
     """Funding paid or received for one position."""
     number = _id(row, "id")
     at = time_of(row.get("settleTime"), f"funding {number}")
-    return Flow(
-        f"f{number}", at, "funding", required_number(row.get("funding"), f"the amount of funding {number}"), currency
-    )
+    amount = required_number(row.get("funding"), f"the amount of funding {number}")
+    return Flow(f"f{number}", at, "funding", amount, currency)
 
 
 def rows_of(answer: Any) -> list[Row]:

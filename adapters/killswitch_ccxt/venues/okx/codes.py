@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from killswitch.model.venue import Cost, RateLimit
 from killswitch_ccxt.errors import (
@@ -78,9 +78,7 @@ def row_codes(code: object, text: object) -> tuple[str, ...]:
 
 def codes_in(answer: VenueAnswer) -> Iterable[str]:
     """The codes in a refusal: of its rows, then its own."""
-    body: Any = answer.body
-    if not isinstance(body, Mapping):
-        return ()
+    body = answer.fields
     data = body.get("data")
     rows = [it for it in data if isinstance(it, Mapping)] if isinstance(data, list) else []
     told = [row_codes(it.get("sCode"), it.get("sMsg")) for it in rows]

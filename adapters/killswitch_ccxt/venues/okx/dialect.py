@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Final
 
@@ -15,9 +15,9 @@ from killswitch.model.snapshot import Fill, Flow, InstrumentState, Order, Positi
 from killswitch.model.venue import AccountSpec, Cost, DeadManRule, OrderLife, RateLimit
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode
+from killswitch_ccxt.dialect import PositionMode
 from killswitch_ccxt.equity import AccountEquity
-from killswitch_ccxt.errors import Meaning, VenueAnswer
+from killswitch_ccxt.errors import Meaning
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, with_maximum
 from killswitch_ccxt.numbers import (
     Row,
@@ -77,9 +77,7 @@ class Okx(OkxOrderDialect):
         kinds = ["spot"] if spec.market == "spot" else ["swap", "future"]
         return {"defaultType": spec.market, "fetchMarkets": {"types": kinds}, "createOrder": "privatePostTradeOrder"}
 
-    @classmethod
-    def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        return codes_in(answer)
+    codes_of = staticmethod(codes_in)
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule with the maximum of a market order, which is far below that of a limit order, as the maximum of
@@ -202,7 +200,7 @@ class Okx(OkxOrderDialect):
             fee=None if fee is None else -fee,
             fee_currency=optional_text(info.get("feeCcy")),
             cause=okx_rows.cause_of(info),
-            position_side=okx_rows.side_of(info),
+            position_side=orders.SIDES.get(str(info.get("posSide"))),  # no side in net mode
             realized_pnl=decimal(info.get("fillPnl")) if settled == self.spec.currency else None,
         )
 
@@ -259,11 +257,8 @@ class Okx(OkxOrderDialect):
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
         answers = await self.call_all(*(("public_get_public_instruments", {"instType": kind}) for kind in kinds))
         told = {row.get("instId"): row.get("state") for it in answers for row in rows_at(it, "data")}
-        found: dict[str, InstrumentState | None] = {}
-        for symbol, rule in self.rules.items():
-            name = rule["id"]
-            found[symbol] = STATES.get(str(told[name])) if name in told else "delisted"
-        return found
+        names = {symbol: rule["id"] for symbol, rule in self.rules.items()}
+        return {symbol: STATES.get(str(told[it])) if it in told else "delisted" for symbol, it in names.items()}
 
     async def position_mode(self) -> PositionMode | None:
         told = okx_rows.only_row(await self.client.call("private_get_account_config")).get("posMode")
@@ -288,6 +283,3 @@ class Okx(OkxOrderDialect):
             bound_to_addresses=bound,
             note="bound to no address: OKX deletes such a key after 14 days without use" if ends else "",
         )
-
-
-DIALECTS: Final[Mapping[str, type[Dialect]]] = {"okx": Okx}

@@ -11,9 +11,9 @@ from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec, OrderReport, OrderRequest, VenueError
 from killswitch_ccxt import orders
 from killswitch_ccxt.client import Client
-from killswitch_ccxt.dialect import Dialect, PositionMode, is_stop
+from killswitch_ccxt.dialect import BatchResults, Dialect, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, row_error
-from killswitch_ccxt.numbers import Row, UnreadableError, rows_at
+from killswitch_ccxt.numbers import Row, UnreadableError, forget_oldest, rows_at
 from killswitch_ccxt.response_capture import with_headers
 from killswitch_ccxt.venues.okx import rows as okx_rows
 from killswitch_ccxt.venues.okx.codes import row_codes
@@ -73,9 +73,7 @@ class OkxOrderDialect(Dialect):
         self.resting[str(number)] = (conditional, self.id_of(request.symbol))
         return OrderReport(str(number), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))
 
-    async def submit_batch(
-        self, requests: Sequence[OrderRequest], mode: PositionMode
-    ) -> Sequence[OrderReport | VenueError]:
+    async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         """Send several orders; conditional ones have no batch and go one by one. A row decides about its own order
         alone."""
         if any(it.trigger_price is not None for it in requests):
@@ -95,8 +93,8 @@ class OkxOrderDialect(Dialect):
                 raise
         if len(data) != len(requests):
             raise UnreadableError(f"{len(data)} answers to {len(requests)} orders")
-        pairs = zip(requests, data, strict=True)
-        return [await orders.outcome(self._row_report(request, info)) for request, info in pairs]
+        sent = (orders.row_report(row, it, self.accepted_report) for row, it in zip(data, requests, strict=True))
+        return [await orders.outcome(it) for it in sent]
 
     def _headers(self, *requests: OrderRequest) -> dict[str, str]:
         """The deadline of the orders; algo orders have none."""
@@ -105,11 +103,7 @@ class OkxOrderDialect(Dialect):
 
     def _record_sending(self, request: OrderRequest) -> None:
         self.sent[request.client_order_id] = request.trigger_price is not None
-        while len(self.sent) > REMEMBERED:
-            self.sent.pop(next(iter(self.sent)))
-
-    async def _row_report(self, request: OrderRequest, info: Row) -> OrderReport:
-        return self.accepted_report(info, request)
+        forget_oldest(self.sent, REMEMBERED)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search plain orders, then algo orders; an order that a stop has sent is reported under the stop's client

@@ -33,6 +33,7 @@ from killswitch_ccxt.numbers import (
     required_text,
     rows_at,
 )
+from killswitch_ccxt.orders import SIDES
 
 ZERO: Final = Decimal(0)
 ROUNDED: Final = Decimal("1e-6")
@@ -45,7 +46,6 @@ _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("112", "113"), "delivery"),
 }
 """`subType` of a fill → cause."""
-_SIDES: Final[Mapping[str, Side]] = {"long": "long", "short": "short"}
 _STATES: Final = {"live": "open", "effective": "closed", "partially_effective": "open", "canceled": "canceled",
                   "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
 
@@ -134,10 +134,8 @@ def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None])
 
     `cashBal` is less than that: it excludes what an isolated position or a bot holds.
     """
-    ccy, equity = (
-        required_text(detail.get("ccy"), "the currency of a balance"),
-        required_number(detail.get("eq"), "an equity"),
-    )
+    ccy = required_text(detail.get("ccy"), "the currency of a balance")
+    equity = required_number(detail.get("eq"), "an equity")
     dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
     if profit is None and decimal(detail.get("cashBal")) == equity:
         profit = ZERO  # accounts that have no positions leave it empty
@@ -220,7 +218,7 @@ def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None
 
 def _sided(info: Row) -> dict[str, Any]:
     """Position side and reduce-only. In long/short mode OKX has `false` for orders that can only close."""
-    side = _SIDES.get(str(info.get("posSide")))
+    side = SIDES.get(str(info.get("posSide")))
     if side is None:
         return {"reduceOnly": info.get("reduceOnly")}
     return {"positionSide": side, "reduceOnly": (info.get("side") == "sell") is (side == "long")}
@@ -229,11 +227,6 @@ def _sided(info: Row) -> dict[str, Any]:
 def cause_of(info: Row) -> FillCause:
     """The cause of a fill."""
     return _CAUSES.get(str(info.get("subType")), "trade")
-
-
-def side_of(info: Row) -> Side | None:
-    """The position side of a fill; None in net mode, where OKX does not state it."""
-    return _SIDES.get(str(info.get("posSide")))
 
 
 FLOW_TYPES: Final[Mapping[str, FlowKind]] = {
