@@ -24,7 +24,7 @@ from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import Observer, TickReport
+from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs
