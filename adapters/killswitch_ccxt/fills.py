@@ -109,7 +109,7 @@ def ledger_flow(
     change = needed(amount, f"the amount of {what}")
     if not change:
         return None
-    name = identifier(number, what)
+    name = identifier(number or None, what)  # no venue numbers a row 0
     kind = kinds.get(word) or ("rebate" if change > 0 else "fee")
     name = name if word in kinds else f"{word}:{name}"
     return Flow(name, time_of(at, what), kind, change, told_of(currency, f"the currency of {what}"))
