@@ -136,7 +136,7 @@ class BinanceCoinm(BinanceFutures):
 
     async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
-        return self.quotes_of(symbols, answers)
+        return self.quotes_of(symbols, map(rows_at, answers))
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:

@@ -149,7 +149,8 @@ class BinanceSpot(Binance):
 
     async def _tickers(self) -> Mapping[str, Row]:
         """Venue's name of a symbol → its best prices and its last price."""
-        return binance_rows.merged(await self.call_all(("publicGetTickerBookTicker", {}), ("publicGetTickerPrice", {})))
+        answers = await self.call_all(("publicGetTickerBookTicker", {}), ("publicGetTickerPrice", {}))
+        return binance_rows.merged(map(rows_at, answers))
 
     def _quotes(self, symbols: Sequence[str], tickers: Mapping[str, Row]) -> dict[str, Quote]:
         return {symbol: binance_rows.quote(tickers.get(self.id_of(symbol), {})) for symbol in symbols}
