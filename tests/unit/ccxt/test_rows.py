@@ -18,6 +18,7 @@ from killswitch_ccxt.positions import positions
 from killswitch_ccxt.venues.bitget.rows import flow_of as bitget_flow
 from killswitch_ccxt.venues.bybit.flows import flow_of as bybit_flow
 from killswitch_ccxt.venues.okx.rows import flows as okx_flows
+from killswitch_ccxt.venues.okx.rows import only_row
 
 LINEAR = {"symbol": "A/USDT:USDT", "contractSize": Decimal("0.01"), "swap": True, "linear": True, "inverse": False}
 INVERSE = {"symbol": "A/USD:A", "contractSize": Decimal(10), "swap": True, "linear": False, "inverse": True}
@@ -216,3 +217,11 @@ def test_a_bill_without_a_number_is_unreadable(venue: str, number: object) -> No
     assert read(row)
     with pytest.raises(UnreadableError):
         read(row | {"id" if venue == "bybit" else "billId": number})
+
+
+def test_an_answer_without_its_rows_is_named_by_its_request() -> None:
+    """A snapshot consists of several answers: the message states which of them is damaged."""
+    with pytest.raises(UnreadableError, match="the answer about the balance has no list `data`"):
+        only_row({"data": None}, "the balance")
+    with pytest.raises(UnreadableError, match="the answer about the balance has no row"):
+        only_row({"data": []}, "the balance")

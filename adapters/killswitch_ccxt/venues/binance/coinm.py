@@ -121,7 +121,7 @@ class BinanceCoinm(BinanceFutures):
         """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
-        return rows_at(await asyncio.shield(self._premium))
+        return rows_at(await asyncio.shield(self._premium), what="the answer about the index")
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last price by two requests."""

@@ -191,7 +191,7 @@ class BinanceSpot(Binance):
             number = number or 1
             body = await self.client.call(method, {**asked, "current": number, "size": SIZE})
             is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
-            rows = [] if is_empty else rows_at(body, "rows")
+            rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
             return rows, number + 1 if len(rows) >= SIZE else None
 
         return await every_page(page, PAGES, method)

@@ -223,7 +223,7 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger, without funding. An unknown kind is a transfer, as far as it states an amount."""
-    delta = object_at(row, "delta")
+    delta = object_at(row, "delta", what=f"the ledger entry of {row.get('time')}")
     kind = told_of(delta.get("type"), "an entry of the ledger")
     number = f"{told_of(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
@@ -274,7 +274,7 @@ def _unheard(delta: Row, sender: str, receiver: str, user: str) -> Decimal | Non
 
 def funding_flow(row: Row) -> Flow:
     """Funding paid (−) or received (+) for one position."""
-    delta = object_at(row, "delta")
+    delta = object_at(row, "delta", what=f"the ledger entry of {row.get('time')}")
     told = told_of(row.get("hash"), "the hash of a funding"), told_of(delta.get("coin"), "the coin of a funding")
     number = f"{told[0]}/{row.get('time')}/{told[1]}"
     at = time_of(row.get("time"), f"funding {number}")
