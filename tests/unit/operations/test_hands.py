@@ -18,6 +18,7 @@ from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.gate.lock_reader import read_lock
 from killswitch.incident.record.results import newest_results
+from killswitch.incident.record.source_places import TriggerText
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
