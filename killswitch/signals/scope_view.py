@@ -63,16 +63,15 @@ def _impossible_position(account: AccountSnapshot, positions: Sequence[Position]
     sizes = [*map(_contracts, positions)]
     if sizes and all(map(Decimal.is_finite, sizes)) and min(sizes) >= LEAST and max(sizes) < MOST:
         return None  # nearly every snapshot: all positions are open and plausible
-    open_ones = False
     for position in positions:
-        contracts = position.contracts
-        if not sane(contracts) or contracts < ZERO:
-            return f"reports {contracts} contracts of {position.symbol}"
-        open_ones = open_ones or contracts > ZERO
+        if not sane(position.contracts) or position.contracts < ZERO:
+            return f"reports {position.contracts} contracts of {position.symbol}"
+    if any(sizes):
+        return None
     margin = account.margin_used
-    if not open_ones and margin is not None and margin.is_finite() and margin > ZERO:
+    if margin is not None and margin.is_finite() and margin > ZERO:
         return f"reports no positions, but {margin} {account.currency} of margin in use"
-    if not open_ones and _has_profit(account):
+    if _has_profit(account):
         return f"reports no positions, but {account.unrealized} {account.currency} of unrealised profit"
     return None
 

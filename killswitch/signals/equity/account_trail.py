@@ -192,7 +192,8 @@ class AccountTrail:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
             moved = abs(by_wallet) > noise
-            by_wallet -= _realized(found.timely)
+            # What fills put into the wallet: known realised P&L less fees.
+            by_wallet -= sum((row.gain for row in found.timely if row.gain is not None), ZERO)
         by_marks = None if by_marks is None else by_marks + self._carried.amount
         skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
         bound = SLIP * moves.traded + skewed
@@ -326,11 +327,6 @@ def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Observed
         return None
     fees = sum((fee_of(row, account.currency) for row in found.timely), ZERO)
     return account.equity - before.equity - collateral_effect(before, account) - found.moves.by_marks + fees
-
-
-def _realized(fills: list[FillRow]) -> Decimal:
-    """The effect of fills on the wallet: known realised P&L less fees."""
-    return sum((row.gain for row in fills if row.gain is not None), ZERO)
 
 
 def _skew(account: AccountSnapshot) -> int | None:

@@ -153,15 +153,8 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
 def collateral_effect(before: AccountSnapshot, after: AccountSnapshot) -> Decimal:
     """C, the effect of asset prices on the amounts held before. An asset is counted once."""
     first = holdings(before)
-    if not first:
-        return ZERO
-    second = holdings(after)
-    effect = ZERO
-    for asset, (amount, price) in first.items():
-        now = second.get(asset)
-        if now is not None:
-            effect += amount * (now[1] - price)
-    return effect
+    second = holdings(after) if first else {}
+    return sum((amount * (second[it][1] - price) for it, (amount, price) in first.items() if it in second), ZERO)
 
 
 def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
@@ -197,17 +190,23 @@ def _single_wallet(account: AccountSnapshot) -> Decimal | None:
     return balance.wallet if known else None
 
 
-def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
-    """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
+def wallets(account: AccountSnapshot) -> list[tuple[str, Decimal, Decimal]] | None:
+    """(asset, wallet, price) of every balance if all of them and unrealised profit are reported, else None."""
     if not account.balances or account.unrealized is None:
         return None
-    found: dict[str, tuple[Decimal, Decimal]] = {}
+    found = []
     for balance in account.balances:
         price = Decimal(1) if balance.asset == account.currency else balance.price
         if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
             return None
-        found[balance.asset] = (balance.wallet, price)
+        found.append((balance.asset, balance.wallet, price))
     return found
+
+
+def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
+    found = wallets(account)
+    return None if found is None else {asset: (wallet, price) for asset, wallet, price in found}
 
 
 def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
