@@ -63,10 +63,8 @@ class SourceMap:
             return node.span
         while found:
             below = _below(self._node(path[: found - 1])[0], path[found - 1])
-            if below is not None and below[0] is not None:
-                return below[0].span
             if below is not None:
-                return below[1].span
+                return (below[0] or below[1]).span
             found -= 1
         return _first(self._root)
 
