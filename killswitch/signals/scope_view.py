@@ -160,9 +160,7 @@ class ScopeView:
         """The scope without untrusted accounts; itself if all are trusted."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [
-            account for account in self.accounts if reason_untrusted(account, self.as_of, self.stale_after) is None
-        ]
+        known = [it for it in self.accounts if reason_untrusted(it, self.as_of, self.stale_after) is None]
         return self.with_accounts(known)
 
     def with_accounts(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
@@ -182,10 +180,8 @@ class ScopeView:
             return Conversion(ONE)
         found = self._conversions.get(currency)
         if found is None:
-            mixed = Conversion(
-                None, f"the scope has accounts in {self.currency} and {currency}, and no reference currency"
-            )
-            found = mixed if self.reference is None else self._by_venues(currency, self.reference)
+            mixed = f"the scope has accounts in {self.currency} and {currency}, and no reference currency"
+            found = Conversion(None, mixed) if self.reference is None else self._by_venues(currency, self.reference)
             self._conversions[currency] = found
         return found
 

@@ -29,9 +29,8 @@ class SourceMap:
     ) -> Diagnostic:
         """A diagnostic at the value at `path`, or at its key, which underlines its first line."""
         span = self._span(path, key=key)
-        return diagnostic(
-            code, self._written.place(span), message, fix, length=self._written.length(span), severity=severity
-        )
+        place, length = self._written.place(span), self._written.length(span)
+        return diagnostic(code, place, message, fix, length=length, severity=severity)
 
     def inside(self, path: Path, offset: int) -> Place:
         """The place of character `offset` of the text at `path`, for any quoting and folding."""

@@ -162,10 +162,8 @@ class AccountTrail:
         traded = sizes_changed(before, account)
         still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
-            change_of_equity = account.equity - before.equity
-            self.swing, self.noise_swings = self.swings.observe(
-                at, account, change_of_equity, profit, noise, still=still
-            )
+            equity_change = account.equity - before.equity
+            self.swing, self.noise_swings = self.swings.observe(at, account, equity_change, profit, noise, still=still)
         apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
         if still and by_wallet is not None and not apart and not self._carried.is_open:
             self._was_apart = apart

@@ -408,14 +408,8 @@ def _symbol_moves(
     )
     each = unit / mark1 if inverse else unit * mark1
     filled = sum((abs(fill.amount) for fill in fills), ZERO)
-    near = sum(
-        (
-            -grown * each
-            for side, grown in change.sizes.items()
-            if grown < ZERO and _is_near(one.distance.get(side), one, side, mark0, mark1)
-        ),
-        ZERO,
-    )
+    shrunk = {side: -grown for side, grown in change.sizes.items() if grown < ZERO}
+    near = sum((size * each for side, size in shrunk.items() if _is_near(one, side, mark0, mark1)), ZERO)
     return PositionMoves(
         by_marks=effect,
         traded=max(moved, filled) * each,
@@ -441,8 +435,9 @@ def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
     return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
 
 
-def _is_near(distance: Decimal | None, one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
+def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
     """Whether the mark was close to the liquidation price, or moved at least half the way to it."""
+    distance = one.distance.get(side)
     if distance is None or not one.sizes.get(side):
         return False
     gone = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0

@@ -38,7 +38,7 @@ from killswitch.signals.scope_view import ScopeView
 
 DELAYED_FLOWS = HOUR
 """The age of known flows, before a change, from which flows are not waited for."""
-SILENT_LEDGER_AFTER = 5 * SECOND
+SILENT_AFTER = 5 * SECOND
 """The time after which a silent ledger no longer delays what can be reversed."""
 
 
@@ -312,9 +312,7 @@ class Explanation:
         """Resolve an open change once enough is known."""
         age = now - change.at
         proven = _known_until(account, change, ahead_of_venue(account, now))
-        if change.unanswered_since is None and (
-            (proven is not None and proven >= change.at) or age >= SILENT_LEDGER_AFTER
-        ):
+        if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT_AFTER):
             change.unanswered_since = now
         if change.kind == "money":
             if age >= SETTLED_AFTER:

@@ -132,14 +132,12 @@ def _fall_from(history: History, highest: Callable[[Interpretation], float], now
 
 def unit_value(history: History, since: int) -> Interval:
     """The current unit value relative to values of `since`, by both interpretations of later open changes."""
-    if history.unknown is not None and history.unit_range is None:
+    now = history.unit_range
+    if history.unknown is not None and now is None:
         return UNKNOWN
     low, high = (_scale(history, since, reading) for reading in reversed(history.interpretations))
-    if history.unit_range is not None:
-        return (
-            history.unit_range.low / low if low > 0.0 else -math.inf,
-            history.unit_range.high / high if high > 0.0 else math.inf,
-        )
+    if now is not None:
+        return (now.low / low if low > 0.0 else -math.inf), (now.high / high if high > 0.0 else math.inf)
     value = history.track.value
     if low <= 0.0 < value:
         return UNKNOWN  # everything may have been withdrawn, so there is no value to compare with
