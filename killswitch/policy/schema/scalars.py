@@ -38,6 +38,7 @@ PERCENT_FIX = "write 4.5% or the fraction 0.045"
 QUANTITY_FIX = (
     "write the number with the unit of the signal: 4.5%, 10000 USDT, 30s, 250ms, or a plain number for a ratio"
 )
+REFERENCE_FIX = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
 LONGEST = 3660 * _STEP["d"]
 """Ten years; a longer duration is a mistake."""
 
@@ -253,18 +254,15 @@ def secret_reference(value: object, pattern: str, message: str, more: str = "") 
     for scheme, part, example in _SCHEMES:
         if value == scheme:
             raise MistakeError("KS2106", f"after `{scheme}` the {part} is missing", f"write it as {scheme}{example}")
-    fix = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
-    raise MistakeError("KS2106", message, fix + more)
+    raise MistakeError("KS2106", message, REFERENCE_FIX + more)
 
 
 def manual(value: object) -> str:
     """The word `manual`; the alternative is a mapping."""
     if value == "manual":
         return "manual"
-    raise MistakeError(
-        "KS2004", f"{quoted(value)} is not a kind of reset",
-        "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
-    )  # fmt: skip
+    fix = "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
+    raise MistakeError("KS2004", f"{quoted(value)} is not a kind of reset", fix)
 
 
 def endpoint(value: object) -> str:
@@ -272,10 +270,8 @@ def endpoint(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"(https?|wss?)://\S+", value):
         raise MistakeError("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
     if "@" in value.split("/")[2]:
-        raise MistakeError(
-            "KS2106", "an address must not carry a user or a password",
-            "remove the part before the @, and reference it under `credentials`",
-        )  # fmt: skip
+        fix = "remove the part before the @, and reference it under `credentials`"
+        raise MistakeError("KS2106", "an address must not carry a user or a password", fix)
     return value
 
 
