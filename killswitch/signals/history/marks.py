@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from killswitch.model.instant import SECOND, to_micros
-from killswitch.signals.history.windows import UNKNOWN, Interval
 from killswitch.signals.position_measures import ZERO
 from killswitch.signals.scope_view import ScopeView
 
@@ -70,6 +69,9 @@ class Marks:
         return found
 
 
+_ANY_AGE = (-math.inf, math.inf)
+
+
 @dataclass(slots=True)
 class LastObserved:
     """The last observation of each account. Times in microseconds.
@@ -89,22 +91,22 @@ class LastObserved:
             elif account.account not in self.at:
                 self.awaited.setdefault(account.account, view.as_of)
 
-    def age(self, view: ScopeView) -> Interval:
+    def age(self, view: ScopeView) -> tuple[float, float]:
         """The age of the scope's oldest observation in seconds, as an interval.
 
         The age of an account that was never observed is at least the time since it is watched, without an upper bound.
         Unknown if an available account does not report when it was observed.
         """
         if not view.accounts:
-            return UNKNOWN
+            return _ANY_AGE
         lowest = highest = 0.0
         for account in view.accounts:
             name = account.account
             if account.observed_at is None and account.quality == "ok":
-                return UNKNOWN
+                return _ANY_AGE
             seen = self.at.get(name)
             if seen is None and name not in self.awaited:
-                return UNKNOWN
+                return _ANY_AGE
             age = (view.as_of - (self.awaited[name] if seen is None else seen)) / SECOND
             lowest = max(lowest, age)
             highest = math.inf if seen is None else max(highest, age)
