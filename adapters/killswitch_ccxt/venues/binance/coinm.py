@@ -121,12 +121,12 @@ class BinanceCoinm(BinanceFutures):
         """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
-        return rows_at(await asyncio.shield(self._premium))
+        return rows_at(await asyncio.shield(self._premium), what="the answer about the index")
 
     async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         asked = (self.client.call(f"dapiPublic{method}") for method in methods)
         answers = await asyncio.gather(*asked, self._premium_rows())
-        return self.quotes_of(symbols, answers)
+        return self.quotes_of(symbols, map(rows_at, answers))
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:

@@ -90,7 +90,8 @@ class ConditionalOrders:
             answer = await self._client.call("contractPrivateGetOrderGetOrderId", {"order_id": number})
         except GoneError as error:
             raise UnreadableError(f"{name} was executed as order {number}, which the venue does not have") from error
-        return {**found_order(object_at(answer, "data")), "clientOrderId": name}
+        what = f"the answer about order {number}, which {name} has become,"
+        return {**found_order(object_at(answer, "data", what=what)), "clientOrderId": name}
 
     async def check_none_unnamed(self, symbol: str, client_order_id: str) -> None:
         """UnreadableError where an order that is not found by its client order id may be a conditional one.
