@@ -111,7 +111,7 @@ def decision_message(
         title=_headline(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
         lines=(*corrected, *_reasons(decision, texts or {}), *_doings(decision, acted=is_enforced),
-        *_further(decision.id)),
+               f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def closing_message(closing: Closing, decision: Decision, subject: MessageAttrib
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
         title=f"the close {said}: {_what(decision)}",
-        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, *_further(decision.id)),
+        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
 
@@ -194,16 +194,12 @@ def _what(decision: Decision) -> str:
     if decision.is_withdrawal:
         return f"the suspicion has ended, its trading lock is lifted: {decision.policy} on {decision.scope}"
     if decision.is_suspicion:
+        length = "" if decision.until is None else f" for {(decision.until - decision.as_of).total_seconds():g} s"
         return (
-            f"suspicion: trading locked{_for_how_long(decision)} while it is not known whether a fall of equity was a "
+            f"suspicion: trading locked{length} while it is not known whether a fall of equity was a "
             f"loss: {decision.policy} on {decision.scope}"
         )
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
-
-
-def _for_how_long(decision: Decision) -> str:
-    until = decision.until
-    return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
 
 
 def _reasons(decision: Decision, written: TriggerTexts) -> Iterator[str]:
@@ -251,10 +247,6 @@ def _bounded(lines: Sequence[str]) -> Iterator[str]:
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
         yield f"and {len(lines) - MOST_LINES} more"
-
-
-def _further(decision: str) -> Iterator[str]:
-    yield f"see: ksctl explain {decision}"
 
 
 TriggerTexts = Mapping[tuple[str, str], "TriggerText"]

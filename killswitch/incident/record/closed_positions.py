@@ -50,6 +50,11 @@ class ClosedPosition(Struct, frozen=True):
     worth: Decimal | None
     other_decisions: Decimal | None = Decimal(0)
 
+    @property
+    def place(self) -> Place:
+        """Account, symbol and side."""
+        return (self.account, self.symbol, self.side)
+
 
 @dataclass(slots=True)
 class _PositionFacts:
@@ -212,14 +217,11 @@ def credit_own_decisions(
     `own` are the decisions that the positions belong to, `since` is when the first was made. Both parts are unknown
     where the status of an order is. The store is read only where something was closed without an order of `own`.
     """
-    gaps = {(each.account, each.symbol, each.side) for each in positions if each.others is not None and each.others > 0}
+    gaps = {each.place for each in positions if each.others is not None and each.others > 0}
     if not gaps:
         return positions
     lines = _lines_elsewhere(store, gaps, since, own)
-    return tuple(
-        _credited(each, lines.get((each.account, each.symbol, each.side), [])) if each.others else each
-        for each in positions
-    )
+    return tuple(_credited(each, lines.get(each.place, [])) if each.others else each for each in positions)
 
 
 def _lines_elsewhere(
