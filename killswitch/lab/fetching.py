@@ -103,21 +103,19 @@ class Fetch:
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
         with self._file.lock():
-            return await self._run(begins, ends)
+            covered = self._file.coverage()
+            if covered is not None and covered.is_doubtful:
+                covered = await self._refetch(covered, begins, ends)
+            for start, stop in _missing(covered, begins, self._finished(ends)):
+                covered = await self._span(start, stop, covered) or covered
+            if covered is None:
+                span = f"from {_instant(begins)} to {_instant(ends)}"
+                raise self._error(f"has no finished {self._whose.timeframe} bar {span}")
+            self._on_progress(ends)
+            return self._summary(begins, self._finished(ends))
 
-    async def _run(self, begins: int, ends: int) -> FetchResult:
-        covered = self._file.coverage()
-        if covered is not None and covered.is_doubtful:
-            covered = await self._refetch(covered, begins, ends)
-        for start, stop in _missing(covered, begins, self._finished(ends)):
-            covered = await self._span(start, stop, covered) or covered
-        if covered is None:
-            raise FetchError(
-                f"{self._whose.symbol}: {self._whose.venue} has no finished {self._whose.timeframe} bar from "
-                f"{_instant(begins)} to {_instant(ends)}"
-            )
-        self._on_progress(ends)
-        return self._summary(begins, self._finished(ends))
+    def _error(self, text: str) -> FetchError:
+        return FetchError(f"{self._whose.symbol}: {self._whose.venue} {text}")
 
     async def _refetch(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
         """Fetch again what an older version fetched, together with the requested span."""
@@ -143,9 +141,9 @@ class Fetch:
             reached = min(await self._pages(part, part.open(start), stop), stop)
             beside = covered is not None and not covered.is_doubtful
             if beside and covered is not None and stop == covered.begins and reached < stop:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} returned no bars after {_instant(reached)}, and "
-                    f"returned some from {_instant(stop)} on before; try again, or leave --from at {_instant(stop)}"
+                raise self._error(
+                    f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on before; "
+                    f"try again, or leave --from at {_instant(stop)}"
                 )
             if reached <= start or (not beside and not any(part.rows())):
                 part.path.unlink()
@@ -215,30 +213,22 @@ class Fetch:
                 over = self._finished_before()
                 return [bar for bar in page if bar.ts < over]
             except (VenueDownError, RateLimitedError) as error:
+                text = one_line(str(error))
                 if _is_final(error):
-                    raise FetchError(
-                        f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
-                        "a retry would give the same answer"
-                    ) from error
+                    raise self._error(f"answered: {text}; a retry would give the same answer") from error
                 asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
                 if tries == TRIES or asked > LONGEST_RETRY_AFTER:
-                    raise FetchError(self._given_up(since, error, tries)) from error
+                    raise self._error(
+                        f"gave no bars {tries} times in a row ({text}); those before {_instant(since)} are kept: "
+                        "run the same command again to resume"
+                    ) from error
                 pause = max(wait, asked)
-                self._on_retry(f"{self._whose.symbol}: {one_line(str(error))}; retry in {pause:g} s")
+                self._on_retry(f"{self._whose.symbol}: {text}; retry in {pause:g} s")
                 await self._clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
-                    "check the symbol and the timeframe"
-                ) from error
+                raise self._error(f"answered: {one_line(str(error))}; check the symbol and the timeframe") from error
         raise AssertionError("the last try returns or raises")
-
-    def _given_up(self, since: int, error: VenueError, tries: int) -> str:
-        return (
-            f"{self._whose.symbol}: {self._whose.venue} gave no bars {tries} times in a row ({one_line(str(error))}); "
-            f"those before {_instant(since)} are kept: run the same command again to resume"
-        )
 
     def _sorted(self, page: Sequence[Bar]) -> list[Bar]:
         """Return the bars rising, each once. FetchError for two different bars at one time, and for another
@@ -246,9 +236,7 @@ class Fetch:
         found: dict[int, Bar] = {}
         for bar in page:
             if found.setdefault(bar.ts, bar) != bar:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} returned two different bars for {_instant(bar.ts)}"
-                )
+                raise self._error(f"returned two different bars for {_instant(bar.ts)}")
         self._check_spacing(sorted(found))
         return [found[ts] for ts in sorted(found)]
 
@@ -260,11 +248,10 @@ class Fetch:
         least = self._step - SHIFT if self._step > SHIFT else self._step
         alike = min(apart) == max(apart) and len(opened) >= ENOUGH and apart[0] > self._step
         if min(apart) < least or alike:
-            timeframe = self._whose.timeframe
-            raise FetchError(
-                f"{self._whose.symbol}: {self._whose.venue} returned bars that are {min(apart) / 1000:g} s apart for "
-                f"{timeframe}, which is {self._step / 1000:g} s: they have another timeframe; choose one that the "
-                "venue has, or check --endpoint"
+            raise self._error(
+                f"returned bars that are {min(apart) / 1000:g} s apart for {self._whose.timeframe}, which is "
+                f"{self._step / 1000:g} s: they have another timeframe; choose one that the venue has, or check "
+                "--endpoint"
             )
 
     def _is_unsound(self, bar: Bar) -> bool:
@@ -307,9 +294,7 @@ _STATUS = re.compile(r": (4\d\d)\b")
 
 def _missing(covered: Coverage | None, begins: int, ends: int) -> list[tuple[int, int]]:
     """Return what has to be fetched, in spans that adjoin the file: a file has no holes."""
-    if covered is None:
-        return [(begins, ends)] if begins < ends else []
-    spans = [(begins, covered.begins), (covered.ends, ends)]
+    spans = [(begins, ends)] if covered is None else [(begins, covered.begins), (covered.ends, ends)]
     return [(start, stop) for start, stop in spans if start < stop]
 
 

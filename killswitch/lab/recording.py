@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 import msgspec
@@ -74,16 +73,6 @@ def read(path: Path) -> Iterator[Snapshot]:
         raise RecordingError(path, number + 1, f"the compressed data is damaged: {error}") from error
 
 
-def last_snapshot(path: Path) -> Snapshot:
-    """Return the newest snapshot of the recording; RecordingError as `read`, and for an empty recording."""
-    newest: Snapshot | None = None
-    for newest in read(path):  # noqa: B007 - only the last one matters
-        pass
-    if newest is None:
-        raise RecordingError(path, 0, "there is no snapshot")
-    return newest
-
-
 class RecordingWriter:
     """Writes a recording. Each line of a plain file reaches the operating system when `write` returns.
 
@@ -113,9 +102,7 @@ class RecordingWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
