@@ -195,7 +195,8 @@ class PartialDownload:
         head = _head(self._whose)
         first = file.readline()
         if first != head:
-            if first.endswith(b"\n") and first != _doubtful_head(self._whose):
+            # An older version wrote a head without a format: its marks are as doubtful as its coverage.
+            if first.endswith(b"\n") and first != msgspec.json.encode(self._whose) + b"\n":
                 self.close()
                 raise FetchError(f"{self.path} belongs to another fetch: remove it, or choose another --out")
             file.truncate(0)
@@ -270,9 +271,8 @@ def _locked(path: Path) -> IO[bytes]:
             pass
         except BlockingIOError as error:
             file.close()
-            raise FetchError(
-                f"{path.with_suffix('.csv')}: another process is fetching into it; wait until it ends"
-            ) from error
+            bars = path.with_suffix(".csv")
+            raise FetchError(f"{bars}: another process is fetching into it; wait until it ends") from error
         file.close()  # its owner has removed it meanwhile: the next one is another file
 
 
@@ -283,9 +283,3 @@ def _row(bar: Bar) -> str:
 
 def _head(whose: BarOrigin) -> bytes:
     return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": whose}) + b"\n"
-
-
-def _doubtful_head(whose: BarOrigin) -> bytes:
-    """Return the head of a part by an older version, whose marks are as doubtful as its coverage: it is fetched
-    again."""
-    return msgspec.json.encode(whose) + b"\n"

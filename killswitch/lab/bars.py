@@ -205,8 +205,8 @@ def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
 
 def bar_of(one: Series, row: int) -> MarketBar:
     """Return the bar in `row` of a symbol, in the decimals in which it was written."""
-    columns = (one.open, one.high, one.low, one.close, one.volume)
-    opened, high, low, close, volume = (exact(column[row]) for column in columns)
+    numbers = (one.open, one.high, one.low, one.close, one.volume)
+    opened, high, low, close, volume = (exact(column[row]) for column in numbers)
     return MarketBar(opened, high, low, close, volume)
 
 

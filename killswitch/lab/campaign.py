@@ -143,10 +143,9 @@ class _PartRunner:
                 break
             try:
                 runs.append(self._run(part, rule, on_bar))
-            except (BarsError, ValueError) as error:
-                faults.append(FailedRun(part.market, part.member.book.name, rule, str(error)))
             except Exception as error:  # noqa: BLE001 - a defect in one book must not lose the results of others
-                faults.append(FailedRun(part.market, part.member.book.name, rule, _defect(error)))
+                text = str(error) if isinstance(error, BarsError | ValueError) else _defect(error)
+                faults.append(FailedRun(part.market, part.member.book.name, rule, text))
         return BookRuns(part.market, part.member, tuple(runs), tuple(faults))
 
     def _run(self, part: CampaignPart, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:

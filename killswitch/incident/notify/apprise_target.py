@@ -110,9 +110,8 @@ def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
     """
     if service.overflow_mode != "upstream":
         return sys.maxsize, len
-    return service.body_maxlen - len(title) - _AROUND_A_TITLE, len if service.resolve_format(
-        "text"
-    ) == "text" else _as_markup
+    measure = len if service.resolve_format("text") == "text" else _as_markup
+    return service.body_maxlen - len(title) - _AROUND_A_TITLE, measure
 
 
 def _as_markup(text: str) -> int:

@@ -103,14 +103,12 @@ def decision_message(
     `acted` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as not
     fired. `written` has the thresholds of the policies.
     """
-    corrected = (
-        () if corrects is None else (f"this corrects the messages since {instant(corrects)}: the stage has fired now",)
-    )
+
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
         title=_headline(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*corrected, *_reasons(decision, texts or {}), *_doings(decision, acted=is_enforced),
+        lines=(*_reasons(decision, texts or {}, corrects), *_doings(decision, acted=is_enforced),
                f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -202,8 +200,10 @@ def _what(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _reasons(decision: Decision, written: TriggerTexts) -> Iterator[str]:
+def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
     """Yield which signal crossed which threshold, by how much, and which side lost."""
+    if corrects is not None:
+        yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"

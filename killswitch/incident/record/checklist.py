@@ -96,10 +96,8 @@ def _reconciled(incident: Incident) -> _Found:
             unseen.append(order)
     if unseen:
         return "open", f"{_count(unseen, 'order')} answered after the position was last seen"
-    return (
-        "proved",
-        f"the venue reported the final status of all {_count(orders, 'order')}, and showed the positions afterwards",
-    )
+    count = _count(orders, "order")
+    return "proved", f"the venue reported the final status of all {count}, and showed the positions afterwards"
 
 
 def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:

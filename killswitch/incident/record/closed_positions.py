@@ -96,9 +96,7 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
 
 def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
     """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
-    return tuple(
-        each for each in positions if each.account in swept and each.left != each.start and each.others != 0
-    )  # fmt: skip
+    return tuple(each for each in positions if each.account in swept and each.left != each.start and each.others != 0)
 
 
 def _reduced(decision: Decision) -> dict[Place, bool]:
@@ -152,15 +150,9 @@ def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
 
 def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
     """Return what the orders filled; None while the status of one or its fill is unknown."""
-    total = Decimal(0)
-    for order in orders:
-        if order.fate != "final":
-            return None
-        if order.filled is not None:
-            total += order.filled
-        elif not order.did_nothing:
-            return None
-    return total
+    if any(order.fate != "final" or (order.filled is None and not order.did_nothing) for order in orders):
+        return None
+    return sum((order.filled or Decimal(0) for order in orders), Decimal(0))
 
 
 def _is_answered_later(facts: _PositionFacts) -> bool:

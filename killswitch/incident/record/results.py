@@ -126,10 +126,10 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
     endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
-    suspected = decision.is_suspicion  # no close, whatever it has cancelled
-    standing = (
-        _suspicion_status(decision, journal) if suspected else _status(decision, journal, endings, partly=bool(unsent))
-    )
+    if decision.is_suspicion:  # no close, whatever it has cancelled
+        standing = _suspicion_status(decision, journal)
+    else:
+        standing = _status(decision, journal, endings, partly=bool(unsent))
     positions = closed_positions([(decision, journal, orders, snapshot)])
     swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, WholeBookClose) and e.account is not None))
     by_request = closed_by_request(positions, swept)
@@ -176,6 +176,7 @@ def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionS
 
 
 def _status(decision: Decision, journal: Sequence[Entry], endings: Sequence[Ending], *, partly: bool) -> DecisionStatus:
+
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:

@@ -60,15 +60,9 @@ def _equity(courses: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[
 
 
 def _figure(
-    caption: str,
-    at: Sequence[int],
-    series: Mapping[str, Sequence[float]],
-    unit: str,
-    run: Run,
-    *,
-    stacked: bool = False,
+    label: str, at: Sequence[int], series: Mapping[str, Sequence[float]], unit: str, run: Run, *, stacked: bool = False
 ) -> Figure:
-    title = f"{caption}: {run.book} in {run.market}"
+    title = f"{label}: {run.book} in {run.market}"
     seen = [mark for mark in marks(run) if at and at[0] <= mark.at <= at[-1]]
     drawings = (line_chart(title, at, series, unit=unit, marks=seen, size=size, stacked=stacked) for size in SIZES)
-    return Figure(caption, *drawings)
+    return Figure(label, *drawings)

@@ -27,9 +27,7 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 
 
-def build_page(
-    found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None = None
-) -> BacktestPage:
+def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None) -> BacktestPage:
     """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
     reasons = _reasons(policies)
     sections: list[Section] = []
