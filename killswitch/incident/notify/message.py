@@ -106,7 +106,7 @@ def decision_message(
 
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_headline(decision)
+        title=_what(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
         lines=(*_reasons(decision, texts or {}, corrects), *_doings(decision, acted=is_enforced),
                f"see: ksctl explain {decision.id}"),
@@ -177,14 +177,10 @@ def _message(
     )  # fmt: skip
 
 
-def _headline(decision: Decision) -> str:
+def _what(decision: Decision) -> str:
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
-    return _what(decision)
-
-
-def _what(decision: Decision) -> str:
     if decision.kind == "manual":
         return f"{manual_close_text(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "hedge":

@@ -53,7 +53,7 @@ class LogSender:
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
-        line = plain_line(message)
+        line = f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)
@@ -69,11 +69,6 @@ class LogSender:
                 self._writer.write(words.encode(errors="backslashreplace"), STDERR_TIMEOUT)
         except (OSError, ValueError) as error:
             raise NotSentError(f"stderr cannot be written: {error}") from error
-
-
-def plain_line(message: Message) -> str:
-    """Return the whole message as one line."""
-    return f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
 
 
 class FileSender:

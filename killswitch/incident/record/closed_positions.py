@@ -77,7 +77,8 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
     """Return every position that was planned to be reduced, over all decisions in their order."""
     facts: dict[Place, _PositionFacts] = {}
     for decision, journal, orders, snapshot in decided:
-        ours = _reduced(decision)
+        # Each with whether its orders are reduce-only. Positions that a hop or a hedge passes through have no target.
+        ours = {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
         rules, reasons = _rules(snapshot), _reasons(journal)
         for entry in journal:
             _apply_entry(facts, entry, ours)
@@ -97,14 +98,6 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
 def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
     """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
     return tuple(each for each in positions if each.account in swept and each.left != each.start and each.others != 0)
-
-
-def _reduced(decision: Decision) -> dict[Place, bool]:
-    """Return the positions that the decision reduces, each with whether its orders are reduce-only.
-
-    Positions that a hop or a hedge passes through have no target.
-    """
-    return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
 
 
 def _apply_entry(facts: dict[Place, _PositionFacts], entry: Entry, ours: Collection[Place]) -> None:

@@ -118,7 +118,7 @@ def markdown(page: BacktestPage) -> str:
 def table_lines(table: Table) -> Iterator[str]:
     """Yield a table as Markdown; names written by users are escaped."""
     yield _row(table.head)
-    yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))], plain=True)
+    yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))])
     yield from (_row(row) for row in table.rows)
 
 
@@ -145,8 +145,8 @@ def _markdown_section(section: Section) -> Iterator[str]:
         yield ""
 
 
-def _row(cells: Sequence[str], *, plain: bool = False) -> str:
-    return f"| {' | '.join(cell if plain else _plain(cell) for cell in cells)} |"
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_plain, cells))} |"
 
 
 def _plain(text: str) -> str:
