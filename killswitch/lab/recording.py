@@ -30,9 +30,7 @@ class RecordingError(Exception):
     def __init__(self, path: Path, line: int, text: str) -> None:
         place = f"{path}:{line}" if line else f"{path}"
         super().__init__(f"{place}: {text}")
-        self.path = path
         self.line = line
-        self.text = text
 
 
 def read(path: Path) -> Iterator[Snapshot]:
