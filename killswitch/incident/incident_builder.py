@@ -23,10 +23,8 @@ from killswitch.incident.record.document import (
     ChecklistItem,
     DeclaredReason,
     EquityCurve,
-    EscalationContact,
     Incident,
     IncidentReset,
-    Person,
     RunbookFacts,
     TimelineEntry,
 )
@@ -42,7 +40,7 @@ from killswitch.incident.record.totals import Totals, count_orders
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import from_micros
 from killswitch.model.store import Delivery, IncidentStore, Outbox
-from killswitch.render.formats import duration_text, instant
+from killswitch.render.formats import count_of, duration_text, instant
 
 MOST_NOTICES = 10_000
 """The number of newest notices that are searched for those of an incident."""
@@ -50,12 +48,10 @@ MOST_NOTICES = 10_000
 _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), "partly recorded only"
 
 
-def incident_of(
-    store: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None = None
-) -> Incident:
+def incident_of(store: IncidentStore, life: IncidentDecisions, run: StartedAs, now: datetime | None = None) -> Incident:
     """Return the record of one incident.
 
-    `started` says where the commands find the store and the policies. `now` is the last tick on this store where it is
+    `run` says where the commands find the store and the policies. `now` is the last tick on this store where it is
     known; an open incident lasts until then.
     """
     note = read_note(store, life.decisions[0])
@@ -75,7 +71,7 @@ def incident_of(
     return structs.replace(
         found,
         checklist=checklist(found, notification_item(told)),
-        commands=next_commands(found, started, is_unfinished=_is_unfinished(found, *_SETTLED)),
+        commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
     )
 
 
@@ -177,11 +173,9 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
     """Return the notices about the policy on its scope, and the runner's own, while the incident was open."""
     mine = {(opening.policy, opening.scope), ("runner", "runner")}
     found = [
-        notice
-        for notice in store.notices(MOST_NOTICES)
-        if (notice.policy, notice.scope) in mine
-        and notice.as_of >= opening.as_of
-        and (closed_at is None or notice.as_of <= closed_at)
+        each
+        for each in store.notices(MOST_NOTICES)
+        if (each.policy, each.scope) in mine and opening.as_of <= each.as_of <= (closed_at or each.as_of)
     ]
     return found[::-1]
 
@@ -190,10 +184,8 @@ def _facts(note: IncidentNote, highest: Decision) -> RunbookFacts:
     """Return the contacts: those of the highest stage's runbook first, then those that other runbooks add."""
     first = note.runbooks.get(highest.stage or "", RunbookFacts(""))
     others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
-    contacts: dict[Person, None] = dict.fromkeys((*first.contacts, *(c for each in others for c in each.contacts)))
-    steps: tuple[EscalationContact, ...] = first.escalation or next(
-        (each.escalation for each in others if each.escalation), ()
-    )
+    contacts = dict.fromkeys(contact for each in (first, *others) for contact in each.contacts)
+    steps = next((each.escalation for each in (first, *others) if each.escalation), ())
     return RunbookFacts(first.name, contacts=tuple(contacts), escalation=steps, links=first.links)
 
 
@@ -234,20 +226,16 @@ def notification_item(notifications: Sequence[Notification]) -> ChecklistItem:
     """Return the checklist item for notifications: proved when every message was delivered."""
     if not notifications:
         return ChecklistItem(_KEY, _TITLE, "open", "no notification is recorded: inform the desk yourself")
-    states = Counter(delivery.state for delivery, _ in notifications)
-    targets = ", ".join(dict.fromkeys(delivery.message.target for delivery, _ in notifications))
-    if states["delivered"] == len(notifications):
-        newest = max(delivery.ended_at or delivery.message.at for delivery, _ in notifications)
-        count = f"{len(notifications)} message{'' if len(notifications) == 1 else 's'}"
-        return ChecklistItem(
-            _KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {instant(from_micros(newest))}"
-        )
-    words = [f"{states['pending']} pending"] if states["pending"] else []
-    words += [f"{states['given_up']} given up"] if states["given_up"] else []
-    why = next(
-        (f": {delivery.error}" for delivery, _ in notifications if delivery.state != "delivered" and delivery.error), ""
-    )
-    return ChecklistItem(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(notifications)} to {targets}{why}")
+    sent = [delivery for delivery, _ in notifications]
+    states = Counter(each.state for each in sent)
+    targets = ", ".join(dict.fromkeys(each.message.target for each in sent))
+    if states["delivered"] == len(sent):
+        newest = instant(from_micros(max(each.ended_at or each.message.at for each in sent)))
+        count = count_of(len(sent), "message")
+        return ChecklistItem(_KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {newest}")
+    words = [f"{states[each]} {each.replace('_', ' ')}" for each in ("pending", "given_up") if states[each]]
+    why = next((f": {each.error}" for each in sent if each.state != "delivered" and each.error), "")
+    return ChecklistItem(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(sent)} to {targets}{why}")
 
 
 def delivery_moments(notifications: Sequence[Notification]) -> list[TimelineEntry]:

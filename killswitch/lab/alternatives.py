@@ -56,10 +56,7 @@ def _plain_close(stage: Stage, graph: Graph) -> Close | None:
 
 
 def in_proportion(
-    decision: Decision,
-    snapshot: Snapshot,
-    instruments: tuple[Instrument, ...],
-    earlier: dict[str, Decimal] | None = None,
+    decision: Decision, snapshot: Snapshot, instruments: tuple[Instrument, ...], earlier: dict[str, Decimal]
 ) -> Decision:
     """Spread the decision's cut of gross over every position of its accounts in proportion.
 
@@ -67,7 +64,7 @@ def in_proportion(
     rounded up as always. `earlier` is what decisions on the same snapshot cut before, by account, and this cut is added
     to it: of two targets for a position the smaller one applies, so the second decision must request both cuts.
     """
-    earlier = {} if earlier is None else earlier
+
     rules = {instrument.symbol: instrument for instrument in instruments}
     touched = {intent.account for intent in decision.intents}
     held = [

@@ -150,7 +150,7 @@ class BarFile:
 
         Of a file with doubtful coverage, only the bars in the newly fetched span are kept.
         """
-        kept = self._rows(before.begins, before.ends) if before is not None else []
+        kept = [] if before is None else [row for row in self._rows() if before.begins <= row[0] < before.ends]
         if before is not None and len(kept) != before.bars:
             raise FetchError(
                 f"{self.path} was changed since it was fetched ({len(kept)} bars, not {before.bars}): "
@@ -159,14 +159,9 @@ class BarFile:
         rows = dict(kept) | {ts: row for ts, row in part.rows() if begins <= ts < ends}
         if before is not None and before.is_doubtful:
             rows = {ts: row for ts, row in rows.items() if begins <= ts < ends}
-            before = None
-        found = Coverage(
-            COVERAGE_FORMAT,
-            self.whose,
-            begins if before is None else min(begins, before.begins),
-            ends if before is None else max(ends, before.ends),
-            len(rows),
-        )
+        elif before is not None:
+            begins, ends = min(begins, before.begins), max(ends, before.ends)
+        found = Coverage(COVERAGE_FORMAT, self.whose, begins, ends, len(rows))
         replace_file(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
         replace_file(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
         part.path.unlink()
@@ -174,13 +169,12 @@ class BarFile:
 
     def opened(self) -> Sequence[int]:
         """Return when the existing bars open, UTC ms, rising."""
-        return [ts for ts, _ in self._rows(None, None)] if self.path.exists() else []
+        return [ts for ts, _ in self._rows()] if self.path.exists() else []
 
-    def _rows(self, begins: int | None, ends: int | None) -> list[tuple[int, str]]:
+    def _rows(self) -> list[tuple[int, str]]:
         with self.path.open(encoding="utf-8", newline="") as source:
             next(source, None)
-            rows = [(int(line.partition(",")[0]), line) for line in source]
-        return [(ts, row) for ts, row in rows if (begins is None or ts >= begins) and (ends is None or ts < ends)]
+            return [(int(line.partition(",")[0]), line) for line in source]
 
 
 class PartialDownload:
@@ -201,7 +195,8 @@ class PartialDownload:
         head = _head(self._whose)
         first = file.readline()
         if first != head:
-            if first.endswith(b"\n") and first != _doubtful_head(self._whose):
+            # An older version wrote a head without a format: its marks are as doubtful as its coverage.
+            if first.endswith(b"\n") and first != msgspec.json.encode(self._whose) + b"\n":
                 self.close()
                 raise FetchError(f"{self.path} belongs to another fetch: remove it, or choose another --out")
             file.truncate(0)
@@ -276,9 +271,8 @@ def _locked(path: Path) -> IO[bytes]:
             pass
         except BlockingIOError as error:
             file.close()
-            raise FetchError(
-                f"{path.with_suffix('.csv')}: another process is fetching into it; wait until it ends"
-            ) from error
+            bars = path.with_suffix(".csv")
+            raise FetchError(f"{bars}: another process is fetching into it; wait until it ends") from error
         file.close()  # its owner has removed it meanwhile: the next one is another file
 
 
@@ -289,9 +283,3 @@ def _row(bar: Bar) -> str:
 
 def _head(whose: BarOrigin) -> bytes:
     return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": whose}) + b"\n"
-
-
-def _doubtful_head(whose: BarOrigin) -> bytes:
-    """Return the head of a part by an older version, whose marks are as doubtful as its coverage: it is fetched
-    again."""
-    return msgspec.json.encode(whose) + b"\n"

@@ -205,13 +205,9 @@ def bar_fault(opened: N, high: N, low: N, close: N, volume: N) -> str | None:
 
 def bar_of(one: Series, row: int) -> MarketBar:
     """Return the bar in `row` of a symbol, in the decimals in which it was written."""
-    return MarketBar(
-        exact(one.open[row]),
-        exact(one.high[row]),
-        exact(one.low[row]),
-        exact(one.close[row]),
-        exact(one.volume[row]),
-    )
+    numbers = (one.open, one.high, one.low, one.close, one.volume)
+    opened, high, low, close, volume = (exact(column[row]) for column in numbers)
+    return MarketBar(opened, high, low, close, volume)
 
 
 def exact(value: float) -> Decimal:

@@ -110,11 +110,9 @@ def demo_book() -> BacktestBook:
     longs = ("ETH_USDT", "ADA_USDT", "DOT_USDT", "LINK_USDT", "DOGE_USDT")
     shorts = ("BTC_USDT", "XRP_USDT", "BCH_USDT")
     five = Decimal(5)
-    positions = [BookPosition(symbol=s, side="long", notional=Decimal(36000), leverage=five) for s in longs]
-    positions += [BookPosition(symbol=s, side="short", notional=Decimal(40000), leverage=five) for s in shorts]
-    account = BookAccount(
-        account="main", market="swap", currency="USDT", equity=Decimal(100000), positions=tuple(positions)
-    )
+    held = [BookPosition(symbol=s, side="long", notional=Decimal(36000), leverage=five) for s in longs]
+    held += [BookPosition(symbol=s, side="short", notional=Decimal(40000), leverage=five) for s in shorts]
+    account = BookAccount(account="main", market="swap", currency="USDT", equity=Decimal(100000), positions=tuple(held))
     return BacktestBook(name="demo", accounts=(account,))
 
 

@@ -32,6 +32,7 @@ RULES: tuple[Rule, ...] = (STAGED, NONE, CLOSE_ALL)
 """The rules that a backtest compares by default; the first one is compared with the others."""
 
 Stop = Callable[[], bool]
+OnBar = Callable[[int], None]
 Source = Callable[[], PriceMatrix]
 """Makes a market's bars. With several processes it must be picklable, and each process calls it."""
 
@@ -44,14 +45,7 @@ class RunOne(Protocol):
     """
 
     def __call__(
-        self,
-        bars: PriceMatrix,
-        book: BacktestBook,
-        rule: Rule,
-        *,
-        course: bool,
-        stop: Stop,
-        on_bar: Callable[[int], None],
+        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, course: bool, stop: Stop, on_bar: OnBar
     ) -> Run: ...
 
 
@@ -124,9 +118,7 @@ class Campaign:
 
     def run(self, *, jobs: int = 1, stop: Stop, on_progress: OnProgress) -> Results:
         """Run the campaign in `jobs` processes. A run that fails becomes a fault and does not end the others."""
-        outcomes = (
-            _run_in_process(self, stop, on_progress) if jobs <= 1 else _run_in_processes(self, jobs, stop, on_progress)
-        )
+        outcomes = _run_here(self, stop, on_progress) if jobs <= 1 else _run_in_pool(self, jobs, stop, on_progress)
         tried = tuple(each for each in outcomes if each.runs)
         faults = tuple(fault for each in outcomes for fault in each.faults)
         whole = all(run.complete for each in tried for run in each.runs)
@@ -151,10 +143,9 @@ class _PartRunner:
                 break
             try:
                 runs.append(self._run(part, rule, on_bar))
-            except (BarsError, ValueError) as error:
-                faults.append(FailedRun(part.market, part.member.book.name, rule, str(error)))
             except Exception as error:  # noqa: BLE001 - a defect in one book must not lose the results of others
-                faults.append(FailedRun(part.market, part.member.book.name, rule, _defect(error)))
+                text = str(error) if isinstance(error, BarsError | ValueError) else _defect(error)
+                faults.append(FailedRun(part.market, part.member.book.name, rule, text))
         return BookRuns(part.market, part.member, tuple(runs), tuple(faults))
 
     def _run(self, part: CampaignPart, rule: Rule, on_bar: Callable[[str, float], None]) -> Run:
@@ -174,7 +165,7 @@ def _defect(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}; this is a defect, please report it)"
 
 
-def _run_in_process(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
+def _run_here(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
     bench = _PartRunner(campaign, stop)
     rules = len(campaign.rules)
     total = len(campaign.parts) * rules
@@ -201,7 +192,7 @@ _PATIENCE = 0.1
 """Seconds between two checks of whether to stop."""
 
 
-def _run_in_processes(campaign: Campaign, jobs: int, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
+def _run_in_pool(campaign: Campaign, jobs: int, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
     """Run in several processes. Workers are spawned, not forked, so that no thread of this process deadlocks them."""
     context = multiprocessing.get_context("spawn")
     halt: Any = context.Value(c_bool, False, lock=False)

@@ -172,15 +172,7 @@ def _series(
     low = np.minimum(inside.min(axis=1), np.minimum(first, close))
     moved = np.abs(np.log(close / first)) / shape.volatility
     volume = coin.turnover / close * np.exp(generator.normal(0.0, 0.4, len(close))) * (0.5 + moved)
-    return Series(
-        coin.symbol,
-        opened,
-        _floats(first),
-        _floats(high),
-        _floats(low),
-        _floats(close),
-        _floats(np.round(volume, 3)),
-    )
+    return Series(coin.symbol, opened, *map(_floats, (first, high, low, close, np.round(volume, 3))))
 
 
 def _floats(values: Floats) -> array[float]:

@@ -86,7 +86,7 @@ class PnlAccumulator:
             self._equity[here] += account.equities(first, end)
             self._gross[here] += account.gross(first, end)
         if self._chart_series is not None:
-            self._chart_series.add_quiet_bars(here, standing, first, end, self._realized)
+            self._chart_series.add_quiet(here, standing, first, end, self._realized)
         self.bars += count
 
     def _add_fill(self, account: str, fill: Fill) -> None:
@@ -110,12 +110,14 @@ class PnlAccumulator:
 
     def run(self, rule: str, book: str, firings: Sequence[BacktestFiring], notices: int, *, complete: bool) -> Run:
         """Return all results after the last bar. At least one bar must have been added."""
-        equity = _millionths(self._equity[: self.bars])  # rounding of floats must not decide the minimum
+        # Rounding of floats must not decide the minimum.
+        equity: Floats = np.floor(self._equity[: self.bars] * _UNIT + (1 - _UP_FROM)) / _UNIT
         peaks = np.maximum.accumulate(equity)
         falls = np.where(peaks > 0, (peaks - equity) / np.where(peaks > 0, peaks, 1.0), 0.0)
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
         peak = int(np.argmax(equity[: worst + 1]))
         gross = self._gross[: self.bars]
+        at = self._panel.at[self._begins : self._begins + self.bars].tolist()
         return Run(
             rule=rule, book=book, market=self._panel.name,
             begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
@@ -127,7 +129,7 @@ class PnlAccumulator:
             gross_mean=_rounded(float(gross.mean()), _MEAN),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
-            course=None if self._chart_series is None else self._chart_series.course(self._ats(), equity),
+            course=None if self._chart_series is None else self._chart_series.course(at, equity),
         )  # fmt: skip
 
     def _liquidations(self) -> tuple[Liquidation, ...]:
@@ -135,10 +137,6 @@ class PnlAccumulator:
             Liquidation(at, account, symbol, side, contracts, worth / contracts)
             for (at, account, symbol, side), (contracts, worth) in self._liquidated.items()
         )
-
-    def _ats(self) -> list[int]:
-        ats: list[int] = self._panel.at[self._begins : self._begins + self.bars].tolist()
-        return ats
 
     def _instant(self, bar: int) -> datetime:
         return from_micros(int(self._panel.at[self._begins + bar]))
@@ -162,14 +160,12 @@ class _ChartSeries:
                 self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
                 self._held[position.symbol][bar] += notional if position.side == "long" else -notional
 
-    def add_quiet_bars(
-        self, here: slice, standing: StaticBook, first: int, end: int, realized: Mapping[Side, Decimal]
-    ) -> None:
+    def add_quiet(self, here: slice, book: StaticBook, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
         for side, pnl in self._pnl.items():
             pnl[here] = float(realized[side])
-            for account in standing.accounts:
+            for account in book.accounts:
                 pnl[here] += account.pnl(side, first, end)
-        for account in standing.accounts:
+        for account in book.accounts:
             worth = account.notionals(first, end)
             for column, (_, symbol, _) in enumerate(account.keys):
                 self._held[symbol][here] += worth[:, column]
@@ -183,11 +179,6 @@ class _ChartSeries:
             short_pnl=self._pnl["short"][:bars].tolist(),
             held={symbol: worth[:bars].tolist() for symbol, worth in self._held.items() if worth.any()},
         )
-
-
-def _millionths(values: Floats) -> Floats:
-    rounded: Floats = np.floor(values * _UNIT + (1 - _UP_FROM)) / _UNIT
-    return rounded
 
 
 def _rounded(value: float, step: Decimal) -> Decimal:

@@ -181,12 +181,10 @@ class _Path:
 def _fall(highest: Floats, value: Floats) -> Floats:
     """Compute `signals.unit_value.fall_from` over arrays, except for rounding. `highest` is nowhere below `value`."""
     if float(value.min()) > 0.0:
-        plain: Floats = (highest - value) / highest
-        return plain
+        return (highest - value) / highest
     with np.errstate(divide="ignore", invalid="ignore"):
         fallen = np.where(highest > value, (highest - value) / highest, 0.0)
-    answer: Floats = np.where(value <= 0.0, 1.0, fallen)
-    return answer
+    return np.where(value <= 0.0, 1.0, fallen)
 
 
 def even_step(at: Instants) -> int | None:

@@ -83,13 +83,9 @@ def market_with(
     ValueError for a book that cannot be opened.
     """
     market = PaperMarket(instruments, seed=seed, rules=rules)
-    for account in book.accounts:
+    for each in book.accounts:
         market.add_account(
-            account.account,
-            market=account.market,
-            currency=account.currency,
-            wallet=account.equity,
-            venue=account.venue,
+            each.account, market=each.market, currency=each.currency, wallet=each.equity, venue=each.venue
         )
     market.advance(at, bars)
     for account in book.accounts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -68,32 +68,27 @@ def milliseconds(timeframe: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
+@dataclass(eq=False)
 class Fetch:
-    """Fetches one symbol into one folder."""
+    """Fetches one symbol into one folder.
 
-    def __init__(
-        self,
-        history: BarHistory,
-        whose: BarOrigin,
-        folder: Path,
-        clock: Clock,
-        on_progress: Callable[[int], None] = lambda _: None,
-        on_retry: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """`told` receives the time, UTC ms, up to which bars are complete; `warned` receives what is retried.
+    `on_progress` receives the time, UTC ms, up to which bars are complete; `on_retry` receives what is retried.
+    ValueError for an invalid timeframe.
+    """
 
-        ValueError for an invalid timeframe.
-        """
-        self._history = history
-        self._whose = whose
-        self._file = BarFile(folder, whose)
-        self._clock = clock
-        self._on_progress = on_progress
-        self._on_retry = on_retry
-        self._step = milliseconds(whose.timeframe)
-        self._requests = 0
-        self._new = 0
-        self._left_out: dict[int, str] = {}
+    history: BarHistory
+    whose: BarOrigin
+    folder: Path
+    clock: Clock
+    on_progress: Callable[[int], None] = lambda _: None
+    on_retry: Callable[[str], None] = lambda _: None
+    _requests: int = field(default=0, init=False)
+    _new: int = field(default=0, init=False)
+    _left_out: dict[int, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._file = BarFile(self.folder, self.whose)
+        self._step = milliseconds(self.whose.timeframe)
 
     async def run(self, begins: int, ends: int) -> FetchResult:
         """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are missing.
@@ -103,26 +98,24 @@ class Fetch:
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
         with self._file.lock():
-            return await self._run(begins, ends)
+            covered = self._file.coverage()
+            if covered is not None and covered.is_doubtful:
+                covered = await self._refetch(covered, begins, ends)
+            for start, stop in _missing(covered, begins, self._finished(ends)):
+                covered = await self._span(start, stop, covered) or covered
+            if covered is None:
+                span = f"from {_instant(begins)} to {_instant(ends)}"
+                raise self._error(f"has no finished {self.whose.timeframe} bar {span}")
+            self.on_progress(ends)
+            return self._summary(begins, self._finished(ends))
 
-    async def _run(self, begins: int, ends: int) -> FetchResult:
-        covered = self._file.coverage()
-        if covered is not None and covered.is_doubtful:
-            covered = await self._refetch(covered, begins, ends)
-        for start, stop in _missing(covered, begins, self._finished(ends)):
-            covered = await self._span(start, stop, covered) or covered
-        if covered is None:
-            raise FetchError(
-                f"{self._whose.symbol}: {self._whose.venue} has no finished {self._whose.timeframe} bar from "
-                f"{_instant(begins)} to {_instant(ends)}"
-            )
-        self._on_progress(ends)
-        return self._summary(begins, self._finished(ends))
+    def _error(self, text: str) -> FetchError:
+        return FetchError(f"{self.whose.symbol}: {self.whose.venue} {text}")
 
     async def _refetch(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
         """Fetch again what an older version fetched, together with the requested span."""
-        self._on_retry(
-            f"{self._whose.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
+        self.on_retry(
+            f"{self.whose.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
             "empty what it had not requested; all of it is fetched again"
         )
         start, stop = min(begins, doubtful.begins), self._finished(max(ends, doubtful.ends))
@@ -134,7 +127,7 @@ class Fetch:
 
     def _finished_before(self) -> int:
         """Return before when a bar must open to be finished."""
-        return int(self._clock.now().timestamp() * 1000) - SETTLING - self._step + 1
+        return int(self.clock.now().timestamp() * 1000) - SETTLING - self._step + 1
 
     async def _span(self, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
         """Fetch from `start` to before `stop` into a part, and merge it. None if there was nothing."""
@@ -143,9 +136,9 @@ class Fetch:
             reached = min(await self._pages(part, part.open(start), stop), stop)
             beside = covered is not None and not covered.is_doubtful
             if beside and covered is not None and stop == covered.begins and reached < stop:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} returned no bars after {_instant(reached)}, and "
-                    f"returned some from {_instant(stop)} on before; try again, or leave --from at {_instant(stop)}"
+                raise self._error(
+                    f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on before; "
+                    f"try again, or leave --from at {_instant(stop)}"
                 )
             if reached <= start or (not beside and not any(part.rows())):
                 part.path.unlink()
@@ -173,10 +166,12 @@ class Fetch:
                 part.add((), until)
                 continue
             until = rows[-1].ts + self._step if rows else stop
-            sound = [bar for bar in rows if not self._is_unsound(bar)]
+            faults = {bar.ts: f"{_instant(bar.ts)}: {why}" for bar in rows if (why := invalid_bar_reason(bar))}
+            self._left_out |= faults
+            sound = [bar for bar in rows if bar.ts not in faults]
             part.add(sound, until)
             self._new += len(sound)
-            self._on_progress(until)
+            self.on_progress(until)
         return until
 
     async def _next_after(self, empty: int, stop: int) -> int | None:
@@ -208,37 +203,29 @@ class Fetch:
         wait = FIRST_WAIT
         for tries in range(1, TRIES + 1):
             if self._requests:
-                await self._clock.sleep(REQUEST_PAUSE)
+                await self.clock.sleep(REQUEST_PAUSE)
             self._requests += 1
             try:
-                page = await self._history.bars(self._whose.symbol, self._whose.timeframe, since)
+                page = await self.history.bars(self.whose.symbol, self.whose.timeframe, since)
                 over = self._finished_before()
                 return [bar for bar in page if bar.ts < over]
             except (VenueDownError, RateLimitedError) as error:
+                text = one_line(str(error))
                 if _is_final(error):
-                    raise FetchError(
-                        f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
-                        "a retry would give the same answer"
-                    ) from error
+                    raise self._error(f"answered: {text}; a retry would give the same answer") from error
                 asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
                 if tries == TRIES or asked > LONGEST_RETRY_AFTER:
-                    raise FetchError(self._given_up(since, error, tries)) from error
+                    raise self._error(
+                        f"gave no bars {tries} times in a row ({text}); those before {_instant(since)} are kept: "
+                        "run the same command again to resume"
+                    ) from error
                 pause = max(wait, asked)
-                self._on_retry(f"{self._whose.symbol}: {one_line(str(error))}; retry in {pause:g} s")
-                await self._clock.sleep(pause)
+                self.on_retry(f"{self.whose.symbol}: {text}; retry in {pause:g} s")
+                await self.clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} answered: {one_line(str(error))}; "
-                    "check the symbol and the timeframe"
-                ) from error
+                raise self._error(f"answered: {one_line(str(error))}; check the symbol and the timeframe") from error
         raise AssertionError("the last try returns or raises")
-
-    def _given_up(self, since: int, error: VenueError, tries: int) -> str:
-        return (
-            f"{self._whose.symbol}: {self._whose.venue} gave no bars {tries} times in a row ({one_line(str(error))}); "
-            f"those before {_instant(since)} are kept: run the same command again to resume"
-        )
 
     def _sorted(self, page: Sequence[Bar]) -> list[Bar]:
         """Return the bars rising, each once. FetchError for two different bars at one time, and for another
@@ -246,9 +233,7 @@ class Fetch:
         found: dict[int, Bar] = {}
         for bar in page:
             if found.setdefault(bar.ts, bar) != bar:
-                raise FetchError(
-                    f"{self._whose.symbol}: {self._whose.venue} returned two different bars for {_instant(bar.ts)}"
-                )
+                raise self._error(f"returned two different bars for {_instant(bar.ts)}")
         self._check_spacing(sorted(found))
         return [found[ts] for ts in sorted(found)]
 
@@ -260,25 +245,18 @@ class Fetch:
         least = self._step - SHIFT if self._step > SHIFT else self._step
         alike = min(apart) == max(apart) and len(opened) >= ENOUGH and apart[0] > self._step
         if min(apart) < least or alike:
-            timeframe = self._whose.timeframe
-            raise FetchError(
-                f"{self._whose.symbol}: {self._whose.venue} returned bars that are {min(apart) / 1000:g} s apart for "
-                f"{timeframe}, which is {self._step / 1000:g} s: they have another timeframe; choose one that the "
-                "venue has, or check --endpoint"
+            raise self._error(
+                f"returned bars that are {min(apart) / 1000:g} s apart for {self.whose.timeframe}, which is "
+                f"{self._step / 1000:g} s: they have another timeframe; choose one that the venue has, or check "
+                "--endpoint"
             )
-
-    def _is_unsound(self, bar: Bar) -> bool:
-        why = invalid_bar_reason(bar)
-        if why is not None:
-            self._left_out[bar.ts] = f"{_instant(bar.ts)}: {why}"
-        return why is not None
 
     def _summary(self, begins: int, ends: int) -> FetchResult:
         opened = self._file.opened()
         asked = [ts for ts in opened if begins <= ts < ends] or [ends]
         holes = [b - a for a, b in pairwise(opened) if b - a > self._step]
         return FetchResult(
-            symbol=self._whose.symbol,
+            symbol=self.whose.symbol,
             new=self._new,
             bars=len(opened),
             first=opened[0] if opened else None,
@@ -307,9 +285,7 @@ _STATUS = re.compile(r": (4\d\d)\b")
 
 def _missing(covered: Coverage | None, begins: int, ends: int) -> list[tuple[int, int]]:
     """Return what has to be fetched, in spans that adjoin the file: a file has no holes."""
-    if covered is None:
-        return [(begins, ends)] if begins < ends else []
-    spans = [(begins, covered.begins), (covered.ends, ends)]
+    spans = [(begins, ends)] if covered is None else [(begins, covered.begins), (covered.ends, ends)]
     return [(start, stop) for start, stop in spans if start < stop]
 
 

@@ -74,12 +74,9 @@ class FiringFollower:
     def _firing(self, followed: _Followed, market: PaperMarket) -> BacktestFiring:
         decision = followed.decision
         closed = self._closed(decision.id, market)
-        ended: ClosingStatus | None = None
         orders = sizes_of(decision.effects)[tag_of(Orders)]
-        if orders:
-            ended = (
-                "closing" if not followed.ended else next((each for each in followed.ended if each != "flat"), "flat")
-            )
+        otherwise: ClosingStatus = "flat" if followed.ended else "closing"
+        ended = next((each for each in followed.ended if each != "flat"), otherwise) if orders else None
         book = decision.book
         return BacktestFiring(
             decision=decision.id, at=decision.as_of, policy=decision.policy, scope=decision.scope,

@@ -46,11 +46,9 @@ class PriceMatrix:
         self._series = table.series
         opened = np.asarray(table.opened, dtype=np.int64)
         self.at: Instants = opened + round(self.interval.total_seconds() * 1_000_000)
-        self._rows = [np.searchsorted(np.asarray(one.opened), opened, side="right") - 1 for one in self._series]
-        self._fresh = [
-            np.asarray(one.opened)[np.maximum(rows, 0)] == opened
-            for one, rows in zip(self._series, self._rows, strict=True)
-        ]
+        own = [np.asarray(one.opened) for one in self._series]
+        self._rows = [np.searchsorted(each, opened, side="right") - 1 for each in own]
+        self._fresh = [each[np.maximum(rows, 0)] == opened for each, rows in zip(own, self._rows, strict=True)]
         self.close: Floats = self._columns([one.close for one in self._series])
         carried = ~np.stack(self._fresh, axis=1)
         self.low: Floats = np.where(carried, self.close, self._columns([one.low for one in self._series]))

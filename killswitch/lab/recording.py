@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 import msgspec
@@ -18,7 +17,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import SNAPSHOT_FORMAT, Snapshot, decode_snapshot, encode_snapshot
 from killswitch.planning.tick import Interpreter
-from killswitch.telemetry.background_writer import MOST, MOST_BYTES, BackgroundWriter, Compressor
+from killswitch.telemetry.background_writer import MOST, BackgroundWriter, Compressor
 
 _BUFFER = 1 << 20
 _YEARS = (1970, 2500)
@@ -31,9 +30,7 @@ class RecordingError(Exception):
     def __init__(self, path: Path, line: int, text: str) -> None:
         place = f"{path}:{line}" if line else f"{path}"
         super().__init__(f"{place}: {text}")
-        self.path = path
         self.line = line
-        self.text = text
 
 
 def read(path: Path) -> Iterator[Snapshot]:
@@ -52,15 +49,13 @@ def read(path: Path) -> Iterator[Snapshot]:
                 if line.isspace():
                     continue
                 snapshot = decode_snapshot(line)
-                if not _YEARS[0] <= snapshot.as_of.year < _YEARS[1]:
-                    raise RecordingError(
-                        path,
-                        number,
-                        f"as_of {snapshot.as_of.isoformat()} is outside the years {_YEARS[0]} to {_YEARS[1]}",
-                    )
-                if last is not None and snapshot.as_of < last:
-                    raise RecordingError(path, number, _out_of_order(snapshot.as_of, last))
-                last = snapshot.as_of
+                at = snapshot.as_of
+                if not _YEARS[0] <= at.year < _YEARS[1]:
+                    years = f"{_YEARS[0]} to {_YEARS[1]}"
+                    raise RecordingError(path, number, f"as_of {at.isoformat()} is outside the years {years}")
+                if last is not None and at < last:
+                    raise RecordingError(path, number, _out_of_order(at, last))
+                last = at
                 yield snapshot
     except msgspec.DecodeError as error:
         raise RecordingError(path, number, _not_a_snapshot(line, error)) from error
@@ -72,16 +67,6 @@ def read(path: Path) -> Iterator[Snapshot]:
         raise RecordingError(path, number + 1, "the file is cut off inside its compressed data") from error
     except damaged as error:
         raise RecordingError(path, number + 1, f"the compressed data is damaged: {error}") from error
-
-
-def last_snapshot(path: Path) -> Snapshot:
-    """Return the newest snapshot of the recording; RecordingError as `read`, and for an empty recording."""
-    newest: Snapshot | None = None
-    for newest in read(path):  # noqa: B007 - only the last one matters
-        pass
-    if newest is None:
-        raise RecordingError(path, 0, "there is no snapshot")
-    return newest
 
 
 class RecordingWriter:
@@ -113,9 +98,7 @@ class RecordingWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -125,11 +108,9 @@ class BackgroundRecorder:
     Snapshots that do not fit into memory meanwhile are dropped, and the next written one has their number.
     """
 
-    def __init__(self, path: Path, *, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, path: Path, *, most: int = MOST) -> None:
         """Append to the file. OSError if it cannot be opened for writing."""
-        self._writer = BackgroundWriter(
-            str(path), "snapshots", compressor=_compressor(path), most=most, most_bytes=most_bytes
-        )
+        self._writer = BackgroundWriter(str(path), "snapshots", compressor=_compressor(path), most=most)
         self._missing = 0
         """Dropped snapshots that no line has counted yet."""
 

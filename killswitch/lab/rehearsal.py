@@ -97,5 +97,4 @@ class MemoryJournal:
         )
 
     def decisions(self, limit: int) -> Sequence[StoredDecision]:
-        newest = list(self._decisions.values())[::-1][:limit]
-        return tuple(StoredDecision(decision, None) for decision in newest)
+        return tuple(StoredDecision(decision, None) for decision in list(self._decisions.values())[::-1][:limit])

@@ -55,18 +55,15 @@ class StaticAccount:
         mine = np.array([key[2] == side for key in self.keys], dtype=bool)
         quantity = np.where(mine, self.quantity, 0.0)
         rest = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
-        unrealised: Floats = self._prices.close[first:end] @ quantity + (rest - float(self._mark @ quantity))
-        return unrealised
+        return self._prices.close[first:end] @ quantity + (rest - float(self._mark @ quantity))
 
     def gross(self, first: int, end: int) -> Floats:
         """Return gross notional at each close."""
-        gross: Floats = self._prices.close[first:end] @ np.abs(self.quantity)
-        return gross
+        return self._prices.close[first:end] @ np.abs(self.quantity)
 
     def notionals(self, first: int, end: int) -> Floats:
         """Return the signed notional of each position at each close: (instants × positions)."""
-        signed: Floats = self._prices.close[first:end] * self.quantity
-        return signed
+        return self._prices.close[first:end] * self.quantity
 
     def room(self, first: int, end: int, maintenance: Decimal) -> Floats:
         """Return equity less maintenance margin with every symbol at its worst price in each bar; `first` is at least
@@ -78,8 +75,7 @@ class StaticAccount:
         short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
         rest = float(self.equity) - float(self._mark @ self.quantity)
         prices = self._prices
-        answer: Floats = prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
-        return answer
+        return prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
 
     def observed(self, number: int) -> ObservedScope:
         """Return the account at one close, exactly."""
@@ -103,10 +99,7 @@ class StaticBook:
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
         """Return the joint equity of the accounts at these places, at each close."""
-        total: Floats = np.zeros(end - first)
-        for place in places:
-            total = total + self.accounts[place].equities(first, end)
-        return total
+        return sum((self.accounts[place].equities(first, end) for place in places), np.zeros(end - first))
 
     def observed(self, places: tuple[int, ...], number: int) -> ObservedScope:
         """Return the accounts at these places together at one close, exactly."""

@@ -116,12 +116,10 @@ def summarise(tried: Sequence[BookRuns], rules: Sequence[str]) -> Summary:
     if len(markets) > 1:
         wanted += [(market, None) for market in markets]
         wanted += [(market, kind) for market in markets for kind in kinds if len(kinds) > 1]
-    groups = (_group(whole, rules, market, kind) for market, kind in wanted)
-    others = [rule for rule in rules if rule != STAGED] if STAGED in rules else []
+    groups = (group for market, kind in wanted if (group := _group(whole, rules, market, kind)).books)
+    losers = (_losers(whole, rule) for rule in rules if rule != STAGED and STAGED in rules)
     turns = tuple(turn for each in whole if (turn := in_turn(each)) is not None)
-    return Summary(
-        tuple(group for group in groups if group.books), tuple(_losers(whole, rule) for rule in others), turns
-    )
+    return Summary(tuple(groups), tuple(losers), turns)
 
 
 def in_turn(tried: BookRuns) -> InTurn | None:

@@ -180,9 +180,8 @@ class ChartFrame:
                 Line2D(across_both, [level / tall] * 2, color=colour(number), linewidth=2.0 if dashes else 6.0,
                        linestyle=line, solid_capstyle="butt")
             )  # fmt: skip
-            figure.text(
-                (left + 0.32) / self._width, (level - 0.045) / tall, self._token(name), color=INK, fontsize=_TEXT
-            )
+            text = self._token(name)
+            figure.text((left + 0.32) / self._width, (level - 0.045) / tall, text, color=INK, fontsize=_TEXT)
 
     # -- words, and what matplotlib wrote ----------------------------------------------------------------------
 

@@ -84,5 +84,9 @@ def order_numbers(numbers: Sequence[int]) -> str:
     more = sum(map(len, parts[_RANGES:]))
     if more:
         words.append(f"{more} more")
-    told = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-    return f"order{'' if len(found) == 1 else 's'} {told}"
+    return f"order{'' if len(found) == 1 else 's'} {listed(words)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Format words, at least one, as a list: `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -31,7 +31,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
             return _paragraphs(cells[0], cells[1:], indent, within)
     lines = []
     for row in cells:
-        parts = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        parts = [wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for line in zip_longest(*parts, fillvalue=""):
             filled = "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True))
             lines.append((indent + filled).rstrip())
@@ -63,16 +63,14 @@ def _paragraphs(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str,
     )
 
 
-def _wrap(text: str, width: int, below: str = "") -> list[str]:
+def wrapped(text: str, width: int, below: str = "") -> list[str]:
     """Wrap text to `width` columns. Words are never broken, so that addresses can be copied."""
-    return wrap(
-        text, max(1, width), subsequent_indent=below, break_long_words=False, break_on_hyphens=False
-    ) or [""]  # fmt: skip
+    return wrap(text, max(1, width), subsequent_indent=below, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def hanging(text: str, below: str, within: int) -> str:
     """Wrap `text` to `within` columns; continuation lines begin with `below`."""
-    return "\n".join(_wrap(text, max(within, len(below) + 2 * NARROWEST), below))
+    return "\n".join(wrapped(text, max(within, len(below) + 2 * NARROWEST), below))
 
 
 def fit(text: str, within: int) -> str:

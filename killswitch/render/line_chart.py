@@ -25,8 +25,7 @@ def line_chart(
     *,
     unit: str,
     marks: Sequence[ChartMark] = (),
-    width: float = 8.0,
-    height: float = 3.0,
+    size: tuple[float, float] = (8.0, 3.0),
     stacked: bool = False,
 ) -> str:
     """Return one line for each of `series`, the first on top, as an `<svg …>` element.
@@ -36,7 +35,7 @@ def line_chart(
 
     The element has a viewBox and no size of its own. `title` is for screen readers and is not drawn. Text is text in
     the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned; lowest and highest
-    points are kept. `unit` labels the axis; "fraction" is drawn in percent. `width` and `height` are those of the
+    points are kept. `unit` labels the axis; "fraction" is drawn in percent. `size` is the width and height of the
     drawing in inches, without legend and mark labels. Equal data make equal text.
 
     ValueError for a series of another length than `at`.
@@ -46,8 +45,8 @@ def line_chart(
     for name, values in series.items():
         if len(values) != len(at):
             raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
-    draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=width)
-    frame = ChartFrame(title, unit, width, height, span=(at[0], at[-1]) if at else None)
+    draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=size[0])
+    frame = ChartFrame(title, unit, *size, span=(at[0], at[-1]) if at else None)
     return frame.render(draw, list(series), marks, dashes=None if stacked else _DASHES)
 
 

@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
@@ -26,25 +27,23 @@ _LINE_BREAK, _MARKS = "<br/>", "\\`*_[]#|~"
 _TYPES = {"info": "info", "warning": "warning", "page": "failure"}
 
 
+@dataclass(eq=False)
 class AppriseSender:
     """Sends to one Apprise URL, which is looked up for every message so that a corrected secret takes effect during a
     run.
 
-    `secret` returns the URL or raises NotSentError. `discreet` makes a function of a URL that redacts the URL and its
-    parts from texts.
+    `secret` returns the URL or raises NotSentError. `redactor_of` makes a function of a URL that redacts the URL and
+    its parts from texts.
     """
 
-    def __init__(
-        self, reference: str, secret: Callable[[], str], redactor_of: Callable[[str], Callable[[str], str]]
-    ) -> None:
-        self._reference = reference
-        self._secret = secret
-        self._redactor_of = redactor_of
-        self._made: tuple[str, Any] | None = None
+    reference: str
+    secret: Callable[[], str]
+    redactor_of: Callable[[str], Callable[[str], str]]
+    _made: tuple[str, Any] | None = field(default=None, init=False)
 
     def check(self) -> None:
         """Raise NotSentError if the URL cannot be looked up or Apprise does not understand it."""
-        url = self._secret()
+        url = self.secret()
         with _CapturedLog():
             self._service(url)
 
@@ -56,8 +55,8 @@ class AppriseSender:
         """
         from killswitch.transport.sinks import delivery_attempt
 
-        url = self._secret()
-        hide = self._redactor_of(url)
+        url = self.secret()
+        hide = self.redactor_of(url)
         with delivery_attempt(ATTEMPT) as tried, _CapturedLog() as heard:
             try:
                 service = self._service(url)
@@ -97,7 +96,7 @@ class AppriseSender:
         )  # fmt: skip
         service = Apprise(asset=asset)
         if not service.add(url) or len(service) != 1:
-            raise NotSentError(f"{safe_line(self._reference)} does not refer to one URL that Apprise understands")
+            raise NotSentError(f"{safe_line(self.reference)} does not refer to one URL that Apprise understands")
         for plugin in service:
             plugin.socket_connect_timeout = plugin.socket_read_timeout = TIMEOUT
         return service
@@ -111,9 +110,8 @@ def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
     """
     if service.overflow_mode != "upstream":
         return sys.maxsize, len
-    return service.body_maxlen - len(title) - _AROUND_A_TITLE, len if service.resolve_format(
-        "text"
-    ) == "text" else _as_markup
+    measure = len if service.resolve_format("text") == "text" else _as_markup
+    return service.body_maxlen - len(title) - _AROUND_A_TITLE, measure
 
 
 def _as_markup(text: str) -> int:

@@ -204,9 +204,6 @@ class TargetDelivery:
                     self._stalled, self._pause = None, FIRST_PAUSE
                 del self._abandoned[id_]
 
-    def _set_message_aside(self, message: str, why: str) -> None:
-        self._set_aside[message] = (self._clock.monotonic() + SET_ASIDE_FOR, why)
-
     def _mark(self) -> None:
         """Record the accepted message. Nothing else is sent before that succeeds, so that nothing is sent twice."""
         if self._unmarked is not None:
@@ -222,7 +219,7 @@ class TargetDelivery:
         id_ = delivery.message.id
         self._outbox.settle(id_, to_micros(self._clock.now()), why)
         if id_ in self._set_aside:
-            self._set_message_aside(id_, why)
+            self._set_aside[id_] = (self._clock.monotonic() + SET_ASIDE_FOR, why)
             return 0.0
         if self._failing is None:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
@@ -255,9 +252,7 @@ class NotificationSender:
         for event in self._wakes.values():
             event.set()
         for target in self.deliveries.keys() - self._threads.keys():
-            thread = threading.Thread(
-                target=self._work, args=(self.deliveries[target],), name=f"notify {target}", daemon=True
-            )
+            thread = threading.Thread(target=self._work, args=(target,), name=f"notify {target}", daemon=True)
             start_thread(thread)
             self._threads[target] = thread
 
@@ -276,8 +271,8 @@ class NotificationSender:
         self._abandoned.set()
         return not any(thread.is_alive() for thread in self._threads.values())
 
-    def _work(self, lane: TargetDelivery) -> None:
-        wake = self._wakes[lane.target]
+    def _work(self, target: str) -> None:
+        lane, wake = self.deliveries[target], self._wakes[target]
         while not self._abandoned.is_set():
             wake.clear()
             stopping = self._stopping.is_set()

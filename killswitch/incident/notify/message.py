@@ -103,15 +103,13 @@ def decision_message(
     `acted` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as not
     fired. `written` has the thresholds of the policies.
     """
-    corrected = (
-        () if corrects is None else (f"this corrects the messages since {instant(corrects)}: the stage has fired now",)
-    )
+
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_headline(decision)
+        title=_what(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*corrected, *_reasons(decision, texts or {}), *_doings(decision, acted=is_enforced),
-        *_further(decision.id)),
+        lines=(*_reasons(decision, texts or {}, corrects), *_doings(decision, acted=is_enforced),
+               f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
 
@@ -135,7 +133,7 @@ def closing_message(closing: Closing, decision: Decision, subject: MessageAttrib
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
         title=f"the close {said}: {_what(decision)}",
-        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, *_further(decision.id)),
+        lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
 
@@ -179,14 +177,10 @@ def _message(
     )  # fmt: skip
 
 
-def _headline(decision: Decision) -> str:
+def _what(decision: Decision) -> str:
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
-    return _what(decision)
-
-
-def _what(decision: Decision) -> str:
     if decision.kind == "manual":
         return f"{manual_close_text(decision.cause)} by {decision.author or 'unknown'}: {decision.scope}"
     if decision.kind == "hedge":
@@ -194,20 +188,18 @@ def _what(decision: Decision) -> str:
     if decision.is_withdrawal:
         return f"the suspicion has ended, its trading lock is lifted: {decision.policy} on {decision.scope}"
     if decision.is_suspicion:
+        length = "" if decision.until is None else f" for {(decision.until - decision.as_of).total_seconds():g} s"
         return (
-            f"suspicion: trading locked{_for_how_long(decision)} while it is not known whether a fall of equity was a "
+            f"suspicion: trading locked{length} while it is not known whether a fall of equity was a "
             f"loss: {decision.policy} on {decision.scope}"
         )
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _for_how_long(decision: Decision) -> str:
-    until = decision.until
-    return "" if until is None else f" for {(until - decision.as_of).total_seconds():g} s"
-
-
-def _reasons(decision: Decision, written: TriggerTexts) -> Iterator[str]:
+def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
     """Yield which signal crossed which threshold, by how much, and which side lost."""
+    if corrects is not None:
+        yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"
@@ -251,10 +243,6 @@ def _bounded(lines: Sequence[str]) -> Iterator[str]:
     yield from lines[:MOST_LINES]
     if len(lines) > MOST_LINES:
         yield f"and {len(lines) - MOST_LINES} more"
-
-
-def _further(decision: str) -> Iterator[str]:
-    yield f"see: ksctl explain {decision}"
 
 
 TriggerTexts = Mapping[tuple[str, str], "TriggerText"]

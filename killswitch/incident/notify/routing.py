@@ -31,7 +31,7 @@ class NotificationRouter:
 
     def __init__(self, policies: PolicySet) -> None:
         self._routes = policies.routes
-        self._trigger_texts = trigger_texts(policies)
+        self._texts = trigger_texts(policies)
         self._graphs = {graph.policy: graph for graph in policies.graphs}
 
     @property
@@ -51,9 +51,7 @@ class NotificationRouter:
             subject = self._suspicion_subject(decision, paged=is_paged)
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
-        message = decision_message(
-            decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._trigger_texts
-        )
+        message = decision_message(decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._texts)
         yield from self._route(message, subject)
 
     def route_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:

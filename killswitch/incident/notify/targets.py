@@ -53,7 +53,7 @@ class LogSender:
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if stderr cannot be written. A configured handler is responsible for itself."""
-        line = plain_line(message)
+        line = f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
         logger = logging.getLogger(LOGGER)
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)
@@ -71,37 +71,30 @@ class LogSender:
             raise NotSentError(f"stderr cannot be written: {error}") from error
 
 
-def plain_line(message: Message) -> str:
-    """Return the whole message as one line."""
-    return f"{message.title}: {message.body.replace(chr(10), '; ')} [notification {message.id}]"
-
-
 class FileSender:
     """Appends to a file of JSON Lines, one message a line, synced when `send` returns."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._path, self._shown = path, safe_line(path)
 
     def check(self) -> None:
         """Raise NotSentError if the file could not be opened or created. Nothing is created or written yet."""
         path = Path(self._path)
         if not os.path.lexists(path):
             if not (path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK)):
-                raise NotSentError(
-                    f"{safe_line(self._path)}: the file does not exist and cannot be created in its folder"
-                )
+                raise NotSentError(f"{self._shown}: the file does not exist and cannot be created in its folder")
             return
         try:
             os.close(_opened(self._path, os.O_WRONLY))
         except OSError as error:
-            raise NotSentError(f"{safe_line(self._path)}: {error.strerror or error}") from error
+            raise NotSentError(f"{self._shown}: {error.strerror or error}") from error
 
     def send(self, message: Message) -> None:
         """Raise NotSentError if the file cannot be opened or written; a partly written line is removed."""
         try:
             self._append(encode_message(message) + b"\n")
         except OSError as error:
-            raise NotSentError(f"{safe_line(self._path)}: {error.strerror or error}") from error
+            raise NotSentError(f"{self._shown}: {error.strerror or error}") from error
 
     def _append(self, line: bytes) -> None:
         descriptor = _opened(self._path, os.O_RDWR | os.O_CREAT)

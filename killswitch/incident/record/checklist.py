@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -11,7 +11,6 @@ from killswitch.incident.record.close_causes import cause_text
 from killswitch.incident.record.document import (
     ChecklistItem,
     Command,
-    DeclaredReason,
     Incident,
     ItemState,
     Money,
@@ -19,33 +18,29 @@ from killswitch.incident.record.document import (
 )
 from killswitch.render.formats import instant, money, order_numbers
 
+_FOR_A_PERSON = (
+    ("cause", "Root cause found", "for a person to find: write it below"),
+    ("recovery", "Recovery plan agreed", "before the reset: what may be opened again, by whom, when"),
+    ("debrief", "Debrief held", "what to change in the policy, the book or the way of working"),
+)
+"""The items that no record proves, as (key, title, what to do)."""
+
 
 def checklist(incident: Incident, notifications: ChecklistItem) -> tuple[ChecklistItem, ...]:
     """Return the eight items, and those that the declared reason of a close by hand adds.
 
-    `told` is the item for notifications.
+    `notifications` is the item for notifications.
     """
+    reason = None if incident.reason is None else cause_text(incident.reason.cause)
+    todo = _FOR_A_PERSON if reason is None else (*reason.todo, *_FOR_A_PERSON)
     return (
         ChecklistItem("closed", "Positions confirmed closed", *_closed(incident)),
         ChecklistItem("reconciled", "Exchange reconciliation", *_reconciled(incident)),
         ChecklistItem("counted", "P&L recorded", *_counted(incident.orders, incident.money)),
         notifications,
         ChecklistItem("audited", "Audit complete", *_audited(incident)),
-        *_by_reason(incident.reason),
-        ChecklistItem("cause", "Root cause found", "open", "for a person to find: write it below"),
-        ChecklistItem(
-            "recovery", "Recovery plan agreed", "open", "before the reset: what may be opened again, by whom, when"
-        ),
-        ChecklistItem(
-            "debrief", "Debrief held", "open", "what to change in the policy, the book or the way of working"
-        ),
+        *(ChecklistItem(key, title, "open", what) for key, title, what in todo),
     )
-
-
-def _by_reason(reason: DeclaredReason | None) -> tuple[ChecklistItem, ...]:
-    """Return the items that no record proves: a person completes them."""
-    said = None if reason is None else cause_text(reason.cause)
-    return () if said is None else tuple(ChecklistItem(key, title, "open", what) for key, title, what in said.todo)
 
 
 _Found = tuple[ItemState, str]
@@ -101,10 +96,8 @@ def _reconciled(incident: Incident) -> _Found:
             unseen.append(order)
     if unseen:
         return "open", f"{_count(unseen, 'order')} answered after the position was last seen"
-    return (
-        "proved",
-        f"the venue reported the final status of all {_count(orders, 'order')}, and showed the positions afterwards",
-    )
+    count = _count(orders, "order")
+    return "proved", f"the venue reported the final status of all {count}, and showed the positions afterwards"
 
 
 def _counted(orders: Sequence[OrderOutcome], totals: Money) -> _Found:
@@ -158,37 +151,32 @@ class StartedAs(Struct, frozen=True):
     recording: str | None = None
 
 
-def next_commands(incident: Incident, started: StartedAs, *, is_unfinished: bool) -> tuple[Command, ...]:
-    """Return the commands to run next. `unfinished` says that something is left to close."""
+def next_commands(incident: Incident, run: StartedAs, *, is_unfinished: bool) -> Iterator[Command]:
+    """Yield the commands to run next. `is_unfinished` says that something is left to close."""
     highest = next(each for each in incident.firings if each.level == incident.level)
     cause = incident.firings[0].cause or "operator"
-    store = ("--store", started.store)
-    policies = tuple(word for path in started.policies for word in ("--policies", path))
-    found = [_command("The current status", "status", *store)]
-    found.append(_command("Why it fired, line by line", "explain", highest.decision, *store))
-    found.append(_command("Everything decided so far", "history", *store))
+    store = ("--store", run.store)
+    policies = tuple(word for path in run.policies for word in ("--policies", path))
+    yield _ksctl("The current status", "status", *store)
+    yield _ksctl("Why it fired, line by line", "explain", highest.decision, *store)
+    yield _ksctl("Everything decided so far", "history", *store)
     if is_unfinished and policies:
-        found.append(
-            _command("The orders that would close the rest; sends nothing", "close", "--dry-run",
-                     "--scope", incident.scope, "--reason", f"{cause}: rest of incident {incident.id}",
-                     *policies, *store)
-        )  # fmt: skip
-    if started.recording is not None and policies:
-        found.append(
-            _command(
-                "The same policies replayed over the recording", "replay", *policies, "--snapshots", started.recording
-            )
+        reason = f"{cause}: rest of incident {incident.id}"
+        yield _ksctl(
+            "The orders that would close the rest; sends nothing",
+            *("close", "--dry-run", "--scope", incident.scope, "--reason", reason, *policies, *store),
         )
+    if run.recording is not None and policies:
+        yield _ksctl("The same policies replayed over the recording", "replay", *policies, "--snapshots", run.recording)
     if incident.state == "open" and not incident.by_hand:
-        live = ("--live",) if started.live else ()
-        found.append(
-            _command("Return the scope to normal, once the checklist is done", "reset", incident.scope,
-                     "--reason", f"incident {incident.id} is dealt with", *live, *policies, *store)
-        )  # fmt: skip
-    found.append(_command("This report again, as an HTML page", "report", incident.id, "--format", "html", "--out",
-                          f"incident-{incident.id}.html", *store))  # fmt: skip
-    return tuple(found)
+        reason, live = f"incident {incident.id} is dealt with", ("--live",) if run.live else ()
+        yield _ksctl(
+            "Return the scope to normal, once the checklist is done",
+            *("reset", incident.scope, "--reason", reason, *live, *policies, *store),
+        )
+    page = ("--format", "html", "--out", f"incident-{incident.id}.html")
+    yield _ksctl("This report again, as an HTML page", "report", incident.id, *page, *store)
 
 
-def _command(purpose: str, *words: str) -> Command:
+def _ksctl(purpose: str, *words: str) -> Command:
     return Command(purpose, ("ksctl", *words), shlex.join(("ksctl", *words)))

@@ -50,6 +50,11 @@ class ClosedPosition(Struct, frozen=True):
     worth: Decimal | None
     other_decisions: Decimal | None = Decimal(0)
 
+    @property
+    def place(self) -> Place:
+        """Account, symbol and side."""
+        return (self.account, self.symbol, self.side)
+
 
 @dataclass(slots=True)
 class _PositionFacts:
@@ -72,7 +77,8 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
     """Return every position that was planned to be reduced, over all decisions in their order."""
     facts: dict[Place, _PositionFacts] = {}
     for decision, journal, orders, snapshot in decided:
-        ours = _reduced(decision)
+        # Each with whether its orders are reduce-only. Positions that a hop or a hedge passes through have no target.
+        ours = {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
         rules, reasons = _rules(snapshot), _reasons(journal)
         for entry in journal:
             _apply_entry(facts, entry, ours)
@@ -91,17 +97,7 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
 
 def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
     """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
-    return tuple(
-        each for each in positions if each.account in swept and each.left != each.start and each.others != 0
-    )  # fmt: skip
-
-
-def _reduced(decision: Decision) -> dict[Place, bool]:
-    """Return the positions that the decision reduces, each with whether its orders are reduce-only.
-
-    Positions that a hop or a hedge passes through have no target.
-    """
-    return {place_of(each): each.reduce_only for each in decision.intents if each.purpose == "reduce"}
+    return tuple(each for each in positions if each.account in swept and each.left != each.start and each.others != 0)
 
 
 def _apply_entry(facts: dict[Place, _PositionFacts], entry: Entry, ours: Collection[Place]) -> None:
@@ -147,15 +143,9 @@ def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
 
 def _filled(orders: Sequence[OrderLine]) -> Decimal | None:
     """Return what the orders filled; None while the status of one or its fill is unknown."""
-    total = Decimal(0)
-    for order in orders:
-        if order.fate != "final":
-            return None
-        if order.filled is not None:
-            total += order.filled
-        elif not order.did_nothing:
-            return None
-    return total
+    if any(order.fate != "final" or (order.filled is None and not order.did_nothing) for order in orders):
+        return None
+    return sum((order.filled or Decimal(0) for order in orders), Decimal(0))
 
 
 def _is_answered_later(facts: _PositionFacts) -> bool:
@@ -212,14 +202,11 @@ def credit_own_decisions(
     `own` are the decisions that the positions belong to, `since` is when the first was made. Both parts are unknown
     where the status of an order is. The store is read only where something was closed without an order of `own`.
     """
-    gaps = {(each.account, each.symbol, each.side) for each in positions if each.others is not None and each.others > 0}
+    gaps = {each.place for each in positions if each.others is not None and each.others > 0}
     if not gaps:
         return positions
     lines = _lines_elsewhere(store, gaps, since, own)
-    return tuple(
-        _credited(each, lines.get((each.account, each.symbol, each.side), [])) if each.others else each
-        for each in positions
-    )
+    return tuple(_credited(each, lines.get(each.place, [])) if each.others else each for each in positions)
 
 
 def _lines_elsewhere(

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import structs
 
 from killswitch.journal.entries import Place
-from killswitch.model.decision import Decision, Intent
+from killswitch.model.decision import Decision, Intent, Rung
 from killswitch.model.snapshot import Position, Snapshot
 
 Purpose = Literal["reduce", "hop", "hedge"]
@@ -25,6 +25,7 @@ class DecisionBasis:
     def __init__(self, decision: Decision, snapshot: Snapshot | None) -> None:
         """`snapshot` is what the decision was made on, where it was kept."""
         self._intents = decision.intents
+        self.ladder: Sequence[Rung] = () if decision.unwinding is None else decision.unwinding.ladder
         self._of: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
             self._of.setdefault(place_of(intent), []).append(intent)

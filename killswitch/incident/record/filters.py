@@ -156,21 +156,11 @@ def join(values: Iterable[object], between: str = ", ") -> Markup:
     return Markup(between).join(escape(value) for value in values)
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {
-    "amount": amount,
-    "clock": clock,
-    "code": code,
-    "fenced": fenced,
-    "fixed": fixed,
-    "join": join,
-    "lasting": lasting,
-    "money": money,
-    "numbered": order_numbers,
-    "percent": percent,
-    "price": price,
-    "quoted": quoted,
-    "shell": shell,
-}
+_BY_NAME: tuple[Callable[..., Any], ...] = (
+    *(amount, clock, code, fenced, fixed, join),
+    *(lasting, money, percent, price, quoted, shell),
+)
+FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY_NAME} | {"numbered": order_numbers}
 """The filters of this program. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 
 OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")

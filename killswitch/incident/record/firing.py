@@ -94,11 +94,9 @@ def _fact(trigger: TriggerReading, note: IncidentNote) -> TriggerFact:
 def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
     """Return the accounts of the snapshot in the scope."""
     kind, _, name = scope.partition("/")
-    return tuple(
-        account
-        for account in snapshot.accounts
-        if kind == "portfolio" or (account.account if kind == "account" else account.venue) == name
-    )
+    if kind == "portfolio":
+        return snapshot.accounts
+    return tuple(each for each in snapshot.accounts if name == (each.account if kind == "account" else each.venue))
 
 
 def scope_equity(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:

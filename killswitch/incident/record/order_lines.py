@@ -25,7 +25,7 @@ from killswitch.journal.entries import (
     known,
 )
 from killswitch.journal.orders import FINAL, JournaledOrder, JournaledOrders, Status
-from killswitch.model.decision import Decision, Rung, Unwinding
+from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.risk.trading_cost import MarkedContract, delay_cost, slippage
 
@@ -116,12 +116,9 @@ def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
 
     `journal` has the decision's entries in sequence. `snapshot` is what it was decided on, where it was kept.
     """
-    marks, decided_on = _marks(journal), DecisionBasis(decision, snapshot)
+    marks, basis = _marks(journal), DecisionBasis(decision, snapshot)
     orders = [order for order in JournaledOrders(journal).all if _is_own_order(order)]
-    return tuple(
-        _counted(_line(decided_on, each), decided_on, decision.unwinding, marks.get(each.first.place), each.arrival)
-        for each in orders
-    )
+    return tuple(_counted(_line(basis, each), basis, marks.get(each.first.place), each.arrival) for each in orders)
 
 
 def _is_own_order(order: JournaledOrder) -> bool:
@@ -135,7 +132,7 @@ def position_of(order: OrderLine) -> Place:
     return (order.account, order.symbol, order.position_side)
 
 
-def _line(decided_on: DecisionBasis, order: JournaledOrder) -> OrderLine:
+def _line(basis: DecisionBasis, order: JournaledOrder) -> OrderLine:
     first, sending, answer = order.first, order.sending, order.answer
     return OrderLine(
         account=first.account or "",
@@ -151,12 +148,12 @@ def _line(decided_on: DecisionBasis, order: JournaledOrder) -> OrderLine:
         filled=known(answer.filled) if isinstance(answer, Filled | Acknowledged) else None,
         price=known(answer.price) if isinstance(answer, Filled) else None,
         fee=known(order.charge.fee) if order.charge else known(answer.fee) if isinstance(answer, Filled) else None,
-        text=_text(order),
+        text=answer.text if isinstance(answer, Unknown | Rejected | Absent | OrderDetached | Abandoned) else None,
         fate=_fate(order.status),
         kind=None if sending is None else sending.order,
         rung=None if sending is None else known(sending.rung),
         limit=None if sending is None else known(sending.price),
-        purpose=decided_on.purpose(first.place, first.client_order_id),
+        purpose=basis.purpose(first.place, first.client_order_id),
         was_unknown=order.has_been_unknown,
         fee_unknown=None if order.charge is None else order.charge.text,
     )
@@ -175,20 +172,6 @@ def _outcome(order: JournaledOrder) -> str:
     return _OUTCOMES[order.status]
 
 
-def _text(order: JournaledOrder) -> str | None:
-    """Return the text of the last answer."""
-    match order.answer:
-        case (
-            Unknown(text=text)
-            | Rejected(text=text)
-            | Absent(text=text)
-            | OrderDetached(text=text)
-            | Abandoned(text=text)
-        ):
-            return text
-    return None
-
-
 def _fate(status: Status) -> ReportedStatus:
     if status in FINAL:
         return "final"
@@ -202,13 +185,8 @@ def _marks(journal: Sequence[Entry]) -> dict[Place, MarkedContract]:
 
 
 def _counted(
-    line: OrderLine,
-    decided_on: DecisionBasis,
-    unwinding: Unwinding | None,
-    decided: MarkedContract | None,
-    arrival: MarkedContract | None,
+    line: OrderLine, basis: DecisionBasis, decided: MarkedContract | None, arrival: MarkedContract | None
 ) -> OrderLine:
-    key = position_of(line)
     slippage = None
     if arrival is not None and line.price is not None and line.filled:
         slippage = arrival.cost(line.side, line.filled, line.price)
@@ -218,42 +196,36 @@ def _counted(
         arrival_mark=None if arrival is None else arrival.mark,
         slippage=slippage,
         delay=delay_cost(line.side, line.filled, decided, arrival) if line.filled else None,
-        realised=_realised(line, decided_on.held(key)) if line.purpose == "reduce" else None,
-        bound=_bound(line, decided_on.band(key), unwinding, arrival),
+        realised=_realised(line, basis.held(position_of(line))) if line.purpose == "reduce" else None,
+        bound=_bound(line, basis, arrival),
     )
 
 
-def _bound(
-    line: OrderLine, band: Decimal | None, unwinding: Unwinding | None, arrival: MarkedContract | None
-) -> Bound | None:
+def _bound(line: OrderLine, basis: DecisionBasis, arrival: MarkedContract | None) -> Bound | None:
     """Return None where no bound was declared, or the program that sent the order had none."""
+    band = basis.band(position_of(line))
     if band is None or line.kind is None:
         return None
-    by = None
-    if arrival is not None and line.price is not None and line.filled:
-        by = slippage(line.side, arrival.mark, line.price)
+    price = line.price if line.filled else None
+    by = None if arrival is None or price is None else slippage(line.side, arrival.mark, price)
     worse = False
-    if line.limit is not None and line.price is not None and line.filled:
-        worse = line.price < line.limit if line.side == "sell" else line.price > line.limit
+    if line.limit is not None and price is not None:
+        worse = price < line.limit if line.side == "sell" else price > line.limit
     kept = None if by is None else by <= band
-    return Bound(band, line.limit is not None and _is_bounded(line, unwinding), by, kept, worse)
+    return Bound(band, line.limit is not None and _is_bounded(line, basis.ladder), by, kept, worse)
 
 
-def _is_bounded(line: OrderLine, unwinding: Unwinding | None) -> bool:
+def _is_bounded(line: OrderLine, ladder: Sequence[Rung]) -> bool:
     """Whether the rung limits the order by the band; an unknown rung does not."""
-    ladder: Sequence[Rung] = () if unwinding is None else unwinding.ladder
-    if line.rung is None or line.rung >= len(ladder):
-        return False
-    return ladder[line.rung].order != "market"
+    return line.rung is not None and line.rung < len(ladder) and ladder[line.rung].order != "market"
 
 
 def _realised(order: OrderLine, position: Position | None) -> Decimal | None:
     """Return the P&L of a fill before fees, from the entry price; None unless the contract is surely linear."""
     if position is None or order.price is None or order.filled is None or not position.contracts:
         return None
-    entry, mark, pnl, notional = (
-        position.entry_price, position.mark_price, position.unrealized_pnl, position.notional,
-    )  # fmt: skip
+    entry, mark = position.entry_price, position.mark_price
+    pnl, notional = position.unrealized_pnl, position.notional
     if entry is None or mark is None or pnl is None or notional is None or not mark:
         return None
     size = notional / mark / position.contracts

@@ -49,21 +49,13 @@ def positions_left(acted: Iterable[RecordedDecision], closed: Sequence[ClosedPos
         for entry in each.journal:
             if is_plan(entry):
                 first.setdefault(entry.place, each.decision.id)
-    return [_position(first.get((one.account, one.symbol, one.side), ""), one) for one in closed]
+    return [_position(first.get(one.place, ""), one) for one in closed]
 
 
-def _position(decision: str, became: ClosedPosition) -> PositionLeft:
+def _position(decision: str, one: ClosedPosition) -> PositionLeft:
+    to_close = None if one.left is None else max(Decimal(0), one.left - one.target)
     return PositionLeft(
-        decision,
-        became.account,
-        became.symbol,
-        became.side,
-        became.target,
-        became.left,
-        None if became.left is None else max(Decimal(0), became.left - became.target),
-        became.seen_at,
-        became.dust,
-        became.worth,
+        decision, one.account, one.symbol, one.side, one.target, one.left, to_close, one.seen_at, one.dust, one.worth
     )
 
 

@@ -126,8 +126,10 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
     verified = {entry.place: entry for entry in journal if isinstance(entry, Verified)}
     endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
-    suspected = decision.is_suspicion  # no close, whatever it has cancelled
-    standing = _suspicion_status(decision, journal) if suspected else _status(decision, journal, endings, unsent)
+    if decision.is_suspicion:  # no close, whatever it has cancelled
+        standing = _suspicion_status(decision, journal)
+    else:
+        standing = _status(decision, journal, endings, partly=bool(unsent))
     positions = closed_positions([(decision, journal, orders, snapshot)])
     swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, WholeBookClose) and e.account is not None))
     by_request = closed_by_request(positions, swept)
@@ -138,10 +140,7 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
         endings=endings,
         locked_at=next((entry.at for entry in journal if isinstance(entry, Locked)), None),
         cancelled=tuple(entry.order or "" for entry in journal if isinstance(entry, Cancelled)),
-        closed=len(
-            _filled(orders) - only_passed_through(decision)
-            | {(each.account, each.symbol, each.side) for each in by_request}
-        ),
+        closed=len(_filled(orders) - only_passed_through(decision) | {each.place for each in by_request}),
         positions=positions,
         exposures=exposures(journal),
         swept=swept,
@@ -176,9 +175,8 @@ def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionS
     return "locked on suspicion" if any(is_plan(entry) for entry in journal) else "recorded only"
 
 
-def _status(
-    decision: Decision, journal: Sequence[Entry], endings: tuple[Ending, ...], unsent: Sequence[str]
-) -> DecisionStatus:
+def _status(decision: Decision, journal: Sequence[Entry], endings: Sequence[Ending], *, partly: bool) -> DecisionStatus:
+
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:
@@ -188,7 +186,7 @@ def _status(
         return "closing"
     statuses = {ending.status for ending in endings}
     if statuses == {"flat"}:
-        if unsent:
+        if partly:
             return "partly recorded only"
         return "flat" if decision.kind != "hedge" and closes_all(decision) else "at target"
     # An order of unknown status is worse than a position that is known to be left.

@@ -114,20 +114,17 @@ def _grouped(rows: Iterable[_Row]) -> Iterator[TimelineEntry]:
 
 
 def _triggers(firing: Firing) -> Iterator[TimelineEntry]:
-    for trigger in firing.triggers:
-        if trigger.true_since is not None:
-            yield TimelineEntry(
-                trigger.true_since, "trigger", firing.level or None, f"trigger {trigger.name} became true"
-            )
+    for each in firing.triggers:
+        if each.true_since is not None:
+            yield TimelineEntry(each.true_since, "trigger", firing.level or None, f"trigger {each.name} became true")
 
 
 def _fired(firing: Firing) -> str:
+    why = firing.reason or "no reason given"
     if firing.kind == "hand":
-        return (
-            f"{manual_close_text(firing.cause)} by {firing.author or 'unknown'}: {firing.reason or 'no reason given'}"
-        )
+        return f"{manual_close_text(firing.cause)} by {firing.author or 'unknown'}: {why}"
     if firing.kind == "hedge":
-        return f"a temporary hedge was decided on: {firing.reason or 'no reason given'}"
+        return f"a temporary hedge was decided on: {why}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
     acted = "" if firing.acted else "; recorded only, nothing is sent"
     return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
@@ -264,12 +261,8 @@ def cancel_kind(why: str | None, order: Order | None) -> str:
 
     `why` is the reason of the cancel, as it was decided and journaled.
     """
-    if why == "entry":
-        return "entry"
-    if why == "blocks the close":
-        return "protective"
     if why != "all":
-        return ""
+        return {"entry": "entry", "blocks the close": "protective"}.get(why or "", "")
     if order is None:
         return "exit or protective"
     return "exit" if order.trigger_price is None else "protective"

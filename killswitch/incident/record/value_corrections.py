@@ -91,14 +91,12 @@ def read_corrections(store: IncidentStore, opening: Decision) -> ValueCorrection
     The state forgets both: corrections with their rows, changes after two days and at a reset.
     """
     kept, now = kept_corrections(store, opening.id), _memory(store, opening)
-    corrections = dict.fromkeys((*kept.corrections, *now.corrections))
+    corrections = sorted(dict.fromkeys((*kept.corrections, *now.corrections)), key=attrgetter("end", "start"))
     # A change that the state still has, or has corrected since, is taken from the state.
     known = {each.at for each in now.changes} | {each.start for each in now.corrections}
     open_ones = [each for each in now.changes if each.is_open]
     open_ones += [each for each in kept.changes if each.at not in known]
-    return ValueCorrections(
-        tuple(sorted(corrections, key=attrgetter("end", "start"))), tuple(sorted(open_ones, key=attrgetter("at")))
-    )
+    return ValueCorrections(tuple(corrections), tuple(sorted(open_ones, key=attrgetter("at"))))
 
 
 def kept_corrections(store: IncidentStore, incident: str) -> ValueCorrections:

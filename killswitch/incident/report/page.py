@@ -38,7 +38,8 @@ def page(markdown: str, charts: Sequence[str]) -> str:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable("table")
     tokens = parser.parse(markdown)
     title = next((t.content for before, t in pairwise(tokens) if before.tag == "h1"), "Incident")
-    return html_page("base.html.j2", title=_text_of(parser, title), body=_body(parser, tokens, charts))
+    plain = "".join(child.content for child in parser.parseInline(title)[0].children or ())  # without its markup
+    return html_page("base.html.j2", title=plain, body=_body(parser, tokens, charts))
 
 
 def page_as_written(markdown: str) -> str:
@@ -61,12 +62,6 @@ def html_page(template: str, folder: str = "killswitch.incident.report", **conte
     )
     style = Markup((runbooks_folder() / "page.css").read_text(encoding="utf-8"))
     return environment.get_template(template).render(style=style, **context)
-
-
-def _text_of(parser: MarkdownIt, inline: str) -> str:
-    """Return the text of one line of Markdown without its markup."""
-    children = parser.parseInline(inline)[0].children or []
-    return "".join(child.content for child in children)
 
 
 def _body(parser: MarkdownIt, tokens: list[Token], charts: Sequence[str]) -> Markup:

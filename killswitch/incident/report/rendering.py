@@ -75,10 +75,7 @@ def equity_charts(incident: Incident) -> tuple[str, ...]:
     at = [to_micros(point.at) for point in course.points]
     series = {"value of a unit": [point.value for point in course.points]}
     title, unit = "Value of a unit around the incident", "first firing = 100"
-    return tuple(
-        line_chart(title, at, series, unit=unit, marks=marks, width=width, height=height)
-        for width, height in (_DESK, _PHONE)
-    )
+    return tuple(line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
 
 
 class TemplateVariables(Struct, frozen=True):

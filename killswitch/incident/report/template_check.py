@@ -51,15 +51,11 @@ class TemplateChecker(ExpressionChecker):
         self._top = dict(self._names)
         try:
             self._whole(found, self._top, found.tree)
-        except WalkLimitError as error:
-            self._report_limit(found, str(error))
-        except RecursionError:
-            self._report_limit(found, "it is nested too deeply")
-
-    def _report_limit(self, template: ParsedTemplate, why: str) -> None:
-        self._at = [template]
-        self._report_at("KS6180", template.tree, f"this template is too large to render: {why}",
-                  "reduce the nesting of loops and macro calls")  # fmt: skip
+        except (WalkLimitError, RecursionError) as error:
+            self._at = [found]
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            fix = "reduce the nesting of loops and macro calls"
+            self._flag("KS6180", found.tree, f"this template is too large to render: {why}", fix)
 
     # Loading
 
@@ -74,10 +70,10 @@ class TemplateChecker(ExpressionChecker):
         try:
             source, file, _ = self._source(name)
         except TemplateNotFound:
-            self._report_at("KS6101", asked, f"there is no template `{name}`", "correct the name", name)
+            self._flag("KS6101", asked, f"there is no template `{name}`", "correct the name", name)
             return None
         except (OSError, UnicodeDecodeError) as error:
-            self._report_at("KS6101", asked, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
+            self._flag("KS6101", asked, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
             return None
         try:
             tree = self._environment.parse(source, name, file)
@@ -111,10 +107,10 @@ class TemplateChecker(ExpressionChecker):
         for block in template.tree.find_all(nodes.Block):
             self._blocks.setdefault(block.name, []).append((template, block))
         if extends is None:
-            self._body(template.tree.body, scope)
+            self._walk(template.tree.body, scope)
         else:
             kept = (nodes.Assign, nodes.AssignBlock, nodes.Macro, nodes.Import, nodes.FromImport)
-            self._body([each for each in template.tree.body if isinstance(each, kept)], scope)
+            self._walk([each for each in template.tree.body if isinstance(each, kept)], scope)
             parent = self._named(extends.template)
             if parent is not None:
                 self._whole(parent, scope, extends)
@@ -122,42 +118,38 @@ class TemplateChecker(ExpressionChecker):
     def _named(self, written: nodes.Expr) -> ParsedTemplate | None:
         if isinstance(written, nodes.Const) and isinstance(written.value, str):
             return self._load(written.value, written)
-        self._report_at("KS6106", written, "the name of a template must be a string", "write the name in quotes")
+        self._flag("KS6106", written, "the name of a template must be a string", "write the name in quotes")
         return None
 
     def visit_output(self, node: nodes.Output, scope: Scope) -> None:
         for each in node.nodes:
             if isinstance(self._value(each, scope), RecordShape | ListShape):
-                self._report_at(
-                    "KS6104",
-                    each,
-                    "this is a record or a list and cannot be printed",
-                    "print its fields, or loop over the list",
-                )
+                what = "this is a record or a list and cannot be printed"
+                self._flag("KS6104", each, what, "print its fields, or loop over the list")
 
     def visit_assign(self, node: nodes.Assign, scope: Scope) -> None:
         self._bind(node.target, self._value(node.node, scope), scope)
 
     def visit_assignblock(self, node: nodes.AssignBlock, scope: Scope) -> None:
-        self._body(node.body, dict(scope))
+        self._walk(node.body, dict(scope))
         self._bind(node.target, ScalarShape(), scope)
 
     def visit_with(self, node: nodes.With, scope: Scope) -> None:
         inner = dict(scope)
         for target, value in zip(node.targets, node.values, strict=True):
             self._bind(target, self._value(value, scope), inner)
-        self._body(node.body, inner)
+        self._walk(node.body, inner)
 
     def visit_macro(self, node: nodes.Macro, scope: Scope) -> None:
         self._macros[-1][node.name] = Macro(node, self._at[-1], scope)
 
     def visit_filterblock(self, node: nodes.FilterBlock, scope: Scope) -> None:
         self._value(node.filter, scope)
-        self._body(node.body, dict(scope))
+        self._walk(node.body, dict(scope))
 
     def visit_callblock(self, node: nodes.CallBlock, scope: Scope) -> None:
         self._value(node.call, scope)
-        self._body(node.body, {**scope, **{each.name: AnyShape() for each in node.args}})
+        self._walk(node.body, {**scope, **{each.name: AnyShape() for each in node.args}})
 
     def visit_extends(self, node: nodes.Extends, scope: Scope) -> None:
         """Do nothing: handled with the template."""
@@ -168,19 +160,18 @@ class TemplateChecker(ExpressionChecker):
         if isinstance(gone_through, ListShape):
             item = gone_through.item
         elif not isinstance(gone_through, AnyShape):
-            self._report_at("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
+            self._flag("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
         inner = {**scope, "loop": LOOP}
         self._bind(node.target, item, inner)
         if node.test is not None:
             self._value(node.test, inner)
         self._loops += 1
         if self._loops == DEEPEST_LOOP + 1:
-            self._report_at("KS6180", node,
-            f"loops are nested {self._loops} deep; at most {DEEPEST_LOOP} levels are allowed",
-                      "remove one of them: each multiplies the work of those around it")  # fmt: skip
-        self._body(node.body, inner)
+            what = f"loops are nested {self._loops} deep; at most {DEEPEST_LOOP} levels are allowed"
+            self._flag("KS6180", node, what, "remove one of them: each multiplies the work of those around it")
+        self._walk(node.body, inner)
         self._loops -= 1
-        self._body(node.else_, dict(scope))
+        self._walk(node.else_, dict(scope))
 
     def visit_if(self, node: nodes.If, scope: Scope) -> None:
         """Bind what is set in every branch; what only some branches set may be missing afterwards."""
@@ -189,9 +180,9 @@ class TemplateChecker(ExpressionChecker):
         for branch in branches:
             self._value(branch.test, scope)
             scopes.append(dict(scope))
-            self._body(branch.body, scopes[-1])
+            self._walk(branch.body, scopes[-1])
         scopes.append(dict(scope))
-        self._body(node.else_, scopes[-1])
+        self._walk(node.else_, scopes[-1])
         common = set.intersection(*(set(each) for each in scopes))
         scope.update({name: scopes[0][name] for name in common if name not in scope})
 
@@ -202,14 +193,14 @@ class TemplateChecker(ExpressionChecker):
             for each in target.items:
                 self._bind(each, AnyShape(), scope)
         else:
-            self._report_at("KS6106", target, "a template can set plain names only", "set a name of its own")
+            self._flag("KS6106", target, "a template can set plain names only", "set a name of its own")
 
     def visit_block(self, node: nodes.Block, scope: Scope) -> None:
         """Walk the block of the most derived template; `super()` leads to the next one."""
         versions = self._blocks.get(node.name, [(self._at[-1], node)])
         for template, block in versions[: 1 + self._supers(versions)]:
             self._at.append(template)
-            self._body(block.body, dict(scope if node.scoped else self._top))
+            self._walk(block.body, dict(scope if node.scoped else self._top))
             self._at.pop()
 
     @staticmethod
@@ -229,7 +220,7 @@ class TemplateChecker(ExpressionChecker):
             return
         with self._inside(found, found.tree, node) as is_new:
             if is_new:
-                self._body(found.tree.body, dict(scope))
+                self._walk(found.tree.body, dict(scope))
 
     def visit_import(self, node: nodes.Import, _scope: Scope) -> None:
         found = self._named(node.template)
@@ -246,4 +237,4 @@ class TemplateChecker(ExpressionChecker):
             if name in known:
                 self._macros[-1][alias] = known[name]
             else:
-                self._report_at("KS6103", node, f"`{found.name}` has no macro `{name}`", suggest(name, known), name)
+                self._flag("KS6103", node, f"`{found.name}` has no macro `{name}`", suggest(name, known), name)

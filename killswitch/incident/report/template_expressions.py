@@ -65,13 +65,11 @@ class ExpressionChecker(NodeVisitor):
         """The templates and macros that the walk is in."""
 
     @contextmanager
-    def _inside(self, template: ParsedTemplate, part: nodes.Node, asked: nodes.Node) -> Iterator[bool]:
-        """Enter a template or a macro; yield False, and report a problem at `asked`, if that is a recursion."""
+    def _inside(self, template: ParsedTemplate, part: nodes.Node, at: nodes.Node) -> Iterator[bool]:
+        """Enter a template or a macro; yield False, and report a problem at `at`, if that is a recursion."""
         # By identity: Jinja2 compares two macros with the same text as equal.
         if any(part is each for each in self._under_way) or self._depth >= _DEEPEST:
-            self._report_at(
-                "KS6106", asked, "templates and macros call each other in a circle here", "remove one of the calls"
-            )
+            self._flag("KS6106", at, "templates and macros call each other in a circle here", "remove one of the calls")
             yield False
             return
         self._depth += 1
@@ -99,9 +97,7 @@ class ExpressionChecker(NodeVisitor):
         """Visit an expression without a rule of its own as a plain value; report such a statement."""
         if isinstance(node, nodes.Stmt):
             what = type(node).__name__
-            self._report_at(
-                "KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros"
-            )
+            self._flag("KS6106", node, f"a template may not use {what}", "write it with loops, conditions and macros")
         else:
             super().generic_visit(node, *args, **kwargs)
         return ScalarShape()
@@ -110,17 +106,17 @@ class ExpressionChecker(NodeVisitor):
         shape: Shape = ScalarShape() if node is None else self.visit(node, scope)
         return shape
 
-    def _body(self, statements: Iterable[nodes.Node], scope: Scope) -> None:
-        for statement in statements:
-            self.visit(statement, scope)
+    def _walk(self, parts: Iterable[nodes.Node | None], scope: Scope) -> None:
+        for part in parts:
+            self._value(part, scope)
 
     def visit_getattr(self, node: nodes.Getattr, scope: Scope) -> Shape:
         return self._part(node, node.attr, self._value(node.node, scope))
 
     def visit_test(self, node: nodes.Test, scope: Scope) -> Shape:
         if node.name not in TESTS:
-            self._report_at("KS6105", node, f"there is no test `{node.name}`", suggest(node.name, TESTS), node.name)
-        self._all((node.node, *node.args), scope)
+            self._flag("KS6105", node, f"there is no test `{node.name}`", suggest(node.name, TESTS), node.name)
+        self._walk((node.node, *node.args), scope)
         return ScalarShape()
 
     def visit_condexpr(self, node: nodes.CondExpr, scope: Scope) -> Shape:
@@ -143,15 +139,11 @@ class ExpressionChecker(NodeVisitor):
 
     visit_tuple = visit_list
 
-    def _all(self, found: Iterable[nodes.Node | None], scope: Scope) -> None:
-        for each in found:
-            self._value(each, scope)
-
     def visit_name(self, node: nodes.Name, scope: Scope) -> Shape:
         if node.name in scope:
             return scope[node.name]
         if node.name not in self._known_macros():
-            self._report_at("KS6103", node, f"there is no `{node.name}` here", suggest(node.name, scope), node.name)
+            self._flag("KS6103", node, f"there is no `{node.name}` here", suggest(node.name, scope), node.name)
         return AnyShape()
 
     def _part(self, node: nodes.Node, name: str, shape: Shape) -> Shape:
@@ -160,14 +152,10 @@ class ExpressionChecker(NodeVisitor):
         if isinstance(shape, RecordShape):
             if name in shape.fields:
                 return shape.fields[name]
-            self._report_at(
-                "KS6104", node, f"{shape_text(shape)} has no field `{name}`", suggest(name, shape.fields), name
-            )
+            self._flag("KS6104", node, f"{shape_text(shape)} has no field `{name}`", suggest(name, shape.fields), name)
         else:
             what = "a list" if isinstance(shape, ListShape) else "a plain value"
-            self._report_at(
-                "KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name
-            )
+            self._flag("KS6104", node, f"{what} has no field `{name}`", "print it as it is, or with a filter", name)
         return AnyShape()
 
     def visit_getitem(self, node: nodes.Getitem, scope: Scope) -> Shape:
@@ -182,9 +170,9 @@ class ExpressionChecker(NodeVisitor):
     def visit_filter(self, node: nodes.Filter, scope: Scope) -> Shape:
         known = (*FILTERS, *OWN_OF_JINJA)
         if node.name not in known:
-            self._report_at("KS6105", node, f"there is no filter `{node.name}`", suggest(node.name, known), node.name)
+            self._flag("KS6105", node, f"there is no filter `{node.name}`", suggest(node.name, known), node.name)
         shape = self._value(node.node, scope)
-        self._all((*node.args, *(each.value for each in node.kwargs), node.dyn_args, node.dyn_kwargs), scope)
+        self._walk((*node.args, *(each.value for each in node.kwargs), node.dyn_args, node.dyn_kwargs), scope)
         if node.name in ("first", "last") and isinstance(shape, ListShape):
             return shape.item
         return ScalarShape() if node.name in known else AnyShape()
@@ -196,7 +184,7 @@ class ExpressionChecker(NodeVisitor):
         if isinstance(node.node, nodes.Name) and node.node.name in ("super", "caller"):
             return ScalarShape()
         if macro is None:
-            self._report_at("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
+            self._flag("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
             return ScalarShape()
         parameters = [each.name for each in macro.node.args]
         bound: Scope = {**macro.names, **dict.fromkeys(parameters, AnyShape()), **named}
@@ -204,7 +192,7 @@ class ExpressionChecker(NodeVisitor):
         with self._inside(macro.template, macro.node, node) as is_new:
             if is_new:
                 self._macros.append(dict(macros_of(macro.template, macro.names)))
-                self._body(macro.node.body, bound)
+                self._walk(macro.node.body, bound)
                 self._macros.pop()
         return ScalarShape()
 
@@ -219,7 +207,7 @@ class ExpressionChecker(NodeVisitor):
         """Return the macros and imported templates by name, the innermost first."""
         return ChainMap(*reversed(self._macros))
 
-    def _report_at(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
+    def _flag(self, code: str, node: nodes.Node | None, message: str, fix: str, word: str | None = None) -> None:
         file = self._at[-1].file if self._at else None
         line = 1 if node is None else node.lineno
         self._report(code, file, line, word, message, fix)

@@ -45,16 +45,8 @@ class RecordShape:
 
 Shape = ScalarShape | AnyShape | ListShape | RecordShape
 
-LOOP = RecordShape(
-    "loop",
-    {
-        **dict.fromkeys(
-            ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth"), ScalarShape()
-        ),
-        "previtem": AnyShape(),
-        "nextitem": AnyShape(),
-    },
-)
+_COUNTERS = ("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth")
+LOOP = RecordShape("loop", dict.fromkeys(_COUNTERS, ScalarShape()) | {"previtem": AnyShape(), "nextitem": AnyShape()})
 """The fields of Jinja2's `loop`."""
 
 

@@ -113,14 +113,11 @@ def environment(own: Collection[Path] = ()) -> SandboxedEnvironment:
     loaders += [ours, PrefixLoader({"shipped": ours})]
     budget = RenderBudget(LONGEST_TEXT if own else LONGEST_SHIPPED)
 
-    def finalize(value: object) -> object:
-        return _finalize(budget.value(value))
-
     made = _Sandbox(
         loader=ChoiceLoader(loaders),
         undefined=StrictUndefined,
         autoescape=True,
-        finalize=finalize,
+        finalize=lambda value: _finalize(budget.value(value)),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

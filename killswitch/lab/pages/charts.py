@@ -12,8 +12,8 @@ from killswitch.model.instant import to_micros
 from killswitch.render.line_chart import line_chart
 from killswitch.render.series import ChartMark
 
-WIDE, NARROW = (11.0, 3.4), (3.9, 2.6)
-"""Size of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
+SIZES = (11.0, 3.4), (3.9, 2.6)
+"""Sizes of the drawing in inches on a wide screen and on a phone: text keeps its size on both."""
 _MOST_MARKS = 12
 _HOUR = 3600 * 1_000_000
 BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
@@ -60,18 +60,9 @@ def _equity(courses: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[
 
 
 def _figure(
-    caption: str,
-    at: Sequence[int],
-    series: Mapping[str, Sequence[float]],
-    currency: str,
-    run: Run,
-    *,
-    stacked: bool = False,
+    label: str, at: Sequence[int], series: Mapping[str, Sequence[float]], unit: str, run: Run, *, stacked: bool = False
 ) -> Figure:
-    title = f"{caption}: {run.book} in {run.market}"
+    title = f"{label}: {run.book} in {run.market}"
     seen = [mark for mark in marks(run) if at and at[0] <= mark.at <= at[-1]]
-    wide, narrow = (
-        line_chart(title, at, series, unit=currency, marks=seen, width=width, height=height, stacked=stacked)
-        for width, height in (WIDE, NARROW)
-    )
-    return Figure(caption, wide, narrow)
+    drawings = (line_chart(title, at, series, unit=unit, marks=seen, size=size, stacked=stacked) for size in SIZES)
+    return Figure(label, *drawings)

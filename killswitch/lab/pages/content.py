@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from decimal import Decimal
 
 from killswitch.graph.nodes import PolicySet, SignalRef
 from killswitch.lab.campaign import CLOSE_ALL, NONE, STAGED, BookRuns, Results
@@ -28,9 +27,7 @@ Drawings = dict[tuple[str, str], tuple[Figure, ...]]
 """(market, book) → its charts."""
 
 
-def build_page(
-    found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None = None
-) -> BacktestPage:
+def build_page(found: BacktestAnswer, results: Results, policies: PolicySet, drawings: Drawings | None) -> BacktestPage:
     """Return the page of `found`. `policies` explain the firings; books without drawings appear in tables only."""
     reasons = _reasons(policies)
     sections: list[Section] = []
@@ -67,10 +64,8 @@ def _facts(found: BacktestAnswer, results: Results) -> Iterator[tuple[str, str]]
     if results.wanted == 1 and results.tried:
         (run, *_) = results.tried[0].runs
         currency = currency_of(results.tried)
-        yield (
-            "Book",
-            f"{run.book}: equity {money(run.start_equity, currency)}, gross {money(run.gross_start, currency)}",
-        )
+        equity, gross = money(run.start_equity, currency), money(run.gross_start, currency)
+        yield "Book", f"{run.book}: equity {equity}, gross {gross}"
         yield "Bars", f"{run.bars:,} from {instant(run.begins)} to {instant(run.ends)}"
     else:
         yield "Books", f"{results.wanted:,}"
@@ -231,13 +226,10 @@ def figures_table(groups: Sequence[Group]) -> Table:
 def _figures(one: Figures) -> tuple[str, ...]:
     return (
         one.rule, str(one.books), money(one.final_mean), percent(one.drawdown_mean), percent(one.drawdown_p95),
-        f"{one.deep:.0%}", _share(one.turnover), "-" if one.gross_kept is None else f"{one.gross_kept:.0%}",
+        f"{one.deep:.0%}", "-" if one.turnover is None else f"{one.turnover:.2f}",
+        "-" if one.gross_kept is None else f"{one.gross_kept:.0%}",
         money(one.cost_mean), str(one.liquidated),
     )  # fmt: skip
-
-
-def _share(value: Decimal | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _name(group: Group) -> str:

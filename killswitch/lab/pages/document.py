@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from textwrap import wrap
 
 from markupsafe import Markup
 
 from killswitch.incident.report.page import html_page
+from killswitch.render.layout import wrapped
 
 WIDEST = 48
 """The most characters of a cell on one line of text."""
@@ -60,7 +60,7 @@ class BacktestPage:
 
 def aligned(table: Table, indent: str = "  ") -> str:
     """Return the table as text columns, numbers right-aligned, long cells wrapped, without trailing blanks."""
-    rows = [[_wrapped(cell) for cell in row] for row in (table.head, *table.rows)]
+    rows = [[wrapped(cell, WIDEST) for cell in row] for row in (table.head, *table.rows)]
     widths = [max(len(line) for row in rows for line in row[column]) for column in range(len(table.head))]
 
     def lines(row: Sequence[list[str]]) -> Iterator[str]:
@@ -74,10 +74,6 @@ def aligned(table: Table, indent: str = "  ") -> str:
     return "\n".join(line for row in rows for line in lines(row))
 
 
-def _wrapped(cell: str) -> list[str]:
-    return wrap(cell, WIDEST, break_long_words=False, break_on_hyphens=False) or [""]
-
-
 def text(page: BacktestPage) -> str:
     """Return the page in text columns. Folded sections are omitted and named at the end; control characters are
     replaced."""
@@ -87,8 +83,7 @@ def text(page: BacktestPage) -> str:
 
 def _text_lines(page: BacktestPage) -> Iterator[str]:
     if page.warning:
-        yield page.warning
-        yield ""
+        yield f"{page.warning}\n"
     width = max((len(name) for name, _ in page.facts), default=0)
     for name, value in page.facts:
         yield f"{name:<{width}}  {value}"
@@ -99,18 +94,15 @@ def _text_lines(page: BacktestPage) -> Iterator[str]:
             yield from _text_section(section)
     folded = [section.title for section in page.sections if section.folded]
     if folded:
-        yield ""
-        yield f"Omitted here, but included in --output json, markdown and html: {', '.join(folded)}."
+        yield f"\nOmitted here, but included in --output json, markdown and html: {', '.join(folded)}."
 
 
 def _text_section(section: Section) -> Iterator[str]:
-    yield ""
-    yield section.title
+    yield f"\n{section.title}"
     yield from (f"  {words}" for words in section.words)
     for table in section.tables:
         if table.caption:
-            yield ""
-            yield f"  {table.caption}"
+            yield f"\n  {table.caption}"
         yield aligned(table, "    " if table.caption else "  ")
 
 
@@ -126,40 +118,35 @@ def markdown(page: BacktestPage) -> str:
 def table_lines(table: Table) -> Iterator[str]:
     """Yield a table as Markdown; names written by users are escaped."""
     yield _row(table.head)
-    yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))], plain=True)
+    yield _row(["---:" if column in table.numbers else "---" for column in range(len(table.head))])
     yield from (_row(row) for row in table.rows)
 
 
 def _markdown_lines(page: BacktestPage) -> Iterator[str]:
-    yield f"# {page.title}"
-    yield ""
+    yield f"# {page.title}\n"
     if page.warning:
-        yield f"**{_plain(page.warning)}**"
-        yield ""
+        yield f"**{_plain(page.warning)}**\n"
     yield from (f"- {name}: {_plain(value)}" for name, value in page.facts)
     yield ""
     yield from (f"{_plain(words)}\n" for words in page.verdict)
     for section in page.sections:
         yield from _markdown_section(section)
-    yield "## Notes"
-    yield ""
+    yield "## Notes\n"
     yield from (f"- {_plain(note)}" for note in page.notes)
 
 
 def _markdown_section(section: Section) -> Iterator[str]:
-    yield f"## {_plain(section.title)}"
-    yield ""
+    yield f"## {_plain(section.title)}\n"
     yield from (f"{_plain(words)}\n" for words in section.words)
     for table in section.tables:
         if table.caption:
-            yield f"### {_plain(table.caption)}"
-            yield ""
+            yield f"### {_plain(table.caption)}\n"
         yield from table_lines(table)
         yield ""
 
 
-def _row(cells: Sequence[str], *, plain: bool = False) -> str:
-    return f"| {' | '.join(cell if plain else _plain(cell) for cell in cells)} |"
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_plain, cells))} |"
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from killswitch.lab.campaign import CLOSE_ALL, IN_PROPORTION, NONE, STAGED, BookRuns, Results
 from killswitch.lab.outcome import Run
 from killswitch.lab.summary import Against, Summary, in_turn
-from killswitch.render.formats import instant, money
+from killswitch.render.formats import instant, listed, money
 
 NAMES = {
     STAGED: "staging",
@@ -56,7 +56,7 @@ def _of_one(tried: BookRuns, others: Sequence[str]) -> Iterator[str]:
     told = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
     if told:
         currency = currency_of([tried])
-        yield f"Staging ended {_listed([_compared_with(rule, staged, run, currency) for rule, run in told])}."
+        yield f"Staging ended {listed([_compared_with(rule, staged, run, currency) for rule, run in told])}."
         falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in told)
         yield f"Its worst drawdown was {percent(staged.worst_drawdown)}; {falls}."
     if staged.firings and staged.worst_at < staged.firings[0].at:
@@ -101,7 +101,3 @@ def _difference(amount: Decimal, currency: str | None) -> str:
     if not amount:
         return "as rich"
     return f"{money(abs(amount), currency)} {'richer' if amount > 0 else 'poorer'}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

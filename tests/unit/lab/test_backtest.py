@@ -255,7 +255,7 @@ def test_the_cut_in_proportion_is_as_large_as_the_cut_decided(sizes, data) -> No
     cuts = {p.symbol: data.draw(st.integers(0, int(p.contracts))) for p in held}
     snapshot = Snapshot(as_of=START, accounts=(account("1000", held),), format="killswitch.snapshot/v1")
     decided = cut({p.symbol: (p.side, Decimal(cuts[p.symbol]), p.contracts) for p in held if cuts[p.symbol]})
-    found = in_proportion(decided, snapshot, tuple(rules(p.symbol) for p in held))
+    found = in_proportion(decided, snapshot, tuple(rules(p.symbol) for p in held), {})
     wanted = sum(cuts.values()) * 10
     traded = sum(intent.contracts for intent in found.intents) * 10
     assert wanted <= traded <= wanted + Decimal("0.01") * len(held)

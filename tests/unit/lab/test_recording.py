@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from killswitch.lab.recording import BackgroundRecorder, RecordingError, RecordingWriter, last_snapshot, read, replay
+from killswitch.lab.recording import BackgroundRecorder, RecordingError, RecordingWriter, read, replay
 from killswitch.model.decision import Notice
 from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from tests.graphs import policy_set
@@ -37,7 +37,6 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
             for snapshot in _snapshots(3, first):
                 writer.write(snapshot)
     assert list(read(path)) == _snapshots(6)
-    assert last_snapshot(path) == _snapshots(6)[-1]
 
 
 def test_without_append_a_recording_begins_anew(tmp_path: Path) -> None:
@@ -116,13 +115,11 @@ def test_a_cut_off_zstd_file_says_so(tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_line_are_told_apart(tmp_path: Path) -> None:
-    """A missing file cannot be read; an empty one has no last snapshot."""
+    """A missing file cannot be read; an empty one has no snapshot."""
     with pytest.raises(RecordingError, match="No such file"):
         list(read(tmp_path / "none.jsonl"))
     (tmp_path / "empty.jsonl").write_text("")
     assert list(read(tmp_path / "empty.jsonl")) == []
-    with pytest.raises(RecordingError, match="there is no snapshot"):
-        last_snapshot(tmp_path / "empty.jsonl")
 
 
 def test_damage_nesting_and_impossible_times_are_told_with_their_line(tmp_path: Path) -> None:

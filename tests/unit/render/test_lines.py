@@ -125,7 +125,7 @@ def test_numbers_beside_an_axis_are_as_far_apart_as_their_lines() -> None:
     """A fall from 105 by 8.4 has a line every 1.5: without a decimal they would read 98, 99, 100, 102, 104, 105."""
     svg = line_chart(
         "Value", instants(100), {"a": [105.04 - 0.085 * number for number in range(100)]}, unit="first firing = 100",
-        width=10.0, height=3.4,
+        size=(10.0, 3.4),
     )  # fmt: skip
     beside = [float(each) for each in words(svg) if each.replace(".", "").isdigit()]
     apart = {round(later - before, 6) for before, later in pairwise(beside)}
