@@ -133,9 +133,7 @@ class PushListener:
     """One task for each account whose adapter offers a private stream."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
-        self._venues = {
-            name: account.adapter for name, account in accounts.items() if isinstance(account.adapter, PushingVenue)
-        }
+        self._venues = {name: it.adapter for name, it in accounts.items() if isinstance(it.adapter, PushingVenue)}
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun_anew: dict[str, float] = {}

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
-from killswitch.cli.terminal import print_note, print_text, table
+from killswitch.cli.options import option
+from killswitch.cli.terminal import print_answer, print_note, table
 from killswitch.cli.venues.verbs import chosen_accounts
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 @click.argument("account", shell_complete=completion.accounts)
 @options.policies(required=True)
 @options.read_timeout("30s")
-@click.option("--output", type=click.Choice(["json", "text"]), default="json", show_default=True,
-              help="A line of a recording, or tables.")  # fmt: skip
+@option("--output", type=click.Choice(["json", "text"]), default="json", help="A line of a recording, or tables.")
 def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:
     """Read one account once, and print it as a line of a recording. Changes nothing, anywhere.
 
@@ -37,10 +37,7 @@ def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, o
 
     (document,) = chosen_accounts(load_policies(policies_at), (account,))
     seen = _read(document, read_timeout)
-    if output == "json":
-        click.echo(encode_snapshot(seen))
-    else:
-        print_text(snapshot_text(seen))
+    print_answer(output, lambda: encode_snapshot(seen), lambda: snapshot_text(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, is_in_scope
 from killswitch.accounts.opening import LoadedPolicies, open_accounts
 from killswitch.cli.console import print_memory_entry, write_in_background
 from killswitch.cli.live.run_outputs import open_outputs, open_reports
@@ -209,10 +209,10 @@ def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, 
             order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a"
         )
     elif order.kind == "close":
-        require_known(order.scope, commands.closable_scopes(view))
+        commands.require_scope(order.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
         _require_armed_account(order, standing, view)
     else:
-        require_known(order.scope, commands.watched_scopes(view) | locked)
+        commands.require_scope(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
         print_note("locks stay unchanged: the runner is armed for no account")
     event = order.event(store)
@@ -313,15 +313,13 @@ def _require_scope_and_arming(
         locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+        commands.require_scope(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
 
 
-def _print_other_decisions(
-    decisions: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies
-) -> None:
+def _print_other_decisions(seen: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies) -> None:
     """Print the other decisions of the same ticks."""
     mine = {decision.id for decision in answer.decisions}
-    for decision in (each for each in decisions if each.id not in mine):
+    for decision in (each for each in seen if each.id not in mine):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
         print_note("\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(found.policies)))))
 
@@ -339,7 +337,7 @@ def _require_its_policies(order: CommandRequest, place: CommandSite, found: Load
 
 
 def _require_armed_account(order: CommandRequest, standing: StoreStatus, view: RunnerView) -> None:
-    if not any(each.armed for each in commands.accounts_named(view, order.scope)):
+    if not any(each.armed and is_in_scope(order.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
             "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
@@ -358,11 +356,4 @@ def _require_armed_plan(plan: SavedPlan, armed: Mapping[str, bool], way: str) ->
 
 def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
     """RefusedScopeError for a scope without accounts."""
-    known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
-    require_known(scope, known | {"portfolio"})
-
-
-def require_known(scope: str | None, known: set[str]) -> None:
-    """RefusedScopeError for an unknown scope; None is the portfolio."""
-    if scope is not None:
-        commands.require_scope(scope, known)
+    commands.require_scope(scope, commands.closable_scopes((name, each.venue) for name, each in accounts.items()))

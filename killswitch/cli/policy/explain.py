@@ -7,7 +7,7 @@ import re
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.terminal import encode_record, print_markdown, print_text
+from killswitch.cli.terminal import encode_record, print_answer, print_markdown
 
 _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 
@@ -59,7 +59,4 @@ def _explain_decision(prefix: str, store_at: str, output: str) -> None:
 
     with opened_store(store_at, read_only=True) as store:
         chain = decision_history_of(store, prefix)
-    if output == "json":
-        click.echo(encode_record(decision_history_record(chain)))
-    else:
-        print_text(decision_history_text(chain))
+    print_answer(output, lambda: encode_record(decision_history_record(chain)), lambda: decision_history_text(chain))
