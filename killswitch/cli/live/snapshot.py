@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
@@ -15,10 +15,6 @@ from killswitch.cli.venues.verbs import chosen_accounts
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
 from killswitch.render.formats import count_of, exact, instant, money, number
-
-if TYPE_CHECKING:
-    from killswitch.model.snapshot import Snapshot
-    from killswitch.policy.schema.account import AccountDocument
 
 
 @options.verb("ksctl snapshot main --policies policies >> run.jsonl")
@@ -32,28 +28,22 @@ def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, o
     `replay --snapshots` and `plan --snapshot` read the output. Exits 1 if the snapshot is not sound; it is printed with
     the reason on stderr.
     """
+    from datetime import UTC, datetime
+
+    from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.cli.session import load_policies
     from killswitch.model.snapshot import encode_snapshot
+    from killswitch.runner import process
 
     (document,) = chosen_accounts(load_policies(policies_at), (account,))
-    seen = _read(document, read_timeout)
+    read = process.run(read_once(open_accounts([document], live=False), read_timeout))
+    seen = Snapshot(datetime.now(UTC), read, "killswitch.snapshot/v1")
     print_answer(output, lambda: encode_snapshot(seen), lambda: snapshot_text(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0
     print_note(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}")
     return EXIT_FAILED
-
-
-def _read(document: AccountDocument, patience: float) -> Snapshot:
-    from datetime import UTC, datetime
-
-    from killswitch.accounts.opening import open_accounts, read_once
-    from killswitch.model.snapshot import Snapshot
-    from killswitch.runner import process
-
-    seen = process.run(read_once(open_accounts([document], live=False), patience))
-    return Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1")
 
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -132,10 +133,9 @@ def deliver(order: CommandRequest, place: CommandSite, *, live: bool, journal: s
 
 def _last_view(store: Store) -> RunnerView | None:
     """The published state of the last runner, if readable: an emergency must not fail on it."""
-    try:
+    with suppress(StoreError):
         return store_status(store, datetime.now(UTC), 0).view
-    except StoreError:
-        return None
+    return None
 
 
 def tick_time_on(store_at: str) -> datetime:
@@ -205,9 +205,7 @@ def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, 
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed_plan(
-            order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a"
-        )
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
     elif order.kind == "close":
         commands.require_scope(order.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
         _require_armed_account(order, standing, view)
@@ -306,7 +304,7 @@ def _require_scope_and_arming(
     """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
     if order.plan is not None:
         armed = {name: account.armed for name, account in accounts.items()}
-        _require_armed_plan(order.plan, armed, "here: that takes --live and a")
+        _require_armed(order.plan, armed, "here: that takes --live and a")
     elif order.kind == "close":
         require_closable(order.scope, accounts)
     else:
@@ -344,7 +342,7 @@ def _require_armed_account(order: CommandRequest, standing: StoreStatus, view: R
         )
 
 
-def _require_armed_plan(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
     """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))

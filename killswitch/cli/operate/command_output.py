@@ -89,17 +89,13 @@ def _lock_text(lock: LockView, store: Store) -> str:
 
 
 def print_outcome(
-    order: CommandRequest,
-    store: Store,
-    answer: commands.CommandAnswer,
-    at: LockPaths | None,
-    event: Event | None = None,
+    order: CommandRequest, store: Store, answer: commands.CommandAnswer, at: LockPaths | None, sent: Event | None = None
 ) -> None:
     """Print the result of the command; exit 1 if it did not do what it was asked.
 
     `at`: the lock paths, if locks are lifted.
 
-    `event`: the stored event of the command.
+    `sent`: the stored event of the command.
     """
     lock = lock_of(order, at)
     if not answer.decisions and not answer.notices and lock is None:
@@ -111,9 +107,9 @@ def print_outcome(
             print_text(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
             print_text(_lock_text(lock, store))
-    if event is not None and commands.is_pending(store, event):
+    if sent is not None and commands.is_pending(store, sent):
         raise click.ClickException(
-            f"the close is incomplete, and the command waits for the rest ({event.id}): {continuation_text(store)}"
+            f"the close is incomplete, and the command waits for the rest ({sent.id}): {continuation_text(store)}"
         )
     # A page about a wait for an account is no failure once the wait is over.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)

@@ -27,11 +27,8 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         from killswitch.cli.operate.command_delivery import CommandSite, this_user
 
-        command(
-            place=CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file),
-            author=author or this_user(),
-            **rest,
-        )
+        place = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file)
+        command(place=place, author=author or this_user(), **rest)
 
     for each in reversed((
         options.store,
@@ -116,9 +113,8 @@ def close(
             print_note(why.remark)
         give_up(place.store_at, decision, scope, author, reason, wait, json=output == "json")
         return
-    for remark in (why.remark, scope_warning(why.cause, scope)):
-        if remark is not None:
-            print_note(remark)
+    for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
+        print_note(remark)
     order = CommandRequest("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
