@@ -32,6 +32,7 @@ RULES: tuple[Rule, ...] = (STAGED, NONE, CLOSE_ALL)
 """The rules that a backtest compares by default; the first one is compared with the others."""
 
 Stop = Callable[[], bool]
+OnBar = Callable[[int], None]
 Source = Callable[[], PriceMatrix]
 """Makes a market's bars. With several processes it must be picklable, and each process calls it."""
 
@@ -44,14 +45,7 @@ class RunOne(Protocol):
     """
 
     def __call__(
-        self,
-        bars: PriceMatrix,
-        book: BacktestBook,
-        rule: Rule,
-        *,
-        course: bool,
-        stop: Stop,
-        on_bar: Callable[[int], None],
+        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, course: bool, stop: Stop, on_bar: OnBar
     ) -> Run: ...
 
 

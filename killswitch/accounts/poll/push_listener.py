@@ -155,9 +155,8 @@ class PushListener:
         At most once in `STEADY_AFTER`, so that a flapping venue is not called without a pause.
         """
         stream, now = self._streams.get(name), self._clock.monotonic()
-        if stream is None or stream.state not in ("lost", "stale"):
-            return
-        if now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER:
+        is_recent = now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER
+        if stream is None or is_recent or stream.state not in ("lost", "stale"):
             return
         self._begun_anew[name] = now
         before = self._tasks[name]

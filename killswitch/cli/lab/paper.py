@@ -137,13 +137,8 @@ async def _drive(feed: Feed, speed: float, stop: asyncio.Event) -> None:
         try:
             await asyncio.wait_for(stop.wait(), pause)
         except TimeoutError:
-            feed.step(_later(feed))
-
-
-def _later(feed: Feed) -> datetime:
-    """The present time, or just after the last bar if the wall clock moved back."""
-    last = feed.market.now
-    return max(_now(), last + timedelta(microseconds=1)) if last else _now()
+            last = feed.market.now  # a bar follows it even if the wall clock moved back
+            feed.step(max(_now(), last + timedelta(microseconds=1)) if last else _now())
 
 
 def _now() -> datetime:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
-@option("--notices", "notice_count", type=COUNT, default=5, help="How many of the newest notices to show.")
+@option("--notices", type=COUNT, default=5, help="How many of the newest notices to show.")
 @click.option("--watch", is_flag=True, help="Follow closes until all are finished; exit 1 if a target is not reached.")
 @click.option(
     "--probe",
@@ -32,9 +32,7 @@ if TYPE_CHECKING:
     "if that is longer.",
 )
 @options.output
-def status(
-    store_at: str, notice_count: int, watch: bool, probe: Probe | None, within: float | None, output: str
-) -> int:
+def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within: float | None, output: str) -> int:
     """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner has its
@@ -61,7 +59,7 @@ def status(
     from killswitch.runner.status_blob import tick_time
 
     with opened_store(store_at, read_only=True) as store:
-        standing = store_status(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
+        standing = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
     print_answer(output, lambda: encode_status(standing), lambda: status_text(standing, store_at))
     return 0
 

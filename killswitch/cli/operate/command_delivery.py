@@ -37,6 +37,7 @@ from killswitch.cli.session import (
 )
 from killswitch.cli.terminal import print_note
 from killswitch.cli.wording import decision_lines
+from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
@@ -258,7 +259,7 @@ def _tick_here(
     locks = place.locks(view)
     for words in require_locks(accounts, locks, place.store_at, closes=order.has_orders, emergency=emergency):
         print_note(words)
-    _require_scope_and_arming(order, found, accounts, locks, view)
+    _require_scope_and_arming(order, found.policies, accounts, locks, view)
     _require_its_policies(order, place, found)
     seen = DecisionCollector()
     with (
@@ -295,23 +296,19 @@ def _tick_here(
 
 
 def _require_scope_and_arming(
-    order: CommandRequest,
-    found: LoadedPolicies,
-    accounts: dict[str, ArmedAccount],
-    locks: LockPaths,
-    view: RunnerView | None,
+    order: CommandRequest, policies: PolicySet, opened: dict[str, ArmedAccount], at: LockPaths, view: RunnerView | None
 ) -> None:
     """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
     if order.plan is not None:
-        armed = {name: account.armed for name, account in accounts.items()}
+        armed = {name: account.armed for name, account in opened.items()}
         _require_armed(order.plan, armed, "here: that takes --live and a")
     elif order.kind == "close":
-        require_closable(order.scope, accounts)
+        require_closable(order.scope, opened)
     else:
-        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        locked = commands.locked_scopes(locks_at(at.folder, at.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        commands.require_scope(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+        commands.require_scope(order.scope, commands.machine_scopes(policies, opened) | locked | latched)
 
 
 def _print_other_decisions(seen: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies) -> None:
