@@ -145,14 +145,8 @@ def answer_to(store: Store, event: Event) -> CommandAnswer:
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
     mine = _TESTS.get(event.kind, _resets)(event)
-    return CommandAnswer(
-        tuple(decision for decision in recent if mine(decision)),
-        tuple(
-            notice
-            for notice in notices
-            if notice.subject == event.id or (_is_reset_notice(notice, event) and notice.as_of >= event.at)
-        ),
-    )
+    answers = (each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
+    return CommandAnswer(tuple(filter(mine, recent)), tuple(answers))
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
@@ -203,4 +197,5 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
 
 
 def _is_reset_notice(notice: Notice, event: Event) -> bool:
-    return event.kind == "reset" and notice.scope == event.scope and notice.subject == RESET
+    same = (notice.scope, notice.subject) == (event.scope, RESET)
+    return event.kind == "reset" and same and notice.as_of >= event.at

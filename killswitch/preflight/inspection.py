@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
@@ -211,7 +212,6 @@ def _request_seconds(snapshot: AccountSnapshot, took: float) -> float | None:
 def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:
     if not isinstance(adapter, MeteredVenue):
         return None
-    try:
+    with suppress(Exception):  # a defect in counting does not affect the check
         return dict(adapter.used())
-    except Exception:  # noqa: BLE001 - a defect in counting does not affect the check
-        return None
+    return None
