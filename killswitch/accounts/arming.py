@@ -118,6 +118,11 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
     )
 
 
+def open_closes(store: Store) -> list[tuple[str, Decision]]:
+    """Every account with a decision whose work on it was planned and is not finished, as `left_to_do` has them."""
+    return [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
+
+
 def left_to_do(store: Store) -> dict[str, tuple[Decision, ...]]:
     """Account → decisions whose work on it was planned and is not finished, oldest first."""
     found: dict[str, tuple[Decision, ...]] = {}

@@ -64,8 +64,7 @@ class PlugIns:
         """
         found = tuple(each for each in self.listings if venue in (each.exchange, each.adapter))
         exact = tuple(each for each in found if each.exchange == venue)
-        if not found:
-            found = tuple(each for each in self._unlisted(venue))
+        found = found or tuple(self._unlisted(venue))
         if not found:
             raise self._unknown(venue)
         return exact or found

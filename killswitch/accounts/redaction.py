@@ -119,7 +119,9 @@ class RedactedAdapter(AdapterView):
             hidden = self._redactor.hide(str(error))
             if hidden == str(error):
                 raise
-            raise _error_with(error, hidden) from None
+            if isinstance(error, VenueError):
+                raise _venue_error_with(error, hidden) from None
+            raise RuntimeError(f"{type(error).__name__}: {hidden}") from None
 
     def _redacted_push(self, push: Push) -> Push:
         return push if push.why is None else structs.replace(push, why=self._redactor.hide(push.why))
@@ -166,14 +168,8 @@ _REDACTIONS: Final[Mapping[str, _Wording]] = {
 """Optional call → how its answer is redacted; others contain no text of the venue."""
 
 
-def _error_with(error: Exception, text: str) -> Exception:
-    """An error of the same meaning with the message `text`."""
-    if not isinstance(error, VenueError):
-        return RuntimeError(f"{type(error).__name__}: {text}")
-    return _venue_error_with(error, text)
-
-
 def _venue_error_with(error: VenueError, text: str) -> VenueError:
+    """An error of the same meaning with the message `text`."""
     error.args = (text,)
     # A subclass may make its words of something else than its arguments: of such an error only the doubt is kept.
     return error if str(error) == text else FateUnknownError(text)

@@ -7,6 +7,7 @@ clients take seconds to import. Expensive imports happen for Account documents o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 from killswitch.accounts.credentials import resolve
@@ -72,10 +73,9 @@ def unknown_adapter(name: str) -> tuple[str, str]:
 
 
 def _missing(family: FittingFamily | None) -> Misfit | None:
-    try:
+    with suppress(Exception):  # third-party code: the adapter reports it when it is created
         return family.not_installed() if family is not None and hasattr(family, "not_installed") else None
-    except Exception:  # noqa: BLE001 - third-party code: the adapter reports it when it is created
-        return None
+    return None
 
 
 def _misfitting(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
@@ -117,10 +117,8 @@ def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit
     if family is None:
         return
     account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment_of(spec), tuple(spec.credentials))
-    try:
+    with suppress(Exception):  # third-party code: the adapter reports it when it is created
         yield from tuple(family.misfits(account))
-    except Exception:  # noqa: BLE001 - third-party code: the adapter reports it when it is created
-        return
 
 
 def environment_of(spec: AccountSpec) -> Literal["production", "sandbox", "demo"]:

@@ -20,32 +20,28 @@ EXIT_PENDING = 2
 EXIT_WARNINGS = 3
 EXIT_USAGE = 64
 
-# verb → (module under killswitch.cli, name of the click command in it, one-line help)
-VERBS: dict[str, tuple[str, str, str]] = {
-    "validate": ("policy.verbs", "validate", "Check policies: every mistake in one pass."),
-    "schema": ("policy.verbs", "schema", "Print the JSON Schemas of the documents, or the signal catalogue."),
-    "graph": ("policy.verbs", "graph", "Print the compiled decision graph as Mermaid or DOT."),
-    "explain": ("policy.explain", "explain", "Explain a diagnostic code, or a decision."),
-    "plan": ("live.plan", "plan", "Show what the policies would do right now. Changes nothing."),
-    "apply": ("operate.verbs", "apply", "Apply a saved plan exactly, or list what has changed."),
-    "run": ("live.run", "run", "Evaluate the policies at an interval, and act where armed."),
-    "status": ("live.status", "status", "Show stages, locks and closes."),
-    "history": ("live.status", "history", "List past decisions and their results."),
-    "report": ("live.report", "report", "Report an incident: what happened, why, and what to do next."),
-    "reset": ("operate.verbs", "reset", "Return a scope to normal."),
-    "close": ("operate.verbs", "close", "Close positions by an operator command."),
-    "backtest": (
-        "lab.backtest",
-        "backtest",
-        "Show what the policies would have done in a crash, and the alternatives.",
-    ),
-    "replay": ("lab.replay", "replay", "Run the policies over a recording."),
-    "venues": ("venues.verbs", "venues", "List supported venues, and check accounts before you trust them."),
-    "notify": ("live.notify", "notify", "Test the notification routes."),
-    "snapshot": ("live.snapshot", "snapshot", "Read one account once, in the public format. Changes nothing."),
-    "market": ("lab.market", "market", "Fetch bars for backtests from a venue's public history."),
-    "paper": ("lab.paper", "paper", "Serve a paper venue on loopback."),
-    "demo": ("lab.demo", "demo", "Run the policies through a crash on the paper venue."),
+# verb → (module under killswitch.cli that holds a click command of that name, one-line help)
+VERBS: dict[str, tuple[str, str]] = {
+    "validate": ("policy.verbs", "Check policies: every mistake in one pass."),
+    "schema": ("policy.verbs", "Print the JSON Schemas of the documents, or the signal catalogue."),
+    "graph": ("policy.verbs", "Print the compiled decision graph as Mermaid or DOT."),
+    "explain": ("policy.explain", "Explain a diagnostic code, or a decision."),
+    "plan": ("live.plan", "Show what the policies would do right now. Changes nothing."),
+    "apply": ("operate.verbs", "Apply a saved plan exactly, or list what has changed."),
+    "run": ("live.run", "Evaluate the policies at an interval, and act where armed."),
+    "status": ("live.status", "Show stages, locks and closes."),
+    "history": ("live.status", "List past decisions and their results."),
+    "report": ("live.report", "Report an incident: what happened, why, and what to do next."),
+    "reset": ("operate.verbs", "Return a scope to normal."),
+    "close": ("operate.verbs", "Close positions by an operator command."),
+    "backtest": ("lab.backtest", "Show what the policies would have done in a crash, and the alternatives."),
+    "replay": ("lab.replay", "Run the policies over a recording."),
+    "venues": ("venues.verbs", "List supported venues, and check accounts before you trust them."),
+    "notify": ("live.notify", "Test the notification routes."),
+    "snapshot": ("live.snapshot", "Read one account once, in the public format. Changes nothing."),
+    "market": ("lab.market", "Fetch bars for backtests from a venue's public history."),
+    "paper": ("lab.paper", "Serve a paper venue on loopback."),
+    "demo": ("lab.demo", "Run the policies through a crash on the paper venue."),
 }
 
 
@@ -58,8 +54,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module, attribute, _ = VERBS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), attribute)
+        module, _ = VERBS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"killswitch.cli.{module}"), cmd_name)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -68,7 +64,7 @@ class LazyGroup(click.Group):
 
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
-        return [CompletionItem(verb, help=text) for verb, (_, _, text) in VERBS.items() if verb.startswith(incomplete)]
+        return [CompletionItem(verb, help=text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -84,7 +80,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(verb, text) for verb, (_, _, text) in VERBS.items()])
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
 
 
 def print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:

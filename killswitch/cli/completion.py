@@ -16,9 +16,10 @@ Completions = Iterable[tuple[str, str]]
 """Completions, each with its help text."""
 
 
-def _completing(
-    words: Callable[[click.Context], Completions],
-) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def _completing(words: Callable[[click.Context], Completions]) -> Completer:
     """Turn a list of words into a click completer that filters by prefix and returns nothing on failure."""
 
     @wraps(words)
@@ -50,12 +51,6 @@ def schemas(_ctx: click.Context) -> Completions:
 
 
 @_completing
-def accounts(ctx: click.Context) -> Completions:
-    """Accounts in the files of --policies or KSCTL_POLICIES."""
-    return _accounts(ctx)
-
-
-@_completing
 def scopes(ctx: click.Context) -> Completions:
     """Scopes of the accounts in the policy files."""
     found = list(_accounts(ctx))
@@ -80,3 +75,7 @@ def _accounts(ctx: click.Context) -> Iterator[tuple[str, str]]:
     for document in load(paths).documents if paths else ():
         if isinstance(document.model, AccountDocument):
             yield document.name, venue_of(document.model.spec)
+
+
+accounts = _completing(_accounts)
+"""Accounts in the files of --policies or KSCTL_POLICIES."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,19 @@ SIZE = ParsedParam("size", _size)
 RECORD_TEXT = ParsedParam("text", _record_text)
 """A text for the record: not blank, and valid UTF-8."""
 
+COUNT = click.IntRange(min=0)
+PATH = click.Path(path_type=Path)
+IN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+IN_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+option = partial(click.option, show_default=True)
+"""An option whose help shows its default."""
+
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip
-output = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+output = option("--output", type=click.Choice(["text", "json"]), default="text")
 journal = click.option(
     "--journal", metavar="memory|PATH",
     help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "
@@ -127,8 +138,8 @@ def read_timeout(default: str) -> Callable[[Callable[..., Any]], Callable[..., A
 
     Operator commands have a shorter default, because other accounts wait for their close.
     """
-    return click.option(
-        "--read-timeout", type=DURATION, default=default, show_default=True,
+    return option(
+        "--read-timeout", type=DURATION, default=default,
         help="Time after which a venue counts as down. The first response includes the rules of all markets.",
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,13 +25,11 @@ _MAX_READ = 1_000
 """Maximum decisions and notices that a start reads."""
 
 
-@contextmanager
-def opened_store(store_at: str, *, read_only: bool) -> Iterator[SqlStore]:
-    """Open the store and close it at the end. Read-only access changes no byte of it."""
+def opened_store(store_at: str, *, read_only: bool) -> AbstractContextManager[SqlStore]:
+    """Open the store, to be closed at the end of the block. Read-only access changes no byte of it."""
     from killswitch.store.sqlite import open_store
 
-    with _closing(open_store(store_at, read_only=read_only)) as store:
-        yield store
+    return _closing(open_store(store_at, read_only=read_only))
 
 
 @contextmanager
@@ -167,12 +165,7 @@ def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> 
 
 
 def require_locks(
-    accounts: dict[str, ArmedAccount],
-    locks: LockPaths,
-    store_at: str,
-    *,
-    closes: bool = False,
-    emergency: bool = False,
+    accounts: dict[str, ArmedAccount], locks: LockPaths, store_at: str, *, closes: bool = False, emergency: bool = False
 ) -> tuple[str, ...]:
     """LockError if an account is armed and its lock is not writable; returns warnings.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from shutil import get_terminal_size
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TextIO
@@ -54,6 +54,14 @@ def print_text(text: str, *, err: bool = False) -> None:
     within = terminal_width(sys.stderr if err else sys.stdout)
     shown = text if within is None else layout.fit(text, within)
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
+
+
+def print_answer(output: str, record: Callable[[], str | bytes], text: Callable[[], str]) -> None:
+    """Print the answer of a verb in the format of its `--output`: the JSON record, or text for people."""
+    if output == "json":
+        click.echo(record())
+    else:
+        print_text(text())
 
 
 def print_note(text: str) -> None:

@@ -64,14 +64,13 @@ def decision_lines(decision: Decision, written: TriggerTexts | None = None) -> l
     return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
 
 
-def reason_lines(decision: Decision, written: TriggerTexts) -> list[str]:
+def reason_lines(decision: Decision, written: TriggerTexts) -> Iterator[str]:
     """Each trigger against its threshold, and which side lost."""
-    lines = [f"{each.name}: {render_trigger(decision, each, written)}" for each in decision.triggers]
+    yield from (f"{each.name}: {render_trigger(decision, each, written)}" for each in decision.triggers)
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
-        lines.append(f"the loss is {found.source}: {shares}, over {found.window}")
-    return lines
+        yield f"the loss is {found.source}: {shares}, over {found.window}"
 
 
 class Footnotes:
@@ -195,22 +194,20 @@ def stage_label(machine: MachineView) -> str:
     return f"{machine.stage or 'normal'}{'' if machine.latched else ' (fired, not latched)'}"
 
 
-def pending_lines(machine: MachineView, now: datetime) -> list[str]:
+def pending_lines(machine: MachineView, now: datetime) -> Iterator[str]:
     """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
-    lines = []
     if (waiting := machine.waiting) is not None:
         whom = " and ".join(waiting.accounts) or "the scope's account"
-        lines.append(
+        yield one_line(
             f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be "
             f"read, until {instant(waiting.until)} or while its triggers stay true"
         )
     suspected = machine.suspected
     if suspected is not None and (suspected.until is None or suspected.until > now):
-        lines.append(
+        yield one_line(
             f"lock on suspicion, {suspected.mode} until {instant(suspected.until)}: {suspected.stage} fires if the "
             "fall of equity turns out to be a loss; it has not fired"
         )
-    return [one_line(line) for line in lines]
 
 
 def notice_line(notice: Notice) -> str:

@@ -18,7 +18,7 @@ class VirtualClock:
     `on_advance` receives the new instant, for what else happens in that time (a market that moves).
     """
 
-    def __init__(self, start: datetime, on_advance: Callable[[datetime], None] | None = None) -> None:
+    def __init__(self, start: datetime, on_advance: Callable[[datetime], object] | None = None) -> None:
         """`start` is an aware UTC datetime."""
         self._start = start
         self._elapsed = 0.0

@@ -9,7 +9,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Literal, TypeVar
 
-from killswitch.accounts.arming import ArmedAccount, is_in_scope, scopes_over
+from killswitch.accounts.arming import ArmedAccount, scopes_over
 from killswitch.gate.lock_merge import UNION_SCOPE
 from killswitch.graph.nodes import PolicySet
 from killswitch.incident.record.results import DecisionStatus, fold_result
@@ -25,7 +25,7 @@ from killswitch.planning.notices import RESET
 from killswitch.planning.operator.closes import OPERATOR
 from killswitch.planning.operator.plan_file import SavedPlan, decode_plan, encode_plan
 from killswitch.planning.operator.saved_plan import applied_ids
-from killswitch.runner.status_blob import AccountView, RunnerView
+from killswitch.runner.status_blob import RunnerView
 
 T = TypeVar("T")
 OperatorCommandKind = Literal["close", "reset", "apply", "give_up"]
@@ -100,21 +100,18 @@ def require_unspent(store: Store, plan: SavedPlan) -> None:
             )
 
 
-def require_scope(scope: str, known: set[str]) -> None:
-    """RefusedScopeError unless `scope` is one of `known`."""
-    if scope in known:
+def require_scope(scope: str | None, known: set[str]) -> None:
+    """RefusedScopeError unless `scope` is one of `known`, or None: the portfolio."""
+    if scope is None or scope in known:
         return
     near = get_close_matches(scope, known, 1)
-    meant = f", did you mean {near[0]}?" if near else "."
-    raise RefusedScopeError(
-        f"no account is watched under {scope}{meant} Known: {', '.join(sorted(known)) or 'nothing'}"
-    )
+    hint = f", did you mean {near[0]}?" if near else "."
+    raise RefusedScopeError(f"no account is watched under {scope}{hint} Known: {', '.join(sorted(known)) or 'nothing'}")
 
 
-def closable_scopes(view: RunnerView) -> set[str]:
-    """The scopes that `ksctl close` accepts."""
-    accounts = {f"account/{account.account}" for account in view.accounts}
-    return accounts | {f"venue/{account.venue}" for account in view.accounts} | {"portfolio"}
+def closable_scopes(accounts: Iterable[tuple[str, str]]) -> set[str]:
+    """The scopes that `ksctl close` accepts, for accounts by name and venue."""
+    return {"portfolio"} | {scope for name, venue in accounts for scope in (f"account/{name}", f"venue/{venue}")}
 
 
 def machine_scopes(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> set[str]:
@@ -132,11 +129,6 @@ def locked_scopes(locks: Iterable[LockView]) -> set[str]:
     return {lock.scope for lock in locks if lock.ordered and lock.has_own and lock.scope is not None} - {UNION_SCOPE}
 
 
-def accounts_named(view: RunnerView, scope: str | None) -> tuple[AccountView, ...]:
-    """The accounts that a close of `scope` reaches."""
-    return tuple(each for each in view.accounts if is_in_scope(scope, each.account, each.venue))
-
-
 def is_pending(store: Store, event: Event) -> bool:
     """Whether no tick has processed `event` yet."""
     return any(pending.id == event.id for pending in store.pending_events())
@@ -152,15 +144,9 @@ def answer_to(store: Store, event: Event) -> CommandAnswer:
     """The decisions and notices with which a tick has answered `event`."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
-    mine = _TESTS[event.kind](event) if event.kind in _TESTS else _resets(event)
-    return CommandAnswer(
-        tuple(decision for decision in recent if mine(decision)),
-        tuple(
-            notice
-            for notice in notices
-            if notice.subject == event.id or (_is_reset_notice(notice, event) and notice.as_of >= event.at)
-        ),
-    )
+    mine = _TESTS.get(event.kind, _resets)(event)
+    answers = (each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
+    return CommandAnswer(tuple(filter(mine, recent)), tuple(answers))
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
@@ -187,10 +173,7 @@ def close_status(store: Store, decision: Decision) -> DecisionStatus:
 
 
 def _closes(event: Event) -> Callable[[Decision], bool]:
-    def test(decision: Decision) -> bool:
-        return decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
-
-    return test
+    return lambda decision: decision.id == decision_id(OPERATOR, decision.scope, event.id, decision.as_of)
 
 
 def _resets(event: Event) -> Callable[[Decision], bool]:
@@ -214,4 +197,5 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
 
 
 def _is_reset_notice(notice: Notice, event: Event) -> bool:
-    return event.kind == "reset" and notice.scope == event.scope and notice.subject == RESET
+    same = (notice.scope, notice.subject) == (event.scope, RESET)
+    return event.kind == "reset" and same and notice.as_of >= event.at

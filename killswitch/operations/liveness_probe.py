@@ -85,8 +85,7 @@ def _of_tick(
     if -age > bound:
         # The clock was put back: no tick can be dated, and a new process would not be able to either.
         return ProbeResult(probe == "live", f"{which} is dated after this machine's clock, so its age is unknown")
+    seconds = age.total_seconds()
     if age > bound:
-        return ProbeResult(
-            False, f"the last {which} is {age.total_seconds():.0f} s old, over {bound.total_seconds():g} s"
-        )
-    return ProbeResult(True, f"{which} is {max(age.total_seconds(), 0.0):.1f} s old, every {tick.interval:g} s")
+        return ProbeResult(False, f"the last {which} is {seconds:.0f} s old, over {bound.total_seconds():g} s")
+    return ProbeResult(True, f"{which} is {max(seconds, 0.0):.1f} s old, every {tick.interval:g} s")

@@ -84,9 +84,8 @@ def plan_of(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
     )
     if not kept:
         return None
-    policies = shown.policies
-    basis = basis_of(kept, shown.snapshot, policies)
-    return make_plan(shown.snapshot.as_of, policies.digest, policies.commit, kept, basis)
+    basis = basis_of(kept, shown.snapshot, shown.policies)
+    return make_plan(shown.snapshot.as_of, shown.policies.digest, shown.policies.commit, kept, basis)
 
 
 def of_policies(shown: Preview) -> tuple[Decision, ...]:

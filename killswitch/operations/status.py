@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import open_closes
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.gate.lock_merge import UNION_SCOPE, is_on_suspicion, scope_of
 from killswitch.gate.lock_reader import read_file, read_lock
@@ -135,7 +135,7 @@ def store_status(store: Store, now: datetime, notices: int, dated: datetime | No
     """
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
-    left = [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
+    left = open_closes(store)
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
     stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
@@ -146,14 +146,8 @@ def store_status(store: Store, now: datetime, notices: int, dated: datetime | No
         view_problem=problem,
         locks=locks,
         closings=tuple(
-            OpenClosing(
-                decision.id,
-                decision.scope,
-                account,
-                read_result(store, decision),
-                _left(view, decision.id, account),
-            )
-            for account, decision in left
+            OpenClosing(each.id, each.scope, account, read_result(store, each), _left(view, each.id, account))
+            for account, each in left
         ),
         pending=commands.events,
         notices=tuple(store.notices(notices)),
@@ -182,9 +176,8 @@ def _stranded(account: str, decision: Decision) -> str:
 
 def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
     newest = (stored.decision for stored in store.decisions(NEWEST))
-    return tuple(
-        islice((each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR), MOST_SUSPICIONS)
-    )
+    recent = (each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR)
+    return tuple(islice(recent, MOST_SUSPICIONS))
 
 
 def _operator_closes(store: Store, now: datetime, *, alone: bool) -> Iterator[OperatorCloseResult]:
@@ -200,17 +193,15 @@ def runner_state(lease: Lease | None, now: datetime) -> RunnerState:
     if lease is None:
         return RunnerState("gone", None, None, None, None, "no runner holds the lease")
     until = from_micros(lease.expires_at)
-    liveness: Liveness = "alive"
-    why = "it holds the lease"
+    liveness: Liveness = "silent"
     if is_dead(lease.owner):
-        liveness, why = "silent", "its process died without releasing the lease"
+        why = "its process died without releasing the lease"
     elif is_misdated(lease, now) and not is_running(lease.owner):
-        liveness, why = (
-            "silent",
-            "its lease is dated too far ahead: the clock was set back, and the lease was not renewed",
-        )
+        why = "its lease is dated too far ahead: the clock was set back, and the lease was not renewed"
     elif lease.expires_at <= to_micros(now):
-        liveness, why = "silent", "its lease expired without renewal"
+        why = "its lease expired without renewal"
+    else:
+        liveness, why = "alive", "it holds the lease"
     return RunnerState(liveness, lease.owner, pid_of(lease.owner), lease.generation, until, why)
 
 

@@ -105,15 +105,14 @@ def check_account(
 
     `of_run`: findings of `run --live`.
     """
-    spec, seen, inspection = looked.document.spec, looked.snapshot, looked.inspection
-    known = seen if seen is not None and seen.quality == "ok" else None
-    views = outlooks_of(looked)
+    spec, seen, inspection, known = looked.document.spec, looked.snapshot, looked.inspection, looked.known
+    outlooks = None
+    if known is not None:
+        outlooks = closability_of(known, reduce_only=reduces_only(looked), outside_hours=spec.outside_hours)
     told = inspection.capabilities if inspection is not None else supported_capabilities(looked)
     if looked.rejection is not None:
         told, reading, closing = (), (), None
-    findings = of_run + account_findings(
-        looked, known, views, reading, closing, asked, around
-    )  # fmt: skip
+    findings = of_run + account_findings(looked, outlooks, reading, closing, asked, around)
     return AccountCheck(
         account=looked.name,
         venue=looked.venue,
@@ -132,12 +131,12 @@ def check_account(
         orders=None if known is None or known.orders is None else len(known.orders),
         reading_ms=None if looked.request_seconds is None else round(looked.request_seconds * 1000, 1),
         clock_skew_ms=skew_of(looked),
-        position_mode=mode_of(looked, known, "position_mode"),
-        margin_mode=mode_of(looked, known, "margin_mode"),
+        position_mode=mode_of(looked, "position_mode"),
+        margin_mode=mode_of(looked, "margin_mode"),
         rights=None if inspection is None or looked.rejection is not None else inspection.rights,
         told_by=None if not told else "inspection" if inspection is not None else "offers",
         capabilities=tuple(told),
-        outlooks=views,
+        outlooks=outlooks,
         reading=tuple(reading),
         closing=closing,
         used=None if looked.used is None else dict(looked.used),
@@ -148,14 +147,6 @@ def verdict_of(findings: Iterable[Finding]) -> Verdict:
     """The worst severity as a verdict."""
     severities = {each.severity for each in findings}
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
-
-
-def outlooks_of(looked: InspectedAccount) -> tuple[Closability, ...] | None:
-    """How each position can be closed; None if positions are unknown."""
-    seen = looked.snapshot
-    if seen is None or seen.quality != "ok":
-        return None
-    return closability_of(seen, reduce_only=reduces_only(looked), outside_hours=looked.document.spec.outside_hours)
 
 
 def reduces_only(looked: InspectedAccount) -> bool:
@@ -288,7 +279,7 @@ def supported_capabilities(looked: InspectedAccount) -> tuple[Capability, ...]:
     """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
     if looked.refused is not None:
         return ()
-    found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.snapshot))}
+    found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.known))}
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
@@ -312,7 +303,7 @@ def _from_traits(looked: InspectedAccount) -> Iterator[Capability]:
 
 
 def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
-    if seen is None or seen.quality != "ok":
+    if seen is None:
         return
     for name in _READ:
         told = getattr(seen, name) is not None

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
+from functools import partial
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -18,6 +19,7 @@ from killswitch.model.unanswered import CLOCK_OFF
 from killswitch.planning.closability import Closability
 from killswitch.planning.orders.slices import DERIVATIVES
 from killswitch.preflight.inspection import InspectedAccount
+from killswitch.preflight.key_rights import WITHDRAWS, WITHDRAWS_WAY_OUT
 from killswitch.preflight.worst_cases import WorstCase
 from killswitch.ratelimit.poll_cost import PollCost
 
@@ -43,6 +45,11 @@ class Finding(Struct, frozen=True):
     way_out: str = ""
 
 
+_failed = partial(Finding, "failed")
+_warning = partial(Finding, "warning")
+_note = partial(Finding, "note")
+
+
 class CheckRequirements(Struct, frozen=True):
     """Requirements: the polling interval, and the seconds that a full close may take."""
 
@@ -65,14 +72,13 @@ class DocumentFacts(Struct, frozen=True):
 
 def account_findings(
     looked: InspectedAccount,
-    known: AccountSnapshot | None,
-    views: Sequence[Closability] | None,
+    outlooks: Sequence[Closability] | None,
     costs: Sequence[PollCost],
     closing: WorstCase | None,
     asked: CheckRequirements,
     around: DocumentFacts,
 ) -> tuple[Finding, ...]:
-    """All findings in reading order. `known`: the snapshot, if it is sound.
+    """All findings in reading order.
 
     If the venue rejects the key, findings that need the key are left out.
     """
@@ -85,12 +91,12 @@ def account_findings(
         *_connection(looked, asked.now),
         *_clock(looked),
         *_rights(looked, asked.now),
-        *_modes(looked, known),
+        *_modes(looked),
         *_document_findings(looked, around),
-        *_positions(known, views),
+        *_positions(looked.known, outlooks),
         *_polling(looked, costs, asked.interval),
-        *_closing(known, closing, asked.within),
-        *(Finding("note", "venue", note) for note in notes),
+        *_closing(looked.known, closing, asked.within),
+        *(_note("venue", note) for note in notes),
     )
 
 
@@ -102,11 +108,9 @@ def skew_of(looked: InspectedAccount) -> float | None:
     return None if health is None else health.clock_skew_ms
 
 
-def mode_of(
-    looked: InspectedAccount, known: AccountSnapshot | None, name: Literal["position_mode", "margin_mode"]
-) -> str | None:
+def mode_of(looked: InspectedAccount, name: Literal["position_mode", "margin_mode"]) -> str | None:
     said: str | None = getattr(looked.inspection, name, None)
-    return said or (None if known is None else getattr(known, name))
+    return said or getattr(looked.known, name, None)
 
 
 _UNREAD: Final = {
@@ -114,11 +118,12 @@ _UNREAD: Final = {
     "stale": "the venue returns old numbers: wait for new ones before you trust the account",
     "malformed": "the answer of the venue cannot be parsed: keep the account at execution: observe until it can",
 }
+_WAIT = "wait that long, check what else sends requests from this address or with this key, and repeat this command"
 
 
 def _rejected_key(looked: InspectedAccount) -> Iterator[Finding]:
-    yield Finding(
-        "failed", "key",
+    yield _failed(
+        "key",
         f"the venue rejects it (wrong secret, revoked, wrong address or system): {looked.rejection}",
         "compare it with the value that the document's credentials point to, character by character; or create a "
         "new key for this system of the venue and store it there",
@@ -132,11 +137,7 @@ LIMITED: Final = "rate limited: "
 def _way_out(looked: InspectedAccount, quality: Quality, why: str) -> str:
     if quality == "malformed":
         return _parse_advice(looked, why)
-    if why.startswith(LIMITED):
-        return (
-            "wait that long, check what else sends requests from this address or with this key, and repeat this command"
-        )
-    return _UNREAD[quality]
+    return _WAIT if why.startswith(LIMITED) else _UNREAD[quality]
 
 
 def _parse_advice(looked: InspectedAccount, reason: str) -> str:
@@ -152,78 +153,68 @@ def _parse_advice(looked: InspectedAccount, reason: str) -> str:
 def _connection(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
     if looked.refused is not None:
         own = f"account {looked.name}"
-        yield Finding("failed", "account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
+        yield _failed("account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
     if clock_rejection(looked) is not None:
         return  # the clock is the cause and has a finding of its own
     seen = looked.snapshot
-    unread = seen is not None and seen.quality != "ok"
+    unread = seen is not None and looked.known is None
     why = "" if seen is None else seen.reason or "no reason given"
     way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
     # After a rejected inspection, the snapshot may fail at once for the same reason.
     same = unread and looked.inspection_error is not None and why.removeprefix(LIMITED) in looked.inspection_error
     if looked.inspection_error is not None:
-        yield Finding(
-            "failed", "venue", f"inspection failed: {looked.inspection_error}", way_out if same else _UNREAD["down"]
-        )
+        yield _failed("venue", f"inspection failed: {looked.inspection_error}", way_out if same else _UNREAD["down"])
     if seen is not None and unread:
         told, told_out = ("same reason", "") if same else (why, way_out)
-        yield Finding("failed", "venue", f"it is {seen.quality}: {told}", told_out)
-    if seen is not None and seen.quality == "ok":
-        yield from _snapshot_findings(seen, now)
+        yield _failed("venue", f"it is {seen.quality}: {told}", told_out)
+    if looked.known is not None:
+        yield from _snapshot_findings(looked.known, now)
     status = None if looked.inspection is None else looked.inspection.status
     if status not in (None, "ok"):
-        yield Finding(
-            "warning", "venue", f"the venue reports its status as {status}", "check the status page of the venue"
-        )
+        yield _warning("venue", f"the venue reports its status as {status}", "check the status page of the venue")
 
 
 def _snapshot_findings(seen: AccountSnapshot, now: datetime) -> Iterator[Finding]:
     """Findings on a snapshot with quality ok."""
     if seen.reason is not None:
-        yield Finding("warning", "venue", f"incomplete snapshot: {seen.reason}", "repeat this command")
+        yield _warning("venue", f"incomplete snapshot: {seen.reason}", "repeat this command")
     if seen.observed_at is not None and abs(now - seen.observed_at) > MAX_SNAPSHOT_AGE:
         when = f"{seen.observed_at:%Y-%m-%d %H:%M} UTC"
-        yield Finding(
-            "failed", "venue", f"the snapshot is dated {when}",
-            "check the clocks, and that no cache answers in place of the venue",
-        )  # fmt: skip
+        way_out = "check the clocks, and that no cache answers in place of the venue"
+        yield _failed("venue", f"the snapshot is dated {when}", way_out)
 
 
 def clock_rejection(looked: InspectedAccount) -> str | None:
     """The error of the venue if it rejects requests because of their time."""
-    read = looked.snapshot is not None and looked.snapshot.quality == "ok"
-    told = (looked.inspection_error, None if read or looked.snapshot is None else looked.snapshot.reason)
+    seen = looked.snapshot
+    told = (looked.inspection_error, None if seen is None or seen.quality == "ok" else seen.reason)
     return next((why for why in told if why and CLOCK_OFF in why), None)
+
+
+_TOO_FAR: Final = "venues reject signed requests this far from their time, usually from 5 s"
+_ACCEPTED: Final = (
+    "the venue accepted these requests; others reject them, and ages and trading hours are off by the same time"
+)
 
 
 def _clock(looked: InspectedAccount) -> Iterator[Finding]:
     skew, refused = skew_of(looked), clock_rejection(looked)
     if skew is not None and not math.isfinite(skew):
-        yield Finding("failed", "clock", "the clock of the venue is unreadable", "check the endpoint")
+        yield _failed("clock", "the clock of the venue is unreadable", "check the endpoint")
         skew = None
     side = "" if skew is None else "ahead of" if skew > 0 else "behind"
     text = "" if skew is None else f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
     if refused is not None:
-        apart = (
-            f"{text}, and it rejects requests because of it"
-            if text
-            else "the venue rejects requests because of their time"
-        )
-        yield Finding("failed", "clock", f"{apart}: {refused}", SET_CLOCK)
+        apart = f"{text}, and it rejects requests because of it"
+        unknown = "the venue rejects requests because of their time"
+        yield _failed("clock", f"{apart if text else unknown}: {refused}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_FAILS:
-        weight: Severity = "failed"
-        why = "venues reject signed requests this far from their time, usually from 5 s"
-        if looked.snapshot is not None and looked.snapshot.quality == "ok":
-            weight = "warning"
-            why = (
-                "the venue accepted these requests; others reject them, and ages and trading hours are off by the "
-                "same time"
-            )
-        yield Finding(weight, "clock", f"{text}: {why}", SET_CLOCK)
+        finding, why = (_failed, _TOO_FAR) if looked.known is None else (_warning, _ACCEPTED)
+        yield finding("clock", f"{text}: {why}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_WARNS:
         why = "some venues reject a request that is 1 s ahead, or 5 s late including latency"
-        yield Finding("warning", "clock", f"{text}: {why}", SET_CLOCK)
+        yield _warning("clock", f"{text}: {why}", SET_CLOCK)
 
 
 def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
@@ -237,7 +228,7 @@ def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
     if not spec.credentials:
         return
     if rights.read is False:
-        yield Finding("failed", "key", "it may not read", "grant it the read right at the venue")
+        yield _failed("key", "it may not read", "grant it the read right at the venue")
     if rights.trade is False:
         live = spec.execution == "live"
         text = "it may not trade: it cannot close positions"
@@ -247,11 +238,9 @@ def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
         weight: Severity = "warning" if spec.execution == "live" else "note"
         yield Finding(weight, "key", "whether it may trade is unknown", "check the key at the venue")
     if rights.transfer:
-        yield Finding("note", "key", "it may transfer between accounts, which Killswitch never does", "")
+        yield _note("key", "it may transfer between accounts, which Killswitch never does")
     if rights.bound_to_addresses is False:
-        yield Finding(
-            "note", "key", "it works from any address", "restrict it to the address of this machine at the venue"
-        )
+        yield _note("key", "it works from any address", "restrict it to the address of this machine at the venue")
     if rights.expires_at is not None and rights.expires_at - now < EXPIRES_SOON:
         over = rights.expires_at <= now
         when = f"it {'expired' if over else 'expires'} at {rights.expires_at:%Y-%m-%d %H:%M} UTC"
@@ -260,33 +249,30 @@ def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
 
 def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
     if rights.withdraw and not allowed:
-        yield Finding(
-            "failed", "key", "it may withdraw: anyone who obtains it can take the funds",
-            "create one without that right, or set allow_withdrawal_keys: true in the Account document",
-        )  # fmt: skip
+        yield _failed("key", f"it {WITHDRAWS}", WITHDRAWS_WAY_OUT)
     elif rights.withdraw:
-        yield Finding("note", "key", "it may withdraw, which the Account document allows")
+        yield _note("key", "it may withdraw, which the Account document allows")
     elif rights.withdraw is None and not allowed:
         why = f" ({rights.note})" if rights.note else ""
-        yield Finding(
-            "warning", "key", f"whether it may withdraw is unknown{why}",
+        yield _warning(
+            "key", f"whether it may withdraw is unknown{why}",
             "check the key at the venue; allow_withdrawal_keys: true confirms that you did, or accept it",
         )  # fmt: skip
 
 
-def _modes(looked: InspectedAccount, known: AccountSnapshot | None) -> Iterator[Finding]:
+def _modes(looked: InspectedAccount) -> Iterator[Finding]:
     market = looked.document.spec.market
-    if known is not None and market in DERIVATIVES and mode_of(looked, known, "position_mode") is None:
-        yield Finding(
-            "warning", "modes", "the position mode is unknown: the venue rejects a close in the wrong mode",
+    if looked.known is not None and market in DERIVATIVES and mode_of(looked, "position_mode") is None:
+        yield _warning(
+            "modes", "the position mode is unknown: the venue rejects a close in the wrong mode",
             "set it at the venue (one-way or hedge) and check that the key may read it",
         )  # fmt: skip
 
 
 def _document_findings(looked: InspectedAccount, around: DocumentFacts) -> Iterator[Finding]:
     if around.twins:
-        yield Finding(
-            "warning", "account",
+        yield _warning(
+            "account",
             f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
             "address and credentials: one book is polled, counted and closed more than once",
             "keep one of the documents, or use a separate key for each account",
@@ -301,35 +287,29 @@ def _document_findings(looked: InspectedAccount, around: DocumentFacts) -> Itera
             "use https:// (wss://), or set allow_unencrypted: true if the network itself is trusted",
         )  # fmt: skip
     for why in around.timers:
-        yield Finding("failed", "dead man", f"`run --live` would not start: {why}")
+        yield _failed("dead man", f"`run --live` would not start: {why}")
     if not around.watched:
-        yield Finding(
-            "warning", "policies", "no policy watches this account", "widen the scope.match of a policy, or add one"
-        )
+        yield _warning("policies", "no policy watches this account", "widen the scope.match of a policy, or add one")
 
 
-def _positions(known: AccountSnapshot | None, views: Sequence[Closability] | None) -> Iterator[Finding]:
+def _positions(known: AccountSnapshot | None, outlooks: Sequence[Closability] | None) -> Iterator[Finding]:
     if known is None:
         return
     if known.positions is None:
-        yield Finding(
-            "failed", "positions", "they are unknown: no position can be closed", "check the read rights of the key"
-        )
+        yield _failed("positions", "they are unknown: no position can be closed", "check the read rights of the key")
         return
-    stuck = [each for each in views or () if any(one.severity == "warning" for one in each.hindrances)]
+    stuck = [each for each in outlooks or () if any(one.severity == "warning" for one in each.hindrances)]
     if stuck:
         names = ", ".join(each.symbol for each in stuck[:5]) + (", …" if len(stuck) > 5 else "")
-        yield Finding(
-            "warning", "positions",
+        yield _warning(
+            "positions",
             f"{len(stuck)} of {len(known.positions)} cannot be closed as they are, or may not be: {names}",
             "; ".join(_ways_out(stuck)),
         )  # fmt: skip
     if known.equity is None:
-        yield Finding(
-            "warning", "equity", "it is unknown: no policy can measure a drawdown", "check the read rights of the key"
-        )
+        yield _warning("equity", "it is unknown: no policy can measure a drawdown", "check the read rights of the key")
     if known.orders is None:
-        yield Finding("warning", "orders", "resting orders are unknown: what blocks a close is unknown", "")
+        yield _warning("orders", "resting orders are unknown: what blocks a close is unknown")
 
 
 def _ways_out(stuck: Sequence[Closability]) -> Iterator[str]:
@@ -341,7 +321,7 @@ def _ways_out(stuck: Sequence[Closability]) -> Iterator[str]:
 
 def _polling(looked: InspectedAccount, costs: Sequence[PollCost], interval: float) -> Iterator[Finding]:
     if looked.refused is None and not looked.traits.limits:
-        yield Finding("note", "limits", "the adapter declares no request limits: requests are not metered")
+        yield _note("limits", "the adapter declares no request limits: requests are not metered")
     slow = [cost for cost in costs if cost.too_fast]
     if slow:
         worst = max(slow, key=lambda cost: cost.least)
@@ -349,8 +329,8 @@ def _polling(looked: InspectedAccount, costs: Sequence[PollCost], interval: floa
         what = "Polling and refreshing dead-man timers" if worst.refreshes else "Polling"
         shared = f", which {worst.accounts} accounts share" if worst.accounts > 1 else ""
         fits = worst.for_reading - worst.refreshes >= worst.a_reading > 0 or not worst.refreshes
-        yield Finding(
-            "warning", "reading",
+        yield _warning(
+            "reading",
             f"a tick of {interval:g} s is too fast here: "
             + (f"{least} is the minimum. " if fits else "refreshing timers leaves no room for polling. ")
             + f"{what} would take {worst.takes:,.0f} of {worst.limit} in {worst.per:g} s{shared}, and "
@@ -373,8 +353,8 @@ def _closing(known: AccountSnapshot | None, closing: WorstCase | None, within: f
         return
     took = "more than a day" if worst.seconds is None else f"{worst.seconds:,.0f} s"
     bound = f", bound by {worst.bound_by}" if worst.bound_by else ""
-    yield Finding(
-        "warning", "closing",
+    yield _warning(
+        "closing",
         f"closing everything takes {took} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
         "ask the venue for higher limits, split the account, or run from separate addresses",
     )  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
@@ -68,6 +69,11 @@ class InspectedAccount:
     def venue(self) -> str:
         return venue_of(self.document.spec)
 
+    @property
+    def known(self) -> AccountSnapshot | None:
+        """The snapshot, if it is sound."""
+        return self.snapshot if self.snapshot is not None and self.snapshot.quality == "ok" else None
+
 
 async def inspect_accounts(
     documents: Sequence[AccountDocument], patience: float, clock: Clock
@@ -89,9 +95,7 @@ async def inspect_accounts(
     return tuple(by_name[document.metadata.name] for document in documents)
 
 
-async def _inspect(
-    document: AccountDocument, budgets: RequestBudgets, patience: float, clock: Clock
-) -> InspectedAccount:
+async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: float, clock: Clock) -> InspectedAccount:
     name, spec = document.metadata.name, document.spec
     try:
         account = open_accounts([document], live=False)[name]
@@ -101,15 +105,18 @@ async def _inspect(
     try:
         budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
         heard = _RejectionRecorder(adapter)
-        inspection, uninspected = await _inspected(adapter, heard, budget, patience, clock)
+        inspection, failure = None, None
+        if isinstance(adapter, InspectedVenue):
+            await _wait_for_room(budget, clock)
+            inspection, failure = await call_adapter(adapter.inspect(), within, heard.record)
         await _wait_for_room(budget, clock)
         began = clock.monotonic()
-        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), patience)
+        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), within)
         took = clock.monotonic() - began
         return InspectedAccount(
             document,
             inspection=inspection,
-            inspection_error=uninspected,
+            inspection_error=failure,
             snapshot=snapshot,
             traits=traits,
             request_seconds=_request_seconds(snapshot, took),
@@ -119,21 +126,10 @@ async def _inspect(
             account=account,
         )
     except ValueError as error:  # each limit is valid by itself, or there would be no adapter
-        return InspectedAccount(
-            document, refused=f"it contradicts another account of {venue_of(spec)} on their limits: {error}"
-        )
+        why = f"it contradicts another account of {venue_of(spec)} on their limits: {error}"
+        return InspectedAccount(document, refused=why)
     finally:
-        await close_adapter(adapter, patience)
-
-
-async def _inspected(
-    adapter: VenueAdapter, heard: _RejectionRecorder, budget: RequestBudget, patience: float, clock: Clock
-) -> tuple[Inspection | None, str | None]:
-    """The inspection, or why there is none; neither if the adapter has no inspection."""
-    if not isinstance(adapter, InspectedVenue):
-        return None, None
-    await _wait_for_room(budget, clock)
-    return await call_adapter(adapter.inspect(), patience, heard.record)
+        await close_adapter(adapter, within)
 
 
 async def call_adapter(
@@ -202,9 +198,7 @@ async def close_adapter(adapter: VenueAdapter, patience: float) -> None:
     await call_adapter(adapter.close(), patience)
 
 
-_OFFERS = (
-    "used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect",
-)  # fmt: skip
+_OFFERS = ("used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect")
 
 
 def _request_seconds(snapshot: AccountSnapshot, took: float) -> float | None:
@@ -218,7 +212,6 @@ def _request_seconds(snapshot: AccountSnapshot, took: float) -> float | None:
 def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:
     if not isinstance(adapter, MeteredVenue):
         return None
-    try:
+    with suppress(Exception):  # a defect in counting does not affect the check
         return dict(adapter.used())
-    except Exception:  # noqa: BLE001 - a defect in counting does not affect the check
-        return None
+    return None

@@ -44,9 +44,7 @@ async def require_harmless_keys(
     refused = [name for name, rights, _ in found if rights is not None and rights.withdraw]
     if refused:
         words = f"its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
-        raise WithdrawalKeyError(
-            "; ".join(f"{place_prefix(places.get(each))}account {each}: {words}" for each in refused)
-        )
+        raise WithdrawalKeyError("; ".join(f"{place_prefix(places.get(it))}account {it}: {words}" for it in refused))
     return tuple(word for each in found for word in _warnings(*each))
 
 

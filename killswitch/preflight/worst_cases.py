@@ -57,11 +57,7 @@ def worst_cases(
     `interval`: seconds between two polls, which continue during a close; `readers`: every polled account, because each
     one uses the limits of its address.
     """
-    known = {
-        each.name: each
-        for each in looked
-        if each.snapshot is not None and each.snapshot.quality == "ok" and each.snapshot.positions is not None
-    }
+    known = {each.name: each for each in looked if each.known is not None and each.known.positions is not None}
     reckoner = _Estimator(known, interval, readers)
     all_of_it = reckoner.estimate(
         {name: whole_account_work(_snapshot_of(each), reduce_only=guarded[name]) for name, each in known.items()}

@@ -106,7 +106,7 @@ class Runner:
         """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
         try:
             await self.start()
-            self._poller.listen()
+            self._poller.streams.start()
             done, performing = 0, self._effects.performing
             while not stop.is_set():
                 due = self._clock.monotonic() + self._pace.interval
@@ -177,7 +177,7 @@ class Runner:
             await self._closings.advance(self._pace.head_start)
         report = TickReport(
             snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-            self._problems, self._clock.monotonic() - began, self._interpreter.status, self._poller.streams,
+            self._problems, self._clock.monotonic() - began, self._interpreter.status, self._poller.streams.views,
             self._observers.timers, self._effects.suspended,
         )  # fmt: skip
         self._observers.notify(report, span)
@@ -219,7 +219,7 @@ class Runner:
         files stay as they are, and go stale in time.
         """
         patience = self._pace.last_words
-        await self._poller.stop(patience)
+        await self._poller.streams.stop(patience)
         await self._closings.rest(patience)
         self.left_behind = await self._observers.rest(patience, self._problems)
         await self._effects.finish(patience)
@@ -227,7 +227,7 @@ class Runner:
 
     async def let_go(self) -> None:
         """Close connections and files, however the run has ended."""
-        await self._poller.stop(self._pace.read_timeout)
+        await self._poller.streams.stop(self._pace.read_timeout)
         await self._closings.abandon()
         self.left_behind += await self._observers.abandon()
         await self._effects.abandon()
@@ -310,13 +310,13 @@ class Runner:
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
         """The gate first, so that no new risk is taken on, then the closings, then all else, by the effects' ranks."""
         found = await self._effects.performing.perform(decisions, snapshot)
-        found += self._observers.problems + self._closings.troubles + self._poller.stream_problems
-        self._mild = self._effects.mild | frozenset(self._poller.stream_problems)
+        found += self._observers.problems + self._closings.troubles + self._poller.streams.problems
+        self._mild = self._effects.mild | frozenset(self._poller.streams.problems)
         self._problems = self._standing + self._of_now() + found
 
     def _of_now(self) -> tuple[str, ...]:
         """The problems that this tick itself has found: clock and outages."""
-        return (*(() if self._wall.problem is None else (self._wall.problem,)), *self._poller.outage_problems)
+        return (*(() if self._wall.problem is None else (self._wall.problem,)), *self._poller.outages.problems)
 
     def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """Notices of what appeared since the previous tick, and then of what is over."""

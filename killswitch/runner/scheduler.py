@@ -51,7 +51,7 @@ class Scheduler:
                 if caller.is_ready:
                     return True
                 if rung is None or rung.done():
-                    rung = asyncio.ensure_future(caller.pushed.wait())
+                    rung = asyncio.ensure_future(caller.streams.bell.wait())
                 await self.step(min(left, caller.wait(due)), {stopped, rung, *caller.futures()})
             return False
         finally:

@@ -17,7 +17,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.poll.outages import Outages, patience
 from killswitch.accounts.poll.poll_budget import poll_budgets
 from killswitch.accounts.poll.poller import FIRST_PATIENCE, Polls
-from killswitch.accounts.poll.push_listener import PushListener, StreamView
+from killswitch.accounts.poll.push_listener import PushListener
 from killswitch.accounts.poll.request_counters import RequestMeter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.model.clock import Clock
@@ -47,8 +47,8 @@ class AccountPoller:
         self._freshness = interval + read_timeout
         self._readers = Polls(accounts, read_timeout, meters, FIRST_PATIENCE)
         armed = (name for name, account in accounts.items() if account.armed)
-        self._outages = Outages(armed, self._readers, clock, patience(interval, read_timeout))
-        self._streams = PushListener(accounts, clock)
+        self.outages = Outages(armed, self._readers, clock, patience(interval, read_timeout))
+        self.streams = PushListener(accounts, clock)
         self._meters = meters
         self._spares = poll_budgets(accounts, interval, refreshing)
         self._clock = clock
@@ -56,18 +56,14 @@ class AccountPoller:
         self._not_before: dict[str, float] = {}
         self._next_tick = -math.inf
 
-    def listen(self) -> None:
-        """Open the private streams. Nothing is waited for."""
-        self._streams.start()
-
     async def poll(self, span: Span) -> tuple[AccountSnapshot, ...]:
         """One snapshot per account, in the accounts' order, after at most the read timeout.
 
         It takes up the reads under way, and answers what was pushed before it.
         """
-        for name in tuple(self._streams.pushed):
+        for name in tuple(self.streams.pushed):
             if not self._readers[name].is_polling:
-                del self._streams.pushed[name]
+                del self.streams.pushed[name]
         self._asked.clear()
         self._not_before = dict.fromkeys(self._spares, self._clock.monotonic() + LEAST_DISTANCE)
         return await self._readers.gather(span)
@@ -78,20 +74,20 @@ class AccountPoller:
 
     def begin_woken(self, due: float) -> None:
         """Begin the polls that pushes call for and limits allow. `due`: when the next scheduled tick begins."""
-        self._streams.bell.clear()
+        self.streams.bell.clear()
         now = self._clock.monotonic()
-        for name in tuple(self._streams.pushed):
+        for name in tuple(self.streams.pushed):
             if due - now < LEAST_DISTANCE:
                 return
             if name in self._asked or now < self._not_before.get(name, -math.inf):
                 continue
             if self._readers[name].is_polling:
-                del self._streams.pushed[name]  # the next poll answers it
+                del self.streams.pushed[name]  # the next poll answers it
                 continue
             if not self._meters[name].has_room or not self._spares[name].admits(now):
                 self._not_before[name] = now + LEAST_DISTANCE  # most limits have room again long before the next poll
                 continue
-            del self._streams.pushed[name]
+            del self.streams.pushed[name]
             self._spares[name].record(now)
             self._not_before[name] = now + LEAST_DISTANCE
             self._asked[name] = self._readers[name].begin()
@@ -109,17 +105,12 @@ class AccountPoller:
         if any(read.done() for read in self._asked.values()):
             times.append(self._next_tick)
         if due - now >= LEAST_DISTANCE:
-            times += [self._not_before.get(name, now) for name in self._streams.pushed if name not in self._asked]
+            times += [self._not_before.get(name, now) for name in self.streams.pushed if name not in self._asked]
         return max(min(times, default=math.inf) - now, 0.0)
 
     def futures(self) -> set[asyncio.Future[Any]]:
         """The woken polls that are under way."""
         return {read for read in self._asked.values() if not read.done()}
-
-    @property
-    def pushed(self) -> asyncio.Event:
-        """Set when a push arrives."""
-        return self._streams.bell
 
     def woken(self) -> tuple[tuple[AccountSnapshot, ...], Collection[str]]:
         """All accounts, those that a push called for as just polled, the others as polled last; and the names polled.
@@ -146,35 +137,16 @@ class AccountPoller:
 
     def observe(self, fresh: Iterable[AccountSnapshot], as_of: datetime) -> None:
         """Follow outages; an account that is read again need not wait for its stream's next attempt."""
-        for name in self._outages.update(fresh, as_of):
-            self._streams.reopen(name)
+        for name in self.outages.update(fresh, as_of):
+            self.streams.reopen(name)
 
     def dated(self, name: str) -> float:
         """Seconds of the account's clock to which its last snapshot refers."""
         return self._readers[name].dated
 
-    @property
-    def outage_problems(self) -> tuple[str, ...]:
-        """One message for each armed account that cannot be polled."""
-        return self._outages.problems
-
-    @property
-    def stream_problems(self) -> tuple[str, ...]:
-        """One message for each private stream that does not deliver."""
-        return self._streams.problems
-
-    @property
-    def streams(self) -> tuple[StreamView, ...]:
-        """What `status` shows of the private streams."""
-        return self._streams.views
-
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
         """Outages and stream problems that are over, each once."""
-        return self._outages.notices(as_of) + self._streams.notices(as_of)
-
-    async def stop(self, patience: float) -> None:
-        """Close the private streams, in at most `patience` seconds."""
-        await self._streams.stop(patience)
+        return self.outages.notices(as_of) + self.streams.notices(as_of)
 
     async def close(self) -> None:
         """Call off reads in flight, and give the connections back."""

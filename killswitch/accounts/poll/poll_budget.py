@@ -81,8 +81,4 @@ def poll_budgets(
 def _costs(traits: VenueTraits) -> list[tuple[RateLimit, int]]:
     """The limits that a reading takes of, with how much."""
     costs = units_by_call(traits)
-    return [
-        (limit, costs["snapshot", limit.name][0])
-        for limit in traits.limits
-        if costs.get(("snapshot", limit.name), (0, 0))[0]
-    ]
+    return [(limit, units) for limit in traits.limits if (units := costs.get(("snapshot", limit.name), (0, 0))[0])]

@@ -133,9 +133,7 @@ class PushListener:
     """One task for each account whose adapter offers a private stream."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], clock: Clock) -> None:
-        self._venues = {
-            name: account.adapter for name, account in accounts.items() if isinstance(account.adapter, PushingVenue)
-        }
+        self._venues = {name: it.adapter for name, it in accounts.items() if isinstance(it.adapter, PushingVenue)}
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._begun_anew: dict[str, float] = {}
@@ -157,9 +155,8 @@ class PushListener:
         At most once in `STEADY_AFTER`, so that a flapping venue is not called without a pause.
         """
         stream, now = self._streams.get(name), self._clock.monotonic()
-        if stream is None or stream.state not in ("lost", "stale"):
-            return
-        if now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER:
+        is_recent = now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER
+        if stream is None or is_recent or stream.state not in ("lost", "stale"):
             return
         self._begun_anew[name] = now
         before = self._tasks[name]

@@ -15,6 +15,7 @@ from killswitch.model.venue import Call, traits_of
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
 
+_TurnPurpose = Literal["turn", "poll"]
 TURNS_KEPT = 3
 """For so many ticks that were given all their patience a reading that found no room keeps its turn."""
 LOOK_AGAIN = 0.1
@@ -63,12 +64,7 @@ class RequestMeter:
         return self.budget.reserve(now, "dead_man", symbols)
 
     async def _in_turn(
-        self,
-        budget: RequestBudget,
-        call: Call,
-        symbols: Sequence[str],
-        patience: float,
-        purpose: Literal["turn", "poll"],
+        self, budget: RequestBudget, call: Call, symbols: Sequence[str], patience: float, purpose: _TurnPurpose
     ) -> Ticket:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience

@@ -67,10 +67,8 @@ class TimerBudget:
 
     def fits(self, name: str) -> bool:
         """Whether the timer can be refreshed before it goes off, however late a tick comes."""
-        return (
-            max(self.refresh_interval(name), self.shortest_interval(name)) + self.slowest
-            < self._rules[name].timeout / SECOND
-        )
+        latest = max(self.refresh_interval(name), self.shortest_interval(name)) + self.slowest
+        return latest < self._rules[name].timeout / SECOND
 
     def _elsewhere(self, name: str, limit: RateLimit) -> float:
         """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""

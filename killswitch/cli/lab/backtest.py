@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED
-from killswitch.cli.options import file_errors, policies, variant, verb
+from killswitch.cli.options import COUNT, IN_FILE, IN_FOLDER, OUT_FILE, file_errors, option, policies, variant, verb
 from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
@@ -20,30 +20,28 @@ FORMS = ("text", "json", "markdown", "html")
 SUFFIXES = {".txt": "text", ".json": "json", ".md": "markdown", ".html": "html"}
 RANDOM = 10
 
-_folder = click.Path(exists=True, file_okay=False, path_type=Path)
-
 
 @verb("ksctl backtest --policies policies/futures-drawdown --market bars/ --book book.yaml")
 @policies(required=True)
 @variant
-@click.option("--market", "markets_at", type=_folder, multiple=True,
+@click.option("--market", "markets_at", type=IN_FOLDER, multiple=True,
               help="Folder of bars, one file per symbol, or of such folders. May be given more than once.")  # fmt: skip
 @click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed gives another one.")
-@click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--book", "book_at", type=IN_FILE,
               help="Positions of the accounts. Default: half of the symbols long, half short.")  # fmt: skip
-@click.option("--books", "books_at", type=_folder, help="Folder of books (YAML): each of them.")
+@click.option("--books", "books_at", type=IN_FOLDER, help="Folder of books (YAML): each of them.")
 @click.option("--all-splits", type=click.IntRange(min=1), metavar="N",
               help="Every book with N symbols long and N others short; random books beside them.")  # fmt: skip
-@click.option("--random", "count", type=click.IntRange(min=0), metavar="M",
+@click.option("--random", "count", type=COUNT, metavar="M",
               help="Number of seeded books of each kind: hedged, directional, concentrated.  "
                    "[default: 10 with --all-splits]")  # fmt: skip
 @click.option("--gross", type=click.FloatRange(min=0, min_open=True, max=5),
               help="Gross exposure of generated books, in multiples of their equity.  [default: 3]")  # fmt: skip
-@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the random books and the paper market.")
+@option("--seed", type=int, default=7, help="Seed of the random books and the paper market.")
 @click.option("--in-proportion", is_flag=True, help="Add a rule: the same cuts, in proportion over all positions.")
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of worker processes.")
-@click.option("--output", type=click.Choice(FORMS), default="text", show_default=True, help="Format of stdout.")
-@click.option("--out", "files", type=click.Path(dir_okay=False, path_type=Path), multiple=True, metavar="FILE",
+@option("--jobs", type=click.IntRange(min=1), default=1, help="Number of worker processes.")
+@option("--output", type=click.Choice(FORMS), default="text", help="Format of stdout.")
+@click.option("--out", "files", type=OUT_FILE, multiple=True, metavar="FILE",
               help="Write this file as well, in the format of its suffix: .html, .md, .json or .txt. "
                    "May be given more than once.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

@@ -113,14 +113,10 @@ def _priced_books(panel: PriceMatrix, given: Sequence[FamilyBook]) -> BookFamily
         try:
             panel.first(member.book.symbols)
         except BarsError as error:
-            missing.append(f"book {member.book.name} cannot be held: {_after_name(error, panel.name)}")
+            missing.append(f"book {member.book.name} cannot be held: {str(error).removeprefix(f'{panel.name}: ')}")
         else:
             members.append(member)
     return BookFamily(tuple(members), tuple(missing))
-
-
-def _after_name(error: BarsError, name: str) -> str:
-    return str(error).removeprefix(f"{name}: ")
 
 
 def _generated_books(panel: PriceMatrix, wanted: BacktestOptions) -> BookFamily:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
@@ -17,7 +17,7 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import Rule
 from killswitch.lab.backtest import backtest as rehearse
 from killswitch.lab.book import BacktestBook, BookError
-from killswitch.lab.campaign import BookRuns, Campaign, OnProgress, Results, Stop
+from killswitch.lab.campaign import BookRuns, Campaign, OnBar, OnProgress, Results, Stop
 from killswitch.lab.outcome import Run
 from killswitch.lab.pages.answer import BacktestAnswer, build_answer, policies_used
 from killswitch.lab.pages.content import Drawings, build_page
@@ -53,14 +53,7 @@ class BacktestRun:
     seed: int
 
     def __call__(
-        self,
-        bars: PriceMatrix,
-        book: BacktestBook,
-        rule: Rule,
-        *,
-        course: bool,
-        stop: Stop,
-        on_bar: Callable[[int], None],
+        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, course: bool, stop: Stop, on_bar: OnBar
     ) -> Run:
         done = 0
 

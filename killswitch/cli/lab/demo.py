@@ -14,7 +14,7 @@ from killswitch.cli.lab.backtest import render_as
 from killswitch.cli.lab.backtest_books import BacktestBooks
 from killswitch.cli.lab.backtest_run import BacktestRun, run_campaign, watched_books
 from killswitch.cli.lab.demo_run import Excerpt
-from killswitch.cli.options import verb
+from killswitch.cli.options import IN_FILE, IN_FOLDER, OUT_FOLDER, option, verb
 from killswitch.cli.terminal import print_text
 from killswitch.graph.nodes import PolicySet
 from killswitch.lab.backtest import never_stop
@@ -30,17 +30,16 @@ FOLDER = Path("demo-run")
 
 
 @verb("ksctl demo")
-@click.option("--market", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of real bars. Default: a generated crash.")  # fmt: skip
-@click.option("--book", "book_at", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--market", type=IN_FOLDER, help="Folder of real bars. Default: a generated crash.")
+@click.option("--book", "book_at", type=IN_FILE,
               help="Positions of the account. Default: eight symbols of the market, long and short.")  # fmt: skip
 @click.option("--policies", "policies_at", type=click.Path(exists=True, path_type=Path),
               help="Policies to run. Default: the shipped futures-drawdown.")  # fmt: skip
-@click.option("--seed", type=int, default=7, show_default=True, help="Seed of the generated crash and the paper venue.")
-@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), default=FOLDER, show_default=True,
-              help="Folder of the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
-@click.option("--pace", type=click.FloatRange(min=0), default=0.15, show_default=True,
-              help="Seconds to pause after each line; 0 does not pause.")  # fmt: skip
+@option("--seed", type=int, default=7, help="Seed of the generated crash and the paper venue.")
+@option("--folder", type=OUT_FOLDER, default=FOLDER,
+        help="Folder of the store, the lock and the recording; an earlier demo's is emptied first.")  # fmt: skip
+@option("--pace", type=click.FloatRange(min=0), default=0.15,
+        help="Seconds to pause after each line; 0 does not pause.")  # fmt: skip
 def demo(
     market: Path | None, book_at: Path | None, policies_at: Path | None, seed: int, folder: Path, pace: float
 ) -> None:

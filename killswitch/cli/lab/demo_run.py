@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ async def run_demo(
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
     assert feed.market.now is not None  # a feed closes its first bars at its creation
-    clock = VirtualClock(feed.market.now, lambda at: _let_bars_close(feed, at))
+    clock = VirtualClock(feed.market.now, feed.until)
     screen.begin(bars, book, policies, shown.count)
     accounts = {account.account: _account(account, feed.market, clock) for account in book.accounts}
     store_at = str(folder / "killswitch.sqlite")
@@ -117,10 +117,6 @@ async def run_demo(
             await clock.sleep((due - clock.now()).total_seconds())
         await runner.finish()
     screen.end(feed, bystander, book, folder)
-
-
-def _let_bars_close(feed: Feed, at: datetime) -> None:
-    feed.until(at)
 
 
 def _account(account: BookAccount, market: PaperMarket, clock: VirtualClock) -> ArmedAccount:

@@ -57,10 +57,9 @@ class DemoScreen:
             f"Market {bars.name}: {len(bars.symbols)} symbols, {count} bars shown ({hours:.1f} hours)", bold=True
         )
         for account in book.accounts:
-            sides = {side: [p.symbol for p in account.positions if p.side == side] for side in ("long", "short")}
             click.echo(f"Book {book.name}, account {account.account}: {money(account.equity, account.currency)}")
-            for side, symbols in sides.items():
-                if symbols:
+            for side in ("long", "short"):
+                if symbols := [each.symbol for each in account.positions if each.side == side]:
                     click.echo(f"  {side:5} {', '.join(symbols)}")
         names = ", ".join(graph.policy for graph in policies.graphs)
         click.echo(f"Policies {names} ({policies.digest[:19]}), armed, on the paper venue\n")
@@ -78,10 +77,8 @@ class DemoScreen:
             click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
             for name, seen in (("with the policies", with_), ("without", without)):
                 lowest = self._lowest.get((name, account.account))
-                click.echo(
-                    f"    {name:18} lowest {money(lowest):>12}, at the end {money(seen.equity):>12}"
-                    f" ({_held(seen.positions)})"
-                )
+                held = "positions unknown" if seen.positions is None else f"{len(seen.positions)} positions open"
+                click.echo(f"    {name:18} lowest {money(lowest):>12}, at the end {money(seen.equity):>12} ({held})")
         store = folder / "killswitch.sqlite"
         click.echo(
             f"\nLeft in {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
@@ -143,8 +140,7 @@ class DemoScreen:
             return
         share = float(equity / self._first_equity)
         bar = "█" * max(0, min(40, round(share * 30)))
-        falls = self._falls()
-        self._print(f"equity {money(equity):>12}  {bar:<32} {falls}")
+        self._print(f"equity {money(equity):>12}  {bar:<32} {self._falls()}")
 
     def _machines(self) -> tuple[MachineView, ...]:
         blob = self._store.live(LIVE_NAME) if self._store else None
@@ -219,7 +215,3 @@ def _change(trigger: TriggerStatus, before: tuple[bool, bool]) -> tuple[str, str
     if trigger.held and not before[0]:
         return f"{trigger.name} true: {value} {trigger.threshold}, confirming", "yellow"
     return f"{trigger.name} cleared: {value}", "green"
-
-
-def _held(positions: tuple[object, ...] | None) -> str:
-    return "positions unknown" if positions is None else f"{len(positions)} positions open"

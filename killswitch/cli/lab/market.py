@@ -58,10 +58,9 @@ def market() -> None:
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
 @click.option("--from", "begins", type=INSTANT, required=True, help="Start of the bars (UTC).")
 @click.option("--to", "ends", type=INSTANT, help="End of the bars (UTC). Default: now.")
-@click.option("--timeframe", default="1m", show_default=True, metavar="TIMEFRAME",
-              help="Length of a bar: 1m, 5m, 1h, 1d, 1w, if the venue has it.")  # fmt: skip
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True,
-              help="Folder of the market, one file per symbol.")  # fmt: skip
+@options.option("--timeframe", default="1m", metavar="TIMEFRAME",
+                help="Length of a bar: 1m, 5m, 1h, 1d, 1w, if the venue has it.")  # fmt: skip
+@click.option("--out", type=options.OUT_FOLDER, required=True, help="Folder of the market, one file per symbol.")
 @click.option("--endpoint", metavar="URL", help="Address in place of the default of the venue.")
 @options.output
 def fetch(
@@ -191,23 +190,17 @@ def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
         )
         for each in done
     ]  # fmt: skip
-    lines = []
-    if rows:
-        lines.append(f"{job.venue}, {job.timeframe}, in {job.out}")
-        lines.append(table(("symbol", "bars", "new", "first", "last", "gaps", "requests"), rows))
-    lines += [f"{each.symbol}: {words}" for each in done for words in (*_missing_bars(each), *_left_out(each))]
-    return "\n".join(lines)
+    head = ("symbol", "bars", "new", "first", "last", "gaps", "requests")
+    remarks = [f"{each.symbol}: {words}" for each in done for words in _remarks(each)]
+    return "\n".join((f"{job.venue}, {job.timeframe}, in {job.out}", table(head, rows), *remarks))
 
 
-def _missing_bars(each: FetchResult) -> Iterator[str]:
+def _remarks(each: FetchResult) -> Iterator[str]:
     if each.before:
         yield f"the venue has no data for the first {count_of(each.before, 'bar')} from --from on"
     if each.after:
         bars = count_of(each.after, "bar")
         yield f"the venue has no data for the last {bars} before --to; a repeated fetch asks again"
-
-
-def _left_out(each: FetchResult) -> Iterator[str]:
     if each.left_out_count:
         count = count_of(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""

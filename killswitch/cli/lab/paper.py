@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from killswitch.cli.options import file_errors, verb
+from killswitch.cli.options import COUNT, PATH, file_errors, option, verb
 
 if TYPE_CHECKING:
     from killswitch.lab.feed import Feed
@@ -40,28 +40,16 @@ class ServeFunction(Protocol):
 
 
 @verb("ksctl paper --crash 7 --speed 60 --port 8701")
-@click.option("--market", type=click.Path(path_type=Path), help="Folder of bars, one file per symbol.")
-@click.option("--crash", type=click.IntRange(min=0), metavar="SEED",
-              help="A generated crash instead; each seed gives another one.")  # fmt: skip
-@click.option(
-    "--book",
-    type=click.Path(path_type=Path),
-    help="Positions of the accounts. Default with --crash: those of the demo.",
-)
-@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True,
-              help="On 127.0.0.1; 0 chooses a free one.")  # fmt: skip
-@click.option("--speed", type=click.FloatRange(min=0), default=1.0, show_default=True,
-              help="Speed of the bars as a multiple of real time; 0: the market stays at its first bar.")  # fmt: skip
-@click.option("--skip", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Bars to skip; the book opens at the close of the next one.")  # fmt: skip
-@click.option(
-    "--begin-after-readings", "readings", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
-    help="Start the market after N reads of accounts, so that a slow client misses no bar.",
-)  # fmt: skip
-@click.option(
-    "--terms", type=click.Path(path_type=Path),
-    help="Terms of the venue: request limits, batches, strictness. Default: plain.",
-)  # fmt: skip
+@click.option("--market", type=PATH, help="Folder of bars, one file per symbol.")
+@click.option("--crash", type=COUNT, metavar="SEED", help="A generated crash instead; each seed gives another one.")
+@click.option("--book", type=PATH, help="Positions of the accounts. Default with --crash: those of the demo.")
+@option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0 chooses a free one.")
+@option("--speed", type=click.FloatRange(min=0), default=1.0,
+        help="Speed of the bars as a multiple of real time; 0: the market stays at its first bar.")  # fmt: skip
+@option("--skip", type=COUNT, default=0, help="Bars to skip; the book opens at the close of the next one.")
+@option("--begin-after-readings", "readings", type=COUNT, default=0, metavar="N",
+        help="Start the market after N reads of accounts, so that a slow client misses no bar.")  # fmt: skip
+@click.option("--terms", type=PATH, help="Terms of the venue: request limits, batches, strictness. Default: plain.")
 def paper(
     market: Path | None,
     crash: int | None,
@@ -149,13 +137,8 @@ async def _drive(feed: Feed, speed: float, stop: asyncio.Event) -> None:
         try:
             await asyncio.wait_for(stop.wait(), pause)
         except TimeoutError:
-            feed.step(_later(feed))
-
-
-def _later(feed: Feed) -> datetime:
-    """The present time, or just after the last bar if the wall clock moved back."""
-    last = feed.market.now
-    return max(_now(), last + timedelta(microseconds=1)) if last else _now()
+            last = feed.market.now  # a bar follows it even if the wall clock moved back
+            feed.step(max(_now(), last + timedelta(microseconds=1)) if last else _now())
 
 
 def _now() -> datetime:

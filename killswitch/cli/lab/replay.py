@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from killswitch.cli.options import output, policies, variant, verb
+from killswitch.cli.options import IN_FILE, output, policies, variant, verb
 from killswitch.cli.terminal import print_note, print_text
 from killswitch.render.formats import count_of
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 @verb("ksctl replay --policies policies --snapshots run.jsonl.gz")
 @policies(required=True)
-@click.option("--snapshots", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True,
-              help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")  # fmt: skip
+@click.option("--snapshots", type=IN_FILE, required=True, help="Recording: .jsonl, .jsonl.gz or .jsonl.zst.")
 @variant
 @output
 @click.option("--quiet", is_flag=True, help="Suppress notices (unknown data, unexplained money).")

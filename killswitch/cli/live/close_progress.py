@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import open_closes
 from killswitch.cli.terminal import encode_record, print_note
 from killswitch.journal.codec import decode_all
 from killswitch.model.legible import one_line
@@ -65,7 +65,7 @@ class CloseWatch:
         return tuple(each for each in found if each is not None and each.positions)
 
     def _unfinished(self) -> set[str]:
-        return {decision.id for decisions in left_to_do(self._store).values() for decision in decisions}
+        return {decision.id for _, decision in open_closes(self._store)}
 
     def _progress(self, decision: str, now: datetime) -> CloseProgress | None:
         stored = self._store.decision(decision)
@@ -123,13 +123,11 @@ def _follow(store: Store, screen: TerminalProgress | ProgressChanges) -> int:
         closes = watch.poll(clock.now(), tick_time(store, clock))
         if closes:
             screen.show(closes)
-        if not _is_closing(watch, closes):
+        starting = watch.pending and watch.is_runner_alive
+        if not starting and not any(each.standing == "closing" for each in closes):
             break
         now = time.monotonic()
-        if watch.is_runner_alive:
-            alone_since = None
-        elif alone_since is None:
-            alone_since = now
+        alone_since = None if watch.is_runner_alive else now if alone_since is None else alone_since
         if alone_since is not None and now - alone_since >= MAX_SECONDS_WITHOUT_RUNNER:
             print_note("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
             return 1
@@ -137,11 +135,6 @@ def _follow(store: Store, screen: TerminalProgress | ProgressChanges) -> int:
     if not closes:
         print_note("no close is in progress")
     return 0 if all(each.standing in REACHED for each in closes) else 1
-
-
-def _is_closing(watch: CloseWatch, closes: Sequence[CloseProgress]) -> bool:
-    """Whether a close is in progress, or starts at the next tick of the runner."""
-    return any(each.standing == "closing" for each in closes) or bool(watch.pending and watch.is_runner_alive)
 
 
 MAX_BLOCKED_SHOWN = 8
@@ -182,9 +175,9 @@ def _what(shown: CloseProgress) -> str:
 def _orders(shown: CloseProgress) -> str:
     counts = shown.orders
     partly = f" ({counts.partly} in part)" if counts.partly else ""
-    parts = [f"{counts.sent} sent", f"{counts.filled} filled{partly}", f"{counts.unknown} unknown"]
-    parts += [f"{counts.empty} ended without a fill"] if counts.empty else []
-    return ", ".join(parts + ([f"{counts.refused} refused"] if counts.refused else []))
+    empty = f", {counts.empty} ended without a fill" if counts.empty else ""
+    refused = f", {counts.refused} refused" if counts.refused else ""
+    return f"{counts.sent} sent, {counts.filled} filled{partly}, {counts.unknown} unknown{empty}{refused}"
 
 
 def _time(shown: CloseProgress) -> str:

@@ -18,8 +18,8 @@ def notify() -> None:
 
 @options.verb("ksctl notify test --policies policies", group=notify)
 @options.policies(required=True)
-@click.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info", show_default=True,
-              help="Severity of the test message; a pager may ignore all but pages.")  # fmt: skip
+@options.option("--severity", type=click.Choice(["info", "warning", "page"]), default="info",
+                help="Severity of the test message; a pager may ignore all but pages.")  # fmt: skip
 @options.output
 @click.pass_context
 def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_PENDING
-from killswitch.cli.options import file_errors, output, policies, read_timeout, variant, verb
-from killswitch.cli.terminal import print_note, print_text
+from killswitch.cli.options import IN_FILE, OUT_FILE, file_errors, output, policies, read_timeout, variant, verb
+from killswitch.cli.terminal import print_answer, print_note
 
 if TYPE_CHECKING:
     from killswitch.accounts.opening import LoadedPolicies
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 @policies(required=True)
 @click.option("--store", "store_at", metavar="FILE", envvar="KSCTL_STORE", show_envvar=True,
               help="The store of the runner, read-only, for history, stages and cooldowns.")  # fmt: skip
-@click.option("--snapshot", "recording", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--snapshot", "recording", type=IN_FILE,
               help="Plan on the last line of this recording, with the lines before it as history.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="Save the plan in a new file, for `ksctl apply`.")  # fmt: skip
+@click.option("--out", type=OUT_FILE, help="Save the plan in a new file, for `ksctl apply`.")
 @variant
 @read_timeout("30s")
 @output
@@ -63,10 +62,7 @@ def plan(
     else:
         with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
             shown = _of_venues(found, store, read_timeout)
-    if output == "json":
-        click.echo(encode_preview(shown))
-    else:
-        print_text(plan_text(shown))
+    print_answer(output, lambda: encode_preview(shown), lambda: plan_text(shown))
     if out is not None:
         save_plan(plan_of(shown, of_policies(shown)), out)
     if shown.unreadable:
@@ -117,8 +113,7 @@ def save_plan(plan: SavedPlan | None, out: Path) -> None:
 
     with file_errors(str(out)), out.open("xb") as file:
         file.write(encode_plan(plan))
-    apply = f"ksctl apply {out} --store STORE --live"
-    print_note(f"saved plan {plan.short} in {out}: `{apply}` applies it")
+    print_note(f"saved plan {plan.short} in {out}: `ksctl apply {out} --store STORE --live` applies it")
 
 
 def read_plan(path: Path) -> SavedPlan:

@@ -51,9 +51,7 @@ def _lines(shown: Preview) -> Iterator[str]:
         yield from _decision(decision, shown)
     if shown.notices:
         yield ""
-        yield from (
-            f"Note: {notice.scope}: {without_shown_reasons(notice.text, shown.accounts)}" for notice in shown.notices
-        )
+        yield from (f"Note: {each.scope}: {without_shown_reasons(each.text, shown.accounts)}" for each in shown.notices)
     yield ""
     yield _summary(shown)
 
@@ -106,9 +104,7 @@ def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
             actions = [(kind_of(action), action) for stage in stages for action in stage.actions]
-            yield from (
-                kind.text(each, graph.position_signals) for kind, each in actions if tag_of(Orders) in kind.effects
-            )
+            yield from (kind.text(it, graph.position_signals) for kind, it in actions if tag_of(Orders) in kind.effects)
 
 
 def _covered(decision: Decision, shown: Preview) -> str:
@@ -128,11 +124,11 @@ def _is_unknown(trigger: TriggerStatus) -> bool:
 
 
 def _summary(shown: Preview) -> str:
-    fires = [decision for decision in shown.decisions if decision.kind not in ("reset", "suspicion")]
+    fires = sum(decision.kind not in ("reset", "suspicion") for decision in shown.decisions)
     acting = [each for each in shown.decisions if each.mode == "enforce" and not each.is_withdrawal]
     sizes = [sizes_of(decision.effects) for decision in acting]
     totals = [(kind, sum(each[kind.key] for each in sizes)) for kind in EFFECTS]
-    resets = sum(1 for decision in shown.decisions if decision.kind == "reset")
+    resets = sum(decision.kind == "reset" for decision in shown.decisions)
     if shown.unreadable and not shown.pending:
         unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
         return f"Unknown: {' and '.join(unread)}, see above. Nothing was changed."
@@ -146,9 +142,7 @@ def _summary(shown: Preview) -> str:
     if not shown.pending:
         return "Nothing to do. Nothing was changed."
     counts = [count_of(total, kind.noun) for kind, total in totals if total or kind.effect in WITH_OWN_KEYS]
-    return (
-        f"Plan: {count_of(len(fires), 'stage')}, {', '.join(counts)}, {count_of(resets, 'reset')}. Nothing was changed."
-    )
+    return f"Plan: {count_of(fires, 'stage')}, {', '.join(counts)}, {count_of(resets, 'reset')}. Nothing was changed."
 
 
 def execution_style(decision: Decision) -> str:
@@ -173,20 +167,16 @@ def _rung(rung: Rung, bound: Decimal | None) -> str:
         return f"at market, {tries}"
     times = "the bound" if rung.widen == 1 else f"{rung.widen.normalize():f} × the bound"
     limit = times if bound is None else f"{percent(bound * rung.widen)} of the mark"
-    return (
-        f"within {limit}, {tries}"
-        if rung.order == "limit_ioc"
-        else f"resting within {limit} where no market order fills"
-    )
+    if rung.order == "limit_ioc":
+        return f"within {limit}, {tries}"
+    return f"resting within {limit} where no market order fills"
 
 
 def _pace(decision: Decision) -> str:
     unwinding = decision.unwinding
-    if unwinding is None or (unwinding.max_orders_per_minute is None and unwinding.pause is None):
-        return "as fast as the venue allows"
     parts = []
-    if unwinding.max_orders_per_minute is not None:
+    if unwinding is not None and unwinding.max_orders_per_minute is not None:
         parts.append(f"at most {unwinding.max_orders_per_minute} orders a minute")
-    if unwinding.pause is not None:
+    if unwinding is not None and unwinding.pause is not None:
         parts.append(f"{unwinding.pause:g} s between two slices of a position")
-    return ", ".join(parts)
+    return ", ".join(parts) or "as fast as the venue allows"

@@ -23,9 +23,9 @@ _LIST = "list"
 @options.verb("ksctl report --store ks.sqlite", "ksctl report list --store ks.sqlite")
 @click.argument("incident", metavar="[INCIDENT|list]", required=False)
 @options.store
-@click.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown", show_default=True,
-              help="Format of the report. A terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file. Default: stdout.")
+@options.option("--format", "form", type=click.Choice(["markdown", "html"]), default="markdown",
+                help="Format of the report. A terminal shows Markdown rendered, a pipe gets the source.")  # fmt: skip
+@click.option("--out", type=options.OUT_FILE, help="Write to this file. Default: stdout.")
 @options.output
 def report(incident: str | None, store_at: str, form: str, out: Path | None, output: str) -> None:
     """Report an incident: what happened and why, every order, open positions, and the next steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,17 +42,16 @@ _UNDER_WAY = ("planned", "closing")
 @options.policies(required=True)
 @options.store
 @click.option("--live", is_flag=True, help="Act on accounts whose document says execution: live. Default: observe.")
-@click.option("--unnotified", is_flag=True,
-              help="With --live: start even if a recipient cannot be notified.")  # fmt: skip
-@click.option("--interval", type=options.DURATION, default="1s", show_default=True, help="Time between two ticks.")
+@click.option("--unnotified", is_flag=True, help="With --live: start even if a recipient cannot be notified.")
+@options.option("--interval", type=options.DURATION, default="1s", help="Time between two ticks.")
 @options.read_timeout("5s")
 @options.lock_dir
 @options.lock_file
 @click.option("--record", type=Path, metavar="FILE", help="Append every snapshot to this recording.")
 @click.option("--events", "events_at", metavar="FILE|-",
               help="Append events (JSON Lines) to FILE; with -, to stdout, and decisions go to stderr.")  # fmt: skip
-@click.option("--min-free", type=options.SIZE, default="256MiB", show_default=True,
-              help="Page when the disk of the store has less space than this.")  # fmt: skip
+@options.option("--min-free", type=options.SIZE, default="256MiB",
+                help="Page when the disk of the store has less space than this.")  # fmt: skip
 @click.option("--ticks", type=click.IntRange(min=1), help="Stop after this many ticks. Default: run until SIGTERM.")
 @options.journal
 @options.output
@@ -185,7 +185,7 @@ class RunConsole:
         self._json = json
         self._err = err
         self._down: dict[str, str] = {}
-        self._closing: dict[str, str] = {}
+        self._closing: Mapping[str, str] = {}
         self._has_begun = False
         self.ticks = 0
 
@@ -227,20 +227,17 @@ class RunConsole:
         for account in report.snapshot.accounts:
             now = outage_text(account)
             if now != self._down.get(account.account, ""):
-                said = now or "ok again"
-                print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {said}")
+                print_note(f"{instant(report.snapshot.as_of)}  account {account.account} is {now or 'ok again'}")
             self._down[account.account] = now
 
     def _print_closes(self, report: TickReport) -> None:
-
         current = {closing.decision: closing.status for closing in report.snapshot.closings}
         for decision, status in current.items():
             # The run that finished a close has printed its result.
-            is_news = self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY)
-            if is_news:
+            if self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY):
                 said = status if status in _UNDER_WAY else self._close_result(decision) or status
                 print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
-        self._closing = dict(current)
+        self._closing = current
 
     def _print_orphans(self) -> None:
         """Print latched stages whose policy or account is gone, as published in the store."""

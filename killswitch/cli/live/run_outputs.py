@@ -53,18 +53,17 @@ def open_outputs(
     from killswitch.telemetry.opened import SILENT, open_telemetry
     from killswitch.telemetry.settings import TelemetryError
 
-    discreet = _redaction(found)
+    redact = _redaction(found)
+    place = str(Path(store_at.removeprefix("sqlite:///")).resolve())
     try:
-        telemetry = open_telemetry(
-            os.environ, found.policies, clock, store=_canonical_path(store_at), redaction=discreet
-        )
+        telemetry = open_telemetry(os.environ, found.policies, clock, store=place, redaction=redact)
     except TelemetryError as error:
         if not by_hand:
             raise
         print_note(f"no traces and no metrics: {error}")
         telemetry = SILENT
     watch = RunOutputs(telemetry)
-    writer, teller = _events(watch, events_at, discreet(()))
+    writer, teller = _events(watch, events_at, redact(()))
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import MetricsRecorder
 
@@ -105,21 +104,14 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
             print_note(reports.problem)
 
 
-def _canonical_path(store_at: str) -> str:
-    """The canonical path of the store."""
-    return str(Path(store_at.removeprefix("sqlite:///")).resolve())
-
-
-def _events(
-    watch: RunOutputs, events_at: str | None, hide: Redact
-) -> tuple[BackgroundWriter | None, EventEmitter | None]:
-    if events_at is None:
+def _events(watch: RunOutputs, at: str | None, hide: Redact) -> tuple[BackgroundWriter | None, EventEmitter | None]:
+    if at is None:
         return None, None
     from killswitch.runner.event_emitter import EventEmitter
     from killswitch.telemetry.background_writer import BackgroundWriter
 
-    with file_errors(f"cannot write events to {events_at}"):
-        writer = BackgroundWriter(1 if events_at == "-" else events_at, "events")
+    with file_errors(f"cannot write events to {at}"):
+        writer = BackgroundWriter(1 if at == "-" else at, "events")
     teller = EventEmitter(writer, hide)
     watch.witnesses.append(teller)
     return writer, teller

@@ -4,59 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
 from killswitch.cli import EXIT_FAILED, completion, options
-from killswitch.cli.terminal import print_note, print_text, table
+from killswitch.cli.options import option
+from killswitch.cli.terminal import print_answer, print_note, table
 from killswitch.cli.venues.verbs import chosen_accounts
 from killswitch.model.legible import one_line
 from killswitch.model.snapshot import AccountSnapshot, Balance, Fill, Flow, Instrument, Order, Position, Snapshot
 from killswitch.render.formats import count_of, exact, instant, money, number
-
-if TYPE_CHECKING:
-    from killswitch.model.snapshot import Snapshot
-    from killswitch.policy.schema.account import AccountDocument
 
 
 @options.verb("ksctl snapshot main --policies policies >> run.jsonl")
 @click.argument("account", shell_complete=completion.accounts)
 @options.policies(required=True)
 @options.read_timeout("30s")
-@click.option("--output", type=click.Choice(["json", "text"]), default="json", show_default=True,
-              help="A line of a recording, or tables.")  # fmt: skip
+@option("--output", type=click.Choice(["json", "text"]), default="json", help="A line of a recording, or tables.")
 def snapshot(account: str, policies_at: tuple[Path, ...], read_timeout: float, output: str) -> int:
     """Read one account once, and print it as a line of a recording. Changes nothing, anywhere.
 
     `replay --snapshots` and `plan --snapshot` read the output. Exits 1 if the snapshot is not sound; it is printed with
     the reason on stderr.
     """
+    from datetime import UTC, datetime
+
+    from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.cli.session import load_policies
     from killswitch.model.snapshot import encode_snapshot
+    from killswitch.runner import process
 
     (document,) = chosen_accounts(load_policies(policies_at), (account,))
-    seen = _read(document, read_timeout)
-    if output == "json":
-        click.echo(encode_snapshot(seen))
-    else:
-        print_text(snapshot_text(seen))
+    read = process.run(read_once(open_accounts([document], live=False), read_timeout))
+    seen = Snapshot(datetime.now(UTC), read, "killswitch.snapshot/v1")
+    print_answer(output, lambda: encode_snapshot(seen), lambda: snapshot_text(seen))
     (found,) = seen.accounts
     if found.quality == "ok":
         return 0
     print_note(f"Error: account {found.account} is {found.quality}: {found.reason or 'no reason given'}")
     return EXIT_FAILED
-
-
-def _read(document: AccountDocument, patience: float) -> Snapshot:
-    from datetime import UTC, datetime
-
-    from killswitch.accounts.opening import open_accounts, read_once
-    from killswitch.model.snapshot import Snapshot
-    from killswitch.runner import process
-
-    seen = process.run(read_once(open_accounts([document], live=False), patience))
-    return Snapshot(datetime.now(UTC), seen, "killswitch.snapshot/v1")
 
 
 T = TypeVar("T")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import options
+from killswitch.cli.options import COUNT, option
 from killswitch.cli.session import opened_store
-from killswitch.cli.terminal import encode_record, print_text, terminal_width
+from killswitch.cli.terminal import encode_record, print_answer, print_text, terminal_width
 
 if TYPE_CHECKING:
     from killswitch.operations.liveness_probe import Probe
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
 
 @options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
-@click.option("--notices", "notice_count", type=click.IntRange(min=0), default=5, show_default=True,
-              help="How many of the newest notices to show.")  # fmt: skip
-@click.option("--watch", is_flag=True,
-              help="Follow closes until all are finished; exit 1 if a target is not reached.")  # fmt: skip
+@option("--notices", type=COUNT, default=5, help="How many of the newest notices to show.")
+@click.option("--watch", is_flag=True, help="Follow closes until all are finished; exit 1 if a target is not reached.")
 @click.option(
     "--probe",
     type=click.Choice(["live", "ready"]),
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     "if that is longer.",
 )
 @options.output
-def status(
-    store_at: str, notice_count: int, watch: bool, probe: Probe | None, within: float | None, output: str
-) -> int:
+def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within: float | None, output: str) -> int:
     """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
     The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner has its
@@ -62,11 +59,8 @@ def status(
     from killswitch.runner.status_blob import tick_time
 
     with opened_store(store_at, read_only=True) as store:
-        standing = store_status(store, datetime.now(UTC), notice_count, tick_time(store, SystemClock()))
-    if output == "json":
-        click.echo(encode_status(standing))
-    else:
-        print_text(status_text(standing, store_at))
+        standing = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
+    print_answer(output, lambda: encode_status(standing), lambda: status_text(standing, store_at))
     return 0
 
 
@@ -90,7 +84,7 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 
 @options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many of the newest.")
+@option("--limit", type=click.IntRange(min=1), default=20, help="How many of the newest.")
 @options.output
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first.

@@ -21,18 +21,12 @@ def manual_closes_text(closes: Sequence[OperatorCloseResult]) -> str:
     """One line per manual close; empty without any."""
     if not closes:
         return ""
-    told = [result_lines(each.result) for each in closes]
-    rows = [
-        (
-            instant(each.at),
-            each.author or "unknown",
-            f"{manual_close_text(each.cause)}: {each.scope} ({each.reason or 'no reason'})",
-            first,
-            each.decision,
-        )
-        for each, (first, *_) in zip(closes, told, strict=True)
-    ]
-    below = [f"  {each.decision}: {line}" for each, (_, *more) in zip(closes, told, strict=True) for line in more]
+    rows, below = [], []
+    for each in closes:
+        first, *more = result_lines(each.result)
+        what = f"{manual_close_text(each.cause)}: {each.scope} ({each.reason or 'no reason'})"
+        rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
+        below += [f"  {each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
     return "\n".join(("Closes by hand\n" + table(head, rows), *below))
 
@@ -132,9 +126,7 @@ def _when(at: datetime, now: datetime) -> str:
 
 def _block(title: str, rows: Sequence[tuple[str, str]]) -> str:
     """A title and one line per row; empty without rows."""
-    width = max((len(one_line(name)) for name, _ in rows), default=0)
-    return (
-        "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))
-        if rows
-        else ""
-    )
+    if not rows:
+        return ""
+    width = max(len(one_line(name)) for name, _ in rows)
+    return "\n".join((title, *(f"  {one_line(name).ljust(width)}  {one_line(text)}" for name, text in rows)))

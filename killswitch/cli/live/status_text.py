@@ -60,10 +60,8 @@ def _blocks(standing: StoreStatus, store_at: str) -> Iterator[str]:
     yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
     yield manual_closes_text(standing.by_hand)
     yield _notifications(standing)
-    yield _list(
-        "Pending commands",
-        [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending],
-    )
+    pending = [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending]
+    yield _list("Pending commands", pending)
     yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
 
 
@@ -150,12 +148,11 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
     rows = []
     for lock in locks:
         said = f"LOCKED {lock.mode}" if lock.locked else "open"
-        until = _until(lock)
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
-        rows.append((lock.scope or "unknown", said, until, f"{alive}{' (stale)' if lock.stale else ''}", lock.reason))
-    return f"Locks as read by bots in {view.lock_folder}\n" + table(
-        ("scope", "says", "until", "kept alive until", "reason"), rows
-    )
+        alive += " (stale)" if lock.stale else ""
+        rows.append((lock.scope or "unknown", said, _until(lock), alive, lock.reason))
+    head = ("scope", "says", "until", "kept alive until", "reason")
+    return f"Locks as read by bots in {view.lock_folder}\n" + table(head, rows)
 
 
 def _until(lock: LockView) -> str:
@@ -188,9 +185,7 @@ def _remaining(closing: OpenClosing) -> str:
         if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
     ]
     unseen = sum(each.left is None for each, _ in open_)
-    since = (
-        "as it was" if unseen == len(open_) == 1 else "as they were" if unseen == len(open_) else f"{unseen} as it was"
-    )
+    since = f"{unseen} as it was" if unseen < len(open_) else "as it was" if unseen == 1 else "as they were"
     told = f"; {since} at the time of the decision; nothing later is known" if unseen else ""
     return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
 
@@ -238,10 +233,7 @@ def history_text(found: Sequence[tuple[Decision, Result]]) -> str:
     """One line per decision, newest first."""
     if not found:
         return "No decision is recorded on this store."
-    rows = [
-        (instant(decision.as_of), decision.id, headline(decision), *_result(decision, result))
-        for decision, result in found
-    ]
+    rows = [(instant(each.as_of), each.id, headline(each), *_result(each, result)) for each, result in found]
     head = ("as of", "decision", "what", "result", "closed", "realised", "fees", "slippage", "delay", "took", "remarks")
     return table(head, rows, indent="")
 

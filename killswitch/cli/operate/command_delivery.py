@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from killswitch.accounts.arming import ArmedAccount
+from killswitch.accounts.arming import ArmedAccount, is_in_scope
 from killswitch.accounts.opening import LoadedPolicies, open_accounts
 from killswitch.cli.console import print_memory_entry, write_in_background
 from killswitch.cli.live.run_outputs import open_outputs, open_reports
@@ -36,6 +37,7 @@ from killswitch.cli.session import (
 )
 from killswitch.cli.terminal import print_note
 from killswitch.cli.wording import decision_lines
+from killswitch.graph.nodes import PolicySet
 from killswitch.incident.notify.message import trigger_texts
 from killswitch.incident.record.incident_decisions import keep_runbooks
 from killswitch.model.decision import Decision
@@ -132,10 +134,9 @@ def deliver(order: CommandRequest, place: CommandSite, *, live: bool, journal: s
 
 def _last_view(store: Store) -> RunnerView | None:
     """The published state of the last runner, if readable: an emergency must not fail on it."""
-    try:
+    with suppress(StoreError):
         return store_status(store, datetime.now(UTC), 0).view
-    except StoreError:
-        return None
+    return None
 
 
 def tick_time_on(store_at: str) -> datetime:
@@ -205,14 +206,12 @@ def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, 
     locked = commands.locked_scopes(standing.locks)
     if order.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed_plan(
-            order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a"
-        )
+        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
     elif order.kind == "close":
-        require_known(order.scope, commands.closable_scopes(view))
+        commands.require_scope(order.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
         _require_armed_account(order, standing, view)
     else:
-        require_known(order.scope, commands.watched_scopes(view) | locked)
+        commands.require_scope(order.scope, commands.watched_scopes(view) | locked)
     if order.kind == "reset" and not any(account.armed for account in view.accounts):
         print_note("locks stay unchanged: the runner is armed for no account")
     event = order.event(store)
@@ -260,7 +259,7 @@ def _tick_here(
     locks = place.locks(view)
     for words in require_locks(accounts, locks, place.store_at, closes=order.has_orders, emergency=emergency):
         print_note(words)
-    _require_scope_and_arming(order, found, accounts, locks, view)
+    _require_scope_and_arming(order, found.policies, accounts, locks, view)
     _require_its_policies(order, place, found)
     seen = DecisionCollector()
     with (
@@ -297,31 +296,25 @@ def _tick_here(
 
 
 def _require_scope_and_arming(
-    order: CommandRequest,
-    found: LoadedPolicies,
-    accounts: dict[str, ArmedAccount],
-    locks: LockPaths,
-    view: RunnerView | None,
+    order: CommandRequest, policies: PolicySet, opened: dict[str, ArmedAccount], at: LockPaths, view: RunnerView | None
 ) -> None:
     """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
     if order.plan is not None:
-        armed = {name: account.armed for name, account in accounts.items()}
-        _require_armed_plan(order.plan, armed, "here: that takes --live and a")
+        armed = {name: account.armed for name, account in opened.items()}
+        _require_armed(order.plan, armed, "here: that takes --live and a")
     elif order.kind == "close":
-        require_closable(order.scope, accounts)
+        require_closable(order.scope, opened)
     else:
-        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
+        locked = commands.locked_scopes(locks_at(at.folder, at.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        require_known(order.scope, commands.machine_scopes(found.policies, accounts) | locked | latched)
+        commands.require_scope(order.scope, commands.machine_scopes(policies, opened) | locked | latched)
 
 
-def _print_other_decisions(
-    decisions: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies
-) -> None:
+def _print_other_decisions(seen: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies) -> None:
     """Print the other decisions of the same ticks."""
     mine = {decision.id for decision in answer.decisions}
-    for decision in (each for each in decisions if each.id not in mine):
+    for decision in (each for each in seen if each.id not in mine):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
         print_note("\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(found.policies)))))
 
@@ -339,14 +332,14 @@ def _require_its_policies(order: CommandRequest, place: CommandSite, found: Load
 
 
 def _require_armed_account(order: CommandRequest, standing: StoreStatus, view: RunnerView) -> None:
-    if not any(each.armed for each in commands.accounts_named(view, order.scope)):
+    if not any(each.armed and is_in_scope(order.scope, each.account, each.venue) for each in view.accounts):
         raise click.ClickException(
             f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
             "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
         )
 
 
-def _require_armed_plan(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
     """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
     missing = sorted(name for name in acted_on if not armed.get(name, False))
@@ -358,11 +351,4 @@ def _require_armed_plan(plan: SavedPlan, armed: Mapping[str, bool], way: str) ->
 
 def require_closable(scope: str | None, accounts: dict[str, ArmedAccount]) -> None:
     """RefusedScopeError for a scope without accounts."""
-    known = {f"account/{name}" for name in accounts} | {f"venue/{each.venue}" for each in accounts.values()}
-    require_known(scope, known | {"portfolio"})
-
-
-def require_known(scope: str | None, known: set[str]) -> None:
-    """RefusedScopeError for an unknown scope; None is the portfolio."""
-    if scope is not None:
-        commands.require_scope(scope, known)
+    commands.require_scope(scope, commands.closable_scopes((name, each.venue) for name, each in accounts.items()))

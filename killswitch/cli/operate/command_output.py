@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import open_closes
 from killswitch.cli.live.status_sections import result_lines
 from killswitch.cli.terminal import encode_record, print_note, print_text
 from killswitch.cli.wording import command_line, headline
@@ -20,7 +20,7 @@ from killswitch.model.snapshot import Event
 from killswitch.model.store import Store
 from killswitch.model.words import Cause
 from killswitch.operations import commands
-from killswitch.operations.status import LockView, RunnerState, locks_at, runner_state
+from killswitch.operations.status import LockView, locks_at, runner_state
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.runner.assembly import LockPaths
 from killswitch.runner.clock import SystemClock
@@ -74,8 +74,7 @@ def is_lock_pending(order: CommandRequest, store: Store, at: LockPaths | None) -
 
 
 def _closing_on(scope: str | None, store: Store) -> list[str]:
-    left = {each.id: each.scope for decisions in left_to_do(store).values() for each in decisions}
-    return [decision for decision, where in left.items() if where == scope]
+    return list(dict.fromkeys(each.id for _, each in open_closes(store) if each.scope == scope))
 
 
 def _lock_text(lock: LockView, store: Store) -> str:
@@ -90,17 +89,13 @@ def _lock_text(lock: LockView, store: Store) -> str:
 
 
 def print_outcome(
-    order: CommandRequest,
-    store: Store,
-    answer: commands.CommandAnswer,
-    at: LockPaths | None,
-    event: Event | None = None,
+    order: CommandRequest, store: Store, answer: commands.CommandAnswer, at: LockPaths | None, sent: Event | None = None
 ) -> None:
     """Print the result of the command; exit 1 if it did not do what it was asked.
 
     `at`: the lock paths, if locks are lifted.
 
-    `event`: the stored event of the command.
+    `sent`: the stored event of the command.
     """
     lock = lock_of(order, at)
     if not answer.decisions and not answer.notices and lock is None:
@@ -112,9 +107,9 @@ def print_outcome(
             print_text(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
             print_text(_lock_text(lock, store))
-    if event is not None and commands.is_pending(store, event):
+    if sent is not None and commands.is_pending(store, sent):
         raise click.ClickException(
-            f"the close is incomplete, and the command waits for the rest ({event.id}): {continuation_text(store)}"
+            f"the close is incomplete, and the command waits for the rest ({sent.id}): {continuation_text(store)}"
         )
     # A page about a wait for an account is no failure once the wait is over.
     refused = any(notice.severity == "page" and notice.kind != "warning" for notice in answer.notices)
@@ -151,16 +146,10 @@ def _is_failed(decision: Decision, result: Result) -> bool:
     return decision.kind == "manual" and result.standing not in ("flat", "at target", "nothing to close")
 
 
-def other_runner(store: Store) -> RunnerState | None:
-    """The running runner on this store, unless it is this process."""
-    state = runner_state(store.lease(), datetime.now(UTC))
-    return state if state.liveness == "alive" and state.pid != os.getpid() else None
-
-
 def continuation_text(store: Store) -> str:
-    """Which process continues unfinished work."""
-    runner = other_runner(store)
-    if runner is None:
+    """Which process continues unfinished work: a running runner, unless it is this process."""
+    runner = runner_state(store.lease(), datetime.now(UTC))
+    if runner.liveness != "alive" or runner.pid == os.getpid():
         return "no runner works on it: start `ksctl run --live` on this store"
     return f"the runner (pid {runner.pid}) continues it; `ksctl status --watch` follows it"
 
@@ -192,11 +181,7 @@ def printing_unfinished(store: Store) -> Iterator[None]:
 
 
 def _unfinished(store: Store) -> list[str]:
-    return [
-        f"the close of {decision.scope} on account {account} [{decision.id}]"
-        for account, decisions in left_to_do(store).items()
-        for decision in decisions
-    ]
+    return [f"the close of {each.scope} on account {account} [{each.id}]" for account, each in open_closes(store)]
 
 
 def _waiting(store: Store) -> list[str]:

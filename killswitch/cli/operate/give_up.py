@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from killswitch.accounts.arming import left_to_do
+from killswitch.accounts.arming import open_closes
 from killswitch.cli.operate.command_delivery import POLL, is_runner_alive
 from killswitch.cli.operate.command_output import print_results
 from killswitch.cli.session import opened_store
@@ -20,12 +20,10 @@ from killswitch.runner.command_intake import accounts_closing
 from killswitch.runner.status_blob import tick_time
 
 
-def give_up(
-    store_at: str, decision: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
-) -> None:
+def give_up(store_at: str, named: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool) -> None:
     """Send the command to the running runner, or leave it for the next one. `wait`: seconds for each of two steps."""
     with opened_store(store_at, read_only=False) as store:
-        decision = _full_id(store, decision)
+        decision = _full_id(store, named)
         waiting = next((event for event in store.pending_events() if event.id == decision), None)
         if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
             way_out = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
@@ -60,7 +58,7 @@ def _await_tick(store: Store, event: Event, wait: float) -> None:
 
 def _full_id(store: Store, decision: str) -> str:
     """The full id of the close or pending command that starts with `decision`; unchanged if there is none."""
-    open_ones = {each.id for found in left_to_do(store).values() for each in found}
+    open_ones = {each.id for _, each in open_closes(store)}
     open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
     meant = sorted(each for each in open_ones if each.startswith(decision))
     if len(meant) > 1 and decision not in meant:
@@ -70,6 +68,6 @@ def _full_id(store: Store, decision: str) -> str:
 
 def _no_such_close(store: Store, decision: str, scope: str | None) -> str:
     """Error text that lists the closes in progress."""
-    open_ones = [f"{each.id} on {account}" for account, found in left_to_do(store).items() for each in found]
+    open_ones = [f"{each.id} on {account}" for account, each in open_closes(store)]
     known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"
     return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

@@ -43,7 +43,7 @@ def reason_of(written: str) -> CloseReason:
     Any other text counts as `operator`, with a warning that lists the declared reasons.
     """
     head, colon, rest = written.partition(":")
-    word = _normalised(head)
+    word = re.sub(r"[\s_]+", "-", head.strip().lower())  # `Exchange breach` and `exchange_breach` are the same reason
     if word in MEANINGS:
         return CloseReason(cast("Cause", word), rest.strip() or word)
     near = _closest(word, whole=bool(colon))
@@ -60,16 +60,7 @@ def scope_warning(cause: Cause, scope: str | None) -> str | None:
     return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, the rest of the account stays open"
 
 
-def _normalised(head: str) -> str:
-    """Normalise the spelling: `Exchange breach` and `exchange_breach` are the same reason."""
-    return re.sub(r"[\s_]+", "-", head.strip().lower())
-
-
 def _closest(word: str, *, whole: bool) -> str | None:
     """The closest declared reason: by the part before a colon, else by the beginning of the text."""
     begins = [word] if whole else [word, word.split("-", maxsplit=1)[0], "-".join(word.split("-")[:2])]
-    for each in begins:
-        near = get_close_matches(each, MEANINGS, 1, 0.75)
-        if near:
-            return near[0]
-    return None
+    return next((near for each in begins for near in get_close_matches(each, MEANINGS, 1, 0.75)), None)

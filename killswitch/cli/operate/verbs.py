@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from killswitch.cli import completion, options
+from killswitch.cli.options import IN_FILE, OUT_FILE, RECORD_TEXT, option
 from killswitch.cli.terminal import print_note
 
 if TYPE_CHECKING:
@@ -26,49 +27,44 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         from killswitch.cli.operate.command_delivery import CommandSite, this_user
 
-        command(
-            place=CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file),
-            author=author or this_user(),
-            **rest,
-        )
+        place = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file)
+        command(place=place, author=author or this_user(), **rest)
 
-    for option in reversed((
+    for each in reversed((
         options.store,
         click.option("--live", is_flag=True,
                      help="Without a running runner: act on accounts whose document says execution: live."),
-        click.option("--author", type=options.RECORD_TEXT,
-        help="Name of the operator. Default: the user of this session."),
+        click.option("--author", type=RECORD_TEXT, help="Name of the operator. Default: the user of this session."),
         options.policies(required=False),
         options.read_timeout("15s"),
         options.lock_dir,
         options.lock_file,
-        click.option("--wait", type=options.DURATION, default="30s", show_default=True,
-                     help="How long to wait for the runner, and, after the pace of a close, for its end."),
+        option("--wait", type=options.DURATION, default="30s",
+               help="How long to wait for the runner, and, after the pace of a close, for its end."),
         options.output,
     )):  # fmt: skip
-        run = option(run)
+        run = each(run)
     return run
 
 
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
-@click.option("--reason", type=options.RECORD_TEXT, required=True,
+@click.option("--reason", type=RECORD_TEXT, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
                    "and a text after a colon. It decides how the close is executed.")  # fmt: skip
-@click.option("--scope", type=options.RECORD_TEXT, shell_complete=completion.scopes,
+@click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,
               help="Close at market at once; unreadable accounts by last known positions (spot waits).")  # fmt: skip
 @click.option(
     "--give-up",
     "decision",
-    type=options.RECORD_TEXT,
+    type=RECORD_TEXT,
     metavar="DECISION",
     help="End the close of this decision instead, by its id or the beginning of it, on the accounts of --scope "
     "or on all: remaining positions stay open.",
 )
 @click.option("--dry-run", is_flag=True, help="Show every order and cancel without any change.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
-              help="With --dry-run: save the plan in a new file, for `ksctl apply`.")  # fmt: skip
+@click.option("--out", type=OUT_FILE, help="With --dry-run: save the plan in a new file, for `ksctl apply`.")
 @options.journal
 @_operator
 def close(
@@ -117,9 +113,8 @@ def close(
             print_note(why.remark)
         give_up(place.store_at, decision, scope, author, reason, wait, json=output == "json")
         return
-    for remark in (why.remark, scope_warning(why.cause, scope)):
-        if remark is not None:
-            print_note(remark)
+    for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
+        print_note(remark)
     order = CommandRequest("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
@@ -130,9 +125,8 @@ def close(
 
 
 @options.verb("ksctl apply trim.plan.json --store ks.sqlite")
-@click.argument("plan_at", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--max-age", type=options.DURATION, default="10m", show_default=True,
-              help="Maximum age of the plan.")  # fmt: skip
+@click.argument("plan_at", metavar="FILE", type=IN_FILE)
+@option("--max-age", type=options.DURATION, default="10m", help="Maximum age of the plan.")
 @_operator
 def apply(plan_at: Path, place: CommandSite, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
     """Apply the saved plan in FILE exactly, or refuse it and list every change.
@@ -156,8 +150,8 @@ def apply(plan_at: Path, place: CommandSite, max_age: float, live: bool, author:
 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
-@click.argument("scope", type=options.RECORD_TEXT, shell_complete=completion.scopes)
-@click.option("--reason", type=options.RECORD_TEXT, required=True, help="The reason, for the record.")
+@click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
+@click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @_operator
 def reset(scope: str, place: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Return SCOPE (such as account/main) to normal.

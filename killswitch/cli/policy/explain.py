@@ -7,7 +7,7 @@ import re
 import click
 
 from killswitch.cli import completion, options
-from killswitch.cli.terminal import encode_record, print_markdown, print_text
+from killswitch.cli.terminal import encode_record, print_answer, print_markdown
 
 _CODE = re.compile(r"KS\d+", re.IGNORECASE)
 
@@ -29,7 +29,16 @@ def explain(subject: str, store_at: str | None, output: str) -> None:
         raise click.UsageError(
             f"{subject} is not a code such as KS1203; to explain a decision, name the store with --store FILE"
         )
-    _explain_decision(subject, store_at, output)
+    from killswitch.cli.policy.explain_decision import (
+        decision_history_of,
+        decision_history_record,
+        decision_history_text,
+    )
+    from killswitch.cli.session import opened_store
+
+    with opened_store(store_at, read_only=True) as store:
+        chain = decision_history_of(store, subject)
+    print_answer(output, lambda: encode_record(decision_history_record(chain)), lambda: decision_history_text(chain))
 
 
 def _explain_code(code: str, output: str) -> None:
@@ -47,19 +56,3 @@ def _explain_code(code: str, output: str) -> None:
         click.echo(encode_record({"code": code, "page": text}))
     else:
         print_markdown(text)
-
-
-def _explain_decision(prefix: str, store_at: str, output: str) -> None:
-    from killswitch.cli.policy.explain_decision import (
-        decision_history_of,
-        decision_history_record,
-        decision_history_text,
-    )
-    from killswitch.cli.session import opened_store
-
-    with opened_store(store_at, read_only=True) as store:
-        chain = decision_history_of(store, prefix)
-    if output == "json":
-        click.echo(encode_record(decision_history_record(chain)))
-    else:
-        print_text(decision_history_text(chain))

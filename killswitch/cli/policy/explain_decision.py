@@ -129,22 +129,15 @@ def effects_text(decision: Decision, snapshot: Snapshot | None) -> str:
 
 
 def _orders(chain: DecisionHistory) -> str:
-    rows = [_order(order) for order in chain.result.orders]
-    if not rows:
+    orders = chain.result.orders
+    if not orders:
         return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
-    lines = ["Orders and fills", table(head, rows)]
-    bounded = [
-        _bounded(number, order, order.bound)
-        for number, order in enumerate(chain.result.orders, start=1)
-        if order.bound is not None
-    ]
+    lines = ["Orders and fills", table(head, [_order(order) for order in orders])]
+    bounded = [_bounded(number, it, it.bound) for number, it in enumerate(orders, start=1) if it.bound is not None]
     if bounded:
-        lines += [
-            "",
-            "Bounds of slippage",
-            table(("order", "step", "sent as", "limit", "bound", "slipped", ""), bounded),
-        ]
+        columns = ("order", "step", "sent as", "limit", "bound", "slipped", "")
+        lines += ["", "Bounds of slippage", table(columns, bounded)]
     return "\n".join(lines)
 
 

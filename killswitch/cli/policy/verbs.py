@@ -88,9 +88,8 @@ def _text(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Seque
         if _is_incomplete(loaded):
             told.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
-        told.append(
-            f"{count_of(len(loaded.documents), 'document')}, {count_of(warnings, 'warning')}; {policy_set.digest}"
-        )
+        documents = count_of(len(loaded.documents), "document")
+        told.append(f"{documents}, {count_of(warnings, 'warning')}; {policy_set.digest}")
     return "\n".join(told)
 
 
@@ -101,10 +100,7 @@ def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Seq
         "valid": policy_set is not None,
         "complete": not _is_incomplete(loaded),
         "digest": policy_set.digest if policy_set is not None else None,
-        "documents": [
-            {"kind": document.kind, "name": document.name, "file": document.source.file}
-            for document in loaded.documents
-        ],
+        "documents": [{"kind": each.kind, "name": each.name, "file": each.source.file} for each in loaded.documents],
         "diagnostics": as_json(problems),
     }
 
@@ -163,10 +159,8 @@ def _show_signals(output: str) -> None:
 
 @options.verb("ksctl graph policies/futures-drawdown --format mermaid")
 @paths_argument
-@click.option(
-    "--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid", show_default=True,
-    help="The language of the diagram.",
-)  # fmt: skip
+@options.option("--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid",
+                help="The language of the diagram.")  # fmt: skip
 @options.variant
 @options.output
 @click.pass_context

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 from killswitch.cli.terminal import table
 from killswitch.cli.venues.list_text import capability_table
 from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import one_line
 from killswitch.planning.closability import Closability
-from killswitch.preflight.account_check import AccountCheck, Check
+from killswitch.preflight.account_check import AccountCheck, Check, Verdict
 from killswitch.preflight.findings import rounded_up
 from killswitch.ratelimit.worst_case import CloseEstimate
 from killswitch.render.formats import count_of, money
@@ -27,12 +29,12 @@ def _lines(check: Check) -> Iterator[str]:
     for account in check.accounts:
         yield from _account(account, check)
         yield ""
-    counts = {verdict: sum(each.verdict == verdict for each in check.accounts) for verdict in _SUMMED}
-    words = [f"{count} {_SUMMED[verdict]}" for verdict, count in counts.items() if count]
+    counts = Counter(each.verdict for each in check.accounts)
+    words = [f"{counts[verdict]} {text}" for verdict, text in _SUMMED.items() if counts[verdict]]
     yield f"{count_of(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
 
 
-_SUMMED = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
+_SUMMED: Final[Mapping[Verdict, str]] = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
 
 
 def _account(account: AccountCheck, check: Check) -> Iterator[str]:
@@ -50,11 +52,8 @@ def _account(account: AccountCheck, check: Check) -> Iterator[str]:
         way_out = f"; {finding.way_out}" if finding.way_out else ""
         yield f"  {finding.severity:7}  {finding.about}: {one_line(finding.text + way_out)}"
     if account.capabilities:
-        yield ""
-        told = (
-            "as the venue and the adapter report" if account.told_by == "inspection" else "as far as the adapter shows"
-        )
-        yield f"  Capabilities, {told}"
+        by = "as the venue and the adapter report" if account.told_by == "inspection" else "as far as the adapter shows"
+        yield f"\n  Capabilities, {by}"
         yield capability_table(account.capabilities)
     yield from _outlooks(account)
     yield from _polling(account, check)
@@ -101,12 +100,10 @@ def _outlooks(account: AccountCheck) -> Iterator[str]:
     told = [each for each in account.outlooks if each.hindrances]
     told.sort(key=lambda each: all(one.severity == "note" for one in each.hindrances))
     yield ""
-    plain = len(account.outlooks) - len(told)
     if not told:
-        some = "The position" if plain == 1 else f"All {plain} positions"
-        yield (
-            f"  {some} can be closed as {'it is' if plain == 1 else 'they are'}." if plain else "  No position is open."
-        )
+        count = len(account.outlooks)
+        some, as_is = ("The position", "it is") if count == 1 else (f"All {count} positions", "they are")
+        yield f"  {some} can be closed as {as_is}." if count else "  No position is open."
         return
     yield f"  Positions with remarks, of {len(account.outlooks)}"
     shown = told[:MAX_SHOWN]
@@ -156,8 +153,7 @@ def _kind(severity: str, kind: str) -> str:
 def _polling(account: AccountCheck, check: Check) -> Iterator[str]:
     if not account.reading:
         return
-    yield ""
-    yield f"  Polling at a tick of {check.interval:g} s"
+    yield f"\n  Polling at a tick of {check.interval:g} s"
     rows = [
         (
             cost.limit,
@@ -186,8 +182,7 @@ def _used(account: AccountCheck, name: str) -> str:
 def _closing(account: AccountCheck) -> Iterator[str]:
     if account.closing is None:
         return
-    yield ""
-    yield "  Closing, by the venue's limits alone (assuming that every order fills at once)"
+    yield "\n  Closing, by the venue's limits alone (assuming that every order fills at once)"
     rows = [("everything", "", *_estimate(account.closing.everything))]
     worst = account.closing.worst_stage
     if worst is not None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from killswitch.cli import EXIT_FAILED, EXIT_WARNINGS, completion, options
-from killswitch.cli.terminal import print_note, print_text
+from killswitch.cli.options import DURATION, option
+from killswitch.cli.terminal import print_answer, print_note, print_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from killswitch.accounts.opening import LoadedPolicies
     from killswitch.policy.schema.account import AccountDocument
-    from killswitch.preflight.account_check import Check
 
 
 @click.group()
@@ -49,10 +49,8 @@ def list_(venue: str | None, output: str) -> int:
 @options.verb("ksctl venues check main --policies policies", group=venues)
 @click.argument("accounts", metavar="[ACCOUNT]…", nargs=-1, shell_complete=completion.accounts)
 @options.policies(required=True)
-@click.option("--interval", type=options.DURATION, default="1s", show_default=True,
-              help="Tick interval that the polling cost is compared with.")  # fmt: skip
-@click.option("--within", type=options.DURATION, default="1m", show_default=True,
-              help="Maximum time of a full close within the limits of the venue.")  # fmt: skip
+@option("--interval", type=DURATION, default="1s", help="Tick interval that the polling cost is compared with.")
+@option("--within", type=DURATION, default="1m", help="Maximum time of a full close within the limits of the venue.")
 @options.variant
 @options.read_timeout("30s")
 @click.option("--strict", is_flag=True, help="Exit 3 when there are warnings.")
@@ -68,19 +66,23 @@ def check(
 
     Exits 1 if an account fails; a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
     """
+    from datetime import UTC, datetime
+
     from killswitch.cli.session import load_policies
     from killswitch.cli.venues.check_text import check_text
-    from killswitch.preflight.account_check import encode_check
+    from killswitch.preflight.account_check import check_all, encode_check
+    from killswitch.preflight.findings import CheckRequirements
+    from killswitch.preflight.inspection import inspect_accounts
+    from killswitch.runner import process
+    from killswitch.runner.clock import SystemClock
 
     if interval <= 0:
         raise click.UsageError("--interval must be above zero")
     found = load_policies(policies_at, variant)
-    chosen = chosen_accounts(found, accounts)
-    done = _checked(found, chosen, interval, within, read_timeout)
-    if output == "json":
-        click.echo(encode_check(done))
-    else:
-        print_text(check_text(done))
+    looked = process.run(inspect_accounts(chosen_accounts(found, accounts), read_timeout, SystemClock()))
+    asked = CheckRequirements(interval, within, datetime.now(UTC))
+    done = check_all(looked, found.accounts, found.policies, asked)
+    print_answer(output, lambda: encode_check(done), lambda: check_text(done))
     if done.verdict == "failed":
         return EXIT_FAILED
     return EXIT_WARNINGS if strict and done.verdict == "warnings" else 0
@@ -102,18 +104,3 @@ def chosen_accounts(found: LoadedPolicies, names: Sequence[str]) -> tuple[Accoun
             meant = f", did you mean {near[0]}?" if near else ""
             raise click.ClickException(f"no Account document has the name {name}{meant}; there are {', '.join(known)}")
     return tuple(known[name] for name in dict.fromkeys(names)) or found.accounts
-
-
-def _checked(
-    found: LoadedPolicies, chosen: Sequence[AccountDocument], interval: float, within: float, patience: float
-) -> Check:
-    from datetime import UTC, datetime
-
-    from killswitch.preflight.account_check import check_all
-    from killswitch.preflight.findings import CheckRequirements
-    from killswitch.preflight.inspection import inspect_accounts
-    from killswitch.runner import process
-    from killswitch.runner.clock import SystemClock
-
-    looked = process.run(inspect_accounts(chosen, patience, SystemClock()))
-    return check_all(looked, found.accounts, found.policies, CheckRequirements(interval, within, datetime.now(UTC)))
