@@ -184,6 +184,7 @@ def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
     """Compile stage `number`; unresolved names are omitted and reported in `found`."""
     path: Path = ("spec", "stages", number)
     rule = written.attribution
+    attribution = None if rule is None else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown)
     return Stage(
         name=written.name,
         level=written.level,
@@ -192,9 +193,7 @@ def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
         cooldown=written.cooldown,
         reset=_reset(written, path, around),
         corroborate=written.corroborate,
-        attribution=None
-        if rule is None
-        else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown),
+        attribution=attribution,
         actions=tuple(_actions(written, (*path, "actions"), around)),
         notify=written.notify,
         runbook=written.runbook,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Action, ConditionNode, Graph, PolicySet, Stage, Trigger
+from killswitch.graph.nodes import Action, Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
 from killswitch.model.record import Node
 
@@ -90,10 +90,8 @@ def _stage(stage: Stage, graph: Graph, prefix: str, number: int) -> Iterator[_Bo
 
 def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
     """Name, condition and confirmation of a trigger."""
-    condition: ConditionNode = trigger.condition
-    if trigger.threshold is None:
-        shown = condition_text(condition, graph.signals)
-    else:
+    shown = condition_text(trigger.condition, graph.signals)
+    if trigger.threshold is not None:
         shown = f"{trigger.threshold.op} {trigger.threshold.written}"
     confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
     if trigger.confirm_ticks:

@@ -18,6 +18,9 @@ from killswitch.policy.schema.validation import NO_GAPS
 
 D = TypeVar("D")
 
+Documents = Sequence[Document | FaultyDocument]
+"""Documents, also faulty ones."""
+
 
 def findings(document: Document | FaultyDocument) -> Findings:
     """Create the findings of a document."""
@@ -29,9 +32,7 @@ def of_kind(everything: Iterable[Document | FaultyDocument], kind: type[D]) -> l
     return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
-def correlation_groups(
-    documents: Sequence[Document | FaultyDocument],
-) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
+def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
     """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
@@ -53,9 +54,7 @@ def correlation_groups(
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
 
 
-def declared_rankings(
-    documents: Sequence[Document | FaultyDocument],
-) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+def declared_rankings(documents: Documents) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
     """The built-in rankings and those of the documents, by name."""
     rankings = dict(BUILT_IN)
     diagnostics: list[Diagnostic] = []
@@ -81,7 +80,7 @@ def declared_rankings(
     return rankings, diagnostics
 
 
-def accounts_watched(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
+def accounts_watched(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
     """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
     policies = of_kind(everything, PolicyDocument)
     if others.has_unknown_kinds or any(found.gaps.has_flaw(("spec", "scope")) for _, found in policies):
