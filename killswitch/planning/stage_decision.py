@@ -51,6 +51,9 @@ class Proposal(Struct, frozen=True):
     blocked: tuple[Blocked, ...]
 
 
+_NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
+
+
 def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
     """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
     graph = watch.compiled.graph
@@ -58,9 +61,7 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
     partial = needs_the_book(stage) and (not view.accounts or len(known.accounts) < len(view.accounts))
     view = known
     window, named = attribution_window(watch, stage)
-    found = (
-        Shares(None, None, "no trigger of the stage has a window") if window is None else shares(watch.history, window)
-    )
+    found = _NO_WINDOW if window is None else shares(watch.history, window)
     at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
     source = found.source(at_least)
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
@@ -129,7 +130,7 @@ def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None,
     The value is the pessimistic bound that is surely reached.
     """
     graph = watch.compiled.graph
-    best: tuple[float, int] | None = None
+    weighed: list[tuple[float, int]] = []
     for i in fired_triggers(watch, stage):
         threshold = graph.triggers[i].threshold
         if threshold is None or watch.columns is None:
@@ -137,10 +138,8 @@ def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None,
         window = graph.signals[threshold.index].window
         if window is None or threshold.value == 0:
             continue
-        severity = watch.columns.lo[threshold.index] / threshold.value
-        if best is None or (severity, -window) > (best[0], -best[1]):
-            best = (severity, window)
-    window = best[1] if best is not None else _shortest_window(watch, stage)
+        weighed.append((watch.columns.lo[threshold.index] / threshold.value, -window))
+    window = -max(weighed)[1] if weighed else _shortest_window(watch, stage)
     return (None, "") if window is None else (window, duration(window))
 
 

@@ -30,10 +30,8 @@ from killswitch.render.formats import instant
 from killswitch.signals.scope_view import ScopeView
 
 
-def keep_pending(
-    watch: ScopeEvaluator, stage: Stage, view: ScopeView, readable: Collection[str], *, owed: bool
-) -> None:
-    """Keep the stage's close pending for accounts that are not `readable`.
+def keep_pending(watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, owed: bool) -> None:
+    """Keep the stage's close pending for accounts that are not among those `read`.
 
     Its time limit restarts while the stage may fire, and not if the stage only carries out a close that is `owed`.
     """
@@ -42,7 +40,7 @@ def keep_pending(
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
         return
-    accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
+    accounts = tuple(sorted(_accounts(watch, view) - set(read)))
     same = watch.pending_close_of(stage)
     if same is not None and owed:
         waiting = replace(same, accounts=accounts)  # partly carried out

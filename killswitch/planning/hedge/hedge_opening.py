@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
-from killswitch.model.decision import Decision, Intent, Notice, Severity, decision_id
+from killswitch.model.decision import Decision, Intent, Notice, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
 from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
@@ -181,7 +181,7 @@ class HedgePlanner:
             made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
             self.remember(made)
             decisions.append(made)
-            issued.append(_notice(stuck, world.now, "page", _opened(found)))
+            issued.append(_notice(stuck, world.now, _opened(found)))
         else:
             unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
             self._notify_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
@@ -191,7 +191,7 @@ class HedgePlanner:
         if (stuck.key, what) not in self._notified:
             self._notified.add((stuck.key, what))
             if not self._was_notified(stuck, what):
-                issued.append(_notice(stuck, self._seen.now, "page", text))
+                issued.append(_notice(stuck, self._seen.now, text))
 
     def _was_notified(self, stuck: UncloseablePosition, what: str) -> bool:
         """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
@@ -259,8 +259,6 @@ def _opened(found: Sized) -> str:
     return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
 
 
-def _notice(stuck: UncloseablePosition, now: int, severity: Severity, text: str) -> Notice:
-    of = stuck.decision
-    return Notice(
-        from_micros(now), of.policy, of.scope, "blocked", severity, f"hedge: {_what(stuck)}: {text}", stuck.key[1]
-    )
+def _notice(stuck: UncloseablePosition, now: int, text: str) -> Notice:
+    of, about = stuck.decision, f"hedge: {_what(stuck)}: {text}"
+    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", about, stuck.key[1])

@@ -121,9 +121,8 @@ def plan_manual_close(
         waits_for=tuple(sorted(seen.unread)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
-    return ManualClose(
-        decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
-    )
+    problems = (*seen.problems, *(each.why for each in unwound.blocked))
+    return ManualClose(decision, problems, tuple(seen.remarks), seen.unread)
 
 
 class _Selected(Struct):

@@ -154,9 +154,7 @@ class TradedMarkets(Struct, frozen=True):
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> TradedMarkets:
         """Markets of the scope in this snapshot; liquidity is never carried over from earlier snapshots."""
-        liquidity = {
-            (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
-        }
+        liquidity = {(a.account, each.symbol): each for a in view.accounts for each in a.liquidity or ()}
         spot = {a.account: open_markets(a, view.instruments) for a in view.accounts if a.market == "spot"}
         return cls(view, rule, liquidity, spot, Holdings.of(view))
 

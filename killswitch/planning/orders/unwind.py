@@ -50,9 +50,8 @@ def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLA
     cuts = [cut_of(place, each, market) for place, each in enumerate(sold, start=1)]
     order, unknown_nets = in_leg_order(view, cuts)
     intents, blocked = _intents(order, cuts, market)
-    remarks = (
-        [f"kept, as declared: {', '.join(each.ranked.candidate.position.symbol for each in kept)}"] if kept else []
-    )
+    names = ", ".join(each.ranked.candidate.position.symbol for each in kept)
+    remarks = [f"kept, as declared: {names}"] if kept else []
     remarks += [*_unsliced(cuts), *kept_proceeds(cuts)]
     remarks += [f"the net exposure of {base} is unknown: its legs are closed by rank" for base in unknown_nets]
     left = {each.ranked.candidate.key: each.ranked.candidate.position.contracts for each in kept}
