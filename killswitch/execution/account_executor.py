@@ -287,8 +287,7 @@ class AccountExecutor:
 
         It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
-        lines = self._memory.lines()
-        in_play = any(line.attempt or not line.reduce_only for line in lines)
+        in_play = any(line.attempt or not line.reduce_only for line in self._memory.lines())
         return None if in_play else self._looking.pop_deciding_positions(self._memory.expected())
 
     async def _poll(self, *, sending: bool) -> TrustedBook | None:

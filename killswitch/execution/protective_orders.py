@@ -74,7 +74,7 @@ class ProtectiveOrders:
         for guard in self.protections.open():
             if not self._context.can_send():
                 return
-            work = works[guard.decision]
+            work = works[guard.entry.decision]
             line = work.line_at(guard.key)
             if guard.state is ProtectionState.RESTORING:
                 await self._query(guard, line)
@@ -96,17 +96,17 @@ class ProtectiveOrders:
         if any(order.id == guard.order for order in orders):
             self._end(guard, "still there", guard.order)
             return False
-        self._context.record([self._gone(guard.decision, guard.key, guard.order)])
+        self._context.record([self._gone(guard.entry.decision, guard.key, guard.order)])
         return True
 
     def due_in(self) -> float:
         """Seconds until the first position has been unprotected for too long; infinite if none is."""
-        away = max((self._context.seconds_since(guard.since) for guard in self.protections.open()), default=-math.inf)
-        return self._context.pace.unprotected_for - away
+        since = (guard.entry.at for guard in self.protections.open())
+        return self._context.pace.unprotected_for - max(map(self._context.seconds_since, since), default=-math.inf)
 
     def _is_unprotected_too_long(self, guard: CancelledProtection, line: PositionTarget) -> bool:
         idle = not line.is_in_flight and line.state is not TargetState.SETTLED
-        return idle and self._context.seconds_since(guard.since) >= self._context.pace.unprotected_for
+        return idle and self._context.seconds_since(guard.entry.at) >= self._context.pace.unprotected_for
 
     async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
@@ -124,7 +124,7 @@ class ProtectiveOrders:
             self._end(guard, f"refused: {request}", None)
             return
         entry = Protected(
-            *self._entry_place(guard.decision, guard.key),
+            *self._entry_place(guard.entry.decision, guard.key),
             request.client_order_id,
             replaces=guard.order,
             side=request.side,
@@ -170,5 +170,5 @@ class ProtectiveOrders:
 
     def _end(self, guard: CancelledProtection, state: str, order: str | None) -> None:
         name = None if order is None else venue_text(order)
-        place = self._entry_place(guard.decision, guard.key)
+        place = self._entry_place(guard.entry.decision, guard.key)
         self._context.record([ProtectionAnswered(*place, replaces=guard.order, state=venue_text(state), order=name)])

@@ -256,7 +256,9 @@ class PositionTarget:
                 self.is_in_whole_close = True
                 self.cost = self.delay = self.proceeds = None
             case _ if event is TargetEvent.SET_ASIDE:
-                self._detach()
+                if self.order is not None and self.client_order_id is not None:
+                    self.detached[self.client_order_id] = self.order
+                self.is_id_used, self.can_still_arrive = True, False
 
     def replay(self, entry: Entry) -> None:
         """Apply an entry of the past, also an invalid transition: two programs may have written this journal.
@@ -303,11 +305,6 @@ class PositionTarget:
             self.abandoned = (*self.abandoned, name)
             self.abandoned_amount += order.may_fill(self.decided)
             self.cost = self.delay = self.proceeds = None
-
-    def _detach(self) -> None:
-        if self.order is not None and self.client_order_id is not None:
-            self.detached[self.client_order_id] = self.order
-        self.is_id_used, self.can_still_arrive = True, False
 
     def _mark_inconsistent(self, entry: Entry) -> None:
         if self.state is TargetState.OVER:

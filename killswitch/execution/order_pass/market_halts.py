@@ -87,13 +87,8 @@ class MarketHalts:
 
         Lines with an order of unknown status are left out: that is reported instead.
         """
-        due = [
-            line
-            for line in lines
-            if not line.detached
-            and line.sent_at is not None
-            and (now - line.sent_at).total_seconds() >= pace.resting_for
-        ]
+        sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
+        due = [line for line, at in sent if (now - at).total_seconds() >= pace.resting_for]
         resting = sorted({line.symbol for line in due if self.is_resting(line)})
         refused = sorted({line.symbol for line in due if self.is_waiting(line)})
         return [

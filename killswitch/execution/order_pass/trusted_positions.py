@@ -93,8 +93,8 @@ class TrustedPositions:
         """
         if self._begun is not None:
             self._begun[0].cancel()  # slices were sent after it
-        look = asyncio.create_task(self._context.snapshot("closing"))
-        self._begun = (look, sent, self._context.clock.monotonic())
+        poll = asyncio.create_task(self._context.snapshot("closing"))
+        self._begun = (poll, sent, self._context.clock.monotonic())
 
     def purpose(self, moved: int) -> Purpose:
         """Closing's budget for a poll that follows orders; the polls' budget for repeated polls without changes.

@@ -169,21 +169,17 @@ class FeeQueries:
             owed.tries += 1
             owed.due = now + min(pace.longest_wait, pace.poll * 2.0 ** (owed.tries - 1))
             if owed.tries >= TRIES:
-                failed = isinstance(answer, VenueError)
-                prefix = f"the fee was queried {TRIES} times: " if failed else ""
+                prefix = f"the fee was queried {TRIES} times: " if isinstance(answer, VenueError) else ""
                 known.append((owed, None, prefix + venue_text(answer)))
         self._record(known)
         if refused is not None:
-            self._refused(refused, now)
+            # Each refusal silences the venue for closes, too, so a second must be rare.
+            self._refusals += 1
+            self._pause(now)
+            if self._refusals >= REFUSALS:
+                why = f"the venue rate-limited {REFUSALS} fee queries: {venue_text(refused)}"
+                self._record([(it, None, why) for it in self._owed.values()])
         self._due = min((it.due for it in self._owed.values()), default=now)
-
-    def _refused(self, refused: RateLimitedError, now: float) -> None:
-        """Handle a rate-limit refusal: each silences the venue for closes, too, so a second must be rare."""
-        self._refusals += 1
-        self._pause(now)
-        if self._refusals >= REFUSALS:
-            why = f"the venue rate-limited {REFUSALS} fee queries: {venue_text(refused)}"
-            self._record([(it, None, why) for it in self._owed.values()])
 
     def _record(self, known: Iterable[tuple[_PendingFee, Decimal | None, str | None]]) -> None:
         now, account = self._context.clock.now(), self._context.account

@@ -302,8 +302,7 @@ class OrderQuery:
             return self._report_entry(question, report)
         if not gone or report.filled > ZERO:
             return None
-        early = not self._is_over(question)
-        return Absent(*self._head(question), text="the venue has no such order", early=early)
+        return Absent(*self._head(question), text="the venue has no such order", early=not self._is_over(question))
 
     async def _by_fills(self, question: OrderQuestion) -> OrderReport | None:
         """A report built from the order's fills; None if the venue does not return them."""
