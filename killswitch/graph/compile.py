@@ -239,8 +239,7 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 def digest(documents: Iterable[Document]) -> str:
     """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
     ordered = sorted(documents, key=lambda document: (document.kind, document.name))
-    text = canonical([document.model for document in ordered])
-    return f"sha256:{sha256(text.encode()).hexdigest()}"
+    return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"
 
 
 def canonical(value: object) -> str:

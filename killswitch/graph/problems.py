@@ -48,10 +48,6 @@ class Findings:
             place = self.source.inside(path, each.start)
             self.diagnostics.append(diagnostic(each.code, place, each.message, each.fix, length=each.length))
 
-    def line(self, path: Path, offset: int) -> int:
-        """Line of character `offset` of the text at `path`."""
-        return self.source.inside(path, offset).line
-
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Place of the value at `path`, or of its key."""
         return self.source.place(path, key=key)

@@ -82,8 +82,7 @@ class _Judge(Node):
 
     def out_of_reach(self, number: int) -> bool:
         """Report a stage without a possible way to fire; True if reported."""
-        stage = self.stages[number]
-        possible = [way for way in ways(stage) if not way & self.never]
+        possible = [way for way in ways(self.stages[number]) if not way & self.never]
         if possible and not all(self._contradicts(way) for way in possible):
             return False
         why = "its triggers contradict each other" if possible else "it needs a trigger that can never hold"

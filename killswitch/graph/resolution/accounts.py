@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from killswitch.graph.problems import FaultyDocuments, Findings
-from killswitch.graph.resolution.references import Documents, matches, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
@@ -21,9 +21,9 @@ def check_accounts(everything: Documents) -> list[Diagnostic]:
     `run --live` compares the credentials themselves, so that it also refuses equal secrets with different references.
     It refuses unencrypted addresses, which are warnings here.
     """
-    diagnostics: list[Diagnostic] = []
     armed: dict[tuple[object, ...], AccountDocument] = {}
-    for account, found in of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument):
+    accounts = of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument)
+    for account, found in accounts:
         if found.gaps.has_flaw(("spec",)):
             continue
         for key in unencrypted(account.spec):
@@ -37,8 +37,7 @@ def check_accounts(everything: Documents) -> list[Diagnostic]:
             message = f"{names} are one account of one venue, and both are armed"
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
             found.error("KS3050", ("spec", "credentials"), message, fix)
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(accounts)
 
 
 def unencrypted(spec: AccountSpec) -> tuple[str, ...]:

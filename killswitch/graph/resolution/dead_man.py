@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from killswitch.graph.nodes import TimerRule
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
-from killswitch.graph.resolution.references import Documents, matches, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
 from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
@@ -53,7 +53,7 @@ def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnos
             message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
             fix = "write `execution: live` once it is to be acted on"
             found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return [each for _, found in written for each in found.diagnostics]
+    return diagnostics_of(written)
 
 
 def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:

@@ -32,6 +32,11 @@ def of_kind(everything: Iterable[Document | FaultyDocument], kind: type[D]) -> l
     return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
+def diagnostics_of(checked: Iterable[tuple[object, Findings]]) -> list[Diagnostic]:
+    """All diagnostics of the documents, each with its findings."""
+    return [each for _, found in checked for each in found.diagnostics]
+
+
 def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
     """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
@@ -85,8 +90,8 @@ def accounts_watched(everything: Documents, others: FaultyDocuments) -> list[Dia
     policies = of_kind(everything, PolicyDocument)
     if others.has_unknown_kinds or any(found.gaps.has_flaw(("spec", "scope")) for _, found in policies):
         return []
-    diagnostics: list[Diagnostic] = []
-    for account, found in of_kind(everything, AccountDocument):
+    accounts = of_kind(everything, AccountDocument)
+    for account, found in accounts:
         if found.gaps.has_flaw(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
             continue
         message = f"no policy watches the account `{account.metadata.name}`"
@@ -95,8 +100,7 @@ def accounts_watched(everything: Documents, others: FaultyDocuments) -> list[Dia
         if policies:
             fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
         found.warning("KS5010", ("metadata", "name"), message, fix)
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(accounts)
 
 
 def matches(match: Match, account: AccountDocument) -> bool:

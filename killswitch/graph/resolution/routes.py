@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from killswitch.graph.problems import FaultyDocuments, Findings
-from killswitch.graph.resolution.references import Documents, findings, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
 from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
@@ -62,8 +62,8 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
     """
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
-    diagnostics: list[Diagnostic] = []
-    for policy, found in of_kind(everything, PolicyDocument):
+    policies = of_kind(everything, PolicyDocument)
+    for policy, found in policies:
         known: set[str] = set()
         for number, stage in enumerate(policy.spec.stages):
             for place, name in enumerate(stage.notify):
@@ -72,8 +72,7 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
                     fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
                     found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
                 known.add(name)
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(policies)
 
 
 def _unread(found: Findings, model: object) -> bool:

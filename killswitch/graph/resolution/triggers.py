@@ -77,7 +77,7 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
     swallowed = [
         Problem("KS4010", "this comment swallows the lines below it", _FOLDED, start, end - start)
         for start, end in comments(text)
-        if found.line(path, start) != found.line(path, end - 1)
+        if found.source.inside(path, start).line != found.source.inside(path, end - 1).line
     ]
     found.within(path, swallowed or problems)
     return None if swallowed else node

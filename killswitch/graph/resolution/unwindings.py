@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion, unknown_name
-from killswitch.graph.resolution.references import Documents, findings, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
     HedgeRule,
@@ -64,7 +64,7 @@ def check_unwindings(everything: Documents, others: FaultyDocuments) -> list[Dia
         if not found.gaps.has_flaw(("spec", "ladder")):
             _check_exit(document.spec, found)
     _all_used(written, everything, others)
-    return [each for _, found in written for each in found.diagnostics]
+    return diagnostics_of(written)
 
 
 def _groups(everything: Documents) -> Groups:
