@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import PendingClose
-from killswitch.graph.nodes import Stage
+from killswitch.graph.nodes import Stage, Stages
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import only_on
 from killswitch.model.instant import from_micros
@@ -52,9 +52,7 @@ def keep_pending(watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Col
     watch.state = replace(watch.state, waiting=waiting)
 
 
-def stages_due(
-    watch: ScopeEvaluator, view: ScopeView, eligible: tuple[Stage, ...], issued: list[Notice]
-) -> tuple[Stage, ...]:
+def stages_due(watch: ScopeEvaluator, view: ScopeView, eligible: Stages, issued: list[Notice]) -> Stages:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
     A pending close that has timed out, or whose stage was removed, is dropped.

@@ -102,7 +102,10 @@ class HedgePlanner:
         return bool(self._stuck)
 
     def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
-        """Hedge decisions for the last observed snapshot, and their notices."""
+        """Hedge decisions for the last observed snapshot, and their notices.
+
+        A hedge is opened or suggested once; if no instrument fits, that is notified once and retried at the next tick.
+        """
         decisions: list[Decision] = []
         issued: list[Notice] = []
         seen = self._seen
@@ -110,8 +113,22 @@ class HedgePlanner:
         for stuck in self._stuck:
             rule = self._rule_of(stuck.decision)
             part = self._uncovered(stuck)
-            if rule is not None and part is not None:
-                self._answer(part, rule, world, decisions, issued)
+            if rule is None or part is None:
+                continue
+            existing = self._existing.get(part.key, _NOTHING)
+            found = size(part, rule, world, existing.orders)
+            if isinstance(found, str):
+                # A suggestion was notified already: only the market, or the data of this process, has changed since.
+                if (part.key, SUGGESTED) not in self._notified and not self._was_notified(part, SUGGESTED):
+                    self._notify_once(part, f"nothing can stand in: {found}", "nothing can stand in", issued)
+            elif rule.hedge.mode == "act" and found.doubt is None:
+                made = _decision(_hedge_id(part, existing.contracts), part, rule, found, self._policies, world.now)
+                self.remember(made)
+                decisions.append(made)
+                issued.append(_notice(part, world.now, _opened(found)))
+            else:
+                unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
+                self._notify_once(part, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
         return decisions, issued
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
@@ -161,30 +178,6 @@ class HedgePlanner:
         if more <= ZERO or is_dust(more, stuck.position, self._seen.last[stuck.account], rules):
             return None
         return replace(stuck, contracts=more)
-
-    def _answer(
-        self,
-        stuck: UncloseablePosition,
-        rule: UnwindingRule,
-        world: HedgeData,
-        decisions: list[Decision],
-        issued: list[Notice],
-    ) -> None:
-        """Open or suggest a hedge once; if no instrument fits, notify once and retry at the next tick."""
-        existing = self._existing.get(stuck.key, _NOTHING)
-        found = size(stuck, rule, world, existing.orders)
-        if isinstance(found, str):
-            if (stuck.key, SUGGESTED) in self._notified or self._was_notified(stuck, SUGGESTED):
-                return  # already notified: only the market, or the data of this process, has changed since
-            self._notify_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
-        elif rule.hedge.mode == "act" and found.doubt is None:
-            made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
-            self.remember(made)
-            decisions.append(made)
-            issued.append(_notice(stuck, world.now, _opened(found)))
-        else:
-            unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-            self._notify_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
 
     def _notify_once(self, stuck: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
         """Notify once for each position, also across restarts."""

@@ -8,7 +8,7 @@ decisions already made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -68,15 +68,11 @@ class OperatorCommands:
         """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
-        self._unfinished: dict[str, UnfinishedClose] = {}
+        self.unfinished: dict[str, UnfinishedClose] = {}
+        """Event id → manual close that still waits for accounts; the event must be kept."""
         self._outage: tuple[int, int] | None = None
         self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
-
-    @property
-    def unfinished(self) -> Mapping[str, UnfinishedClose]:
-        """Event id → manual close that still waits for accounts; the event must be kept."""
-        return self._unfinished
 
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
         """Restore the applied plans and the unfinished manual closes.
@@ -104,7 +100,7 @@ class OperatorCommands:
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 self._give_up(event, event.decision, tick)
-        decisions = self._go_on(tick) if self._unfinished else []
+        decisions = self._go_on(tick) if self.unfinished else []
         for event in events:
             if event.kind == "close":
                 decisions += self._close(event, tick)
@@ -124,7 +120,7 @@ class OperatorCommands:
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
                 since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
-            self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
+            self.unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
             return self._go_on(tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
@@ -137,7 +133,7 @@ class OperatorCommands:
         if found.unread:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
-            self._unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
+            self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
             tick.issued.extend(notices.manual_close_waits(event, now, why, until) for why in found.unread.values())
         return _carried_out(event, tick, found)
 
@@ -148,10 +144,10 @@ class OperatorCommands:
     def _go_on(self, tick: _Tick) -> list[Decision]:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
-        for id_, waiting in tuple(self._unfinished.items()):
+        for id_, waiting in tuple(self.unfinished.items()):
             event, names = waiting.event, " and ".join(sorted(waiting.accounts))
             if tick.now > waiting.until or not waiting.accounts:
-                del self._unfinished[id_]
+                del self.unfinished[id_]
                 if waiting.accounts:
                     tick.refuse(event, f"the close by hand no longer waits for {names}: nothing was closed there")
                 continue
@@ -164,7 +160,7 @@ class OperatorCommands:
             present = {account.account for account in tick.snapshot.accounts}
             waiting.accounts -= present & waiting.accounts - found.unread.keys()
             if not waiting.accounts:
-                del self._unfinished[id_]
+                del self.unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
             reason = joined(found.decision.reason, remark)
             decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
@@ -179,7 +175,7 @@ class OperatorCommands:
         """
         if event.scope is None:
             self._given_up[given_up] = event
-        for id_, waiting in tuple(self._unfinished.items()):
+        for id_, waiting in tuple(self.unfinished.items()):
             if given_up != id_ and given_up not in waiting.decisions:
                 continue
             named = waiting.accounts & {account.account for account in accounts_in(event.scope, tick.snapshot)}
@@ -187,7 +183,7 @@ class OperatorCommands:
             if named:
                 tick.issued.append(notices.manual_close_given_up(event, tick.now, named))
             if not waiting.accounts:
-                del self._unfinished[id_]
+                del self.unfinished[id_]
 
     def _apply(self, event: Event, tick: _Tick) -> list[Decision]:
         try:

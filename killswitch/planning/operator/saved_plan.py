@@ -50,11 +50,7 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     decisions = tuple(decisions)
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
-    rules = {
-        (account.account, instrument.symbol): sound_instrument(instrument)
-        for account in snapshot.accounts
-        for instrument in account.instruments or ()
-    }
+    rules = {(a.account, it.symbol): sound_instrument(it) for a in snapshot.accounts for it in a.instruments or ()}
     now = to_micros(snapshot.as_of)
     return tuple(_basis(each, now, traded, rules) for each in snapshot.accounts if each.account in names)
 

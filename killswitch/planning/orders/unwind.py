@@ -118,8 +118,7 @@ def _intents(
 def _ranks(order: Sequence[int], cuts: Sequence[Cut]) -> dict[int, int]:
     """Cut → rank: the places of the cuts with slices, reassigned by the order of their first slices."""
     first = list(dict.fromkeys(order))
-    places = sorted(cuts[i].place for i in first)
-    return dict(zip(first, places, strict=True))
+    return dict(zip(first, sorted(cuts[i].place for i in first), strict=True))
 
 
 def _intent(cut: Cut, contracts: Decimal, rank: int, market: TradedMarkets) -> Intent:

@@ -172,8 +172,7 @@ def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
     """Maximum number of positions, at least one; None is all. `worst` applies if attribution fell back to the worst."""
     limits = [] if action.top is None else [action.top]
     if ranked_fallback and action.worst_share is not None:
-        share = Fraction(str(action.worst_share))
-        limits.append(max(1, int(share * count)))
+        limits.append(max(1, int(Fraction(str(action.worst_share)) * count)))
     return min(limits, default=None)
 
 
