@@ -172,13 +172,9 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstructi
         return
     promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
     count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
-    yield Obstruction(
-        "resting exits",
-        "note",
-        f"{count} {promised:f} of {position.contracts:f}",
-        meaning="where the venue refuses a close for that, what rests is cancelled for it, and put back for what is "
-        "left",
-    )
+    text = f"{count} {promised:f} of {position.contracts:f}"
+    meaning = "where the venue refuses a close for that, what rests is cancelled for it, and put back for what is left"
+    yield Obstruction("resting exits", "note", text, meaning=meaning)
 
 
 def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:

@@ -218,11 +218,8 @@ class OrderQuery:
         While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
         one query of an ended order in ten seconds.
         """
-        early = {
-            q.name
-            for q in due
-            if q.name in self._counters and q.state is not TargetState.WORKING and not self._is_decisive(q)
-        }
+        asked = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
+        early = {q.name for q in asked if not self._is_decisive(q)}
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]

@@ -7,7 +7,6 @@ from killswitch.graph.nodes import (
     ConditionNode,
     Number,
     SignalRead,
-    Threshold,
     Trigger,
 )
 from killswitch.graph.problems import Findings, Problem
@@ -27,14 +26,12 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
     path: Path = ("spec", "triggers", name)
     if found.gaps.is_hole(path):
         return None
-    held: Threshold | None = None
-    condition: ConditionNode | None
+    condition: ConditionNode | None = None
     if isinstance(written, ExpressionTrigger):
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
         held = None if condition is None else expression_threshold(condition, written.when)
     else:
         held = threshold(written, path, policy, columns, found)
-        condition = None
     if held is not None:
         condition = Compare(held.op, SignalRead(held.index), Number(held.value))
     if written.confirm.ticks:

@@ -187,15 +187,14 @@ def _all_used(written: Sequence[Written], everything: Documents, others: FaultyD
 
 
 def _rule(document: UnwindingDocument, groups: Groups) -> UnwindingRule:
-    spec, impact = document.spec, document.spec.impact
+    spec, its = document.spec, document.spec.impact
+    impact = None if its is None else ImpactRule(its.model, its.at_most, its.participation, its.if_unknown)
     return UnwindingRule(
         name=document.metadata.name,
         reasons=spec.reasons,
         max_orders_per_minute=spec.max_orders_per_minute,
         pause=spec.pause or 0,
-        impact=None
-        if impact is None
-        else ImpactRule(impact.model, impact.at_most, impact.participation, impact.if_unknown),
+        impact=impact,
         slippage=tuple(
             SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
             for each in spec.slippage

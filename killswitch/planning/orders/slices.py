@@ -204,13 +204,8 @@ def cut_of(place: int, target: Target, market: TradedMarkets) -> Cut:
     if way.first != position.symbol:
         price = price_of(candidate, way.first, market.holdings)
         position = replace(position, symbol=way.first, mark_price=price)  # as if it were held on that market
-    result = reduction(
-        position,
-        target.contracts,
-        rules,
-        reduce_only=account.market in DERIVATIVES,
-        greatest=bounds.greatest,
-    )
+    reduce_only = account.market in DERIVATIVES
+    result = reduction(position, target.contracts, rules, reduce_only=reduce_only, greatest=bounds.greatest)
     return Cut(place, target, way, bounds, result)
 
 
