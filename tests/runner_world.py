@@ -19,7 +19,8 @@ from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Observer, Runner, RunnerPace, TickReport
+from killswitch.runner.loop import Runner, RunnerPace
+from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds

@@ -22,7 +22,8 @@ from killswitch.model.snapshot import AccountSnapshot, Health
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.runner.assembly import assemble
 from killswitch.runner.event_emitter import MetricsRecorder
-from killswitch.runner.loop import Observer, Runner
+from killswitch.runner.loop import Runner
+from killswitch.runner.observers import Observer
 from killswitch.telemetry.close_spans import CloseSpans
 from killswitch.telemetry.exporting import Ids, KeepIncidents, SpanSink
 from killswitch.telemetry.metrics import Metrics, NotificationCounts

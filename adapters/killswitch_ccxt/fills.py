@@ -116,7 +116,7 @@ def ledger_flow(
     change = required_number(amount, f"the amount of {what}")
     if not change:
         return None
-    name = identifier(number, what)
+    name = identifier(number or None, what)  # no venue numbers a row 0
     kind = kinds.get(entry_type) or ("rebate" if change > 0 else "fee")
     name = name if entry_type in kinds else f"{entry_type}:{name}"
     return Flow(name, time_of(at, what), kind, change, required_text(currency, f"the currency of {what}"))

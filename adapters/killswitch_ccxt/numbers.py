@@ -190,19 +190,19 @@ def value_at(answer: Any, *names: str) -> Any:
     return answer
 
 
-def object_at(answer: Any, *names: str) -> Row:
-    """The object under nested names of an answer. UnreadableError where there is none."""
+def object_at(answer: Any, *names: str, what: str = "the answer") -> Row:
+    """The object under nested names of an answer. UnreadableError where there is none, about `what`."""
     found = value_at(answer, *names)
     if not isinstance(found, Mapping):
-        raise UnreadableError(f"the answer has no object `{'.'.join(names)}`" if names else "the answer is no object")
+        raise UnreadableError(f"{what} has no object `{'.'.join(names)}`" if names else f"{what} is no object")
     return found
 
 
-def rows_at(answer: Any, *names: str) -> list[Row]:
-    """The list of objects under nested names of an answer. UnreadableError where there is none."""
+def rows_at(answer: Any, *names: str, what: str = "the answer") -> list[Row]:
+    """The list of objects under nested names of an answer. UnreadableError where there is none, about `what`."""
     found = value_at(answer, *names)
     if not isinstance(found, list) or not all(isinstance(it, Mapping) for it in found):
-        raise UnreadableError(f"the answer has no list `{'.'.join(names)}`" if names else "the answer is no list")
+        raise UnreadableError(f"{what} has no list `{'.'.join(names)}`" if names else f"{what} is no list")
     return found
 
 

@@ -147,7 +147,7 @@ class CapturingClient:
             # content type is missing.
             if answer.text.strip() and not _is_json(answer.text):
                 raise UnreadableError("the answer is not JSON")
-            course.taken = True
+            course.is_processed = True
             return found if isinstance(found, str) else answer.text
         finally:
             if course.answer is None:

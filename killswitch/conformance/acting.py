@@ -8,7 +8,6 @@ result is a definite refusal, after which the order is sent a second time, or a 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from itertools import count
 from typing import Any, Final
@@ -33,15 +32,9 @@ NAME: Final = "ks0001"
 Act = Callable[[VenueAdapter], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class _PreparedCall:
-    """A call to make, and whether the venue itself has carried it out."""
-
-    act: Act
-    is_done: Callable[[], bool]
-
-
-Prepare = Callable[[VenueAdapter], Awaitable[_PreparedCall]]
+PreparedCall = tuple[Act, Callable[[], bool]]
+"""A call to make, and whether the venue itself has carried it out."""
+Prepare = Callable[[VenueAdapter], Awaitable[PreparedCall]]
 
 
 class _Answers:
@@ -76,10 +69,10 @@ async def wrong_order_results(
             chosen = found if most is None else sample(found, most)
             tried[call] = len(chosen)
             for mutation in chosen:
-                ready = await prepare(venue)
+                act, is_done = await prepare(venue)
                 answers.recorded.clear()
-                seen = await _act(venue, ready.act, answers, mutation)
-                if complaints := complaints_of(whole, seen, is_done=ready.is_done() and deed in answers.recorded):
+                seen = await _act(venue, act, answers, mutation)
+                if complaints := complaints_of(whole, seen, is_done=is_done() and deed in answers.recorded):
                     wrong.append(WrongResult(mutation, call, tuple(complaints)))
                     report(wrong[-1])
     return tried, wrong
@@ -97,21 +90,21 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
     def taken(*requests: OrderRequest) -> bool:
         return is_typed or any(stand.taken(it.client_order_id) for it in requests)
 
-    async def submit(_: VenueAdapter) -> _PreparedCall:
+    async def submit(_: VenueAdapter) -> PreparedCall:
         request = order()
-        return _PreparedCall(lambda venue: venue.submit(request), lambda: taken(request))
+        return lambda venue: venue.submit(request), lambda: taken(request)
 
-    async def submit_batch(venue: VenueAdapter) -> _PreparedCall:
+    async def submit_batch(venue: VenueAdapter) -> PreparedCall:
         requests = [order() for _ in range(BATCH)]
         send: Any = getattr(venue, "submit_batch", None)
-        return _PreparedCall(lambda _: send(requests), lambda: taken(*requests))
+        return lambda _: send(requests), lambda: taken(*requests)
 
-    async def cancel(venue: VenueAdapter) -> _PreparedCall:
+    async def cancel(venue: VenueAdapter) -> PreparedCall:
         if not is_typed:
             await stand.rest(key[0], "buy", Decimal(1))
         number = (await venue.open_orders())[-1].id
         before = 0 if is_typed else stand.resting()
-        return _PreparedCall(lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before)
+        return lambda it: it.cancel(key[0], number), lambda: is_typed or stand.resting() < before
 
     return {"submit": submit, "submit_batch": submit_batch, "cancel": cancel}
 
@@ -120,9 +113,9 @@ async def _baseline(venue: VenueAdapter, prepare: Prepare, answers: _Answers) ->
     """The result with unchanged answers, their mutations, and the question that carried it out, which is the last
     one; None where the venue does not offer the call."""
     try:
-        ready = await prepare(venue)
+        act, _ = await prepare(venue)
         answers.recorded.clear()
-        whole = await ready.act(venue)
+        whole = await act(venue)
     except (VenueError, NotImplementedError, TypeError, IndexError):
         return None
     return whole, mutations(answers.recorded, zeros=True), ["", *answers.recorded][-1]

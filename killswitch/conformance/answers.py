@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
-from killswitch.conformance.acting import wrong_order_results
+import pytest
+
+from killswitch.conformance.acting import NAME, wrong_order_results
 from killswitch.conformance.mutations import (
     ChangedAnswer,
     WrongResult,
@@ -18,17 +20,16 @@ from killswitch.conformance.mutations import (
     sample,
 )
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closed_after, closing, marked_as, needs
+from killswitch.conformance.trial import closed_after, closing, needs
 from killswitch.model.venue import VenueAdapter, VenueError
 
-NAME: Final = "ks0001"
 Read = Callable[[VenueAdapter], Awaitable[Any]]
 
 
 class AnswerGuarantees:
     """A wrong number is never reported as a right one."""
 
-    @marked_as("G30")
+    @pytest.mark.guarantee("G30")
     def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
         """A field that is null, missing, of another type, not a number, negative, an unknown word, an empty list, a
         list for an object, or a repeated row: every fact is unchanged, or unknown with a reason, or the call fails

@@ -11,8 +11,6 @@ from killswitch.model.venue import (
     traits_of,
 )
 
-ZERO = Decimal(0)
-
 
 class BehaviourGuarantees:
     """An adapter keeps credentials secret, serves concurrent calls, and can be cancelled and closed."""

@@ -162,11 +162,8 @@ def _replaced(value: Any, path: Path, new: object) -> Any:
             return {key: it for key, it in value.items() if key != name}
         return {**value, name: _replaced(value[name], rest, new) if rest else _again(value[name], new)}
     if isinstance(value, list) and isinstance(name, int) and name < len(value):
-        return [
-            *value[:name],
-            _replaced(value[name], rest, new) if rest else _again(value[name], new),
-            *value[name + 1 :],
-        ]
+        changed = _replaced(value[name], rest, new) if rest else _again(value[name], new)
+        return [*value[:name], changed, *value[name + 1 :]]
     return value
 
 

@@ -12,6 +12,7 @@ from msgspec import structs
 from killswitch.conformance.stand import Key, Mishap, Stand
 from killswitch.conformance.trial import (
     NOT_DONE,
+    ZERO,
     Book,
     ConformanceCase,
     closing,
@@ -35,7 +36,6 @@ from killswitch.model.venue import (
     traits_of,
 )
 
-ZERO = Decimal(0)
 HELD, HELD_LONG = 8.0, 40.0
 """Seconds by which a delayed order arrives late."""
 REDIRECTED = 7
@@ -104,8 +104,7 @@ class OrderGuarantees:
         an order twice by itself."""
         needs(case.stand, "hostile" if mishap == "mispacked" else "faults")
         await case.venue.snapshot()
-        case.stand.breaks("submit", mishap)
-        said = await outcome(case.venue.submit(case.closing(Decimal(1), "ks0001")))
+        said = await case.broken(mishap, "submit", case.closing(Decimal(1), "ks0001"))
         assert not isinstance(said, OrderReport), "a missing answer was reported as a result"
         assert case.stand.taken("ks0001") == (0 if mishap in NOT_DONE else 1)
         if isinstance(said, OrderRejectedError | RateLimitedError | VenueDownError):
@@ -121,19 +120,14 @@ class OrderGuarantees:
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         (resting,) = await case.venue.open_orders()
         for number in range(REDIRECTED):
-            case.stand.breaks("submit", "redirected")
-            sent = await outcome(case.venue.submit(case.closing(Decimal(1), f"ks000{number}")))
+            sent = await case.broken("redirected", "submit", case.closing(Decimal(1), f"ks000{number}"))
             assert isinstance(sent, FateUnknownError), repr(sent)
             assert case.stand.taken(f"ks000{number}") == 0
-        case.stand.breaks("cancel", "redirected")
-        assert isinstance(await outcome(case.venue.cancel(case.symbol, resting.id)), FateUnknownError)
+        assert isinstance(await case.broken("redirected", "cancel", case.symbol, resting.id), FateUnknownError)
         assert case.stand.resting() == 1
-        case.stand.breaks("find_order", "redirected")
-        assert isinstance(await outcome(case.venue.find_order(case.symbol, "ks0000")), VenueDownError)
-        case.stand.breaks("open_orders", "redirected")
-        assert isinstance(await outcome(case.venue.open_orders()), VenueDownError)
-        case.stand.breaks("snapshot", "redirected")
-        seen: Any = await outcome(case.venue.snapshot())
+        assert isinstance(await case.broken("redirected", "find_order", case.symbol, "ks0000"), VenueDownError)
+        assert isinstance(await case.broken("redirected", "open_orders"), VenueDownError)
+        seen = await case.broken("redirected", "snapshot")
         assert isinstance(seen, VenueDownError) or (seen.quality == "down" or seen.positions is None), repr(seen)
         assert case.stand.strayed() == 0
         assert sizes(await case.venue.snapshot()) == case.book
@@ -143,12 +137,10 @@ class OrderGuarantees:
         """Nothing is read of an answer beyond its largest size, however small it was when compressed; the next
         answer is read as usual."""
         await case.venue.snapshot()
-        case.stand.breaks("submit", "huge")
-        sent = await outcome(case.venue.submit(case.closing(Decimal(1), "ks0001")))
+        sent = await case.broken("huge", "submit", case.closing(Decimal(1), "ks0001"))
         assert isinstance(sent, FateUnknownError | MalformedAnswerError), repr(sent)
         assert case.stand.taken("ks0001") == 1
-        case.stand.breaks("snapshot", "huge")
-        seen: Any = await outcome(case.venue.snapshot())
+        seen = await case.broken("huge", "snapshot")
         assert isinstance(seen, VenueError) or (seen.quality != "ok" or seen.positions is None), repr(seen)
         assert sizes(await case.venue.snapshot()) == {case.key: case.size - 1}
 
@@ -248,12 +240,7 @@ class OrderGuarantees:
         resting = sorted(await case.venue.open_orders(), key=lambda order: order.trigger_price is not None)
         assert len(resting) == 2, "they do not both rest"
         limit, trigger = resting
-        assert (limit.side, limit.amount, limit.price, limit.trigger_price) == (
-            "buy",
-            Decimal("0.5"),
-            Decimal(60),
-            None,
-        )
+        assert (limit.side, limit.amount, limit.price, limit.trigger_price) == (buy.side, buy.amount, buy.price, None)
         assert (trigger.side, trigger.amount, trigger.trigger_price) == ("sell", Decimal("0.25"), Decimal(50))
         assert limit.client_order_id == "ks0001"
         assert trigger.client_order_id in ("ks0002", None)
@@ -272,8 +259,8 @@ class OrderGuarantees:
         if not bounded and life.names != "ever":
             pytest.skip(f"not tried: it names no bound below {HELD_LONG:g} s")
         await case.venue.snapshot()
-        case.stand.breaks("submit", "held" if bound < HELD else "held_long")
-        assert not isinstance(await outcome(case.venue.submit(request)), OrderReport)
+        late = await case.broken("held" if bound < HELD else "held_long", "submit", request)
+        assert not isinstance(late, OrderReport)
         if not bounded:
             await outcome(case.venue.submit(request))
         await asyncio.sleep(HELD_LONG + 5.0)

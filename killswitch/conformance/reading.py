@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from killswitch.conformance.stand import Mishap, Stand
-from killswitch.conformance.trial import Book, ConformanceCase, flat, guarantee, sizes
+from killswitch.conformance.trial import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.model.snapshot import (
     UNIT_FLOWS,
     AccountSnapshot,
@@ -18,8 +18,6 @@ from killswitch.model.snapshot import (
 from killswitch.model.venue import (
     VenueError,
 )
-
-ZERO = Decimal(0)
 
 
 def long_and_short(stand: Stand) -> Book:

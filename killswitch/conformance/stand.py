@@ -57,57 +57,43 @@ class Stand(Protocol):
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end, in an event loop and a time of the stand's choice."""
-        ...
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         """Start the venue with this book and nothing else, and connect the adapter to it."""
-        ...
 
     async def connect(self, change: Change) -> VenueAdapter:
         """Connect another adapter of the account, as a new process would: without what the first one has learned.
         Until the next connection, `change` makes of every answer (question, JSON) what the adapter receives."""
-        ...
 
     async def close(self) -> None:
         """Stop the venue. The adapter is closed before."""
-        ...
 
     def now(self) -> datetime:
         """The time of the venue and of the adapter."""
-        ...
 
     def equity(self) -> Decimal:
         """The true equity of the account, in its currency."""
-        ...
 
     def held(self, key: Key) -> Decimal:
         """The true size of a position in contracts, 0 for none."""
-        ...
 
     def taken(self, client_order_id: str) -> int:
         """The true number of orders with this id that the venue has ever accepted."""
-        ...
 
     def resting(self) -> int:
         """The true number of orders that rest now."""
-        ...
 
     async def trade(self, key: Key, contracts: Decimal) -> None:
         """Another trader's order adds contracts to the position, or takes them from it (negative)."""
-        ...
 
     async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
         """Another trader's order rests: a limit far from the market, or with `trigger` a reduce-only stop."""
-        ...
 
     async def flow(self, amount: Decimal) -> None:
         """A deposit (+) or withdrawal (−), in the account's currency."""
-        ...
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
         """Make the next call of this kind fail once, in this way. Hostile failures need the offer `hostile`."""
-        ...
 
     def strayed(self) -> int:
         """The true number of requests that reached the target of a redirect. Needs the offer `hostile`."""
-        ...

@@ -66,6 +66,11 @@ class ConformanceCase:
         """An order that closes `amount` contracts of that position."""
         return closing(self.key, amount, name, reduce_only=reduce_only)
 
+    async def broken(self, mishap: Mishap, call: Call, *arguments: object) -> Any:
+        """The result of a call of the adapter that fails in this way, or the error that it raises."""
+        self.stand.breaks(call, mishap)
+        return await outcome(getattr(self.venue, call)(*arguments))
+
     async def until(self, shown: Callable[[AccountSnapshot], bool]) -> None:
         """Read snapshots until one satisfies `shown`, for as long as the stand's patience lasts."""
         waited = 0.0
@@ -98,7 +103,7 @@ def guarantee(
         # pytest reads the fixtures and parameters of the test here: a `stand` in the place of the case.
         owner, case, *further = inspect.signature(play).parameters.values()
         test.__signature__ = inspect.Signature([owner, case.replace(name="stand"), *further])  # type: ignore[attr-defined] # a function has one
-        marked: Callable[..., None] = marked_as(number)(test)
+        marked: Callable[..., None] = pytest.mark.guarantee(number)(test)
         return marked
 
     return test_of
@@ -111,11 +116,6 @@ async def closed_after(opened: C) -> AsyncIterator[C]:
         yield opened
     finally:
         await opened.close()
-
-
-def marked_as(number: str) -> pytest.MarkDecorator:
-    """Mark a test with the number of its guarantee."""
-    return pytest.mark.guarantee(number)
 
 
 def needs(stand: Stand, offer: Offer) -> None:

@@ -240,10 +240,9 @@ def decision_id(policy: str, scope: str, stage: str | None, as_of: datetime) -> 
 
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
-_DECISION_DECODER = msgjson.Decoder(Decision)
 _RECORD_KEYS = ("commit", "attribution", "lock", "cooldown_until")
 
-decode_decision = _DECISION_DECODER.decode
+decode_decision = msgjson.Decoder(Decision).decode
 
 
 def decision_record(decision: Decision) -> dict[str, object]:

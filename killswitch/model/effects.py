@@ -291,9 +291,8 @@ def in_record_order(effects: Iterable[Effect]) -> tuple[Effect, ...]:
 
 def accounts_of(effects: Iterable[Effect]) -> tuple[str, ...]:
     """The accounts that the effects act on, each once, in the order of a decision record."""
-    return tuple(
-        dict.fromkeys(name for effect in in_record_order(effects) for name in kind_of(effect).accounts(effect))
-    )
+    names = (name for effect in in_record_order(effects) for name in kind_of(effect).accounts(effect))
+    return tuple(dict.fromkeys(names))
 
 
 def sizes_of(effects: Iterable[Effect]) -> dict[str, int]:

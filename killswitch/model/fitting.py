@@ -39,15 +39,12 @@ class FittingFamily(Protocol):
 
     def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
         """Everything for which the adapter would reject the document; empty if that is unknown."""
-        ...
 
     def not_installed(self) -> Misfit | None:
         """The misfit for a missing library of the adapter, with installation instructions; None if it is installed.
 
         A family may lack this method.
         """
-        ...
 
     def keeps_apart(self, exchange: str | None) -> bool:
         """Whether one key gives access to a separate book for each settlement currency, instead of one for all."""
-        ...

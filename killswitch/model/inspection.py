@@ -57,7 +57,6 @@ class InspectedVenue(Protocol):
 
     async def inspect(self) -> Inspection:
         """Inspect the venue. Raises VenueError only if it is unreachable or rejects the credentials."""
-        ...
 
 
 class Bar(Struct, frozen=True, array_like=True):
@@ -76,7 +75,6 @@ class BarHistory(Protocol):
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         """Bars from `since` (UTC ms), oldest first, as many as one answer holds; empty if there are no more."""
-        ...
 
     async def close(self) -> None: ...
 
@@ -97,11 +95,9 @@ class VenueFamily(Protocol):
 
     def listings(self) -> Sequence[VenueListing]:
         """Every venue that the adapter supports by name."""
-        ...
 
     def history(self, exchange: str, endpoint: str | None = None) -> BarHistory | None:
         """The exchange's public bars; None if this family does not support the exchange or its bars."""
-        ...
 
 
 @runtime_checkable
@@ -110,4 +106,3 @@ class KeyedVenue(Protocol):
 
     async def key_rights(self) -> KeyRights:
         """The permissions of the credentials. Raises VenueError if they cannot be read."""
-        ...

@@ -282,10 +282,9 @@ class Snapshot(Struct, frozen=True, gc=False, omit_defaults=True):
     """The number of earlier snapshots that a recording could not write. Decisions do not use it."""
 
 
-_DECODER = msgjson.Decoder(Snapshot)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
-decode_snapshot = _DECODER.decode
+decode_snapshot = msgjson.Decoder(Snapshot).decode
 """Decode one line of a recording; `msgspec.ValidationError` or `msgspec.DecodeError` names the place of a mistake."""
 
 

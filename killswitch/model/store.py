@@ -185,25 +185,20 @@ class Journal(Protocol):
 
     def append_all(self, entries: Sequence[JournalEntry]) -> None:
         """Write all of them, in order, in one transaction or not at all."""
-        ...
 
     def journal(self, decision: str | None = None) -> Sequence[JournalEntry]: ...
 
     def journal_from(self, sequence: int) -> Sequence[JournalEntry]:
         """All entries from that sequence number, of every decision."""
-        ...
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
         """The decision whose id begins with the prefix; LookupError if there are several."""
-        ...
 
     def unfinished(self) -> Sequence[StoredDecision]:
         """Decisions with a `planned` but no `finished` journal entry, oldest first."""
-        ...
 
     def decisions(self, limit: int) -> Sequence[StoredDecision]:
         """The newest `limit` decisions, newest first, without their snapshots."""
-        ...
 
 
 class Outbox(Protocol):
@@ -215,33 +210,26 @@ class Outbox(Protocol):
 
         `besides`: ids to skip.
         """
-        ...
 
     def settle(self, message: str, at: int, error: str | None) -> None:
         """Record the result of an attempt: delivered, or still pending because of `error`."""
-        ...
 
     def give_up(self, target: str, before: int, at: int, reason: str) -> int:
         """Give up notifications for `target` that were decided before `before`; returns their number.
 
         `reason` is recorded for those without an error."""
-        ...
 
     def waiting(self, target: str) -> int:
         """The number of pending notifications for `target`."""
-        ...
 
     def outbox(self) -> Sequence[RouteCount]:
         """Delivery counts by route and target."""
-        ...
 
     def deliveries(self, limit: int) -> Sequence[Delivery]:
         """The newest `limit` notifications, newest first."""
-        ...
 
     def forget(self, before: int) -> None:
         """Delete notifications that were delivered or given up before `before` (microseconds)."""
-        ...
 
 
 class Store(Journal, Outbox, Protocol):
@@ -257,34 +245,28 @@ class Store(Journal, Outbox, Protocol):
 
     def put_event(self, event: Event) -> None:
         """Store an operator command for the next tick."""
-        ...
 
     def pending_events(self) -> Sequence[Event]: ...
 
     def commands(self) -> Commands:
         """The pending operator commands, and those that cannot be decoded."""
-        ...
 
     def put_live(self, name: str, blob: bytes) -> None:
         """Replace a small named blob that `status` reads (last tick, health)."""
-        ...
 
     def live(self, name: str) -> bytes | None: ...
 
     def acquire(self, owner: str, now: int, ttl: int) -> Lease:
         """Acquire or renew the lease; StoreBusyError if another owner's lease has not expired."""
-        ...
 
     def fence(self, generation: int) -> None:
         """Fence all later writes by the lease of `generation`: once there is a newer lease, writes of ticks, journal
         entries and live blobs fail in their transaction."""
-        ...
 
     def release(self, owner: str) -> None: ...
 
     def release_unrenewed(self, lease: Lease) -> None:
         """Release the lease of a dead holder, unless it has been renewed."""
-        ...
 
     def lease(self) -> Lease | None: ...
 
@@ -303,10 +285,8 @@ class IncidentStore(Store, Protocol):
 
     def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
         """Store the note of an incident, unless it has one, and extend its equity curve; existing points are kept."""
-        ...
 
     def incident_note(self, incident: str) -> bytes | None: ...
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
         """The equity curve of an incident, oldest point first."""
-        ...

@@ -29,15 +29,12 @@ class Span(Protocol):
 
     def set(self, name: str, value: Attribute | None) -> None:
         """Set an attribute; None is unknown and sets nothing."""
-        ...
 
     def fail(self, reason: str) -> None:
         """Mark the span as failed. Credentials are redacted from the reason."""
-        ...
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
         """Start a child span, which may end after this span."""
-        ...
 
     def __enter__(self) -> Span: ...
 
@@ -51,7 +48,6 @@ class Tracer(Protocol):
 
     def span(self, name: str, attributes: Mapping[str, Attribute] = NOTHING) -> Span:
         """Start a span without a parent; with the attribute `AS_OF` it belongs to the trace of that tick."""
-        ...
 
 
 class _Silence:

@@ -56,9 +56,7 @@ def _told(found: Sequence[BaseException], where: str, within: float | None) -> I
         yield f"no complete answer {'in time' if within is None else f'within {within:g} s'} from {where}"
     if errno.ECONNRESET in numbers or names & _CLOSED:
         yield f"{where} closed the connection without an answer"
-    yield from (
-        f"{where} cannot be reached: {one.strerror}" for one in found if isinstance(one, OSError) and one.strerror
-    )
+    yield from (f"{where} cannot be reached: {it.strerror}" for it in found if isinstance(it, OSError) and it.strerror)
 
 
 def words_of(status: int, text: str) -> str:

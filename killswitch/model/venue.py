@@ -101,31 +101,24 @@ class VenueAdapter(Protocol):
 
     async def snapshot(self) -> AccountSnapshot:
         """Poll the account. A failure is reported by `quality`, never by empty lists."""
-        ...
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         """Send one order, once."""
-        ...
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         """The order with this client order id; None only if the venue reports that it has none."""
-        ...
 
     async def open_orders(self) -> tuple[Order, ...]:
         """All resting orders, conditional ones included."""
-        ...
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         """The fills of the order with this client order id."""
-        ...
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         """Cancel one order; an order that no longer exists is not an error."""
-        ...
 
     async def close(self) -> None:
         """Close connections."""
-        ...
 
 
 Call = Literal[
@@ -232,7 +225,6 @@ class MeteredVenue(Protocol):
 
     def used(self) -> Mapping[str, int]:
         """Limit name → units used in its current period, as last reported by the venue; others are missing."""
-        ...
 
 
 @runtime_checkable
@@ -242,7 +234,6 @@ class BatchingVenue(Protocol):
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         """Send each order once, and return the venue's answers in order. An error that is raised applies to all of
         them."""
-        ...
 
 
 @runtime_checkable
@@ -251,7 +242,6 @@ class BookClosingVenue(Protocol):
 
     async def close_book(self) -> None:
         """Request the venue to close every position of the account at market. The positions show the result."""
-        ...
 
 
 @runtime_checkable
@@ -260,11 +250,9 @@ class DeadManVenue(Protocol):
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Start or restart the timer. `symbols`: those with orders to cancel, if the timer covers a symbol."""
-        ...
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         """Stop the timer; a timer that does not run is not an error."""
-        ...
 
 
 class Push(Struct, frozen=True):
@@ -280,7 +268,6 @@ class PushingVenue(Protocol):
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         """Listen until cancelled, reconnecting automatically; VenueError only if it can never work."""
-        ...
 
 
 @runtime_checkable
@@ -308,7 +295,6 @@ class PricedVenue(Protocol):
 
         A symbol without a price is omitted.
         """
-        ...
 
 
 @runtime_checkable
@@ -321,7 +307,6 @@ class RememberingVenue(Protocol):
 
         `since`: the time of the last stored snapshot, from which rows are read; None if unknown.
         """
-        ...
 
 
 @runtime_checkable
@@ -330,11 +315,9 @@ class RuleKeepingVenue(Protocol):
 
     def rules_to_keep(self) -> bytes | None:
         """The rules of the symbols that the account holds; None if unchanged since the last call."""
-        ...
 
     def use_rules(self, kept: bytes) -> None:
         """Start with stored rules; called before the first snapshot. Unreadable or outdated rules are not used."""
-        ...
 
 
 OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "disarm_dead_man", "listen",

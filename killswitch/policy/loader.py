@@ -61,9 +61,8 @@ def load(paths: Sequence[Path]) -> LoadedDocuments:
         loading.file(written)
     if not loading.documents and not loading.problems:
         where = paths[0] if paths else Path()
-        loading.problems.append(
-            about_file("KS1202", where, "contains no document", "write a Policy; policies/ has examples")
-        )
+        fix = "write a Policy; policies/ has examples"
+        loading.problems.append(about_file("KS1202", where, "contains no document", fix))
     return LoadedDocuments(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
 
 

@@ -29,7 +29,7 @@ from killswitch.runner.closing_workers import ClosingWorkers
 from killswitch.runner.command_intake import UnreadableCommands, ended_closes
 from killswitch.runner.lease import LeaseHolder
 from killswitch.runner.observer_notification import Observers
-from killswitch.runner.observers import TickReport as TickReport
+from killswitch.runner.observers import TickReport
 from killswitch.runner.performers import Effects
 from killswitch.runner.scheduler import Scheduler
 

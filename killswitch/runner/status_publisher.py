@@ -13,7 +13,7 @@ from killswitch.model.store import Store
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import Timeline
 from killswitch.runner.dead_man.memory import TimerView
-from killswitch.runner.loop import TickReport
+from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import (
     LIVE_NAME,
     RunnerView,

@@ -40,9 +40,8 @@ def conversion(currency: str, reference: ReferenceCurrency, accounts: Iterable[A
         agreed = dict(reference.declared).get(currency)
     if agreed is not None:
         return Conversion(agreed)
-    seen = (
-        ", ".join(f"{venue} {price.normalize():f}" for venue, price in sorted(prices.items())) or "no venue reports one"
-    )
+    quotes = [f"{venue} {price.normalize():f}" for venue, price in sorted(prices.items())]
+    seen = ", ".join(quotes) or "no venue reports one"
     why = f"{reference.venues} venues within {(reference.within * 100).normalize():f}% of each other are required"
     return Conversion(None, f"the price of {currency} in {reference.currency} is unknown: {why} ({seen})")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.signals.declaration import (
@@ -16,7 +17,7 @@ from killswitch.signals.declaration import (
 from killswitch.signals.history.windows import UNKNOWN, drawdown, drawdown_from_peak, known, loss_from_start
 
 if TYPE_CHECKING:
-    from killswitch.signals.declaration import Bounds, EquityPath
+    from killswitch.signals.declaration import Bounds, EquityPath, Floats
     from killswitch.signals.history.scope import History
     from killswitch.signals.history.windows import Interval
     from killswitch.signals.scope_view import ScopeView
@@ -57,23 +58,24 @@ def _share(part: Decimal, whole: Decimal) -> Decimal:
     return min(Decimal(1), part / whole) if whole > 0 else Decimal(1)
 
 
-def _value_ahead(path: EquityPath) -> Bounds:
-    return path.equity, path.equity
+def _certain(values: Floats) -> Bounds:
+    return values, values
 
 
 def _drawdown_ahead(path: EquityPath, window: int) -> Bounds:
     return path.within(window, path.fall_from(path.highest_in(window)), most=1.0)
 
 
-def _drawdown_from_peak_ahead(path: EquityPath) -> Bounds:
-    fall = path.fall_from(path.highest)
-    return fall, fall
-
-
-def _loss_from_start_ahead(path: EquityPath) -> Bounds:
-    fall = path.fall_from(path.start)
-    return fall, fall
-
+_unexplained_change = partial(
+    ScopeSignal,
+    measures="condition",
+    partly_known="never",
+    unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
+    look_ahead=NO_LOOK_AHEAD,
+    is_loss_size=False,
+    counts_unexplained=True,
+)
+"""A condition of the changes of equity that are unexplained."""
 
 SIGNALS: tuple[SignalSpec, ...] = (
     ScopeSignal(
@@ -87,7 +89,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         range=UNBOUNDED,
         reader=_value,
-        look_ahead=_value_ahead,
+        look_ahead=lambda path: _certain(path.equity),
         is_loss_size=False,
         counts_unexplained=False,
     ),
@@ -120,7 +122,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_NO_EQUITY,
         range=FRACTION,
         reader=lambda history, _: drawdown_from_peak(history),
-        look_ahead=_drawdown_from_peak_ahead,
+        look_ahead=lambda path: _certain(path.fall_from(path.highest)),
         is_loss_size=True,
         counts_unexplained=False,
     ),
@@ -136,37 +138,25 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown=_NO_EQUITY,
         range=FRACTION,
         reader=lambda history, _: loss_from_start(history),
-        look_ahead=_loss_from_start_ahead,
+        look_ahead=lambda path: _certain(path.fall_from(path.start)),
         is_loss_size=True,
         counts_unexplained=False,
     ),
-    ScopeSignal(
+    _unexplained_change(
         name="equity.unexplained",
         unit="money",
-        measures="condition",
         meaning=(
             "Sum of the equity changes of the last 48 h that no price, trade or ledger row explains, until they are "
             "explained or an operator resets; negative for a fall."
         ),
-        partly_known="never",
-        unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
         range=UNBOUNDED,
         reader=_unexplained,
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=True,
     ),
-    ScopeSignal(
+    _unexplained_change(
         name="equity.unexplained_share",
         unit="fraction",
-        measures="condition",
         meaning=("The falls in `equity.unexplained` as a fraction of the equity without them; 0 if there are none."),
-        partly_known="never",
-        unknown=f"{_NO_EQUITY}; a position gives neither its P&L nor the prices to compute it",
         range=FRACTION,
         reader=_unexplained_share,
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=True,
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, NOT_NEGATIVE, UNBOUNDED, ScopeSignal, SignalSpec
@@ -60,70 +61,55 @@ def _ratio(part: Decimal | None, equity: Decimal | None) -> Interval:
 
 _UNKNOWN = "positions are unknown, or a price is missing"
 
+_condition = partial(
+    ScopeSignal,
+    measures="condition",
+    partly_known="never",
+    look_ahead=NO_LOOK_AHEAD,
+    is_loss_size=False,
+    counts_unexplained=False,
+)
+"""A condition of the book."""
+
 SIGNALS: tuple[SignalSpec, ...] = (
-    ScopeSignal(
+    _condition(
         name="exposure.gross",
         unit="money",
-        measures="condition",
         meaning="Sum of the positions' absolute notionals.",
-        partly_known="never",
         unknown=_UNKNOWN,
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_gross(view)),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="exposure.net",
         unit="money",
-        measures="condition",
         meaning="Long minus short notional.",
-        partly_known="never",
         unknown=_UNKNOWN,
         range=UNBOUNDED,
         reader=lambda _, view: known(_net(view)),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="exposure.leverage",
         unit="ratio",
-        measures="condition",
         meaning="Gross notional ÷ equity; +∞ when equity is at or below zero and the book is not empty.",
-        partly_known="never",
         unknown="positions are unknown, a price is missing, or equity is unknown",
         range=NOT_NEGATIVE,
         reader=lambda _, view: _ratio(_gross(view), view.equity),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="exposure.largest_share",
         unit="fraction",
-        measures="condition",
         meaning="The largest position's share of the gross notional; 0 for an empty book.",
-        partly_known="never",
         unknown=_UNKNOWN,
         range=FRACTION,
         reader=lambda _, view: _largest_share(view),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="exposure.margin_ratio",
         unit="ratio",
-        measures="condition",
         meaning="Maintenance margin ÷ equity; +∞ when equity is at or below zero and margin is in use.",
-        partly_known="never",
         unknown="maintenance margin or equity is unknown",
         range=NOT_NEGATIVE,
         reader=lambda _, view: _ratio(_maintenance(view), view.equity),
-        look_ahead=NO_LOOK_AHEAD,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
 )

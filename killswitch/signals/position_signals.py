@@ -5,6 +5,7 @@ The underlying measures are computed once for the whole book, in the scope's cur
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.signals.declaration import FRACTION, NOT_NEGATIVE, UNBOUNDED, PositionSignal, SignalSpec
@@ -17,6 +18,9 @@ def _loss(ranked: RankedPosition) -> float | None:
     pnl = ranked.candidate.pnl
     return None if pnl is None else max(0.0, -pnl)
 
+
+_current = partial(PositionSignal, windowed=False, partly_known="never")
+"""A number of a position without a window."""
 
 SIGNALS: tuple[SignalSpec, ...] = (
     PositionSignal(
@@ -32,57 +36,47 @@ SIGNALS: tuple[SignalSpec, ...] = (
         range=UNBOUNDED,
         reader=lambda ranked: ranked.candidate.pnl_delta,
     ),
-    PositionSignal(
+    _current(
         name="position.loss",
         unit="money",
-        windowed=False,
         measures="loss",
         meaning="Current unrealised loss, as a positive number; 0 when in profit.",
-        partly_known="never",
         unknown="its P&L is unknown",
         range=NOT_NEGATIVE,
         reader=_loss,
     ),
-    PositionSignal(
+    _current(
         name="position.liquidation_distance",
         unit="fraction",
-        windowed=False,
         measures="condition",
         meaning="Distance of the mark from the liquidation price ÷ mark; 0 at or beyond it.",
-        partly_known="never",
         unknown="mark or liquidation price is unknown",
         range=NOT_NEGATIVE,
         reader=lambda ranked: ranked.candidate.liquidation_distance,
     ),
-    PositionSignal(
+    _current(
         name="position.notional_share",
         unit="fraction",
-        windowed=False,
         measures="condition",
         meaning="Its share of the gross notional.",
-        partly_known="never",
         unknown="a price is missing",
         range=FRACTION,
         reader=lambda ranked: ranked.candidate.notional_share,
     ),
-    PositionSignal(
+    _current(
         name="position.margin_loss",
         unit="fraction",
-        windowed=False,
         measures="loss",
         meaning="Current unrealised loss ÷ margin; 0 when in profit.",
-        partly_known="never",
         unknown="its P&L or margin is unknown",
         range=NOT_NEGATIVE,
         reader=lambda ranked: ranked.candidate.margin_loss,
     ),
-    PositionSignal(
+    _current(
         name="position.score",
         unit="score",
-        windowed=False,
         measures="condition",
         meaning="The stage's ranking score: 0 harmless, larger closes first.",
-        partly_known="never",
         unknown="never: a term that is unknown counts as the worst in the book",
         range=UNBOUNDED,
         reader=lambda ranked: ranked.score,

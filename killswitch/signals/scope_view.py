@@ -63,16 +63,15 @@ def _impossible_position(account: AccountSnapshot, positions: Sequence[Position]
     sizes = [*map(_contracts, positions)]
     if sizes and all(map(Decimal.is_finite, sizes)) and min(sizes) >= LEAST and max(sizes) < MOST:
         return None  # nearly every snapshot: all positions are open and plausible
-    open_ones = False
     for position in positions:
-        contracts = position.contracts
-        if not sane(contracts) or contracts < ZERO:
-            return f"reports {contracts} contracts of {position.symbol}"
-        open_ones = open_ones or contracts > ZERO
+        if not sane(position.contracts) or position.contracts < ZERO:
+            return f"reports {position.contracts} contracts of {position.symbol}"
+    if any(sizes):
+        return None
     margin = account.margin_used
-    if not open_ones and margin is not None and margin.is_finite() and margin > ZERO:
+    if margin is not None and margin.is_finite() and margin > ZERO:
         return f"reports no positions, but {margin} {account.currency} of margin in use"
-    if not open_ones and _has_profit(account):
+    if _has_profit(account):
         return f"reports no positions, but {account.unrealized} {account.currency} of unrealised profit"
     return None
 
@@ -161,9 +160,7 @@ class ScopeView:
         """The scope without untrusted accounts; itself if all are trusted."""
         if self.unknown is None and self.positions_unknown is None:
             return self
-        known = [
-            account for account in self.accounts if reason_untrusted(account, self.as_of, self.stale_after) is None
-        ]
+        known = [it for it in self.accounts if reason_untrusted(it, self.as_of, self.stale_after) is None]
         return self.with_accounts(known)
 
     def with_accounts(self, accounts: Sequence[AccountSnapshot]) -> ScopeView:
@@ -183,10 +180,8 @@ class ScopeView:
             return Conversion(ONE)
         found = self._conversions.get(currency)
         if found is None:
-            mixed = Conversion(
-                None, f"the scope has accounts in {self.currency} and {currency}, and no reference currency"
-            )
-            found = mixed if self.reference is None else self._by_venues(currency, self.reference)
+            mixed = f"the scope has accounts in {self.currency} and {currency}, and no reference currency"
+            found = Conversion(None, mixed) if self.reference is None else self._by_venues(currency, self.reference)
             self._conversions[currency] = found
         return found
 

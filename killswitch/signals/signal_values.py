@@ -45,18 +45,15 @@ class ColumnReader:
         self._numbers: list[tuple[int, ScopeReader]] = []
         self._texts: list[tuple[int, TextReader, int]] = []
         for index, reference in enumerate(references):
-            self._place(index, reference)
-
-    def _place(self, index: int, reference: SignalReference) -> None:
-        match BY_NAME[reference.name]:
-            case WindowSignal() as spec:
-                self._windowed.append((index, spec.reader, _window(reference)))
-            case TextSignal() as spec:
-                self._texts.append((index, spec.reader, _window(reference)))
-            case ScopeSignal() as spec:
-                self._numbers.append((index, spec.reader))
-            case _:
-                raise TypeError(f"{reference.name} is not a scope signal")
+            match BY_NAME[reference.name]:
+                case WindowSignal() as spec:
+                    self._windowed.append((index, spec.reader, _window(reference)))
+                case TextSignal() as spec:
+                    self._texts.append((index, spec.reader, _window(reference)))
+                case ScopeSignal() as spec:
+                    self._numbers.append((index, spec.reader))
+                case _:
+                    raise TypeError(f"{reference.name} is not a scope signal")
 
     def read(self, history: History, view: ScopeView) -> SignalColumns:
         """The current columns. `history` has observed `view`, or assumes another equity for it."""

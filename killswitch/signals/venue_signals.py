@@ -5,6 +5,7 @@ The paper venue of a backtest answers in the same way at every bar, so these sig
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from killswitch.signals.declaration import NOT_NEGATIVE, UNBOUNDED, UNCHANGED, ScopeSignal, SignalSpec
@@ -40,11 +41,15 @@ def _error_rate(_: History, view: ScopeView) -> Interval:
     return known(failed / requests) if requests and failed is not None else UNKNOWN
 
 
+_condition = partial(
+    ScopeSignal, measures="condition", look_ahead=UNCHANGED, is_loss_size=False, counts_unexplained=False
+)
+"""A condition of a venue."""
+
 SIGNALS: tuple[SignalSpec, ...] = (
-    ScopeSignal(
+    _condition(
         name="venue.age",
         unit="seconds",
-        measures="condition",
         meaning=(
             "Time from the oldest observation of an account of the scope to the snapshot's as_of. It keeps growing "
             "while an account is unavailable, also over a restart."
@@ -53,53 +58,37 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="an available account does not report observed_at",
         range=UNBOUNDED,
         reader=lambda history, view: history.last_observed.age(view),
-        look_ahead=UNCHANGED,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="venue.latency",
         unit="milliseconds",
-        measures="condition",
         meaning="The slowest account's latency.",
         partly_known="never",
         unknown="an account does not report its latency",
         range=UNBOUNDED,
         reader=_latency,
-        look_ahead=UNCHANGED,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="venue.error_rate",
         unit="fraction",
-        measures="condition",
         meaning="Errors and timeouts ÷ requests of this snapshot.",
         partly_known="never",
         unknown="request counts are missing or zero",
         range=NOT_NEGATIVE,
         reader=_error_rate,
-        look_ahead=UNCHANGED,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="venue.malformed",
         unit="count",
-        measures="condition",
         meaning="Malformed answers in this snapshot.",
         partly_known="never",
         unknown="the count is missing",
         range=NOT_NEGATIVE,
         reader=lambda _, view: known(_health_sum(view, "malformed")),
-        look_ahead=UNCHANGED,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
-    ScopeSignal(
+    _condition(
         name="venue.consecutive_failures",
         unit="count",
-        measures="condition",
         meaning=(
             "Consecutive scheduled snapshots in which an account of the scope was not `ok`. Snapshots woken by a push "
             "are not counted, but a sound one resets the count."
@@ -108,8 +97,5 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unknown="never",
         range=NOT_NEGATIVE,
         reader=lambda history, _: known(history.failures),
-        look_ahead=UNCHANGED,
-        is_loss_size=False,
-        counts_unexplained=False,
     ),
 )

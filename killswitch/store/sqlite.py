@@ -159,7 +159,7 @@ def _path(url_or_path: str) -> Path:
     try:
         call_within(ANSWERS_WITHIN, f"the store {path}", path.exists)
     except DeadlineError as error:
-        raise StoreError(f"{error} Name another with --store; to close positions, use `--journal memory`") from error
+        raise StoreError(f"{error}. Name another with --store; to close positions, use `--journal memory`") from error
     return path
 
 

@@ -157,7 +157,7 @@ class _Watched:
         from urllib3.exceptions import ConnectTimeoutError
 
         request = getattr(_current, "request", None)
-        if request is not None and not request.goes_over(self):
+        if request is not None and not request.use_connection(self):
             raise ConnectTimeoutError(self, "no connection in time")
 
 

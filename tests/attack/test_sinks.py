@@ -190,7 +190,7 @@ def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) ->
             text=True,
         )
         assert done.returncode == 1
-        assert f"error KS1001: {dead} has not answered within 1 s" in done.stdout + done.stderr
+        assert f"error KS1001: {dead} did not answer within 1 s" in done.stdout + done.stderr
 
 
 def test_a_crash_is_closed_and_the_run_ends_well_where_no_thread_can_be_begun(

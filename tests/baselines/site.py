@@ -33,8 +33,9 @@ from killswitch.operations.preview import from_store, plan_of, preview
 from killswitch.planning.operator.plan_file import SavedPlan
 from killswitch.policy.schema.account import venue_of
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Observer, RunnerPace, TickReport
+from killswitch.runner.loop import RunnerPace
 from killswitch.runner.notify.reports import ReportRenderer
+from killswitch.runner.observers import Observer, TickReport
 from killswitch.runner.status_blob import keep_start
 from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store

@@ -188,7 +188,7 @@ def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
             await time.sleep(30.0)
             assert [it.state for it in listening.views] == ["stale"]
             (problem,) = listening.problems
-            assert "is unreliable: no sign of life for 60 s; until it is heard" in problem
+            assert "is unreliable: no sign of life for 60 s; until it delivers again" in problem
             assert len(wire.sockets) == 1
         finally:
             await listening.stop(5.0)

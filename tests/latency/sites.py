@@ -21,7 +21,8 @@ from killswitch.model.clock import Clock
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import AccountSpec
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import RunnerPace, TickReport
+from killswitch.runner.loop import RunnerPace
+from killswitch.runner.observers import TickReport
 from killswitch.store.sqlite import open_store
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt

@@ -18,7 +18,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, sizes_of, tag_of
 from killswitch.model.store import Store
 from killswitch.render.formats import interval, money
-from killswitch.runner.loop import TickReport
+from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, MachineView, TriggerStatus, decode_view
 from killswitch.signals.catalogue import BY_NAME
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from killswitch.model.store import Store
     from killswitch.preflight.key_rights import KeyWarning
     from killswitch.runner.assembly import LockPaths
-    from killswitch.runner.loop import Runner, TickReport
+    from killswitch.runner.loop import Runner
+    from killswitch.runner.observers import TickReport
 
 
 _UNDER_WAY = ("planned", "closing")

@@ -14,7 +14,8 @@ from killswitch.model.store import Store
 from killswitch.operations import commands
 from killswitch.operations.progress import scheduled_seconds
 from killswitch.render.formats import count_of, duration_text
-from killswitch.runner.loop import Runner, TickReport
+from killswitch.runner.loop import Runner
+from killswitch.runner.observers import TickReport
 
 PRINTED_PACE_SECONDS = 5.0
 """Seconds of pace from which its duration is printed."""

@@ -75,8 +75,7 @@ def judge(
     if shown <= line.target:
         return LineVerdict(LineAction.NOTHING)
     if line.refusal in _RULED_OUT:
-        why = f"{shown} contracts of {line.symbol} are below the venue's minimum"
-        return LineVerdict(LineAction.BLOCKED, reason=why)
+        return LineVerdict(LineAction.BLOCKED, reason=f"{shown} of {line.symbol} is below the venue's minimum")
     if line.attempts_without_fill >= attempts and not _goes_on(line):
         do = LineAction.BLOCKED if line.refusal in _RULES else LineAction.GIVE_UP
         why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
@@ -133,8 +132,7 @@ def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | N
     least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
     whole = _floor(wanted, step)
     if whole < least:
-        why = f"dust: {wanted} contracts of {line.symbol} are below the venue's minimum"
-        return LineVerdict(LineAction.BLOCKED, reason=why)
+        return LineVerdict(LineAction.BLOCKED, reason=f"dust: {wanted} of {line.symbol} is below the venue's minimum")
     most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
     amount = min(most, max(least, _floor(line.largest, step)))
     if ZERO < whole - amount < (instrument.min_amount or ZERO):

@@ -78,9 +78,8 @@ def _family(file: Path) -> DiagnosticFamily:
     head = _FAMILY.match(text)
     if head is None:
         raise ValueError(f"{file.name} does not begin with `# Title (KS12xx)`")
-    return DiagnosticFamily(
-        head["digits"], head["title"], tuple(_sections(file.name, head["digits"], text[head.end() :]))
-    )
+    sections = tuple(_sections(file.name, head["digits"], text[head.end() :]))
+    return DiagnosticFamily(head["digits"], head["title"], sections)
 
 
 def _sections(name: str, digits: str, text: str) -> Iterator[DiagnosticPage]:

@@ -113,13 +113,9 @@ class DeadManDocument(VersionedPart):
         """Check that the switch is at the venue, and that one lost refresh does not trigger it."""
         spec = spec_of(written)
         if spec.get("at_venue") is False:
-            yield Breach(
-                "KS2230", ("spec", "at_venue"), "only a dead man's switch at the venue is supported",
-                "write `at_venue: true` for accounts whose venue has a timer, or remove the document",
-            )  # fmt: skip
+            fix = "write `at_venue: true` for accounts whose venue has a timer, or remove the document"
+            yield Breach("KS2230", ("spec", "at_venue"), "only a dead man's switch at the venue is supported", fix)
         timeout, refresh = written_micros(spec.get("timeout")), written_micros(spec.get("refresh"))
         if timeout and refresh and timeout < refresh * LEAST_REFRESHES <= LONGEST * LEAST_REFRESHES:
-            yield Breach(
-                "KS2231", ("spec", "refresh"), "a single lost or late refresh would trigger the timer",
-                "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`",
-            )  # fmt: skip
+            fix = "write at most half of `timeout`, such as `timeout: 60s` and `refresh: 20s`"
+            yield Breach("KS2231", ("spec", "refresh"), "a single lost or late refresh would trigger the timer", fix)

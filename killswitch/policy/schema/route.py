@@ -21,6 +21,7 @@ from killswitch.policy.schema.scalars import (
     Words,
     name,
     one_of_several,
+    pattern_json,
     quoted,
     secret_reference,
 )
@@ -30,6 +31,7 @@ DEFAULT_GIVE_UP_AFTER = 24 * HOUR
 
 # Host and port alone: a path, a query or a user is where services put their tokens.
 _BARE = r"(?:json|jsons|xml|xmls|form|forms)://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?/?"
+_SERVICE_URL = f"{REFERENCE}|{_BARE}"
 
 
 def service_url(value: object) -> str:
@@ -39,16 +41,15 @@ def service_url(value: object) -> str:
     """
     message = "an Apprise URL holds tokens, so it must be a reference, not a value"
     more = "; only json://HOST:PORT and its like, without user, path and query, may be written out"
-    return secret_reference(value, f"{REFERENCE}|{_BARE}", message, more)
+    return secret_reference(value, _SERVICE_URL, message, more)
 
 
 def absolute(value: object) -> str:
     """An absolute path of a file."""
     if isinstance(value, str) and re.fullmatch(r"/[^\x00-\x1f]*[^\x00-\x1f/]", value):
         return value
-    raise MistakeError(
-        "KS2111", "this is not the absolute path of a file", "write it as /var/log/killswitch/notifications.jsonl"
-    )
+    fix = "write it as /var/log/killswitch/notifications.jsonl"
+    raise MistakeError("KS2111", "this is not the absolute path of a file", fix)
 
 
 def _one_of(words: object) -> Scalar:
@@ -66,24 +67,10 @@ def _one_of(words: object) -> Scalar:
 Names = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(name, {"type": "string"})], Name]
 Events = OneOrSeveral[Annotated[tuple[str, ...], _one_of(NotificationEvent)], NotificationEvent]
 Severities = OneOrSeveral[Annotated[tuple[str, ...], _one_of(Severity)], Severity]
-ServiceUrl = Annotated[
-    str,
-    Scalar(
-        service_url,
-        {
-            "type": "string",
-            "pattern": f"^(?:{REFERENCE}|{_BARE})$",
-            "examples": ["env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/"],
-        },
-        is_confidential=True,
-    ),
-]
-FilePath = Annotated[
-    str,
-    Scalar(
-        absolute, {"type": "string", "pattern": "^/.*[^/]$", "examples": ["/var/log/killswitch/notifications.jsonl"]}
-    ),
-]
+_URL_EXAMPLES = ("env:RISK_DESK_URL", "file:/run/secrets/risk-desk", "json://127.0.0.1:8080/")
+ServiceUrl = Annotated[str, Scalar(service_url, pattern_json(_SERVICE_URL, *_URL_EXAMPLES), is_confidential=True)]
+_PATH_JSON = {"type": "string", "pattern": "^/.*[^/]$", "examples": ["/var/log/killswitch/notifications.jsonl"]}
+FilePath = Annotated[str, Scalar(absolute, _PATH_JSON)]
 
 
 class LevelRange(Part):

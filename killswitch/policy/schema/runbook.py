@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from killswitch.policy.schema.cross_key_checks import Breach, items, mapping, spec_of
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import MistakeError, Part, Scalar
-from killswitch.policy.schema.scalars import Duration, Text, quoted, text
+from killswitch.policy.schema.scalars import REFERENCE_FIX, Duration, Text, quoted, text
 
 _USER = re.compile(r"://[^/\s]*@")
 _SECRET_IN_QUERY = re.compile(r"(?i)[?&#;][^=\s&]*(?:secret|token|passw|key|sig)[^=\s&]*=")
@@ -19,10 +19,8 @@ def template(value: object) -> str:
     written = text(value)
     path = PurePosixPath(written)
     if path.is_absolute() or ".." in path.parts or "\\" in written or "\x00" in written:
-        raise MistakeError(
-            "KS2109", f"{quoted(written)} is not a file in the folder of the document",
-            "move the template next to the document and write its name, such as trim.md.j2",
-        )  # fmt: skip
+        fix = "move the template next to the document and write its name, such as trim.md.j2"
+        raise MistakeError("KS2109", f"{quoted(written)} is not a file in the folder of the document", fix)
     return written
 
 
@@ -30,10 +28,7 @@ def reach(value: object) -> str:
     """A phone number, an address or a reference. The message never repeats the value, which may contain a secret."""
     written = text(value)
     if _USER.search(written) or _SECRET_IN_QUERY.search(written):
-        raise MistakeError(
-            "KS2106", "an address must not carry a password or a token",
-            "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file",
-        )  # fmt: skip
+        raise MistakeError("KS2106", "an address must not carry a password or a token", REFERENCE_FIX)
     return written
 
 
@@ -110,7 +105,5 @@ class RunbookDocument(VersionedPart):
             contact = mapping(step).get("contact")
             if isinstance(contact, str) and contact not in named:
                 known = ", ".join(f"`{name}`" for name in named if isinstance(name, str)) or "none"
-                yield Breach(
-                    "KS2206", ("spec", "escalation", number, "contact"),
-                    f"there is no contact `{contact}`", f"write one of the contacts ({known}), or add it",
-                )  # fmt: skip
+                at, fix = ("spec", "escalation", number, "contact"), f"write one of the contacts ({known}), or add it"
+                yield Breach("KS2206", at, f"there is no contact `{contact}`", fix)

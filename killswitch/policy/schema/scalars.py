@@ -29,6 +29,7 @@ _MONEY = re.compile(rf"({_NUMBER})\s+([A-Za-z][A-Za-z0-9]{{1,14}})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
 _TICKS = re.compile(r"(\d{1,6})\s*ticks?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_SCHEMES = (("env:", "name of the variable", "RISK_DESK_URL"), ("file:", "path", "/run/secrets/risk-desk"))
 REFERENCE = r"env:[A-Za-z_][A-Za-z0-9_]*|file:.+"
 _WORD = re.compile(r"\S+")
 
@@ -37,6 +38,7 @@ PERCENT_FIX = "write 4.5% or the fraction 0.045"
 QUANTITY_FIX = (
     "write the number with the unit of the signal: 4.5%, 10000 USDT, 30s, 250ms, or a plain number for a ratio"
 )
+REFERENCE_FIX = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
 LONGEST = 3660 * _STEP["d"]
 """Ten years; a longer duration is a mistake."""
 
@@ -81,9 +83,8 @@ def duration(value: object) -> int:
     if micros is None:
         raise MistakeError("KS2101", f"{quoted(value)} is not a duration", _duration_fix(value))
     if not 0 < micros <= LONGEST:
-        raise MistakeError(
-            "KS2101", f"{quoted(value)} is outside the range of durations", "write more than 0 and at most 3660d"
-        )
+        fix = "write more than 0 and at most 3660d"
+        raise MistakeError("KS2101", f"{quoted(value)} is outside the range of durations", fix)
     return micros
 
 
@@ -188,16 +189,12 @@ def confirm(value: object) -> Confirm:
     if isinstance(value, str) and (found := _TICKS.fullmatch(value.strip())):
         ticks = int(found[1])
         if not 1 <= ticks <= 1000:
-            raise MistakeError(
-                "KS2104",
-                f"{quoted(value)} is outside the range of confirmations",
-                "write 1 to 1000 ticks, or a duration",
-            )
+            fix = "write 1 to 1000 ticks, or a duration"
+            raise MistakeError("KS2104", f"{quoted(value)} is outside the range of confirmations", fix)
         return Confirm(0, ticks)
     if written_micros(value) is None:
-        raise MistakeError(
-            "KS2104", f"{quoted(value)} is not a confirmation", "write a duration such as 2m, or `3 ticks`"
-        )
+        fix = "write a duration such as 2m, or `3 ticks`"
+        raise MistakeError("KS2104", f"{quoted(value)} is not a confirmation", fix)
     return Confirm(duration_or_zero(value), 0)
 
 
@@ -254,24 +251,18 @@ def secret_reference(value: object, pattern: str, message: str, more: str = "") 
     """A value that matches the pattern; no message repeats any other value, which may be a secret."""
     if isinstance(value, str) and re.fullmatch(pattern, value):
         return value
-    if value == "env:":
-        raise MistakeError(
-            "KS2106", "after `env:` the name of the variable is missing", "write it as env:RISK_DESK_URL"
-        )
-    if value == "file:":
-        raise MistakeError("KS2106", "after `file:` the path is missing", "write it as file:/run/secrets/risk-desk")
-    fix = "write env:NAME or file:PATH, and rotate the secret if it was real: it has been stored in a file"
-    raise MistakeError("KS2106", message, fix + more)
+    for scheme, part, example in _SCHEMES:
+        if value == scheme:
+            raise MistakeError("KS2106", f"after `{scheme}` the {part} is missing", f"write it as {scheme}{example}")
+    raise MistakeError("KS2106", message, REFERENCE_FIX + more)
 
 
 def manual(value: object) -> str:
     """The word `manual`; the alternative is a mapping."""
     if value == "manual":
         return "manual"
-    raise MistakeError(
-        "KS2004", f"{quoted(value)} is not a kind of reset",
-        "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}",
-    )  # fmt: skip
+    fix = "write `manual`, or {auto: {when: 'equity.drawdown(\"1h\") < 0.02', for: 60m}}"
+    raise MistakeError("KS2004", f"{quoted(value)} is not a kind of reset", fix)
 
 
 def endpoint(value: object) -> str:
@@ -279,10 +270,8 @@ def endpoint(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"(https?|wss?)://\S+", value):
         raise MistakeError("KS2107", "this is not an address", "write it as http://127.0.0.1:8700")
     if "@" in value.split("/")[2]:
-        raise MistakeError(
-            "KS2106", "an address must not carry a user or a password",
-            "remove the part before the @, and reference it under `credentials`",
-        )  # fmt: skip
+        fix = "remove the part before the @, and reference it under `credentials`"
+        raise MistakeError("KS2106", "an address must not carry a user or a password", fix)
     return value
 
 
@@ -316,7 +305,7 @@ OneOrSeveral = Annotated[
 """A value, or a list of values that is not empty."""
 
 
-def _pattern(pattern: str, *examples: object) -> dict[str, object]:
+def pattern_json(pattern: str, *examples: object) -> dict[str, object]:
     return {"type": "string", "pattern": f"^(?:{pattern})$", "examples": list(examples)}
 
 
@@ -335,7 +324,9 @@ _QUANTITY_JSON = {"type": ["string", "number"], "examples": ["4.5%", "10000 USDT
 _NAME_JSON: dict[str, object] = {"type": "string", "pattern": f"^{_NAME.pattern}$"}
 _WORD_JSON: dict[str, object] = {"type": "string", "pattern": r"^\S+$"}
 _MARKET_JSON: dict[str, object] = {"enum": list(get_args(Market))}
-_DURATION_JSON = _pattern(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", "1h30m")
+_REFERENCE_JSON = pattern_json(REFERENCE, "env:BINANCE_KEY", "file:/run/secrets/key")
+_CONFIRMATION_JSON = pattern_json(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks")
+_DURATION_JSON = pattern_json(_DURATION.pattern, "90s", "15m", "6h", "2d", "250ms", "1h30m")
 
 Duration = Annotated[int, Scalar(duration, _DURATION_JSON)]
 DurationOrZero = Annotated[int, Scalar(duration_or_zero, _DURATION_JSON)]
@@ -345,7 +336,7 @@ Majority = Annotated[Decimal, Scalar(majority, _SHARE_JSON)]
 Weight = Annotated[Decimal, Scalar(weight, {"type": "number", "minimum": 0})]
 Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 0})]
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
-Confirmation = Annotated[Confirm, Scalar(confirm, _pattern(rf"{_DURATION.pattern}|{_TICKS.pattern}", "2m", "3 ticks"))]
+Confirmation = Annotated[Confirm, Scalar(confirm, _CONFIRMATION_JSON)]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
 Word = Annotated[str, Scalar(word, _WORD_JSON)]
 Words = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(word, _WORD_JSON)], Word]
@@ -353,12 +344,9 @@ MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
 Markets = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(market, _MARKET_JSON)], MarketKind]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]
 Expression = Annotated[Text, Field(description="A condition in CEL over signals.")]
-Reference = Annotated[
-    str,
-    Scalar(reference, _pattern(REFERENCE, "env:BINANCE_KEY", "file:/run/secrets/key"), is_confidential=True),
-]
+Reference = Annotated[str, Scalar(reference, _REFERENCE_JSON, is_confidential=True)]
 Manual = Annotated[str, Scalar(manual, {"const": "manual"})]
-Endpoint = Annotated[str, Scalar(endpoint, _pattern(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
+Endpoint = Annotated[str, Scalar(endpoint, pattern_json(r"(https?|wss?)://\S+", "http://127.0.0.1:8700"))]
 StageLevel = Annotated[int, whole_number(1, 9)]
 RankCount = Annotated[int, whole_number(1, 1000)]
 ReturnCount = Annotated[int, whole_number(2, 100_000)]

@@ -17,30 +17,25 @@ def unwinding(written: object) -> Iterator[Breach]:
     yield from _slippage(spec)
     yield from _ladder(spec)
     if mapping(spec.get("impact")).get("if_unknown") == "ladder_only" and "ladder" not in spec:
-        yield Breach(
-            "KS2225", ("spec", "impact", "if_unknown"), "`ladder_only` requires a ladder, and there is none",
-            "add a `ladder` and `slippage`, or write `if_unknown: whole`",
-        )  # fmt: skip
+        fix = "add a `ladder` and `slippage`, or write `if_unknown: whole`"
+        message = "`ladder_only` requires a ladder, and there is none"
+        yield Breach("KS2225", ("spec", "impact", "if_unknown"), message, fix)
     hedge = mapping(spec.get("hedge"))
     if hedge.get("mode") == "act" and "max_notional" not in hedge:
-        yield Breach(
-            "KS2223", ("spec", "hedge", "mode"), "a hedge that is opened automatically has no maximum notional",
-            "add `max_notional:` with the maximum notional of one hedge, or write `mode: suggest`",
-        )  # fmt: skip
+        fix = "add `max_notional:` with the maximum notional of one hedge, or write `mode: suggest`"
+        message = "a hedge that is opened automatically has no maximum notional"
+        yield Breach("KS2223", ("spec", "hedge", "mode"), message, fix)
 
 
 def _slippage(spec: dict[str, object]) -> Iterator[Breach]:
     if spec.get("slippage") and not spec.get("ladder"):
-        yield Breach(
-            "KS2220", ("spec", "slippage"), "no ladder declares how to keep the bound, and what to send when it fails",
-            "add `ladder: [{order: limit_ioc, tries: 2}, {order: market, tries: 2}, {order: limit, widen: 3}]`",
-        )  # fmt: skip
+        fix = "add `ladder: [{order: limit_ioc, tries: 2}, {order: market, tries: 2}, {order: limit, widen: 3}]`"
+        message = "no ladder declares how to keep the bound, and what to send when it fails"
+        yield Breach("KS2220", ("spec", "slippage"), message, fix)
     for number, each in enumerate(items(spec.get("slippage"))):
         if {"symbols", "group"} <= mapping(each).keys():
-            yield Breach(
-                "KS2224", ("spec", "slippage", number, "group"), "`group` cannot be combined with `symbols`",
-                "keep one of them, and write a separate item for the other",
-            )  # fmt: skip
+            at, fix = ("spec", "slippage", number, "group"), "keep one of them, and write a separate item for the other"
+            yield Breach("KS2224", at, "`group` cannot be combined with `symbols`", fix)
 
 
 def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
@@ -48,11 +43,9 @@ def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
     if "ladder" in spec and isinstance(spec["ladder"], list) and not rungs and not spec.get("slippage"):
         yield Breach("KS2221", ("spec", "ladder"), "the ladder has no steps", "remove it to send market orders")
     if rungs and rungs[-1].get("order") == "limit_ioc":
-        yield Breach(
-            "KS2221", ("spec", "ladder", len(rungs) - 1, "order"),
-            "the ladder ends without an exit: if this step does not fill, the position stays open",
-            "add `- {order: market, tries: 2}` below it, and `- {order: limit, widen: 3}` for markets without one",
-        )  # fmt: skip
+        fix = "add `- {order: market, tries: 2}` below it, and `- {order: limit, widen: 3}` for markets without one"
+        message = "the ladder ends without an exit: if this step does not fill, the position stays open"
+        yield Breach("KS2221", ("spec", "ladder", len(rungs) - 1, "order"), message, fix)
     reached: Decimal | None = Decimal(0)
     for number, rung in enumerate(rungs):
         at = ("spec", "ladder", number)

@@ -190,12 +190,8 @@ class _Builder:
             self._report("KS1104", span, f"`&{event.anchor}` is an anchor", f"remove it; {_WRITE_OUT}")
         if event.ctag is not None:
             span = TextSpan(start.line, start.column, start.line, start.column + 1)
-            self._report(
-                "KS1106",
-                span,
-                "tags are not allowed in policies",
-                "remove it; quote text that YAML would parse as a number",
-            )
+            fix = "remove it; quote text that YAML would parse as a number"
+            self._report("KS1106", span, "tags are not allowed in policies", fix)
 
     def _directives(self, event: Any) -> None:
         if event.version is not None or event.tags:
@@ -261,12 +257,8 @@ def _syntax(error: Any, text: str) -> YamlProblem:
     indentation = written[: len(written) - len(written.lstrip(" \t"))]
     at = mark.column if written[mark.column : mark.column + 1] == "\t" else indentation.find("\t")
     if at >= 0:
-        return YamlProblem(
-            "KS1102",
-            TextSpan(line, at, line, at + 1),
-            "a tab where YAML requires spaces",
-            "replace the tab with spaces",
-        )
+        span = TextSpan(line, at, line, at + 1)
+        return YamlProblem("KS1102", span, "a tab where YAML requires spaces", "replace the tab with spaces")
     problem = (error.problem or "this is not YAML").replace("\n", " ")
     begun = error.context_mark
     if begun is not None and begun.line < mark.line:

@@ -29,9 +29,8 @@ class SourceMap:
     ) -> Diagnostic:
         """A diagnostic at the value at `path`, or at its key, which underlines its first line."""
         span = self._span(path, key=key)
-        return diagnostic(
-            code, self._written.place(span), message, fix, length=self._written.length(span), severity=severity
-        )
+        place, length = self._written.place(span), self._written.length(span)
+        return diagnostic(code, place, message, fix, length=length, severity=severity)
 
     def inside(self, path: Path, offset: int) -> Place:
         """The place of character `offset` of the text at `path`, for any quoting and folding."""
@@ -63,10 +62,8 @@ class SourceMap:
             return node.span
         while found:
             below = _below(self._node(path[: found - 1])[0], path[found - 1])
-            if below is not None and below[0] is not None:
-                return below[0].span
             if below is not None:
-                return below[1].span
+                return (below[0] or below[1]).span
             found -= 1
         return _first(self._root)
 

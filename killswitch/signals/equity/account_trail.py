@@ -162,10 +162,8 @@ class AccountTrail:
         traded = sizes_changed(before, account)
         still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
-            change_of_equity = account.equity - before.equity
-            self.swing, self.noise_swings = self.swings.observe(
-                at, account, change_of_equity, profit, noise, still=still
-            )
+            equity_change = account.equity - before.equity
+            self.swing, self.noise_swings = self.swings.observe(at, account, equity_change, profit, noise, still=still)
         apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
         if still and by_wallet is not None and not apart and not self._carried.is_open:
             self._was_apart = apart
@@ -192,7 +190,8 @@ class AccountTrail:
             by_wallet = by_wallet if by_marks is None else by_marks
         elif by_wallet is not None:
             moved = abs(by_wallet) > noise
-            by_wallet -= _realized(found.timely)
+            # What fills put into the wallet: known realised P&L less fees.
+            by_wallet -= sum((row.gain for row in found.timely if row.gain is not None), ZERO)
         by_marks = None if by_marks is None else by_marks + self._carried.amount
         skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
         bound = SLIP * moves.traded + skewed
@@ -326,11 +325,6 @@ def _by_marks(before: AccountSnapshot, account: AccountSnapshot, found: Observed
         return None
     fees = sum((fee_of(row, account.currency) for row in found.timely), ZERO)
     return account.equity - before.equity - collateral_effect(before, account) - found.moves.by_marks + fees
-
-
-def _realized(fills: list[FillRow]) -> Decimal:
-    """The effect of fills on the wallet: known realised P&L less fees."""
-    return sum((row.gain for row in fills if row.gain is not None), ZERO)
 
 
 def _skew(account: AccountSnapshot) -> int | None:

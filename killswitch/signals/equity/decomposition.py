@@ -153,15 +153,8 @@ def wallet_change(before: AccountSnapshot, after: AccountSnapshot, unrealized: D
 def collateral_effect(before: AccountSnapshot, after: AccountSnapshot) -> Decimal:
     """C, the effect of asset prices on the amounts held before. An asset is counted once."""
     first = holdings(before)
-    if not first:
-        return ZERO
-    second = holdings(after)
-    effect = ZERO
-    for asset, (amount, price) in first.items():
-        now = second.get(asset)
-        if now is not None:
-            effect += amount * (now[1] - price)
-    return effect
+    second = holdings(after) if first else {}
+    return sum((amount * (second[it][1] - price) for it, (amount, price) in first.items() if it in second), ZERO)
 
 
 def holdings(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]]:
@@ -197,17 +190,23 @@ def _single_wallet(account: AccountSnapshot) -> Decimal | None:
     return balance.wallet if known else None
 
 
-def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
-    """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
+def wallets(account: AccountSnapshot) -> list[tuple[str, Decimal, Decimal]] | None:
+    """(asset, wallet, price) of every balance if all of them and unrealised profit are reported, else None."""
     if not account.balances or account.unrealized is None:
         return None
-    found: dict[str, tuple[Decimal, Decimal]] = {}
+    found = []
     for balance in account.balances:
         price = Decimal(1) if balance.asset == account.currency else balance.price
         if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
             return None
-        found[balance.asset] = (balance.wallet, price)
+        found.append((balance.asset, balance.wallet, price))
     return found
+
+
+def _wallets(account: AccountSnapshot) -> dict[str, tuple[Decimal, Decimal]] | None:
+    """Asset → (wallet, price) if the wallet of every priced asset is reported, else None."""
+    found = wallets(account)
+    return None if found is None else {asset: (wallet, price) for asset, wallet, price in found}
 
 
 def sizes_changed(before: AccountSnapshot, after: AccountSnapshot) -> bool:
@@ -409,14 +408,8 @@ def _symbol_moves(
     )
     each = unit / mark1 if inverse else unit * mark1
     filled = sum((abs(fill.amount) for fill in fills), ZERO)
-    near = sum(
-        (
-            -grown * each
-            for side, grown in change.sizes.items()
-            if grown < ZERO and _is_near(one.distance.get(side), one, side, mark0, mark1)
-        ),
-        ZERO,
-    )
+    shrunk = {side: -grown for side, grown in change.sizes.items() if grown < ZERO}
+    near = sum((size * each for side, size in shrunk.items() if _is_near(one, side, mark0, mark1)), ZERO)
     return PositionMoves(
         by_marks=effect,
         traded=max(moved, filled) * each,
@@ -442,8 +435,9 @@ def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
     return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
 
 
-def _is_near(distance: Decimal | None, one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
+def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
     """Whether the mark was close to the liquidation price, or moved at least half the way to it."""
+    distance = one.distance.get(side)
     if distance is None or not one.sizes.get(side):
         return False
     gone = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0

@@ -38,7 +38,7 @@ from killswitch.signals.scope_view import ScopeView
 
 DELAYED_FLOWS = HOUR
 """The age of known flows, before a change, from which flows are not waited for."""
-SILENT_LEDGER_AFTER = 5 * SECOND
+SILENT_AFTER = 5 * SECOND
 """The time after which a silent ledger no longer delays what can be reversed."""
 
 
@@ -99,29 +99,27 @@ class Explanation:
         found = ExplainedChanges()
         self.complete = True
         for account in view.accounts:
-            trail = self.trails.get(account.account)
+            name = account.account
+            trail = self.trails.get(name)
             if trail is None:
-                trail = self.trails[account.account] = AccountTrail()
+                trail = self.trails[name] = AccountTrail()
             first = trail.before is None
-            fills = self.ledger.fills_of(account.account) if self.ledger.fills else []
-            rest = trail.observe(
-                view.as_of, account, profits[account.account], view.instruments, fills,
-                self._tolerance,
-            )  # fmt: skip
+            fills = self.ledger.fills_of(name)
+            rest = trail.observe(view.as_of, account, profits[name], view.instruments, fills, self._tolerance)
             for row in trail.late_fills:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
-                found.flow += trail.swing * view.rate(account.account)
-                found.resolved += _swing_corrections(trail.noise_swings, view.rate(account.account), before)
-            rows = [row for row in self.ledger.rows if row.account == account.account] if self.ledger.rows else []
+                found.flow += trail.swing * view.rate(name)
+                found.resolved += _swing_corrections(trail.noise_swings, view.rate(name), before)
+            rows = [row for row in self.ledger.rows if row.account == name]
             if rest is None:
                 self.complete = self.complete and first
-                found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(account.account)
+                found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(name)
                 self._drop(rows)
                 continue
             self.complete = self.complete and rest.complete
             if rows or rest.amount:
-                self._match_rows(trail, account.account, rest, rows, found, view.rate(account.account))
+                self._match_rows(trail, name, rest, rows, found, view.rate(name))
         return found
 
     def settle(self, view: ScopeView) -> ExplainedChanges:
@@ -196,22 +194,18 @@ class Explanation:
             row.amount -= part
             self._match_earlier_changes(row, rest.noise, found)
         kind = trail.classify(left, rest)
+        change = UnexplainedChange(
+            rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, rate=rate
+        )
         if kind in ("trade", "money"):
-            change = UnexplainedChange(
-                rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, slack=rest.slack,
-                kind="trade" if kind == "trade" else "money", rate=rate,
-            )  # fmt: skip
-            if self._may_be_lost(change):
-                change.kind = "trade"
+            change.slack = rest.slack
+            change.kind = "trade" if kind == "trade" or self._may_be_lost(change) else "money"
             found.appeared.append(change)
             self._record_arrival(rest.at, account, left * rate)
         elif kind == "slip" and left:
             # It counts at once, and is kept in case a later row identifies it as a transfer.
-            slip = UnexplainedChange(
-                rest.at, left, 0.0, 0.0, 0.0, lost=True, account=account, since=rest.since, rate=rate
-            )
-            slip.equity = rest.equity
-            found.appeared.append(slip)
+            change.lost = True
+            found.appeared.append(change)
 
     def _match_earlier_changes(self, row: LedgerRow, noise: Decimal, found: ExplainedChanges) -> None:
         """Match a row with earlier changes."""
@@ -318,9 +312,7 @@ class Explanation:
         """Resolve an open change once enough is known."""
         age = now - change.at
         proven = _known_until(account, change, ahead_of_venue(account, now))
-        if change.unanswered_since is None and (
-            (proven is not None and proven >= change.at) or age >= SILENT_LEDGER_AFTER
-        ):
+        if change.unanswered_since is None and ((proven is not None and proven >= change.at) or age >= SILENT_AFTER):
             change.unanswered_since = now
         if change.kind == "money":
             if age >= SETTLED_AFTER:

@@ -125,15 +125,13 @@ class UnexplainedChanges:
         self.all.append(change)
         self.peak = 0.0
 
-    def has_match(self, account: str, row: Decimal, row_at: int, noise: Decimal) -> bool:
+    def has_match(self, account: str, row: Decimal, at: int, noise: Decimal) -> bool:
         """Whether a change with about the time and amount of the row is kept, which the row may explain."""
         own = (each for each in self.all if each.account == account)
-        return any(
-            is_at_about(row_at, each.since, each.at) and is_about_amount(row, each.amount, noise) for each in own
-        )
+        return any(is_at_about(at, each.since, each.at) and is_about_amount(row, each.amount, noise) for each in own)
 
     def explain(
-        self, account: str, row: Decimal, row_at: int, noise: Decimal, *, moved: bool
+        self, account: str, row: Decimal, at: int, noise: Decimal, *, moved: bool
     ) -> tuple[list[ResolvedChange], Decimal]:
         """Match a late row with the account's changes of the same sign; returns the resolved parts and the rest of the
         row.
@@ -142,7 +140,7 @@ class UnexplainedChanges:
         otherwise it is profit or loss.
         """
         own = [each for each in self.all if each.account == account and (each.amount > ZERO) == (row > ZERO)]
-        timely = [each for each in own if is_at_about(row_at, each.since, each.at)]
+        timely = [each for each in own if is_at_about(at, each.since, each.at)]
         exact = [each for each in own if each not in timely and is_about_amount(row, each.amount, noise)]
         resolved: list[ResolvedChange] = []
         for change in (*sorted(timely, key=lambda it: not is_about_amount(row, it.amount, noise)), *exact[:1]):
@@ -158,20 +156,18 @@ class UnexplainedChanges:
 
     def _explained(self, change: UnexplainedChange, part: Decimal, *, moved: bool) -> ResolvedChange | None:
         """Subtract `part` from the change; returns the correction of values, or None if they include it already."""
-        before = change.factor
+        before, worth = change.factor, part * change.rate
         change.amount -= part
         factor = before / change.factor if change.factor > 0.0 else before
         found = None
         if moved and change.moved:  # values include it as issued units already
-            found = ResolvedChange(change.at, part * change.rate, 1.0, change.value)
+            found = ResolvedChange(change.at, worth, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = ResolvedChange(change.at, part * change.rate, factor, change.value)
+            found = ResolvedChange(change.at, worth, factor, change.value)
         elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-            found = ResolvedChange(
-                change.at, part * change.rate, factor, change.value, undone=True, before=change.before
-            )
+            found = ResolvedChange(change.at, worth, factor, change.value, undone=True, before=change.before)
         if change.amount == ZERO:
             self._forget(change)
         return found

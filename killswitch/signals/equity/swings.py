@@ -15,8 +15,8 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.model.instant import SECOND
-from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.signals.equity.decomposition import wallets
 from killswitch.signals.position_measures import ZERO
 
 NOISY_FOR = 600 * SECOND
@@ -113,14 +113,10 @@ class Swings(Struct):
 
 def _level(account: AccountSnapshot, profit: Decimal | None) -> Decimal | None:
     """G; None if a part is unknown, or if the account holds unlisted products."""
-    if account.complete is False or account.equity is None or account.unrealized is None:
-        return None
-    if profit is None or not account.balances:
+    rows = wallets(account)
+    if account.complete is False or account.equity is None or profit is None or rows is None:
         return None
     level = account.equity - profit
-    for balance in account.balances:
-        price = Decimal(1) if balance.asset == account.currency else balance.price
-        if balance.wallet is None or price is None or not (sane(balance.wallet) and sane(price)):
-            return None
-        level -= balance.wallet * price
+    for _, wallet, price in rows:
+        level -= wallet * price
     return level if level.is_finite() else None

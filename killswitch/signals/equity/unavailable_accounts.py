@@ -57,9 +57,6 @@ class PriceMove:
     low: Decimal = ZERO
     high: Decimal = ZERO
 
-    def and_also(self, move: Decimal) -> PriceMove:
-        return PriceMove(min(self.low, move), max(self.high, move))
-
     def __or__(self, other: PriceMove) -> PriceMove:
         return PriceMove(min(self.low, other.low), max(self.high, other.high))
 
@@ -120,12 +117,10 @@ class PriceMoves:
             for symbol, mark in marks_of(account).items():
                 found._now.setdefault(symbol, []).append(mark)
                 if symbol in earlier:
-                    found._add_move((symbol, base_of(symbol)), mark / earlier[symbol] - 1)
+                    move = mark / earlier[symbol] - 1
+                    for name in (symbol, base_of(symbol)):
+                        found._moves[name] = found._moves.get(name, PriceMove()) | PriceMove(move, move)
         return found
-
-    def _add_move(self, names: Iterable[str], move: Decimal) -> None:
-        for name in names:
-            self._moves[name] = self._moves.get(name, PriceMove()).and_also(move)
 
     def move_of(self, symbol: str, mark: Decimal | None) -> PriceMove | None:
         """The move of the symbol from `mark`, its last mark in the unavailable account; None if no account shows it.
@@ -137,9 +132,7 @@ class PriceMoves:
         if own is None and not seen:
             return None
         found = own or PriceMove()
-        for move in seen:
-            found = found.and_also(move)
-        return found
+        return PriceMove(min((found.low, *seen)), max((found.high, *seen)))
 
 
 def marks_of(account: AccountSnapshot) -> dict[str, Decimal]:

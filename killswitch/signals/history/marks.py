@@ -58,18 +58,14 @@ class Marks:
         samples are too far apart.
         """
         found: list[list[float]] = [[] for _ in keys]
-        before: tuple[int, Mapping[MarkKey, float]] | None = None
+        last: tuple[int, Mapping[MarkKey, float]] | None = None
         for at, marks in self._samples:
-            if at < now - window or at > now or (before is not None and at // every == before[0] // every):
+            if at < now - window or at > now or (last is not None and at // every == last[0] // every):
                 continue
-            if (
-                before is not None
-                and at - before[0] <= self._max_gap
-                and all(k in marks and k in before[1] for k in keys)
-            ):
+            if last is not None and at - last[0] <= self._max_gap and all(k in marks and k in last[1] for k in keys):
                 for series, key in zip(found, keys, strict=True):
-                    series.append(marks[key] / before[1][key] - 1.0)
-            before = at, marks
+                    series.append(marks[key] / last[1][key] - 1.0)
+            last = at, marks
         return found
 
 

@@ -96,6 +96,5 @@ def encode_row(row: UnitValueRow) -> StoredUnitValueRow:
 def decode_row(row: StoredUnitValueRow) -> UnitValueRow:
     """The row of its serialised form."""
     pnl = None if row.pnl is None else {(a, s, side): v for a, s, side, v in row.pnl}
-    return UnitValueRow(
-        row.at, row.value, pnl, None if row.marks is None else {(a, s): mark for a, s, mark in row.marks}
-    )
+    marks = None if row.marks is None else {(a, s): mark for a, s, mark in row.marks}
+    return UnitValueRow(row.at, row.value, pnl, marks)

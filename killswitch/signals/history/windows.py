@@ -6,7 +6,7 @@ Windows are in microseconds; intervals are (lo, hi) floats. A partly known windo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -112,35 +112,32 @@ def _interpreted_values(history: History, edge: int, reading: Interpretation) ->
 
 def drawdown_from_peak(history: History) -> Interval:
     """The fall from the highest value since the start or the last reset by an operator."""
-    if history.unknown is not None and history.unit_range is None:
-        return UNKNOWN
-    low, high = (history.changes.highest(reading) for reading in history.interpretations)
-    if history.unit_range is not None:
-        return history.unit_range.fall_from((low, high))
-    return history.track.fall_from(low), history.track.fall_from(high)
+    return _fall_from(history, history.changes.highest, history.unit_range)
 
 
 def loss_from_start(history: History) -> Interval:
     """The fall from the value at the start or the last reset by an operator."""
-    if history.unknown is not None and history.unit_range is None:
-        return UNKNOWN
     track = history.track
-    low, high = (track.start * _scale(history, track.start_at, reading) for reading in history.interpretations)
-    if history.unit_range is not None:
-        return replace(history.unit_range, highest=0.0).fall_from((low, high))
-    return track.fall_from(low), track.fall_from(high)
+    bounds = None if history.unit_range is None else replace(history.unit_range, highest=0.0)
+    return _fall_from(history, lambda reading: track.start * _scale(history, track.start_at, reading), bounds)
+
+
+def _fall_from(history: History, highest: Callable[[Interpretation], float], now: UnitRange | None) -> Interval:
+    """The fall from an earlier value, which each interpretation of open changes gives, to the value or range `now`."""
+    if history.unknown is not None and now is None:
+        return UNKNOWN
+    low, high = map(highest, history.interpretations)
+    return (history.track.fall_from(low), history.track.fall_from(high)) if now is None else now.fall_from((low, high))
 
 
 def unit_value(history: History, since: int) -> Interval:
     """The current unit value relative to values of `since`, by both interpretations of later open changes."""
-    if history.unknown is not None and history.unit_range is None:
+    now = history.unit_range
+    if history.unknown is not None and now is None:
         return UNKNOWN
     low, high = (_scale(history, since, reading) for reading in reversed(history.interpretations))
-    if history.unit_range is not None:
-        return (
-            history.unit_range.low / low if low > 0.0 else -math.inf,
-            history.unit_range.high / high if high > 0.0 else math.inf,
-        )
+    if now is not None:
+        return (now.low / low if low > 0.0 else -math.inf), (now.high / high if high > 0.0 else math.inf)
     value = history.track.value
     if low <= 0.0 < value:
         return UNKNOWN  # everything may have been withdrawn, so there is no value to compare with

@@ -161,7 +161,7 @@ def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> No
         await here.time.sleep(60.0)
         assert here.view.state == "stale"
         (problem,) = here.listening.problems
-        assert "no sign of life for 60 s; until it is heard" in problem
+        assert "no sign of life for 60 s; until it delivers again" in problem
         assert len((await here.poll()).positions or ()) == 2
 
     told(story)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +15,10 @@ from killswitch_ccxt.instruments import instruments
 from killswitch_ccxt.numbers import UnreadableError, decimal, flag, instant, positive
 from killswitch_ccxt.orders import open_orders, report
 from killswitch_ccxt.positions import positions
+from killswitch_ccxt.venues.bitget.rows import flow_of as bitget_flow
+from killswitch_ccxt.venues.bybit.flows import flow_of as bybit_flow
+from killswitch_ccxt.venues.okx.rows import flows as okx_flows
+from killswitch_ccxt.venues.okx.rows import only_row
 
 LINEAR = {"symbol": "A/USDT:USDT", "contractSize": Decimal("0.01"), "swap": True, "linear": True, "inverse": False}
 INVERSE = {"symbol": "A/USD:A", "contractSize": Decimal(10), "swap": True, "linear": False, "inverse": True}
@@ -192,3 +197,31 @@ def test_rules_become_steps_whichever_way_the_exchange_counts_precision() -> Non
     assert (steps.amount_step, steps.price_step, steps.min_amount, steps.state) == (
         Decimal("0.001"), Decimal("0.1"), Decimal("0.001"), "halted",
     )  # fmt: skip
+
+
+BILLS: dict[str, tuple[Callable[[dict[str, Any]], object], dict[str, Any]]] = {
+    "bitget": (bitget_flow, {"businessType": "contract_settle_fee", "amount": "1", "cTime": "1700000000000",
+                             "coin": "USDT", "billId": "7"}),
+    "bybit": (bybit_flow, {"type": "TRANSFER_IN", "change": "1", "transactionTime": "1700000000000",
+                           "currency": "USDT", "id": "7"}),
+    "okx": (lambda row: okx_flows([row]), {"type": "1", "balChg": "1", "ts": "1700000000000", "ccy": "USDT",
+                                           "billId": "7"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("venue", BILLS)
+@pytest.mark.parametrize("number", [0, None, "", False])
+def test_a_bill_without_a_number_is_unreadable(venue: str, number: object) -> None:
+    """Under the id 0 it would count a second time once the venue states its number."""
+    read, row = BILLS[venue]
+    assert read(row)
+    with pytest.raises(UnreadableError):
+        read(row | {"id" if venue == "bybit" else "billId": number})
+
+
+def test_an_answer_without_its_rows_is_named_by_its_request() -> None:
+    """A snapshot consists of several answers: the message states which of them is damaged."""
+    with pytest.raises(UnreadableError, match="the answer about the balance has no list `data`"):
+        only_row({"data": None}, "the balance")
+    with pytest.raises(UnreadableError, match="the answer about the balance has no row"):
+        only_row({"data": []}, "the balance")

@@ -143,6 +143,15 @@ def test_spot_holdings_are_wallets_without_a_profit_and_priced_with_the_balance(
     assert (sorted(order), asked["/api/v3/ticker/price"]) == (["account", "prices"], 1)
 
 
+def test_a_single_price_in_place_of_the_whole_list_makes_a_spot_account_unknown() -> None:
+    """Every symbol is requested at once: an answer about one of them is not the answer to this request."""
+    balances = [{"asset": "BTC", "free": "1", "locked": "0"}, {"asset": "USDT", "free": "1", "locked": "0"}]
+    best = {"symbol": "BTCUSDT", "bidPrice": "1", "askPrice": "1"}
+    answers = {**SPOT_QUIET, "/api/v3/account": {"balances": balances}, "/api/v3/ticker/bookTicker": best}
+    found = snapshot_of(answers, exchange="binance", market="spot")
+    assert (found.quality, found.equity) == ("malformed", None)
+
+
 # OKX and Bybit
 
 

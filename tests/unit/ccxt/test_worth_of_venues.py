@@ -378,7 +378,7 @@ def test_a_mexc_wallet_is_the_equity_less_what_is_unrealised() -> None:
             return {"data": [row]}
 
         made._dialect.client.call = call
-        return await made._dialect.wealth()
+        return await made._dialect.equity()
 
     found = desk.run(read)
     assert found.balances == (Balance("USDT", D(1000), D(1), wallet=D(960), equity=D(1000)),)

@@ -58,7 +58,7 @@ def test_nothing_is_taken_from_a_cash_account() -> None:
     """Who owes nothing is not liquidated."""
     desk = Desk(market="spot")
     desk.send("buy", "10")
-    with pytest.raises(ValueError, match="nothing is taken"):
+    with pytest.raises(ValueError, match="cannot be liquidated or deleveraged"):
         desk.market.deleverage("main", "A", D(1), D(100))
 
 

@@ -18,13 +18,14 @@ from killswitch.cli.live.status_text import status_text
 from killswitch.cli.operate.verbs import close, reset
 from killswitch.gate.lock_reader import read_lock
 from killswitch.incident.record.results import newest_results
+from killswitch.incident.record.source_places import TriggerText, WrittenAt
 from killswitch.model.decision import Decision, Intent, TriggerReading
 from killswitch.model.snapshot import Closing, ClosingStatus, Snapshot
 from killswitch.model.store import JournalEntry, Store, TickRecord
 from killswitch.operations.commands import operator_event, watched_scopes
 from killswitch.operations.status import store_status
 from killswitch.runner.locks.lock_writer import LockWriter
-from killswitch.runner.loop import Observer, TickReport
+from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 from tests import graphs
@@ -234,7 +235,7 @@ def test_a_run_says_why_a_stage_fired_and_how_its_close_ended_in_the_word_of_his
         JournalEntry("d1", "finished", START, "main", None, None, None, None, {"status": "flat"}),
     ]
     store = kept(tmp_path, journal, fired)
-    terminal = RunConsole(store, json=False, written={("stop", "loss"): ("fraction", ">= 4.5%")})
+    terminal = RunConsole(store, json=False, written={("stop", "loss"): TriggerText(WrittenAt("policy.yaml", 1, "loss:"), "equity.drawdown", "fraction", ">= 4.5%")})
     terminal.ticked(report("closing", fired) if here else report("closing"))
     terminal.ticked(report("flat"))
     said = capsys.readouterr()

@@ -120,7 +120,7 @@ def test_a_folder_on_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch:
     assert [document.name for document in loaded.documents] == ["one"]
     (found,) = loaded.diagnostics
     assert (found.code, found.file, found.fix) == ("KS1001", str(dead), "check that its mount is alive")
-    assert "has not answered within 0.05 s" in found.message
+    assert "did not answer within 0.05 s" in found.message
     assert loaded.has_unidentified
 
 

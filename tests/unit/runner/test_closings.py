@@ -73,7 +73,7 @@ class FakeCloser:
         self.interrupted |= self.in_pass and self.gate is not None and not self.gate.is_set()
         self.adopted.append(one.id)
 
-    def learn(self, account: AccountSnapshot, at: float | None = None) -> None:
+    def apply_snapshot(self, account: AccountSnapshot, at: float | None = None) -> None:
         """This one needs no rules."""
 
     async def advance(self) -> bool:

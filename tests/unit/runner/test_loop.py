@@ -21,7 +21,8 @@ from killswitch.model.snapshot import AccountSnapshot, Snapshot, decode_snapshot
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest, VenueDownError
 from killswitch.operations.commands import operator_event
 from killswitch.runner.lease import LeaseRefusedError
-from killswitch.runner.loop import Runner, TickReport
+from killswitch.runner.loop import Runner
+from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import LIVE_NAME, decode_view
 from killswitch.store.errors import StoreError
 from killswitch.store.sql import SqlStore

@@ -15,7 +15,8 @@ from killswitch.graph.nodes import ScopeRule
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import Cost, OrderReport, OrderRequest, RateLimit, VenueTraits
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.loop import Observer, Runner, RunnerPace, TickReport
+from killswitch.runner.loop import Runner, RunnerPace
+from killswitch.runner.observers import Observer, TickReport
 from killswitch.store.sqlite import open_store
 from tests import graphs
 from tests.runner_world import ScriptedVenue, World, book, crash_policy

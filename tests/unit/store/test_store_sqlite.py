@@ -46,7 +46,7 @@ def test_a_store_on_a_mount_that_hangs_is_given_up(
     monkeypatch.setattr(Path, "exists", lambda _: answers.wait())
     monkeypatch.setattr(sqlite, "ANSWERS_WITHIN", 0.05)
     try:
-        with pytest.raises(StoreError, match=r"store.sqlite has not answered within 0.05 s: .* `--journal memory`"):
+        with pytest.raises(StoreError, match=r"store.sqlite did not answer within 0.05 s; .* `--journal memory`"):
             open_store(str(path), read_only=read_only)
     finally:
         answers.set()

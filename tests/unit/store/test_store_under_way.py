@@ -199,7 +199,7 @@ def test_an_unreadable_command_is_paged_once_consumed_and_the_run_goes_on(tmp_pa
     world = World(tmp_path)
     store, seen = world.open(), Seen()
     put(tmp_path / "store.sqlite", "hand-1", b'{"kind": "freeze"}')
-    assert any("hand-1 cannot be read and is set aside" in each for each in store_status(store, NOW, 0).problems)
+    assert any("hand-1 cannot be read and is discarded" in each for each in store_status(store, NOW, 0).problems)
 
     async def run() -> None:
         runner = world.runner(store, [ScriptedVenue(book("1100"))], witnesses=(seen,))
@@ -211,7 +211,7 @@ def test_an_unreadable_command_is_paged_once_consumed_and_the_run_goes_on(tmp_pa
 
     asyncio.run(run())
     notices = [each for report in seen.reports for each in report.notices if each.subject == "hand-1"]
-    assert [(each.severity, "give it again" in each.text) for each in notices] == [("page", True)]
+    assert [(each.severity, "repeat it" in each.text) for each in notices] == [("page", True)]
     assert store.commands().unreadable == ()
     world.close()
 
@@ -401,7 +401,7 @@ def test_a_store_whose_log_cannot_be_indexed_in_its_place_is_read_as_a_copy(
     reader.close()
     with acting_store(str(path), "memory", LockPaths(tmp_path / "locks", None)) as memory:
         assert [each.kind for each in memory.journal()] == ["planned"]
-    assert f"it knows what {path} knew" in capsys.readouterr().err
+    assert f"it is a copy of {path}" in capsys.readouterr().err
     writer.close()
 
 

@@ -122,7 +122,7 @@ class BinanceCoinm(BinanceFutures):
         """Index and mark of all contracts; concurrent callers share one request."""
         if self._premium is None or self._premium.done():
             self._premium = asyncio.ensure_future(self.client.call("dapiPublicGetPremiumIndex"))
-        return rows_at(await asyncio.shield(self._premium))
+        return rows_at(await asyncio.shield(self._premium), what="the answer about the index")
 
     async def prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index and last price by two requests."""
@@ -137,7 +137,7 @@ class BinanceCoinm(BinanceFutures):
 
     async def _quotes(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         answers = await asyncio.gather(*(self.client.call(method) for method in methods), self._premium_rows())
-        return self.quotes_of(symbols, answers)
+        return self.quotes_of(symbols, map(rows_at, answers))
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:

@@ -81,7 +81,7 @@ class BinanceFutures(Binance):
 
     async def read_positions(self) -> list[Row]:
         """The venue's own rows."""
-        return rows_at(await self.client.call(self.positions_method))
+        return rows_at(await self.client.call(self.positions_method), what="the answer about positions")
 
     def positions_of(self, rows: Iterable[Row]) -> tuple[Position, ...]:
         """Every position with a size."""
@@ -209,7 +209,7 @@ class BinanceFutures(Binance):
         if isinstance(row, Mapping) and row.get("code") is not None:
             text = f"{self.exchange}: {row['code']} {row.get('msg')}"
             raise row_error(self.refusal_codes(), binance_codes.codes_in(row), text, order=row)
-        return self.accepted_report(object_at(row), request)
+        return self.accepted_report(object_at(row, what=f"the row of order {request.client_order_id}"), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search ordinary orders, then conditional ones; a triggered one is reported with the order that it became."""

@@ -149,7 +149,8 @@ class BinanceSpot(Binance):
 
     async def _tickers(self) -> Mapping[str, Row]:
         """Venue's name of a symbol → its best prices and its last price."""
-        return binance_rows.merged(await self.call_all(("publicGetTickerBookTicker", {}), ("publicGetTickerPrice", {})))
+        answers = await self.call_all(("publicGetTickerBookTicker", {}), ("publicGetTickerPrice", {}))
+        return binance_rows.merged(map(rows_at, answers))
 
     def _quotes(self, symbols: Sequence[str], tickers: Mapping[str, Row]) -> dict[str, Quote]:
         return {symbol: binance_rows.quote(tickers.get(self.id_of(symbol), {})) for symbol in symbols}
@@ -190,7 +191,7 @@ class BinanceSpot(Binance):
             number = number or 1
             body = await self.client.call(method, {**asked, "current": number, "size": SIZE})
             is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
-            rows = [] if is_empty else rows_at(body, "rows")
+            rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
             return rows, number + 1 if len(rows) >= SIZE else None
 
         return await every_page(page, PAGES, method)

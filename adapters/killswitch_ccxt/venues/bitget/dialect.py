@@ -97,7 +97,7 @@ class Bitget(Dialect):
 
     async def positions(self) -> tuple[Position, ...]:
         answer = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
-        rows = positions.sized(rows_at(answer), "total")
+        rows = positions.sized(rows_at(answer, what="the answer about positions"), "total")
         parsed = [self.client.ccxt.parse_position(it, self.rule_of(it.get("symbol"))) for it in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
         self._held = {it.key: it for it in found}
@@ -210,7 +210,8 @@ class Bitget(Dialect):
 
     async def _detail(self, named: Mapping[str, str]) -> Row | None:
         try:
-            return self._order(object_at(await self._data("privateMixGetV2MixOrderDetail", named)))
+            row = await self._data("privateMixGetV2MixOrderDetail", named)
+            return self._order(object_at(row, what="the answer about an order"))
         except GoneError:
             return None
 
@@ -265,9 +266,9 @@ class Bitget(Dialect):
 
         async def page(before: str | None) -> tuple[list[Row], str | None]:
             asked = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}
-            data = object_at(await self._data(method, asked))
+            data = object_at(await self._data(method, asked), what=f"the answer to {method}")
             is_empty = name in data and data[name] is None and not data.get("endId")
-            rows = [] if is_empty else rows_at(data, name)
+            rows = [] if is_empty else rows_at(data, name, what=f"the answer to {method}")
             return rows, str(data["endId"]) if len(rows) >= PAGE and data.get("endId") else None
 
         return await every_page(page, MOST_PAGES, method)

@@ -125,8 +125,7 @@ def spot_balance(answer: Row) -> dict[str, Any]:
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
     """Coin → price in USD by Bybit's own valuation in `account/wallet-balance`, for coins of the account."""
-    rows = value_at(answer, "result", "list") or []
-    told = {str(it.get("coin")): _dollars(it) for row in rows for it in row.get("coin") or []}
+    told = {str(it.get("coin")): _dollars(it) for it in _account(answer).get("coin") or []}
     return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
 
 

@@ -252,7 +252,7 @@ class BybitSnapshots(Dialect):
         answer = await self.client.call(method, {**asked, **({"cursor": cursor} if cursor else {})})
         if method == "privateGetV5PositionList" and (at := self.client.answer_time(answer.get("time"))) is not None:
             self._positions_at = min(at, self._positions_at or at)
-        rows = rows_at(answer, "result", "list")
+        rows = rows_at(answer, "result", "list", what=f"the answer to {method}")
         return rows, value_at(answer, "result", "nextPageCursor") or None if len(rows) >= asked["limit"] else None
 
     def _order(self, row: Row) -> Row:

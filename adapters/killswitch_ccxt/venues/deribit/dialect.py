@@ -138,7 +138,7 @@ class Deribit(Dialect):
 
     async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         wealth, held = await asyncio.gather(self.equity(), self.client.call("private_get_get_positions"))
-        infos = rows_at(held, "result")
+        infos = rows_at(held, "result", what="the answer about positions")
         rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
         if not self._crossed:
             rows = [row for row in rows if self._settlement_coin(row) in (self.spec.currency, None)]
@@ -235,7 +235,7 @@ class Deribit(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         answer = await self.client.call("private_get_get_open_orders")
-        return orders.open_orders(self._order(row) for row in rows_at(answer, "result"))
+        return orders.open_orders(self._order(row) for row in rows_at(answer, "result", what="the answer about orders"))
 
     def _order(self, info: Row) -> dict[str, Any]:
         """ccxt's order, with label, trigger and reduce-only, which ccxt ignores."""
@@ -308,7 +308,7 @@ class Deribit(Dialect):
         currencies = sorted({str(self.rules[symbol].get("settle")) for symbol in symbols})
         method = "public_get_get_book_summary_by_currency"
         answers = await self.call_all(*((method, {"currency": currency}) for currency in currencies))
-        rows = [row for it in answers for row in rows_at(it, "result")]
+        rows = [row for it in answers for row in rows_at(it, "result", what="the answer about prices")]
         return {
             symbol: self._quote(symbol, row, "bid_price", "ask_price", "last", "creation_timestamp")
             for row in rows
@@ -357,7 +357,7 @@ class Deribit(Dialect):
         """Find an order by its label. A stop and the order that it sent have the same one: the newest is the result."""
         asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
         answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        told = rows_at(answer, "result")
+        told = rows_at(answer, "result", what=f"the answer about order {client_order_id}")
         rows = [it for it in told if it.get("label") == client_order_id]
         if not rows and told:
             raise UnreadableError(f"queried order {client_order_id}, the answer is about others")
@@ -369,7 +369,8 @@ class Deribit(Dialect):
         asked = {"order_id": order_id, "sorting": "asc"}
         answer = await self.client.call("private_get_get_user_trades_by_order", asked)
         is_nested = isinstance(value_at(answer, "result"), Mapping)
-        rows = rows_at(answer, "result", "trades") if is_nested else rows_at(answer, "result")
+        names = ("result", "trades") if is_nested else ("result",)
+        rows = rows_at(answer, *names, what=f"the answer about trades of order {order_id}")
         return fills.fills_of_order(self._as_fills(rows), order_id)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
@@ -380,7 +381,7 @@ class Deribit(Dialect):
     async def rights(self) -> KeyRights:
         """The permissions of this key in the list of keys, which every key with account:read may read."""
         answer = await self.client.call("private_get_list_api_keys")
-        return rights_of(rows_at(answer, "result"), self.client.ccxt.apiKey)
+        return rights_of(rows_at(answer, "result", what="the answer about keys"), self.client.ccxt.apiKey)
 
     async def margin_mode(self) -> str | None:
         return "cross"

@@ -195,13 +195,13 @@ class Hyperliquid(Dialect):
 
     async def orders(self) -> tuple[Order, ...]:
         """All open orders. Those in spot markets have the venue's own symbol, which suffices to cancel them."""
-        rows = rows_at(await self._info("frontendOpenOrders"))
+        rows = rows_at(await self._info("frontendOpenOrders"), what="the answer about orders")
         named = ((row, self._market_of(row.get("coin"))) for row in rows)
         return orders.open_orders(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """The fills of perpetuals: the spot wallet is no part of the account."""
-        rows = rows_at(await self._info("userFillsByTime", startTime=since))
+        rows = rows_at(await self._info("userFillsByTime", startTime=since), what="the answer about fills")
         if len(rows) >= LONGEST_PAGE:
             raise UnreadableError(f"{len(rows)} fills since the last fetch: there may be more")
         ours = (row for row in rows if not is_spot(row.get("coin")))
@@ -227,7 +227,8 @@ class Hyperliquid(Dialect):
         paid, moved = await asyncio.gather(
             self._info("userFunding", startTime=since), self._info("userNonFundingLedgerUpdates", startTime=since)
         )
-        told = [*map(funding_flow, rows_at(paid)), *(ledger_flow(row, self.user) for row in rows_at(moved))]
+        told: list[Flow | None] = [*map(funding_flow, rows_at(paid, what="the answer about funding"))]
+        told += [ledger_flow(row, self.user) for row in rows_at(moved, what="the answer about the ledger")]
         return tuple(flow for flow in told if flow is not None)
 
     async def rights(self) -> KeyRights:

@@ -224,7 +224,7 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
 
 def ledger_flow(row: Row, user: str) -> Flow | None:
     """An entry of the ledger, without funding. An unknown kind is a transfer, as far as it states an amount."""
-    delta = object_at(row, "delta")
+    delta = object_at(row, "delta", what=f"the ledger entry of {row.get('time')}")
     kind = required_text(delta.get("type"), "an entry of the ledger")
     number = f"{required_text(row.get('hash'), 'the hash of an entry')}/{row.get('time')}/{kind}"
     if kind in IGNORED:
@@ -275,7 +275,7 @@ def _unknown_entry_amount(delta: Row, sender: str, receiver: str, user: str) -> 
 
 def funding_flow(row: Row) -> Flow:
     """Funding paid (−) or received (+) for one position."""
-    delta = object_at(row, "delta")
+    delta = object_at(row, "delta", what=f"the ledger entry of {row.get('time')}")
     told = (
         required_text(row.get("hash"), "the hash of a funding"),
         required_text(delta.get("coin"), "the coin of a funding"),

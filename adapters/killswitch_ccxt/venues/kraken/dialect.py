@@ -263,7 +263,7 @@ class Kraken(Dialect):
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
             ("privatePostOpenPositions", {"docalcs": "true"}),
         )
-        result = object_at(result)
+        result = object_at(result, what="the answer about the equity")
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
         # Only the sum of the collateral is stated, which its prices change: it is no wallet.
         wealth = AccountEquity(

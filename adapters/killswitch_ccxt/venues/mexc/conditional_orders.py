@@ -93,7 +93,8 @@ class ConditionalOrders:
             raise UnreadableError(
                 f"{client_order_id} was executed as order {number}, which the venue does not have"
             ) from error
-        return {**found_order(object_at(answer, "data")), "clientOrderId": client_order_id}
+        what = f"the answer about order {number}, which {client_order_id} has become,"
+        return {**found_order(object_at(answer, "data", what=what)), "clientOrderId": client_order_id}
 
     async def check_none_unnamed(self, symbol: str, client_order_id: str) -> None:
         """UnreadableError where an order that is not found by its client order id may be a conditional one.

@@ -265,7 +265,7 @@ class Mexc(Dialect):
         except GoneError:
             await self._plans.check_none_unnamed(symbol, client_order_id)
             return None
-        return found_order(object_at(answer, "data"))
+        return found_order(object_at(answer, "data", what=f"the answer about order {client_order_id}"))
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         kept = self._lists.get(order_id, "plan" if conditional else "book")

@@ -102,12 +102,12 @@ class Okx(OkxOrderDialect):
         return worth, found
 
     async def equity(self) -> AccountEquity:
-        account = okx_rows.only_row(await self.client.call("private_get_account_balance"))
+        account = okx_rows.only_row(await self.client.call("private_get_account_balance"), "the balance")
         currency = self.spec.currency
         price = okx_rows.dollar_price(account, currency)
         if price is None and any(decimal(it.get("eq")) for it in account.get("details") or ()):
             index = await self.client.call("public_get_market_index_tickers", {"instId": f"{currency}-USD"})
-            price = positive(okx_rows.only_row(index).get("idxPx"))
+            price = positive(okx_rows.only_row(index, "the index").get("idxPx"))
         self._dollars = price
         return okx_rows.account_equity(account, currency, price, self.client.answer_time(account.get("uTime")))
 
@@ -176,7 +176,7 @@ class Okx(OkxOrderDialect):
         found: list[Row] = []
         more: dict[str, Any] = {}
         for _ in range(pages):
-            rows = rows_at(await self.client.call(method, {**params, **more}), "data")
+            rows = rows_at(await self.client.call(method, {**params, **more}), "data", what=f"the answer to {method}")
             found.extend(rows)
             if len(rows) < PAGE:
                 return found, True
@@ -252,13 +252,17 @@ class Okx(OkxOrderDialect):
     async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
         """Prices by several concurrent requests, each a method and its params."""
         answers = await self.call_all(*asked)
-        rows = [row for answer in answers for row in rows_at(answer, "data")]
+        rows = [row for answer in answers for row in rows_at(answer, "data", what="the answer about prices")]
         return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
 
     async def states(self) -> States:
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
         answers = await self.call_all(*(("public_get_public_instruments", {"instType": kind}) for kind in kinds))
-        told = {row.get("instId"): row.get("state") for it in answers for row in rows_at(it, "data")}
+        told = {
+            row.get("instId"): row.get("state")
+            for it in answers
+            for row in rows_at(it, "data", what="the answer about instruments")
+        }
         found: dict[str, InstrumentState | None] = {}
         for symbol, rule in self.rules.items():
             name = rule["id"]
@@ -266,7 +270,7 @@ class Okx(OkxOrderDialect):
         return found
 
     async def position_mode(self) -> PositionMode | None:
-        told = okx_rows.only_row(await self.client.call("private_get_account_config")).get("posMode")
+        told = okx_rows.only_row(await self.client.call("private_get_account_config"), "the account").get("posMode")
         if self.spec.market == "spot":
             return "one_way"
         return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
@@ -274,7 +278,7 @@ class Okx(OkxOrderDialect):
     # Inspection
 
     async def rights(self) -> KeyRights:
-        config = okx_rows.only_row(await self.client.call("private_get_account_config"))
+        config = okx_rows.only_row(await self.client.call("private_get_account_config"), "the account")
         if "perm" not in config:
             return KeyRights(note="the venue does not state the permissions of the key")
         may = {word.strip() for word in str(config["perm"]).split(",")}

@@ -88,7 +88,7 @@ class OkxOrderDialect(Dialect):
         try:
             with with_headers(self._headers(*requests)):
                 answer = await self.client.call("private_post_trade_batch_orders", rows, places=True)
-            data = rows_at(answer, "data")
+            data = rows_at(answer, "data", what="the answer about orders")
         except VenueError as error:
             data = _rows_refused(error)
             if len(data) != len(requests):
@@ -151,7 +151,7 @@ class OkxOrderDialect(Dialect):
 
     def _cancelled(self, answer: Any) -> None:
         """Raise the error of a refused row in a successful answer."""
-        self._raise_refused(okx_rows.only_row(answer))
+        self._raise_refused(okx_rows.only_row(answer, "the cancelled order"))
 
     def _raise_refused(self, row: Row, *, order: Row | None = None) -> None:
         """Raise the error of a row unless its code is a success. `order`: as in `row_error`."""

@@ -50,11 +50,11 @@ _STATES: Final = {"live": "open", "effective": "closed", "partially_effective": 
                   "order_failed": "rejected", "partially_failed": "open", "pause": "open"}  # fmt: skip
 
 
-def only_row(answer: Any) -> Row:
+def only_row(answer: Any, what: str) -> Row:
     """The one row of an answer."""
-    rows = rows_at(answer, "data")
+    rows = rows_at(answer, "data", what=f"the answer about {what}")
     if not rows:
-        raise UnreadableError("the answer has no row in data")
+        raise UnreadableError(f"the answer about {what} has no row")
     return rows[0]
 
 

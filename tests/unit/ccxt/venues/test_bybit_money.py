@@ -12,10 +12,11 @@ import pytest
 
 from killswitch.model.venue import AccountSpec, FateUnknownError, OrderRejectedError, OrderRequest
 from killswitch_ccxt.errors import ModeChangedError, VenueAnswer, as_venue_error
+from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
-from killswitch_ccxt.venues.bybit.rows import row_report
+from killswitch_ccxt.venues.bybit.rows import dollar_prices, row_report
 from tests.faults.exchange import Market
 from tests.wire.bybit import words
 
@@ -257,3 +258,9 @@ def test_a_code_that_is_known_keeps_its_meaning_whatever_its_text_says() -> None
 def test_an_index_of_the_other_position_mode_says_that_the_mode_is_another_one() -> None:
     """What is known of the mode is forgotten then, and asked for again."""
     assert type(_said(10001, "position idx not match position mode")) is ModeChangedError
+
+
+def test_prices_of_an_unreadable_account_do_not_replace_the_known_ones() -> None:
+    """Profits of fills in other coins are converted at the last known prices."""
+    with pytest.raises(UnreadableError):
+        dollar_prices({"result": "abc"})

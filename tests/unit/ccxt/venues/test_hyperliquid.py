@@ -459,7 +459,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
         for _ in range(3):
             await asyncio.sleep(3601)
             seen.append(await made.snapshot())
-            await made._rules.let_go()
+            await made._rules.wait_for_renewal()
         told = await made.submit(order(type="limit", price=D(120_000)))
         return seen, told, made._client.ccxt.markets
 

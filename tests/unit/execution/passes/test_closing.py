@@ -231,7 +231,7 @@ def test_c9_dust_ends_as_blocked_and_raises_nothing(store: Store) -> None:
     assert (venue.position("BTC"), venue.position("ETH")) == (D("0.05"), D(0))
     (closing,) = closer.progress()
     assert (closing.status, [left.contracts for left in closing.residual]) == ("blocked", [D("0.05")])
-    assert ending(store)["reason"] == "dust: 0.050 contracts of BTC are below the venue's minimum"
+    assert ending(store)["reason"] == "dust: 0.050 of BTC is below the venue's minimum"
 
 
 def test_c9_a_minimum_that_only_the_venue_knows_ends_as_blocked(store: Store) -> None:
