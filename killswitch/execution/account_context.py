@@ -66,9 +66,7 @@ class AccountContext:
 
     def with_own_breaker(self) -> AccountContext:
         """A session on the same budget with a circuit breaker of its own, whose failures hold no order back."""
-        return AccountContext(
-            self.account, self.venue, self.clock, self.pace, self.record, self._budget, Breaker()
-        )  # fmt: skip
+        return AccountContext(self.account, self.venue, self.clock, self.pace, self.record, self._budget, Breaker())
 
     # Budget and circuit breaker
 
@@ -125,11 +123,9 @@ class AccountContext:
             if (close := getattr(answer, "close", None)) is not None:
                 close()  # closes a coroutine that is not awaited, which would warn otherwise
             raise BudgetExhaustedError(str(error), error.wait) from error
-        return await self.request_with_ticket(call, answer, ticket, within)
+        return await self.send(call, answer, ticket, within)
 
-    async def request_with_ticket(
-        self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None
-    ) -> T:
+    async def send(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
         """Send a request whose units are taken. Any failure is raised as a VenueError."""
         try:
             found = await self._timeouts.await_answer(call, answer, within)
@@ -179,9 +175,7 @@ class AccountContext:
             return error
         return None
 
-    async def open_orders(
-        self, within: float | None = None, purpose: Purpose = "closing"
-    ) -> Sequence[Order] | None:  # fmt: skip
+    async def open_orders(self, within: float | None = None, purpose: Purpose = "closing") -> Sequence[Order] | None:
         """The open orders; None if the venue does not return them, or an order's ids are unusable."""
         try:
             orders = tuple(await self.request("open_orders", self.venue.open_orders(), within, purpose))

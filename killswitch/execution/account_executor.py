@@ -125,10 +125,10 @@ class AccountExecutor:
         if at is None:
             return
         if self._memory.jobs:
-            self._looking.keep_runner_snapshot(account, at)
+            self._looking.offered = (account, at)
             self._due = 0.0 if self._is_out_of_budget else self._due
         elif at - self._memory.moved_at > self._context.pace.lags_for:
-            self._looking.keep_deciding_snapshot(account, at)
+            self._looking.deciding = (account, at)
 
     def progress(self) -> tuple[Closing, ...]:
         """The state of every active close, and the outcome of recent ones, for the next snapshot.
@@ -287,8 +287,7 @@ class AccountExecutor:
 
         It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
-        lines = self._memory.lines()
-        in_play = any(line.attempt or not line.reduce_only for line in lines)
+        in_play = any(line.attempt or not line.reduce_only for line in self._memory.lines())
         return None if in_play else self._looking.pop_deciding_positions(self._memory.expected())
 
     async def _poll(self, *, sending: bool) -> TrustedBook | None:
@@ -298,14 +297,9 @@ class AccountExecutor:
         """
         moved = self._memory.moved
         guarded = all(line.reduce_only for line in self._memory.lines())
-        good = self._sending.held_back or (sending and self._verified == moved)
+        good = guarded and (self._sending.held_back or (sending and self._verified == moved))
         self._verified, self._is_out_of_budget = None, False
-        if (
-            good
-            and guarded
-            and not self._looking.has_begun
-            and (reading := self._looking.last_if_fresh(moved)) is not None
-        ):
+        if good and not self._looking.has_begun and (reading := self._looking.last_if_fresh(moved)) is not None:
             return reading
         purpose = self._looking.purpose(moved)
         if self._context.paused_for > 0 or self._context.wait("snapshot", purpose=purpose) > 0:

@@ -27,7 +27,7 @@ from killswitch.journal.entries import Cancelled, PositionKey, Protected, Protec
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
-from killswitch.model.venue import OrderRejectedError, OrderRequest, RateLimitedError, VenueDownError, VenueError
+from killswitch.model.venue import OrderRejectedError, RateLimitedError, VenueDownError, VenueError
 
 TRIES = 5
 """Attempts to restore a protective order before an operator has to do it."""
@@ -74,11 +74,11 @@ class ProtectiveOrders:
         for guard in self.protections.open():
             if not self._context.can_send():
                 return
+            work = works[guard.entry.decision]
+            line = work.line_at(guard.key)
             if guard.state is ProtectionState.RESTORING:
-                await self._query(guard, works[guard.decision].line_at(guard.key))
-                continue
-            line = works[guard.decision].line_at(guard.key)
-            if line is None or works[guard.decision].cancels_all(guard.order):
+                await self._query(guard, line)
+            elif line is None or work.cancels_all(guard.order):
                 self._end(guard, "not needed", None)
             elif line.key in reading.doubtful:
                 continue
@@ -96,17 +96,17 @@ class ProtectiveOrders:
         if any(order.id == guard.order for order in orders):
             self._end(guard, "still there", guard.order)
             return False
-        self._context.record([self._gone(guard.decision, guard.key, guard.order)])
+        self._context.record([self._gone(guard.entry.decision, guard.key, guard.order)])
         return True
 
     def due_in(self) -> float:
         """Seconds until the first position has been unprotected for too long; infinite if none is."""
-        away = max((self._context.seconds_since(guard.since) for guard in self.protections.open()), default=-math.inf)
-        return self._context.pace.unprotected_for - away
+        since = (guard.entry.at for guard in self.protections.open())
+        return self._context.pace.unprotected_for - max(map(self._context.seconds_since, since), default=-math.inf)
 
     def _is_unprotected_too_long(self, guard: CancelledProtection, line: PositionTarget) -> bool:
         idle = not line.is_in_flight and line.state is not TargetState.SETTLED
-        return idle and self._context.seconds_since(guard.since) >= self._context.pace.unprotected_for
+        return idle and self._context.seconds_since(guard.entry.at) >= self._context.pace.unprotected_for
 
     async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
@@ -123,10 +123,18 @@ class ProtectiveOrders:
         if isinstance(request, str):
             self._end(guard, f"refused: {request}", None)
             return
-        self._context.record([self._protected(guard, request)])
-        await self._send(guard, request)
-
-    async def _send(self, guard: CancelledProtection, request: OrderRequest) -> None:
+        entry = Protected(
+            *self._entry_place(guard.entry.decision, guard.key),
+            request.client_order_id,
+            replaces=guard.order,
+            side=request.side,
+            amount=request.amount,
+            type=request.type,
+            price=request.price,
+            trigger_price=request.trigger_price,
+            trigger_when=request.trigger_when,
+        )
+        self._context.record([entry])
         try:
             answer = await self._context.request("submit", self._context.venue.submit(request))
             report = validated_report(answer, request.client_order_id, request.amount)
@@ -160,22 +168,7 @@ class ProtectiveOrders:
             return self._context.pace.absence_after
         return over_after(self._life, self._context.pace, None)
 
-    def _protected(self, guard: CancelledProtection, request: OrderRequest) -> Protected:
-        return Protected(
-            *self._entry_place(guard.decision, guard.key),
-            request.client_order_id,
-            replaces=guard.order,
-            side=request.side,
-            amount=request.amount,
-            type=request.type,
-            price=request.price,
-            trigger_price=request.trigger_price,
-            trigger_when=request.trigger_when,
-        )
-
     def _end(self, guard: CancelledProtection, state: str, order: str | None) -> None:
-        known_as = None if order is None else venue_text(order)
-        place = self._entry_place(guard.decision, guard.key)
-        self._context.record(
-            [ProtectionAnswered(*place, replaces=guard.order, state=venue_text(state), order=known_as)]
-        )
+        name = None if order is None else venue_text(order)
+        place = self._entry_place(guard.entry.decision, guard.key)
+        self._context.record([ProtectionAnswered(*place, replaces=guard.order, state=venue_text(state), order=name)])

@@ -28,9 +28,8 @@ def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
     if not isinstance(report, OrderReport):
         raise MalformedAnswerError(f"the answer about order {name} is of type {type(report).__name__}, not a report")
     if report.client_order_id not in (None, name):
-        raise MalformedAnswerError(
-            f"queried order {name}, and the venue returned order {venue_text(report.client_order_id)}"
-        )
+        other = venue_text(report.client_order_id)
+        raise MalformedAnswerError(f"queried order {name}, and the venue returned order {other}")
     if report.state not in _STATES:
         # JournaledOrder.strange_state reads the state from this sentence in the journal: the wording is a format.
         raise MalformedAnswerError(f"order {name} is said to be {venue_text(report.state)}")

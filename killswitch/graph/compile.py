@@ -184,6 +184,7 @@ def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
     """Compile stage `number`; unresolved names are omitted and reported in `found`."""
     path: Path = ("spec", "stages", number)
     rule = written.attribution
+    attribution = None if rule is None else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown)
     return Stage(
         name=written.name,
         level=written.level,
@@ -192,9 +193,7 @@ def _stage(number: int, written: WrittenStage, around: Surroundings) -> Stage:
         cooldown=written.cooldown,
         reset=_reset(written, path, around),
         corroborate=written.corroborate,
-        attribution=None
-        if rule is None
-        else AttributionRule(float(rule.source_at_least), rule.if_mixed, rule.if_unknown),
+        attribution=attribution,
         actions=tuple(_actions(written, (*path, "actions"), around)),
         notify=written.notify,
         runbook=written.runbook,
@@ -240,8 +239,7 @@ _LAYOUT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|\s+""")
 def digest(documents: Iterable[Document]) -> str:
     """Digest of all documents, sorted by kind and name: `sha256:` and 64 hexadecimal digits."""
     ordered = sorted(documents, key=lambda document: (document.kind, document.name))
-    text = canonical([document.model for document in ordered])
-    return f"sha256:{sha256(text.encode()).hexdigest()}"
+    return f"sha256:{sha256(canonical([document.model for document in ordered]).encode()).hexdigest()}"
 
 
 def canonical(value: object) -> str:

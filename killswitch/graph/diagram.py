@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from killswitch.graph.actions.registry import kind_of
-from killswitch.graph.nodes import Action, ConditionNode, Graph, PolicySet, Stage, Trigger
+from killswitch.graph.nodes import Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
 from killswitch.model.record import Node
 
@@ -84,16 +84,15 @@ def _stage(stage: Stage, graph: Graph, prefix: str, number: int) -> Iterator[_Bo
     for index in stage.all_of:
         yield _Arrow(f"{prefix}_t{index}", key, "all")
     if stage.actions:
-        yield _Box(f"{key}_a", "action", tuple(_action(action, graph) for action in stage.actions))
+        texts = tuple(kind_of(action).text(action, graph.position_signals) for action in stage.actions)
+        yield _Box(f"{key}_a", "action", texts)
         yield _Arrow(key, f"{key}_a")
 
 
 def _trigger(trigger: Trigger, graph: Graph) -> tuple[str, ...]:
     """Name, condition and confirmation of a trigger."""
-    condition: ConditionNode = trigger.condition
-    if trigger.threshold is None:
-        shown = condition_text(condition, graph.signals)
-    else:
+    shown = condition_text(trigger.condition, graph.signals)
+    if trigger.threshold is not None:
         shown = f"{trigger.threshold.op} {trigger.threshold.written}"
     confirmed = f"for {span(trigger.confirm)}" if trigger.confirm else "at once"
     if trigger.confirm_ticks:
@@ -109,10 +108,6 @@ def _ending(stage: Stage, graph: Graph) -> tuple[str, ...]:
         reset = f"reset when {condition} for {span(stage.reset.hold)}"
     marks = ("corroborated",) if stage.corroborate else ()
     return f"cooldown {span(stage.cooldown)}", reset, *marks
-
-
-def _action(action: Action, graph: Graph) -> str:
-    return kind_of(action).text(action, graph.position_signals)
 
 
 def _mermaid_text(text: str) -> str:

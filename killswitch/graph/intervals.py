@@ -7,6 +7,7 @@ every result of floats inside the operands.
 
 from __future__ import annotations
 
+from itertools import count
 from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
@@ -35,12 +36,11 @@ class NumberWriter:
         self.lines: list[str] = []
         self.reads: set[int] = set()
         self._done: dict[NumberNode, Bounds] = {}
-        self._fresh = 0
+        self._names = count(1)
 
     def fresh(self) -> str:
         """A new number for unique names."""
-        self._fresh += 1
-        return str(self._fresh)
+        return str(next(self._names))
 
     def bounds(self, node: NumberNode) -> Bounds:
         """Bounds of `node`; generates its statements unless an earlier one computes them."""

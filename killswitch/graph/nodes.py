@@ -144,6 +144,8 @@ class Stage(Node):
     """Microseconds for which the close of an unreadable account stays pending; 0: it does not."""
 
 
+Stages = tuple[Stage, ...]
+
 RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genesis"]
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 

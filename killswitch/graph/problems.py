@@ -44,15 +44,9 @@ class Findings:
 
     def within(self, path: Path, problems: Iterable[Problem]) -> None:
         """Report problems inside the text at `path`, each at its own character."""
-        for problem in problems:
-            place = self.source.inside(path, problem.start)
-            self.diagnostics.append(
-                diagnostic(problem.code, place, problem.message, problem.fix, length=problem.length)
-            )
-
-    def line(self, path: Path, offset: int) -> int:
-        """Line of character `offset` of the text at `path`."""
-        return self.source.inside(path, offset).line
+        for each in problems:
+            place = self.source.inside(path, each.start)
+            self.diagnostics.append(diagnostic(each.code, place, each.message, each.fix, length=each.length))
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Place of the value at `path`, or of its key."""
@@ -85,9 +79,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches  # only needed for mistakes
 
     names = sorted(known)
-    last: dict[str, str] = {}
-    for candidate in names:
-        last.setdefault(candidate.rsplit(".", 1)[-1], candidate)
+    last = {candidate.rsplit(".", 1)[-1]: candidate for candidate in reversed(names)}  # of several the first
     near = get_close_matches(name, names, n=1) or [
         last[match] for match in get_close_matches(name.rsplit(".", 1)[-1], last, n=1)
     ]

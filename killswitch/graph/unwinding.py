@@ -156,8 +156,7 @@ def unwinding_for(cause: Cause | None, rules: Iterable[UnwindingRule]) -> Unwind
     None, in records older than the reasons, counts as `operator`.
     """
     reason: Cause = cause or "operator"
-    claiming = (each for each in rules if reason in each.reasons)
-    return next(claiming, OF_CAUSE[reason])
+    return next((each for each in rules if reason in each.reasons), OF_CAUSE[reason])
 
 
 def unwinding_named(name: str | None, rules: Iterable[UnwindingRule]) -> UnwindingRule:

@@ -47,12 +47,10 @@ def selecting(variant: str, documents: Sequence[Document]) -> Sequence[Document]
     return found
 
 
-def variants(
-    policy: PolicySpec, compiled: Compiled, stages: Sequence[Stage], around: Surroundings
-) -> dict[str, Compiled]:
+def variants(policy: PolicySpec, base: Compiled, stages: Sequence[Stage], around: Surroundings) -> dict[str, Compiled]:
     """Compile the triggers of every variant; faults of a variant that the policy does not have are reported for it.
 
-    `compiled`: the policy's own triggers, in order. `stages`: its stages in the order written.
+    `base`: the policy's own triggers, in order. `stages`: its stages in the order written.
     """
     found = around.found
     gaps, selected = found.gaps, policy.variant
@@ -67,13 +65,13 @@ def variants(
         if not variant.triggers:
             fix = "write what should differ, or take it out"
             found.warning("KS5012", path, f"the variant `{name}` changes nothing", fix, key=True)
-        overrides = _valid_overrides(variant.triggers, (*path, "triggers"), policy, compiled, found)
+        overrides = _valid_overrides(variant.triggers, (*path, "triggers"), policy, base, found)
         inside = _InVariant(found, (*path, "triggers"), overrides)
         changed = {each: _overridden(policy, each, override) for each, override in overrides.items()}
         varied = _with(policy, triggers={**policy.triggers, **changed})
         triggers = {
             each: trigger(each, varied, around.columns, inside) if each in overrides else own
-            for each, own in compiled.items()
+            for each, own in base.items()
         }
         check(varied, list(triggers.values()), stages, replace(around, found=inside))
         found.diagnostics += [

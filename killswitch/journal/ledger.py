@@ -91,10 +91,8 @@ class PositionLedger:
         `guarded`: the venue prevents the next order from closing more than the position, so orders of unknown status
         do not reduce the result.
         """
-        counted = (
-            amount for name, amount in self.outstanding.items() if not (is_capped_by_venue and name in self.detached)
-        )
-        return self.assumed(shown) - sum(counted, ZERO)
+        ignored = self.detached if is_capped_by_venue else ()
+        return self.assumed(shown) - sum((it for name, it in self.outstanding.items() if name not in ignored), ZERO)
 
     @property
     def is_waiting(self) -> bool:

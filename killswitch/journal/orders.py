@@ -193,10 +193,8 @@ class JournaledOrders:
         if before is not None:
             order.is_measured &= before.is_measured
             order.order_id, order.unrecognised_state = before.order_id, before.unrecognised_state
-            if before.largest_sent is not None:
-                order.largest_sent = (
-                    before.largest_sent if order.largest_sent is None else max(before.largest_sent, order.largest_sent)
-                )
+            amounts = [each for each in (before.largest_sent, order.largest_sent) if each is not None]
+            order.largest_sent = max(amounts, default=None)
         self._keep(order)
         if isinstance(entry, Protected) and entry.replaces is not None:
             self._protecting[entry.replaces] = order

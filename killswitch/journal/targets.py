@@ -256,7 +256,9 @@ class PositionTarget:
                 self.is_in_whole_close = True
                 self.cost = self.delay = self.proceeds = None
             case _ if event is TargetEvent.SET_ASIDE:
-                self._detach()
+                if self.order is not None and self.client_order_id is not None:
+                    self.detached[self.client_order_id] = self.order
+                self.is_id_used, self.can_still_arrive = True, False
 
     def replay(self, entry: Entry) -> None:
         """Apply an entry of the past, also an invalid transition: two programs may have written this journal.
@@ -304,11 +306,6 @@ class PositionTarget:
             self.abandoned_amount += order.may_fill(self.decided)
             self.cost = self.delay = self.proceeds = None
 
-    def _detach(self) -> None:
-        if self.order is not None and self.client_order_id is not None:
-            self.detached[self.client_order_id] = self.order
-        self.is_id_used, self.can_still_arrive = True, False
-
     def _mark_inconsistent(self, entry: Entry) -> None:
         if self.state is TargetState.OVER:
             return
@@ -355,30 +352,25 @@ class PositionTarget:
             self.attempts_without_fill += 1
             return ZERO
         self.filled += filled
-        self.attempts_without_fill = 0 if filled > ZERO else self.attempts_without_fill + 1
         self.flat_refusals = 0
-        self.expired_orders = 0 if filled > ZERO else self.expired_orders
-        self.last_refusal = None if filled > ZERO else self.last_refusal
-        price = known(entry.price)
-        if filled > ZERO and self.proceeds is not None:
+        if filled <= ZERO:
+            self.attempts_without_fill += 1
+            return filled
+        self.attempts_without_fill = self.expired_orders = 0
+        self.last_refusal = None
+        price, fee = known(entry.price), known(entry.fee)
+        if self.proceeds is not None:
             self.proceeds = None if price is None else self.proceeds + filled * price
-        if filled > ZERO:
-            self._count_cost(filled, price, known(entry.fee), arrival)
-        return filled
-
-    def _count_cost(
-        self, filled: Decimal, price: Decimal | None, fee: Decimal | None, arrival: MarkedContract | None
-    ) -> None:
         delay = delay_cost(self.side, filled, self.decision_mark, arrival)
         self.delay = None if self.delay is None or delay is None else self.delay + delay
         if self.cost is None or price is None or fee is None or arrival is None:
             self.cost = None
         else:
             self.cost += fee + arrival.cost(self.side, filled, price)
+        return filled
 
     def _apply_rejection(self, entry: Rejected) -> None:
-        self.refusal = entry.reason
-        self.last_refusal = self.refusal
+        self.refusal = self.last_refusal = entry.reason
         self.expired_orders += self.refusal == EXPIRED
         if self.refusal in NOT_PROCESSED:
             self.is_id_used = False
@@ -389,11 +381,8 @@ class PositionTarget:
         self.attempts_without_fill += 1
         self.flat_refusals = self.flat_refusals + 1 if self.refusal == "already_flat" else 0
         if self.refusal == "above_maximum" or (self.refusal == "insufficient_margin" and self.reduce_only):
-            self.largest_before_cut = (
-                self.largest
-                if self.largest_before_cut is None and self.refusal == "insufficient_margin"
-                else self.largest_before_cut
-            )
+            if self.largest_before_cut is None and self.refusal == "insufficient_margin":
+                self.largest_before_cut = self.largest
             self.largest = self.sent_amount / 2
         if self.refusal not in _NO_STEP_DOWN:
             self.failed_tries += 1

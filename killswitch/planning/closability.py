@@ -91,9 +91,8 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
         text = f"{what}: {held:f} is sent as it is, and may be refused"
-        yield Obstruction(
-            "rules unknown", "warning", text, "where rules are unknown, look whether the venue still lists it"
-        )
+        way_out = "where rules are unknown, look whether the venue still lists it"
+        yield Obstruction("rules unknown", "warning", text, way_out)
         return
     if not found.parts:
         way_out = "close dust by hand where the venue has a way, or add to it"
@@ -104,9 +103,8 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
             text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
         else:
             text = f"{found.target:f} of {held:f} fits into no order, and stays"
-        yield Obstruction(
-            "wrong step", "warning", text, "the rest is closed, and a remainder finer than the step stays"
-        )
+        way_out = "the rest is closed, and a remainder finer than the step stays"
+        yield Obstruction("wrong step", "warning", text, way_out)
     if len(found.parts) > 1:
         most = "" if rules.max_amount is None else f"; the venue takes at most {rules.max_amount:f} in one"
         yield Obstruction("above maximum", "note", f"{held:f} {symbol} takes {len(found.parts)} orders{most}")
@@ -124,9 +122,8 @@ def _of_state(rules: Instrument | None, outside: OutsideHours, *, has_hours: boo
         yield Obstruction("state", "warning", text, _SHUT_WAYS[state])
     elif state in NO_MARKET_ORDERS and not (has_hours and outside == "extended"):
         text = f"the market is {state}: a market order is refused, and a close needs a ladder with limit orders"
-        yield Obstruction(
-            "state", "warning", text, "give the policies' stages a ladder for what takes limit orders only"
-        )
+        way_out = "give the policies' stages a ladder for what takes limit orders only"
+        yield Obstruction("state", "warning", text, way_out)
     elif state == "reduce_only":
         yield Obstruction("state", "note", "the market is reduce_only: it can be closed, and not opened again")
 
@@ -175,13 +172,9 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstructi
         return
     promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
     count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
-    yield Obstruction(
-        "resting exits",
-        "note",
-        f"{count} {promised:f} of {position.contracts:f}",
-        meaning="where the venue refuses a close for that, what rests is cancelled for it, and put back for what is "
-        "left",
-    )
+    text = f"{count} {promised:f} of {position.contracts:f}"
+    meaning = "where the venue refuses a close for that, what rests is cancelled for it, and put back for what is left"
+    yield Obstruction("resting exits", "note", text, meaning=meaning)
 
 
 def _exits(account: AccountSnapshot) -> Mapping[tuple[str, Side], Sequence[Order]]:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from killswitch.engine.step import fire_partly, is_confirmed, latch
-from killswitch.graph.nodes import PolicySet, Stage
+from killswitch.graph.nodes import PolicySet, Stage, Stages
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.planning import notices
@@ -38,7 +38,7 @@ class SecondLook(Struct, frozen=True):
 def fire(
     watch: ScopeEvaluator,
     view: ScopeView,
-    stages: tuple[Stage, ...],
+    stages: Stages,
     second: SecondLook,
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],

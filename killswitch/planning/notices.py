@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from decimal import Decimal
 
 from killswitch.engine.state import PendingClose
@@ -132,9 +132,7 @@ def _is_greater(watch: ScopeEvaluator, together: Decimal, paged: Decimal) -> boo
     return view is None or view.equity is None or together > MATERIAL * (view.equity + together)
 
 
-def suspected(
-    watch: ScopeEvaluator, now: int, stage: str, falls: Sequence[UnexplainedChange], *, at_once: bool
-) -> Notice:
+def suspected(watch: ScopeEvaluator, now: int, stage: str, falls: list[UnexplainedChange], *, at_once: bool) -> Notice:
     """Notice of falls that may be a loss on which `stage` would fire, and for which nothing is locked.
 
     It is a warning if the policy does not lock on suspicion and the falls themselves have already paged.
@@ -184,9 +182,8 @@ def uncorroborated(watch: ScopeEvaluator, now: int, stage: str, why: str) -> lis
         watch.uncorroborated_since[stage] = now
         text = f"{text}; prices are looked at again each tick"
         return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
-    if now - watch.uncorroborated_since.get(stage, now) >= DOUBTED_FOR and watch.record_not_fired(
-        stage, "uncorroborated for long"
-    ):
+    lasts = now - watch.uncorroborated_since.get(stage, now) >= DOUBTED_FOR
+    if lasts and watch.record_not_fired(stage, "uncorroborated for long"):
         return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
     return []
 

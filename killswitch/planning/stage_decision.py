@@ -51,16 +51,16 @@ class Proposal(Struct, frozen=True):
     blocked: tuple[Blocked, ...]
 
 
+_NO_WINDOW = Shares(None, None, "no trigger of the stage has a window")
+
+
 def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: PolicySet) -> Proposal:
     """Plan the firing of `stage`. Positions and orders of untrusted accounts are not touched."""
     graph = watch.compiled.graph
-    known = view.trusted()
-    partial = needs_the_book(stage) and (not view.accounts or len(known.accounts) < len(view.accounts))
-    view = known
+    every, view = view.accounts, view.trusted()
+    partial = needs_the_book(stage) and (not every or len(view.accounts) < len(every))
     window, named = attribution_window(watch, stage)
-    found = (
-        Shares(None, None, "no trigger of the stage has a window") if window is None else shares(watch.history, window)
-    )
+    found = _NO_WINDOW if window is None else shares(watch.history, window)
     at_least = stage.attribution.source_at_least if stage.attribution else TWO_THIRDS
     source = found.source(at_least)
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
@@ -85,25 +85,31 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
         unwinding=execution_style(asked.rule or PLAIN),
     )
     decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
-    empty_handed = asked.should_select and not asked.targets
-    return Proposal(stage, decision, empty_handed, partial, unwound.blocked)
+    return Proposal(stage, decision, asked.should_select and not asked.targets, partial, unwound.blocked)
+
+
+def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: int) -> Decision:
+    """Create an enforced decision without stage and effects; `what` makes its id unique."""
+    as_of = from_micros(now)
+    return Decision(
+        id=decision_id(policy, scope, what, as_of),
+        as_of=as_of,
+        policy=policy,
+        policy_set=policies.digest,
+        commit=policies.commit,
+        scope=scope,
+        mode="enforce",
+        stage=None,
+        level=0,
+        previous_level=0,
+    )
 
 
 def record_of(watch: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
     """Create a decision of the watch's policy on its scope, without effects; `what` makes its id unique."""
-    graph, as_of = watch.compiled.graph, from_micros(now)
-    return Decision(
-        id=decision_id(graph.policy, watch.scope, what, as_of),
-        as_of=as_of,
-        policy=graph.policy,
-        policy_set=policies.digest,
-        commit=policies.commit,
-        scope=watch.scope,
-        mode=graph.mode,
-        stage=stage,
-        level=watch.state.level,
-        previous_level=watch.state.level,
-    )
+    graph, level = watch.compiled.graph, watch.state.level
+    record = new_decision(policies, graph.policy, watch.scope, what, now)
+    return replace(record, mode=graph.mode, stage=stage, level=level, previous_level=level)
 
 
 def joined(*reasons: str | None) -> str | None:
@@ -129,7 +135,7 @@ def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None,
     The value is the pessimistic bound that is surely reached.
     """
     graph = watch.compiled.graph
-    best: tuple[float, int] | None = None
+    weighed: list[tuple[float, int]] = []
     for i in fired_triggers(watch, stage):
         threshold = graph.triggers[i].threshold
         if threshold is None or watch.columns is None:
@@ -137,10 +143,8 @@ def attribution_window(watch: ScopeEvaluator, stage: Stage) -> tuple[int | None,
         window = graph.signals[threshold.index].window
         if window is None or threshold.value == 0:
             continue
-        severity = watch.columns.lo[threshold.index] / threshold.value
-        if best is None or (severity, -window) > (best[0], -best[1]):
-            best = (severity, window)
-    window = best[1] if best is not None else _shortest_window(watch, stage)
+        weighed.append((watch.columns.lo[threshold.index] / threshold.value, -window))
+    window = -max(weighed)[1] if weighed else _shortest_window(watch, stage)
     return (None, "") if window is None else (window, duration(window))
 
 
@@ -199,8 +203,7 @@ def book_change(view: ScopeView, left: Mapping[PnlKey, Decimal]) -> BookChange:
     gross = net = gross_after = net_after = ZERO
     for account, position, value in rows:
         signed = value if position.side == "long" else -value
-        kept = left.get((account.account, position.symbol, position.side), position.contracts)
-        share = kept / position.contracts
+        share = left.get((account.account, position.symbol, position.side), position.contracts) / position.contracts
         gross += value
         net += signed
         gross_after += value * share

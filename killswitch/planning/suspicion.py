@@ -59,7 +59,20 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
         issued.append(notices.suspected(watch, now, stage.name, falls, at_once=at_once))
         return None
     since = min(change.unanswered_since or now for change in falls)
-    decision = _decision(watch, view, stage, falls, min(since + LASTS, now + LASTS), policies)
+    end = from_micros(min(since + LASTS, now + LASTS))
+    effects = reversible_effects(watch.scope, stage, now)
+    fallen = -sum((change.worth for change in falls), ZERO)
+    record = replace(
+        _record(watch, now, stage.name, f"suspicion of {stage.name}", policies),
+        triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),
+        reason=(
+            f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
+            f"if it was a loss, {stage.name} fires"
+        ),
+        fell_at=from_micros(max(change.at for change in falls)),
+    )
+    bounded = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
+    decision = with_effects(record, (*bounded, _entries(watch, view, stage)))
     taken = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
     if taken:
         lock = of_kind(taken, Lock)
@@ -149,30 +162,6 @@ def _is_locked(watch: ScopeEvaluator, now: int) -> bool:
             ends = [expiry_of(effect) for effect in reversible_effects(watch.scope, stage, since)]
             return any(until is None or to_micros(until) > now for until in ends)
     return False
-
-
-def _decision(
-    watch: ScopeEvaluator,
-    view: ScopeView,
-    stage: Stage,
-    falls: list[UnexplainedChange],
-    until: int,
-    policies: PolicySet,
-) -> Decision:
-    end = from_micros(until)
-    effects = reversible_effects(watch.scope, stage, view.as_of)
-    fallen = -sum((change.worth for change in falls), ZERO)
-    record = replace(
-        _record(watch, view.as_of, stage.name, f"suspicion of {stage.name}", policies),
-        triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),
-        reason=(
-            f"suspicion: equity fell by {fallen.normalize():f} {view.currency} that no price, trade or row explains; "
-            f"if it was a loss, {stage.name} fires"
-        ),
-        fell_at=from_micros(max(change.at for change in falls)),
-    )
-    taken = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
-    return with_effects(record, (*taken, _entries(watch, view, stage)))
 
 
 def _entries(watch: ScopeEvaluator, view: ScopeView, stage: Stage) -> Cancels:

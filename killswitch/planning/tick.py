@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from killswitch.engine.state import level_in_force
 from killswitch.engine.step import bits, reset
-from killswitch.graph.nodes import PolicySet, Stage
+from killswitch.graph.nodes import PolicySet, Stages
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.magnitude import sound_instrument
@@ -63,7 +63,7 @@ class Pending(Struct, frozen=True):
 
     snapshot: Snapshot
     now: int
-    eligible: tuple[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]], ...]
+    eligible: tuple[tuple[ScopeEvaluator, ScopeView, Stages], ...]
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     reread: tuple[str, ...]
@@ -132,7 +132,7 @@ class Interpreter:
         self._keep_active_targets(snapshot)
         self._commands.observe(snapshot)
         events = self._new_events(snapshot) if snapshot.events else ()
-        eligible: list[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]]] = []
+        eligible: list[tuple[ScopeEvaluator, ScopeView, Stages]] = []
         decisions: list[Decision] = []
         issued: list[Notice] = []
         for watch, places in self._watching(snapshot):
@@ -158,9 +158,7 @@ class Interpreter:
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
-    def _move(
-        self, watch: ScopeEvaluator, view: ScopeView, issued: list[Notice]
-    ) -> tuple[tuple[Stage, ...], list[Decision]]:
+    def _move(self, watch: ScopeEvaluator, view: ScopeView, issued: list[Notice]) -> tuple[Stages, list[Decision]]:
         """Step one machine; return the stages that may fire, and decisions made without firing."""
         moved = watch.step(view)
         young = _too_young(watch) if watch.state.triggers.unknown else ()
@@ -211,8 +209,7 @@ class Interpreter:
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
 
     def _places_in(self, watch: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
-        rule = watch.compiled.graph.scope
-        return indexes_of(rule, watch.scope, sorted(watch.history.members), present)
+        return indexes_of(watch.compiled.graph.scope, watch.scope, sorted(watch.history.members), present)
 
     def _watch(self, prepared: CompiledPolicy, scope: str) -> ScopeEvaluator:
         watch = ScopeEvaluator(prepared, scope)
@@ -272,21 +269,18 @@ class Interpreter:
             fired += fire(watch, view, stages, second, self._policies, self._commands.last_known, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
-        if reread is not None:
-            self._add_ledger_rows(pending, reread)
-        # last, because nothing may be opened on accounts that this tick starts to close
-        hedges, of_hedges = self._hedging.plan(self._busy(pending.snapshot, decisions))
+        if reread is not None:  # its ledger rows are added, because an adapter may return rows only once
+            for watch, _ in self._watching(pending.snapshot):
+                watch.history.ledger.collect(self._second_view(watch, reread), watch.history.view)
+        # last, because nothing may be opened on accounts on which a close is in progress or starts with this tick
+        starts = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
+        hedges, of_hedges = self._hedging.plan(busy_accounts(pending.snapshot.closings, self._active) | starts)
         decisions, issued = (*decisions, *hedges), [*issued, *of_hedges]
         for decision in decisions:
             if ordered_on(decision) and decision.mode == "enforce":
                 self._active[decision.id] = targets_of([decision])
                 self._hedging.remember(decision)
         return Outcome(decisions, tuple(issued))
-
-    def _busy(self, snapshot: Snapshot, decisions: Iterable[Decision]) -> frozenset[str]:
-        """Accounts on which a close is in progress or starts with this tick."""
-        touched = {name for decision in decisions if decision.mode == "enforce" for name in decision.accounts}
-        return busy_accounts(snapshot.closings, self._active) | touched
 
     def restrict_orders_to(self, accounts: Collection[str]) -> None:
         """Restrict orders to these accounts from now on."""
@@ -308,11 +302,6 @@ class Interpreter:
             for closing in pending.snapshot.closings if mine else ():
                 if mine and have_common_position(mine, self._active.get(closing.decision, {})):
                     watch.share_cost(closing.decision, closing.cost or ZERO)
-
-    def _add_ledger_rows(self, pending: Pending, reread: Snapshot) -> None:
-        """Add the ledger rows of the second snapshot, because an adapter may return rows only once."""
-        for watch, _ in self._watching(pending.snapshot):
-            watch.history.ledger.collect(self._second_view(watch, reread), watch.history.view)
 
     def _second_view(self, watch: ScopeEvaluator, reread: Snapshot) -> ScopeView:
         """The scope in the second snapshot."""
@@ -362,18 +351,10 @@ class Interpreter:
 def _too_young(watch: ScopeEvaluator) -> tuple[int, ...]:
     """Unknown triggers whose windows are longer than the history, which is no failure; not with `on_unknown: warn`."""
     triggers = watch.compiled.graph.triggers
-    return tuple(
-        i
-        for i in bits(watch.state.triggers.unknown)
-        if triggers[i].on_unknown != "warn" and has_only_young_windows(watch, triggers[i])
-    )
+    unknown = [i for i in bits(watch.state.triggers.unknown) if triggers[i].on_unknown != "warn"]
+    return tuple(i for i in unknown if has_only_young_windows(watch, triggers[i]))
 
 
-def _reread(eligible: Iterable[tuple[ScopeEvaluator, ScopeView, tuple[Stage, ...]]]) -> tuple[str, ...]:
-    names = [
-        account.account
-        for _, view, stages in eligible
-        if any(stage.corroborate for stage in stages)
-        for account in view.accounts
-    ]
-    return tuple(dict.fromkeys(names))
+def _reread(eligible: Iterable[tuple[ScopeEvaluator, ScopeView, Stages]]) -> tuple[str, ...]:
+    views = [view for _, view, stages in eligible if any(stage.corroborate for stage in stages)]
+    return tuple(dict.fromkeys(account.account for view in views for account in view.accounts))

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from killswitch.engine.state import PendingClose
-from killswitch.graph.nodes import Stage
+from killswitch.graph.nodes import Stage, Stages
 from killswitch.model.decision import Decision, Notice, with_effects
 from killswitch.model.effects import only_on
 from killswitch.model.instant import from_micros
@@ -30,10 +30,8 @@ from killswitch.render.formats import instant
 from killswitch.signals.scope_view import ScopeView
 
 
-def keep_pending(
-    watch: ScopeEvaluator, stage: Stage, view: ScopeView, readable: Collection[str], *, owed: bool
-) -> None:
-    """Keep the stage's close pending for accounts that are not `readable`.
+def keep_pending(watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, owed: bool) -> None:
+    """Keep the stage's close pending for accounts that are not among those `read`.
 
     Its time limit restarts while the stage may fire, and not if the stage only carries out a close that is `owed`.
     """
@@ -42,7 +40,7 @@ def keep_pending(
     waiting = watch.state.waiting
     if waiting is not None and waiting.stage != stage.name and _level(watch, waiting.stage) >= stage.level:
         return
-    accounts = tuple(sorted(_accounts(watch, view) - set(readable)))
+    accounts = tuple(sorted(_accounts(watch, view) - set(read)))
     same = watch.pending_close_of(stage)
     if same is not None and owed:
         waiting = replace(same, accounts=accounts)  # partly carried out
@@ -54,9 +52,7 @@ def keep_pending(
     watch.state = replace(watch.state, waiting=waiting)
 
 
-def stages_due(
-    watch: ScopeEvaluator, view: ScopeView, eligible: tuple[Stage, ...], issued: list[Notice]
-) -> tuple[Stage, ...]:
+def stages_due(watch: ScopeEvaluator, view: ScopeView, eligible: Stages, issued: list[Notice]) -> Stages:
     """Stages to fire, highest first: the eligible ones, and the pending one if an awaited account is readable again.
 
     A pending close that has timed out, or whose stage was removed, is dropped.

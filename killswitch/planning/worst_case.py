@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -64,13 +64,9 @@ def _work(found: Sequence[Most]) -> StageWork:
     rule = _slowest([each.rule for each in found if each.rule is not None])
     every = 0.0 if not rule.max_orders_per_minute else 60.0 / rule.max_orders_per_minute
     whole = any(each.whole for each in found) and not (rule.ladder or rule.slippage)
-    departures = (every, rule.pause / SECOND)
-    return StageWork(_some(orders.values()), tuple(first.values()), tuple(last.values()), whole, *departures)
+    some = tuple(each for each in orders.values() if each[1])
+    return StageWork(some, tuple(first.values()), tuple(last.values()), whole, every, rule.pause / SECOND)
 
 
 def _slowest(rules: Sequence[UnwindingRule]) -> UnwindingRule:
     return min(rules, key=lambda rule: rule.max_orders_per_minute or float("inf"), default=PLAIN)
-
-
-def _some(orders: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    return tuple(each for each in orders if each[1])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
@@ -78,25 +78,18 @@ class RateLimitPause:
             self.refusals = 0
 
 
+@dataclass(slots=True, eq=False)
 class RequestBudget:
     """The budget of one account. Created by `RequestBudgets.of`, or `unlimited`."""
 
-    def __init__(
-        self,
-        limits: Mapping[str, SharedLimit],
-        tolls: Mapping[Call, Sequence[CallCost]],
-        reserved: Decimal,
-        quiet: RateLimitPause,
-        paces: Sequence[CallCost] = (),
-    ) -> None:
-        """Create it; `paces` are additional costs of a poll, under limits for the polls of any `PACE` seconds."""
-        self._limits = limits
-        self._tolls = tolls
-        self._paces = paces
-        self._reserved = reserved
-        self._quiet = quiet
-        self._observed: dict[str, int] = {}
-        self._claimed: tuple[Bucket, ...] = ()
+    _limits: Mapping[str, SharedLimit]
+    _tolls: Mapping[Call, Sequence[CallCost]]
+    _reserved: Decimal
+    _quiet: RateLimitPause
+    _paces: Sequence[CallCost] = ()
+    """Additional costs of a poll, under limits for the polls of any `PACE` seconds."""
+    _observed: dict[str, int] = field(default_factory=dict)
+    _claimed: tuple[Bucket, ...] = ()
 
     @classmethod
     def unlimited(cls) -> RequestBudget:
@@ -256,9 +249,8 @@ class RequestBudgets:
         if not 0 <= reserved < 1:
             raise ValueError(f"the share reserved for closing is {reserved}; it must be at least 0 and less than 1")
         costs = units_by_call(traits)
-        limits = {
-            limit.name: self._limit(account, venue, limit, highest_cost(costs, limit.name)) for limit in traits.limits
-        }
+        most = {limit.name: highest_cost(costs, limit.name) for limit in traits.limits}
+        limits = {limit.name: self._limit(account, venue, limit, most[limit.name]) for limit in traits.limits}
         tolls: dict[Call, list[CallCost]] = {}
         for (call, name), (units, each) in costs.items():
             if units or each:

@@ -103,9 +103,7 @@ def estimate_close(
     distinct names. ValueError if traits contradict themselves.
     """
     named = {each.account for each in readers}
-    others = [
-        PolledAccount(each.account, each.venue, each.traits, each.share) for each in tasks if each.account not in named
-    ]
+    others = [PolledAccount(it.account, it.venue, it.traits, it.share) for it in tasks if it.account not in named]
     costs = {} if interval == math.inf else poll_costs([*readers, *others], interval)
     budgets = RequestBudgets()
     courses = []
@@ -236,11 +234,9 @@ class _Simulation:
 def _without_readings(task: CloseTask, costs: Sequence[PollCost]) -> VenueTraits:
     """The traits with limits less the units of polls, which may just have used the share reserved to them."""
     least = units_by_call(task.traits)
-    taken = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
+    used = {cost.limit: min(cost.for_reading, max(cost.a_reading, math.ceil(cost.takes))) for cost in costs}
     limits = tuple(
-        structs.replace(
-            limit, allowed=max(limit.allowed - taken.get(limit.name, 0), highest_cost(least, limit.name), 1)
-        )
+        structs.replace(limit, allowed=max(limit.allowed - used.get(limit.name, 0), highest_cost(least, limit.name), 1))
         for limit in task.traits.limits
     )
     return structs.replace(task.traits, limits=limits)

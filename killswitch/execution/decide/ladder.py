@@ -70,25 +70,23 @@ def execution_style(
     return ExecutionStyle(rung, "limit", price, rests=True)
 
 
-def _price(
-    side: OrderSide, band: Decimal | None, position: Position | None, instrument: Instrument | None
-) -> Decimal | None:
+def _price(side: OrderSide, band: Decimal | None, seen: Position | None, rules: Instrument | None) -> Decimal | None:
     """The limit: `band` away from the mark, else the best price of the other side; within the venue's own band."""
-    if position is None:
+    if seen is None:
         return None
-    mark = finite(position.mark_price)
-    book = _book(side, position, instrument)
+    mark = finite(seen.mark_price)
+    book = _book(side, seen, rules)
     if band is not None and mark is not None:
         price = _bound(mark, side, band)
     elif book is not None:
         price = book
     else:
         return None
-    venue_band = None if instrument is None else instrument.price_band
+    venue_band = None if rules is None else rules.price_band
     if venue_band is not None and mark is not None:
         nearer = max if side == "sell" else min
         price = nearer(price, _bound(mark, side, venue_band))
-    return _on_tick(price, side, None if instrument is None else finite(instrument.price_step))
+    return _on_tick(price, side, None if rules is None else finite(rules.price_step))
 
 
 def _bound(mark: Decimal, side: OrderSide, band: Decimal) -> Decimal:
@@ -100,8 +98,7 @@ def _book(side: OrderSide, position: Position, instrument: Instrument | None) ->
     """The best price that fills at once; where only makers are accepted, the best price of our own side."""
     bid, ask = finite(position.bid), finite(position.ask)
     makers_only = instrument is not None and instrument.state == "post_only"
-    crossing = bid if side == "sell" else ask
-    return (ask if side == "sell" else bid) if makers_only else crossing
+    return bid if (side == "sell") is not makers_only else ask
 
 
 def _on_tick(price: Decimal, side: OrderSide, tick: Decimal | None) -> Decimal | None:

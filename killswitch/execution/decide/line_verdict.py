@@ -49,6 +49,11 @@ class LineVerdict:
 WAIT = LineVerdict(LineAction.WAIT)
 
 
+def ended(do: LineAction, line: PositionTarget, why: str) -> LineVerdict:
+    """The verdict that ends a line, with the reason."""
+    return LineVerdict(do, reason=f"{line.symbol}: {why}")
+
+
 def judge(
     line: PositionTarget,
     shown: Decimal,
@@ -74,9 +79,7 @@ def judge(
     if line.attempts_without_fill >= attempts and not _goes_on(line):
         do = LineAction.BLOCKED if line.refusal in _RULES else LineAction.GIVE_UP
         why = "none of them filled" if line.refusal is None else f"the last one: {line.refusal}"
-        return LineVerdict(
-            do, reason=f"{line.symbol}: {line.attempts_without_fill} orders in a row closed nothing ({why})"
-        )
+        return ended(do, line, f"{line.attempts_without_fill} orders in a row closed nothing ({why})")
     wanted = _held(line, shown, ledger, believe_venue=believe_venue) - line.target
     if line.target > ZERO:
         wanted = min(wanted, left_to_close(line, ledger))
@@ -109,14 +112,11 @@ def _left_over(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, 
     if line.detached or (ledger.is_waiting and not line.is_counted_by_fills):
         return WAIT
     if line.abandoned or (ledger.outstanding and not line.is_counted_by_fills):
-        return LineVerdict(LineAction.ABANDON, reason=f"{line.symbol}: the status of an order of ours was never known")
+        return ended(LineAction.ABANDON, line, "the status of an order of ours was never known")
     if not believe_venue:
         return LineVerdict(LineAction.DOUBT)
-    return LineVerdict(
-        LineAction.GIVE_UP,
-        reason=f"{line.symbol}: all {line.decided} decided contracts are closed, and the venue shows {shown}: "
-        "the position has grown meanwhile",
-    )
+    shows = f"the venue shows {shown}: the position has grown meanwhile"
+    return ended(LineAction.GIVE_UP, line, f"all {line.decided} decided contracts are closed, and {shows}")
 
 
 def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | None) -> LineVerdict:

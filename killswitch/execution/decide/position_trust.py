@@ -14,6 +14,9 @@ from killswitch.model.snapshot import AccountSnapshot, Position
 
 _MARGINED = frozenset({"swap", "future", "margin"})
 
+Contracts = Mapping[PositionKey, Decimal]
+"""Contracts of each position."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrustedBook:
@@ -82,9 +85,7 @@ class PositionTrust:
         self._odd = 0
         self._gone: dict[PositionKey, tuple[int, float]] = {}
 
-    def evaluate(
-        self, account: AccountSnapshot, expected: Mapping[PositionKey, Decimal], now: float
-    ) -> TrustedBook | Distrust:
+    def evaluate(self, account: AccountSnapshot, expected: Contracts, now: float) -> TrustedBook | Distrust:
         """The trusted positions of this snapshot, or why there are none.
 
         `expected`: the contracts that our own orders leave of each position, at least. `now` in monotonic seconds.
@@ -102,7 +103,7 @@ class PositionTrust:
         return found if self._odd < self._pace.doubt_reads else TrustedBook({}, doubtful)
 
     def _count_gone(
-        self, positions: Mapping[PositionKey, Position], expected: Mapping[PositionKey, Decimal], now: float
+        self, positions: Mapping[PositionKey, Position], expected: Contracts, now: float
     ) -> frozenset[PositionKey]:
         """The positions that are missing without explanation, and not yet often and long enough."""
         gone = [key for key, least in expected.items() if least > ZERO and key not in positions]

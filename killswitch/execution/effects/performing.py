@@ -130,8 +130,7 @@ class OncePerDecision(Performer, Generic[E]):
                 problems += (f"{self._key} of decision {decision.id} failed and is retried: {why}",)
                 continue
             if status is not None:
-                ended = Finished(decision.id, self._clock.now(), effect=self._key, status=status)
-                self._store.append(encode(ended))
+                self._store.append(encode(Finished(decision.id, self._clock.now(), effect=self._key, status=status)))
                 del self._open[decision.id]
                 self.ended += (decision.id,)
         return problems

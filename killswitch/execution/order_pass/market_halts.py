@@ -5,7 +5,7 @@ Snapshots show whether a market is open: `halted` holds until a snapshot shows o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -60,9 +60,7 @@ class MarketHalts:
         """Whether the line sends nothing before a snapshot shows its market in another state."""
         return self.is_refused(line) and self.is_halted(line.symbol)
 
-    def changed_orders(
-        self, lines: Iterable[PositionTarget], account: AccountSnapshot, opened: frozenset[str]
-    ) -> set[str]:
+    def changed_orders(self, lines: list[PositionTarget], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
         """Names of resting orders that changed by the snapshot, and are to be queried at once.
 
         Their market is in `opened`, the position changed, or they are no longer among the open orders.
@@ -89,13 +87,8 @@ class MarketHalts:
 
         Lines with an order of unknown status are left out: that is reported instead.
         """
-        due = [
-            line
-            for line in lines
-            if not line.detached
-            and line.sent_at is not None
-            and (now - line.sent_at).total_seconds() >= pace.resting_for
-        ]
+        sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
+        due = [line for line, at in sent if (now - at).total_seconds() >= pace.resting_for]
         resting = sorted({line.symbol for line in due if self.is_resting(line)})
         refused = sorted({line.symbol for line in due if self.is_waiting(line)})
         return [
@@ -122,7 +115,5 @@ def _sight(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder
         if None not in sizes:
             contracts = sum((size for size in sizes if size is not None), ZERO)
     if account.orders is not None:
-        listed = any(
-            order.client_order_id == line.client_order_id or order.id == line.order_id for order in account.orders
-        )
+        listed = any(it.client_order_id == line.client_order_id or it.id == line.order_id for it in account.orders)
     return _RestingOrder(contracts, listed)

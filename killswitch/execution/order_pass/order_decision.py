@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.decide.ladder import before_the_last
-from killswitch.execution.decide.line_verdict import WAIT, LineAction, LineVerdict, judge
+from killswitch.execution.decide.line_verdict import WAIT, LineAction, LineVerdict, ended, judge
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.state.execution_state import ExecutionState
@@ -43,9 +43,7 @@ class OrderJudge:
         if work.given_up is not None and not line.is_in_flight and line.state is not TargetState.SETTLED:
             return given_up(line, work.given_up, held(line, reading))
         if line.name in work.unsupplied and not line.is_in_flight:
-            return LineVerdict(
-                LineAction.GIVE_UP, reason=f"{line.symbol}: the proceeds of the sale before it are unknown"
-            )
+            return ended(LineAction.GIVE_UP, line, "the proceeds of the sale before it are unknown")
         believe = self._is_contradicted_enough(line)
         if line.name in work.short and not believe and not line.is_in_flight and line.state is not TargetState.SETTLED:
             verdict = LineVerdict(LineAction.DOUBT)
@@ -59,8 +57,7 @@ class OrderJudge:
                 believe_venue=believe,
             )
         if verdict.do is LineAction.NOTHING and line.name in work.short:
-            why = "less has arrived than the sale before it was paid"
-            verdict = LineVerdict(LineAction.GIVE_UP, reason=f"{line.symbol}: {why}")
+            verdict = ended(LineAction.GIVE_UP, line, "less has arrived than the sale before it was paid")
         if verdict.do is LineAction.DOUBT:
             count, since, last = self._contradictions.get(line.name, (0, self._context.clock.monotonic(), None))
             self._contradictions[line.name] = (count + (last is not reading), since, reading)
@@ -72,10 +69,8 @@ class OrderJudge:
         if line.name not in self._contradictions:
             return False
         count, since, _ = self._contradictions[line.name]
-        return (
-            count >= self._context.pace.doubt_reads
-            and self._context.clock.monotonic() - since >= self._context.pace.doubt_for
-        )
+        pace, now = self._context.pace, self._context.clock.monotonic()
+        return count >= pace.doubt_reads and now - since >= pace.doubt_for
 
 
 class LineVerdicts:
@@ -97,9 +92,7 @@ class LineVerdicts:
 def given_up(line: PositionTarget, why: str, shown: Decimal | None) -> LineVerdict:
     """The verdict on a line that an operator gave up. `shown`: the position, if a snapshot shows it."""
     reached = line.state is TargetState.AT_TARGET if shown is None else shown <= line.target
-    return (
-        LineVerdict(LineAction.NOTHING) if reached else LineVerdict(LineAction.GIVE_UP, reason=f"{line.symbol}: {why}")
-    )
+    return LineVerdict(LineAction.NOTHING) if reached else ended(LineAction.GIVE_UP, line, why)
 
 
 def held(line: PositionTarget, reading: TrustedBook) -> Decimal:

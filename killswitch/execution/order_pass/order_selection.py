@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import chain
 
@@ -30,31 +31,27 @@ SLICING = 0.25
 """Seconds for which one pass lets slices follow one another before anything else runs."""
 
 
+@dataclass(slots=True)
 class OrderSelection:
     """Sends the orders of one account, as lines, timetables and budget allow."""
 
-    def __init__(
-        self, context: AccountContext, memory: ExecutionState, looking: TrustedPositions, judging: OrderJudge,
-        dispatch: OrderSender,
-        guarding: ProtectiveOrders, halts: MarketHalts,
-    ) -> None:  # fmt: skip
-        self._context = context
-        self._memory = memory
-        self._looking = looking
-        self._judging = judging
-        self._dispatch = dispatch
-        self._guarding = guarding
-        self._halts = halts
-        self._not_before: dict[TargetName, float] = {}
-        self._sent_at: dict[TargetName, float] = {}
-        self._cleared: set[TargetName] = set()
-        """Lines unblocked since their last fill: if they are refused as blocked again, they pause."""
-        self.held_back = False
-        """Whether the last pass had an order that could not be sent yet."""
-        self._more_slices = False
-        """Whether an order of the batch is a slice that others follow, so that a poll would be too early."""
-        self.room_at = math.inf
-        """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
+    _context: AccountContext
+    _memory: ExecutionState
+    _looking: TrustedPositions
+    _judging: OrderJudge
+    _dispatch: OrderSender
+    _guarding: ProtectiveOrders
+    _halts: MarketHalts
+    _not_before: dict[TargetName, float] = field(default_factory=dict)
+    _sent_at: dict[TargetName, float] = field(default_factory=dict)
+    _cleared: set[TargetName] = field(default_factory=set)
+    """Lines unblocked since their last fill: if they are refused as blocked again, they pause."""
+    held_back: bool = False
+    """Whether the last pass had an order that could not be sent yet."""
+    _more_slices: bool = False
+    """Whether an order of the batch is a slice that others follow, so that a poll would be too early."""
+    room_at: float = math.inf
+    """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
 
     async def send(self, verdicts: LineVerdicts, *, fresh: bool) -> None:
         """Send for the line with the smallest target on each position, worst rank first.
@@ -124,12 +121,7 @@ class OrderSelection:
         for line in wanted:
             work = self._memory.jobs[line.decision]
             plain = work.ladder is MARKET and not work.timetable.is_declared
-            fresh = (
-                line.state is TargetState.READY
-                and line.attempt == 0
-                and not line.is_in_whole_close
-                and not line.detached
-            )
+            fresh = line.state is TargetState.READY and not (line.attempt or line.is_in_whole_close or line.detached)
             if not (line.is_capped_by_venue and plain and fresh):
                 return False
         has_room = self._context.room("submit", [line.symbol for line in wanted]) >= len(wanted)
@@ -184,14 +176,10 @@ class OrderSelection:
                 continue
             ledger = self._memory.ledger(line.key)
             before = line.decided + line.target
+            is_idle = line.state in (TargetState.READY, TargetState.SETTLED)
             if is_untouched(line, ledger) and self._fresh(line):
                 yield self._order(line, min(line.decided, line.largest), before, None)
-            elif (
-                unreadable
-                and line.is_capped_by_venue
-                and line.state in (TargetState.READY, TargetState.SETTLED)
-                and self._has_paused(line)
-            ):
+            elif unreadable and line.is_capped_by_venue and is_idle and self._has_paused(line):
                 held = ledger.closable(before, is_capped_by_venue=True)
                 verdict = size_order(line, held, self._looking.instruments.get(line.symbol)) if held > ZERO else None
                 if verdict is not None and verdict.do is LineAction.SEND:
@@ -226,14 +214,12 @@ class OrderSelection:
 
     # Protection
 
-    async def _cancel_blocking(
-        self, lines: Sequence[PositionTarget], verdicts: LineVerdicts
-    ) -> Sequence[PositionTarget]:
+    async def _cancel_blocking(self, lines: Sequence[PositionTarget], verdicts: LineVerdicts) -> list[PositionTarget]:
         """Cancel the protective orders that block closes whose next order is due; returns the unblocked lines."""
         refused = [line for line in lines if line.is_blocked and self._is_due(line)]
         blocked = [line for line in refused if verdicts.of(line).do is LineAction.SEND]
         if not blocked:
-            return ()
+            return []
         self._cleared |= {line.name for line in blocked}
         every = self._memory.lines()
         names = {line.client_order_id for line in every} | {name for line in every for name in line.detached}
@@ -250,15 +236,14 @@ class OrderSelection:
         There is no pause after an order that found no price within its bound, that rested, or that was only blocked by
         open orders.
         """
-        if line.attempts_without_fill == 0:
+        fruitless = line.attempts_without_fill
+        if not fruitless:
             self._cleared.discard(line.name)
         if self._is_newly_blocked(line):
             return 0.0
-        work = self._memory.jobs[line.decision]
-        beyond = line.attempts_without_fill - before_the_last(work.ladder)
-        if line.attempts_without_fill == 0 or (
-            line.refusal is None and (line.is_resting or (line.has_limit and beyond <= 0))
-        ):
+        beyond = fruitless - before_the_last(self._memory.jobs[line.decision].ladder)
+        climbs = line.refusal is None and (line.is_resting or (line.has_limit and beyond <= 0))
+        if not fruitless or climbs:
             return 0.0
         return self._context.pace.wait_after(max(1, beyond))
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.decide.position_trust import Distrust, PositionTrust, TrustedBook
+from killswitch.execution.decide.position_trust import Contracts, Distrust, PositionTrust, TrustedBook
 from killswitch.execution.report_validation import validated_rules
-from killswitch.journal.entries import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Instrument
 from killswitch.ratelimit.budget import Purpose
 
@@ -28,8 +25,16 @@ class TrustedPositions:
     def __init__(self, context: AccountContext) -> None:
         self._context = context
         self._trust = PositionTrust(context.pace)
-        self._given: tuple[AccountSnapshot, float] | None = None
-        self._offered: tuple[AccountSnapshot, float] | None = None
+        self.deciding: tuple[AccountSnapshot, float] | None = None
+        """The runner's snapshot, and when it was polled, while none of our orders was in flight.
+
+        Decisions on it need not wait for another poll.
+        """
+        self.offered: tuple[AccountSnapshot, float] | None = None
+        """The runner's snapshot, and when it was polled, while orders of ours were in flight.
+
+        It replaces a poll for which there is no budget, if no order has moved since.
+        """
         self._last: _TrustedSnapshot | None = None
         self.has_new_work = False
         """Whether a decision was adopted whose orders wait for the next poll."""
@@ -60,31 +65,17 @@ class TrustedPositions:
         opened, self._opened = frozenset(self._opened), set()
         return opened
 
-    def keep_deciding_snapshot(self, account: AccountSnapshot, at: float) -> None:
-        """Keep the runner's snapshot, polled at `at` while none of our orders was in flight.
-
-        Decisions on it need not wait for another poll.
-        """
-        self._given = (account, at)
-
-    def keep_runner_snapshot(self, account: AccountSnapshot, at: float) -> None:
-        """Keep the runner's snapshot, polled at `at` while orders of ours were in flight.
-
-        It replaces a poll for which there is no budget, if no order has moved since.
-        """
-        self._offered = (account, at)
-
     @property
     def is_unreadable(self) -> bool:
         """Whether the runner could not poll the account a moment ago: another poll would only take time."""
-        return self._given is not None and self._is_fresh(self._given[1]) and self._given[0].quality != "ok"
+        return self.deciding is not None and self._is_fresh(self.deciding[1]) and self.deciding[0].quality != "ok"
 
     def _is_fresh(self, at: float) -> bool:
         return self._context.clock.monotonic() - at <= self._context.pace.given_for
 
-    def pop_deciding_positions(self, expected: Mapping[PositionKey, Decimal]) -> TrustedBook | None:
+    def pop_deciding_positions(self, expected: Contracts) -> TrustedBook | None:
         """The snapshot of the tick that decided, once, if it is fresh and can be trusted."""
-        given, self._given = self._given, None
+        given, self.deciding = self.deciding, None
         if given is None or not self._is_fresh(given[1]):
             return None
         found = self._trust.evaluate(given[0], expected, self._context.clock.monotonic())
@@ -102,8 +93,8 @@ class TrustedPositions:
         """
         if self._begun is not None:
             self._begun[0].cancel()  # slices were sent after it
-        look = asyncio.create_task(self._context.snapshot("closing"))
-        self._begun = (look, sent, self._context.clock.monotonic())
+        poll = asyncio.create_task(self._context.snapshot("closing"))
+        self._begun = (poll, sent, self._context.clock.monotonic())
 
     def purpose(self, moved: int) -> Purpose:
         """Closing's budget for a poll that follows orders; the polls' budget for repeated polls without changes.
@@ -111,14 +102,11 @@ class TrustedPositions:
         While the circuit breaker is open, new orders wait for a poll: no other request can show that the venue is back.
         """
         last = self._last
-        if self.has_new_work and self._context.broken_for > 0:
+        waits = self.has_new_work and self._context.broken_for > 0
+        if waits or last is None or last.moved != moved:
             return "closing"
-        news = (
-            last is None
-            or last.moved != moved
-            or self._context.clock.monotonic() - last.at >= 6 * self._context.pace.look_again
-        )
-        return "closing" if news else "reading"
+        age = self._context.clock.monotonic() - last.at
+        return "closing" if age >= 6 * self._context.pace.look_again else "reading"
 
     @property
     def has_begun(self) -> bool:
@@ -132,18 +120,16 @@ class TrustedPositions:
             await asyncio.gather(self._begun[0], return_exceptions=True)
             self._begun = None
 
-    def pop_runner_positions(
-        self, expected: Mapping[PositionKey, Decimal], moved: int, moved_at: float
-    ) -> TrustedBook | None:
+    def pop_runner_positions(self, expected: Contracts, moved: int, moved_at: float) -> TrustedBook | None:
         """The runner's last snapshot, once, if it was polled after the last order moved and can be trusted."""
-        offered, self._offered = self._offered, None
+        offered, self.offered = self.offered, None
         if offered is None or offered[1] <= moved_at or (self._last is not None and offered[1] <= self._last.at):
             return None
         return self._evaluate(offered[0], expected, moved)
 
-    async def poll(self, expected: Mapping[PositionKey, Decimal], moved: int, sent: int) -> TrustedBook | None:
+    async def poll(self, expected: Contracts, moved: int, sent: int) -> TrustedBook | None:
         """Poll the account; returns its positions if they can be trusted."""
-        self._given = self._offered = None
+        self.deciding = self.offered = None
         if self._begun is not None and self._begun[1] == sent and self._is_fresh(self._begun[2]):
             answer = await self._begun[0]
             self._begun = None
@@ -152,9 +138,7 @@ class TrustedPositions:
             answer = await self._context.snapshot(self.purpose(moved))
         return self._evaluate(answer, expected, moved)
 
-    def _evaluate(
-        self, answer: AccountSnapshot | str, expected: Mapping[PositionKey, Decimal], moved: int
-    ) -> TrustedBook | None:
+    def _evaluate(self, answer: AccountSnapshot | str, expected: Contracts, moved: int) -> TrustedBook | None:
         self.is_blind = True
         if isinstance(answer, str):
             self.distrust = answer

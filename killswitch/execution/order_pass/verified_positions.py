@@ -49,10 +49,8 @@ class VerifiedPositions:
             elif not is_shown(line, reading):
                 continue
             shown = held(line, reading)
-            reached = shown <= line.target
-            if line.state is TargetState.SETTLED or (
-                not line.is_in_flight and reached is not (line.state is TargetState.AT_TARGET)
-            ):
+            changed = not line.is_in_flight and (shown <= line.target) is not (line.state is TargetState.AT_TARGET)
+            if changed or line.state is TargetState.SETTLED:
                 news.append((line, shown))
         now = self._context.clock.now()
         self._memory.record([self._entry(line, shown, now) for line, shown in news])

@@ -154,6 +154,7 @@ class FeeQueries:
             return MalformedAnswerError(f"malformed answer: {type(error).__name__}: {error}")
 
     def _apply_answers(self, answers: Iterable[tuple[_PendingFee, _Fee | str | VenueError]], now: float) -> None:
+        pace = self._context.pace
         known: list[tuple[_PendingFee, Decimal | None, str | None]] = []
         refused: RateLimitedError | None = None
         for owed, answer in answers:
@@ -161,30 +162,24 @@ class FeeQueries:
                 known.append((owed, *answer))
                 continue
             if isinstance(answer, BudgetExhaustedError):
-                owed.due = now + min(
-                    self._context.pace.longest_wait, max(self._context.pace.poll, answer.retry_after or 0.0)
-                )
+                owed.due = now + min(pace.longest_wait, max(pace.poll, answer.retry_after or 0.0))
                 continue
             if isinstance(answer, RateLimitedError):
                 refused = answer
             owed.tries += 1
-            owed.due = now + min(self._context.pace.longest_wait, self._context.pace.poll * 2.0 ** (owed.tries - 1))
+            owed.due = now + min(pace.longest_wait, pace.poll * 2.0 ** (owed.tries - 1))
             if owed.tries >= TRIES:
-                failed = isinstance(answer, VenueError)
-                prefix = f"the fee was queried {TRIES} times: " if failed else ""
+                prefix = f"the fee was queried {TRIES} times: " if isinstance(answer, VenueError) else ""
                 known.append((owed, None, prefix + venue_text(answer)))
         self._record(known)
         if refused is not None:
-            self._refused(refused, now)
+            # Each refusal silences the venue for closes, too, so a second must be rare.
+            self._refusals += 1
+            self._pause(now)
+            if self._refusals >= REFUSALS:
+                why = f"the venue rate-limited {REFUSALS} fee queries: {venue_text(refused)}"
+                self._record([(it, None, why) for it in self._owed.values()])
         self._due = min((it.due for it in self._owed.values()), default=now)
-
-    def _refused(self, refused: RateLimitedError, now: float) -> None:
-        """Handle a rate-limit refusal: each silences the venue for closes, too, so a second must be rare."""
-        self._refusals += 1
-        self._pause(now)
-        if self._refusals >= REFUSALS:
-            why = f"the venue rate-limited {REFUSALS} fee queries: {venue_text(refused)}"
-            self._record([(it, None, why) for it in self._owed.values()])
 
     def _record(self, known: Iterable[tuple[_PendingFee, Decimal | None, str | None]]) -> None:
         now, account = self._context.clock.now(), self._context.account
@@ -212,9 +207,8 @@ def total_fee(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | No
             return None, "the venue's fills carry no fee"
         asset = currency if fill.fee_currency is None else fill.fee_currency
         paid[asset] = paid.get(asset, ZERO) + fill.fee
-    others = {asset: amount for asset, amount in paid.items() if asset != currency and amount}
-    if not others:
-        return paid.get(currency, ZERO), None
     amounts = {asset: amount for asset, amount in paid.items() if amount}
+    if amounts.keys() <= {currency}:
+        return paid.get(currency, ZERO), None
     words = " and ".join(f"{amount.normalize():f} {asset}" for asset, amount in amounts.items())
     return None, venue_text(f"charged {words}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.order_pass.market_halts import MarketHalts
@@ -12,19 +13,16 @@ from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.lifecycle import TargetState
 
 
+@dataclass(slots=True)
 class InFlightOrders:
     """The in-flight orders of one account."""
 
-    def __init__(
-        self, context: AccountContext, memory: ExecutionState, asking: OrderQuery, halts: MarketHalts,
-        dispatch: OrderSender
-    ) -> None:  # fmt: skip
-        self._context = context
-        self._memory = memory
-        self._asking = asking
-        self._halts = halts
-        self._dispatch = dispatch
-        self._cancelled_at: dict[str, float] = {}
+    _context: AccountContext
+    _memory: ExecutionState
+    _asking: OrderQuery
+    _halts: MarketHalts
+    _dispatch: OrderSender
+    _cancelled_at: dict[str, float] = field(default_factory=dict)
 
     async def follow(self) -> None:
         """Query every order without a known end, and set aside those that their positions need not wait for."""

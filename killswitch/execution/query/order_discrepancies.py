@@ -85,14 +85,12 @@ def _of_order(
         return
     what = knowledge_of(known)
     if what != "sent" and read_by >= lasts_from(known):
-        text = f"{said} is still open at the venue, and by the journal it {_WORDS[what]}: {_look(known)}"
-        yield Discrepancy(name, "open", text)
+        yield _found(known, name, "open", f"{said} is still open at the venue, and by the journal it {_WORDS[what]}")
     if (order.symbol, order.side) != (known.first.symbol or order.symbol, known.side or order.side):
-        text = f"{said} was sent as {known.side} {known.first.symbol}: {_look(known)}"
-        yield Discrepancy(name, "other", text)
+        yield _found(known, name, "other", f"{said} was sent as {known.side} {known.first.symbol}")
     elif known.largest_sent is not None and order.amount > known.largest_sent:
-        text = f"{said} is of {order.amount:f} contracts, and {known.largest_sent:f} were sent: {_look(known)}"
-        yield Discrepancy(name, "amount", text)
+        sizes = f"{order.amount:f} contracts, and {known.largest_sent:f} were sent"
+        yield _found(known, name, "amount", f"{said} is of {sizes}")
 
 
 def _of_fills(
@@ -106,11 +104,9 @@ def _of_fills(
     if what == "sent" or read_by < lasts_from(known):
         return
     if what != "final":
-        text = f"{said} was filled, and by the journal it {_WORDS[what]}: {_look(known)}"
-        yield Discrepancy(name, "filled", text)
+        yield _found(known, name, "filled", f"{said} was filled, and by the journal it {_WORDS[what]}")
     elif known.filled is not None and amount > known.filled:
-        text = f"{said} was filled beyond the {known.filled:f} with which it had ended: {_look(known)}"
-        yield Discrepancy(name, "more", text)
+        yield _found(known, name, "more", f"{said} was filled beyond the {known.filled:f} with which it had ended")
 
 
 def unknown_state(known: JournaledOrder) -> Discrepancy | None:
@@ -118,9 +114,7 @@ def unknown_state(known: JournaledOrder) -> Discrepancy | None:
     if known.unrecognised_state is None:
         return None
     said = f"order {known.name} of ours on {known.first.symbol} on account {known.first.account}"
-    return Discrepancy(
-        known.name, "state", f"{said} is in an unknown state, {known.unrecognised_state}: {_look(known)}"
-    )
+    return _found(known, known.name, "state", f"{said} is in an unknown state, {known.unrecognised_state}")
 
 
 def lasts_from(known: JournaledOrder) -> datetime:
@@ -131,5 +125,5 @@ def lasts_from(known: JournaledOrder) -> datetime:
 _WHO = "another store or another process uses our order names; check at the venue"
 
 
-def _look(known: JournaledOrder) -> str:
-    return f"check at the venue, and see ksctl explain {known.first.decision}"
+def _found(known: JournaledOrder, name: str, what: str, text: str) -> Discrepancy:
+    return Discrepancy(name, what, f"{text}: check at the venue, and see ksctl explain {known.first.decision}")

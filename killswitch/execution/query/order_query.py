@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -89,10 +89,8 @@ def questions(line: PositionTarget) -> list[OrderQuestion]:
     if line.is_in_flight and line.order is not None and line.client_order_id is not None:
         about.append((line.order, line.attempt, line.order_id, line.state))
     return [
-        OrderQuestion(
-            line, order.name, attempt, id_, order.may_fill(line.decided), order.sent_at, state, order.valid_for
-        )
-        for order, attempt, id_, state in about
+        OrderQuestion(line, it.name, attempt, id_, it.may_fill(line.decided), it.sent_at, state, it.valid_for)
+        for it, attempt, id_, state in about
     ]
 
 
@@ -107,7 +105,7 @@ class OrderQuery:
         self._context = context
         self._unhurried = unhurried
         self._life = context.traits.order_life
-        self._unhurried_names: frozenset[str] = frozenset()
+        self._by_turn: frozenset[str] = frozenset()
         """Orders that were unhurried at the last `ask`."""
         self._turn_at = float("-inf")
         """When one of them was last queried."""
@@ -121,28 +119,24 @@ class OrderQuery:
     async def query(self, about: Sequence[OrderQuestion]) -> None:
         """Query the orders that are due, and journal the answers."""
         now = self._context.clock.monotonic()
-        self._unhurried_names = frozenset(
-            q.name for q in about if q.state is TargetState.WORKING and self._unhurried(q.line)
-        )
+        self._by_turn = frozenset(q.name for q in about if q.state is TargetState.WORKING and self._unhurried(q.line))
         self._counters = {name: self._counters[name] for name in (q.name for q in about) if name in self._counters}
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._context.can_send():
             return
         turns = self._turns(due)
-        if self._unhurried_names:
+        if self._by_turn:
             due = [question for question in due if question not in turns]
-            due.sort(key=lambda question: question.name in self._unhurried_names)
+            due.sort(key=lambda question: question.name in self._by_turn)
             due += turns[:1]
         asked, moved = await self._send_queries(due)
         if turns and turns[0] in asked:
             self._turn_at = now
             if turns[0].name in moved:
                 # It rested in a halted market: the market may have opened, for the other orders, too.
-                await self._send_queries([q for q in about if q.name in self._unhurried_names and q not in asked])
+                await self._send_queries([q for q in about if q.name in self._by_turn and q not in asked])
 
-    async def _send_queries(
-        self, due: Sequence[OrderQuestion]
-    ) -> tuple[Sequence[OrderQuestion], Collection[str | None]]:
+    async def _send_queries(self, due: Sequence[OrderQuestion]) -> tuple[Sequence[OrderQuestion], set[str | None]]:
         """Query as far as there is budget; returns what was queried, and the names of orders with news."""
         due = self._within_budget(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
@@ -206,7 +200,7 @@ class OrderQuery:
 
         Orders that were never queried, or to which something has happened, are left out.
         """
-        asked = [q for q in due if q.name in self._unhurried_names and q.name in self._counters]
+        asked = [q for q in due if q.name in self._by_turn and q.name in self._counters]
         found = [q for q in asked if self._counters[q.name].at > -math.inf]
         return sorted(found, key=lambda q: self._counters[q.name].at)
 
@@ -214,7 +208,7 @@ class OrderQuery:
         if name not in self._counters:
             return float("-inf")
         count, at = self._counters[name].count, self._counters[name].at
-        if name in self._unhurried_names:
+        if name in self._by_turn:
             return at if math.isinf(at) else max(at, self._turn_at) + self._context.pace.ask_halted
         return at + min(self._context.pace.poll, self._context.pace.ask_again * 2.0 ** min(count - 1, 10))
 
@@ -224,11 +218,8 @@ class OrderQuery:
         While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
         one query of an ended order in ten seconds.
         """
-        early = {
-            q.name
-            for q in due
-            if q.name in self._counters and q.state is not TargetState.WORKING and not self._is_decisive(q)
-        }
+        asked = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
+        early = {q.name for q in asked if not self._is_decisive(q)}
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]
@@ -303,14 +294,12 @@ class OrderQuery:
         # A denial is not believed while the request runs, since the order may still arrive.
         believed = denied and asked.can_be_absent and question.name not in self._context.running
         gone = believed and resting is not None and self._denied_for_long(question)
-        if report.filled >= question.may_fill or (
-            gone and (report.filled > ZERO or question.state is TargetState.WORKING)
-        ):
+        ended = gone and (report.filled > ZERO or question.state is TargetState.WORKING)
+        if ended or report.filled >= question.may_fill:
             return self._report_entry(question, report)
         if not gone or report.filled > ZERO:
             return None
-        early = not self._is_over(question)
-        return Absent(*self._head(question), text="the venue has no such order", early=early)
+        return Absent(*self._head(question), text="the venue has no such order", early=not self._is_over(question))
 
     async def _by_fills(self, question: OrderQuestion) -> OrderReport | None:
         """A report built from the order's fills; None if the venue does not return them."""

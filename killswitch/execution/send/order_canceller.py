@@ -80,16 +80,14 @@ class OrderCanceller:
         for work, cancel, error in failed:
             tries = self._of(work, cancel)
             tries.failed += 1
-            tries.absent = (
-                tries.absent + 1 if resting is not None and all(each.id != cancel.order for each in resting) else 0
-            )
+            is_absent = resting is not None and all(each.id != cancel.order for each in resting)
+            tries.absent = tries.absent + 1 if is_absent else 0
             tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
             if tries.absent >= self._context.pace.doubt_reads:
                 self._record_cancelled(work, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:
-                work.cannot_cancel(
-                    cancel, f"{tries.failed} requests in a row failed, the last one with {venue_text(error)}"
-                )
+                last = venue_text(error)
+                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
 
     def _record_cancelled(self, work: AccountJob, cancel: Cancel) -> None:
         place = (self._context.account, cancel.symbol)

@@ -195,9 +195,7 @@ class OrderSender:
     async def _request(self, group: Sequence[QueuedOrder], ticket: Ticket) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
-            found = await self._context.request_with_ticket(
-                _call(group), self._submit([each.request for each in group]), ticket
-            )
+            found = await self._context.send(_call(group), self._submit([each.request for each in group]), ticket)
         except VenueError as error:
             return [self._failed(each, error) for each in group]
         return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
@@ -259,9 +257,7 @@ def _call(orders: Sequence[QueuedOrder]) -> Call:
     return "submit_batch" if len(orders) > 1 else "submit"
 
 
-def report_entry(
-    report: OrderReport, state: TargetState | None, head: EntryHead
-) -> Acknowledged | Rejected | Filled | None:
+def report_entry(report: OrderReport, state: TargetState | None, head: EntryHead) -> Entry | None:
     """The journal entry for a valid report; None if it adds nothing to an order in `state`."""
     if report.state == "open":
         return None if state is TargetState.WORKING else Acknowledged(*head, order=report.id, filled=report.filled)

@@ -230,12 +230,8 @@ class AccountJob:
 
 def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
     """The sum; None if a part is unknown."""
-    total = ZERO
-    for part in parts:
-        if part is None:
-            return None
-        total += part
-    return total
+    known = list(parts)
+    return None if None in known else sum((part for part in known if part is not None), ZERO)
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:

@@ -25,22 +25,15 @@ def planned_entries(
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
-    held = {
-        (account.account, *position.key): position
-        for account in (() if snapshot is None else snapshot.accounts)
-        for position in account.positions or ()
-    }
+    seen = () if snapshot is None else snapshot.accounts
+    held = {(account.account, *each.key): each for account in seen for each in account.positions or ()}
     entries = [
         _planned(decision, line, held.get((account, *line.key)))
         for account in dict.fromkeys(intent.account for intent in decision.intents)
         for line in lines_of(decision, account)
     ]
-    with_lines = {entry.account for entry in entries}
-    entries += [
-        PlannedWork(decision.id, decision.as_of, account)
-        for account in decision.accounts_at_work
-        if account not in with_lines
-    ]
+    planned = {entry.account for entry in entries}
+    entries += [PlannedWork(decision.id, decision.as_of, it) for it in decision.accounts_at_work if it not in planned]
     return tuple(encode(entry) for entry in entries if accounts is None or entry.account in accounts)
 
 

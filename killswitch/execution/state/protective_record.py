@@ -46,16 +46,10 @@ class ProtectionState(Enum):
 class CancelledProtection:
     """One protective order that blocked a close, and its status. Amounts in contracts."""
 
-    decision: str
-    account: str
+    entry: Unprotected
+    """Its terms, journaled before it was cancelled."""
     key: PositionKey
     order: str
-    side: str
-    amount: Decimal
-    price: Decimal | None
-    trigger_price: Decimal | None
-    trigger_when: str | None
-    since: datetime
     number: int
     """Its number within the decision: part of the name of its replacement."""
     state: ProtectionState = ProtectionState.OFF
@@ -65,9 +59,15 @@ class CancelledProtection:
     """How often the venue has refused its replacement."""
     sent_at: datetime | None = None
 
+    @property
+    def amount(self) -> Decimal:
+        """Its amount; 0 if unknown."""
+        return known(self.entry.amount) or ZERO
+
     def name(self, rule: ClientIdRule) -> str:
         """The client order id of its replacement."""
-        return client_order_id(f"{self.decision}{_NAMED_FOR}/{self.account}", self.number, self.refused, rule)
+        origin = f"{self.entry.decision}{_NAMED_FOR}/{self.entry.account or ''}"
+        return client_order_id(origin, self.number, self.refused, rule)
 
 
 class Protections:
@@ -102,21 +102,10 @@ class Protections:
         known_one = self._found.get((entry.decision, order))
         if known_one is not None and known_one.state is not ProtectionState.DONE:
             return
-        side: Literal["long", "short"] = "long" if entry.position_side == "long" else "short"
-        self._found[entry.decision, order] = CancelledProtection(
-            decision=entry.decision,
-            account=entry.account or "",
-            key=(entry.symbol or "", side),
-            order=order,
-            side=entry.side or "",
-            amount=known(entry.amount) or ZERO,
-            price=known(entry.price),
-            trigger_price=known(entry.trigger_price),
-            trigger_when=entry.trigger_when,
-            since=entry.at,
-            number=self._numbers.get(entry.decision, 0),
-        )
-        self._numbers[entry.decision] = self._numbers.get(entry.decision, 0) + 1
+        key: PositionKey = (entry.symbol or "", "long" if entry.position_side == "long" else "short")
+        number = self._numbers.get(entry.decision, 0)
+        self._found[entry.decision, order] = CancelledProtection(entry, key, order, number)
+        self._numbers[entry.decision] = number + 1
 
     def is_open(self, order: str) -> bool:
         """Whether the order was cancelled, for any decision, and not yet restored or written off."""
@@ -128,7 +117,7 @@ class Protections:
 
     def of(self, decision: str) -> list[CancelledProtection]:
         """The open ones that were cancelled for a decision."""
-        return [each for each in self.open() if each.decision == decision]
+        return [each for each in self.open() if each.entry.decision == decision]
 
 
 def blocking_orders(line: PositionTarget, orders: Iterable[Order], ours: frozenset[str]) -> list[Order]:
@@ -187,20 +176,21 @@ def restoring_request(
     guard: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
 ) -> OrderRequest | str:
     """The order that protects `left` contracts again, or why there can be none."""
+    terms, price, trigger = guard.entry, known(guard.entry.price), known(guard.entry.trigger_price)
     amount = min(guard.amount, left) if guard.amount > ZERO else left
-    if guard.trigger_price is None and guard.price is None:
+    if trigger is None and price is None:
         return "neither its price nor its trigger is known"
-    if guard.trigger_price is not None and guard.trigger_when not in _DIRECTIONS:
+    if trigger is not None and terms.trigger_when not in _DIRECTIONS:
         return "the mark was unknown, so the side of its trigger is unknown"
     return OrderRequest(
         client_order_id=guard.name(rule),
         symbol=guard.key[0],
-        side="sell" if guard.side == "sell" else "buy",
+        side="sell" if terms.side == "sell" else "buy",
         position_side=guard.key[1],
         amount=amount,
         reduce_only=reduce_only,
-        type="market" if guard.price is None else "limit",
-        price=guard.price,
-        trigger_price=guard.trigger_price,
-        trigger_when=_DIRECTIONS.get(guard.trigger_when or ""),
+        type="market" if price is None else "limit",
+        price=price,
+        trigger_price=trigger,
+        trigger_when=_DIRECTIONS.get(terms.trigger_when or ""),
     )

@@ -18,16 +18,14 @@ from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
 
 
-def check(
-    policy: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings
-) -> None:
+def check(spec: PolicySpec, triggers: Sequence[Trigger | None], stages: Sequence[Stage], around: Surroundings) -> None:
     """Run all checks of a whole policy. A trigger that is None already has its diagnostic."""
     found = around.found
     _names_differ(stages, found)
-    _all_used(policy, around)
-    never = _never(policy, triggers, around)
+    _all_used(spec, around)
+    never = _never(spec, triggers, around)
     _position_conditions(around)
-    check_reachable(policy, triggers, stages, never, found)
+    check_reachable(spec, triggers, stages, never, found)
 
 
 def _names_differ(stages: Sequence[Stage], found: Findings) -> None:

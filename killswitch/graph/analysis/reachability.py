@@ -40,24 +40,13 @@ def check_reachable(
     Stages count from 0 in the order written; `never` are the triggers that can never be true.
     """
     # unresolved names are reported already; their consequences are not
-    whole = [number for number in range(len(stages)) if _resolved(policy, stages, number, triggers, found)]
     judge = _Judge(policy, triggers, stages, frozenset(never), found)
+    whole = [number for number in range(len(stages)) if judge.is_resolved(number)]
     earlier: list[int] = []
     for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
         if not judge.out_of_reach(number) and not judge.shadowed(number, earlier):
             judge.shares_level(number, earlier)
             earlier.append(number)
-
-
-def _resolved(
-    policy: PolicySpec, stages: Sequence[Stage], number: int, triggers: Sequence[Trigger | None], found: Findings
-) -> bool:
-    if found.gaps.has_flaw(("spec", "stages", number)):
-        return False
-    written, made = policy.stages[number], stages[number]
-    names = {*written.any_of, *written.all_of}
-    numbers = {*made.any_of, *made.all_of}
-    return len(names) == len(numbers) and all(triggers[each] is not None for each in numbers)
 
 
 def ways(stage: Stage) -> list[Way]:
@@ -82,10 +71,18 @@ class _Judge(Node):
     never: frozenset[int]
     found: Findings
 
+    def is_resolved(self, number: int) -> bool:
+        """Whether every name in the stage is resolved."""
+        if self.found.gaps.has_flaw(("spec", "stages", number)):
+            return False
+        written, made = self.policy.stages[number], self.stages[number]
+        names = {*written.any_of, *written.all_of}
+        numbers = {*made.any_of, *made.all_of}
+        return len(names) == len(numbers) and all(self.triggers[each] is not None for each in numbers)
+
     def out_of_reach(self, number: int) -> bool:
         """Report a stage without a possible way to fire; True if reported."""
-        stage = self.stages[number]
-        possible = [way for way in ways(stage) if not way & self.never]
+        possible = [way for way in ways(self.stages[number]) if not way & self.never]
         if possible and not all(self._contradicts(way) for way in possible):
             return False
         why = "its triggers contradict each other" if possible else "it needs a trigger that can never hold"
@@ -170,13 +167,8 @@ class _Judge(Node):
 
     def _contradicts(self, way: Way) -> bool:
         """Whether two thresholds of `way` exclude each other."""
-        steps = [
-            step
-            for each in way
-            if self._trigger(each).on_unknown != "trip"
-            for step in [step_of(self._trigger(each).condition)]
-            if step is not None
-        ]
+        triggers = [each for each in map(self._trigger, way) if each.on_unknown != "trip"]
+        steps = [step for each in triggers if (step := step_of(each.condition)) is not None]
         return any(_are_disjoint(low, high) for low in steps if low.rising for high in steps if not high.rising)
 
     def _unreachable(self, number: int, why: str, fix: str) -> None:
@@ -185,8 +177,7 @@ class _Judge(Node):
 
     def _trigger(self, number: int) -> Trigger:
         found = self.triggers[number]
-        if found is None:
-            raise AssertionError("stages with a broken trigger are not judged")
+        assert found is not None, "stages with a broken trigger are not judged"
         return found
 
 

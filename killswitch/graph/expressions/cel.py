@@ -70,10 +70,6 @@ def _mistakes(refusal: str, text: str) -> tuple[Mistake, ...]:
 
 
 _F = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {
-    "bool": _F.TYPE_BOOL, "bytes": _F.TYPE_BYTES, "double": _F.TYPE_DOUBLE, "int32": _F.TYPE_INT32,
-    "int64": _F.TYPE_INT64, "string": _F.TYPE_STRING, "uint64": _F.TYPE_UINT64,
-}  # fmt: skip
 _PACKAGE = "cel.expr"
 
 _MESSAGES: dict[str, tuple[str, ...]] = {
@@ -127,10 +123,8 @@ def _declare(message: descriptor_pb2.DescriptorProto, text: str) -> None:
     *repeated, kind, name = declared.split()
     field = message.field.add(name=name, number=int(number))
     field.label = _F.LABEL_REPEATED if repeated else _F.LABEL_OPTIONAL
-    if kind in _SCALARS:
-        field.type = _SCALARS[kind]
-    else:
-        field.type = _F.TYPE_MESSAGE
+    field.type = getattr(_F, f"TYPE_{kind.upper()}", _F.TYPE_MESSAGE)
+    if field.type == _F.TYPE_MESSAGE:
         field.type_name = f".{_PACKAGE}.{kind}"
     if one_of:
         if not message.oneof_decl:

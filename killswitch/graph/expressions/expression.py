@@ -83,8 +83,7 @@ def _value_of_a_policy(text: str) -> Problem | None:
     """The problem of a percentage or a window that is written as elsewhere in a policy, or None."""
     percent = _PERCENT.search(text)
     if percent is not None:
-        fraction = f"{float(percent[1]) / 100:.10g}"
-        fix = f"an expression has no percent: write {fraction}"
+        fix = f"an expression has no percent: write {float(percent[1]) / 100:.10g}"
         return Problem("KS4001", "CEL cannot read `%` here", fix, percent.start(), len(percent[0].rstrip()))
     window = _BARE_WINDOW.search(text)
     if window is not None:

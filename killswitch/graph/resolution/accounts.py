@@ -8,41 +8,36 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from killswitch.graph.problems import FaultyDocuments, Findings
-from killswitch.graph.resolution.references import matches, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
-from killswitch.policy.loader import Document, FaultyDocument
+from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, AccountSpec, venue_of
 from killswitch.policy.schema.policy import PolicySpec
 
 
-def check_accounts(everything: Sequence[Document | FaultyDocument]) -> list[Diagnostic]:
+def check_accounts(everything: Documents) -> list[Diagnostic]:
     """Report accounts that are armed twice, by equal references to credentials, and unencrypted addresses.
 
     `run --live` compares the credentials themselves, so that it also refuses equal secrets with different references.
     It refuses unencrypted addresses, which are warnings here.
     """
-    diagnostics: list[Diagnostic] = []
-    before: list[AccountDocument] = []
-    for account, found in of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument):
+    armed: dict[tuple[object, ...], AccountDocument] = {}
+    accounts = of_kind(sorted(everything, key=lambda each: each.name or ""), AccountDocument)
+    for account, found in accounts:
         if found.gaps.has_flaw(("spec",)):
             continue
         for key in unencrypted(account.spec):
             message = f"{key} has no TLS: credentials and orders can be read, and answers changed, on the way"
             fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
             found.warning("KS5095", ("spec", key), message, fix)
-        armed = account.spec.execution == "live" and account.spec.credentials
-        twin = next(
-            (each for each in before if armed and venue_account_of(each.spec) == venue_account_of(account.spec)), None
-        )
-        if twin is not None:
-            message = (
-                f"`{account.metadata.name}` and `{twin.metadata.name}` are one account of one venue, and both are armed"
-            )
+        is_armed = account.spec.execution == "live" and account.spec.credentials
+        twin = armed.setdefault(venue_account_of(account.spec), account) if is_armed else account
+        if twin is not account:
+            names = f"`{account.metadata.name}` and `{twin.metadata.name}`"
+            message = f"{names} are one account of one venue, and both are armed"
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
             found.error("KS3050", ("spec", "credentials"), message, fix)
-        before += [account] if armed else []
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(accounts)
 
 
 def unencrypted(spec: AccountSpec) -> tuple[str, ...]:
@@ -128,9 +123,8 @@ def check_reference(
 def check_currencies(policy: PolicySpec, documents: Sequence[Document], found: Findings) -> None:
     """Report scopes with several currencies and no reference currency: none of their limits could fire."""
     each = policy.scope.each
-    if policy.reference is not None or each == "account" or found.gaps.has_flaw(("spec", "scope")):
-        return
-    if found.gaps.has_flaw(("spec", "reference")):
+    flawed = any(found.gaps.has_flaw(("spec", key)) for key in ("scope", "reference"))
+    if policy.reference is not None or each == "account" or flawed:
         return
     scopes: dict[str, dict[str, str]] = {}
     for account, _ in of_kind(sorted(documents, key=lambda one: one.name or ""), AccountDocument):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from killswitch.graph.nodes import TimerRule
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion
-from killswitch.graph.resolution.references import matches, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, matches, of_kind
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
-from killswitch.policy.loader import Document, FaultyDocument
+from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument, DeadManDocument, DeadManSpec
 
 
@@ -28,7 +28,7 @@ def timers(documents: Sequence[Document]) -> tuple[TimerRule, ...]:
     return tuple(sorted(found, key=lambda rule: rule.name))
 
 
-def check_timers(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
+def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
     """Report unknown accounts, accounts with two switches, and switches without effect."""
     written = sorted(of_kind(everything, DeadManDocument), key=lambda each: each[0].metadata.name)
     known = {each.name for each in everything if each.kind == "Account" and each.name is not None}
@@ -53,7 +53,7 @@ def check_timers(everything: Sequence[Document | FaultyDocument], others: Faulty
             message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
             fix = "write `execution: live` once it is to be acted on"
             found.warning("KS5041", ("spec", "accounts"), message, fix, key=True)
-    return [each for _, found in written for each in found.diagnostics]
+    return diagnostics_of(written)
 
 
 def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments, found: Findings) -> None:
@@ -64,7 +64,7 @@ def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments,
             found.error("KS3040", path, f"there is no Account `{name}`", fix)
 
 
-def _covered(spec: DeadManSpec, everything: Sequence[Document | FaultyDocument]) -> list[AccountDocument]:
+def _covered(spec: DeadManSpec, everything: Documents) -> list[AccountDocument]:
     """Accounts of the switch: the named ones, or those that match."""
     asked = spec.accounts
     accounts = [account for account, _ in of_kind(everything, AccountDocument)]

@@ -18,6 +18,9 @@ from killswitch.policy.schema.validation import NO_GAPS
 
 D = TypeVar("D")
 
+Documents = Sequence[Document | FaultyDocument]
+"""Documents, also faulty ones."""
+
 
 def findings(document: Document | FaultyDocument) -> Findings:
     """Create the findings of a document."""
@@ -29,9 +32,12 @@ def of_kind(everything: Iterable[Document | FaultyDocument], kind: type[D]) -> l
     return [(each.model, findings(each)) for each in everything if isinstance(each.model, kind)]
 
 
-def correlation_groups(
-    documents: Sequence[Document | FaultyDocument],
-) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
+def diagnostics_of(checked: Iterable[tuple[object, Findings]]) -> list[Diagnostic]:
+    """All diagnostics of the documents, each with its findings."""
+    return [each for _, found in checked for each in found.diagnostics]
+
+
+def correlation_groups(documents: Documents) -> tuple[tuple[CorrelationGroupRule, ...], list[Diagnostic]]:
     """All correlation groups by order, then name. A symbol belongs to at most one group."""
     groups: list[CorrelationGroupRule] = []
     diagnostics: list[Diagnostic] = []
@@ -53,9 +59,7 @@ def correlation_groups(
     return tuple(sorted(groups, key=lambda group: (group.order, group.name))), diagnostics
 
 
-def declared_rankings(
-    documents: Sequence[Document | FaultyDocument],
-) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
+def declared_rankings(documents: Documents) -> tuple[dict[str, RankingRule], list[Diagnostic]]:
     """The built-in rankings and those of the documents, by name."""
     rankings = dict(BUILT_IN)
     diagnostics: list[Diagnostic] = []
@@ -81,13 +85,13 @@ def declared_rankings(
     return rankings, diagnostics
 
 
-def accounts_watched(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
+def accounts_watched(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
     """Warn of accounts in no policy's scope; nothing is reported if a scope is unreadable."""
     policies = of_kind(everything, PolicyDocument)
     if others.has_unknown_kinds or any(found.gaps.has_flaw(("spec", "scope")) for _, found in policies):
         return []
-    diagnostics: list[Diagnostic] = []
-    for account, found in of_kind(everything, AccountDocument):
+    accounts = of_kind(everything, AccountDocument)
+    for account, found in accounts:
         if found.gaps.has_flaw(()) or any(matches(policy.spec.scope.match, account) for policy, _ in policies):
             continue
         message = f"no policy watches the account `{account.metadata.name}`"
@@ -96,8 +100,7 @@ def accounts_watched(everything: Sequence[Document | FaultyDocument], others: Fa
         if policies:
             fix = f"widen a policy's `scope.match` to take it in ({about}), add a policy, or take the account out"
         found.warning("KS5010", ("metadata", "name"), message, fix)
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(accounts)
 
 
 def matches(match: Match, account: AccountDocument) -> bool:

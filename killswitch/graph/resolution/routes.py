@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from killswitch.graph.problems import FaultyDocuments, Findings
-from killswitch.graph.resolution.references import findings, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteTarget
 from killswitch.model.words import NotificationEvent, Place, Severity
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
-from killswitch.policy.loader import Document, FaultyDocument
+from killswitch.policy.loader import Document
 from killswitch.policy.schema.policy import PolicyDocument, Stage
 from killswitch.policy.schema.route import RouteDocument, RouteMatch, Target
 from killswitch.policy.yaml.source_map import Path
@@ -27,7 +27,7 @@ def routes(documents: Sequence[Document]) -> tuple[Route, ...]:
     return tuple(sorted(found, key=lambda route: route.name))
 
 
-def check_routes(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
+def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
     """Warn of routes and names that match nothing; nothing is reported without routes.
 
     Nothing is reported either if a route's match or a policy's stages are unreadable.
@@ -62,8 +62,8 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
     """
     if any(isinstance(each.model, RouteDocument) for each in everything):
         return []
-    diagnostics: list[Diagnostic] = []
-    for policy, found in of_kind(everything, PolicyDocument):
+    policies = of_kind(everything, PolicyDocument)
+    for policy, found in policies:
         known: set[str] = set()
         for number, stage in enumerate(policy.spec.stages):
             for place, name in enumerate(stage.notify):
@@ -72,8 +72,7 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
                     fix = f"add one with `match: {{notify: {name}}}`, or take the name out"
                     found.warning("KS5020", ("spec", "stages", number, "notify", place), message, fix)
                 known.add(name)
-        diagnostics += found.diagnostics
-    return diagnostics
+    return diagnostics_of(policies)
 
 
 def _unread(found: Findings, model: object) -> bool:
@@ -167,6 +166,5 @@ def _target(written: Target) -> RouteTarget:
         return RouteTarget("log", written.log.level)
     if written.file is not None:
         return RouteTarget("file", written.file.path)
-    if written.apprise is None:
-        raise AssertionError("the schema lets no target through without one of its keys")
+    assert written.apprise is not None, "the schema lets no target through without one of its keys"
     return RouteTarget("apprise", written.apprise.url)

@@ -7,6 +7,7 @@ import re
 from killswitch.graph.expressions.conditions import text_condition
 from killswitch.graph.nodes import ComparisonOp, ConditionNode, SignalRef, Threshold, step_of
 from killswitch.graph.problems import Findings, signal_problem
+from killswitch.graph.wording import percent
 from killswitch.model.instant import SECOND
 from killswitch.policy.schema.policy import COMPARISONS, PolicySpec, ThresholdTrigger
 from killswitch.policy.schema.scalars import Quantity, QuantityUnit
@@ -110,9 +111,7 @@ def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicyS
         found.error("KS3004", path, message, f"write it without the sign: {quantity.written.lstrip('-')}")
         return False
     if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= spec.range[1]:
-        message = (
-            f"`{quantity.written}` is {(quantity.value * 100).normalize():f}% of a fraction that never exceeds 100%"
-        )
+        message = f"`{quantity.written}` is {percent(quantity.value)} of a fraction that never exceeds 100%"
         found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
         return False
     return spec.unit != "money" or _currency_fits(quantity, path, policy, found)

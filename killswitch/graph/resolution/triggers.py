@@ -7,7 +7,6 @@ from killswitch.graph.nodes import (
     ConditionNode,
     Number,
     SignalRead,
-    Threshold,
     Trigger,
 )
 from killswitch.graph.problems import Findings, Problem
@@ -27,14 +26,12 @@ def trigger(name: str, policy: PolicySpec, columns: SignalIndex, found: Findings
     path: Path = ("spec", "triggers", name)
     if found.gaps.is_hole(path):
         return None
-    held: Threshold | None = None
-    condition: ConditionNode | None
+    condition: ConditionNode | None = None
     if isinstance(written, ExpressionTrigger):
         condition = expression(written.when, "scope", (*path, "when"), columns, found)
         held = None if condition is None else expression_threshold(condition, written.when)
     else:
         held = threshold(written, path, policy, columns, found)
-        condition = None
     if held is not None:
         condition = Compare(held.op, SignalRead(held.index), Number(held.value))
     if written.confirm.ticks:
@@ -77,7 +74,7 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
     swallowed = [
         Problem("KS4010", "this comment swallows the lines below it", _FOLDED, start, end - start)
         for start, end in comments(text)
-        if found.line(path, start) != found.line(path, end - 1)
+        if found.source.inside(path, start).line != found.source.inside(path, end - 1).line
     ]
     found.within(path, swallowed or problems)
     return None if swallowed else node

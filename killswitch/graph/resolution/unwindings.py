@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from killswitch.graph.problems import FaultyDocuments, Findings, suggestion, unknown_name
-from killswitch.graph.resolution.references import findings, of_kind
+from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
     HedgeRule,
@@ -18,7 +18,7 @@ from killswitch.graph.unwinding import (
 )
 from killswitch.graph.wording import percent
 from killswitch.policy.diagnostics.diagnostic import Diagnostic
-from killswitch.policy.loader import Document, FaultyDocument
+from killswitch.policy.loader import Document
 from killswitch.policy.schema.account import AccountDocument
 from killswitch.policy.schema.policy import PolicyDocument
 from killswitch.policy.schema.ranking import CorrelationGroupDocument
@@ -29,6 +29,9 @@ DEFAULT = "default"
 """Unwinding of a close that names none, if there is a document of this name."""
 
 Written = tuple[UnwindingDocument, Findings]
+
+Groups = dict[str, tuple[str, ...]]
+"""Name of a correlation group → its symbols."""
 
 
 def unwindings(documents: Sequence[Document]) -> tuple[UnwindingRule, ...]:
@@ -43,7 +46,7 @@ def unwinding_name(written: str | None, known: Iterable[str]) -> str | None:
     return DEFAULT if written is None and DEFAULT in known else written
 
 
-def check_unwindings(everything: Sequence[Document | FaultyDocument], others: FaultyDocuments) -> list[Diagnostic]:
+def check_unwindings(everything: Documents, others: FaultyDocuments) -> list[Diagnostic]:
     """Report faults of unwindings beyond their own keys, and settings that are probably not intended."""
     written = sorted(of_kind(everything, UnwindingDocument), key=lambda each: each[0].metadata.name)
     accounts = {each.name for each in everything if each.kind == "Account" and each.name is not None}
@@ -61,10 +64,10 @@ def check_unwindings(everything: Sequence[Document | FaultyDocument], others: Fa
         if not found.gaps.has_flaw(("spec", "ladder")):
             _check_exit(document.spec, found)
     _all_used(written, everything, others)
-    return [each for _, found in written for each in found.diagnostics]
+    return diagnostics_of(written)
 
 
-def _groups(everything: Sequence[Document | FaultyDocument]) -> dict[str, tuple[str, ...]]:
+def _groups(everything: Documents) -> Groups:
     """Group name → symbols, for readable groups."""
     return {
         each.name: each.model.spec.symbols
@@ -88,9 +91,7 @@ def _check_reasons(written: Sequence[Written]) -> None:
                 found.error("KS3031", path, message, "keep the reason in one of the two")
 
 
-def _check_groups(
-    spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], others: FaultyDocuments, found: Findings
-) -> None:
+def _check_groups(spec: UnwindingSpec, groups: Groups, others: FaultyDocuments, found: Findings) -> None:
     for number, each in enumerate(spec.slippage):
         path: Path = ("spec", "slippage", number, "group")
         if each.group is None or each.group in groups or found.gaps.has_flaw(path):
@@ -118,9 +119,7 @@ def _accounts_exist(
             is_reported = True
 
 
-def _check_hedge_currency(
-    spec: UnwindingSpec, everything: Sequence[Document | FaultyDocument], found: Findings
-) -> None:
+def _check_hedge_currency(spec: UnwindingSpec, everything: Documents, found: Findings) -> None:
     """Report a hedge bound that is not in the currency of its accounts."""
     hedge, path = spec.hedge, ("spec", "hedge", "max_notional")
     if hedge is None or hedge.max_notional is None or found.gaps.is_hole(path):
@@ -135,7 +134,7 @@ def _check_hedge_currency(
             return
 
 
-def _check_slippage_classes(spec: UnwindingSpec, groups: dict[str, tuple[str, ...]], found: Findings) -> None:
+def _check_slippage_classes(spec: UnwindingSpec, groups: Groups, found: Findings) -> None:
     """Warn of slippage classes that are covered by earlier classes."""
     covered: set[str] = set()
     everything = False
@@ -170,9 +169,7 @@ def _check_exit(spec: UnwindingSpec, found: Findings) -> None:
         found.warning("KS5034", ("spec", "ladder"), message, "add `{order: market}` before the last rung", key=True)
 
 
-def _all_used(
-    written: Sequence[Written], everything: Sequence[Document | FaultyDocument], others: FaultyDocuments
-) -> None:
+def _all_used(written: Sequence[Written], everything: Documents, others: FaultyDocuments) -> None:
     """Warn of unused unwindings; nothing is reported if a policy's closes are unreadable."""
     policies = of_kind(everything, PolicyDocument)
     unread = any(found.gaps.has_flaw(("spec", "stages")) for _, found in policies)
@@ -189,16 +186,15 @@ def _all_used(
             found.warning("KS5031", path, message, fix)
 
 
-def _rule(document: UnwindingDocument, groups: dict[str, tuple[str, ...]]) -> UnwindingRule:
-    spec, impact = document.spec, document.spec.impact
+def _rule(document: UnwindingDocument, groups: Groups) -> UnwindingRule:
+    spec, its = document.spec, document.spec.impact
+    impact = None if its is None else ImpactRule(its.model, its.at_most, its.participation, its.if_unknown)
     return UnwindingRule(
         name=document.metadata.name,
         reasons=spec.reasons,
         max_orders_per_minute=spec.max_orders_per_minute,
         pause=spec.pause or 0,
-        impact=None
-        if impact is None
-        else ImpactRule(impact.model, impact.at_most, impact.participation, impact.if_unknown),
+        impact=impact,
         slippage=tuple(
             SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
             for each in spec.slippage

@@ -22,12 +22,8 @@ def _plan(action: Close, context: Context) -> Planned:
         book.graph, action, book.candidates, book.source, context.stage.attribution, context.position_condition,
         book.watch.history, kept,
     )  # fmt: skip
-    return Planned(
-        targets=selection.targets,
-        rule=rule,
-        remarks=selection.remarks,
-        should_select=len(kept) < len(book.candidates),
-    )
+    should_select = len(kept) < len(book.candidates)
+    return Planned(selection.targets, rule, remarks=selection.remarks, should_select=should_select)
 
 
 def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> frozenset[PnlKey]:

@@ -58,9 +58,8 @@ class Context(Struct, frozen=True):
     def book(self) -> KnownBook:
         """The known book of the scope; NoBookError for an action whose kind does not need the book."""
         if self.known is None:
-            raise NoBookError(
-                f"an action of stage {self.stage.name} accesses the book, and its kind has no needs_the_book"
-            )
+            name = self.stage.name
+            raise NoBookError(f"an action of stage {name} accesses the book, and its kind has no needs_the_book")
         return self.known
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from killswitch.graph.nodes import PolicySet
 from killswitch.graph.unwinding import OF_CAUSE, UnwindingRule, unwinding_for
-from killswitch.model.decision import Decision, Intent, Notice, Severity, decision_id
+from killswitch.model.decision import Decision, Intent, Notice, decision_id
 from killswitch.model.instant import MINUTE, from_micros
 from killswitch.model.snapshot import AccountSnapshot, Residual, Snapshot
 from killswitch.planning.hedge.proxy_hedge import SAMPLE, HedgeData, Sized, size
@@ -102,7 +102,10 @@ class HedgePlanner:
         return bool(self._stuck)
 
     def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
-        """Hedge decisions for the last observed snapshot, and their notices."""
+        """Hedge decisions for the last observed snapshot, and their notices.
+
+        A hedge is opened or suggested once; if no instrument fits, that is notified once and retried at the next tick.
+        """
         decisions: list[Decision] = []
         issued: list[Notice] = []
         seen = self._seen
@@ -110,8 +113,22 @@ class HedgePlanner:
         for stuck in self._stuck:
             rule = self._rule_of(stuck.decision)
             part = self._uncovered(stuck)
-            if rule is not None and part is not None:
-                self._answer(part, rule, world, decisions, issued)
+            if rule is None or part is None:
+                continue
+            existing = self._existing.get(part.key, _NOTHING)
+            found = size(part, rule, world, existing.orders)
+            if isinstance(found, str):
+                # A suggestion was notified already: only the market, or the data of this process, has changed since.
+                if (part.key, SUGGESTED) not in self._notified and not self._was_notified(part, SUGGESTED):
+                    self._notify_once(part, f"nothing can stand in: {found}", "nothing can stand in", issued)
+            elif rule.hedge.mode == "act" and found.doubt is None:
+                made = _decision(_hedge_id(part, existing.contracts), part, rule, found, self._policies, world.now)
+                self.remember(made)
+                decisions.append(made)
+                issued.append(_notice(part, world.now, _opened(found)))
+            else:
+                unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
+                self._notify_once(part, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
         return decisions, issued
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
@@ -162,36 +179,12 @@ class HedgePlanner:
             return None
         return replace(stuck, contracts=more)
 
-    def _answer(
-        self,
-        stuck: UncloseablePosition,
-        rule: UnwindingRule,
-        world: HedgeData,
-        decisions: list[Decision],
-        issued: list[Notice],
-    ) -> None:
-        """Open or suggest a hedge once; if no instrument fits, notify once and retry at the next tick."""
-        existing = self._existing.get(stuck.key, _NOTHING)
-        found = size(stuck, rule, world, existing.orders)
-        if isinstance(found, str):
-            if (stuck.key, SUGGESTED) in self._notified or self._was_notified(stuck, SUGGESTED):
-                return  # already notified: only the market, or the data of this process, has changed since
-            self._notify_once(stuck, f"nothing can stand in: {found}", "nothing can stand in", issued)
-        elif rule.hedge.mode == "act" and found.doubt is None:
-            made = _decision(_hedge_id(stuck, existing.contracts), stuck, rule, found, self._policies, world.now)
-            self.remember(made)
-            decisions.append(made)
-            issued.append(_notice(stuck, world.now, "page", _opened(found)))
-        else:
-            unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-            self._notify_once(stuck, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
-
     def _notify_once(self, stuck: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
         """Notify once for each position, also across restarts."""
         if (stuck.key, what) not in self._notified:
             self._notified.add((stuck.key, what))
             if not self._was_notified(stuck, what):
-                issued.append(_notice(stuck, self._seen.now, "page", text))
+                issued.append(_notice(stuck, self._seen.now, text))
 
     def _was_notified(self, stuck: UncloseablePosition, what: str) -> bool:
         """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
@@ -259,8 +252,6 @@ def _opened(found: Sized) -> str:
     return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
 
 
-def _notice(stuck: UncloseablePosition, now: int, severity: Severity, text: str) -> Notice:
-    of = stuck.decision
-    return Notice(
-        from_micros(now), of.policy, of.scope, "blocked", severity, f"hedge: {_what(stuck)}: {text}", stuck.key[1]
-    )
+def _notice(stuck: UncloseablePosition, now: int, text: str) -> Notice:
+    of, about = stuck.decision, f"hedge: {_what(stuck)}: {text}"
+    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", about, stuck.key[1])

@@ -70,12 +70,10 @@ class _CannotError(Exception):
     """An instrument cannot hedge the position; the message gives the reason."""
 
 
-def size(
-    stuck: UncloseablePosition, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent] = ()
-) -> Sized | str:
+def size(stuck: UncloseablePosition, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent]) -> Sized | str:
     """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
 
-    `standing`: orders of existing hedges of the position. They count towards the bound.
+    `existing`: orders of existing hedges of the position. They count towards the bound.
     """
     reasons = []
     doubtful: Sized | None = None

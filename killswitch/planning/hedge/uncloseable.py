@@ -110,8 +110,8 @@ def held_by(account: AccountSnapshot | None, key: tuple[str, Side]) -> Position 
 
 def is_dust(contracts: Decimal, position: Position, account: AccountSnapshot, rules: Instrument | None) -> bool:
     """Whether these contracts of the position are below the venue's minimum."""
-    part = replace(position, contracts=contracts)
-    found = reduction(part, ZERO, rules, reduce_only=account.market in DERIVATIVES)
+    reduce_only = account.market in DERIVATIVES
+    found = reduction(replace(position, contracts=contracts), ZERO, rules, reduce_only=reduce_only)
     return found.blocked is not None and not found.parts
 
 

@@ -21,7 +21,7 @@ from killswitch.model.store import DamagedMemoryError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, execution_style, unwind, without_pace
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
-from killswitch.planning.stage_decision import book_change, joined, record_of
+from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
 from killswitch.planning.targets.selection import Target
 from killswitch.signals.position_measures import ZERO
@@ -56,11 +56,9 @@ def reset_record(watch: ScopeEvaluator, now: int, policies: PolicySet, event: Ev
 def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot, ...]:
     """Accounts of the snapshot in the scope of an operator command; empty if there are none."""
     kind, _, name = (scope or "portfolio").partition("/")
-    return tuple(
-        account
-        for account in snapshot.accounts
-        if kind == "portfolio" or (account.account if kind == "account" else account.venue) == name
-    )
+    if kind == "portfolio":
+        return snapshot.accounts
+    return tuple(it for it in snapshot.accounts if (it.account if kind == "account" else it.venue) == name)
 
 
 class ManualClose(Struct, frozen=True):
@@ -101,17 +99,8 @@ def plan_manual_close(
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
     unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
-    record = Decision(
-        id=decision_id(OPERATOR, scope, event.id, from_micros(now)),
-        as_of=from_micros(now),
-        policy=OPERATOR,
-        policy_set=policies.digest,
-        commit=policies.commit,
-        scope=scope,
-        mode="enforce",
-        stage=None,
-        level=0,
-        previous_level=0,
+    record = replace(
+        new_decision(policies, OPERATOR, scope, event.id, now),
         kind="manual",
         book=book_change(view, unwound.left),
         author=event.author,
@@ -121,9 +110,8 @@ def plan_manual_close(
         waits_for=tuple(sorted(seen.unread)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
-    return ManualClose(
-        decision, (*seen.problems, *(each.why for each in unwound.blocked)), tuple(seen.remarks), seen.unread
-    )
+    problems = (*seen.problems, *(each.why for each in unwound.blocked))
+    return ManualClose(decision, problems, tuple(seen.remarks), seen.unread)
 
 
 class _Selected(Struct):
@@ -154,8 +142,7 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
                 "so that it sells what the next snapshot shows"
             )
         elif not force:
-            way = "; --force closes its last known positions" if reduces else ""
-            seen.unread[name] = f"{doubt}{way}"
+            seen.unread[name] = doubt + ("; --force closes its last known positions" if reduces else "")
         else:
             known = _known(account, last.get(name))
             seen.problems += [f"{name} gives {row}, and its position was never read" for row in known.left_out]

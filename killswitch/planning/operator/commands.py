@@ -8,7 +8,7 @@ decisions already made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,6 +44,20 @@ class UnfinishedClose(Struct):
     decisions: set[str] = set()
 
 
+class _Tick(Struct, frozen=True):
+    """What commands need of a tick; `issued`: its notices, to which those of the commands are added."""
+
+    snapshot: Snapshot
+    now: int
+    instruments: Instruments
+    issued: list[Notice]
+
+    def refuse(self, event: Event, text: str) -> list[Decision]:
+        """Notify that the command was not carried out; returns no decisions."""
+        self.issued.append(notices.command_not_carried_out(event, self.now, text))
+        return []
+
+
 class OperatorCommands:
     """Applies operator commands that order something, and keeps the data that they need from earlier ticks."""
 
@@ -54,15 +68,11 @@ class OperatorCommands:
         """Manual closes of earlier runs that waited for accounts, oldest first."""
         self._given_up: dict[str, Event] = {}
         """Close → the command that gave it up."""
-        self._unfinished: dict[str, UnfinishedClose] = {}
+        self.unfinished: dict[str, UnfinishedClose] = {}
+        """Event id → manual close that still waits for accounts; the event must be kept."""
         self._outage: tuple[int, int] | None = None
         self.last_known: dict[str, AccountSnapshot] = {}
         """Account → its last good snapshot."""
-
-    @property
-    def unfinished(self) -> Mapping[str, UnfinishedClose]:
-        """Event id → manual close that still waits for accounts; the event must be kept."""
-        return self._unfinished
 
     def restore(self, past: Iterable[Decision], outage: tuple[int, int] | None = None) -> None:
         """Restore the applied plans and the unfinished manual closes.
@@ -86,24 +96,23 @@ class OperatorCommands:
         self, events: Iterable[Event], snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
     ) -> list[Decision]:
         """Decisions of new events and of waiting closes; notices are added to `issued`."""
-        events = tuple(events)
+        events, tick = tuple(events), _Tick(snapshot, now, instruments, issued)
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
-                self._give_up(event, event.decision, snapshot, now, issued)
-        decisions = self._go_on(snapshot, now, instruments, issued) if self._unfinished else []
+                self._give_up(event, event.decision, tick)
+        decisions = self._go_on(tick) if self.unfinished else []
         for event in events:
             if event.kind == "close":
-                decisions += self._close(event, snapshot, now, instruments, issued)
+                decisions += self._close(event, tick)
             elif event.kind == "apply":
-                decisions += self._apply(event, snapshot, now, instruments, issued)
+                decisions += self._apply(event, tick)
         return decisions
 
-    def _close(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
-    ) -> list[Decision]:
+    def _close(self, event: Event, tick: _Tick) -> list[Decision]:
+        now = tick.now
         if event.id in self._given_up:
             scope = frozenset({event.scope or "portfolio"})
-            issued.append(notices.manual_close_given_up(self._given_up[event.id], now, scope))
+            tick.issued.append(notices.manual_close_given_up(self._given_up[event.id], now, scope))
             return []
         before = [each for each in self._earlier if each.id == decision_id(OPERATOR, each.scope, event.id, each.as_of)]
         if before:  # an earlier run has carried out a part
@@ -111,96 +120,86 @@ class OperatorCommands:
             if self._outage is not None and since <= self._outage[0] < since + LONGEST_WAIT:
                 since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
-            self._unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
-            return self._go_on(snapshot, now, instruments, issued)
+            self.unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
+            return self._go_on(tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
             why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
-            issued.append(notices.command_not_carried_out(event, now, f"the close by hand was not carried out: {why}"))
-            return []
+            return tick.refuse(event, f"the close by hand was not carried out: {why}")
         try:
-            found = plan_manual_close(event, snapshot, now, instruments, self._policies, self.last_known)
+            found = self._plan(event, tick)
         except RefusedCommandError as refused:
-            issued.append(
-                notices.command_not_carried_out(event, now, f"the close by hand was not carried out: {refused}")
-            )
-            return []
+            return tick.refuse(event, f"the close by hand was not carried out: {refused}")
         if found.unread:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
-            self._unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
-            issued += [notices.manual_close_waits(event, now, why, until) for why in found.unread.values()]
-        return _carried_out(event, now, found, issued)
+            self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
+            tick.issued.extend(notices.manual_close_waits(event, now, why, until) for why in found.unread.values())
+        return _carried_out(event, tick, found)
 
-    def _go_on(self, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]) -> list[Decision]:
+    def _plan(self, event: Event, tick: _Tick, only: frozenset[str] | None = None) -> ManualClose:
+        policies, last = self._policies, self.last_known
+        return plan_manual_close(event, tick.snapshot, tick.now, tick.instruments, policies, last, only)
+
+    def _go_on(self, tick: _Tick) -> list[Decision]:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
-        for id_, waiting in tuple(self._unfinished.items()):
+        for id_, waiting in tuple(self.unfinished.items()):
             event, names = waiting.event, " and ".join(sorted(waiting.accounts))
-            if now > waiting.until or not waiting.accounts:
-                del self._unfinished[id_]
+            if tick.now > waiting.until or not waiting.accounts:
+                del self.unfinished[id_]
                 if waiting.accounts:
-                    why = f"the close by hand no longer waits for {names}: nothing was closed there"
-                    issued.append(notices.command_not_carried_out(event, now, why))
+                    tick.refuse(event, f"the close by hand no longer waits for {names}: nothing was closed there")
                 continue
             try:
-                found = plan_manual_close(
-                    event, snapshot, now, instruments, self._policies, self.last_known, waiting.accounts
-                )
+                found = self._plan(event, tick, waiting.accounts)
             except RefusedCommandError:
                 continue  # none of them is in this snapshot
             if found.decision is None:
                 continue
-            done = {account.account for account in snapshot.accounts} & waiting.accounts - found.unread.keys()
-            waiting.accounts -= done
+            present = {account.account for account in tick.snapshot.accounts}
+            waiting.accounts -= present & waiting.accounts - found.unread.keys()
             if not waiting.accounts:
-                del self._unfinished[id_]
+                del self.unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"
             reason = joined(found.decision.reason, remark)
             decision = replace(found.decision, reason=reason, waits_for=tuple(sorted(waiting.accounts)))
             waiting.decisions.add(decision.id)
-            decisions += _carried_out(event, now, replace(found, decision=decision), issued)
+            decisions += _carried_out(event, tick, replace(found, decision=decision))
         return decisions
 
-    def _give_up(self, event: Event, given_up: str, snapshot: Snapshot, now: int, issued: list[Notice]) -> None:
+    def _give_up(self, event: Event, given_up: str, tick: _Tick) -> None:
         """End the wait of the close `given_up` (id of its event or of a decision) on the event's scope.
 
         A close that no tick has accepted yet does not start.
         """
         if event.scope is None:
             self._given_up[given_up] = event
-        for id_, waiting in tuple(self._unfinished.items()):
+        for id_, waiting in tuple(self.unfinished.items()):
             if given_up != id_ and given_up not in waiting.decisions:
                 continue
-            named = waiting.accounts & {account.account for account in accounts_in(event.scope, snapshot)}
+            named = waiting.accounts & {account.account for account in accounts_in(event.scope, tick.snapshot)}
             waiting.accounts -= named
             if named:
-                issued.append(notices.manual_close_given_up(event, now, named))
+                tick.issued.append(notices.manual_close_given_up(event, tick.now, named))
             if not waiting.accounts:
-                del self._unfinished[id_]
+                del self.unfinished[id_]
 
-    def _apply(
-        self, event: Event, snapshot: Snapshot, now: int, instruments: Instruments, issued: list[Notice]
-    ) -> list[Decision]:
+    def _apply(self, event: Event, tick: _Tick) -> list[Decision]:
         try:
-            decisions = apply_plan(event, snapshot, now, self._policies, instruments)
+            decisions = apply_plan(event, tick.snapshot, tick.now, self._policies, tick.instruments)
         except RefusedPlanError as refused:
-            issued.append(notices.command_not_carried_out(event, now, f"the saved plan was not applied: {refused}"))
-            return []
+            return tick.refuse(event, f"the saved plan was not applied: {refused}")
         ids = {decision.id for decision in decisions}
         if ids & self._applied:
-            issued.append(
-                notices.command_not_carried_out(event, now, "the saved plan was not applied: it has been already")
-            )
-            return []
+            return tick.refuse(event, "the saved plan was not applied: it has been already")
         self._applied |= ids
         return list(decisions)
 
 
-def _carried_out(event: Event, now: int, found: ManualClose, issued: list[Notice]) -> list[Decision]:
-    """The decision of a close, if any; notices of its problems and remarks are added to `issued`."""
-    issued += [
-        notices.command_not_carried_out(event, now, f"not closed by hand: {problem}") for problem in found.problems
-    ]
-    issued += [notices.forced_close(event, now, f"closed by force: {remark}") for remark in found.remarks]
+def _carried_out(event: Event, tick: _Tick, found: ManualClose) -> list[Decision]:
+    """The decision of a close, if any; notices of its problems and remarks are issued."""
+    for problem in found.problems:
+        tick.refuse(event, f"not closed by hand: {problem}")
+    tick.issued.extend(notices.forced_close(event, tick.now, f"closed by force: {it}") for it in found.remarks)
     return [] if found.decision is None else [found.decision]

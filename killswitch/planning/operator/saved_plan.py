@@ -16,7 +16,7 @@ from killswitch.model.decision import Decision, decision_id
 from killswitch.model.effects import Effect, Lock, expiry_of, kind_of
 from killswitch.model.instant import SECOND, from_micros, rfc3339, to_micros
 from killswitch.model.magnitude import sound_instrument
-from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Snapshot
+from killswitch.model.snapshot import AccountSnapshot, Event, Instrument, Order, Snapshot
 from killswitch.planning.actions.registry import certain_effects
 from killswitch.planning.operator.closes import OPERATOR, accounts_in
 from killswitch.planning.operator.plan_check import has_basis, plan_faults, unsound_numbers
@@ -50,11 +50,7 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
     decisions = tuple(decisions)
     names = _concerned(decisions, snapshot, policies)
     traded = {name for decision in decisions for name in ordered_symbols(decision)}
-    rules = {
-        (account.account, instrument.symbol): sound_instrument(instrument)
-        for account in snapshot.accounts
-        for instrument in account.instruments or ()
-    }
+    rules = {(a.account, it.symbol): sound_instrument(it) for a in snapshot.accounts for it in a.instruments or ()}
     now = to_micros(snapshot.as_of)
     return tuple(_basis(each, now, traded, rules) for each in snapshot.accounts if each.account in names)
 
@@ -80,15 +76,17 @@ def _basis(
     doubt = reason_untrusted(account, now, None)
     if doubt is not None:
         return AccountBasis(account.account, doubt, instruments=known)
-    orders = account.orders
+    orders = None if account.orders is None else tuple(map(_planned, account.orders))
     return AccountBasis(
         account.account,
         positions=tuple(PlannedPosition(*key, amount) for key, amount in sorted(_held(account).items())),  # type: ignore[arg-type]  # a position's own side
-        orders=None
-        if orders is None
-        else tuple(PlannedOrder(each.id, each.symbol, each.side, each.amount) for each in orders),
+        orders=orders,
         instruments=known,
     )
+
+
+def _planned(order: Order) -> PlannedOrder:
+    return PlannedOrder(order.id, order.symbol, order.side, order.amount)
 
 
 def _held(account: AccountSnapshot) -> dict[tuple[str, str], Decimal]:
@@ -221,14 +219,10 @@ def _terms(effect: Effect) -> str:
 
 def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
     """Scopes of a policy on these accounts; an operator may name any account, any venue, and the portfolio."""
-    identities = [identity(each) for each in snapshot.accounts]
+    present = [identity(each) for each in snapshot.accounts]
     if policy == OPERATOR:
-        return (
-            {"portfolio"} | {f"account/{each[0]}" for each in identities} | {f"venue/{each[1]}" for each in identities}
-        )
-    return {
-        scope for graph in policies.graphs if graph.policy == policy for scope in scopes_of(graph.scope, identities)
-    }
+        return {"portfolio"} | {f"account/{each[0]}" for each in present} | {f"venue/{each[1]}" for each in present}
+    return {scope for graph in policies.graphs if graph.policy == policy for scope in scopes_of(graph.scope, present)}
 
 
 def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:
@@ -266,7 +260,7 @@ def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
             yield f"the open orders of {basis.account} are {known} now, and {then}"
         return
     was = {each.id: each for each in basis.orders}
-    there = {each.id: PlannedOrder(each.id, each.symbol, each.side, each.amount) for each in account.orders}
+    there = {each.id: _planned(each) for each in account.orders}
     for id_ in sorted(was.keys() | there.keys()):
         before, after = was.get(id_), there.get(id_)
         if before is None and after is not None:

@@ -160,8 +160,7 @@ def _nets(view: ScopeView, groups: Collection[Group]) -> dict[Group, Decimal | N
 def _slices(view: ScopeView, cut: Cut) -> list[Decimal]:
     """Change of the net exposure by each slice of the cut."""
     whole = _base(view, cut.candidate.account, cut.candidate.position)
-    if whole is None:
-        raise AssertionError("a net exposure is only known where every position's is")
+    assert whole is not None, "a net exposure is only known where every position's is"
     return [part * whole / cut.candidate.position.contracts for part in cut.result.parts]
 
 

@@ -154,9 +154,7 @@ class TradedMarkets(Struct, frozen=True):
     @classmethod
     def of(cls, view: ScopeView, rule: UnwindingRule) -> TradedMarkets:
         """Markets of the scope in this snapshot; liquidity is never carried over from earlier snapshots."""
-        liquidity = {
-            (account.account, each.symbol): each for account in view.accounts for each in account.liquidity or ()
-        }
+        liquidity = {(a.account, each.symbol): each for a in view.accounts for each in a.liquidity or ()}
         spot = {a.account: open_markets(a, view.instruments) for a in view.accounts if a.market == "spot"}
         return cls(view, rule, liquidity, spot, Holdings.of(view))
 
@@ -206,13 +204,8 @@ def cut_of(place: int, target: Target, market: TradedMarkets) -> Cut:
     if way.first != position.symbol:
         price = price_of(candidate, way.first, market.holdings)
         position = replace(position, symbol=way.first, mark_price=price)  # as if it were held on that market
-    result = reduction(
-        position,
-        target.contracts,
-        rules,
-        reduce_only=account.market in DERIVATIVES,
-        greatest=bounds.greatest,
-    )
+    reduce_only = account.market in DERIVATIVES
+    result = reduction(position, target.contracts, rules, reduce_only=reduce_only, greatest=bounds.greatest)
     return Cut(place, target, way, bounds, result)
 
 

@@ -23,8 +23,7 @@ def hop_of(cut: Cut, first: Intent, index: int, market: TradedMarkets) -> Intent
     previous holding of the asset. Proceeds that are surely below the venue's minimum are kept, and reported as blocked.
     """
     symbol, via = cut.route.second, cut.route.via
-    if symbol is None or via is None:
-        raise AssertionError("only a route of two hops has a second one")
+    assert symbol is not None and via is not None, "only a route of two hops has a second one"
     account = cut.candidate.account
     price = price_of(cut.candidate, cut.route.first, market.holdings)
     proceeds = None if price is None else sum(cut.result.parts, ZERO) * price

@@ -50,9 +50,8 @@ def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLA
     cuts = [cut_of(place, each, market) for place, each in enumerate(sold, start=1)]
     order, unknown_nets = in_leg_order(view, cuts)
     intents, blocked = _intents(order, cuts, market)
-    remarks = (
-        [f"kept, as declared: {', '.join(each.ranked.candidate.position.symbol for each in kept)}"] if kept else []
-    )
+    names = ", ".join(each.ranked.candidate.position.symbol for each in kept)
+    remarks = [f"kept, as declared: {names}"] if kept else []
     remarks += [*_unsliced(cuts), *kept_proceeds(cuts)]
     remarks += [f"the net exposure of {base} is unknown: its legs are closed by rank" for base in unknown_nets]
     left = {each.ranked.candidate.key: each.ranked.candidate.position.contracts for each in kept}
@@ -119,8 +118,7 @@ def _intents(
 def _ranks(order: Sequence[int], cuts: Sequence[Cut]) -> dict[int, int]:
     """Cut → rank: the places of the cuts with slices, reassigned by the order of their first slices."""
     first = list(dict.fromkeys(order))
-    places = sorted(cuts[i].place for i in first)
-    return dict(zip(first, places, strict=True))
+    return dict(zip(first, sorted(cuts[i].place for i in first), strict=True))
 
 
 def _intent(cut: Cut, contracts: Decimal, rank: int, market: TradedMarkets) -> Intent:

@@ -43,6 +43,7 @@ class CompiledPolicy(Struct, frozen=True):
 
 def compile_policy(graph: Graph) -> CompiledPolicy:
     """Compile the graph for the ticks."""
+    equity = graph.equity
     keep = max(longest_window(graph.signals), *(rule.window for rule in graph.rankings), 0)
     return CompiledPolicy(
         graph=graph,
@@ -50,9 +51,7 @@ def compile_policy(graph: Graph) -> CompiledPolicy:
         reader=ColumnReader(graph.signals),
         windows=kept_highest(graph.signals),
         keep=keep,
-        terms=EquityTerms(
-            graph.equity.max_gap, graph.equity.tolerance, graph.equity.flow_grace, graph.equity.closes_unexplained
-        ),
+        terms=EquityTerms(equity.max_gap, equity.tolerance, equity.flow_grace, equity.closes_unexplained),
         position_conditions=_position_conditions(graph.stages),
         sample=min((rule.sample for rule in graph.rankings if rule.sample is not None), default=None),
         corroborates=any(stage.corroborate for stage in graph.stages),
@@ -86,9 +85,7 @@ def scopes_of(rule: ScopeRule, accounts: Sequence[Identity]) -> dict[str, tuple[
     return found
 
 
-def indexes_of(
-    rule: ScopeRule, scope: str, names: Sequence[str], accounts: Sequence[Identity]
-) -> tuple[int, ...] | None:
+def indexes_of(rule: ScopeRule, scope: str, names: list[str], accounts: Sequence[Identity]) -> tuple[int, ...] | None:
     """Indexes of the scope's accounts in the snapshot; None if one of `names` is missing."""
     places = tuple(i for i, each in enumerate(accounts) if _matches(rule, each) and _scope_of(rule, each) == scope)
     return places if {accounts[i][0] for i in places} >= set(names) else None

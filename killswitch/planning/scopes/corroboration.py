@@ -60,17 +60,13 @@ def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
 
 
 def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
-    looked = [prices.get(position.symbol) for position in account.positions or ()]
-    found = _at_marks(account, view, [None if each is None else each.mark for each in looked])
+    looked = [prices.get(position.symbol, Prices()) for position in account.positions or ()]
+    found = _at_marks(account, view, [each.mark for each in looked])
     if found is None:
         return None
-    positions = (
-        replace(
-            position, index_price=None if each is None else each.index, last_price=None if each is None else each.last
-        )
-        for position, each in zip(found.positions or (), looked, strict=True)
-    )
-    return replace(found, positions=tuple(positions))
+    pairs = zip(found.positions or (), looked, strict=True)
+    positions = tuple(replace(position, index_price=each.index, last_price=each.last) for position, each in pairs)
+    return replace(found, positions=positions)
 
 
 def _at_references(account: AccountSnapshot, view: ScopeView, failing: list[str]) -> AccountSnapshot | None:

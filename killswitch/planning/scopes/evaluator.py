@@ -263,10 +263,8 @@ class ScopeEvaluator:
 
     def cooling_down(self, stage: str, now: int) -> frozenset[str]:
         """Accounts on which `stage` has acted without latching, within its cooldown."""
-        acted = self.state.acted
-        return frozenset(
-            key.partition("/")[2] for key, until in acted.items() if until > now and stage_of_record(key) == stage
-        )
+        current = [key for key, until in self.state.acted.items() if until > now]
+        return frozenset(key.partition("/")[2] for key in current if stage_of_record(key) == stage)
 
     def act_without_latching(self, stage: Stage, accounts: Collection[str], now: int) -> None:
         """Start the stage's cooldown on these accounts."""

@@ -124,12 +124,7 @@ def _pending_changes_text(watch: ScopeEvaluator) -> str | None:
 def has_only_young_windows(watch: ScopeEvaluator, trigger: Trigger) -> bool:
     """Whether a trigger is unknown only because the history is shorter than the windows that it reads."""
     graph, history, columns = watch.compiled.graph, watch.history, watch.columns
-    if (
-        columns is None
-        or history.unknown is not None
-        or history.begun_at is None
-        or _pending_changes_text(watch) is not None
-    ):
+    if columns is None or history.unknown is not None or history.begun_at is None or _pending_changes_text(watch):
         return False
     found = False
     for i in signals_of(trigger.condition):

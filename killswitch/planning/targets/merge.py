@@ -56,8 +56,7 @@ def least(targets: Iterable[Targets]) -> dict[PnlKey, Aim]:
     found: dict[PnlKey, Aim] = {}
     for each in targets:
         for key, aim in each.items():
-            if key not in found or aim.precedence < found[key].precedence:
-                found[key] = aim
+            _store_if_first(found, key, aim)
     return found
 
 

@@ -66,6 +66,9 @@ class Ranked(Struct, frozen=True):
     score: float
 
 
+RankedBook = tuple[list[Ranked], tuple[str, ...]]
+"""A book, the worst first, and remarks on missing data."""
+
 Term = Callable[[Candidate], float | None]
 
 
@@ -191,9 +194,7 @@ def in_group_order(ranked: Sequence[Ranked], groups: Sequence[CorrelationGroupRu
     return sorted(ranked, key=lambda r: (place.get(r.candidate.position.symbol, math.inf), r.rank))
 
 
-def by_genesis(
-    rule: RankingRule, book: Sequence[Candidate], history: History | None
-) -> tuple[list[Ranked], tuple[str, ...]]:
+def by_genesis(rule: RankingRule, book: Sequence[Candidate], history: History | None) -> RankedBook:
     """The book by `genesis`, the worst first, and remarks on unknown volatilities."""
     volatilities = [_volatility(rule, candidate, history) for candidate in book]
     gross = sum(float(candidate.measured) for candidate in book if candidate.measured is not None)
@@ -224,9 +225,7 @@ def _over_the_largest(values: Sequence[float | None]) -> list[float]:
 
 
 def _remarks(rule: RankingRule, book: Sequence[Candidate], volatilities: Sequence[float | None]) -> tuple[str, ...]:
-    unknown = dict.fromkeys(
-        candidate.position.symbol for candidate, value in zip(book, volatilities, strict=True) if value is None
-    )
+    unknown = dict.fromkeys(c.position.symbol for c, value in zip(book, volatilities, strict=True) if value is None)
     if not unknown:
         return ()
     return (

@@ -12,7 +12,15 @@ from killswitch.graph.actions.close import Close
 from killswitch.graph.nodes import AttributionRule, Fallback, Graph, RankingRule
 from killswitch.model.decision import Source
 from killswitch.planning.spot_routes import base_of
-from killswitch.planning.targets.ranking import Candidate, Ranked, by_component, by_genesis, in_group_order, rank
+from killswitch.planning.targets.ranking import (
+    Candidate,
+    Ranked,
+    RankedBook,
+    by_component,
+    by_genesis,
+    in_group_order,
+    rank,
+)
 from killswitch.planning.targets.spread import (
     BookRisk,
     Gross,
@@ -31,6 +39,9 @@ from killswitch.signals.signal_values import position_columns
 
 AllIf = Callable[[list[float], list[float], list[str | None]], int]
 TRUE = 1
+
+Risk = BookRisk | str | None
+"""The risk of a book, or why it is unknown; None if the ranking does not use it."""
 
 
 class Target(Struct, frozen=True):
@@ -64,11 +75,7 @@ def select(
     ranking = _ranking(graph, action.ranking)
     risk = _risk(ranking, book, history)
     everyone, unranked = _ranked(ranking, book, risk, history)
-    pool = [
-        each
-        for each in everyone
-        if each.candidate.key not in kept and is_allowed(action, each.candidate.position.symbol)
-    ]
+    pool = [r for r in everyone if r.candidate.key not in kept and is_allowed(action, r.candidate.position.symbol)]
     pool, ranked_fallback = _side(action, pool, source, rule)
     limit = _limit(action, len(pool), ranked_fallback=ranked_fallback)
     chosen = pool if limit is None else pool[:limit]
@@ -84,9 +91,7 @@ def select(
     )
 
 
-def ranked_book(
-    graph: Graph, ranking: str, book: Sequence[Candidate], history: History | None
-) -> tuple[list[Ranked], tuple[str, ...]]:
+def ranked_book(graph: Graph, ranking: str, book: Sequence[Candidate], history: History | None) -> RankedBook:
     """The book by the ranking of this name, the worst first, and remarks on missing data."""
     rule = _ranking(graph, ranking)
     return _ranked(rule, book, _risk(rule, book, history), history)
@@ -96,9 +101,7 @@ def _ranking(graph: Graph, name: str) -> RankingRule:
     return next(rule for rule in graph.rankings if rule.name == name)
 
 
-def _ranked(
-    ranking: RankingRule, book: Sequence[Candidate], risk: BookRisk | str | None, history: History | None
-) -> tuple[list[Ranked], tuple[str, ...]]:
+def _ranked(ranking: RankingRule, book: Sequence[Candidate], risk: Risk, history: History | None) -> RankedBook:
     """The ranked book, the worst first, and remarks on missing data."""
     if isinstance(risk, BookRisk):
         return by_component(book, risk.shares), ()
@@ -108,7 +111,7 @@ def _ranked(
     return rank(ranking, book), (remark,) if isinstance(risk, str) else ()
 
 
-def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> BookRisk | str | None:
+def _risk(ranking: RankingRule, book: Sequence[Candidate], history: History | None) -> Risk:
     """The risk of the book, or why it is unknown; None if the ranking does not use it."""
     if ranking.formula != "component-risk" or not book:
         return None
@@ -128,9 +131,7 @@ def _most(
     return most, remarks(chosen, gross)
 
 
-def _left(
-    action: Close, chosen: Sequence[Ranked], most: Kept, risk: BookRisk | str | None
-) -> tuple[Kept, tuple[str, ...]]:
+def _left(action: Close, chosen: Sequence[Ranked], most: Kept, risk: Risk) -> tuple[Kept, tuple[str, ...]]:
     """Contracts left of each position: by its own fraction, or by the cut of all positions by rank."""
     own = {r.candidate.key: r.candidate.position.contracts * (1 - action.fraction) for r in chosen}
     each = {key: min(most[key], part) for key, part in own.items()}
@@ -171,8 +172,7 @@ def _limit(action: Close, count: int, *, ranked_fallback: bool) -> int | None:
     """Maximum number of positions, at least one; None is all. `worst` applies if attribution fell back to the worst."""
     limits = [] if action.top is None else [action.top]
     if ranked_fallback and action.worst_share is not None:
-        share = Fraction(str(action.worst_share))
-        limits.append(max(1, int(share * count)))
+        limits.append(max(1, int(Fraction(str(action.worst_share)) * count)))
     return min(limits, default=None)
 
 

@@ -74,8 +74,7 @@ def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: Bo
 
 
 def _value(ranked: Ranked) -> Decimal:
-    if ranked.candidate.value is None:
-        raise AssertionError("a cut of the gross is only made where every worth is known")
+    assert ranked.candidate.value is not None, "a cut of the gross is only made where every worth is known"
     return ranked.candidate.value
 
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Literal
 
 import pytest
+from msgspec import structs
 
 from killswitch.execution.client_order_id import PLAIN
 from killswitch.execution.state.protective_record import (
@@ -18,7 +19,7 @@ from killswitch.execution.state.protective_record import (
     unprotected_entry,
 )
 from killswitch.journal.codec import decode, encode
-from killswitch.journal.entries import Entry
+from killswitch.journal.entries import Entry, known
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import Order, Position
 from killswitch.model.store import JournalEntry, JournalKind
@@ -56,9 +57,10 @@ def fold(*entries: Entry) -> Protections:
 def test_all_that_is_needed_to_put_an_order_back_is_kept() -> None:
     """Decision, account, position, side, amount, prices, direction, and since when it is away."""
     (one,) = fold(away(price="89.5")).open()
-    assert (one.decision, one.account, one.key, one.order, one.side) == ("d1", "main", ("BTC", "long"), "s1", "sell")
-    assert (one.amount, one.price, one.trigger_price, one.trigger_when) == (D(4), D("89.5"), D(90), "falls")
-    assert (one.since, one.number, one.state, one.is_gone, one.refused, one.sent_at) == (
+    of = one.entry
+    assert (of.decision, of.account, one.key, one.order, of.side) == ("d1", "main", ("BTC", "long"), "s1", "sell")
+    assert (one.amount, of.price, of.trigger_price, of.trigger_when) == (D(4), D("89.5"), D(90), "falls")
+    assert (of.at, one.number, one.state, one.is_gone, one.refused, one.sent_at) == (
         AT, 0, ProtectionState.OFF, False, 0, None
     )  # fmt: skip
     (short,) = fold(away(held="short")).open()
@@ -68,7 +70,8 @@ def test_all_that_is_needed_to_put_an_order_back_is_kept() -> None:
 def test_what_cannot_be_read_is_unknown_and_its_amount_covers_nothing_yet() -> None:
     """Prices None; an amount of 0, which `put_back` takes for all that is left."""
     (one,) = fold(entry("unprotected", order="s1", trigger_price="?")).open()
-    assert (one.amount, one.price, one.trigger_price, one.trigger_when, one.side) == (D(0), None, None, None, "")
+    assert (one.amount, one.entry.price, known(one.entry.trigger_price)) == (D(0), None, None)
+    assert restoring_request(one, D(3), reduce_only=True, rule=PLAIN) == "neither its price nor its trigger is known"
 
 
 def test_an_order_without_a_symbol_protects_nothing_that_could_be_restored() -> None:
@@ -79,7 +82,7 @@ def test_an_order_without_a_symbol_protects_nothing_that_could_be_restored() -> 
 def test_each_order_of_a_decision_has_its_own_number_and_name() -> None:
     """Two of one decision differ, as do two decisions' first ones; told twice, an order keeps its place."""
     of = fold(away(), away(), away(order="s2"), away("d2", order="s3"))
-    assert [(one.decision, one.order, one.number) for one in of.open()] == [
+    assert [(one.entry.decision, one.order, one.number) for one in of.open()] == [
         ("d1", "s1", 0), ("d1", "s2", 1), ("d2", "s3", 0)
     ]  # fmt: skip
     assert len({one.name(PLAIN) for one in of.open()}) == 3
@@ -218,7 +221,7 @@ def test_a_trigger_lies_below_or_above_the_mark_or_nobody_can_tell(
 
 def guard(side: str = "sell", **words: str | None) -> tuple[OrderRequest | str, str]:
     (one,) = fold(away(**words)).open()
-    one.side = side
+    one.entry = structs.replace(one.entry, side=side)
     return restoring_request(one, D(3), reduce_only=True, rule=PLAIN), one.name(PLAIN)
 
 
