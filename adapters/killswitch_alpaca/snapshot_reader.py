@@ -88,7 +88,7 @@ class SnapshotReader:
         now = asyncio.get_running_loop().time()
         self._credit = min(SAVED, self._credit + SNAPSHOT / FIFTHS - 1)
         try:
-            found = await self._read(now)
+            return await self._read(now)
         except RateLimitedError:
             self._client.reset_counters()
             raise
@@ -102,7 +102,6 @@ class SnapshotReader:
             return self._failed("down", str(meant))
         except VenueError as error:
             return self._failed("down", str(error))
-        return found
 
     async def _read(self, now: float) -> AccountSnapshot:
         self._forget_vanished(now)

@@ -17,10 +17,9 @@ from killswitch.gate.lock_merge import (
     in_force,
     is_on_suspicion,
     joined,
-    own_of,
+    own_in,
     scope_of,
     strictest_mode,
-    unreadable,
     with_wider,
 )
 from killswitch.gate.lock_reader import LockFile
@@ -56,7 +55,7 @@ class LockContents:
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._beside: dict[Path, list[LockRecord]] = {}
         """Locks on suspicion on a scope with another lock in force: written with it, and never merged into it."""
-        self.own = {path: self._found(file) for path, file in self._files.items()}
+        self.own = {path: own_in(file, stamp) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
 
@@ -123,9 +122,6 @@ class LockContents:
         """Every own lock, and the previous lock of each file that could not be written, which still locks."""
         beside = (lock for locks in self._beside.values() for lock in locks)
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
-
-    def _found(self, file: LockFile) -> LockRecord:
-        return unreadable(file, self._stamp) if file.lock is None else own_of(file.lock)
 
     def _called_for(self, request: LockRequest, standing: LockRecord | None) -> LockRecord:
         order = request.order
