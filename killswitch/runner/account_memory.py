@@ -54,9 +54,8 @@ class AccountMemory:
             if account.positions is not None:
                 # What the last run left may have closed while nobody looked: its rows may come as late.
                 left = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
-                seen = self._seen.get(account.account, left) | dict.fromkeys(
-                    (position.symbol for position in account.positions), as_of
-                )
+                symbols = (position.symbol for position in account.positions)
+                seen = self._seen.get(account.account, left) | dict.fromkeys(symbols, as_of)
                 self._seen[account.account] = {it: at for it, at in seen.items() if as_of - at <= KEPT_FOR}
         held = self._written.accounts | {name: sorted(seen) for name, seen in self._seen.items()}
         if held != self._written.accounts:

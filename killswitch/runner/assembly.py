@@ -117,14 +117,15 @@ def assemble(
     closings = _closings(venues, meters, arming, store, timeline, unfinished, CombinedWatch(watch, confirming))
     locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
     suspending = BrokerSuspension(accounts, meters, store, timeline, patience)
+    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
-        _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
+        Effects(Performing(performers(locking, closing, store, timeline)), arming, locking, suspending),
         Observers(
             (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
              AccountMemory(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
-            confirming, tracer, timers=kept, recorder=recorder,
+            confirming, tracer, kept, recorder,
         ),
         pace, policy_set=policies.digest, found_before=found_before,
         standing=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming), *(unserved if live else ())),
@@ -185,20 +186,6 @@ def _lock_writer(
     )  # fmt: skip
     locking = LockLifecycle(store, arming, timeline.leaps)
     return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
-
-
-def _effects(
-    arming: Arming,
-    store: Store,
-    clock: Clock,
-    pace: RunnerPace,
-    closings: ClosingWorkers,
-    locking: LockWriter | None,
-    suspending: BrokerSuspension,
-    beside: FaultIsolation,
-) -> Effects:
-    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
-    return Effects(Performing(performers(locking, closing, store, clock)), arming, locking, suspending)
 
 
 def _closings(

@@ -150,11 +150,7 @@ class ClosingWorker:
 
     def progress(self) -> tuple[Closing, ...]:
         """The closings of this account for the next snapshot, including decisions that wait for the executor."""
-        waiting = tuple(
-            Closing(decision.id, "planned", scope=decision.scope)
-            for decision in self._waiting
-            if not decision.is_suspicion
-        )
+        waiting = tuple(Closing(it.id, "planned", scope=it.scope) for it in self._waiting if not it.is_suspicion)
         return (self.closer.progress() if self._recovered else self._leftover) + waiting
 
     async def _run_pass(self) -> None:
