@@ -366,11 +366,8 @@ class SnapshotReader:
         return bar_reason(self._base.account) if self._base is not None else None
 
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
-        settings = self._settings
-        return AccountSnapshot(
-            settings.account, "alpaca", settings.market, settings.currency, quality, reason=reason,
-            health=self._health(),
-        )  # fmt: skip
+        it, health = self._settings, self._health()
+        return AccountSnapshot(it.account, "alpaca", it.market, it.currency, quality, reason=reason, health=health)
 
     def _health(self) -> Health:
         return Health(**asdict(self._client.reset_counters()), clock_skew_ms=self.sessions.skew_ms)

@@ -215,7 +215,7 @@ def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
         found = msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise MalformedAnswerError(f"invalid answer: {error}") from error
-    fault = fault_of(found)
+    fault = next(_faults(found), None)
     if fault is not None:
         raise MalformedAnswerError(f"invalid answer: {fault}")
     return found
@@ -248,12 +248,8 @@ _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "r
 _MODES: Final = frozenset({"one_way", "hedge", None})
 
 
-def fault_of(answer: object) -> str | None:
-    """The first impossible value in an answer; None where there is none."""
-    return next(_faults(answer), None)
-
-
 def _faults(answer: object) -> Iterator[str]:
+    """The impossible values in an answer."""
     if isinstance(answer, AccountSnapshot) and answer.quality == "ok":
         yield from _account_faults(answer)
     if isinstance(answer, Struct):

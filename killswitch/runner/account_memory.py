@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.model.store import Store
+from killswitch.model.store import Store, decoded
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import last_view
@@ -78,8 +78,5 @@ def restore_adapters(store: Store, accounts: Mapping[str, ArmedAccount]) -> None
 
 
 def _held(store: Store) -> HeldSymbols:
-    blob = store.live(SYMBOLS_NAME)
-    try:
-        return HeldSymbols() if blob is None else _DECODER.decode(blob)
-    except msgspec.DecodeError:
-        return HeldSymbols()  # written by another version: the first reading then asks only for what is still held
+    # Where another version wrote it, the first reading asks only for what is still held.
+    return decoded(_DECODER.decode, store.live(SYMBOLS_NAME)) or HeldSymbols()

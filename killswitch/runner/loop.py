@@ -124,55 +124,46 @@ class Runner:
 
     async def tick(self) -> TickReport:
         """One pass: read everything, decide, write it down in one transaction, act."""
-        with self.observers.tracer.span("tick") as span:
-            began = self.clock.monotonic()
-            self.lease.renew()
-            accounts = await self._pacing.run_beside_closings(self.poller.poll(span))
-            return await self._pass(accounts, {account.account for account in accounts}, began, span)
+        return await self._pass(scheduled=True)
 
     async def woken(self) -> TickReport:
         """One pass between two ticks, on the accounts that a push called for; the others are as polled last."""
+        return await self._pass(scheduled=False)
+
+    async def _pass(self, *, scheduled: bool) -> TickReport:
         with self.observers.tracer.span("tick") as span:
             began = self.clock.monotonic()
             self.lease.renew()
-            accounts, read = self.poller.woken()
-            return await self._pass(accounts, read, began, span, scheduled=False)
-
-    async def _pass(
-        self,
-        accounts: tuple[AccountSnapshot, ...],
-        anew: Collection[str],
-        began: float,
-        span: Span,
-        *,
-        scheduled: bool = True,
-    ) -> TickReport:
-        """The part of a tick after its polls. `anew`: the accounts that were polled for it."""
-        fresh = [account for account in accounts if account.account in anew]
-        self._pass_on(fresh)
-        commands = self.store.commands()
-        snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
-        self.poller.observe(fresh, snapshot.as_of)
-        outcome = await self._decide(snapshot, span)
-        acting = self.effects.acted_on(outcome.decisions)
-        ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
-        unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
-        notices = outcome.notices + answers + unread + self._notices(snapshot)
-        with span.span("commit"):
-            self._commit(snapshot, outcome, notices, acting, ended, commands)
-        self.workers.give_up(ended)
-        await self._act(snapshot, acting)
-        if acting:
-            # The first orders leave before observers are notified.
-            await self.workers.advance(self.pace.head_start)
-        report = TickReport(
-            snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
-            self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams,
-            self.observers.timers, self.effects.suspended,
-        )  # fmt: skip
-        self.observers.notify(report, span)
-        self.poller.ticked()
-        return report
+            if scheduled:
+                accounts = await self._pacing.run_beside_closings(self.poller.poll(span))
+                anew: Collection[str] = {account.account for account in accounts}
+            else:
+                accounts, anew = self.poller.woken()
+            fresh = [account for account in accounts if account.account in anew]
+            self._pass_on(fresh)
+            commands = self.store.commands()
+            snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
+            self.poller.observe(fresh, snapshot.as_of)
+            outcome = await self._decide(snapshot, span)
+            acting = self.effects.acted_on(outcome.decisions)
+            ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
+            unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
+            notices = outcome.notices + answers + unread + self._notices(snapshot)
+            with span.span("commit"):
+                self._commit(snapshot, outcome, notices, acting, ended, commands)
+            self.workers.give_up(ended)
+            await self._act(snapshot, acting)
+            if acting:
+                # The first orders leave before observers are notified.
+                await self.workers.advance(self.pace.head_start)
+            report = TickReport(
+                snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
+                self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams,
+                self.observers.timers, self.effects.suspending.suspended,
+            )  # fmt: skip
+            self.observers.notify(report, span)
+            self.poller.ticked()
+            return report
 
     async def work(self) -> bool:
         """Close without waiting for as long as passes are due; True while work is left. Renews the lease."""
@@ -196,7 +187,7 @@ class Runner:
 
     def notifications(self) -> NotificationCounts | None:
         """The counts of the outbox, from memory; None without a route."""
-        return self.observers.notifications()
+        return self.observers.notifier.counts()
 
     def closings(self) -> tuple[Closing, ...]:
         """The state of every closing, also after the end of the run."""

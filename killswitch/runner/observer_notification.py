@@ -24,7 +24,7 @@ from killswitch.runner.observers import HasProblem, NotifiedOfStop, Observer, Ti
 from killswitch.runner.order_reconciliation import OrderReconciliation
 
 if TYPE_CHECKING:
-    from killswitch.telemetry.metrics import NotificationCounts
+    pass
 
 
 class SnapshotRecorder(Protocol):
@@ -109,10 +109,6 @@ class Observers:
         left = [notice for notice in notices if notice.text not in ends]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
         return self.beside.call("what is to be notified", outgoing, ())
-
-    def notifications(self) -> NotificationCounts | None:
-        """The counts of the outbox, from memory; None without a route."""
-        return self.notifier.counts()
 
     async def rest(self, patience: float, problems: tuple[str, ...]) -> tuple[str, ...]:
         """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.

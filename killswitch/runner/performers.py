@@ -80,11 +80,6 @@ class Effects:
         return tuple(decision for decision in decisions if is_acted_on(decision, self.arming))
 
     @property
-    def suspended(self) -> tuple[str, ...]:
-        """Accounts whose broker refuses every new order because this program asked for it."""
-        return self.suspending.suspended
-
-    @property
     def problems(self) -> tuple[str, ...]:
         """One message for each problem with the locks."""
         return () if self.locking is None else self.locking.problems

@@ -25,6 +25,7 @@ from killswitch.model.store import (
     StoredDecision,
     TickRecord,
     UnreadableCommand,
+    decoded,
 )
 from killswitch.store import rows
 from killswitch.store import statements as sql
@@ -303,11 +304,7 @@ class SqlStore(StoreHandle):
         return Lease(row.owner, row.generation, row.expires_at, self._ttl_of(row.generation))
 
     def _ttl_of(self, generation: int) -> int | None:
-        blob = self.live(LEASE_TERM)
-        try:
-            term = None if blob is None else _TERMS.decode(blob)
-        except msgspec.DecodeError:
-            return None
+        term = decoded(_TERMS.decode, self.live(LEASE_TERM))
         return term.ttl if term is not None and term.generation == generation else None
 
     @retried

@@ -60,7 +60,9 @@ class Notifier:
         acted = {decision.id for decision in acting}
         found: list[Outgoing] = []
         notices = tuple(notices)
-        self._record_pages(notices)
+        for notice in notices:
+            if notice.kind == "unexplained" and notice.severity == "page":
+                self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
             corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
             found += self._router.route_decision(
@@ -74,11 +76,6 @@ class Notifier:
                 found += self._router.route_notice(notice)
         self._fresh |= bool(found)
         return tuple(found)
-
-    def _record_pages(self, notices: Iterable[Notice]) -> None:
-        for notice in notices:
-            if notice.kind == "unexplained" and notice.severity == "page":
-                self._paged[notice.policy, notice.scope] = notice.as_of
 
     def _has_paged(self, decision: Decision) -> bool:
         """Whether people were paged about the unexplained falls of a suspicion, when they were seen or since."""
