@@ -10,6 +10,7 @@ from typing import Any
 
 from killswitch.gate.changes import LockChanges, LockError, LockOutcome, LockRecord, LockRequest
 from killswitch.gate.lock_folder import LockFolder as Folder
+from killswitch.gate.lock_merge import own_in
 from killswitch.gate.lock_reader import LockFile, read_file
 from killswitch.gate.union_file import UnionFile
 from killswitch.model.decision import Decision, LockOrder
@@ -82,7 +83,7 @@ class LockFolder(Folder):
     def union_lock(self, now: datetime) -> LockRecord:
         """What the file for all scopes says, or would say if one were configured."""
         union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
-        return union.sum_of([self._own(file, now) for file in self.locks()], now)
+        return union.sum_of([own_in(file, self._pen.stamp(now)) for file in self.locks()], now)
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
         return super()._kept_alive(replace(changes, watch=changes.watch | self._kept))

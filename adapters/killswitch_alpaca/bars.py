@@ -61,9 +61,8 @@ class AlpacaBars:
             query |= {"end": end.isoformat().replace("+00:00", "Z"), "adjustment": "raw"}
         path = "/crypto/us/bars" if crypto else "/stocks/bars"
         try:
-            asked = asyncio.get_running_loop().run_in_executor(
-                self._thread, lambda: self._client(crypto).get(path, query)
-            )
+            loop = asyncio.get_running_loop()
+            asked = loop.run_in_executor(self._thread, lambda: self._client(crypto).get(path, query))
             answer = row(await asked, "bars")
             found = row(answer.get("bars") or {}, "bars").get(symbol) or []
             return [_bar(each) for each in found]

@@ -150,7 +150,7 @@ class Client:
     def _call_in_thread(self, ask: Callable[[Any], T], data: bool) -> T:
         with self._making:
             if data not in self._clients:
-                self._clients[data] = self._data_client() if data else self._trading_client()
+                self._clients[data] = self._make_client(data)
             client = self._clients[data]
         # Measured from here, since importing alpaca-py takes half a second.
         began = time.perf_counter()
@@ -159,19 +159,16 @@ class Client:
         finally:
             self.counters.latency_ms = max(self.counters.latency_ms, (time.perf_counter() - began) * 1000)
 
-    def _trading_client(self) -> Any:
+    def _make_client(self, data: bool) -> Any:
         settings = self._settings
-        client = import_class("alpaca.trading.client", "TradingClient")(
-            settings.key, settings.secret, paper=settings.is_paper, raw_data=True, url_override=settings.trading
-        )
+        keys = settings.key, settings.secret
+        if data:
+            made = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
+            client = made(*keys, raw_data=True, url_override=settings.data)
+            return without_retries(client, self._deadlines, settings.proxy)
+        made = import_class("alpaca.trading.client", "TradingClient")
+        client = made(*keys, paper=settings.is_paper, raw_data=True, url_override=settings.trading)
         return without_retries(client, self._deadlines, settings.proxy, self._record_rate_limit)
-
-    def _data_client(self) -> Any:
-        settings = self._settings
-        client = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")(
-            settings.key, settings.secret, raw_data=True, url_override=settings.data
-        )
-        return without_retries(client, self._deadlines, settings.proxy)
 
     def _record_rate_limit(self, headers: Mapping[str, str]) -> None:
         try:

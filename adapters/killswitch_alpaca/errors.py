@@ -88,9 +88,7 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
     said = body.get("message")
     words = said if isinstance(said, str) and said else text_of(text)
     shown = "".join(each if each.isprintable() else " " for each in legible(shortened(words, LONGEST_TEXT)))
-    return RefusedAnswer(
-        status, code if isinstance(code, int) and not isinstance(code, bool) else None, shown, body, retry_after
-    )
+    return RefusedAnswer(status, code if type(code) is int else None, shown, body, retry_after)
 
 
 def refusal_meaning(refused: RefusedAnswer) -> RefusalMeaning:

@@ -53,7 +53,7 @@ def read_asset(found: Row) -> Asset:
 
 
 def instrument(
-    asset: Asset, position: Position | None, session: Session | None, *, extended: bool, is_barred: bool
+    asset: Asset, position: Position | None, session: Session | None, *, extended: bool, barred: bool
 ) -> Instrument:
     """The current rules of an asset. `extended`: orders may use the extended session; `barred`: the account may only
     cancel. While the session is unknown, so is the state of an asset that has hours."""
@@ -78,7 +78,7 @@ def instrument(
         price_step=tick,
         min_amount=least,
         max_amount=most,
-        state=_state(asset, session, extended=extended, barred=is_barred),
+        state=_state(asset, session, extended=extended, barred=barred),
     )
 
 

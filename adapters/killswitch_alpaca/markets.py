@@ -69,9 +69,7 @@ class MarketData:
         held = {position.symbol: position for position in positions}
         wanted = dict.fromkeys((*held, *(order.symbol for order in orders)))
         found = {
-            symbol: instrument(
-                self._assets[symbol], held.get(symbol), session, extended=self._extended, is_barred=barred
-            )
+            symbol: instrument(self._assets[symbol], held.get(symbol), session, extended=self._extended, barred=barred)
             for symbol in wanted
             if symbol in self._assets
         }

@@ -41,11 +41,6 @@ class Part:
     as_of: datetime | None = None
     """Alpaca's time at which the last answered request was sent."""
 
-    @property
-    def is_touched(self) -> bool:
-        """Whether an event has touched it that the value may not include."""
-        return self.touches != self.known
-
     def touch(self) -> None:
         """Record an event that changes it."""
         self.touches += 1
@@ -54,7 +49,7 @@ class Part:
         """Whether its interval has passed; or, where `credit` pays for it, whether it was touched."""
         if self.read_at is None or now - self.read_at >= self.every:
             return True
-        return self.is_touched and credit >= 1.0
+        return self.touches != self.known and credit >= 1.0
 
     def is_usable(self, now: float) -> bool:
         """Whether the value is recent enough to use."""

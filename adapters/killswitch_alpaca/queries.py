@@ -37,6 +37,7 @@ class Queries:
     def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings
         self._client = client
+        self._feed = {} if settings.data_feed is None else {"feed": settings.data_feed}
 
     async def positions(self) -> tuple[Position, ...]:
         answer = await self._client.call(lambda trading: trading.get_all_positions())
@@ -99,9 +100,7 @@ class Queries:
 
     async def quotes(self, symbols: Sequence[str]) -> dict[str, BestQuote]:
         """Best bid and ask of stocks; None where there is none, or it is older than a minute."""
-        query: dict[str, Any] = {"symbols": ",".join(symbols)}
-        if self._settings.data_feed is not None:
-            query["feed"] = self._settings.data_feed
+        query = {"symbols": ",".join(symbols), **self._feed}
         answer = await self._client.call(lambda data: data.get("/stocks/quotes/latest", query), data=True)
         found = row(row(answer, "quotes").get("quotes") or {}, "quotes")
         now = self._settings.now()
@@ -111,10 +110,9 @@ class Queries:
         """Last trade price and time of each share or coin; symbols without one are left out."""
         coins = [symbol for symbol in symbols if is_crypto(symbol)]
         shares = [symbol for symbol in symbols if not is_crypto(symbol)]
-        feed = {} if self._settings.data_feed is None else {"feed": self._settings.data_feed}
         asked = []
         if shares:
-            asked.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **feed}))
+            asked.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **self._feed}))
         if coins:
             asked.append(self._trades("/crypto/us/latest/trades", "v1beta3", {"symbols": ",".join(coins)}))
         return {symbol: each for found in await asyncio.gather(*asked) for symbol, each in found.items()}

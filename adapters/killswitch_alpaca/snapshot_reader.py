@@ -88,7 +88,7 @@ class SnapshotReader:
         now = asyncio.get_running_loop().time()
         self._credit = min(SAVED, self._credit + SNAPSHOT / FIFTHS - 1)
         try:
-            found = await self._read(now)
+            return await self._read(now)
         except RateLimitedError:
             self._client.reset_counters()
             raise
@@ -102,7 +102,6 @@ class SnapshotReader:
             return self._failed("down", str(meant))
         except VenueError as error:
             return self._failed("down", str(error))
-        return found
 
     async def _read(self, now: float) -> AccountSnapshot:
         self._forget_vanished(now)
@@ -367,11 +366,8 @@ class SnapshotReader:
         return bar_reason(self._base.account) if self._base is not None else None
 
     def _failed(self, quality: Quality, reason: str) -> AccountSnapshot:
-        settings = self._settings
-        return AccountSnapshot(
-            settings.account, "alpaca", settings.market, settings.currency, quality, reason=reason,
-            health=self._health(),
-        )  # fmt: skip
+        it, health = self._settings, self._health()
+        return AccountSnapshot(it.account, "alpaca", it.market, it.currency, quality, reason=reason, health=health)
 
     def _health(self) -> Health:
         return Health(**asdict(self._client.reset_counters()), clock_skew_ms=self.sessions.skew_ms)

@@ -61,11 +61,10 @@ async def listen(settings: AlpacaSettings, hear: Callable[[Push], None], touch: 
 async def _stream_once(settings: AlpacaSettings, hear: Callable[[Push], None], touch: Touch) -> None:
     timeout = aiohttp.ClientTimeout(total=None, connect=settings.timeout, sock_connect=settings.timeout)
     async with guarded_session(timeout=timeout) as session:
-        connecting = session.ws_connect(
-            settings.stream, autoping=False, proxy=settings.proxy, max_msg_size=LARGEST_MESSAGE
-        )
         async with asyncio.timeout(settings.timeout):
-            socket = await connecting
+            socket = await session.ws_connect(
+                settings.stream, autoping=False, proxy=settings.proxy, max_msg_size=LARGEST_MESSAGE
+            )
         async with socket:
             await _authenticate(socket, settings)
             hear(Push("alive"))

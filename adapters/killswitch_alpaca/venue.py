@@ -90,11 +90,9 @@ class AlpacaVenue:
         extended = self._settings.outside_hours == "extended"
         opens = self._reader.sessions.hours.next_session(self._settings.now(), extended=extended)
         how = send_style(request, session, self._settings.outside_hours, opens)
-        limit = (
-            bounding_price(request, await self._price(request), self._settings.extended_band)
-            if how == "bounded"
-            else None
-        )
+        limit = None
+        if how == "bounded":
+            limit = bounding_price(request, await self._price(request), self._settings.extended_band)
         body = order_body(request, how, limit)
         try:
             with _venue_errors(changes=True):
@@ -208,15 +206,13 @@ class AlpacaVenue:
     async def _fills(self, found: Row, symbol: str, filled: Decimal) -> tuple[Fill, ...]:
         order = found.get("id")
         query = {"after": found.get("submitted_at"), "direction": "asc", "page_size": 100}
-        told: dict[str, Fill] = {}
+        fills: dict[str, Fill] = {}
         for _ in range(FILL_PAGES):
             page = rows(await self._reader.queries.get("/account/activities/FILL", query), "activities")
             name = str(found.get("symbol"))
-            told |= {
-                str(each.get("id")): read_fill(each, {name: symbol}) for each in page if each.get("order_id") == order
-            }
-            if sum((fill.amount for fill in told.values()), Decimal(0)) >= filled:
-                return tuple(told.values())
+            fills |= {str(it.get("id")): read_fill(it, {name: symbol}) for it in page if it.get("order_id") == order}
+            if sum((fill.amount for fill in fills.values()), Decimal(0)) >= filled:
+                return tuple(fills.values())
             if len(page) < 100:
                 break
             query["page_token"] = page[-1].get("id")

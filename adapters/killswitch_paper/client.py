@@ -42,6 +42,8 @@ from killswitch_paper.wire import (
 
 _T = TypeVar("_T")
 Query = Mapping[str, str] | Sequence[tuple[str, str]]
+Answer = tuple[int, Mapping[str, str], bytes]
+"""Status, headers and body."""
 
 TOO_MANY = {418, 429}
 """Statuses for too many requests, and for a ban after ignoring that."""
@@ -142,10 +144,8 @@ class HttpVenue:
         if status != 204:
             _refuse(status, content)
 
-    async def _call(
-        self, method: str, path: str, query: Query, body: bytes | None = None
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Status, headers and body of a complete answer that is not a general failure."""
+    async def _call(self, method: str, path: str, query: Query, body: bytes | None = None) -> Answer:
+        """A complete answer that is not a general failure."""
         changes = method != "GET"
         if self._session is None:
             self._session = guarded_session(timeout=self._timeout)
@@ -193,10 +193,11 @@ def _loopback(spec: AccountSpec) -> str:
     return endpoint.rstrip("/")
 
 
+_NO_FAILURES = dict.fromkeys(("errors", "timeouts", "malformed", "rate_limited"), 0)
+
+
 def _health(latency_ms: float | None, **counts: int) -> Health:
-    return Health(
-        latency_ms=latency_ms, requests=1, **{"errors": 0, "timeouts": 0, "malformed": 0, "rate_limited": 0} | counts
-    )
+    return Health(latency_ms=latency_ms, requests=1, **_NO_FAILURES | counts)
 
 
 def _batch_answer(request: OrderRequest, answer: BatchAnswer) -> OrderReport | VenueError:
@@ -214,7 +215,7 @@ def _decoded(status: int, body: bytes, kind: type[_T]) -> _T:
         found = msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise MalformedAnswerError(f"invalid answer: {error}") from error
-    fault = fault_of(found)
+    fault = next(_faults(found), None)
     if fault is not None:
         raise MalformedAnswerError(f"invalid answer: {fault}")
     return found
@@ -247,12 +248,8 @@ _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "r
 _MODES: Final = frozenset({"one_way", "hedge", None})
 
 
-def fault_of(answer: object) -> str | None:
-    """The first impossible value in an answer; None where there is none."""
-    return next(_faults(answer), None)
-
-
 def _faults(answer: object) -> Iterator[str]:
+    """The impossible values in an answer."""
     if isinstance(answer, AccountSnapshot) and answer.quality == "ok":
         yield from _account_faults(answer)
     if isinstance(answer, Struct):

@@ -237,14 +237,11 @@ class _Handlers:
             return _json(self._market.flow(account, wanted.kind, wanted.amount, asset=wanted.asset, lag=lag))
 
     async def take_over(self, request: web.Request) -> web.Response:
-        wanted = await _body(request, TakeRequest)
+        body = await _body(request, TakeRequest)
         account = self._account(request)
         with _bad_requests():
-            return _json(
-                self._market.deleverage(
-                    account, wanted.symbol, wanted.contracts, wanted.price, wanted.cause, wanted.side
-                )
-            )
+            fill = self._market.deleverage(account, body.symbol, body.contracts, body.price, body.cause, body.side)
+            return _json(fill)
 
     async def set_state(self, request: web.Request) -> web.Response:
         wanted = await _body(request, StateRequest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import msgspec
@@ -17,10 +17,9 @@ from killswitch.gate.lock_merge import (
     in_force,
     is_on_suspicion,
     joined,
-    own_of,
+    own_in,
     scope_of,
     strictest_mode,
-    unreadable,
     with_wider,
 )
 from killswitch.gate.lock_reader import LockFile
@@ -34,6 +33,7 @@ class _Ordered:
     reach: frozenset[Path] | None
 
 
+@dataclass(eq=False)
 class LockContents:
     """The own lock of every scope: at first as its file says, then changed by requests.
 
@@ -41,22 +41,19 @@ class LockContents:
     two policies may draw one scope differently, and its file does not show whose lock reaches whom.
     """
 
-    def __init__(
-        self,
-        files: Iterable[LockFile],
-        stamp: Stamp,
-        wider: Mapping[Path, tuple[Path, ...]],
-        known: frozenset[str] = frozenset(),
-    ) -> None:
-        """`wider`: the file of a scope → those of the scopes that it is a part of. `known`: decisions of this store."""
+    files: InitVar[Iterable[LockFile]]
+    stamp: Stamp
+    wider: Mapping[Path, tuple[Path, ...]]
+    """The file of a scope → those of the scopes that it is a part of."""
+    known: frozenset[str]
+    """Decisions of this store."""
+
+    def __post_init__(self, files: Iterable[LockFile]) -> None:
         self._files = {file.path: file for file in files if file.lock is not None or file.problem is not None}
-        self._stamp = stamp
-        self._wider = wider
-        self._known = known
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._beside: dict[Path, list[LockRecord]] = {}
         """Locks on suspicion on a scope with another lock in force: written with it, and never merged into it."""
-        self.own = {path: self._found(file) for path, file in self._files.items()}
+        self.own = {path: own_in(file, self.stamp) for path, file in self._files.items()}
         """Path → what the scope's file would say without wider scopes. A file that cannot be read is a lock."""
         self._before = dict(self.own)
 
@@ -73,7 +70,7 @@ class LockContents:
     def lock(self, path: Path, request: LockRequest, reach: frozenset[Path] | None = None) -> bool:
         """Lock the scope; False for a suspicion where another writer's lock is in force, which stays as it is."""
         found = self.own.get(path)
-        standing = found if found is not None and in_force(found, self._stamp.now) else None
+        standing = found if found is not None and in_force(found, self.stamp.now) else None
         is_firm = standing is not None and not is_on_suspicion(standing)
         wanted = self._called_for(request, standing)
         if standing is not None and is_firm and request.on_suspicion:
@@ -88,12 +85,12 @@ class LockContents:
     def join(self, path: Path, lock: LockRecord) -> None:
         """Add a lock that somebody else has written, under the scope of `path`."""
         standing = self.own.get(path)
-        is_held = standing is not None and path in self._files and in_force(standing, self._stamp.now)
+        is_held = standing is not None and path in self._files and in_force(standing, self.stamp.now)
         self.own[path] = joined(standing, lock) if standing is not None and is_held else lock
 
     def open(self, path: Path, scope: str, reason: str) -> None:
         """End what locks the scope itself; wider scopes go on locking it."""
-        self.own[path] = self._stamp.opened(scope, reason)
+        self.own[path] = self.stamp.opened(scope, reason)
 
     def watch(self, path: Path, scope: str) -> None:
         """Give the scope a file: open where there was none."""
@@ -103,7 +100,7 @@ class LockContents:
     def expire(self) -> None:
         """Open what has run out."""
         for path, lock in self.own.items():
-            if lock.locked and not in_force(lock, self._stamp.now):
+            if lock.locked and not in_force(lock, self.stamp.now):
                 self.open(path, lock.scope, "the lock has run out")
 
     def wanted(self) -> Iterator[tuple[Path, LockRecord]]:
@@ -114,7 +111,7 @@ class LockContents:
         """
         found = []
         for path, own in self.own.items():
-            lock = with_wider(own, [*self._beside.get(path, ()), *self._reaching(path)], self._stamp.now)
+            lock = with_wider(own, [*self._beside.get(path, ()), *self._reaching(path)], self.stamp.now)
             if lock is not own or not self._is_unknown(path):
                 found.append((path, lock))
         return iter(sorted(found, key=lambda each: (not each[1].locked, each[0])))
@@ -124,13 +121,10 @@ class LockContents:
         beside = (lock for locks in self._beside.values() for lock in locks)
         return [*self.own.values(), *beside, *(self._before[path] for path in failed if path in self._before)]
 
-    def _found(self, file: LockFile) -> LockRecord:
-        return unreadable(file, self._stamp) if file.lock is None else own_of(file.lock)
-
     def _called_for(self, request: LockRequest, standing: LockRecord | None) -> LockRecord:
         order = request.order
         details: dict[str, str | None] = {"decision": request.decision}
-        return self._stamp.lock(
+        return self.stamp.lock(
             order.scope, request.reason, details | {ON_SUSPICION: "yes"} if request.on_suspicion else details,
             until=(order.until or FAR_FUTURE).timestamp(), mode=order.mode, stage=request.stage,
             created=None if standing is None or request.is_new else standing.created_ts,
@@ -161,11 +155,11 @@ class LockContents:
     def _is_explained(self, lock: LockRecord) -> bool:
         """Whether the lock is of this store's decisions alone."""
         decisions = decisions_of(lock)
-        return bool(decisions) and decisions <= self._known
+        return bool(decisions) and decisions <= self.known
 
     def _is_foreign(self, lock: LockRecord) -> bool:
         """Whether somebody else has ordered it; of what cannot be read nobody knows that."""
-        return lock.details.get("decision") not in self._known and UNREADABLE not in lock.details
+        return lock.details.get("decision") not in self.known and UNREADABLE not in lock.details
 
     def _reaching(self, path: Path) -> list[LockRecord]:
         """The locks of wider scopes that this file contains."""
@@ -185,7 +179,7 @@ class LockContents:
 
     def _wider_than(self, path: Path) -> tuple[Path, ...]:
         """The files of the scopes that it is a part of. Of an account that is in no document that is the portfolio."""
-        if path in self._wider:
-            return self._wider[path]
+        if path in self.wider:
+            return self.wider[path]
         is_part = scope_of(path).partition("/")[0] in ("account", "venue")
         return (path.with_name("portfolio.json"),) if is_part else ()

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from killswitch.gate.changes import LockRecord, StaleGenerationError, Stamp
 from killswitch.gate.files import replace_file
@@ -43,9 +44,7 @@ class LockFileWriter:
         left = found.alive_until - self.wall_at(now)
         # One of more than a whole life was written before a clock stepped back.
         lives = left <= self.alive_for and (left >= self.alive_for / 2 or not kept)
-        return lives and found == msgspec.structs.replace(
-            lock, alive_until=found.alive_until, generation=self.generation
-        )
+        return lives and found == structs.replace(lock, alive_until=found.alive_until, generation=self.generation)
 
     def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
         """StaleGenerationError where a newer runner has written, and `lock` would not only lock more."""
@@ -62,7 +61,7 @@ class LockFileWriter:
     def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
         """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
         alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
-        fresh = msgspec.structs.replace(lock, generation=self.generation, alive_until=alive_until)
+        fresh = structs.replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
 
 

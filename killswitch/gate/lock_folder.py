@@ -32,7 +32,7 @@ from killswitch.gate.foreign_files import (
 )
 from killswitch.gate.lock_contents import LockContents
 from killswitch.gate.lock_file_writer import LockFileWriter, cause_of
-from killswitch.gate.lock_merge import UNREADABLE, own_of, scope_of, tightens, unreadable
+from killswitch.gate.lock_merge import UNREADABLE, own_in, own_of, scope_of, tightens, unreadable
 from killswitch.gate.lock_reader import LockFile, read_file
 from killswitch.gate.union_file import UnionFile
 
@@ -136,9 +136,11 @@ class LockFolder:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
         problems += _not_readable(lock for path, lock in contents.own.items() if path in kept)
-        held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or not self._has_failed(failed)]
+        foreign = self.path_of(FOREIGN_SCOPE)
+        # A foreign lock that could not be written must not count as kept in the union.
+        held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or foreign not in failed]
         found_beside = self._beside(expected, now, is_late, problems)
-        beside_us = [file for file in files if file.path not in kept | {self.path_of(FOREIGN_SCOPE)}]
+        beside_us = [file for file in files if file.path not in kept | {foreign}]
         idle = [file.path for file in beside_us if file.lock is not None and not own_of(file.lock).locked]
         problems += self._left(idle, found_beside)
         left = {request.decision for request in changes.requests if self.path_of(request.order.scope) in failed}
@@ -167,9 +169,8 @@ class LockFolder:
 
     def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> LockContents:
         wider = {self.path_of(scope): tuple(map(self.path_of, scopes)) for scope, scopes in self._wider.items()}
-        return LockContents(
-            files, self._pen.stamp(now), wider, changes.known | {request.decision for request in changes.requests}
-        )
+        known = changes.known | {request.decision for request in changes.requests}
+        return LockContents(files, self._pen.stamp(now), wider, known)
 
     def _applied(self, changes: LockChanges, contents: LockContents, *, guarded: bool) -> LockOutcome:
         """Change `contents`; the outcome if every write succeeds.
@@ -198,10 +199,6 @@ class LockFolder:
         in_file = frozenset(request.decision for request in changes.requests) - superseded
         return LockOutcome(in_file, frozenset(superseded), frozenset(lifted))
 
-    def _has_failed(self, failed: Mapping[Path, str]) -> bool:
-        """Whether the foreign lock could not be written: the union must not count it as kept."""
-        return self.path_of(FOREIGN_SCOPE) in failed
-
     def _beside(
         self, expected: set[Path], now: datetime, is_late: Callable[[], bool], problems: list[LockProblem]
     ) -> UnmanagedFiles | None:
@@ -222,14 +219,12 @@ class LockFolder:
         """The locks of other files, for the union. Files beyond the limit count as locked."""
         if found is None:
             return []
-        locks = [self._own(file, now) for file in found.files]
+        stamp = self._pen.stamp(now)
+        locks = [own_in(file, stamp) for file in found.files]
         if found.is_cut:
             cut = LockFile(self._folder / "others", None, f"are more than {MOST} in {self._folder.name}")
-            locks.append(unreadable(cut, self._pen.stamp(now)))
+            locks.append(unreadable(cut, stamp))
         return locks
-
-    def _own(self, file: LockFile, now: datetime) -> LockRecord:
-        return unreadable(file, self._pen.stamp(now)) if file.lock is None else own_of(file.lock)
 
     def _left(self, idle: list[Path], found: UnmanagedFiles | None) -> list[LockProblem]:
         """The problems with files that no runner keeps alive."""

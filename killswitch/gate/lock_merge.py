@@ -98,19 +98,20 @@ def own_of(lock: LockRecord) -> LockRecord:
     return lock if lock.own is None else msgspec.structs.replace(lock.own, own=None)
 
 
-def tightens(existing: LockRecord | None, wanted: LockRecord, now: datetime) -> bool:
-    """Whether to write `wanted` over `standing` locks more and opens nothing."""
+def own_in(file: LockFile, stamp: Stamp) -> LockRecord:
+    """The own lock of the file's scope; a file that cannot be read is a lock."""
+    return unreadable(file, stamp) if file.lock is None else own_of(file.lock)
+
+
+def tightens(found: LockRecord | None, wanted: LockRecord, now: datetime) -> bool:
+    """Whether to write `wanted` over `found` locks more and opens nothing."""
     if not in_force(wanted, now):
         return False
-    if existing is None or not in_force(existing, now):
+    if found is None or not in_force(found, now):
         return True
-    stricter = existing.mode != wanted.mode and wanted.mode == "all"
-    is_as_strict = strictest_mode((existing.mode, wanted.mode)) == wanted.mode
-    return (
-        is_as_strict
-        and wanted.expires_ts >= existing.expires_ts
-        and (stricter or wanted.expires_ts > existing.expires_ts)
-    )
+    stricter = found.mode != wanted.mode and wanted.mode == "all"
+    as_strict = strictest_mode((found.mode, wanted.mode)) == wanted.mode
+    return as_strict and wanted.expires_ts >= found.expires_ts and (stricter or wanted.expires_ts > found.expires_ts)
 
 
 def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord:

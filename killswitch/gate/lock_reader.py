@@ -119,18 +119,16 @@ def read_lock(path: Path, now: datetime) -> LockVerdict:
     readers with different clocks disagree about it. What cannot be read closes the entries and leaves the
     exits open, because a halt never forbids reducing risk. A bot may name the file by a link of its own.
     """
-    found = read_file(path, through_links=True)
+    found, name = read_file(path, through_links=True), path.name
     if found.problem is not None:
-        return LockVerdict(True, found.mode, f"{path.name} {found.problem}")
+        return LockVerdict(True, found.mode, f"{name} {found.problem}")
     if found.lock is None:
-        return LockVerdict(True, "reduce_only", f"{path.name} does not exist: no runner has opened trading")
+        return LockVerdict(True, "reduce_only", f"{name} does not exist: no runner has opened trading")
     lock = found.lock
     if lock.locked:
         return LockVerdict(True, lock.mode, lock.reason or "locked")
     if lock.alive_until < now.timestamp():
-        return LockVerdict(True, "reduce_only", f"{path.name} is stale: no runner keeps it alive")
+        return LockVerdict(True, "reduce_only", f"{name} is stale: no runner keeps it alive")
     if lock.alive_until > now.timestamp() + LONGEST_LIFE:
-        return LockVerdict(
-            True, "reduce_only", f"{path.name} claims to be kept alive for more than a day: no runner does"
-        )
+        return LockVerdict(True, "reduce_only", f"{name} claims to be kept alive for more than a day: no runner does")
     return LockVerdict(False, None, "open")

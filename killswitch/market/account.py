@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -131,15 +131,11 @@ class PaperAccount:
         held = ((holding, marks[holding.symbol]) for holding in self.holdings.values())
         return margin_of(self.wallet, held, maintenance_rate)
 
-    def entry_orders(self) -> Iterator[PaperOrder]:
-        """Open orders that may add to a position."""
-        return (order for order in self.working if not self.is_exit(order.request))
-
     def order_margin(self, tapes: Mapping[str, Tape]) -> Decimal:
         """Money reserved by open entry orders: their initial margin, in a cash market the cost of the buys."""
         held = ZERO
-        for order in self.entry_orders():
-            if self.is_cash and order.request.side == "sell":
+        for order in self.working:
+            if self.is_exit(order.request) or (self.is_cash and order.request.side == "sell"):
                 continue
             tape = tapes[order.request.symbol]
             price = order.request.price or order.request.trigger_price or tape.last or ZERO

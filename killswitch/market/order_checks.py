@@ -28,12 +28,11 @@ class OrderChecks:
 
     def check(self, account: PaperAccount, request: OrderRequest) -> None:
         """Raise OrderRejectedError, with the venue's reason, for an order that cannot be accepted."""
-        if request.client_order_id in account.orders:
-            raise OrderRejectedError(
-                "duplicate_client_order_id", f"client order id {request.client_order_id} was used before"
-            )
+        given = request.client_order_id
+        if given in account.orders:
+            raise OrderRejectedError("duplicate_client_order_id", f"client order id {given} was used before")
         if self.terms.checks_client_ids:
-            _check_client_id(request.client_order_id, self.terms.traits.client_ids)
+            _check_client_id(given, self.terms.traits.client_ids)
         tapes = self.matching.tapes
         tape = tapes.get(request.symbol)
         if tape is None:
@@ -64,11 +63,10 @@ class OrderChecks:
             raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no order that takes")
 
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
-        tape = self.matching.tapes[request.symbol]
+        tapes = self.matching.tapes
+        tape = tapes[request.symbol]
         if account.is_cash and request.side == "sell":
-            free = account.open_quantity(request.symbol, "long") - reserved_quantity(
-                account, request, self.matching.tapes
-            )
+            free = account.open_quantity(request.symbol, "long") - reserved_quantity(account, request, tapes)
             if request.amount * tape.size > free:
                 raise OrderRejectedError("insufficient_margin", f"only {free} of {request.symbol} is free to sell")
             return

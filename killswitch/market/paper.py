@@ -76,7 +76,7 @@ class PaperMarket:
         quotes = Quotes(self._tapes)
         self._matching = Matching(self.rules, self._tapes, quotes, SplitMix64(seed), self._next_id)
         self._walk = BarWalk(self._accounts, self._matching)
-        self._interventions = Interventions(self._matching)
+        self._actions = Interventions(self._matching)
         self.agree(terms or VenueTerms())
 
     # -- setting up ---------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class PaperMarket:
         an asset that has no price or cannot be held, and for more of it than is held.
         """
         holder = self._account(account)
-        return self._interventions.transfer(holder, kind, amount, asset or holder.currency, self._require_begun(), lag)
+        return self._actions.transfer(holder, kind, amount, asset or holder.currency, self._time(), lag)
 
     def set_instrument(self, instrument: Instrument) -> None:
         """Change a symbol's rules (its state, for example). Contract size and steps must stay.
@@ -220,9 +220,7 @@ class PaperMarket:
         `side` selects one of the two positions of hedge mode, and is ignored otherwise. Raises ValueError for more than
         is held, in a cash account, and before the first bar.
         """
-        return self._interventions.take_over(
-            self._account(account), symbol, side, contracts, price, cause, self._require_begun()
-        )
+        return self._actions.take_over(self._account(account), symbol, side, contracts, price, cause, self._time())
 
     def set_state(self, symbol: str, state: InstrumentState, price_band: Decimal | None = None) -> None:
         """Halt a symbol, open it again, or restrict the kinds of orders. None leaves `price_band` unchanged.
@@ -238,7 +236,7 @@ class PaperMarket:
         Without a price positions stay, with no market to close them in, as holdings of a cash account always do.
         """
         self.set_state(symbol, "delisted")
-        self._interventions.delist(self._accounts, symbol, price, self._require_begun)
+        self._actions.delist(self._accounts, symbol, price, self._time)
 
     # -- queries and orders -----------------------------------------------------------------------------
 
@@ -258,10 +256,10 @@ class PaperMarket:
         """
         if at is not None:
             self.move_clock(at)
-        begun = self._require_begun()
+        now = self._time()
         activity = self._activity if self.terms.shows_liquidity else None
         lag = max(self.terms.fill_lag, self.terms.flow_lag)
-        return snapshot_of(self._account(account), self._matching, begun, instruments, activity, lag)
+        return snapshot_of(self._account(account), self._matching, now, instruments, activity, lag)
 
     def prices(self, symbols: Iterable[str]) -> dict[str, Prices]:
         """The price of each symbol at the venue's time; unknown symbols and symbols without a price are left out.
@@ -273,13 +271,11 @@ class PaperMarket:
         """Accept an order and fill what can be filled at once. Raises OrderRejectedError with the reason."""
         holder = self._account(account)
         self._checks.check(holder, request)
-        order = PaperOrder(
-            self._next_id("o"), request, self._require_begun(), is_waiting=request.trigger_price is not None
-        )
+        order = PaperOrder(self._next_id("o"), request, self._time(), is_waiting=request.trigger_price is not None)
         holder.orders[request.client_order_id] = order
         holder.working.append(order)
         if not order.is_waiting:
-            self._matching.enter(holder, order, self._tapes[request.symbol], self._require_begun())
+            self._matching.enter(holder, order, self._tapes[request.symbol], self._time())
         holder.drop_done()
         return order.report()
 
@@ -306,7 +302,7 @@ class PaperMarket:
         """
         if not self.terms.traits.whole_book:
             raise OrderRejectedError("other", "this venue does not close whole books")
-        self._interventions.close_book(self._account(account), self._require_begun())
+        self._actions.close_book(self._account(account), self._time())
 
     def find_order(self, account: str, symbol: str, client_order_id: str) -> OrderReport | None:
         """The order with this client id; None if there never was one."""
@@ -332,8 +328,8 @@ class PaperMarket:
         order = self._account(account).orders.get(client_order_id)
         return order if order is not None and order.request.symbol == symbol else None
 
-    def _require_begun(self) -> datetime:
-        """The venue's time."""
+    def _time(self) -> datetime:
+        """The venue's time. Raises ValueError before the first bar."""
         if self.clock is None:
             raise ValueError("the market has not begun: no bar yet")
         return self.clock

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from math import log, sqrt
 
-from msgspec.structs import replace
-
 from killswitch.market.account import PaperAccount
 from killswitch.market.holding import ZERO, Margin, PaperHolding, initial_margin, liquidation_price
 from killswitch.market.matching import Matching
@@ -40,14 +38,9 @@ def snapshot_of(
     marks = quotes.prices(account)
     margin = account.margin(marks, rules.maintenance)
     positions = tuple(
-        _position(account, holding, tapes[holding.symbol], margin, rules, marks[holding.symbol], at)
+        _position(account, holding, matching, margin, marks[holding.symbol], at)
         for holding in account.holdings.values()
     )
-    if account.is_cash:
-        # Costs are kept in the account's currency: the entry price in another quote asset is unknown.
-        positions = tuple(
-            p if quotes.bridge(account, p.symbol) is None else replace(p, entry_price=None) for p in positions
-        )
     cash = account.is_cash
     # Time may not advance, so further rows may still be dated at this moment.
     rows_until = at - _MOMENT
@@ -90,15 +83,14 @@ def _marks_of(symbols: tuple[str, ...], tapes: Mapping[str, Tape]) -> tuple[Mark
 
 
 def _position(
-    account: PaperAccount,
-    holding: PaperHolding,
-    tape: Tape,
-    margin: Margin,
-    rules: MarketRules,
-    price: Decimal,
-    at: datetime,
+    account: PaperAccount, holding: PaperHolding, matching: Matching, margin: Margin, price: Decimal, at: datetime
 ) -> Position:
-    """One position; `price` is the last one in the account's currency."""
+    """One position; `price` is the last one in the account's currency.
+
+    Costs are kept in the account's currency: the entry price in another quote asset is unknown.
+    """
+    tape, rules = matching.tapes[holding.symbol], matching.rules
+    rate = rules.maintenance
     last = tape.last or ZERO
     size = abs(holding.quantity)
     notional = size * price
@@ -110,15 +102,13 @@ def _position(
         symbol=holding.symbol,
         side=holding.side,
         contracts=size if tape.size == 1 else size / tape.size,
-        entry_price=holding.entry_price,
+        entry_price=holding.entry_price if matching.quotes.bridge(account, holding.symbol) is None else None,
         mark_price=last,
         index_price=last,
         last_price=last,
         bid=tape.bid(rules),
         ask=tape.ask(rules),
-        liquidation_price=None
-        if cash
-        else liquidation_price(holding, last, margin, rules.maintenance, tape.tick, other),
+        liquidation_price=None if cash else liquidation_price(holding, last, margin, rate, tape.tick, other),
         notional=notional,
         margin=None if cash else initial_margin(notional, holding.leverage),
         leverage=None if cash else holding.leverage,
@@ -132,9 +122,7 @@ def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margi
     if not account.is_cash:
         wallet = _clean(account.wallet)
         return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
-    held = tuple(
-        _whole(base_asset(symbol), holding.quantity, marks[symbol], at) for symbol, holding in account.holdings.items()
-    )
+    held = tuple(_whole(base_asset(key), it.quantity, marks[key], at) for key, it in account.holdings.items())
     return (_whole(account.currency, _clean(account.cash), _ONE, at), *held)
 
 

@@ -27,10 +27,7 @@ class BarWalk:
 
     def is_eventful(self, bars: Mapping[str, MarketBar]) -> bool:
         """Whether anything can happen inside the bars; otherwise only their closes matter."""
-        return any(
-            account.working or not self._liquidator.is_out_of_reach(account, bars)
-            for account in self._accounts.values()
-        )
+        return any(each.working or not self._liquidator.is_out_of_reach(each, bars) for each in self._accounts.values())
 
     def along(self, at: datetime, bars: Mapping[str, MarketBar]) -> None:
         """Pass the four points of all the bars' paths, together."""
@@ -53,7 +50,7 @@ class BarWalk:
         The venue first liquidates what is due before.
         """
         passed = before
-        for found in triggered_orders(account, before, after, self._tapes):
+        for found in triggered(account, before, after, self._tapes):
             here = self._liquidator.between(before, after, found.share) if found.share else dict(before)
             here[found.order.request.symbol] = found.price
             self._liquidator.liquidate_between(account, passed, here, at)
@@ -96,9 +93,7 @@ def is_met(request: OrderRequest, price: Decimal) -> bool:
     return price <= trigger if request.trigger_when == "falls" else price >= trigger
 
 
-def triggered_orders(
-    account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[str, Tape]
-) -> list[TriggeredOrder]:
+def triggered(account: PaperAccount, before: Marks, after: Marks, tapes: Mapping[str, Tape]) -> list[TriggeredOrder]:
     """The account's orders that trigger while the marks move evenly from `before` to `after`, in that order.
 
     After a jump over the trigger the order is sent at the price after the jump.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import Event, Instant
 
+T = TypeVar("T")
 JournalKind = Literal[
     "planned",  # the targets of a decision, written with the decision itself
     "sending",  # an attempt: client order id, symbol, side, amount; written before the request is sent
@@ -290,3 +291,11 @@ class IncidentStore(Store, Protocol):
 
     def course(self, incident: str) -> Sequence[CoursePoint]:
         """The equity curve of an incident, oldest point first."""
+
+
+def decoded(decode: Callable[[bytes], T], blob: bytes | None) -> T | None:
+    """The record in a stored blob; None where there is none that this version can read."""
+    try:
+        return None if blob is None else decode(blob)
+    except DecodeError:
+        return None

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.model.store import Store
+from killswitch.model.store import Store, decoded
 from killswitch.model.venue import RememberingVenue, RuleKeepingVenue
 from killswitch.runner.observers import TickReport
 from killswitch.runner.status_blob import last_view
@@ -54,9 +54,8 @@ class AccountMemory:
             if account.positions is not None:
                 # What the last run left may have closed while nobody looked: its rows may come as late.
                 left = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
-                seen = self._seen.get(account.account, left) | dict.fromkeys(
-                    (position.symbol for position in account.positions), as_of
-                )
+                symbols = (position.symbol for position in account.positions)
+                seen = self._seen.get(account.account, left) | dict.fromkeys(symbols, as_of)
                 self._seen[account.account] = {it: at for it, at in seen.items() if as_of - at <= KEPT_FOR}
         held = self._written.accounts | {name: sorted(seen) for name, seen in self._seen.items()}
         if held != self._written.accounts:
@@ -79,8 +78,5 @@ def restore_adapters(store: Store, accounts: Mapping[str, ArmedAccount]) -> None
 
 
 def _held(store: Store) -> HeldSymbols:
-    blob = store.live(SYMBOLS_NAME)
-    try:
-        return HeldSymbols() if blob is None else _DECODER.decode(blob)
-    except msgspec.DecodeError:
-        return HeldSymbols()  # written by another version: the first reading then asks only for what is still held
+    # Where another version wrote it, the first reading asks only for what is still held.
+    return decoded(_DECODER.decode, store.live(SYMBOLS_NAME)) or HeldSymbols()

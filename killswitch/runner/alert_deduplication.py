@@ -48,9 +48,7 @@ class AlertDeduplication:
     def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
         """Restore the ends of closings that an earlier run has reported."""
         told = {notice.text for notice in notices}
-        self._reported = frozenset(
-            text for each in closings if (text := shortfall_message(each)) is not None and text in told
-        )
+        self._reported = frozenset(told.intersection(map(shortfall_message, closings)))
 
     def alerts(
         self,
@@ -64,8 +62,7 @@ class AlertDeduplication:
         `mild`: problems that are warnings. `subjects`: message → subject of problems whose words may change while they
         last; their end is reported as well.
         """
-        found = [(severity, text) for severity, text in self._before]
-        self._before = ()
+        found, self._before = [*self._before], ()
         found += self._of_problems(snapshot.as_of, problems, mild, subjects or {})
         ends = [text for each in snapshot.closings if (text := shortfall_message(each)) is not None]
         found += [("page", text) for text in ends if text not in self._reported]

@@ -110,21 +110,20 @@ def assemble(
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
     patience = min(pace.read_timeout, pace.last_words)
     meters = request_meters(accounts, timeline, pace.interval)
-    refreshing = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
-    kept = None
-    if refreshing is not None:
-        kept = DeadManTimers(policies, accounts, meters, store, timeline, patience, refreshing)
+    budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
+    kept = None if budget is None else DeadManTimers(policies, accounts, meters, store, timeline, patience, budget)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, CombinedWatch(watch, confirming))
     locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
     suspending = BrokerSuspension(accounts, meters, store, timeline, patience)
+    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
     return Runner(
         interpreter, store, lease, timeline,
-        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, refreshing), closings,
-        _effects(arming, store, timeline, pace, closings, locking, suspending, beside),
+        AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
+        Effects(Performing(performers(locking, closing, store, timeline)), arming, locking, suspending),
         Observers(
             (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
              AccountMemory(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
-            confirming, tracer, timers=kept, recorder=recorder,
+            confirming, tracer, kept, recorder,
         ),
         pace, policy_set=policies.digest, found_before=found_before,
         standing=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming), *(unserved if live else ())),
@@ -187,20 +186,6 @@ def _lock_writer(
     return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
 
 
-def _effects(
-    arming: Arming,
-    store: Store,
-    clock: Clock,
-    pace: RunnerPace,
-    closings: ClosingWorkers,
-    locking: LockWriter | None,
-    suspending: BrokerSuspension,
-    beside: FaultIsolation,
-) -> Effects:
-    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
-    return Effects(Performing(performers(locking, closing, store, clock)), arming, locking, suspending)
-
-
 def _closings(
     venues: Mapping[str, tuple[SharedAdapter, SharedAdapter]],
     meters: Mapping[str, RequestMeter],
@@ -213,7 +198,7 @@ def _closings(
     workers = {}
     for name in sorted(arming.names):
         closes = [decision for decision in unfinished.get(name, ()) if not decision.is_suspicion]
-        leftover = [Closing(decision.id, "closing", scope=decision.scope) for decision in closes]
+        leftover = tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
         meter = meters[name]
         closer = AccountExecutor(
             name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker

@@ -101,11 +101,8 @@ def now_after(last: ClockState | None, clock: Clock) -> datetime:
     if elapsed is None:
         return max(wall, last.at)
     paced = last.at + elapsed
-    return (
-        wall
-        if last.at <= wall and abs(wall - paced + _forgotten(timedelta(seconds=last.followed), elapsed)) <= FOLLOWED
-        else paced
-    )
+    off = wall - paced + _forgotten(timedelta(seconds=last.followed), elapsed)
+    return wall if last.at <= wall and abs(off) <= FOLLOWED else paced
 
 
 def _forgotten(followed: timedelta, elapsed: timedelta) -> timedelta:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from killswitch.execution.account_executor import AccountExecutor
@@ -28,6 +29,7 @@ AT_ONE_INSTANT = 1000
 """Passes that may begin at one instant of the clock; further ones wait until it has moved."""
 
 
+@dataclass(eq=False)
 class ClosingWorker:
     """Drives one account's executor: recovery, then pass after pass while there is work.
 
@@ -35,21 +37,14 @@ class ClosingWorker:
     reports the problem and retries the pass; it raises a StoreError, because acting unrecorded is worse than stopping.
     """
 
-    def __init__(
-        self,
-        account: str,
-        closer: AccountExecutor,
-        leftover: Sequence[Closing],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """`leftover`: the closes that an earlier run left unfinished, shown until recovery has read the journal.
+    account: str
+    closer: AccountExecutor
+    leftover: tuple[Closing, ...]
+    """The closes that an earlier run left unfinished, shown until recovery has read the journal."""
+    monotonic: Callable[[], float] = time.monotonic
+    """The seconds of the closer's own clock."""
 
-        `monotonic`: the seconds of the closer's own clock.
-        """
-        self._account = account
-        self.closer = closer
-        self._leftover = tuple(leftover)
-        self._monotonic = monotonic
+    def __post_init__(self) -> None:
         self._failures = 0
         self._not_before = -math.inf
         self._begun_at = -math.inf
@@ -98,7 +93,7 @@ class ClosingWorker:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
         if self._pass is not None or not (self.is_working or self.closer.owing):
             return math.inf
-        now = self._monotonic()
+        now = self.monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
             return FIRST_PAUSE
         held_up = max(self._not_before - now, 0.0)
@@ -110,7 +105,7 @@ class ClosingWorker:
         """The pass under way; a new one if one is due and none is."""
         self.collect()
         if self.wait <= 0.0:
-            now = self._monotonic()
+            now = self.monotonic()
             self._begun_then = self._begun_then + 1 if now == self._begun_at else 1
             self._begun_at = now
             self._closes = self.is_working
@@ -150,12 +145,8 @@ class ClosingWorker:
 
     def progress(self) -> tuple[Closing, ...]:
         """The closings of this account for the next snapshot, including decisions that wait for the executor."""
-        waiting = tuple(
-            Closing(decision.id, "planned", scope=decision.scope)
-            for decision in self._waiting
-            if not decision.is_suspicion
-        )
-        return (self.closer.progress() if self._recovered else self._leftover) + waiting
+        waiting = tuple(Closing(it.id, "planned", scope=it.scope) for it in self._waiting if not it.is_suspicion)
+        return (self.closer.progress() if self._recovered else self.leftover) + waiting
 
     async def _run_pass(self) -> None:
         if (way := self._held_by) is not None:
@@ -177,7 +168,7 @@ class ClosingWorker:
         else:
             self._failures = 0
             stuck = self.closer.stuck
-            self.trouble = self._stall_reason() or (stuck and f"closing on account {self._account}: {stuck}")
+            self.trouble = self._stall_reason() or (stuck and f"closing on account {self.account}: {stuck}")
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
@@ -191,7 +182,7 @@ class ClosingWorker:
             self._stalled_because = None
         elif self._stalled_because is None:
             # The first reason stays: numbers in it may change with every snapshot.
-            self._stalled_because = f"closing on account {self._account} makes no progress: {legible(distrust)}"
+            self._stalled_because = f"closing on account {self.account} makes no progress: {legible(distrust)}"
         return self._stalled_because
 
     async def _advance(self) -> None:
@@ -204,5 +195,5 @@ class ClosingWorker:
         self._more |= self._closes
         self._failures += 1
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self._failures - 1, 30))
-        self._not_before = self._monotonic() + pause
-        self.trouble = f"closing on account {self._account} is retried after {legible(why)}"
+        self._not_before = self.monotonic() + pause
+        self.trouble = f"closing on account {self.account} is retried after {legible(why)}"

@@ -121,10 +121,9 @@ class ClosingWorkers:
     async def run_until(self, until: asyncio.Future[Any]) -> None:
         """Passes as they fall due, in real time, until `until` is done. Raises StoreError."""
         while not until.done():
-            under_way, due = self.kick(), self.wait
-            await asyncio.wait(
-                {until, *under_way}, timeout=None if due == math.inf else due, return_when=asyncio.FIRST_COMPLETED
-            )
+            passes, due = self.kick(), self.wait
+            timeout = None if due == math.inf else due
+            await asyncio.wait({until, *passes}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     async def rest(self, patience: float) -> None:
         """Let every pass under way end, at the end of a run."""

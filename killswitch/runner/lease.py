@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -63,30 +64,26 @@ def misdated_message(lease: Lease, now: datetime) -> str:
     )
 
 
+@dataclass(eq=False)
 class LeaseHolder:
     """Acquires the lease of a store, renews it in time, and releases it."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        ttl: float,
-        owner: str | None = None,
-        *,
-        pause: Callable[[float], None] = time.sleep,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """`ttl` in seconds: how long the lease outlives a crash of this process.
+    store: Store
+    clock: Clock
+    """The wall clock, since other processes compare the expiry with theirs."""
+    ttl: float
+    """Seconds for which the lease outlives a crash of this process."""
+    owner: str = ""
+    """This process by default."""
+    _: KW_ONLY
+    pause: Callable[[float], None] = time.sleep
+    """Makes a wait."""
+    say: Callable[[str], None] = lambda _: None
+    """Called with the reason for a wait."""
 
-        `clock`: the wall clock, since other processes compare the expiry with theirs. `say`: called with the reason for
-        a wait, which `pause` makes.
-        """
-        self._store = store
-        self._clock = clock
-        self._ttl = int(ttl * SECOND)
-        self._pause = pause
-        self._say = say
-        self.owner = owner or this_process()
+    def __post_init__(self) -> None:
+        self._ttl = int(self.ttl * SECOND)
+        self.owner = self.owner or this_process()
         self._lease: Lease | None = None
         self._renewed_at = 0.0
 
@@ -109,19 +106,19 @@ class LeaseHolder:
             self._end_of_the_dead()
             lease = self._acquire()
         self._lease = lease
-        self._store.fence(lease.generation)
+        self.store.fence(lease.generation)
         return lease
 
     def _end_of_the_dead(self) -> None:
         """Release the lease of a holder that is dead."""
-        holder = self._store.lease()
+        holder = self.store.lease()
         if holder is None:
             return
         if is_dead(holder.owner):
-            self._store.release(holder.owner)
-        elif is_misdated(holder, self._clock.now()):
-            self._say(misdated_message(holder, self._clock.now()))
-            end_misdated(self._store, holder, self._pause)
+            self.store.release(holder.owner)
+        elif is_misdated(holder, self.clock.now()):
+            self.say(misdated_message(holder, self.clock.now()))
+            end_misdated(self.store, holder, self.pause)
 
     def renew(self) -> None:
         """Renew the lease once half of it is used up, by the wall clock of other processes or by the monotonic one.
@@ -131,8 +128,8 @@ class LeaseHolder:
         held = self._lease
         if held is None:
             raise RuntimeError("the lease is not held")
-        left = held.expires_at - to_micros(self._clock.now())
-        unrenewed = (self._clock.monotonic() - self._renewed_at) * SECOND
+        left = held.expires_at - to_micros(self.clock.now())
+        unrenewed = (self.clock.monotonic() - self._renewed_at) * SECOND
         if self._ttl // 2 < left <= self._ttl and unrenewed < self._ttl // 2:
             return
         try:
@@ -140,7 +137,7 @@ class LeaseHolder:
         except LeaseRefusedError as error:
             raise LeaseLostError(f"the lease is lost: {error}") from error
         if renewed.generation != held.generation:
-            self._store.release(self.owner)
+            self.store.release(self.owner)
             raise LeaseLostError(
                 f"the lease of generation {held.generation} expired, and another runner has held it meanwhile; "
                 "this one stops, because its state is older than the store"
@@ -150,16 +147,16 @@ class LeaseHolder:
     def release(self) -> None:
         """Release the lease, so that the next runner need not wait."""
         if self._lease is not None:
-            self._store.release(self.owner)
+            self.store.release(self.owner)
             self._lease = None
 
     def _acquire(self) -> Lease:
         try:
-            lease = self._store.acquire(self.owner, to_micros(self._clock.now()), self._ttl)
+            lease = self.store.acquire(self.owner, to_micros(self.clock.now()), self._ttl)
         except StoreBusyError as error:
-            holder = self._store.lease()
+            holder = self.store.lease()
             raise LeaseRefusedError(_refusal(holder) if holder else str(error)) from None
-        self._renewed_at = self._clock.monotonic()
+        self._renewed_at = self.clock.monotonic()
         return lease
 
 

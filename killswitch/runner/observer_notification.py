@@ -7,6 +7,7 @@ ends a run: a runner that cannot record must not act.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,7 @@ from killswitch.runner.observers import HasProblem, NotifiedOfStop, Observer, Ti
 from killswitch.runner.order_reconciliation import OrderReconciliation
 
 if TYPE_CHECKING:
-    from killswitch.telemetry.metrics import NotificationCounts
+    pass
 
 
 class SnapshotRecorder(Protocol):
@@ -36,72 +37,65 @@ class SnapshotRecorder(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class Observers:
     """Everything that follows a run: it is notified of each tick, and contributes problems and notices to the next."""
 
-    def __init__(
-        self,
-        witnesses: tuple[Observer, ...],
-        notifier: Notifier,
-        beside: FaultIsolation,
-        confirming: OrderReconciliation,
-        tracer: Tracer,
-        *,
-        timers: DeadManTimers | None,
-        recorder: SnapshotRecorder | None,
-    ) -> None:
-        """`timers`: the venues' dead-man timers, where the run keeps any."""
-        self._witnesses = (*witnesses, notifier)
-        self._notifier = notifier
-        self._beside = beside
-        self._confirming = confirming
-        self._timers = timers
-        self._recorder = recorder
+    witnesses: tuple[Observer, ...]
+    notifier: Notifier
+    beside: FaultIsolation
+    confirming: OrderReconciliation
+    tracer: Tracer
+    dead_man: DeadManTimers | None
+    """The venues' dead-man timers, where the run keeps any."""
+    recorder: SnapshotRecorder | None
+
+    def __post_init__(self) -> None:
+        self.witnesses = (*self.witnesses, self.notifier)
         self._unrecorded: tuple[str, ...] = ()
-        self.tracer = tracer
 
     def start(self) -> None:
         """Continue from what an earlier run left in the outbox and at the venues' timers."""
-        self._beside.call("the outbox of notifications", self._notifier.start, None)
-        if self._timers is not None:
-            self._beside.call("the dead-man timers", self._timers.start, None)
+        self.beside.call("the outbox of notifications", self.notifier.start, None)
+        if self.dead_man is not None:
+            self.beside.call("the dead-man timers", self.dead_man.start, None)
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""
-        self._beside.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
+        self.beside.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
         self._record(report.snapshot)
-        for witness in self._witnesses:
-            self._beside.call(f"the observer {type(witness).__name__}", partial(witness.ticked, report), None)
-        if (timers := self._timers) is not None:
-            self._beside.call("refreshing dead-man timers", lambda: timers.refresh(report.snapshot), None)
+        for witness in self.witnesses:
+            self.beside.call(f"the observer {type(witness).__name__}", partial(witness.ticked, report), None)
+        if (timers := self.dead_man) is not None:
+            self.beside.call("refreshing dead-man timers", lambda: timers.refresh(report.snapshot), None)
 
     def _record(self, snapshot: Snapshot) -> None:
-        if self._recorder is None:
+        if self.recorder is None:
             return
         try:
-            self._recorder.write(snapshot)
+            self.recorder.write(snapshot)
         except Exception as error:  # noqa: BLE001 - a recording is beside the point of a run
-            self._recorder = None
+            self.recorder = None
             self._unrecorded = (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """One message for each problem of an observer."""
-        timers = () if self._timers is None else self._timers.problems
-        parts: tuple[object, ...] = (*self._witnesses, self._recorder)
+        timers = () if self.dead_man is None else self.dead_man.problems
+        parts: tuple[object, ...] = (*self.witnesses, self.recorder)
         behind = (each.problem for each in parts if isinstance(each, HasProblem))
-        return (*self._unrecorded, *timers, *self._beside.problems, *(each for each in behind if each is not None))
+        return (*self._unrecorded, *timers, *self.beside.problems, *(each for each in behind if each is not None))
 
     @property
     def timers(self) -> tuple[TimerView, ...]:
         """What `status` shows of the dead-man timers."""
-        return () if self._timers is None else self._timers.views
+        return () if self.dead_man is None else self.dead_man.views
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """Notices of order reconciliation and of dead-man timers."""
-        found = self._beside.call("orders to be confirmed", lambda: self._confirming.notices(snapshot), ())
-        if self._timers is not None:
-            found += self._beside.call("notices of dead-man timers", self._timers.notices, ())
+        found = self.beside.call("orders to be confirmed", lambda: self.confirming.notices(snapshot), ())
+        if self.dead_man is not None:
+            found += self.beside.call("notices of dead-man timers", self.dead_man.notices, ())
         return found
 
     def messages(
@@ -113,13 +107,8 @@ class Observers:
         """
         ends = {shortfall_message(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
-        return self._beside.call(
-            "what is to be notified", lambda: self._notifier.outgoing(snapshot, decisions, left, acting), ()
-        )
-
-    def notifications(self) -> NotificationCounts | None:
-        """The counts of the outbox, from memory; None without a route."""
-        return self._notifier.counts()
+        outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
+        return self.beside.call("what is to be notified", outgoing, ())
 
     async def rest(self, patience: float, problems: tuple[str, ...]) -> tuple[str, ...]:
         """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.
@@ -127,22 +116,22 @@ class Observers:
         `problems`: those of the run; those of timers are over after the stop.
         """
         left: tuple[str, ...] = ()
-        if self._timers is not None:
-            over = frozenset(self._timers.problems)
-            left = await self._timers.rest()
+        if self.dead_man is not None:
+            over = frozenset(self.dead_man.problems)
+            left = await self.dead_man.rest()
             lasting = (*(each for each in problems if each not in over), *left)
-            for witness in self._witnesses:
+            for witness in self.witnesses:
                 if isinstance(witness, NotifiedOfStop):
-                    witness.stopped(self._timers.views, lasting)
-        await self._beside.wait("notifications", lambda: self._notifier.rest(patience), None)
+                    witness.stopped(self.dead_man.views, lasting)
+        await self.beside.wait("notifications", lambda: self.notifier.rest(patience), None)
         return left
 
     async def abandon(self) -> tuple[str, ...]:
         """Cancel what is under way at the end of any run; a message if the recording is incomplete."""
-        if self._timers is not None:
-            await self._timers.abandon()
-        await self._notifier.rest(0.0)
-        if self._recorder is not None and self._recorder.close() is False:
+        if self.dead_man is not None:
+            await self.dead_man.abandon()
+        await self.notifier.rest(0.0)
+        if self.recorder is not None and self.recorder.close() is False:
             return ("the recording ends early: its last snapshots could not be written",)
         return ()
 

@@ -113,9 +113,8 @@ class OrderReconciliation:
             del due[name]
             known = self._known(name)
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
-            found += discrepancies(
-                mine, snapshot.as_of, {name: known}.get, {name: filled[name]} if name in filled else {}
-            )
+            seen = {name: filled[name]} if name in filled else {}
+            found += discrepancies(mine, snapshot.as_of, {name: known}.get, seen)
             if known is not None and knowledge_of(known) != "sent" and snapshot.as_of < lasts_from(known):
                 due[name] = lasts_from(known)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
@@ -32,92 +33,77 @@ def performers(
     return {Lock: locking or Performer(), Cancels: closing, Orders: closing}
 
 
+@dataclass(eq=False)
 class ClosingPerformer(Performer):
     """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 
-    def __init__(
-        self,
-        closings: ClosingWorkers,
-        suspending: BrokerSuspension,
-        locking: LockWriter | None,
-        beside: FaultIsolation,
-        armed: frozenset[str],
-        patience: float,
-    ) -> None:
-        """`patience`: real seconds for which a start waits for the recovery of closings."""
-        self._closings = closings
-        self._suspending = suspending
-        self._locking = locking
-        self._beside = beside
-        self._armed = armed
-        self._patience = patience
+    closings: ClosingWorkers
+    suspending: BrokerSuspension
+    locking: LockWriter | None
+    beside: FaultIsolation
+    armed: frozenset[str]
+    patience: float
+    """Real seconds for which a start waits for the recovery of closings."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        return planned_entries(decision, snapshot=snapshot, accounts=self._armed)
+        return planned_entries(decision, snapshot=snapshot, accounts=self.armed)
 
     async def recover(self) -> None:
-        self._closings.hold(self._beside.call("suspensions at brokers", self._suspending.start, {}))
-        await self._closings.recover(self._patience)
+        self.closings.hold(self.beside.call("suspensions at brokers", self.suspending.start, {}))
+        await self.closings.recover(self.patience)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        concerned = self._closings.accounts_of(decisions)
-        ways = self._beside.call("letting orders through at brokers", lambda: self._suspending.lift(concerned), {})
-        self._closings.hold(ways)
-        self._closings.adopt(decisions)
-        return self._beside.call("suspensions at brokers", self._suspend, ())
+        concerned = self.closings.accounts_of(decisions)
+        ways = self.beside.call("letting orders through at brokers", lambda: self.suspending.lift(concerned), {})
+        self.closings.hold(ways)
+        self.closings.adopt(decisions)
+        return self.beside.call("suspensions at brokers", self._suspend, ())
 
     def _suspend(self) -> tuple[str, ...]:
-        locked = frozenset() if self._locking is None else self._locking.locked_whole()
-        self._suspending.settle(locked, self._closings.busy)
-        return self._suspending.problems
+        locked = frozenset() if self.locking is None else self.locking.locked_whole()
+        self.suspending.settle(locked, self.closings.busy)
+        return self.suspending.problems
 
 
+@dataclass(eq=False)
 class Effects:
     """Carries out decisions: locks first, then the closers of the accounts, then all else by the effects' ranks."""
 
-    def __init__(
-        self, performing: Performing, arming: Arming, locking: LockWriter | None, suspending: BrokerSuspension
-    ) -> None:
-        """`locking`: None where nothing is armed."""
-        self._arming = arming
-        self._locking = locking
-        self._suspending = suspending
-        self.performing = performing
+    performing: Performing
+    arming: Arming
+    locking: LockWriter | None
+    """None where nothing is armed."""
+    suspending: BrokerSuspension
 
     def acted_on(self, decisions: Iterable[Decision]) -> tuple[Decision, ...]:
         """The decisions that are acted on; the others are only recorded."""
-        return tuple(decision for decision in decisions if is_acted_on(decision, self._arming))
-
-    @property
-    def suspended(self) -> tuple[str, ...]:
-        """Accounts whose broker refuses every new order because this program asked for it."""
-        return self._suspending.suspended
+        return tuple(decision for decision in decisions if is_acted_on(decision, self.arming))
 
     @property
     def problems(self) -> tuple[str, ...]:
         """One message for each problem with the locks."""
-        return () if self._locking is None else self._locking.problems
+        return () if self.locking is None else self.locking.problems
 
     @property
     def mild(self) -> frozenset[str]:
         """The problems that prevent no lock from being written."""
-        return frozenset() if self._locking is None else self._locking.mild
+        return frozenset() if self.locking is None else self.locking.mild
 
     @property
     def subjects(self) -> Mapping[str, str]:
         """Message → subject of each problem with the locks."""
-        return {} if self._locking is None else self._locking.subjects
+        return {} if self.locking is None else self.locking.subjects
 
     async def finish(self, patience: float) -> None:
         """A clean stop, in at most `patience` seconds."""
-        if self._locking is not None:
-            await self._locking.finish(patience)
+        if self.locking is not None:
+            await self.locking.finish(patience)
 
     async def abandon(self) -> None:
         """Cancel what is under way, and end the threads."""
-        await self._suspending.abandon()
-        if self._locking is not None:
-            self._locking.close()
+        await self.suspending.abandon()
+        if self.locking is not None:
+            self.locking.close()
 
 
 class CapabilityError(AdapterError):

@@ -19,7 +19,7 @@ from killswitch.incident.record.incident_decisions import Runbooks, keep_runbook
 from killswitch.model.clock import Clock
 from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import AccountSnapshot, Closing
-from killswitch.model.store import Store
+from killswitch.model.store import Store, decoded
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
@@ -173,11 +173,7 @@ decode_view = _DECODER.decode
 
 def last_view(store: Store) -> RunnerView | None:
     """The view of the last tick on this store; None if there was none, or another version wrote it."""
-    blob = store.live(LIVE_NAME)
-    try:
-        return None if blob is None else decode_view(blob)
-    except msgspec.DecodeError:
-        return None
+    return decoded(decode_view, store.live(LIVE_NAME))
 
 
 def account_view(snapshot: AccountSnapshot, *, armed: bool) -> AccountView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 
@@ -28,26 +29,18 @@ LOOKED_BACK = 10
 """Number of scheduled ticks among which the longest distance is shown."""
 
 
+@dataclass(eq=False)
 class StatusPublisher:
     """An observer that stores what `ksctl status` shows."""
 
-    def __init__(
-        self,
-        store: Store,
-        interpreter: Interpreter,
-        policies: PolicySet,
-        armed: frozenset[str],
-        timeline: Timeline,
-        view: RunnerView,
-    ) -> None:
-        """`view`: the run itself as `status` shows it; each tick completes it."""
-        self._store = store
-        self._interpreter = interpreter
-        self._policies = policies
-        self._armed = armed
-        self._timeline = timeline
-        self._view = view
-        self._ticked_at: deque[datetime] = deque(maxlen=LOOKED_BACK)
+    store: Store
+    interpreter: Interpreter
+    policies: PolicySet
+    armed: frozenset[str]
+    timeline: Timeline
+    view: RunnerView
+    """The run itself as `status` shows it; each tick completes it."""
+    _ticked_at: deque[datetime] = field(init=False, default_factory=lambda: deque(maxlen=LOOKED_BACK))
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot
@@ -55,29 +48,29 @@ class StatusPublisher:
             self._ticked_at.append(snapshot.as_of)
         self._put(
             structs.replace(
-                self._view,
+                self.view,
                 as_of=snapshot.as_of,
-                ticks=self._view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
+                ticks=self.view.ticks + snapshot.scheduled,  # a pass woken by a push is not counted as a tick
                 duration_ms=round(report.seconds * 1000, 3),
-                accounts=tuple(account_view(each, armed=each.account in self._armed) for each in snapshot.accounts),
-                machines=machine_views(self._interpreter.status(), self._policies),
+                accounts=tuple(account_view(each, armed=each.account in self.armed) for each in snapshot.accounts),
+                machines=machine_views(self.interpreter.status(), self.policies),
                 closings=snapshot.closings,
                 problems=report.problems,
-                orphans=orphan_views(self._interpreter.orphans()),
+                orphans=orphan_views(self.interpreter.orphans()),
                 streams=report.streams,
                 timers=report.timers,
                 suspended=report.suspended,
                 apart=max((round((b - a).total_seconds(), 3) for a, b in pairwise(self._ticked_at)), default=None),
-                clock=self._timeline.state(),
-                unfinished_closes=unfinished_close_views(self._interpreter.unfinished_closes()),
+                clock=self.timeline.state(),
+                unfinished_closes=unfinished_close_views(self.interpreter.unfinished_closes()),
             )
         )
 
     def stopped(self, timers: tuple[TimerView, ...], problems: tuple[str, ...]) -> None:
         """Update timers and problems at a clean stop."""
-        if self._view.clock is not None:
-            self._put(structs.replace(self._view, timers=timers, problems=problems))
+        if self.view.clock is not None:
+            self._put(structs.replace(self.view, timers=timers, problems=problems))
 
     def _put(self, view: RunnerView) -> None:
-        self._view = view
-        self._store.put_live(LIVE_NAME, encode_view(view))
+        self.view = view
+        self.store.put_live(LIVE_NAME, encode_view(view))

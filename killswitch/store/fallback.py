@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -249,11 +249,9 @@ class Fallback:
     def _on_disk(self, statement: str) -> list[Any]:
         """Rows from the file at the path; from the connection held open where that cannot be opened."""
         try:
-            disk = sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True, timeout=_BRIEFLY)
-            try:
+            place = f"{self.path.resolve().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(place, uri=True, timeout=_BRIEFLY)) as disk:
                 return disk.execute(statement).fetchall()
-            finally:
-                disk.close()
         except sqlite3.Error:
             with self.lock, suppress(sqlite3.Error):
                 return [] if self._own is None else self._own.execute(statement).fetchall()
@@ -351,7 +349,7 @@ def salvage(source: sqlite3.Connection, to: sqlite3.Connection) -> tuple[str, ..
     if source.in_transaction:
         with suppress(sqlite3.Error):
             source.rollback()
-    before, source.text_factory = source.text_factory, _legible
+    before, source.text_factory = source.text_factory, lambda raw: raw.decode("utf-8", "replace")
     to.execute("BEGIN")
     try:
         lost = tuple(table for table in TABLES if not _copied(source, to, table))
@@ -362,28 +360,16 @@ def salvage(source: sqlite3.Connection, to: sqlite3.Connection) -> tuple[str, ..
     return lost
 
 
-def _legible(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
-
-
 def _copied(source: sqlite3.Connection, to: sqlite3.Connection, table: str) -> bool:
     """Whether the whole table could be read."""
     names = [row[1] for row in to.execute(f"PRAGMA table_info({table})")]
     columns, places = ", ".join(names), ", ".join("?" * len(names))
-    whole = True
     for way in _BOTH_WAYS:
-        rows = _rows(source, f"SELECT {columns} FROM {table} ORDER BY rowid {way}")
-        try:
+        with suppress(sqlite3.Error):
+            rows = source.execute(f"SELECT {columns} FROM {table} ORDER BY rowid {way}")
             to.executemany(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", rows)
-        except sqlite3.Error:
-            whole = False
-        else:
-            break
-    return whole
-
-
-def _rows(source: sqlite3.Connection, statement: str) -> Iterator[Any]:
-    yield from source.execute(statement)
+            return way == _BOTH_WAYS[0]
+    return False
 
 
 def _keep_counting(source: sqlite3.Connection, to: sqlite3.Connection) -> None:

@@ -68,9 +68,7 @@ def retried(call: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P],
 class StoreHandle:
     """Reads and writes a database, one transaction at a time; thread-safe."""
 
-    def __init__(
-        self, engine: Engine, place: str = "", fallback: Fallback | None = None, *, volatile: bool = False
-    ) -> None:
+    def __init__(self, engine: Engine, place: str, fallback: Fallback | None = None, *, volatile: bool = False) -> None:
         """`place`: name of the store in messages. `fallback`: the fallbacks when its file fails.
 
         `volatile`: the store ends with the process.
@@ -85,7 +83,7 @@ class StoreHandle:
         self._is_under_way = False
         """Whether the holder has committed a tick: from then on no unreadable row ends the run."""
         self._unreadable: dict[str, str] = {}
-        self._write_queue = WriteQueue()
+        self._queue = WriteQueue()
         self._log_entry: Callable[[str], None] | None = None
         self._use(engine)
 
@@ -110,7 +108,7 @@ class StoreHandle:
         if self._fallback is not None:
             event.listen(self._on_disk, "checkout", _limit_busy_wait)
             self._fallback.allow_memory()
-            with _store_errors(self.place):
+            with _errors_of(self.place):
                 kept = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
                 for each in kept:
                     each.exec_driver_sql("SELECT 1 FROM lease")
@@ -134,10 +132,8 @@ class StoreHandle:
             )
             lost = fallback.copy.lost
             return words if lost is None else f"{words}; {_lost_rows_text(lost)}"
-        if fallback.reserve_used_because is not None:
-            return (
-                f"the reserve of the store ({fallback.reserve.path}) is being used up: {fallback.reserve_used_because}"
-            )
+        if (why := fallback.reserve_used_because) is not None:
+            return f"the reserve of the store ({fallback.reserve.path}) is being used up: {why}"
         return None
 
     @property
@@ -166,7 +162,7 @@ class StoreHandle:
         with fallback.lock:
             if self._engine is not failed:
                 return  # another thread has found it meanwhile
-            with self._write_queue.acquire():
+            with self._queue.acquire():
                 if failed is not self._on_disk:
                     self._leave_damaged_copy(error, failed, fallback)
                 elif not (writes and self._made_room(error, failed, fallback)):
@@ -182,7 +178,7 @@ class StoreHandle:
     def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
         if not isinstance(error, MediumError):
             return False
-        with _store_errors(self.place), driver_connection(failed) as disk:
+        with _errors_of(self.place), driver_connection(failed) as disk:
             return fallback.make_room(disk, error)
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
@@ -211,7 +207,7 @@ class StoreHandle:
         if not (fallback.is_due or (last and fallback.is_whole)):
             fallback.require_own_lease(self._fence)
             return
-        with fallback.lock, self._write_queue.acquire():
+        with fallback.lock, self._queue.acquire():
             if fallback.copy is not None and fallback.write_back(self._fence, last=last):
                 memory = self._engine
                 self._use(self._on_disk)
@@ -236,12 +232,10 @@ class StoreHandle:
                     raise failure from error
                 self._recover(failure, engine, writes=False)
 
-    def _decoded(
-        self, what: str, decode: Callable[[Any], T], found: Iterable[Any], *, all_of_it: bool = False
-    ) -> list[T]:
+    def _decoded(self, what: str, decode: Callable[[Any], T], found: Iterable[Any], *, strict: bool = False) -> list[T]:
         """Decode every row. Raises DamagedStoreError for a row that cannot be decoded.
 
-        In a run that is under way such a row is left out and reported as a problem, unless `all_of_it`.
+        In a run that is under way such a row is left out and reported as a problem, unless `strict`.
         """
         made = []
         for row in found:
@@ -250,7 +244,7 @@ class StoreHandle:
             except (msgspec.DecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
                 number = getattr(row, "sequence", None)
                 which = what if number is None else f"{what} (number {number})"
-                if all_of_it or not self._is_under_way:
+                if strict or not self._is_under_way:
                     raise DamagedStoreError(self.place, f"{which} cannot be read ({error})") from error
                 self._unreadable.setdefault(what, f"the store {self.place}: {which} cannot be read and is left out")
         return made
@@ -260,15 +254,11 @@ class StoreHandle:
         return next(iter(self._decoded(what, decode, found[:1])), None)
 
     def _lease_row(self, found: Sequence[Any]) -> Any:
-        return next(iter(self._decoded("the lease", rows.checked_lease, found, all_of_it=True)), None)
+        return next(iter(self._decoded("the lease", rows.checked_lease, found, strict=True)), None)
 
     @contextmanager
     def _writing(self, *, background: bool = False) -> Iterator[Connection]:
-        with (
-            self._write_queue.acquire(background=background),
-            _store_errors(self.place),
-            self._writer.begin() as connection,
-        ):
+        with self._queue.acquire(background=background), _errors_of(self.place), self._writer.begin() as connection:
             yield connection
 
     @contextmanager
@@ -301,7 +291,7 @@ def _limit_busy_wait(raw: sqlite3.Connection, _record: object, _proxy: object) -
 
 
 @contextmanager
-def _store_errors(place: str) -> Iterator[None]:
+def _errors_of(place: str) -> Iterator[None]:
     """Turn the driver's errors (locked, full, read-only, corrupt) into StoreErrors with cause and next step."""
     try:
         yield

@@ -39,9 +39,8 @@ def notice(row: Any) -> Notice:
 def event(row: Any) -> Event:
     found = _EVENTS.decode(bytes_of(row.body))
     if found.id != row.id:
-        raise ValueError(
-            f"its body has the id {found.id!r:.80}"
-        )  # it would never be consumed, and processed by every tick
+        # It would never be consumed, and processed by every tick.
+        raise ValueError(f"its body has the id {found.id!r:.80}")
     return found
 
 
@@ -129,5 +128,7 @@ def entry(row: Any) -> JournalEntry:
     return msgspec.convert(values, JournalEntry)
 
 
-def stored(body: object, snapshot: object) -> StoredDecision:
-    return StoredDecision(decode_decision(bytes_of(body)), None if snapshot is None else bytes_of(snapshot))
+def stored(row: Any) -> StoredDecision:
+    """A decision, with its snapshot where the row has one."""
+    snapshot = getattr(row, "snapshot", None)
+    return StoredDecision(decode_decision(bytes_of(row.body)), None if snapshot is None else bytes_of(snapshot))

@@ -25,6 +25,7 @@ from killswitch.model.store import (
     StoredDecision,
     TickRecord,
     UnreadableCommand,
+    decoded,
 )
 from killswitch.store import rows
 from killswitch.store import statements as sql
@@ -123,25 +124,23 @@ class SqlStore(StoreHandle):
     def _entries(self, found: Iterable[Any]) -> list[JournalEntry]:
         return self._decoded("an entry of the journal", rows.entry, found)
 
-    def _decisions(self, found: Iterable[Any], *, with_snapshot: bool) -> list[StoredDecision]:
-        return self._decoded(
-            "a decision", lambda row: rows.stored(row.body, row.snapshot if with_snapshot else None), found
-        )
+    def _decisions(self, found: Iterable[Any]) -> list[StoredDecision]:
+        return self._decoded("a decision", rows.stored, found)
 
     def unfinished(self) -> Sequence[StoredDecision]:
         """Decisions with an account that has a `planned` but no `finished` entry, oldest first."""
-        return self._decisions(self._read(sql.UNFINISHED), with_snapshot=True)
+        return self._decisions(self._read(sql.UNFINISHED))
 
     def decisions(self, limit: int) -> Sequence[StoredDecision]:
         """The newest `limit` decisions, newest first, without their snapshots."""
-        return self._decisions(self._read(sql.DECISIONS, limit=limit), with_snapshot=False)
+        return self._decisions(self._read(sql.DECISIONS, limit=limit))
 
     def decision(self, id_prefix: str) -> StoredDecision | None:
         """The one decision whose id has this prefix. Raises LookupError if several do."""
         found = self._read(sql.DECISIONS_BY_PREFIX, prefix=id_prefix, length=len(id_prefix))
         if len(found) > 1:
             raise LookupError(f"several decisions start with {id_prefix!r}: give more of the id")
-        return next(iter(self._decisions(found, with_snapshot=True)), None)
+        return next(iter(self._decisions(found)), None)
 
     def notices(self, limit: int) -> Sequence[Notice]:
         """The newest `limit` notices, newest first."""
@@ -274,9 +273,8 @@ class SqlStore(StoreHandle):
         with self._writing() as connection:
             row = self._lease_row(connection.execute(sql.LEASE).all())
             if row is not None and row.owner not in (None, owner) and row.expires_at > now:
-                raise StoreBusyError(
-                    f"{row.owner} holds the lease until {from_micros(row.expires_at):%Y-%m-%d %H:%M:%S} UTC"
-                )
+                until = from_micros(row.expires_at)
+                raise StoreBusyError(f"{row.owner} holds the lease until {until:%Y-%m-%d %H:%M:%S} UTC")
             generation = 1 if row is None else row.generation + (row.owner != owner)
             lease = Lease(owner=owner, generation=generation, expires_at=now + ttl, ttl=ttl)
             connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(lease))
@@ -306,11 +304,7 @@ class SqlStore(StoreHandle):
         return Lease(row.owner, row.generation, row.expires_at, self._ttl_of(row.generation))
 
     def _ttl_of(self, generation: int) -> int | None:
-        blob = self.live(LEASE_TERM)
-        try:
-            term = None if blob is None else _TERMS.decode(blob)
-        except msgspec.DecodeError:
-            return None
+        term = decoded(_TERMS.decode, self.live(LEASE_TERM))
         return term.ttl if term is not None and term.generation == generation else None
 
     @retried

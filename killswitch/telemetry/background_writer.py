@@ -12,6 +12,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -40,6 +41,7 @@ class Compressor(Protocol):
     def flush(self) -> bytes: ...
 
 
+@dataclass(eq=False)
 class BackgroundWriter:
     """Appends chunks to a file, a pipe or a descriptor, in order. Only `close` waits.
 
@@ -47,28 +49,25 @@ class BackgroundWriter:
     goes away, not at all for the next reader. A failed write to a file is retried.
     """
 
-    def __init__(
-        self,
-        target: str | int,
-        what: str,
-        *,
-        compressor: Callable[[], Compressor] | None = None,
-        most: int = MOST,
-        most_bytes: int = MOST_BYTES,
-    ) -> None:
-        """`target`: a path, or a descriptor that is left open. `what`: name of the chunks in the plural, for messages.
+    target: str | int
+    """A path, or a descriptor that is left open."""
+    what: str
+    """Name of the chunks in the plural, for messages."""
+    _: KW_ONLY
+    compressor: Callable[[], Compressor] | None = None
+    most: int = MOST
+    most_bytes: int = MOST_BYTES
 
-        Raises OSError for a path that cannot be opened, if that is known in time: a named pipe opens when it has a
-        reader.
+    def __post_init__(self) -> None:
+        """Raises OSError for a path that cannot be opened, if that is known in time.
+
+        A named pipe opens when it has a reader.
         """
-        self._target = target
+        target = self.target
         self._name = {1: "stdout", 2: "stderr"}.get(target, str(target)) if isinstance(target, int) else target
-        self._what = what
         self._flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_APPEND
         self._file = target if isinstance(target, int) else -1
-        self._make_compressor = compressor
-        self._compressor = compressor() if compressor is not None else None
-        self._most, self._most_bytes = most, most_bytes
+        self._compressor = self.compressor() if self.compressor is not None else None
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
         self._wake = threading.Condition()
@@ -83,7 +82,7 @@ class BackgroundWriter:
         """Since when the thread has been opening or writing without progress; None while it is idle."""
         self._opening: OSError | None = None
         self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"write {what}", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"write {self.what}", daemon=True)
         start_thread(self._thread)
         self._opened.wait(OPENED_WITHIN)
         if self._opening is not None:
@@ -93,10 +92,10 @@ class BackgroundWriter:
     def problem(self) -> str | None:
         """Why chunks are lost, or delayed for long; None while they are written."""
         if self._failure is not None:
-            return f"{self._what} are not written to {self._name}: {self._failure}"
+            return f"{self.what} are not written to {self._name}: {self._failure}"
         since = self._busy_since
         if self._behind or (since is not None and monotonic() - since >= STALLED_AFTER):
-            return f"{self._what} to {self._name} are late or lost: the reader is too slow, or the disk hangs"
+            return f"{self.what} to {self._name} are late or lost: the reader is too slow, or the disk hangs"
         return None
 
     @property
@@ -107,7 +106,7 @@ class BackgroundWriter:
     def put(self, chunk: bytes) -> int | None:
         """Queue `chunk`; None if there is no room. Otherwise the number of chunks that were lost before it."""
         with self._wake:
-            full = len(self._chunks) >= self._most or self._bytes + len(chunk) > self._most_bytes
+            full = len(self._chunks) >= self.most or self._bytes + len(chunk) > self.most_bytes
             if self._over or (full and self._chunks):
                 self._lost += 1
                 self._behind = True
@@ -130,7 +129,7 @@ class BackgroundWriter:
             self._wake.notify_all()
         self._thread.join(0.0 if stalled else patience)
         ended = not self._thread.is_alive()
-        if ended and self._file >= 0 and not isinstance(self._target, int):
+        if ended and self._file >= 0 and not isinstance(self.target, int):
             os.close(self._file)
             self._file = -1
         return ended and not self._chunks and self._failure is None
@@ -143,17 +142,19 @@ class BackgroundWriter:
             if not self._write(data):
                 with self._wake:
                     self._lost += 1
-            self._forget(chunk)
+            with self._wake:
+                self._chunks.popleft()
+                self._bytes -= len(chunk)
         if self._compressor is not None and not self._chunks:
             self._write(self._compressor.flush())
 
     def _open(self) -> bool:
         """Open the file; whether that succeeded. The constructor raises a failure of the first attempt."""
-        while not isinstance(self._target, int) and self._file < 0:
-            if _is_pipe(self._target):
+        while not isinstance(self.target, int) and self._file < 0:
+            if _is_pipe(self.target):
                 self._opened.set()  # opening it waits for a reader
             try:
-                self._file = os.open(self._target, self._flags, 0o644)
+                self._file = os.open(self.target, self._flags, 0o644)
             except OSError as error:
                 if not self._opened.is_set():
                     self._opening = error
@@ -177,11 +178,6 @@ class BackgroundWriter:
                 return None
             self._busy_since = monotonic()
             return self._chunks[0]
-
-    def _forget(self, chunk: bytes) -> None:
-        with self._wake:
-            self._chunks.popleft()
-            self._bytes -= len(chunk)
 
     def _write(self, data: bytes) -> bool:
         """Write all of `data`, with retries; False if it is given up."""
@@ -209,8 +205,8 @@ class BackgroundWriter:
 
     def _give_up(self, size: int, left: int) -> bool:
         """Drop the rest of a chunk, so that the next reader begins with a whole line or frame."""
-        if self._make_compressor is not None:
-            self._compressor = self._make_compressor()
+        if self.compressor is not None:
+            self._compressor = self.compressor()
         elif left < size and not self._cut_back(size - left):
             self._torn = True
         return False

@@ -33,7 +33,7 @@ from killswitch.journal.entries import (
     known,
     text_of,
 )
-from killswitch.journal.orders import JournaledOrder, JournaledOrders
+from killswitch.journal.orders import JournaledOrders
 from killswitch.model.decision import Decision
 from killswitch.model.effects import Orders, only_on, sizes_of, tag_of
 from killswitch.model.instant import to_micros
@@ -115,7 +115,7 @@ class _CloseSpan:
             case OrderSending() if order is not None and entry.client_order_id is not None:
                 self._open[order.name] = SpanRecord("order", at, self._about_order(entry))
             case Filled() | Rejected() | Absent() | Abandoned() if order is not None and order.name in self._open:
-                return _ended(self._open.pop(order.name), order, entry, at)
+                return _ended(self._open.pop(order.name), order.outcome, entry, at)
             case Acknowledged() | Unknown() | OrderDetached() if order is not None and order.name in self._open:
                 text = None if isinstance(entry, Acknowledged) else entry.text
                 self._open[order.name].events.append((entry.kind, at, _attributes(text=text)))
@@ -133,10 +133,7 @@ class _CloseSpan:
     def _note(self, entry: Entry, at: int) -> None:
         """Add an event to the close for an entry about a position rather than an order."""
         events = self.course.events
-        place: dict[str, Attribute] = {
-            "killswitch.symbol": entry.symbol or "",
-            "killswitch.position.side": entry.position_side or "",
-        }
+        place = _attributes(symbol=entry.symbol or "", **{"position.side": entry.position_side or ""})
         match entry:
             case Verified():
                 shown = _attributes(position=text_of(entry.position), target=text_of(entry.target))
@@ -208,11 +205,9 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
     )
 
 
-def _ended(
-    course: SpanRecord, order: JournaledOrder, entry: Filled | Rejected | Absent | Abandoned, at: int
-) -> SpanRecord:
+def _ended(course: SpanRecord, outcome: str, entry: Filled | Rejected | Absent | Abandoned, at: int) -> SpanRecord:
     course.ended = at
-    course.set("killswitch.order.outcome", order.outcome)
+    course.set("killswitch.order.outcome", outcome)
     if isinstance(entry, Filled):
         course.set("killswitch.order.filled", _number(entry.filled))
         course.set("killswitch.order.price", _number(entry.price))

@@ -51,20 +51,31 @@ class Machine(Struct, frozen=True):
     unknown: tuple[str, ...]
 
 
-class Portfolio(Struct, frozen=True, kw_only=True, tag="portfolio", tag_field="kind"):
-    """A tick: every account, and every policy on every scope."""
+class _Event(Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """What every line begins with."""
 
     format: Format = EVENT_FORMAT
     at: Instant
+
+
+class _DecisionEvent(_Event, frozen=True, kw_only=True):
+    """What the line of every decision begins with."""
+
+    decision: str
+    policy: str
+    scope: str
+
+
+class Portfolio(_Event, frozen=True, kw_only=True, tag="portfolio"):
+    """A tick: every account, and every policy on every scope."""
+
     accounts: tuple[AccountState, ...]
     machines: tuple[Machine, ...]
 
 
-class Warned(Struct, frozen=True, kw_only=True, tag="warning", tag_field="kind"):
+class Warned(_Event, frozen=True, kw_only=True, tag="warning"):
     """Something a person must know: a notice, an account that cannot be read, lines that were lost."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
     source: Literal["notice", "account", "events"]
     severity: Literal["info", "warning", "page"]
     text: str
@@ -93,14 +104,9 @@ class ToClose(Struct, frozen=True):
     target: Decimal
 
 
-class Trip(Struct, frozen=True, kw_only=True, tag="trip", tag_field="kind"):
+class Trip(_DecisionEvent, frozen=True, kw_only=True, tag="trip"):
     """A stage has fired, or a hand closes (`by` names it; then there is no stage)."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
-    decision: str
-    policy: str
-    scope: str
     stage: str | None
     level: int
     previous_level: int
@@ -121,27 +127,17 @@ class Trip(Struct, frozen=True, kw_only=True, tag="trip", tag_field="kind"):
     """What else is to be done, a line each; absent for nothing."""
 
 
-class Reset(Struct, frozen=True, kw_only=True, tag="reset", tag_field="kind"):
+class Reset(_DecisionEvent, frozen=True, kw_only=True, tag="reset"):
     """A scope has returned to normal, by itself or by a hand (`by`)."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
-    decision: str
-    policy: str
-    scope: str
     previous_level: int
     by: str | None
     reason: str | None
 
 
-class Suspicion(Struct, frozen=True, kw_only=True, tag="suspicion", tag_field="kind"):
+class Suspicion(_DecisionEvent, frozen=True, kw_only=True, tag="suspicion"):
     """Trading is locked while it is not known whether a fall was a loss. No stage has fired: this is no trip."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
-    decision: str
-    policy: str
-    scope: str
     stage: str | None
     """The stage that fires if it was a loss."""
     mode: PolicyMode
@@ -154,11 +150,9 @@ class Suspicion(Struct, frozen=True, kw_only=True, tag="suspicion", tag_field="k
     reason: str | None
 
 
-class Close(Struct, frozen=True, kw_only=True, tag="close", tag_field="kind"):
+class Close(_Event, frozen=True, kw_only=True, tag="close"):
     """A closing has come further, or ended. `cost`: fees and slippage so far, null where a part is not known."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
     decision: str
     scope: str | None
     status: ClosingStatus
@@ -177,11 +171,9 @@ class Latched(Struct, frozen=True):
     decision: str | None
 
 
-class Shutdown(Struct, frozen=True, kw_only=True, tag="shutdown", tag_field="kind"):
+class Shutdown(_Event, frozen=True, kw_only=True, tag="shutdown"):
     """The run ends, and this is what it leaves behind."""
 
-    format: Format = EVENT_FORMAT
-    at: Instant
     why: str
     ticks: int
     latched: tuple[Latched, ...]

@@ -60,14 +60,13 @@ class Metrics:
             "killswitch.tick.duration", "s", "Time from the beginning of a scheduled tick until it has acted",
             explicit_bucket_boundaries_advisory=_SECONDS,
         )  # fmt: skip
-        self._snapshots = meter.create_counter(
+        counter = meter.create_counter
+        self._snapshots = counter(
             "killswitch.account.readings", "{reading}", "Snapshots of an account at scheduled ticks, by quality"
         )
-        self._decisions = meter.create_counter(
-            "killswitch.decisions", "{decision}", "Decisions, acted on or only recorded"
-        )
-        self._orders = meter.create_counter("killswitch.orders", "{order}", "Orders that have ended, by outcome")
-        self._unknown = meter.create_counter(
+        self._decisions = counter("killswitch.decisions", "{decision}", "Decisions, acted on or only recorded")
+        self._orders = counter("killswitch.orders", "{order}", "Orders that have ended, by outcome")
+        self._unknown = counter(
             "killswitch.orders.fate_unknown", "{order}", "Orders whose status was unknown and had to be queried"
         )
         self._closing = meter.create_histogram(
@@ -79,12 +78,7 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
         for name, unit, meaning, points in (
-            (
-                "killswitch.trigger.headroom",
-                "1",
-                "How far a trigger is from true, in its signal's unit",
-                self._headroom,
-            ),
+            ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", self._room),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
             ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
@@ -102,9 +96,7 @@ class Metrics:
         ):
             meter.create_observable_counter(name, [self._observed(points)], "{message}", meaning)
 
-    def record_tick(
-        self, seconds: float, values: GaugeValues, decided: Iterable[Labels], *, scheduled: bool = True
-    ) -> None:
+    def record_tick(self, seconds: float, values: GaugeValues, decided: Iterable[Labels], *, scheduled: bool) -> None:
         """Record a tick; `decided` has the labels of each of its decisions.
 
         A pass triggered by a push is not `scheduled`: its values and decisions count, but it is neither a tick nor a
@@ -113,10 +105,8 @@ class Metrics:
         self._values = values
         if scheduled:
             self._tick.record(seconds)
-            for account in values.accounts:
-                self._snapshots.add(
-                    1, {"killswitch.account": account.account, "killswitch.account.quality": account.quality}
-                )
+            for each in values.accounts:
+                self._snapshots.add(1, {"killswitch.account": each.account, "killswitch.account.quality": each.quality})
         for labels in decided:
             self._decisions.add(1, labels)
 
@@ -139,7 +129,7 @@ class Metrics:
 
         return lambda _options: [Observation(value, labels) for value, labels in points(self._values)]
 
-    def _headroom(self, standing: GaugeValues) -> Iterator[Point]:
+    def _room(self, standing: GaugeValues) -> Iterator[Point]:
         for machine, reading, labels in _triggers(standing):
             if (found := headroom(reading)) is not None:
                 threshold = reading.trigger.threshold

@@ -10,7 +10,7 @@ from killswitch.journal.entries import NO_CLOSING_OBSERVER, ClosingObserver
 from killswitch.model.instant import to_micros
 from killswitch.model.legible import legible
 from killswitch.model.tracing import NO_TRACER, Tracer
-from killswitch.telemetry.settings import TelemetryError, TelemetrySettings, read_telemetry_settings
+from killswitch.telemetry.settings import TelemetryError, read_telemetry_settings
 
 if TYPE_CHECKING:
     from killswitch.graph.nodes import PolicySet
@@ -54,7 +54,7 @@ def open_telemetry(
 ) -> Telemetry:
     """Configure the telemetry that the OTEL_* variables in `environ` request. Raises TelemetryError for invalid ones.
 
-    `store` names the store: after a restart on it traces continue. `discreet` makes, from further secrets, a function
+    `store` names the store: after a restart on it traces continue. `redaction` makes, from further secrets, a function
     that redacts all secrets of a text.
     """
     wanted = read_telemetry_settings(environ)
@@ -62,29 +62,18 @@ def open_telemetry(
         return SILENT
     hide = redaction(wanted.secrets)
     try:
-        return _opened(wanted, policies, clock, store, redaction, hide)
+        from killswitch.telemetry.close_spans import CloseSpans
+        from killswitch.telemetry.exporting import SpanSink
+        from killswitch.telemetry.metrics import Metrics
+        from killswitch.telemetry.provider import Providers
+        from killswitch.telemetry.spans import SpanRecorder
+
+        # Headers can show up in an exporter's complaints only; a short one must not tear holes into every span.
+        providers = Providers(wanted, hide)
+        sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, redaction(()))
+        metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
+        tracer = NO_TRACER if sink is None else SpanRecorder(sink, lambda: to_micros(clock.now()) * 1000)
+        return Telemetry(tracer, CloseSpans(sink, metrics), metrics, providers)
     except Exception as error:  # OpenTelemetry reads variables of its own, also when it is imported
         why = legible(hide(str(error) or type(error).__name__))
         raise TelemetryError(f"OpenTelemetry cannot be configured from the OTEL_* variables: {why}") from error
-
-
-def _opened(
-    wanted: TelemetrySettings,
-    policies: PolicySet,
-    clock: Clock,
-    store: str,
-    discreet: Callable[[Iterable[str]], Redact],
-    hide: Redact,
-) -> Telemetry:
-    from killswitch.telemetry.close_spans import CloseSpans
-    from killswitch.telemetry.exporting import SpanSink
-    from killswitch.telemetry.metrics import Metrics
-    from killswitch.telemetry.provider import Providers
-    from killswitch.telemetry.spans import SpanRecorder
-
-    # Headers can show up in an exporter's complaints only; a short one must not tear holes into every span.
-    providers = Providers(wanted, hide)
-    sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, discreet(()))
-    metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)
-    tracer = NO_TRACER if sink is None else SpanRecorder(sink, lambda: to_micros(clock.now()) * 1000)
-    return Telemetry(tracer, CloseSpans(sink, metrics), metrics, providers)

@@ -146,9 +146,7 @@ class Providers:
         return not any(thread.is_alive() for thread in threads)
 
     def _tracing(self, wanted: TelemetrySettings, resource: Resource) -> TracerProvider:
-        provider = TracerProvider(
-            sampler=_sampler(wanted), resource=resource, id_generator=self.ids, shutdown_on_exit=False
-        )
+        provider = TracerProvider(_sampler(wanted), resource, shutdown_on_exit=False, id_generator=self.ids)
         for name in wanted.traces:
             otlp = wanted.traces_protocol, "trace_exporter", "OTLPSpanExporter"
             beneath = _exporter(name, ConsoleSpanExporter, *otlp)

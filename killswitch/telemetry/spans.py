@@ -85,9 +85,7 @@ class LiveSpan:
     def __enter__(self) -> LiveSpan:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             self.fail(_reason(error))
         self.record.ended = self._now()

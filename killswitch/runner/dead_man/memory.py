@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from killswitch.model.decision import Notice
+from killswitch.model.store import decoded
 from killswitch.model.words import Severity
 
 LIVE_NAME = "deadman"
@@ -83,7 +84,4 @@ encode_memory = _ENCODER.encode
 
 def decode_memory(blob: bytes | None) -> TimerMemory:
     """The memory as stored; an empty one where there is none that this version can read."""
-    try:
-        return TimerMemory() if blob is None else _DECODER.decode(blob)
-    except msgspec.DecodeError:
-        return TimerMemory()
+    return decoded(_DECODER.decode, blob) or TimerMemory()

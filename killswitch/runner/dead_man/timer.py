@@ -117,9 +117,7 @@ class DeadManTimer:
         refreshed = None
         if self.state == "armed" and self.until_at is not None:
             refreshed = self.until_at - timedelta(seconds=self.timeout)
-        return TimerView(
-            self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed
-        )  # fmt: skip
+        return TimerView(self.account, self.rule.name, self.state, self.until_at, self.failure or self.why, refreshed)
 
     @property
     def problems(self) -> Iterator[str]:

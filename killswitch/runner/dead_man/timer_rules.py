@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.accounts.plug_ins import AdapterError
@@ -22,22 +22,17 @@ class TimerError(AdapterError):
     """A switch asks of a venue what it cannot do; the message has the place, the cause and the way out."""
 
 
-def require_timers(
-    policies: PolicySet, accounts: Mapping[str, ArmedAccount], interval: float, read_timeout: float
-) -> None:
+def require_timers(policies: PolicySet, accounts: Mapping[str, ArmedAccount], interval: float, timeout: float) -> None:
     """TimerError if the timer of an armed account could not be started, or could not be kept from going off.
 
-    `interval` and `read_timeout` in seconds: how far apart the ticks are, and how long one may wait for a venue.
+    `interval` and `timeout` in seconds: how far apart the ticks are, and how long one may wait for a venue.
     """
     told = [
         f"{rule.place.file}:{rule.place.line}:{rule.place.column}: DeadMansSwitch {rule.name}, account {name}: {why}"
         for rule in policies.timers
         for name in rule.accounts
         if name in accounts and accounts[name].armed
-        for why in (
-            *_refusals(rule, accounts[name], interval + read_timeout),
-            *_too_much(policies, accounts, name, interval),
-        )
+        for why in (*_refusals(rule, accounts[name], interval + timeout), *_excess(policies, accounts, name, interval))
     ]
     if told:
         raise TimerError("; ".join(told))
@@ -65,7 +60,7 @@ def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterato
         )
 
 
-def _too_much(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str, interval: float) -> Iterator[str]:
+def _excess(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str, interval: float) -> Iterator[str]:
     """Limits whose share for reading has no room for the polls and the refreshes together."""
     rules = {each: rule for rule in policies.timers for each in rule.accounts}
     readers = []
@@ -77,9 +72,7 @@ def _too_much(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: s
     for cost in poll_costs(readers, interval)[name]:
         if cost.refreshes and cost.too_fast:
             left = cost.for_reading - cost.refreshes
-            longer = (
-                f"run with --interval {math.ceil(10 * cost.least) / 10:g}s, or " if left >= cost.a_reading > 0 else ""
-            )
+            longer = f"run with --interval {ceil(10 * cost.least) / 10:g}s, or " if left >= cost.a_reading > 0 else ""
             yield (
                 f"polls every {interval:g} s and refreshes together take {cost.takes:,.0f} of {cost.limit} in "
                 f"{cost.per:g} s, and {cost.for_reading:,} of {cost.allowed:,} are for reading, so that the timer may "

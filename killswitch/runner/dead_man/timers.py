@@ -48,18 +48,17 @@ class DeadManTimers:
         store: Store,
         clock: Clock,
         patience: float,
-        refreshing: TimerBudget,
+        budget: TimerBudget,
     ) -> None:
         """`patience`: real seconds that one request may take. The rules are held to the venues already.
 
-        `refreshing`: what they take of the venues' limits; every timer that is kept is added to it.
+        `budget`: what they take of the venues' limits; every timer that is kept is added to it.
         """
         self._store = store
         self._clock = clock
         self._memory = TimerMemory()
         self._saved = b""
         self._timers: dict[str, DeadManTimer] = {}
-        self.refreshing = refreshing
         for rule in policies.timers:
             for name in rule.accounts:
                 account = accounts.get(name)
@@ -67,10 +66,9 @@ class DeadManTimers:
                 if account is None or not account.armed or venue is None:
                     continue
                 if isinstance(account.adapter, DeadManVenue):
-                    self.refreshing.add(name, rule)
-                    self._timers[name] = DeadManTimer(
-                        name, rule, venue, account.adapter, meters[name], patience, self.refreshing
-                    )
+                    budget.add(name, rule)
+                    timer = DeadManTimer(name, rule, venue, account.adapter, meters[name], patience, budget)
+                    self._timers[name] = timer
 
     def start(self) -> None:
         """Take up what an earlier run left: a timer that may still run, or one that has gone off meanwhile."""
@@ -233,11 +231,10 @@ class DeadManTimers:
         """Record a refusal of one symbol; the others continue without it."""
         before = timer.refused.get(symbol)
         times = 1 if before is None else before.times + 1
-        what = (
-            before.what
-            if before is not None and timer.could_not(work.doing) in before.what
-            else (f"{timer.could_not(work.doing)} for {symbol}: {error_text(error)}")
-        )
+        effect = timer.could_not(work.doing)
+        what = f"{effect} for {symbol}: {error_text(error)}"
+        if before is not None and effect in before.what:
+            what = before.what
         timer.refused[symbol] = SymbolRefusal(times, self._clock.monotonic() + timer.pause(times), what)
         if work.doing == "arm" and symbol not in timer.runs:
             self._may_run(timer, (symbol,), left)

@@ -40,10 +40,6 @@ class WantedLock(LockRequest):
     def scope(self) -> str:
         return self.order.scope
 
-    @property
-    def is_wide(self) -> bool:
-        return not self.scope.startswith("account/")
-
     def in_force(self, now: datetime) -> bool:
         return self.order.until is None or self.order.until > now
 
@@ -127,7 +123,8 @@ class LockLifecycle:
         before the union is made of them.
         """
         self._end_reset(now)
-        self._end_superseded(now)
+        for suspected in [each for each in self._wanted.values() if each.on_suspicion]:
+            self._supersede(suspected, now, now)
         self._forget_expired(now)
         if len(self._known) != len(self._known_at_last):
             self._known_at_last = frozenset(self._known)
@@ -147,7 +144,7 @@ class LockLifecycle:
 
         None, which is all that are below, where the policy draws the scope no more.
         """
-        if not wanted.is_wide:
+        if wanted.scope.startswith("account/"):
             return frozenset()
         reached = self._arming.narrower(wanted.policy, wanted.scope)
         return reached - self._superseded_in.get(wanted.decision, frozenset()) if reached else None
@@ -200,13 +197,8 @@ class LockLifecycle:
                 self._drop(wanted, now, LIFTED)
                 self._to_lift.add(wanted.scope)
 
-    def _end_superseded(self, now: datetime) -> None:
-        """End locks on suspicion where another lock is in force: they never extend it."""
-        for wanted in [each for each in self._wanted.values() if each.on_suspicion]:
-            self._supersede(wanted, now, now)
-
     def _supersede(self, suspected: WantedLock, since: datetime, now: datetime) -> None:
-        """End the lock on suspicion where another lock of its scope was in force at `since`.
+        """End the lock on suspicion, which never extends another one, where such a lock was in force at `since`.
 
         Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,7 @@ class _Turns:
         self._threads.shutdown()
 
 
+@dataclass(eq=False)
 class LockWriter(Performer):
     """Performs locks: writes those of decisions to the folder of scope files, and to the file for all scopes.
 
@@ -101,24 +102,17 @@ class LockWriter(Performer):
     seconds in all, and not at all once it has outlived its deadline.
     """
 
-    def __init__(
-        self,
-        locking: LockLifecycle,
-        keeper: LockFolder,
-        folder: Path,
-        clock: Clock,
-        patience: float,
-        beside: FaultIsolation,
-    ) -> None:
-        """`patience` in seconds."""
-        self._locking = locking
-        self._keeper = keeper
-        self._folder = folder
-        self._clock = clock
-        self._patience = patience
-        self._beside = beside
-        self._scopes = _Turns(clock, patience)
-        self._union = _Turns(clock, patience)
+    locking: LockLifecycle
+    keeper: LockFolder
+    folder: Path
+    clock: Clock
+    patience: float
+    """Seconds."""
+    beside: FaultIsolation
+
+    def __post_init__(self) -> None:
+        self._scopes = _Turns(self.clock, self.patience)
+        self._union = _Turns(self.clock, self.patience)
         self._last = LockOutcome()
         self._whole: tuple[LockRecord, ...] = ()
         """The locks of the scopes' files when all of them were last known."""
@@ -131,7 +125,7 @@ class LockWriter(Performer):
 
     def locked_whole(self) -> frozenset[str]:
         """Armed accounts on which a lock of mode `all` is called for."""
-        return self._locking.locked_whole(self._clock.now())
+        return self.locking.locked_whole(self.clock.now())
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -149,28 +143,28 @@ class LockWriter(Performer):
         return {each.text: f"locks: {each.subject}" for each in self._found()}
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
-        return self._locking.planned(decision)
+        return self.locking.planned(decision)
 
     async def recover(self) -> None:
         async def recover() -> None:
-            self._locking.remember(self._clock.now())
-            await self.settle(self._patience)
+            self.locking.remember(self.clock.now())
+            await self.settle(self.patience)
 
-        await self._beside.wait("the locks", recover, None)
+        await self.beside.wait("the locks", recover, None)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
         """Write the locks of `decisions`, and take back those of resets. A folder that hangs is not waited for."""
 
         async def act() -> tuple[str, ...]:
-            self._locking.change(decisions, self._clock.now(), snapshot.events)
-            await self.settle(self._patience)
+            self.locking.change(decisions, self.clock.now(), snapshot.events)
+            await self.settle(self.patience)
             return self.problems
 
-        return await self._beside.wait("the locks", act, ())
+        return await self.beside.wait("the locks", act, ())
 
     async def finish(self, patience: float) -> None:
         """A clean stop: lift what was taken back and is not closed for any more. All other locks go stale in time."""
-        await self._beside.wait("the locks", lambda: self.settle(patience), None)
+        await self.beside.wait("the locks", lambda: self.settle(patience), None)
 
     def close(self) -> None:
         """End the threads, unless they hang."""
@@ -187,23 +181,23 @@ class LockWriter(Performer):
         await self._end_scopes(until)
         if self._scopes.is_idle:
             self._given = self._foreign
-            changes = replace(self._locking.due(self._clock.now()), foreign=self._given)
-            self._scopes.begin(partial(self._keeper.settle_scopes, changes))
+            changes = replace(self.locking.due(self.clock.now()), foreign=self._given)
+            self._scopes.begin(partial(self.keeper.settle_scopes, changes))
             await self._end_scopes(until)
-        if (union := self._keeper.union) is not None:
+        if (union := self.keeper.union) is not None:
             await self._end_union(union, until)
             if self._union.is_idle:
                 self._union.begin(partial(union.settle, self._held(), is_whole=self._last.is_whole))
                 await self._end_union(union, until)
 
     async def _end_scopes(self, until: float) -> None:
-        outcome = await self._ended(self._scopes, until, f"the lock folder {self._folder}")
+        outcome = await self._ended(self._scopes, until, f"the lock folder {self.folder}")
         if outcome is not None:
             self._last = outcome
             if self._foreign is self._given and any(lock.scope == FOREIGN_SCOPE for lock in outcome.held):
                 self._foreign = None
             self._whole = outcome.held if outcome.is_whole else self._whole
-            self._problems = self._locking.done(outcome, self._clock.now())
+            self._problems = self.locking.done(outcome, self.clock.now())
 
     async def _end_union(self, union: UnionFile, until: float) -> None:
         outcome = await self._ended(self._union, until, f"the lock file {union.path}")
@@ -231,8 +225,8 @@ class LockWriter(Performer):
         foreign = () if self._foreign is None else (self._foreign,)
         if self._scopes.is_idle and self._last.is_whole:
             return self._whole + foreign
-        now = self._clock.now()
-        return (*self._whole, *self._last.held, *self._keeper.ordered(self._locking.due(now), now), *foreign)
+        now = self.clock.now()
+        return (*self._whole, *self._last.held, *self.keeper.ordered(self.locking.due(now), now), *foreign)
 
     def _found(self) -> tuple[LockProblem, ...]:
         return (*self._problems, *self._union_problems, *self._overdue())
@@ -241,15 +235,15 @@ class LockWriter(Performer):
         found: tuple[LockProblem, ...] = ()
         if (since := self._scopes.hangs_since) is not None:
             words = (
-                f"the lock folder {self._folder} has not answered since {since:%Y-%m-%d %H:%M:%S}: no lock is written, "
+                f"the lock folder {self.folder} has not answered since {since:%Y-%m-%d %H:%M:%S}: no lock is written, "
                 "lifted or kept alive there; closing continues. It is written as soon as its file system answers; if "
                 "that is lost, restart with another --lock-dir, and point the bots to it"
             )
-            found += (LockProblem("folder hangs", words), *self._locking.missing())
-        if (since := self._union.hangs_since) is not None and self._keeper.union is not None:
+            found += (LockProblem("folder hangs", words), *self.locking.missing())
+        if (since := self._union.hangs_since) is not None and self.keeper.union is not None:
             words = (
-                f"the lock file {self._keeper.union.path} for all scopes has not answered since "
-                f"{since:%Y-%m-%d %H:%M:%S}: it is not written, and goes stale; the files in {self._folder} are not "
+                f"the lock file {self.keeper.union.path} for all scopes has not answered since "
+                f"{since:%Y-%m-%d %H:%M:%S}: it is not written, and goes stale; the files in {self.folder} are not "
                 "affected. If its file system is lost, restart with another --lock-file"
             )
             found += (LockProblem("union hangs", words),)

@@ -33,7 +33,7 @@ class Notifier:
     """The notifications of one run: an observer that delivers after acting, and reports delivery problems."""
 
     def __init__(self, policies: PolicySet, store: Store, clock: Clock) -> None:
-        self._addressing = NotificationRouter(policies)
+        self._router = NotificationRouter(policies)
         self._groups = NoticeGroups()
         self._store = store
         self._ended: dict[str, str] = {}
@@ -46,7 +46,7 @@ class Notifier:
         self._unusable: dict[str, str] = {}
         """Target → why it could not work when the run began."""
         self._policies = policies
-        self._sending = NotificationSender(
+        self._sender = NotificationSender(
             {target.key: TargetDelivery(target.key, sender(target), store, clock, patience)
              for target, patience in _targets(policies)}
         )  # fmt: skip
@@ -55,30 +55,27 @@ class Notifier:
         self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Iterable[Notice], acting: Sequence[Decision]
     ) -> tuple[Outgoing, ...]:
         """The messages of a tick, to be committed with it. Nothing where the policy set has no route."""
-        if not self._addressing.has_routes:
+        if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
         found: list[Outgoing] = []
         notices = tuple(notices)
-        self._record_pages(notices)
+        for notice in notices:
+            if notice.kind == "unexplained" and notice.severity == "page":
+                self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
             corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
-            found += self._addressing.route_decision(
+            found += self._router.route_decision(
                 decision, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
             )
         found += self._of_closings(snapshot.closings, snapshot.as_of)
         for repeats in self._groups.due(snapshot.as_of):
-            found += self._addressing.route_repeats(repeats)
+            found += self._router.route_repeats(repeats)
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
-                found += self._addressing.route_notice(notice)
+                found += self._router.route_notice(notice)
         self._fresh |= bool(found)
         return tuple(found)
-
-    def _record_pages(self, notices: Iterable[Notice]) -> None:
-        for notice in notices:
-            if notice.kind == "unexplained" and notice.severity == "page":
-                self._paged[notice.policy, notice.scope] = notice.as_of
 
     def _has_paged(self, decision: Decision) -> bool:
         """Whether people were paged about the unexplained falls of a suspicion, when they were seen or since."""
@@ -88,15 +85,15 @@ class Notifier:
     def ticked(self, _report: TickReport) -> None:
         """Wake the delivery of committed messages."""
         if self._fresh:
-            self._sending.wake()
+            self._sender.wake()
             self._fresh = False
 
     @property
     def problem(self) -> str | None:
         """The current problems of the targets; None if there are none."""
-        found = [problem for lane in self._sending.deliveries.values() if (problem := lane.problem) is not None]
+        found = [problem for lane in self._sender.deliveries.values() if (problem := lane.problem) is not None]
         for target, why in self._unusable.items():
-            lane = self._sending.deliveries[target]
+            lane = self._sender.deliveries[target]
             if lane.problem is None and not lane.counts.delivered:
                 found.append(f"notifications to {target} will fail: {why}")
         return "; ".join((*self._stranded, *found)) or None
@@ -105,13 +102,11 @@ class Notifier:
         """Remove old messages, and find those whose target no route names any more."""
         now = to_micros(self._clock.now())
         self._unusable = {target.key: why for target, why in unusable_targets(self._policies).items()}
-        if self._addressing.has_routes:
+        if self._router.has_routes:
             self._store.forget(now - KEPT_FOR)
             self._recall_groups()
         waiting = dict.fromkeys(count.target for count in self._store.outbox() if count.pending)
-        self._stranded = tuple(
-            self._strand(target, now) for target in waiting if target not in self._sending.deliveries
-        )
+        self._stranded = tuple(self._strand(target, now) for target in waiting if target not in self._sender.deliveries)
 
     def _recall_groups(self) -> None:
         """Restore the groups of an earlier run, so that nothing is lost or sent twice."""
@@ -135,17 +130,17 @@ class Notifier:
         # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
         threads, loop = DaemonThreadExecutor("notifications"), asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(threads, self._sending.drain, patience)
+            await loop.run_in_executor(threads, self._sender.drain, patience)
         except NoThreadError:
-            self._sending.drain(0.0)
+            self._sender.drain(0.0)
 
     def counts(self) -> NotificationCounts | None:
         """What waits, and what this run has delivered and given up, by target; None without a route."""
-        if not self._addressing.has_routes:
+        if not self._router.has_routes:
             return None
         from killswitch.telemetry.metrics import NotificationCounts
 
-        tallies = {target: lane.counts for target, lane in self._sending.deliveries.items()}
+        tallies = {target: lane.counts for target, lane in self._sender.deliveries.items()}
         return NotificationCounts(
             sum(tally.pending for tally in tallies.values()),
             {target: tally.delivered for target, tally in tallies.items()},
@@ -159,7 +154,7 @@ class Notifier:
                 continue
             stored = self._store.decision(closing.decision)
             if stored is not None:
-                yield from self._addressing.route_closing(closing, stored.decision, at)
+                yield from self._router.route_closing(closing, stored.decision, at)
         self._ended = {closing.decision: closing.status for closing in closings}
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -53,31 +54,22 @@ ENDED_LATELY = 5
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
 
+@dataclass(eq=False)
 class ReportRenderer:
     """An observer that keeps the files of open incidents up to date, and renders each once more after its reset."""
 
-    def __init__(
-        self,
-        store: IncidentStore,
-        store_at: str,
-        folder: Path,
-        *,
-        tracer: Tracer = NO_TRACER,
-        pause: float = PAUSE,
-        pause_for_work: float = PAUSE_FOR_WORK,
-        warmed_up: Callable[[], None] | None = None,
-    ) -> None:
-        """`store` is the runner's own, for the equity curve; everything is read through a read-only view of `store_at`.
+    store: IncidentStore
+    """The runner's own, for the equity curve; everything is read through a read-only view of `store_at`."""
+    store_at: str
+    folder: Path
+    _: KW_ONLY
+    tracer: Tracer = NO_TRACER
+    pause: float = PAUSE
+    pause_for_work: float = PAUSE_FOR_WORK
+    warmed_up: Callable[[], None] | None = None
+    """Called once, from the thread, when all that draws has been loaded."""
 
-        `warmed_up` is called once, from the thread, when all that draws has been loaded.
-        """
-        self._store = store
-        self._store_at = store_at
-        self._folder = folder
-        self._tracer = tracer
-        self._pause = pause
-        self._pause_for_work = pause_for_work
-        self._warmed_up = warmed_up
+    def __post_init__(self) -> None:
         self._wake = threading.Condition()
         self._asked = 1  # the first pass takes up what an earlier run left
         self._done = 0
@@ -98,7 +90,7 @@ class ReportRenderer:
     @property
     def problem(self) -> str | None:
         """What could not be rendered, and why; None if everything was."""
-        stalled = (f"reports are stalled: {self._folder}, or its disk, accepts no writes",) if self._stalled else ()
+        stalled = (f"reports are stalled: {self.folder}, or its disk, accepts no writes",) if self._stalled else ()
         return "; ".join((*stalled, *self._troubles.values())) or None
 
     @property
@@ -156,16 +148,16 @@ class ReportRenderer:
                 if stopping:
                     return
                 took = time.monotonic() - began
-                self._wake.wait_for(lambda: self._stopping, max(self._pause, took * self._pause_for_work))
+                self._wake.wait_for(lambda: self._stopping, max(self.pause, took * self.pause_for_work))
 
     def _pass(self) -> None:
-        with closing(open_store(self._store_at, read_only=True)) as view:
+        with closing(open_store(self.store_at, read_only=True)) as view:
             found = read_incidents(view)
             standing = {life.id for life in found if _is_open(life)}
             newest = found[-ENDED_LATELY:]
             wanted = standing | self._open | self._unsettled | self._troubles.keys()
             wanted |= {life.id for life in newest if self._first or life.by_hand}
-            started, now = started_as(view, self._store_at), last_tick(view)
+            started, now = started_as(view, self.store_at), last_tick(view)
             for life in found:
                 if life.id in wanted:
                     self._one(view, life, started, now)
@@ -190,9 +182,9 @@ class ReportRenderer:
         points += points_since(rows, opened, (points or known)[-1] if points or known else None)
         restating = read_corrections(view, opening)
         if restating != kept_corrections(view, opening.id):
-            self._store.put_live(corrections_key(opening.id), encode_corrections(restating))
+            self.store.put_live(corrections_key(opening.id), encode_corrections(restating))
         if points or view.incident_note(life.id) is None:
-            self._store.keep_incident(life.id, encode_note(read_note(view, opening)), points)
+            self.store.keep_incident(life.id, encode_note(read_note(view, opening)), points)
 
     def _render(self, view: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
         from killswitch.incident.incident_builder import incident_of
@@ -205,11 +197,11 @@ class ReportRenderer:
         fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
         if saying == said and fresh:
             return
-        with report_span(self._tracer, life.id, life.decisions[0].as_of):
+        with report_span(self.tracer, life.id, life.decisions[0].as_of):
             self._files(incident, read_note(view, life.decisions[0]).runbooks)
-        if self._warmed_up is not None:
-            self._warmed_up()
-            self._warmed_up = None
+        if self.warmed_up is not None:
+            self.warmed_up()
+            self.warmed_up = None
         self._rendered[life.id] = (saying, time.monotonic())
 
     def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:
@@ -227,8 +219,8 @@ class ReportRenderer:
             except RenderingError as error:
                 failed.append(error)
                 rendered = generic_runbook(incident, stage, str(error))
-            write_document(self._folder, incident.id, f"runbook-{stage}", rendered)
-        write_document(self._folder, incident.id, "report", report(incident))
+            write_document(self.folder, incident.id, f"runbook-{stage}", rendered)
+        write_document(self.folder, incident.id, "report", report(incident))
         if failed:
             raise failed[0]
 

@@ -71,9 +71,7 @@ def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], patience: floa
 
     All at the same time, each in a thread of its own: a disk or a service that hangs holds up nothing else.
     """
-    begun = {
-        target: DaemonThreadExecutor(f"notify {target.kind}").submit(attempt) for target, attempt in attempts.items()
-    }
+    begun = {target: DaemonThreadExecutor(f"notify {target.kind}").submit(do) for target, do in attempts.items()}
     return {target: _end(future, patience) for target, future in begun.items()}
 
 

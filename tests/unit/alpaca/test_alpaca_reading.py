@@ -192,18 +192,18 @@ def test_rules_depend_on_what_an_asset_is() -> None:
     """Divisible shares in nine decimals, shorts and others whole; cents above a dollar; coins by their own numbers."""
     shares = {"class": "us_equity", "symbol": "AAPL", "status": "active", "tradable": True, "fractionable": True}
     long, short = (Position("AAPL", side, D(5), mark_price=D("0.5")) for side in ("long", "short"))
-    as_long = instrument(read_asset(shares), long, "regular", extended=False, is_barred=False)
+    as_long = instrument(read_asset(shares), long, "regular", extended=False, barred=False)
     assert (as_long.amount_step, as_long.price_step, as_long.state) == (D("1e-9"), D("0.0001"), "open")
-    as_short = instrument(read_asset(shares), short, "closed", extended=True, is_barred=False)
+    as_short = instrument(read_asset(shares), short, "closed", extended=True, barred=False)
     assert (as_short.amount_step, as_short.state) == (1, "halted")
-    gone = instrument(read_asset(shares | {"status": "inactive"}), None, "regular", extended=False, is_barred=False)
+    gone = instrument(read_asset(shares | {"status": "inactive"}), None, "regular", extended=False, barred=False)
     assert gone.state == "delisted"
     coins = read_asset({
         "class": "crypto", "symbol": "BTC/USD", "status": "active", "tradable": True, "min_order_size": "0.0001",
         "min_trade_increment": "0.0001", "price_increment": "1",
     })  # fmt: skip
     held = Position("BTC/USD", "long", D(9), mark_price=D(50_000))
-    rules = instrument(coins, held, None, extended=False, is_barred=False)
+    rules = instrument(coins, held, None, extended=False, barred=False)
     # 160,000 dollars at not more than 60,000 each.
     assert (rules.state, rules.amount_step, rules.min_amount, rules.max_amount) == (
         "open", D("0.0001"), D("0.0001"), D("2.6666"),

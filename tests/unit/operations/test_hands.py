@@ -235,7 +235,15 @@ def test_a_run_says_why_a_stage_fired_and_how_its_close_ended_in_the_word_of_his
         JournalEntry("d1", "finished", START, "main", None, None, None, None, {"status": "flat"}),
     ]
     store = kept(tmp_path, journal, fired)
-    terminal = RunConsole(store, json=False, written={("stop", "loss"): TriggerText(WrittenAt("policy.yaml", 1, "loss:"), "equity.drawdown", "fraction", ">= 4.5%")})
+    terminal = RunConsole(
+        store,
+        json=False,
+        written={
+            ("stop", "loss"): TriggerText(
+                WrittenAt("policy.yaml", 1, "loss:"), "equity.drawdown", "fraction", ">= 4.5%"
+            )
+        },
+    )
     terminal.ticked(report("closing", fired) if here else report("closing"))
     terminal.ticked(report("flat"))
     said = capsys.readouterr()

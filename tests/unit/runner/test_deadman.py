@@ -233,7 +233,7 @@ def test_a_crash_leaves_the_timer_running_and_it_goes_off(site: Site) -> None:
     """The 30th tick cannot be committed: nothing is refreshed or stopped after that, so the venue's time runs out."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
-    runner._store = TornStore(site.store, 29)
+    runner.store = TornStore(site.store, 29)
     with pytest.raises(StoreError):
         site.run(runner, 100)
     assert venue.said("arm") == [0, 20]
@@ -246,7 +246,7 @@ def test_the_tick_that_fails_does_not_refresh(site: Site) -> None:
     """The refresh is due at the very tick that cannot be committed: it is not sent."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
-    runner._store = TornStore(site.store, 20)
+    runner.store = TornStore(site.store, 20)
     with pytest.raises(StoreError):
         site.run(runner, 100)
     assert venue.said("arm") == [0]
@@ -256,12 +256,12 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
     """Nobody refreshed it: the next run says when it went off, and starts it anew."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
-    runner._store = TornStore(site.store, 3)
+    runner.store = TornStore(site.store, 3)
     with pytest.raises(StoreError):
         site.run(runner, 9)
     site.time.elapsed += 300
     site.seen.reports.clear()
-    site.store.release(runner._lease.owner)
+    site.store.release(runner.lease.owner)
     site.run(site.runner(venue), 2)
     (page,) = site.notices("page")
     assert page.startswith("the dead-man timer of account main has fired at 2021-05-19T12:01:00")
@@ -601,7 +601,7 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
-    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner.observers.dead_man._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
     for _ in range(5):
         budget.answered(0.0, budget.reserve(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
@@ -674,7 +674,7 @@ def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: S
         costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
     )  # fmt: skip
     runner = site.runner(venue)
-    budget = runner._observers._timers._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
+    budget = runner.observers.dead_man._timers["main"].meter.budget  # type: ignore[union-attr] # to spend what is for reading
 
     async def story() -> None:
         await runner.start()
@@ -842,7 +842,7 @@ def test_never_refreshed_after_a_tick_that_failed(good: int, timeout: int) -> No
         site = Site(Path(folder))
         venue = TimerVenue(site.time, PLAIN, flat())
         runner = site.runner(venue, timeout=float(timeout), refresh=2.0)
-        runner._store = TornStore(site.store, good)
+        runner.store = TornStore(site.store, good)
         try:
             with pytest.raises(StoreError):
                 site.run(runner, 60)

@@ -202,9 +202,9 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
         runner = world.runner(store, [venue], pace=SHORT)
         await runner.start()
         await ticks(world, runner, 3)
-        assert runner._effects._locking is not None
-        await runner._effects._locking.settle(3600.0)
-        problems = runner._effects._locking.problems
+        assert runner.effects.locking is not None
+        await runner.effects.locking.settle(3600.0)
+        problems = runner.effects.locking.problems
         assert "has not answered" in problems[0]
         await runner.let_go()
 

@@ -305,14 +305,14 @@ def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
         seen, venue = Seen(), ScriptedVenue(book("1000"))
         runner = world.runner(store, [venue], armed=False, policies=routed(broken, in_file(world)), witnesses=(seen,))
         # No threads: the lanes work when the test says so, in its time.
-        monkeypatch.setattr(runner._observers._notifier._sending, "wake", lambda: None)
+        monkeypatch.setattr(runner.observers.notifier._sender, "wake", lambda: None)
         await runner.start()
         await runner.tick()
         venue.answer = book("850")
         for _ in range(4):
             await world.clock.sleep(3601.0)
             await runner.tick()
-            for lane in runner._observers._notifier._sending.deliveries.values():
+            for lane in runner.observers.notifier._sender.deliveries.values():
                 while lane.step() == 0:
                     pass
         await runner.finish()
