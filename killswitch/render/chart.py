@@ -7,10 +7,14 @@ never parsed as mathematics, and no font needs its letters.
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from html import escape
+from itertools import pairwise
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +27,62 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from killswitch.render.series import ChartMark
+
+NOTHING = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ChartMark:
+    """A marked moment: `at` in microseconds, a short label, and the level that selects its colour."""
+
+    at: int
+    label: str
+    level: int
+
+
+def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[list[int], list[float]]:
+    """Return at most four points a column in order of time: the first, lowest, highest and last of each.
+
+    Columns have equal counts, not equal durations. Non-finite values become NaN, a gap; a column with a gap keeps one.
+    """
+    finite = [value if math.isfinite(value) else NOTHING for value in values]
+    if len(finite) <= 4 * columns:
+        return list(at), finite
+    kept: list[int] = []
+    for first, end in _columns(len(finite), columns):
+        known = [row for row in range(first, end) if not math.isnan(finite[row])]
+        chosen = {first, end - 1}
+        if known:
+            chosen |= {min(known, key=finite.__getitem__), max(known, key=finite.__getitem__)}
+        if len(known) < end - first:
+            chosen.add(next(row for row in range(first, end) if math.isnan(finite[row])))
+        kept += sorted(chosen)
+    return [at[row] for row in kept], [finite[row] for row in kept]
+
+
+def stack_sample(
+    at: Sequence[int], layers: Sequence[Sequence[float]], columns: int
+) -> tuple[list[int], list[list[float]]]:
+    """Return the same instants for all layers: of each column the first, the last, and those of the least and greatest
+    sum of absolute values.
+
+    Non-finite values count as zero: nothing is drawn there.
+    """
+    finite = [[value if math.isfinite(value) else 0.0 for value in layer] for layer in layers]
+    if len(at) <= 4 * columns:
+        return list(at), finite
+    gross = [sum(abs(layer[row]) for layer in finite) for row in range(len(at))]
+    kept: list[int] = []
+    for first, end in _columns(len(at), columns):
+        rows = range(first, end)
+        kept += sorted({first, end - 1, min(rows, key=gross.__getitem__), max(rows, key=gross.__getitem__)})
+    return [at[row] for row in kept], [[layer[row] for row in kept] for layer in finite]
+
+
+def _columns(count: int, columns: int) -> Iterator[tuple[int, int]]:
+    edges = [count * column // columns for column in range(columns + 1)]
+    return ((first, end) for first, end in pairwise(edges) if end > first)
+
 
 INK = "#010203"
 """Placeholder for the page's text colour while matplotlib draws."""
@@ -256,3 +315,67 @@ def _when(at: int, days: bool) -> str:
     if midnight or (days and moment.hour == moment.minute == 0):
         return f"{moment:%b} {moment.day}"
     return f"{moment:%b} {moment.day} {moment:%H:%M}" if days else f"{moment:%H:%M}"
+
+
+_COLUMNS = 40
+"""Columns of points for each inch of width: more would be invisible."""
+_STACK_COLUMNS = 14
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
+"""Lines differ by dashes as well as by colour."""
+
+
+def line_chart(
+    title: str,
+    at: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    *,
+    unit: str,
+    marks: Sequence[ChartMark] = (),
+    size: tuple[float, float] = (8.0, 3.0),
+    stacked: bool = False,
+) -> str:
+    """Return one line for each of `series`, the first on top, as an `<svg …>` element.
+
+    Each is as long as `at`, which is in microseconds and rising. `stacked` draws areas instead of lines: signed
+    amounts, positive ones stacked upwards and negative ones downwards.
+
+    The element has a viewBox and no size of its own. `title` is for screen readers and is not drawn. Text is text in
+    the colour of the page (`currentColor`). NaN and infinities are gaps. Long series are thinned; lowest and highest
+    points are kept. `unit` labels the axis; "fraction" is drawn in percent. `size` is the width and height of the
+    drawing in inches, without legend and mark labels. Equal data make equal text.
+
+    ValueError for a series of another length than `at`.
+    """
+    from killswitch.render.chart import ChartFrame
+
+    for name, values in series.items():
+        if len(values) != len(at):
+            raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
+    draw = partial(_areas if stacked else _lines, at=at, layers=list(series.values()), width=size[0])
+    frame = ChartFrame(title, unit, *size, span=(at[0], at[-1]) if at else None)
+    return frame.render(draw, list(series), marks, dashes=None if stacked else _DASHES)
+
+
+def _lines(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
+    from killswitch.render.chart import colour
+
+    for number, values in enumerate(layers):
+        times, kept = extremes(at, values, round(width * _COLUMNS))
+        dashes = _DASHES[number % len(_DASHES)]
+        thick, above = (1.6, 3 - number / 100) if number else (2.0, 3.0)
+        axes.plot(times, kept, color=colour(number), linewidth=thick, linestyle=dashes, zorder=above)
+
+
+def _areas(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
+    from killswitch.render.chart import INK, colour
+
+    times, sampled = stack_sample(at, layers, round(width * _STACK_COLUMNS))
+    up, down = [0.0] * len(times), [0.0] * len(times)
+    for number, values in enumerate(sampled):
+        above = [base + max(value, 0.0) for base, value in zip(up, values, strict=True)]
+        below = [base + min(value, 0.0) for base, value in zip(down, values, strict=True)]
+        for base, edge in ((up, above), (down, below)):
+            if edge != base:
+                axes.fill_between(times, base, edge, color=colour(number), linewidth=0, alpha=0.85)
+        up, down = above, below
+    axes.axhline(0.0, color=INK, linewidth=0.8)

@@ -43,8 +43,7 @@ from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
 from killswitch.runner.order_reconciliation import CombinedWatch, OrderReconciliation
 from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
-from killswitch.runner.status_blob import RunnerView, last_clock_state, last_view
-from killswitch.runner.status_publisher import StatusPublisher
+from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,7 @@ def equity_charts(incident: Incident) -> tuple[str, ...]:
     course = incident.course
     if course is None:
         return ()
-    from killswitch.render.line_chart import line_chart
-    from killswitch.render.series import ChartMark
+    from killswitch.render.chart import ChartMark, line_chart
 
     marks = [ChartMark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.words import Cause
-from killswitch.policy.schema import unwinding_checks
+from killswitch.policy.schema import cross_key_checks
 from killswitch.policy.schema.cross_key_checks import Breach
 from killswitch.policy.schema.document import VersionedPart
 from killswitch.policy.schema.part import AtLeastOne, MistakeError, Part, Scalar
@@ -164,5 +164,5 @@ class UnwindingDocument(VersionedPart):
 
     @classmethod
     def breaches(cls, written: object) -> Iterator[Breach]:
-        """See `unwinding_checks`."""
-        return unwinding_checks.unwinding(written)
+        """See `cross_key_checks`."""
+        return cross_key_checks.unwinding(written)

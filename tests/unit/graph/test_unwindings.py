@@ -30,7 +30,7 @@ from killswitch.graph.unwinding import (
 from killswitch.model.words import Cause
 from killswitch.policy.loader import load
 from killswitch.policy.schema.account import AccountDocument
-from killswitch.policy.schema.unwinding_checks import unwinding as breaches
+from killswitch.policy.schema.cross_key_checks import unwinding as breaches
 
 SECOND = 1_000_000
 GOLDEN = Path(__file__).parent / "golden"

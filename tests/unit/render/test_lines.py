@@ -10,8 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from killswitch.render.line_chart import line_chart
-from killswitch.render.series import ChartMark, extremes, stack_sample
+from killswitch.render.chart import ChartMark, extremes, line_chart, stack_sample
 
 SVG = "{http://www.w3.org/2000/svg}"
 MINUTE = 60_000_000
