@@ -272,12 +272,12 @@ class Ledger:
         asked_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
         found: list[Any] = []
 
-        async def is_told() -> bool:
+        async def is_answered() -> bool:
             answer = await ask()
             found.extend(unique(answer or ()))
             return answer is not None
 
-        if not await self._read_part(rows.part, is_told):
+        if not await self._read_part(rows.part, is_answered):
             return False
         rows.record(found, asked_at, lambda row: self._lag_of(row, asked_before(row), asked_at), now)
         return True
