@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from killswitch.model.snapshot import Fill, Flow
 from killswitch_alpaca.activities import KnownActivities, read_fill, read_flow
-from killswitch_alpaca.parts import MOVES, TRADES, OutOfTurnReads, Part
+from killswitch_alpaca.parts import MOVES, TRADES, OutOfTurnReads, SnapshotPart
 from killswitch_alpaca.queries import Queries
 from killswitch_alpaca.settings import AlpacaSettings
 
@@ -26,7 +26,7 @@ or its trade was corrected."""
 
 
 @dataclass(slots=True)
-class LedgerRows(Part, Generic[R]):
+class LedgerRows(SnapshotPart, Generic[R]):
     """A list of rows that is read repeatedly: its age, the rows already returned, and those still to be returned."""
 
     given: KnownActivities = field(default_factory=KnownActivities)

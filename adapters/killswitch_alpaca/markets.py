@@ -14,7 +14,7 @@ from killswitch_alpaca.client import TOO_LATE, Client, RefusedAnswerError, is_ca
 from killswitch_alpaca.hours import Hours, Session
 from killswitch_alpaca.instruments import Asset, instrument
 from killswitch_alpaca.numbers import UnreadableError
-from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, Part
+from killswitch_alpaca.parts import ASSETS, CALENDAR, CLOCK, QUOTES, SnapshotPart
 from killswitch_alpaca.positions import is_crypto
 from killswitch_alpaca.queries import BestQuote, Queries
 from killswitch_alpaca.settings import AlpacaSettings
@@ -26,7 +26,7 @@ class MarketData:
     def __init__(self, ask: Queries, *, extended: bool) -> None:
         self._ask = ask
         self._extended = extended
-        self.quotes = Part(QUOTES, QUOTES)
+        self.quotes = SnapshotPart(QUOTES, QUOTES)
         self._quotes: dict[str, BestQuote] = {}
         self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
@@ -88,8 +88,8 @@ class TradingSessions:
         self.extended = settings.outside_hours == "extended"
         """Whether the account closes in the extended session, so that the calendar is needed."""
         self.hours = Hours()
-        self.clock = Part(CLOCK, 3600.0)
-        self._calendar = Part(CALENDAR, 4 * 86_400.0)
+        self.clock = SnapshotPart(CLOCK, 3600.0)
+        self._calendar = SnapshotPart(CALENDAR, 4 * 86_400.0)
         self._under_way: asyncio.Task[None] | None = None
 
     def now(self) -> Session | None:

@@ -25,7 +25,7 @@ OWED: Final = -2.0
 
 
 @dataclass(slots=True)
-class Part:
+class SnapshotPart:
     """A part of the account: when it was read, in seconds of the loop, and whether an event has touched it since."""
 
     every: float

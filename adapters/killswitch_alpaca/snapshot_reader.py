@@ -33,7 +33,7 @@ from killswitch_alpaca.instruments import bar_reason
 from killswitch_alpaca.ledger import Ledger
 from killswitch_alpaca.markets import MarketData, TradingSessions
 from killswitch_alpaca.numbers import Row, UnreadableError, not_negative
-from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, Part
+from killswitch_alpaca.parts import ACCOUNT, MARKS, ORDERS, OWED, SAVED, SnapshotPart
 from killswitch_alpaca.positions import (
     AccountBase,
     account_base,
@@ -61,9 +61,9 @@ class SnapshotReader:
         self.sessions = TradingSessions(settings, client, self.queries)
         self.ledger = Ledger(settings, self.queries, self.sessions.venue_time)
         self._markets = MarketData(self.queries, extended=self.sessions.extended)
-        self.account = Part(ACCOUNT, ACCOUNT)
-        self.orders = Part(ORDERS, 60.0)
-        self.marks = Part(MARKS, MARKS)
+        self.account = SnapshotPart(ACCOUNT, ACCOUNT)
+        self.orders = SnapshotPart(ORDERS, 60.0)
+        self.marks = SnapshotPart(MARKS, MARKS)
         self.positions: tuple[Position, ...] = ()
         self.open_orders: tuple[Order, ...] = ()
         self._base: AccountBase | None = None
@@ -223,7 +223,7 @@ class SnapshotReader:
     async def _read_out_of_turn(self, now: float, *, traded: bool) -> None:
         """Read trades and flows while a change is unexplained. `traded`: trades may have just been read."""
         assert self._base is not None
-        parts: list[tuple[Part, Callable[[], Awaitable[None]]]] = [
+        parts: list[tuple[SnapshotPart, Callable[[], Awaitable[None]]]] = [
             (self.ledger.flows, self.ledger.read_flows),
             (self.ledger.trades, self._read_trades),
         ]
@@ -240,8 +240,8 @@ class SnapshotReader:
 
     # Parts
 
-    def _due(self, now: float) -> list[tuple[Part, Callable[[], Awaitable[None]]]]:
-        found: list[tuple[Part, Callable[[], Awaitable[None]]]] = []
+    def _due(self, now: float) -> list[tuple[SnapshotPart, Callable[[], Awaitable[None]]]]:
+        found: list[tuple[SnapshotPart, Callable[[], Awaitable[None]]]] = []
         for part, read in (
             (self.sessions.clock, self.sessions.read_in_turn), (self.orders, self.read_orders),
             (self.ledger.trades, self._read_trades), (self.ledger.flows, self.ledger.read_flows),
@@ -254,7 +254,7 @@ class SnapshotReader:
     def _pay(self) -> None:
         self._credit = max(OWED, self._credit - 1)
 
-    async def _part(self, part: Part, read: Callable[[], Awaitable[None]], now: float) -> None:
+    async def _part(self, part: SnapshotPart, read: Callable[[], Awaitable[None]], now: float) -> None:
         """Read a part; on a failure record why, and keep the old value."""
         asked, as_of = part.touches, self.sessions.venue_time()
         try:

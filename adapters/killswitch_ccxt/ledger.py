@@ -21,10 +21,18 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.fills import unique
 from killswitch_ccxt.numbers import forget_oldest
-from killswitch_ccxt.parts import KNOWN_ROWS, LATE_ROWS, LONGEST_LOOK_BACK, LOOK_BACK, MOST_SYMBOLS, OVERLAP, Part
+from killswitch_ccxt.parts import (
+    KNOWN_ROWS,
+    LATE_ROWS,
+    LONGEST_LOOK_BACK,
+    LOOK_BACK,
+    MOST_SYMBOLS,
+    OVERLAP,
+    SnapshotPart,
+)
 
 Row = TypeVar("Row", Fill, Flow)
-ReadPart = Callable[[Part[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
+ReadPart = Callable[[SnapshotPart[Any], Callable[[], Awaitable[Any]]], Awaitable[bool]]
 NEVER: Final = float("-inf")
 EARLY_FETCH_DELAYS: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
 """Seconds after a change at which rows are fetched early, a little less than whole seconds: ticks are a second apart.
@@ -74,7 +82,7 @@ class RequestAllowance:
 class RowList(Generic[Row]):
     """Rows of one kind. Times are in seconds of the loop's clock, `asked_at` in ms of our own clock."""
 
-    def __init__(self, kind: str, part: Part[bool], allowance: RequestAllowance) -> None:
+    def __init__(self, kind: str, part: SnapshotPart[bool], allowance: RequestAllowance) -> None:
         self.part = part
         self.allowance = allowance
         self.requested_at: int | None = None
@@ -158,8 +166,8 @@ class Ledger:
         self._dialect = dialect
         self._read_part = read
         fills, flows = (RequestAllowance(each, ages.early_saved) for each in (ages.early_fills, ages.early_flows))
-        self.fills: RowList[Fill] = RowList("fills", Part(ages.fills, phase), fills)
-        self.flows: RowList[Flow] = RowList("flows", Part(ages.flows, phase), flows)
+        self.fills: RowList[Fill] = RowList("fills", SnapshotPart(ages.fills, phase), fills)
+        self.flows: RowList[Flow] = RowList("flows", SnapshotPart(ages.flows, phase), flows)
         self._moved_at = NEVER
         self._changed_at: dict[str, float] = {}
         """Symbol → time of its last change."""
@@ -331,5 +339,5 @@ class Ledger:
         """Milliseconds of our clock at a venue time."""
         return int(at.timestamp() * 1000 - (self._client.skew_ms or 0.0))
 
-    def _make_due_soon(self, part: Part[Any]) -> None:
+    def _make_due_soon(self, part: SnapshotPart[Any]) -> None:
         part.due = min(part.due, part.at + self._dialect.ages.rows_least)

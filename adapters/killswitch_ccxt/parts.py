@@ -35,7 +35,7 @@ RETRY_AFTER = 5.0
 
 
 @dataclass(slots=True)
-class Part(Generic[T]):
+class SnapshotPart(Generic[T]):
     """The last value of one part, its time, and when it is due again (seconds of the loop's clock).
 
     `phase`: the fraction of `every` after which the second fetch is due. Without it, accounts that start together would

@@ -46,7 +46,7 @@ from killswitch_ccxt.parts import (
     MISSING_SYMBOL_RULES_INTERVAL,
     RETRY_AFTER,
     ChangeDetector,
-    Part,
+    SnapshotPart,
     phase_of,
 )
 from killswitch_ccxt.positions import with_quote
@@ -81,13 +81,13 @@ class SnapshotReader:
         self._spec = spec
         self._rules = rules
         ages, phase = dialect.ages, phase_of(spec.account)
-        self._orders: Part[tuple[Order, ...]] = Part(ages.orders, phase)
+        self._orders: SnapshotPart[tuple[Order, ...]] = SnapshotPart(ages.orders, phase)
         self._ledger = Ledger(client, dialect, phase, self._read)
         self._changes = ChangeDetector()
-        self._marks: Part[Mapping[str, Decimal]] = Part(ONE_MOMENT)
-        self._quotes: Part[Mapping[str, Quote]] = Part(ages.quotes or 0.0, phase)
-        self._mode: Part[PositionMode | None] = Part(ages.mode, phase)
-        self._states: Part[States] = Part(ages.states, phase)
+        self._marks: SnapshotPart[Mapping[str, Decimal]] = SnapshotPart(ONE_MOMENT)
+        self._quotes: SnapshotPart[Mapping[str, Quote]] = SnapshotPart(ages.quotes or 0.0, phase)
+        self._mode: SnapshotPart[PositionMode | None] = SnapshotPart(ages.mode, phase)
+        self._states: SnapshotPart[States] = SnapshotPart(ages.states, phase)
         self._instrument_changes = InstrumentChanges()
         self._is_market_closed = False
         self._odd_parts: str | None = None
@@ -95,7 +95,7 @@ class SnapshotReader:
         """Why the last snapshot has equity and no positions; None where it has both, or neither."""
         self._refused: RateLimitedError | None = None
         self._rules_again_at = float("-inf")
-        self._skew: Part[float | None] = Part(ages.clock, phase)
+        self._skew: SnapshotPart[float | None] = SnapshotPart(ages.clock, phase)
 
     def kinds_of(self, order_id: str) -> tuple[bool, ...]:
         """Whether an open order is conditional; both values, to be tried in turn, for an unknown order.
@@ -144,7 +144,7 @@ class SnapshotReader:
 
     def forget_mode(self) -> None:
         """Forget the position mode, because it has changed."""
-        self._mode = Part(self._mode.every, self._mode.phase)
+        self._mode = SnapshotPart(self._mode.every, self._mode.phase)
 
     async def snapshot(self) -> AccountSnapshot:
         """The snapshot; after a failure of equity or positions, one with the quality `down` or `malformed` and the
@@ -282,7 +282,7 @@ class SnapshotReader:
     async def _read_due(self, positions: tuple[Position, ...], asked: float) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
         readings: list[Awaitable[object]] = [self._ledger.read(now)]
-        parts: tuple[tuple[Part[Any], Callable[[], Awaitable[Any]]], ...] = (
+        parts: tuple[tuple[SnapshotPart[Any], Callable[[], Awaitable[Any]]], ...] = (
             (self._orders, dialect.orders),
             (self._mode, dialect.position_mode),
             (self._skew, self._client.measure_skew),
@@ -298,7 +298,7 @@ class SnapshotReader:
             readings.append(self._read_marks(gone))
         await asyncio.gather(*readings)
 
-    async def _read(self, part: Part[T], ask: Callable[[], Awaitable[T]]) -> bool:
+    async def _read(self, part: SnapshotPart[T], ask: Callable[[], Awaitable[T]]) -> bool:
         """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
         now = asyncio.get_running_loop().time()
         try:
@@ -319,7 +319,7 @@ class SnapshotReader:
     def _failures_text(self, now: float) -> str | None:
         """Why parts are unknown, where fetching them fails."""
         fills, flows = self._ledger.fills.part, self._ledger.flows.part
-        parts: dict[str, Part[Any]] = {
+        parts: dict[str, SnapshotPart[Any]] = {
             "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
         }  # fmt: skip
         rows = (fills, flows)

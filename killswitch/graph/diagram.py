@@ -8,18 +8,18 @@ from typing import Literal
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Graph, PolicySet, Stage, Trigger
 from killswitch.graph.wording import condition_text, signal_text, signals_of, span
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 
 Shape = Literal["signal", "trigger", "stage", "action"]
 
 
-class _Box(Node):
+class _Box(RecordNode):
     key: str
     shape: Shape
     lines: tuple[str, ...]
 
 
-class _Arrow(Node):
+class _Arrow(RecordNode):
     start: str
     end: str
     label: str = ""

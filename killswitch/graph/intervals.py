@@ -11,13 +11,13 @@ from itertools import count
 from math import isfinite, isnan
 
 from killswitch.graph.nodes import Arithmetic, Compare, ComparisonOp, Number, NumberNode, SignalRead
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 
 INFINITY = "1e999"  # a Python float literal that overflows to inf: a constant, where a name would be a look-up
 NOWHERE = f"-{INFINITY}, {INFINITY}"
 
 
-class Bounds(Node):
+class Bounds(RecordNode):
     """Python expressions (names or literals) of the bounds of an interval."""
 
     low: str

@@ -21,7 +21,7 @@ from killswitch.graph.nodes import (
     ThresholdStep,
     step_of,
 )
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.signals.catalogue import BY_NAME
 
 TRUE, FALSE, UNKNOWN = 1, 0, -1
@@ -63,7 +63,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
     return writer.text()
 
 
-class _Rung(Node):
+class _Rung(RecordNode):
     """One threshold of a ladder; `mask` are the conditions that it decides."""
 
     step: ThresholdStep

@@ -11,7 +11,7 @@ from typing import Literal
 
 from killswitch.graph.routing import Route
 from killswitch.graph.unwinding import UnwindingRule
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.model.words import Place as Place
 from killswitch.model.words import PolicyMode, ReferenceCurrency
 
@@ -22,24 +22,24 @@ Fallback = Literal["worst_ranked", "both", "none"]
 """Selection for MIXED and UNKNOWN attribution: the worst ranked positions, both sides, or nothing."""
 
 
-class SignalRef(Node):
+class SignalRef(RecordNode):
     """A signal in use: its catalogue name, and its window if it has one (microseconds)."""
 
     name: str
     window: int | None = None
 
 
-class SignalRead(Node):
+class SignalRead(RecordNode):
     """The interval of column `index`."""
 
     index: int
 
 
-class Number(Node):
+class Number(RecordNode):
     value: float
 
 
-class Arithmetic(Node):
+class Arithmetic(RecordNode):
     op: ArithmeticOp
     left: NumberNode
     right: NumberNode
@@ -48,39 +48,39 @@ class Arithmetic(Node):
 NumberNode = SignalRead | Number | Arithmetic
 
 
-class Compare(Node):
+class Compare(RecordNode):
     op: ComparisonOp
     left: NumberNode
     right: NumberNode
 
 
-class TextIs(Node):
+class TextIs(RecordNode):
     """Whether the text of column `index` is one of `values`; unknown text is unknown."""
 
     index: int
     values: tuple[str, ...]
 
 
-class AllOf(Node):
+class AllOf(RecordNode):
     parts: tuple[ConditionNode, ...]
 
 
-class AnyOf(Node):
+class AnyOf(RecordNode):
     parts: tuple[ConditionNode, ...]
 
 
-class Not(Node):
+class Not(RecordNode):
     part: ConditionNode
 
 
-class Constant(Node):
+class Constant(RecordNode):
     value: bool
 
 
 ConditionNode = Compare | TextIs | AllOf | AnyOf | Not | Constant
 
 
-class Threshold(Node):
+class Threshold(RecordNode):
     """Threshold of a trigger, for headroom and attribution: signal `index` `op` `value`."""
 
     index: int
@@ -90,7 +90,7 @@ class Threshold(Node):
     """Text of the value in the policy: `4.5%`."""
 
 
-class Trigger(Node):
+class Trigger(RecordNode):
     """A trigger; condition `i` of the graph belongs to trigger `i`."""
 
     name: str
@@ -108,24 +108,24 @@ class Trigger(Node):
     """Whether it reads a signal that is no loss: the level may fire again once this was false and is true again."""
 
 
-class AutoReset(Node):
+class AutoReset(RecordNode):
     """Automatic reset: the condition with index `condition` in `Graph.conditions` must hold for `hold` microseconds."""
 
     condition: int
     hold: int
 
 
-class AttributionRule(Node):
+class AttributionRule(RecordNode):
     source_at_least: float
     if_mixed: Fallback
     if_unknown: Fallback
 
 
-class Action(Node):
+class Action(RecordNode):
     """Base of the actions of a stage. Each kind has its own node in `killswitch.graph.actions`."""
 
 
-class Stage(Node):
+class Stage(RecordNode):
     name: str
     level: int
     any_of: tuple[int, ...]
@@ -150,7 +150,7 @@ RankingFormula = Literal["normalised", "killswitch-v6", "component-risk", "genes
 RankingTerm = Literal["pnl_delta", "loss", "liquidation_proximity", "notional_share", "margin_loss"]
 
 
-class RankingRule(Node):
+class RankingRule(RecordNode):
     """Ranking of positions: the formula, and the weight of each term; `genesis` has no terms."""
 
     name: str
@@ -167,7 +167,7 @@ class RankingRule(Node):
     """Formula that ranks while the component risk is unknown; None for other formulas."""
 
 
-class CorrelationGroupRule(Node):
+class CorrelationGroupRule(RecordNode):
     """A correlation group; its positions are closed in the order of the groups."""
 
     name: str
@@ -175,7 +175,7 @@ class CorrelationGroupRule(Node):
     order: int
 
 
-class ScopeRule(Node):
+class ScopeRule(RecordNode):
     """Scopes with a stage machine: each account, each venue, or the portfolio of the matching accounts."""
 
     each: Literal["account", "venue", "portfolio"]
@@ -185,7 +185,7 @@ class ScopeRule(Node):
     currencies: tuple[str, ...] | None
 
 
-class EquityRule(Node):
+class EquityRule(RecordNode):
     """Settings of the equity history."""
 
     max_gap: int
@@ -204,7 +204,7 @@ class EquityRule(Node):
     """Currency in which scopes are measured; None: the common currency of the accounts."""
 
 
-class Graph(Node):
+class Graph(RecordNode):
     """One policy, compiled."""
 
     policy: str
@@ -229,7 +229,7 @@ class Graph(Node):
     """The policy's labels, sorted by key."""
 
 
-class PolicySet(Node):
+class PolicySet(RecordNode):
     """All policies compiled together."""
 
     digest: str
@@ -246,7 +246,7 @@ class PolicySet(Node):
 _MIRRORED: dict[ComparisonOp, ComparisonOp] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-class ThresholdStep(Node):
+class ThresholdStep(RecordNode):
     """A comparison of column `index` with `value`: at or beyond it, upwards if `rising`, exclusive if `strict`."""
 
     index: int
@@ -276,7 +276,7 @@ def step_of(node: ConditionNode) -> ThresholdStep | None:
     return ThresholdStep(left.index, op in (">", ">="), right.value, op in ("<", ">"))
 
 
-class TimerRule(Node):
+class TimerRule(RecordNode):
     """A dead-man timer at the venue for each of `accounts`. Times are whole microseconds."""
 
     name: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.model.words import NotificationEvent, Place, Severity
 
 
-class MessageAttributes(Node):
+class MessageAttributes(RecordNode):
     """Attributes of a message. For notices `level` is None, and `labels` and `notify` may be empty."""
 
     event: NotificationEvent
@@ -20,7 +20,7 @@ class MessageAttributes(Node):
     labels: tuple[tuple[str, str], ...] = ()
 
 
-class RouteRule(Node):
+class RouteRule(RecordNode):
     """Filter of a route; None and empty values match everything."""
 
     notify: tuple[str, ...] | None
@@ -44,7 +44,7 @@ class RouteRule(Node):
         )
 
 
-class RouteTarget(Node):
+class RouteTarget(RecordNode):
     """One target of a route. `to` is a log level, a path, or a reference to an Apprise URL; never a secret."""
 
     kind: Literal["log", "file", "apprise"]
@@ -56,7 +56,7 @@ class RouteTarget(Node):
         return f"{self.kind} {self.to}"
 
 
-class Route(Node):
+class Route(RecordNode):
     """A notification route."""
 
     name: str

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, Literal
 
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.model.words import Cause
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
@@ -19,7 +19,7 @@ IfUnknown = Literal["whole", "ladder_only"]
 """For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
 
-class RungRule(Node):
+class RungRule(RecordNode):
     """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
 
     `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
@@ -32,7 +32,7 @@ class RungRule(Node):
     tries: int = 1
 
 
-class ImpactRule(Node):
+class ImpactRule(RecordNode):
     """Maximum slice: its expected impact is at most `at_most`, and it is within the participation."""
 
     model: ImpactModel
@@ -42,7 +42,7 @@ class ImpactRule(Node):
     if_unknown: IfUnknown
 
 
-class SlippageRule(Node):
+class SlippageRule(RecordNode):
     """Slippage bound of a class of symbols, as a fraction of the mark when the order is sent."""
 
     symbols: tuple[str, ...] | None
@@ -56,14 +56,14 @@ class SlippageRule(Node):
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-class StandIn(Node):
+class StandIn(RecordNode):
     """An instrument that may hedge a position that cannot be closed."""
 
     account: str
     symbol: str
 
 
-class HedgeRule(Node):
+class HedgeRule(RecordNode):
     """Hedging of positions that cannot be closed."""
 
     mode: Literal["suggest", "act"]
@@ -78,7 +78,7 @@ class HedgeRule(Node):
     currency: str | None = None
 
 
-class SpotRule(Node):
+class SpotRule(RecordNode):
     """Routes of spot holdings without an open market against the account's currency."""
 
     via: tuple[str, ...]
@@ -94,7 +94,7 @@ SUGGESTED_ONLY: Final = HedgeRule("suggest", DEFAULT_HEDGE_AFTER, (), DEFAULT_HE
 """Default: a position that cannot be closed is reported, without a hedge instrument."""
 
 
-class UnwindingRule(Node):
+class UnwindingRule(RecordNode):
     """Rules of carrying out a close. None and empty values are not required."""
 
     name: str

@@ -94,7 +94,7 @@ def _facts_of(
     facts = _facts(note, highest)
     found = Incident(
         id=life.id, title=_title(highest),
-        policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=life.by_hand,
+        policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=life.is_manual,
         state="open", opened_at=opening.as_of, closed_at=None, lasted="",
         level=highest.level,
         stage=stage_text(highest),

@@ -63,7 +63,7 @@ def record(cls: type[R]) -> type[R]:
 
 
 @dataclass_transform(frozen_default=True)
-class Node(Record):
+class RecordNode(Record):
     """A record by inheritance: every subclass is one, with its annotations as its fields."""
 
     def __init_subclass__(cls) -> None:

@@ -34,10 +34,10 @@ def why_unanswered(error: BaseException, where: str, within: float | None = None
 
     A specific cause takes precedence over a general one: an unresolved name over a failed connection.
     """
-    return next(_told(list(_all(error)), where, within), None)
+    return next(_explanations(list(_all(error)), where, within), None)
 
 
-def _told(found: Sequence[BaseException], where: str, within: float | None) -> Iterator[str]:
+def _explanations(found: Sequence[BaseException], where: str, within: float | None) -> Iterator[str]:
     names = frozenset(each.__name__ for one in found for each in type(one).__mro__)
     numbers = {one.errno for one in found if isinstance(one, OSError)}
     if names & _NOT_ACCEPTED:

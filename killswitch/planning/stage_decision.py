@@ -30,7 +30,7 @@ from killswitch.planning.orders.unwind import execution_style, most_urgent, unwi
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.scopes.trigger_status import number, trigger_reading
 from killswitch.planning.targets.ranking import candidates
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.signals.attribution_signals import TWO_THIRDS, Shares, shares
 from killswitch.signals.history.windows import pnl_change
 from killswitch.signals.position_measures import ZERO
@@ -168,7 +168,7 @@ def _combined_plan(stage: Stage, now: int, book: KnownBook) -> Planned:
 
     The most urgent of their unwindings carries them out.
     """
-    smallest: dict[PnlKey, Target] = {}
+    smallest: dict[PnlKey, SelectedTarget] = {}
     conditions = book.watch.compiled.position_conditions
     planned = [
         plan(action, Context(book.watch.scope, stage, now, book, conditions.get((stage.name, index))))

@@ -117,7 +117,7 @@ class EventEmitter:
             old = self.ticks == 1 and closing.status not in WORKING
             if self._closings.get(closing.decision) != closing and not old:
                 self._put(
-                    events.Close(
+                    events.ObservedClose(
                         at=at, decision=closing.decision, scope=closing.scope, status=closing.status,
                         ended=closing.status not in WORKING, residual=closing.residual, cost=closing.cost,
                     )

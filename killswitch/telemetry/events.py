@@ -150,7 +150,7 @@ class Suspicion(_DecisionEvent, frozen=True, kw_only=True, tag="suspicion"):
     reason: str | None
 
 
-class Close(_Event, frozen=True, kw_only=True, tag="close"):
+class ObservedClose(_Event, frozen=True, kw_only=True, tag="close"):
     """A closing has come further, or ended. `cost`: fees and slippage so far, null where a part is not known."""
 
     decision: str
@@ -181,7 +181,7 @@ class Shutdown(_Event, frozen=True, kw_only=True, tag="shutdown"):
     """Decisions whose closing goes on at the next start."""
 
 
-RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | Close | Shutdown
+RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | ObservedClose | Shutdown
 
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(RunEvent)

@@ -47,7 +47,7 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "name", "Small letters, digits, `-` and `.`, at most 63, beginning and ending with a letter or a digit.",
         ("risk-desk",),
     ),
-    scalars.word: Words(
+    scalars.venue_name: Words(
         "word", "A name that a venue gives (a symbol, an account, a currency): no blanks.", ("BTC_USDT", "USDT"),
     ),
     scalars.text: Words(

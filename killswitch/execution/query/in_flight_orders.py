@@ -44,7 +44,7 @@ class InFlightOrders:
     def _record_late_answers(self) -> None:
         """Journal answers that arrived late, unless a query has shown as much before."""
         for entry in self._dispatch.late_answers():
-            if self._memory.is_news(entry):
+            if self._memory.adds_information(entry):
                 self._memory.record([entry])
 
     async def _cancel_overdue(self) -> None:

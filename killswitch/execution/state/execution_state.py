@@ -145,7 +145,7 @@ class ExecutionState:
             self._apply_to_ledger(self.jobs[entry.decision], entry)
         self._count_uncharged(entries)
 
-    def is_news(self, entry: Entry) -> bool:
+    def adds_information(self, entry: Entry) -> bool:
         """Whether a late answer adds anything to what queries have shown meanwhile."""
         work = self.jobs.get(entry.decision)
         line = None if work is None else work.line_of(entry)

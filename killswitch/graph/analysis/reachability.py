@@ -13,7 +13,7 @@ from math import inf
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import Stage, ThresholdStep, Trigger, step_of
 from killswitch.graph.problems import Findings
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec
 from killswitch.policy.yaml.source_map import Path
 
@@ -64,7 +64,7 @@ def can_decline(stage: Stage) -> bool:
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
-class _Judge(Node):
+class _Judge(RecordNode):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]

@@ -16,13 +16,13 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 
 _MISTAKE = r"ERROR: <input>:(-?\d+):(-?\d+): (.*)"
 _TRAILER = r" \[[A-Z_]+\]$"
 
 
-class Mistake(Node):
+class Mistake(RecordNode):
     """A mistake reported by CEL, with its offset in code points, or None without a place."""
 
     offset: int | None
@@ -37,7 +37,7 @@ class CelError(Exception):
         self.mistakes = mistakes
 
 
-class Parsed(Node):
+class Parsed(RecordNode):
     """A syntax tree (`cel.expr.Expr`), and the offset of each node in the text."""
 
     tree: Any

@@ -24,7 +24,7 @@ from killswitch.graph.nodes import (
     TextIs,
 )
 from killswitch.graph.problems import Problem, signal_names, signal_problem, suggestion
-from killswitch.model.record import Node
+from killswitch.model.record import RecordNode
 from killswitch.policy.schema.part import MistakeError
 from killswitch.policy.schema.scalars import duration
 from killswitch.signals.catalogue import BY_NAME, CATALOGUE
@@ -51,7 +51,7 @@ class _RefusedError(Exception):
     """A part of the tree is invalid; the problem is already reported."""
 
 
-class _Value(Node):
+class _Value(RecordNode):
     """A number node and its dimension."""
 
     node: NumberNode

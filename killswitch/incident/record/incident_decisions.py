@@ -38,7 +38,7 @@ class IncidentDecisions:
         return self.decisions[0].id
 
     @property
-    def by_hand(self) -> bool:
+    def is_manual(self) -> bool:
         """Whether a person closed, and no policy fired."""
         return self.decisions[0].kind == "manual"
 

@@ -16,7 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Instrument, Position, Sid
 from killswitch.planning.rounding import reduction
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.planning.targets.selection import AllIf, Target
+from killswitch.planning.targets.selection import AllIf, SelectedTarget
 from killswitch.signals.scope_view import ScopeView
 
 
@@ -71,7 +71,7 @@ class Planned(Struct, frozen=True):
     action might have selected, so that a stage without any target has not done its work.
     """
 
-    targets: Sequence[Target] = ()
+    targets: Sequence[SelectedTarget] = ()
     rule: UnwindingRule | None = None
     effects: tuple[Effect, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from killswitch.planning.orders.unwind import DERIVATIVES, execution_style, unwi
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
 from killswitch.planning.stage_decision import book_change, joined, new_decision, record_of
 from killswitch.planning.targets.ranking import candidates, in_group_order, rank
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.signals.position_measures import ZERO
 from killswitch.signals.scope_view import Instruments, ScopeView, reason_positions_missing, reason_positions_unusable
 
@@ -98,7 +98,7 @@ def plan_manual_close(
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies.unwindings)
     rule, forced = (without_pace(rule), "by force") if event.force else (rule, None)
-    unwound = unwind(view, [Target(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
+    unwound = unwind(view, [SelectedTarget(r, Decimal(0)) for r in in_group_order(ranked, _groups(policies))], rule)
     record = replace(
         new_decision(policies, OPERATOR, scope, event.id, now),
         kind="manual",

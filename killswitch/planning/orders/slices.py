@@ -13,7 +13,7 @@ from killswitch.model.snapshot import AccountSnapshot, Liquidity, OrderSide, Pos
 from killswitch.planning.rounding import Reduction, reduction
 from killswitch.planning.spot_routes import Markets, SpotRoute, base_of, open_markets, quote_of, route
 from killswitch.planning.targets.ranking import Candidate
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.risk.trading_cost import daily_volume, greatest_size
 from killswitch.signals.position_measures import ZERO
 from killswitch.signals.scope_view import ScopeView
@@ -167,7 +167,7 @@ class Cut(Struct, frozen=True):
     """A target with its route and orders. `place` counts from 1 in the order of closing; `slice` bounds the orders."""
 
     place: int
-    target: Target
+    target: SelectedTarget
     route: SpotRoute
     slice: Slice
     result: Reduction
@@ -193,7 +193,7 @@ class Cut(Struct, frozen=True):
         return greatest is not None and any(part > greatest for part in self.result.parts)
 
 
-def cut_of(place: int, target: Target, market: TradedMarkets) -> Cut:
+def cut_of(place: int, target: SelectedTarget, market: TradedMarkets) -> Cut:
     """Compute the route and the orders that reach `target`."""
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position

@@ -22,7 +22,7 @@ from killswitch.planning.orders.slices import Blocked as Blocked
 from killswitch.planning.orders.slices import Cut, TradedMarkets, cut_of
 from killswitch.planning.orders.spot_hops import hop_of, kept_proceeds, own_close, own_closes
 from killswitch.planning.spot_routes import is_never_sold
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.signals.scope_view import PnlKey, ScopeView
 
 
@@ -38,7 +38,9 @@ class Unwound(Struct, frozen=True):
     remarks: tuple[str, ...]
 
 
-def unwind(view: ScopeView, targets: Sequence[Target], rule: UnwindingRule = PLAIN, *, keeps: bool = True) -> Unwound:
+def unwind(
+    view: ScopeView, targets: Sequence[SelectedTarget], rule: UnwindingRule = PLAIN, *, keeps: bool = True
+) -> Unwound:
     """Compute the orders that reach `targets`.
 
     Holdings that `rule` keeps are excluded, except with `PLAIN`, which no document declares, and with `keeps` false:
@@ -88,7 +90,7 @@ def _urgency_key(rule: UnwindingRule) -> tuple[int, float, int]:
     return sum(map(bool, bounds)), gap, rule.pause
 
 
-def _kept(target: Target, rule: UnwindingRule) -> bool:
+def _kept(target: SelectedTarget, rule: UnwindingRule) -> bool:
     candidate = target.ranked.candidate
     return is_never_sold(candidate.account.market, candidate.position.symbol, rule.spot)
 

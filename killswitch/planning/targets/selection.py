@@ -44,7 +44,7 @@ Risk = BookRisk | str | None
 """The risk of a book, or why it is unknown; None if the ranking does not use it."""
 
 
-class Target(Struct, frozen=True):
+class SelectedTarget(Struct, frozen=True):
     """Target of a position: `contracts` to leave, not yet rounded to the venue's steps."""
 
     ranked: Ranked
@@ -54,7 +54,7 @@ class Target(Struct, frozen=True):
 class Selection(Struct, frozen=True):
     """Targets of one close action in order of closing, and remarks on deviations from its declaration."""
 
-    targets: list[Target]
+    targets: list[SelectedTarget]
     remarks: tuple[str, ...]
 
 
@@ -83,7 +83,7 @@ def select(
     left, spread = _left(action, chosen, most, risk)
     return Selection(
         [
-            Target(ranked, left[ranked.candidate.key])
+            SelectedTarget(ranked, left[ranked.candidate.key])
             for ranked in in_group_order(chosen, graph.groups)
             if action.spread == "each" or left[ranked.candidate.key] < ranked.candidate.position.contracts
         ],

@@ -214,7 +214,7 @@ def _as_name(value: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", value.strip().lower()).strip("-.")
 
 
-def word(value: object) -> str:
+def venue_name(value: object) -> str:
     """A venue's name of a symbol, account or currency: not empty, no spaces."""
     if isinstance(value, str) and _WORD.fullmatch(value):
         return value
@@ -338,8 +338,8 @@ Price = Annotated[Decimal, Scalar(price, {"type": "number", "exclusiveMinimum": 
 Threshold = Annotated[Quantity, Scalar(quantity, _QUANTITY_JSON)]
 Confirmation = Annotated[Confirm, Scalar(confirm, _CONFIRMATION_JSON)]
 Name = Annotated[str, Scalar(name, _NAME_JSON)]
-Word = Annotated[str, Scalar(word, _WORD_JSON)]
-Words = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(word, _WORD_JSON)], Word]
+Word = Annotated[str, Scalar(venue_name, _WORD_JSON)]
+Words = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(venue_name, _WORD_JSON)], Word]
 MarketKind = Annotated[str, Scalar(market, _MARKET_JSON)]
 Markets = OneOrSeveral[Annotated[tuple[str, ...], one_of_several(market, _MARKET_JSON)], MarketKind]
 Text = Annotated[str, Scalar(text, {"type": "string", "minLength": 1})]

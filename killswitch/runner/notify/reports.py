@@ -156,7 +156,7 @@ class ReportRenderer:
             standing = {life.id for life in found if _is_open(life)}
             newest = found[-ENDED_LATELY:]
             wanted = standing | self._open | self._unsettled | self._troubles.keys()
-            wanted |= {life.id for life in newest if self._first or life.by_hand}
+            wanted |= {life.id for life in newest if self._first or life.is_manual}
             started, now = started_as(view, self.store_at), last_tick(view)
             for life in found:
                 if life.id in wanted:
@@ -190,7 +190,7 @@ class ReportRenderer:
         from killswitch.incident.incident_builder import incident_of
 
         incident = incident_of(view, life, started, now)
-        if life.by_hand:
+        if life.is_manual:
             (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(life.id)
         said, at = self._rendered.get(life.id, (b"", 0.0))
         saying = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
@@ -237,7 +237,7 @@ class ReportRenderer:
 
 def _is_open(life: IncidentDecisions) -> bool:
     """Whether the incident waits for a reset. An operator's close does not: it is rendered when closings change."""
-    return life.reset is None and not life.by_hand
+    return life.reset is None and not life.is_manual
 
 
 def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:

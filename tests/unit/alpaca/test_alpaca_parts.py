@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from killswitch_alpaca.parts import Part
+from killswitch_alpaca.parts import SnapshotPart
 
 
 def test_a_touch_while_it_is_read_is_not_forgotten() -> None:
     """What came after the question may not be in the answer: it is due again, as far as there is credit."""
-    part = Part(12.0, 60.0)
+    part = SnapshotPart(12.0, 60.0)
     part.touch()
     asked = part.touches
     part.touch()

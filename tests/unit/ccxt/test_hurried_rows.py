@@ -6,14 +6,14 @@ import pytest
 
 from killswitch.model.snapshot import Fill
 from killswitch_ccxt.ledger import LAST_EARLY_FETCH, RequestAllowance, RowList
-from killswitch_ccxt.parts import Part
+from killswitch_ccxt.parts import SnapshotPart
 
 LONG = 10_000.0
 
 
 def _times(a_minute: int, moves: list[int], until: int) -> list[int]:
     """The seconds at which the rows are read, where something moves at `moves`."""
-    rows: RowList[Fill] = RowList("fills", Part(LONG, 0.0), RequestAllowance(a_minute, 3))
+    rows: RowList[Fill] = RowList("fills", SnapshotPart(LONG, 0.0), RequestAllowance(a_minute, 3))
     read, rows.part.at = [], -1.0
     for now in range(until):
         moved_at = max((it for it in moves if it <= now), default=-LONG)

@@ -116,8 +116,9 @@ def test_a_refused_credential_is_not_repeated() -> None:
 
 READERS = [
     scalars.duration, scalars.duration_or_zero, scalars.fraction, scalars.majority, scalars.weight, scalars.quantity,
-    scalars.confirm, scalars.name, scalars.word, scalars.market, scalars.text, scalars.reference, scalars.endpoint,
-    scalars.whole_number(1, 9).parse, scalars.one_of_several(scalars.word, {}).parse, scalars.manual,
+    scalars.confirm, scalars.name, scalars.venue_name, scalars.market, scalars.text, scalars.reference,
+    scalars.endpoint,
+    scalars.whole_number(1, 9).parse, scalars.one_of_several(scalars.venue_name, {}).parse, scalars.manual,
 ]  # fmt: skip
 
 

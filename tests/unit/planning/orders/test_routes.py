@@ -14,7 +14,7 @@ from killswitch.model.snapshot import Balance, Instrument, Position
 from killswitch.planning.orders.unwind import Unwound, unwind
 from killswitch.planning.spot_routes import SpotRoute, base_of, is_never_sold, route
 from killswitch.planning.targets.ranking import Ranked, candidates
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.planning.tick import Interpreter, Outcome
 from tests.graphs import FALL_15M, close, graph, policy_set, stage, trigger
 from tests.unit.planning.orders.test_unwind import close_all, view_of
@@ -80,7 +80,7 @@ BTC_HELD = position("BTC/USDT", "long", contracts="3", mark_price="50000", notio
 def sold_beside(kept: Position, *instruments: Instrument, rule: UnwindingRule = SPOT) -> Unwound:
     """X, listed against BTC, is sold; `kept` is held too, and nothing of it was decided on."""
     view = view_of(account("100000", [X_IN_BTC, kept], market="spot"), instruments=instruments)
-    return unwind(view, [Target(Ranked(candidates(view, None)[0], 1, 1.0), D(0))], rule)
+    return unwind(view, [SelectedTarget(Ranked(candidates(view, None)[0], 1, 1.0), D(0))], rule)
 
 
 def test_c19_a_second_hop_sells_what_the_first_one_brings_and_leaves_what_was_there() -> None:
@@ -116,7 +116,7 @@ def test_c19_where_the_asset_in_between_is_trimmed_what_arrives_stays_and_is_tol
     market = account("100000", [X_IN_BTC, BTC_HELD], market="spot")
     view = view_of(market, instruments=[rules("X/BTC", amount_step="1"), rules("BTC/USDT")])
     x, btc = (Ranked(each, place, 1.0) for place, each in enumerate(candidates(view, None), start=1))
-    found = unwind(view, [Target(x, D(0)), Target(btc, D("1.5"))], SPOT)
+    found = unwind(view, [SelectedTarget(x, D(0)), SelectedTarget(btc, D("1.5"))], SPOT)
     assert [(i.symbol, i.contracts, i.target) for i in found.intents] == [
         ("X/BTC", D(1000), D(0)),
         ("BTC/USDT", D("1.5"), D("1.5")),

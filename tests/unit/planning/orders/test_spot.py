@@ -12,7 +12,7 @@ from killswitch.graph.unwinding import SpotRule, UnwindingRule
 from killswitch.model.snapshot import Balance, Instrument, Position
 from killswitch.planning.orders.unwind import Unwound, unwind
 from killswitch.planning.targets.ranking import Ranked, candidates
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from tests.unit.planning.orders.test_unwind import close_all, view_of
 from tests.worlds import account, position, rules
 
@@ -63,7 +63,7 @@ def test_the_second_hop_is_reckoned_at_its_own_markets_price(contracts: str, hop
     )  # fmt: skip
     view = view_of(account("100000", [other, x, btc], market="spot"), instruments=listed)
     ranked = next(each for each in candidates(view, None) if each.position.symbol == "X/BTC")
-    found = unwind(view, [Target(Ranked(ranked, 1, 0.5), D(0))], SPOT)
+    found = unwind(view, [SelectedTarget(Ranked(ranked, 1, 0.5), D(0))], SPOT)
     assert [each.purpose for each in found.intents] == ["reduce"] + ["hop"] * hops
     assert [each.dust for each in found.blocked] == [True] * (1 - hops)
 
@@ -75,7 +75,7 @@ def test_a_second_hop_is_an_order_of_the_same_account_and_rank() -> None:
         account("100000", [x], name="cash", market="spot"),
         instruments=(rules("X/BTC", amount_step="1"), rules("BTC/USDT", amount_step="0.01")),
     )
-    found = unwind(view, [Target(Ranked(candidates(view, None)[0], 4, 0.75), D(0))], SPOT)
+    found = unwind(view, [SelectedTarget(Ranked(candidates(view, None)[0], 4, 0.75), D(0))], SPOT)
     first, hop = found.intents
     assert (hop.account, hop.rank, hop.score, hop.position_side, hop.side) == (
         "cash", first.rank, first.score, "long", "sell"

@@ -21,7 +21,7 @@ from killswitch.model.instant import SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Instrument, Liquidity, Position
 from killswitch.planning.orders.unwind import Unwound, execution_style, most_urgent, unwind, without_pace
 from killswitch.planning.targets.ranking import Ranked, candidates
-from killswitch.planning.targets.selection import Target
+from killswitch.planning.targets.selection import SelectedTarget
 from killswitch.planning.tick import Interpreter
 from killswitch.signals.scope_view import ScopeView
 from tests.graphs import graph, policy_set
@@ -42,7 +42,7 @@ def view_of(*accounts: AccountSnapshot, instruments: Sequence[Instrument] = ()) 
 def close_all(view: ScopeView, rule: UnwindingRule = PLAIN) -> Unwound:
     """Everything that the scope holds, in the order of the snapshot."""
     book = candidates(view, None)
-    return unwind(view, [Target(Ranked(c, n, 1.0), D(0)) for n, c in enumerate(book, start=1)], rule)
+    return unwind(view, [SelectedTarget(Ranked(c, n, 1.0), D(0)) for n, c in enumerate(book, start=1)], rule)
 
 
 def one_long(contracts: str, rule: UnwindingRule, liquidity: Liquidity | None, **limits: str) -> Unwound:
