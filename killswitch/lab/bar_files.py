@@ -90,7 +90,7 @@ class BarFile:
         return self.folder / f"{file_stem(self.whose.symbol)}.{suffix}"
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Lock the symbol in this folder for the whole fetch; FetchError where another process has the lock.
 
         The lock covers the whole fetch, because its result is built from what was there at its beginning.

@@ -97,7 +97,7 @@ class Fetch:
         another fetch uses the same file.
         """
         self._file.folder.mkdir(parents=True, exist_ok=True)
-        with self._file.lock():
+        with self._file.exclusive():
             covered = self._file.coverage()
             if covered is not None and covered.is_doubtful:
                 covered = await self._refetch(covered, begins, ends)

@@ -448,7 +448,7 @@ def test_two_processes_do_not_fetch_into_one_file(tmp_path: Path, first: int) ->
     """The second is told, instead of writing between the first one's pages, or putting its own file over the first's;
     another symbol is fetched into the folder meanwhile, and nothing is left of the lock."""
     history = PublicHistory([bar(n) for n in range(10)])
-    with bar_files.BarFile(tmp_path, WHOSE).lock():
+    with bar_files.BarFile(tmp_path, WHOSE).exclusive():
         with pytest.raises(FetchError, match=r"BTC_USDT_USDT\.csv: another process is fetching into it"):
             fetch(history, tmp_path, first)
         assert history.asked == []

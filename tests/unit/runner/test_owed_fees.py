@@ -73,7 +73,7 @@ def test_questions_under_way_are_called_off_at_the_end_of_a_run(at_rest: bool) -
 def questions() -> list[str]:
     """The tasks of the program that wait for an answer about charges."""
     names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
-    return [name for name in names if name.startswith("Charges.")]
+    return [name for name in names if name.startswith("FeeQueries.")]
 
 
 # A whole runner

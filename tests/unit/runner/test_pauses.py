@@ -7,8 +7,8 @@ import sys
 
 PROGRAM = """
 import gc, sys
-from killswitch.runner.process import keep_short
-keep_short()
+from killswitch.runner.process import switch_threads_often
+switch_threads_often()
 print(sys.getswitchinterval() <= 0.001, gc.isenabled(), gc.get_freeze_count() > 1_000)
 """
 

@@ -54,7 +54,7 @@ def broken(folder: Path) -> Sequence[tuple[object, str]]:
     return (
         ({"apprise": {"url": "env:KS_TEST_UNSET"}}, "the environment variable KS_TEST_UNSET is not set"),
         ({"apprise": {"url": f"file:{folder.parent}/garbage"}}, "does not refer to one URL that Apprise understands"),
-        ({"file": {"path": f"{folder.parent}/none/n.jsonl"}}, "cannot be made in its folder"),
+        ({"file": {"path": f"{folder.parent}/none/n.jsonl"}}, "cannot be created in its folder"),
         ({"file": {"path": f"{folder.parent}/pipe"}}, "pipe: "),
         ({"file": {"path": str(folder)}}, "Is a directory"),
     )

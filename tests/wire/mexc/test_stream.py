@@ -122,7 +122,7 @@ def test_a_stream_that_is_cut_is_told_and_comes_back() -> None:
         assert sorted(here.venue.subscribed) == sorted(CHANNELS)
         assert await here.wakes(lambda: exchange.trade((BTC, "long"), D(-10)))
         (problem,) = here.listening.problems
-        assert "the stream of account main is not to be counted on" in problem
+        assert "the stream of account main is unreliable" in problem
 
     told(story)
 
