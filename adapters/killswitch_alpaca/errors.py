@@ -131,7 +131,7 @@ def as_venue_error(refused: RefusedAnswer, *, changes: bool) -> VenueError:
     text += f": {refused.text}" if refused.text else ", without a message"
     if refused.status == 429:
         seconds = refused.retry_after
-        wanted = "" if seconds is None else f"; retry after {round(seconds, 1):g} s"
+        wanted = "" if seconds is None else f"; the venue accepts no requests for {round(seconds, 1):g} s"
         return RateLimitedError(f"{text}{wanted}", seconds)
     if refused.status >= 500 or refused.status == 408 or refused.status < 400:
         # Behind a gateway's 5xx the order may have been accepted; a query can be repeated safely.

@@ -16,7 +16,8 @@ from killswitch.graph.nodes import PolicySet
 from killswitch.graph.resolution.accounts import unencrypted
 from killswitch.graph.resolution.routes import unrouted_names
 from killswitch.incident.record.incident_decisions import Runbooks
-from killswitch.incident.report.runbooks import compile_all, declared_runbooks
+from killswitch.incident.report.runbook_map import declared_runbooks
+from killswitch.incident.report.runbooks import compile_all
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import AccountSpec, SuspendingVenue, traits_of
 from killswitch.model.words import Place

@@ -132,5 +132,5 @@ def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_ca
         wall.set(AHEAD)
         with wall.faked(), process("run", *site.place, "--interval", "100ms", "--live", "--ticks", "200") as runner:
             until(lambda: runner.poll() is not None or not site.venue().positions, "the book is closed")
-            until(lambda: any("no runner has lived" in each.text for each in site.standing().notices), "it is paged")
+            until(lambda: any("no runner has run" in each.text for each in site.standing().notices), "it is paged")
         assert not site.venue().positions

@@ -60,7 +60,7 @@ def test_a_crash_is_closed_over_a_page_of_the_store_that_is_garbage(tmp_path: Pa
             until(lambda: runner.poll() is not None or not site.venue().positions, "the venue is flat")
             assert runner.poll() is None, runner.communicate()
             until(lambda: paged(pages, "is damaged"), "it is paged")
-            until(lambda: paged(pages, "hand-1 cannot be read and is set aside"), "so is the command")
+            until(lambda: paged(pages, "hand-1 cannot be read and is discarded"), "so is the command")
             status, _, err = terminate(runner)
         assert status == 0, err
         assert 'journal, in memory only: {"decision":' in err

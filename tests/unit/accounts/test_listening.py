@@ -342,9 +342,9 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
         time.elapsed += 20
         stream.record_push()
     assert stream.problem is None
-    assert stream.news == "the stream of account one delivers again"
-    assert stream.news is None
-    stream.lost("second")
+    assert stream.recovery == "the stream of account one delivers again"
+    assert stream.recovery is None
+    stream.record_loss("second")
     assert "second" in (stream.problem or "")
 
 

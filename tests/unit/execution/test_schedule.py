@@ -62,7 +62,7 @@ def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
     """At the first refusal, and the reason names what is left."""
     verdict = judge(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
     assert (verdict.do, verdict.amount, verdict.is_final) == (LineAction.BLOCKED, D(0), True)
-    assert "0.1 contracts of BTC" in (verdict.reason or "")
+    assert "0.1 of BTC" in (verdict.reason or "")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
 )
 def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: LineAction) -> None:
     """Of a trim the venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
-    of = line("1", "9", refusal=refusal, fruitless=3)
+    of = line("1", "9", refusal=refusal, attempts_without_fill=3)
     verdict = judge(of, D(10), BLANK, None, attempts=3)
     assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
     assert judge(of, D(10), BLANK, None, attempts=4).do is LineAction.SEND
@@ -92,22 +92,25 @@ def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str
 )
 def test_a_full_close_outlasts_every_refusal_and_a_trim_does_not(refusal: str | None) -> None:
     """Nor does what is counted by its own fills."""
-    assert judge(line(refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do is LineAction.SEND
+    assert judge(line(refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do is LineAction.SEND
     ended = (LineAction.BLOCKED, LineAction.GIVE_UP)
-    assert judge(line("1", "9", refusal=refusal, fruitless=99), D(10), BLANK, None, attempts=8).do in ended
-    hop = line(refusal=refusal, fruitless=99, purpose="hop")
+    assert judge(line("1", "9", refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do in ended
+    hop = line(refusal=refusal, attempts_without_fill=99, purpose="hop")
     assert judge(hop, D(10), BLANK, None, attempts=8).do in ended
 
 
 def test_what_is_below_the_minimum_ends_a_full_close_too() -> None:
     """No further order changes that: only the venue's own minimum ends it while a position is shown."""
-    assert judge(line(refusal="below_minimum", fruitless=1), D(10), BLANK, None, attempts=8).do is LineAction.BLOCKED
+    assert (
+        judge(line(refusal="below_minimum", attempts_without_fill=1), D(10), BLANK, None, attempts=8).do
+        is LineAction.BLOCKED
+    )
 
 
 def test_a_trim_never_sends_more_than_was_decided() -> None:
     """Of 6 decided 4 are closed and 1 is aside: 1 is left, though the venue shows 10 over the target."""
     ledger = PositionLedger(closed=D(7))
-    of = line("4", "6", closed_before=D(3), aside=aside("1"))
+    of = line("4", "6", closed_before=D(3), detached=aside("1"))
     assert left_to_close(of, ledger) == D(1)
     assert judge(of, D(14), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
 
@@ -157,9 +160,9 @@ def test_an_order_that_may_have_closed_the_rest_is_waited_for_and_in_the_end_aba
     ledger.abandoned.add("x")
     verdict = judge(of, D(10), ledger, None, attempts=8)
     assert (verdict.do, verdict.is_final, "BTC" in (verdict.reason or "")) == (LineAction.ABANDON, True, True)
-    own = line("4", "6", aside=aside("6"))
+    own = line("4", "6", detached=aside("6"))
     assert judge(own, D(10), PositionLedger(), None, attempts=8).do is LineAction.WAIT
-    lost = line("4", "6", abandoned=("o1",), lost=D(6))
+    lost = line("4", "6", abandoned=("o1",), abandoned_amount=D(6))
     assert judge(lost, D(10), PositionLedger(), None, attempts=8).do is LineAction.ABANDON
 
 
@@ -167,11 +170,11 @@ def test_what_is_counted_by_its_fills_looks_at_nobody_elses_orders() -> None:
     """A hop of 10 sends 10 whatever is outstanding on the position, less what of its own is aside."""
     ledger = PositionLedger(anchor=D(1), outstanding={"x": D(9)})
     assert judge(line(purpose="hop"), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
-    assert judge(line(purpose="hop", aside=aside("4")), D(10), ledger, None, attempts=8) == LineVerdict(
+    assert judge(line(purpose="hop", detached=aside("4")), D(10), ledger, None, attempts=8) == LineVerdict(
         LineAction.SEND, D(6)
     )
-    assert judge(line(purpose="hop", aside=aside("10")), D(10), ledger, None, attempts=8).do is LineAction.WAIT
-    lost = line(purpose="hop", abandoned=("o1",), lost=D(10))
+    assert judge(line(purpose="hop", detached=aside("10")), D(10), ledger, None, attempts=8).do is LineAction.WAIT
+    lost = line(purpose="hop", abandoned=("o1",), abandoned_amount=D(10))
     assert judge(lost, D(10), ledger, None, attempts=8).do is LineAction.ABANDON
 
 
@@ -191,7 +194,7 @@ def test_dust_is_blocked_and_the_plans_own_first_order_is_not() -> None:
     for of in (line(attempt=1), line(purpose="hop")):
         verdict = size_order(of, D("0.9"), minimum)
         assert (verdict.do, verdict.is_final) == (LineAction.BLOCKED, True)
-        assert "0.9 contracts of BTC" in (verdict.reason or "")
+        assert "0.9 of BTC" in (verdict.reason or "")
         assert size_order(of, D(1), minimum) == LineVerdict(LineAction.SEND, D(1))
     assert size_order(line(), D("0.9"), minimum) == LineVerdict(LineAction.SEND, D("0.9"))
     assert size_order(line(), D("0.05"), minimum).do is LineAction.BLOCKED

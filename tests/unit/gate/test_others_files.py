@@ -15,10 +15,9 @@ import msgspec
 import pytest
 
 from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequest, Stamp
-from killswitch.gate.files import replace_file
+from killswitch.gate.files import replace_file, weaknesses
 from killswitch.gate.foreign_files import MOST
 from killswitch.gate.lock_merge import union_of
-from killswitch.gate.lock_preflight import weaknesses
 from killswitch.gate.lock_reader import LARGEST, LockFile, read_file, read_lock
 from killswitch.model.decision import LockOrder
 from tests.lock_turns import LockFolder

@@ -166,15 +166,19 @@ def addressing(
 
 
 EVENTS = {
-    "fired": lambda to: to.of_decision(decision(), acted=True),
-    "reset": lambda to: to.of_decision(decision(kind="reset", stage=None, level=0, previous_level=2), acted=False),
-    "manual": lambda to: to.of_decision(decision(kind="manual", policy="operator", stage=None, level=0), acted=True),
-    "closed": lambda to: to.of_closing(Closing("d1", "flat"), decision(), START),
-    "residual": lambda to: to.of_closing(
+    "fired": lambda to: to.route_decision(decision(), is_enforced=True),
+    "reset": lambda to: to.route_decision(
+        decision(kind="reset", stage=None, level=0, previous_level=2), is_enforced=False
+    ),
+    "manual": lambda to: to.route_decision(
+        decision(kind="manual", policy="operator", stage=None, level=0), is_enforced=True
+    ),
+    "closed": lambda to: to.route_closing(Closing("d1", "flat"), decision(), START),
+    "residual": lambda to: to.route_closing(
         Closing("d1", "blocked", (Residual("main", "BTC", "long", Decimal(1)),)), decision(), START
     ),
-    "notice": lambda to: to.of_notice(Notice(START, "p", "account/main", "unknown", "warning", "no data")),
-    "own": lambda to: to.of_notice(Notice(START, "runner", "runner", "warning", "page", "no lock")),
+    "notice": lambda to: to.route_notice(Notice(START, "p", "account/main", "unknown", "warning", "no data")),
+    "own": lambda to: to.route_notice(Notice(START, "runner", "runner", "warning", "page", "no lock")),
 }
 
 
