@@ -177,7 +177,7 @@ def require_locks(
 
     from killswitch.deadline import DeadlineError, call_within
     from killswitch.gate.changes import LockError, UnwritableError
-    from killswitch.gate.files import require_writable, weaknesses
+    from killswitch.gate.foreign_files import require_writable, weaknesses
     from killswitch.operations.status import FOLDER_PATIENCE
     from killswitch.store.reserve import Reserve
 

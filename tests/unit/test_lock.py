@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequest
-from killswitch.gate.files import require_writable
+from killswitch.gate.foreign_files import require_writable
 from killswitch.gate.lock_reader import read_lock
 from killswitch.model.decision import LockMode, LockOrder
 from tests.lock_turns import LockFolder

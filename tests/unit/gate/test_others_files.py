@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from killswitch.gate.changes import LockChanges, LockError, LockRecord, LockRequest, Stamp
-from killswitch.gate.files import replace_file, weaknesses
-from killswitch.gate.foreign_files import MOST
+from killswitch.gate.files import replace_file
+from killswitch.gate.foreign_files import MOST, weaknesses
 from killswitch.gate.lock_merge import union_of
 from killswitch.gate.lock_reader import LARGEST, LockFile, read_file, read_lock
 from killswitch.model.decision import LockOrder
