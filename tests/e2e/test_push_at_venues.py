@@ -24,7 +24,7 @@ from tests.wire.server import KEY, SECRET
 
 TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}
 """How many topics each client asks for, or gets unasked; before it has, nothing that happens is heard."""
-LOSS: Final = "is not to be counted on"
+LOSS: Final = "is unreliable"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_plan_with_nothing_to_do_exits_0(crash: Path, policies: Path, tmp_path: 
     done = ksctl("plan", "--policies", policies, "--snapshot", one, "--detailed-exitcode")
     assert done.returncode == 0, done.stderr
     assert "Nothing to do. Nothing was changed." in done.stdout
-    assert "history does not reach back to the window's start" in done.stdout
+    assert "unknown: short history, ready within" in done.stdout
 
 
 @pytest.fixture

@@ -152,7 +152,10 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
                 try:
                     until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
                     until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
-                    until(lambda: any("nobody reads" in each.text for each in site.standing().notices), "it is told")
+                    until(
+                        lambda: any("its reader does not read" in each.text for each in site.standing().notices),
+                        "it is told",
+                    )
                     status, _, err = terminate(runner)
                 finally:
                     runner.kill()
@@ -190,7 +193,7 @@ def test_c5_a_dry_run_changes_nothing_anywhere(tmp_path: Path) -> None:
         done = ksctl("close", *site.place, "--reason", "operator: drill", "--dry-run")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("Dry run: nothing is sent, nothing is changed.")
-        assert done.stdout.count("leaving") == 1
+        assert done.stdout.count("leaves") == 1
         assert len([line for line in done.stdout.splitlines() if " main " in line]) == 8
         after = site.venue()
         assert files == _bytes(tmp_path)

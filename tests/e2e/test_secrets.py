@@ -268,7 +268,7 @@ def cut_off(trial: Trial, addresses: Mapping[str, str]) -> None:
         until(lambda: ran.done() or b'"subscribed": []' not in state(addresses), "the stream is heard")
         control(addresses, "hang_up")
         ran.result()
-    assert any(b"is not to be counted on" in said for said in trial.said.values())
+    assert any(b"is unreliable" in said for said in trial.said.values())
 
 
 def state(addresses: Mapping[str, str]) -> bytes:

@@ -136,7 +136,7 @@ def test_passing_over_quiet_bars_changes_nothing(
     held = book(dict(zip("ABC", notionals, strict=True)))
     policies = policies_of(folder)
     fast = run(policies, panel, held, rule, course=True)
-    slow = run(policies, panel, held, rule, course=True, passing=False)
+    slow = run(policies, panel, held, rule, course=True, is_skipping=False)
     assert without_course(fast) == without_course(slow)
     assert fast.course is not None and slow.course is not None
     assert close(fast.course, slow.course)
@@ -178,7 +178,7 @@ def calm(count: int, price: float = 100.0) -> list[float]:
 
 def both_ways(policies: PolicySet, panel: PriceMatrix, held: BacktestBook, rule: Rule = "staged") -> Run:
     """The run, which is the same with and without passing over."""
-    fast, slow = (run(policies, panel, held, rule, passing=passing) for passing in (True, False))
+    fast, slow = (run(policies, panel, held, rule, is_skipping=passing) for passing in (True, False))
     assert fast == slow
     return fast
 
@@ -250,7 +250,7 @@ def test_a_stop_leaves_a_run_that_says_it_is_not_complete() -> None:
     bars: list[int] = []
     panel = PriceMatrix(BarTable("calm", [series("A", walk(7, [])), series("B", walk(8, []))]))
     policies, held = shipped("futures-drawdown"), book({"A": 10_000, "B": -10_000})
-    partial = run(policies, panel, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, passing=False)
+    partial = run(policies, panel, held, stop=lambda: sum(bars) >= 100, on_bars=bars.append, is_skipping=False)
     whole = run(policies, panel, held)
     assert (partial.complete, whole.complete) == (False, True)
     assert (partial.bars, whole.bars) == (101, BARS)
