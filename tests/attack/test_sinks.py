@@ -122,7 +122,7 @@ def test_a_target_whose_answers_drip_gets_every_page_and_is_a_problem(tmp_path: 
         }
         with attacked(site, environment=environment):
             until(lambda: target.asked >= 2 and collector.asked >= 2, "what waits behind the first leaves too")
-            named = f"notifications to apprise json://{target.address} are delivered, but its answer has no end"
+            named = f"notifications to apprise json://{target.address} are delivered, but its answer did not end"
             until(lambda: named in problems(site), "the target is a problem by its own name")
 
 

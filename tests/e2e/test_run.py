@@ -153,7 +153,7 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
                     until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
                     until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
                     until(
-                        lambda: any("its reader does not read" in each.text for each in site.standing().notices),
+                        lambda: any("late or lost" in each.text for each in site.standing().notices),
                         "it is told",
                     )
                     status, _, err = terminate(runner)
