@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
@@ -22,7 +23,7 @@ PAGES: Final = 20
 """Most pages of one list."""
 
 
-class Binance(Dialect):
+class Binance(Dialect, ABC):
     """One account at Binance. The account is read from the venue's own rows, see `rows`."""
 
     code_form = codes.FORM
@@ -42,9 +43,9 @@ class Binance(Dialect):
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
         return codes.used_from(headers)
 
+    @abstractmethod
     def method_of(self, what: str) -> str:
         """ccxt's implicit method of an endpoint of this system, such as `GetOpenOrders`."""
-        raise NotImplementedError
 
     async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
         """Call an endpoint of this system, as `method_of` names it. The rest is as in `Client.call`."""

@@ -6,6 +6,7 @@ Every request about the account uses the venue's own endpoints, and `rows` reads
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -137,9 +138,9 @@ class BinanceFutures(Binance):
         """Best prices, last and index price; the positions bring the mark."""
         return await self.quotes_by(symbols, "GetTickerBookTicker", "GetTickerPrice")
 
+    @abstractmethod
     async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
         """Quotes by public endpoints, and by the one with mark and index price."""
-        raise NotImplementedError
 
     async def orders(self) -> tuple[Order, ...]:
         ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
