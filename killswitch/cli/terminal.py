@@ -79,9 +79,10 @@ def print_markdown(text: str) -> None:
         click.echo(text.rstrip("\n"))
         return
     from rich.console import Console
-    from rich.markdown import Markdown
 
-    Console(no_color=_chosen["color"] is False).print(Markdown(text))
+    from killswitch.cli.markdown import FittedMarkdown
+
+    Console(no_color=_chosen["color"] is False).print(FittedMarkdown(text))
 
 
 def print_json(answer: object) -> None:
