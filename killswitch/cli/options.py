@@ -13,7 +13,7 @@ import click
 
 
 class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A parameter type by a function, whose ValueError becomes a usage error."""
+    """A parameter type that parses with a function; its ValueError becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -77,18 +77,22 @@ class Verb(click.Command):
             raise click.ClickException(str(error)) from error
 
 
+def example_text(*examples: str) -> str:
+    """The end of a help text: copyable example commands."""
+    title = "Examples:" if len(examples) > 1 else "Example:"
+    return "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+
+
 def verb(
     *examples: str, group: click.Group | None = None, name: str | None = None
 ) -> Callable[[Callable[..., Any]], Verb]:
     """Make a function a verb, with copyable example commands at the end of its help."""
-    title = "Examples:" if len(examples) > 1 else "Example:"
-    epilog = "\n".join(("\b", title, *(f"  {each}" for each in examples)))
 
     def decorate(function: Callable[..., Any]) -> Verb:
-        made = click.command(name, cls=Verb, epilog=epilog)(function)
+        built = click.command(name, cls=Verb, epilog=example_text(*examples))(function)
         if group is not None:
-            group.add_command(made)
-        return made
+            group.add_command(built)
+        return built
 
     return decorate
 

@@ -25,7 +25,7 @@ _ALARMS: Final = re.compile(
     r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
     re.MULTILINE,
 )
-"""Words in colour. The pattern applies after the layout, because escape sequences have no width."""
+"""Coloured words. The pattern applies after the layout, because escape sequences have no width."""
 
 
 _chosen: dict[str, bool | None] = {"color": None}
@@ -51,8 +51,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
 
 def print_text(text: str, *, err: bool = False) -> None:
     """Print text for people: within the width of a terminal, with coloured alarms."""
-    within = terminal_width(sys.stderr if err else sys.stdout)
-    shown = text if within is None else layout.fit(text, within)
+    width = terminal_width(sys.stderr if err else sys.stdout)
+    shown = text if width is None else layout.fit(text, width)
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 

@@ -74,13 +74,13 @@ def paper(
     from killswitch.lab.crash import crash_bars
     from killswitch.lab.feed import Feed
 
-    agreed = _terms(terms)
+    venue_terms = _terms(terms)
     bars = read_market(market) if market is not None else crash_bars(crash or 0)
     try:
         feed = Feed(bars, demo_book() if book is None else read_book(book), seed=0, skip=skip, begins=_now())
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    feed.market.agree(agreed)
+    feed.market.agree(venue_terms)
     with file_errors(f"cannot serve on port {port}"):
         asyncio.run(_serve(feed, port, speed, readings))
 
