@@ -40,8 +40,12 @@ def choose_color(choice: str) -> bool | None:
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line."""
-    return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line.
+
+    A standard stream is None if the process started without it, and has no columns then.
+    """
+    shown_on: TextIO | None = stream or sys.stdout
+    return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

@@ -165,7 +165,7 @@ def _until(lock: LockView) -> str:
         return f"on suspicion until {instant(lock.until)}"
     if lock.until is not None:
         return instant(lock.until)
-    return "it is lifted" if lock.ordered else "a runner lives"
+    return "it is lifted" if lock.ordered else "a runner is alive"
 
 
 def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
