@@ -125,7 +125,7 @@ option = partial(click.option, show_default=True)
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip
-output = option("--output", type=click.Choice(["text", "json"]), default="text")
+output = option("--output", type=click.Choice(["text", "json"]), default="text", help="Format of stdout.")
 journal = click.option(
     "--journal", metavar="memory|PATH",
     help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "

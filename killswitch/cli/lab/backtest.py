@@ -29,7 +29,7 @@ RANDOM = 10
 @click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed gives another one.")
 @click.option("--book", "book_at", type=IN_FILE,
               help="Positions of the accounts. Default: half of the symbols long, half short.")  # fmt: skip
-@click.option("--books", "books_at", type=IN_FOLDER, help="Folder of books (YAML): each of them.")
+@click.option("--books", "books_at", type=IN_FOLDER, help="Folder of books (YAML); all of them are run.")
 @click.option("--all-splits", type=click.IntRange(min=1), metavar="N",
               help="Every book with N symbols long and N others short; random books in addition.")  # fmt: skip
 @click.option("--random", "count", type=COUNT, metavar="M",

@@ -43,7 +43,7 @@ class ServeFunction(Protocol):
 @click.option("--market", type=PATH, help="Folder of bars, one file per symbol.")
 @click.option("--crash", type=COUNT, metavar="SEED", help="A generated crash instead; each seed gives another one.")
 @click.option("--book", type=PATH, help="Positions of the accounts. Default with --crash: those of the demo.")
-@option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0 chooses a free one.")
+@option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 chooses a free one.")
 @option("--speed", type=click.FloatRange(min=0), default=1.0,
         help="Speed of the bars as a multiple of real time; 0: the market stays at its first bar.")  # fmt: skip
 @option("--skip", type=COUNT, default=0, help="Bars to skip; the book opens at the close of the next one.")

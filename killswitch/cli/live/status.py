@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
-@option("--notices", type=COUNT, default=5, help="How many of the newest notices to show.")
+@option("--notices", type=COUNT, default=5, help="Number of the newest notices to show.")
 @click.option("--watch", is_flag=True, help="Follow closes until all are finished; exit 1 if a target is not reached.")
 @click.option(
     "--probe",
@@ -84,7 +84,7 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 
 @options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
-@option("--limit", type=click.IntRange(min=1), default=20, help="How many of the newest.")
+@option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.output
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first.

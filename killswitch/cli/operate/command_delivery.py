@@ -235,12 +235,12 @@ def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, 
     for decision in answer.decisions:
         while _is_closing(store, decision) and time.monotonic() < deadline and is_runner_alive(store):
             pass
-    lock_paths = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
+    runner_locks = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it recorded that it processed the command.
     lifts_lock = request.scope in locked and commands.fired_again(store, answer) is None
-    while lifts_lock and is_lock_pending(request, store, lock_paths) and time.monotonic() < deadline:
+    while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < deadline:
         time.sleep(POLL)
-    print_outcome(request, store, answer, lock_paths, event)
+    print_outcome(request, store, answer, runner_locks, event)
     return None
 
 

@@ -50,7 +50,7 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=RECORD_TEXT, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
-                   "and a text after a colon. It decides how the close is executed.")  # fmt: skip
+                   "optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,

@@ -160,7 +160,7 @@ def _show_signals(output: str) -> None:
 @options.verb("ksctl graph policies/futures-drawdown --format mermaid")
 @paths_argument
 @options.option("--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid",
-                help="The language of the diagram.")  # fmt: skip
+                help="Language of the diagram.")  # fmt: skip
 @options.variant
 @options.output
 @click.pass_context
