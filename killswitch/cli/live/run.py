@@ -94,14 +94,14 @@ def run(
     ):
         store_path = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
         space = DiskSpace(store, store_path.parent, min_free, clock.monotonic)
-        terminal = RunConsole(
+        console = RunConsole(
             store, json=output == "json", err=events_at == "-", thresholds=trigger_texts(loaded.policies)
         )
         runner = assemble(
             loaded.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, reports, FirstAnswers(), space, *outputs.observers),
+            witnesses=(console, reports, FirstAnswers(), space, *outputs.observers),
             tracer=outputs.telemetry.tracer, watch=outputs.telemetry.watch, timers=True,
             found_before=found_before, say=print_note,
             when_held=partial(store.allow_memory, print_memory_entry),
@@ -112,7 +112,7 @@ def run(
         outputs.notifications = runner.notifications
         switch_threads_often()
         outputs.end_reason = process.run(_until_stopped(runner, ticks))
-    print_note(f"stopped after {count_of(terminal.ticks, 'tick')}; {terminal.stop_summary()}")
+    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
     for problem in filter(None, (*runner.left_behind, store.trouble)):
         print_note(problem)
     if any(account.armed for account in accounts.values()):
