@@ -94,17 +94,15 @@ def run(
     ):
         store_path = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
         space = DiskSpace(store, store_path.parent, min_free, clock.monotonic)
-        console = RunConsole(
-            store, json=output == "json", err=events_at == "-", thresholds=trigger_texts(loaded.policies)
-        )
+        thresholds = trigger_texts(loaded.policies)
+        console = RunConsole(store, json=output == "json", err=events_at == "-", thresholds=thresholds)
         runner = assemble(
             loaded.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
-            live=live, locks=locks,
-            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
+            live=live, locks=locks, recorder=_recorder(record),
+            paths=tuple(str(path.resolve()) for path in policies_at),
             witnesses=(console, reports, FirstAnswers(), space, *outputs.observers),
             tracer=outputs.telemetry.tracer, watch=outputs.telemetry.watch, timers=True,
-            found_before=found_before, say=print_note,
-            when_held=partial(store.allow_memory, print_memory_entry),
+            found_before=found_before, say=print_note, when_held=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_start(store, loaded.policies.digest, loaded.runbooks, record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=live)}")
