@@ -60,8 +60,8 @@ def duration_text(length: timedelta) -> str:
 
 
 def count_of(number: int, noun: str) -> str:
-    """A number with its noun: `1 order`, `12 orders`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """A number with its noun: `1 order`, `1,200 orders`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 _RANGES = 6
