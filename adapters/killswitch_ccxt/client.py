@@ -118,13 +118,13 @@ class Client:
         if not self.ccxt.has.get("fetchTime"):
             return None
         before = self.now()
-        told = await self.call("fetch_time")
+        answer = await self.call("fetch_time")
         after = self.now()
-        if told is None:
+        if answer is None:
             return None
-        skew = float(required_number(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        skew = float(required_number(answer, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
         if not abs(skew) <= LARGEST_SKEW:
-            raise UnreadableError(f"the venue's time {told} is implausible")
+            raise UnreadableError(f"the venue's time {answer} is implausible")
         self.skew_ms = skew
         if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > LARGEST_UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
@@ -184,18 +184,18 @@ class Client:
     async def _call_once(
         self, method: str, args: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
     ) -> Any:
-        tally = CURRENT_COUNTERS.get(None) or RequestCounters()
-        course = CallCapture(tally)
-        token = CURRENT_CALL.set(course)
+        counters = CURRENT_COUNTERS.get(None) or RequestCounters()
+        capture = CallCapture(counters)
+        token = CURRENT_CALL.set(capture)
         try:
             return await getattr(self.ccxt, method)(*args, **named)
         except VenueError:
             raise
         except Exception as error:
-            said = self._error_of(error, method, course, changes=changes, places=places)
-            if not changes and course.answer is None and _is_connection_lost(error):
-                raise ConnectionLostError(str(said)) from error
-            raise said from error
+            failure = self._error_of(error, method, capture, changes=changes, places=places)
+            if not changes and capture.answer is None and _is_connection_lost(error):
+                raise ConnectionLostError(str(failure)) from error
+            raise failure from error
         finally:
             CURRENT_CALL.reset(token)
 
@@ -207,26 +207,26 @@ class Client:
         """
         if self._clock is None:
             return await asyncio.to_thread(self._with_fresh_rules)
-        made = self._create()
+        client = self._create()
         try:
-            await made.load_markets(True)
+            await client.load_markets(True)
         finally:
-            await made.close()
-        return made
+            await client.close()
+        return client
 
     def _with_fresh_rules(self) -> Any:
-        made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
-        guard(made.session, LARGEST_ANSWER)
-        made.load_markets(True)
-        return made
+        client = self._configured(_class_of(self._dialect.exchange, synchronous=True))
+        guard(client.session, LARGEST_ANSWER)
+        client.load_markets(True)
+        return client
 
     @contextmanager
     def counting(self) -> Iterator[RequestCounters]:
         """Count the requests inside the block."""
-        tally = RequestCounters()
-        token = CURRENT_COUNTERS.set(tally)
+        counters = RequestCounters()
+        token = CURRENT_COUNTERS.set(counters)
         try:
-            yield tally
+            yield counters
         finally:
             CURRENT_COUNTERS.reset(token)
 
@@ -241,70 +241,72 @@ class Client:
             self._ccxt = None
 
     def _error_of(
-        self, error: Exception, method: str, course: CallCapture, *, changes: bool, places: bool
+        self, error: Exception, method: str, capture: CallCapture, *, changes: bool, places: bool
     ) -> VenueError:
-        answer = self._answer_at_fault(course)
-        said = () if answer is None else tuple(self._dialect.codes_of(answer))
+        answer = self._answer_at_fault(capture)
+        codes_found = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
-        meaning = _meaning_unknown_to_ccxt(error, course) or meaning_of(error, self._dialect.codes, said, status)
+        meaning = _meaning_unknown_to_ccxt(error, capture) or meaning_of(
+            error, self._dialect.codes, codes_found, status
+        )
         # Without URLs and queries: a query holds signatures.
-        words = legible(self._failure_text(error, method, course, answer))
-        text = f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
-        left = self._may_have_arrived(error, course)
-        if changes and left and meaning.kind not in ("unknown", "malformed"):
-            taken = places and answer is not None and has_order_number(answer.body)
-            if taken or not is_definite(error, self._dialect.refusal_codes(), said, answer):
+        message = legible(self._failure_text(error, method, capture, answer))
+        text = f"{self._dialect.exchange} {method}: {shortened(message, LONGEST_TEXT)}"
+        may_have_arrived = self._may_have_arrived(error, capture)
+        if changes and may_have_arrived and meaning.kind not in ("unknown", "malformed"):
+            is_accepted = places and answer is not None and has_order_number(answer.body)
+            if is_accepted or not is_definite(error, self._dialect.refusal_codes(), codes_found, answer):
                 meaning, text = UNKNOWN, f"{text}; {NO_VERDICT}"
-        found = as_venue_error(meaning, text, is_change=changes, was_sent=left, answer=answer)
-        tally = course.counters
+        venue_error = as_venue_error(meaning, text, is_change=changes, was_sent=may_have_arrived, answer=answer)
+        request_counters = capture.counters
         if meaning.kind == "limited":
-            tally.rate_limited += 1
+            request_counters.rate_limited += 1
         elif meaning.kind == "malformed":
-            tally.malformed += 1
+            request_counters.malformed += 1
         elif isinstance(error.__cause__, TimeoutError):
-            tally.timeouts += 1
+            request_counters.timeouts += 1
         else:
-            tally.errors += 1
-        return found
+            request_counters.errors += 1
+        return venue_error
 
-    def _answer_at_fault(self, course: CallCapture) -> VenueAnswer | None:
+    def _answer_at_fault(self, capture: CallCapture) -> VenueAnswer | None:
         """The answer that caused the failure; None where it is a good answer that was processed before something else
         failed.
 
         A good answer may hold secrets, such as the key of a stream. ccxt processes some refusals as good answers at
         first: their codes identify them.
         """
-        answer = course.answer
-        if answer is None or not course.is_processed:
+        answer = capture.answer
+        if answer is None or not capture.is_processed:
             return answer
         return answer if any(code in self._dialect.codes for code in self._dialect.codes_of(answer)) else None
 
-    def _may_have_arrived(self, error: Exception, course: CallCapture) -> bool:
+    def _may_have_arrived(self, error: Exception, capture: CallCapture) -> bool:
         """Whether the request that was to change something may have reached the venue."""
         import aiohttp
 
-        if not course.sent_requests:
+        if not capture.sent_requests:
             return False
-        if course.method == "GET" and not self._dialect.has_orders_by_get:
+        if capture.method == "GET" and not self._dialect.has_orders_by_get:
             return False  # a preceding query of ccxt failed
-        if course.answer is not None:
+        if capture.answer is not None:
             return True
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _failure_text(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
+    def _failure_text(self, error: Exception, method: str, capture: CallCapture, answer: VenueAnswer | None) -> str:
         if answer is not None:
             return words_of(answer.status, answer.text)
         cause = error.__cause__
         # After an answer, the failure concerns the stream that was opened with it and no longer the request.
-        stream = course.is_processed or not course.sent_requests
-        place = "the venue's stream" if stream and method.startswith("watch_") else course.destination or "the venue"
+        stream = capture.is_processed or not capture.sent_requests
+        place = "the venue's stream" if stream and method.startswith("watch_") else capture.destination or "the venue"
         if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
             return f"{place}: {error}"
         happened = why_unanswered(error if cause is None else cause, place, self._timeout)
         if happened is not None:
             return happened
-        if course.is_processed and isinstance(error, UNKNOWN_SHAPE):
+        if capture.is_processed and isinstance(error, UNKNOWN_SHAPE):
             return failure_text(error)
         # A query may hold a signature, and the path of a stream its key: URLs are cut after the host. The name of a
         # class says little, but more than an empty text.
@@ -318,42 +320,42 @@ class Client:
 
     def _create(self) -> Any:
         base = _class_of(self._dialect.exchange)
-        made = self._configured(type(base.__name__, (CapturingClient, base), {"ks_dialect": self._dialect}))
-        made.ks_clock, made.ks_used = self._clock, self.used
-        if getattr(made, "streaming", None) is not None:
-            made.streaming = {**made.streaming, "keepAlive": PING_INTERVAL}
-        return made
+        client = self._configured(type(base.__name__, (CapturingClient, base), {"ks_dialect": self._dialect}))
+        client.ks_clock, client.ks_used = self._clock, self.used
+        if getattr(client, "streaming", None) is not None:
+            client.streaming = {**client.streaming, "keepAlive": PING_INTERVAL}
+        return client
 
     def _configured(self, kind: Any) -> Any:
         spec, dialect = self._spec, self._dialect
         # Without credentials only public requests are possible.
         credentials = {dialect.credentials[name]: str(value) for name, value in spec.credentials.items()}
-        made = kind({**credentials, "enableRateLimit": False, "timeout": int(self._timeout * 1000)})
+        client = kind({**credentials, "enableRateLimit": False, "timeout": int(self._timeout * 1000)})
         # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
-        made.number = str
-        made.decimal_to_precision = with_own_decimal_context(made.decimal_to_precision)
-        made.logger = _SILENT
-        made.has = {**made.has, "fetchCurrencies": False}
-        given = spec.options.get("ccxt")
-        for options in (dialect.client_options(spec), given if isinstance(given, Mapping) else {}):
-            made.options = {**made.options, **_merged(made.options, options)}
+        client.number = str
+        client.decimal_to_precision = with_own_decimal_context(client.decimal_to_precision)
+        client.logger = _SILENT
+        client.has = {**client.has, "fetchCurrencies": False}
+        user_options = spec.options.get("ccxt")
+        for options in (dialect.client_options(spec), user_options if isinstance(user_options, Mapping) else {}):
+            client.options = {**client.options, **_merged(client.options, options)}
         try:
             if spec.environment == "sandbox":
-                made.set_sandbox_mode(True)
+                client.set_sandbox_mode(True)
             elif spec.environment == "demo":
-                made.enable_demo_trading(True)
+                client.enable_demo_trading(True)
         except Exception as error:
             raise VenueDownError(
                 f"{dialect.exchange} has no {spec.environment} that ccxt can reach; remove it, or set an endpoint"
             ) from error
         if spec.endpoint is not None:
-            _replace_endpoint(made.urls["api"], spec.endpoint, streams=False)
+            _replace_endpoint(client.urls["api"], spec.endpoint, streams=False)
         if spec.endpoint_ws is not None:
-            _replace_endpoint(made.urls["api"], spec.endpoint_ws, streams=True)
-        return made
+            _replace_endpoint(client.urls["api"], spec.endpoint_ws, streams=True)
+        return client
 
 
-def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning | None:
+def _meaning_unknown_to_ccxt(error: Exception, capture: CallCapture) -> Meaning | None:
     """The meaning of a failure that ccxt has no class for, or classifies wrongly; None for all others."""
     import aiohttp
 
@@ -362,8 +364,8 @@ def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning |
     if isinstance(error, UnsignableError):
         return DENIED
     # ccxt treats an answer that breaks off or cannot be unpacked as a refusal, but it does not state the outcome.
-    unread = course.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
-    if isinstance(error, RedirectRefusedError) or (unread and type(error).__name__ == "ExchangeError"):
+    is_answer_broken = capture.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
+    if isinstance(error, RedirectRefusedError) or (is_answer_broken and type(error).__name__ == "ExchangeError"):
         return UNKNOWN
     return None
 

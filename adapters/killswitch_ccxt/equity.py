@@ -18,14 +18,14 @@ class AccountEquity:
 
     `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial
     margin of positions without that of open orders: it proves that there are positions, and is unknown where the
-    venue states only the sum of both. `orders_maintained`: the maintenance margin may include orders, and then proves
-    nothing.
+    venue states only the sum of both. `has_orders_in_maintenance`: the maintenance margin may include that of
+    orders, and then proves nothing.
 
     `cash` is the part that changes only by fills, flows and fees, never by prices: after a change of it the ledger
     and the fills are fetched at once. `margin_mode` is the venue's own. `unrealized` is the unrealised profit in the
     same answer, `rates` the venue's own prices of the account's currency in others, `as_of` the venue time of the
-    answer where it has one, and `positions_as_of` that of the positions. `complete` is False where the account holds
-    products that are not among the positions.
+    answer where it has one, and `positions_as_of` that of the positions. `is_complete` is False where the account
+    holds products that are not among the positions.
 
     With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """
@@ -90,7 +90,7 @@ def value_of(balances: Iterable[Balance]) -> Decimal:
 
 
 def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
-    """The part of `worth_of` that is in no wallet; None where a balance that has a price has no wallet."""
+    """The part of `value_of` that is in no wallet; None where a balance that has a price has no wallet."""
     return total(
         None if it.wallet is None else (it.amount - it.wallet) * it.price for it in balances if it.price is not None
     )

@@ -62,7 +62,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def optional_number(value: Any) -> Decimal | None:
-    """A number that is not needed: an unreadable one is unknown and affects nothing else."""
+    """An optional number; None where it is missing or unreadable."""
     try:
         return decimal(value)
     except UnreadableError:
@@ -103,7 +103,7 @@ def optional_text(value: Any) -> str | None:
 
 
 def identifier(value: Any, what: str) -> str:
-    """The id, as `text` reads it; UnreadableError where it is missing."""
+    """The id, as `optional_text` reads it; UnreadableError where it is missing."""
     found = optional_text(value)
     if found is None:
         raise UnreadableError(f"{what} has no id")

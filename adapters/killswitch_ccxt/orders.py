@@ -60,8 +60,8 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
     answer makes no sense.
     """
     number = identifier(row.get("id"), "an order")
-    told = row.get("status")
-    state = STATES["open"] if told is None else one_of(STATES, told, f"state of order {number}")
+    status = row.get("status")
+    state = STATES["open"] if status is None else one_of(STATES, status, f"state of order {number}")
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
     if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
         raise UnreadableError(f"order {number} has the amount {amount}, of which {filled} is filled")

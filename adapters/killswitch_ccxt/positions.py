@@ -58,16 +58,16 @@ def _position(row: Row, rules: Rules) -> Position | None:
         leverage=positive(row.get("leverage")),
         unrealized_pnl=decimal(row.get("unrealizedPnl")),
     )
-    told = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
-    return structs.replace(position, notional=told or position_value(position, rules[symbol]))
+    stated = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
+    return structs.replace(position, notional=stated or position_value(position, rules[symbol]))
 
 
 def check_contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
     """The positions unchanged. UnreadableError where the rules do not make one a contract: it would pass for a spot
     holding."""
-    odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
-    if odd:
-        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(odd)}")
+    not_contracts = [position.symbol for position in found if not rules[position.symbol].get("contract")]
+    if not_contracts:
+        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(not_contracts)}")
     return found
 
 
@@ -108,9 +108,9 @@ def check_settlement(rule: Row, symbol: object) -> None:
 def sized(rows: Sequence[Row], field: str) -> list[Row]:
     """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
     sizes = [required_number(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
-    odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
-    if odd:
-        raise UnreadableError(f"positions with a negative size: {', '.join(odd)}")
+    negative = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
+    if negative:
+        raise UnreadableError(f"positions with a negative size: {', '.join(negative)}")
     return [row for row, size in zip(rows, sizes, strict=True) if size]
 
 
