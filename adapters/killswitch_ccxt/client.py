@@ -4,22 +4,20 @@ requests and measures their time."""
 from __future__ import annotations
 
 import asyncio
-import importlib
-import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
+from killswitch_ccxt.client_factory import create_client, create_synchronous_client, timeout_of
 from killswitch_ccxt.errors import (
     DENIED,
     MALFORMED,
@@ -37,22 +35,13 @@ from killswitch_ccxt.response_capture import (
     CURRENT_CALL,
     CURRENT_COUNTERS,
     CallCapture,
-    CapturingClient,
     RequestCounters,
     UnsignableError,
-    limit_exact_numbers,
-    with_own_decimal_context,
 )
 from killswitch_ccxt.traits import Exchange
-from killswitch_ccxt.validation import not_installed_text
 
-_SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
-"""Logger for ccxt, which logs the headers of every request with keys at its finest level. It is in no logger hierarchy.
-"""
 LARGEST_ANSWER_AGE: Final = 5.0
 """Largest age, in seconds, at which the timestamp of an answer dates the answer; the two clocks differ by less."""
-PING_INTERVAL = 20_000
-"""Milliseconds between two pings on a stream, so that a quiet account does not look disconnected."""
 LARGEST_SKEW: Final = 86_400_000.0
 """Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is no time."""
 ADJUSTMENT: Final = "timeDifference"
@@ -88,7 +77,7 @@ class Client:
     def ccxt(self) -> Any:
         """The ccxt client, created at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
         if self._ccxt is None:
-            self._ccxt = self._create()
+            self._ccxt = self._create_client()
         return self._ccxt
 
     def now(self) -> datetime:
@@ -207,7 +196,7 @@ class Client:
         """
         if self._clock is None:
             return await asyncio.to_thread(self._with_fresh_rules)
-        client = self._create()
+        client = self._create_client()
         try:
             await client.load_markets(True)
         finally:
@@ -215,10 +204,13 @@ class Client:
         return client
 
     def _with_fresh_rules(self) -> Any:
-        client = self._configured(_class_of(self._dialect.exchange, synchronous=True))
+        client = create_synchronous_client(self._spec, self._dialect)
         guard(client.session, LARGEST_ANSWER)
         client.load_markets(True)
         return client
+
+    def _create_client(self) -> Any:
+        return create_client(self._spec, self._dialect, self._clock, self.used)
 
     @contextmanager
     def counting(self) -> Iterator[RequestCounters]:
@@ -303,7 +295,7 @@ class Client:
         place = "the venue's stream" if stream and method.startswith("watch_") else capture.destination or "the venue"
         if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
             return f"{place}: {error}"
-        happened = why_unanswered(error if cause is None else cause, place, self._timeout)
+        happened = why_unanswered(error if cause is None else cause, place, timeout_of(self._spec))
         if happened is not None:
             return happened
         if capture.is_processed and isinstance(error, UNKNOWN_SHAPE):
@@ -312,47 +304,6 @@ class Client:
         # class says little, but more than an empty text.
         found = error if cause is None else cause
         return _ADDRESS.sub(r"\1\2", str(found)) or type(found).__name__
-
-    @property
-    def _timeout(self) -> float:
-        """Timeout of an answer, in seconds."""
-        return float(str(self._spec.options.get("timeout", 10)))
-
-    def _create(self) -> Any:
-        base = _class_of(self._dialect.exchange)
-        client = self._configured(type(base.__name__, (CapturingClient, base), {"ks_dialect": self._dialect}))
-        client.ks_clock, client.ks_used = self._clock, self.used
-        if getattr(client, "streaming", None) is not None:
-            client.streaming = {**client.streaming, "keepAlive": PING_INTERVAL}
-        return client
-
-    def _configured(self, kind: Any) -> Any:
-        spec, dialect = self._spec, self._dialect
-        # Without credentials only public requests are possible.
-        credentials = {dialect.credentials[name]: str(value) for name, value in spec.credentials.items()}
-        client = kind({**credentials, "enableRateLimit": False, "timeout": int(self._timeout * 1000)})
-        # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
-        client.number = str
-        client.decimal_to_precision = with_own_decimal_context(client.decimal_to_precision)
-        client.logger = _SILENT
-        client.has = {**client.has, "fetchCurrencies": False}
-        user_options = spec.options.get("ccxt")
-        for options in (dialect.client_options(spec), user_options if isinstance(user_options, Mapping) else {}):
-            client.options = {**client.options, **_merged(client.options, options)}
-        try:
-            if spec.environment == "sandbox":
-                client.set_sandbox_mode(True)
-            elif spec.environment == "demo":
-                client.enable_demo_trading(True)
-        except Exception as error:
-            raise VenueDownError(
-                f"{dialect.exchange} has no {spec.environment} that ccxt can reach; remove it, or set an endpoint"
-            ) from error
-        if spec.endpoint is not None:
-            _replace_endpoint(client.urls["api"], spec.endpoint, streams=False)
-        if spec.endpoint_ws is not None:
-            _replace_endpoint(client.urls["api"], spec.endpoint_ws, streams=True)
-        return client
 
 
 def _meaning_unknown_to_ccxt(error: Exception, capture: CallCapture) -> Meaning | None:
@@ -376,36 +327,6 @@ def _is_connection_lost(error: Exception) -> bool:
 
     closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
     return isinstance(error.__cause__, closed) and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
-
-
-def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
-    try:
-        streaming = importlib.import_module("ccxt.pro")
-        plain = importlib.import_module("ccxt" if synchronous else "ccxt.async_support")
-    except ImportError as error:
-        raise VenueDownError(not_installed_text(error)) from error
-    limit_exact_numbers()
-    found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
-    if found is None:
-        raise VenueDownError(f"ccxt knows no exchange called {exchange}")
-    return found
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """`new`, with dictionaries that are in both merged."""
-    return {
-        name: {**old[name], **value} if isinstance(value, Mapping) and isinstance(old.get(name), Mapping) else value
-        for name, value in new.items()
-    }
-
-
-def _replace_endpoint(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
-    """Replace scheme and host of every URL by `endpoint`; the paths remain."""
-    for name, value in urls.items():
-        if isinstance(value, MutableMapping):
-            _replace_endpoint(value, endpoint, streams=streams)
-        elif isinstance(value, str) and value.startswith(("ws://", "wss://") if streams else ("http://", "https://")):
-            urls[name] = endpoint.rstrip("/") + urlsplit(value).path
 
 
 _ADDRESS: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"@]*@)?([^\s/?#'\"]*)[^\s'\"]*")

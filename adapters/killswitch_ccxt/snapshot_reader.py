@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
-
-from msgspec import structs
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -49,6 +47,12 @@ from killswitch_ccxt.parts import (
     SnapshotPart,
     phase_of,
 )
+from killswitch_ccxt.plausibility import (
+    check_margin,
+    without_contradicted_equity,
+    without_contradicted_profit,
+    without_invalid_values,
+)
 from killswitch_ccxt.positions import with_quote
 from killswitch_ccxt.response_capture import RequestCounters
 from killswitch_ccxt.rules import Rules
@@ -58,8 +62,6 @@ ONE_MOMENT: Final = 1.0
 """Largest age, in seconds, of a price relative to the mark of the same position."""
 MARKS_TIMEOUT: Final = 0.5
 """Timeout, in seconds, of the marks of positions that were closed lately."""
-PARTS_OFF: Final = Decimal("1e-6")
-"""The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,8 @@ class SnapshotReader:
             await self._rules.ready(every=CLOSED_MARKET_RULES_INTERVAL if self._is_market_closed else None)
             requested_at, requested = self._client.now(), asyncio.get_running_loop().time()
             wealth, positions = await self._account_and_marks(requested)
-            self._check_plausible(wealth, positions)
-            wealth = _without_contradicted_equity(wealth, positions)
+            check_margin(wealth, positions)
+            wealth = without_contradicted_equity(wealth, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
@@ -198,7 +200,8 @@ class SnapshotReader:
 
     def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
         now, requested, positions = asyncio.get_running_loop().time(), read.requested, read.positions
-        wealth = self._with_parts(read.wealth)
+        wealth = without_contradicted_profit(read.wealth, self._spec.currency)
+        self._equity_remark = wealth.why
         venue_time_of_request = self._client.venue_time(int(read.requested_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
@@ -218,7 +221,7 @@ class SnapshotReader:
             flows=self._ledger.flows.new_rows(now),
             positions=None
             if positions is None
-            else tuple(self._priced(_without_invalid_values(it), requested, now) for it in positions),
+            else tuple(self._priced(without_invalid_values(it), requested, now) for it in positions),
             orders=self._orders.recent_value(now),
             fills=self._ledger.fills.new_rows(now),
             instruments=self._new_instruments(positions or ()),
@@ -336,28 +339,6 @@ class SnapshotReader:
             remarks.append(self._equity_remark)
         return "; ".join(remarks) or None
 
-    def _check_plausible(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
-        """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
-
-        The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
-        """
-        held, kind = wealth.margin_used, "initial"
-        if held is None and not wealth.has_orders_in_maintenance:
-            held, kind = wealth.maintenance_margin, "maintenance"
-        if not positions and held:
-            raise UnreadableError(
-                f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
-            )
-
-    def _with_parts(self, wealth: AccountEquity) -> AccountEquity:
-        """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
-        gap, equity, currency = wealth.gap, wealth.equity, self._spec.currency
-        self._equity_remark = wealth.why
-        if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
-            return wealth
-        self._equity_remark = f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {currency}"
-        return replace(wealth, unrealized=None)
-
     def _detect_changes(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
         changes = self._changes.detect(wealth, positions, now)
@@ -404,23 +385,3 @@ class SnapshotReader:
 
     def _health(self, counters: RequestCounters, began: float) -> Health:
         return counters.health(asyncio.get_running_loop().time() - began, self._skew.value)
-
-
-def _without_contradicted_equity(wealth: AccountEquity, positions: tuple[Position, ...]) -> AccountEquity:
-    """Without an equity of exactly zero where there are positions: then the answer lacks the coin in which they settle.
-
-    A negative equity is real for a moment, during a liquidation.
-    """
-    if not positions or wealth.equity != 0:
-        return wealth
-    why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
-    return replace(wealth, equity=None, unrealized=None, why=why)
-
-
-def _without_invalid_values(position: Position) -> Position:
-    """The position without a negative margin or rank, which cannot be right."""
-    margin = not_negative(position.margin)
-    rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
-    if margin is position.margin and rank == position.adl_rank:
-        return position
-    return structs.replace(position, margin=margin, adl_rank=rank)
