@@ -43,7 +43,7 @@ from killswitch_ccxt.traits import Exchange
 LARGEST_ANSWER_AGE: Final = 5.0
 """Largest age, in seconds, at which the timestamp of an answer dates the answer; the two clocks differ by less."""
 LARGEST_SKEW: Final = 86_400_000.0
-"""Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is no time."""
+"""Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is an error."""
 ADJUSTMENT: Final = "timeDifference"
 """ccxt's option for the milliseconds that it subtracts from our clock to date requests; some exchanges have none."""
 SKEW_TIMEOUT: Final = 1.0

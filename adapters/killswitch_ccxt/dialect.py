@@ -123,8 +123,8 @@ class Dialect(Exchange):
         """
         if self.is_spot:
             return await self.spot_account()
-        wealth, found = await asyncio.gather(self.equity(), self.positions())
-        return wealth, found
+        account_equity, found = await asyncio.gather(self.equity(), self.positions())
+        return account_equity, found
 
     async def equity(self) -> AccountEquity:
         """The equity of a derivatives account, with its parts."""

@@ -102,11 +102,11 @@ async def holdings(
             quote = Quote(at=last and last[1])
             found.append(_position(it.symbol, it.amount, last and last[0], quote))
     unpriced_value = sum((it.counted_value for it in unpriced), Decimal(0))
-    wealth = AccountEquity(
+    account_equity = AccountEquity(
         priced_value + unpriced_value if is_small else None, free=free, balances=tuple(balances),
         unrealized=Decimal(0) if is_small else None, why=_why(unpriced, spec, is_small=is_small),
     )  # fmt: skip
-    return wealth, tuple(sorted(found, key=lambda position: position.symbol))
+    return account_equity, tuple(sorted(found, key=lambda position: position.symbol))
 
 
 def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, market: ValuationInputs) -> _Unpriced:

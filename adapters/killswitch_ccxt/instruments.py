@@ -14,7 +14,7 @@ from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positiv
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
 TICKER: Final = "bid ask last indexPrice markPrice"
-"""ccxt's fields of a ticker, as `quote_of` takes them."""
+"""ccxt's fields of a ticker, in the order of `quote_of`."""
 States = Mapping[str, InstrumentState | None]
 """Symbol → its state; None for a state that is not known here."""
 

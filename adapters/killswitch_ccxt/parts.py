@@ -89,9 +89,11 @@ class ChangeDetector:
         self._wallets: Wallets = {}
         self._closed_at: dict[str, float] = {}
 
-    def detect(self, wealth: AccountEquity, positions: tuple[Position, ...], now: float) -> DetectedChanges | None:
+    def detect(
+        self, account_equity: AccountEquity, positions: tuple[Position, ...], now: float
+    ) -> DetectedChanges | None:
         """The changes since the last snapshot; None at the first one."""
-        sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(wealth)
+        sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(account_equity)
         before, self._sizes = self._sizes, sizes
         had, self._wallets = self._wallets, wallets
         if before is None:
@@ -113,13 +115,13 @@ class ChangeDetector:
         return tuple(sorted(symbol for symbol, at in self._closed_at.items() if now - at <= RECENTLY_CLOSED))
 
 
-def wallets_of(wealth: AccountEquity) -> Wallets:
+def wallets_of(account_equity: AccountEquity) -> Wallets:
     """Asset → amount that prices do not change; the whole account's cash where the balances do not state it."""
-    balances = wealth.balances or ()
+    balances = account_equity.balances or ()
     wallets = {balance.asset: balance.wallet for balance in balances if balance.wallet is not None}
     if balances and len(wallets) == len(balances):
         return wallets
-    return {} if wealth.cash is None else {"": wealth.cash}
+    return {} if account_equity.cash is None else {"": account_equity.cash}
 
 
 def _differ(one: Wallets, other: Wallets) -> bool:

@@ -17,38 +17,38 @@ ROUNDING: Final = Decimal("1e-6")
 """The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
-def check_margin(wealth: AccountEquity, positions: Sequence[Position]) -> None:
+def check_margin(account_equity: AccountEquity, positions: Sequence[Position]) -> None:
     """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
 
     The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
     """
-    held, kind = wealth.margin_used, "initial"
-    if held is None and not wealth.has_orders_in_maintenance:
-        held, kind = wealth.maintenance_margin, "maintenance"
+    held, kind = account_equity.margin_used, "initial"
+    if held is None and not account_equity.has_orders_in_maintenance:
+        held, kind = account_equity.maintenance_margin, "maintenance"
     if not positions and held:
         raise UnreadableError(
             f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
         )
 
 
-def without_contradicted_equity(wealth: AccountEquity, positions: Sequence[Position]) -> AccountEquity:
+def without_contradicted_equity(account_equity: AccountEquity, positions: Sequence[Position]) -> AccountEquity:
     """Without an equity of exactly zero where there are positions: then the answer lacks the coin in which they settle.
 
     A negative equity is real for a moment, during a liquidation.
     """
-    if not positions or wealth.equity != 0:
-        return wealth
+    if not positions or account_equity.equity != 0:
+        return account_equity
     why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
-    return replace(wealth, equity=None, unrealized=None, why=why)
+    return replace(account_equity, equity=None, unrealized=None, why=why)
 
 
-def without_contradicted_profit(wealth: AccountEquity, currency: str) -> AccountEquity:
+def without_contradicted_profit(account_equity: AccountEquity, currency: str) -> AccountEquity:
     """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
-    gap, equity = wealth.gap, wealth.equity
+    gap, equity = account_equity.gap, account_equity.equity
     if gap is None or equity is None or abs(gap) <= ROUNDING * max(abs(equity), Decimal(1)):
-        return wealth
+        return account_equity
     why = f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {currency}"
-    return replace(wealth, unrealized=None, why=why)
+    return replace(account_equity, unrealized=None, why=why)
 
 
 def without_invalid_values(position: Position) -> Position:

@@ -68,7 +68,7 @@ MARKS_TIMEOUT: Final = 0.5
 class _Read:
     """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
-    wealth: AccountEquity
+    equity: AccountEquity
     positions: tuple[Position, ...] | None
     requested_at: datetime
     requested: float
@@ -161,7 +161,7 @@ class SnapshotReader:
                 return read
             if read.positions is not None:
                 self._no_positions = None
-                self._detect_changes(read.wealth, read.positions)
+                self._detect_changes(read.equity, read.positions)
             await self._read_due(read.positions or (), read.requested)
         if self._refused is not None:
             refused, self._refused = self._refused, None
@@ -178,9 +178,9 @@ class SnapshotReader:
         try:
             await self._rules.ready(every=CLOSED_MARKET_RULES_INTERVAL if self._is_market_closed else None)
             requested_at, requested = self._client.now(), asyncio.get_running_loop().time()
-            wealth, positions = await self._account_and_marks(requested)
-            check_margin(wealth, positions)
-            wealth = without_contradicted_equity(wealth, positions)
+            account_equity, positions = await self._account_and_marks(requested)
+            check_margin(account_equity, positions)
+            account_equity = without_contradicted_equity(account_equity, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
@@ -196,12 +196,12 @@ class SnapshotReader:
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
             counters.malformed += 1
             return self._failed("malformed", failure_text(error), counters, began)
-        return _Read(wealth, positions, requested_at, requested)
+        return _Read(account_equity, positions, requested_at, requested)
 
     def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
         now, requested, positions = asyncio.get_running_loop().time(), read.requested, read.positions
-        wealth = without_contradicted_profit(read.wealth, self._spec.currency)
-        self._equity_remark = wealth.why
+        account_equity = without_contradicted_profit(read.equity, self._spec.currency)
+        self._equity_remark = account_equity.why
         venue_time_of_request = self._client.venue_time(int(read.requested_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
@@ -211,13 +211,13 @@ class SnapshotReader:
             quality="ok",
             reason=self._failures_text(now),
             observed_at=observed_at,
-            equity=wealth.equity,
-            free=wealth.free,
-            margin_used=not_negative(wealth.margin_used),
-            maintenance_margin=not_negative(wealth.maintenance_margin),
-            margin_mode=wealth.margin_mode,
+            equity=account_equity.equity,
+            free=account_equity.free,
+            margin_used=not_negative(account_equity.margin_used),
+            maintenance_margin=not_negative(account_equity.maintenance_margin),
+            margin_mode=account_equity.margin_mode,
             position_mode=self._mode.recent_value(now),
-            balances=wealth.balances,
+            balances=account_equity.balances,
             flows=self._ledger.flows.new_rows(now),
             positions=None
             if positions is None
@@ -226,15 +226,15 @@ class SnapshotReader:
             fills=self._ledger.fills.new_rows(now),
             instruments=self._new_instruments(positions or ()),
             health=health,
-            unrealized=wealth.unrealized,
-            wallet_as_of=wealth.as_of or venue_time_of_request,
-            positions_as_of=None if positions is None else wealth.positions_as_of or venue_time_of_request,
+            unrealized=account_equity.unrealized,
+            wallet_as_of=account_equity.as_of or venue_time_of_request,
+            positions_as_of=None if positions is None else account_equity.positions_as_of or venue_time_of_request,
             fills_as_of=self._ledger.fills_as_of(now),
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
-            complete=wealth.is_complete,
+            complete=account_equity.is_complete,
             marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
-            rates=wealth.rates,
+            rates=account_equity.rates,
         )
 
     async def _equity_alone(self) -> AccountEquity | None:
@@ -339,9 +339,9 @@ class SnapshotReader:
             remarks.append(self._equity_remark)
         return "; ".join(remarks) or None
 
-    def _detect_changes(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
+    def _detect_changes(self, account_equity: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
-        changes = self._changes.detect(wealth, positions, now)
+        changes = self._changes.detect(account_equity, positions, now)
         if changes is None:
             self._ledger.begin(held, now)
         elif changes.symbols or changes.has_wallet_change:

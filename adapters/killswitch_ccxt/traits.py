@@ -72,7 +72,7 @@ def _capability(name: str, can: str, _: str, note: str) -> Capability:
 
 
 def call_costs(limit: str, **units: int) -> tuple[Cost, ...]:
-    """What each call costs of a rate limit, from call → units."""
+    """The costs of calls under one rate limit, from call → units."""
     return tuple(Cost(cast("Call", call), limit, units) for call, units in units.items())
 
 

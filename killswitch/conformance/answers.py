@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from killswitch.conformance.acting import NAME, wrong_order_results
+from killswitch.conformance.case import closed_after, closing, needs
 from killswitch.conformance.mutations import (
     ChangedAnswer,
     WrongResult,
@@ -19,8 +19,8 @@ from killswitch.conformance.mutations import (
     rows_faults,
     sample,
 )
+from killswitch.conformance.order_answers import NAME, wrong_order_results
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closed_after, closing, needs
 from killswitch.model.venue import VenueAdapter, VenueError
 
 Read = Callable[[VenueAdapter], Awaitable[Any]]

@@ -191,7 +191,7 @@ class ChangedAnswer:
 
 
 def faults(trial: ChangedAnswer, expected: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
-    """What is wrong in the snapshot of the changed answers, against the snapshot of the `whole` ones."""
+    """What is wrong in the snapshot `seen` of a changed answer; `expected` is that of the unchanged answers."""
     if seen.quality != "ok":
         return [] if seen.reason else [f"it is {seen.quality} without a reason"]
     found: list[str] = []

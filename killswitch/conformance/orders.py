@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.conformance.stand import Key, Mishap, Stand
-from killswitch.conformance.trial import (
+from killswitch.conformance.case import (
     NOT_DONE,
     ZERO,
     Book,
@@ -23,6 +22,7 @@ from killswitch.conformance.trial import (
     refusal,
     sizes,
 )
+from killswitch.conformance.stand import Key, Mishap, Stand
 from killswitch.model.venue import (
     BatchingVenue,
     FateUnknownError,

@@ -1,4 +1,4 @@
-"""Orders and cancels whose answer has one wrong field.
+"""Submissions and cancels whose answer has one wrong field.
 
 The venue has done what was requested, and its answer is damaged. A right result is the report of the undamaged answer,
 a weaker report of an order that goes on, or an error that leaves the status open, so that closing queries it. A wrong
@@ -12,9 +12,9 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final
 
+from killswitch.conformance.case import closed_after, closing
 from killswitch.conformance.mutations import Mutation, WrongResult, mutations, sample
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closed_after, closing
 from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
@@ -33,7 +33,7 @@ Act = Callable[[VenueAdapter], Awaitable[Any]]
 
 
 PreparedCall = tuple[Act, Callable[[], bool]]
-"""A call to make, and whether the venue itself has carried it out."""
+"""A call to make, and the test whether the venue itself has carried it out."""
 Prepare = Callable[[VenueAdapter], Awaitable[PreparedCall]]
 
 
@@ -132,7 +132,7 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
 
 
 def complaints_of(expected: Any, seen: Any, *, is_done: bool) -> list[str]:
-    """What is wrong with `seen`, the result of a changed answer, where `whole` is the result of the unchanged one."""
+    """What is wrong with `seen`, the result of a changed answer; `expected` is the result of the unchanged one."""
     if isinstance(seen, Exception):
         return _of_error(seen, is_done=is_done)
     if isinstance(expected, OrderReport):

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
+from killswitch.conformance.case import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.conformance.stand import Mishap, Stand
-from killswitch.conformance.trial import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.model.snapshot import (
     UNIT_FLOWS,
     AccountSnapshot,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from killswitch.conformance.trial import READING, ConformanceCase, flat, guarantee, outcome, sizes
+from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
 from killswitch.model.inspection import InspectedVenue
 from killswitch.model.venue import (
     traits_of,
