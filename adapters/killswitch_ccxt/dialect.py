@@ -22,8 +22,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.holdings import LastPrices, Prices, holdings
-from killswitch_ccxt.holdings import ValuationInputs as SpotMarket
+from killswitch_ccxt.holdings import LastPrices, Prices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
 from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.traits import Exchange
@@ -48,7 +47,7 @@ def is_stop(request: OrderRequest) -> bool:
 class Dialect(Exchange):
     """The requests and answers of one account at its exchange. Class attributes are data; each method does one request.
 
-    Every method may raise a VenueError, and UnreadableError for an answer that makes no sense.
+    Every method may raise a VenueError, and UnreadableError for an answer that cannot be parsed.
     """
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -168,9 +167,9 @@ class Dialect(Exchange):
         self._holdings = tuple(position.symbol for position in found[1])
         return found
 
-    def valuation_inputs(self, prices: Prices) -> SpotMarket:
+    def valuation_inputs(self, prices: Prices) -> ValuationInputs:
         """What spot holdings are valued by."""
-        return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
+        return ValuationInputs(self.rules, prices, self._last_prices, self.client.now())
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """The prices that value spot holdings."""

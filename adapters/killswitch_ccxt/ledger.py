@@ -2,9 +2,10 @@
 
 They explain changes of balances. When a balance or a position has changed, both are fetched in the same snapshot,
 whatever their age, and again after 1, 2, 5 and 10 s, because venues write rows late; the last fetch follows after
-`SETTLED` seconds, so that `as_of` is later than the change by that much. An allowance keeps a book that trades every
-second from using requests that closing needs. Where it does not suffice for all fetches, those after 1, 2 and 5 s are
-left out: the later ones decide about a loss. While something changes at every tick, the lists are fetched every 10 s.
+`LAST_EARLY_FETCH` seconds, so that rows are known to so many seconds past the change. An allowance keeps a book that
+trades every second from using requests that closing needs. Where it does not suffice for all fetches, those after 1, 2
+and 5 s are left out: the later ones decide about a loss. While something changes at every tick, the lists are fetched
+every 10 s.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class RowList(Generic[Row]):
         return now - self._look_back if self._since is None else self._since
 
     def is_early_fetch_due(self, now: float, moved_at: float, settled: float, requests: int = 1) -> bool:
-        """Whether rows are fetched early because of a change at `moved_at`. `questions`: requests of one fetch."""
+        """Whether rows are fetched early because of a change at `moved_at`. `requests`: those of one fetch."""
         if self.part.failure is not None:
             return False  # after a failure they are due again by themselves
         read, age = self.part.at - moved_at, now - moved_at

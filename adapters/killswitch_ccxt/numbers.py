@@ -25,7 +25,7 @@ _NO = frozenset({"false", "no", "n", "0"})
 
 
 class UnreadableError(Exception):
-    """A row makes no sense; the message names the row. The part of the snapshot with the row is malformed."""
+    """A row cannot be parsed; the message names the row. The part of the snapshot with the row is malformed."""
 
 
 class NoSuchSymbolError(UnreadableError):

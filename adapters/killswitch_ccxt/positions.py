@@ -21,7 +21,7 @@ def positions(
 ) -> tuple[Position, ...]:
     """Every row with a size. `refine` adds what only the venue's own row (`info`) states.
 
-    UnreadableError names a row that makes no sense: then no position is trusted.
+    UnreadableError names a row that cannot be parsed: then no position is trusted.
     """
     found = []
     for row in rows:
