@@ -9,7 +9,16 @@ from msgspec import structs
 
 from killswitch.model.snapshot import Position
 from killswitch_ccxt.instruments import Quote, names_its_assets
-from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, one_of, positive, required_number
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    not_negative,
+    one_of,
+    positive,
+    required_number,
+)
 from killswitch_ccxt.orders import SIDES
 
 Rules = Mapping[str, Row]
@@ -97,6 +106,15 @@ def with_quote(position: Position, quote: Quote, rule: Row, currency: str) -> Po
     if fuller.notional is not None or not in_currency(rule, currency):
         return fuller
     return structs.replace(fuller, notional=position_value(fuller, rule))
+
+
+def without_invalid_values(position: Position) -> Position:
+    """The position without a negative margin or rank, which cannot be right."""
+    margin = not_negative(position.margin)
+    rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
+    if margin is position.margin and rank == position.adl_rank:
+        return position
+    return structs.replace(position, margin=margin, adl_rank=rank)
 
 
 def check_settlement(rule: Row, symbol: object) -> None:

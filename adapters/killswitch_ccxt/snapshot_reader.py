@@ -35,7 +35,12 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.equity import (
+    AccountEquity,
+    check_margin,
+    without_contradicted_equity,
+    without_contradicted_profit,
+)
 from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, failure_text, not_negative
@@ -47,13 +52,7 @@ from killswitch_ccxt.parts import (
     SnapshotPart,
     phase_of,
 )
-from killswitch_ccxt.plausibility import (
-    check_margin,
-    without_contradicted_equity,
-    without_contradicted_profit,
-    without_invalid_values,
-)
-from killswitch_ccxt.positions import with_quote
+from killswitch_ccxt.positions import with_quote, without_invalid_values
 from killswitch_ccxt.response_capture import RequestCounters
 from killswitch_ccxt.rules import Rules
 
