@@ -107,11 +107,11 @@ class _RequestRefusedError(Exception):
 
 
 @contextmanager
-def _bad_requests() -> Iterator[None]:
-    """Refuse a request that the market cannot carry out."""
+def _bad_requests(*, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Refuse a request for which the market raises one of `errors`."""
     try:
         yield
-    except (KeyError, ValueError) as error:
+    except errors as error:
         raise _RequestRefusedError(400, "bad_request", str(error)) from error
 
 
@@ -239,7 +239,7 @@ class _Handlers:
     async def take_over(self, request: web.Request) -> web.Response:
         body = await _body(request, TakeRequest)
         account = self._account(request)
-        with _bad_requests():
+        with _bad_requests(errors=(KeyError, ValueError)):
             fill = self._market.deleverage(account, body.symbol, body.contracts, body.price, body.cause, body.side)
             return _json(fill)
 
