@@ -35,7 +35,7 @@ from killswitch.store.errors import (
     require_lease,
     store_error,
 )
-from killswitch.store.fallback import HOLDERS_PATIENCE, KEPT_CONNECTIONS, Fallback, driver_connection
+from killswitch.store.fallback import HOLDER_TIMEOUT, KEPT_CONNECTIONS, Fallback, driver_connection
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock."""
@@ -109,8 +109,8 @@ class StoreHandle:
             event.listen(self._on_disk, "checkout", _limit_busy_wait)
             self._fallback.allow_memory()
             with _errors_of(self.place):
-                kept = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
-                for each in kept:
+                connections = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
+                for each in connections:
                     each.exec_driver_sql("SELECT 1 FROM lease")
                     each.close()
 
@@ -126,12 +126,12 @@ class StoreHandle:
             return None
         if fallback.copy is not None:
             at = from_micros(int(fallback.copy.since * 1_000_000))
-            words = (
+            text = (
                 f"since {at:%H:%M:%S} UTC records are kept in memory only, and a restart would lose them: "
                 f"{fallback.copy.cause}"
             )
             lost = fallback.copy.lost
-            return words if lost is None else f"{words}; {_lost_rows_text(lost)}"
+            return text if lost is None else f"{text}; {_lost_rows_text(lost)}"
         if (why := fallback.reserve_used_because) is not None:
             return f"the reserve of the store ({fallback.reserve.path}) is being used up: {why}"
         return None
@@ -165,7 +165,7 @@ class StoreHandle:
             with self._queue.acquire():
                 if failed is not self._on_disk:
                     self._leave_damaged_copy(error, failed, fallback)
-                elif not (writes and self._made_room(error, failed, fallback)):
+                elif not (writes and self._make_room(error, failed, fallback)):
                     if not self._may_go_to_memory(error, fallback):
                         raise error
                     fallback.require_own_lease(self._fence)
@@ -175,7 +175,7 @@ class StoreHandle:
         """Whether memory is allowed: for an error of the file, or, once a tick was committed, for any error."""
         return fallback.may_use_memory and (self._is_under_way or isinstance(error, MediumError | WriteLockedError))
 
-    def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
+    def _make_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
         if not isinstance(error, MediumError):
             return False
         with _errors_of(self.place), driver_connection(failed) as disk:
@@ -183,7 +183,7 @@ class StoreHandle:
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
         """Replace a copy of a damaged file, which is damaged too; raises `error` for any other failure in memory."""
-        if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.is_whole):
+        if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.can_write_back):
             raise error
         with driver_connection(failed) as copied:
             engine = fallback.to_memory(error, copied)
@@ -191,7 +191,7 @@ class StoreHandle:
         failed.dispose()
 
     def _go_to_memory(self, engine: Engine, fallback: Fallback) -> None:
-        if not fallback.is_whole and self._lease is not None:
+        if not fallback.can_write_back and self._lease is not None:
             with engine.begin() as connection:
                 connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(self._lease))
         self._use(engine)
@@ -204,7 +204,7 @@ class StoreHandle:
         fallback = self._fallback
         if fallback is None or fallback.copy is None:
             return
-        if not (fallback.is_due or (last and fallback.is_whole)):
+        if not (fallback.is_due or (last and fallback.can_write_back)):
             fallback.require_own_lease(self._fence)
             return
         with fallback.lock, self._queue.acquire():
@@ -287,7 +287,7 @@ def _lost_rows_text(lost: tuple[str, ...]) -> str:
 
 def _limit_busy_wait(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
     """Limit the wait of a tick for another process's write."""
-    raw.execute(f"PRAGMA busy_timeout = {int(HOLDERS_PATIENCE * 1000)}")
+    raw.execute(f"PRAGMA busy_timeout = {int(HOLDER_TIMEOUT * 1000)}")
 
 
 @contextmanager

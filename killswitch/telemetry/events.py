@@ -85,7 +85,7 @@ class Warned(_Event, frozen=True, kw_only=True, tag="warning"):
     """Of a notice, what it is about: as in `killswitch.notice/v1`."""
 
 
-class TriggerSaid(Struct, frozen=True):
+class TriggerValue(Struct, frozen=True):
     """A trigger as the decision has it."""
 
     name: str
@@ -113,7 +113,7 @@ class Trip(_DecisionEvent, frozen=True, kw_only=True, tag="trip"):
     mode: PolicyMode
     acted_on: bool
     """False: recorded only, and nothing is sent."""
-    triggers: tuple[TriggerSaid, ...]
+    triggers: tuple[TriggerValue, ...]
     closes: tuple[ToClose, ...]
     cancels: int
     lock: LockMode | None

@@ -38,11 +38,11 @@ class SpanRecord:
 class SpanExport(Protocol):
     """Receives ended spans."""
 
-    def export(self, course: SpanRecord) -> None:
+    def export(self, record: SpanRecord) -> None:
         """Export a span without a parent, with all its children that have ended."""
         ...
 
-    def export_late(self, course: SpanRecord, whole: SpanRecord) -> None:
+    def export_late(self, record: SpanRecord, parent: SpanRecord) -> None:
         """Export a child that ended after its parent `whole` was exported."""
         ...
 
@@ -62,12 +62,12 @@ class SpanRecorder:
 class LiveSpan:
     """An open span."""
 
-    __slots__ = ("_now", "_sink", "_whole", "record")
+    __slots__ = ("_now", "_parent", "_sink", "record")
 
-    def __init__(self, course: SpanRecord, whole: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
+    def __init__(self, record: SpanRecord, parent: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
         """`whole`: its parent, if any."""
-        self.record = course
-        self._whole = whole
+        self.record = record
+        self._parent = parent
         self._sink = sink
         self._now = now
 
@@ -89,10 +89,10 @@ class LiveSpan:
         if error is not None:
             self.fail(_reason(error))
         self.record.ended = self._now()
-        if self._whole is None:
+        if self._parent is None:
             self._sink.export(self.record)
-        elif self._whole.context is not None:
-            self._sink.export_late(self.record, self._whole)
+        elif self._parent.context is not None:
+            self._sink.export_late(self.record, self._parent)
 
 
 def _reason(error: BaseException) -> str:

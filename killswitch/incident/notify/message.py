@@ -75,15 +75,15 @@ def fit_message(message: Message, most: int, measure: Callable[[str], int] = len
     The last line of a shortened text counts the omitted lines and names the command that shows them.
     """
     end = f"\n\nnotification {message.id}"
-    whole = f"{message.body}{end}"
-    if measure(whole) <= most:
-        return whole
+    full_text = f"{message.body}{end}"
+    if measure(full_text) <= most:
+        return full_text
     lines = message.body.split("\n")
     further = "ksctl status" if message.decision is None else f"ksctl report {message.decision}"
     for kept in range(len(lines) - 1, 0, -1):
         left = len(lines) - kept
-        rest = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
-        text = "\n".join(lines[:kept]) + rest
+        ending = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
+        text = "\n".join(lines[:kept]) + ending
         if measure(text) <= most:
             return text
     short = f"{further}{end}" if measure(f"{further}{end}") <= most else further
@@ -106,9 +106,9 @@ def decision_message(
 
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_what(decision)
+        title=_headline(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*_reasons(decision, texts or {}, corrects), *_doings(decision, acted=is_enforced),
+        lines=(*_reasons(decision, texts or {}, corrects), *_effect_texts(decision, is_enforced=is_enforced),
                f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def trial_message(severity: Severity, at: Instant) -> Message:
 
 def closing_message(closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant) -> Message:
     """Return the message about the end of a close: at target, or with what it has left."""
-    said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
+    outcome = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
     left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
     if closing.status != "flat" and not left:
@@ -132,7 +132,7 @@ def closing_message(closing: Closing, decision: Decision, subject: MessageAttrib
     cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
-        title=f"the close {said}: {_what(decision)}",
+        title=f"the close {outcome}: {_headline(decision)}",
         lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ def notice_message(notice: Notice, subject: MessageAttributes) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     return _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}",
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}",
         lines=(notice.text, "see: ksctl status"),
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Mess
     # By count and not by time, so that a run that continues after a crash does not send it again.
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     made = _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}: {repeats.count} more",
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}: {repeats.count} more",
         lines=(
             f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
             notice.text,
@@ -163,7 +163,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Mess
     return structs.replace(made, count=repeats.count)
 
 
-def _where(notice: Notice) -> str:
+def _notice_place(notice: Notice) -> str:
     return "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
 
 
@@ -177,7 +177,7 @@ def _message(
     )  # fmt: skip
 
 
-def _what(decision: Decision) -> str:
+def _headline(decision: Decision) -> str:
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
@@ -196,14 +196,14 @@ def _what(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
+def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
     """Yield which signal crossed which threshold, by how much, and which side lost."""
     if corrects is not None:
         yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"
-        yield f"{trigger.name}: {render_trigger(decision, trigger, written)}{since}{why}"
+        yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}{since}{why}"
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
@@ -212,11 +212,11 @@ def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None
         yield f"reason: {decision.reason}"
 
 
-def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
+def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:
     """Yield what is closed, cancelled and locked, or would be."""
     if decision.kind == "reset" or decision.is_withdrawal:
         return
-    if not acted:
+    if not is_enforced:
         yield "this run only observes and made no order, cancel or lock; the policy would do this:"
     for effect in in_record_order(decision.effects):
         yield from _lines_of(effect)

@@ -48,7 +48,7 @@ class NotificationRouter:
         unexplained fall was just sent, so that a suspicion is a warning only.
         """
         if decision.is_suspicion:
-            subject = self._suspicion_subject(decision, paged=is_paged)
+            subject = self._suspicion_subject(decision, is_paged=is_paged)
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
         message = decision_message(decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._texts)
@@ -74,11 +74,11 @@ class NotificationRouter:
     def _notice_subject(self, notice: Notice) -> MessageAttributes:
         return self._subject("notice", notice.severity, notice, None, lambda stage: True)
 
-    def _suspicion_subject(self, decision: Decision, *, paged: bool) -> MessageAttributes:
+    def _suspicion_subject(self, decision: Decision, *, is_paged: bool) -> MessageAttributes:
         """Return the subject of a suspicion: the receivers of its stage, as a notice, because nothing has fired."""
         graph = self._graphs.get(decision.policy)
         level = next((each.level for each in graph.stages if each.name == decision.stage), None) if graph else None
-        severity: Severity = "info" if decision.is_withdrawal else "warning" if paged else "page"
+        severity: Severity = "info" if decision.is_withdrawal else "warning" if is_paged else "page"
         return self._subject("notice", severity, decision, level, lambda stage: stage.name == decision.stage)
 
     def _decision_subject(self, event: NotificationEvent, decision: Decision) -> MessageAttributes:

@@ -112,9 +112,9 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
     found = []
     for intent in reversed(intents):
         key = (intent.account, intent.symbol, intent.position_side, intent.purpose)
-        rest = later.get(key, Decimal(0))
-        found.append(intent.target + rest)
-        later[key] = rest + intent.contracts
+        remainder = later.get(key, Decimal(0))
+        found.append(intent.target + remainder)
+        later[key] = remainder + intent.contracts
     return tuple(reversed(found))
 
 

@@ -55,10 +55,10 @@ def escape(value: object) -> Markup:
     text = _UNDERSCORE.sub(r"\\_", text)
     if _ONLY_RULES.match(text):
         text = "\\" + text
-    return Markup(_AT_THE_START.sub(_held, text))
+    return Markup(_AT_THE_START.sub(_escape_start, text))
 
 
-def _held(found: re.Match[str]) -> str:
+def _escape_start(found: re.Match[str]) -> str:
     """Escape what would begin a list or underline a heading."""
     return f"{found[1]}\\{found[2]}" if found[2] else f"{found[1]}{found[3]}\\{found[4]}"
 

@@ -104,7 +104,7 @@ def scope_equity(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None,
     accounts = () if snapshot is None else scope_accounts(scope, snapshot)
     currencies = {account.currency for account in accounts}
     currency = currencies.pop() if len(currencies) == 1 else None
-    known = [account.equity for account in accounts if account.equity is not None]
-    if currency is None or len(known) != len(accounts):
+    amounts = [account.equity for account in accounts if account.equity is not None]
+    if currency is None or len(amounts) != len(accounts):
         return None, currency
-    return sum(known, Decimal(0)), currency
+    return sum(amounts, Decimal(0)), currency

@@ -35,9 +35,9 @@ DATA_PER_STEP = 16
 STEPS = "count_steps"
 JOINED = "count_joined"
 COMPARED = "count_compared"
-_RUN_OFTEN = (nodes.For, nodes.Macro, nodes.Block, nodes.CallBlock)
-_TAKE_RECORDS = frozenset({"first", "last", "length", "quoted", "shell"})
-_TAKE_LISTS = frozenset({"fenced", "join", "numbered"})
+_REPEATED = (nodes.For, nodes.Macro, nodes.Block, nodes.CallBlock)
+_RECORD_FILTERS = frozenset({"first", "last", "length", "quoted", "shell"})
+_LIST_FILTERS = frozenset({"fenced", "join", "numbered"})
 
 
 class RenderBudgetError(Exception):
@@ -117,12 +117,12 @@ class RenderBudget:
 
     def _filter(self, name: str, known: Callable[..., Any]) -> Callable[..., Any]:
         def bounded(value: object, *args: Any, **kwargs: Any) -> Any:
-            if name in _TAKE_LISTS and not isinstance(value, str):
+            if name in _LIST_FILTERS and not isinstance(value, str):
                 value = list(value) if isinstance(value, Sequence) else value
                 texts = [self.value(each) for each in value] if isinstance(value, list) else []
                 between = max((len(each) for each in (*args, *kwargs.values()) if isinstance(each, str)), default=0)
                 self.text(sum(len(each) if isinstance(each, str) else 1 for each in texts) + len(texts) * between)
-            elif name not in _TAKE_RECORDS:
+            elif name not in _RECORD_FILTERS:
                 self.value(value)
             made = known(value, *args, **kwargs)
             if isinstance(made, str):
@@ -158,7 +158,7 @@ def insert_counting(source: nodes.Template) -> None:
         compared.expr = _filtered(compared.expr, COMPARED)
         for operand in compared.ops:
             operand.expr = _filtered(operand.expr, COMPARED)
-    parts: list[Any] = [source, *source.find_all(_RUN_OFTEN)]
+    parts: list[Any] = [source, *source.find_all(_REPEATED)]
     for part in parts:
         cost = nodes.Const(_cost(part))
         if isinstance(part, nodes.For) and part.test is not None:
