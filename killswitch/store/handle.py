@@ -1,6 +1,6 @@
 """A handle on a store's database: its transactions, their order, and where they go when the file fails.
 
-For the holder of the lease no failure of the file ends the run: what fails there is done in memory. Only the start
+For the holder of the lease no failure of the file ends the run: its reads and writes go to memory. Only the start
 requires a readable store, because from then on the process remembers what it acts on.
 
 SQLite admits one writer and lets the others retry at growing intervals. A tick that retries for the tenth time sleeps
@@ -101,7 +101,7 @@ class StoreHandle:
     def allow_memory(self, log_entry: Callable[[str], None]) -> None:
         """From now on write to a copy in memory while the file accepts no writes.
 
-        Only for the holder of the lease: rows for other processes must be on the disk. `keep_said` receives every
+        Only for the holder of the lease: rows for other processes must be on the disk. `log_entry` receives every
         journal entry that is in memory only, as a line of JSON.
         """
         self._log_entry = log_entry
@@ -161,7 +161,7 @@ class StoreHandle:
             raise error
         with fallback.lock:
             if self._engine is not failed:
-                return  # another thread has found it meanwhile
+                return  # another thread has recovered meanwhile
             with self._queue.acquire():
                 if failed is not self._on_disk:
                     self._leave_damaged_copy(error, failed, fallback)
@@ -199,7 +199,7 @@ class StoreHandle:
     def _return_to_disk(self, *, last: bool = False) -> None:
         """Write memory back, where it is time to try. Raises FencedError where another runner has the store.
 
-        `last`: at once, and with more patience, because the run ends.
+        `last`: at once, and with a longer timeout, because the run ends.
         """
         fallback = self._fallback
         if fallback is None or fallback.copy is None:

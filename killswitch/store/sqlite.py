@@ -228,7 +228,7 @@ def _reading_engine(path: Path) -> Engine:
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
     _require_content(path)
-    # A log of no bytes without an index is what a writer left that could not even begin.
+    # An empty log without an index was left by a writer that could not begin a transaction.
     writer_at_work = _has_log(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)

@@ -118,7 +118,7 @@ class BackgroundWriter:
             return lost
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
-        """Write the queued chunks, for at most `patience` seconds; whether all were written.
+        """Write the queued chunks, for at most `timeout` seconds; return whether all were written.
 
         A stalled sink is not waited for again. A second call does nothing.
         """

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class CloseSpans:
-    """A ClosingWatch that folds journal entries into spans, and counts their outcomes."""
+    """A ClosingObserver that folds journal entries into spans, and counts their outcomes."""
 
     def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
         self._sink = sink
@@ -55,7 +55,7 @@ class CloseSpans:
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
-            return  # cancelling entries is not a close
+            return  # cancelling entry orders is not a close
         closing = self._open[decision.id, account] = _CloseSpan(decision, account)
         # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:

@@ -58,7 +58,7 @@ class Ids(IdGenerator):
 
 
 class KeepIncidents(Sampler):
-    """A sampler that thins out ticks, and always keeps what belongs to a decision."""
+    """A sampler that thins out ticks, and always keeps the spans of a decision."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler

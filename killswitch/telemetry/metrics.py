@@ -90,7 +90,7 @@ class Metrics:
             ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
-            ("killswitch.closes.active", "{decision}", "Decisions whose closing goes on", _active),
+            ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
             ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
             ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
         ):

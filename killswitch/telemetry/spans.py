@@ -43,15 +43,15 @@ class SpanExport(Protocol):
         ...
 
     def export_late(self, record: SpanRecord, parent: SpanRecord) -> None:
-        """Export a child that ended after its parent `whole` was exported."""
+        """Export a child that ended after its `parent` was exported."""
         ...
 
 
 class SpanRecorder:
-    """A Tracer that records."""
+    """A Tracer that records spans for a sink."""
 
     def __init__(self, sink: SpanExport, now: Callable[[], int]) -> None:
-        """`now` in nanoseconds since 1970."""
+        """`now` returns nanoseconds since 1970."""
         self._sink = sink
         self._now = now
 
@@ -65,7 +65,7 @@ class LiveSpan:
     __slots__ = ("_now", "_parent", "_sink", "record")
 
     def __init__(self, record: SpanRecord, parent: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
-        """`whole`: its parent, if any."""
+        """`parent` is None for a span without one."""
         self.record = record
         self._parent = parent
         self._sink = sink

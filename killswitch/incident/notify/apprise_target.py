@@ -32,8 +32,8 @@ class AppriseSender:
     """Sends to one Apprise URL, which is looked up for every message so that a corrected secret takes effect during a
     run.
 
-    `secret` returns the URL or raises NotSentError. `redactor_of` makes a function of a URL that redacts the URL and
-    its parts from texts.
+    `secret` returns the URL or raises NotSentError. `redactor_of` returns, for a URL, a function that redacts the URL
+    and its parts from texts.
     """
 
     reference: str
@@ -50,8 +50,8 @@ class AppriseSender:
     def send(self, message: Message) -> str | None:
         """Send one message.
 
-        NotSentError with the reason if the service refuses it; StalledError if it does not answer in time. Apprise
-        judges an answer by its status. Returns a remark if the answer had no end and was abandoned.
+        Raise NotSentError with the reason if the service refuses it, StalledError if it does not answer in time.
+        Apprise goes by the status of an answer. Return a remark if the answer had no end and was abandoned.
         """
         from killswitch.transport.sinks import delivery_attempt
 
@@ -133,7 +133,7 @@ class _CapturedLog(logging.Filter):
 
     @property
     def failures(self) -> Sequence[str]:
-        """The same without what a library logged about a connection, where the cause is the last of many words."""
+        """The reasons without connection errors that a library logged, whose cause is at the end of a long text."""
         return [each for each in self.reasons if not each.startswith(_CONNECTION_ERROR)]
 
     def __enter__(self) -> _CapturedLog:

@@ -263,10 +263,9 @@ class NotificationSender:
             self._threads[target] = thread
 
     def drain(self, timeout: float) -> bool:
-        """Deliver what targets accept immediately, for at most `patience` seconds; return whether all threads have
-        ended.
+        """Deliver what targets accept immediately, for at most `timeout` seconds; return whether all threads ended.
 
-        The rest stays in the outbox for the next run. A target that is known to stall is not waited for.
+        Other messages stay in the outbox for the next run. A target that is known to stall is not waited for.
         """
         self._stopping.set()
         for event in self._wakes.values():

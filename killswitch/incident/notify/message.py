@@ -65,7 +65,7 @@ def digest(*parts: str) -> str:
 
 
 def safe_line(text: str) -> str:
-    """Return one line without characters that move the cursor, reverse the text or hide: they are escaped."""
+    """Return one line in which characters that move the cursor, reverse the text or are invisible are escaped."""
     return shortened(one_line(legible(text)), LONGEST_LINE)
 
 
@@ -100,10 +100,9 @@ def decision_message(
 ) -> Message:
     """Return the message about a stage that fires, a close by hand, or a reset.
 
-    `acted` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as not
-    fired. `written` has the thresholds of the policies.
+    `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
+    not fired. `texts` has the triggers as the policies write them.
     """
-
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
         title=_headline(decision)

@@ -44,7 +44,7 @@ class NotificationRouter:
     ) -> Iterator[Outgoing]:
         """Yield the messages about a stage that fires, a close by hand, a reset or a suspicion.
 
-        `corrects` is since when the stage was reported as not fired. `paged` says that a page about the same
+        `corrects` is since when the stage was reported as not fired. `is_paged` says that a page about the same
         unexplained fall was just sent, so that a suspicion is a warning only.
         """
         if decision.is_suspicion:

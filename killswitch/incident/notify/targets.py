@@ -151,7 +151,8 @@ class NonBlockingWriter:
         self._is_read = True
 
     def write(self, line: bytes, timeout: float) -> None:
-        """Write `line`, including its line end, within `patience` seconds; UnheardError, or the OSError of the write.
+        """Write `line`, including its line end. Raise UnreadOutputError after `timeout` seconds, or the OSError of the
+        write.
 
         A regular file and a device accept it immediately; a pipe and a terminal may be full. A reader that missed the
         previous line is not waited for again.

@@ -96,7 +96,7 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
 
 
 def closed_by_request(positions: Iterable[ClosedPosition], accounts: Sequence[str]) -> tuple[ClosedPosition, ...]:
-    """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
+    """Return the positions that whole-book requests on `accounts` closed, as far as our orders did not."""
     return tuple(
         each for each in positions if each.account in accounts and each.left != each.start and each.others != 0
     )

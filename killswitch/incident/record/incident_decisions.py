@@ -139,7 +139,7 @@ Runbooks = Mapping[str, Mapping[str, RunbookFacts]]
 
 
 class IncidentNote(Struct, frozen=True):
-    """What is kept with an incident."""
+    """The facts that are stored with an incident: the lines of its policy, and the runbooks by stage."""
 
     policy: PolicyText | None
     runbooks: dict[str, RunbookFacts]

@@ -216,7 +216,7 @@ def _bound(line: OrderLine, basis: DecisionBasis, arrival: MarkedContract | None
 
 
 def _is_bounded(line: OrderLine, ladder: Sequence[Rung]) -> bool:
-    """Whether the rung limits the order by the band; an unknown rung does not."""
+    """Whether its step of the ladder limits the order by the band; an unknown step does not."""
     return line.rung is not None and line.rung < len(ladder) and ladder[line.rung].order != "market"
 
 

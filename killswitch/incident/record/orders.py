@@ -71,7 +71,7 @@ def account_closes(recorded: RecordedDecision) -> list[AccountClose]:
 def close_money(lines: Sequence[OrderLine], currency: str | None, *, has_whole_book: bool) -> Money:
     """Return the sums of all closes; None wherever a part is unknown, or nothing was sent.
 
-    Orders are numbered as in `outcomes`. `swept` says that a whole-book request closed something besides.
+    Orders are numbered as in `outcomes`. `has_whole_book` says that a whole-book request closed something as well.
     """
     sums = add_up(lines, has_whole_book=has_whole_book)
     if not any(line.filled for line in lines):

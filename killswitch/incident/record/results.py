@@ -178,7 +178,6 @@ def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionS
 
 
 def _status(decision: Decision, journal: Sequence[Entry], endings: Sequence[Ending], *, partly: bool) -> DecisionStatus:
-
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:

@@ -73,7 +73,7 @@ def timeline(
 ) -> tuple[TimelineEntry, ...]:
     """Return all moments, oldest first: triggers, firings, locks, orders, answers, ends, notices, messages, the reset.
 
-    `acted` has the decision of each firing. `suspicions` are included although they fired nothing.
+    `recorded` has the decision of each firing. `suspicions` are included although they fired nothing.
     """
     moments: list[TimelineEntry] = [*notifications]
     orders: list[_Row] = []

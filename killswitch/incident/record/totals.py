@@ -90,8 +90,8 @@ def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, e
 def add_up(orders: Sequence[OrderLine], *, has_whole_book: bool) -> dict[str, Any]:
     """Return each sum over the orders, None if any part or status is unknown; and `missing`, what is unknown.
 
-    Orders are numbered from 1, in the order of sending. `swept` says that a whole-book request closed something
-    besides.
+    Orders are numbered from 1, in the order of sending. `has_whole_book` says that a whole-book request closed
+    something as well.
     """
     sums: dict[str, Any] = {}
     missing = []

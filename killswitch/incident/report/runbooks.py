@@ -100,7 +100,7 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
 
     names = shape_of(TemplateVariables)
     if not isinstance(names, RecordShape):
-        raise TypeError("what a template is shown is a record")
+        raise TypeError("the variables of a template must be a record")
     TemplateChecker(environment((folder,)), dict(names.fields), report).template(name)
     return list(found)
 

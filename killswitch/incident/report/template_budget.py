@@ -55,7 +55,7 @@ class RenderBudget:
         self._until = monotonic() + MOST_SECONDS
 
     def steps(self, count: int) -> None:
-        """Count steps; BudgetError where none are left, or no time."""
+        """Count steps; RenderBudgetError where none are left, or no time."""
         self._steps -= count
         if self._steps < 0:
             raise RenderBudgetError(
@@ -65,7 +65,7 @@ class RenderBudget:
             raise RenderBudgetError(f"it takes longer than {MOST_SECONDS:g} s")
 
     def text(self, length: int) -> None:
-        """Count a text before it is made; BudgetError if it is too long, or if all texts together are."""
+        """Count a text before it is made; RenderBudgetError if it is too long, or if all texts together are."""
         self._text -= length
         if length > self._longest or self._text < 0:
             raise RenderBudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
@@ -83,7 +83,7 @@ class RenderBudget:
         return "".join(found)
 
     def value(self, value: object) -> object:
-        """Return a value that may be printed: a short text, a number, an instant; BudgetError for anything with
+        """Return a value that may be printed: a short text, a number, an instant; RenderBudgetError for anything with
         parts."""
         if isinstance(value, str) and not isinstance(value, Markup) and len(value) > LONGEST_VALUE:
             raise RenderBudgetError(f"a value has more than {LONGEST_VALUE:,} characters")
@@ -94,6 +94,7 @@ class RenderBudget:
         return value
 
     def number(self, value: object) -> None:
+        """Raise RenderBudgetError for a whole number with too many digits to calculate with."""
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
             raise RenderBudgetError("it calculates with a whole number of more than 40 digits")
 

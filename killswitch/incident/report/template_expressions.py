@@ -87,7 +87,7 @@ class ExpressionChecker(NodeVisitor):
         return getattr(self, f"visit_{type(node).__name__.lower()}", None)
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """Visit a node; TooMuchError after too many."""
+        """Visit a node; raise WalkLimitError after too many."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise WalkLimitError(f"it takes more than {_MOST_STEPS:,} steps")
