@@ -204,7 +204,8 @@ class Fallback:
         and the last tick alone are tried, so that `status` shows a live runner. `last`: there is no other attempt, so
         that this one waits for a lock.
         """
-        assert self.copy is not None
+        if self.copy is None:
+            raise RuntimeError("there is no copy in memory to write back")
         self._tried_at = time.monotonic()
         if self.displaced is not None:
             return False  # another file is not this store, whatever it holds

@@ -97,17 +97,18 @@ def decision_message(
     is_enforced: bool,
     corrects: Instant | None = None,
     texts: TriggerTexts | None = None,
+    currency: str | None = None,
 ) -> Message:
     """Return the message about a stage that fires, a close by hand, or a reset.
 
     `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
-    not fired. `texts` has the triggers as the policies write them.
+    not fired. `texts` has the triggers as the policies write them. `currency` is that of the book, where it is known.
     """
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
         title=_headline(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*_reasons(decision, texts or {}, corrects), *_effect_texts(decision, is_enforced=is_enforced),
+        lines=(*_reasons(decision, texts or {}, corrects), *_effect_texts(decision, currency, is_enforced=is_enforced),
                f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -121,14 +122,19 @@ def trial_message(severity: Severity, at: Instant) -> Message:
     )  # fmt: skip
 
 
-def closing_message(closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant) -> Message:
-    """Return the message about the end of a close: at target, or with what it has left."""
+def closing_message(
+    closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant, currency: str | None = None
+) -> Message:
+    """Return the message about the end of a close: at target, or with what it has left.
+
+    `currency` is that of its cost, where it is known.
+    """
     outcome = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
     left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
     if closing.status != "flat" and not left:
         left = ["left: unknown; check the positions at the venue"]
-    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
+    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost, currency)}"]
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
         title=f"the close {outcome}: {_headline(decision)}",
@@ -211,7 +217,7 @@ def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) 
         yield f"reason: {decision.reason}"
 
 
-def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:
+def _effect_texts(decision: Decision, currency: str | None, *, is_enforced: bool) -> Iterator[str]:
     """Yield what is closed, cancelled and locked, or would be."""
     if decision.kind == "reset" or decision.is_withdrawal:
         return
@@ -223,7 +229,8 @@ def _effect_texts(decision: Decision, *, is_enforced: bool) -> Iterator[str]:
         yield "nothing is closed, cancelled or locked"
     if decision.book is not None:
         before, after = decision.book.before, decision.book.after
-        yield f"gross {money(before.gross)} → {money(after.gross)}, net {money(before.net)} → {money(after.net)}"
+        gross = f"{money(before.gross)} → {money(after.gross, currency)}"
+        yield f"gross {gross}, net {money(before.net)} → {money(after.net, currency)}"
 
 
 def _lines_of(effect: Effect) -> Iterator[str]:

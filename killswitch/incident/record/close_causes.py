@@ -35,7 +35,7 @@ CAUSES: Mapping[Cause, CauseText] = {
         "Prices moved fast, and a person closed before a policy did. Compare the cost with that of waiting.",
         (
             ("policy", "Policy reviewed", "why no stage fired first: threshold, window or scope"),
-            ("hedges", "Hedges checked", "their hedges on other accounts are now unhedged"),
+            ("hedges", "Hedges checked", "hedges of the closed positions on other accounts are now exposed"),
         ),
     ),
     "system-failure": CauseText(

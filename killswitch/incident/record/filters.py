@@ -126,7 +126,7 @@ def clock(at: datetime | None, day: datetime | None = None) -> str:
     return f"{at:%H:%M:%S}" if same else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def lasting(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds as a duration in its two largest units."""
     return formats.duration_text(timedelta(seconds=seconds))
 
@@ -158,9 +158,12 @@ def join(values: Iterable[object], between: str = ", ") -> Markup:
 
 _BY_NAME: tuple[Callable[..., Any], ...] = (
     *(amount, clock, code, fenced, fixed, join),
-    *(lasting, money, percent, price, quoted, shell),
+    *(money, percent, price, quoted, shell),
 )
-FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY_NAME} | {"numbered": order_numbers}
+FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY_NAME} | {
+    "lasting": duration,
+    "numbered": order_numbers,
+}
 """The filters of this program. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 
 OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")

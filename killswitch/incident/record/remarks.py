@@ -30,7 +30,7 @@ def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[st
     for exposure in incident.exposures:
         found += _exposure(exposure)
     found += [
-        f"the whole book of {account} was closed by one request to the venue: its fills have no orders here"
+        f"the venue was requested to close the whole book of {account} at once: its fills have no orders here"
         for account in incident.swept
     ]
     return tuple(dict.fromkeys(found))

@@ -92,7 +92,7 @@ class Result(Struct, frozen=True):
     positions: tuple[ClosedPosition, ...] = ()
     exposures: tuple[Exposure, ...] = ()
     swept: tuple[str, ...] = ()
-    """Accounts whose whole book was closed by one request."""
+    """Accounts whose venue was requested to close the whole book at once."""
     totals: Totals = Totals()
     delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
