@@ -251,7 +251,7 @@ class NotificationSender:
         self._threads: dict[str, threading.Thread] = {}
 
     def wake(self) -> None:
-        """Announce that messages may be queued, and start threads that are not running.
+        """Announce that messages may be queued, and start the threads that have not been started.
 
         NoThreadError where a thread cannot be started; the others deliver, and the next call tries again.
         """

@@ -30,7 +30,7 @@ MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
 MOST_LINES = 15
-"""The most lines for orders, and for what is left: a phone shows no more, and a command shows the rest."""
+"""The most lines for orders, and for positions left: a phone shows no more, and a command shows all of them."""
 
 
 class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=MESSAGE_FORMAT):
@@ -202,7 +202,7 @@ def _headline(decision: Decision) -> str:
 
 
 def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
-    """Yield which signal crossed which threshold, by how much, and which side lost."""
+    """Yield the triggers with their values and thresholds, the side that lost, and the reason."""
     if corrects is not None:
         yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
