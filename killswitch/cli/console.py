@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from killswitch.cli.terminal import print_note
-from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
+from killswitch.telemetry.background_writer import CLOSE_TIMEOUT, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -87,7 +87,7 @@ class BackgroundStream(io.TextIOBase):
 _writers: list[BackgroundWriter] = []
 
 
-def write_in_background(drain_seconds: float = LAST_WORDS) -> None:
+def write_in_background(drain_seconds: float = CLOSE_TIMEOUT) -> None:
     """Make `sys.stdout` and `sys.stderr` non-blocking until the process ends; a second call does nothing.
 
     `drain_seconds`: how long the end of the process waits for pending output. A stream without a file descriptor is

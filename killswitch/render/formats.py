@@ -69,8 +69,7 @@ _RANGES = 6
 
 
 def order_numbers(numbers: Sequence[int]) -> str:
-    """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12
-    more`."""
+    """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`; many end in `and 12 more`."""
     found = sorted(set(numbers))
     ranges: list[list[int]] = []
     for number in found:

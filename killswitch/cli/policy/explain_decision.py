@@ -174,7 +174,7 @@ def _end(history: DecisionHistory) -> str:
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
     lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
-    lines += [f"  one request closed the whole book of {account}" for account in result.swept]
+    lines += [f"  the venue was requested to close the whole book of {account} at once" for account in result.swept]
     lines += [line for each in result.positions if (line := _other_changes(each))]
     lines += [f"  {_unprotected(each)}" for each in result.exposures]
     lines.append(f"  {_status(history)}")
