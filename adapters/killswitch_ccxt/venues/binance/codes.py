@@ -103,10 +103,10 @@ def codes_in(body: Any) -> Iterable[str]:
     if not isinstance(body, Mapping):
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
-    said = [text, *([] if code is None else [str(code)])]
+    found = [text, *([] if code is None else [str(code)])]
     if _OPEN.search(text) and str(code) not in _DEFINITE:
-        said.insert(1, "open fate")
-    return ("duplicated", *said) if "duplicat" in text.lower() else tuple(said)
+        found.insert(1, "open fate")
+    return ("duplicated", *found) if "duplicat" in text.lower() else tuple(found)
 
 
 def codes_of(answer: VenueAnswer) -> Iterable[str]:

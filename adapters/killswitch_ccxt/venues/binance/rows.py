@@ -178,7 +178,7 @@ def merged(answers: Iterable[Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
+def prices_in_currency(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
     """Asset → price in the account's currency, from prices in USD; only the currency itself where it has no price."""
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
     found = {} if own is None else {asset: price / own for asset, price in dollars.items()}
