@@ -73,7 +73,7 @@ class Generic(Dialect):
         return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
-_CREDENTIAL_NAMES: Final = {name: ours for ours, name in {**WITH_PASSPHRASE, **WALLET}.items()}
+_CREDENTIAL_NAMES: Final = {name: key for key, name in {**WITH_PASSPHRASE, **WALLET}.items()}
 
 
 def _described(exchange: str) -> Any:

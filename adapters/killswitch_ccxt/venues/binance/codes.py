@@ -2,7 +2,8 @@
 
 Where a code has several meanings the message decides, so messages are looked up before codes; a text that leaves the
 outcome open goes before the code that it comes with. Where the documents of futures and spot differ, those of the
-market apply: on futures an internal error in the documented words is surely not done, on spot it may be.
+market apply: after an internal error with the documented text a request was surely not executed on futures, and may
+have been on spot.
 """
 
 from __future__ import annotations

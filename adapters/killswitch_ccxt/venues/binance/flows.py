@@ -45,7 +45,7 @@ class BalanceFlows:
         self._pending: set[str] = set()
 
     def begin(self, since: int) -> None:
-        """Note a request for flows from `since` (UTC ms) on; the first one decides what is old."""
+        """Record a request for flows from `since` (UTC ms) on; the first one decides which rows are too old."""
         if self._reported_from is _NEVER:
             self._reported_from = datetime.fromtimestamp(since / 1000, UTC)
 

@@ -299,7 +299,7 @@ def _type(request: OrderRequest) -> str:
 FORCED: Final = 100
 """Most forced orders of one answer."""
 BEFORE: Final = 60_000
-"""Milliseconds before its first fill from which on a forced order is looked for."""
+"""Milliseconds before its first fill from which on forced orders are searched."""
 MOST_SINGLE_SYMBOLS: Final = 2
 """Most symbols that are requested one by one, at a weight of 20 each; all together weigh 50."""
 REMEMBERED_ORDERS: Final = 50_000

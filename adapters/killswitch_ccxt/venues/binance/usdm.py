@@ -45,7 +45,7 @@ class BinanceUsdm(BinanceFutures):
         RateLimit("orders-1m", 1200, 60.0),
     )
     costs = (
-        # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
+        # 5 + 5 every time, and 1 for each of two assets besides the currency, which is priced then too; 80 for all open
         # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
         # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
         *call_costs("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
@@ -78,7 +78,7 @@ class BinanceUsdm(BinanceFutures):
         self._indexed: frozenset[str] = frozenset()
         """Assets whose index the last snapshot requested."""
         self._index_list: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-        """Assets that were looked up in the venue's whole list, and all assets in it."""
+        """Assets that were searched in the venue's list of all indexes, and the assets that it has."""
 
     async def position_mode(self) -> PositionMode | None:
         row = await self.call_endpoint("GetAccountConfig")

@@ -133,7 +133,6 @@ CAUSES: Final[Mapping[str, FillCause | None]] = {
 }  # fmt: skip
 """execType → cause of a fill; None for rows that are no fills: funding is a flow, the settlement of a session and a
 stock split move no money."""
-_BOUND: Final = "bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)"
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, unified accounts only; totals in dollars, divided by Bybit's own price of the currency",

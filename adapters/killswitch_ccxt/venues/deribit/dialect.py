@@ -208,15 +208,15 @@ class Deribit(Dialect):
     def refine_position(self, position: Position, info: Row) -> Position:
         """The position without amounts that are not in the account's currency."""
         rule = self.rules[position.symbol]
-        ours = rule.get("settle") == self.spec.currency
+        is_own_currency = rule.get("settle") == self.spec.currency
         notional = None
         if rule.get("option"):
             index = positive(info.get("index_price"))
-            if ours and rule.get("base") == rule.get("settle"):
+            if is_own_currency and rule.get("base") == rule.get("settle"):
                 notional = position.contracts
-            elif ours and index is not None:
+            elif is_own_currency and index is not None:
                 notional = position.contracts * index
-        elif ours:
+        elif is_own_currency:
             notional = positions.position_value(position, rule)
         elif rule.get("inverse") and (self._dollars or self.spec.currency == "USD"):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
@@ -224,8 +224,8 @@ class Deribit(Dialect):
             position,
             notional=notional,
             index_price=positive(info.get("index_price")),
-            margin=decimal(info.get("initial_margin")) if ours else None,
-            unrealized_pnl=decimal(info.get("floating_profit_loss")) if ours else None,
+            margin=decimal(info.get("initial_margin")) if is_own_currency else None,
+            unrealized_pnl=decimal(info.get("floating_profit_loss")) if is_own_currency else None,
         )
 
     async def orders(self) -> tuple[Order, ...]:

@@ -26,7 +26,7 @@ from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_numb
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
 PERIODS = frozenset({"perpetual", "day", "week", "month"})
-"""Lifetimes of futures; with another word it is unknown whether they expire."""
+"""Lifetimes of futures; with any other value it is unknown whether they expire."""
 
 
 def flow_of(row: Row) -> Flow | None:
@@ -68,16 +68,16 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
     """The permissions of one key in the list of the account's keys."""
-    ours = [it for it in keys if it.get("client_id") == key]
-    if not ours:
+    own_rows = [it for it in keys if it.get("client_id") == key]
+    if not own_rows:
         return KeyRights(note="the venue's list of keys lacks this one")
-    scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
+    scopes = dict(each.partition(":")[::2] for each in str(own_rows[0].get("max_scope", "")).split())
     return KeyRights(
         read=scopes.get("account") in ("read", "read_write"),
         trade=scopes.get("trade") == "read_write",
         withdraw=scopes.get("wallet") == "read_write",
         transfer=scopes.get("wallet") == "read_write",
-        bound_to_addresses=bool(ours[0].get("ip_whitelist")),
+        bound_to_addresses=bool(own_rows[0].get("ip_whitelist")),
     )
 
 

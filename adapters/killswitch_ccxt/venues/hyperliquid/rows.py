@@ -114,7 +114,7 @@ def sentences(body: object) -> Iterable[object]:
 
 
 def statuses(body: Any) -> list[Any]:
-    """The statuses of a request, one for each order: a row, or a word."""
+    """The statuses of a request, one for each order: an object, or a text."""
     found = value_at(body, "response", "data", "statuses")
     return found if isinstance(found, list) else []
 

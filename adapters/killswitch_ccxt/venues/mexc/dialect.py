@@ -320,7 +320,7 @@ class Mexc(Dialect):
 
 
 def _check_side(row: Row) -> None:
-    """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
+    """UnreadableError where the direction of a position is unknown: ccxt treats every other value as short."""
     info, symbol = row.get("info") or {}, row.get("symbol")
     kind, held = str(info.get("positionType")), required_number(info.get("holdVol"), f"the size of position {symbol}")
     if kind not in ("1", "2") or held < 0:

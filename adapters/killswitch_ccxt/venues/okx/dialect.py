@@ -45,7 +45,7 @@ STATES: Final[Mapping[str, InstrumentState]] = {
     "live": "open", "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted",
     "post_only": "post_only", "settling": "halted", "expired": "delisted",
 }  # fmt: skip
-"""`state` of an instrument → the state; another word is unknown."""
+"""`state` of an instrument → the state; any other value is unknown."""
 
 
 class Okx(OkxOrderDialect):
@@ -132,7 +132,7 @@ class Okx(OkxOrderDialect):
     def refine_position(self, position: Position, info: Row) -> Position:
         """The position without amounts that are not in the account's currency; ccxt's notional is in US dollars."""
         rule = self.rules[position.symbol]
-        ours = info.get("ccy") in (self.spec.currency, None, "")
+        is_own_currency = info.get("ccy") in (self.spec.currency, None, "")
         rank = decimal(info.get("adl"))
         if rule.get("settle") == self.spec.currency:
             notional = positions.position_value(position, rule)
@@ -145,8 +145,8 @@ class Okx(OkxOrderDialect):
             index_price=positive(info.get("idxPx")),
             last_price=positive(info.get("last")),
             adl_rank=None if rank is None else int(rank),
-            margin=(positive(info.get("margin")) or positive(info.get("imr"))) if ours else None,
-            unrealized_pnl=decimal(info.get("upl")) if ours else None,
+            margin=(positive(info.get("margin")) or positive(info.get("imr"))) if is_own_currency else None,
+            unrealized_pnl=decimal(info.get("upl")) if is_own_currency else None,
         )
 
     async def orders(self) -> tuple[Order, ...]:
@@ -155,9 +155,9 @@ class Okx(OkxOrderDialect):
             *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
         )
         parse = self.client.ccxt.parse_orders
-        waiting = [row for rows in algos for row in rows]
+        algo_rows = [row for rows in algos for row in rows]
         found = [okx_rows.plain_order(row, row["info"]) for row in parsed(parse, plain)]
-        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, waiting)]
+        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, algo_rows)]
         self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.open_orders([*found, *conditional])

@@ -39,7 +39,7 @@ ZERO: Final = Decimal(0)
 ROUNDED: Final = Decimal("1e-6")
 """The difference between a total and the sum of its parts, as a share of the total, that counts as rounding."""
 BOT_FIELDS: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
-"""Fields of what bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
+"""Fields with the amount of a currency that bots and copied traders hold: in the equity, and in no position."""
 _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
     **dict.fromkeys(("125", "126", "127", "128"), "adl"),
