@@ -61,10 +61,10 @@ class Arming:
         return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
 
     def wider(self) -> dict[str, tuple[str, ...]]:
-        """Scope → the scopes that it is a part of, for every account and venue."""
+        """Scope → the wider scopes that contain it, for every account and venue."""
         accounts = self._accounts.values()
-        found = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
-        return found | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        scopes = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
+        return scopes | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
 
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
@@ -119,17 +119,17 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
 
 
 def open_closes(store: Store) -> list[tuple[str, Decision]]:
-    """Every account with a decision whose work on it was planned and is not finished, as `left_to_do` has them."""
+    """(account, decision) for every decision whose work on the account was planned and is not finished."""
     return [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
 
 
 def left_to_do(store: Store) -> dict[str, tuple[Decision, ...]]:
     """Account → decisions whose work on it was planned and is not finished, oldest first."""
-    found: dict[str, tuple[Decision, ...]] = {}
+    open_decisions: dict[str, tuple[Decision, ...]] = {}
     for stored in store.unfinished():
         journal = store.journal(stored.decision.id)
         planned = {entry.account for entry in journal if entry.kind == "planned" and entry.account is not None}
         finished = {entry.account for entry in journal if entry.kind == "finished"}
         for account in sorted(planned - finished):
-            found[account] = (*found.get(account, ()), stored.decision)
-    return found
+            open_decisions[account] = (*open_decisions.get(account, ()), stored.decision)
+    return open_decisions

@@ -1,4 +1,4 @@
-"""Resolves references to secrets, at the last moment; their values are never shown."""
+"""Resolves references to secrets when they are needed; their values are never shown."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def resolve(references: Mapping[str, str], *, account: str) -> dict[str, str]:
 
     CredentialError says which reference of which account failed and what to do about it.
     """
-    found = {}
+    values = {}
     for name, reference in references.items():
         try:
-            found[name] = resolve_one(reference)
+            values[name] = resolve_one(reference)
         except CredentialError as error:
             raise CredentialError(f"account {account}, credential {name}: {error}") from None
-    return found
+    return values
 
 
 def resolve_one(reference: str) -> str:
     """The value of one reference. CredentialError says why there is none, and what to do about it."""
-    kind, _, rest = reference.partition(":")
-    if kind == "env" and rest:
-        return Secret(_from_environment(rest))
-    if kind == "file" and rest:
-        return Secret(_from_file(Path(rest)))
+    kind, _, target = reference.partition(":")
+    if kind == "env" and target:
+        return Secret(_from_environment(target))
+    if kind == "file" and target:
+        return Secret(_from_file(Path(target)))
     # The text itself may be a secret that someone pasted: it is not repeated here.
     raise CredentialError("not a reference; write env:NAME or file:PATH")
 

@@ -99,10 +99,10 @@ def run(
             found.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, reports, FirstAnswers(), space, *told.witnesses),
-            tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before, say=print_note,
-            when_held=partial(store.allow_memory, print_memory_entry),
+            observers=(terminal, reports, FirstAnswers(), space, *told.witnesses),
+            tracer=told.telemetry.tracer, closing_observer=told.telemetry.watch, timers=True,
+            startup_notices=found_before, on_wait=print_note,
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_start(store, found.policies.digest, found.runbooks, record)
         print_note(f"running {found.policies.digest}; {arming_summary(accounts, live=live)}")
@@ -111,7 +111,7 @@ def run(
         switch_threads_often()
         told.end_reason = process.run(_until_stopped(runner, ticks))
     print_note(f"stopped after {count_of(terminal.ticks, 'tick')}; {terminal.stop_summary()}")
-    for words in filter(None, (*runner.left_behind, store.trouble)):
+    for words in filter(None, (*runner.stop_problems, store.trouble)):
         print_note(words)
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")

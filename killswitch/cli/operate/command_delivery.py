@@ -268,10 +268,10 @@ def _tick_here(
     ):
         runner = assemble(
             found.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=place.read_timeout),
-            live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
-            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
+            live=live, locks=locks, observers=(seen, reports, *told.witnesses),
+            tracer=told.telemetry.tracer, closing_observer=told.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
-            when_held=partial(store.allow_memory, print_memory_entry),
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_runbooks(store, found.policies.digest, found.runbooks)
         print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")

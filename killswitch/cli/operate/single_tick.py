@@ -67,11 +67,11 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
         fees_until: float | None = None
         while True:
             left = deadline - time.monotonic()
-            done = await runner.work_through(min(COMMAND_POLL_SECONDS, left))
+            done = await runner.close_within(min(COMMAND_POLL_SECONDS, left))
             if done:
                 fees_until = fees_until or time.monotonic() + FEE_WAIT_SECONDS
                 listens = min(fees_until, deadline) - time.monotonic()
-                done = await runner.work_through(min(COMMAND_POLL_SECONDS, listens), fees=True) or listens <= 0
+                done = await runner.close_within(min(COMMAND_POLL_SECONDS, listens), fees=True) or listens <= 0
             fresh = [each for each in store.pending_events() if each.id not in taken]
             if fresh:
                 taken |= {each.id for each in fresh}
@@ -91,4 +91,4 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
                 break
         await runner.finish()
     finally:
-        await runner.let_go()
+        await runner.shut_down()
