@@ -129,7 +129,7 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
 def call_within(seconds: float, what: str, call: Callable[[], T]) -> T:
     """The result of `call`; DeadlineError, naming `what`, if it does not return within `seconds`.
 
-    The call goes on after that. DeadlineError also if no thread can be started for it.
+    The call continues after that. DeadlineError also if no thread can be started for it.
     """
     try:
         return DaemonThreadExecutor().submit(call).result(seconds)

@@ -18,7 +18,7 @@ from killswitch.planning.scopes.compiled_policy import scopes_of
 class ArmedAccount:
     """One account: its identity, its adapter, and whether it is armed.
 
-    `armed` is true only when its document says `execution: live` *and* the runner was started with `--live`.
+    `armed` is true only when its document sets `execution: live` *and* the runner was started with `--live`.
     """
 
     name: str
@@ -85,7 +85,7 @@ def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
 
 
 REMEMBERED = 10_000
-"""Number of the newest decisions in which a start finds what is still in force."""
+"""Number of the newest decisions from which a start restores what is in force."""
 
 
 def is_acted_on(decision: Decision, arming: Arming) -> bool:

@@ -33,7 +33,7 @@ class Secret(str):
 def resolve(references: Mapping[str, str], *, account: str) -> dict[str, str]:
     """Name → value of every reference (`env:NAME` or `file:PATH`) of `account`.
 
-    CredentialError says which reference of which account failed and what to do about it.
+    CredentialError names the account, the reference, the cause and the way out.
     """
     values = {}
     for name, reference in references.items():
@@ -45,7 +45,7 @@ def resolve(references: Mapping[str, str], *, account: str) -> dict[str, str]:
 
 
 def resolve_one(reference: str) -> str:
-    """The value of one reference. CredentialError says why there is none, and what to do about it."""
+    """The value of one reference. CredentialError has the cause and the way out."""
     kind, _, target = reference.partition(":")
     if kind == "env" and target:
         return Secret(_from_environment(target))
@@ -91,7 +91,7 @@ def _content_in_time(path: Path) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    # Without waiting: a named pipe opens only when somebody writes to it.
+    # Non-blocking: opening a named pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

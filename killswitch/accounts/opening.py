@@ -174,7 +174,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
 
 
-_PATIENCE = 5.0
+_GIT_TIMEOUT = 5.0
 
 
 def commit_of(paths: Sequence[Path]) -> str | None:
@@ -193,7 +193,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """The output of git; None if it is not installed, fails, or takes too long."""
     try:
         done = subprocess.run(
-            ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_PATIENCE, check=True
+            ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None  # a policy set without a commit is identified by its digest

@@ -152,7 +152,7 @@ SHORTEST_SECRET = 4
 
 
 class AdapterError(Exception):
-    """An adapter is missing, cannot be imported, or refuses the account; the message says which and why."""
+    """An adapter is missing, cannot be imported, or refuses the account; the message has the name and the cause."""
 
 
 def make_adapter(spec: AccountSpec) -> VenueAdapter:

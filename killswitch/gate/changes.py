@@ -35,7 +35,7 @@ class LockChanges:
     lift_known: frozenset[str] = frozenset()
     """Scopes to open where the lock names one of the decisions in `known`."""
     watch: frozenset[str] = frozenset()
-    """Scopes that have a file of their own, open where nobody has locked them."""
+    """Scopes that have a file of their own, open while no lock is in force."""
     known: frozenset[str] = frozenset()
     """The decisions of this store that ever ordered a lock. A lock of any other decision reaches everything below its
     scope."""
@@ -96,7 +96,7 @@ LONGEST_LIFE = 86_400.0
 
 
 class LockRecord(Struct, frozen=True, omit_defaults=True):
-    """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` says.
+    """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` is.
 
     `generation` is the lease generation of the runner that wrote it: an older writer must not overwrite a newer.
     """

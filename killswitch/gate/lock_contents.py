@@ -52,7 +52,7 @@ class LockContents:
         self._files = {file.path: file for file in files if file.lock is not None or file.problem is not None}
         self._ordered: dict[Path, list[_Ordered]] = {}
         self._separate: dict[Path, list[LockRecord]] = {}
-        """Locks on suspicion on a scope with another lock in force: written beside it, and never merged into it."""
+        """Locks on suspicion on a scope with another lock in force: kept apart from it, and never merged into it."""
         self.own = {path: own_in(file, self.stamp) for path, file in self._files.items()}
         """Path → the scope's lock without the locks of wider scopes. An unreadable file is a lock."""
         self._before = dict(self.own)

@@ -29,7 +29,7 @@ LARGEST = 1_000_000
 
 
 class UnfitFileError(Exception):
-    """The path is not a regular file; the message says what it is."""
+    """The path is not a regular file; the message has its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class LockVerdict:
 
 @dataclass(frozen=True, slots=True)
 class LockFile:
-    """A lock file as found: its lock, or what is wrong with it. Neither: there is no such file."""
+    """A lock file as read: its lock, or the problem with it. Neither: there is no such file."""
 
     path: Path
     lock: LockRecord | None

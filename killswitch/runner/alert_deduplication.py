@@ -62,12 +62,12 @@ class AlertDeduplication:
         `warnings`: the problems that are warnings. `subjects`: message → subject of the problems whose text may change
         while they last; their end is reported as well.
         """
-        new, self._before = [*self._before], ()
-        new += self._of_problems(snapshot.as_of, problems, warnings, subjects or {})
+        found, self._before = [*self._before], ()
+        found += self._of_problems(snapshot.as_of, problems, warnings, subjects or {})
         ends = [text for each in snapshot.closings if (text := shortfall_message(each)) is not None]
-        new += [("page", text) for text in ends if text not in self._reported]
+        found += [("page", text) for text in ends if text not in self._reported]
         self._reported = frozenset(ends)
-        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in new)
+        return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in found)
 
     def _of_problems(
         self, now: datetime, problems: tuple[str, ...], warnings: Collection[str], subjects: Mapping[str, str]

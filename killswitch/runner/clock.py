@@ -22,6 +22,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event
+from killswitch.render.formats import rounded_duration
 
 FOLLOWED = timedelta(seconds=5)
 """A wall clock that is off by at most this is followed; one that is further off has jumped, and is not followed.
@@ -233,15 +234,10 @@ class WallClockCheck:
 def _jump_message(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
-        f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
-        "the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes use the "
+        f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is "
+        f"{rounded_duration(abs(off))} {side} the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes use the "
         "monotonic clock; check the time synchronisation of this machine"
     )
-
-
-def _length(span: timedelta) -> str:
-    seconds = round(span.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 PAGED_FROM = timedelta(minutes=5)
@@ -253,9 +249,9 @@ def leap_message(leap: Leap | None) -> str | None:
     if leap is None or leap.until - leap.since < PAGED_FROM:
         return None
     return (
-        f"by the wall clock alone, no runner has run on this store for {_length(leap.until - leap.since)} (since "
-        f"{rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures that "
-        "time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is right, "
+        f"by the wall clock alone, no runner has run on this store for {rounded_duration(leap.until - leap.since)} "
+        f"(since {rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures "
+        "that time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is right, "
         "end what should be over with `ksctl reset`; if not, check the clock of this machine"
     )
 
@@ -294,15 +290,15 @@ class EventDates:
     def dated(self, events: Iterable[Event], as_of: datetime) -> tuple[Event, ...]:
         """The events that are pending at the tick of `as_of`, none dated after it."""
         least = self._before
-        events_dated = []
+        pending = []
         for event in events:
             at = self._waiting.get(event.id)
             if at is None:
                 measured = self._measured(event)
                 at = min(measured if least is None else max(measured, least), as_of)
-            events_dated.append(structs.replace(event, at=at))
-        self._before, self._waiting = as_of, {event.id: event.at for event in events_dated}
-        return tuple(events_dated)
+            pending.append(structs.replace(event, at=at))
+        self._before, self._waiting = as_of, {event.id: event.at for event in pending}
+        return tuple(pending)
 
     def _measured(self, event: Event) -> datetime:
         leap = self._leap

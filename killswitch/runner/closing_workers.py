@@ -1,4 +1,4 @@
-"""Runs the account executors beside the ticks: one pass of each account at a time, independent of the others.
+"""Runs the account executors concurrently with the ticks: one pass of each account at a time, all independent.
 
 The executor determines when a pass is due. Nothing here sleeps on the run's clock: only the scheduler does.
 """
@@ -108,7 +108,7 @@ class ClosingWorkers:
         """Run passes until none is due, for at most `within` seconds of real time.
 
         When a pass ends, the next one of that account begins at once if it is due; a pass that takes longer continues
-        beside the ticks and the other accounts. Raises StoreError.
+        while ticks and other accounts do. Raises StoreError.
         """
         deadline = asyncio.get_running_loop().time() + within
         while passes := self.kick():

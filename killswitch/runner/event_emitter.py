@@ -154,14 +154,14 @@ def _portfolio(
 
 def _machine(machine: MachineStatus) -> events.Machine:
     nearest = [
-        events.Nearest(reading.trigger.name, _short(room), _short(share))
-        for reading in machine.readings
-        if (room := headroom(reading)) is not None and (share := headroom_ratio(reading)) is not None
+        events.Nearest(observed.trigger.name, _short(room), _short(share))
+        for observed in machine.readings
+        if (room := headroom(observed)) is not None and (share := headroom_ratio(observed)) is not None
     ]
     return events.Machine(
         machine.policy, machine.scope, "observe" if machine.mode == "observe" else "enforce",
         machine.level, machine.stage, min(nearest, key=lambda each: each.share, default=None),
-        tuple(reading.trigger.name for reading in machine.readings if reading.truth is None),
+        tuple(observed.trigger.name for observed in machine.readings if observed.truth is None),
     )  # fmt: skip
 
 

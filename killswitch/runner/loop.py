@@ -41,7 +41,7 @@ REREAD_WITHIN = 2.0
 
 
 REMEMBERED_NOTICES = 200
-"""Number of the newest notices in which a start finds what was reported already."""
+"""Number of the newest notices from which a start knows what was reported already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,10 @@ class Runner:
             self.lease.renew()
             if scheduled:
                 accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
-                anew: Collection[str] = {account.account for account in accounts}
+                polled: Collection[str] = {account.account for account in accounts}
             else:
-                accounts, anew = self.poller.woken()
-            fresh = [account for account in accounts if account.account in anew]
+                accounts, polled = self.poller.woken()
+            fresh = [account for account in accounts if account.account in polled]
             self._pass_to_executors(fresh)
             commands = self.store.commands()
             snapshot = self._snapshot(accounts, commands, scheduled=scheduled)

@@ -16,7 +16,7 @@ from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.notify.notifier import Notifier
@@ -105,10 +105,10 @@ class Observers:
         ends = {shortfall_message(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
-        return self.isolation.call("what is to be notified", outgoing, ())
+        return self.isolation.call("the messages of a tick", outgoing, ())
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
-        """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.
+        """Stop cleanly, in about `within` seconds; a message for each timer that could not be stopped.
 
         `problems`: those of the run; those of timers are over after the stop.
         """
@@ -124,7 +124,7 @@ class Observers:
         return left
 
     async def abandon(self) -> tuple[str, ...]:
-        """Cancel what is under way at the end of any run; a message if the recording is incomplete."""
+        """Cancel requests under way at the end of any run; a message if the recording is incomplete."""
         if self.dead_man is not None:
             await self.dead_man.abandon()
         await self.notifier.drain(0.0)

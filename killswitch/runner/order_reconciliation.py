@@ -31,7 +31,7 @@ from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
 
 REMEMBERED_NOTICES = 500
-"""Number of the newest notices in which a start finds what was reported already."""
+"""Number of the newest notices from which a start knows what was reported already."""
 KEPT = 64
 """Number of decisions whose orders are kept in memory; the orders of others are read again when needed."""
 SEARCHED_DECISIONS = 200
@@ -39,7 +39,7 @@ SEARCHED_DECISIONS = 200
 REMEMBERED_NAMES = 10_000
 """Number of order names and of fill ids that are remembered."""
 
-_GUARDED = ("resting", "filled", "not needed", "still there", "again", "unknown")
+_NOT_PAGED = ("resting", "filled", "not needed", "still there", "again", "unknown")
 """States of a protective order that need no page: it is in place, not needed, or retried."""
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
@@ -211,7 +211,7 @@ class OrderReconciliation:
         match entry:
             case ProtectionAnswered():
                 state = entry.state or "unknown"
-                if state not in _GUARDED and not state.startswith("tried"):
+                if state not in _NOT_PAGED and not state.startswith("tried"):
                     position = f"{entry.symbol} {entry.position_side} on account {entry.account}"
                     self._texts[f"{position} is without its protective order {entry.replaces}: {state}"] = None
             case OrderDetached():

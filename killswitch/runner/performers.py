@@ -100,7 +100,7 @@ class Effects:
             await self.lock_writer.finish(within)
 
     async def abandon(self) -> None:
-        """Cancel what is under way, and end the threads."""
+        """Cancel requests under way, and end the threads."""
         await self.suspension.abandon()
         if self.lock_writer is not None:
             self.lock_writer.close()

@@ -74,7 +74,7 @@ SWITCH_AFTER = 0.0005
 
 
 def switch_threads_often() -> None:
-    """Switch threads often, and exclude what is loaded now from garbage collection."""
+    """Switch threads often, and exclude the present objects from garbage collection."""
     sys.setswitchinterval(SWITCH_AFTER)
     freeze_garbage_collection()
 

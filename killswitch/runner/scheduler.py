@@ -24,11 +24,11 @@ class Scheduler:
         self._closings = closings
         self._clock = clock
 
-    async def await_while_closing(self, reading: Coroutine[None, None, T]) -> T:
+    async def await_while_closing(self, poll: Coroutine[None, None, T]) -> T:
         """Await a poll while closings continue, because a venue may take its whole timeout to answer it."""
         if not (self._closings.is_working or self._closings.is_owing_fees):
-            return await reading
-        task = asyncio.create_task(reading)
+            return await poll
+        task = asyncio.create_task(poll)
         try:
             await self._closings.run_until(task)
             return await task

@@ -29,7 +29,7 @@ from killswitch.planning.scopes.evaluator import ActiveSuspicion
 from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import ClockState, Timeline, now_after
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.observers import TickReport
 from killswitch.signals.catalogue import CATALOGUE
 
@@ -205,7 +205,7 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
     return MachineView(
         machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
         machine.cooldown_until, machine.decision,
-        tuple(_trigger_status(reading, graph) for reading in machine.readings),
+        tuple(_trigger_status(observed, graph) for observed in machine.readings),
         _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
     )  # fmt: skip
 
@@ -230,8 +230,8 @@ def _suspected(suspected: ActiveSuspicion | None) -> SuspectedView | None:
     return None if suspected is None or lock is None else SuspectedView(suspected.stage, lock.mode, lock.until)
 
 
-def _trigger_status(reading: ObservedTrigger, graph: Graph) -> TriggerStatus:
-    trigger = reading.trigger
+def _trigger_status(observed: ObservedTrigger, graph: Graph) -> TriggerStatus:
+    trigger = observed.trigger
     signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
     return TriggerStatus(
         name=trigger.name,
@@ -239,14 +239,14 @@ def _trigger_status(reading: ObservedTrigger, graph: Graph) -> TriggerStatus:
         signal=None if signal is None else signal.name,
         window=None if signal is None else signal.window,
         unit=None if signal is None else _UNITS.get(signal.name),
-        value=_span(reading.value),
+        value=_span(observed.value),
         threshold=None if trigger.threshold is None else f"{trigger.threshold.op} {trigger.threshold.written}",
-        headroom=_span(reading.headroom),
-        truth=reading.truth,
-        held=reading.held,
-        confirmed=reading.confirmed,
-        true_since=reading.true_since,
-        unknown_because=reading.unknown_because,
+        headroom=_span(observed.headroom),
+        truth=observed.truth,
+        held=observed.held,
+        confirmed=observed.confirmed,
+        true_since=observed.true_since,
+        unknown_because=observed.unknown_because,
     )
 
 
@@ -261,7 +261,7 @@ _RECORDING = "recording"
 
 
 def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
-    """Store at the start of a run what reports need beside the ticks: the runbooks and the recording."""
+    """Store at the start of a run the runbooks and the recording, which reports need."""
     keep_runbooks(store, digest, runbooks)
     # Not resolved: that would access a disk that may hang.
     store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())

@@ -40,7 +40,7 @@ class DeliveryAttempt:
         self.is_stalled = False
         """Whether a request had no answer in time."""
         self.remark: str | None = None
-        """A problem with a receiver that answered with a status all the same."""
+        """A problem with a receiver that nevertheless answered with a status."""
 
     @property
     def left(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from killswitch.accounts.poll.poller import Polls
 from killswitch.model.clock import Clock
@@ -17,6 +17,7 @@ from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.render.formats import rounded_duration
 
 POLLS = 3
 """Consecutive failed polls, each as slow as allowed, that are not reported."""
@@ -97,7 +98,7 @@ class Outages:
 
     def _over(self, name: str, outage: _Outage, as_of: datetime) -> None:
         if outage.problem is not None and outage.since is not None:
-            self._cleared.append(f"account {name} can be read again, after {_length(as_of - outage.since)}")
+            self._cleared.append(f"account {name} can be read again, after {rounded_duration(as_of - outage.since)}")
         outage.failing = outage.since = outage.problem = None
         outage.is_denied = False
 
@@ -114,8 +115,3 @@ def _message(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
         f"account {account.account} cannot be read since {when} ({account.quality}: {reason}); until it is, its "
         "triggers go by their on_unknown"
     )
-
-
-def _length(span: timedelta) -> str:
-    seconds = round(span.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -163,8 +163,8 @@ class PushListener:
         self._reopened_at[name] = now
         before = self._tasks[name]
         before.cancel()
-        anew = self._listen(stream, self._venues[name], after=before)
-        self._tasks[name] = asyncio.create_task(anew, name=f"stream of {name}")
+        reopened = self._listen(stream, self._venues[name], after=before)
+        self._tasks[name] = asyncio.create_task(reopened, name=f"stream of {name}")
 
     @property
     def problems(self) -> tuple[str, ...]:

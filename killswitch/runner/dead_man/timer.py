@@ -15,7 +15,7 @@ from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timer_rules import (
     CLOSED_TO_ORDERS,
     cancellable,
@@ -27,7 +27,7 @@ from killswitch.runner.dead_man.timer_rules import (
 STATUS_QUERY_EVERY = 300.0
 """Seconds between two queries whether the venue has announced maintenance."""
 
-TimerAction = Literal["arm", "disarm", "look"]
+TimerAction = Literal["arm", "disarm", "query"]
 
 
 CHUNK = 5

@@ -23,15 +23,6 @@ from killswitch.model.snapshot import AccountSnapshot, Instant, Snapshot
 from killswitch.model.store import Store
 from killswitch.model.venue import DeadManVenue, RateLimitedError, VenueDownError, traits_of
 from killswitch.model.words import Severity
-from killswitch.runner.dead_man.memory import (
-    LIVE_NAME,
-    Running,
-    TimerEvent,
-    TimerRecord,
-    TimerView,
-    decode_record,
-    encode_record,
-)
 from killswitch.runner.dead_man.timer import (
     CHUNK,
     STATUS_QUERY_EVERY,
@@ -41,6 +32,15 @@ from killswitch.runner.dead_man.timer import (
     TimerAction,
     TimerRequest,
     error_text,
+)
+from killswitch.runner.dead_man.timer_record import (
+    LIVE_NAME,
+    Running,
+    TimerEvent,
+    TimerRecord,
+    TimerView,
+    decode_record,
+    encode_record,
 )
 
 
@@ -55,7 +55,7 @@ async def run_requests(timer: DeadManTimer, request: TimerRequest, clock: Clock)
         status = await _announced_maintenance(timer)
         if status is not None:
             return status
-    if request.action == "look":
+    if request.action == "query":
         return status
     for chunk in request.chunks:
         if request.done and not request.last and clock.monotonic() - request.sent >= timer.refresh:
@@ -219,7 +219,7 @@ class DeadManTimers:
             if timer.state != "off" and stopping:
                 self._send(timer, "disarm", stopping)
             elif timer.is_status_query_due(now):
-                self._send(timer, "look", ())
+                self._send(timer, "query", ())
             return
         wanted = timer.wanted(account)
         # Refreshes come first: a symbol that the venue refuses to stop delays no other.

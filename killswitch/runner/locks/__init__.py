@@ -1,1 +1,1 @@
-"""The locks that decisions order, written beside the ticks."""
+"""The locks that decisions order, written concurrently with the ticks."""

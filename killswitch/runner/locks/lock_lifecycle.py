@@ -48,9 +48,9 @@ class LockLifecycle:
     """Tracks the locks that decisions order.
 
     `change` records the decisions, `due` returns the changes to the files, and `done` records their outcome; the files
-    themselves may be written beside the ticks, between the two. A folder that cannot be written, or a file that a newer
-    runner has written, is a problem, and due again at the next call: it must not keep positions from being closed.
-    Whether this runner may act depends on the lease, which is in the store.
+    themselves may be written on another thread, between the two. A folder that cannot be written, or a file that a
+    newer runner has written, is a problem, and due again at the next call: it must not keep positions from being
+    closed. Whether this runner may act depends on the lease, which is in the store.
     """
 
     def __init__(self, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Writes the lock files beside the ticks, so that a folder that hangs delays nothing.
+"""Writes the lock files concurrently with the ticks, so that a folder that hangs delays nothing.
 
 The union file has turns of its own: it may be on another file system, and neither waits for the other.
 """
@@ -31,7 +31,7 @@ DEADLINE = 2.0
 
 IDLE = 600.0
 """Seconds for which a thread waits for the next turn, so that ticks at a shorter interval start no thread."""
-PATIENT_FOR = 3
+LEAST_WAITS = 3
 """Least time before a turn is abandoned, in waits of a tick: a simulated clock may be faster than a file system."""
 
 
@@ -44,7 +44,7 @@ class _Turns:
     def __init__(self, clock: Clock, timeout: float) -> None:
         """`timeout`: seconds that a tick waits; a turn has at least three times as many real seconds."""
         self._clock = clock
-        self._timeout = PATIENT_FOR * timeout
+        self._timeout = LEAST_WAITS * timeout
         self._threads = DaemonThreadExecutor("locks", idle=IDLE)
         self._result: asyncio.Future[LockOutcome] | None = None
         self._seconds: Callable[[], float]

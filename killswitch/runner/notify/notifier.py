@@ -1,4 +1,4 @@
-"""Notifications of a run: messages enter the outbox with the tick, and are delivered beside the ticks."""
+"""Notifications of a run: messages enter the outbox with the tick, and are delivered concurrently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders runbooks and reports of open incidents in a thread of its own, beside the ticks.
+"""Renders runbooks and reports of open incidents in a thread of its own, concurrently with the ticks.
 
 A failure here is a problem that is reported while it lasts, and ends nothing.
 """

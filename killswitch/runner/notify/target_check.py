@@ -82,7 +82,7 @@ def _end(attempt: Future[None], timeout: float) -> str | None:
         return str(error.strerror)
     except NotSentError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything, with the URL in it
+    except Exception as error:  # noqa: BLE001 - a third-party plugin may raise anything, with the URL in it
         return f"unexpected {type(error).__name__}" if attempt.done() else f"no answer within {timeout:g} s"
     return None
 

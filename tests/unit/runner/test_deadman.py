@@ -35,7 +35,7 @@ from killswitch.model.venue import (
 )
 from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.dead_man.memory import LIVE_NAME, decode_record
+from killswitch.runner.dead_man.timer_record import LIVE_NAME, decode_record
 from killswitch.runner.dead_man.timer_rules import TimerError, unprotected_symbols
 from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.status_blob import LIVE_NAME as STATUS
