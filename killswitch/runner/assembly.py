@@ -106,32 +106,27 @@ def assemble(
     store_places(store, policies)
     arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
-    unfinished, uncovered = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
+    unfinished = left_to_do(store)
+    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
-    request_timeout = min(pace.read_timeout, pace.stop_timeout)
+    within = min(pace.read_timeout, pace.stop_timeout)
     meters = request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
-    dead_man = (
-        None if budget is None else DeadManTimers(policies, accounts, meters, store, timeline, request_timeout, budget)
-    )
-    closings = _closings(
-        venues, meters, arming, store, timeline, unfinished, CombinedClosingObserver(closing_observer, reconciliation)
-    )
+    dead_man = budget and DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+    observed = CombinedClosingObserver(closing_observer, reconciliation)
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
-    suspension = BrokerSuspension(accounts, meters, store, timeline, request_timeout)
+    suspension = BrokerSuspension(accounts, meters, store, timeline, within)
     closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
         Effects(Performing(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
-        Observers(
-            (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
-             AccountMemory(store, accounts), *observers), Notifier(policies, store, timeline), isolation,
-            reconciliation, tracer, dead_man, recorder,
-        ),
+        Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
+                   AccountMemory(store, accounts), *observers),
+                  Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
         pace, policy_set=policies.digest, startup_notices=startup_notices,
-        lasting_problems=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming),
-                          *(uncovered if live else ())),
+        lasting_problems=_unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered,
     )  # fmt: skip
 
 
@@ -219,7 +214,7 @@ def _is_there(folder: Path) -> bool:
         return False  # on a dead mount; nothing is armed, so nothing is written there
 
 
-def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
+def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
     """A message for each close that an earlier run left unfinished on an account that is not armed now."""
     return tuple(
         f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "

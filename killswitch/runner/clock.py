@@ -235,8 +235,8 @@ def _jump_message(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
         f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is "
-        f"{rounded_duration(abs(off))} {side} the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes use the "
-        "monotonic clock; check the time synchronisation of this machine"
+        f"{rounded_duration(abs(off))} {side} the dates of the ticks: it has jumped or runs wrong, and is not "
+        "followed; windows, locks and closes use the monotonic clock; check the time synchronisation of this machine"
     )
 
 
@@ -251,8 +251,8 @@ def leap_message(leap: Leap | None) -> str | None:
     return (
         f"by the wall clock alone, no runner has run on this store for {rounded_duration(leap.until - leap.since)} "
         f"(since {rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures "
-        "that time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is right, "
-        "end what should be over with `ksctl reset`; if not, check the clock of this machine"
+        "that time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is "
+        "right, end what should be over with `ksctl reset`; if not, check the clock of this machine"
     )
 
 

@@ -105,7 +105,7 @@ class Observers:
         ends = {shortfall_message(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
-        return self.isolation.call("the messages of a tick", outgoing, ())
+        return self.isolation.call("what is to be notified", outgoing, ())
 
     async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
         """Stop cleanly, in about `within` seconds; a message for each timer that could not be stopped.
