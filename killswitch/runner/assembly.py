@@ -112,7 +112,7 @@ def assemble(
     within = min(pace.read_timeout, pace.stop_timeout)
     meters = request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
-    dead_man = budget and DeadManTimers(policies, accounts, meters, store, timeline, within, budget)
+    dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
     observed = CombinedClosingObserver(closing_observer, reconciliation)
     closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
     lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
