@@ -59,6 +59,12 @@ def duration_text(length: timedelta) -> str:
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
 
 
+def rounded_duration(length: timedelta) -> str:
+    """Format a duration roughly: `45 s`, and from two minutes on `12 min`."""
+    seconds = round(length.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
 def count_of(number: int, noun: str) -> str:
     """A number with its noun: `1 order`, `1,200 orders`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

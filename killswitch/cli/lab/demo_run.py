@@ -95,7 +95,7 @@ async def run_demo(
     ):
         runner = assemble(
             policies, accounts, store, clock, pace,
-            live=True, locks=locks, recorder=RecordingWriter(recording), witnesses=(screen.observe(store), reports),
+            live=True, locks=locks, recorder=RecordingWriter(recording), observers=(screen.observe(store), reports),
         )  # fmt: skip
         keep_start(store, policies.digest, loaded.runbooks, recording)
         await runner.start()
@@ -105,7 +105,7 @@ async def run_demo(
             screen.record_lowest("without", bystander.until(clock.now()))
             due = feed.due
             for _ in range(ROUNDS):
-                working = await runner.work()
+                working = await runner.advance()
                 screen.print_journal()
                 if not working or due is None:
                     break

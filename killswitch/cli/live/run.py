@@ -98,11 +98,12 @@ def run(
         console = RunConsole(store, json=output == "json", err=events_at == "-", thresholds=thresholds)
         runner = assemble(
             loaded.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
-            live=live, locks=locks, recorder=_recorder(record),
-            paths=tuple(str(path.resolve()) for path in policies_at),
-            witnesses=(console, reports, FirstAnswers(), space, *outputs.observers),
-            tracer=outputs.telemetry.tracer, watch=outputs.telemetry.watch, timers=True,
-            found_before=found_before, say=print_note, when_held=partial(store.allow_memory, print_memory_entry),
+            live=live, locks=locks,
+            paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
+            observers=(console, reports, FirstAnswers(), space, *outputs.observers),
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch, timers=True,
+            startup_notices=found_before, on_wait=print_note,
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_start(store, loaded.policies.digest, loaded.runbooks, record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=live)}")
@@ -111,7 +112,7 @@ def run(
         switch_threads_often()
         outputs.end_reason = process.run(_until_stopped(runner, ticks))
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
-    for problem in filter(None, (*runner.left_behind, store.trouble)):
+    for problem in filter(None, (*runner.stop_problems, store.trouble)):
         print_note(problem)
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")

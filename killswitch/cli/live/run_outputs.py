@@ -89,7 +89,7 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
     `pauses` (`pause`, `pause_for_work`) override those of `ReportRenderer`.
     """
     from killswitch.incident.report.rendering import incidents_folder
-    from killswitch.runner.notify.reports import LAST_WORDS, ReportRenderer
+    from killswitch.runner.notify.reports import STOP_TIMEOUT, ReportRenderer
     from killswitch.runner.process import freeze_garbage_collection
 
     reports = ReportRenderer(
@@ -99,7 +99,9 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
         yield reports
     finally:
         if not reports.close():
-            print_note(f"the last reports were not rendered within {LAST_WORDS:g} s; `ksctl report` renders them anew")
+            print_note(
+                f"the last reports were not rendered within {STOP_TIMEOUT:g} s; `ksctl report` renders them anew"
+            )
         elif reports.problem is not None:
             print_note(reports.problem)
 

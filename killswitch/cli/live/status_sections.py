@@ -14,7 +14,7 @@ from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.status import OperatorCloseResult
 from killswitch.render.formats import count_of, instant, money
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 
 
 def manual_closes_text(closes: Sequence[OperatorCloseResult]) -> str:

@@ -269,10 +269,10 @@ def _tick_here(
     ):
         runner = assemble(
             loaded.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=site.read_timeout),
-            live=live, locks=locks, witnesses=(collector, reports, *outputs.observers),
-            tracer=outputs.telemetry.tracer, watch=outputs.telemetry.watch,
+            live=live, locks=locks, observers=(collector, reports, *outputs.observers),
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch,
             paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
-            when_held=partial(store.allow_memory, print_memory_entry),
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
         keep_runbooks(store, loaded.policies.digest, loaded.runbooks)
         print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")

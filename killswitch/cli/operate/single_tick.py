@@ -67,12 +67,12 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
         fees_until: float | None = None
         while True:
             seconds_left = deadline - time.monotonic()
-            done = await runner.work_through(min(COMMAND_POLL_SECONDS, seconds_left))
+            done = await runner.close_within(min(COMMAND_POLL_SECONDS, seconds_left))
             if done:
                 fees_until = fees_until or time.monotonic() + FEE_WAIT_SECONDS
                 fee_seconds_left = min(fees_until, deadline) - time.monotonic()
                 done = (
-                    await runner.work_through(min(COMMAND_POLL_SECONDS, fee_seconds_left), fees=True)
+                    await runner.close_within(min(COMMAND_POLL_SECONDS, fee_seconds_left), fees=True)
                     or fee_seconds_left <= 0
                 )
             new_commands = [each for each in store.pending_events() if each.id not in processed]
@@ -94,4 +94,4 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
                 break
         await runner.finish()
     finally:
-        await runner.let_go()
+        await runner.shut_down()

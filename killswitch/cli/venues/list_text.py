@@ -137,6 +137,6 @@ def listings_json(listings: Sequence[VenueListing], absent: Sequence[AbsentPlugI
     answer = {
         "format": "killswitch.venues/v1",
         "venues": listings,
-        "absent": [{"family": each.family, "why": each.why, "way_out": each.way_out} for each in absent],
+        "absent": [{"family": each.name, "why": each.why, "way_out": each.way_out} for each in absent],
     }
     return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
