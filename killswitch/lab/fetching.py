@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -132,22 +133,23 @@ class Fetch:
     async def _span(self, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
         """Fetch from `start` to before `stop` into a part, and merge it. None if there was nothing."""
         part = self._file.part(start)
-        try:
-            reached = min(await self._pages(part, part.open(start), stop), stop)
-            beside = covered is not None and not covered.is_doubtful
-            if beside and covered is not None and stop == covered.begins and reached < stop:
-                raise self._error(
-                    f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on before; "
-                    f"try again, or leave --from at {_instant(stop)}"
-                )
-            if reached <= start or (not beside and not any(part.rows())):
-                part.path.unlink()
-                return None
-            return self._file.merge(part, start, reached, covered)
-        finally:
-            if part.is_empty():
-                part.path.unlink()
-            part.close()
+        with closing(part):
+            until = part.open(start)  # a part of another origin is refused here, and must not be removed below
+            try:
+                reached = min(await self._pages(part, until, stop), stop)
+                adjoins = covered is not None and not covered.is_doubtful
+                if adjoins and covered is not None and stop == covered.begins and reached < stop:
+                    raise self._error(
+                        f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on "
+                        f"before; try again, or leave --from at {_instant(stop)}"
+                    )
+                if reached <= start or (not adjoins and not any(part.rows())):
+                    part.path.unlink()
+                    return None
+                return self._file.merge(part, start, reached, covered)
+            finally:
+                if part.is_empty():
+                    part.path.unlink()
 
     async def _pages(self, part: PartialDownload, until: int, stop: int) -> int:
         """Fetch page after page, until the venue has none or is past `stop`; return before when everything is complete.

@@ -221,7 +221,7 @@ class UnexplainedChanges:
             return
         place = self.all.index(change)
         before = change.before + float(part * change.rate)
-        rest = replace(change, amount=change.amount - part, before=before, peak=0.0)
+        rest = replace(change, amount=change.amount - part, before=before, peak=0.0, lost=False)
         change.amount, change.lost = part, True
         self.all.insert(place + 1, rest)
 
