@@ -29,9 +29,9 @@ class Interventions:
 
         Raises ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
         """
-        worth = amount if currency == account.currency else self._transfer_coin(account, amount, currency, at)
+        value = amount if currency == account.currency else self._transfer_coin(account, amount, currency, at)
         row = Flow(self._matching.next_id("w"), at, kind, amount, currency)
-        account.wallet += worth
+        account.wallet += value
         account.flows.add(row, lag)
         return row
 

@@ -177,7 +177,7 @@ class _Estimator:
                 trip = max(self._known[name].request_seconds or 0.0 for name, _ in together)
                 tasks = [self._task(name, work) for name, work in together]
                 self._done[key] = estimate_close(
-                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, readers=self._readers[venue]
+                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, polled=self._readers[venue]
                 )
             found |= self._done[key]
         return found

@@ -96,12 +96,12 @@ def least_variance(
     limits = {i: limit for i in movable if (limit := most[i]) is not None}
     signs = {i: 1.0 if exposures[i] >= 0.0 else -1.0 for i in movable}
     total = fsum(limits.values())
-    worth = {i: limits[i] * kept / total if total > 0.0 else 0.0 for i in movable}
-    left = [signs[i] * worth[i] if i in worth else x for i, x in enumerate(exposures)]
+    sizes = {i: limits[i] * kept / total if total > 0.0 else 0.0 for i in movable}
+    left = [signs[i] * sizes[i] if i in sizes else x for i, x in enumerate(exposures)]
     slope = slopes(left, covariance)
     for _ in range(200 * len(movable)):
-        shrinking = max((i for i in movable if worth[i] > 0.0), key=lambda i: signs[i] * slope[i], default=None)
-        growing = min((i for i in movable if worth[i] < limits[i]), key=lambda i: signs[i] * slope[i], default=None)
+        shrinking = max((i for i in movable if sizes[i] > 0.0), key=lambda i: signs[i] * slope[i], default=None)
+        growing = min((i for i in movable if sizes[i] < limits[i]), key=lambda i: signs[i] * slope[i], default=None)
         if shrinking is None or growing is None:
             break
         gain = signs[shrinking] * slope[shrinking] - signs[growing] * slope[growing]
@@ -109,13 +109,13 @@ def least_variance(
             break
         bend = covariance[shrinking][shrinking] + covariance[growing][growing]
         bend -= 2.0 * signs[shrinking] * signs[growing] * covariance[shrinking][growing]
-        room = min(worth[shrinking], limits[growing] - worth[growing])
+        room = min(sizes[shrinking], limits[growing] - sizes[growing])
         moved = min(room, gain / bend) if bend > 0.0 else room
-        worth[shrinking] = worth[shrinking] - moved if moved < worth[shrinking] else 0.0
-        worth[growing] = worth[growing] + moved if moved < limits[growing] - worth[growing] else limits[growing]
+        sizes[shrinking] = sizes[shrinking] - moved if moved < sizes[shrinking] else 0.0
+        sizes[growing] = sizes[growing] + moved if moved < limits[growing] - sizes[growing] else limits[growing]
         for i, row in enumerate(covariance):
             slope[i] += moved * (signs[growing] * row[growing] - signs[shrinking] * row[shrinking])
-    return [worth[i] if i in worth else abs(x) for i, x in enumerate(exposures)]
+    return [sizes[i] if i in sizes else abs(x) for i, x in enumerate(exposures)]
 
 
 @dataclass(frozen=True, slots=True)

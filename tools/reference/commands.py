@@ -83,16 +83,16 @@ def _escaped(text: str) -> str:
 def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
     names = ", ".join(code(name) for name in (*option.opts, *option.secondary_opts))
     value = "" if option.is_flag or option.count else f" {code(_value(option, context))}"
-    said = [_escaped(sentence(option.help or ""))]
+    parts = [_escaped(sentence(option.help or ""))]
     if option.required:
-        said.append("**Required.**")
+        parts.append("**Required.**")
     if option.multiple and "more than once" not in (option.help or ""):
-        said.append("May be given more than once.")
+        parts.append("May be given more than once.")
     if option.show_default and not option.is_flag:
-        said.append(f"Default: {code(str(option.default))}.")
+        parts.append(f"Default: {code(str(option.default))}.")
     if option.envvar:
-        said.append(f"Environment: {code(str(option.envvar))}.")
-    return f"{names}{value}", " ".join(each for each in said if each)
+        parts.append(f"Environment: {code(str(option.envvar))}.")
+    return f"{names}{value}", " ".join(each for each in parts if each)
 
 
 def _value(option: click.Option, context: click.Context) -> str:

@@ -61,16 +61,16 @@ def sections(document: type[Part]) -> list[Section]:
 
 def _inside(annotation: Any, way: str = "") -> Iterator[tuple[type[Part], str]]:
     """The parts that a value may be or hold, and the way to each: `[]` into a list, `.NAME` into a mapping."""
-    bare, _ = unwrap(annotation)
+    plain, _ = unwrap(annotation)
     if options := shapes(annotation):
         for shape in options.values():
             yield from _inside(shape, way)
-    elif is_part(bare):
-        yield bare, way
-    elif get_origin(bare) is tuple:
-        yield from _inside(get_args(bare)[0], f"{way}[]")
-    elif get_origin(bare) is dict:
-        yield from _inside(get_args(bare)[1], f"{way}.NAME")
+    elif is_part(plain):
+        yield plain, way
+    elif get_origin(plain) is tuple:
+        yield from _inside(get_args(plain)[0], f"{way}[]")
+    elif get_origin(plain) is dict:
+        yield from _inside(get_args(plain)[1], f"{way}.NAME")
 
 
 def _metadata(examples: Examples) -> Iterator[str]:
@@ -115,11 +115,11 @@ def _rule(schema: object) -> str:
     """What must hold between keys, as the JSON Schema says it."""
     if not isinstance(schema, Mapping):
         return ""
-    for word, said in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
+    for word, quantifier in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
         cases = schema.get(word)
         if isinstance(cases, list) and all(isinstance(case, dict) and set(case) == {"required"} for case in cases):
             keys = ", ".join(code(key) for case in cases for key in case["required"])
-            return f"{said} of {keys} must be there."
+            return f"{quantifier} of {keys} must be there."
     return ""
 
 

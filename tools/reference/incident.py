@@ -76,13 +76,13 @@ def _words(record: type[Struct]) -> str:
 
 
 def _keys(record: type[Struct]) -> str:
-    said = _said(record)
+    descriptions = _descriptions(record)
     hints = get_type_hints(record, include_extras=True)
-    rows = [(code(name), _shape(hints[name]), said.get(name, "")) for name in record.__struct_fields__]
+    rows = [(code(name), _shape(hints[name]), descriptions.get(name, "")) for name in record.__struct_fields__]
     return table(["name", "is", "meaning"], rows)
 
 
-def _said(record: type[Struct]) -> Mapping[str, str]:
+def _descriptions(record: type[Struct]) -> Mapping[str, str]:
     """Attribute → the words that stand below it in the source."""
     (declared,) = ast.parse(inspect.getsource(record)).body
     assert isinstance(declared, ast.ClassDef)

@@ -73,28 +73,28 @@ PLAIN: Mapping[object, str] = {
 
 def value_words(annotation: Any, link: Callable[[type[Part]], str]) -> str:
     """A key's value in words; `link` gives the Markdown of a reference to a part's own section."""
-    bare, metadata = unwrap(annotation)
+    plain, metadata = unwrap(annotation)
     if options := shapes(annotation):
         return _either(options, link)
     for mark in metadata:
         if isinstance(mark, Scalar):
             return _scalar(mark)
-    if is_part(bare):
-        return link(bare)
-    if get_origin(bare) is None:
-        return PLAIN[bare]
-    return _composed(bare, any(isinstance(mark, AtLeastOne) for mark in metadata), link)
+    if is_part(plain):
+        return link(plain)
+    if get_origin(plain) is None:
+        return PLAIN[plain]
+    return _composed(plain, any(isinstance(mark, AtLeastOne) for mark in metadata), link)
 
 
-def _composed(bare: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> str:
-    arguments = get_args(bare)
-    if get_origin(bare) is Literal:
+def _composed(plain: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> str:
+    arguments = get_args(plain)
+    if get_origin(plain) is Literal:
         return " or ".join(f"`{word}`" for word in arguments)
-    if get_origin(bare) is tuple:
+    if get_origin(plain) is tuple:
         return f"list of {value_words(arguments[0], link)}{', at least one' if not_empty else ''}"
-    if get_origin(bare) is dict:
+    if get_origin(plain) is dict:
         return f"mapping of names to {value_words(arguments[1], link)}"
-    raise TypeError(f"{bare} is no shape of a document")
+    raise TypeError(f"{plain} is no shape of a document")
 
 
 def _either(options: Mapping[str, Any], link: Callable[[type[Part]], str]) -> str:

@@ -13,7 +13,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
 from killswitch.model.venue import Call, traits_of
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
 
 _TurnPurpose = Literal["turn", "poll"]
 TURNS_KEPT = 3
@@ -40,7 +40,7 @@ class RequestMeter:
     interval: float = 1.0
     line: RequestBudget = field(default_factory=RequestBudget.unlimited)
 
-    async def admit(self, patience: float, *, poll: bool = True) -> Ticket:
+    async def admit(self, patience: float, *, poll: bool = True) -> Reservation:
         """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
 
         Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
@@ -48,7 +48,7 @@ class RequestMeter:
         """
         return await self._in_turn(self.budget, "snapshot", (), patience, "poll" if poll else "turn")
 
-    async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
+    async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Reservation:
         """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
 
         `last`: none follows it, so that it may take what is kept for closing.
@@ -65,7 +65,7 @@ class RequestMeter:
 
     async def _in_turn(
         self, budget: RequestBudget, call: Call, symbols: Sequence[str], patience: float, purpose: _TurnPurpose
-    ) -> Ticket:
+    ) -> Reservation:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
@@ -95,7 +95,7 @@ class RequestMeter:
         """
         self.breaker.succeeded(self.monotonic())
 
-    def finish(self, ticket: Ticket, adapter: object) -> None:
+    def finish(self, ticket: Reservation, adapter: object) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, ticket)
@@ -104,7 +104,7 @@ class RequestMeter:
     def _why(self, now: float, wait: float) -> str:
         if wait == math.inf:
             return "one request is more than the venue's request limit allows"
-        if self.budget.quiet_until > now:
+        if self.budget.paused_until > now:
             return "the venue has asked for a pause"
         return "the request budget is spent"
 

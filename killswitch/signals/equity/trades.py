@@ -107,7 +107,7 @@ class Trades(Struct):
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
-            self.trades.append(Trade(at, since, moves.traded, moves.untold))
+            self.trades.append(Trade(at, since, moves.traded, moves.unfilled))
         return ObservedTrades(moves, timely, late)
 
     def mark_settled(self, at: int) -> None:
@@ -165,14 +165,14 @@ class Trades(Struct):
         trade."""
         self.early = [each for each in self.early if at - each.at <= EARLY]
         untold = []
-        for each in sorted(moves.untold, key=lambda it: not it.opens):
+        for each in sorted(moves.unfilled, key=lambda it: not it.opens):
             if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
                 self.early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
             known = self._match_early(each)
             if each.quantity != known:
                 untold.append(each.less(known))
-        return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
+        return dataclasses.replace(moves, unfilled=tuple(untold)) if moves.unfilled else moves
 
     def _match_early(self, untold: UnfilledTrade) -> Decimal:
         """Remove the matching early fills; returns the quantity that they account for.

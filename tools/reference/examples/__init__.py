@@ -52,18 +52,18 @@ def read_examples() -> Examples:
 
 def walk(annotation: Any, written: object) -> Iterator[tuple[type[Part], str, object]]:
     """Every (part, key, value) of what was written, the parts told by the shapes."""
-    bare, _ = unwrap(shape_of(annotation, written))
-    if isinstance(bare, type) and issubclass(bare, Part) and isinstance(written, dict):
-        for name, key in keys_of(bare).items():
+    plain, _ = unwrap(shape_of(annotation, written))
+    if isinstance(plain, type) and issubclass(plain, Part) and isinstance(written, dict):
+        for name, key in keys_of(plain).items():
             if name in written:
-                yield bare, name, written[name]
+                yield plain, name, written[name]
                 yield from walk(key.annotation, written[name])
-    elif get_origin(bare) is tuple and isinstance(written, list):
+    elif get_origin(plain) is tuple and isinstance(written, list):
         for each in written:
-            yield from walk(get_args(bare)[0], each)
-    elif get_origin(bare) is dict and isinstance(written, dict):
+            yield from walk(get_args(plain)[0], each)
+    elif get_origin(plain) is dict and isinstance(written, dict):
         for each in written.values():
-            yield from walk(get_args(bare)[1], each)
+            yield from walk(get_args(plain)[1], each)
 
 
 def _nested(value: object) -> bool:
