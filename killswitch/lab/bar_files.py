@@ -6,9 +6,9 @@ In the folder of a market, for a symbol `BTC/USDT:USDT`:
 - `BTC_USDT_USDT.fetched.json`: the origin of the bars, and the times they cover.
 - `BTC_USDT_USDT.FROM.part`: the download in progress from that time on. Rows, and after each page the mark `until,MS`:
   everything before that time is complete. Rows after the last mark are torn and ignored.
-- `BTC_USDT_USDT.lock`: exists during a fetch; one that a killed process left behind blocks nobody.
+- `BTC_USDT_USDT.lock`: exists during a fetch; the file of a killed process does not block another fetch.
 
-The process may end after each step: repeating the step gives the same bytes.
+The process may end after each step: repeating the step writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MARK = "until,"
 
 
 class FetchError(Exception):
-    """Bars could not be fetched or kept. The message gives the reason and how to continue."""
+    """Bars could not be fetched or kept. The message contains the reason and how to continue."""
 
 
 class BarOrigin(Struct, frozen=True):

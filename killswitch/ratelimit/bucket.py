@@ -60,7 +60,7 @@ class Bucket:
         `reserve`: units that polls leave to orders; None for an order. `owner`: the owner of a poll that waits its
         turn; without one the call has no turn, and an order leaves the units of the first overdue poll.
         """
-        # Units that came back meanwhile only make more room, unless a claim waits for them.
+        # Units that have come back since only make more room, unless a claim waits for them.
         if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._polled):
             return True
         self._let_return(now)

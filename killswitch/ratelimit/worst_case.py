@@ -2,7 +2,7 @@
 
 Limits are counted by the budgets that closing itself uses, on a simulated clock: a call is sent as soon as there is
 budget, and its units come back `per` seconds after its answer. Accounts that share a limit share it here. The units
-that polls are entitled to are deducted from each limit: polls go on meanwhile, and may just have used them.
+that polls are entitled to are deducted from each limit: polls continue, and may just have used them.
 
 For each account: cancels of entry orders, then a batch with at most one order of each position, a query for each order
 (as if the venue acknowledged without reporting the fill), a poll; further batches where the venue's maximum splits a

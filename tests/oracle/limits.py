@@ -1,4 +1,4 @@
-"""When a level fires again, read naively from the rules: by losses and by conditions of the book.
+"""A naive implementation of when a level fires again: by losses and by conditions of the book.
 
 This module shares no line with the product. It keeps all evaluations, and applies the rules to all of them at each new
 one; only the list of firings is carried from one evaluation to the next.

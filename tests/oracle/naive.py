@@ -1,8 +1,8 @@
-"""`futures-drawdown` read naively from the rules, as an oracle: what fires when, from a recording file.
+"""A naive implementation of `futures-drawdown` as an oracle: what fires when, from a recording file.
 
-This module shares no line with the product: it reads the file with `json`, counts in exact fractions, evaluates
-the whole window at every snapshot, and knows nothing of policies in YAML. Where it and the product
-differ, one of them has misread the rules.
+This module shares no line with the product: it reads the file with `json`, computes with exact
+fractions, evaluates the whole window at every snapshot, and knows nothing of policies in YAML. Where it
+and the product differ, one of them has misread the rules.
 
 Its domain: every change of equity is explained by positions, fills and flows (it has no ledger),
 marks agree with index and last prices, and a stage that fires finds something to close. Outside of it,
@@ -55,7 +55,7 @@ TIGHT = (
 
 
 class OutsideDomainError(Exception):
-    """The recording asks something that the naive reading has no rule for."""
+    """The recording contains a case for which the naive implementation has no rule."""
 
 
 @dataclass(frozen=True, order=True)

@@ -1,4 +1,4 @@
-"""The naive reading itself, on cases small enough to be worked by hand."""
+"""The naive implementation itself, on cases small enough to be worked by hand."""
 
 from __future__ import annotations
 

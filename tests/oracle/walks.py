@@ -1,7 +1,7 @@
-"""Made-up recordings in the public format: one account whose equity goes where the test wants it to.
+"""Made-up recordings in the public format: one account whose equity follows the test.
 
 Every change of equity is explained (one long position with its P&L, and flows), and mark, index and last
-price agree, so that the recordings stay inside the domain of the naive reading.
+price agree, so that the recordings stay inside the domain of the naive implementation.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ DatedAmount = tuple[int, Decimal]
 class CarriedResidual(Struct, frozen=True):
     """The residual by marks that the wallet did not show, `since` equity and positions were of different moments.
 
-    The next consistent answers contain both. `partly`: positions were closed meanwhile, and some fills are missing.
+    The next consistent answers contain both. `partly`: positions were closed since, and some fills are missing.
     """
 
     amount: Decimal = ZERO

@@ -431,8 +431,8 @@ def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
     if not one.held or not one.notional:
         return UNVALUED
     each = one.notional / one.held
-    untold = change.unfilled(each, Decimal(1), Decimal(1), is_marked=False)
-    return PositionMoves(None, traded=moved * each, gross=one.notional, unfilled=untold)
+    unfilled = change.unfilled(each, Decimal(1), Decimal(1), is_marked=False)
+    return PositionMoves(None, traded=moved * each, gross=one.notional, unfilled=unfilled)
 
 
 def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:

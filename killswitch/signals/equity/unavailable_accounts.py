@@ -246,7 +246,7 @@ class UnitRange:
     highest: float
 
     def fall_from(self, highest: tuple[float, float]) -> tuple[float, float]:
-        """The bounds of the fall from a highest value, which itself lies between two bounds.
+        """The bounds of the fall from a highest value, which is itself between two bounds.
 
         The lower bound is the best case, from the lower highest value to the upper current value; the upper bound is
         the worst case.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the catalogue imports this module, and `ksctl validate` the catalogue: no history is kept there
+if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.signals.equity.pending_changes import Interpretation
     from killswitch.signals.equity.unavailable_accounts import UnitRange
     from killswitch.signals.history.scope import History
@@ -127,7 +127,7 @@ def loss_from_start(history: History) -> Interval:
 
 
 def _fall_from(history: History, highest: Callable[[Interpretation], float], now: UnitRange | None) -> Interval:
-    """The fall from an earlier value, which each interpretation of open changes gives, to the value or range `now`."""
+    """The fall from an earlier value, by each interpretation of open changes, to the value or range `now`."""
     if history.unknown is not None and now is None:
         return UNKNOWN
     low, high = map(highest, history.interpretations)
