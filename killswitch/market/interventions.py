@@ -43,7 +43,7 @@ class Interventions:
             raise ValueError(f"{account.name}: {asset} has no price in {account.currency}, or cannot be held there")
         held = account.open_quantity(symbol, "long")
         if held + amount < 0:
-            raise ValueError(f"{account.name} holds {held} {asset}, and cannot give {-amount}")
+            raise ValueError(f"{account.name} holds {held} {asset}, and cannot withdraw {-amount}")
         account.trade(symbol, "long", amount, price, ZERO, at)
         account.expire_exits(symbol)
         account.drop_done()

@@ -60,7 +60,7 @@ class OrderChecks:
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
         takes_liquidity = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
         if state == "post_only" and takes_liquidity:
-            raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no order that takes")
+            raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no orders that take liquidity")
 
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
         tapes = self.matching.tapes
