@@ -20,9 +20,9 @@ UNITS = {
 }
 
 INTRODUCTION = """\
-A signal is a quantity computed from the history of snapshots, and it is an interval. **Known**: one number.
-**Partly known**: between two bounds, with a reason. **Unknown**: any value, with a reason. A comparison is
-true or false only if its result is the same for the whole interval; otherwise the trigger's [`on_unknown`](policy.md) applies.
+A signal is a quantity computed from the history of snapshots, and it is an interval. **Known**: one number. **Partly
+known**: between two bounds, with a reason. **Unknown**: any value, with a reason. A comparison is true or false only
+if its result is the same for the whole interval; otherwise the trigger's [`on_unknown`](policy.md) applies.
 
 `ksctl schema signals` prints the same catalogue. In a threshold trigger the window of a windowed signal is a separate
 key (`{signal: equity.drawdown, window: 15m, …}`), in an expression it is in brackets (`equity.drawdown("15m")`). A
