@@ -1,1 +1,1 @@
-"""Repository tooling: what remakes checked-in pages and builds the site. Nothing here is shipped."""
+"""Repository tooling, not shipped: it generates checked-in pages and builds the site."""

@@ -26,7 +26,7 @@ from killswitch.model.venue import (
     traits_of,
 )
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import BudgetSpentError, Purpose, RequestBudget, Ticket
+from killswitch.ratelimit.budget import BudgetSpentError, Purpose, RequestBudget, Reservation
 
 T = TypeVar("T")
 RecordEntries = Callable[[Sequence[Entry]], None]
@@ -73,7 +73,7 @@ class AccountContext:
     @property
     def paused_for(self) -> float:
         """Seconds for which no request may be sent: the venue asked for a pause, or it is down."""
-        return max(self._paused_until, self._budget.quiet_until) - self.clock.monotonic()
+        return max(self._paused_until, self._budget.paused_until) - self.clock.monotonic()
 
     @property
     def broken_for(self) -> float:
@@ -100,7 +100,7 @@ class AccountContext:
         """How many of `symbols`, from the front, the budget has room for now."""
         return self._budget.room(self.clock.monotonic(), call, symbols)
 
-    def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
+    def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Reservation:
         """Take the units of a call that is sent at once. BudgetSpentError if there is no room.
 
         While the breaker is open, this call is its probe.
@@ -125,7 +125,7 @@ class AccountContext:
             raise BudgetExhaustedError(str(error), error.wait) from error
         return await self.send(call, answer, ticket, within)
 
-    async def send(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
+    async def send(self, call: Call, answer: Awaitable[T], ticket: Reservation, within: float | None = None) -> T:
         """Send a request whose units are taken. Any failure is raised as a VenueError."""
         try:
             found = await self._timeouts.await_answer(call, answer, within)

@@ -73,11 +73,11 @@ def in_proportion(
         if account.account in touched
         for position in account.positions or ()
     ]
-    worth = {(name, p.symbol, p.side): (p.notional or Decimal(0)) / p.contracts for name, _, p in held}
+    value_per_contract = {(name, p.symbol, p.side): (p.notional or Decimal(0)) / p.contracts for name, _, p in held}
     reducing = [intent for intent in decision.intents if intent.purpose == "reduce"]
     if not reducing:
         return decision  # a hedge cuts nothing
-    cut = sum((i.contracts * worth[i.account, i.symbol, i.position_side] for i in reducing), Decimal(0))
+    cut = sum((i.contracts * value_per_contract[i.account, i.symbol, i.position_side] for i in reducing), Decimal(0))
     gross = {name: Decimal(0) for name in touched}
     for name, _, position in held:
         gross[name] += position.notional or Decimal(0)

@@ -1,4 +1,4 @@
-"""Runs a book through a market's bars under a policy set: the live `tick`, the live closing, and a paper venue."""
+"""Runs a book through a market's bars under a policy set, with the live `tick`, the live closing and a paper venue."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ policies' cuts spread over all positions in proportion."""
 VenueOf = Callable[[PaperMarket, str, Clock], VenueAdapter]
 """Makes the adapter of one account of a paper market: the lab imports no adapter by name."""
 
-WORKING = ("planned", "closing")
+UNFINISHED = ("planned", "closing")
 ROUNDS, PAUSE = 200, 0.25
 """The most passes of closing between two bars, and the seconds between them."""
 
@@ -50,63 +50,66 @@ def never_stop() -> bool:
 
 async def backtest(
     policies: PolicySet,
-    panel: PriceMatrix,
+    matrix: PriceMatrix,
     book: BacktestBook,
     *,
     rule: Rule,
     venue: VenueOf,
     seed: int = 0,
     rules: MarketRules | None = None,
-    course: bool = False,
+    with_curve: bool = False,
     is_skipping: bool = True,
     stop: Callable[[], bool] = never_stop,
     on_bars: Callable[[int], None] | None = None,
 ) -> Run:
     """Run `book` from the first bar by which all its symbols have a price to the last one, or until `stop`.
 
-    `passing` false ticks every bar, also where nothing can happen: slower, with the same result to the last digit.
+    Without `is_skipping` every bar is ticked, also where nothing can happen: slower, with the same result to the last
+    digit. `with_curve` also returns the equity curve, for charts.
     `on_bars` receives the number of processed bars. Policies in mode `enforce` act. BarsError for a symbol that the
-    panel lacks; ValueError for a book that cannot be opened.
+    matrix lacks; ValueError for a book that cannot be opened.
     """
-    run = _Backtest(policies, panel, book, rule, venue, seed, rules or MarketRules(), course)
+    run = _Backtest(policies, matrix, book, rule, venue, seed, rules or MarketRules(), with_curve)
     while not stop():
         await run.tick()
-        passed = run.pass_over() if is_skipping else 0
+        skipped = run.skip_quiet_bars() if is_skipping else 0
         if on_bars is not None:
-            on_bars(passed + 1)
+            on_bars(skipped + 1)
         if not run.next_bar():
             return run.result(complete=True)
     return run.result(complete=False)
 
 
 class _Backtest:
-    """One run under way. Call `tick`, `pass_over` and `next_bar` in turn from the first bar on."""
+    """One run under way. Call `tick`, `skip_quiet_bars` and `next_bar` in turn from the first bar on."""
 
     def __init__(
         self,
         policies: PolicySet,
-        panel: PriceMatrix,
+        matrix: PriceMatrix,
         book: BacktestBook,
         rule: Rule,
         venue: VenueOf,
         seed: int,
         rules: MarketRules,
-        course: bool,
+        with_curve: bool,
     ) -> None:
-        self._panel, self._book, self._rule = panel, book, rule
-        self._number = panel.first(book.symbols)
+        self._matrix, self._book, self._rule = matrix, book, rule
+        self._number = matrix.first(book.symbols)
         self._begins = self._number
-        self._market = market_with(book, panel.instruments, self._now, panel.bars(self._number), seed=seed, rules=rules)
+        self._market = market_with(
+            book, matrix.instruments, self._now, matrix.bars(self._number), seed=seed, rules=rules
+        )
         self._clock = VirtualClock(self._now)
         watched = replace(policies, graphs=()) if rule == "none" else policies
         self._interpreter = Interpreter(close_all(watched) if rule == "close-all" else watched)
-        self._quiet = FastForward(panel, self._interpreter, rules)
+        self._fast_forward = FastForward(matrix, self._interpreter, rules)
         self._journal = MemoryJournal()
-        self._closers = {
+        self._executors = {
             name: AccountExecutor(name, venue(self._market, name, self._clock), self._journal, self._clock)
             for name in self._market.accounts
         }
-        self._accumulator = PnlAccumulator(panel, self._number, course=course)
+        self._accumulator = PnlAccumulator(matrix, self._number, with_curve=with_curve)
         self._firings = FiringFollower(self._journal)
         self._are_instruments_sent = False
         self._notices = 0
@@ -114,70 +117,70 @@ class _Backtest:
 
     @property
     def _now(self) -> datetime:
-        return from_micros(int(self._panel.at[self._number]))
+        return from_micros(int(self._matrix.at[self._number]))
 
     async def tick(self) -> None:
         """Process the bar's close: take a snapshot, decide, journal, act."""
-        snapshot = self._snapshot = self._look()
+        snapshot = self._snapshot = self._take_snapshot()
         outcome = self._interpreter.tick(snapshot)
         self._notices += len(outcome.notices)
         self._accumulator.add_bar(snapshot)
         cut: dict[str, Decimal] = {}
         for decision in outcome.decisions:
             self._adopt(decision, snapshot, cut)
-        if self._working:
-            await self._work()
+        if self._is_closing:
+            await self._run_closing()
 
-    def pass_over(self) -> int:
+    def skip_quiet_bars(self) -> int:
         """Skip the bars before which nothing can happen; return their number."""
         assert self._snapshot is not None  # a tick was first
-        if self._working:
+        if self._is_closing:
             return 0
-        standing = StaticBook(self._panel, self._snapshot, self._number)
-        count = self._quiet.count_quiet_bars(standing)
+        static_book = StaticBook(self._matrix, self._snapshot, self._number)
+        count = self._fast_forward.count_quiet_bars(static_book)
         if count:
-            self._quiet.skip(count, standing)
-            self._accumulator.add_quiet_bars(count, standing)
+            self._fast_forward.skip(count, static_book)
+            self._accumulator.add_quiet_bars(count, static_book)
             self._number += count
-            self._market.advance(self._now, self._panel.bars(self._number))
+            self._market.advance(self._now, self._matrix.bars(self._number))
         return count
 
     def next_bar(self) -> bool:
         """Close the next bar; return False if there is none."""
-        if self._number + 1 >= len(self._panel):
+        if self._number + 1 >= len(self._matrix):
             return False
         self._number += 1
-        self._market.advance(self._now, self._panel.bars(self._number))
+        self._market.advance(self._now, self._matrix.bars(self._number))
         self._clock.set(self._now)
         return True
 
     def result(self, *, complete: bool) -> Run:
         """Return the results so far."""
         if self._accumulator.bars < self._number - self._begins + 1:
-            self._accumulator.add_bar(self._look())
-        self._accumulator.add_last_bar_again(self._look())
+            self._accumulator.add_bar(self._take_snapshot())
+        self._accumulator.add_last_bar_again(self._take_snapshot())
         firings = self._firings.outcomes(self._market)
         return self._accumulator.run(self._rule, self._book.name, firings, self._notices, complete=complete)
 
-    def _look(self) -> Snapshot:
+    def _take_snapshot(self) -> Snapshot:
         first, self._are_instruments_sent = not self._are_instruments_sent, True
         accounts = tuple(self._market.snapshot(name, instruments=first) for name in self._market.accounts)
         if first:
             for account in accounts:
-                self._closers[account.account].apply_snapshot(account)
+                self._executors[account.account].apply_snapshot(account)
         return Snapshot(as_of=self._now, accounts=accounts, format="killswitch.snapshot/v1", closings=self._progress())
 
     def _progress(self) -> tuple[Closing, ...]:
-        return tuple(closing for closer in self._closers.values() for closing in closer.progress())
+        return tuple(closing for executor in self._executors.values() for closing in executor.progress())
 
     @property
-    def _working(self) -> bool:
-        return any(closing.status in WORKING for closing in self._progress())
+    def _is_closing(self) -> bool:
+        return any(closing.status in UNFINISHED for closing in self._progress())
 
     def _adopt(self, decision: Decision, snapshot: Snapshot, cut: dict[str, Decimal]) -> None:
         """Journal and adopt a decision. `cut` is the gross that this tick's decisions cut in proportion, by account."""
         if self._rule == "in-proportion" and ordered_on(decision) and decision.mode == "enforce":
-            decision = in_proportion(decision, snapshot, self._panel.instruments, cut)
+            decision = in_proportion(decision, snapshot, self._matrix.instruments, cut)
             self._interpreter.replace_targets(decision)
         planned = planned_entries(decision, snapshot=snapshot)
         self._journal.add_decision(decision, planned)
@@ -185,17 +188,17 @@ class _Backtest:
             self._accumulator.remember_marks(decision, snapshot)
             self._firings.add(decision, snapshot)
         for name in {entry.account for entry in planned if entry.account is not None}:
-            self._closers[name].adopt(decision)
+            self._executors[name].adopt(decision)
 
-    async def _work(self) -> None:
+    async def _run_closing(self) -> None:
         """Run the closing until it has nothing to do, or the next bar closes."""
-        last = self._number + 1 >= len(self._panel)
-        due = None if last else from_micros(int(self._panel.at[self._number + 1]))
-        longest = timedelta(seconds=PAUSE + len(self._closers))  # the longest time of a round
+        last = self._number + 1 >= len(self._matrix)
+        due = None if last else from_micros(int(self._matrix.at[self._number + 1]))
+        longest = timedelta(seconds=PAUSE + len(self._executors))  # the longest time of a round
         for _ in range(ROUNDS):
-            for closer in self._closers.values():
-                await closer.advance()
+            for executor in self._executors.values():
+                await executor.advance()
             self._firings.follow(self._progress(), self._clock.now(), self._market)
-            if not self._working or (due is not None and self._clock.now() + longest >= due):
+            if not self._is_closing or (due is not None and self._clock.now() + longest >= due):
                 return
             await self._clock.sleep(PAUSE)

@@ -1,14 +1,14 @@
-"""Files of fetched bars: one CSV file a symbol that is always whole, its coverage, and partial downloads.
+"""Files of fetched bars: one CSV file for each symbol, replaced atomically, its coverage, and partial downloads.
 
 In the folder of a market, for a symbol `BTC/USDT:USDT`:
 
 - `BTC_USDT_USDT.csv`: the bars, as `killswitch.lab.bars` reads them. Replaced in one step, never written into.
 - `BTC_USDT_USDT.fetched.json`: the origin of the bars, and the times they cover.
-- `BTC_USDT_USDT.FROM.part`: what is being fetched from that time on. Rows, and after each page the mark `until,MS`,
-  which says that everything before it is complete. Rows after the last mark are torn and ignored.
-- `BTC_USDT_USDT.lock`: exists during a fetch; one that a killed process left behind blocks nobody.
+- `BTC_USDT_USDT.FROM.part`: the download in progress from that time on. Rows, and after each page the mark `until,MS`:
+  everything before that time is complete. Rows after the last mark are torn and ignored.
+- `BTC_USDT_USDT.lock`: exists during a fetch; the file of a killed process does not block another fetch.
 
-The process may end after each step: repeating the step gives the same bytes.
+The process may end after each step: repeating the step writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MARK = "until,"
 
 
 class FetchError(Exception):
-    """Bars could not be fetched or kept. The message gives the reason and how to continue."""
+    """Bars could not be fetched or kept. The message contains the reason and how to continue."""
 
 
 class BarOrigin(Struct, frozen=True):
@@ -75,19 +75,19 @@ class BarFile:
     """The file of one symbol in one folder."""
 
     folder: Path
-    whose: BarOrigin
+    origin: BarOrigin
 
     @property
     def path(self) -> Path:
         """The file of the bars."""
-        return self._beside("csv")
+        return self._path_with("csv")
 
     @property
     def _coverage_at(self) -> Path:
-        return self._beside("fetched.json")
+        return self._path_with("fetched.json")
 
-    def _beside(self, suffix: str) -> Path:
-        return self.folder / f"{file_stem(self.whose.symbol)}.{suffix}"
+    def _path_with(self, suffix: str) -> Path:
+        return self.folder / f"{file_stem(self.origin.symbol)}.{suffix}"
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -95,7 +95,7 @@ class BarFile:
 
         The lock covers the whole fetch, because its result is built from what was there at its beginning.
         """
-        path = self._beside("lock")
+        path = self._path_with("lock")
         with _locked(path):
             try:
                 yield
@@ -108,8 +108,8 @@ class BarFile:
             if self.path.exists():
                 if not self._parts():
                     raise FetchError(f"{self.path} exists and was not fetched by this command: choose another --out")
-                # A part beside it shows that it was made from that part just before the process ended. It is
-                # made again: without the part it would not be recognised as fetched.
+                # A part shows that the file was made from it just before the process ended. The file is made
+                # again, with its coverage.
                 self.path.unlink()
             return None
         try:
@@ -121,9 +121,9 @@ class BarFile:
                 f"{self._coverage_at} is of another version ({found.format}): continue with that version, or choose "
                 "another --out"
             )
-        if found.whose != self.whose:
+        if found.whose != self.origin:
             was = f"{found.whose.symbol} of {found.whose.venue}, {found.whose.timeframe}"
-            if found.whose.endpoint != self.whose.endpoint:
+            if found.whose.endpoint != self.origin.endpoint:
                 was += f", from {found.whose.endpoint or 'the venue itself'}"
             raise FetchError(f"{self.path} holds {was}: choose another --out")
         if not self.path.exists():
@@ -137,13 +137,13 @@ class BarFile:
 
     def _parts(self) -> list[tuple[int, Path]]:
         """Return (start, file) of every partial download of this symbol."""
-        name = file_stem(self.whose.symbol)
+        name = file_stem(self.origin.symbol)
         middles = [(path.name[len(name) + 1 : -len(".part")], path) for path in self.folder.glob(f"{name}.*.part")]
         return [(int(middle), path) for middle, path in middles if middle.isdigit()]
 
     def part(self, begins: int) -> PartialDownload:
         """Return the partial download that begins at `begins`."""
-        return PartialDownload(self._beside(f"{begins}.part"), self.whose)
+        return PartialDownload(self._path_with(f"{begins}.part"), self.origin)
 
     def merge(self, part: PartialDownload, begins: int, ends: int, before: Coverage | None) -> Coverage:
         """Merge the bars of the part from `begins` to `ends` into the adjoining file, and remove the part.
@@ -161,7 +161,7 @@ class BarFile:
             rows = {ts: row for ts, row in rows.items() if begins <= ts < ends}
         elif before is not None:
             begins, ends = min(begins, before.begins), max(ends, before.ends)
-        found = Coverage(COVERAGE_FORMAT, self.whose, begins, ends, len(rows))
+        found = Coverage(COVERAGE_FORMAT, self.origin, begins, ends, len(rows))
         replace_file(self.path, (HEAD + "".join(rows[ts] for ts in sorted(rows))).encode())
         replace_file(self._coverage_at, msgspec.json.format(msgspec.json.encode(found)) + b"\n")
         part.path.unlink()
@@ -180,9 +180,9 @@ class BarFile:
 class PartialDownload:
     """A partial download: bars of one symbol from one time on, in the order of arrival."""
 
-    def __init__(self, path: Path, whose: BarOrigin) -> None:
+    def __init__(self, path: Path, origin: BarOrigin) -> None:
         self.path = path
-        self._whose = whose
+        self._origin = origin
         self._file: IO[bytes] | None = None
 
     def open(self, begins: int) -> int:
@@ -192,23 +192,23 @@ class PartialDownload:
         """
         self._file = file = self.path.open("a+b")
         file.seek(0)
-        head = _head(self._whose)
+        head = _head(self._origin)
         first = file.readline()
         if first != head:
             # An older version wrote a head without a format: its marks are as doubtful as its coverage.
-            if first.endswith(b"\n") and first != msgspec.json.encode(self._whose) + b"\n":
+            if first.endswith(b"\n") and first != msgspec.json.encode(self._origin) + b"\n":
                 self.close()
                 raise FetchError(f"{self.path} belongs to another fetch: remove it, or choose another --out")
             file.truncate(0)
             self._write(head)
             return begins
-        whole, until = file.tell(), begins
+        complete, until = file.tell(), begins
         for line in file:
             if not line.endswith(b"\n"):
                 break
             if line.startswith(_MARK.encode()):
-                until, whole = int(line[len(_MARK) :]), file.tell()
-        file.truncate(whole)
+                until, complete = int(line[len(_MARK) :]), file.tell()
+        file.truncate(complete)
         return until
 
     def add(self, bars: Iterable[Bar], until: int) -> None:
@@ -273,7 +273,7 @@ def _locked(path: Path) -> IO[bytes]:
             file.close()
             bars = path.with_suffix(".csv")
             raise FetchError(f"{bars}: another process is fetching into it; wait until it ends") from error
-        file.close()  # its owner has removed it meanwhile: the next one is another file
+        file.close()  # its owner has removed it: the next file of this name is another one
 
 
 def _row(bar: Bar) -> str:
@@ -281,5 +281,5 @@ def _row(bar: Bar) -> str:
     return ",".join([str(bar.ts), *(f"{each:f}" for each in numbers)]) + "\n"
 
 
-def _head(whose: BarOrigin) -> bytes:
-    return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": whose}) + b"\n"
+def _head(origin: BarOrigin) -> bytes:
+    return msgspec.json.encode({"format": COVERAGE_FORMAT, "whose": origin}) + b"\n"

@@ -45,7 +45,7 @@ class RunOne(Protocol):
     """
 
     def __call__(
-        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, course: bool, stop: Stop, on_bar: OnBar
+        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, with_curve: bool, stop: Stop, on_bar: OnBar
     ) -> Run: ...
 
 
@@ -84,7 +84,7 @@ class BookRuns:
 class Results:
     """The results of a campaign, in the order of its parts.
 
-    `complete`: every book was run under every rule to the last bar; `stopped`: a stop was requested.
+    `is_complete`: every book was run under every rule to the last bar; `is_stopped`: a stop was requested.
     """
 
     tried: tuple[BookRuns, ...]
@@ -114,16 +114,18 @@ class Campaign:
     parts: tuple[CampaignPart, ...]
     rules: tuple[Rule, ...]
     run_one: RunOne
-    course: bool = False
+    with_curves: bool = False
 
     def run(self, *, jobs: int = 1, stop: Stop, on_progress: OnProgress) -> Results:
         """Run the campaign in `jobs` processes. A run that fails becomes a fault and does not end the others."""
         outcomes = _run_here(self, stop, on_progress) if jobs <= 1 else _run_in_pool(self, jobs, stop, on_progress)
         tried = tuple(each for each in outcomes if each.runs)
         faults = tuple(fault for each in outcomes for fault in each.faults)
-        whole = all(run.complete for each in tried for run in each.runs)
+        all_complete = all(run.complete for each in tried for run in each.runs)
         done = sum(len(each.runs) for each in tried)
-        return Results(tried, faults, len(self.parts), whole and done == len(self.parts) * len(self.rules), stop())
+        return Results(
+            tried, faults, len(self.parts), all_complete and done == len(self.parts) * len(self.rules), stop()
+        )
 
 
 class _PartRunner:
@@ -156,8 +158,8 @@ class _PartRunner:
         def counted(done: int) -> None:
             on_bar(rule, min(1.0, done / len(bars)))
 
-        course = self._campaign.course
-        return self._campaign.run_one(bars, part.member.book, rule, course=course, stop=self._stop, on_bar=counted)
+        run, with_curve = self._campaign.run_one, self._campaign.with_curves
+        return run(bars, part.member.book, rule, with_curve=with_curve, stop=self._stop, on_bar=counted)
 
 
 def _defect(error: Exception) -> str:
@@ -166,7 +168,7 @@ def _defect(error: Exception) -> str:
 
 
 def _run_here(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[BookRuns]:
-    bench = _PartRunner(campaign, stop)
+    runner = _PartRunner(campaign, stop)
     rules = len(campaign.rules)
     total = len(campaign.parts) * rules
     outcomes = []
@@ -177,7 +179,7 @@ def _run_here(campaign: Campaign, stop: Stop, on_progress: OnProgress) -> list[B
 
         if stop():
             break
-        outcomes.append(bench.outcome(part, on_bar))
+        outcomes.append(runner.outcome(part, on_bar))
         on_progress(CampaignProgress((number + 1) * rules, total, _what(part, None)))
     return outcomes
 
@@ -188,7 +190,7 @@ def _what(part: CampaignPart, rule: str | None) -> str:
 
 # -- several processes ----------------------------------------------------------------------------------------
 
-_PATIENCE = 0.1
+_POLL_INTERVAL = 0.1
 """Seconds between two checks of whether to stop."""
 
 
@@ -201,12 +203,12 @@ def _run_in_pool(campaign: Campaign, jobs: int, stop: Stop, on_progress: OnProgr
     lost: list[str] = []
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(campaign, halt)) as pool:
         with _blocked_interrupt():
-            pending = {pool.submit(_work, number): number for number in range(len(campaign.parts))}
+            pending = {pool.submit(_run_part, number): number for number in range(len(campaign.parts))}
         while pending:
             if stop() and not halt.value:
                 halt.value = True
                 pending = {future: number for future, number in pending.items() if not future.cancel()}
-            for future in wait(pending, timeout=_PATIENCE, return_when=FIRST_COMPLETED).done:
+            for future in wait(pending, timeout=_POLL_INTERVAL, return_when=FIRST_COMPLETED).done:
                 number = pending.pop(future)
                 part = campaign.parts[number]
                 try:
@@ -264,6 +266,6 @@ def _end_with_the_first() -> None:
     os._exit(1)
 
 
-def _work(number: int) -> BookRuns:
+def _run_part(number: int) -> BookRuns:
     assert _worker is not None  # the initializer has run
     return _worker.outcome(_parts[number], lambda _rule, _share: None)

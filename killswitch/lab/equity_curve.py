@@ -27,17 +27,17 @@ ZERO = Decimal(0)
 
 
 class PnlAccumulator:
-    """Accumulates the P&L of one run that begins at instant `begins` of the panel. Sums are over all accounts."""
+    """Accumulates the P&L of one run that begins at instant `begins` of the matrix. Sums are over all accounts."""
 
-    def __init__(self, panel: PriceMatrix, begins: int, *, course: bool) -> None:
-        """`course` also keeps what is only drawn."""
-        self._panel = panel
+    def __init__(self, matrix: PriceMatrix, begins: int, *, with_curve: bool) -> None:
+        """`with_curve` also keeps the series of the charts."""
+        self._matrix = matrix
         self._begins = begins
-        bars = len(panel) - begins
+        bars = len(matrix) - begins
         self._equity: Floats = np.zeros(bars)
         self._gross: Floats = np.zeros(bars)
-        self._chart_series = _ChartSeries(bars, panel.symbols) if course else None
-        self._size = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        self._chart_series = _ChartSeries(bars, matrix.symbols) if with_curve else None
+        self._size = {i.symbol: i.contract_size or Decimal(1) for i in matrix.instruments}
         self._realized: dict[Side, Decimal] = {"long": ZERO, "short": ZERO}
         self._seen: set[tuple[str, str]] = set()
         self._marks: dict[tuple[str, str], Decimal] = {}
@@ -78,15 +78,15 @@ class PnlAccumulator:
         if self._chart_series is not None:
             self._chart_series.add_bar(place, snapshot, self._realized)
 
-    def add_quiet_bars(self, count: int, standing: StaticBook) -> None:
+    def add_quiet_bars(self, count: int, book: StaticBook) -> None:
         """Add `count` bars in which only prices moved."""
         first, end = self._begins + self.bars, self._begins + self.bars + count
         here = slice(self.bars, self.bars + count)
-        for account in standing.accounts:
+        for account in book.accounts:
             self._equity[here] += account.equities(first, end)
             self._gross[here] += account.gross(first, end)
         if self._chart_series is not None:
-            self._chart_series.add_quiet(here, standing, first, end, self._realized)
+            self._chart_series.add_quiet_bars(here, book, first, end, self._realized)
         self.bars += count
 
     def _add_fill(self, account: str, fill: Fill) -> None:
@@ -101,8 +101,8 @@ class PnlAccumulator:
         if fill.cause == "liquidation":
             # the venue liquidates in steps: those inside one bar are one liquidation
             key = (fill.at, account, fill.symbol, fill.position_side or "long")
-            contracts, worth = self._liquidated.get(key, (ZERO, ZERO))
-            self._liquidated[key] = (contracts + fill.amount, worth + fill.amount * fill.price)
+            contracts, value = self._liquidated.get(key, (ZERO, ZERO))
+            self._liquidated[key] = (contracts + fill.amount, value + fill.amount * fill.price)
         elif mark is not None:
             self._sums["slippage"] += quantity * (mark - fill.price) * (1 if fill.side == "sell" else -1)
 
@@ -117,9 +117,9 @@ class PnlAccumulator:
         worst, lowest = int(np.argmax(falls)), int(np.argmin(equity))
         peak = int(np.argmax(equity[: worst + 1]))
         gross = self._gross[: self.bars]
-        at = self._panel.at[self._begins : self._begins + self.bars].tolist()
+        at = self._matrix.at[self._begins : self._begins + self.bars].tolist()
         return Run(
-            rule=rule, book=book, market=self._panel.name,
+            rule=rule, book=book, market=self._matrix.name,
             begins=self._instant(0), ends=self._instant(self.bars - 1), bars=self.bars, complete=complete,
             start_equity=self._first_equity or ZERO, final_equity=self._last_equity,
             lowest_equity=_rounded(float(equity[lowest]), _MONEY), lowest_at=self._instant(lowest),
@@ -129,17 +129,17 @@ class PnlAccumulator:
             gross_mean=_rounded(float(gross.mean()), _MEAN),
             turnover=self._sums["turnover"], fees=self._sums["fees"], slippage=self._sums["slippage"],
             firings=tuple(firings), liquidations=self._liquidations(), notices=notices,
-            course=None if self._chart_series is None else self._chart_series.course(at, equity),
+            course=None if self._chart_series is None else self._chart_series.curve(at, equity),
         )  # fmt: skip
 
     def _liquidations(self) -> tuple[Liquidation, ...]:
         return tuple(
-            Liquidation(at, account, symbol, side, contracts, worth / contracts)
-            for (at, account, symbol, side), (contracts, worth) in self._liquidated.items()
+            Liquidation(at, account, symbol, side, contracts, value / contracts)
+            for (at, account, symbol, side), (contracts, value) in self._liquidated.items()
         )
 
     def _instant(self, bar: int) -> datetime:
-        return from_micros(int(self._panel.at[self._begins + bar]))
+        return from_micros(int(self._matrix.at[self._begins + bar]))
 
 
 class _ChartSeries:
@@ -152,32 +152,34 @@ class _ChartSeries:
     def add_bar(self, bar: int, snapshot: Snapshot, realized: Mapping[Side, Decimal]) -> None:
         for side, pnl in self._pnl.items():
             pnl[bar] = float(realized[side])
-        for worth in self._held.values():
-            worth[bar] = 0.0
+        for notionals in self._held.values():
+            notionals[bar] = 0.0
         for account in snapshot.accounts:
             for position in account.positions or ():
                 notional = float(position.notional or ZERO)
                 self._pnl[position.side][bar] += float(position.unrealized_pnl or ZERO)
                 self._held[position.symbol][bar] += notional if position.side == "long" else -notional
 
-    def add_quiet(self, here: slice, book: StaticBook, first: int, end: int, realized: Mapping[Side, Decimal]) -> None:
+    def add_quiet_bars(
+        self, here: slice, book: StaticBook, first: int, end: int, realized: Mapping[Side, Decimal]
+    ) -> None:
         for side, pnl in self._pnl.items():
             pnl[here] = float(realized[side])
             for account in book.accounts:
                 pnl[here] += account.pnl(side, first, end)
         for account in book.accounts:
-            worth = account.notionals(first, end)
+            notionals = account.notionals(first, end)
             for column, (_, symbol, _) in enumerate(account.keys):
-                self._held[symbol][here] += worth[:, column]
+                self._held[symbol][here] += notionals[:, column]
 
-    def course(self, at: list[int], equity: Floats) -> RunCurve:
+    def curve(self, at: list[int], equity: Floats) -> RunCurve:
         bars = len(at)
         return RunCurve(
             at=at,
             equity=equity.tolist(),
             long_pnl=self._pnl["long"][:bars].tolist(),
             short_pnl=self._pnl["short"][:bars].tolist(),
-            held={symbol: worth[:bars].tolist() for symbol, worth in self._held.items() if worth.any()},
+            held={symbol: held[:bars].tolist() for symbol, held in self._held.items() if held.any()},
         )
 
 

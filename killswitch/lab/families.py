@@ -83,8 +83,8 @@ def random_books(symbols: Sequence[str], count: int, *, seed: int, gross: Decima
             missing.append(f"no {kind} books: they need {least} symbols, and there {_are(len(symbols))}")
             continue
         for number in range(count):
-            chance = Random(f"{seed}/{kind}/{number}")
-            drawn = draw(symbols, chance, number, gross * EQUITY)
+            rng = Random(f"{seed}/{kind}/{number}")
+            drawn = draw(symbols, rng, number, gross * EQUITY)
             members.append(FamilyBook(kind, _book(f"{kind} {number + 1:02d}", drawn)))
     return BookFamily(tuple(members), tuple(missing))
 
@@ -93,18 +93,18 @@ Held = dict[str, tuple[Side, Decimal]]
 """Symbol → side and notional."""
 
 
-def _hedged(symbols: Sequence[str], chance: Random, _number: int, gross: Decimal) -> Held:
-    shuffled = chance.sample(symbols, len(symbols))
-    longs = chance.randint(1, len(symbols) - 1)
-    weights = _weights(shuffled, chance)
+def _hedged(symbols: Sequence[str], rng: Random, _number: int, gross: Decimal) -> Held:
+    shuffled = rng.sample(symbols, len(symbols))
+    longs = rng.randint(1, len(symbols) - 1)
+    weights = _weights(shuffled, rng)
     sides: tuple[tuple[Side, list[str]], ...] = (("long", shuffled[:longs]), ("short", shuffled[longs:]))
     return _in_order(symbols, {s: (side, n) for side, ones in sides for s, n in _shares(ones, weights, gross / 2)})
 
 
-def _directional(symbols: Sequence[str], chance: Random, number: int, gross: Decimal) -> Held:
-    sides: tuple[Side, Side] = ("long", "short") if chance.random() < 0.5 else ("short", "long")
-    shuffled = chance.sample(symbols, len(symbols))
-    weights = _weights(shuffled, chance)
+def _directional(symbols: Sequence[str], rng: Random, number: int, gross: Decimal) -> Held:
+    sides: tuple[Side, Side] = ("long", "short") if rng.random() < 0.5 else ("short", "long")
+    shuffled = rng.sample(symbols, len(symbols))
+    weights = _weights(shuffled, rng)
     if number % 2 == 0 or len(symbols) == 1:
         return _in_order(symbols, {s: (sides[0], n) for s, n in _shares(shuffled, weights, gross)})
     against = max(1, len(shuffled) // 4)
@@ -113,12 +113,12 @@ def _directional(symbols: Sequence[str], chance: Random, number: int, gross: Dec
     return _in_order(symbols, held | {s: (sides[0], n) for s, n in _shares(shuffled[against:], weights, most)})
 
 
-def _concentrated(symbols: Sequence[str], chance: Random, _number: int, gross: Decimal) -> Held:
-    shuffled = chance.sample(symbols, len(symbols))
-    share = Decimal(round(chance.uniform(*_CONCENTRATED), 4)).quantize(Decimal("0.0001"))
+def _concentrated(symbols: Sequence[str], rng: Random, _number: int, gross: Decimal) -> Held:
+    shuffled = rng.sample(symbols, len(symbols))
+    share = Decimal(round(rng.uniform(*_CONCENTRATED), 4)).quantize(Decimal("0.0001"))
     notionals = {shuffled[0]: gross * share}
-    notionals |= dict(_shares(shuffled[1:], _weights(shuffled, chance), gross - gross * share))
-    sides: dict[str, Side] = {s: "long" if chance.random() < 0.5 else "short" for s in shuffled}
+    notionals |= dict(_shares(shuffled[1:], _weights(shuffled, rng), gross - gross * share))
+    sides: dict[str, Side] = {s: "long" if rng.random() < 0.5 else "short" for s in shuffled}
     return _in_order(symbols, {s: (sides[s], n) for s, n in notionals.items()})
 
 
@@ -130,16 +130,16 @@ _RANDOM_KINDS: dict[Kind, tuple[int, Callable[[Sequence[str], Random, int, Decim
 """The least number of symbols of a kind of book, and the function that draws one."""
 
 
-def _weights(symbols: Sequence[str], chance: Random) -> dict[str, float]:
-    return {symbol: math.exp(chance.gauss(0.0, _SPREAD)) for symbol in symbols}
+def _weights(symbols: Sequence[str], rng: Random) -> dict[str, float]:
+    return {symbol: math.exp(rng.gauss(0.0, _SPREAD)) for symbol in symbols}
 
 
 def _shares(symbols: Sequence[str], weights: Mapping[str, float], total: Decimal) -> Iterator[tuple[str, Decimal]]:
     """Split `total` by weight, to the cent; the last symbol gets the rounding difference, so that the sum is exact."""
-    whole = sum(weights[symbol] for symbol in symbols)
+    total_weight = sum(weights[symbol] for symbol in symbols)
     left = total
     for symbol in symbols[:-1]:
-        part = (total * Decimal(repr(weights[symbol] / whole))).quantize(Decimal("0.01"))
+        part = (total * Decimal(repr(weights[symbol] / total_weight))).quantize(Decimal("0.01"))
         left -= part
         yield symbol, part
     yield symbols[-1], left

@@ -1,7 +1,7 @@
 """Finds the bars ahead in which nothing can happen, so that a backtest skips them.
 
-A bar is quiet if the market only moves prices in it, and a tick after it changes only histories. Both are judged from
-the bars and the interpreter's state with a margin for float rounding; any other bar is ticked. A backtest has the same
+A bar is quiet if only prices move in it, and a tick after it changes only histories. Both are derived from the bars and
+the interpreter's state with a margin for float rounding; any other bar is ticked. A backtest has the same
 result with and without skipping (a test compares them).
 """
 
@@ -26,11 +26,11 @@ from killswitch.signals.signal_values import bounds_ahead
 if TYPE_CHECKING:
     from killswitch.signals.declaration import Bounds
 
-FIRST_LOOK, LOOK_FURTHER = 64, 8
+FIRST_SEARCH, SEARCH_GROWTH = 64, 8
 """The number of bars in the first search, and the factor of each further search while all bars are quiet."""
 LEAST_SKIPPED = 4
 """Fewer bars than this are ticked: skipping costs more."""
-MOST_TICKS_WAITED = 16
+MOST_TICKS_BETWEEN_SEARCHES = 16
 """The most ticks between two searches after searches without a result."""
 ROUNDING = 1e-9
 """The relative error of an amount of money that float sums may have."""
@@ -39,89 +39,89 @@ ROUNDING = 1e-9
 class FastForward:
     """Finds the quiet bars of one run."""
 
-    def __init__(self, panel: PriceMatrix, interpreter: Interpreter, rules: MarketRules) -> None:
-        self._panel = panel
+    def __init__(self, matrix: PriceMatrix, interpreter: Interpreter, rules: MarketRules) -> None:
+        self._matrix = matrix
         self._interpreter = interpreter
         self._rules = rules
-        self._screens = True
-        self._patience, self._wait = 1, 0
+        self._is_screenable = True
+        self._search_pause, self._ticks_until_search = 1, 0
 
     def count_quiet_bars(self, book: StaticBook) -> int:
         """Return how many bars can be skipped; the one after them is ticked, as is the next.
 
-        `standing` is what the last tick saw.
+        `book` is the book of the last tick.
         """
-        if self._wait > 0:
-            self._wait -= 1
+        if self._ticks_until_search > 0:
+            self._ticks_until_search -= 1
             return 0
         found = self._quiet_bars(book) - 1  # the bar before an event is ticked, too
         if found >= LEAST_SKIPPED:
-            self._patience = 1
+            self._search_pause = 1
             return found
-        self._wait = self._patience
-        self._patience = min(MOST_TICKS_WAITED, 2 * self._patience)
+        self._ticks_until_search = self._search_pause
+        self._search_pause = min(MOST_TICKS_BETWEEN_SEARCHES, 2 * self._search_pause)
         return 0
 
     def skip(self, count: int, book: StaticBook) -> None:
         """Enter the next `count` bars into the interpreter's histories."""
         begin, last = book.number + 1, book.number + count
-        for rest in self._interpreter.quiescences() or ():
-            keep = int(self._panel.at[last]) - rest.watch.compiled.keep
-            if (sample := rest.watch.compiled.sample) is not None:
+        for quiescence in self._interpreter.quiescences() or ():
+            keep = int(self._matrix.at[last]) - quiescence.watch.compiled.keep
+            if (sample := quiescence.watch.compiled.sample) is not None:
                 keep -= keep % sample  # marks are sampled at the first observation of each stretch
-            first = max(begin, int(np.searchsorted(self._panel.at, keep)))
-            tail = [book.observed(rest.places, each) for each in range(first, last + 1)]
-            rest.watch.history.fast_forward(tail, self._highest(rest, begin, last + 1, book))
+            first = max(begin, int(np.searchsorted(self._matrix.at, keep)))
+            tail = [book.observed(quiescence.places, each) for each in range(first, last + 1)]
+            quiescence.watch.history.fast_forward(tail, self._highest(quiescence, begin, last + 1, book))
 
-    def _highest(self, rest: Quiescence, first: int, end: int, standing: StaticBook) -> Decimal:
+    def _highest(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> Decimal:
         """Return the exact highest equity, of the bars whose float value is about the highest."""
-        about = standing.equities(rest.places, first, end)
+        about = book.equities(quiescence.places, first, end)
         top = float(about.max())
         near = np.flatnonzero(about >= top - ROUNDING * max(1.0, abs(top)))
-        return max(standing.observed(rest.places, first + int(each)).equity for each in near)
+        return max(book.observed(quiescence.places, first + int(each)).equity for each in near)
 
-    def _quiet_bars(self, standing: StaticBook) -> int:
-        resting = self._interpreter.quiescences() if self._screens else None
-        if resting is None or not all(account.is_idle for account in standing.accounts):
+    def _quiet_bars(self, book: StaticBook) -> int:
+        quiescent = self._interpreter.quiescences() if self._is_screenable else None
+        if quiescent is None or not all(account.is_idle for account in book.accounts):
             return 0
-        first, last, look = standing.number + 1, len(self._panel), FIRST_LOOK
+        first, last, length = book.number + 1, len(self._matrix), FIRST_SEARCH
         try:
             while first < last:
-                end = min(first + look, last)
-                found = self._first_event(first, end, standing, resting)
+                end = min(first + length, last)
+                found = self._first_event(first, end, book, quiescent)
                 first += found
                 if first < end:
                     break
-                look *= LOOK_FURTHER
+                length *= SEARCH_GROWTH
         except NotScreenedError:
-            self._screens = False
+            self._is_screenable = False
             return 0
-        return first - standing.number - 1
+        return first - book.number - 1
 
-    def _first_event(self, first: int, end: int, standing: StaticBook, resting: tuple[Quiescence, ...]) -> int:
+    def _first_event(self, first: int, end: int, book: StaticBook, quiescent: tuple[Quiescence, ...]) -> int:
         """Return how many of the bars `[first, end)` are surely quiet, counted from the first."""
         count = end - first
-        for account in standing.accounts:
+        for account in book.accounts:
             if account.is_on_margin and self._rules.liquidates and account.keys:
                 room = account.room(first, end, self._rules.maintenance)
                 count = min(count, _first(room <= ROUNDING * (np.abs(room) + abs(float(account.equity)))))
-        for rest in resting:
+        for quiescence in quiescent:
             if count == 0:
                 break
-            count = min(count, self._first_move(rest, first, first + count, standing))
+            count = min(count, self._first_move(quiescence, first, first + count, book))
         return count
 
-    def _first_move(self, rest: Quiescence, first: int, end: int, standing: StaticBook) -> int:
+    def _first_move(self, quiescence: Quiescence, first: int, end: int, book: StaticBook) -> int:
         """Return how many of the bars leave the scope quiescent."""
-        at = self._panel.at[first - 1 : end]
-        graph = rest.watch.compiled.graph
-        count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= rest.until))
+        at = self._matrix.at[first - 1 : end]
+        graph = quiescence.watch.compiled.graph
+        count = min(_first(np.diff(at) > graph.equity.max_gap), _first(at[1:] >= quiescence.until))
         if count == 0:
             return 0
-        path = _Path(rest, self._panel.at[standing.number + 1 : first + count], count, standing)
+        path = _Path(quiescence, self._matrix.at[book.number + 1 : first + count], count, book)
         spans = {place: path.span(place, ref) for place, ref in enumerate(graph.signals)}
         known = {place: span for place, span in spans.items() if span is not None}
-        return first_change(graph.conditions, known, rest.true, rest.unknown, count)
+        return first_change(graph.conditions, known, quiescence.true, quiescence.unknown, count)
 
 
 def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
@@ -132,10 +132,10 @@ def _first(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> int:
 class _Path:
     """An `EquityPath`: a scope at the last `count` of the coming instants `at`, while nothing is traded."""
 
-    def __init__(self, rest: Quiescence, at: Instants, count: int, standing: StaticBook) -> None:
-        self._history, self._columns, self._count = rest.watch.history, rest.watch.columns, count
-        begin = standing.number + 1
-        equity = standing.equities(rest.places, begin, begin + len(at))
+    def __init__(self, quiescence: Quiescence, at: Instants, count: int, book: StaticBook) -> None:
+        self._history, self._columns, self._count = quiescence.watch.history, quiescence.watch.columns, count
+        begin = book.number + 1
+        equity = book.equities(quiescence.places, begin, begin + len(at))
         self.equity: Floats = equity[-count:]
         self.start = self._history.track.start
         self._values: Floats = equity / self._history.track.units

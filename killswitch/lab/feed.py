@@ -21,7 +21,7 @@ class Feed:
     """A paper market that holds `book`, and the bars that move it.
 
     The first bars have closed at creation, and the book is opened at those closes (the first instant by which every
-    symbol of the book has a price). Inside a bar the price follows `market.bar.path`.
+    symbol of the book has a price). Inside a bar the price follows `market.tape.path`.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -77,7 +78,7 @@ class Fetch:
     """
 
     history: BarHistory
-    whose: BarOrigin
+    origin: BarOrigin
     folder: Path
     clock: Clock
     on_progress: Callable[[int], None] = lambda _: None
@@ -87,8 +88,8 @@ class Fetch:
     _left_out: dict[int, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self._file = BarFile(self.folder, self.whose)
-        self._step = milliseconds(self.whose.timeframe)
+        self._file = BarFile(self.folder, self.origin)
+        self._step = milliseconds(self.origin.timeframe)
 
     async def run(self, begins: int, ends: int) -> FetchResult:
         """Fetch the bars that open from `begins` to before `ends` (UTC ms) and are missing.
@@ -105,17 +106,17 @@ class Fetch:
                 covered = await self._span(start, stop, covered) or covered
             if covered is None:
                 span = f"from {_instant(begins)} to {_instant(ends)}"
-                raise self._error(f"has no finished {self.whose.timeframe} bar {span}")
+                raise self._error(f"has no finished {self.origin.timeframe} bar {span}")
             self.on_progress(ends)
             return self._summary(begins, self._finished(ends))
 
     def _error(self, text: str) -> FetchError:
-        return FetchError(f"{self.whose.symbol}: {self.whose.venue} {text}")
+        return FetchError(f"{self.origin.symbol}: {self.origin.venue} {text}")
 
     async def _refetch(self, doubtful: Coverage, begins: int, ends: int) -> Coverage | None:
         """Fetch again what an older version fetched, together with the requested span."""
         self.on_retry(
-            f"{self.whose.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
+            f"{self.origin.symbol}: {self._file.path.name} was fetched by an older version, which could record as "
             "empty what it had not requested; all of it is fetched again"
         )
         start, stop = min(begins, doubtful.begins), self._finished(max(ends, doubtful.ends))
@@ -132,22 +133,23 @@ class Fetch:
     async def _span(self, start: int, stop: int, covered: Coverage | None) -> Coverage | None:
         """Fetch from `start` to before `stop` into a part, and merge it. None if there was nothing."""
         part = self._file.part(start)
-        try:
-            reached = min(await self._pages(part, part.open(start), stop), stop)
-            beside = covered is not None and not covered.is_doubtful
-            if beside and covered is not None and stop == covered.begins and reached < stop:
-                raise self._error(
-                    f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on before; "
-                    f"try again, or leave --from at {_instant(stop)}"
-                )
-            if reached <= start or (not beside and not any(part.rows())):
-                part.path.unlink()
-                return None
-            return self._file.merge(part, start, reached, covered)
-        finally:
-            if part.is_empty():
-                part.path.unlink()
-            part.close()
+        with closing(part):
+            until = part.open(start)  # FetchError for a part of another origin, which the clean-up must not remove
+            try:
+                reached = min(await self._pages(part, until, stop), stop)
+                adjoins = covered is not None and not covered.is_doubtful
+                if adjoins and covered is not None and stop == covered.begins and reached < stop:
+                    raise self._error(
+                        f"returned no bars after {_instant(reached)}, and returned some from {_instant(stop)} on "
+                        f"before; try again, or leave --from at {_instant(stop)}"
+                    )
+                if reached <= start or (not adjoins and not any(part.rows())):
+                    part.path.unlink()
+                    return None
+                return self._file.merge(part, start, reached, covered)
+            finally:
+                if part.is_empty():
+                    part.path.unlink()
 
     async def _pages(self, part: PartialDownload, until: int, stop: int) -> int:
         """Fetch page after page, until the venue has none or is past `stop`; return before when everything is complete.
@@ -206,21 +208,21 @@ class Fetch:
                 await self.clock.sleep(REQUEST_PAUSE)
             self._requests += 1
             try:
-                page = await self.history.bars(self.whose.symbol, self.whose.timeframe, since)
+                page = await self.history.bars(self.origin.symbol, self.origin.timeframe, since)
                 over = self._finished_before()
                 return [bar for bar in page if bar.ts < over]
             except (VenueDownError, RateLimitedError) as error:
                 text = one_line(str(error))
                 if _is_final(error):
                     raise self._error(f"answered: {text}; a retry would give the same answer") from error
-                asked = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
-                if tries == TRIES or asked > LONGEST_RETRY_AFTER:
+                requested = (error.retry_after if isinstance(error, RateLimitedError) else None) or 0.0
+                if tries == TRIES or requested > LONGEST_RETRY_AFTER:
                     raise self._error(
                         f"gave no bars {tries} times in a row ({text}); those before {_instant(since)} are kept: "
                         "run the same command again to resume"
                     ) from error
-                pause = max(wait, asked)
-                self.on_retry(f"{self.whose.symbol}: {text}; retry in {pause:g} s")
+                pause = max(wait, requested)
+                self.on_retry(f"{self.origin.symbol}: {text}; retry in {pause:g} s")
                 await self.clock.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT)
             except (VenueError, ValueError) as error:
@@ -239,32 +241,32 @@ class Fetch:
 
     def _check_spacing(self, opened: Sequence[int]) -> None:
         """FetchError where the distances of bars are not those of the timeframe; gaps are allowed."""
-        apart = [b - a for a, b in pairwise(opened)]
-        if not apart:
+        spacings = [b - a for a, b in pairwise(opened)]
+        if not spacings:
             return
         least = self._step - SHIFT if self._step > SHIFT else self._step
-        alike = min(apart) == max(apart) and len(opened) >= ENOUGH and apart[0] > self._step
-        if min(apart) < least or alike:
+        alike = min(spacings) == max(spacings) and len(opened) >= ENOUGH and spacings[0] > self._step
+        if min(spacings) < least or alike:
             raise self._error(
-                f"returned bars that are {min(apart) / 1000:g} s apart for {self.whose.timeframe}, which is "
+                f"returned bars that are {min(spacings) / 1000:g} s apart for {self.origin.timeframe}, which is "
                 f"{self._step / 1000:g} s: they have another timeframe; choose one that the venue has, or check "
                 "--endpoint"
             )
 
     def _summary(self, begins: int, ends: int) -> FetchResult:
         opened = self._file.opened()
-        asked = [ts for ts in opened if begins <= ts < ends] or [ends]
+        inside = [ts for ts in opened if begins <= ts < ends] or [ends]
         holes = [b - a for a, b in pairwise(opened) if b - a > self._step]
         return FetchResult(
-            symbol=self.whose.symbol,
+            symbol=self.origin.symbol,
             new=self._new,
             bars=len(opened),
             first=opened[0] if opened else None,
             last=opened[-1] if opened else None,
             gaps=len(holes),
             missing=sum(hole // self._step - 1 for hole in holes),
-            before=(asked[0] - begins) // self._step,
-            after=max(0, ends - asked[-1] - 1) // self._step,
+            before=(inside[0] - begins) // self._step,
+            after=max(0, ends - inside[-1] - 1) // self._step,
             requests=self._requests,
             left_out=tuple(list(self._left_out.values())[:3]),
             left_out_count=len(self._left_out),

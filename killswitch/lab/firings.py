@@ -24,10 +24,10 @@ ZERO = Decimal(0)
 
 @dataclass(slots=True)
 class _Followed:
-    """A followed decision. `worth` has each position's contracts and notional when the stage fired."""
+    """A followed decision. `initial` has each position's contracts and notional when the stage fired."""
 
     decision: Decision
-    worth: dict[PositionName, tuple[Decimal, Decimal]]
+    initial: dict[PositionName, tuple[Decimal, Decimal]]
     ended: tuple[ClosingStatus, ...] = ()
     verified_at: datetime | None = None
     hedge_kept: Decimal | None = None
@@ -43,12 +43,12 @@ class FiringFollower:
 
     def add(self, decision: Decision, snapshot: Snapshot) -> None:
         """Add a decision that is carried out, with the snapshot that it was made on."""
-        worth = {
+        initial = {
             (account.account, position.symbol, position.side): (position.contracts, position.notional or ZERO)
             for account in snapshot.accounts
             for position in account.positions or ()
         }
-        self._followed[decision.id] = _Followed(decision, worth)
+        self._followed[decision.id] = _Followed(decision, initial)
 
     def follow(self, closings: Iterable[Closing], now: datetime, market: PaperMarket) -> None:
         """Record which of the closes have ended; `market` is the current market."""
@@ -97,25 +97,25 @@ class FiringFollower:
         sums: dict[PositionName, tuple[Decimal, Decimal]] = {}
         for (account, symbol, order), side in sent.items():
             for fill in market.fills(account, symbol, order):
-                contracts, worth = sums.get((account, symbol, side), (ZERO, ZERO))
-                sums[account, symbol, side] = (contracts + fill.amount, worth + fill.amount * fill.price)
-        return tuple(ClosedAmount(*key, contracts, worth) for key, (contracts, worth) in sums.items())
+                contracts, value = sums.get((account, symbol, side), (ZERO, ZERO))
+                sums[account, symbol, side] = (contracts + fill.amount, value + fill.amount * fill.price)
+        return tuple(ClosedAmount(*key, contracts, value) for key, (contracts, value) in sums.items())
 
 
 def _hedge_kept(followed: _Followed, market: PaperMarket) -> Decimal | None:
-    """Return what is left of the side that did not lose, as a fraction of its worth when the stage fired."""
+    """Return what is left of the side that did not lose, as a fraction of its notional when the stage fired."""
     blamed = followed.decision.attribution.source if followed.decision.attribution else None
     side = HEDGING_SIDE.get(blamed or "")
-    before = {key: worth for key, worth in followed.worth.items() if key[2] == side and worth[0] > 0}
-    total = sum((worth for _, worth in before.values()), ZERO)
+    before = {key: held for key, held in followed.initial.items() if key[2] == side and held[0] > 0}
+    total = sum((notional for _, notional in before.values()), ZERO)
     if side is None or not total:
         return None
     left = ZERO
     for account in market.accounts:
         for position in market.snapshot(account, instruments=False).positions or ():
-            contracts, worth = before.get((account, position.symbol, position.side), (ZERO, ZERO))
+            contracts, notional = before.get((account, position.symbol, position.side), (ZERO, ZERO))
             if contracts:
-                left += worth * min(position.contracts, contracts) / contracts
+                left += notional * min(position.contracts, contracts) / contracts
     return (left / total).quantize(Decimal("0.0001"))
 
 

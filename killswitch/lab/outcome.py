@@ -1,7 +1,7 @@
 """Results of a backtest as frozen records, from which pages, tables and summaries are made.
 
-Money and quantities are Decimal in the accounts' currency and in contracts; a `Course` is for drawing and holds floats.
-Everything but a course is part of the JSON answer.
+Money and quantities are Decimal in the accounts' currency and in contracts; a `RunCurve` is for charts and has floats.
+The JSON answer contains everything except curves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BacktestFiring(Struct, frozen=True):
     """A stage that fired, and the result of its close.
 
     `verified_at` is when the venue showed every target reached, None where it never did. `hedge` and `hedge_kept` (the
-    fraction of its contracts' worth) are None where no side lost or nothing hedged it.
+    fraction of its notional) are None where no side lost or nothing hedged it.
     """
 
     decision: str

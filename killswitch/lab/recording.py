@@ -103,9 +103,9 @@ class RecordingWriter:
 
 
 class BackgroundRecorder:
-    """Records a run beside its ticks: a blocked disk delays none of them.
+    """Records a run in the background: a blocked disk delays no tick.
 
-    Snapshots that do not fit into memory meanwhile are dropped, and the next written one has their number.
+    Snapshots that do not fit into the queue are dropped, and the next written one has their number.
     """
 
     def __init__(self, path: Path, *, most: int = MOST) -> None:

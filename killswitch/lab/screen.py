@@ -63,7 +63,7 @@ def _everywhere(condition: ConditionNode, spans: Mapping[int, SignalRange]) -> b
     """Return the condition's value if the extremes of its signal decide it for every instant; None otherwise."""
     if not isinstance(condition, Compare):
         return None
-    span, number, op, room = _held_against(condition, spans)
+    span, number, op, room = _operands(condition, spans)
     if span.most < number - room:
         return op in ("<", "<=")
     if span.least > number + room:
@@ -100,13 +100,13 @@ _COMPARE: dict[str, Callable[[SignalRange, float], SureFlags]] = {
 
 def _compare(condition: Compare, spans: Mapping[int, SignalRange], same: Flags) -> SureFlags:
     """Compare a signal with a number; clear `same` at instants where they are too close."""
-    span, number, op, room = _held_against(condition, spans)
+    span, number, op, room = _operands(condition, spans)
     for end in (span.low, span.high):
         same &= ~(np.abs(end - number) <= room)
     return _COMPARE[op](span, number)
 
 
-def _held_against(condition: Compare, spans: Mapping[int, SignalRange]) -> tuple[SignalRange, float, str, float]:
+def _operands(condition: Compare, spans: Mapping[int, SignalRange]) -> tuple[SignalRange, float, str, float]:
     """Return the signal, the number, the operator, and the difference from the number that may be rounding."""
     left, right = condition.left, condition.right
     if not (isinstance(left, SignalRead) and isinstance(right, Number) and condition.op in _COMPARE):

@@ -14,25 +14,25 @@ from killswitch.signals.scope_view import PnlKey
 
 
 class StaticAccount:
-    """One account of a snapshot at instant `number` of the panel.
+    """One account of a snapshot at instant `number` of the matrix.
 
     Arrays are over instants `[first, end)` after it.
     """
 
-    def __init__(self, panel: PriceMatrix, account: AccountSnapshot, number: int) -> None:
+    def __init__(self, matrix: PriceMatrix, account: AccountSnapshot, number: int) -> None:
         """ValueError for an account without equity, positions or one of their numbers, which the paper market always
         has."""
         if account.equity is None or account.positions is None:
             raise ValueError(f"{account.account} shows no equity or positions")
-        sizes = {i.symbol: i.contract_size or Decimal(1) for i in panel.instruments}
+        sizes = {i.symbol: i.contract_size or Decimal(1) for i in matrix.instruments}
         self.name = account.account
         self.is_idle = not account.orders
         self.is_on_margin = account.market not in CASH_MARKETS
         self.equity = account.equity
         self.keys: list[PnlKey] = [(self.name, p.symbol, p.side) for p in account.positions]
-        self._panel = panel
-        self._columns = panel.columns([p.symbol for p in account.positions])
-        self._prices = panel.select(tuple(self._columns))
+        self._matrix = matrix
+        self._columns = matrix.columns([p.symbol for p in account.positions])
+        self._prices = matrix.select(tuple(self._columns))
         self._quantities = [p.contracts * sizes[p.symbol] * (1 if p.side == "long" else -1) for p in account.positions]
         self._marks = [p.mark_price or Decimal(0) for p in account.positions]
         self._pnl = [p.unrealized_pnl or Decimal(0) for p in account.positions]
@@ -45,8 +45,8 @@ class StaticAccount:
         """Return equity at each close; cached."""
         known = self._next + len(self._equities)
         if end > known:
-            rest = float(self.equity) - float(self._mark @ self.quantity)
-            more = self._prices.close[known:end] @ self.quantity + rest
+            constant = float(self.equity) - float(self._mark @ self.quantity)
+            more = self._prices.close[known:end] @ self.quantity + constant
             self._equities = np.concatenate([self._equities, more])
         return self._equities[first - self._next : end - self._next]
 
@@ -54,8 +54,8 @@ class StaticAccount:
         """Return the unrealised P&L of one side's positions at each close."""
         mine = np.array([key[2] == side for key in self.keys], dtype=bool)
         quantity = np.where(mine, self.quantity, 0.0)
-        rest = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
-        return self._prices.close[first:end] @ quantity + (rest - float(self._mark @ quantity))
+        constant = float(sum((p for p, own in zip(self._pnl, mine, strict=True) if own), Decimal(0)))
+        return self._prices.close[first:end] @ quantity + (constant - float(self._mark @ quantity))
 
     def gross(self, first: int, end: int) -> Floats:
         """Return gross notional at each close."""
@@ -73,16 +73,16 @@ class StaticAccount:
         """
         long = np.maximum(self.quantity, 0.0)
         short = np.minimum(self.quantity, 0.0) - float(maintenance) * np.abs(self.quantity)
-        rest = float(self.equity) - float(self._mark @ self.quantity)
+        constant = float(self.equity) - float(self._mark @ self.quantity)
         prices = self._prices
-        return prices.lowest[first:end] @ long + prices.highest[first:end] @ short + rest
+        return prices.lowest[first:end] @ long + prices.highest[first:end] @ short + constant
 
     def observed(self, number: int) -> ObservedScope:
         """Return the account at one close, exactly."""
-        prices = [self._panel.price(number, column) for column in self._columns]
+        prices = [self._matrix.price(number, column) for column in self._columns]
         moves = [q * (price - m) for q, price, m in zip(self._quantities, prices, self._marks, strict=True)]
         return ObservedScope(
-            at=int(self._panel.at[number]),
+            at=int(self._matrix.at[number]),
             equity=self.equity + sum(moves, Decimal(0)),
             pnl={key: before + move for key, before, move in zip(self.keys, self._pnl, moves, strict=True)},
             marks={(self.name, key[1]): float(price) for key, price in zip(self.keys, prices, strict=True)},
@@ -90,12 +90,12 @@ class StaticAccount:
 
 
 class StaticBook:
-    """All accounts of a snapshot at instant `number` of the panel."""
+    """All accounts of a snapshot at instant `number` of the matrix."""
 
-    def __init__(self, panel: PriceMatrix, snapshot: Snapshot, number: int) -> None:
+    def __init__(self, matrix: PriceMatrix, snapshot: Snapshot, number: int) -> None:
         self.number = number
-        self.accounts = tuple(StaticAccount(panel, account, number) for account in snapshot.accounts)
-        self._panel = panel
+        self.accounts = tuple(StaticAccount(matrix, account, number) for account in snapshot.accounts)
+        self._matrix = matrix
 
     def equities(self, places: tuple[int, ...], first: int, end: int) -> Floats:
         """Return the joint equity of the accounts at these places, at each close."""
@@ -105,7 +105,7 @@ class StaticBook:
         """Return the accounts at these places together at one close, exactly."""
         found = [self.accounts[place].observed(number) for place in places]
         return ObservedScope(
-            at=int(self._panel.at[number]),
+            at=int(self._matrix.at[number]),
             equity=sum((each.equity for each in found), Decimal(0)),
             pnl={key: value for each in found for key, value in each.pnl.items()},
             marks={key: mark for each in found for key, mark in each.marks.items()},

@@ -108,17 +108,17 @@ class Summary(Struct, frozen=True):
 
 def summarise(tried: Sequence[BookRuns], rules: Sequence[str]) -> Summary:
     """Summarise every book that ended under each of `rules`: all together first, then by market and by kind."""
-    whole = [each for each in tried if _ended(each, rules)]
-    markets = list(dict.fromkeys(each.market for each in whole))
-    kinds = list(dict.fromkeys(each.member.kind for each in whole))
+    finished = [each for each in tried if _ended(each, rules)]
+    markets = list(dict.fromkeys(each.market for each in finished))
+    kinds = list(dict.fromkeys(each.member.kind for each in finished))
     wanted: list[tuple[str | None, str | None]] = [(None, None)]
     wanted += [(None, kind) for kind in kinds if len(kinds) > 1]
     if len(markets) > 1:
         wanted += [(market, None) for market in markets]
         wanted += [(market, kind) for market in markets for kind in kinds if len(kinds) > 1]
-    groups = (group for market, kind in wanted if (group := _group(whole, rules, market, kind)).books)
-    losers = (_losers(whole, rule) for rule in rules if rule != STAGED and STAGED in rules)
-    turns = tuple(turn for each in whole if (turn := in_turn(each)) is not None)
+    groups = (group for market, kind in wanted if (group := _group(finished, rules, market, kind)).books)
+    losers = (_losers(finished, rule) for rule in rules if rule != STAGED and STAGED in rules)
+    turns = tuple(turn for each in finished if (turn := in_turn(each)) is not None)
     return Summary(tuple(groups), tuple(losers), turns)
 
 
@@ -183,8 +183,8 @@ def _ended(tried: BookRuns, rules: Sequence[str]) -> bool:
     return all((run := tried.run(rule)) is not None and run.complete for rule in rules)
 
 
-def _group(whole: Sequence[BookRuns], rules: Sequence[str], market: str | None, kind: str | None) -> Group:
-    chosen = [each for each in whole if market in {None, each.market} and kind in {None, each.member.kind}]
+def _group(finished: Sequence[BookRuns], rules: Sequence[str], market: str | None, kind: str | None) -> Group:
+    chosen = [each for each in finished if market in {None, each.market} and kind in {None, each.member.kind}]
     if not chosen:
         return Group(market, kind, 0, (), ())
     by_rule = {rule: _runs(chosen, rule) for rule in rules}
@@ -215,9 +215,9 @@ def _against(staged: Sequence[Run], rule: str, others: Sequence[Run]) -> Against
     )
 
 
-def _losers(whole: Sequence[BookRuns], rule: str) -> Losers:
+def _losers(finished: Sequence[BookRuns], rule: str) -> Losers:
     found = []
-    for each in whole:
+    for each in finished:
         ours, theirs = each.run(STAGED), each.run(rule)
         if ours is not None and theirs is not None and ours.final_equity < theirs.final_equity:
             less = ours.final_equity - theirs.final_equity

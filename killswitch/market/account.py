@@ -29,7 +29,7 @@ class DelayedRows(Generic[R]):
         """By id; only of late rows."""
 
     def add(self, row: R, lag: timedelta | None = None) -> None:
-        """Add a row, shown `lag` later; by default the statement's own lag."""
+        """Add a row, shown `lag` later; by default the lag of these rows."""
         late = self.lag if lag is None else lag
         if late:
             self._shown_from[row.id] = row.at + late

@@ -111,7 +111,7 @@ def liquidation_price(
     formula of Binance's "How to calculate liquidation price of USDⓈ-M futures contracts" in one-way mode with
     one maintenance tier. For an account that holds one position and no more than its initial margin it becomes
     the isolated formula, entry × (1 − 1/leverage) ÷ (1 − r) for a long and entry × (1 + 1/leverage) ÷ (1 + r)
-    for a short. Rounded to the tick towards the mark, so that it never promises room that is not there.
+    for a short. Rounded to the tick towards the mark, so that it never overstates the room.
 
     In hedge mode the `opposite` position moves with it: q and |q| are then the sums over both, and a side that gains
     on the way to that price has none.

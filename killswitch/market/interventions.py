@@ -29,9 +29,9 @@ class Interventions:
 
         Raises ValueError for an asset that the account cannot hold, and for more of a coin than it holds.
         """
-        worth = amount if currency == account.currency else self._transfer_coin(account, amount, currency, at)
+        value = amount if currency == account.currency else self._transfer_coin(account, amount, currency, at)
         row = Flow(self._matching.next_id("w"), at, kind, amount, currency)
-        account.wallet += worth
+        account.wallet += value
         account.flows.add(row, lag)
         return row
 
@@ -43,7 +43,7 @@ class Interventions:
             raise ValueError(f"{account.name}: {asset} has no price in {account.currency}, or cannot be held there")
         held = account.open_quantity(symbol, "long")
         if held + amount < 0:
-            raise ValueError(f"{account.name} holds {held} {asset}, and cannot give {-amount}")
+            raise ValueError(f"{account.name} holds {held} {asset}, and cannot withdraw {-amount}")
         account.trade(symbol, "long", amount, price, ZERO, at)
         account.expire_exits(symbol)
         account.drop_done()

@@ -23,7 +23,7 @@ class Matching:
     rules: MarketRules
     tapes: Mapping[str, Tape]
     quotes: Quotes
-    chance: SplitMix64
+    rng: SplitMix64
     next_id: Callable[[str], str]
 
     def enter(self, account: PaperAccount, order: PaperOrder, tape: Tape, at: datetime) -> None:
@@ -98,7 +98,7 @@ class Matching:
         if bridge is None:
             realized = account.trade(symbol, of, signed, price, fee, at)
         else:
-            fee = min(fee, quantity * price)  # it is kept back from what the sale brings
+            fee = min(fee, quantity * price)  # the fee is deducted from the proceeds
             rate = bridge.last or ZERO
             charged = fee * rate
             realized = account.trade(symbol, of, signed, price * rate, charged, at)
@@ -138,16 +138,16 @@ class Matching:
         amount = min(amount, tape.available(self.rules.participation))
         request = order.request
         if request.time_in_force == "ioc" and request.price is not None:
-            # What rested gets its own price some time; at once there is only what the book has up to the limit.
+            # A resting order fills at its own price later; at once only the book up to the limit is available.
             amount = min(amount, tape.within(request.side, request.price, self.rules))
         return amount
 
     def _taker_price(self, order: PaperOrder, tape: Tape, amount: Decimal) -> Decimal:
         side = order.request.side
-        assert tape.last is not None  # take() has checked
+        assert tape.last is not None  # fill_now() has checked
         slippage = tape.slippage(side, amount * tape.size, self.rules)
         if self.rules.jitter:
-            slippage *= self.chance.between(1 - self.rules.jitter, 1 + self.rules.jitter)
+            slippage *= self.rng.between(1 - self.rules.jitter, 1 + self.rules.jitter)
         worse = self.rules.half_spread + slippage
         price = tape.to_tick(tape.last * (1 + worse if side == "buy" else 1 - worse), side)
         limit = order.request.price

@@ -60,27 +60,27 @@ class _UsedUnits:
     def __init__(self, limit: RateLimit) -> None:
         self._allowed = limit.allowed
         self._per = round(limit.per * SECOND)
-        self._taken: deque[tuple[int, int]] = deque()
+        self._uses: deque[tuple[int, int]] = deque()
         self._sum = 0
 
     def used(self, at: int) -> int:
-        while self._taken and self._taken[0][0] <= at - self._per:
-            self._sum -= self._taken.popleft()[1]
+        while self._uses and self._uses[0][0] <= at - self._per:
+            self._sum -= self._uses.popleft()[1]
         return self._sum
 
     def wait(self, units: int, at: int) -> float:
         over = self.used(at) + units - self._allowed
         if over <= 0 or units == 0:
             return 0.0
-        for when, taken in self._taken:
-            over -= taken
+        for when, units_used in self._uses:
+            over -= units_used
             if over <= 0:
                 return (when + self._per - at) / SECOND
         return NEVER
 
     def use(self, units: int, at: int) -> None:
         if units:
-            self._taken.append((at, units))
+            self._uses.append((at, units))
             self._sum += units
 
 

@@ -28,11 +28,11 @@ class OrderChecks:
 
     def check(self, account: PaperAccount, request: OrderRequest) -> None:
         """Raise OrderRejectedError, with the venue's reason, for an order that cannot be accepted."""
-        given = request.client_order_id
-        if given in account.orders:
-            raise OrderRejectedError("duplicate_client_order_id", f"client order id {given} was used before")
+        client_id = request.client_order_id
+        if client_id in account.orders:
+            raise OrderRejectedError("duplicate_client_order_id", f"client order id {client_id} was used before")
         if self.terms.checks_client_ids:
-            _check_client_id(given, self.terms.traits.client_ids)
+            _check_client_id(client_id, self.terms.traits.client_ids)
         tapes = self.matching.tapes
         tape = tapes.get(request.symbol)
         if tape is None:
@@ -58,9 +58,9 @@ class OrderChecks:
             return  # it is checked again when it triggers
         if not tape.has_market_orders and request.type == "market":
             raise OrderRejectedError("market_closed", f"{request.symbol} is {state}: no market orders")
-        takes = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
-        if state == "post_only" and takes:
-            raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no order that takes")
+        takes_liquidity = request.time_in_force == "ioc" or self.matching.is_marketable(request, tape)
+        if state == "post_only" and takes_liquidity:
+            raise OrderRejectedError("market_closed", f"{request.symbol} is post_only: no orders that take liquidity")
 
     def _check_money(self, account: PaperAccount, request: OrderRequest, price: Decimal) -> None:
         tapes = self.matching.tapes
@@ -83,10 +83,10 @@ class OrderChecks:
             raise OrderRejectedError("insufficient_margin", f"needs {needs} {account.currency}, {free} is free")
 
 
-def _check_client_id(given: str, rule: ClientIdRule) -> None:
-    too_long = rule.form == "plain" and len(given) > rule.longest
-    if too_long or not re.fullmatch(_IDS[rule.form], given):
-        raise OrderRejectedError("other", f"client order id {given!r} is not {rule.form} of up to {rule.longest}")
+def _check_client_id(client_id: str, rule: ClientIdRule) -> None:
+    too_long = rule.form == "plain" and len(client_id) > rule.longest
+    if too_long or not re.fullmatch(_IDS[rule.form], client_id):
+        raise OrderRejectedError("other", f"client order id {client_id!r} is not {rule.form} of up to {rule.longest}")
 
 
 def _check_price(request: OrderRequest, tape: Tape, last: Decimal) -> Decimal:

@@ -56,7 +56,7 @@ def derived(symbol: str, price: Decimal, price_step: Decimal) -> Instrument:
     """
     if price <= 0 or price_step <= 0:
         raise ValueError(f"{symbol}: price {price} and price step {price_step} must be above zero")
-    step = _power_of_ten_worth_at_most(0, price)
+    step = _largest_power_of_ten(0, price)
     return Instrument(
         symbol=symbol,
         contract_size=Decimal(1),
@@ -64,7 +64,7 @@ def derived(symbol: str, price: Decimal, price_step: Decimal) -> Instrument:
         amount_step=step,
         price_step=price_step,
         min_amount=step,
-        max_amount=_power_of_ten_worth_at_most(_MAX_NOTIONAL_EXPONENT, price),
+        max_amount=_largest_power_of_ten(_MAX_NOTIONAL_EXPONENT, price),
         min_notional=_MIN_NOTIONAL,
         state="open",
     )
@@ -98,7 +98,7 @@ def lots_up(amount: Decimal, step: Decimal) -> Decimal:
     return (amount / step).to_integral_value(ROUND_CEILING) * step
 
 
-def _power_of_ten_worth_at_most(exponent: int, price: Decimal) -> Decimal:
+def _largest_power_of_ten(exponent: int, price: Decimal) -> Decimal:
     """The largest 10^n with 10^n × price ≤ 10^exponent, written without an exponent."""
     power = exponent - price.adjusted()
     if Decimal(10) ** power * price > Decimal(10) ** exponent:

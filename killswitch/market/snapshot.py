@@ -122,11 +122,11 @@ def _balances(account: PaperAccount, marks: Mapping[str, Decimal], margin: Margi
     if not account.is_cash:
         wallet = _clean(account.wallet)
         return (Balance(account.currency, wallet, _ONE, ZERO, wallet, _clean(margin.equity), at),)
-    held = tuple(_whole(base_asset(key), it.quantity, marks[key], at) for key, it in account.holdings.items())
-    return (_whole(account.currency, _clean(account.cash), _ONE, at), *held)
+    held = tuple(_holding_balance(base_asset(key), it.quantity, marks[key], at) for key, it in account.holdings.items())
+    return (_holding_balance(account.currency, _clean(account.cash), _ONE, at), *held)
 
 
-def _whole(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
+def _holding_balance(asset: str, amount: Decimal, price: Decimal, at: datetime) -> Balance:
     """A holding of a cash account: no part of it is unrealised profit."""
     return Balance(asset, amount, price, ZERO, amount, amount, at)
 

@@ -17,7 +17,7 @@ _TRAITS = ("limits", "costs", "batch", "whole_book", "client_ids")
 
 
 class VenueTerms(Struct, frozen=True):
-    """By default the venue meters nothing, refuses nothing more, and shows no liquidity."""
+    """The terms of a paper venue. By default it has no request limits, no additional restrictions, and no liquidity."""
 
     traits: VenueTraits = PLAIN_VENUE
     """The limits are enforced; a batch of more orders than `batch`, or a whole-book close without it, is refused."""
@@ -42,7 +42,7 @@ class VenueTerms(Struct, frozen=True):
                 raise ValueError(f"limit {limit.name}: allowed and per must be above zero")
         for cost in traits.costs:
             if cost.limit not in names:
-                raise ValueError(f"the cost of {cost.call} is of a limit {cost.limit!r} that is not there")
+                raise ValueError(f"the cost of {cost.call} refers to an undeclared limit {cost.limit!r}")
             if cost.units < 0 or cost.each < 0:
                 raise ValueError(f"the cost of {cost.call} must not be below zero")
         for name, lag in (("fill_lag", self.fill_lag), ("flow_lag", self.flow_lag)):

@@ -40,7 +40,7 @@ class BarWalk:
                 self._tapes[symbol].last = price
             for account in self._accounts.values():
                 begin = self._trigger(account, before, after, at)
-                self._work(account, point, at)
+                self._fill_working(account, point, at)
                 self._liquidator.liquidate_between(account, begin, after, at)
             marks = after
 
@@ -58,11 +58,11 @@ class BarWalk:
             passed = here
         return passed
 
-    def _work(self, account: PaperAccount, point: int, at: datetime) -> None:
+    def _fill_working(self, account: PaperAccount, point: int, at: datetime) -> None:
         """Fill market orders at the open, and limit orders at their price."""
         for order in tuple(account.working):
             if order.state != "open" or order.is_waiting:
-                continue  # one before it has closed the position that it was to reduce, or it is in no book yet
+                continue  # an earlier order has closed its position, or it waits for its trigger
             tape = self._tapes[order.request.symbol]
             if tape.is_shut:
                 continue
@@ -116,7 +116,7 @@ def send_triggered(matching: Matching, account: PaperAccount, found: TriggeredOr
     """Send a triggered order as a plain one; it is rejected where the symbol does not accept such orders."""
     order = found.order
     if order.state != "open":
-        return  # its position has gone meanwhile
+        return  # its position was closed by an earlier order
     order.is_waiting = False
     last, tape.last = tape.last, found.price
     if _is_refused(order.request, tape, matching):

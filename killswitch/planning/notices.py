@@ -139,7 +139,7 @@ def suspected(watch: ScopeEvaluator, now: int, stage: str, falls: list[Unexplain
     """
     locks = watch.compiled.graph.equity.locks_on_suspicion
     paged = watch.paged is not None and all(change.at <= watch.paged.at for change in falls)
-    fallen = sum((change.worth for change in falls), ZERO)
+    fallen = sum((change.converted_amount for change in falls), ZERO)
     why = "trading was locked on suspicion as often as it may be in ten minutes" if locks else "on_suspicion: page"
     text = (
         f"suspicion: equity changed by {_money(watch, fallen)}, which may be a loss: no row of the ledger explains it "

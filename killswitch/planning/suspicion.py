@@ -61,7 +61,7 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
     since = min(change.unanswered_since or now for change in falls)
     end = from_micros(min(since + LASTS, now + LASTS))
     effects = reversible_effects(watch.scope, stage, now)
-    fallen = -sum((change.worth for change in falls), ZERO)
+    fallen = -sum((change.converted_amount for change in falls), ZERO)
     record = replace(
         _record(watch, now, stage.name, f"suspicion of {stage.name}", policies),
         triggers=tuple(trigger_reading(watch, i) for i in (*stage.any_of, *stage.all_of)),

@@ -182,7 +182,7 @@ class _Estimator:
                 trip = max(self._known[name].request_seconds or 0.0 for name, _ in together)
                 tasks = [self._task(name, workload) for name, workload in together]
                 self._done[key] = estimate_close(
-                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, readers=self._polled[venue]
+                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, polled=self._polled[venue]
                 )
             found |= self._done[key]
         return found

@@ -41,11 +41,11 @@ class Bucket:
         self.allowed = allowed
         self.per = per
         self._held = 0
-        self._read = 0
+        self._polled = 0
         self._others = 0
         self._others_until = -math.inf
-        self._names = count()
-        self._flying: dict[int, tuple[float, int, bool]] = {}
+        self._ids = count()
+        self._in_flight: dict[int, tuple[float, int, bool]] = {}
         self._returning: deque[tuple[float, int, bool]] = deque()
         self._claims: dict[object, _PollClaim] = {}
 
@@ -55,48 +55,48 @@ class Bucket:
         self.per = max(self.per, per)
 
     def fits(self, now: float, units: int, reserve: int | None, owner: object = None) -> bool:
-        """Whether `units` may be taken now.
+        """Whether `units` may be used now.
 
-        `reserve`: units that polls leave to orders; None for an order. `owner`: whose poll takes its turn; without one,
-        the call waits in no line, and as an order leaves the units of the first overdue poll.
+        `reserve`: units that polls leave to orders; None for an order. `owner`: the owner of a poll that waits its
+        turn; without one the call has no turn, and an order leaves the units of the first overdue poll.
         """
-        # Units that came back meanwhile only make more room, unless a claim waits for them.
-        if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._read):
+        # Units that have come back since only make more room, unless a claim waits for them.
+        if not self._claims and self._fit(now, units, reserve, owner, self._held + self._others, self._polled):
             return True
         self._let_return(now)
-        return self._fit(now, units, reserve, owner, self._held + self._others, self._read)
+        return self._fit(now, units, reserve, owner, self._held + self._others, self._polled)
 
     def wait(self, now: float, units: int, reserve: int | None, owner: object = None) -> float:
-        """Seconds until `units` may be taken, at the earliest; infinite if that can never be."""
+        """Seconds until `units` may be used, at the earliest; infinite if never."""
         if units > self.allowed:
             return math.inf
         if self.fits(now, units, reserve, owner):
             return 0.0
-        held, read = self._held + self._others, self._read
+        held, polled = self._held + self._others, self._polled
         # Units in flight come back `per` seconds after their answer, at the earliest. A claim may lapse before that.
         ahead = list(self._before(now, owner))
         earliest = min([now + self.per, *(claim.until for claim in ahead)])
         least = units if owner is None else units + sum(claim.units for claim in ahead)
-        for returns, back, reading in merge(self._returning, [(self._others_until, self._others, False)]):
-            held, read = held - back, read - back * reading
+        for returns, back, polling in merge(self._returning, [(self._others_until, self._others, False)]):
+            held, polled = held - back, polled - back * polling
             # Units come back one by one, and mostly that is not enough yet.
-            if held + least <= self.allowed and self._fit(now, units, reserve, owner, held, read):
+            if held + least <= self.allowed and self._fit(now, units, reserve, owner, held, polled):
                 earliest = min(earliest, returns)
                 break
         return max(earliest - now, SHORTEST)
 
-    def hold(self, now: float, units: int, *, reading: bool) -> int:
+    def hold(self, now: float, units: int, *, polling: bool) -> int:
         """Hold `units` for a call that is sent now; returns the id of the hold."""
-        name = next(self._names)
-        self._flying[name] = (now, units, reading)
-        self._hold(units, reading=reading)
-        return name
+        hold_id = next(self._ids)
+        self._in_flight[hold_id] = (now, units, polling)
+        self._hold(units, polling=polling)
+        return hold_id
 
-    def answered(self, now: float, name: int) -> None:
+    def answered(self, now: float, hold_id: int) -> None:
         """Record the answer to the call of this hold. One that was given up as lost has its units back already."""
-        if (hold := self._flying.pop(name, None)) is not None:
-            _, units, reading = hold
-            self._returning.append((now + self.per, units, reading))
+        if (hold := self._in_flight.pop(hold_id, None)) is not None:
+            _, units, polling = hold
+            self._returning.append((now + self.per, units, polling))
 
     def observed(self, now: float, used: int) -> None:
         """Apply the venue's own count: what exceeds ours is used by others, until a newer count or its expiry."""
@@ -125,20 +125,20 @@ class Bucket:
         """Remove the claim of `owner`."""
         self._claims.pop(owner, None)
 
-    def _hold(self, units: int, *, reading: bool) -> None:
+    def _hold(self, units: int, *, polling: bool) -> None:
         self._held += units
-        self._read += units * reading
+        self._polled += units * polling
 
-    def _fit(self, now: float, units: int, reserve: int | None, owner: object, held: int, read: int) -> bool:
-        left = self._kept(now, read) if owner is None else sum(claim.units for claim in self._before(now, owner))
+    def _fit(self, now: float, units: int, reserve: int | None, owner: object, held: int, polled: int) -> bool:
+        left = self._kept(now, polled) if owner is None else sum(claim.units for claim in self._before(now, owner))
         if held + left + units > self.allowed:
             return False
-        return reserve is None or _may_read(self.allowed, reserve, read + left, units)
+        return reserve is None or _may_poll(self.allowed, reserve, polled + left, units)
 
-    def _kept(self, now: float, read: int) -> int:
+    def _kept(self, now: float, polled: int) -> int:
         """Units that orders leave to the poll that has waited longest, once it is overdue and may have them."""
         first = next(self._before(now, None), None)
-        if first is None or first.overdue > now or not _may_read(self.allowed, first.reserve, read, first.units):
+        if first is None or first.overdue > now or not _may_poll(self.allowed, first.reserve, polled, first.units):
             return 0
         return first.units
 
@@ -151,22 +151,22 @@ class Bucket:
                 yield claim
 
     def _let_return(self, now: float) -> None:
-        while self._flying:
-            name, (left, units, reading) = next(iter(self._flying.items()))
+        while self._in_flight:
+            hold_id, (left, units, polling) = next(iter(self._in_flight.items()))
             if now - left < LOST_AFTER + self.per:
                 break
-            del self._flying[name]
-            self._hold(-units, reading=reading)
+            del self._in_flight[hold_id]
+            self._hold(-units, polling=polling)
         while self._returning and self._returning[0][0] <= now:
-            _, units, reading = self._returning.popleft()
-            self._hold(-units, reading=reading)
+            _, units, polling = self._returning.popleft()
+            self._hold(-units, polling=polling)
         if self._others_until <= now:
             self._others = 0
 
 
-def _may_read(allowed: int, reserve: int, read: int, units: int) -> bool:
-    """Whether polls may use `units` more than `read`.
+def _may_poll(allowed: int, reserve: int, polled: int, units: int) -> bool:
+    """Whether polls may use `units` more than `polled`.
 
     A single poll always may, however large the reserve: without any poll, nothing would ever be closed.
     """
-    return read + units <= max(allowed - reserve, units)
+    return polled + units <= max(allowed - reserve, units)

@@ -1,8 +1,8 @@
 """Request budgets: what may be sent now, what has to wait for how long, and a share reserved for closing.
 
 A limit is "at most `allowed` units in any `per` seconds", for any placement of the window. A venue counts a request at
-some time between its departure and its answer, so its units are held from the one until `per` seconds after the other:
-no window of the venue, fixed or sliding, can then hold more than `allowed` of ours.
+some time between sending and answer, so its units are held from sending until `per` seconds after the answer. No window
+of the venue, fixed or sliding, can then hold more than `allowed` of ours.
 
 All times are seconds of one monotonic clock, which the caller reads. Nothing here waits.
 """
@@ -25,9 +25,9 @@ Purpose = Literal["closing", "reading", "turn", "poll"]
 """What a call is for. A `turn` is an account poll that comes after the earlier claims of others; a `poll` is one that
 also comes at every interval, and keeps its pace. All but closing leave the reserved share."""
 
-FIRST_QUIET = 1.0
+FIRST_PAUSE = 1.0
 """Seconds of pause after a refusal without a duration; doubled by each further one in a row."""
-LONGEST_QUIET = 60.0
+LONGEST_PAUSE = 60.0
 """Upper bound of that doubling."""
 PACE = 10.0
 """Seconds, or the poll interval if that is longer: under a limit for a longer time, polls are spaced evenly. Too many
@@ -48,10 +48,10 @@ class BudgetSpentError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
-    """The units that one call has taken. Opaque: it is returned with the answer, whatever the answer was."""
+class Reservation:
+    """The units that one call holds. Opaque: `answered` receives it, whatever the answer was."""
 
-    left: float
+    sent_at: float
     holds: tuple[tuple[Bucket, int], ...]
 
 
@@ -67,14 +67,14 @@ class RateLimitPause:
         """Record a rate-limit refusal; `retry_after` applies if it is valid."""
         if now >= self.until:
             self.refusals += 1
-        wait = min(LONGEST_QUIET, FIRST_QUIET * 2.0 ** min(self.refusals - 1, 30))
+        wait = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.refusals - 1, 30))
         if retry_after is not None and retry_after > 0:  # NaN is not
             wait = min(retry_after, LONGEST_BAN)
         self.until = max(self.until, now + wait)
 
-    def answered(self, left: float) -> None:
-        """Record an answer to a request sent at `left`: if the pause was over by then, the row of refusals ends."""
-        if left >= self.until:
+    def answered(self, sent_at: float) -> None:
+        """Record an answer to a request sent at `sent_at`: if the pause was over by then, the row of refusals ends."""
+        if sent_at >= self.until:
             self.refusals = 0
 
 
@@ -83,9 +83,9 @@ class RequestBudget:
     """The budget of one account. Created by `RequestBudgets.of`, or `unlimited`."""
 
     _limits: Mapping[str, SharedLimit]
-    _tolls: Mapping[Call, Sequence[CallCost]]
+    _call_costs: Mapping[Call, Sequence[CallCost]]
     _reserved: Decimal
-    _quiet: RateLimitPause
+    _pause: RateLimitPause
     _paces: Sequence[CallCost] = ()
     """Additional costs of a poll, under limits for the polls of any `PACE` seconds."""
     _observed: dict[str, int] = field(default_factory=dict)
@@ -97,9 +97,9 @@ class RequestBudget:
         return cls({}, {}, Decimal(0), RateLimitPause())
 
     @property
-    def quiet_until(self) -> float:
+    def paused_until(self) -> float:
         """Until when the venue accepts no request at all; minus infinity if it never refused one."""
-        return self._quiet.until
+        return self._pause.until
 
     def wait(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the call, with one order for each symbol, fits; 0.0 if it does, infinite if it never can.
@@ -111,28 +111,28 @@ class RequestBudget:
 
     def room(self, now: float, call: Call, symbols: Sequence[str], purpose: Purpose = "closing") -> int:
         """How many of `symbols`, from the front, fit now: as one batch for `submit_batch`, else as single calls."""
-        if now < self._quiet.until:
+        if now < self._pause.until:
             return 0
         needed: dict[Bucket, int] = {}
         batch = call == "submit_batch"
-        for fitting, symbol in enumerate(symbols):
-            for toll in self._tolls.get(call, ()):
-                bucket = toll.limit.bucket(symbol)
-                more = toll.each if batch and bucket in needed else toll.units + toll.each
+        for fitted, symbol in enumerate(symbols):
+            for call_cost in self._call_costs.get(call, ()):
+                bucket = call_cost.limit.bucket(symbol)
+                more = call_cost.each if batch and bucket in needed else call_cost.units + call_cost.each
                 needed[bucket] = needed.get(bucket, 0) + more
                 if not bucket.fits(now, needed[bucket], self._reserve(bucket, purpose)):
-                    return fitting
+                    return fitted
         return len(symbols)
 
-    def reserve(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
-        """Take the units of a call that is sent now. BudgetSpentError, without taking any, if it does not fit."""
+    def reserve(self, now: float, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Reservation:
+        """Reserve the units of a call that is sent now. BudgetSpentError, without a reservation, if it does not fit."""
         costs = [*self._cost(call, symbols, purpose)]
         if (wait := self._wait(now, costs, purpose)) > 0.0:
             raise BudgetSpentError(call, wait)
-        reading = purpose != "closing"
+        polling = purpose != "closing"
         if purpose in _IN_TURN:
             self.withdraw()
-        return Ticket(now, tuple((bucket, bucket.hold(now, units, reading=reading)) for bucket, units in costs))
+        return Reservation(now, tuple((bucket, bucket.hold(now, units, polling=polling)) for bucket, units in costs))
 
     def claim(
         self,
@@ -147,9 +147,9 @@ class RequestBudget:
         """Register a poll that waits for budget: polls of other accounts that share a limit come after it.
 
         From `overdue` on, orders leave it its units, as far as the share for closing allows. It must be renewed before
-        `until`, when it lapses, and keeps its place and its first `overdue` then. `take` ends it.
+        `until`, when it lapses, and keeps its place and its first `overdue` then. `reserve` ends it.
         """
-        # A poll that only its pace holds back claims nothing of the venue's limits: others may go meanwhile.
+        # A poll that only its pace delays claims nothing of the venue's limits, so that others may be sent.
         paced = [*self._pace_cost(purpose)]
         costs = paced if self._wait_for_room(now, paced, purpose) > 0.0 else [*self._cost(call, symbols, purpose)]
         waits = {bucket: self._wait_for_room(now, [(bucket, units)], purpose) for bucket, units in costs}
@@ -170,13 +170,13 @@ class RequestBudget:
             bucket.withdraw(self)
         self._claimed = ()
 
-    def answered(self, now: float, ticket: Ticket) -> None:
+    def answered(self, now: float, reservation: Reservation) -> None:
         """Record the end of a call, answered or not: its units come back `per` seconds from now. Once per call."""
-        if ticket.holds:
-            for bucket, hold in ticket.holds:
+        if reservation.holds:
+            for bucket, hold in reservation.holds:
                 bucket.answered(now, hold)
-            ticket.holds = ()
-        self._quiet.answered(ticket.left)
+            reservation.holds = ()
+        self._pause.answered(reservation.sent_at)
 
     def observed(self, now: float, used: Mapping[str, int]) -> None:
         """Apply the venue's own counts, by limit: what exceeds ours is used by others, and counts.
@@ -186,11 +186,11 @@ class RequestBudget:
         are skipped, since the venue's count does not name the symbol.
         """
         for name, limit in self._limits.items():
-            said = used.get(name)
-            if said is None or limit.by_symbol or said == self._observed.get(name):
+            reported = used.get(name)
+            if reported is None or limit.by_symbol or reported == self._observed.get(name):
                 continue
-            self._observed[name] = said
-            limit.bucket("").observed(now, said)
+            self._observed[name] = reported
+            limit.bucket("").observed(now, reported)
 
     def observe_venue(self, now: float, adapter: object) -> None:
         """Observe the venue's own counts, if the adapter reads any. Call it after an answer."""
@@ -204,10 +204,10 @@ class RequestBudget:
         Without a duration, they pause for a second, doubled by each refusal in a row up to a minute; a request that is
         sent after that and not refused ends the row. Call it before `answered` of the same call.
         """
-        self._quiet.refused(now, retry_after)
+        self._pause.refused(now, retry_after)
 
     def _wait(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
-        return max(self._quiet.until - now, self._wait_for_room(now, costs, purpose))
+        return max(self._pause.until - now, self._wait_for_room(now, costs, purpose))
 
     def _wait_for_room(self, now: float, costs: Iterable[tuple[Bucket, int]], purpose: Purpose) -> float:
         owner = self if purpose in _IN_TURN else None
@@ -215,13 +215,13 @@ class RequestBudget:
         return max(waits, default=0.0)
 
     def _cost(self, call: Call, symbols: Sequence[str], purpose: Purpose) -> Iterator[tuple[Bucket, int]]:
-        for toll in self._tolls.get(call, ()):
-            yield from toll.cost(symbols, batch=call == "submit_batch")
+        for call_cost in self._call_costs.get(call, ()):
+            yield from call_cost.cost(symbols, batch=call == "submit_batch")
         yield from self._pace_cost(purpose)
 
     def _pace_cost(self, purpose: Purpose) -> Iterator[tuple[Bucket, int]]:
-        for toll in self._paces if purpose == "poll" else ():
-            yield from toll.cost((), batch=False)
+        for call_cost in self._paces if purpose == "poll" else ():
+            yield from call_cost.cost((), batch=False)
 
     def _reserve(self, bucket: Bucket, purpose: Purpose) -> int | None:
         return None if purpose == "closing" else int(bucket.allowed * self._reserved)
@@ -234,7 +234,7 @@ class RequestBudgets:
         """Create them; `interval` is the number of seconds between two polls of an account."""
         self._interval = interval
         self._round = max(PACE, interval)
-        self._quiet: dict[str, RateLimitPause] = {}
+        self._pauses: dict[str, RateLimitPause] = {}
         self._shared: dict[tuple[str, str, str], SharedLimit] = {}
         self._paces: dict[tuple[str, str, str], SharedLimit] = {}
 
@@ -251,21 +251,21 @@ class RequestBudgets:
         costs = units_by_call(traits)
         most = {limit.name: highest_cost(costs, limit.name) for limit in traits.limits}
         limits = {limit.name: self._limit(account, venue, limit, most[limit.name]) for limit in traits.limits}
-        tolls: dict[Call, list[CallCost]] = {}
+        call_costs: dict[Call, list[CallCost]] = {}
         for (call, name), (units, each) in costs.items():
             if units or each:
-                tolls.setdefault(call, []).append(CallCost(limits[name], units, each))
+                call_costs.setdefault(call, []).append(CallCost(limits[name], units, each))
         paces = [
             CallCost(self._pace(account, venue, limit, limits[limit.name], units), units, 0)
             for limit in traits.limits
             if (units := costs.get(("snapshot", limit.name), (0, 0))[0]) and limit.per > self._round + self._interval
         ]
-        return RequestBudget(limits, tolls, reserved, self._quiet.setdefault(venue, RateLimitPause()), paces)
+        return RequestBudget(limits, call_costs, reserved, self._pauses.setdefault(venue, RateLimitPause()), paces)
 
     def _limit(self, account: str, venue: str, limit: RateLimit, most: int) -> SharedLimit:
         """The shared limit; if two accounts declare it differently, the stricter declaration applies."""
         made = SharedLimit(limit.allowed, limit.per, by_symbol=limit.by == "symbol")
-        shared = self._shared.setdefault(_owned(account, venue, limit), made)
+        shared = self._shared.setdefault(_limit_key(account, venue, limit), made)
         shared.tighten(limit, most)
         return shared
 
@@ -273,15 +273,15 @@ class RequestBudgets:
         """What polls may use of a long limit in a short time: at least one poll.
 
         It is the limit's part for that time and one interval more: polls come in steps, and the units of the one before
-        are held beyond its answer, so that the polls of one step more may lie in any such time.
+        are held beyond its answer, so any such time may contain the polls of one more step.
         """
-        shared = self._paces.setdefault(_owned(account, venue, limit), SharedLimit(0, self._round))
-        shared.dearest = max(shared.dearest, a_poll)
+        shared = self._paces.setdefault(_limit_key(account, venue, limit), SharedLimit(0, self._round))
+        shared.most_units = max(shared.most_units, a_poll)
         share = Fraction(self._round + self._interval) / Fraction(strictest.per)
-        shared.allowed = shared.bucket("").allowed = max(math.ceil(strictest.allowed * share), shared.dearest)
+        shared.allowed = shared.bucket("").allowed = max(math.ceil(strictest.allowed * share), shared.most_units)
         return shared
 
 
-def _owned(account: str, venue: str, limit: RateLimit) -> tuple[str, str, str]:
+def _limit_key(account: str, venue: str, limit: RateLimit) -> tuple[str, str, str]:
     """The key of a limit: owned by an account, or by an address with all its accounts."""
     return (venue, "" if limit.by == "address" else account, limit.name)

@@ -61,23 +61,23 @@ class PollCost(Struct, frozen=True):
         return self.takes > self.for_reading * (1 + 1e-9) and self.takes > alone
 
 
-def poll_costs(readers: Sequence[PolledAccount], interval: float) -> dict[str, tuple[PollCost, ...]]:
+def poll_costs(polled: Sequence[PolledAccount], interval: float) -> dict[str, tuple[PollCost, ...]]:
     """By account, what polls use of each limit that they, or the account's timer, count against.
 
     `interval` in seconds, above 0. ValueError if traits contradict themselves.
     """
-    costs = {reader.account: units_by_call(reader.traits) for reader in readers}
+    costs = {account.account: units_by_call(account.traits) for account in polled}
     found = {}
-    for reader in readers:
+    for account in polled:
         rows = []
-        for limit in reader.traits.limits:
-            sharers = [each for each in readers if each.venue == reader.venue] if limit.by == "address" else [reader]
-            taken = [costs[each.account].get(("snapshot", limit.name), (0, 0))[0] for each in sharers]
-            own = costs[reader.account].get(("snapshot", limit.name), (0, 0))[0]
-            if not own and not _refreshes(reader, limit):
+        for limit in account.traits.limits:
+            sharers = [each for each in polled if each.venue == account.venue] if limit.by == "address" else [account]
+            snapshot_units = [costs[each.account].get(("snapshot", limit.name), (0, 0))[0] for each in sharers]
+            own = costs[account.account].get(("snapshot", limit.name), (0, 0))[0]
+            if not own and not _refreshes(account, limit):
                 continue
-            shared = [units for units in taken if units]
-            for_reading = limit.allowed - int(limit.allowed * reader.share)
+            shared = [units for units in snapshot_units if units]
+            for_reading = limit.allowed - int(limit.allowed * account.share)
             refreshes = sum((_refreshes(each, limit) for each in sharers), 0.0)
             rows.append(
                 PollCost(
@@ -88,12 +88,12 @@ def poll_costs(readers: Sequence[PolledAccount], interval: float) -> dict[str, t
                     for_reading=for_reading,
                     a_reading=own,
                     takes=sum(shared) * limit.per / interval + refreshes,
-                    least=_least(shared, int(for_reading - refreshes), limit.per),
+                    least=_shortest_interval(shared, int(for_reading - refreshes), limit.per),
                     accounts=len(shared),
                     refreshes=refreshes,
                 )
             )
-        found[reader.account] = tuple(rows)
+        found[account.account] = tuple(rows)
     return found
 
 
@@ -104,14 +104,14 @@ def refresh_units(traits: VenueTraits, limit: str, symbols: int) -> int:
     return (units + each) * symbols if by_symbol else units
 
 
-def _refreshes(reader: PolledAccount, limit: RateLimit) -> float:
+def _refreshes(account: PolledAccount, limit: RateLimit) -> float:
     """Units in `per` seconds. Polls do not draw on limits for each symbol."""
-    if reader.refresh is None or limit.by == "symbol":
+    if account.refresh is None or limit.by == "symbol":
         return 0.0
-    return refresh_units(reader.traits, limit.name, reader.refresh.symbols) * limit.per / reader.refresh.every
+    return refresh_units(account.traits, limit.name, account.refresh.symbols) * limit.per / account.refresh.every
 
 
-def _least(shared: Sequence[int], for_reading: int, per: float) -> float:
+def _shortest_interval(shared: Sequence[int], for_reading: int, per: float) -> float:
     """Seconds. One account's polls fit a whole number of times into `per`; one that never fits is sent alone."""
     if not shared:
         return 0.0

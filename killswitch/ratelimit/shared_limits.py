@@ -20,19 +20,21 @@ class SharedLimit:
 
     allowed: int
     per: float
-    dearest: int = 0
+    most_units: int = 0
     """The most that one call costs."""
     by_symbol: bool = False
     """Whether it is counted for each symbol."""
     buckets: dict[str, Bucket] = field(default_factory=dict)
     """By symbol, or by "" for a limit that is not counted for each symbol."""
 
-    def tighten(self, limit: RateLimit, dearest: int) -> None:
+    def tighten(self, limit: RateLimit, most_units: int) -> None:
         """Apply another declaration. ValueError if a call could then never be made."""
-        allowed, dearest = min(self.allowed, limit.allowed), max(self.dearest, dearest)
-        if dearest > allowed:
-            raise ValueError(f"a call costs {dearest} of limit {limit.name!r}, which never allows more than {allowed}")
-        self.allowed, self.per, self.dearest = allowed, max(self.per, limit.per), dearest
+        allowed, most_units = min(self.allowed, limit.allowed), max(self.most_units, most_units)
+        if most_units > allowed:
+            raise ValueError(
+                f"a call costs {most_units} of limit {limit.name!r}, which never allows more than {allowed}"
+            )
+        self.allowed, self.per, self.most_units = allowed, max(self.per, limit.per), most_units
         for bucket in self.buckets.values():
             bucket.tighten(self.allowed, self.per)
 
@@ -81,15 +83,15 @@ def units_by_call(traits: VenueTraits) -> dict[tuple[Call, str], tuple[int, int]
         units, each = found.get((cost.call, cost.limit), (0, 0))
         found[cost.call, cost.limit] = units + cost.units, each + cost.each
     for (call, name), (units, each) in found.items():
-        if (least := _least(call, units, each)) > allowed[name]:
+        if (least := _cost_of_one(call, units, each)) > allowed[name]:
             raise ValueError(f"{call} costs {least} of limit {name!r}, which never allows more than {allowed[name]}")
     return found
 
 
 def highest_cost(costs: Mapping[tuple[Call, str], tuple[int, int]], limit: str) -> int:
     """The most that one call costs of `limit`, for calls about at most one order."""
-    return max((_least(call, *cost) for (call, name), cost in costs.items() if name == limit), default=0)
+    return max((_cost_of_one(call, *cost) for (call, name), cost in costs.items() if name == limit), default=0)
 
 
-def _least(call: Call, units: int, each: int) -> int:
+def _cost_of_one(call: Call, units: int, each: int) -> int:
     return units + each * (call in _OF_ORDERS)

@@ -1,21 +1,21 @@
 """Covariance of returns, risk contributions of positions, minimum-variance cuts, and betas.
 
 A sample covariance of n series needs many more than n observations: the largest risks in it are overstated, the
-smallest understated, and whoever looks for the book with the least variance finds its errors. Ledoit & Wolf (2004),
+smallest understated, and a search for the book with the least variance finds its errors. Ledoit & Wolf (2004),
 "A well-conditioned estimator for large-dimensional covariance matrices", Journal of Multivariate Analysis 88(2),
 365–411, takes the mean of the sample covariance and of μI, weighted so that the expected squared error is least.
 
-Plain floats, summed exactly (`math.fsum`), so that every machine and every Python comes to the same bits.
+Plain floats, summed exactly (`math.fsum`), so that every machine and every Python computes the same bits.
 
 The variance of the P&L of exposures x is V = x′Σx. By Euler's theorem it is the sum of xᵢ(Σx)ᵢ, so each position has a
 component; divided by V the components are shares that sum to 1 (Litterman, 1996, "Hot spots and hedges", Journal of
 Portfolio Management). A position that hedges the others has a negative share: without it the book would vary more.
 
-Minimise x′Σx over how much of each position is kept, none above what it may be at most and all of them together as much
-as the cut leaves. The objective is convex, so moving gross between two positions at a time, from the one whose next
-unit adds most to the one whose next unit adds least, each time as far as it helps, comes to the least there is (the
+The cut minimises x′Σx over the kept part of each position, each within its maximum and all of them together as much as
+the cut leaves. The objective is convex, so moving gross between two positions at a time, from the one whose next
+unit adds most to the one whose next unit adds least, each time as far as it helps, reaches the minimum (the
 pairwise steps of Platt, 1998, "Sequential minimal optimization"). It begins with the cut in proportion and never makes
-it worse: whenever it is broken off, what is left varies at most as much as if the cut had been made in proportion.
+it worse: if it is stopped early, the rest varies at most as much as after a cut in proportion.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ def least_variance(
     limits = {i: limit for i in movable if (limit := most[i]) is not None}
     signs = {i: 1.0 if exposures[i] >= 0.0 else -1.0 for i in movable}
     total = fsum(limits.values())
-    worth = {i: limits[i] * kept / total if total > 0.0 else 0.0 for i in movable}
-    left = [signs[i] * worth[i] if i in worth else x for i, x in enumerate(exposures)]
+    sizes = {i: limits[i] * kept / total if total > 0.0 else 0.0 for i in movable}
+    left = [signs[i] * sizes[i] if i in sizes else x for i, x in enumerate(exposures)]
     slope = slopes(left, covariance)
     for _ in range(200 * len(movable)):
-        shrinking = max((i for i in movable if worth[i] > 0.0), key=lambda i: signs[i] * slope[i], default=None)
-        growing = min((i for i in movable if worth[i] < limits[i]), key=lambda i: signs[i] * slope[i], default=None)
+        shrinking = max((i for i in movable if sizes[i] > 0.0), key=lambda i: signs[i] * slope[i], default=None)
+        growing = min((i for i in movable if sizes[i] < limits[i]), key=lambda i: signs[i] * slope[i], default=None)
         if shrinking is None or growing is None:
             break
         gain = signs[shrinking] * slope[shrinking] - signs[growing] * slope[growing]
@@ -109,13 +109,13 @@ def least_variance(
             break
         bend = covariance[shrinking][shrinking] + covariance[growing][growing]
         bend -= 2.0 * signs[shrinking] * signs[growing] * covariance[shrinking][growing]
-        room = min(worth[shrinking], limits[growing] - worth[growing])
+        room = min(sizes[shrinking], limits[growing] - sizes[growing])
         moved = min(room, gain / bend) if bend > 0.0 else room
-        worth[shrinking] = worth[shrinking] - moved if moved < worth[shrinking] else 0.0
-        worth[growing] = worth[growing] + moved if moved < limits[growing] - worth[growing] else limits[growing]
+        sizes[shrinking] = sizes[shrinking] - moved if moved < sizes[shrinking] else 0.0
+        sizes[growing] = sizes[growing] + moved if moved < limits[growing] - sizes[growing] else limits[growing]
         for i, row in enumerate(covariance):
             slope[i] += moved * (signs[growing] * row[growing] - signs[shrinking] * row[shrinking])
-    return [worth[i] if i in worth else abs(x) for i, x in enumerate(exposures)]
+    return [sizes[i] if i in sizes else abs(x) for i, x in enumerate(exposures)]
 
 
 @dataclass(frozen=True, slots=True)

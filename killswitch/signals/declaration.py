@@ -170,8 +170,8 @@ class SignalSpec(_Kind):
         name, wanted = parts.get("name") or "without a name", type(self).__match_args__
         lacking = [part for part in wanted if parts.get(part) is None or parts[part] in ("", ())]
         if lacking:
-            said = "; ".join(f"`{part}` ({PARTS[part]})" for part in lacking)
-            raise TypeError(f"the signal {name} lacks {said}")
+            missing = "; ".join(f"`{part}` ({PARTS[part]})" for part in lacking)
+            raise TypeError(f"the signal {name} lacks {missing}")
         foreign = sorted(parts.keys() - set(wanted))
         if foreign:
             raise TypeError(f"the signal {name} is a {type(self).__name__}, which has no part {', '.join(foreign)}")

@@ -26,8 +26,10 @@ _NO_EQUITY = (
     "every account of the scope is unavailable (stale, malformed, down, or without an equity), or one of them is "
     "not in the snapshot"
 )
-_DARK = "one of several accounts is unavailable: it is bounded by its last positions and by price moves at other venues"
-_TWO_READINGS = f"an unexplained change of equity leaves two possible unit values; {_DARK}"
+_ONE_UNAVAILABLE = (
+    "one of several accounts is unavailable: it is bounded by its last positions and by price moves at other venues"
+)
+_TWO_VALUES = f"an unexplained change of equity leaves two possible unit values; {_ONE_UNAVAILABLE}"
 
 
 def _value(history: History, view: ScopeView) -> Interval:
@@ -47,15 +49,17 @@ def _unexplained(history: History, view: ScopeView) -> Interval:
 def _unexplained_share(history: History, view: ScopeView) -> Interval:
     if view.unknown is not None or view.equity is None or not history.explanation.complete:
         return UNKNOWN
-    fallen = -sum((change.worth for change in history.changes.unexplained if change.worth < 0), Decimal(0))
+    fallen = -sum(
+        (change.converted_amount for change in history.changes.unexplained if change.converted_amount < 0), Decimal(0)
+    )
     return known(_share(fallen, view.equity + fallen))
 
 
-def _share(part: Decimal, whole: Decimal) -> Decimal:
+def _share(part: Decimal, total: Decimal) -> Decimal:
     """part ÷ whole, at most 1; 1 if the whole is not positive."""
     if not part:
         return Decimal(0)
-    return min(Decimal(1), part / whole) if whole > 0 else Decimal(1)
+    return min(Decimal(1), part / total) if total > 0 else Decimal(1)
 
 
 def _certain(values: Floats) -> Bounds:
@@ -83,7 +87,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="money",
         measures="loss",
         meaning="Equity in the scope's currency, as reported by the venue.",
-        partly_known=_DARK,
+        partly_known=_ONE_UNAVAILABLE,
         unknown=(
             f"{_NO_EQUITY}; accounts of a scope in different currencies, without a reference currency or a rate to it"
         ),
@@ -103,7 +107,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         ),
         partly_known=(
             "the window reaches back before the first observation, or holds a gap longer than max_gap: "
-            f"then it is at least what was seen, and at most 1; {_TWO_READINGS}"
+            f"then it is at least what was seen, and at most 1; {_TWO_VALUES}"
         ),
         unknown=_NO_EQUITY,
         range=FRACTION,
@@ -118,7 +122,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
         unit="fraction",
         measures="loss",
         meaning="Fall of the unit value from its highest since the start or the last reset by hand.",
-        partly_known=_TWO_READINGS,
+        partly_known=_TWO_VALUES,
         unknown=_NO_EQUITY,
         range=FRACTION,
         reader=lambda history, _: drawdown_from_peak(history),
@@ -134,7 +138,7 @@ SIGNALS: tuple[SignalSpec, ...] = (
             "Fall of the unit value from what it was at the start of observation, or at the last reset by hand; "
             "0 when above it."
         ),
-        partly_known=_TWO_READINGS,
+        partly_known=_TWO_VALUES,
         unknown=_NO_EQUITY,
         range=FRACTION,
         reader=lambda history, _: loss_from_start(history),

@@ -31,8 +31,8 @@ _contracts = attrgetter("contracts")
 
 def reason_untrusted(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
     """The reason why the account's numbers are unknown, or None if they are usable."""
-    doubt = reason_equity_unknown(account, as_of, stale_after)
-    return reason_positions_missing(account) if doubt is None else doubt
+    reason = reason_equity_unknown(account, as_of, stale_after)
+    return reason_positions_missing(account) if reason is None else reason
 
 
 def reason_equity_unknown(account: AccountSnapshot, as_of: int, stale_after: int | None) -> str | None:
@@ -41,8 +41,8 @@ def reason_equity_unknown(account: AccountSnapshot, as_of: int, stale_after: int
         return f"{account.account} reports no equity"
     if account.quality == "ok" and account.equity is not None and not sane(account.equity):
         return f"{account.account} reports an equity of {account.equity} {account.currency}"
-    doubt = reason_positions_unusable(account)
-    return _stale(account, as_of, stale_after) if doubt is None and stale_after is not None else doubt
+    reason = reason_positions_unusable(account)
+    return _stale(account, as_of, stale_after) if reason is None and stale_after is not None else reason
 
 
 def reason_positions_unusable(account: AccountSnapshot) -> str | None:
@@ -103,9 +103,9 @@ def _is_unchanged(account: AccountSnapshot, before: AccountSnapshot) -> bool:
 class ScopeView:
     """One scope in one snapshot. `unknown` is the reason why its equity is unusable, or None.
 
-    `positions_unknown` is the reason why its positions are unknown although its equity is known. `around` are all
-    accounts of the snapshot, including those outside the scope. With a `reference` currency, equity, profits, notionals
-    and margin are in it; accounts, positions and prices remain as reported.
+    `positions_unknown` is the reason why its positions are unknown although its equity is known. `all_accounts` are
+    the accounts of the snapshot, including those outside the scope. With a `reference` currency, equity, profits,
+    notionals and margin are in it; accounts, positions and prices remain as reported.
     """
 
     as_of: int
@@ -152,7 +152,7 @@ class ScopeView:
                 self.unknown = reason
                 return
             self.positions_unknown = self.positions_unknown or reason_positions_missing(account)
-            assert account.equity is not None  # doubt_of_equity() has looked
+            assert account.equity is not None  # reason_equity_unknown() has checked
             total += self.converted(account.equity, account)
         self.equity = total
 

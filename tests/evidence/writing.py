@@ -77,7 +77,7 @@ the tail, not the mean: where books end poorer with it, that is its premium.
   a real crash is worse.
 - Worst drawdown is from a peak of equity, at bar closes. *Over 20%* is the share of books in which it was deeper.
   *Gross kept* is the mean gross over the run against the gross at the start.
-- Unless a table says otherwise it counts the {len(fallen)} of {len(crashes)} books in crashes whose worst drawdown
+- Unless stated otherwise, a table counts the {len(fallen)} of {len(crashes)} books in crashes whose worst drawdown
   without protection was at least {FELL:.0%}.
 """
 
@@ -95,7 +95,7 @@ FIGURES = ("mean drawdown", "95th percentile", "over 20%", "final equity", "turn
 def _by_kind(evidence: Evidence, fallen: Sequence[Case]) -> Iterator[str]:
     yield "## Each kind of book under each policy"
     yield ""
-    yield "Closing everything at the same triggers is the same for several policies, and told once."
+    yield "Policies with the same triggers have the same result for *close-all*, which is listed once."
     yield ""
     for kind in KINDS:
         cases = [case for case in fallen if case.part.member.kind == kind]

@@ -1,7 +1,7 @@
-"""When a level fires again, read naively from the rules: by losses and by conditions of the book.
+"""A naive implementation of when a level fires again: by losses and by conditions of the book.
 
-This module shares no line with the product. It keeps every look that was had, and at each one asks the rules of all of
-them anew; nothing is carried from one look to the next but the list of what fired.
+This module shares no line with the product. It keeps all evaluations, and applies the rules to all of them at each new
+one; only the list of firings is carried from one evaluation to the next.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 
 
 @dataclass(frozen=True)
-class Look:
+class Evaluation:
     """One evaluation: the value of a unit, the fall and the leverage; None is unknown. `at` in seconds."""
 
     at: int
@@ -30,14 +30,14 @@ class Limit:
     confirm: int
     loss: bool
 
-    def answer(self, look: Look) -> bool | None:
-        """Whether it is broken in this look; None where that is unknown."""
-        seen = look.fall if self.loss else look.leverage
+    def answer(self, evaluation: Evaluation) -> bool | None:
+        """Whether it is broken in this evaluation; None if unknown."""
+        seen = evaluation.fall if self.loss else evaluation.leverage
         return None if seen is None else seen >= self.threshold
 
 
 @dataclass(frozen=True)
-class Rung:
+class StageRule:
     """A stage: it may fire when one of its limits is confirmed."""
 
     name: str
@@ -48,50 +48,52 @@ class Rung:
 
 @dataclass(frozen=True)
 class Firing:
-    """What fired in which look, and on which limits."""
+    """What fired in which evaluation, and on which limits."""
 
     place: int
-    rung: Rung
+    stage: StageRule
     limits: tuple[Limit, ...]
 
 
-def firings(looks: Sequence[Look], rungs: Sequence[Rung]) -> list[Firing]:
-    """Every firing. `rungs` highest level first; unknown keeps what a limit was, and completes no confirmation."""
+def firings(evaluations: Sequence[Evaluation], stages: Sequence[StageRule]) -> list[Firing]:
+    """Every firing. `stages` highest level first; unknown keeps what a limit was, and completes no confirmation."""
     fired: list[Firing] = []
-    for place in range(len(looks)):
-        for rung in rungs:
-            standing = tuple(limit for limit in rung.limits if _confirmed(limit, looks[: place + 1]))
-            if standing and _may(rung, standing, looks[: place + 1], fired):
-                fired.append(Firing(place, rung, standing))
+    for place in range(len(evaluations)):
+        for stage in stages:
+            confirmed = tuple(limit for limit in stage.limits if _confirmed(limit, evaluations[: place + 1]))
+            if confirmed and _may(stage, confirmed, evaluations[: place + 1], fired):
+                fired.append(Firing(place, stage, confirmed))
                 break
     return fired
 
 
-def _confirmed(limit: Limit, looks: Sequence[Look]) -> bool:
-    """Whether, in an unbroken run up to now, a look that saw it broken came late enough after the first."""
-    run: list[Look] = []
-    for look in reversed(looks):
-        if limit.answer(look) is False:
+def _confirmed(limit: Limit, evaluations: Sequence[Evaluation]) -> bool:
+    """Whether, in an unbroken run up to now, an evaluation with it broken came late enough after the first."""
+    run: list[Evaluation] = []
+    for evaluation in reversed(evaluations):
+        if limit.answer(evaluation) is False:
             break
-        run.insert(0, look)
-    broken = [look for look in run if limit.answer(look)]
-    return any(look.at - broken[0].at >= limit.confirm for look in broken)
+        run.insert(0, evaluation)
+    broken = [evaluation for evaluation in run if limit.answer(evaluation)]
+    return any(evaluation.at - broken[0].at >= limit.confirm for evaluation in broken)
 
 
-def _may(rung: Rung, standing: tuple[Limit, ...], looks: Sequence[Look], fired: Sequence[Firing]) -> bool:
+def _may(
+    stage: StageRule, confirmed: tuple[Limit, ...], evaluations: Sequence[Evaluation], fired: Sequence[Firing]
+) -> bool:
     """A higher level always; the same one after its cooldown, and only for something new; a lower one never."""
-    if not fired or rung.level > fired[-1].rung.level:
+    if not fired or stage.level > fired[-1].stage.level:
         return True
-    last, now = fired[-1], looks[-1]
-    if rung.level < last.rung.level or now.at < looks[last.place].at + last.rung.cooldown:
+    last, now = fired[-1], evaluations[-1]
+    if stage.level < last.stage.level or now.at < evaluations[last.place].at + last.stage.cooldown:
         return False
-    before = looks[last.place].value
+    before = evaluations[last.place].value
     if now.value is not None and before is not None and now.value < before:
         return True
-    return any(_broken_anew(limit, looks, fired) for limit in standing if not limit.loss)
+    return any(_broken_anew(limit, evaluations, fired) for limit in confirmed if not limit.loss)
 
 
-def _broken_anew(limit: Limit, looks: Sequence[Look], fired: Sequence[Firing]) -> bool:
+def _broken_anew(limit: Limit, evaluations: Sequence[Evaluation], fired: Sequence[Firing]) -> bool:
     """Whether it was seen within its bound since something fired on it last, if anything did."""
     answered = [firing.place for firing in fired if limit in firing.limits]
-    return not answered or any(limit.answer(look) is False for look in looks[answered[-1] + 1 :])
+    return not answered or any(limit.answer(evaluation) is False for evaluation in evaluations[answered[-1] + 1 :])

@@ -1,10 +1,10 @@
-"""`futures-drawdown` read naively from the rules, as an oracle: what fires when, from a recording file.
+"""A naive implementation of `futures-drawdown` as an oracle: what fires when, from a recording file.
 
-This module shares no line with the product: it reads the file with `json`, counts in exact fractions, looks
-at the whole window anew at every snapshot, and knows nothing of policies in YAML. Where it and the product
-differ, one of them has misread the rules.
+This module shares no line with the product: it reads the file with `json`, computes with exact
+fractions, evaluates the whole window at every snapshot, and knows nothing of policies in YAML. Where it
+and the product differ, one of them has misread the rules.
 
-Its domain: every change of equity is explained by positions, fills and flows (it has no ledger to doubt),
+Its domain: every change of equity is explained by positions, fills and flows (it has no ledger),
 marks agree with index and last prices, and a stage that fires finds something to close. Outside of it,
 where it can tell, it raises `OutsideDomainError` instead of guessing.
 """
@@ -55,7 +55,7 @@ TIGHT = (
 
 
 class OutsideDomainError(Exception):
-    """The recording asks something that the naive reading has no rule for."""
+    """The recording contains a case for which the naive implementation has no rule."""
 
 
 @dataclass(frozen=True, order=True)
@@ -70,12 +70,12 @@ class Happening:
 
 @dataclass
 class Condition:
-    """One trigger's memory: since when its condition is true, and whether it has been true for long."""
+    """One trigger's state: since when its condition is true, and whether it has been true for long."""
 
     true_since: datetime | None = None
     confirmed: bool = False
 
-    def hear(self, answer: bool | None, at: datetime, confirm: timedelta) -> None:
+    def update(self, answer: bool | None, at: datetime, confirm: timedelta) -> None:
         """True starts or goes on, false starts over, unknown (None) keeps what was."""
         if answer is False:
             self.true_since, self.confirmed = None, False
@@ -88,7 +88,7 @@ class Condition:
 
 @dataclass
 class Watch:
-    """Everything remembered of one account."""
+    """The state of one account."""
 
     account: str
     rules: tuple[Rule, ...] = RULES
@@ -171,7 +171,7 @@ class Watch:
         return Happening(at, self.account, 0, reset=True)
 
     def evaluate(self, at: datetime, value: Fraction | None) -> Iterator[Happening]:
-        """One snapshot: hear every condition, fire the highest level that may, else perhaps reset."""
+        """One snapshot: update every condition, fire the highest level that may, else perhaps reset."""
         quarter = hour = None
         if value is not None:
             self.seen.append((at, value))
@@ -181,8 +181,8 @@ class Watch:
                 ("quarter", quarter, rule.fall_quarter),
                 ("hour", hour, rule.fall_hour),
             ):
-                memory = self.conditions.setdefault((rule.level, name), Condition())
-                memory.hear(at_least(interval, threshold), at, rule.confirm)
+                condition = self.conditions.setdefault((rule.level, name), Condition())
+                condition.update(at_least(interval, threshold), at, rule.confirm)
         fired = self._fire(at, value)
         if fired is not None:
             yield fired
@@ -190,8 +190,8 @@ class Watch:
             yield self.reset(at)
 
     def _fire(self, at: datetime, value: Fraction | None) -> Happening | None:
-        asking = [level for (level, _), memory in self.conditions.items() if memory.confirmed]
-        highest = max(asking, default=0)
+        confirmed = [level for (level, _), condition in self.conditions.items() if condition.confirmed]
+        highest = max(confirmed, default=0)
         if highest == 0 or highest < self.level or (highest == self.level and not self._again(at, value)):
             return None
         self.level, self.fired_at, self.fired_value, self.clear_since = highest, at, value, None
@@ -234,7 +234,7 @@ def is_known(account: dict[str, Any]) -> bool:
     return not (account.get("positions") == [] and margin is not None and Fraction(margin) > 0)
 
 
-def lines_of(path: Path) -> Iterator[dict[str, Any]]:
+def read_snapshots(path: Path) -> Iterator[dict[str, Any]]:
     """The snapshots of a recording file, oldest first; a name in `.gz` is compressed."""
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as file:
@@ -248,14 +248,14 @@ def happenings(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RU
     found: list[Happening] = []
     for snapshot in snapshots:
         at = datetime.fromisoformat(snapshot["as_of"])
-        hands = [event["scope"] for event in snapshot.get("events") or () if event["kind"] == "reset"]
+        resets = [event["scope"] for event in snapshot.get("events") or () if event["kind"] == "reset"]
         for account in snapshot["accounts"]:
             if account["market"] not in {"swap", "future"}:
                 continue
             name = account["account"]
             watch = watches.setdefault(name, Watch(name, rules))
             value = watch.value_of_unit(account)
-            if f"account/{name}" in hands and watch.level > 0:  # nothing latched, nothing to reset
+            if f"account/{name}" in resets and watch.level > 0:  # nothing latched, nothing to reset
                 if value is None:
                     raise OutsideDomainError("a reset while the value at which windows begin is unknown")
                 found.append(watch.reset(at))
@@ -265,4 +265,4 @@ def happenings(snapshots: Iterable[dict[str, Any]], rules: tuple[Rule, ...] = RU
 
 def read(path: Path) -> list[Happening]:
     """Every firing and every reset of `futures-drawdown` over the recording at `path`, in order."""
-    return happenings(lines_of(path))
+    return happenings(read_snapshots(path))

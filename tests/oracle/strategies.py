@@ -1,4 +1,4 @@
-"""Hypothesis strategies over made-up recordings: falls, calm, rises, outages, silence, flows and hands."""
+"""Hypothesis strategies over made-up recordings: falls, calm, rises, outages, silence, flows and operator resets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ silence = st.tuples(
     st.just("silence"), st.sampled_from((300, 600, 660, 1800)), st.just(1), st.sampled_from(DRIFTS).map(Decimal)
 )
 flow = st.tuples(st.just("flow"), st.just(0), st.just(1), st.sampled_from(("-0.7", "-0.25", "0.4", "2")).map(Decimal))
-hand = st.tuples(st.just("hand"), st.just(0), st.just(1), st.just(Decimal(0)))
-segments = st.lists(st.one_of(reading, reading, reading, outage, silence, flow, hand), min_size=2, max_size=24)
+operator_reset = st.tuples(st.just("reset"), st.just(0), st.just(1), st.just(Decimal(0)))
+segments = st.lists(
+    st.one_of(reading, reading, reading, outage, silence, flow, operator_reset), min_size=2, max_size=24
+)
 
 
 @st.composite
@@ -42,11 +44,11 @@ def _add(walk: Walk, kind: str, seconds: int, count: int, size: Decimal) -> None
     elif kind == "silence":
         walk.wait(seconds).move(size)
     elif kind == "flow":
-        # Told at once, so that the money just before it is what the snapshot before it said.
+        # Reported at once, so that the equity just before it is that of the previous snapshot.
         if walk.equity > 0:
             walk.flow((walk.equity * size).quantize(Decimal("0.01"))).wait(1).see()
-    elif kind == "hand":
-        walk.hand_reset().wait(1).see()
+    elif kind == "reset":
+        walk.operator_reset().wait(1).see()
     else:
         for _ in range(count):
             walk.wait(seconds).see(kind)

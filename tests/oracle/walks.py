@@ -1,7 +1,7 @@
-"""Made-up recordings in the public format: one account whose equity goes where the test wants it to.
+"""Made-up recordings in the public format: one account whose equity follows the test.
 
 Every change of equity is explained (one long position with its P&L, and flows), and mark, index and last
-price agree, so that the recordings stay inside the domain of the naive reading.
+price agree, so that the recordings stay inside the domain of the naive implementation.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Walk:
         return self
 
     def flow(self, amount: Decimal, kind: str = "withdrawal") -> Walk:
-        """Money in (+) or out (−), told by the next readable snapshot."""
+        """Money in (+) or out (−), reported by the next readable snapshot."""
         self._rows += 1
         self.cash += amount
         self._flows.append(
@@ -77,7 +77,7 @@ class Walk:
         )
         return self
 
-    def hand_reset(self) -> Walk:
+    def operator_reset(self) -> Walk:
         """Someone resets the account; the next snapshot carries the event."""
         self._rows += 1
         self._events.append(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from killswitch.model.venue import Call, Cost, RateLimit, VenueTraits
-from killswitch.ratelimit.budget import Purpose, RequestBudget, RequestBudgets, Ticket
+from killswitch.ratelimit.budget import Purpose, RequestBudget, RequestBudgets, Reservation
 
 TRAITS = VenueTraits(
     limits=(
@@ -88,7 +88,7 @@ def played(steps: Steps) -> tuple[Log, list[RequestBudget]]:
     """Each step: some time passes, and a call leaves as soon as its budget says, to be answered later."""
     budgets = RequestBudgets()
     accounts = [budgets.of(name, "venue", TRAITS, SHARE) for name in ("one", "two")]
-    log, now, open_calls = Log(), 0.0, list[tuple[float, int, Ticket]]()
+    log, now, open_calls = Log(), 0.0, list[tuple[float, int, Reservation]]()
 
     def let_answer(until: float) -> None:
         for due in sorted(open_calls, key=lambda row: row[0]):

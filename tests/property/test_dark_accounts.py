@@ -95,7 +95,7 @@ def test_the_truth_lies_between_the_bounds(
         low, high = drawdown(past, WINDOW)
         fall = float(1 - now / highest)
         assert low - LITTLE <= fall <= high + LITTLE
-        if past.equity_range is not None and past.equity_range.high is not None:
+        if past.equity_range is not None and past.equity_range.high.is_finite():
             assert past.equity_range.low - CENT <= now <= past.equity_range.high + CENT
             event("bounded both ways")
 
@@ -131,7 +131,7 @@ def test_what_is_reduced_in_the_dark_lies_between_the_bounds(
         highest = max(highest, now)
         past.observe(ScopeView(to_micros(after(minutes=minute)), True, (first.seen(prices), second.down()), {}, None))
         assert past.equity_range is not None
-        assert past.equity_range.high is not None
+        assert past.equity_range.high.is_finite()
         assert past.equity_range.low - CENT <= now <= past.equity_range.high + CENT
         low, high = drawdown(past, WINDOW)
         assert low - LITTLE <= float(1 - now / highest) <= high + LITTLE

@@ -13,7 +13,7 @@ from killswitch.graph.lowering import lower
 from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.model.instant import SECOND
 from tests.graphs import FALL_15M, graph, stage, trigger
-from tests.oracle.limits import Limit, Look, Rung, firings
+from tests.oracle.limits import Evaluation, Limit, StageRule, firings
 
 UNKNOWN = (float("-inf"), float("inf"))
 NAMES = ("fall", "geared", "geared-for-long", "geared-far")
@@ -22,9 +22,9 @@ GEARED = Limit("geared", Fraction(3), 0, loss=False)
 LONG = Limit("geared-for-long", Fraction(2), 120, loss=False)
 FAR = Limit("geared-far", Fraction(8), 0, loss=False)
 RUNGS = (
-    Rung("far", 2, (FAR,), 600),
-    Rung("cut", 1, (FALL, GEARED), 300),
-    Rung("trim", 1, (LONG,), 900),
+    StageRule("far", 2, (FAR,), 600),
+    StageRule("cut", 1, (FALL, GEARED), 300),
+    StageRule("trim", 1, (LONG,), 900),
 )
 
 
@@ -66,7 +66,7 @@ def test_a_level_fires_again_as_the_naive_reading_has_it(
     looks, at = [], 0
     for seconds, *numbers in drawn:
         at += seconds
-        looks.append(Look(at, *(None if number is None else Fraction(number) for number in numbers)))
+        looks.append(Evaluation(at, *(None if number is None else Fraction(number) for number in numbers)))
     machine = StageMachine.of(policy(), lower(policy().conditions))
     state, fired = initial(), []
     for place, look in enumerate(looks):
@@ -79,6 +79,6 @@ def test_a_level_fires_again_as_the_naive_reading_has_it(
             fired.append((place, moved.eligible[0].name))
         if stored:
             state = from_stored(to_stored(state, NAMES), NAMES)
-    expected = [(each.place, each.rung.name) for each in firings(looks, RUNGS)]
+    expected = [(each.place, each.stage.name) for each in firings(looks, RUNGS)]
     event(f"{min(len(expected), 4)} firings")
     assert fired == expected

@@ -122,7 +122,7 @@ def policies_of(folder: str) -> PolicySet:
     return written(FROM_PEAK) if folder == "from-peak" else shipped(folder)
 
 
-def without_course(run: Run) -> Run:
+def without_curve(run: Run) -> Run:
     return replace(run, course=None)
 
 
@@ -132,12 +132,12 @@ def without_course(run: Run) -> Run:
 def test_passing_over_quiet_bars_changes_nothing(
     folder: str, panel: PriceMatrix, notionals: tuple[int, int, int], rule: Rule
 ) -> None:
-    """Every firing, fill, verification and sum is the same, to the last digit; a course to a float's last bits."""
+    """Every firing, fill, verification and sum is the same, to the last digit; a curve to a float's last bits."""
     held = book(dict(zip("ABC", notionals, strict=True)))
     policies = policies_of(folder)
-    fast = run(policies, panel, held, rule, course=True)
-    slow = run(policies, panel, held, rule, course=True, is_skipping=False)
-    assert without_course(fast) == without_course(slow)
+    fast = run(policies, panel, held, rule, with_curve=True)
+    slow = run(policies, panel, held, rule, with_curve=True, is_skipping=False)
+    assert without_curve(fast) == without_curve(slow)
     assert fast.course is not None and slow.course is not None
     assert close(fast.course, slow.course)
 

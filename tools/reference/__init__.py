@@ -1,1 +1,1 @@
-"""Reference pages made from the code: `python -m tools.reference` writes them, a test fails when they are stale."""
+"""Reference pages generated from the code: `python -m tools.reference` writes them, a test fails if they are stale."""

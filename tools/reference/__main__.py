@@ -1,4 +1,4 @@
-"""Write everything that is generated: `make reference`."""
+"""Writes all generated files: `make reference`."""
 
 from __future__ import annotations
 

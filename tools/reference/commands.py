@@ -1,4 +1,4 @@
-"""docs/reference/cli.md, from the commands themselves."""
+"""Generates docs/reference/cli.md from the commands."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from killswitch.cli import VERBS, ksctl
 from tools.reference.markdown import code, page, sentence, table
 
 INTRODUCTION = """\
-`ksctl --help` and `ksctl VERB --help` say the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
-`--output json` is for programs: what it prints is [a public format](formats.md) where it has a name.
+`ksctl --help` and `ksctl VERB --help` show the same in the terminal. A DURATION is written `90s`, `15m`, `1h30m`.
+`--output json` is for programs: output with a format name is [a public format](formats.md).
 
-On a terminal, text keeps to its width, and alarms are colored: failures and firing triggers red, warnings yellow, sound
-states green. `ksctl --color auto|always|never VERB` decides otherwise; with `auto`, the default, `NO_COLOR` disables
-colors. A pipe or a file gets one line per row and no color, and JSON is never colored.
+On a terminal, text is wrapped to its width, and states are colored: failures and firing triggers red, warnings
+yellow, normal states green. `ksctl --color auto|always|never VERB` overrides this; with `auto`, the default,
+`NO_COLOR` disables colors. A pipe or a file gets one line per row and no color, and JSON is never colored.
 
 Shells complete verbs, options, files, kinds of documents, codes, venues, and the accounts and scopes of the policies
-named before (or in `KSCTL_POLICIES`), once the line is in the shell's start-up file:
+named before (or in `KSCTL_POLICIES`), if this line is in the shell's start-up file:
 
 ```sh
 eval "$(_KSCTL_COMPLETE=bash_source ksctl)"     # bash 4.4 or newer; zsh_source in zsh
@@ -28,8 +28,8 @@ _KSCTL_COMPLETE=fish_source ksctl | source      # fish
 
 | exit code | means |
 | --- | --- |
-| 0 | fine |
-| 1 | failed |
+| 0 | success |
+| 1 | failure |
 | 2 | changes or actions pending; only with `--detailed-exitcode` |
 | 3 | warnings; only with `--strict` |
 | 64 | wrong usage |
@@ -67,7 +67,7 @@ def _command(command: click.Command, context: click.Context, depth: int) -> Iter
 
 
 def _help(command: click.Command) -> Iterator[str]:
-    """The paragraphs of the help, as click reads them: up to a form feed, a blank line between two."""
+    """The paragraphs of the help, as click parses them: up to a form feed, separated by blank lines."""
     text = inspect.cleandoc(command.help or "").split("\f")[0]
     for paragraph in text.split("\n\n"):
         words = paragraph.strip().removeprefix("\b").strip("\n")
@@ -76,27 +76,27 @@ def _help(command: click.Command) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Words that Markdown must not take for markup."""
+    """Escape text that Markdown would parse as markup."""
     return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
 
 
 def _option(option: click.Option, context: click.Context) -> tuple[str, str]:
     names = ", ".join(code(name) for name in (*option.opts, *option.secondary_opts))
     value = "" if option.is_flag or option.count else f" {code(_value(option, context))}"
-    said = [_escaped(sentence(option.help or ""))]
+    parts = [_escaped(sentence(option.help or ""))]
     if option.required:
-        said.append("**Required.**")
+        parts.append("**Required.**")
     if option.multiple and "more than once" not in (option.help or ""):
-        said.append("May be given more than once.")
+        parts.append("Repeatable.")
     if option.show_default and not option.is_flag:
-        said.append(f"Default: {code(str(option.default))}.")
+        parts.append(f"Default: {code(str(option.default))}.")
     if option.envvar:
-        said.append(f"Environment: {code(str(option.envvar))}.")
-    return f"{names}{value}", " ".join(each for each in said if each)
+        parts.append(f"Environment: {code(str(option.envvar))}.")
+    return f"{names}{value}", " ".join(each for each in parts if each)
 
 
 def _value(option: click.Option, context: click.Context) -> str:
-    """What an option takes: its words, or its kind of value with the bounds of a number."""
+    """The value of an option: its choices, or its type with the bounds of a number."""
     kind = option.type
     if isinstance(kind, click.Choice):
         return " or ".join(str(word) for word in kind.choices)

@@ -1,4 +1,4 @@
-"""docs/reference/diagnostics.md, from the pages that `ksctl explain KS1203` prints."""
+"""Generates docs/reference/diagnostics.md from the pages that `ksctl explain KS1203` prints."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from killswitch.policy.diagnostics.pages import DiagnosticPage, families
 from tools.reference.markdown import fence, page, sentence
 
 INTRODUCTION = """\
-`ksctl validate` finds every mistake in one pass; what hangs on a key that cannot be read is checked once it can, and
-the last line says so. Each has its place, the line with a caret below it, a code that stays what it is, and the way
-out. `ksctl explain KS2001` prints what stands here."""
+`ksctl validate` finds every mistake in one pass; checks that depend on an unreadable key run once it is readable, and
+the last line of the output reports that. A diagnostic has a place, the line with a caret below it, a permanent code,
+and a fix. `ksctl explain KS2001` prints an entry of this page."""
 
 
 def diagnostics_page() -> str:

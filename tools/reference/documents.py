@@ -1,4 +1,4 @@
-"""docs/reference/policy.md: every kind of document and every key, from the shapes that check them."""
+"""Generates docs/reference/policy.md: every kind of document and every key, from the models that validate them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from tools.reference.markdown import code, fence, page, sentence, table
 from tools.reference.values import VALUES, anchor, value_words
 
 INTRODUCTION = f"""\
-A policy set is a folder of YAML files with as many documents in each as you like. Every document says
-`apiVersion: {API_VERSION}`, its `kind`, `metadata` and `spec`; a name is unique per kind. An unknown key is an error.
-Nothing has a hidden default: a key is either **needed**, or its line says what leaving it out means.
+A policy set is a folder of YAML files with any number of documents in each. Every document has
+`apiVersion: {API_VERSION}`, `kind`, `metadata` and `spec`; a name is unique per kind. An unknown key is an error. There
+are no hidden defaults: a key is either **required**, or its description states the meaning of an omitted key.
 
-`ksctl validate` holds a folder to it. `ksctl schema > killswitch.schema.json` writes the same as a JSON Schema, with
-the kinds, the words and the names of signals in it; `policies/killswitch.schema.json` is that file. An editor whose
-YAML support is yaml-language-server completes and checks by it once its setting `yaml.schemas` names it:
+`ksctl validate` checks a folder. `ksctl schema > killswitch.schema.json` writes the same rules as a JSON Schema, with
+the kinds, values and signal names; `policies/killswitch.schema.json` is that file. An editor with
+yaml-language-server uses it for completion and checks if its setting `yaml.schemas` names it:
 
 ```json
 {{"yaml.schemas": {{"policies/killswitch.schema.json": "policies/**/*.yaml"}}}}
 ```
 
-or where a document begins with `# yaml-language-server: $schema=killswitch.schema.json`, each document of a file."""
+or if each document of a file begins with `# yaml-language-server: $schema=killswitch.schema.json`."""
 
 
 class Section(NamedTuple):
-    """A part of a kind, and where in a document it stands."""
+    """A part of a kind, and its path in a document."""
 
     part: type[Part]
     path: str
 
 
 def policy_page() -> str:
-    """The page: what all documents have, each kind with an example, then the written values."""
+    """The page: the keys of all documents, each kind with an example, then the types of values."""
     examples = read_examples()
     parts = ["## Every document", *_metadata(examples)]
     for kind, document in KINDS.items():
@@ -46,7 +46,7 @@ def policy_page() -> str:
 
 
 def sections(document: type[Part]) -> list[Section]:
-    """The parts of a kind below `spec`, each once, in the order in which they are first met."""
+    """The parts of a kind below `spec`, each once, in order of their first occurrence."""
     found: dict[type[Part], Section] = {}
     waiting = [Section(part, "spec") for part, _ in _inside(keys_of(document)["spec"].annotation)]
     while waiting:
@@ -60,17 +60,17 @@ def sections(document: type[Part]) -> list[Section]:
 
 
 def _inside(annotation: Any, way: str = "") -> Iterator[tuple[type[Part], str]]:
-    """The parts that a value may be or hold, and the way to each: `[]` into a list, `.NAME` into a mapping."""
-    bare, _ = unwrap(annotation)
+    """The parts that a value may be or contain, with the path to each: `[]` into a list, `.NAME` into a mapping."""
+    plain, _ = unwrap(annotation)
     if options := shapes(annotation):
         for shape in options.values():
             yield from _inside(shape, way)
-    elif is_part(bare):
-        yield bare, way
-    elif get_origin(bare) is tuple:
-        yield from _inside(get_args(bare)[0], f"{way}[]")
-    elif get_origin(bare) is dict:
-        yield from _inside(get_args(bare)[1], f"{way}.NAME")
+    elif is_part(plain):
+        yield plain, way
+    elif get_origin(plain) is tuple:
+        yield from _inside(get_args(plain)[0], f"{way}[]")
+    elif get_origin(plain) is dict:
+        yield from _inside(get_args(plain)[1], f"{way}.NAME")
 
 
 def _metadata(examples: Examples) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _kind(kind: str, document: type[VersionedPart], examples: Examples) -> Itera
     yield f"## {kind} {{ #{kind.lower()} }}"
     yield sentence(document.__doc__ or "")
     if taken := document.BUILT_IN:
-        yield f"Built in, so that no document may take their names: {', '.join(code(name) for name in sorted(taken))}."
+        yield f"Built-in names, which documents cannot use: {', '.join(code(name) for name in sorted(taken))}."
     if kind in examples.texts:
         yield fence(examples.texts[kind], "yaml")
     found = sections(document)
@@ -98,7 +98,7 @@ def _kind(kind: str, document: type[VersionedPart], examples: Examples) -> Itera
 
 
 def _form(section: Section, found: list[Section]) -> str:
-    """What tells parts of the same place apart: a key that only this one has and needs."""
+    """The suffix that distinguishes parts at the same path: a key that only this one has and requires."""
     rivals = [other.part for other in found if other.path == section.path and other.part is not section.part]
     if not rivals:
         return ""
@@ -112,14 +112,14 @@ def _anchor(kind: str, section: Section) -> str:
 
 
 def _rule(schema: object) -> str:
-    """What must hold between keys, as the JSON Schema says it."""
+    """The condition between keys in the JSON Schema."""
     if not isinstance(schema, Mapping):
         return ""
-    for word, said in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
+    for word, quantifier in (("oneOf", "Exactly one"), ("anyOf", "At least one")):
         cases = schema.get(word)
         if isinstance(cases, list) and all(isinstance(case, dict) and set(case) == {"required"} for case in cases):
             keys = ", ".join(code(key) for case in cases for key in case["required"])
-            return f"{said} of {keys} must be there."
+            return f"{quantifier} of {keys} is required."
     return ""
 
 
@@ -138,12 +138,12 @@ def _keys(part: type[Part], links: Mapping[type[Part], str], examples: Examples)
 def _meaning(key: Key) -> str:
     meaning = key.meaning or _of_its_part(key)
     if key.required:
-        return f"{sentence(meaning)} **Needed.**".strip()
-    return sentence(meaning) if "Left out:" in meaning else f"{sentence(meaning)} May be left out."
+        return f"{sentence(meaning)} **Required.**".strip()
+    return sentence(meaning) if "Left out:" in meaning else f"{sentence(meaning)} Optional."
 
 
 def _of_its_part(key: Key) -> str:
-    """The words of the part itself, for a key that has none of its own."""
+    """The docstring of the part, for a key without a description."""
     inside = [part.__doc__ or "" for part, _ in _inside(key.annotation)]
     return " ".join(inside[0].split()) if len(inside) == 1 else ""
 

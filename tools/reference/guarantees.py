@@ -1,4 +1,4 @@
-"""docs/reference/guarantees.md, from the tests that hold adapters against them."""
+"""Generates docs/reference/guarantees.md from the conformance tests of adapters."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from killswitch.conformance.guarantees import AdapterGuarantees
 from tools.reference.markdown import page, table
 
 INTRODUCTION = """\
-What every venue adapter must keep. Each guarantee is a test in `killswitch.conformance`; [how to hold an adapter of
-your own against them](../conformance.md) is a page of its own. A number is never used again for something else."""
+The guarantees that every venue adapter must keep. Each is a test in `killswitch.conformance`; see [how to test an
+adapter against them](../conformance.md). A number is never reused."""
 
 
 def guarantees_page() -> str:
-    """The page: a table of numbers, what is kept, and in which words exactly."""
+    """The page: a table of the guarantees with their numbers and exact texts."""
     return page("Guarantees of adapters", INTRODUCTION, [table(("", "kept", "exactly"), guarantees())])
 
 
 def guarantees() -> Iterator[tuple[str, str, str]]:
-    """Number, name and words of each guarantee, by number."""
+    """Number, name and text of each guarantee, by number."""
     found = []
     for name, test in ((name, getattr(AdapterGuarantees, name)) for name in dir(AdapterGuarantees)):
         for mark in getattr(test, "pytestmark", ()):

@@ -1,4 +1,4 @@
-"""docs/reference/incident.md: what a template may ask of an incident, from the record that it is given."""
+"""Generates docs/reference/incident.md from the incident record that templates receive."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from killswitch.incident.report.rendering import TemplateVariables
 from tools.reference.markdown import code, page, sentence, table
 
 INTRODUCTION = f"""\
-`{INCIDENT_FORMAT}`: what a template of a [runbook](../runbooks.md) is given, and what `ksctl report --output json`
-prints. A template has two names, `incident` and `firing`, and nothing else; asking for a name that is not here is an
-error of `ksctl validate`, with its place. What is unknown, or not there yet, is none; never zero."""
+`{INCIDENT_FORMAT}`: the record that a template of a [runbook](../runbooks.md) receives and `ksctl report --output json`
+prints. A template has exactly two variables, `incident` and `firing`; any name that is not on this page is an error of
+`ksctl validate`, with its place. A value that is unknown or does not exist yet is none, never zero."""
 
 WORDS: Mapping[object, str] = {
     str: "text",
@@ -33,13 +33,13 @@ WORDS: Mapping[object, str] = {
 
 
 def incident_page() -> str:
-    """The page: the names, each record in the order in which they lead to it, then filters and tests."""
+    """The page: the variables, each record in the order in which they refer to it, then filters and tests."""
     parts = [f"## {_title(each)} {{ #{_anchor(each)} }}\n\n{_words(each)}\n\n{_keys(each)}" for each in records()]
     filters = [(code(name), sentence((read.__doc__ or "").split("\n")[0])) for name, read in FILTERS.items()]
     parts += [
         "## Filters { #filters }",
-        table(["filter", "gives"], filters),
-        f"Of Jinja2's own there are {_listed(OWN_OF_JINJA)}, and of its tests {_listed(TESTS)}.",
+        table(["filter", "result"], filters),
+        f"Filters of Jinja2: {_listed(OWN_OF_JINJA)}. Tests of Jinja2: {_listed(TESTS)}.",
     ]
     return page("The incident record", INTRODUCTION, parts)
 
@@ -64,7 +64,7 @@ def _inside(shape: Any) -> Iterator[type[Struct]]:
 
 
 def _title(record: type[Struct]) -> str:
-    return "Names" if record is TemplateVariables else record.__name__
+    return "Variables" if record is TemplateVariables else record.__name__
 
 
 def _anchor(record: type[Struct]) -> str:
@@ -76,14 +76,14 @@ def _words(record: type[Struct]) -> str:
 
 
 def _keys(record: type[Struct]) -> str:
-    said = _said(record)
+    descriptions = _descriptions(record)
     hints = get_type_hints(record, include_extras=True)
-    rows = [(code(name), _shape(hints[name]), said.get(name, "")) for name in record.__struct_fields__]
+    rows = [(code(name), _shape(hints[name]), descriptions.get(name, "")) for name in record.__struct_fields__]
     return table(["name", "is", "meaning"], rows)
 
 
-def _said(record: type[Struct]) -> Mapping[str, str]:
-    """Attribute → the words that stand below it in the source."""
+def _descriptions(record: type[Struct]) -> Mapping[str, str]:
+    """Attribute → its docstring in the source."""
     (declared,) = ast.parse(inspect.getsource(record)).body
     assert isinstance(declared, ast.ClassDef)
     found = {}

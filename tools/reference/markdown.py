@@ -1,19 +1,19 @@
-"""Markdown as the generated pages write it."""
+"""Markdown elements of the generated pages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-NOTE = "<!-- Made from the code by `make reference`; what is changed here by hand is lost. -->"
+NOTE = "<!-- Generated from the code by `make reference`; manual changes are lost. -->"
 
 
 def page(title: str, introduction: str, parts: Iterable[str]) -> str:
-    """A page: its note, title and introduction, then its parts, a blank line between them."""
+    """A page: note, title, introduction and parts, separated by blank lines."""
     return "\n\n".join([NOTE, f"# {title}", introduction.strip(), *(part.strip() for part in parts)]) + "\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; what stands in a cell is Markdown."""
+    """A table, whose cells are Markdown."""
     lines = [_row(head), _row(["---"] * len(head)), *(_row([cell(text) for text in row]) for row in rows)]
     return "\n".join(lines)
 
@@ -23,12 +23,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def cell(text: str) -> str:
-    """Markdown that may stand in a table's cell: on one line, its bars told from the table's."""
+    """Markdown for a table cell: on one line, with its bars escaped."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def code(text: str) -> str:
-    """Text as code, with as many backticks around it as it needs."""
+    """Text as code, with enough backticks around it."""
     return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
@@ -38,7 +38,7 @@ def fence(text: str, language: str = "text") -> str:
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter at its head and a full stop at its end."""
+    """The text with a capital first letter and a full stop."""
     shown = text.strip()
     shown = shown[:1].upper() + shown[1:]
     return shown if not shown or shown[-1] in ".!?:" else f"{shown}."

@@ -1,4 +1,4 @@
-"""What is generated: the pages of the reference, and the schema that editors read."""
+"""The generated files: the pages of the reference, and the schema for editors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.reference.signals import signals_page
 
 
 def generated() -> Mapping[str, str]:
-    """File → its text."""
+    """File → text."""
     pages = {f"docs/reference/{name}": text for name, text in reference().items()}
     schema = json.dumps(schema_of_all(KINDS, TRIGGER_SIGNALS), indent=2, ensure_ascii=False)
     return {**pages, "policies/killswitch.schema.json": schema + "\n"}

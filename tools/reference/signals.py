@@ -1,4 +1,4 @@
-"""docs/reference/signals.md, from the signal catalogue."""
+"""Generates docs/reference/signals.md from the signal catalogue."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ UNITS = {
 }
 
 INTRODUCTION = """\
-A signal is a quantity computed from the history of snapshots, and it is an interval. **Known**: one number.
-**Partly known**: somewhere between two bounds, with a reason. **Unknown**: anything, with a reason. A comparison is
-true or false only where the whole interval agrees; what [a trigger does otherwise](policy.md) is its `on_unknown`.
+A signal is a quantity computed from the history of snapshots, and it is an interval. **Known**: one number. **Partly
+known**: between two bounds, with a reason. **Unknown**: any value, with a reason. A comparison is true or false only
+if its result is the same for the whole interval; otherwise the trigger's [`on_unknown`](policy.md) applies.
 
-`ksctl schema signals` prints the same catalogue. In a threshold trigger a windowed signal takes its window beside it
-(`{signal: equity.drawdown, window: 15m, …}`), in an expression in brackets (`equity.drawdown("15m")`). A window of
-15m at the time t covers [t − 15m, t], both ends included. [Semantics](../semantics.md) has worked examples."""
+`ksctl schema signals` prints the same catalogue. In a threshold trigger the window of a windowed signal is a separate
+key (`{signal: equity.drawdown, window: 15m, …}`), in an expression it is in brackets (`equity.drawdown("15m")`). A
+window of 15m at the time t covers [t − 15m, t], both ends included. [Semantics](../semantics.md) has worked
+examples."""
 
 LEVELS = {
     "scope": (
         "Of a scope",
-        "What a stage machine watches: an account, a venue or the portfolio. For triggers and resets.",
+        "Evaluated for the scope of a stage machine: an account, a venue or the portfolio. For triggers and resets.",
     ),
     "position": (
         "Of a position",
-        "Asked of each position by itself. For `close.all_if` and rankings, not for triggers.",
+        "Evaluated for each position separately. For `close.all_if` and rankings, not for triggers.",
     ),
 }
 
@@ -61,7 +62,7 @@ def _entry(signal: SignalSpec) -> str:
         facts.append(f"- **The same level again**: {AGAIN[signal.measures]}")
     facts += [
         *([f"- **Range**: {_range(signal)}"] if signal.type == "number" else ()),
-        f"- **Window**: {'needed, such as 15m' if signal.windowed else 'takes none'}",
+        f"- **Window**: {'required, such as 15m' if signal.windowed else 'none'}",
         f"- **Partly known**: {_when(signal.partly_known)}",
         f"- **Unknown**: {_when(signal.unknown)}",
     ]

@@ -1,4 +1,4 @@
-"""What a key's value is, in words: from the annotation that the reader of documents goes by."""
+"""Descriptions of the values of keys, from the annotations that validation uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from killswitch.policy.schema.part import AtLeastOne, Part, Scalar, is_part, sha
 
 
 class Words(NamedTuple):
-    """A written value in words: its name in tables, and what the section on values says and shows of it."""
+    """The description of a type of value: its name in tables, its meaning, and examples."""
 
     name: str
     meaning: str
@@ -28,14 +28,14 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         "fraction", "Above 0 and at most 1, as a percentage or as a plain number.", ("4.5%", "0.045"),
     ),
     scalars.proper_share: Words("share", "A fraction below 1, so that something is left over.", ("50%", "0.5")),
-    scalars.majority: Words("majority", "A fraction above one half, so that not both sides can have it.", ("65%",)),
+    scalars.majority: Words("majority", "A fraction above one half, so that only one side can reach it.", ("65%",)),
     scalars.weight: Words("weight", "A plain number, 0 or more.", ("0.25", "0")),
     scalars.quantity: Words(
         "threshold", "A number with the unit of [its signal](signals.md): a percentage, money, a time, or a plain "
         "number for a count or a ratio.", ("4.5%", "10000 USDT", "30s", "3"),
     ),
     unwinding.money: Words(
-        "money", "More than zero of a currency, whose name stands behind the number.", ("50000 USDT",),
+        "money", "An amount above zero, followed by its currency.", ("50000 USDT",),
     ),
     unwinding.widening: Words(
         "multiple", "A plain number above 0 and at most 100.", ("1", "2.5"),
@@ -48,13 +48,13 @@ VALUES: Mapping[Callable[[object], object], Words] = {
         ("risk-desk",),
     ),
     scalars.venue_name: Words(
-        "word", "A name that a venue gives (a symbol, an account, a currency): no blanks.", ("BTC_USDT", "USDT"),
+        "word", "A name used by a venue (a symbol, an account, a currency), without blanks.", ("BTC_USDT", "USDT"),
     ),
     scalars.text: Words(
-        "text", "Text that says something; what YAML reads as a number goes in quotes.", ("on call",),
+        "text", "Text that is not empty; text that YAML reads as a number must be in quotes.", ("on call",),
     ),
     scalars.reference: Words(
-        "reference", "Where a secret is, never the secret itself.", ("env:BINANCE_KEY", "file:/run/secrets/key"),
+        "reference", "The location of a secret, never the secret itself.", ("env:BINANCE_KEY", "file:/run/secrets/key"),
     ),
     scalars.endpoint: Words(
         "address", "An http, https, ws or wss address without user and password in it.", ("http://127.0.0.1:8700",),
@@ -72,33 +72,33 @@ PLAIN: Mapping[object, str] = {
 
 
 def value_words(annotation: Any, link: Callable[[type[Part]], str]) -> str:
-    """A key's value in words; `link` gives the Markdown of a reference to a part's own section."""
-    bare, metadata = unwrap(annotation)
+    """The description of a key's value; `link` returns the Markdown of a reference to a part's section."""
+    plain, metadata = unwrap(annotation)
     if options := shapes(annotation):
         return _either(options, link)
     for mark in metadata:
         if isinstance(mark, Scalar):
             return _scalar(mark)
-    if is_part(bare):
-        return link(bare)
-    if get_origin(bare) is None:
-        return PLAIN[bare]
-    return _composed(bare, any(isinstance(mark, AtLeastOne) for mark in metadata), link)
+    if is_part(plain):
+        return link(plain)
+    if get_origin(plain) is None:
+        return PLAIN[plain]
+    return _composed(plain, any(isinstance(mark, AtLeastOne) for mark in metadata), link)
 
 
-def _composed(bare: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> str:
-    arguments = get_args(bare)
-    if get_origin(bare) is Literal:
+def _composed(plain: Any, not_empty: bool, link: Callable[[type[Part]], str]) -> str:
+    arguments = get_args(plain)
+    if get_origin(plain) is Literal:
         return " or ".join(f"`{word}`" for word in arguments)
-    if get_origin(bare) is tuple:
+    if get_origin(plain) is tuple:
         return f"list of {value_words(arguments[0], link)}{', at least one' if not_empty else ''}"
-    if get_origin(bare) is dict:
+    if get_origin(plain) is dict:
         return f"mapping of names to {value_words(arguments[1], link)}"
-    raise TypeError(f"{bare} is no shape of a document")
+    raise TypeError(f"{plain} is not a shape of a document")
 
 
 def _either(options: Mapping[str, Any], link: Callable[[type[Part]], str]) -> str:
-    """The choices; where a single value may stand for a list of it, that is said in fewer words."""
+    """The alternatives; a single value or a list of such values has a shorter text."""
     if options.keys() == {"one", "several"}:
         return f"{value_words(get_args(unwrap(options['several'])[0])[0], link)}, or a list of them"
     return ", or ".join(value_words(shape, link) for shape in options.values())

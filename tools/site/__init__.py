@@ -1,1 +1,1 @@
-"""What the documentation site adds to the pages under docs/."""
+"""Additions of the documentation site to the pages under docs/."""

@@ -1,6 +1,6 @@
-"""MkDocs hooks: every decision, every venue and every shipped policy set has a page and a place in the navigation.
+"""MkDocs hooks that add every decision, venue and shipped policy set to the navigation, and a page for each policy set.
 
-So have the pages of what was measured, which commands write and which may not have been written yet.
+They also add the pages of measurements, which commands write and which may not exist yet.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to code, which is no part of the site, become the name and the file."""
+    """Replace links to code, which is not part of the site, by the name and the file."""
     return re.sub(r"\[(`[^`\]]+`)\]\((?:\.\./)+((?:killswitch|adapters)/[^)]*)\)", r"\1 (\2)", markdown)
 
 
@@ -50,7 +50,7 @@ def policy_sets(root: Path) -> list[Path]:
 
 
 def as_page(readme: str) -> str:
-    """A README's links from its folder, as links from the page: to other sets, and to pages of docs/."""
+    """The README with its links converted for the site: to other sets, and to pages of docs/."""
     between_sets = re.sub(r"\]\(\.\./([a-z0-9-]+)/(?:README\.md)?(#[^)]*)?\)", r"](\1.md\2)", readme)
     return re.sub(r"\]\(\.\./\.\./docs/", "](../", between_sets)
 

@@ -13,7 +13,7 @@ from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
 from killswitch.model.venue import Call, traits_of
 from killswitch.ratelimit.breaker import Breaker
-from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
+from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
 
 _TurnPurpose = Literal["turn", "poll"]
 TURNS_KEPT = 3
@@ -40,7 +40,7 @@ class RequestMeter:
     interval: float = 1.0
     timer_turns: RequestBudget = field(default_factory=RequestBudget.unlimited)
 
-    async def admit(self, within: float, *, poll: bool = True) -> Ticket:
+    async def admit(self, within: float, *, poll: bool = True) -> Reservation:
         """Reserve the units of a poll. NoPollRoomError if the limits leave no room `within` so many real seconds.
 
         Its turn is kept for the next polls: after an interval without room, orders leave it its units.
@@ -48,7 +48,7 @@ class RequestMeter:
         """
         return await self._in_turn(self.budget, "snapshot", (), within, "poll" if poll else "turn")
 
-    async def admit_timer(self, symbols: Sequence[str], within: float, *, last: bool = False) -> Ticket:
+    async def admit_timer(self, symbols: Sequence[str], within: float, *, last: bool = False) -> Reservation:
         """Reserve the units of a request to the venue's dead-man timer, which has its own turn among the polls.
 
         `last`: no request follows it, so that it may use what is reserved for closing.
@@ -65,7 +65,7 @@ class RequestMeter:
 
     async def _in_turn(
         self, budget: RequestBudget, call: Call, symbols: Sequence[str], within: float, purpose: _TurnPurpose
-    ) -> Ticket:
+    ) -> Reservation:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within
         while True:
@@ -95,7 +95,7 @@ class RequestMeter:
         """
         self.breaker.succeeded(self.monotonic())
 
-    def finish(self, reservation: Ticket, adapter: object) -> None:
+    def finish(self, reservation: Reservation, adapter: object) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
         self.budget.answered(now, reservation)
@@ -104,7 +104,7 @@ class RequestMeter:
     def _why(self, now: float, wait: float) -> str:
         if wait == math.inf:
             return "one request is more than the venue's request limit allows"
-        if self.budget.quiet_until > now:
+        if self.budget.paused_until > now:
             return "the venue has asked for a pause"
         return "the request budget is spent"
 

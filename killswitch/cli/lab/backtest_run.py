@@ -53,7 +53,7 @@ class BacktestRun:
     seed: int
 
     def __call__(
-        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, course: bool, stop: Stop, on_bar: OnBar
+        self, bars: PriceMatrix, book: BacktestBook, rule: Rule, *, with_curve: bool, stop: Stop, on_bar: OnBar
     ) -> Run:
         done = 0
 
@@ -64,8 +64,8 @@ class BacktestRun:
 
         return asyncio.run(
             rehearse(
-                self.policies, bars, book, rule=rule, venue=paper_venue, seed=self.seed, course=course, stop=stop,
-                on_bars=add_bars,
+                self.policies, bars, book, rule=rule, venue=paper_venue, seed=self.seed, with_curve=with_curve,
+                stop=stop, on_bars=add_bars,
             )
         )  # fmt: skip
 
@@ -134,7 +134,7 @@ def run_campaign(
 def _drawings(campaign: Campaign, results: Results, answer: BacktestAnswer, stop: Stop) -> Drawings:
     from killswitch.lab.pages.charts import figures
 
-    charted = results.tried if campaign.course else _run_worst_again(campaign, answer, stop)
+    charted = results.tried if campaign.with_curves else _run_worst_again(campaign, answer, stop)
     return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in charted}
 
 
@@ -142,7 +142,7 @@ def _run_worst_again(campaign: Campaign, answer: BacktestAnswer, stop: Stop) -> 
     """Run the book that loses most against each alternative again, with its equity curve."""
     worst = {(one.market, one.book) for losers in answer.summary.losers for one in losers.books[:1]}
     parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
-    return replace(campaign, parts=parts, course=True).run(stop=stop, on_progress=lambda _: None).tried
+    return replace(campaign, parts=parts, with_curves=True).run(stop=stop, on_progress=lambda _: None).tried
 
 
 def _currency(book: BacktestBook) -> str:

@@ -31,7 +31,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch.ratelimit.budget import Ticket
+from killswitch.ratelimit.budget import Reservation
 
 TOGETHER = 0.02
 """Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
@@ -94,7 +94,7 @@ class OrderSender:
         wave = OrderBatch()
         loop = asyncio.get_running_loop()
 
-        async def one(group: Sequence[QueuedOrder], ticket: Ticket) -> Sequence[Entry]:
+        async def one(group: Sequence[QueuedOrder], ticket: Reservation) -> Sequence[Entry]:
             answers = await self._request(group, ticket)
             if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
                 wave.hold(answers)
@@ -163,9 +163,9 @@ class OrderSender:
             return single
         return min(single, self._context.wait("submit_batch", symbols[:2]))
 
-    def _reserve_requests(self, queue: OrderQueue, chunk: int) -> list[tuple[Sequence[QueuedOrder], Ticket]]:
+    def _reserve_requests(self, queue: OrderQueue, chunk: int) -> list[tuple[Sequence[QueuedOrder], Reservation]]:
         """Up to `chunk` orders for which there is budget, grouped into requests; they are durable on return."""
-        groups: list[tuple[Sequence[QueuedOrder], Ticket]] = []
+        groups: list[tuple[Sequence[QueuedOrder], Reservation]] = []
         count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
             group = self._next_group(queue.next(min(self._batch, most - count)))
@@ -193,7 +193,7 @@ class OrderSender:
             return first[:fits]
         return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
-    async def _request(self, group: Sequence[QueuedOrder], ticket: Ticket) -> list[Entry]:
+    async def _request(self, group: Sequence[QueuedOrder], ticket: Reservation) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
             found = await self._context.send(_call(group), self._submit([each.request for each in group]), ticket)

@@ -54,7 +54,7 @@ class ValueCorrections(Struct, frozen=True):
     def pending_changes(self, first: int, last: int) -> tuple[PendingChange, ...]:
         """Return the changes in that time that are still unexplained."""
         return tuple(
-            PendingChange(from_micros(each.at), float(each.worth) / each.before)
+            PendingChange(from_micros(each.at), float(each.converted_amount) / each.before)
             for each in self.changes
             if each.kind == "trade" and first <= each.at <= last and each.before > 0.0
         )

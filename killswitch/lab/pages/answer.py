@@ -74,19 +74,19 @@ def build_answer(
         rules=campaign.rules,
         books_wanted=results.wanted,
         verdict=verdict(results, campaign.rules, summary),
-        books=tuple(_tried(each) for each in results.tried),
+        books=tuple(_book_answer(each) for each in results.tried),
         summary=summary,
         missing=tuple(missing),
         not_run=results.faults,
     )
 
 
-def encode(whole: BacktestAnswer) -> bytes:
+def encode(answer: BacktestAnswer) -> bytes:
     """Encode as indented JSON. Decimals are text, instants RFC 3339."""
-    return msgspec.json.format(msgspec.json.encode(whole), indent=2)
+    return msgspec.json.format(msgspec.json.encode(answer), indent=2)
 
 
-def _tried(each: BookRuns) -> BookAnswer:
+def _book_answer(each: BookRuns) -> BookAnswer:
     book = each.member.book.model_dump(mode="json")
     runs = tuple(msgspec.structs.replace(run, course=None) for run in each.runs)
     return BookAnswer(each.market, each.member.kind, book, runs)

@@ -21,16 +21,16 @@ BEFORE, AFTER = 3 * _HOUR, 6 * _HOUR
 
 def figures(tried: BookRuns, currency: str) -> tuple[Figure, ...]:
     """Return the charts of a book whose runs have equity curves; empty otherwise."""
-    courses = [(run, run.course) for run in tried.runs if run.course is not None]
-    if not courses:
+    curves = [(run, run.course) for run in tried.runs if run.course is not None]
+    if not curves:
         return ()
-    drawn = [*_equity(courses, currency)]
-    for run, course in courses:
+    drawn = [*_equity(curves, currency)]
+    for run, curve in curves:
         if run.rule == STAGED:
-            sides = {"longs": course.long_pnl, "shorts": course.short_pnl}
-            drawn.append(_figure("P&L by side, staged (before fees)", course.at, sides, currency, run))
+            sides = {"longs": curve.long_pnl, "shorts": curve.short_pnl}
+            drawn.append(_figure("P&L by side, staged (before fees)", curve.at, sides, currency, run))
             caption = "Positions, staged (long above zero)"
-            drawn.append(_figure(caption, course.at, course.held, currency, run, stacked=True))
+            drawn.append(_figure(caption, curve.at, curve.held, currency, run, stacked=True))
     return tuple(drawn)
 
 
@@ -42,11 +42,11 @@ def marks(run: Run) -> tuple[ChartMark, ...]:
     )
 
 
-def _equity(courses: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[Figure]:
-    longest = max((course for _, course in courses), key=lambda course: len(course.at))
+def _equity(curves: Sequence[tuple[Run, RunCurve]], currency: str) -> Iterator[Figure]:
+    longest = max((curve for _, curve in curves), key=lambda curve: len(curve.at))
     gap = float("nan")
-    series = {run.rule: [*course.equity, *[gap] * (len(longest.at) - len(course.at))] for run, course in courses}
-    staged = next((run for run, _ in courses if run.rule == STAGED), courses[0][0])
+    series = {run.rule: [*curve.equity, *[gap] * (len(longest.at) - len(curve.at))] for run, curve in curves}
+    staged = next((run for run, _ in curves if run.rule == STAGED), curves[0][0])
     yield _figure("Equity", longest.at, series, currency, staged)
     if not staged.firings:
         return

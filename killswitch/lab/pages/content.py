@@ -164,12 +164,12 @@ def _where(groups: Sequence[Group]) -> Section:
     return Section("Where staging helps, and where not", words, (Table(head, tuple(rows), (1, *range(3, len(head)))),))
 
 
-def _helps(staged: Figures, bare: Figures) -> str:
-    if staged.drawdown_mean == bare.drawdown_mean and staged.final_mean == bare.final_mean:
+def _helps(staged: Figures, unprotected: Figures) -> str:
+    if staged.drawdown_mean == unprotected.drawdown_mean and staged.final_mean == unprotected.final_mean:
         return "changes nothing"
-    if staged.drawdown_mean >= bare.drawdown_mean:
+    if staged.drawdown_mean >= unprotected.drawdown_mean:
         return "does not help"
-    return "helps" if staged.final_mean >= bare.final_mean else "at a price"
+    return "helps" if staged.final_mean >= unprotected.final_mean else "at a price"
 
 
 def _losers(losers: Losers) -> Table:

@@ -53,11 +53,11 @@ def _of_one(tried: BookRuns, others: Sequence[str]) -> Iterator[str]:
         return
     if not staged.firings:
         yield "No stage fired: the policies did not change this book."
-    told = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
-    if told:
+    compared = [(rule, run) for rule in others if (run := tried.run(rule)) is not None]
+    if compared:
         currency = currency_of([tried])
-        yield f"Staging ended {listed([_compared_with(rule, staged, run, currency) for rule, run in told])}."
-        falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in told)
+        yield f"Staging ended {listed([_compared_with(rule, staged, run, currency) for rule, run in compared])}."
+        falls = ", ".join(f"with {NAMES[rule]} {percent(run.worst_drawdown)}" for rule, run in compared)
         yield f"Its worst drawdown was {percent(staged.worst_drawdown)}; {falls}."
     if staged.firings and staged.worst_at < staged.firings[0].at:
         yield f"It was reached at {instant(staged.worst_at)}, before the first stage fired."
@@ -75,12 +75,12 @@ def _of_many(summary: Summary, currency: str | None) -> Iterator[str]:
         of = f"Of {group.books} {group.kind} books" if group.kind else f"Of {group.books} books"
         for against in group.against:
             yield f"{of}, {_compared(against, currency)}."
-    whole = summary.groups[0]
+    overall = summary.groups[0]
     if summary.in_turn:
         count = len(summary.in_turn)
         yield (
-            f"In {count} of {whole.books} books both sides were closed in turn (case D20): the losing side first, and "
-            "later its hedge."
+            f"In {count} of {overall.books} books both sides were closed in turn (case D20): the losing side first, "
+            "and later its hedge."
         )
 
 

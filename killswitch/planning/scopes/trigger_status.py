@@ -114,7 +114,7 @@ def _pending_changes_text(watch: ScopeEvaluator) -> str | None:
     pending = [change for change in watch.history.changes.open if change.kind == "trade"]
     if not pending:
         return None
-    amount = sum((change.worth for change in pending), ZERO)
+    amount = sum((change.converted_amount for change in pending), ZERO)
     text = f"a change of {amount.normalize():f} that no row explains yet leaves two values possible"
     if all(change.amount > 0 for change in pending):
         return text

@@ -34,7 +34,7 @@ from killswitch.signals.scope_view import Instruments
 CONTRADICTION = Decimal("0.1")
 """The difference of wallet and equity moves, as a fraction of equity, above which an answer is wrong."""
 CARRIED_FOR = 5 * SECOND
-"""How long equity and positions may be out of step before they are judged as reported."""
+"""How long equity and positions may be out of step before they are used as reported."""
 DatedAmount = tuple[int, Decimal]
 """An instant and an amount."""
 
@@ -42,7 +42,7 @@ DatedAmount = tuple[int, Decimal]
 class CarriedResidual(Struct, frozen=True):
     """The residual by marks that the wallet did not show, `since` equity and positions were of different moments.
 
-    The next consistent answers contain both. `partly`: positions were closed meanwhile, and some fills are missing.
+    The next consistent answers contain both. `partly`: positions were closed since, and some fills are missing.
     """
 
     amount: Decimal = ZERO
@@ -91,16 +91,16 @@ class AccountResidual(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """The interval between two snapshots: their times, n, the greater equity, and whether answers were `apart`.
+    """The interval between two snapshots: their times, n, and the greater equity.
 
-    Apart: equity and positions of the later snapshot are of different moments; None if unknown.
+    `out_of_step`: equity and positions of the later snapshot are of different moments; None if unknown.
     """
 
     since: int
     at: int
     noise: Decimal
     equity: Decimal
-    apart: bool | None
+    out_of_step: bool | None
 
 
 class AccountTrail:
@@ -120,8 +120,8 @@ class AccountTrail:
         self._unrealized: Decimal | None = None
         self._tolerance = ZERO
         self._carried = NOTHING_CARRIED
-        self._was_apart: bool | None = None
-        """Whether equity and positions were apart at the last observation; None if unknown."""
+        self._was_out_of_step: bool | None = None
+        """Whether equity and positions were out of step at the last observation; None if unknown."""
         self._had_parts = False
         """Whether the parts of the equity were ever reported; then a snapshot without them is a gap."""
         self._noise: deque[DatedAmount] = deque()
@@ -160,15 +160,17 @@ class AccountTrail:
         if by_wallet is not None and abs(by_wallet) > noise and _is_contradiction(before, account, change, by_wallet):
             by_wallet = None
         traded = sizes_changed(before, account)
-        still = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
+        unchanged = by_wallet is not None and not fills and not traded and abs(by_wallet) <= noise
         if account.market not in HOLDINGS:
             equity_change = account.equity - before.equity
-            self.swing, self.noise_swings = self.swings.observe(at, account, equity_change, profit, noise, still=still)
-        apart = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
-        if still and by_wallet is not None and not apart and not self._carried.is_open:
-            self._was_apart = apart
+            self.swing, self.noise_swings = self.swings.observe(
+                at, account, equity_change, profit, noise, unchanged=unchanged
+            )
+        out_of_step = None if profit is None or unrealized is None or not known else abs(profit - unrealized) > noise
+        if unchanged and by_wallet is not None and not out_of_step and not self._carried.is_open:
+            self._was_out_of_step = out_of_step
             return AccountResidual(since, at, by_wallet, noise, ZERO, equity)
-        interval = _Interval(since, at, noise, equity, apart)
+        interval = _Interval(since, at, noise, equity, out_of_step)
         before, account = sound_account(before), sound_account(account)
         found = self.trades.observe(at, since, before, account, rules, fills)
         self.late_fills = self._without_carried(found.late, account.currency)
@@ -196,27 +198,27 @@ class AccountTrail:
         skewed = skew_of(moves.repriced, _skew(account), interval.at - interval.since)
         bound = SLIP * moves.traded + skewed
         partly = not moves.is_covered or self._carried.partly
-        still = by_wallet is not None and abs(by_wallet) <= noise
+        unchanged = by_wallet is not None and abs(by_wallet) <= noise
         # By marks, closed positions lost money that the wallet does not show yet.
-        ahead = partly and still and by_marks is not None and by_marks > bound
+        ahead = partly and unchanged and by_marks is not None and by_marks > bound
         # A fill that the wallet does not contain yet must not make an unchanged wallet look changed.
-        if interval.apart is False and (moves.is_covered or (moved and not still)):
+        if interval.out_of_step is False and (moves.is_covered or (moved and not unchanged)):
             self.trades.mark_settled(interval.at)
         begun = self._carried.since or interval.at
-        waits = (bool(interval.apart) or ahead) and interval.at - begun <= CARRIED_FOR
+        waits = (bool(interval.out_of_step) or ahead) and interval.at - begun <= CARRIED_FOR
         # While it waits and the wallet is unchanged, the equity does not contain what positions show.
         # If nothing was traded and all answers are of one moment, only transfers and rows move the wallet.
-        exact = interval.apart is False and self._was_apart is False
-        by_worth = (waits and still) or (exact and not moves.traded and not partly)
-        by_worth = by_worth or _is_by_wallet(by_wallet, by_marks, noise, bound, partly=partly)
-        amount = by_wallet if by_worth else by_marks
-        self._carried, self._was_apart = NOTHING_CARRIED, interval.apart
+        exact = interval.out_of_step is False and self._was_out_of_step is False
+        uses_wallet = (waits and unchanged) or (exact and not moves.traded and not partly)
+        uses_wallet = uses_wallet or _is_by_wallet(by_wallet, by_marks, noise, bound, partly=partly)
+        amount = by_wallet if uses_wallet else by_marks
+        self._carried, self._was_out_of_step = NOTHING_CARRIED, interval.out_of_step
         if amount is None:
             return self._unknown_parts(interval, before, account)
         if waits and by_marks is not None:
             self._carried = CarriedResidual(by_marks - amount, partly, begun)
         # The residual by the wallet comes from one answer if that reports unrealised profit, too.
-        allowed = ZERO if by_worth and account.unrealized is not None else skewed
+        allowed = ZERO if uses_wallet and account.unrealized is not None else skewed
         if amount < ZERO:
             allowed += unrecorded_charges(moves.gross, moves.liquidated, interval.since, interval.at)
         return AccountResidual(interval.since, interval.at, amount, noise, allowed, interval.equity)
@@ -312,7 +314,7 @@ def _by_wallet(before: AccountSnapshot, account: AccountSnapshot, profit: Decima
 def _is_contradiction(
     before: AccountSnapshot, account: AccountSnapshot, change: Decimal | None, by_wallet: Decimal
 ) -> bool:
-    """Whether wallet and equity moved apart by more than any noise, so that one of them is wrong."""
+    """Whether wallet and equity moved differently by more than any noise, so that one of them is wrong."""
     if change is None or before.equity is None or account.equity is None or account.market in HOLDINGS:
         return False
     by_equity = account.equity - before.equity - change - collateral_effect(before, account)

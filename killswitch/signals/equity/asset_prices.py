@@ -31,7 +31,7 @@ class AssetPrices:
     def __init__(self) -> None:
         self._last: dict[str, AccountSnapshot] = {}
         self._names: dict[str, list[str]] = {}
-        self._gone: dict[tuple[str, str], LastPrice] = {}
+        self._sold: dict[tuple[str, str], LastPrice] = {}
 
     def observe(self, account: AccountSnapshot, at: int) -> None:
         """Observe an account's next snapshot; assets that it no longer prices keep their last price."""
@@ -42,8 +42,8 @@ class AssetPrices:
             present = dict(_prices(account))
             for asset, price in _prices(self._last[name]):
                 if asset not in present:
-                    self._gone[name, asset] = LastPrice(name, asset, price, at)
-            self._gone = {key: each for key, each in self._gone.items() if each.at >= at - KEPT}
+                    self._sold[name, asset] = LastPrice(name, asset, price, at)
+            self._sold = {key: each for key, each in self._sold.items() if each.at >= at - KEPT}
         self._last[name], self._names[name] = account, names
 
     def last(self, account: str) -> AccountSnapshot | None:
@@ -57,8 +57,8 @@ class AssetPrices:
             found = None if snapshot is None else next((it for name, it in _prices(snapshot) if name == asset), None)
             if found is not None:
                 return found
-        gone = self._gone.get((account.account, asset))
-        return next(_by_markets(account, asset), None) if gone is None else gone.price
+        sold = self._sold.get((account.account, asset))
+        return next(_by_markets(account, asset), None) if sold is None else sold.price
 
     def amount(self, account: AccountSnapshot, amount: Decimal, currency: str | None) -> Decimal | None:
         """`amount` of `currency` in the account's currency; None if the price is unknown or the amount is invalid."""
@@ -75,11 +75,11 @@ class AssetPrices:
             for name, account in self._last.items()
             for asset, price in _prices(account)
         }
-        return [*(self._gone | present).values()]
+        return [*(self._sold | present).values()]
 
     def restore(self, state: list[LastPrice]) -> None:
         """Restore stored prices."""
-        self._gone = {(each.account, each.asset): each for each in state}
+        self._sold = {(each.account, each.asset): each for each in state}
 
 
 def _names(account: AccountSnapshot) -> list[str]:

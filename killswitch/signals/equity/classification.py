@@ -5,12 +5,13 @@ equity E, by the notional X traded from three seconds before to five seconds aft
 effect of events without a row or price: answers of different moments, funding, liquidation.
 
 - noise: |R| ≤ n, and the sum of such in a minute at most 0.5% of E. Profit or loss.
-- slip: |R| ≤ (2% + fee) × X, and the sum of such in a minute at most 1% of E. Profit or loss, until a row says flow.
-- trade: |R| ≤ 20% × the part of X that no fill accounts for, + what the price made of that part meanwhile, + slack.
+- slip: |R| ≤ (2% + fee) × X, and the sum of such in a minute at most 1% of E. Profit or loss, until a row identifies a
+  transfer.
+- trade: |R| ≤ 20% × the part of X that no fill accounts for, + the price move on that part, + slack.
   Pending until fills and flows are known past it by a lag.
 - money: the rest. A flow of either sign, until fills or a policy say otherwise. Time never makes a loss of it.
 
-Constants come of trying the rule on random worlds (docs/adr/0085).
+The constants are calibrated on random worlds (docs/adr/0085).
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def classify_residual(
 ) -> ResidualKind:
     """Classify a residual. Money is in the account's currency; `noise` is n.
 
-    `untold` is the bound of the effect of trades without fills. `noise_before` and `slips_before` are the signed sums
+    `unfilled` is the bound of the effect of trades without fills. `noise_before` and `slips_before` are the signed sums
     of the residuals of these kinds in the last minute.
     """
     size = abs(residual)

@@ -97,7 +97,7 @@ class PositionMoves:
     """The moves of positions between two snapshots; `by_marks` is None if a price or a contract's value is unknown.
 
     `traded` is Σ |Δ quantity| × mark, `repriced` Σ |quantity| × |Δ mark|, `gross` the earlier notional, `liquidated`
-    the notional by which positions near their liquidation shrank. `untold`: trades without a fill.
+    the notional by which positions near their liquidation shrank. `unfilled`: trades without a fill.
     """
 
     by_marks: Decimal | None = ZERO
@@ -105,12 +105,12 @@ class PositionMoves:
     repriced: Decimal = ZERO
     gross: Decimal = ZERO
     liquidated: Decimal = ZERO
-    untold: tuple[UnfilledTrade, ...] = ()
+    unfilled: tuple[UnfilledTrade, ...] = ()
 
     @property
     def is_covered(self) -> bool:
         """Whether fills account for every position that shrank, so that all realised P&L is known."""
-        return not any(each.closes for each in self.untold)
+        return not any(each.closes for each in self.unfilled)
 
     def __add__(self, other: PositionMoves) -> PositionMoves:
         """The sum of the moves of different symbols."""
@@ -120,7 +120,7 @@ class PositionMoves:
             self.repriced + other.repriced,
             self.gross + other.gross,
             self.liquidated + other.liquidated,
-            self.untold + other.untold,
+            self.unfilled + other.unfilled,
         )
 
 
@@ -416,7 +416,7 @@ def _symbol_moves(
         repriced=abs(unit * one.held * (x1 - x0)),
         gross=_notional(unit, one, mark0, inverse=inverse),
         liquidated=near,
-        untold=change.unfilled(unit, x0, x1),
+        unfilled=change.unfilled(unit, x0, x1),
     )
 
 
@@ -431,8 +431,8 @@ def _moves_without_mark(change: _SymbolChange) -> PositionMoves:
     if not one.held or not one.notional:
         return UNVALUED
     each = one.notional / one.held
-    untold = change.unfilled(each, Decimal(1), Decimal(1), is_marked=False)
-    return PositionMoves(None, traded=moved * each, gross=one.notional, untold=untold)
+    unfilled = change.unfilled(each, Decimal(1), Decimal(1), is_marked=False)
+    return PositionMoves(None, traded=moved * each, gross=one.notional, unfilled=unfilled)
 
 
 def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) -> bool:
@@ -440,8 +440,8 @@ def _is_near(one: _SymbolHolding, side: Side, mark0: Decimal, mark1: Decimal) ->
     distance = one.distance.get(side)
     if distance is None or not one.sizes.get(side):
         return False
-    gone = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0
-    return distance <= NEAR_LIQUIDATION or gone >= distance / 2
+    approached = (mark0 - mark1) / mark0 if side == "long" else (mark1 - mark0) / mark0
+    return distance <= NEAR_LIQUIDATION or approached >= distance / 2
 
 
 def _is_split(size0: Decimal, size1: Decimal, mark0: Decimal, mark1: Decimal) -> bool:

@@ -1,7 +1,7 @@
 """Explanation of a scope's changes of equity: ledger rows are matched with what prices and trades leave unexplained.
 
-Each account is explained separately, see `change` for its parts and `loss_or_flow` for the rule. The results are
-transfers, for which units are issued, and changes that wait until their cause is known.
+Each account is explained separately: see `decomposition` for the parts and `classification` for the rule. The results
+are transfers, for which units are issued, and changes that wait until their cause is known.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SILENT_AFTER = 5 * SECOND
 
 @dataclass(frozen=True, slots=True)
 class EquityTerms:
-    """How the policy judges equity: see `EquityRule` of the graph (microseconds, fraction).
+    """How the policy evaluates equity: see `EquityRule` of the graph (microseconds, fraction).
 
     `flow_grace`: how long a pending change waits for a ledger that does not answer. `closes`: whether an unexplained
     fall counts as a loss once the ledger is known past it.
@@ -61,7 +61,7 @@ class ChangeEvent:
     """An event of an unexplained change; `amount` is in the scope's currency.
 
     `appeared`: it is new, and `pending` or treated as a transfer. `explained`: a ledger row explains it. `lost`: it
-    counts as profit or loss from now on. `anew`: a deposit into a wiped-out account begins a new series.
+    counts as profit or loss from now on. `anew`: a deposit into a wiped-out account starts a new series.
     """
 
     kind: Literal["appeared", "explained", "lost", "anew"]
@@ -105,21 +105,21 @@ class Explanation:
                 trail = self.trails[name] = AccountTrail()
             first = trail.before is None
             fills = self.ledger.fills_of(name)
-            rest = trail.observe(view.as_of, account, profits[name], view.instruments, fills, self._tolerance)
+            residual = trail.observe(view.as_of, account, profits[name], view.instruments, fills, self._tolerance)
             for row in trail.late_fills:
                 found.resolved += self._late_fill(trail, row, account.currency)
             if trail.swing:
                 found.flow += trail.swing * view.rate(name)
                 found.resolved += _swing_corrections(trail.noise_swings, view.rate(name), before)
             rows = [row for row in self.ledger.rows if row.account == name]
-            if rest is None:
+            if residual is None:
                 self.complete = self.complete and first
                 found.flow += sum((row.amount for row in rows if row.moved), ZERO) * view.rate(name)
                 self._drop(rows)
                 continue
-            self.complete = self.complete and rest.complete
-            if rows or rest.amount:
-                self._match_rows(trail, name, rest, rows, found, view.rate(name))
+            self.complete = self.complete and residual.complete
+            if rows or residual.amount:
+                self._match_rows(trail, name, residual, rows, found, view.rate(name))
         return found
 
     def settle(self, view: ScopeView) -> ExplainedChanges:
@@ -156,52 +156,54 @@ class Explanation:
             trail = self.trails.get(account.account)
             rows = [row for row in self.ledger.rows if row.account == account.account]
             moved = sum((row.amount for row in rows if row.moved), ZERO)
-            rest = None if trail is None else deepcopy(trail).observe(
+            residual = None if trail is None else deepcopy(trail).observe(
                 view.as_of, account, profits[account.account], view.instruments,
                 [row for row in self.ledger.fills if row.account == account.account],
                 self._tolerance,
             )  # fmt: skip
-            left = ZERO if rest is None else rest.amount - sum((row.amount for row in rows), ZERO)
-            found[account.account] = UnsettledChanges(moved, ZERO if rest is None or abs(left) <= rest.noise else left)
+            left = ZERO if residual is None else residual.amount - sum((row.amount for row in rows), ZERO)
+            found[account.account] = UnsettledChanges(
+                moved, ZERO if residual is None or abs(left) <= residual.noise else left
+            )
         return found
 
     def _match_rows(
         self,
         trail: AccountTrail,
         account: str,
-        rest: AccountResidual,
+        residual: AccountResidual,
         rows: list[LedgerRow],
         found: ExplainedChanges,
         rate: Decimal,
     ) -> None:
         """Match the rows with the residual, then with earlier changes, and classify the rest."""
-        left = rest.amount
-        timely = self._flows_of_residual(trail, account, rest, rows)
+        left = residual.amount
+        timely = self._flows_of_residual(trail, account, residual, rows)
         for row in timely:
             left -= row.amount
             found.flow += row.amount * rate
-            self._record_arrival(rest.at, account, row.amount * rate)
+            self._record_arrival(residual.at, account, row.amount * rate)
         self._drop(timely)
         others = [row for row in rows if row not in timely] if timely else rows
-        for row in sorted(others, key=lambda it: not is_about_amount(it.amount, left, rest.noise)):
-            part = _part(row, left, rest)
+        for row in sorted(others, key=lambda it: not is_about_amount(it.amount, left, residual.noise)):
+            part = _part(row, left, residual)
             left -= part
             found.flow += part * rate if row.moved else ZERO
-            if part == row.amount or is_about_amount(row.amount, part, rest.noise):
-                self._record_arrival(rest.at, account, part * rate)
+            if part == row.amount or is_about_amount(row.amount, part, residual.noise):
+                self._record_arrival(residual.at, account, part * rate)
                 self._drop([row])
                 continue
             row.amount -= part
-            self._match_earlier_changes(row, rest.noise, found)
-        kind = trail.classify(left, rest)
+            self._match_earlier_changes(row, residual.noise, found)
+        kind = trail.classify(left, residual)
         change = UnexplainedChange(
-            rest.at, left, 0.0, 0.0, 0.0, account=account, since=rest.since, equity=rest.equity, rate=rate
+            residual.at, left, 0.0, 0.0, 0.0, account=account, since=residual.since, equity=residual.equity, rate=rate
         )
         if kind in ("trade", "money"):
-            change.slack = rest.slack
-            change.kind = "trade" if kind == "trade" or self._may_be_lost(change) else "money"
+            change.slack = residual.slack
+            change.kind = "trade" if kind == "trade" or self._may_be_loss(change) else "money"
             found.appeared.append(change)
-            self._record_arrival(rest.at, account, left * rate)
+            self._record_arrival(residual.at, account, left * rate)
         elif kind == "slip" and left:
             # It counts at once, and is kept in case a later row identifies it as a transfer.
             change.lost = True
@@ -211,26 +213,28 @@ class Explanation:
         """Match a row with earlier changes."""
         resolved, row.amount = self.changes.explain(row.account, row.amount, row.at, noise, moved=row.moved)
         found.resolved += resolved
-        found.events += [ChangeEvent("explained", it.worth) for it in resolved]
+        found.events += [ChangeEvent("explained", it.amount) for it in resolved]
         if row.amount == ZERO:
             self._drop([row])
 
     def _flows_of_residual(
-        self, trail: AccountTrail, account: str, rest: AccountResidual, rows: list[LedgerRow]
+        self, trail: AccountTrail, account: str, residual: AccountResidual, rows: list[LedgerRow]
     ) -> list[LedgerRow]:
         """The flows dated inside the interval if all of them belong to its residual, else none.
 
         They do if they sum up to it, or if they hide a fall that trades without fills may have caused: a deposit must
         not hide a loss.
         """
-        timely = [it for it in rows if it.moved and is_at_about(it.at, rest.since, rest.at)]
-        timely = [it for it in timely if not self.changes.has_match(account, it.amount, it.at, rest.noise)]
+        timely = [it for it in rows if it.moved and is_at_about(it.at, residual.since, residual.at)]
+        timely = [it for it in timely if not self.changes.has_match(account, it.amount, it.at, residual.noise)]
         if not timely:
             return []
-        left = rest.amount - sum((it.amount for it in timely), ZERO)
-        if abs(left) <= rest.noise:
+        left = residual.amount - sum((it.amount for it in timely), ZERO)
+        if abs(left) <= residual.noise:
             return timely
-        may_be_lost = left < min(rest.amount, -rest.noise) and -left <= trail.trades.bound(rest.at) + rest.slack
+        may_be_lost = (
+            left < min(residual.amount, -residual.noise) and -left <= trail.trades.bound(residual.at) + residual.slack
+        )
         return timely if may_be_lost else []
 
     def _late_fill(self, trail: AccountTrail, row: FillRow, currency: str) -> list[ResolvedChange]:
@@ -247,8 +251,8 @@ class Explanation:
             self._arrived.append((at, account, amount))
 
     def _drop(self, rows: Iterable[LedgerRow]) -> None:
-        gone = {id(row) for row in rows}
-        self.ledger.rows = [row for row in self.ledger.rows if id(row) not in gone]
+        dropped = {id(row) for row in rows}
+        self.ledger.rows = [row for row in self.ledger.rows if id(row) not in dropped]
 
     # Resolving changes
 
@@ -285,9 +289,9 @@ class Explanation:
         elif change.in_transit:
             change.kind = "money"
         else:
-            change.kind = "trade" if bounded or self._may_be_lost(change) else "money"
+            change.kind = "trade" if bounded or self._may_be_loss(change) else "money"
 
-    def _may_be_lost(self, change: UnexplainedChange) -> bool:
+    def _may_be_loss(self, change: UnexplainedChange) -> bool:
         """Whether it may be a loss although no trade explains it: by the policy's choice, or as one of many falls."""
         return change.amount < ZERO and (self._terms.closes or change.hurried)
 
@@ -326,12 +330,14 @@ class Explanation:
         silent = age >= self._terms.flow_grace and (proven is None or now - proven >= self._terms.flow_grace)
         if known or silent:
             change.lost = True
-            found.events.append(ChangeEvent("lost", -change.worth))
+            found.events.append(ChangeEvent("lost", -change.converted_amount))
 
     def _is_in_transit(self, change: UnexplainedChange) -> bool:
         """Whether a similar amount arrived in another account of the scope at about the same time."""
         return any(
-            account != change.account and abs(at - change.at) <= LAG and ZERO <= -change.worth - amount <= amount / 100
+            account != change.account
+            and abs(at - change.at) <= LAG
+            and ZERO <= -change.converted_amount - amount <= amount / 100
             for at, account, amount in self._arrived
         )
 
@@ -343,10 +349,10 @@ class Explanation:
             own = None if trail is None or trail.before is None else trail.before.equity
             if not row.moved or own is None or abs(row.amount) * 500 > own or view.equity is None:
                 continue
-            worth = row.amount * view.rate(row.account)
-            before = view.equity - worth
+            amount_in_scope = row.amount * view.rate(row.account)
+            before = view.equity - amount_in_scope
             if before > ZERO:
-                found.resolved.append(ResolvedChange(row.at, worth, float(view.equity / before), 0.0))
+                found.resolved.append(ResolvedChange(row.at, amount_in_scope, float(view.equity / before), 0.0))
         self._drop(late)
 
     # Serialising
@@ -376,13 +382,13 @@ def _is_without_trade(change: UnexplainedChange) -> bool:
     return not change.accepted and (change.hurried or (change.kind == "money" and not change.lost))
 
 
-def _part(row: LedgerRow, left: Decimal, rest: AccountResidual) -> Decimal:
+def _part(row: LedgerRow, left: Decimal, residual: AccountResidual) -> Decimal:
     """The part of the residual that the row explains: the whole row if the amounts are about equal."""
-    if is_about_amount(row.amount, left, rest.noise):
+    if is_about_amount(row.amount, left, residual.noise):
         return row.amount
-    if abs(left) <= rest.noise or (row.amount > ZERO) != (left > ZERO):
+    if abs(left) <= residual.noise or (row.amount > ZERO) != (left > ZERO):
         return ZERO
-    return min(row.amount, left, key=abs) if is_at_about(row.at, rest.since, rest.at) else ZERO
+    return min(row.amount, left, key=abs) if is_at_about(row.at, residual.since, residual.at) else ZERO
 
 
 def _known_until(account: AccountSnapshot, change: UnexplainedChange, ahead: int) -> int | None:
@@ -401,5 +407,9 @@ def _swing_corrections(swings: list[Swing], rate: Decimal, equity: Decimal | Non
     """The corrections that remove earlier swings of an account from profit and loss. `equity` is the scope's."""
     if equity is None or equity <= ZERO:
         return []
-    worths = [(it.at, it.amount * rate) for it in swings]
-    return [ResolvedChange(at, worth, float(1 + worth / equity), 0.0) for at, worth in worths if -worth < equity]
+    amounts = [(it.at, it.amount * rate) for it in swings]
+    return [
+        ResolvedChange(at, amount_in_scope, float(1 + amount_in_scope / equity), 0.0)
+        for at, amount_in_scope in amounts
+        if -amount_in_scope < equity
+    ]

@@ -86,7 +86,7 @@ class ScopeLedger:
         """Flows without a price, which wait as long as rows do."""
         self._prices = AssetPrices()
         self._seen: dict[str, int] = {}
-        self._looked_at: int | None = None
+        self._last_known_at: int | None = None
 
     def collect(self, view: ScopeView, before: ScopeView | None) -> None:
         """Collect the view's new rows; `before` is the previous view, with the positions before the fills."""
@@ -98,7 +98,7 @@ class ScopeLedger:
         if self.unpriced:
             self._price_waiting_flows(view)
         if view.unknown is None:
-            self._looked_at = view.as_of
+            self._last_known_at = view.as_of
             for account in view.accounts:
                 if account.account not in self.joined:
                     wallet = account.wallet_as_of
@@ -154,7 +154,7 @@ class ScopeLedger:
 
     def _is_new(self, account: str, key: str, at: datetime) -> bool:
         happened = to_micros(at)
-        if key in self._seen or (self._looked_at is not None and happened < self._looked_at - MAXIMUM_ROW_AGE):
+        if key in self._seen or (self._last_known_at is not None and happened < self._last_known_at - MAXIMUM_ROW_AGE):
             return False
         self._seen[key] = happened
         joined = self.joined.get(account)
@@ -162,9 +162,9 @@ class ScopeLedger:
 
     def _forget_old(self) -> None:
         """Drop ids of rows older than `MAXIMUM_ROW_AGE`; ids are in approximate order of time, which suffices."""
-        while self._seen and self._looked_at is not None:
+        while self._seen and self._last_known_at is not None:
             oldest = next(iter(self._seen))
-            if self._seen[oldest] >= self._looked_at - MAXIMUM_ROW_AGE:
+            if self._seen[oldest] >= self._last_known_at - MAXIMUM_ROW_AGE:
                 return
             del self._seen[oldest]
 
@@ -191,12 +191,12 @@ class ScopeLedger:
                 self._collect_flow(account, each.flow, each.seen)
 
     def _collect_fill(self, account: AccountSnapshot, fill: Fill, view: ScopeView, before: ScopeView | None) -> None:
-        met = _position_before(account.account, fill, before)
-        side = fill.position_side or (met.side if met else _probable_side(fill))
+        position = _position_before(account.account, fill, before)
+        side = fill.position_side or (position.side if position else _probable_side(fill))
         sound = sound_fill(fill, view.instrument(account.account, fill.symbol))
         gain = fill.realized_pnl if fill.realized_pnl is not None and sane(fill.realized_pnl) else None
         if gain is None and sound is not None:
-            gain = _realized(account, sound, met, side, view)
+            gain = _realized(account, sound, position, side, view)
         fee = None if fill.fee is None else self._prices.amount(account, fill.fee, fill.fee_currency)
         key = (account.account, fill.symbol, side)
         known = None
@@ -215,11 +215,11 @@ class ScopeLedger:
             realized=[(*key, value) for key, value in self.realized.items()],
             unknown=[(*key, at) for key, at in self.unknown.items()],
             joined=list(self.joined.items()),
-            looked_at=self._looked_at,
+            looked_at=self._last_known_at,
             rows=self.rows,
             fills=self.fills,
             unpriced=self.unpriced,
-            prices=self._prices.state(self._looked_at),
+            prices=self._prices.state(self._last_known_at),
         )
 
     def restore(self, state: ScopeLedgerState) -> None:
@@ -227,7 +227,7 @@ class ScopeLedger:
         self._seen = dict(state.seen)
         self.realized = {(a, s, side): value for a, s, side, value in state.realized}
         self.unknown = {(a, s, side): at for a, s, side, at in state.unknown}
-        self.joined, self._looked_at = dict(state.joined), state.looked_at
+        self.joined, self._last_known_at = dict(state.joined), state.looked_at
         self._drop_departed()
         self.rows, self.fills, self.unpriced = state.rows, state.fills, state.unpriced
         self._prices.restore(state.prices)
@@ -258,16 +258,20 @@ def _probable_side(fill: Fill) -> str:
     return "long" if (fill.side == "buy") != closes else "short"
 
 
-def _realized(account: AccountSnapshot, fill: Fill, met: Position | None, side: str, view: ScopeView) -> Decimal | None:
+def _realized(
+    account: AccountSnapshot, fill: Fill, position: Position | None, side: str, view: ScopeView
+) -> Decimal | None:
     """The realised P&L of a fill that does not report it: zero if it opens, else from the position's entry price."""
     opens = (fill.side == "buy") == (side == "long")
     if opens:
-        return ZERO if met is not None or fill.position_side is not None else None
-    if met is None:
+        return ZERO if position is not None or fill.position_side is not None else None
+    if position is None:
         return None
     # The part beyond the position's size flips it, so it opens.
-    closed = Position(symbol=met.symbol, side=met.side, contracts=min(fill.amount, met.contracts))
-    return move_value(closed, account, view.instrument(account.account, fill.symbol), (met.entry_price, fill.price))
+    closed = Position(symbol=position.symbol, side=position.side, contracts=min(fill.amount, position.contracts))
+    return move_value(
+        closed, account, view.instrument(account.account, fill.symbol), (position.entry_price, fill.price)
+    )
 
 
 AHEAD_TOLERANCE = 5 * SECOND

@@ -61,14 +61,14 @@ class UnexplainedChange(Struct):
     """The rate of the account's currency, of `amount`, to the scope's currency, of `before`."""
 
     @property
-    def worth(self) -> Decimal:
+    def converted_amount(self) -> Decimal:
         """The amount in the scope's currency."""
         return self.amount * self.rate
 
     @property
     def factor(self) -> float:
         """The divisor of unit values from the change on if it was a transfer; 0 if everything was withdrawn."""
-        return max(0.0, (self.before + float(self.worth)) / self.before) if self.before > 0.0 else 1.0
+        return max(0.0, (self.before + float(self.converted_amount)) / self.before) if self.before > 0.0 else 1.0
 
     @property
     def is_open(self) -> bool:
@@ -81,7 +81,7 @@ Interpretation = Callable[[UnexplainedChange], float]
 
 
 class ResolvedChange(Struct, frozen=True):
-    """A resolved change: `worth`, in the scope's currency, at `at` was a transfer; values from there on are divided by
+    """A resolved change: `amount`, in the scope's currency, at `at` was a transfer; values from there on are divided by
     `factor`.
 
     A `factor` of 0: everything was withdrawn, at the unit value `value`. `undone`: it was treated as a transfer and was
@@ -89,7 +89,7 @@ class ResolvedChange(Struct, frozen=True):
     """
 
     at: int
-    worth: Decimal
+    amount: Decimal
     factor: float
     value: float
     undone: bool = False
@@ -117,7 +117,7 @@ class UnexplainedChanges:
     @property
     def sum(self) -> Decimal:
         """The sum of unexplained changes; negative for a fall."""
-        return sum((change.worth for change in self.unexplained), ZERO)
+        return sum((change.converted_amount for change in self.unexplained), ZERO)
 
     def add(self, change: UnexplainedChange) -> None:
         """Add an unexplained change, and set its `peak`."""
@@ -146,9 +146,9 @@ class UnexplainedChanges:
         for change in (*sorted(timely, key=lambda it: not is_about_amount(row, it.amount, noise)), *exact[:1]):
             if row == ZERO:
                 break
-            whole = is_about_amount(row, change.amount, noise)
-            part = change.amount if whole else min(change.amount, row, key=abs)
-            row = ZERO if whole else row - part
+            is_match = is_about_amount(row, change.amount, noise)
+            part = change.amount if is_match else min(change.amount, row, key=abs)
+            row = ZERO if is_match else row - part
             found = self._explained(change, part, moved=moved)
             if found is not None:
                 resolved.append(found)
@@ -156,18 +156,18 @@ class UnexplainedChanges:
 
     def _explained(self, change: UnexplainedChange, part: Decimal, *, moved: bool) -> ResolvedChange | None:
         """Subtract `part` from the change; returns the correction of values, or None if they include it already."""
-        before, worth = change.factor, part * change.rate
+        before, scope_amount = change.factor, part * change.rate
         change.amount -= part
         factor = before / change.factor if change.factor > 0.0 else before
         found = None
         if moved and change.moved:  # values include it as issued units already
-            found = ResolvedChange(change.at, worth, 1.0, change.value)
+            found = ResolvedChange(change.at, scope_amount, 1.0, change.value)
         elif moved:
             self._divide_after(change, factor)
-            found = ResolvedChange(change.at, worth, factor, change.value)
+            found = ResolvedChange(change.at, scope_amount, factor, change.value)
         elif change.moved and not change.accepted:
             self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-            found = ResolvedChange(change.at, worth, factor, change.value, undone=True, before=change.before)
+            found = ResolvedChange(change.at, scope_amount, factor, change.value, undone=True, before=change.before)
         if change.amount == ZERO:
             self._forget(change)
         return found
@@ -196,14 +196,16 @@ class UnexplainedChanges:
         """Settle an open change as a transfer."""
         change.moved = True
         self._divide_after(change, change.factor)
-        return ResolvedChange(change.at, change.worth, change.factor, change.value)
+        return ResolvedChange(change.at, change.converted_amount, change.factor, change.value)
 
     def reopen(self, change: UnexplainedChange) -> ResolvedChange:
         """Reopen a change that was settled as a transfer."""
         change.moved = False
         factor = change.factor
         self._divide_after(change, 1.0 / factor if factor > 0.0 else 0.0)
-        return ResolvedChange(change.at, change.worth, factor, change.value, undone=True, before=change.before)
+        return ResolvedChange(
+            change.at, change.converted_amount, factor, change.value, undone=True, before=change.before
+        )
 
     def net(self, change: UnexplainedChange, within: int) -> None:
         """Count an open, pending change, and changes of the opposite sign shortly before it, as profit and loss."""
@@ -221,7 +223,7 @@ class UnexplainedChanges:
             return
         place = self.all.index(change)
         before = change.before + float(part * change.rate)
-        rest = replace(change, amount=change.amount - part, before=before, peak=0.0)
+        rest = replace(change, amount=change.amount - part, before=before, peak=0.0, lost=False)
         change.amount, change.lost = part, True
         self.all.insert(place + 1, rest)
 

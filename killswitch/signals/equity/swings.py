@@ -51,15 +51,22 @@ class Swings(Struct):
         self.level = _level(account, profit)
 
     def observe(
-        self, at: int, account: AccountSnapshot, change: Decimal, profit: Decimal | None, noise: Decimal, *, still: bool
+        self,
+        at: int,
+        account: AccountSnapshot,
+        change: Decimal,
+        profit: Decimal | None,
+        noise: Decimal,
+        *,
+        unchanged: bool,
     ) -> tuple[Decimal, list[Swing]]:
         """The part of the last `change` of the account's equity that is noise, and the earlier swings that were.
 
-        `profit`: the total profit of its positions. `still`: nothing was traded and the wallet did not move.
+        `profit`: the total profit of its positions. `unchanged`: nothing was traded and the wallet did not move.
         """
         self._forget_before(at - NOISY_FOR)
         last, self.level = self.level, _level(account, profit)
-        if last is None or self.level is None or not still:
+        if last is None or self.level is None or not unchanged:
             return ZERO, []
         swing = self.level - last
         was_noisy = bool(self._noise_bound())

@@ -107,7 +107,7 @@ class Trades(Struct):
         moves = position_moves(before, account, rules, [row.fill for row in timely])
         moves = self._without_early_fills(at, moves, before, account)
         if moves.traded:
-            self.trades.append(Trade(at, since, moves.traded, moves.untold))
+            self.trades.append(Trade(at, since, moves.traded, moves.unfilled))
         return ObservedTrades(moves, timely, late)
 
     def mark_settled(self, at: int) -> None:
@@ -137,7 +137,7 @@ class Trades(Struct):
         for trade in self._about(at):
             for each in trade.untold:
                 net.setdefault((each.symbol, each.side), []).append(each)
-        return sum((_net_bound(untold) for untold in net.values()), ZERO)
+        return sum((_net_bound(unfilled) for unfilled in net.values()), ZERO)
 
     def _about(self, at: int) -> list[Trade]:
         return [it for it in self.trades if _is_near(it.at, at) and (it.at >= at or not it.settled)]
@@ -164,28 +164,28 @@ class Trades(Struct):
         """Match fills that were reported before their position changed with that change, so that they are no separate
         trade."""
         self.early = [each for each in self.early if at - each.at <= EARLY]
-        untold = []
-        for each in sorted(moves.untold, key=lambda it: not it.opens):
+        unfilled = []
+        for each in sorted(moves.unfilled, key=lambda it: not it.opens):
             if _size(each.symbol, each.side, before) == _size(each.symbol, each.side, account):
                 self.early.append(EarlyFill(at, each.symbol, -each.quantity, each.side))
                 continue
             known = self._match_early(each)
             if each.quantity != known:
-                untold.append(each.less(known))
-        return dataclasses.replace(moves, untold=tuple(untold)) if moves.untold else moves
+                unfilled.append(each.less(known))
+        return dataclasses.replace(moves, unfilled=tuple(unfilled)) if moves.unfilled else moves
 
-    def _match_early(self, untold: UnfilledTrade) -> Decimal:
+    def _match_early(self, unfilled: UnfilledTrade) -> Decimal:
         """Remove the matching early fills; returns the quantity that they account for.
 
         A fill without a side counts up to the change of this side's position.
         """
         known, kept = ZERO, []
         for early in sorted(self.early, key=lambda it: it.side is None):
-            if early.symbol != untold.symbol or early.side not in (untold.side, None):
+            if early.symbol != unfilled.symbol or early.side not in (unfilled.side, None):
                 kept.append(early)
                 continue
-            is_own = early.side == untold.side
-            part = early.quantity if is_own else matched_part(early.quantity, untold.quantity - known)
+            is_own = early.side == unfilled.side
+            part = early.quantity if is_own else matched_part(early.quantity, unfilled.quantity - known)
             known += part
             if part != early.quantity:
                 kept.append(replace(early, quantity=early.quantity - part))
@@ -198,10 +198,10 @@ class Trades(Struct):
                 del kept[0]
 
 
-def _net_bound(untold: list[UnfilledTrade]) -> Decimal:
+def _net_bound(unfilled: list[UnfilledTrade]) -> Decimal:
     """The bound of the net effect of one symbol's trades."""
-    largest = max(untold, key=lambda each: each.notional)
-    quantity = abs(sum((each.quantity for each in untold), ZERO))
+    largest = max(unfilled, key=lambda each: each.notional)
+    quantity = abs(sum((each.quantity for each in unfilled), ZERO))
     if not largest.quantity or not quantity:
         return ZERO
     return (UNFILLED_TRADE_BOUND * largest.notional + largest.span) * quantity / abs(largest.quantity)

@@ -90,13 +90,13 @@ def risk_holdings(account: AccountSnapshot, rules: Instruments) -> tuple[RiskHol
     if account.positions is None or account.complete is False:
         return None
     assets = {asset: amount * price for asset, (amount, price) in holdings(account).items() if amount * price != ZERO}
-    found = [RiskHolding(asset, worth) for asset, worth in assets.items()]
+    found = [RiskHolding(asset, value) for asset, value in assets.items()]
     for position in account.positions:
         if not position.contracts or (account.market in HOLDINGS and base_of(position.symbol) in assets):
             continue
         instrument = rules.get((account.account, position.symbol))
-        worth = notional(position, account, instrument)
-        signed = None if worth is None or not sane(worth) else worth * sign(position)
+        value = notional(position, account, instrument)
+        signed = None if value is None or not sane(value) else value * sign(position)
         found.append(RiskHolding(position.symbol, signed, instrument is not None and instrument.inverse))
     return tuple(found)
 
@@ -246,7 +246,7 @@ class UnitRange:
     highest: float
 
     def fall_from(self, highest: tuple[float, float]) -> tuple[float, float]:
-        """The bounds of the fall from a highest value, which itself lies between two bounds.
+        """The bounds of the fall from a highest value, which is itself between two bounds.
 
         The lower bound is the best case, from the lower highest value to the upper current value; the upper bound is
         the worst case.

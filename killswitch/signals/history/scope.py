@@ -88,7 +88,7 @@ class History:
         """The bounds of the unit value while accounts are unavailable."""
         self.equity_range: MoneyRange | None = None
         """The range of the members' equity then, without transfers since their last known equity."""
-        self._dark_accounts = UnavailableAccounts()
+        self._unavailable_accounts = UnavailableAccounts()
 
     @property
     def max_gap(self) -> int:
@@ -115,14 +115,14 @@ class History:
         if view.unknown is not None or view.equity is None:
             # A pass triggered by a push repeats the other accounts without polling them again.
             self.failures += view.scheduled
-            news = self._settle(view, self.explanation.settle_available(view.available()))
+            events = self._settle(view, self.explanation.settle_available(view.available()))
             self._bound_equity(view)
-            return news
+            return events
         self.failures = 0
         self.unit_range = self.equity_range = None
-        self._dark_accounts.clear()
+        self._unavailable_accounts.clear()
         at = view.as_of
-        news = self._append_row(view, view.equity)
+        events = self._append_row(view, view.equity)
         if self.last_at is not None and at - self.last_at > self._terms.max_gap:
             self.gaps.append((self.last_at, at))
         if self.begun_at is None:
@@ -131,7 +131,7 @@ class History:
         self._forget_before(at - self._keep)
         if self._rebase_due is not None:
             self.rebase(accept=self._rebase_due)
-        return news
+        return events
 
     def _bound_equity(self, view: ScopeView) -> None:
         """Bound the scope's equity while accounts are unavailable; adds no row.
@@ -144,9 +144,9 @@ class History:
             return
         trails = self.explanation.trails.items()
         last = {name: sound_account(trail.before) for name, trail in trails if trail.before is not None}
-        read = view.available()
-        unsettled = self.explanation.unsettled(read, _profits(read, read.pnl()))
-        self.equity_range = self._dark_accounts.equity_range(
+        available = view.available()
+        unsettled = self.explanation.unsettled(available, _profits(available, available.pnl()))
+        self.equity_range = self._unavailable_accounts.equity_range(
             readable, last, self.members, view.instruments, unsettled, view.rates_of(last)
         )
         self.unit_range = unit_range(view.as_of, self.equity_range, self.track.units, self.unit_range)
@@ -154,14 +154,14 @@ class History:
     def with_available_view(self, view: ScopeView) -> History:
         """A copy with another view of the available accounts; it must not observe."""
         other = copy(self)
-        other._dark_accounts = deepcopy(self._dark_accounts)
+        other._unavailable_accounts = deepcopy(self._unavailable_accounts)
         other._bound_equity(view)
         return other
 
     def fast_forward(self, tail: Iterable[ObservedScope], highest: Decimal) -> None:
-        """Take observations between which nothing but prices moved, as `observe` would have one by one.
+        """Add observations between which only prices moved, with the same result as `observe` for each.
 
-        `tail` are the last of them, oldest first, from as far back as any window reads; `highest` is the highest
+        `tail` are the last of them, oldest first, as far back as the longest window; `highest` is the highest
         equity of all. Nothing may be unknown or unexplained, and none may come later than `max_gap` after another.
         """
         units = self.track.units
@@ -232,15 +232,15 @@ class History:
         """Issue units for transfers, and record unexplained changes."""
         at, value = view.as_of, float(equity)
         rows = self.ledger.rows
-        came = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
+        transferred = sum((it.amount * view.rate(it.account) for it in rows if it.moved), ZERO) if rows else ZERO
         joined = self._joined(view)
         found = self.explanation.explain(view, profits, self._equity)
         if self._equity is None:
             self.track.open(at, value)
             return []
-        if self.track.value <= 0.0 < min(float(came + joined), value):
+        if self.track.value <= 0.0 < min(float(transferred + joined), value):
             self._restart_series(at, value)
-            return [ChangeEvent("anew", came + joined)]
+            return [ChangeEvent("anew", transferred + joined)]
         for each in found.resolved:
             self._correct(at, each)
         flow = found.flow + joined
@@ -260,10 +260,10 @@ class History:
         events = []
         for change in found.appeared:
             change.before, change.value = before, value
-            before += float(change.worth)
+            before += float(change.converted_amount)
             self.changes.add(change)
             if change.is_open:
-                events.append(ChangeEvent("appeared", change.worth, pending=change.kind == "trade"))
+                events.append(ChangeEvent("appeared", change.converted_amount, pending=change.kind == "trade"))
         return events
 
     def _correct(self, now: int, part: ResolvedChange) -> None:
@@ -362,7 +362,7 @@ class History:
     # Serialising
 
     def state(self) -> HistoryState:
-        """The state to store beside the rows."""
+        """The state to store with the rows."""
         ledger, trails = self.explanation.state()
         return HistoryState(
             begun_at=self.begun_at, rebased=self.rebased, rebase_due=self._rebase_due, last_at=self.last_at,

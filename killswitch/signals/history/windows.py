@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # the catalogue imports this module, and `ksctl validate` the catalogue: no history is kept there
+if TYPE_CHECKING:  # `ksctl validate` imports this module through the catalogue, and needs no history
     from killswitch.signals.equity.pending_changes import Interpretation
     from killswitch.signals.equity.unavailable_accounts import UnitRange
     from killswitch.signals.history.scope import History
@@ -72,7 +72,7 @@ def drawdown(history: History, window: int) -> Interval:
     low = high = history.track.fall(window)
     edge = (history.last_at or 0) - window
     if history.changes.all and history.changes.open:
-        low, high = (_interpreted_fall(history, edge, reading) for reading in history.interpretations)
+        low, high = (_interpreted_fall(history, edge, interpretation) for interpretation in history.interpretations)
     if _has_gap(history, edge) or _begins_after(history, edge):
         high = 1.0
     return low, high
@@ -88,25 +88,27 @@ def _drawdown_range(history: History, window: int, now: UnitRange) -> Interval:
     least, most = now.fall_from((low, high))
     # without rows on both sides of the edge, the highest value at the edge is unknown
     is_covered = not _begins_after(history, edge) and not _has_gap(history, edge)
-    whole = is_covered and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
-    return least, most if whole else 1.0
+    is_known = is_covered and high > 0.0 and now.at - (history.last_at or 0) <= history.max_gap
+    return least, most if is_known else 1.0
 
 
-def _interpreted_fall(history: History, edge: int, reading: Interpretation) -> float:
+def _interpreted_fall(history: History, edge: int, interpretation: Interpretation) -> float:
     """The fall in the window by one interpretation of the open changes."""
-    highest = max((value for _, value in _interpreted_values(history, edge, reading)), default=history.track.value)
+    highest = max(
+        (value for _, value in _interpreted_values(history, edge, interpretation)), default=history.track.value
+    )
     # If everything was withdrawn, nothing fell.
     return history.track.fall_from(max(highest, history.track.value)) if highest > 0.0 else 0.0
 
 
-def _interpreted_values(history: History, edge: int, reading: Interpretation) -> Iterable[tuple[int, float]]:
+def _interpreted_values(history: History, edge: int, interpretation: Interpretation) -> Iterable[tuple[int, float]]:
     """The values since `edge`, newest first, with those before an open change multiplied by its factor."""
     scale, open_changes = 1.0, history.changes.open
     for row in reversed(history.rows):
         if row.at < edge:
             return
         while open_changes and row.at < open_changes[-1].at:
-            scale *= reading(open_changes.pop())
+            scale *= interpretation(open_changes.pop())
         yield row.at, row.value * scale
 
 
@@ -119,11 +121,13 @@ def loss_from_start(history: History) -> Interval:
     """The fall from the value at the start or the last reset by an operator."""
     track = history.track
     bounds = None if history.unit_range is None else replace(history.unit_range, highest=0.0)
-    return _fall_from(history, lambda reading: track.start * _scale(history, track.start_at, reading), bounds)
+    return _fall_from(
+        history, lambda interpretation: track.start * _scale(history, track.start_at, interpretation), bounds
+    )
 
 
 def _fall_from(history: History, highest: Callable[[Interpretation], float], now: UnitRange | None) -> Interval:
-    """The fall from an earlier value, which each interpretation of open changes gives, to the value or range `now`."""
+    """The fall from an earlier value, by each interpretation of open changes, to the value or range `now`."""
     if history.unknown is not None and now is None:
         return UNKNOWN
     low, high = map(highest, history.interpretations)
@@ -135,7 +139,7 @@ def unit_value(history: History, since: int) -> Interval:
     now = history.unit_range
     if history.unknown is not None and now is None:
         return UNKNOWN
-    low, high = (_scale(history, since, reading) for reading in reversed(history.interpretations))
+    low, high = (_scale(history, since, interpretation) for interpretation in reversed(history.interpretations))
     if now is not None:
         return (now.low / low if low > 0.0 else -math.inf), (now.high / high if high > 0.0 else math.inf)
     value = history.track.value
@@ -144,11 +148,11 @@ def unit_value(history: History, since: int) -> Interval:
     return (value / low, value / high if high > 0.0 else math.inf) if value > 0.0 else (value, value)
 
 
-def _scale(history: History, since: int, reading: Interpretation) -> float:
+def _scale(history: History, since: int, interpretation: Interpretation) -> float:
     scale = 1.0
     for change in history.changes.open:
         if change.at > since:
-            scale *= reading(change)
+            scale *= interpretation(change)
     return scale
 
 
@@ -167,8 +171,8 @@ def pnl_change(history: History, window: int) -> dict[PnlKey, Decimal] | str:
     highest = max((row for row in history.rows if row.at >= edge), key=lambda row: (row.value, row.at))
     if now.pnl is None or highest.pnl is None:
         return "the profit or loss of a position is unknown"
-    gone = [key for key in highest.pnl if key not in now.pnl]
-    gone += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
-    if gone:
-        return f"the profit or loss of closed {gone[0][1]} is unknown"
+    unknown_keys = [key for key in highest.pnl if key not in now.pnl]
+    unknown_keys += [key for key, at in history.ledger.unknown.items() if at >= highest.at]
+    if unknown_keys:
+        return f"the profit or loss of closed {unknown_keys[0][1]} is unknown"
     return {key: value - highest.pnl.get(key, _ZERO) for key, value in now.pnl.items()}

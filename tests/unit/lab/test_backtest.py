@@ -68,7 +68,7 @@ def test_without_protection_equity_is_the_book_times_the_prices() -> None:
 def test_the_losing_side_is_closed_at_the_price_that_fired_and_the_hedge_stays() -> None:
     """A falls by 8% (8,000 of 100,000), B stands: A is sold at 92, and what A does then costs nothing more."""
     prices = {"A": [*QUIET, 92.0, 50.0, 50.0], "B": [*QUIET, 100.0, 100.0, 90.0]}
-    found = run(policy(), market(**prices), book({"A": 100_000, "B": -50_000}), rules=FREE, course=True)
+    found = run(policy(), market(**prices), book({"A": 100_000, "B": -50_000}), rules=FREE, with_curve=True)
     (fired,) = found.firings
     assert (fired.stage, fired.source, fired.ended) == ("losing-side", "LONG", "flat")
     assert [(each.symbol, each.contracts, each.notional) for each in fired.closed] == [("A", 1000, 92_000)]

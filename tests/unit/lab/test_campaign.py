@@ -41,7 +41,7 @@ class Pretended:
         book: BacktestBook,
         rule: Rule,
         *,
-        course: bool,
+        with_curve: bool,
         stop: Stop,
         on_bar: Callable[[int], None],
     ) -> Run:

@@ -355,6 +355,16 @@ def test_bars_of_two_origins_never_share_a_file(tmp_path: Path, other: BarOrigin
     assert lines(tmp_path) == before
 
 
+def test_a_part_of_another_fetch_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """A file with the name of a part but another head is not removed: it may hold somebody's only copy of its rows."""
+    foreign = tmp_path / f"BTC_USDT_USDT.{EARLIER}.part"
+    content = b'{"format":"another/v1"}\n1,2,3,4,5,6\n'
+    foreign.write_bytes(content)
+    with pytest.raises(FetchError, match="belongs to another fetch"):
+        fetch(PublicHistory([bar(n) for n in range(10)]), tmp_path)
+    assert foreign.read_bytes() == content
+
+
 def test_a_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
     """What was not fetched is not overwritten."""
     (tmp_path / "BTC_USDT_USDT.csv").write_text("mine\n")

@@ -47,7 +47,7 @@ def borders(row: str) -> int:
 
 
 def one(name: str = "b") -> BookRuns:
-    """A book with a course and two stages, of which the second closed the hedge alone."""
+    """A book with a curve and two stages, of which the second closed the hedge alone."""
     fired = (firing(1, ("BTC_USDT", "long")), firing(3, ("ETH_USDT", "short"), after="0", level=3, hedge=None))
     many = course(100_000, 99_000, 95_000, 96_000)
     return tried(

@@ -52,7 +52,7 @@ def test_an_accounts_options_hold_traits_among_others() -> None:
         ({"limits": [{"name": "a", "allowed": 1, "per": 1}] * 2}, "given once"),
         ({"limits": [{"name": "a", "allowed": 0, "per": 1}]}, "above zero"),
         ({"limits": [{"name": "a", "allowed": 1, "per": 0}]}, "above zero"),
-        ({"costs": [{"call": "submit", "limit": "a"}]}, "that is not there"),
+        ({"costs": [{"call": "submit", "limit": "a"}]}, "refers to an undeclared limit"),
         ({"limits": [{"name": "a", "allowed": 1, "per": 1}], "costs": [{"call": "submit", "limit": "a", "each": -1}]},
          "below zero"),
         ({"batch": 0}, "at least 1"),

@@ -185,7 +185,7 @@ def test_what_an_account_cannot_give_does_not_move() -> None:
     """More of a coin than is held, a coin without a market, and any coin of a margin account."""
     desk = Desk(instrument("A/USDT"), wallet="1000", market="spot")
     desk.send("buy", "4", symbol="A/USDT")
-    with pytest.raises(ValueError, match="holds 4 A, and cannot give 5"):
+    with pytest.raises(ValueError, match="holds 4 A, and cannot withdraw 5"):
         desk.market.flow("main", "withdrawal", D(-5), asset="A")
     with pytest.raises(ValueError, match="Q has no price in USDT"):
         desk.market.flow("main", "deposit", D(5), asset="Q")

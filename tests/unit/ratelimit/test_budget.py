@@ -21,7 +21,7 @@ def traits(*costs: Cost, limits: tuple[RateLimit, ...] = (RateLimit("w", 10, 60.
 
 
 def spend(bucket: Bucket, now: float, units: int, *, reading: bool = False, answered: float | None = None) -> int:
-    name = bucket.hold(now, units, reading=reading)
+    name = bucket.hold(now, units, polling=reading)
     if answered is not None:
         bucket.answered(answered, name)
     return name
@@ -342,9 +342,9 @@ def test_an_adapter_that_counts_is_heeded_and_one_that_fails_or_does_not_costs_n
 def test_silence_lasts_as_long_as_the_venue_says_if_that_is_a_time(said: float, until: float) -> None:
     """Nothing, less, and no number at all are none; three days are the longest there is."""
     budget = RequestBudget.unlimited()
-    assert budget.quiet_until == -math.inf
+    assert budget.paused_until == -math.inf
     budget.refused(100.0, said)
-    assert budget.quiet_until == until
+    assert budget.paused_until == until
     assert budget.room(until, "submit", ("X",)) == 1
     assert budget.room(until - 0.25, "submit", ("X",)) == 0
     assert budget.wait(until - 0.25, "submit", ("X",)) == 0.25
@@ -355,7 +355,7 @@ def test_a_shorter_word_never_shortens_a_silence() -> None:
     budget = RequestBudget.unlimited()
     budget.refused(0.0, 60.0)
     budget.refused(10.0, 1.0)
-    assert budget.quiet_until == 60.0
+    assert budget.paused_until == 60.0
 
 
 def test_a_breaker_opens_at_its_number_of_failures_and_not_before() -> None:

@@ -175,7 +175,7 @@ def test_a_last_count_is_not_believed_for_a_day() -> None:
 def test_a_wait_is_never_shorter_than_a_clock_can_tell() -> None:
     """The instant before units come back there is still a wait to sleep, and at the instant none."""
     bucket = Bucket(1, 60.0)
-    bucket.answered(0.0, bucket.hold(0.0, 1, reading=False))
+    bucket.answered(0.0, bucket.hold(0.0, 1, polling=False))
     assert bucket.wait(math.nextafter(60.0, 0.0), 1, None) == SHORTEST
     assert bucket.wait(60.0, 1, None) == 0.0
 

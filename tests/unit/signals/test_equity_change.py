@@ -70,7 +70,7 @@ def test_an_option_of_unknown_size_is_not_valued_by_its_notional() -> None:
     """Neither by its marks nor, once it is gone, as 500 BTC that were traded."""
     still = moves(coins(option("0.020")), coins(option("0.019")), known_rules={})
     gone = moves(coins(option("0.020")), coins(), known_rules={})
-    assert [(each.by_marks, each.traded, each.untold) for each in (still, gone)] == [(None, ZERO, ())] * 2
+    assert [(each.by_marks, each.traded, each.unfilled) for each in (still, gone)] == [(None, ZERO, ())] * 2
 
 
 def test_an_option_that_rules_call_inverse_is_valued_by_its_premium_all_the_same() -> None:
@@ -133,7 +133,7 @@ def inverse(contracts: str) -> Position:
 def test_an_inverse_contract_that_was_traded_without_a_fill_is_worth_its_face_by_its_mark() -> None:
     """One contract of 100 USD at 50,000 is 0.002 BTC, and 20% of that is all that its trade may have cost."""
     found = moves(coins(inverse("10")), coins(inverse("9")))
-    (each,) = found.untold
+    (each,) = found.unfilled
     assert (each.notional, found.traded) == (Decimal("0.002"), Decimal("0.002"))
     trades = Trades()
     trades.observe(SECOND, 0, coins(inverse("10")), coins(inverse("9")), RULES, [])
@@ -147,7 +147,7 @@ def test_what_is_untold_is_worth_the_notional_that_was_traded(
     """Linear: contracts × size × mark; inverse: contracts × size ÷ mark, in the account's currency."""
     sized = known(rules("X", contract_size=str(size), inverse=is_inverse))
     held = position("X", "long", "0", contracts=str(contracts), mark_price=str(mark))
-    (each,) = moves(account("1000", [held]), account("1000"), known_rules=sized).untold
+    (each,) = moves(account("1000", [held]), account("1000"), known_rules=sized).unfilled
     face = Decimal(contracts) * size
     assert each.notional == pytest.approx(face / mark if is_inverse else face * mark, rel=Decimal("1e-12"))
 
@@ -191,7 +191,7 @@ def leg(id_: str, side: str, amount: int, leg_: Side | None = None, price: str =
 
 
 def left_of(found: PositionMoves) -> list[tuple[Side | None, int]]:
-    return [(each.side, int(each.quantity)) for each in found.untold]
+    return [(each.side, int(each.quantity)) for each in found.unfilled]
 
 
 @pytest.mark.parametrize("mode", ["hedge", None])
@@ -202,7 +202,7 @@ def test_both_legs_closed_with_both_fills_leave_nothing_untold(mode: str | None)
     if mode is None:
         before, now = account("1", before.positions), account("1")
     found = moves(before, now, fills)
-    assert (found.is_covered, found.untold, found.traded) == (True, (), 1000)
+    assert (found.is_covered, found.unfilled, found.traded) == (True, (), 1000)
 
 
 def test_a_fill_of_one_leg_does_not_account_for_the_other() -> None:
@@ -217,7 +217,7 @@ def test_in_one_way_mode_a_turn_is_told_by_its_fill_whatever_side_that_names() -
     before, now = legs(5, 0), legs(0, 5)
     one_way = [account("1", each.positions, position_mode="one_way") for each in (before, now)]
     for side in (None, *SIDES):
-        assert moves(one_way[0], one_way[1], [leg("1", "sell", 10, side)]).untold == ()
+        assert moves(one_way[0], one_way[1], [leg("1", "sell", 10, side)]).unfilled == ()
 
 
 def test_a_fill_without_a_side_is_taken_for_what_was_opened_first() -> None:
@@ -230,7 +230,7 @@ def test_a_fill_without_a_side_is_taken_for_what_was_opened_first() -> None:
 def test_a_fill_without_a_side_accounts_for_the_only_leg_that_moved_its_way() -> None:
     """−1 long and −2 short, a sale of 1 and a purchase of 2: each has its fill."""
     found = moves(legs(5, 5), legs(4, 3), [leg("1", "sell", 1), leg("2", "buy", 2)])
-    assert found.untold == ()
+    assert found.unfilled == ()
 
 
 @dataclass
@@ -255,7 +255,7 @@ def test_nothing_counts_as_covered_that_was_closed_without_a_fill(both: tuple[Le
     missing = [each for each in both if each.change and not each.has_fill]
     if any(each.change < 0 for each in missing):
         assert not found.is_covered
-    assert sum(abs(each.quantity) for each in found.untold) == sum(abs(each.change) for each in missing)
+    assert sum(abs(each.quantity) for each in found.unfilled) == sum(abs(each.change) for each in missing)
 
 
 def observed(*seen: tuple[float, AccountSnapshot, list[Fill]]) -> Trades:
@@ -391,7 +391,7 @@ def test_what_is_stored_follows_the_order_of_the_snapshot() -> None:
     known_rules = known(*map(rules, names))
     held = [position(name, "long", "0", contracts="2", mark_price="100") for name in names]
     found = moves(account("1000", held), account("1000"), known_rules=known_rules)
-    assert [each.symbol for each in found.untold] == names
+    assert [each.symbol for each in found.unfilled] == names
 
 
 class Counted(FillRow):
@@ -456,7 +456,7 @@ def test_marks_and_fills_make_what_the_contract_says(is_inverse: bool, both: boo
         found = moves(before, now, fills, known_rules)
         if any(counts) or any(changes):
             assert found.by_marks == pytest.approx(expected, abs=Decimal("1e-9"))
-            assert found.untold == ()
+            assert found.unfilled == ()
 
 
 def test_an_untold_quantity_that_names_no_side_opens_nothing() -> None:

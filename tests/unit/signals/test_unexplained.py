@@ -13,6 +13,7 @@ from killswitch.model.instant import HOUR, MINUTE, SECOND, to_micros
 from killswitch.model.snapshot import AccountSnapshot, Flow
 from killswitch.signals.equity.explanation import ChangeEvent as News
 from killswitch.signals.equity.explanation import EquityTerms
+from killswitch.signals.equity.pending_changes import UnexplainedChange, UnexplainedChanges
 from killswitch.signals.history.rows import StoredUnitValueRow, encode_row
 from killswitch.signals.history.scope import History
 from killswitch.signals.history.windows import drawdown, drawdown_from_peak, loss_from_start
@@ -314,3 +315,15 @@ def test_a_positions_profit_that_is_no_number_raises_nothing_beside_the_equitys_
     observe(past, after(), account("100000", FLAT, unrealized=Decimal(0)))
     observe(past, after(seconds=10), account("90000", [position("BTC", "long", odd)], unrealized=Decimal(-10_000)))
     assert fall(past) == pytest.approx(0.1)
+
+
+def test_the_rest_of_a_netted_change_stays_open() -> None:
+    """A rise of 100 is netted with falls of 30 and 10: what no fall offsets is open, also after the second one."""
+    rise, first, second = (
+        UnexplainedChange(SECOND, Decimal(amount), 1000.0, 1.0, 0.0, account="main", kind="trade")
+        for amount in (100, -30, -10)
+    )
+    changes = UnexplainedChanges([first, second, rise])
+    changes.net(rise, SECOND)
+    assert [change.amount for change in changes.all] == [-30, -10, 10, 20, 70]
+    assert [change.amount for change in changes.open] == [20, 70]

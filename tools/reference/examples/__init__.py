@@ -1,4 +1,4 @@
-"""An example of each kind of document, every key of it written once; a test holds them to the models."""
+"""An example of each kind of document, with every key once; a test compares them with the models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from killswitch.policy.schema.part import Part, keys_of, shape_of, unwrap
 
 FOLDER = Path(__file__).resolve().parent
 LONGEST = 60
-"""Characters of an example that still fit beside its key."""
+"""The maximum length of an example in the table, in characters."""
 
 
 class Examples(NamedTuple):
@@ -24,7 +24,7 @@ class Examples(NamedTuple):
     values: Mapping[type[Part], Mapping[str, object]]
 
     def of(self, part: type[Part], key: str) -> str:
-        """The key with its example, in one line; empty where none is written, or where it is long."""
+        """The key with its example, in one line; empty if there is none, or if it is too long."""
         value = self.values.get(part, {}).get(key)
         if value is None or _nested(value):
             return ""
@@ -38,7 +38,7 @@ class Examples(NamedTuple):
 
 
 def read_examples() -> Examples:
-    """The examples of all kinds that have one: KIND.yaml beside this file."""
+    """The examples of all kinds that have one: KIND.yaml in this folder."""
     texts: dict[str, str] = {}
     values: dict[type[Part], dict[str, object]] = {}
     for kind, document in KINDS.items():
@@ -51,23 +51,23 @@ def read_examples() -> Examples:
 
 
 def walk(annotation: Any, written: object) -> Iterator[tuple[type[Part], str, object]]:
-    """Every (part, key, value) of what was written, the parts told by the shapes."""
-    bare, _ = unwrap(shape_of(annotation, written))
-    if isinstance(bare, type) and issubclass(bare, Part) and isinstance(written, dict):
-        for name, key in keys_of(bare).items():
+    """Every (part, key, value) of a written document; the shapes determine the parts."""
+    plain, _ = unwrap(shape_of(annotation, written))
+    if isinstance(plain, type) and issubclass(plain, Part) and isinstance(written, dict):
+        for name, key in keys_of(plain).items():
             if name in written:
-                yield bare, name, written[name]
+                yield plain, name, written[name]
                 yield from walk(key.annotation, written[name])
-    elif get_origin(bare) is tuple and isinstance(written, list):
+    elif get_origin(plain) is tuple and isinstance(written, list):
         for each in written:
-            yield from walk(get_args(bare)[0], each)
-    elif get_origin(bare) is dict and isinstance(written, dict):
+            yield from walk(get_args(plain)[0], each)
+    elif get_origin(plain) is dict and isinstance(written, dict):
         for each in written.values():
-            yield from walk(get_args(bare)[1], each)
+            yield from walk(get_args(plain)[1], each)
 
 
 def _nested(value: object) -> bool:
-    """Whether it holds mappings or lists of its own, or nothing."""
+    """Whether a mapping or list is empty or contains mappings or lists."""
     inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
     if inside is None:
         return False

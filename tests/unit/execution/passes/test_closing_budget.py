@@ -95,7 +95,7 @@ def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says() -> 
     budgets = RequestBudgets()
     one, two, other = budgets.of("a", "v", TRAITS), budgets.of("b", "v", TRAITS), budgets.of("c", "w", TRAITS)
     one.refused(100.0, 7.0)
-    assert two.quiet_until == 107.0
+    assert two.paused_until == 107.0
     assert two.wait(100.0, "submit", ("X",)) == 7.0
     assert two.room(106.9, "submit", ("X",)) == 0
     assert two.room(107.0, "submit", ("X",)) == 1
@@ -109,12 +109,12 @@ def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard() -
         ticket = budget.reserve(now, "submit", ("X",))
         budget.refused(now, None)
         budget.answered(now, ticket)
-        waits.append(budget.quiet_until - now)
-        now = budget.quiet_until
+        waits.append(budget.paused_until - now)
+        now = budget.paused_until
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
     budget.answered(now, budget.reserve(now, "snapshot"))
     budget.refused(now + 1, None)
-    assert budget.quiet_until == now + 2
+    assert budget.paused_until == now + 2
 
 
 def test_the_refusals_of_one_wave_count_as_one() -> None:
@@ -122,7 +122,7 @@ def test_the_refusals_of_one_wave_count_as_one() -> None:
     budget = RequestBudget.unlimited()
     for _ in range(20):
         budget.refused(5.0, None)
-    assert budget.quiet_until == 6.0
+    assert budget.paused_until == 6.0
 
 
 @pytest.mark.parametrize("nonsense", [0.0, -3.0, math.nan])
@@ -130,14 +130,14 @@ def test_a_time_that_is_none_counts_as_not_said(nonsense: float) -> None:
     """A retry-after of zero, less, or not a number is waited for as if the venue had said nothing."""
     budget = RequestBudget.unlimited()
     budget.refused(0.0, nonsense)
-    assert budget.quiet_until == 1.0
+    assert budget.paused_until == 1.0
 
 
 def test_a_ban_of_a_thousand_years_is_taken_for_three_days() -> None:
     """Milliseconds taken for seconds must not silence the venue for the rest of the run."""
     budget = RequestBudget.unlimited()
     budget.refused(0.0, math.inf)
-    assert budget.quiet_until == 3 * 86_400
+    assert budget.paused_until == 3 * 86_400
 
 
 def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice() -> None:
