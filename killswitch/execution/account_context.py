@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import validated_fills, validated_report, venue_text
 from killswitch.execution.response_timeouts import ResponseTimeouts
 from killswitch.journal.entries import Entry, EntryHead
@@ -76,13 +76,13 @@ class AccountContext:
         return max(self._paused_until, self._budget.quiet_until) - self.clock.monotonic()
 
     @property
-    def broken_for(self) -> float:
+    def breaker_open_for(self) -> float:
         """Seconds for which only account polls may be sent, because the circuit breaker is open."""
         return self._breaker.wait(self.clock.monotonic())
 
     def can_send(self) -> bool:
         """Whether a request other than an account poll may be sent now."""
-        return self.paused_for <= 0.0 and self.broken_for <= 0.0
+        return self.paused_for <= 0.0 and self.breaker_open_for <= 0.0
 
     def orders_at_once(self, wanted: int) -> int:
         """How many of `wanted` orders may be sent now: all of them, one as a probe of an open breaker, or none."""
@@ -90,7 +90,7 @@ class AccountContext:
             return 0
         if self._breaker.state == "closed":
             return wanted
-        return int(self.broken_for <= 0.0)
+        return int(self.breaker_open_for <= 0.0)
 
     def wait(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the budget has room for the call."""
@@ -106,10 +106,10 @@ class AccountContext:
         While the breaker is open, this call is its probe.
         """
         now = self.clock.monotonic()
-        ticket = self._budget.reserve(now, call, symbols, purpose)
+        reservation = self._budget.reserve(now, call, symbols, purpose)
         if call != "snapshot":
             self._breaker.allows(now)
-        return ticket
+        return reservation
 
     # Requests
 
@@ -118,17 +118,17 @@ class AccountContext:
     ) -> T:
         """Send one request. NoRoomError, before anything is sent, if the budget has no room."""
         try:
-            ticket = self.reserve(call, purpose=purpose)
+            reservation = self.reserve(call, purpose=purpose)
         except BudgetSpentError as error:
             if (close := getattr(answer, "close", None)) is not None:
                 close()  # closes a coroutine that is not awaited, which would warn otherwise
             raise BudgetExhaustedError(str(error), error.wait) from error
-        return await self.send(call, answer, ticket, within)
+        return await self.send(call, answer, reservation, within)
 
-    async def send(self, call: Call, answer: Awaitable[T], ticket: Ticket, within: float | None = None) -> T:
+    async def send(self, call: Call, answer: Awaitable[T], reservation: Ticket, within: float | None = None) -> T:
         """Send a request whose units are taken. Any failure is raised as a VenueError."""
         try:
-            found = await self._timeouts.await_answer(call, answer, within)
+            response = await self._timeouts.await_answer(call, answer, within)
         except VenueError as error:
             self._failed(call, error)
             raise
@@ -136,12 +136,12 @@ class AccountContext:
             self._breaker.unused(self.clock.monotonic())
             raise
         else:
-            if getattr(found, "quality", "ok") == "ok":  # a snapshot without data is no answer
+            if getattr(response, "quality", "ok") == "ok":  # a snapshot without data is no answer
                 self._breaker.succeeded(self.clock.monotonic())
-            return found
+            return response
         finally:
             now = self.clock.monotonic()
-            self._budget.answered(now, ticket)
+            self._budget.answered(now, reservation)
             self._budget.observe_venue(now, self.venue)
 
     def record_rate_limit(self, error: RateLimitedError) -> None:
@@ -157,7 +157,7 @@ class AccountContext:
             self._breaker.succeeded(now)
         elif call != "snapshot":
             if isinstance(error, VenueDownError) and call in ("submit", "submit_batch"):
-                self._paused_until = max(self._paused_until, now + self.pace.poll)
+                self._paused_until = max(self._paused_until, now + self.pace.poll_interval)
             self._breaker.failed(now)
 
     async def snapshot(self, purpose: Purpose) -> AccountSnapshot | str:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError, VenueError
 
 T = TypeVar("T")
@@ -62,18 +62,18 @@ class ResponseTimeouts:
         if trips.smoothed is None:
             return self._pace.request_timeout
         wait = (trips.smoothed + 4 * trips.variation) * 2.0 ** min(trips.timeouts, 10)
-        return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
+        return min(self._pace.request_timeout, max(self._pace.shortest_timeout, wait))
 
     def _record_round_trip(self, trips: _RoundTrips, seconds: float) -> None:
         """Record a round trip of `seconds`, and shorten the timeouts of requests in flight accordingly."""
         first = trips.smoothed is None
         trips.add(seconds)
         if first or len(trips.under_way) <= _MOST_SHORTENED:
-            patience = self._timeout(trips)
+            timeout = self._timeout(trips)
             for bound, began in trips.under_way.items():
                 when = bound.when()
                 if when is not None and not bound.expired():
-                    bound.reschedule(min(when, began + patience))
+                    bound.reschedule(min(when, began + timeout))
 
 
 @dataclass(slots=True)

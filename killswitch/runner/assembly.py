@@ -13,7 +13,7 @@ from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.effects.performing import Performing
+from killswitch.execution.effects.performing import EffectPerformers
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -118,7 +118,7 @@ def assemble(
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(Performing(performers(locking, closing, store, timeline)), arming, locking, suspending),
+        Effects(EffectPerformers(performers(locking, closing, store, timeline)), arming, locking, suspending),
         Observers(
             (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
              AccountMemory(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
@@ -200,7 +200,7 @@ def _closings(
         leftover = tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
         meter = meters[name]
         closer = AccountExecutor(
-            name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker
+            name, venues[name][1], store, clock, observer=watch, budget=meter.budget, breaker=meter.breaker
         )
         workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)
     return ClosingWorkers(workers)

@@ -8,7 +8,7 @@ from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.effects.performing import Performer, Performing
+from killswitch.execution.effects.performing import EffectPerformers, Performer
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet
@@ -69,7 +69,7 @@ class ClosingPerformer(Performer):
 class Effects:
     """Carries out decisions: locks first, then the closers of the accounts, then all else by the effects' ranks."""
 
-    performing: Performing
+    performing: EffectPerformers
     arming: Arming
     locking: LockWriter | None
     """None where nothing is armed."""

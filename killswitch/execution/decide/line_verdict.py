@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
@@ -27,7 +27,7 @@ class LineAction(Enum):
     NOTHING = "at target"
     WAIT = "wait"
     SEND = "send"
-    DOUBT = "the venue shows more than our fills have left"
+    CONTRADICTED = "the venue shows more than our fills have left"
     BLOCKED = "the venue's rules forbid it"
     GIVE_UP = "too many attempts"
     ABANDON = "an order's status was never known"
@@ -54,7 +54,7 @@ def ended(do: LineAction, line: PositionTarget, why: str) -> LineVerdict:
     return LineVerdict(do, reason=f"{line.symbol}: {why}")
 
 
-def judge(
+def evaluate_line(
     line: PositionTarget,
     shown: Decimal,
     ledger: PositionLedger,
@@ -114,9 +114,9 @@ def _left_over(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, 
     if line.abandoned or (ledger.outstanding and not line.is_counted_by_fills):
         return ended(LineAction.ABANDON, line, "the status of an order of ours was never known")
     if not believe_venue:
-        return LineVerdict(LineAction.DOUBT)
-    shows = f"the venue shows {shown}: the position has grown meanwhile"
-    return ended(LineAction.GIVE_UP, line, f"all {line.decided} decided contracts are closed, and {shows}")
+        return LineVerdict(LineAction.CONTRADICTED)
+    grown = f"the venue shows {shown}: the position has grown meanwhile"
+    return ended(LineAction.GIVE_UP, line, f"all {line.decided} decided contracts are closed, and {grown}")
 
 
 def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | None) -> LineVerdict:
@@ -128,15 +128,15 @@ def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | N
     if instrument is None or not step:
         most = wanted if instrument is None or not instrument.max_amount else min(wanted, instrument.max_amount)
         return LineVerdict(LineAction.SEND, min(most, line.largest))
-    first_of_plan = line.attempt == 0 and line.purpose == "reduce"
-    least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
-    whole = _floor(wanted, step)
-    if whole < least:
+    is_first_order = line.attempt == 0 and line.purpose == "reduce"
+    least = step if is_first_order else max(step, instrument.min_amount or ZERO)
+    rounded = _floor(wanted, step)
+    if rounded < least:
         return LineVerdict(LineAction.BLOCKED, reason=f"dust: {wanted} of {line.symbol} is below the venue's minimum")
-    most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
+    most = rounded if not instrument.max_amount else max(least, min(rounded, _floor(instrument.max_amount, step)))
     amount = min(most, max(least, _floor(line.largest, step)))
-    if ZERO < whole - amount < (instrument.min_amount or ZERO):
-        amount = whole if whole <= most else max(least, _floor(whole - (instrument.min_amount or ZERO), step))
+    if ZERO < rounded - amount < (instrument.min_amount or ZERO):
+        amount = rounded if rounded <= most else max(least, _floor(rounded - (instrument.min_amount or ZERO), step))
     return LineVerdict(LineAction.SEND, min(amount, most))
 
 
@@ -169,13 +169,13 @@ def stall_reason(line: PositionTarget, now: datetime, pace: ClosingPace) -> str 
             continue
         return f"order {order.name} on {line.symbol} has unknown status{_since(order.sent_at)} and is being queried"
     if line.state is not TargetState.AT_TARGET and line.attempts_without_fill >= pace.fruitless_attempts:
-        how = "does not fill" if line.last_refusal is None else f"is refused repeatedly ({line.last_refusal})"
-        return f"{line.symbol} {how} and is retried"
+        problem = "does not fill" if line.last_refusal is None else f"is refused repeatedly ({line.last_refusal})"
+        return f"{line.symbol} {problem} and is retried"
     if line.is_in_flight and line.sent_at is not None:
-        if (now - line.sent_at).total_seconds() < pace.resting_for:
+        if (now - line.sent_at).total_seconds() < pace.notify_after:
             return None
-        how = "has been open" if line.state is TargetState.WORKING else "has unknown status"
-        return f"order {line.client_order_id} on {line.symbol} {how}{_since(line.sent_at)}"
+        problem = "has been open" if line.state is TargetState.WORKING else "has unknown status"
+        return f"order {line.client_order_id} on {line.symbol} {problem}{_since(line.sent_at)}"
     return None
 
 

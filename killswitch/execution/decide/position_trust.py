@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite, venue_text
 from killswitch.journal.entries import PositionKey
 from killswitch.journal.lifecycle import ZERO
@@ -23,7 +23,7 @@ class TrustedBook:
     """The positions of a trusted snapshot. A position that is missing is not held, unless it is `doubtful`."""
 
     positions: Mapping[PositionKey, Position]
-    doubtful: frozenset[PositionKey] = frozenset()
+    unconfirmed: frozenset[PositionKey] = frozenset()
     """Positions that are missing without orders of ours as the reason, not yet often enough to be believed."""
 
     def contracts(self, key: PositionKey) -> Decimal:
@@ -95,22 +95,22 @@ class PositionTrust:
             self._odd, self._gone = 0, {}
             return found
         positions = {} if isinstance(found, Distrust) else found.positions
-        doubtful = self._count_gone(positions, expected, now)
+        unconfirmed = self._count_gone(positions, expected, now)
         if isinstance(found, TrustedBook):
             self._odd = 0
-            return TrustedBook(positions, doubtful)
+            return TrustedBook(positions, unconfirmed)
         self._odd += 1
-        return found if self._odd < self._pace.doubt_reads else TrustedBook({}, doubtful)
+        return found if self._odd < self._pace.confirm_snapshots else TrustedBook({}, unconfirmed)
 
     def _count_gone(
         self, positions: Mapping[PositionKey, Position], expected: Contracts, now: float
     ) -> frozenset[PositionKey]:
         """The positions that are missing without explanation, and not yet often and long enough."""
-        gone = [key for key, least in expected.items() if least > ZERO and key not in positions]
-        counted = {key: self._gone.get(key, (0, now)) for key in gone}
+        missing = [key for key, least in expected.items() if least > ZERO and key not in positions]
+        counted = {key: self._gone.get(key, (0, now)) for key in missing}
         self._gone = {key: (count + 1, since) for key, (count, since) in counted.items()}
         return frozenset(
             key
             for key, (count, since) in self._gone.items()
-            if count < self._pace.doubt_reads or now - since < self._pace.doubt_for
+            if count < self._pace.confirm_snapshots or now - since < self._pace.confirm_after
         )

@@ -22,7 +22,7 @@ from killswitch.model.record import require_same_keys
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store, StoreTroubleError
 
-REMEMBERED = 10_000
+SEARCHED_DECISIONS = 10_000
 """Number of decisions that a start searches for planned effects that are not finished."""
 
 
@@ -47,7 +47,7 @@ class Performer:
         return ()
 
 
-class Performing:
+class EffectPerformers:
     """The performers of all kinds of effect, in the order of their ranks."""
 
     def __init__(self, performers: Mapping[type[Any], Performer]) -> None:
@@ -110,7 +110,7 @@ class OncePerDecision(Performer, Generic[E]):
         return (encode(PlannedWork(decision.id, decision.as_of, effect=self._key)),)
 
     async def recover(self) -> None:
-        for stored in reversed(self._store.decisions(REMEMBERED)):
+        for stored in reversed(self._store.decisions(SEARCHED_DECISIONS)):
             decision = stored.decision
             if of_kind(decision.effects, self._effect) is not None and self._is_open(decision.id):
                 self._open[decision.id] = decision
@@ -137,5 +137,7 @@ class OncePerDecision(Performer, Generic[E]):
 
     def _is_open(self, decision: str) -> bool:
         entries = decode_all(self._store.journal(decision))
-        mine = {type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key}
-        return PlannedWork in mine and Finished not in mine
+        found = {
+            type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key
+        }
+        return PlannedWork in found and Finished not in found

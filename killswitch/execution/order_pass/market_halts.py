@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import AccountSnapshot, Instrument, InstrumentState
 
-CLOSED = "market_closed"
+MARKET_CLOSED = "market_closed"
 """The refusal that ends when the market opens."""
 
 
@@ -34,7 +34,7 @@ class MarketHalts:
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
         """Create it; `instruments` maps symbols to their latest rules, and is read, never copied."""
         self._instruments = instruments
-        self._sights: dict[str, _RestingOrder] = {}
+        self._resting: dict[str, _RestingOrder] = {}
 
     def state(self, symbol: str) -> InstrumentState | None:
         """The market's latest state; None where no snapshot shows it."""
@@ -54,7 +54,7 @@ class MarketHalts:
 
         Lines counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
         """
-        return line.state is TargetState.READY and line.refusal == CLOSED and not line.is_counted_by_fills
+        return line.state is TargetState.READY and line.refusal == MARKET_CLOSED and not line.is_counted_by_fills
 
     def is_waiting(self, line: PositionTarget) -> bool:
         """Whether the line sends nothing before a snapshot shows its market in another state."""
@@ -66,7 +66,7 @@ class MarketHalts:
         Their market is in `opened`, the position changed, or they are no longer among the open orders.
         """
         found: set[str] = set()
-        sights: dict[str, _RestingOrder] = {}
+        resting: dict[str, _RestingOrder] = {}
         working = [line for line in lines if line.state is TargetState.WORKING and line.client_order_id is not None]
         for line in working:
             name = line.client_order_id or ""
@@ -74,12 +74,12 @@ class MarketHalts:
                 found.add(name)
             if not self.is_halted(line.symbol):
                 continue
-            before = self._sights.get(name, _RestingOrder(None, None))
-            seen = sights[name] = _sight(line, account, before)
-            moved = before.contracts is not None and seen.contracts != before.contracts
-            if moved or (seen.listed is False and before.listed is not False):
+            before = self._resting.get(name, _RestingOrder(None, None))
+            seen = resting[name] = _resting_order(line, account, before)
+            has_moved = before.contracts is not None and seen.contracts != before.contracts
+            if has_moved or (seen.listed is False and before.listed is not False):
                 found.add(name)
-        self._sights = sights
+        self._resting = resting
         return found
 
     def notices(self, lines: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
@@ -88,14 +88,14 @@ class MarketHalts:
         Lines with an order of unknown status are left out: that is reported instead.
         """
         sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
-        due = [line for line, at in sent if (now - at).total_seconds() >= pace.resting_for]
+        due = [line for line, at in sent if (now - at).total_seconds() >= pace.notify_after]
         resting = sorted({line.symbol for line in due if self.is_resting(line)})
         refused = sorted({line.symbol for line in due if self.is_waiting(line)})
         return [
-            f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {how}"
-            for symbols, how in (
+            f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
+            for symbols, state in (
                 (resting, "the venue has the order" if len(resting) == 1 else "the venue has the orders"),
-                (refused, f"until then orders are refused ({CLOSED})"),
+                (refused, f"until then orders are refused ({MARKET_CLOSED})"),
             )
             if symbols
         ]
@@ -105,7 +105,7 @@ class MarketHalts:
         return not line.detached and (self.is_resting(line) or self.is_waiting(line))
 
 
-def _sight(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
+def _resting_order(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
     """The line's order as the snapshot shows it; what it does not show is kept from `before`."""
     if account.quality != "ok":
         return before

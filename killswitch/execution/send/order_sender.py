@@ -32,11 +32,11 @@ from killswitch.model.venue import (
 )
 from killswitch.ratelimit.budget import Ticket
 
-TOGETHER = 0.02
+JOURNAL_WINDOW = 0.02
 """Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
 
 
-SOON = 0.05
+LONGEST_BUDGET_WAIT = 0.05
 """Seconds of the clock for which a batch waits for budget for its next orders, instead of ending without them."""
 
 
@@ -44,7 +44,7 @@ FIRST, LARGEST = 10, 320
 """Orders that are made durable together before they leave: few at first, eight times as many in each further chunk."""
 
 
-LEAST = 1e-6
+SHORTEST_WAIT = 1e-6
 """Seconds. Event loops do not resolve shorter times."""
 ANY_OTHER = "\N{ASTERISK}"
 """Stands for a symbol for which no order has been sent."""
@@ -90,71 +90,73 @@ class OrderSender:
         nothing is waited for any longer, before the last answers are journaled.
         """
         queue = OrderQueue(source)
-        wave = OrderBatch()
+        batch = OrderBatch()
         loop = asyncio.get_running_loop()
 
-        async def one(group: Sequence[QueuedOrder], ticket: Ticket) -> Sequence[Entry]:
-            answers = await self._request(group, ticket)
-            if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
-                wave.hold(answers)
+        async def send_group(group: Sequence[QueuedOrder], reservation: Ticket) -> Sequence[Entry]:
+            answers = await self._request(group, reservation)
+            if asyncio.current_task() in batch.in_flight:  # else no batch waits for them: `late` returns them
+                batch.hold(answers)
             return answers
 
         tasks: list[asyncio.Task[Sequence[Entry]]] = []
         try:
             more, chunk = True, FIRST
-            while more or wave.open:
+            while more or batch.open:
                 if more:
                     groups = self._reserve_requests(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
-                    for group, ticket in groups:
-                        task = loop.create_task(one(group, ticket))
-                        wave.flights[task] = RequestInFlight(loop.time(), group)
-                        task.add_done_callback(wave.mark_completed)
+                    for group, reservation in groups:
+                        task = loop.create_task(send_group(group, reservation))
+                        batch.in_flight[task] = RequestInFlight(loop.time(), group)
+                        task.add_done_callback(batch.mark_completed)
                         tasks.append(task)
                     if groups:
                         await asyncio.sleep(0)  # let them be sent before the next ones are built
-                more = await self._wait(wave, queue)
-                for task, flight in wave.detach_late(loop.time() - self._context.pace.ask_after + LEAST):
-                    self._late_requests[task] = flight
-                    self._context.running |= _names(flight.group)
-                if queue.sent and not (wave.open or more):
+                more = await self._wait(batch, queue)
+                for task, request in batch.detach_late(loop.time() - self._context.pace.query_after + SHORTEST_WAIT):
+                    self._late_requests[task] = request
+                    self._context.running |= _names(request.group)
+                if queue.sent and not (batch.open or more):
                     answered()
                     await asyncio.sleep(0)
-                if not wave.open or wave.held_for >= TOGETHER - LEAST:
-                    self._context.record(wave.release())
+                if not batch.open or batch.held_for >= JOURNAL_WINDOW - SHORTEST_WAIT:
+                    self._context.record(batch.release())
             for task in tasks:
                 if task not in self._late_requests:
                     task.result()
         finally:
-            waited = [task for task in tasks if task not in self._late_requests]
-            for task in waited:
+            unfinished = [task for task in tasks if task not in self._late_requests]
+            for task in unfinished:
                 task.cancel()
-            if waited:
-                await asyncio.gather(*waited, return_exceptions=True)
+            if unfinished:
+                await asyncio.gather(*unfinished, return_exceptions=True)
         return SendResult(queue.sent, queue.unsent, None if queue.is_empty else self._room_in(queue))
 
-    async def _wait(self, wave: OrderBatch, queue: OrderQueue) -> bool:
+    async def _wait(self, batch: OrderBatch, queue: OrderQueue) -> bool:
         """Wait for budget or for answers to journal; returns whether there may be budget for more orders."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
-        soon = room_in <= SOON
-        if not wave.open:
+        soon = room_in <= LONGEST_BUDGET_WAIT
+        if not batch.open:
             if soon:
                 await self._context.clock.sleep(room_in)
             return soon
-        asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
-        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.has_answers
+        query_in = batch.oldest() + self._context.pace.query_after - asyncio.get_running_loop().time()
+        waits = [max(room_in, SHORTEST_WAIT)] * soon + [
+            max(JOURNAL_WINDOW - batch.held_for, SHORTEST_WAIT)
+        ] * batch.has_answers
         with suppress(TimeoutError):
-            async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
-                await wave.answered.wait()
-            wave.answered.clear()
+            async with asyncio.timeout(min([*waits, max(query_in, SHORTEST_WAIT)])):
+                await batch.answered.wait()
+            batch.answered.clear()
         return soon
 
     def _room_in(self, queue: OrderQueue) -> float:
         """Seconds until the next order may be sent; infinite where that does not depend on the budget alone."""
         first = queue.peek() or next(iter(queue.unsent), None)
-        if first is None or self._context.paused_for > 0.0 or self._context.broken_for > 0.0:
+        if first is None or self._context.paused_for > 0.0 or self._context.breaker_open_for > 0.0:
             return math.inf
         symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
         single = self._context.wait("submit", symbols[:1])
@@ -192,13 +194,15 @@ class OrderSender:
             return first[:fits]
         return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
-    async def _request(self, group: Sequence[QueuedOrder], ticket: Ticket) -> list[Entry]:
+    async def _request(self, group: Sequence[QueuedOrder], reservation: Ticket) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
-            found = await self._context.send(_call(group), self._submit([each.request for each in group]), ticket)
+            answers = await self._context.send(
+                _call(group), self._submit([each.request for each in group]), reservation
+            )
         except VenueError as error:
             return [self._failed(each, error) for each in group]
-        return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
+        return [self._answered(each, answer) for each, answer in zip(group, answers, strict=True)]
 
     async def _submit(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         venue = self._context.venue
@@ -224,8 +228,8 @@ class OrderSender:
         head = self._head(departure)
         return report_entry(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
-    def _failed(self, departure: QueuedOrder, error: VenueError) -> Entry:
-        head = self._head(departure)
+    def _failed(self, order: QueuedOrder, error: VenueError) -> Entry:
+        head = self._head(order)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
                 # The venue has an order of this name: ours, sent before. Only a query shows its status.
@@ -239,14 +243,14 @@ class OrderSender:
             case VenueDownError():
                 reason = "venue_down"
             case _:
-                return self._unknown(departure, error)
+                return self._unknown(order, error)
         return Rejected(*head, reason=reason, text=venue_text(error))
 
-    def _unknown(self, departure: QueuedOrder, error: BaseException) -> Unknown:
-        return Unknown(*self._head(departure), text=venue_text(f"{type(error).__name__}: {error}"))
+    def _unknown(self, order: QueuedOrder, error: BaseException) -> Unknown:
+        return Unknown(*self._head(order), text=venue_text(f"{type(error).__name__}: {error}"))
 
-    def _head(self, departure: QueuedOrder) -> EntryHead:
-        return self._context.entry_head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
+    def _head(self, order: QueuedOrder) -> EntryHead:
+        return self._context.entry_head(order.line, order.entry.client_order_id, order.entry.attempt)
 
 
 def _names(group: Sequence[QueuedOrder]) -> set[str]:

@@ -62,7 +62,7 @@ class AccountJob:
         """Apply one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
         self._apply(entry, PositionTarget.apply)
 
-    def _apply(self, entry: Entry, move: Callable[[PositionTarget, Entry], None]) -> None:
+    def _apply(self, entry: Entry, apply: Callable[[PositionTarget, Entry], None]) -> None:
         if self.planned is None and is_plan(entry):
             self.planned = entry.sequence
         match entry:
@@ -84,7 +84,7 @@ class AccountJob:
                 line = self.line_of(entry)
                 touched = () if line is None else (line,)
         for line in touched:
-            move(line, entry)
+            apply(line, entry)
 
     def check(self, entry: Entry) -> None:
         """Raise what `apply` would raise, and change nothing: an entry that cannot be folded must not be written."""
@@ -101,7 +101,7 @@ class AccountJob:
         """The line that `entry` is about; None if there is none in this job."""
         return None if entry.key is None else self._by_key.get(entry.key)
 
-    def turn(self, over: Callable[[PositionTarget], bool]) -> PositionKey | None:
+    def turn(self, is_over: Callable[[PositionTarget], bool]) -> PositionKey | None:
         """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
 
         A line that is `over`, or whose last order filled nothing, does not delay the others.
@@ -113,7 +113,7 @@ class AccountJob:
             line = self._by_key[key]
             if done[key] >= contracts:
                 done[key] -= contracts
-            elif not (over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
+            elif not (is_over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
                 return key
         return None
 
@@ -134,10 +134,10 @@ class AccountJob:
         paid = sum((each for each in received if each is not None), ZERO) / size
         arrived = max(ZERO, shown + line.filled - line.kept_holding)
         (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
-        brought = min(paid, arrived)
+        available = min(paid, arrived)
         if instrument is not None and instrument.amount_step:
-            brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
-        line.decided = line.largest = max(brought, line.filled)
+            available = (available / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
+        line.decided = line.largest = max(available, line.filled)
 
     def _sources(self, line: PositionTarget) -> list[PositionTarget]:
         """The sales whose proceeds a hop sells: several holdings may be sold through one asset."""
@@ -192,11 +192,11 @@ class AccountJob:
     def _outcome(self, verdicts: Sequence[LineVerdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
-        lost = [name for line in self.lines for name in line.abandoned]
-        reasons += [f"the status of order {name} was never known" for name in lost]
+        without_status = [name for line in self.lines for name in line.abandoned]
+        reasons += [f"the status of order {name} was never known" for name in without_status]
         if not reasons:
             return "flat", None
-        if lost or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
+        if without_status or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
             return "abandoned", "; ".join(reasons)
         blocked = all(verdict.do is not LineAction.GIVE_UP for verdict in verdicts)
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
@@ -209,8 +209,8 @@ class AccountJob:
             left = {key: amount for key, amount in recorded.items() if amount is not None}
             status, cost = self.finished.final_status, known(self.finished.cost)
         else:
-            begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
-            left, status, cost = self._left(shown), "closing" if begun else "planned", self.cost()
+            has_begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
+            left, status, cost = self._left(shown), "closing" if has_begun else "planned", self.cost()
         residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
         return Closing(self.decision.id, status, residual, cost, self.decision.scope)
 
@@ -230,8 +230,8 @@ class AccountJob:
 
 def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
     """The sum; None if a part is unknown."""
-    known = list(parts)
-    return None if None in known else sum((part for part in known if part is not None), ZERO)
+    amounts = list(parts)
+    return None if None in amounts else sum((part for part in amounts if part is not None), ZERO)
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:

@@ -85,12 +85,12 @@ def _decided(intent: Intent) -> Decimal:
 
 
 def _planned(decision: Decision, line: PositionTarget, position: Position | None) -> PlannedWork:
-    mark, value = marked(position)
+    mark, value = mark_and_value(position)
     head = (decision.id, decision.as_of, line.account, *line.key)
     return PlannedWork(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
 
 
-def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
+def mark_and_value(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
     """The mark, and the account currency that one contract moves when the mark doubles; None where one is unknown."""
     if position is None:
         return None, None

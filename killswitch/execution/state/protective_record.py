@@ -91,16 +91,16 @@ class Protections:
                     found.state, found.sent_at = ProtectionState.RESTORING, entry.at
             case ProtectionAnswered():
                 if (found := self._of(entry, entry.replaces or entry.order)) is not None:
-                    words = entry.state or ""
-                    found.state = ProtectionState.OFF if words.startswith((AGAIN, TRIED)) else ProtectionState.DONE
-                    found.refused += words.startswith(TRIED)
+                    status = entry.state or ""
+                    found.state = ProtectionState.OFF if status.startswith((AGAIN, TRIED)) else ProtectionState.DONE
+                    found.refused += status.startswith(TRIED)
 
     def _of(self, entry: Entry, order: str | None) -> CancelledProtection | None:
         return self._found.get((entry.decision, order or ""))
 
     def _add(self, entry: Unprotected, order: str) -> None:
-        known_one = self._found.get((entry.decision, order))
-        if known_one is not None and known_one.state is not ProtectionState.DONE:
+        existing = self._found.get((entry.decision, order))
+        if existing is not None and existing.state is not ProtectionState.DONE:
             return
         key: PositionKey = (entry.symbol or "", "long" if entry.position_side == "long" else "short")
         number = self._numbers.get(entry.decision, 0)
@@ -173,20 +173,20 @@ def trigger_when(order: Order, position: Position | None) -> str | None:
 
 
 def restoring_request(
-    guard: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
+    protection: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
 ) -> OrderRequest | str:
     """The order that protects `left` contracts again, or why there can be none."""
-    terms, price, trigger = guard.entry, known(guard.entry.price), known(guard.entry.trigger_price)
-    amount = min(guard.amount, left) if guard.amount > ZERO else left
+    terms, price, trigger = protection.entry, known(protection.entry.price), known(protection.entry.trigger_price)
+    amount = min(protection.amount, left) if protection.amount > ZERO else left
     if trigger is None and price is None:
         return "neither its price nor its trigger is known"
     if trigger is not None and terms.trigger_when not in _DIRECTIONS:
         return "the mark was unknown, so the side of its trigger is unknown"
     return OrderRequest(
-        client_order_id=guard.name(rule),
-        symbol=guard.key[0],
+        client_order_id=protection.name(rule),
+        symbol=protection.key[0],
         side="sell" if terms.side == "sell" else "buy",
-        position_side=guard.key[1],
+        position_side=protection.key[1],
         amount=amount,
         reduce_only=reduce_only,
         type="market" if price is None else "limit",

@@ -21,51 +21,51 @@ class ClosingPace:
     order as expired, so that a slow venue does not reject its orders for ever."""
     longest_validity: float = 24.0
     """Upper bound of that doubling."""
-    unbounded_validity: float = 60.0
+    assumed_validity: float = 60.0
     """Assumed time for which a request may still be carried out, where the venue names no bound."""
-    after_validity: float = 1.5
+    validity_margin: float = 1.5
     """Additional wait until an absence is believed: the clocks may differ by a second, and an order accepted at the
     last moment may appear half a second later."""
-    doubt_for: float = 5.0
+    confirm_after: float = 5.0
     """How long the venue must show more than our fills have left before that is believed."""
-    doubt_reads: int = 3
+    confirm_snapshots: int = 3
     """And in how many snapshots in a row. The same applies to an empty book that nothing explains."""
-    poll: float = 1.0
+    poll_interval: float = 1.0
     """Between passes that changed nothing."""
-    look_again: float = 10.0
+    idle_poll_interval: float = 10.0
     """Between two account polls while orders wait only for budget or for their time."""
-    ask_again: float = 0.1
+    first_query_interval: float = 0.1
     """Before an order of unknown status is queried again; doubled each time, up to `poll`."""
-    ask_after: float = 1.5
+    query_after: float = 1.5
     """Real seconds after which an unanswered order is queried while its request still runs."""
-    ask_halted: float = 20.0
+    halted_query_interval: float = 20.0
     """Between two queries of orders that rest in a halted market, for all of an account's orders together, and between
     two cancel requests for one of them. Nothing can fill before the opening, which snapshots show. Three queries a
     minute, however many orders wait, leave budget for polls."""
-    longest_closed: float = 300.0
+    longest_closed_wait: float = 300.0
     """Longest wait after `market_closed` where no snapshot shows the market's state: two entries each time, so at most
     twelve times an hour."""
-    breath: float = 0.1
+    longest_sleep: float = 0.1
     """Longest time for which one call of `advance` waits for the next pass to be due."""
     request_timeout: float = 10.0
     """Longest request timeout, in real seconds."""
-    least_timeout: float = 1.0
+    shortest_timeout: float = 1.0
     """Shortest request timeout, in real seconds, however fast the venue answers."""
     cancel_timeout: float = 2.0
     """Timeout of a cancel request, in real seconds: closing waits for it."""
-    resting_for: float = 30.0
+    notify_after: float = 30.0
     """How long an order of ours may be open or of unknown status before an operator is notified."""
-    rest_at_most: float = 5.0
+    longest_resting: float = 5.0
     """How long an order of ours may rest before it is cancelled and replaced."""
-    asked_for: float = 600.0
+    abandon_after: float = 600.0
     """How long an order of unknown status is queried before it is abandoned and an operator is paged."""
-    unprotected_for: float = 10.0
+    longest_unprotected: float = 10.0
     """How long a position may be unprotected before its protective orders are restored, closed or not."""
-    given_for: float = 1.0
+    longest_snapshot_age: float = 1.0
     """Maximum age of the runner's snapshot on which its decisions are closed."""
-    lags_for: float = 15.0
+    position_lag: float = 15.0
     """How long a venue's positions may lag behind our last order, or behind a close that has ended."""
-    fresh_for: float = 10.0
+    longest_decision_age: float = 10.0
     """Maximum age of a decision whose own snapshot replaces a poll that fails now."""
 
     def wait_after(self, fruitless: int, *, closed: bool = False) -> float:
@@ -75,7 +75,7 @@ class ClosingPace:
         """
         if fruitless <= 0:
             return 0.0
-        longest = max(self.longest_wait, self.longest_closed) if closed else self.longest_wait
+        longest = max(self.longest_wait, self.longest_closed_wait) if closed else self.longest_wait
         return min(longest, self.first_wait * 2.0 ** min(fruitless - 1, 30))
 
 
