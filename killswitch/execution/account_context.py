@@ -116,7 +116,7 @@ class AccountContext:
     async def request(
         self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
     ) -> T:
-        """Send one request. NoRoomError, before anything is sent, if the budget has no room."""
+        """Send one request. BudgetExhaustedError, before anything is sent, if the budget has no room."""
         try:
             reservation = self.reserve(call, purpose=purpose)
         except BudgetSpentError as error:
@@ -176,13 +176,13 @@ class AccountContext:
         return None
 
     async def open_orders(self, within: float | None = None, purpose: Purpose = "closing") -> Sequence[Order] | None:
-        """The open orders; None if the venue does not return them, or an order's ids are unusable."""
+        """The open orders; None if the venue does not return them, or one is not an order with usable ids."""
         try:
             orders = tuple(await self.request("open_orders", self.venue.open_orders(), within, purpose))
             hash(tuple((order.symbol, order.id, order.client_order_id) for order in orders))
         except (VenueError, AttributeError, TypeError):
             return None
-        return orders
+        return orders if all(isinstance(order, Order) for order in orders) else None
 
     async def find_order(
         self, symbol: str, name: str, most: Decimal, purpose: Purpose = "closing"

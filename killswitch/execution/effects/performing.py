@@ -7,6 +7,7 @@ and both name the kind of effect. Neither names an account: entries with an acco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -84,7 +85,7 @@ class EffectPerformers:
 E = TypeVar("E", bound=Struct)
 
 
-class OncePerDecision(Performer, Generic[E]):
+class OncePerDecision(Performer, ABC, Generic[E]):
     """Performs an effect once for each decision that has it, across restarts.
 
     `attempt` is called at every pass until it returns how the effect has ended. That is journaled before anything
@@ -96,13 +97,13 @@ class OncePerDecision(Performer, Generic[E]):
         self._key = tag_of(effect)
         self._store = store
         self._clock = clock
-        self._open: dict[str, Decision] = {}
+        self._open: dict[str, tuple[Decision, E]] = {}
         self.ended: tuple[str, ...] = ()
         """The decisions whose effect this run has performed."""
 
+    @abstractmethod
     async def attempt(self, decision: Decision, effect: E) -> str | None:
-        """Perform the effect; the status that `finished` names, or None where it must be tried again."""
-        raise NotImplementedError
+        """Perform the effect; returns the status that `finished` names, or None where it must be tried again."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         if of_kind(decision.effects, self._effect) is None:
@@ -111,16 +112,16 @@ class OncePerDecision(Performer, Generic[E]):
 
     async def recover(self) -> None:
         for stored in reversed(self._store.decisions(SEARCHED_DECISIONS)):
-            decision = stored.decision
-            if of_kind(decision.effects, self._effect) is not None and self._is_open(decision.id):
-                self._open[decision.id] = decision
+            effect = of_kind(stored.decision.effects, self._effect)
+            if effect is not None and self._is_open(stored.decision.id):
+                self._open[stored.decision.id] = (stored.decision, effect)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        self._open |= {each.id: each for each in decisions if of_kind(each.effects, self._effect) is not None}
+        for decided in decisions:
+            if (wanted := of_kind(decided.effects, self._effect)) is not None:
+                self._open[decided.id] = (decided, wanted)
         problems: tuple[str, ...] = ()
-        for decision in tuple(self._open.values()):
-            effect = of_kind(decision.effects, self._effect)
-            assert effect is not None  # only such decisions are kept
+        for decision, effect in tuple(self._open.values()):
             try:
                 status = await self.attempt(decision, effect)
             except StoreTroubleError:

@@ -49,7 +49,11 @@ class InFlightOrders:
 
     async def _cancel_overdue(self) -> None:
         """Cancel our orders that have been open for too long, so that others can replace them."""
-        for line in self._state.lines():
+        lines = self._state.lines()
+        if self._cancelled_at:
+            names = {line.client_order_id for line in lines}.union(*(line.detached for line in lines))
+            self._cancelled_at = {name: at for name, at in self._cancelled_at.items() if name in names}
+        for line in lines:
             name = line.client_order_id or ""
             if line.state is not TargetState.WORKING or line.order_id is None or line.sent_at is None:
                 continue
@@ -59,8 +63,8 @@ class InFlightOrders:
             )
             if too_long or self._state.jobs[line.decision].given_up is not None:
                 await self._cancel(line.symbol, name, line.order_id, halted=self._halts.is_resting(line))
-        for line in self._state.lines():
-            for name in line.detached:
+        for line in lines:
+            for name in tuple(line.detached):
                 if (order := self._queries.open_order_id(name)) is not None:
                     await self._cancel(line.symbol, name, order)
 

@@ -328,3 +328,13 @@ def test_setting_aside_is_written_down_for_its_order() -> None:
     entry = encode(Room(Desk()).asking.detached_entry(question()))
     assert (entry.kind, entry.client_order_id, entry.attempt, entry.symbol) == ("set_aside", "o1", 3, "BTC")
     assert entry.data["text"]
+
+
+@pytest.mark.parametrize("listed", [report("open"), None, {"id": "v7"}, "v7"], ids=repr)
+def test_a_list_of_open_orders_with_anything_but_orders_is_unknown(listed: Any) -> None:
+    """Also something that has an order's ids and lacks its other fields."""
+    context = AccountContext(
+        "main", cast(VenueAdapter, Desk(resting=(OURS, listed))), VirtualClock(NOW), ClosingPace(), lambda _: None,
+        RequestBudget.unlimited(), Breaker(),
+    )  # fmt: skip
+    assert asyncio.run(context.open_orders()) is None
