@@ -17,6 +17,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     Call,
+    MalformedAnswerError,
     OrderRejectedError,
     OrderReport,
     RateLimitedError,
@@ -40,7 +41,7 @@ class BudgetExhaustedError(RateLimitedError):
 class AccountContext:
     """Sends the requests of one account within its budget, circuit breaker and timeouts.
 
-    Every failure of a request is a VenueError. The context makes no decisions.
+    Every failure of a request is raised as a VenueError. The context makes no decisions.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class AccountContext:
 
     @property
     def paused_for(self) -> float:
-        """Seconds for which no request may be sent: the venue asked for a pause, or it is down."""
+        """Seconds for which no request may be sent, because the venue requested a pause or is down."""
         return max(self._paused_until, self._budget.quiet_until) - self.clock.monotonic()
 
     @property
@@ -101,7 +102,7 @@ class AccountContext:
         return self._budget.room(self.clock.monotonic(), call, symbols)
 
     def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Ticket:
-        """Take the units of a call that is sent at once. BudgetSpentError if there is no room.
+        """Reserve budget for a call that is sent at once. BudgetSpentError if there is no room.
 
         While the breaker is open, this call is its probe.
         """
@@ -126,7 +127,7 @@ class AccountContext:
         return await self.send(call, answer, reservation, within)
 
     async def send(self, call: Call, answer: Awaitable[T], reservation: Ticket, within: float | None = None) -> T:
-        """Send a request whose units are taken. Any failure is raised as a VenueError."""
+        """Send a request whose budget is reserved. Any failure is raised as a VenueError."""
         try:
             response = await self._timeouts.await_answer(call, answer, within)
         except VenueError as error:
@@ -136,7 +137,7 @@ class AccountContext:
             self._breaker.unused(self.clock.monotonic())
             raise
         else:
-            if getattr(response, "quality", "ok") == "ok":  # a snapshot without data is no answer
+            if getattr(response, "quality", "ok") == "ok":  # a snapshot without data is not a success
                 self._breaker.succeeded(self.clock.monotonic())
             return response
         finally:
@@ -145,7 +146,7 @@ class AccountContext:
             self._budget.observe_venue(now, self.venue)
 
     def record_rate_limit(self, error: RateLimitedError) -> None:
-        """The venue rate-limited a request, or one order of a batch."""
+        """Record that the venue rate-limited a request, or one order of a batch."""
         self._budget.refused(self.clock.monotonic(), error.retry_after)
 
     def _failed(self, call: Call, error: VenueError) -> None:
@@ -187,12 +188,17 @@ class AccountContext:
     async def find_order(
         self, symbol: str, name: str, most: Decimal, purpose: Purpose = "closing"
     ) -> OrderReport | VenueError | None:
-        """The venue's report on the order `name`; None if it has no such order."""
+        """The venue's report on the order `name`, None if it has no such order, or the error of the query.
+
+        `most`: the largest amount that the order may fill.
+        """
         try:
             report = await self.request("find_order", self.venue.find_order(symbol, name), purpose=purpose)
             return None if report is None else validated_report(report, name, most)
         except VenueError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this order unknown, and nothing else
+            return MalformedAnswerError(f"{type(error).__name__}: {error}")
 
     async def fills(self, symbol: str, name: str, purpose: Purpose) -> tuple[Fill, ...]:
         """The fills of the order `name`."""

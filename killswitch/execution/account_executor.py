@@ -93,7 +93,7 @@ class AccountExecutor:
         """Number of completed passes; waits are not counted."""
 
     async def recover(self) -> None:
-        """Restore unfinished work from the journal and query every order of unknown status once."""
+        """Restore unfinished jobs from the journal and query every order of unknown status once."""
         self._state.recover()
         self._fee_queries.recover()
         await self._in_flight_orders.follow()
@@ -109,7 +109,7 @@ class AccountExecutor:
             self._due = 0.0
 
     def give_up(self, entry: JournalEntry) -> None:
-        """Stop work on a decision by operator command (`entry`, durable); it ends once no order of it is in flight."""
+        """Give up a decision by operator command (`entry`, durable); it ends once none of its orders is in flight."""
         if (job := self._state.jobs.get(entry.decision)) is not None:
             job.apply(decode(entry))
             self._due = 0.0
@@ -146,7 +146,7 @@ class AccountExecutor:
 
     @property
     def stall_notice(self) -> str | None:
-        """What is retried without effect and needs an operator; None if nothing does."""
+        """What is retried without effect and needs an operator; None if there is no such line."""
         lines, now = self._state.lines(), self._context.clock.now()
         found = [stall_reason(line, now, self._context.pace) for line in lines if not self._halts.has_notice(line)]
         found += self._halts.notices(lines, now, self._context.pace)
@@ -165,15 +165,15 @@ class AccountExecutor:
         return not self._state.jobs and self._fee_queries.is_pending
 
     def abandon(self) -> asyncio.Future[Any] | None:
-        """Cancel background requests at the end of a run; returns a future that completes with them, if any."""
+        """Cancel background requests at the end of a run; returns a future that completes with them, or None."""
         ending = [each for each in (*self._sender.abandon(), self._fee_queries.abandon()) if each is not None]
         return asyncio.gather(*ending, return_exceptions=True) if ending else None
 
     async def advance(self) -> bool:
         """Run one pass, sending the orders for which the venue has room. True while anything is left to close.
 
-        With nothing to close, it advances the fee queries instead; `owing` is True while there are more. Venue errors
-        are handled inside. StoreError is raised, and then no order was sent that is not journaled.
+        With nothing to close, it advances the fee queries instead; `has_pending_fees` is True while there are more.
+        Venue errors are handled inside. StoreError is raised, and then no order was sent that is not journaled.
         """
         if not self._state.jobs:
             await self._fee_queries.advance()
@@ -276,7 +276,7 @@ class AccountExecutor:
                 is_waiting = True
             elif line.state is not TargetState.AT_TARGET:
                 is_busy = True
-        # What only waits for budget or for its time is polled when that has come: polls use budget, too.
+        # Lines that only wait for budget or for their time are polled when it has come: polls use budget, too.
         is_idle = is_waiting and not is_busy and not self._canceller.due()
         interval = self._context.pace.idle_poll_interval if is_idle else self._context.pace.poll_interval
         return min(*due_times, now + interval)

@@ -2,8 +2,8 @@
 
 Ids are the same on every machine and after every restart, so that an order can always be queried by its name.
 
-An order that is delayed on its way is carried out when it arrives. The venue's answer that it has no such order counts
-only when that can no longer happen.
+A delayed request is carried out when it arrives. The venue's answer that it has no such order counts only when that can
+no longer happen.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ _HEX_MARK = _MARK.encode().hex()
 _PLAIN_LENGTH = 31
 """Length of an id that contains decision, intent and attempt in plain form."""
 _SHORTEST = 14
-"""Shorter ids could collide within a day: no venue has a limit that low."""
+"""Minimum length of an id: shorter ones could collide within a day. No venue's limit is that low."""
 
 
 def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: ClientIdRule = PLAIN) -> str:
     """The client order id of one attempt at one intent; `intent_index` and `attempt` count up to 36⁴ and 36⁵.
 
-    31 characters that contain its origin in plain form where the venue accepts them, else a digest in the form that the
-    venue accepts. ValueError for an origin that does not fit, and for a rule under which ids would not be unique.
+    The id has 31 characters that contain its origin in plain form where the venue accepts them, else it is a digest in
+    the form that the venue accepts. ValueError for an origin that does not fit, and for a rule under which ids would
+    not be unique.
     """
     digest = decision_id
     if not _PLAIN_ID.fullmatch(decision_id):

@@ -1,4 +1,4 @@
-"""Timing parameters of closing, in seconds of the injected clock unless noted."""
+"""Timing parameters of closing, in seconds of the injected clock unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ class ClosingPace:
     first_wait: float = 0.5
     """Wait after an attempt without a fill; doubled after each further one."""
     longest_wait: float = 30.0
+    """Upper bound of that doubling."""
     absence_after: float = 2.0
-    """Minimum age of an order before "no such order" is believed: a query may overtake the request."""
+    """Minimum age of an order before the answer "no such order" is accepted: a query may overtake the request."""
     first_validity: float = 3.0
     """Validity of an order, where the venue accepts one in the request. Doubled each time that the venue rejects an
     order as expired, so that a slow venue does not reject its orders for ever."""
     longest_validity: float = 24.0
     """Upper bound of that doubling."""
     assumed_validity: float = 60.0
-    """Assumed time for which a request may still be carried out, where the venue names no bound."""
+    """Assumed time for which a request may still be carried out, where the venue declares no bound."""
     validity_margin: float = 1.5
-    """Additional wait until an absence is believed: the clocks may differ by a second, and an order accepted at the
-    last moment may appear half a second later."""
+    """Additional wait until an absence is accepted: clocks may differ by a second, and an order accepted at the last
+    moment may appear half a second later."""
     confirm_after: float = 5.0
-    """How long the venue must show more than our fills have left before that is believed."""
+    """How long the venue must show more than our fills have left before that is accepted."""
     confirm_snapshots: int = 3
-    """And in how many snapshots in a row. The same applies to an empty book that nothing explains."""
+    """Number of snapshots in a row that must show it. Both bounds also apply to an unexplained empty book."""
     poll_interval: float = 1.0
-    """Between passes that changed nothing."""
+    """Interval between passes that changed nothing, and the longest interval between two queries of an order."""
     idle_poll_interval: float = 10.0
-    """Between two account polls while orders wait only for budget or for their time."""
+    """Interval between two account polls while orders wait only for budget or for their scheduled time."""
     first_query_interval: float = 0.1
-    """Before an order of unknown status is queried again; doubled each time, up to `poll`."""
+    """Wait before an order of unknown status is queried again; doubled each time, up to `poll_interval`."""
     query_after: float = 1.5
     """Real seconds after which an unanswered order is queried while its request still runs."""
     halted_query_interval: float = 20.0
-    """Between two queries of orders that rest in a halted market, for all of an account's orders together, and between
-    two cancel requests for one of them. Nothing can fill before the opening, which snapshots show. Three queries a
-    minute, however many orders wait, leave budget for polls."""
+    """Interval between two queries of orders that rest in a halted market, for all orders of an account together, and
+    between two cancel requests for one of them. Nothing can fill before the market opens, which snapshots show. Three
+    queries a minute, however many orders wait, leave budget for polls."""
     longest_closed_wait: float = 300.0
-    """Longest wait after `market_closed` where no snapshot shows the market's state: two entries each time, so at most
-    twelve times an hour."""
+    """Longest wait after `market_closed` where no snapshot shows the market's state. Each attempt writes two journal
+    entries, so there are at most twelve attempts an hour."""
     longest_sleep: float = 0.1
     """Longest time for which one call of `advance` waits for the next pass to be due."""
     request_timeout: float = 10.0
@@ -52,7 +53,7 @@ class ClosingPace:
     shortest_timeout: float = 1.0
     """Shortest request timeout, in real seconds, however fast the venue answers."""
     cancel_timeout: float = 2.0
-    """Timeout of a cancel request, in real seconds: closing waits for it."""
+    """Timeout of a cancel request, in real seconds; short, because closing waits for it."""
     notify_after: float = 30.0
     """How long an order of ours may be open or of unknown status before an operator is notified."""
     longest_resting: float = 5.0

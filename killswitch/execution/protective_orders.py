@@ -37,7 +37,7 @@ class ProtectiveOrders:
     """Cancels and restores the protective orders of one account."""
 
     def __init__(self, context: AccountContext, protections: Protections) -> None:
-        """Create it; `protections` is folded from the same entries that the context records."""
+        """`protections` is folded from the same entries that the context records."""
         self._context = context
         self._rule, self._life = context.traits.client_ids, context.traits.order_life
         self.protections = protections
@@ -45,7 +45,7 @@ class ProtectiveOrders:
     async def cancel_blocking(
         self, lines: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[PositionTarget]:
-        """Cancel the orders that block `lines`, each journaled before; returns the lines that are unblocked now.
+        """Cancel the orders that block `lines`, each journaled first; returns the lines that are now unblocked.
 
         `ours`: client order ids of our own closing orders, which are not protective orders.
         """
@@ -88,7 +88,7 @@ class ProtectiveOrders:
                 await self._restore_one(protection, left, line)
 
     async def _is_gone(self, protection: CancelledProtection) -> bool:
-        """Whether the blocking order is no longer open; one that was never cancelled still protects the position."""
+        """Whether the blocking order is no longer open; one that was never cancelled still protects."""
         if protection.is_gone:
             return True
         if (orders := await self._context.open_orders()) is None:
@@ -146,7 +146,7 @@ class ProtectiveOrders:
                 )
         except (RateLimitedError, VenueDownError):
             self._end(protection, AGAIN, None)
-        except VenueError:
+        except (VenueError, AttributeError, TypeError):
             return  # RESTORING: it is queried
         else:
             self._end(protection, "resting", report.id)
@@ -162,7 +162,7 @@ class ProtectiveOrders:
             self._end(protection, AGAIN, None)
 
     def _absent_after(self, line: PositionTarget | None) -> float:
-        """Seconds after sending until "no such order" is believed of an order that is sent again under its name.
+        """Seconds after sending until "no such order" is accepted for an order that is sent again under its name.
 
         Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """

@@ -30,7 +30,7 @@ def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
     if report.client_order_id not in (None, name):
         other = venue_text(report.client_order_id)
         raise MalformedAnswerError(f"queried order {name}, and the venue returned order {other}")
-    if not isinstance(report.state, str) or report.state not in _STATES:
+    if report.state not in _STATES:
         # JournaledOrder.unrecognised_state reads the state from this sentence in the journal: the wording is a format.
         raise MalformedAnswerError(f"order {name} is said to be {venue_text(report.state)}")
     filled = finite(report.filled)

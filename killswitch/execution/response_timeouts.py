@@ -20,7 +20,7 @@ class ResponseTimeouts:
     """Bounds requests in time, separately for each kind of call.
 
     The timeout is the smoothed round trip plus four times its variation, doubled by each timeout in a row, within the
-    bounds of `Pace`. Before the first answer it is the longest.
+    bounds of `ClosingPace`. Before the first answer it is the longest.
     """
 
     def __init__(self, pace: ClosingPace) -> None:
@@ -49,7 +49,7 @@ class ResponseTimeouts:
         except asyncio.CancelledError as error:
             if is_task_cancelled():
                 raise
-            raise FateUnknownError("the adapter called its own request off") from error
+            raise FateUnknownError("the adapter cancelled its own request") from error
         except Exception as error:
             # Adapters are third-party code: a defect in one counts as a malformed answer and must not
             # keep other positions from being closed.

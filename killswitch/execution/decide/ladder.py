@@ -11,14 +11,17 @@ from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
 MARKET = (Rung("market", tries=2), Rung("limit"))
-"""Where no ladder is declared: at market, then at the best price of the other side if market orders do not fill."""
+"""The default ladder: at market, then at the best price of the other side if market orders do not fill."""
 _NO_MARKET_ORDERS = frozenset({"limit_only", "post_only"})
 _NEVER = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStyle:
-    """How one order is sent. `price` in quote per base, None for a market order; `rests`: it may stay open."""
+    """How one order is sent: `step` of the ladder, order kind and price.
+
+    `price` is in quote per base, None for a market order; `rests`: the order may stay open.
+    """
 
     step: int
     order: str
@@ -27,7 +30,7 @@ class ExecutionStyle:
 
 
 def next_step(ladder: Sequence[Rung], index: int, attempts: int) -> int:
-    """The step of the next order, after `attempts` orders on step `index` that did not fill.
+    """The index of the step for the next order, after `attempts` orders on step `index` that did not fill.
 
     After the last step, unbounded steps are tried again: an order that was refused may be accepted now.
     """
@@ -54,8 +57,8 @@ def execution_style(
 ) -> ExecutionStyle:
     """The order of step `rung`, priced on `position` as the venue shows it now.
 
-    A step that cannot be priced, because neither mark nor book is known, becomes a market order: an exit must exist,
-    and the report shows that it had no bound. Where the market accepts no market orders, it becomes a limit order.
+    A step that cannot be priced, because neither mark nor order book is known, becomes a market order: an exit must
+    exist, and the report shows that it had no bound. A market that accepts no market orders gets a limit order.
     """
     rule = ladder[step]
     disabled = instrument is not None and instrument.state in _NO_MARKET_ORDERS
@@ -71,7 +74,7 @@ def execution_style(
 
 
 def _price(side: OrderSide, band: Decimal | None, seen: Position | None, rules: Instrument | None) -> Decimal | None:
-    """The limit: `band` away from the mark, else the best price of the other side; within the venue's own band."""
+    """The limit price: `band` away from the mark, else the other side's best price, within the venue's own band."""
     if seen is None:
         return None
     mark = finite(seen.mark_price)

@@ -1,4 +1,4 @@
-"""The verdict on a line: which order it may send now. Pure: positions and lines in, verdicts out."""
+"""The verdict on a line, the target of one decision on one position: which order it may send now. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that follow from the venue's rules: what they leave is blocked, not merely residual."""
 
 Slot = tuple[str, ...]
-"""What only one line at a time may work on: a position, or a line that trades by itself."""
+"""The key that only one line at a time may trade: a position, or a line that is counted by its own fills."""
 
 
 class LineAction(Enum):
@@ -35,7 +35,7 @@ class LineAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LineVerdict:
-    """What to do about a line; `amount` with SEND, `reason` with whatever ends it."""
+    """What to do about a line: `amount` is set with SEND, `reason` with every action that ends the line."""
 
     do: LineAction
     amount: Decimal = ZERO
@@ -66,8 +66,8 @@ def evaluate_line(
     """The verdict on `line`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows no position.
-    `believe_venue`: the venue has shown more than our fills have left for long enough to be right. For a line that is
-    counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
+    `believe_venue`: the venue has shown more than our fills have left for so long that it is accepted. For a line that
+    is counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
     after which a line is given up, unless it is a full close.
     """
     if line.is_in_flight or line.state is TargetState.SETTLED:
@@ -89,12 +89,12 @@ def evaluate_line(
 
 
 def _goes_on(line: PositionTarget) -> bool:
-    """Whether it is a full close, which does not end while the venue shows a position, whatever the venue refuses."""
+    """Whether the line is a full close: it never ends while the venue shows a position, even if orders are refused."""
     return line.target == ZERO and not line.is_counted_by_fills
 
 
 def left_to_close(line: PositionTarget, ledger: PositionLedger) -> Decimal:
-    """The part of the decided amount that is not closed yet, by whichever decision: two that halve leave a half."""
+    """The part of the decided amount that no decision has closed yet: two decisions that halve leave a half."""
     return line.decided - (ledger.closed - line.closed_before) - line.outstanding
 
 
@@ -120,9 +120,9 @@ def _left_over(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, 
 
 
 def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | None) -> LineVerdict:
-    """`wanted` as one order that the venue's rules allow; planning has already sized the first order exactly.
+    """Size one order for `wanted` contracts within the venue's rules; planning has already sized the first one exactly.
 
-    No remainder is left that could not be sent after it, and no slice is too small for the venue.
+    It leaves no remainder that is too small to be sent afterwards, and no slice is too small for the venue.
     """
     step = None if instrument is None else instrument.amount_step
     if instrument is None or not step:
@@ -163,7 +163,7 @@ def _smallest(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], 
 
 
 def stall_reason(line: PositionTarget, now: datetime, pace: ClosingPace) -> str | None:
-    """Why an operator should look at a line that is still retried; None if there is no reason."""
+    """Why a line that is still retried needs an operator; None if it does not."""
     for order in line.detached.values():
         if (now - order.sent_at).total_seconds() < pace.absence_after:
             continue

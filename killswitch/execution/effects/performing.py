@@ -38,12 +38,13 @@ class Performer:
         return ()
 
     async def recover(self) -> None:
-        """Resume what an earlier run has left, before the first tick."""
+        """Resume effects that an earlier run left unfinished, before the first tick."""
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """Begin what these decisions request, and continue what is open. Called at each pass, also without a decision.
+        """Perform the effects of these decisions and continue unfinished ones. Called at each pass, even without a
+        decision.
 
-        Returns the problems, in words that stay the same while the cause does. Raises what must end a run.
+        Returns the problems; the text of one is unchanged while its cause lasts. Raises only what must end the run.
         """
         return ()
 
@@ -52,7 +53,7 @@ class EffectPerformers:
     """The performers of all kinds of effect, in the order of their ranks."""
 
     def __init__(self, performers: Mapping[type[Any], Performer]) -> None:
-        """Create it; RegistryError unless each kind of effect has a performer, and each performer a kind."""
+        """RegistryError unless each kind of effect has a performer, and each performer a kind."""
         require_same_keys(
             "the table of performers", [tag_of(effect) for effect in performers],
             "EFFECTS", [kind.key for kind in EFFECTS],
@@ -75,7 +76,7 @@ class EffectPerformers:
             await performer.recover()
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """Run one pass of every performer, one after the other; returns the problems, in words."""
+        """Run one pass of every performer, one after the other; returns the problems."""
         problems: tuple[str, ...] = ()
         for performer in self._performers:
             problems += await performer.perform(decisions, snapshot)
@@ -99,7 +100,7 @@ class OncePerDecision(Performer, ABC, Generic[E]):
         self._clock = clock
         self._open: dict[str, tuple[Decision, E]] = {}
         self.ended: tuple[str, ...] = ()
-        """The decisions whose effect this run has performed."""
+        """Ids of the decisions whose effect this run has performed."""
 
     @abstractmethod
     async def attempt(self, decision: Decision, effect: E) -> str | None:

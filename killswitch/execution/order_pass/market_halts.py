@@ -22,7 +22,7 @@ MARKET_CLOSED = "market_closed"
 
 @dataclass(frozen=True, slots=True)
 class _RestingOrder:
-    """A resting order as a snapshot showed it: the position, and whether the order was among the open orders."""
+    """A resting order as the last snapshot shows it: the position, and whether the open orders include the order."""
 
     contracts: Decimal | None
     listed: bool | None
@@ -32,7 +32,7 @@ class MarketHalts:
     """Tracks what waits for a market of one account, and when a snapshot shows a change. Kept in memory only."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
-        """Create it; `instruments` maps symbols to their latest rules, and is read, never copied."""
+        """`instruments` maps symbols to their latest rules; it is read at each call, never copied."""
         self._instruments = instruments
         self._resting: dict[str, _RestingOrder] = {}
 
@@ -61,9 +61,9 @@ class MarketHalts:
         return self.is_refused(line) and self.is_halted(line.symbol)
 
     def changed_orders(self, lines: list[PositionTarget], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
-        """Names of resting orders that changed by the snapshot, and are to be queried at once.
+        """Names of resting orders that the snapshot shows as changed, to be queried at once.
 
-        Their market is in `opened`, the position changed, or they are no longer among the open orders.
+        The market is in `opened`, the position changed, or the order is no longer among the open orders.
         """
         found: set[str] = set()
         resting: dict[str, _RestingOrder] = {}
@@ -83,9 +83,9 @@ class MarketHalts:
         return found
 
     def notices(self, lines: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
-        """The notices about lines that have waited for a while; unchanged until one of them moves.
+        """The notices about lines that have waited for a while; the text is unchanged until one of them changes.
 
-        Lines with an order of unknown status are left out: that is reported instead.
+        Lines with an order of unknown status are left out: `stall_reason` reports those.
         """
         sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
         due = [line for line, at in sent if (now - at).total_seconds() >= pace.notify_after]
@@ -101,7 +101,7 @@ class MarketHalts:
         ]
 
     def has_notice(self, line: PositionTarget) -> bool:
-        """Whether `remarks` covers the line, now or after a while."""
+        """Whether `notices` covers the line, now or after a while."""
         return not line.detached and (self.is_resting(line) or self.is_waiting(line))
 
 

@@ -33,14 +33,14 @@ def build_order(
 ) -> QueuedOrder:
     """The next order of `line` over `amount` contracts.
 
-    `held`: the position believed to be held before it; `seen`: the position as the venue showed it last.
+    `held`: the position assumed to be held before it; `seen`: the position as the venue showed it last.
     """
     step_index = next_step(job.ladder, line.execution_step, line.failed_tries)
     style = execution_style(job.ladder, step_index, line.side, line.band, seen, instrument)
     used_names = {*line.detached, *line.counted_orders, *line.abandoned}
     for attempt in count(line.attempt + line.is_id_used):
         name = client_order_id(line.decision, line.index, attempt, context.traits.client_ids)
-        if name not in used_names:  # spent by an entry that cannot be decoded: fills are counted once per name
+        if name not in used_names:  # an entry that cannot be decoded may have used it: fills are counted once per name
             break
     request = OrderRequest(
         client_order_id=name,

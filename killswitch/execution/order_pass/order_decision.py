@@ -1,4 +1,4 @@
-"""The verdict on every line in a pass: the snapshot compared with our own fills. Sends nothing."""
+"""Decides about every line in a pass by comparing the snapshot with our own fills. Sends nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from killswitch.journal.targets import PositionTarget, TargetName
 
 
 class OrderDecisions:
-    """Judges lines, and tracks how often and for how long the venue has contradicted our fills."""
+    """Evaluates lines, and tracks how often and for how long the venue has contradicted our fills."""
 
     def __init__(self, context: AccountContext, state: ExecutionState, positions: TrustedPositions) -> None:
         self._context = context
         self._state = state
         self._positions = positions
         self._contradictions: dict[TargetName, tuple[int, float, TrustedBook]] = {}
-        """Number of contradicting snapshots, since when, and the last of them: each counts once."""
+        """For each line: number of contradicting snapshots, time of the first, and the last; each counts once."""
 
     def believed(self, line: PositionTarget, book: TrustedBook) -> Decimal:
-        """The position believed to be held before the line's next order."""
+        """The position assumed to be held before the line's next order."""
         shown = held(line, book)
         if line.is_counted_by_fills or self._is_contradicted_enough(line):
             return shown
@@ -36,7 +36,7 @@ class OrderDecisions:
         self._contradictions.pop(line.name, None)
 
     def evaluate(self, line: PositionTarget, book: TrustedBook) -> LineVerdict:
-        """The verdict on a line. If the venue keeps contradicting our fills, the venue is believed."""
+        """The verdict on a line. If the venue keeps contradicting our fills, the venue's positions are accepted."""
         if not is_shown(line, book):
             return WAIT
         job = self._state.jobs[line.decision]

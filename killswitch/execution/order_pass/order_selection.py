@@ -33,7 +33,7 @@ SLICE_WINDOW = 0.25
 
 @dataclass(slots=True)
 class OrderSelection:
-    """Sends the orders of one account, as lines, timetables and budget allow."""
+    """Selects and sends the orders of one account, as verdicts, timetables and budget allow."""
 
     _context: AccountContext
     _state: ExecutionState
@@ -49,7 +49,7 @@ class OrderSelection:
     held_back: bool = False
     """Whether the last pass had an order that could not be sent yet."""
     _more_slices: bool = False
-    """Whether an order of the batch is a slice that others follow, so that a poll would be too early."""
+    """Whether further slices follow an order of the batch, so that a poll would be too early."""
     budget_at: float = math.inf
     """Monotonic seconds at which there may be budget for orders that were held back; infinite if none was."""
 
@@ -206,7 +206,7 @@ class OrderSelection:
         return max(self._not_before.get(line.name, -math.inf), job.timetable.due(line), self._retry_at(job, line))
 
     def _retry_at(self, job: AccountJob, line: PositionTarget) -> float:
-        """When a line is retried whose market is reported closed and whose state no snapshot shows."""
+        """When a line is retried after `market_closed`, where no snapshot shows the market's state."""
         if not self._halts.is_refused(line) or self._halts.state(line.symbol) is not None:
             return -math.inf
         beyond = line.attempts_without_fill - orders_before_last_step(job.ladder)
@@ -233,10 +233,11 @@ class OrderSelection:
         return line.is_blocked and line.name not in self._unblocked
 
     def _pause_after(self, line: PositionTarget) -> float:
-        """Seconds until the line's next order: longer after each without a fill, once the ladder has been walked.
+        """Seconds until the line's next order: longer after each one without a fill, once the ladder is at its last
+        step.
 
-        There is no pause after an order that found no price within its bound, that rested, or that was only blocked by
-        open orders.
+        There is no pause after an order that found no price within its limit, that rested, or that was refused only
+        because open orders blocked it.
         """
         without_fill = line.attempts_without_fill
         if not without_fill:
@@ -250,7 +251,7 @@ class OrderSelection:
         return self._context.pace.wait_after(max(1, beyond))
 
     def forget(self, line: PositionTarget) -> None:
-        """Drop the waits of a line that has ended."""
+        """Drop the wait times of a line that has ended."""
         self._not_before.pop(line.name, None)
         self._sent_at.pop(line.name, None)
         self._unblocked.discard(line.name)

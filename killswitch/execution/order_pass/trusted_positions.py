@@ -1,4 +1,4 @@
-"""The account's positions as closing sees them: polled, or taken from the runner's snapshot, and trusted or not."""
+"""The account's positions for closing, from a poll or from the runner's snapshot, and whether they are trusted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TrustedPositions:
         self.runner_snapshot: tuple[AccountSnapshot, float] | None = None
         """The runner's snapshot, and when it was polled, while orders of ours were in flight.
 
-        It replaces a poll for which there is no budget, if no order has moved since.
+        It replaces a poll for which there is no budget, if no order has changed since.
         """
         self._last: _TrustedSnapshot | None = None
         self.has_new_job = False
@@ -42,7 +42,7 @@ class TrustedPositions:
         self._rules: dict[str, Instrument] = {}
         self._opened: set[str] = set()
         self.newest: AccountSnapshot | None = None
-        """The newest snapshot, whoever polled it and whatever its quality."""
+        """The newest snapshot, from the executor or the runner, of any quality."""
         self.instruments: dict[str, Instrument] = {}
         self.has_poll_failed = False
         """Whether the last poll returned no positions."""
@@ -61,7 +61,7 @@ class TrustedPositions:
                 self.instruments[instrument.symbol] = validated_rules(instrument)
 
     def pop_opened(self) -> frozenset[str]:
-        """The symbols that were halted and no longer are; each is returned once."""
+        """The symbols that were halted and are no longer; each is returned once."""
         opened, self._opened = frozenset(self._opened), set()
         return opened
 
@@ -86,7 +86,7 @@ class TrustedPositions:
         return found if isinstance(found, TrustedBook) and not found.unconfirmed else None
 
     def last_if_fresh(self, order_changes: int) -> TrustedBook | None:
-        """The last trusted snapshot, if it is fresh and no order has moved since."""
+        """The last trusted snapshot, if it is fresh and no order has changed since."""
         last = self._last
         return (
             last.book if last is not None and self._is_fresh(last.at) and last.order_changes == order_changes else None
@@ -129,7 +129,7 @@ class TrustedPositions:
     def pop_runner_positions(
         self, expected: Contracts, order_changes: int, order_changed_at: float
     ) -> TrustedBook | None:
-        """The runner's last snapshot, once, if it was polled after the last order moved and can be trusted."""
+        """The runner's last snapshot, once, if it was polled after the last order change and can be trusted."""
         snapshot, self.runner_snapshot = self.runner_snapshot, None
         if (
             snapshot is None

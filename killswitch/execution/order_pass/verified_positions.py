@@ -1,4 +1,4 @@
-"""The positions that trusted snapshots show of the lines at work, and which of them are journaled."""
+"""Positions of active lines as trusted snapshots show them, and which of them are journaled."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from killswitch.journal.targets import PositionTarget, TargetName
 from killswitch.model.snapshot import Instrument
 
 JOURNAL_AGAIN_AFTER = timedelta(seconds=5)
-"""Age after which the last shown position is journaled again when an operator gives a close up."""
+"""Age after which the last shown position is journaled again when an operator gives up a close."""
 
 
 class VerifiedPositions:
-    """Remembers what the venue last showed of each position at work, and journals what is news."""
+    """Keeps the position that the venue last showed for each active line, and journals changes."""
 
     def __init__(self, context: AccountContext, state: ExecutionState) -> None:
         self._context = context
         self._state = state
         self.shown: dict[PositionKey, Decimal] = {}
-        """Contracts of each position at work, as last shown."""
+        """Contracts of each active position, as last shown."""
         self._shown_at: dict[PositionKey, datetime] = {}
         self._journaled: dict[TargetName, tuple[Decimal, datetime]] = {}
         """The position last journaled for each line, and when."""
 
     def update(self, book: TrustedBook) -> None:
-        """Remember the positions that the snapshot shows."""
+        """Keep the positions that the snapshot shows."""
         for line in self._state.lines():
             if not line.is_counted_by_fills and is_shown(line, book):
                 self.shown[line.key] = book.contracts(line.key)
@@ -67,7 +67,7 @@ class VerifiedPositions:
         ]
 
     def forget(self, job: AccountJob) -> None:
-        """Drop what only a job that has ended needed."""
+        """Drop the positions that only an ended job needed."""
         for line in job.lines:
             self._journaled.pop(line.name, None)
         at_work = {line.key for line in self._state.lines()}
@@ -77,7 +77,7 @@ class VerifiedPositions:
     def _is_unjournaled(self, job: AccountJob, line: PositionTarget) -> bool:
         """Whether the last shown position of the line differs from the last journaled one.
 
-        After an operator gives a close up, the last position is journaled again if it was journaled long before.
+        After an operator gives up a close, the last position is journaled again if it was journaled long before.
         """
         if line.key not in self.shown:
             return False

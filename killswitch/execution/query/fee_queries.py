@@ -1,7 +1,7 @@
 """Order fees, read from fills where the venue's order reports leave them out.
 
-Fees are queried only once nothing is being closed, in the background and within the share of the limits that polls
-have: no order waits for them. A fee that cannot be read stays unknown, and the journal gives the reason.
+Fees are queried in the background, only while nothing is being closed, and within the polls' share of the rate limits,
+so no order waits for them. A fee that cannot be read stays unknown, and the journal gives the reason.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from killswitch.model.venue import MalformedAnswerError, RateLimitedError, Venue
 TRIES: Final = 6
 """Answers or failures for one order, after which its fee stays unknown."""
 MOST_REFUSALS: Final = 2
-"""Rate-limit refusals after which all pending fees stay unknown: each refusal silences the whole venue."""
+"""Rate-limit refusals after which all pending fees stay unknown: each refusal pauses every request to the venue."""
 REFUSAL_PAUSE: Final = 300.0
 """Minimum seconds without a query after a rate-limit refusal; twice the pause that the venue asks for, if that is
 longer."""
 CONCURRENT_QUERIES: Final = 5
-"""Orders that are queried at the same time: fees are not urgent."""
+"""Orders that are queried at the same time; few, because fees are not urgent."""
 RECENT: Final = timedelta(hours=1)
 """After a restart, only orders that ended within this time are queried: venues keep fills, but reports are read the
 same day."""
 
 _Fee = tuple[Decimal | None, str | None]
-"""The fee of an order; or None, with what is known of it in words."""
+"""The fee of an order; or None, with a text that says what is known of it."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class FeeQueries:
 
     def __init__(self, account: AccountContext, state: ExecutionState) -> None:
         self._account = account
-        # A breaker of its own: failed fee queries must not hold orders back.
+        # Failed fee queries must not hold orders back, so they have a circuit breaker of their own.
         self._context = account.with_own_breaker()
         self._state = state
         self._pending: dict[str, _PendingFee] = {}
@@ -114,7 +114,7 @@ class FeeQueries:
     def _begin(self, now: float) -> None:
         """Start queries that are due, if there is budget; nothing waits for the answers."""
         if now >= self._paused_until and self._context.paused_for > 0:
-            # Whatever was refused: fee queries can wait and must not come next.
+            # The venue requested a pause: the next request must not be a fee query, which can wait.
             self._pause(now)
         pause = self._paused_until - now
         overdue = [it for it in self._pending.values() if now - it.since > self._context.pace.abandon_after]
@@ -175,7 +175,7 @@ class FeeQueries:
                 answered.append((pending, None, prefix + venue_text(answer)))
         self._record(answered)
         if refused is not None:
-            # Each refusal silences the venue for closes, too, so a second must be rare.
+            # Each refusal pauses closes, too, so a second one must be rare.
             self._refusals += 1
             self._pause(now)
             if self._refusals >= MOST_REFUSALS:
@@ -199,9 +199,10 @@ class FeeQueries:
 
 
 def total_fee(fills: Sequence[Fill], currency: str | None) -> tuple[Decimal | None, str | None]:
-    """The total fee of `fills` in the account's `currency`; or None, with what is known of it in words.
+    """The total fee of `fills` in the account's `currency`; or None, with a text that says what is known of it.
 
-    Assets are never added up: an amount in another asset has no price here. A fee without an asset is in the currency.
+    Amounts in different assets are never added: another asset has no price here. A fee without an asset is in
+    `currency`.
     """
     paid: dict[str | None, Decimal] = {}
     for fill in fills:

@@ -1,4 +1,4 @@
-"""Follows orders in flight until each has an end: queried, set aside, cancelled, abandoned."""
+"""Follows orders in flight until each has ended: queries, detaches, cancels and abandons them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class InFlightOrders:
     _cancelled_at: dict[str, float] = field(default_factory=dict)
 
     async def follow(self) -> None:
-        """Query every order without a known end, and set aside those that their positions need not wait for."""
+        """Query every order whose end is unknown, and detach those that their positions need not wait for."""
         self._record_late_answers()
         about = [question for line in self._state.lines() for question in questions(line)]
         await self._queries.query(about)
@@ -42,7 +42,7 @@ class InFlightOrders:
         await self._cancel_overdue()
 
     def _record_late_answers(self) -> None:
-        """Journal answers that arrived late, unless a query has shown as much before."""
+        """Journal late answers, unless a query has already shown the same."""
         for entry in self._sender.late_answers():
             if self._state.adds_information(entry):
                 self._state.record([entry])

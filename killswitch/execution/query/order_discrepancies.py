@@ -17,7 +17,7 @@ from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 
 JournalStatus = Literal["sent", "final", "nothing", "abandoned"]
-"""sent: it may be open. final: it has ended. nothing: the venue refused it, or never had it."""
+"""sent: it may be open. final: it has ended. nothing: the venue refused it, or it never arrived."""
 
 LAG = 30.0
 """Seconds for which the venue may show an order differently from the journal: snapshots and lists lag."""
@@ -28,7 +28,7 @@ _STATUS_TEXTS: Mapping[JournalStatus, str] = {
 
 
 def journal_status(order: JournaledOrder) -> JournalStatus:
-    """The status of an order by its newest journal entry."""
+    """The status of an order according to its newest journal entry."""
     if order.status == "abandoned":
         return "abandoned"
     if order.status in WITHOUT_EFFECT:
@@ -124,7 +124,7 @@ def unknown_state(known: JournaledOrder) -> Discrepancy | None:
 
 
 def shown_from(known: JournaledOrder) -> datetime:
-    """From when on the venue should show the order as the journal has it."""
+    """The time from which the venue should show the order as the journal does."""
     return known.at + timedelta(seconds=LAG)
 
 

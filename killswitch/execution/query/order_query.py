@@ -28,20 +28,21 @@ from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDow
 from killswitch.ratelimit.budget import Purpose
 
 URGENT_QUERIES = 5
-"""Queries of one order that may use the budget reserved for closing before its absence may be believed; as many after
-that, and then one after `look_again`, doubled by each answered one: a close cannot end without the answer. Queries that
-the venue does not answer come no less often, so that an outage costs no time after it."""
+"""Queries of one order that may use the budget reserved for closing before its absence may be accepted; as many after
+that, and then one after `idle_poll_interval`, doubled by each answered one: a close cannot end without the answer.
+Unanswered queries do not lengthen the interval, so that an outage causes no delay after it."""
 LEAST_QUERIES = 20
 """Queries that the venue must have answered before an order is abandoned, however long ago it was sent."""
 
 
 _ROUNDS: Final = 4
-"""A query that decides nothing leaves budget for so many: those that do, by name and by fills, and some more."""
+"""A query that decides nothing is sent only if the budget has room for this many: decisive ones by name and by fills,
+and a reserve."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderQuestion:
-    """One order to query. `state` is its line's state if the line waits for it, None if it was set aside.
+    """One order to query. `state` is its line's state if the line waits for it, None if the order is detached.
 
     `valid_for`: validity of its request in seconds, if it had one.
     """
@@ -58,9 +59,10 @@ class OrderQuestion:
 
 @dataclass(slots=True)
 class _QueryCounters:
-    """Query counters of one order; `decisive` counts urgent queries since its absence may be believed.
+    """Query counters of one order; `decisive` counts urgent queries since its absence may be accepted.
 
-    `heard`: answered queries, since `heard_since`; `decided`: how many of the decisive ones were answered.
+    `answered`: answered queries, since `answered_since`; `decisive_answered`: how many of the decisive ones were
+    answered.
     """
 
     count: int = 0
@@ -73,17 +75,17 @@ class _QueryCounters:
     urgent: bool = True
     """Whether this round's query may use the budget reserved for closing."""
     can_be_absent: bool = False
-    """Whether a "no such order" in this round is believed."""
+    """Whether the answer "no such order" is accepted in this round."""
     denied_since: float | None = None
     """Since when the venue has been answering "no such order"."""
     resting: str | None = None
-    """The venue's order id, if the order was set aside and found open."""
+    """The venue's order id, if the order is detached and was found open."""
     first_age: tuple[datetime, float, float] | None = None
     """When it was sent, the monotonic seconds at which its age was first computed, and that age."""
 
 
 def questions(line: PositionTarget) -> list[OrderQuestion]:
-    """Every order of the line whose end is not known."""
+    """Every order of the line whose end is unknown."""
     orders: list[tuple[JournaledOrder, int | None, str | None, TargetState | None]]
     orders = [(order, order.attempt, None, None) for order in line.detached.values()]
     if line.is_in_flight and line.order is not None and line.client_order_id is not None:
@@ -98,7 +100,7 @@ class OrderQuery:
     """Queries orders of one account, all at the same time, each at growing intervals."""
 
     def __init__(self, context: AccountContext, is_resting_in_halt: Callable[[PositionTarget], bool]) -> None:
-        """Create it; `unhurried` tells whether a line's order rests where nothing can fill.
+        """`is_resting_in_halt`: whether a line's order rests in a halted market, where nothing can fill.
 
         Such orders are queried last and seldom: one at a time for the whole account, in turn.
         """
@@ -106,7 +108,7 @@ class OrderQuery:
         self._is_resting_in_halt = is_resting_in_halt
         self._life = context.traits.order_life
         self._halted: frozenset[str] = frozenset()
-        """Orders that were unhurried at the last `ask`."""
+        """Orders that rested in a halted market at the last `query`."""
         self._halted_queried_at = float("-inf")
         """When one of them was last queried."""
         self._counters: dict[str, _QueryCounters] = {}
@@ -135,11 +137,11 @@ class OrderQuery:
         if halted and halted[0] in queried:
             self._halted_queried_at = now
             if halted[0].name in changed:
-                # It rested in a halted market: the market may have opened, for the other orders, too.
+                # It rested in a halted market, which may have opened for the other orders, too.
                 await self._send_queries([q for q in about if q.name in self._halted and q not in queried])
 
     async def _send_queries(self, due: Sequence[OrderQuestion]) -> tuple[Sequence[OrderQuestion], set[str | None]]:
-        """Query as far as there is budget; returns what was queried, and the names of orders with news."""
+        """Query as far as there is budget; returns what was queried, and the names of orders that changed."""
         due = self._within_budget(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
         now = self._context.clock.monotonic()
@@ -171,7 +173,7 @@ class OrderQuery:
         return due, {entry.client_order_id for entry in answers}
 
     def expedite(self, names: Iterable[str]) -> None:
-        """Query these orders at the next `ask`, however recent their last query was."""
+        """Query these orders at the next `query`, however recent their last query was."""
         for name in names:
             if name in self._counters:
                 self._counters[name].at = -math.inf
@@ -181,11 +183,11 @@ class OrderQuery:
         return question.name in self._counters
 
     def open_order_id(self, name: str) -> str | None:
-        """The venue's id of a set-aside order that was found open; None for any other."""
+        """The venue's id of a detached order that was found open; None for any other."""
         return self._counters[name].resting if name in self._counters else None
 
     def abandoned(self, now: float, about: Sequence[OrderQuestion]) -> list[Abandoned]:
-        """Entries that abandon the set-aside orders that were queried for long enough."""
+        """Entries that abandon the detached orders that were queried for long enough."""
         return [
             Abandoned(
                 *self._head(question), text=f"queried for {self._context.pace.abandon_after:g} s without an answer"
@@ -198,13 +200,13 @@ class OrderQuery:
         ]
 
     def detached_entry(self, question: OrderQuestion) -> OrderDetached:
-        """The entry that lets the line go on without the order."""
+        """The entry that detaches the order, so that its line continues without it."""
         return OrderDetached(*self._head(question), text="its status is unknown, and the position does not wait for it")
 
     def _halted_due(self, due: Sequence[OrderQuestion]) -> list[OrderQuestion]:
-        """Orders that are due only by turn, the longest waiting first.
+        """The due orders that rest in halted markets, the one queried longest ago first.
 
-        Orders that were never queried, or to which something has happened, are left out.
+        Orders that were never queried, or that were expedited, are left out.
         """
         queried = [q for q in due if q.name in self._halted and q.name in self._counters]
         found = [q for q in queried if self._counters[q.name].at > -math.inf]
@@ -223,7 +225,7 @@ class OrderQuery:
     def _within_budget(self, due: Sequence[OrderQuestion]) -> Sequence[OrderQuestion]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
 
-        While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
+        While a request may still be delayed, a repeated query only shows whether it has arrived. Some venues allow
         one query of an ended order in ten seconds.
         """
         queried = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
@@ -233,7 +235,7 @@ class OrderQuery:
         return [question for question in due if question.name not in early]
 
     def _is_scarce(self, call: Call, symbols: Sequence[str]) -> bool:
-        """Whether there is no budget for a query of each, and for those that decide."""
+        """Whether the budget lacks room for a query of each symbol and for the decisive queries after it."""
         wanted = [*symbols] * _ROUNDS
         return self._context.room(call, wanted) < len(wanted)
 
@@ -251,11 +253,11 @@ class OrderQuery:
         counters.urgent = counters.decisive < URGENT_QUERIES or now - counters.decisive_at >= pause
 
     def _purpose(self, question: OrderQuestion) -> Purpose:
-        """Closing's budget for what a close needs to end; the polls' budget for queries that go on for minutes."""
+        """The closing budget for queries that a close needs to end; else the polls' budget."""
         return "closing" if self._counters[question.name].urgent else "reading"
 
     def _list_purpose(self, due: Sequence[OrderQuestion], reports: Sequence[object]) -> Purpose:
-        """Closing's budget for the expensive open orders, only where they decide whether an order is absent."""
+        """The closing budget for the list of open orders, only where it decides whether an order is absent."""
         for question, report in zip(due, reports, strict=True):
             is_conclusive = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
             if (
@@ -303,13 +305,13 @@ class OrderQuery:
             return Acknowledged(*self._head(question), order=venue_text(order.id)) if is_new else None
         symbols = [question.line.symbol] * len(self._counters)
         if denied and not counters.can_be_absent and self._is_scarce("fills", symbols):
-            return None  # it may be on its way; fills are queried once it no longer can be
+            return None  # the request may be delayed; fills are queried once it no longer can arrive
         report = await self._by_fills(question)
         if report is None:
             return None
-        # A denial is not believed while the request runs, since the order may still arrive.
-        believed = denied and counters.can_be_absent and question.name not in self._context.running
-        is_absent = believed and resting is not None and self._denied_for_long(question)
+        # A denial is not accepted while the request runs, since the order may still arrive.
+        is_denial_final = denied and counters.can_be_absent and question.name not in self._context.running
+        is_absent = is_denial_final and resting is not None and self._denied_for_long(question)
         ended = is_absent and (report.filled > ZERO or question.state is TargetState.WORKING)
         if ended or report.filled >= question.largest_fill:
             return self._report_entry(question, report)
@@ -338,19 +340,19 @@ class OrderQuery:
         return validated_report(report, question.name, question.largest_fill)
 
     def _denied_for_long(self, question: OrderQuestion) -> bool:
-        """Whether the venue has denied the order for longer than its lists may lag."""
+        """Whether the venue has denied an open order for longer than its lists may lag; True for any other order."""
         if question.state is not TargetState.WORKING:
             return True
         since = self._counters[question.name].denied_since
         return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
 
     def _is_decisive(self, question: OrderQuestion) -> bool:
-        """Whether a denial that is requested now may be believed.
+        """Whether a denial by the next query may be accepted.
 
-        Where names are kept for ever, and the same name is sent next, that is soon. The name of a set-aside order is
-        spent: its replacement has another name, and both would be carried out. Where no bound on the delay is known, a
-        full close that the venue limits to reduce-only does not wait: whatever arrives late can only close what was
-        decided to be closed.
+        Where the venue never accepts a client order id twice, and the same one is sent next, that is soon. The id of a
+        detached order is not used again: its replacement has another id, and both would be carried out. Where the delay
+        of a request has no known bound, a full close that the venue limits to reduce-only does not wait: an order that
+        arrives late can only close what was decided to be closed.
         """
         bounded = question.valid_for is not None or self._life.always is not None
         is_name_reserved = question.state is not None and self._life.names == "ever"
@@ -363,7 +365,7 @@ class OrderQuery:
         return self._has_lapsed(question)
 
     def _has_lapsed(self, question: OrderQuestion) -> bool:
-        """Whether the request can no longer be carried out, by a monotonic clock from the first query on.
+        """Whether the request can no longer be carried out, measured by the monotonic clock from the first query on.
 
         The age of an order sent by another process is taken from the wall clock.
         """
@@ -377,7 +379,7 @@ class OrderQuery:
         return age + now - measured_at >= lapses_after(self._life, self._context.pace, question.valid_for)
 
     def is_overdue(self, question: OrderQuestion) -> bool:
-        """Whether a line no longer waits for the order. True also if the clock was set back."""
+        """Whether the order is so old that its line no longer waits for it; also True if the clock was set back."""
         if question.sent_at is None:
             return True
         since = self._context.seconds_since(question.sent_at)

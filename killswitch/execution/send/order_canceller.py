@@ -1,4 +1,4 @@
-"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits long."""
+"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits for long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Due = tuple[AccountJob, Cancel]
 
 @dataclass(slots=True)
 class _CancelAttempts:
-    """Failed cancels of one order, and how often in a row it was missing from the open orders."""
+    """Failed cancels of one order, and how often in a row the open orders lacked it."""
 
     failed: int = 0
     absent: int = 0
@@ -27,10 +27,10 @@ class _CancelAttempts:
 
 
 class OrderCanceller:
-    """Retries failed cancels with growing waits, and gives up with the reason after a number of tries.
+    """Retries failed cancels with growing waits, and gives up with a reason after a number of failures.
 
-    An order that cannot be cancelled may be gone: it is if it is repeatedly missing from the open orders. Requests that
-    the venue did not process are not counted.
+    An order whose cancel fails may no longer be open: it counts as cancelled if the open orders repeatedly lack it.
+    Requests that the venue did not process are not counted.
     """
 
     def __init__(self, context: AccountContext, state: ExecutionState) -> None:

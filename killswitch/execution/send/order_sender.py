@@ -33,11 +33,11 @@ from killswitch.model.venue import (
 from killswitch.ratelimit.budget import Ticket
 
 JOURNAL_WINDOW = 0.02
-"""Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
+"""Real seconds for which an answer waits to be journaled with others. The order itself is already durable."""
 
 
 LONGEST_BUDGET_WAIT = 0.05
-"""Seconds of the clock for which a batch waits for budget for its next orders, instead of ending without them."""
+"""Longest time in seconds for which a batch waits for budget for its next orders, instead of ending without them."""
 
 
 FIRST, LARGEST = 10, 320
@@ -45,9 +45,9 @@ FIRST, LARGEST = 10, 320
 
 
 SHORTEST_WAIT = 1e-6
-"""Seconds. Event loops do not resolve shorter times."""
+"""Shortest wait in seconds: event loops do not resolve shorter times."""
 ANY_OTHER = "\N{ASTERISK}"
-"""Stands for a symbol for which no order has been sent."""
+"""A symbol for which no order has been sent."""
 
 
 class OrderSender:
@@ -57,12 +57,12 @@ class OrderSender:
         self._context = context
         self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._late_requests: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
-        """Requests that no batch waits for any longer."""
+        """Requests in flight for whose answers no batch waits any longer."""
 
     def late_answers(self) -> list[Entry]:
         """The late answers to requests that were not waited for; each is returned once.
 
-        The orders of a request that broke are of unknown status, and are queried.
+        The orders of a request that failed are of unknown status, and are queried.
         """
         ended = [task for task in self._late_requests if task.done()]
         found: list[Entry] = []
@@ -86,8 +86,8 @@ class OrderSender:
 
         Orders leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be built;
         answers that arrive close together are journaled together. It returns when every answer has arrived, or has been
-        out for so long that its orders are to be queried: `late` returns it when it arrives. `answered` is called when
-        nothing is waited for any longer, before the last answers are journaled.
+        out for so long that its orders are to be queried: `late_answers` returns the answer when it arrives. `answered`
+        is called when no request is waited for any longer, before the last answers are journaled.
         """
         queue = OrderQueue(source)
         batch = OrderBatch()
@@ -95,7 +95,7 @@ class OrderSender:
 
         async def send_group(group: Sequence[QueuedOrder], reservation: Ticket) -> Sequence[Entry]:
             answers = await self._request(group, reservation)
-            if asyncio.current_task() in batch.in_flight:  # else no batch waits for them: `late` returns them
+            if asyncio.current_task() in batch.in_flight:  # else no batch waits: `late_answers` returns them
                 batch.hold(answers)
             return answers
 

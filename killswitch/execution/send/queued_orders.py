@@ -27,7 +27,7 @@ class QueuedOrder:
 class SendResult:
     """The orders that were sent, and those that were built and held back.
 
-    `room_in`: seconds until there may be budget for the rest; None where nothing was held back.
+    `room_in`: seconds until the budget may have room for the rest; None where nothing was held back.
     """
 
     orders: Sequence[QueuedOrder]
@@ -37,7 +37,7 @@ class SendResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestInFlight:
-    """One request in flight. `left`: when it was sent, in the loop's seconds."""
+    """One request in flight. `sent_at`: when it was sent, in seconds of the event loop."""
 
     sent_at: float
     group: Sequence[QueuedOrder]
@@ -83,7 +83,7 @@ class OrderBatch:
 
     @property
     def has_answers(self) -> bool:
-        """Whether any answer is to be journaled."""
+        """Whether any answer is held."""
         return bool(self._answers)
 
     @property
@@ -127,7 +127,7 @@ class OrderQueue:
         return (*self._skipped, *self._built)
 
     def skip(self) -> None:
-        """Set the first order aside, so that those after it are seen."""
+        """Skip the first order, so that the ones after it can be sent."""
         self._skipped.append(self._built.popleft())
 
     def mark_sent(self, count: int) -> None:

@@ -39,7 +39,7 @@ REMEMBERED_DECISIONS = 16
 
 
 class ExecutionState:
-    """The execution state, which changes in one way only: by an entry that is durable first."""
+    """The execution state of one account, which changes only by an entry that is durable first."""
 
     def __init__(
         self, account: str, store: Journal, clock: Clock, pace: ClosingPace, observer: ClosingObserver
@@ -56,7 +56,7 @@ class ExecutionState:
         self._ended_at: dict[PositionKey, float] = {}
         self._uncharged: dict[str, dict[str, Filled]] = {}
         self.order_changed_at = -math.inf
-        """Monotonic seconds at which an order last moved."""
+        """Monotonic seconds of the last entry about an order."""
         self.jobs: dict[str, AccountJob] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
@@ -67,7 +67,7 @@ class ExecutionState:
         """Number of orders sent."""
 
     def recover(self) -> None:
-        """Restore unfinished work from the journal."""
+        """Restore unfinished jobs from the journal."""
         recent = [self._job(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED_DECISIONS))]
         ended = [job for job in recent if job.finished is not None and not job.decision.is_suspicion]
         self.ended = {job.decision.id: job.closing({}) for job in ended}
@@ -80,7 +80,7 @@ class ExecutionState:
             self._observer.begun(job.decision, self._account, self._journal_of(job.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Prepare what `adopt` starts once `planned` is durable. Nothing is worked on before."""
+        """Prepare the job that `adopt` starts once `planned` is durable; nothing is sent before."""
         if decision.id not in self.jobs:
             job = self._prepared[decision.id] = AccountJob(decision, self._account, decode_all(planned))
             self._count_from_now(job)
@@ -102,7 +102,7 @@ class ExecutionState:
         return True
 
     def _count_from_now(self, job: AccountJob) -> None:
-        """Count what is closed of the decision's positions from the place of its plan in the journal."""
+        """Start counting closed amounts of the decision's positions at the place of its plan in the journal."""
         for line in job.lines:
             line.closed_before = self.ledger(line.key).closed
 
@@ -114,7 +114,7 @@ class ExecutionState:
         return self._ledgers.setdefault(key, PositionLedger())
 
     def expected(self) -> dict[PositionKey, Decimal]:
-        """What our own orders leave of each position at work, at least. Cheap: it precedes the first order."""
+        """The least that our own orders leave of each active position. Cheap: it is computed before the first order."""
         found: dict[PositionKey, Decimal] = {}
         for line in self.lines():
             if line.purpose == "reduce":
@@ -166,13 +166,13 @@ class ExecutionState:
     def transaction(self) -> Iterator[None]:
         """Make everything that is recorded inside durable in one transaction at its end; StoreError then.
 
-        Nothing may be sent to the venue inside: what is applied here is not durable before the end.
+        Nothing may be sent to the venue inside: entries applied here are not durable before the end.
         """
         self._transaction = []
         try:
             yield
         finally:
-            # Also after a failure inside: what was applied here must be in the journal.
+            # Also after a failure inside: every entry applied here must be in the journal.
             entries, self._transaction = self._transaction, None
             if entries:
                 self.write(entries)
@@ -189,7 +189,7 @@ class ExecutionState:
     def pop_without_fee(self, decision: str) -> tuple[Filled, ...]:
         """The final fills of a decision's orders whose fee is unknown; each decision's are returned once.
 
-        They are kept as they are written: reading them from a long journal would delay the caller.
+        They are collected as they are written: reading them from a long journal would delay the caller.
         """
         return tuple(self._uncharged.pop(decision, {}).values())
 
@@ -204,7 +204,7 @@ class ExecutionState:
                 self._uncharged.get(entry.decision, {}).pop(name, None)
 
     def end(self, job: AccountJob, closing: Closing) -> None:
-        """End a job: its outcome is remembered for a while."""
+        """End a job; `progress` still shows its outcome for a while."""
         del self.jobs[job.decision.id]
         if not job.decision.is_suspicion:
             self.ended[job.decision.id] = closing
@@ -214,17 +214,17 @@ class ExecutionState:
         self._forget_old()
 
     def _exclude_later_fills(self, job: AccountJob) -> None:
-        """Count what was closed after a decision was planned for it, though it was adopted later."""
+        """Count fills after a decision was planned as fills since then, although the decision was adopted later."""
         counted = [line for line in job.lines if line.closed_before > 0]
         for entry in self._journal_from(job.planned or 0) if counted else ():
             for line in counted:
                 if isinstance(entry, Filled) and entry.account == self._account and entry.key == line.key:
                     filled = known(entry.filled)
-                    # The amount of an unreadable fill is unknown: then everything counts as closed since.
+                    # The amount of an unreadable fill is unknown: everything then counts as closed since the plan.
                     line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
 
     def _forget_old(self) -> None:
-        """Drop the ledgers of positions without work, once the venue must show what was closed."""
+        """Drop the ledgers of positions without a job, once the venue must show what was closed."""
         prepared = (line.key for job in self._prepared.values() for line in job.lines)
         at_work = {line.key for line in self.lines()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.position_lag
@@ -242,7 +242,7 @@ class ExecutionState:
         self.ledger(line.key).apply(entry, line.decided)
 
     def _concurrent_jobs(self) -> dict[str, AccountJob]:
-        """Every decision with work on the account since the oldest unfinished one began."""
+        """Every decision with a job on the account since the oldest unfinished one began."""
         since = min((job.planned for job in self.jobs.values() if job.planned is not None), default=None)
         found = dict(self.jobs)
         if since is None:
@@ -255,7 +255,7 @@ class ExecutionState:
         return found
 
     def _fold_ledgers(self, concurrent: dict[str, AccountJob]) -> None:
-        """Fold the ledgers of the positions at work, from every decision that worked beside these.
+        """Fold the ledgers of the active positions from the entries of every concurrent decision.
 
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """

@@ -4,11 +4,11 @@
 |-------------|----------------------------------------------------------------|------------------------------------|
 | `OFF`       | journaled before the cancel was sent; it may still be open     | `protected`, `guarded`             |
 | `RESTORING` | journaled before its replacement was sent                      | `guarded`: the venue's answer      |
-| `DONE`      | restored, or nothing is left to protect, or it cannot be       | nothing                            |
+| `DONE`      | restored, no longer needed, or impossible to restore           | nothing                            |
 
 After a crash in between, the restart finds `OFF` or `RESTORING` and continues: the open orders show whether the old
-order is `gone`, and the replacement's name changes only when the venue has refused it, so that a second one of it is
-refused as a duplicate.
+order is still open, and the replacement's name changes only when the venue has refused it, so that the venue refuses a
+second replacement as a duplicate.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from killswitch.model.venue import ClientIdRule, OrderRequest
 
 _NAMED_FOR = "/protection"
 AGAIN = "again"
-"""In `guarded`: the venue did not accept the order, and it is sent again under its name."""
+"""State in a `guarded` entry: the venue did not accept the order, and it is sent again under the same name."""
 TRIED = "tried"
-"""In `guarded`: the venue refused it, and another is sent under another name."""
+"""State in a `guarded` entry: the venue refused the order, and another is sent under another name."""
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
@@ -54,7 +54,7 @@ class CancelledProtection:
     """Its number within the decision: part of the name of its replacement."""
     state: ProtectionState = ProtectionState.OFF
     is_gone: bool = False
-    """Whether it is certainly no longer open."""
+    """Whether it is confirmed that the order is no longer open."""
     refused: int = 0
     """How often the venue has refused its replacement."""
     sent_at: datetime | None = None
@@ -116,7 +116,7 @@ class Protections:
         return [each for each in self._found.values() if each.state is not ProtectionState.DONE]
 
     def of(self, decision: str) -> list[CancelledProtection]:
-        """The open ones that were cancelled for a decision."""
+        """The protective orders cancelled for a decision that are neither restored nor written off."""
         return [each for each in self.open() if each.entry.decision == decision]
 
 
