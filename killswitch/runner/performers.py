@@ -26,9 +26,9 @@ from killswitch.runner.locks.lock_writer import LockWriter
 def performers(
     locking: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
 ) -> dict[type[Any], Performer]:
-    """The performer of each kind of effect; `Performing` holds the table to the kinds that there are.
+    """The performer of each kind of effect; `EffectPerformers` checks that the table is complete.
 
-    `locking`: None where nothing is armed. `store` and `clock`: what a `OncePerDecision` is made with.
+    `locking`: None where no account is armed. `store` and `clock` are the arguments of a `OncePerDecision`.
     """
     return {Lock: locking or Performer(), Cancels: closing, Orders: closing}
 

@@ -144,22 +144,22 @@ def _floor(amount: Decimal, step: Decimal) -> Decimal:
     return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
 
 
-def select_active(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> list[PositionTarget]:
+def select_active(lines: Iterable[PositionTarget], is_final: Callable[[PositionTarget], bool]) -> list[PositionTarget]:
     """The one line for each position that may send: the smallest target, then the most urgent, then the active one.
 
-    Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `ends` is called
-    only where several lines meet.
+    Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `is_final` is
+    called only where several lines meet.
     """
     slots: dict[Slot, list[PositionTarget]] = {}
     for line in lines:
         slots.setdefault(line.name if line.is_counted_by_fills else line.key, []).append(line)
-    chosen = (found[0] if len(found) == 1 else _smallest(found, ends) for found in slots.values())
+    chosen = (found[0] if len(found) == 1 else _smallest(found, is_final) for found in slots.values())
     return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
 
 
-def _smallest(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> PositionTarget | None:
-    trying = (line for line in lines if not ends(line))
-    return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
+def _smallest(lines: Iterable[PositionTarget], is_final: Callable[[PositionTarget], bool]) -> PositionTarget | None:
+    unfinished = (line for line in lines if not is_final(line))
+    return min(unfinished, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
 
 
 def stall_reason(line: PositionTarget, now: datetime, pace: ClosingPace) -> str | None:

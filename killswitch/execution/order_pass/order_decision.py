@@ -24,7 +24,7 @@ class OrderDecisions:
         self._contradictions: dict[TargetName, tuple[int, float, TrustedBook]] = {}
         """For each line: number of contradicting snapshots, time of the first, and the last; each counts once."""
 
-    def believed(self, line: PositionTarget, book: TrustedBook) -> Decimal:
+    def assumed_position(self, line: PositionTarget, book: TrustedBook) -> Decimal:
         """The position assumed to be held before the line's next order."""
         shown = held(line, book)
         if line.is_counted_by_fills or self._is_contradicted_enough(line):

@@ -78,7 +78,7 @@ class OrderSelection:
             verdict = verdicts.of(line)
             if verdict.do is LineAction.SEND:
                 if self._is_due(line) and self._has_its_turn(line, verdicts):
-                    held = self._decisions.believed(line, verdicts.book)
+                    held = self._decisions.assumed_position(line, verdicts.book)
                     yield self._order(line, verdict.amount, held, verdicts.book)
                 else:
                     self.held_back = True

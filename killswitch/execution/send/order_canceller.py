@@ -66,7 +66,7 @@ class OrderCanceller:
                 case None:
                     self._record_cancelled(job, cancel)
                 case OrderRejectedError():
-                    job.cannot_cancel(cancel, venue_text(error))
+                    self._record_failed(job, cancel, venue_text(error))
                 case RateLimitedError() | VenueDownError():
                     self._of(job, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
                 case _:
@@ -87,12 +87,16 @@ class OrderCanceller:
                 self._record_cancelled(job, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:
                 last = venue_text(error)
-                job.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
+                self._record_failed(job, cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
 
     def _record_cancelled(self, job: AccountJob, cancel: Cancel) -> None:
         place = (self._context.account, cancel.symbol)
         entry = Cancelled(job.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
         self._context.record([entry])
+        self._tries.pop((job.decision.id, cancel.order), None)
+
+    def _record_failed(self, job: AccountJob, cancel: Cancel, why: str) -> None:
+        job.cannot_cancel(cancel, why)
         self._tries.pop((job.decision.id, cancel.order), None)
 
     def _of(self, job: AccountJob, cancel: Cancel) -> _CancelAttempts:

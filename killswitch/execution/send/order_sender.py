@@ -55,7 +55,7 @@ class OrderSender:
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
-        self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
+        self._batch_size = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._late_requests: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
         """Requests in flight for whose answers no batch waits any longer."""
 
@@ -144,11 +144,13 @@ class OrderSender:
                 await self._context.clock.sleep(room_in)
             return soon
         query_in = batch.oldest() + self._context.pace.query_after - asyncio.get_running_loop().time()
-        waits = [max(room_in, SHORTEST_WAIT)] * soon + [
-            max(JOURNAL_WINDOW - batch.held_for, SHORTEST_WAIT)
-        ] * batch.has_answers
+        waits = [query_in]
+        if soon:
+            waits.append(room_in)
+        if batch.has_answers:
+            waits.append(JOURNAL_WINDOW - batch.held_for)
         with suppress(TimeoutError):
-            async with asyncio.timeout(min([*waits, max(query_in, SHORTEST_WAIT)])):
+            async with asyncio.timeout(max(min(waits), SHORTEST_WAIT)):
                 await batch.answered.wait()
             batch.answered.clear()
         return soon
@@ -158,7 +160,7 @@ class OrderSender:
         first = queue.peek() or next(iter(queue.unsent), None)
         if first is None or self._context.paused_for > 0.0 or self._context.breaker_open_for > 0.0:
             return math.inf
-        symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
+        symbols = [each.line.symbol for each in queue.next(self._batch_size)] or [first.line.symbol]
         single = self._context.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
@@ -169,7 +171,7 @@ class OrderSender:
         groups: list[tuple[Sequence[QueuedOrder], Ticket]] = []
         count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
-            group = self._next_group(queue.next(min(self._batch, most - count)))
+            group = self._next_group(queue.next(min(self._batch_size, most - count)))
             if not group:
                 if (first := queue.peek()) is None or not self._is_only_symbol_limited(first.line.symbol):
                     break
@@ -215,17 +217,17 @@ class OrderSender:
             raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found
 
-    def _answered(self, departure: QueuedOrder, answer: OrderReport | VenueError) -> Entry:
+    def _answered(self, queued: QueuedOrder, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
                 self._context.record_rate_limit(answer)
-            return self._failed(departure, answer)
-        line = departure.line
+            return self._failed(queued, answer)
+        line = queued.line
         try:
-            report = validated_report(answer, departure.request.client_order_id, line.may_fill)
+            report = validated_report(answer, queued.request.client_order_id, line.may_fill)
         except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
-            return self._unknown(departure, error)
-        head = self._head(departure)
+            return self._unknown(queued, error)
+        head = self._head(queued)
         return report_entry(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
     def _failed(self, order: QueuedOrder, error: VenueError) -> Entry:

@@ -94,7 +94,7 @@ class AccountJob:
                 line.check(entry)
 
     def line_at(self, key: PositionKey) -> PositionTarget | None:
-        """The line that works on a position."""
+        """The line of a position; None if the job has none."""
         return self._by_key.get(key)
 
     def line_of(self, entry: Entry) -> PositionTarget | None:
