@@ -59,7 +59,7 @@ class AccountExecutor:
         budget: RequestBudget | None = None,
         breaker: Breaker | None = None,
     ) -> None:
-        """Create the executor; `watch` is notified of each adopted decision and of each durable entry.
+        """Create the executor; `observer` is notified of each adopted decision and of each durable entry.
 
         `budget` limits requests to the venue; None means unlimited. `breaker` is the venue's circuit breaker; None
         creates a private one.
@@ -103,7 +103,7 @@ class AccountExecutor:
         self._state.prepare(decision, [entry for entry in planned if entry.account == self._context.account])
 
     def adopt(self, decision: Decision) -> None:
-        """Start a decision whose `planned` entries are committed. A decision without any is ignored."""
+        """Start a decision whose `planned` entries are committed; a decision without any is ignored."""
         if self._state.adopt(decision):
             self._trusted_positions.has_new_job = True
             self._due = 0.0

@@ -69,7 +69,7 @@ class ProtectiveOrders:
     ) -> None:
         """Restore protection of positions that are still open, for the size that is left.
 
-        `over`: whether a line's close has ended or cannot go further.
+        `is_over`: whether a line's close has ended or cannot go further.
         """
         for protection in self.protections.open():
             if not self._context.can_send():
@@ -96,7 +96,7 @@ class ProtectiveOrders:
         if any(order.id == protection.order for order in orders):
             self._end(protection, "still there", protection.order)
             return False
-        self._context.record([self._gone(protection.entry.decision, protection.key, protection.order)])
+        self._context.record([self._cancelled_entry(protection.entry.decision, protection.key, protection.order)])
         return True
 
     def due_in(self) -> float:
@@ -110,9 +110,9 @@ class ProtectiveOrders:
 
     async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
-        return None if failed else self._gone(line.decision, line.key, order.id)
+        return None if failed else self._cancelled_entry(line.decision, line.key, order.id)
 
-    def _gone(self, decision: str, key: PositionKey, order: str) -> Cancelled:
+    def _cancelled_entry(self, decision: str, key: PositionKey, order: str) -> Cancelled:
         return Cancelled(*self._entry_place(decision, key), order=order, why="blocks the close")
 
     def _entry_place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:

@@ -55,7 +55,7 @@ def execution_style(
     position: Position | None,
     instrument: Instrument | None,
 ) -> ExecutionStyle:
-    """The order of step `rung`, priced on `position` as the venue shows it now.
+    """The order of step `step`, priced on `position` as the venue shows it now.
 
     A step that cannot be priced, because neither mark nor order book is known, becomes a market order: an exit must
     exist, and the report shows that it had no bound. A market that accepts no market orders gets a limit order.

@@ -57,7 +57,7 @@ class InFlightOrders:
             name = line.client_order_id or ""
             if line.state is not TargetState.WORKING or line.order_id is None or line.sent_at is None:
                 continue
-            # A market order works until the venue has filled it.
+            # A market order is open until the venue has filled it.
             too_long = (
                 line.has_limit and self._context.seconds_since(line.sent_at) >= self._context.pace.longest_resting
             )

@@ -59,10 +59,10 @@ class OrderQuestion:
 
 @dataclass(slots=True)
 class _QueryCounters:
-    """Query counters of one order; `decisive` counts urgent queries since its absence may be accepted.
+    """Query counters of one order.
 
-    `answered`: answered queries, since `answered_since`; `decisive_answered`: how many of the decisive ones were
-    answered.
+    `answered` counts answered queries since `answered_since`; `decisive` counts urgent queries since the order's
+    absence may be accepted, and `decisive_answered` those of them that were answered.
     """
 
     count: int = 0
