@@ -183,7 +183,7 @@ def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
         "previous_level": decision.previous_level,
         "mode": decision.mode,
         "acted_on": decision.id in report.acting_on,
-        "triggers": tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
+        "triggers": tuple(events.TriggerValue(each.name, each.value, each.threshold) for each in decision.triggers),
         "closes": tuple(
             events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
             for each in (() if orders is None else orders.intents)

@@ -170,7 +170,7 @@ def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> N
     pace = RunnerPace(interval=1.0, read_timeout=5.0)
     longest = (
         pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
-        + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reports.LAST_WORDS
+        + SINKS * background_writer.CLOSE_TIMEOUT + provider.SHUTDOWN_TIMEOUT + reports.LAST_WORDS
     )  # fmt: skip
     assert pod(helm, "files")["terminationGracePeriodSeconds"] == 60
     assert longest < 60

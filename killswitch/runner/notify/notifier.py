@@ -15,7 +15,7 @@ from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
-from killswitch.model.snapshot import Closing, Instant, Snapshot
+from killswitch.model.snapshot import Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
@@ -66,9 +66,9 @@ class Notifier:
         for decision in decisions:
             corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
             found += self._router.route_decision(
-                decision, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
+                decision, snapshot, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
             )
-        found += self._of_closings(snapshot.closings, snapshot.as_of)
+        found += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
             found += self._router.route_repeats(repeats)
         for notice in notices:
@@ -147,15 +147,15 @@ class Notifier:
             {target: tally.given_up for target, tally in tallies.items()},
         )
 
-    def _of_closings(self, closings: Sequence[Closing], at: Instant) -> Iterator[Outgoing]:
+    def _of_closings(self, snapshot: Snapshot) -> Iterator[Outgoing]:
         """A message for each closing that ended; the outbox keeps a restart from repeating it."""
-        for closing in closings:
+        for closing in snapshot.closings:
             if self._ended.get(closing.decision) == closing.status:
                 continue
             stored = self._store.decision(closing.decision)
             if stored is not None:
-                yield from self._router.route_closing(closing, stored.decision, at)
-        self._ended = {closing.decision: closing.status for closing in closings}
+                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot)
+        self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:

@@ -345,7 +345,7 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
     asyncio.run(story())
     hangs = threading.Event()
     monkeypatch.setattr("killswitch.operations.status.read_lock", lambda *_: hangs.wait())
-    monkeypatch.setattr("killswitch.operations.status.FOLDER_PATIENCE", 0.01)
+    monkeypatch.setattr("killswitch.operations.status.LOCK_FOLDER_TIMEOUT", 0.01)
     standing = store_status(store, world.clock.now(), 0)
     assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
         (None, True, str(world.locks.folder)),
