@@ -23,6 +23,7 @@ class InFlightOrders:
     _halts: MarketHalts
     _sender: OrderSender
     _cancelled_at: dict[str, float] = field(default_factory=dict)
+    """Monotonic seconds of the last cancel request for each order in flight, by client order id."""
 
     async def follow(self) -> None:
         """Query every order whose end is unknown, and detach those that their positions need not wait for."""
@@ -50,6 +51,7 @@ class InFlightOrders:
     async def _cancel_overdue(self) -> None:
         """Cancel our orders that have been open for too long, so that others can replace them."""
         lines = self._state.lines()
+        # Drop orders that have ended: a run may send any number of them.
         if self._cancelled_at:
             names = {line.client_order_id for line in lines}.union(*(line.detached for line in lines))
             self._cancelled_at = {name: at for name, at in self._cancelled_at.items() if name in names}
