@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import validated_fills, validated_report, venue_text
 from killswitch.execution.response_timeouts import ResponseTimeouts
 from killswitch.journal.entries import Entry, EntryHead
@@ -17,6 +17,7 @@ from killswitch.model.clock import Clock
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 from killswitch.model.venue import (
     Call,
+    MalformedAnswerError,
     OrderRejectedError,
     OrderReport,
     RateLimitedError,
@@ -40,7 +41,7 @@ class BudgetExhaustedError(RateLimitedError):
 class AccountContext:
     """Sends the requests of one account within its budget, circuit breaker and timeouts.
 
-    Every failure of a request is a VenueError. The context makes no decisions.
+    Every failure of a request is raised as a VenueError. The context makes no decisions.
     """
 
     def __init__(
@@ -76,13 +77,13 @@ class AccountContext:
         return max(self._paused_until, self._budget.paused_until) - self.clock.monotonic()
 
     @property
-    def broken_for(self) -> float:
+    def breaker_open_for(self) -> float:
         """Seconds for which only account polls may be sent, because the circuit breaker is open."""
         return self._breaker.wait(self.clock.monotonic())
 
     def can_send(self) -> bool:
         """Whether a request other than an account poll may be sent now."""
-        return self.paused_for <= 0.0 and self.broken_for <= 0.0
+        return self.paused_for <= 0.0 and self.breaker_open_for <= 0.0
 
     def orders_at_once(self, wanted: int) -> int:
         """How many of `wanted` orders may be sent now: all of them, one as a probe of an open breaker, or none."""
@@ -90,7 +91,7 @@ class AccountContext:
             return 0
         if self._breaker.state == "closed":
             return wanted
-        return int(self.broken_for <= 0.0)
+        return int(self.breaker_open_for <= 0.0)
 
     def wait(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the budget has room for the call."""
@@ -101,34 +102,34 @@ class AccountContext:
         return self._budget.room(self.clock.monotonic(), call, symbols)
 
     def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Reservation:
-        """Take the units of a call that is sent at once. BudgetSpentError if there is no room.
+        """Reserve budget for a call that is sent at once. BudgetSpentError if there is no room.
 
         While the breaker is open, this call is its probe.
         """
         now = self.clock.monotonic()
-        ticket = self._budget.reserve(now, call, symbols, purpose)
+        reservation = self._budget.reserve(now, call, symbols, purpose)
         if call != "snapshot":
             self._breaker.allows(now)
-        return ticket
+        return reservation
 
     # Requests
 
     async def request(
         self, call: Call, answer: Awaitable[T], within: float | None = None, purpose: Purpose = "closing"
     ) -> T:
-        """Send one request. NoRoomError, before anything is sent, if the budget has no room."""
+        """Send one request. BudgetExhaustedError, before anything is sent, if the budget has no room."""
         try:
-            ticket = self.reserve(call, purpose=purpose)
+            reservation = self.reserve(call, purpose=purpose)
         except BudgetSpentError as error:
             if (close := getattr(answer, "close", None)) is not None:
                 close()  # closes a coroutine that is not awaited, which would warn otherwise
             raise BudgetExhaustedError(str(error), error.wait) from error
-        return await self.send(call, answer, ticket, within)
+        return await self.send(call, answer, reservation, within)
 
-    async def send(self, call: Call, answer: Awaitable[T], ticket: Reservation, within: float | None = None) -> T:
-        """Send a request whose units are taken. Any failure is raised as a VenueError."""
+    async def send(self, call: Call, answer: Awaitable[T], reservation: Reservation, within: float | None = None) -> T:
+        """Send a request whose budget is reserved. Any failure is raised as a VenueError."""
         try:
-            found = await self._timeouts.await_answer(call, answer, within)
+            response = await self._timeouts.await_answer(call, answer, within)
         except VenueError as error:
             self._failed(call, error)
             raise
@@ -136,16 +137,16 @@ class AccountContext:
             self._breaker.unused(self.clock.monotonic())
             raise
         else:
-            if getattr(found, "quality", "ok") == "ok":  # a snapshot without data is no answer
+            if getattr(response, "quality", "ok") == "ok":  # a snapshot without data is not a success
                 self._breaker.succeeded(self.clock.monotonic())
-            return found
+            return response
         finally:
             now = self.clock.monotonic()
-            self._budget.answered(now, ticket)
+            self._budget.answered(now, reservation)
             self._budget.observe_venue(now, self.venue)
 
     def record_rate_limit(self, error: RateLimitedError) -> None:
-        """The venue rate-limited a request, or one order of a batch."""
+        """Record that the venue rate-limited a request, or one order of a batch."""
         self._budget.refused(self.clock.monotonic(), error.retry_after)
 
     def _failed(self, call: Call, error: VenueError) -> None:
@@ -157,7 +158,7 @@ class AccountContext:
             self._breaker.succeeded(now)
         elif call != "snapshot":
             if isinstance(error, VenueDownError) and call in ("submit", "submit_batch"):
-                self._paused_until = max(self._paused_until, now + self.pace.poll)
+                self._paused_until = max(self._paused_until, now + self.pace.poll_interval)
             self._breaker.failed(now)
 
     async def snapshot(self, purpose: Purpose) -> AccountSnapshot | str:
@@ -176,23 +177,28 @@ class AccountContext:
         return None
 
     async def open_orders(self, within: float | None = None, purpose: Purpose = "closing") -> Sequence[Order] | None:
-        """The open orders; None if the venue does not return them, or an order's ids are unusable."""
+        """The open orders; None if the venue does not return them, or one is not an order with usable ids."""
         try:
             orders = tuple(await self.request("open_orders", self.venue.open_orders(), within, purpose))
             hash(tuple((order.symbol, order.id, order.client_order_id) for order in orders))
         except (VenueError, AttributeError, TypeError):
             return None
-        return orders
+        return orders if all(isinstance(order, Order) for order in orders) else None
 
     async def find_order(
         self, symbol: str, name: str, most: Decimal, purpose: Purpose = "closing"
     ) -> OrderReport | VenueError | None:
-        """The venue's report on the order `name`; None if it has no such order."""
+        """The venue's report on the order `name`, None if it has no such order, or the error of the query.
+
+        `most`: the largest amount that the order may fill.
+        """
         try:
             report = await self.request("find_order", self.venue.find_order(symbol, name), purpose=purpose)
             return None if report is None else validated_report(report, name, most)
         except VenueError as error:
             return error
+        except Exception as error:  # noqa: BLE001 - an adapter's defect leaves this order unknown, and nothing else
+            return MalformedAnswerError(f"{type(error).__name__}: {error}")
 
     async def fills(self, symbol: str, name: str, purpose: Purpose) -> tuple[Fill, ...]:
         """The fills of the order `name`."""

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from killswitch.execution.account_context import AccountContext
+from killswitch.execution.closing_pace import PACE, ClosingPace
 from killswitch.execution.decide.line_verdict import LineAction, LineVerdict, stall_reason
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.market_halts import MarketHalts
-from killswitch.execution.order_pass.order_decision import LineVerdicts, OrderJudge, given_up, is_shown
+from killswitch.execution.order_pass.order_decision import LineVerdicts, OrderDecisions, given_up, is_shown
 from killswitch.execution.order_pass.order_selection import OrderSelection
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.order_pass.verified_positions import VerifiedPositions
-from killswitch.execution.patience import PACE, ClosingPace
 from killswitch.execution.protective_orders import ProtectiveOrders
 from killswitch.execution.query.fee_queries import FeeQueries
 from killswitch.execution.query.in_flight_orders import InFlightOrders
@@ -55,36 +55,36 @@ class AccountExecutor:
         clock: Clock,
         *,
         pace: ClosingPace = PACE,
-        watch: ClosingObserver = NO_CLOSING_OBSERVER,
+        observer: ClosingObserver = NO_CLOSING_OBSERVER,
         budget: RequestBudget | None = None,
         breaker: Breaker | None = None,
     ) -> None:
-        """Create the executor; `watch` is notified of each adopted decision and of each durable entry.
+        """Create the executor; `observer` is notified of each adopted decision and of each durable entry.
 
         `budget` limits requests to the venue; None means unlimited. `breaker` is the venue's circuit breaker; None
         creates a private one.
         """
-        memory = self._memory = ExecutionState(account, store, clock, pace, watch)
+        state = self._state = ExecutionState(account, store, clock, pace, observer)
         context = self._context = AccountContext(
-            account, venue, clock, pace, memory.record, budget or RequestBudget.unlimited(), breaker or Breaker()
+            account, venue, clock, pace, state.record, budget or RequestBudget.unlimited(), breaker or Breaker()
         )  # fmt: skip
-        self._looking = TrustedPositions(context)
-        self._halts = MarketHalts(self._looking.instruments)
-        self._dispatch = OrderSender(context)
-        self._asking = OrderQuery(context, self._halts.is_resting)
-        self._charges = FeeQueries(context, memory)
-        self._guarding = ProtectiveOrders(context, memory.protections)
-        self._following = InFlightOrders(context, memory, self._asking, self._halts, self._dispatch)
-        self._cancelling = OrderCanceller(context, memory)
-        self._judging = OrderJudge(context, memory, self._looking)
-        self._sending = OrderSelection(
-            context, memory, self._looking, self._judging, self._dispatch, self._guarding, self._halts
+        self._trusted_positions = TrustedPositions(context)
+        self._halts = MarketHalts(self._trusted_positions.instruments)
+        self._sender = OrderSender(context)
+        self._queries = OrderQuery(context, self._halts.is_resting)
+        self._fee_queries = FeeQueries(context, state)
+        self._protective_orders = ProtectiveOrders(context, state.protections)
+        self._in_flight_orders = InFlightOrders(context, state, self._queries, self._halts, self._sender)
+        self._canceller = OrderCanceller(context, state)
+        self._decisions = OrderDecisions(context, state, self._trusted_positions)
+        self._selection = OrderSelection(
+            context, state, self._trusted_positions, self._decisions, self._sender, self._protective_orders, self._halts
         )  # fmt: skip
-        self._positions = VerifiedPositions(context, memory)
+        self._verified_positions = VerifiedPositions(context, state)
         self._due = 0.0
         self._is_out_of_budget = False
         """Whether the last pass found no room to poll, so that the next pass waits for the runner's poll."""
-        self._verified: int | None = None
+        self._verified_at_change: int | None = None
         """The journal counter at the last pass that only verified: while it is unchanged, the next pass may send on
         that snapshot."""
         self._has_new_snapshot = False
@@ -93,25 +93,25 @@ class AccountExecutor:
         """Number of completed passes; waits are not counted."""
 
     async def recover(self) -> None:
-        """Restore unfinished work from the journal and query every order of unknown status once."""
-        self._memory.recover()
-        self._charges.recover()
-        await self._following.follow()
+        """Restore unfinished jobs from the journal and query every order of unknown status once."""
+        self._state.recover()
+        self._fee_queries.recover()
+        await self._in_flight_orders.follow()
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare what `adopt` starts, while the decision's `planned` entries are being committed."""
-        self._memory.prepare(decision, [entry for entry in planned if entry.account == self._context.account])
+        self._state.prepare(decision, [entry for entry in planned if entry.account == self._context.account])
 
     def adopt(self, decision: Decision) -> None:
-        """Start a decision whose `planned` entries are committed. A decision without any is ignored."""
-        if self._memory.adopt(decision):
-            self._looking.has_new_work = True
+        """Start a decision whose `planned` entries are committed; a decision without any is ignored."""
+        if self._state.adopt(decision):
+            self._trusted_positions.has_new_job = True
             self._due = 0.0
 
     def give_up(self, entry: JournalEntry) -> None:
-        """Stop work on a decision by operator command (`entry`, durable); it ends once no order of it is in flight."""
-        if (work := self._memory.jobs.get(entry.decision)) is not None:
-            work.apply(decode(entry))
+        """Give up a decision by operator command (`entry`, durable); it ends once none of its orders is in flight."""
+        if (job := self._state.jobs.get(entry.decision)) is not None:
+            job.apply(decode(entry))
             self._due = 0.0
 
     def apply_snapshot(self, account: AccountSnapshot, at: float | None = None) -> None:
@@ -119,35 +119,35 @@ class AccountExecutor:
 
         `at`: monotonic seconds at which the poll began. Without it, only the rules are applied.
         """
-        self._looking.apply_rules(account)
-        if self._memory.jobs and self._apply_market_states(account):
+        self._trusted_positions.apply_rules(account)
+        if self._state.jobs and self._apply_market_states(account):
             self._due, self._has_new_snapshot = 0.0, True
         if at is None:
             return
-        if self._memory.jobs:
-            self._looking.offered = (account, at)
+        if self._state.jobs:
+            self._trusted_positions.runner_snapshot = (account, at)
             self._due = 0.0 if self._is_out_of_budget else self._due
-        elif at - self._memory.moved_at > self._context.pace.lags_for:
-            self._looking.deciding = (account, at)
+        elif at - self._state.order_changed_at > self._context.pace.position_lag:
+            self._trusted_positions.deciding_snapshot = (account, at)
 
     def progress(self) -> tuple[Closing, ...]:
         """The state of every active close, and the outcome of recent ones, for the next snapshot.
 
         Decisions that only cancel on suspicion are left out: nothing waits for their end.
         """
-        works = self._memory.jobs.values()
-        working = (work.closing(self._positions.shown) for work in works if not work.decision.is_suspicion)
-        return (*self._memory.ended.values(), *working)
+        jobs = self._state.jobs.values()
+        working = (job.closing(self._verified_positions.shown) for job in jobs if not job.decision.is_suspicion)
+        return (*self._state.ended.values(), *working)
 
     @property
     def distrust(self) -> str | None:
         """Why the last pass could not trust the venue's snapshot; None if it could."""
-        return self._looking.distrust
+        return self._trusted_positions.distrust
 
     @property
-    def stuck(self) -> str | None:
-        """What is retried without effect and needs an operator; None if nothing does."""
-        lines, now = self._memory.lines(), self._context.clock.now()
+    def stall_notice(self) -> str | None:
+        """What is retried without effect and needs an operator; None if there is no such line."""
+        lines, now = self._state.lines(), self._context.clock.now()
         found = [stall_reason(line, now, self._context.pace) for line in lines if not self._halts.has_notice(line)]
         found += self._halts.notices(lines, now, self._context.pace)
         return "; ".join(text for text in found if text is not None) or None
@@ -155,54 +155,54 @@ class AccountExecutor:
     @property
     def wait(self) -> float:
         """Seconds until the next pass is due: 0 means at once, infinite means that nothing is left to do."""
-        if not self._memory.jobs:
-            return self._charges.wait
+        if not self._state.jobs:
+            return self._fee_queries.wait
         return max(0.0, self._due - self._context.clock.monotonic(), self._context.paused_for)
 
     @property
-    def owing(self) -> bool:
+    def has_pending_fees(self) -> bool:
         """Whether nothing is left to close, and order fees are still being queried."""
-        return not self._memory.jobs and self._charges.is_pending
+        return not self._state.jobs and self._fee_queries.is_pending
 
     def abandon(self) -> asyncio.Future[Any] | None:
-        """Cancel background requests at the end of a run; returns a future that completes with them, if any."""
-        ending = [each for each in (*self._dispatch.abandon(), self._charges.abandon()) if each is not None]
+        """Cancel background requests at the end of a run; returns a future that completes with them, or None."""
+        ending = [each for each in (*self._sender.abandon(), self._fee_queries.abandon()) if each is not None]
         return asyncio.gather(*ending, return_exceptions=True) if ending else None
 
     async def advance(self) -> bool:
         """Run one pass, sending the orders for which the venue has room. True while anything is left to close.
 
-        With nothing to close, it advances the fee queries instead; `owing` is True while there are more. Venue errors
-        are handled inside. StoreError is raised, and then no order was sent that is not journaled.
+        With nothing to close, it advances the fee queries instead; `has_pending_fees` is True while there are more.
+        Venue errors are handled inside. StoreError is raised, and then no order was sent that is not journaled.
         """
-        if not self._memory.jobs:
-            await self._charges.advance()
+        if not self._state.jobs:
+            await self._fee_queries.advance()
             return False
         if (wait := self.wait) > 0:
-            await self._context.clock.sleep(min(wait, self._context.pace.breath))
+            await self._context.clock.sleep(min(wait, self._context.pace.longest_sleep))
             return True
-        written, self._has_new_snapshot = self._memory.written, False
+        written, self._has_new_snapshot = self._state.written, False
         try:
             await self._pass()
-            if self._looking.has_begun:
+            if self._trusted_positions.is_polling:
                 # The batch is answered and the account poll is in flight: its result is applied without another wait.
                 await self._pass(sending=False)
         finally:
-            await self._looking.abandon()
+            await self._trusted_positions.abandon()
         self.passes += 1
         now = self._context.clock.monotonic()
-        moved = self._memory.written != written or self._has_new_snapshot
-        self._due = now if moved else max(self._next_due(now), now + LEAST_WAIT)
-        return bool(self._memory.jobs)
+        has_changed = self._state.written != written or self._has_new_snapshot
+        self._due = now if has_changed else max(self._next_due(now), now + LEAST_WAIT)
+        return bool(self._state.jobs)
 
     async def _pass(self, *, sending: bool = True) -> None:
-        cancels = self._cancelling.due()
-        if not cancels or any(line.is_blocked for line in self._memory.lines()):
-            await self._cancelling.run(cancels)
+        cancels = self._canceller.due()
+        if not cancels or any(line.is_blocked for line in self._state.lines()):
+            await self._canceller.run(cancels)
             await self._close(sending=sending)
             return
         # Entry orders are cancelled first, but no close waits for the answers.
-        cancelling = asyncio.create_task(self._cancelling.run(cancels))
+        cancelling = asyncio.create_task(self._canceller.run(cancels))
         for _ in range(3):  # a request is three tasks deep: after that it has been sent
             await asyncio.sleep(0)
         try:
@@ -213,72 +213,73 @@ class AccountExecutor:
             await asyncio.gather(cancelling, return_exceptions=True)
 
     async def _close(self, *, sending: bool) -> None:
-        if sending and self._looking.is_unreadable:
-            await self._sending.send_without_snapshot(unreadable=True)
-        reading = self._deciding_snapshot() if sending else None
-        if reading is not None:
+        if sending and self._trusted_positions.is_unreadable:
+            await self._selection.send_without_snapshot(unreadable=True)
+        book = self._deciding_snapshot() if sending else None
+        if book is not None:
             # Nothing has been sent yet: orders are based on it, and the poll that follows verifies them.
-            sent = self._memory.sent
-            await self._sending.send(LineVerdicts(self._judging, reading), fresh=False)
-            self._positions.update(reading)
-            if self._memory.sent > sent:
+            sent = self._state.sent
+            await self._selection.send(LineVerdicts(self._decisions, book), fresh=False)
+            self._verified_positions.update(book)
+            if self._state.sent > sent:
                 return
-        await self._following.follow()
+        await self._in_flight_orders.follow()
         self._end_given_up()
-        if sending and self._looking.is_blind:
-            await self._sending.send_without_snapshot(unreadable=True)
-        reading = await self._poll(sending=sending)
-        if reading is None:
+        if sending and self._trusted_positions.has_poll_failed:
+            await self._selection.send_without_snapshot(unreadable=True)
+        book = await self._poll(sending=sending)
+        if book is None:
             if sending:
-                await self._sending.send_without_snapshot(unreadable=self._looking.is_blind)
+                await self._selection.send_without_snapshot(unreadable=self._trusted_positions.has_poll_failed)
             return
-        self._positions.update(reading)
-        if not sending and self._has_reached_all_targets(reading):
-            with self._memory.transaction():
-                self._positions.verify(reading, self._looking.instruments)
-                for work in list(self._memory.jobs.values()):
-                    self._finish(work, [])
+        self._verified_positions.update(book)
+        if not sending and self._has_reached_all_targets(book):
+            with self._state.transaction():
+                self._verified_positions.verify(book, self._trusted_positions.instruments)
+                for job in list(self._state.jobs.values()):
+                    self._finish(job, [])
             return
-        self._positions.verify(reading, self._looking.instruments)
-        verdicts = LineVerdicts(self._judging, reading)
+        self._verified_positions.verify(book, self._trusted_positions.instruments)
+        verdicts = LineVerdicts(self._decisions, book)
         if sending:
-            await self._sending.send(verdicts, fresh=True)
+            await self._selection.send(verdicts, fresh=True)
         await self._protect(verdicts)
         await self._end(verdicts)
-        self._verified = None if sending else self._memory.moved
+        self._verified_at_change = None if sending else self._state.order_changes
 
-    def _has_reached_all_targets(self, reading: TrustedBook) -> bool:
+    def _has_reached_all_targets(self, book: TrustedBook) -> bool:
         """Whether the snapshot shows every target reached and nothing else is left to do."""
-        works = self._memory.jobs.values()
-        if self._guarding.protections.open() or any(work.due_cancels(after_closing=True) for work in works):
+        jobs = self._state.jobs.values()
+        if self._protective_orders.protections.open() or any(job.due_cancels(after_closing=True) for job in jobs):
             return False
         return all(
             not line.is_counted_by_fills
             and not line.is_in_flight
             and not line.detached
             and not line.abandoned
-            and is_shown(line, reading)
-            and reading.contracts(line.key) <= line.target
-            for line in self._memory.lines()
-        ) and not any(work.has_uncancellable for work in works)
+            and is_shown(line, book)
+            and book.contracts(line.key) <= line.target
+            for line in self._state.lines()
+        ) and not any(job.has_uncancellable for job in jobs)
 
     def _next_due(self, now: float) -> float:
         """Monotonic seconds at which the next pass is due after one that changed nothing."""
-        asking = max(self._asking.next_at, now + self._context.wait("find_order", ("",)))
-        guarding = now + max(self._guarding.due_in(), self._context.wait("submit", ("",)))
-        dues = [asking, guarding, self._sending.room_at]
-        waiting, busy = self._sending.held_back, False
-        for work, line in self._lines_with_jobs():
+        query_due = max(self._queries.next_at, now + self._context.wait("find_order", ("",)))
+        restore_due = now + max(self._protective_orders.due_in(), self._context.wait("submit", ("",)))
+        due_times = [query_due, restore_due, self._selection.budget_at]
+        is_waiting, is_busy = self._selection.held_back, False
+        for job, line in self._lines_with_jobs():
             if line.state is TargetState.READY and not line.detached:
-                if (departs := self._sending.due_at(work, line)) > now:
-                    dues.append(departs)
+                if (order_due := self._selection.due_at(job, line)) > now:
+                    due_times.append(order_due)
             elif self._halts.is_resting(line):
-                waiting = True
+                is_waiting = True
             elif line.state is not TargetState.AT_TARGET:
-                busy = True
-        # What only waits for budget or for its time is polled when that has come: polls use budget, too.
-        patient = waiting and not busy and not self._cancelling.due()
-        return min(*dues, now + (self._context.pace.look_again if patient else self._context.pace.poll))
+                is_busy = True
+        # Lines that only wait for budget or for their time are polled when it has come: polls use budget, too.
+        is_idle = is_waiting and not is_busy and not self._canceller.due()
+        interval = self._context.pace.idle_poll_interval if is_idle else self._context.pace.poll_interval
+        return min(*due_times, now + interval)
 
     # Polling
 
@@ -287,47 +288,57 @@ class AccountExecutor:
 
         It is not used once an order was sent, nor for orders that the venue does not limit to reduce-only.
         """
-        in_play = any(line.attempt or not line.reduce_only for line in self._memory.lines())
-        return None if in_play else self._looking.pop_deciding_positions(self._memory.expected())
+        is_excluded = any(line.attempt or not line.reduce_only for line in self._state.lines())
+        return None if is_excluded else self._trusted_positions.pop_deciding_positions(self._state.expected())
 
     async def _poll(self, *, sending: bool) -> TrustedBook | None:
         """The positions of the account: polled now, unless the last snapshot is still good for sending.
 
         Where there is no room to poll an unchanged account, the runner's own snapshot is used.
         """
-        moved = self._memory.moved
-        guarded = all(line.reduce_only for line in self._memory.lines())
-        good = guarded and (self._sending.held_back or (sending and self._verified == moved))
-        self._verified, self._is_out_of_budget = None, False
-        if good and not self._looking.has_begun and (reading := self._looking.last_if_fresh(moved)) is not None:
-            return reading
-        purpose = self._looking.purpose(moved)
+        changes = self._state.order_changes
+        all_reduce_only = all(line.reduce_only for line in self._state.lines())
+        may_reuse = all_reduce_only and (self._selection.held_back or (sending and self._verified_at_change == changes))
+        self._verified_at_change, self._is_out_of_budget = None, False
+        if (
+            may_reuse
+            and not self._trusted_positions.is_polling
+            and (book := self._trusted_positions.last_if_fresh(changes)) is not None
+        ):
+            return book
+        purpose = self._trusted_positions.purpose(changes)
         if self._context.paused_for > 0 or self._context.wait("snapshot", purpose=purpose) > 0:
             self._is_out_of_budget = self._context.paused_for <= 0
-            return self._looking.pop_runner_positions(self._memory.expected(), moved, self._memory.moved_at)
-        found = await self._looking.poll(self._memory.expected(), self._memory.moved, self._memory.sent)
-        if self._looking.newest is not None:
-            self._apply_market_states(self._looking.newest)
+            return self._trusted_positions.pop_runner_positions(
+                self._state.expected(), changes, self._state.order_changed_at
+            )
+        found = await self._trusted_positions.poll(self._state.expected(), self._state.order_changes, self._state.sent)
+        if self._trusted_positions.newest is not None:
+            self._apply_market_states(self._trusted_positions.newest)
         return found
 
     def _apply_market_states(self, account: AccountSnapshot) -> bool:
         """Apply a snapshot to everything that waits for a market to open; returns whether anything changed."""
-        opened, lines = self._looking.pop_opened(), self._memory.lines()
+        opened, lines = self._trusted_positions.pop_opened(), self._state.lines()
         names = self._halts.changed_orders(lines, account, opened)
-        self._asking.expedite(names)
+        self._queries.expedite(names)
         return bool(names) or any(line.symbol in opened for line in lines)
 
     # Acting
 
     async def _protect(self, verdicts: LineVerdicts) -> None:
-        """Restore protective orders where a close is over for now, or where they have been away for too long."""
+        """Restore protective orders where a close is over for now, or where they have been off for too long."""
 
-        def over(line: PositionTarget) -> bool:
-            beside = [each for each in self._memory.lines() if each.key == line.key and not each.is_counted_by_fills]
-            found = [verdicts.of(each) for each in beside if each.state is not TargetState.SETTLED]
-            return len(found) == len(beside) and all(each.do is LineAction.NOTHING or each.is_final for each in found)
+        def is_over(line: PositionTarget) -> bool:
+            same_position = [
+                each for each in self._state.lines() if each.key == line.key and not each.is_counted_by_fills
+            ]
+            found = [verdicts.of(each) for each in same_position if each.state is not TargetState.SETTLED]
+            return len(found) == len(same_position) and all(
+                each.do is LineAction.NOTHING or each.is_final for each in found
+            )
 
-        await self._guarding.restore(self._memory.jobs, verdicts.reading, over)
+        await self._protective_orders.restore(self._state.jobs, verdicts.book, is_over)
 
     # Ending
 
@@ -337,39 +348,39 @@ class AccountExecutor:
         Cancels that are due after closing come first. An entry order may have filled meanwhile, so a pass that cancels
         leaves finishing to the next pass, which has a snapshot of its own.
         """
-        for work in list(self._memory.jobs.values()):
-            if any(line.is_in_flight or line.detached or line.state is TargetState.SETTLED for line in work.lines):
+        for job in list(self._state.jobs.values()):
+            if any(line.is_in_flight or line.detached or line.state is TargetState.SETTLED for line in job.lines):
                 continue
-            found = [verdicts.of(line) for line in work.lines]
+            found = [verdicts.of(line) for line in job.lines]
             if not all(verdict.do is LineAction.NOTHING or verdict.is_final for verdict in found):
                 continue
-            if self._guarding.protections.of(work.decision.id):
+            if self._protective_orders.protections.of(job.decision.id):
                 continue
-            if left := work.due_cancels(after_closing=True):
-                await self._cancelling.run([(work, cancel) for cancel in left])
+            if cancels := job.due_cancels(after_closing=True):
+                await self._canceller.run([(job, cancel) for cancel in cancels])
                 continue
-            self._finish(work, found)
+            self._finish(job, found)
 
     def _end_given_up(self) -> None:
         """Finish given-up decisions once none of their orders is in flight, even if the account cannot be polled."""
-        for work in list(self._memory.jobs.values()):
-            why = work.given_up
+        for job in list(self._state.jobs.values()):
+            why = job.given_up
             idle = all(
-                line.state in (TargetState.READY, TargetState.AT_TARGET) and not line.detached for line in work.lines
+                line.state in (TargetState.READY, TargetState.AT_TARGET) and not line.detached for line in job.lines
             )
-            if why is not None and idle and not self._guarding.protections.of(work.decision.id):
-                self._finish(work, [given_up(line, why, None) for line in work.lines])
+            if why is not None and idle and not self._protective_orders.protections.of(job.decision.id):
+                self._finish(job, [given_up(line, why, None) for line in job.lines])
 
-    def _finish(self, work: AccountJob, verdicts: list[LineVerdict]) -> None:
-        shown = self._positions.shown
-        last = self._positions.unjournaled(work)
-        self._memory.record([*last, work.result(self._context.clock.now(), verdicts, shown)])
-        self._memory.end(work, work.closing(shown))
-        self._charges.enqueue(work.decision.id)
-        for line in work.lines:
-            self._sending.forget(line)
-            self._judging.forget(line)
-        self._positions.forget(work)
+    def _finish(self, job: AccountJob, verdicts: list[LineVerdict]) -> None:
+        shown = self._verified_positions.shown
+        last_positions = self._verified_positions.unjournaled(job)
+        self._state.record([*last_positions, job.result(self._context.clock.now(), verdicts, shown)])
+        self._state.end(job, job.closing(shown))
+        self._fee_queries.enqueue(job.decision.id)
+        for line in job.lines:
+            self._selection.forget(line)
+            self._decisions.forget(line)
+        self._verified_positions.forget(job)
 
     def _lines_with_jobs(self) -> list[tuple[AccountJob, PositionTarget]]:
-        return [(work, line) for work in self._memory.jobs.values() for line in work.lines]
+        return [(job, line) for job in self._state.jobs.values() for line in job.lines]

@@ -2,8 +2,8 @@
 
 Ids are the same on every machine and after every restart, so that an order can always be queried by its name.
 
-An order that is delayed on its way is carried out when it arrives. The venue's answer that it has no such order counts
-only when that can no longer happen.
+A delayed request is carried out when it arrives. The venue's answer that it has no such order counts only when that can
+no longer happen.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from hashlib import blake2b
 from uuid import UUID
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.venue import ClientIdRule, OrderLife
 
 PLAIN = ClientIdRule()
@@ -20,24 +20,25 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _PLAIN_ID = re.compile(r"[0-9a-z]{20}")
 _MARK = "ks"
 _HEX_MARK = _MARK.encode().hex()
-_WHOLE = 31
+_PLAIN_LENGTH = 31
 """Length of an id that contains decision, intent and attempt in plain form."""
 _SHORTEST = 14
-"""Shorter ids could collide within a day: no venue has a limit that low."""
+"""Minimum length of an id: shorter ones could collide within a day. No venue's limit is that low."""
 
 
 def client_order_id(decision_id: str, intent_index: int, attempt: int, rule: ClientIdRule = PLAIN) -> str:
     """The client order id of one attempt at one intent; `intent_index` and `attempt` count up to 36⁴ and 36⁵.
 
-    31 characters that contain its origin in plain form where the venue accepts them, else a digest in the form that the
-    venue accepts. ValueError for an origin that does not fit, and for a rule under which ids would not be unique.
+    The id has 31 characters that contain its origin in plain form where the venue accepts them, else it is a digest in
+    the form that the venue accepts. ValueError for an origin that does not fit, and for a rule under which ids would
+    not be unique.
     """
     digest = decision_id
     if not _PLAIN_ID.fullmatch(decision_id):
         digest = blake2b(decision_id.encode(), digest_size=10).hexdigest()
     origin = f"{digest}{_base36(intent_index, 4)}{_base36(attempt, 5)}"
     match rule.form:
-        case "plain" if rule.longest >= _WHOLE:
+        case "plain" if rule.longest >= _PLAIN_LENGTH:
             return _MARK + origin
         case "plain":
             return _MARK + _short(origin, rule.longest - len(_MARK))
@@ -53,10 +54,10 @@ def is_ours(name: str | None) -> bool:
     """Whether `name` has the form of an id of this program, under any venue's rule."""
     if name is None:
         return False
-    bare = name.lower().removeprefix("0x").replace("-", "")
-    if len(bare) == 32 and bare.startswith(_HEX_MARK):
-        return all(digit in "0123456789abcdef" for digit in bare)
-    return bool(re.fullmatch(rf"{_MARK}[0-9a-z]{{{_SHORTEST - 2},{_WHOLE - 2}}}", name))
+    digits = name.lower().removeprefix("0x").replace("-", "")
+    if len(digits) == 32 and digits.startswith(_HEX_MARK):
+        return all(digit in "0123456789abcdef" for digit in digits)
+    return bool(re.fullmatch(rf"{_MARK}[0-9a-z]{{{_SHORTEST - 2},{_PLAIN_LENGTH - 2}}}", name))
 
 
 def _short(origin: str, width: int) -> str:
@@ -91,7 +92,7 @@ def validity(life: OrderLife, pace: ClosingPace, expired: int) -> float | None:
     return min(life.longest, max(life.shortest, wanted))
 
 
-def over_after(life: OrderLife, pace: ClosingPace, valid_for: float | None) -> float:
+def lapses_after(life: OrderLife, pace: ClosingPace, valid_for: float | None) -> float:
     """Seconds after sending at which a request can no longer be carried out. `valid_for`: its own validity."""
-    bounds = [bound for bound in (valid_for, life.always) if bound is not None]
-    return max(pace.absence_after, min(bounds, default=pace.unbounded_validity) + pace.after_validity)
+    limits = [bound for bound in (valid_for, life.always) if bound is not None]
+    return max(pace.absence_after, min(limits, default=pace.assumed_validity) + pace.validity_margin)

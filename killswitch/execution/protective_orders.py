@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.client_order_id import over_after
+from killswitch.execution.client_order_id import lapses_after
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.report_validation import validated_report, venue_text
 from killswitch.execution.state.account_job import AccountJob
@@ -37,7 +37,7 @@ class ProtectiveOrders:
     """Cancels and restores the protective orders of one account."""
 
     def __init__(self, context: AccountContext, protections: Protections) -> None:
-        """Create it; `protections` is folded from the same entries that the context records."""
+        """`protections` is folded from the same entries that the context records."""
         self._context = context
         self._rule, self._life = context.traits.client_ids, context.traits.order_life
         self.protections = protections
@@ -45,88 +45,88 @@ class ProtectiveOrders:
     async def cancel_blocking(
         self, lines: Sequence[PositionTarget], ours: frozenset[str], positions: Mapping[PositionKey, Position]
     ) -> list[PositionTarget]:
-        """Cancel the orders that block `lines`, each journaled before; returns the lines that are unblocked now.
+        """Cancel the orders that block `lines`, each journaled first; returns the lines that are now unblocked.
 
         `ours`: client order ids of our own closing orders, which are not protective orders.
         """
         if (orders := await self._context.open_orders()) is None:
             return []
         found = [(line, blocking_orders(line, orders, ours)) for line in lines]
-        taken = [
+        unprotected = [
             unprotected_entry(line, order, positions.get(line.key), self._context.clock.now())
             for line, blockers in found
             for order in blockers
             if not self.protections.is_open(order.id)
         ]
-        self._context.record(taken)
-        gone = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
-        self._context.record([entry for entry in gone if entry is not None])
-        cleared = {entry.order for entry in gone if entry is not None}
+        self._context.record(unprotected)
+        cancelled = await asyncio.gather(*(self._cancel(line, order) for line, blockers in found for order in blockers))
+        self._context.record([entry for entry in cancelled if entry is not None])
+        cleared = {entry.order for entry in cancelled if entry is not None}
         return [line for line, blockers in found if blockers and all(order.id in cleared for order in blockers)]
 
     async def restore(
-        self, works: Mapping[str, AccountJob], reading: TrustedBook, over: Callable[[PositionTarget], bool]
+        self, jobs: Mapping[str, AccountJob], book: TrustedBook, is_over: Callable[[PositionTarget], bool]
     ) -> None:
         """Restore protection of positions that are still open, for the size that is left.
 
-        `over`: whether a line's close has ended or cannot go further.
+        `is_over`: whether a line's close has ended or cannot go further.
         """
-        for guard in self.protections.open():
+        for protection in self.protections.open():
             if not self._context.can_send():
                 return
-            work = works[guard.entry.decision]
-            line = work.line_at(guard.key)
-            if guard.state is ProtectionState.RESTORING:
-                await self._query(guard, line)
-            elif line is None or work.cancels_all(guard.order):
-                self._end(guard, "not needed", None)
-            elif line.key in reading.doubtful:
+            job = jobs[protection.entry.decision]
+            line = job.line_at(protection.key)
+            if protection.state is ProtectionState.RESTORING:
+                await self._query(protection, line)
+            elif line is None or job.cancels_all(protection.order):
+                self._end(protection, "not needed", None)
+            elif line.key in book.unconfirmed:
                 continue
-            elif (left := reading.contracts(guard.key)) <= ZERO:
-                self._end(guard, "not needed", None)
-            elif (over(line) or self._is_unprotected_too_long(guard, line)) and await self._is_gone(guard):
-                await self._restore_one(guard, left, line)
+            elif (left := book.contracts(protection.key)) <= ZERO:
+                self._end(protection, "not needed", None)
+            elif (is_over(line) or self._is_unprotected_too_long(protection, line)) and await self._is_gone(protection):
+                await self._restore_one(protection, left, line)
 
-    async def _is_gone(self, guard: CancelledProtection) -> bool:
-        """Whether the blocking order is no longer open; one that was never cancelled still protects the position."""
-        if guard.is_gone:
+    async def _is_gone(self, protection: CancelledProtection) -> bool:
+        """Whether the blocking order is no longer open; one that was never cancelled still protects."""
+        if protection.is_gone:
             return True
         if (orders := await self._context.open_orders()) is None:
             return False
-        if any(order.id == guard.order for order in orders):
-            self._end(guard, "still there", guard.order)
+        if any(order.id == protection.order for order in orders):
+            self._end(protection, "still there", protection.order)
             return False
-        self._context.record([self._gone(guard.entry.decision, guard.key, guard.order)])
+        self._context.record([self._cancelled_entry(protection.entry.decision, protection.key, protection.order)])
         return True
 
     def due_in(self) -> float:
         """Seconds until the first position has been unprotected for too long; infinite if none is."""
-        since = (guard.entry.at for guard in self.protections.open())
-        return self._context.pace.unprotected_for - max(map(self._context.seconds_since, since), default=-math.inf)
+        since = (protection.entry.at for protection in self.protections.open())
+        return self._context.pace.longest_unprotected - max(map(self._context.seconds_since, since), default=-math.inf)
 
-    def _is_unprotected_too_long(self, guard: CancelledProtection, line: PositionTarget) -> bool:
+    def _is_unprotected_too_long(self, protection: CancelledProtection, line: PositionTarget) -> bool:
         idle = not line.is_in_flight and line.state is not TargetState.SETTLED
-        return idle and self._context.seconds_since(guard.entry.at) >= self._context.pace.unprotected_for
+        return idle and self._context.seconds_since(protection.entry.at) >= self._context.pace.longest_unprotected
 
     async def _cancel(self, line: PositionTarget, order: Order) -> Cancelled | None:
         failed = await self._context.cancel(order.symbol, order.id) is not None
-        return None if failed else self._gone(line.decision, line.key, order.id)
+        return None if failed else self._cancelled_entry(line.decision, line.key, order.id)
 
-    def _gone(self, decision: str, key: PositionKey, order: str) -> Cancelled:
+    def _cancelled_entry(self, decision: str, key: PositionKey, order: str) -> Cancelled:
         return Cancelled(*self._entry_place(decision, key), order=order, why="blocks the close")
 
     def _entry_place(self, decision: str, key: PositionKey) -> tuple[str, datetime, str, str, str]:
         return (decision, self._context.clock.now(), self._context.account, *key)
 
-    async def _restore_one(self, guard: CancelledProtection, contracts: Decimal, line: PositionTarget) -> None:
-        request = restoring_request(guard, contracts, reduce_only=line.reduce_only, rule=self._rule)
+    async def _restore_one(self, protection: CancelledProtection, contracts: Decimal, line: PositionTarget) -> None:
+        request = restoring_request(protection, contracts, reduce_only=line.reduce_only, rule=self._rule)
         if isinstance(request, str):
-            self._end(guard, f"refused: {request}", None)
+            self._end(protection, f"refused: {request}", None)
             return
         entry = Protected(
-            *self._entry_place(guard.entry.decision, guard.key),
+            *self._entry_place(protection.entry.decision, protection.key),
             request.client_order_id,
-            replaces=guard.order,
+            replaces=protection.order,
             side=request.side,
             amount=request.amount,
             type=request.type,
@@ -136,39 +136,43 @@ class ProtectiveOrders:
         )
         self._context.record([entry])
         try:
-            answer = await self._context.request("submit", self._context.venue.submit(request))
-            report = validated_report(answer, request.client_order_id, request.amount)
+            response = await self._context.request("submit", self._context.venue.submit(request))
+            report = validated_report(response, request.client_order_id, request.amount)
         except OrderRejectedError as error:
             if error.reason != "duplicate_client_order_id":
-                last = guard.refused + 1 >= TRIES
-                self._end(guard, f"refused: {venue_text(error)}" if last else f"{TRIED}: {venue_text(error)}", None)
+                last = protection.refused + 1 >= TRIES
+                self._end(
+                    protection, f"refused: {venue_text(error)}" if last else f"{TRIED}: {venue_text(error)}", None
+                )
         except (RateLimitedError, VenueDownError):
-            self._end(guard, AGAIN, None)
-        except VenueError:
+            self._end(protection, AGAIN, None)
+        except (VenueError, AttributeError, TypeError):
             return  # RESTORING: it is queried
         else:
-            self._end(guard, "resting", report.id)
+            self._end(protection, "resting", report.id)
 
-    async def _query(self, guard: CancelledProtection, line: PositionTarget | None) -> None:
+    async def _query(self, protection: CancelledProtection, line: PositionTarget | None) -> None:
         """Query the order that was sent to restore protection."""
-        report = await self._context.find_order(guard.key[0], guard.name(self._rule), guard.amount)
+        report = await self._context.find_order(protection.key[0], protection.name(self._rule), protection.amount)
         if isinstance(report, VenueError):
             return
         if report is not None:
-            self._end(guard, "resting" if report.state == "open" else report.state, report.id)
-        elif guard.sent_at is None or self._context.seconds_since(guard.sent_at) >= self._absent_after(line):
-            self._end(guard, AGAIN, None)
+            self._end(protection, "resting" if report.state == "open" else report.state, report.id)
+        elif protection.sent_at is None or self._context.seconds_since(protection.sent_at) >= self._absent_after(line):
+            self._end(protection, AGAIN, None)
 
     def _absent_after(self, line: PositionTarget | None) -> float:
-        """Seconds after sending until "no such order" is believed of an order that is sent again under its name.
+        """Seconds after sending until "no such order" is accepted for an order that is sent again under its name.
 
         Most venues refuse a second open order of one name, and two reduce-only orders do no harm.
         """
         if self._life.names != "none" or (line is not None and line.reduce_only):
             return self._context.pace.absence_after
-        return over_after(self._life, self._context.pace, None)
+        return lapses_after(self._life, self._context.pace, None)
 
-    def _end(self, guard: CancelledProtection, state: str, order: str | None) -> None:
+    def _end(self, protection: CancelledProtection, state: str, order: str | None) -> None:
         name = None if order is None else venue_text(order)
-        place = self._entry_place(guard.entry.decision, guard.key)
-        self._context.record([ProtectionAnswered(*place, replaces=guard.order, state=venue_text(state), order=name)])
+        place = self._entry_place(protection.entry.decision, protection.key)
+        self._context.record(
+            [ProtectionAnswered(*place, replaces=protection.order, state=venue_text(state), order=name)]
+        )

@@ -31,7 +31,7 @@ def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
         other = venue_text(report.client_order_id)
         raise MalformedAnswerError(f"queried order {name}, and the venue returned order {other}")
     if report.state not in _STATES:
-        # JournaledOrder.strange_state reads the state from this sentence in the journal: the wording is a format.
+        # JournaledOrder.unrecognised_state reads the state from this sentence in the journal: the wording is a format.
         raise MalformedAnswerError(f"order {name} is said to be {venue_text(report.state)}")
     filled = finite(report.filled)
     if filled is None or filled < ZERO:
@@ -58,8 +58,8 @@ def validated_fills(fills: Iterable[Fill]) -> tuple[Fill, ...]:
             raise MalformedAnswerError(f"malformed answer: the fills contain a {type(fill).__name__}")
         asset = fill.fee_currency
         numbers = [fill.amount, fill.price] + ([] if fill.fee is None else [fill.fee])
-        named = asset is None or isinstance(asset, str)
-        if not named or not all(map(_is_summable, numbers)) or fill.amount < ZERO:
+        has_valid_asset = asset is None or isinstance(asset, str)
+        if not has_valid_asset or not all(map(_is_summable, numbers)) or fill.amount < ZERO:
             fee = "" if fill.fee is None else f", charged {venue_text(fill.fee)} {venue_text(asset)}"
             text = f"fill {venue_text(fill.id)} of {venue_text(fill.amount)} at {venue_text(fill.price)}{fee}"
             raise MalformedAnswerError(f"malformed answer: {text}")
@@ -89,6 +89,6 @@ def _is_summable(value: object) -> bool:
     return number is not None and sane(number)
 
 
-def venue_text(words: object) -> str:
+def venue_text(text: object) -> str:
     """A venue's text, safe to store and print anywhere: valid characters, limited length."""
-    return shortened(str(words).encode("utf-8", "replace").decode("utf-8"), _LONGEST)
+    return shortened(str(text).encode("utf-8", "replace").decode("utf-8"), _LONGEST)

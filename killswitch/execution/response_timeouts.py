@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.model.venue import Call, FateUnknownError, MalformedAnswerError, VenueError
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ class ResponseTimeouts:
     """Bounds requests in time, separately for each kind of call.
 
     The timeout is the smoothed round trip plus four times its variation, doubled by each timeout in a row, within the
-    bounds of `Pace`. Before the first answer it is the longest.
+    bounds of `ClosingPace`. Before the first answer it is the longest.
     """
 
     def __init__(self, pace: ClosingPace) -> None:
@@ -49,7 +49,7 @@ class ResponseTimeouts:
         except asyncio.CancelledError as error:
             if is_task_cancelled():
                 raise
-            raise FateUnknownError("the adapter called its own request off") from error
+            raise FateUnknownError("the adapter cancelled its own request") from error
         except Exception as error:
             # Adapters are third-party code: a defect in one counts as a malformed answer and must not
             # keep other positions from being closed.
@@ -62,18 +62,18 @@ class ResponseTimeouts:
         if trips.smoothed is None:
             return self._pace.request_timeout
         wait = (trips.smoothed + 4 * trips.variation) * 2.0 ** min(trips.timeouts, 10)
-        return min(self._pace.request_timeout, max(self._pace.least_timeout, wait))
+        return min(self._pace.request_timeout, max(self._pace.shortest_timeout, wait))
 
     def _record_round_trip(self, trips: _RoundTrips, seconds: float) -> None:
         """Record a round trip of `seconds`, and shorten the timeouts of requests in flight accordingly."""
         first = trips.smoothed is None
         trips.add(seconds)
         if first or len(trips.under_way) <= _MOST_SHORTENED:
-            patience = self._timeout(trips)
+            timeout = self._timeout(trips)
             for bound, began in trips.under_way.items():
                 when = bound.when()
                 if when is not None and not bound.expired():
-                    bound.reschedule(min(when, began + patience))
+                    bound.reschedule(min(when, began + timeout))
 
 
 @dataclass(slots=True)

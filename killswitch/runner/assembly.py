@@ -13,7 +13,7 @@ from killswitch.accounts.poll.shared_adapter import SharedAdapter, share_adapter
 from killswitch.accounts.poll.timer_budget import TimerBudget
 from killswitch.deadline import DeadlineError, call_within
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.effects.performing import Performing
+from killswitch.execution.effects.performing import EffectPerformers
 from killswitch.gate.changes import LONGEST_LIFE
 from killswitch.gate.lock_folder import LockFolder
 from killswitch.graph.nodes import PolicySet
@@ -121,7 +121,7 @@ def assemble(
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(Performing(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
+        Effects(EffectPerformers(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
         Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
                    AccountMemory(store, accounts), *observers),
                   Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
@@ -201,7 +201,7 @@ def _closings(
         leftover = tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
         meter = meters[name]
         executor = AccountExecutor(
-            name, venues[name][1], store, clock, watch=closing_observer, budget=meter.budget, breaker=meter.breaker
+            name, venues[name][1], store, clock, observer=closing_observer, budget=meter.budget, breaker=meter.breaker
         )
         workers[name] = ClosingWorker(name, executor, leftover, clock.monotonic)
     return ClosingWorkers(workers)

@@ -71,7 +71,7 @@ class ClosingWorker:
     @property
     def is_owing_fees(self) -> bool:
         """Whether nothing is left to close, and fees of its orders are still being queried."""
-        return not self.is_working and self.executor.owing
+        return not self.is_working and self.executor.has_pending_fees
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare the executor for `adopt`; a defect in it shows again, and is reported, on adoption."""
@@ -91,7 +91,7 @@ class ClosingWorker:
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not (self.is_working or self.executor.owing):
+        if self._pass is not None or not (self.is_working or self.executor.has_pending_fees):
             return math.inf
         now = self.monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
@@ -158,7 +158,7 @@ class ClosingWorker:
             else:
                 await self.executor.recover()
                 self._recovered = True
-                self._more = self.executor.wait < math.inf and not self.executor.owing
+                self._more = self.executor.wait < math.inf and not self.executor.has_pending_fees
         except StoreError:
             raise
         except VenueError as error:
@@ -167,7 +167,7 @@ class ClosingWorker:
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            uncloseable = self.executor.stuck
+            uncloseable = self.executor.stall_notice
             self.trouble = self._stall_reason() or (uncloseable and f"closing on account {self.account}: {uncloseable}")
 
     def _stall_reason(self) -> str | None:

@@ -19,8 +19,8 @@ from killswitch.execution.query.order_discrepancies import (
     Discrepancy,
     discrepancies,
     fills_of_ours,
-    knowledge_of,
-    lasts_from,
+    journal_status,
+    shown_from,
     unknown_state,
 )
 from killswitch.journal.codec import decode_all
@@ -115,8 +115,8 @@ class OrderReconciliation:
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
             fills = {name: filled[name]} if name in filled else {}
             found += discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
-            if known is not None and knowledge_of(known) != "sent" and snapshot.as_of < lasts_from(known):
-                due[name] = lasts_from(known)
+            if known is not None and journal_status(known) != "sent" and snapshot.as_of < shown_from(known):
+                due[name] = shown_from(known)
         return found
 
     def _resting_orders(self, account: AccountSnapshot) -> dict[str, Order]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from killswitch.accounts.arming import ArmedAccount, Arming, is_acted_on, scopes_over
 from killswitch.accounts.plug_ins import AdapterError
-from killswitch.execution.effects.performing import Performer, Performing
+from killswitch.execution.effects.performing import EffectPerformers, Performer
 from killswitch.execution.state.intents import planned_entries
 from killswitch.graph.actions.registry import kind_of
 from killswitch.graph.nodes import PolicySet
@@ -26,7 +26,7 @@ from killswitch.runner.locks.lock_writer import LockWriter
 def performers(
     lock_writer: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
 ) -> dict[type[Any], Performer]:
-    """The performer of each kind of effect; `Performing` checks that every kind has one.
+    """The performer of each kind of effect; `EffectPerformers` checks that every kind has one.
 
     `lock_writer`: None if no account is armed. `store` and `clock`: the arguments of a `OncePerDecision`.
     """
@@ -69,7 +69,7 @@ class ClosingPerformer(Performer):
 class Effects:
     """Performs decisions: locks first, then the account executors, then all else by the effects' ranks."""
 
-    performing: Performing
+    performing: EffectPerformers
     arming: Arming
     lock_writer: LockWriter | None
     """None if no account is armed."""

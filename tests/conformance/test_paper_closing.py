@@ -87,7 +87,7 @@ class Closed:
     async def _drive(self, closer: AccountExecutor) -> None:
         minute = 0
         while await closer.advance():
-            self.stuck.add(closer.stuck)
+            self.stuck.add(closer.stall_notice)
             await self._clock.sleep(min(max(closer.wait, 0.02), 1.0))
             if self._clock.monotonic() >= (minute + 1) * MINUTE.total_seconds():
                 minute += 1

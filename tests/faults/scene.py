@@ -165,7 +165,7 @@ class Scene:
             # Between two passes, as the runner does it.
             while self._handed:
                 self.closer.adopt(self._handed.pop(0))
-            busy = await self.closer.advance() or self.closer.owing
+            busy = await self.closer.advance() or self.closer.has_pending_fees
             self._hear()
             if not busy and not self._handed and self.time.elapsed >= last:
                 self.ended_at = self.time.elapsed
@@ -175,7 +175,7 @@ class Scene:
                 await self.time.sleep(min(pause, 1.0))
 
     def _hear(self) -> None:
-        self.told |= {said for said in (self.closer.distrust, self.closer.stuck) if said}
+        self.told |= {said for said in (self.closer.distrust, self.closer.stall_notice) if said}
 
     # Afterwards
 

@@ -12,7 +12,7 @@ from typing import Final
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from killswitch.execution.query.order_discrepancies import knowledge_of
+from killswitch.execution.query.order_discrepancies import journal_status
 from killswitch.incident.record.order_lines import order_lines
 from killswitch.journal.codec import decode, decode_all
 from killswitch.journal.ledger import PositionLedger
@@ -148,7 +148,7 @@ def test_what_the_venue_is_held_against_is_what_the_rows_say(draws: st.DataObjec
     for name, order in orders.newest.items():
         newest = about(rows, name)[-1]
         amounts = [readable(row.data["amount"]) for row in about(rows, name) if row.kind == "sending"]
-        assert knowledge_of(order) == KNOWN[newest.kind]
+        assert journal_status(order) == KNOWN[newest.kind]
         assert order.largest_sent == max((each for each in amounts if each is not None), default=None)
         assert order.filled == (readable(newest.data["filled"]) if newest.kind == "filled" else None)
 

@@ -11,67 +11,70 @@ from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
 MARKET = (Rung("market", tries=2), Rung("limit"))
-"""Where no ladder is declared: at market, then at the best price of the other side if market orders do not fill."""
+"""The default ladder: at market, then at the best price of the other side if market orders do not fill."""
 _NO_MARKET_ORDERS = frozenset({"limit_only", "post_only"})
 _NEVER = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStyle:
-    """How one order is sent. `price` in quote per base, None for a market order; `rests`: it may stay open."""
+    """How one order is sent: `step` of the ladder, order kind and price.
 
-    rung: int
+    `price` is in quote per base, None for a market order; `rests`: the order may stay open.
+    """
+
+    step: int
     order: str
     price: Decimal | None
     rests: bool = False
 
 
-def next_rung(ladder: Sequence[Rung], rung: int, tried: int) -> int:
-    """The step of the next order, after `tried` orders on `rung` that did not fill.
+def next_step(ladder: Sequence[Rung], index: int, attempts: int) -> int:
+    """The index of the step for the next order, after `attempts` orders on step `index` that did not fill.
 
     After the last step, unbounded steps are tried again: an order that was refused may be accepted now.
     """
-    rung = min(rung, len(ladder) - 1)
-    if tried < ladder[rung].tries:
-        return rung
-    if rung + 1 < len(ladder):
-        return rung + 1
-    return next((number for number, step in enumerate(ladder) if step.order == "market"), rung)
+    index = min(index, len(ladder) - 1)
+    if attempts < ladder[index].tries:
+        return index
+    if index + 1 < len(ladder):
+        return index + 1
+    return next((number for number, step in enumerate(ladder) if step.order == "market"), index)
 
 
-def before_the_last(ladder: Sequence[Rung]) -> int:
+def orders_before_last_step(ladder: Sequence[Rung]) -> int:
     """Number of orders before a ladder reaches its last step."""
     return sum(step.tries for step in ladder[:-1])
 
 
 def execution_style(
     ladder: Sequence[Rung],
-    rung: int,
+    step: int,
     side: OrderSide,
     band: Decimal | None,
     position: Position | None,
     instrument: Instrument | None,
 ) -> ExecutionStyle:
-    """The order of step `rung`, priced on `position` as the venue shows it now.
+    """The order of step `step`, priced on `position` as the venue shows it now.
 
-    A step that cannot be priced, because neither mark nor book is known, becomes a market order: an exit must exist,
-    and the report shows that it had no bound. Where the market accepts no market orders, it becomes a limit order.
+    A step that cannot be priced, because neither mark nor order book is known, becomes a market order: an exit must
+    exist, and the report shows that it had no bound. A market that accepts no market orders gets a limit order.
     """
-    step = ladder[rung]
+    rule = ladder[step]
     disabled = instrument is not None and instrument.state in _NO_MARKET_ORDERS
-    if step.order == "market" and not disabled:
-        return ExecutionStyle(rung, "market", None)
-    bounded = None if step.order == "market" else band
-    price = _price(side, None if bounded is None else bounded * step.widen, position, instrument)
+    if rule.order == "market" and not disabled:
+        return ExecutionStyle(step, "market", None)
+    bounded = None if rule.order == "market" else band
+    price = _price(side, None if bounded is None else bounded * rule.widen, position, instrument)
     if price is None:
-        return ExecutionStyle(rung, "market", None)
-    if step.order == "limit_ioc" and not (instrument is not None and instrument.state == "post_only"):
-        return ExecutionStyle(rung, "limit_ioc", price)
-    return ExecutionStyle(rung, "limit", price, rests=True)
+        return ExecutionStyle(step, "market", None)
+    if rule.order == "limit_ioc" and not (instrument is not None and instrument.state == "post_only"):
+        return ExecutionStyle(step, "limit_ioc", price)
+    return ExecutionStyle(step, "limit", price, rests=True)
 
 
 def _price(side: OrderSide, band: Decimal | None, seen: Position | None, rules: Instrument | None) -> Decimal | None:
-    """The limit: `band` away from the mark, else the best price of the other side; within the venue's own band."""
+    """The limit price: `band` away from the mark, else the other side's best price, within the venue's own band."""
     if seen is None:
         return None
     mark = finite(seen.mark_price)

@@ -1,4 +1,4 @@
-"""The verdict on a line: which order it may send now. Pure: positions and lines in, verdicts out."""
+"""The verdict on a line, the target of one decision on one position: which order it may send now. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import ROUND_FLOOR, Decimal
 from enum import Enum
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
@@ -20,14 +20,14 @@ _RULES = frozenset({"below_minimum", "market_closed", "permission"})
 """Refusals that follow from the venue's rules: what they leave is blocked, not merely residual."""
 
 Slot = tuple[str, ...]
-"""What only one line at a time may work on: a position, or a line that trades by itself."""
+"""The key that only one line at a time may trade: a position, or a line that is counted by its own fills."""
 
 
 class LineAction(Enum):
     NOTHING = "at target"
     WAIT = "wait"
     SEND = "send"
-    DOUBT = "the venue shows more than our fills have left"
+    CONTRADICTED = "the venue shows more than our fills have left"
     BLOCKED = "the venue's rules forbid it"
     GIVE_UP = "too many attempts"
     ABANDON = "an order's status was never known"
@@ -35,7 +35,7 @@ class LineAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LineVerdict:
-    """What to do about a line; `amount` with SEND, `reason` with whatever ends it."""
+    """What to do about a line: `amount` is set with SEND, `reason` with every action that ends the line."""
 
     do: LineAction
     amount: Decimal = ZERO
@@ -54,7 +54,7 @@ def ended(do: LineAction, line: PositionTarget, why: str) -> LineVerdict:
     return LineVerdict(do, reason=f"{line.symbol}: {why}")
 
 
-def judge(
+def evaluate_line(
     line: PositionTarget,
     shown: Decimal,
     ledger: PositionLedger,
@@ -66,8 +66,8 @@ def judge(
     """The verdict on `line`, of whose position the venue shows `shown` contracts.
 
     A trim never sends more than was decided, over all attempts; a full close goes on until the venue shows no position.
-    `believe_venue`: the venue has shown more than our fills have left for long enough to be right. For a line that is
-    counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
+    `believe_venue`: the venue has shown more than our fills have left for so long that it is accepted. For a line that
+    is counted by its own fills, `shown` is what is left to trade. `attempts`: number of orders in a row without a fill
     after which a line is given up, unless it is a full close.
     """
     if line.is_in_flight or line.state is TargetState.SETTLED:
@@ -89,12 +89,12 @@ def judge(
 
 
 def _goes_on(line: PositionTarget) -> bool:
-    """Whether it is a full close, which does not end while the venue shows a position, whatever the venue refuses."""
+    """Whether the line is a full close: it never ends while the venue shows a position, even if orders are refused."""
     return line.target == ZERO and not line.is_counted_by_fills
 
 
 def left_to_close(line: PositionTarget, ledger: PositionLedger) -> Decimal:
-    """The part of the decided amount that is not closed yet, by whichever decision: two that halve leave a half."""
+    """The part of the decided amount that no decision has closed yet: two decisions that halve leave a half."""
     return line.decided - (ledger.closed - line.closed_before) - line.outstanding
 
 
@@ -114,29 +114,29 @@ def _left_over(line: PositionTarget, shown: Decimal, ledger: PositionLedger, *, 
     if line.abandoned or (ledger.outstanding and not line.is_counted_by_fills):
         return ended(LineAction.ABANDON, line, "the status of an order of ours was never known")
     if not believe_venue:
-        return LineVerdict(LineAction.DOUBT)
-    shows = f"the venue shows {shown}: the position has grown meanwhile"
-    return ended(LineAction.GIVE_UP, line, f"all {line.decided} decided contracts are closed, and {shows}")
+        return LineVerdict(LineAction.CONTRADICTED)
+    grown = f"the venue shows {shown}: the position has grown meanwhile"
+    return ended(LineAction.GIVE_UP, line, f"all {line.decided} decided contracts are closed, and {grown}")
 
 
 def size_order(line: PositionTarget, wanted: Decimal, instrument: Instrument | None) -> LineVerdict:
-    """`wanted` as one order that the venue's rules allow; planning has already sized the first order exactly.
+    """Size one order for `wanted` contracts within the venue's rules; planning has already sized the first one exactly.
 
-    No remainder is left that could not be sent after it, and no slice is too small for the venue.
+    It leaves no remainder that is too small to be sent afterwards, and no slice is too small for the venue.
     """
     step = None if instrument is None else instrument.amount_step
     if instrument is None or not step:
         most = wanted if instrument is None or not instrument.max_amount else min(wanted, instrument.max_amount)
         return LineVerdict(LineAction.SEND, min(most, line.largest))
-    first_of_plan = line.attempt == 0 and line.purpose == "reduce"
-    least = step if first_of_plan else max(step, instrument.min_amount or ZERO)
-    whole = _floor(wanted, step)
-    if whole < least:
+    is_first_order = line.attempt == 0 and line.purpose == "reduce"
+    least = step if is_first_order else max(step, instrument.min_amount or ZERO)
+    rounded = _floor(wanted, step)
+    if rounded < least:
         return LineVerdict(LineAction.BLOCKED, reason=f"dust: {wanted} of {line.symbol} is below the venue's minimum")
-    most = whole if not instrument.max_amount else max(least, min(whole, _floor(instrument.max_amount, step)))
+    most = rounded if not instrument.max_amount else max(least, min(rounded, _floor(instrument.max_amount, step)))
     amount = min(most, max(least, _floor(line.largest, step)))
-    if ZERO < whole - amount < (instrument.min_amount or ZERO):
-        amount = whole if whole <= most else max(least, _floor(whole - (instrument.min_amount or ZERO), step))
+    if ZERO < rounded - amount < (instrument.min_amount or ZERO):
+        amount = rounded if rounded <= most else max(least, _floor(rounded - (instrument.min_amount or ZERO), step))
     return LineVerdict(LineAction.SEND, min(amount, most))
 
 
@@ -144,38 +144,38 @@ def _floor(amount: Decimal, step: Decimal) -> Decimal:
     return (amount / step).to_integral_value(rounding=ROUND_FLOOR) * step
 
 
-def select_active(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> list[PositionTarget]:
+def select_active(lines: Iterable[PositionTarget], is_final: Callable[[PositionTarget], bool]) -> list[PositionTarget]:
     """The one line for each position that may send: the smallest target, then the most urgent, then the active one.
 
-    Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `ends` is called
-    only where several lines meet.
+    Lines that have ended are skipped where another decision's line may try after them. Sorted by rank. `is_final` is
+    called only where several lines meet.
     """
     slots: dict[Slot, list[PositionTarget]] = {}
     for line in lines:
         slots.setdefault(line.name if line.is_counted_by_fills else line.key, []).append(line)
-    chosen = (found[0] if len(found) == 1 else _smallest(found, ends) for found in slots.values())
+    chosen = (found[0] if len(found) == 1 else _smallest(found, is_final) for found in slots.values())
     return sorted((line for line in chosen if line is not None), key=lambda line: (line.rank, line.index))
 
 
-def _smallest(lines: Iterable[PositionTarget], ends: Callable[[PositionTarget], bool]) -> PositionTarget | None:
-    trying = (line for line in lines if not ends(line))
-    return min(trying, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
+def _smallest(lines: Iterable[PositionTarget], is_final: Callable[[PositionTarget], bool]) -> PositionTarget | None:
+    unfinished = (line for line in lines if not is_final(line))
+    return min(unfinished, key=lambda line: (line.target, line.urgency, -line.attempt), default=None)
 
 
 def stall_reason(line: PositionTarget, now: datetime, pace: ClosingPace) -> str | None:
-    """Why an operator should look at a line that is still retried; None if there is no reason."""
+    """Why a line that is still retried needs an operator; None if it does not."""
     for order in line.detached.values():
         if (now - order.sent_at).total_seconds() < pace.absence_after:
             continue
         return f"order {order.name} on {line.symbol} has unknown status{_since(order.sent_at)} and is being queried"
     if line.state is not TargetState.AT_TARGET and line.attempts_without_fill >= pace.fruitless_attempts:
-        how = "does not fill" if line.last_refusal is None else f"is refused repeatedly ({line.last_refusal})"
-        return f"{line.symbol} {how} and is retried"
+        problem = "does not fill" if line.last_refusal is None else f"is refused repeatedly ({line.last_refusal})"
+        return f"{line.symbol} {problem} and is retried"
     if line.is_in_flight and line.sent_at is not None:
-        if (now - line.sent_at).total_seconds() < pace.resting_for:
+        if (now - line.sent_at).total_seconds() < pace.notify_after:
             return None
-        how = "has been open" if line.state is TargetState.WORKING else "has unknown status"
-        return f"order {line.client_order_id} on {line.symbol} {how}{_since(line.sent_at)}"
+        problem = "has been open" if line.state is TargetState.WORKING else "has unknown status"
+        return f"order {line.client_order_id} on {line.symbol} {problem}{_since(line.sent_at)}"
     return None
 
 

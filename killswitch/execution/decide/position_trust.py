@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite, venue_text
 from killswitch.journal.entries import PositionKey
 from killswitch.journal.lifecycle import ZERO
@@ -20,11 +20,11 @@ Contracts = Mapping[PositionKey, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class TrustedBook:
-    """The positions of a trusted snapshot. A position that is missing is not held, unless it is `doubtful`."""
+    """The positions of a trusted snapshot. A position that is missing is not held, unless it is `unconfirmed`."""
 
     positions: Mapping[PositionKey, Position]
-    doubtful: frozenset[PositionKey] = frozenset()
-    """Positions that are missing without orders of ours as the reason, not yet often enough to be believed."""
+    unconfirmed: frozenset[PositionKey] = frozenset()
+    """Positions that are missing without explanation, and not yet often enough for that to be accepted."""
 
     def contracts(self, key: PositionKey) -> Decimal:
         """Contracts held, 0 if none."""
@@ -34,7 +34,7 @@ class TrustedBook:
 
 @dataclass(frozen=True, slots=True)
 class Distrust:
-    """Why a snapshot is not trusted. `repeatable`: it is believed if it comes again and again."""
+    """Why a snapshot is not trusted. `repeatable`: the snapshot is accepted if it repeats."""
 
     reason: str
     repeatable: bool = False
@@ -43,8 +43,8 @@ class Distrust:
 def positions_of(account: AccountSnapshot) -> TrustedBook | Distrust:
     """The positions of a snapshot, or why it is not trusted.
 
-    An empty book with margin in use contradicts itself. One without a margin figure may be an incomplete answer, and
-    must repeat itself. A size that is negative or not a number makes the answer invalid.
+    An empty book with margin in use contradicts itself. One without a margin figure may be an incomplete answer, and is
+    accepted only if it repeats. A size that is negative or not a number makes the answer invalid.
     """
     if account.quality != "ok":
         return Distrust(f"the venue's answer is {account.quality}: {account.reason or 'no reason given'}")
@@ -65,7 +65,7 @@ def positions_of(account: AccountSnapshot) -> TrustedBook | Distrust:
 
 
 def _empty(margin: Decimal | None) -> TrustedBook | Distrust:
-    """An empty book with `margin` in use."""
+    """The trusted empty book, or why it is not trusted with `margin` in use."""
     if margin is None:
         return Distrust("an empty book without a figure for the margin in use", repeatable=True)
     if margin > ZERO:
@@ -74,10 +74,10 @@ def _empty(margin: Decimal | None) -> TrustedBook | Distrust:
 
 
 class PositionTrust:
-    """Turns successive snapshots into trusted positions, and counts how often a suspicious one repeats itself.
+    """Derives trusted positions from successive snapshots, and counts how often a suspicious one is repeated.
 
     A position that disappears is suspicious in every market, unless our own orders can have closed it: an incomplete
-    answer, or a missing page of it, looks the same. It is believed once it has repeated itself for a while.
+    answer, or a missing page of it, looks the same. It is accepted once it has been repeated for a while.
     """
 
     def __init__(self, pace: ClosingPace) -> None:
@@ -95,22 +95,22 @@ class PositionTrust:
             self._odd, self._gone = 0, {}
             return found
         positions = {} if isinstance(found, Distrust) else found.positions
-        doubtful = self._count_gone(positions, expected, now)
+        unconfirmed = self._count_gone(positions, expected, now)
         if isinstance(found, TrustedBook):
             self._odd = 0
-            return TrustedBook(positions, doubtful)
+            return TrustedBook(positions, unconfirmed)
         self._odd += 1
-        return found if self._odd < self._pace.doubt_reads else TrustedBook({}, doubtful)
+        return found if self._odd < self._pace.confirm_snapshots else TrustedBook({}, unconfirmed)
 
     def _count_gone(
         self, positions: Mapping[PositionKey, Position], expected: Contracts, now: float
     ) -> frozenset[PositionKey]:
-        """The positions that are missing without explanation, and not yet often and long enough."""
-        gone = [key for key, least in expected.items() if least > ZERO and key not in positions]
-        counted = {key: self._gone.get(key, (0, now)) for key in gone}
+        """Count the positions that are missing without explanation; returns those not missing often and long enough."""
+        missing = [key for key, least in expected.items() if least > ZERO and key not in positions]
+        counted = {key: self._gone.get(key, (0, now)) for key in missing}
         self._gone = {key: (count + 1, since) for key, (count, since) in counted.items()}
         return frozenset(
             key
             for key, (count, since) in self._gone.items()
-            if count < self._pace.doubt_reads or now - since < self._pace.doubt_for
+            if count < self._pace.confirm_snapshots or now - since < self._pace.confirm_after
         )

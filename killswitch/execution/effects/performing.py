@@ -7,6 +7,7 @@ and both name the kind of effect. Neither names an account: entries with an acco
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +23,7 @@ from killswitch.model.record import require_same_keys
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import JournalEntry, Store, StoreTroubleError
 
-REMEMBERED = 10_000
+SEARCHED_DECISIONS = 10_000
 """Number of decisions that a start searches for planned effects that are not finished."""
 
 
@@ -37,21 +38,22 @@ class Performer:
         return ()
 
     async def recover(self) -> None:
-        """Resume what an earlier run has left, before the first tick."""
+        """Resume effects that an earlier run left unfinished, before the first tick."""
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """Begin what these decisions request, and continue what is open. Called at each pass, also without a decision.
+        """Perform the effects of these decisions and continue unfinished ones. Called at each pass, even without a
+        decision.
 
-        Returns the problems, in words that stay the same while the cause does. Raises what must end a run.
+        Returns the problems; the text of one is unchanged while its cause lasts. Raises only what must end the run.
         """
         return ()
 
 
-class Performing:
+class EffectPerformers:
     """The performers of all kinds of effect, in the order of their ranks."""
 
     def __init__(self, performers: Mapping[type[Any], Performer]) -> None:
-        """Create it; RegistryError unless each kind of effect has a performer, and each performer a kind."""
+        """RegistryError unless each kind of effect has a performer, and each performer a kind."""
         require_same_keys(
             "the table of performers", [tag_of(effect) for effect in performers],
             "EFFECTS", [kind.key for kind in EFFECTS],
@@ -74,7 +76,7 @@ class Performing:
             await performer.recover()
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        """Run one pass of every performer, one after the other; returns the problems, in words."""
+        """Run one pass of every performer, one after the other; returns the problems."""
         problems: tuple[str, ...] = ()
         for performer in self._performers:
             problems += await performer.perform(decisions, snapshot)
@@ -84,7 +86,7 @@ class Performing:
 E = TypeVar("E", bound=Struct)
 
 
-class OncePerDecision(Performer, Generic[E]):
+class OncePerDecision(Performer, ABC, Generic[E]):
     """Performs an effect once for each decision that has it, across restarts.
 
     `attempt` is called at every pass until it returns how the effect has ended. That is journaled before anything
@@ -96,13 +98,13 @@ class OncePerDecision(Performer, Generic[E]):
         self._key = tag_of(effect)
         self._store = store
         self._clock = clock
-        self._open: dict[str, Decision] = {}
+        self._open: dict[str, tuple[Decision, E]] = {}
         self.ended: tuple[str, ...] = ()
-        """The decisions whose effect this run has performed."""
+        """Ids of the decisions whose effect this run has performed."""
 
+    @abstractmethod
     async def attempt(self, decision: Decision, effect: E) -> str | None:
-        """Perform the effect; the status that `finished` names, or None where it must be tried again."""
-        raise NotImplementedError
+        """Perform the effect; returns the status that `finished` names, or None where it must be tried again."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         if of_kind(decision.effects, self._effect) is None:
@@ -110,17 +112,17 @@ class OncePerDecision(Performer, Generic[E]):
         return (encode(PlannedWork(decision.id, decision.as_of, effect=self._key)),)
 
     async def recover(self) -> None:
-        for stored in reversed(self._store.decisions(REMEMBERED)):
-            decision = stored.decision
-            if of_kind(decision.effects, self._effect) is not None and self._is_open(decision.id):
-                self._open[decision.id] = decision
+        for stored in reversed(self._store.decisions(SEARCHED_DECISIONS)):
+            effect = of_kind(stored.decision.effects, self._effect)
+            if effect is not None and self._is_open(stored.decision.id):
+                self._open[stored.decision.id] = (stored.decision, effect)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        self._open |= {each.id: each for each in decisions if of_kind(each.effects, self._effect) is not None}
+        for decided in decisions:
+            if (wanted := of_kind(decided.effects, self._effect)) is not None:
+                self._open[decided.id] = (decided, wanted)
         problems: tuple[str, ...] = ()
-        for decision in tuple(self._open.values()):
-            effect = of_kind(decision.effects, self._effect)
-            assert effect is not None  # only such decisions are kept
+        for decision, effect in tuple(self._open.values()):
             try:
                 status = await self.attempt(decision, effect)
             except StoreTroubleError:
@@ -137,5 +139,7 @@ class OncePerDecision(Performer, Generic[E]):
 
     def _is_open(self, decision: str) -> bool:
         entries = decode_all(self._store.journal(decision))
-        mine = {type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key}
-        return PlannedWork in mine and Finished not in mine
+        found = {
+            type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key
+        }
+        return PlannedWork in found and Finished not in found

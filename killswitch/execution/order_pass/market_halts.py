@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.report_validation import finite
 from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.journal.targets import PositionTarget
 from killswitch.model.snapshot import AccountSnapshot, Instrument, InstrumentState
 
-CLOSED = "market_closed"
+MARKET_CLOSED = "market_closed"
 """The refusal that ends when the market opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class _RestingOrder:
-    """A resting order as a snapshot showed it: the position, and whether the order was among the open orders."""
+    """A resting order as the last snapshot shows it: the position, and whether the open orders include the order."""
 
     contracts: Decimal | None
     listed: bool | None
@@ -32,9 +32,9 @@ class MarketHalts:
     """Tracks what waits for a market of one account, and when a snapshot shows a change. Kept in memory only."""
 
     def __init__(self, instruments: Mapping[str, Instrument]) -> None:
-        """Create it; `instruments` maps symbols to their latest rules, and is read, never copied."""
+        """`instruments` maps symbols to their latest rules; it is read at each call, never copied."""
         self._instruments = instruments
-        self._sights: dict[str, _RestingOrder] = {}
+        self._resting: dict[str, _RestingOrder] = {}
 
     def state(self, symbol: str) -> InstrumentState | None:
         """The market's latest state; None where no snapshot shows it."""
@@ -54,19 +54,19 @@ class MarketHalts:
 
         Lines counted by their own fills are excluded: a hop or a hedge is not sent after a weekend.
         """
-        return line.state is TargetState.READY and line.refusal == CLOSED and not line.is_counted_by_fills
+        return line.state is TargetState.READY and line.refusal == MARKET_CLOSED and not line.is_counted_by_fills
 
     def is_waiting(self, line: PositionTarget) -> bool:
         """Whether the line sends nothing before a snapshot shows its market in another state."""
         return self.is_refused(line) and self.is_halted(line.symbol)
 
     def changed_orders(self, lines: list[PositionTarget], account: AccountSnapshot, opened: frozenset[str]) -> set[str]:
-        """Names of resting orders that changed by the snapshot, and are to be queried at once.
+        """Names of resting orders that the snapshot shows as changed, to be queried at once.
 
-        Their market is in `opened`, the position changed, or they are no longer among the open orders.
+        The market is in `opened`, the position changed, or the order is no longer among the open orders.
         """
         found: set[str] = set()
-        sights: dict[str, _RestingOrder] = {}
+        resting: dict[str, _RestingOrder] = {}
         working = [line for line in lines if line.state is TargetState.WORKING and line.client_order_id is not None]
         for line in working:
             name = line.client_order_id or ""
@@ -74,38 +74,38 @@ class MarketHalts:
                 found.add(name)
             if not self.is_halted(line.symbol):
                 continue
-            before = self._sights.get(name, _RestingOrder(None, None))
-            seen = sights[name] = _sight(line, account, before)
-            moved = before.contracts is not None and seen.contracts != before.contracts
-            if moved or (seen.listed is False and before.listed is not False):
+            before = self._resting.get(name, _RestingOrder(None, None))
+            seen = resting[name] = _resting_order(line, account, before)
+            has_moved = before.contracts is not None and seen.contracts != before.contracts
+            if has_moved or (seen.listed is False and before.listed is not False):
                 found.add(name)
-        self._sights = sights
+        self._resting = resting
         return found
 
     def notices(self, lines: Sequence[PositionTarget], now: datetime, pace: ClosingPace) -> list[str]:
-        """The notices about lines that have waited for a while; unchanged until one of them moves.
+        """The notices about lines that have waited for a while; the text is unchanged until one of them changes.
 
-        Lines with an order of unknown status are left out: that is reported instead.
+        Lines with an order of unknown status are left out: `stall_reason` reports those.
         """
         sent = [(line, line.sent_at) for line in lines if not line.detached and line.sent_at is not None]
-        due = [line for line, at in sent if (now - at).total_seconds() >= pace.resting_for]
+        due = [line for line, at in sent if (now - at).total_seconds() >= pace.notify_after]
         resting = sorted({line.symbol for line in due if self.is_resting(line)})
         refused = sorted({line.symbol for line in due if self.is_waiting(line)})
         return [
-            f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {how}"
-            for symbols, how in (
+            f"{', '.join(symbols)} wait{'s' if len(symbols) == 1 else ''} for the market to open: {state}"
+            for symbols, state in (
                 (resting, "the venue has the order" if len(resting) == 1 else "the venue has the orders"),
-                (refused, f"until then orders are refused ({CLOSED})"),
+                (refused, f"until then orders are refused ({MARKET_CLOSED})"),
             )
             if symbols
         ]
 
     def has_notice(self, line: PositionTarget) -> bool:
-        """Whether `remarks` covers the line, now or after a while."""
+        """Whether `notices` covers the line, now or after a while."""
         return not line.detached and (self.is_resting(line) or self.is_waiting(line))
 
 
-def _sight(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
+def _resting_order(line: PositionTarget, account: AccountSnapshot, before: _RestingOrder) -> _RestingOrder:
     """The line's order as the snapshot shows it; what it does not show is kept from `before`."""
     if account.quality != "ok":
         return before

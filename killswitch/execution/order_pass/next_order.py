@@ -7,11 +7,11 @@ from itertools import count
 
 from killswitch.execution.account_context import AccountContext
 from killswitch.execution.client_order_id import client_order_id, validity
-from killswitch.execution.decide.ladder import execution_style, next_rung
+from killswitch.execution.decide.ladder import execution_style, next_step
 from killswitch.execution.decide.line_verdict import LineAction, left_to_close, size_order
 from killswitch.execution.send.queued_orders import QueuedOrder
 from killswitch.execution.state.account_job import AccountJob
-from killswitch.execution.state.intents import marked
+from killswitch.execution.state.intents import mark_and_value
 from killswitch.journal.entries import NEXT_SLICE, OrderSending
 from killswitch.journal.ledger import PositionLedger
 from killswitch.journal.lifecycle import ZERO, TargetState
@@ -22,7 +22,7 @@ from killswitch.model.venue import OrderRequest
 
 def build_order(
     context: AccountContext,
-    work: AccountJob,
+    job: AccountJob,
     line: PositionTarget,
     amount: Decimal,
     held: Decimal,
@@ -33,14 +33,14 @@ def build_order(
 ) -> QueuedOrder:
     """The next order of `line` over `amount` contracts.
 
-    `held`: the position believed to be held before it; `seen`: the position as the venue showed it last.
+    `held`: the position assumed to be held before it; `seen`: the position as the venue showed it last.
     """
-    rung = next_rung(work.ladder, line.execution_step, line.failed_tries)
-    how = execution_style(work.ladder, rung, line.side, line.band, seen, instrument)
-    spent = {*line.detached, *line.counted_orders, *line.abandoned}
+    step_index = next_step(job.ladder, line.execution_step, line.failed_tries)
+    style = execution_style(job.ladder, step_index, line.side, line.band, seen, instrument)
+    used_names = {*line.detached, *line.counted_orders, *line.abandoned}
     for attempt in count(line.attempt + line.is_id_used):
         name = client_order_id(line.decision, line.index, attempt, context.traits.client_ids)
-        if name not in spent:  # spent by an entry that cannot be decoded: fills are counted once per name
+        if name not in used_names:  # an entry that cannot be decoded may have used it: fills are counted once per name
             break
     request = OrderRequest(
         client_order_id=name,
@@ -49,20 +49,20 @@ def build_order(
         position_side=line.position_side,
         amount=amount,
         reduce_only=line.reduce_only,
-        type="market" if how.price is None else "limit",
-        price=how.price,
-        time_in_force="gtc" if how.price is None or how.rests else "ioc",
+        type="market" if style.price is None else "limit",
+        price=style.price,
+        time_in_force="gtc" if style.price is None or style.rests else "ioc",
         valid_for=validity(context.traits.order_life, context.pace, line.expired_orders),
     )
-    mark, value = marked(seen)
+    mark, value = mark_and_value(seen)
     entry = OrderSending(
         *context.entry_head(line, name, attempt),
         side=line.side,
         amount=amount,
         position=held,
-        order=how.order,
-        rung=how.rung,
-        price=how.price,
+        order=style.order,
+        rung=style.step,
+        price=style.price,
         after=NEXT_SLICE if slice_after else None,
         mark=mark,
         value=value,

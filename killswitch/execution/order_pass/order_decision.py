@@ -1,12 +1,12 @@
-"""The verdict on every line in a pass: the snapshot compared with our own fills. Sends nothing."""
+"""Decides about every line in a pass by comparing the snapshot with our own fills. Sends nothing."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.decide.ladder import before_the_last
-from killswitch.execution.decide.line_verdict import WAIT, LineAction, LineVerdict, ended, judge
+from killswitch.execution.decide.ladder import orders_before_last_step
+from killswitch.execution.decide.line_verdict import WAIT, LineAction, LineVerdict, ended, evaluate_line
 from killswitch.execution.decide.position_trust import TrustedBook
 from killswitch.execution.order_pass.trusted_positions import TrustedPositions
 from killswitch.execution.state.execution_state import ExecutionState
@@ -14,53 +14,53 @@ from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget, TargetName
 
 
-class OrderJudge:
-    """Judges lines, and tracks how often and for how long the venue has contradicted our fills."""
+class OrderDecisions:
+    """Evaluates lines, and tracks how often and for how long the venue has contradicted our fills."""
 
-    def __init__(self, context: AccountContext, memory: ExecutionState, looking: TrustedPositions) -> None:
+    def __init__(self, context: AccountContext, state: ExecutionState, positions: TrustedPositions) -> None:
         self._context = context
-        self._memory = memory
-        self._looking = looking
+        self._state = state
+        self._positions = positions
         self._contradictions: dict[TargetName, tuple[int, float, TrustedBook]] = {}
-        """Number of contradicting snapshots, since when, and the last of them: each counts once."""
+        """For each line: number of contradicting snapshots, time of the first, and the last; each counts once."""
 
-    def believed(self, line: PositionTarget, reading: TrustedBook) -> Decimal:
-        """The position believed to be held before the line's next order."""
-        shown = held(line, reading)
+    def assumed_position(self, line: PositionTarget, book: TrustedBook) -> Decimal:
+        """The position assumed to be held before the line's next order."""
+        shown = held(line, book)
         if line.is_counted_by_fills or self._is_contradicted_enough(line):
             return shown
-        return self._memory.ledger(line.key).assumed(shown)
+        return self._state.ledger(line.key).assumed(shown)
 
     def forget(self, line: PositionTarget) -> None:
         """Reset the contradictions of a line, after an order was sent or the line ended."""
         self._contradictions.pop(line.name, None)
 
-    def judge(self, line: PositionTarget, reading: TrustedBook) -> LineVerdict:
-        """The verdict on a line. If the venue keeps contradicting our fills, the venue is believed."""
-        if not is_shown(line, reading):
+    def evaluate(self, line: PositionTarget, book: TrustedBook) -> LineVerdict:
+        """The verdict on a line. If the venue keeps contradicting our fills, the venue's positions are accepted."""
+        if not is_shown(line, book):
             return WAIT
-        work = self._memory.jobs[line.decision]
-        if work.given_up is not None and not line.is_in_flight and line.state is not TargetState.SETTLED:
-            return given_up(line, work.given_up, held(line, reading))
-        if line.name in work.unsupplied and not line.is_in_flight:
+        job = self._state.jobs[line.decision]
+        if job.given_up is not None and not line.is_in_flight and line.state is not TargetState.SETTLED:
+            return given_up(line, job.given_up, held(line, book))
+        if line.name in job.unsupplied and not line.is_in_flight:
             return ended(LineAction.GIVE_UP, line, "the proceeds of the sale before it are unknown")
         believe = self._is_contradicted_enough(line)
-        if line.name in work.short and not believe and not line.is_in_flight and line.state is not TargetState.SETTLED:
-            verdict = LineVerdict(LineAction.DOUBT)
+        if line.name in job.short and not believe and not line.is_in_flight and line.state is not TargetState.SETTLED:
+            verdict = LineVerdict(LineAction.CONTRADICTED)
         else:
-            verdict = judge(
+            verdict = evaluate_line(
                 line,
-                held(line, reading),
-                self._memory.ledger(line.key),
-                self._looking.instruments.get(line.symbol),
-                attempts=self._context.pace.fruitless_attempts + before_the_last(work.ladder),
+                held(line, book),
+                self._state.ledger(line.key),
+                self._positions.instruments.get(line.symbol),
+                attempts=self._context.pace.fruitless_attempts + orders_before_last_step(job.ladder),
                 believe_venue=believe,
             )
-        if verdict.do is LineAction.NOTHING and line.name in work.short:
+        if verdict.do is LineAction.NOTHING and line.name in job.short:
             verdict = ended(LineAction.GIVE_UP, line, "less has arrived than the sale before it was paid")
-        if verdict.do is LineAction.DOUBT:
+        if verdict.do is LineAction.CONTRADICTED:
             count, since, last = self._contradictions.get(line.name, (0, self._context.clock.monotonic(), None))
-            self._contradictions[line.name] = (count + (last is not reading), since, reading)
+            self._contradictions[line.name] = (count + (last is not book), since, book)
         elif verdict.do is LineAction.NOTHING or (not believe and not verdict.is_final):
             self._contradictions.pop(line.name, None)
         return verdict
@@ -70,23 +70,23 @@ class OrderJudge:
             return False
         count, since, _ = self._contradictions[line.name]
         pace, now = self._context.pace, self._context.clock.monotonic()
-        return count >= pace.doubt_reads and now - since >= pace.doubt_for
+        return count >= pace.confirm_snapshots and now - since >= pace.confirm_after
 
 
 class LineVerdicts:
     """The verdicts of one pass, each computed on demand, so that the first order does not wait for the last verdict."""
 
-    def __init__(self, judging: OrderJudge, reading: TrustedBook) -> None:
-        self._judging = judging
-        self._made: dict[TargetName, LineVerdict] = {}
-        self.reading = reading
+    def __init__(self, decisions: OrderDecisions, book: TrustedBook) -> None:
+        self._decisions = decisions
+        self._verdicts: dict[TargetName, LineVerdict] = {}
+        self.book = book
 
     def of(self, line: PositionTarget) -> LineVerdict:
         """The verdict on `line`."""
-        made = self._made.get(line.name)
-        if made is None:
-            made = self._made[line.name] = self._judging.judge(line, self.reading)
-        return made
+        verdict = self._verdicts.get(line.name)
+        if verdict is None:
+            verdict = self._verdicts[line.name] = self._decisions.evaluate(line, self.book)
+        return verdict
 
 
 def given_up(line: PositionTarget, why: str, shown: Decimal | None) -> LineVerdict:
@@ -95,11 +95,11 @@ def given_up(line: PositionTarget, why: str, shown: Decimal | None) -> LineVerdi
     return LineVerdict(LineAction.NOTHING) if reached else ended(LineAction.GIVE_UP, line, why)
 
 
-def held(line: PositionTarget, reading: TrustedBook) -> Decimal:
+def held(line: PositionTarget, book: TrustedBook) -> Decimal:
     """What is left to trade: the position, or the remainder of a line that is counted by its fills."""
-    return line.remaining if line.is_counted_by_fills else reading.contracts(line.key)
+    return line.remaining if line.is_counted_by_fills else book.contracts(line.key)
 
 
-def is_shown(line: PositionTarget, reading: TrustedBook) -> bool:
+def is_shown(line: PositionTarget, book: TrustedBook) -> bool:
     """Whether the snapshot shows the line's position."""
-    return line.is_counted_by_fills or line.key not in reading.doubtful
+    return line.is_counted_by_fills or line.key not in book.unconfirmed

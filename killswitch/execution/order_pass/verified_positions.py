@@ -1,4 +1,4 @@
-"""The positions that trusted snapshots show of the lines at work, and which of them are journaled."""
+"""Positions of active lines as trusted snapshots show them, and which of them are journaled."""
 
 from __future__ import annotations
 
@@ -17,74 +17,74 @@ from killswitch.journal.targets import PositionTarget, TargetName
 from killswitch.model.snapshot import Instrument
 
 JOURNAL_AGAIN_AFTER = timedelta(seconds=5)
-"""Age after which the last shown position is journaled again when an operator gives a close up."""
+"""Age after which the last shown position is journaled again when an operator gives up a close."""
 
 
 class VerifiedPositions:
-    """Remembers what the venue last showed of each position at work, and journals what is news."""
+    """Keeps the position that the venue last showed for each active line, and journals changes."""
 
-    def __init__(self, context: AccountContext, memory: ExecutionState) -> None:
+    def __init__(self, context: AccountContext, state: ExecutionState) -> None:
         self._context = context
-        self._memory = memory
+        self._state = state
         self.shown: dict[PositionKey, Decimal] = {}
-        """Contracts of each position at work, as last shown."""
+        """Contracts of each active position, as last shown."""
         self._shown_at: dict[PositionKey, datetime] = {}
         self._journaled: dict[TargetName, tuple[Decimal, datetime]] = {}
         """The position last journaled for each line, and when."""
 
-    def update(self, reading: TrustedBook) -> None:
-        """Remember the positions that the snapshot shows."""
-        for line in self._memory.lines():
-            if not line.is_counted_by_fills and is_shown(line, reading):
-                self.shown[line.key] = reading.contracts(line.key)
+    def update(self, book: TrustedBook) -> None:
+        """Keep the positions that the snapshot shows."""
+        for line in self._state.lines():
+            if not line.is_counted_by_fills and is_shown(line, book):
+                self.shown[line.key] = book.contracts(line.key)
                 self._shown_at[line.key] = self._context.clock.now()
 
-    def verify(self, reading: TrustedBook, instruments: Mapping[str, Instrument]) -> None:
+    def verify(self, book: TrustedBook, instruments: Mapping[str, Instrument]) -> None:
         """Journal the position of every line whose status changes by the snapshot."""
-        news: list[tuple[PositionTarget, Decimal]] = []
-        for line in self._memory.lines():
+        verified: list[tuple[PositionTarget, Decimal]] = []
+        for line in self._state.lines():
             if line.is_counted_by_fills:
-                work = self._memory.jobs[line.decision]
-                work.supply(line, reading.contracts(line.key), instruments.get(line.symbol))
-            elif not is_shown(line, reading):
+                job = self._state.jobs[line.decision]
+                job.supply(line, book.contracts(line.key), instruments.get(line.symbol))
+            elif not is_shown(line, book):
                 continue
-            shown = held(line, reading)
+            shown = held(line, book)
             changed = not line.is_in_flight and (shown <= line.target) is not (line.state is TargetState.AT_TARGET)
             if changed or line.state is TargetState.SETTLED:
-                news.append((line, shown))
+                verified.append((line, shown))
         now = self._context.clock.now()
-        self._memory.record([self._entry(line, shown, now) for line, shown in news])
-        self._journaled |= {line.name: (shown, now) for line, shown in news}
+        self._state.record([self._entry(line, shown, now) for line, shown in verified])
+        self._journaled |= {line.name: (shown, now) for line, shown in verified}
 
-    def unjournaled(self, work: AccountJob) -> list[Verified]:
+    def unjournaled(self, job: AccountJob) -> list[Verified]:
         """The last positions of a job that ends short of its targets, where the journal does not have them."""
         return [
             self._entry(line, self.shown[line.key], self._shown_at[line.key], is_last=True)
-            for line in work.lines
+            for line in job.lines
             if line.state is not TargetState.AT_TARGET
             and not line.is_counted_by_fills
-            and self._is_unjournaled(work, line)
+            and self._is_unjournaled(job, line)
         ]
 
-    def forget(self, work: AccountJob) -> None:
-        """Drop what only a job that has ended needed."""
-        for line in work.lines:
+    def forget(self, job: AccountJob) -> None:
+        """Drop the positions that only an ended job needed."""
+        for line in job.lines:
             self._journaled.pop(line.name, None)
-        at_work = {line.key for line in self._memory.lines()}
+        at_work = {line.key for line in self._state.lines()}
         self.shown = {key: shown for key, shown in self.shown.items() if key in at_work}
         self._shown_at = {key: at for key, at in self._shown_at.items() if key in at_work}
 
-    def _is_unjournaled(self, work: AccountJob, line: PositionTarget) -> bool:
+    def _is_unjournaled(self, job: AccountJob, line: PositionTarget) -> bool:
         """Whether the last shown position of the line differs from the last journaled one.
 
-        After an operator gives a close up, the last position is journaled again if it was journaled long before.
+        After an operator gives up a close, the last position is journaled again if it was journaled long before.
         """
         if line.key not in self.shown:
             return False
         shown, at = self._journaled.get(line.name, (None, None))
         if at is None or shown != self.shown[line.key]:
             return True
-        return work.given_up is not None and self._shown_at[line.key] - at > JOURNAL_AGAIN_AFTER
+        return job.given_up is not None and self._shown_at[line.key] - at > JOURNAL_AGAIN_AFTER
 
     def _entry(self, line: PositionTarget, shown: Decimal, at: datetime, *, is_last: bool = False) -> Verified:
         place = (self._context.account, *line.key)

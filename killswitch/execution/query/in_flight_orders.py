@@ -1,4 +1,4 @@
-"""Follows orders in flight until each has an end: queried, set aside, cancelled, abandoned."""
+"""Follows orders in flight until each has ended: queries, detaches, cancels and abandons them."""
 
 from __future__ import annotations
 
@@ -18,55 +18,63 @@ class InFlightOrders:
     """The in-flight orders of one account."""
 
     _context: AccountContext
-    _memory: ExecutionState
-    _asking: OrderQuery
+    _state: ExecutionState
+    _queries: OrderQuery
     _halts: MarketHalts
-    _dispatch: OrderSender
+    _sender: OrderSender
     _cancelled_at: dict[str, float] = field(default_factory=dict)
+    """Monotonic seconds of the last cancel request for each order in flight, by client order id."""
 
     async def follow(self) -> None:
-        """Query every order without a known end, and set aside those that their positions need not wait for."""
+        """Query every order whose end is unknown, and detach those that their positions need not wait for."""
         self._record_late_answers()
-        about = [question for line in self._memory.lines() for question in questions(line)]
-        await self._asking.query(about)
+        about = [question for line in self._state.lines() for question in questions(line)]
+        await self._queries.query(about)
         self._record_late_answers()
-        about = [question for line in self._memory.lines() for question in questions(line)]
-        aside = [
-            self._asking.set_aside(question)
+        about = [question for line in self._state.lines() for question in questions(line)]
+        detached = [
+            self._queries.detached_entry(question)
             for question in about
             if question.state in (TargetState.SENDING, TargetState.UNKNOWN)
-            and self._asking.is_unanswered(question)
-            and (question.line.is_capped_by_venue or self._asking.is_late(question))
+            and self._queries.is_unanswered(question)
+            and (question.line.is_capped_by_venue or self._queries.is_overdue(question))
         ]
-        self._memory.record([*aside, *self._asking.abandoned(self._context.clock.monotonic(), about)])
+        self._state.record([*detached, *self._queries.abandoned(self._context.clock.monotonic(), about)])
         await self._cancel_overdue()
 
     def _record_late_answers(self) -> None:
-        """Journal answers that arrived late, unless a query has shown as much before."""
-        for entry in self._dispatch.late_answers():
-            if self._memory.adds_information(entry):
-                self._memory.record([entry])
+        """Journal late answers, unless a query has already shown the same."""
+        for entry in self._sender.late_answers():
+            if self._state.adds_information(entry):
+                self._state.record([entry])
 
     async def _cancel_overdue(self) -> None:
         """Cancel our orders that have been open for too long, so that others can replace them."""
-        for line in self._memory.lines():
+        lines = self._state.lines()
+        # Drop orders that have ended: a run may send any number of them.
+        if self._cancelled_at:
+            names = {line.client_order_id for line in lines}.union(*(line.detached for line in lines))
+            self._cancelled_at = {name: at for name, at in self._cancelled_at.items() if name in names}
+        for line in lines:
             name = line.client_order_id or ""
             if line.state is not TargetState.WORKING or line.order_id is None or line.sent_at is None:
                 continue
-            # A market order works until the venue has filled it.
-            too_long = line.has_limit and self._context.seconds_since(line.sent_at) >= self._context.pace.rest_at_most
-            if too_long or self._memory.jobs[line.decision].given_up is not None:
+            # A market order is open until the venue has filled it.
+            too_long = (
+                line.has_limit and self._context.seconds_since(line.sent_at) >= self._context.pace.longest_resting
+            )
+            if too_long or self._state.jobs[line.decision].given_up is not None:
                 await self._cancel(line.symbol, name, line.order_id, halted=self._halts.is_resting(line))
-        for line in self._memory.lines():
-            for name in line.detached:
-                if (order := self._asking.open_order_id(name)) is not None:
+        for line in lines:
+            for name in tuple(line.detached):
+                if (order := self._queries.open_order_id(name)) is not None:
                     await self._cancel(line.symbol, name, order)
 
     async def _cancel(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
         """Cancel one of our orders, at most as often as it is queried."""
         now = self._context.clock.monotonic()
-        pause = self._context.pace.ask_halted if halted else self._context.pace.poll
+        pause = self._context.pace.halted_query_interval if halted else self._context.pace.poll_interval
         if self._cancelled_at.get(name, -math.inf) <= now - pause and self._context.can_send():
             self._cancelled_at[name] = now
             await self._context.cancel(symbol, order)
-            self._asking.expedite([name] if halted else ())
+            self._queries.expedite([name] if halted else ())

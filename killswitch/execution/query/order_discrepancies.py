@@ -16,19 +16,19 @@ from killswitch.execution.client_order_id import is_ours
 from killswitch.journal.orders import WITHOUT_EFFECT, JournaledOrder
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order
 
-Knowledge = Literal["sent", "final", "nothing", "abandoned"]
-"""sent: it may be open. final: it has ended. nothing: the venue refused it, or never had it."""
+JournalStatus = Literal["sent", "final", "nothing", "abandoned"]
+"""sent: it may be open. final: it has ended. nothing: the venue refused it, or it never arrived."""
 
 LAG = 30.0
 """Seconds for which the venue may show an order differently from the journal: snapshots and lists lag."""
 
-_WORDS: Mapping[Knowledge, str] = {
+_STATUS_TEXTS: Mapping[JournalStatus, str] = {
     "final": "has ended", "nothing": "was refused or never arrived", "abandoned": "was abandoned with unknown status",
 }  # fmt: skip
 
 
-def knowledge_of(order: JournaledOrder) -> Knowledge:
-    """The status of an order by its newest journal entry."""
+def journal_status(order: JournaledOrder) -> JournalStatus:
+    """The status of an order according to its newest journal entry."""
     if order.status == "abandoned":
         return "abandoned"
     if order.status in WITHOUT_EFFECT:
@@ -79,50 +79,56 @@ def fills_of_ours(account: AccountSnapshot, names: Mapping[str, str]) -> Iterato
 def _of_order(
     account: str, order: Order, name: str, known: JournaledOrder | None, read_by: datetime
 ) -> Iterator[Discrepancy]:
-    said = f"order {name} of ours ({order.side} {order.symbol} on account {account})"
+    subject = f"order {name} of ours ({order.side} {order.symbol} on account {account})"
     if known is None:
-        yield Discrepancy(name, "unknown", f"{said} is open at the venue, and the journal has no such order: {_WHO}")
+        yield Discrepancy(
+            name, "unknown", f"{subject} is open at the venue, and the journal has no such order: {_UNKNOWN_ORIGIN}"
+        )
         return
-    what = knowledge_of(known)
-    if what != "sent" and read_by >= lasts_from(known):
-        yield _found(known, name, "open", f"{said} is still open at the venue, and by the journal it {_WORDS[what]}")
+    status = journal_status(known)
+    if status != "sent" and read_by >= shown_from(known):
+        yield _found(
+            known, name, "open", f"{subject} is still open at the venue, and by the journal it {_STATUS_TEXTS[status]}"
+        )
     if (order.symbol, order.side) != (known.first.symbol or order.symbol, known.side or order.side):
-        yield _found(known, name, "other", f"{said} was sent as {known.side} {known.first.symbol}")
+        yield _found(known, name, "other", f"{subject} was sent as {known.side} {known.first.symbol}")
     elif known.largest_sent is not None and order.amount > known.largest_sent:
         sizes = f"{order.amount:f} contracts, and {known.largest_sent:f} were sent"
-        yield _found(known, name, "amount", f"{said} is of {sizes}")
+        yield _found(known, name, "amount", f"{subject} is of {sizes}")
 
 
 def _of_fills(
     account: str, name: str, amount: Decimal, known: JournaledOrder | None, read_by: datetime
 ) -> Iterator[Discrepancy]:
-    said = f"order {name} of ours on account {account}"
+    subject = f"order {name} of ours on account {account}"
     if known is None:
-        yield Discrepancy(name, "unknown", f"{said} was filled, and the journal has no such order: {_WHO}")
+        yield Discrepancy(
+            name, "unknown", f"{subject} was filled, and the journal has no such order: {_UNKNOWN_ORIGIN}"
+        )
         return
-    what = knowledge_of(known)
-    if what == "sent" or read_by < lasts_from(known):
+    status = journal_status(known)
+    if status == "sent" or read_by < shown_from(known):
         return
-    if what != "final":
-        yield _found(known, name, "filled", f"{said} was filled, and by the journal it {_WORDS[what]}")
+    if status != "final":
+        yield _found(known, name, "filled", f"{subject} was filled, and by the journal it {_STATUS_TEXTS[status]}")
     elif known.filled is not None and amount > known.filled:
-        yield _found(known, name, "more", f"{said} was filled beyond the {known.filled:f} with which it had ended")
+        yield _found(known, name, "more", f"{subject} was filled beyond the {known.filled:f} with which it had ended")
 
 
 def unknown_state(known: JournaledOrder) -> Discrepancy | None:
     """The discrepancy about an order that the venue reports in an unknown state; None if there is none."""
     if known.unrecognised_state is None:
         return None
-    said = f"order {known.name} of ours on {known.first.symbol} on account {known.first.account}"
-    return _found(known, known.name, "state", f"{said} is in an unknown state, {known.unrecognised_state}")
+    subject = f"order {known.name} of ours on {known.first.symbol} on account {known.first.account}"
+    return _found(known, known.name, "state", f"{subject} is in an unknown state, {known.unrecognised_state}")
 
 
-def lasts_from(known: JournaledOrder) -> datetime:
-    """From when on the venue should show the order as the journal has it."""
+def shown_from(known: JournaledOrder) -> datetime:
+    """The time from which the venue should show the order as the journal does."""
     return known.at + timedelta(seconds=LAG)
 
 
-_WHO = "another store or another process uses our order names; check at the venue"
+_UNKNOWN_ORIGIN = "another store or another process uses our order names; check at the venue"
 
 
 def _found(known: JournaledOrder, name: str, what: str, text: str) -> Discrepancy:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Final
 
 from killswitch.execution.account_context import AccountContext, BudgetExhaustedError
-from killswitch.execution.client_order_id import over_after
+from killswitch.execution.client_order_id import lapses_after
 from killswitch.execution.query.fee_queries import total_fee
 from killswitch.execution.report_validation import validated_report, venue_text
 from killswitch.execution.send.order_sender import report_entry
@@ -28,20 +28,21 @@ from killswitch.model.venue import Call, OrderReport, RateLimitedError, VenueDow
 from killswitch.ratelimit.budget import Purpose
 
 URGENT_QUERIES = 5
-"""Queries of one order that may use the budget reserved for closing before its absence may be believed; as many after
-that, and then one after `look_again`, doubled by each answered one: a close cannot end without the answer. Queries that
-the venue does not answer come no less often, so that an outage costs no time after it."""
+"""Queries of one order that may use the budget reserved for closing before its absence may be accepted; as many after
+that, and then one after `idle_poll_interval`, doubled by each answered one: a close cannot end without the answer.
+Unanswered queries do not lengthen the interval, so that an outage causes no delay after it."""
 LEAST_QUERIES = 20
 """Queries that the venue must have answered before an order is abandoned, however long ago it was sent."""
 
 
 _ROUNDS: Final = 4
-"""A query that decides nothing leaves budget for so many: those that do, by name and by fills, and some more."""
+"""A query that decides nothing is sent only if the budget has room for this many: decisive ones by name and by fills,
+and a reserve."""
 
 
 @dataclass(frozen=True, slots=True)
 class OrderQuestion:
-    """One order to query. `state` is its line's state if the line waits for it, None if it was set aside.
+    """One order to query. `state` is its line's state if the line waits for it, None if the order is detached.
 
     `valid_for`: validity of its request in seconds, if it had one.
     """
@@ -50,7 +51,7 @@ class OrderQuestion:
     name: str
     attempt: int | None
     order_id: str | None
-    may_fill: Decimal
+    largest_fill: Decimal
     sent_at: datetime | None
     state: TargetState | None
     valid_for: float | None = None
@@ -58,9 +59,10 @@ class OrderQuestion:
 
 @dataclass(slots=True)
 class _QueryCounters:
-    """Query counters of one order; `decisive` counts urgent queries since its absence may be believed.
+    """Query counters of one order.
 
-    `heard`: answered queries, since `heard_since`; `decided`: how many of the decisive ones were answered.
+    `answered` counts answered queries since `answered_since`; `decisive` counts urgent queries since the order's
+    absence may be accepted, and `decisive_answered` those of them that were answered.
     """
 
     count: int = 0
@@ -73,41 +75,41 @@ class _QueryCounters:
     urgent: bool = True
     """Whether this round's query may use the budget reserved for closing."""
     can_be_absent: bool = False
-    """Whether a "no such order" in this round is believed."""
+    """Whether the answer "no such order" is accepted in this round."""
     denied_since: float | None = None
     """Since when the venue has been answering "no such order"."""
     resting: str | None = None
-    """The venue's order id, if the order was set aside and found open."""
+    """The venue's order id, if the order is detached and was found open."""
     first_age: tuple[datetime, float, float] | None = None
     """When it was sent, the monotonic seconds at which its age was first computed, and that age."""
 
 
 def questions(line: PositionTarget) -> list[OrderQuestion]:
-    """Every order of the line whose end is not known."""
-    about: list[tuple[JournaledOrder, int | None, str | None, TargetState | None]]
-    about = [(order, order.attempt, None, None) for order in line.detached.values()]
+    """Every order of the line whose end is unknown."""
+    orders: list[tuple[JournaledOrder, int | None, str | None, TargetState | None]]
+    orders = [(order, order.attempt, None, None) for order in line.detached.values()]
     if line.is_in_flight and line.order is not None and line.client_order_id is not None:
-        about.append((line.order, line.attempt, line.order_id, line.state))
+        orders.append((line.order, line.attempt, line.order_id, line.state))
     return [
         OrderQuestion(line, it.name, attempt, id_, it.may_fill(line.decided), it.sent_at, state, it.valid_for)
-        for it, attempt, id_, state in about
+        for it, attempt, id_, state in orders
     ]
 
 
 class OrderQuery:
     """Queries orders of one account, all at the same time, each at growing intervals."""
 
-    def __init__(self, context: AccountContext, unhurried: Callable[[PositionTarget], bool]) -> None:
-        """Create it; `unhurried` tells whether a line's order rests where nothing can fill.
+    def __init__(self, context: AccountContext, is_resting_in_halt: Callable[[PositionTarget], bool]) -> None:
+        """`is_resting_in_halt`: whether a line's order rests in a halted market, where nothing can fill.
 
         Such orders are queried last and seldom: one at a time for the whole account, in turn.
         """
         self._context = context
-        self._unhurried = unhurried
+        self._is_resting_in_halt = is_resting_in_halt
         self._life = context.traits.order_life
-        self._by_turn: frozenset[str] = frozenset()
-        """Orders that were unhurried at the last `ask`."""
-        self._turn_at = float("-inf")
+        self._halted: frozenset[str] = frozenset()
+        """Orders that rested in a halted market at the last `query`."""
+        self._halted_queried_at = float("-inf")
         """When one of them was last queried."""
         self._counters: dict[str, _QueryCounters] = {}
 
@@ -119,47 +121,51 @@ class OrderQuery:
     async def query(self, about: Sequence[OrderQuestion]) -> None:
         """Query the orders that are due, and journal the answers."""
         now = self._context.clock.monotonic()
-        self._by_turn = frozenset(q.name for q in about if q.state is TargetState.WORKING and self._unhurried(q.line))
+        self._halted = frozenset(
+            q.name for q in about if q.state is TargetState.WORKING and self._is_resting_in_halt(q.line)
+        )
         self._counters = {name: self._counters[name] for name in (q.name for q in about) if name in self._counters}
         due = [question for question in about if self._not_before(question.name) <= now]
         if not due or not self._context.can_send():
             return
-        turns = self._turns(due)
-        if self._by_turn:
-            due = [question for question in due if question not in turns]
-            due.sort(key=lambda question: question.name in self._by_turn)
-            due += turns[:1]
-        asked, moved = await self._send_queries(due)
-        if turns and turns[0] in asked:
-            self._turn_at = now
-            if turns[0].name in moved:
-                # It rested in a halted market: the market may have opened, for the other orders, too.
-                await self._send_queries([q for q in about if q.name in self._by_turn and q not in asked])
+        halted = self._halted_due(due)
+        if self._halted:
+            due = [question for question in due if question not in halted]
+            due.sort(key=lambda question: question.name in self._halted)
+            due += halted[:1]
+        queried, changed = await self._send_queries(due)
+        if halted and halted[0] in queried:
+            self._halted_queried_at = now
+            if halted[0].name in changed:
+                # It rested in a halted market, which may have opened for the other orders, too.
+                await self._send_queries([q for q in about if q.name in self._halted and q not in queried])
 
     async def _send_queries(self, due: Sequence[OrderQuestion]) -> tuple[Sequence[OrderQuestion], set[str | None]]:
-        """Query as far as there is budget; returns what was queried, and the names of orders with news."""
+        """Query as far as there is budget; returns what was queried, and the names of orders that changed."""
         due = self._within_budget(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
         now = self._context.clock.monotonic()
         for question in due:
-            self._count(question, now)
+            self._count_query(question, now)
         find = self._context.find_order
-        reports = await asyncio.gather(*(find(q.line.symbol, q.name, q.may_fill, self._purpose(q)) for q in due))
+        reports = await asyncio.gather(*(find(q.line.symbol, q.name, q.largest_fill, self._purpose(q)) for q in due))
         for question, report in zip(due, reports, strict=True):
-            heard = not isinstance(report, RateLimitedError | VenueDownError)
-            asked = self._counters[question.name]
-            if heard:
-                asked.answered, asked.answered_since = asked.answered + 1, min(asked.answered_since, now)
-            if asked.urgent and asked.can_be_absent and not isinstance(report, BudgetExhaustedError):
-                asked.decisive, asked.decisive_at = asked.decisive + 1, now
-                asked.decisive_answered += heard
-        unsaid = any(not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports)
-        listed = await self._context.open_orders(purpose=self._list_purpose(due, reports)) if unsaid else None
+            is_answered = not isinstance(report, RateLimitedError | VenueDownError)
+            counters = self._counters[question.name]
+            if is_answered:
+                counters.answered, counters.answered_since = counters.answered + 1, min(counters.answered_since, now)
+            if counters.urgent and counters.can_be_absent and not isinstance(report, BudgetExhaustedError):
+                counters.decisive, counters.decisive_at = counters.decisive + 1, now
+                counters.decisive_answered += is_answered
+        is_list_needed = any(
+            not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports
+        )
+        listed = await self._context.open_orders(purpose=self._list_purpose(due, reports)) if is_list_needed else None
         resting = None if listed is None else {each.client_order_id: each for each in listed}
-        found = await asyncio.gather(
+        entries = await asyncio.gather(
             *(self._answer(question, report, resting) for question, report in zip(due, reports, strict=True))
         )
-        answers = [entry for entry in found if entry is not None]
+        answers = [entry for entry in entries if entry is not None]
         for entry in answers:
             self._counters.pop(entry.client_order_id or "", None)
         if answers:
@@ -167,7 +173,7 @@ class OrderQuery:
         return due, {entry.client_order_id for entry in answers}
 
     def expedite(self, names: Iterable[str]) -> None:
-        """Query these orders at the next `ask`, however recent their last query was."""
+        """Query these orders at the next `query`, however recent their last query was."""
         for name in names:
             if name in self._counters:
                 self._counters[name].at = -math.inf
@@ -177,78 +183,88 @@ class OrderQuery:
         return question.name in self._counters
 
     def open_order_id(self, name: str) -> str | None:
-        """The venue's id of a set-aside order that was found open; None for any other."""
+        """The venue's id of a detached order that was found open; None for any other."""
         return self._counters[name].resting if name in self._counters else None
 
     def abandoned(self, now: float, about: Sequence[OrderQuestion]) -> list[Abandoned]:
-        """Entries that abandon the set-aside orders that were queried for long enough."""
+        """Entries that abandon the detached orders that were queried for long enough."""
         return [
-            Abandoned(*self._head(question), text=f"queried for {self._context.pace.asked_for:g} s without an answer")
+            Abandoned(
+                *self._head(question), text=f"queried for {self._context.pace.abandon_after:g} s without an answer"
+            )
             for question in about
             if question.state is None
-            and (asked := self._counters.get(question.name)) is not None
-            and asked.answered >= LEAST_QUERIES
-            and now - asked.answered_since >= self._context.pace.asked_for
+            and (counters := self._counters.get(question.name)) is not None
+            and counters.answered >= LEAST_QUERIES
+            and now - counters.answered_since >= self._context.pace.abandon_after
         ]
 
-    def set_aside(self, question: OrderQuestion) -> OrderDetached:
-        """The entry that lets the line go on without the order."""
+    def detached_entry(self, question: OrderQuestion) -> OrderDetached:
+        """The entry that detaches the order, so that its line continues without it."""
         return OrderDetached(*self._head(question), text="its status is unknown, and the position does not wait for it")
 
-    def _turns(self, due: Sequence[OrderQuestion]) -> list[OrderQuestion]:
-        """Orders that are due only by turn, the longest waiting first.
+    def _halted_due(self, due: Sequence[OrderQuestion]) -> list[OrderQuestion]:
+        """The due orders that rest in halted markets, the one queried longest ago first.
 
-        Orders that were never queried, or to which something has happened, are left out.
+        Orders that were never queried, or that were expedited, are left out.
         """
-        asked = [q for q in due if q.name in self._by_turn and q.name in self._counters]
-        found = [q for q in asked if self._counters[q.name].at > -math.inf]
+        queried = [q for q in due if q.name in self._halted and q.name in self._counters]
+        found = [q for q in queried if self._counters[q.name].at > -math.inf]
         return sorted(found, key=lambda q: self._counters[q.name].at)
 
     def _not_before(self, name: str) -> float:
         if name not in self._counters:
             return float("-inf")
         count, at = self._counters[name].count, self._counters[name].at
-        if name in self._by_turn:
-            return at if math.isinf(at) else max(at, self._turn_at) + self._context.pace.ask_halted
-        return at + min(self._context.pace.poll, self._context.pace.ask_again * 2.0 ** min(count - 1, 10))
+        if name in self._halted:
+            return at if math.isinf(at) else max(at, self._halted_queried_at) + self._context.pace.halted_query_interval
+        return at + min(
+            self._context.pace.poll_interval, self._context.pace.first_query_interval * 2.0 ** min(count - 1, 10)
+        )
 
     def _within_budget(self, due: Sequence[OrderQuestion]) -> Sequence[OrderQuestion]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
 
-        While an order may still be on its way, a repeated query only shows whether it has arrived. Some venues allow
+        While a request may still be delayed, a repeated query only shows whether it has arrived. Some venues allow
         one query of an ended order in ten seconds.
         """
-        asked = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
-        early = {q.name for q in asked if not self._is_decisive(q)}
+        queried = [q for q in due if q.name in self._counters and q.state is not TargetState.WORKING]
+        early = {q.name for q in queried if not self._is_decisive(q)}
         if not early or not self._is_scarce("find_order", [question.line.symbol for question in due]):
             return due
         return [question for question in due if question.name not in early]
 
     def _is_scarce(self, call: Call, symbols: Sequence[str]) -> bool:
-        """Whether there is no budget for a query of each, and for those that decide."""
+        """Whether the budget lacks room for a query of each symbol and for the decisive queries after it."""
         wanted = [*symbols] * _ROUNDS
         return self._context.room(call, wanted) < len(wanted)
 
-    def _count(self, question: OrderQuestion, now: float) -> None:
+    def _count_query(self, question: OrderQuestion, now: float) -> None:
         """Count the query that is about to be sent, and decide whose budget it uses."""
-        asked = self._counters.setdefault(question.name, _QueryCounters())
-        asked.count, asked.at = asked.count + 1, now
-        asked.can_be_absent = self._is_decisive(question)
-        if not asked.can_be_absent:
-            asked.urgent = asked.count <= URGENT_QUERIES
+        counters = self._counters.setdefault(question.name, _QueryCounters())
+        counters.count, counters.at = counters.count + 1, now
+        counters.can_be_absent = self._is_decisive(question)
+        if not counters.can_be_absent:
+            counters.urgent = counters.count <= URGENT_QUERIES
             return
-        pause = self._context.pace.look_again * 2.0 ** min(max(asked.decisive_answered - URGENT_QUERIES, 0), 10)
-        asked.urgent = asked.decisive < URGENT_QUERIES or now - asked.decisive_at >= pause
+        pause = self._context.pace.idle_poll_interval * 2.0 ** min(
+            max(counters.decisive_answered - URGENT_QUERIES, 0), 10
+        )
+        counters.urgent = counters.decisive < URGENT_QUERIES or now - counters.decisive_at >= pause
 
     def _purpose(self, question: OrderQuestion) -> Purpose:
-        """Closing's budget for what a close needs to end; the polls' budget for queries that go on for minutes."""
+        """The closing budget for queries that a close needs to end; else the polls' budget."""
         return "closing" if self._counters[question.name].urgent else "reading"
 
     def _list_purpose(self, due: Sequence[OrderQuestion], reports: Sequence[object]) -> Purpose:
-        """Closing's budget for the expensive open orders, only where they decide whether an order is absent."""
+        """The closing budget for the list of open orders, only where it decides whether an order is absent."""
         for question, report in zip(due, reports, strict=True):
-            settled = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
-            if not settled and self._counters[question.name].can_be_absent and self._purpose(question) == "closing":
+            is_conclusive = isinstance(report, OrderReport | RateLimitedError | VenueDownError)
+            if (
+                not is_conclusive
+                and self._counters[question.name].can_be_absent
+                and self._purpose(question) == "closing"
+            ):
                 return "closing"
         return "reading"
 
@@ -262,13 +278,15 @@ class OrderQuery:
         report: OrderReport | VenueError | None,
         resting: Mapping[str | None, Order] | None,
     ) -> Entry | None:
-        asked = self._counters[question.name]
+        counters = self._counters[question.name]
         if report is None:
-            asked.denied_since = self._context.clock.monotonic() if asked.denied_since is None else asked.denied_since
+            counters.denied_since = (
+                self._context.clock.monotonic() if counters.denied_since is None else counters.denied_since
+            )
         elif isinstance(report, OrderReport):
-            asked.denied_since = None
+            counters.denied_since = None
             if report.state == "open" and question.state is None:
-                asked.resting = report.id
+                counters.resting = report.id
             return self._report_entry(question, report)
         if isinstance(report, RateLimitedError | VenueDownError):
             return None
@@ -278,28 +296,28 @@ class OrderQuery:
         self, question: OrderQuestion, resting: Mapping[str | None, Order] | None, *, denied: bool
     ) -> Entry | None:
         """The entry that follows from open orders and fills, where a query by name found nothing."""
-        asked = self._counters[question.name]
+        counters = self._counters[question.name]
         if resting is not None and question.name in resting:
             order = resting[question.name]
             if question.state is None:
-                asked.resting = order.id
-            news = question.state in (TargetState.SENDING, TargetState.UNKNOWN)
-            return Acknowledged(*self._head(question), order=venue_text(order.id)) if news else None
+                counters.resting = order.id
+            is_new = question.state in (TargetState.SENDING, TargetState.UNKNOWN)
+            return Acknowledged(*self._head(question), order=venue_text(order.id)) if is_new else None
         symbols = [question.line.symbol] * len(self._counters)
-        if denied and not asked.can_be_absent and self._is_scarce("fills", symbols):
-            return None  # it may be on its way; fills are queried once it no longer can be
+        if denied and not counters.can_be_absent and self._is_scarce("fills", symbols):
+            return None  # the request may be delayed; fills are queried once it no longer can arrive
         report = await self._by_fills(question)
         if report is None:
             return None
-        # A denial is not believed while the request runs, since the order may still arrive.
-        believed = denied and asked.can_be_absent and question.name not in self._context.running
-        gone = believed and resting is not None and self._denied_for_long(question)
-        ended = gone and (report.filled > ZERO or question.state is TargetState.WORKING)
-        if ended or report.filled >= question.may_fill:
+        # A denial is not accepted while the request runs, since the order may still arrive.
+        is_denial_final = denied and counters.can_be_absent and question.name not in self._context.running
+        is_absent = is_denial_final and resting is not None and self._denied_for_long(question)
+        ended = is_absent and (report.filled > ZERO or question.state is TargetState.WORKING)
+        if ended or report.filled >= question.largest_fill:
             return self._report_entry(question, report)
-        if not gone or report.filled > ZERO:
+        if not is_absent or report.filled > ZERO:
             return None
-        return Absent(*self._head(question), text="the venue has no such order", early=not self._is_over(question))
+        return Absent(*self._head(question), text="the venue has no such order", early=not self._has_lapsed(question))
 
     async def _by_fills(self, question: OrderQuestion) -> OrderReport | None:
         """A report built from the order's fills; None if the venue does not return them."""
@@ -314,50 +332,54 @@ class OrderQuery:
             client_order_id=question.name,
             symbol=question.line.symbol,
             state="expired",
-            amount=question.may_fill,
+            amount=question.largest_fill,
             filled=filled,
             average_price=paid / filled if filled > ZERO else None,
             fee=total_fee(fills, self._context.currency)[0],
         )
-        return validated_report(report, question.name, question.may_fill)
+        return validated_report(report, question.name, question.largest_fill)
 
     def _denied_for_long(self, question: OrderQuestion) -> bool:
-        """Whether the venue has denied the order for longer than its lists may lag."""
+        """Whether the venue has denied an open order for longer than its lists may lag; True for any other order."""
         if question.state is not TargetState.WORKING:
             return True
         since = self._counters[question.name].denied_since
         return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
 
     def _is_decisive(self, question: OrderQuestion) -> bool:
-        """Whether a denial that is requested now may be believed.
+        """Whether a denial by the next query may be accepted.
 
-        Where names are kept for ever, and the same name is sent next, that is soon. The name of a set-aside order is
-        spent: its replacement has another name, and both would be carried out. Where no bound on the delay is known, a
-        full close that the venue limits to reduce-only does not wait: whatever arrives late can only close what was
-        decided to be closed.
+        Where the venue never accepts a client order id twice, and the same one is sent next, that is soon. The id of a
+        detached order is not used again: its replacement has another id, and both would be carried out. Where the delay
+        of a request has no known bound, a full close that the venue limits to reduce-only does not wait: an order that
+        arrives late can only close what was decided to be closed.
         """
         bounded = question.valid_for is not None or self._life.always is not None
-        kept = question.state is not None and self._life.names == "ever"
-        if question.state is TargetState.WORKING or kept or (question.line.is_capped_by_venue and not bounded):
-            return self.is_late(question)
-        return self._is_over(question)
+        is_name_reserved = question.state is not None and self._life.names == "ever"
+        if (
+            question.state is TargetState.WORKING
+            or is_name_reserved
+            or (question.line.is_capped_by_venue and not bounded)
+        ):
+            return self.is_overdue(question)
+        return self._has_lapsed(question)
 
-    def _is_over(self, question: OrderQuestion) -> bool:
-        """Whether the request can no longer be carried out, by a monotonic clock from the first query on.
+    def _has_lapsed(self, question: OrderQuestion) -> bool:
+        """Whether the request can no longer be carried out, measured by the monotonic clock from the first query on.
 
         The age of an order sent by another process is taken from the wall clock.
         """
         if question.sent_at is None:
             return True
         now = self._context.clock.monotonic()
-        asked = self._counters[question.name]
-        if asked.first_age is None or asked.first_age[0] != question.sent_at:
-            asked.first_age = (question.sent_at, now, max(0.0, self._context.seconds_since(question.sent_at)))
-        _, met_at, age = asked.first_age
-        return age + now - met_at >= over_after(self._life, self._context.pace, question.valid_for)
+        counters = self._counters[question.name]
+        if counters.first_age is None or counters.first_age[0] != question.sent_at:
+            counters.first_age = (question.sent_at, now, max(0.0, self._context.seconds_since(question.sent_at)))
+        _, measured_at, age = counters.first_age
+        return age + now - measured_at >= lapses_after(self._life, self._context.pace, question.valid_for)
 
-    def is_late(self, question: OrderQuestion) -> bool:
-        """Whether a line no longer waits for the order. True also if the clock was set back."""
+    def is_overdue(self, question: OrderQuestion) -> bool:
+        """Whether the order is so old that its line no longer waits for it; also True if the clock was set back."""
         if question.sent_at is None:
             return True
         since = self._context.seconds_since(question.sent_at)

@@ -1,4 +1,4 @@
-"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits long."""
+"""Cancels the orders of decisions: all that are due at once, with a short timeout, so that no close waits for long."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Due = tuple[AccountJob, Cancel]
 
 @dataclass(slots=True)
 class _CancelAttempts:
-    """Failed cancels of one order, and how often in a row it was missing from the open orders."""
+    """Failed cancels of one order, and how often in a row the open orders lacked it."""
 
     failed: int = 0
     absent: int = 0
@@ -27,22 +27,22 @@ class _CancelAttempts:
 
 
 class OrderCanceller:
-    """Retries failed cancels with growing waits, and gives up with the reason after a number of tries.
+    """Retries failed cancels with growing waits, and gives up with a reason after a number of failures.
 
-    An order that cannot be cancelled may be gone: it is if it is repeatedly missing from the open orders. Requests that
-    the venue did not process are not counted.
+    An order whose cancel fails may no longer be open: it counts as cancelled if the open orders repeatedly lack it.
+    Requests that the venue did not process are not counted.
     """
 
-    def __init__(self, context: AccountContext, memory: ExecutionState) -> None:
+    def __init__(self, context: AccountContext, state: ExecutionState) -> None:
         self._context = context
-        self._memory = memory
+        self._state = state
         self._tries: dict[tuple[str, str], _CancelAttempts] = {}
-        self._under_way: set[str] = set()
+        self._in_flight: set[str] = set()
 
     def due(self) -> list[Due]:
         """The cancels that decisions request before their closes are done."""
-        works = self._memory.jobs.values()
-        return [(work, cancel) for work in works for cancel in work.due_cancels(after_closing=False)]
+        jobs = self._state.jobs.values()
+        return [(job, cancel) for job in jobs for cancel in job.due_cancels(after_closing=False)]
 
     async def run(self, due: Sequence[Due]) -> None:
         """Cancel those of `due` whose time has come."""
@@ -50,50 +50,54 @@ class OrderCanceller:
             return
         now = self._context.clock.monotonic()
         ready = [
-            (work, cancel)
-            for work, cancel in due
-            if self._of(work, cancel).not_before <= now and cancel.order not in self._under_way
+            (job, cancel)
+            for job, cancel in due
+            if self._of(job, cancel).not_before <= now and cancel.order not in self._in_flight
         ]
-        self._under_way |= {cancel.order for _, cancel in ready}
+        self._in_flight |= {cancel.order for _, cancel in ready}
         try:
-            asked = (self._context.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
-            answers = await asyncio.gather(*asked)
+            requests = (self._context.cancel(cancel.symbol, cancel.order) for _, cancel in ready)
+            answers = await asyncio.gather(*requests)
         finally:
-            self._under_way -= {cancel.order for _, cancel in ready}
+            self._in_flight -= {cancel.order for _, cancel in ready}
         failed: list[tuple[AccountJob, Cancel, VenueError]] = []
-        for (work, cancel), error in zip(ready, answers, strict=True):
+        for (job, cancel), error in zip(ready, answers, strict=True):
             match error:
                 case None:
-                    self._record_cancelled(work, cancel)
+                    self._record_cancelled(job, cancel)
                 case OrderRejectedError():
-                    work.cannot_cancel(cancel, venue_text(error))
+                    self._record_failed(job, cancel, venue_text(error))
                 case RateLimitedError() | VenueDownError():
-                    self._of(work, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
+                    self._of(job, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
                 case _:
-                    failed.append((work, cancel, error))
+                    failed.append((job, cancel, error))
         if failed:
             await self._count(failed)
 
     async def _count(self, failed: Sequence[tuple[AccountJob, Cancel, VenueError]]) -> None:
-        again = any(self._of(work, cancel).failed for work, cancel, _ in failed)
-        resting = await self._context.open_orders(self._context.pace.cancel_timeout) if again else None
-        for work, cancel, error in failed:
-            tries = self._of(work, cancel)
+        has_failed_before = any(self._of(job, cancel).failed for job, cancel, _ in failed)
+        resting = await self._context.open_orders(self._context.pace.cancel_timeout) if has_failed_before else None
+        for job, cancel, error in failed:
+            tries = self._of(job, cancel)
             tries.failed += 1
             is_absent = resting is not None and all(each.id != cancel.order for each in resting)
             tries.absent = tries.absent + 1 if is_absent else 0
             tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
-            if tries.absent >= self._context.pace.doubt_reads:
-                self._record_cancelled(work, cancel)
+            if tries.absent >= self._context.pace.confirm_snapshots:
+                self._record_cancelled(job, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:
                 last = venue_text(error)
-                work.cannot_cancel(cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
+                self._record_failed(job, cancel, f"{tries.failed} requests in a row failed, the last one with {last}")
 
-    def _record_cancelled(self, work: AccountJob, cancel: Cancel) -> None:
+    def _record_cancelled(self, job: AccountJob, cancel: Cancel) -> None:
         place = (self._context.account, cancel.symbol)
-        entry = Cancelled(work.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
+        entry = Cancelled(job.decision.id, self._context.clock.now(), *place, order=cancel.order, why=cancel.why)
         self._context.record([entry])
-        self._tries.pop((work.decision.id, cancel.order), None)
+        self._tries.pop((job.decision.id, cancel.order), None)
 
-    def _of(self, work: AccountJob, cancel: Cancel) -> _CancelAttempts:
-        return self._tries.setdefault((work.decision.id, cancel.order), _CancelAttempts())
+    def _record_failed(self, job: AccountJob, cancel: Cancel, why: str) -> None:
+        job.cannot_cancel(cancel, why)
+        self._tries.pop((job.decision.id, cancel.order), None)
+
+    def _of(self, job: AccountJob, cancel: Cancel) -> _CancelAttempts:
+        return self._tries.setdefault((job.decision.id, cancel.order), _CancelAttempts())

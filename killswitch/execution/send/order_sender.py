@@ -33,22 +33,22 @@ from killswitch.model.venue import (
 )
 from killswitch.ratelimit.budget import Reservation
 
-TOGETHER = 0.02
-"""Real seconds for which an answer waits to be journaled with others. The order itself is durable already."""
+JOURNAL_WINDOW = 0.02
+"""Real seconds for which an answer waits to be journaled with others. The order itself is already durable."""
 
 
-SOON = 0.05
-"""Seconds of the clock for which a batch waits for budget for its next orders, instead of ending without them."""
+LONGEST_BUDGET_WAIT = 0.05
+"""Longest time in seconds for which a batch waits for budget for its next orders, instead of ending without them."""
 
 
 FIRST, LARGEST = 10, 320
 """Orders that are made durable together before they leave: few at first, eight times as many in each further chunk."""
 
 
-LEAST = 1e-6
-"""Seconds. Event loops do not resolve shorter times."""
+SHORTEST_WAIT = 1e-6
+"""Shortest wait in seconds: event loops do not resolve shorter times."""
 ANY_OTHER = "\N{ASTERISK}"
-"""Stands for a symbol for which no order has been sent."""
+"""A symbol for which no order has been sent."""
 
 
 class OrderSender:
@@ -56,14 +56,14 @@ class OrderSender:
 
     def __init__(self, context: AccountContext) -> None:
         self._context = context
-        self._batch = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
+        self._batch_size = context.traits.batch if isinstance(context.venue, BatchingVenue) else 1
         self._late_requests: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
-        """Requests that no batch waits for any longer."""
+        """Requests in flight for whose answers no batch waits any longer."""
 
     def late_answers(self) -> list[Entry]:
         """The late answers to requests that were not waited for; each is returned once.
 
-        The orders of a request that broke are of unknown status, and are queried.
+        The orders of a request that failed are of unknown status, and are queried.
         """
         ended = [task for task in self._late_requests if task.done()]
         found: list[Entry] = []
@@ -87,77 +87,81 @@ class OrderSender:
 
         Orders leave in chunks, each as soon as it is durable, so that the first do not wait for the last to be built;
         answers that arrive close together are journaled together. It returns when every answer has arrived, or has been
-        out for so long that its orders are to be queried: `late` returns it when it arrives. `answered` is called when
-        nothing is waited for any longer, before the last answers are journaled.
+        out for so long that its orders are to be queried: `late_answers` returns the answer when it arrives. `answered`
+        is called when no request is waited for any longer, before the last answers are journaled.
         """
         queue = OrderQueue(source)
-        wave = OrderBatch()
+        batch = OrderBatch()
         loop = asyncio.get_running_loop()
 
-        async def one(group: Sequence[QueuedOrder], ticket: Reservation) -> Sequence[Entry]:
-            answers = await self._request(group, ticket)
-            if asyncio.current_task() in wave.flights:  # else no batch waits for them: `late` returns them
-                wave.hold(answers)
+        async def send_group(group: Sequence[QueuedOrder], reservation: Reservation) -> Sequence[Entry]:
+            answers = await self._request(group, reservation)
+            if asyncio.current_task() in batch.in_flight:  # else no batch waits: `late_answers` returns them
+                batch.hold(answers)
             return answers
 
         tasks: list[asyncio.Task[Sequence[Entry]]] = []
         try:
             more, chunk = True, FIRST
-            while more or wave.open:
+            while more or batch.open:
                 if more:
                     groups = self._reserve_requests(queue, chunk)
                     chunk = min(8 * chunk, LARGEST)
-                    for group, ticket in groups:
-                        task = loop.create_task(one(group, ticket))
-                        wave.flights[task] = RequestInFlight(loop.time(), group)
-                        task.add_done_callback(wave.mark_completed)
+                    for group, reservation in groups:
+                        task = loop.create_task(send_group(group, reservation))
+                        batch.in_flight[task] = RequestInFlight(loop.time(), group)
+                        task.add_done_callback(batch.mark_completed)
                         tasks.append(task)
                     if groups:
                         await asyncio.sleep(0)  # let them be sent before the next ones are built
-                more = await self._wait(wave, queue)
-                for task, flight in wave.detach_late(loop.time() - self._context.pace.ask_after + LEAST):
-                    self._late_requests[task] = flight
-                    self._context.running |= _names(flight.group)
-                if queue.sent and not (wave.open or more):
+                more = await self._wait(batch, queue)
+                for task, request in batch.detach_late(loop.time() - self._context.pace.query_after + SHORTEST_WAIT):
+                    self._late_requests[task] = request
+                    self._context.running |= _names(request.group)
+                if queue.sent and not (batch.open or more):
                     answered()
                     await asyncio.sleep(0)
-                if not wave.open or wave.held_for >= TOGETHER - LEAST:
-                    self._context.record(wave.release())
+                if not batch.open or batch.held_for >= JOURNAL_WINDOW - SHORTEST_WAIT:
+                    self._context.record(batch.release())
             for task in tasks:
                 if task not in self._late_requests:
                     task.result()
         finally:
-            waited = [task for task in tasks if task not in self._late_requests]
-            for task in waited:
+            unfinished = [task for task in tasks if task not in self._late_requests]
+            for task in unfinished:
                 task.cancel()
-            if waited:
-                await asyncio.gather(*waited, return_exceptions=True)
+            if unfinished:
+                await asyncio.gather(*unfinished, return_exceptions=True)
         return SendResult(queue.sent, queue.unsent, None if queue.is_empty else self._room_in(queue))
 
-    async def _wait(self, wave: OrderBatch, queue: OrderQueue) -> bool:
+    async def _wait(self, batch: OrderBatch, queue: OrderQueue) -> bool:
         """Wait for budget or for answers to journal; returns whether there may be budget for more orders."""
         room_in = self._room_in(queue)
         if room_in <= 0.0:
             return True
-        soon = room_in <= SOON
-        if not wave.open:
+        soon = room_in <= LONGEST_BUDGET_WAIT
+        if not batch.open:
             if soon:
                 await self._context.clock.sleep(room_in)
             return soon
-        asked_in = wave.oldest() + self._context.pace.ask_after - asyncio.get_running_loop().time()
-        waits = [max(room_in, LEAST)] * soon + [max(TOGETHER - wave.held_for, LEAST)] * wave.has_answers
+        query_in = batch.oldest() + self._context.pace.query_after - asyncio.get_running_loop().time()
+        waits = [query_in]
+        if soon:
+            waits.append(room_in)
+        if batch.has_answers:
+            waits.append(JOURNAL_WINDOW - batch.held_for)
         with suppress(TimeoutError):
-            async with asyncio.timeout(min([*waits, max(asked_in, LEAST)])):
-                await wave.answered.wait()
-            wave.answered.clear()
+            async with asyncio.timeout(max(min(waits), SHORTEST_WAIT)):
+                await batch.answered.wait()
+            batch.answered.clear()
         return soon
 
     def _room_in(self, queue: OrderQueue) -> float:
         """Seconds until the next order may be sent; infinite where that does not depend on the budget alone."""
         first = queue.peek() or next(iter(queue.unsent), None)
-        if first is None or self._context.paused_for > 0.0 or self._context.broken_for > 0.0:
+        if first is None or self._context.paused_for > 0.0 or self._context.breaker_open_for > 0.0:
             return math.inf
-        symbols = [each.line.symbol for each in queue.next(self._batch)] or [first.line.symbol]
+        symbols = [each.line.symbol for each in queue.next(self._batch_size)] or [first.line.symbol]
         single = self._context.wait("submit", symbols[:1])
         if len(symbols) < 2 or single <= 0.0:
             return single
@@ -168,7 +172,7 @@ class OrderSender:
         groups: list[tuple[Sequence[QueuedOrder], Reservation]] = []
         count, most = 0, self._context.orders_at_once(chunk if queue.peek() is not None else 0)
         while count < most:
-            group = self._next_group(queue.next(min(self._batch, most - count)))
+            group = self._next_group(queue.next(min(self._batch_size, most - count)))
             if not group:
                 if (first := queue.peek()) is None or not self._is_only_symbol_limited(first.line.symbol):
                     break
@@ -193,13 +197,15 @@ class OrderSender:
             return first[:fits]
         return first[:1] if first and self._context.wait("submit", symbols[:1]) <= 0.0 else []
 
-    async def _request(self, group: Sequence[QueuedOrder], ticket: Reservation) -> list[Entry]:
+    async def _request(self, group: Sequence[QueuedOrder], reservation: Reservation) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
-            found = await self._context.send(_call(group), self._submit([each.request for each in group]), ticket)
+            answers = await self._context.send(
+                _call(group), self._submit([each.request for each in group]), reservation
+            )
         except VenueError as error:
             return [self._failed(each, error) for each in group]
-        return [self._answered(each, answer) for each, answer in zip(group, found, strict=True)]
+        return [self._answered(each, answer) for each, answer in zip(group, answers, strict=True)]
 
     async def _submit(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         venue = self._context.venue
@@ -212,21 +218,21 @@ class OrderSender:
             raise MalformedAnswerError(f"the venue returned {len(found)} answers to a batch of {len(requests)} orders")
         return found
 
-    def _answered(self, departure: QueuedOrder, answer: OrderReport | VenueError) -> Entry:
+    def _answered(self, queued: QueuedOrder, answer: OrderReport | VenueError) -> Entry:
         if isinstance(answer, VenueError):
             if isinstance(answer, RateLimitedError):
                 self._context.record_rate_limit(answer)
-            return self._failed(departure, answer)
-        line = departure.line
+            return self._failed(queued, answer)
+        line = queued.line
         try:
-            report = validated_report(answer, departure.request.client_order_id, line.may_fill)
+            report = validated_report(answer, queued.request.client_order_id, line.may_fill)
         except Exception as error:  # noqa: BLE001 - an adapter's defect must not stop other orders
-            return self._unknown(departure, error)
-        head = self._head(departure)
+            return self._unknown(queued, error)
+        head = self._head(queued)
         return report_entry(report, line.state, head) or Acknowledged(*head, order=report.id, filled=report.filled)
 
-    def _failed(self, departure: QueuedOrder, error: VenueError) -> Entry:
-        head = self._head(departure)
+    def _failed(self, order: QueuedOrder, error: VenueError) -> Entry:
+        head = self._head(order)
         match error:
             case OrderRejectedError(reason="duplicate_client_order_id"):
                 # The venue has an order of this name: ours, sent before. Only a query shows its status.
@@ -240,14 +246,14 @@ class OrderSender:
             case VenueDownError():
                 reason = "venue_down"
             case _:
-                return self._unknown(departure, error)
+                return self._unknown(order, error)
         return Rejected(*head, reason=reason, text=venue_text(error))
 
-    def _unknown(self, departure: QueuedOrder, error: BaseException) -> Unknown:
-        return Unknown(*self._head(departure), text=venue_text(_cause(error)))
+    def _unknown(self, order: QueuedOrder, error: BaseException) -> Unknown:
+        return Unknown(*self._head(order), text=venue_text(_cause(error)))
 
-    def _head(self, departure: QueuedOrder) -> EntryHead:
-        return self._context.entry_head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
+    def _head(self, order: QueuedOrder) -> EntryHead:
+        return self._context.entry_head(order.line, order.entry.client_order_id, order.entry.attempt)
 
 
 def _cause(error: BaseException) -> str:

@@ -27,7 +27,7 @@ class QueuedOrder:
 class SendResult:
     """The orders that were sent, and those that were built and held back.
 
-    `room_in`: seconds until there may be budget for the rest; None where nothing was held back.
+    `room_in`: seconds until the budget may have room for the rest; None where nothing was held back.
     """
 
     orders: Sequence[QueuedOrder]
@@ -37,7 +37,7 @@ class SendResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestInFlight:
-    """One request in flight. `left`: when it was sent, in the loop's seconds."""
+    """One request in flight. `sent_at`: when it was sent, in seconds of the event loop."""
 
     sent_at: float
     group: Sequence[QueuedOrder]
@@ -47,16 +47,16 @@ class OrderBatch:
     """The requests in flight, and their answers that are not journaled yet."""
 
     def __init__(self) -> None:
-        self.flights: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
+        self.in_flight: dict[asyncio.Task[Sequence[Entry]], RequestInFlight] = {}
         self.answered = asyncio.Event()
         self._answers: list[Entry] = []
         self._since = 0.0
-        self._noted = False
+        self._is_signalled = False
 
     @property
     def open(self) -> int:
         """Number of requests that are waited for."""
-        return len(self.flights)
+        return len(self.in_flight)
 
     def hold(self, answers: Sequence[Entry]) -> None:
         """Hold the answers of one request."""
@@ -66,24 +66,24 @@ class OrderBatch:
 
     def mark_completed(self, task: asyncio.Task[Sequence[Entry]]) -> None:
         """Mark a request as completed."""
-        if self.flights.pop(task, None) is not None and not (self.flights and self._noted):
-            self._noted = True
+        if self.in_flight.pop(task, None) is not None and not (self.in_flight and self._is_signalled):
+            self._is_signalled = True
             self.answered.set()
 
     def oldest(self) -> float:
         """When the oldest request that is waited for was sent; infinite if there is none."""
-        return next((flight.sent_at for flight in self.flights.values()), math.inf)
+        return next((request.sent_at for request in self.in_flight.values()), math.inf)
 
     def detach_late(self, before: float) -> list[tuple[asyncio.Task[Sequence[Entry]], RequestInFlight]]:
         """Stop waiting for the requests that were sent at `before` or earlier; they keep running."""
-        found = [(task, flight) for task, flight in self.flights.items() if flight.sent_at <= before]
+        found = [(task, request) for task, request in self.in_flight.items() if request.sent_at <= before]
         for task, _ in found:
-            del self.flights[task]
+            del self.in_flight[task]
         return found
 
     @property
     def has_answers(self) -> bool:
-        """Whether any answer is to be journaled."""
+        """Whether any answer is held."""
         return bool(self._answers)
 
     @property
@@ -93,8 +93,8 @@ class OrderBatch:
 
     def release(self) -> Sequence[Entry]:
         """Remove and return the held answers, to be journaled."""
-        given, self._answers, self._noted = self._answers, [], False
-        return given
+        released, self._answers, self._is_signalled = self._answers, [], False
+        return released
 
 
 class OrderQueue:
@@ -102,7 +102,7 @@ class OrderQueue:
 
     def __init__(self, source: Iterable[QueuedOrder]) -> None:
         self._source = iter(source)
-        self._made: deque[QueuedOrder] = deque()
+        self._built: deque[QueuedOrder] = deque()
         self._skipped: list[QueuedOrder] = []
         self.sent: list[QueuedOrder] = []
 
@@ -117,19 +117,19 @@ class OrderQueue:
 
     def next(self, count: int) -> list[QueuedOrder]:
         """Up to `count` of the next orders; they stay in the queue."""
-        while len(self._made) < count and (made := next(self._source, None)) is not None:
-            self._made.append(made)
-        return list(islice(self._made, count))
+        while len(self._built) < count and (order := next(self._source, None)) is not None:
+            self._built.append(order)
+        return list(islice(self._built, count))
 
     @property
     def unsent(self) -> Sequence[QueuedOrder]:
         """The orders that were built and not sent."""
-        return (*self._skipped, *self._made)
+        return (*self._skipped, *self._built)
 
     def skip(self) -> None:
-        """Set the first order aside, so that those after it are seen."""
-        self._skipped.append(self._made.popleft())
+        """Skip the first order, so that the ones after it can be sent."""
+        self._skipped.append(self._built.popleft())
 
     def mark_sent(self, count: int) -> None:
         """Record that the first `count` orders were sent."""
-        self.sent += [self._made.popleft() for _ in range(count)]
+        self.sent += [self._built.popleft() for _ in range(count)]

@@ -31,7 +31,7 @@ _AFTER_FEES = Decimal("0.98")
 
 
 class AccountJob:
-    """A decision's job, folded from the decision and its journal entries; it holds nothing else."""
+    """The job of one decision on one account, folded from the decision and its journal entries."""
 
     def __init__(self, decision: Decision, account: str, entries: Sequence[Entry] = ()) -> None:
         """Fold `entries`, the decision's journal in sequence; those of other accounts are skipped."""
@@ -46,14 +46,14 @@ class AccountJob:
         self._uncancellable: dict[str, str] = {}
         self._in_turn = _in_turn(decision, account)
         self.unsupplied: set[TargetName] = set()
-        """Hops whose source has brought in an unknown amount."""
+        """Hops whose preceding sale brought in an unknown amount."""
         self.short: set[TargetName] = set()
-        """Hops for which less has arrived than fees can explain."""
+        """Hops for which less has arrived than the sale was paid, by more than fees can explain."""
         self.planned: int | None = None
-        """The journal sequence at which the job begins; None if none was planned on this account."""
+        """The journal sequence at which the job begins; None if the decision planned nothing on this account."""
         self.finished: Finished | None = None
         self.given_up: str | None = None
-        """Which operator gave the job up, and why; nothing more is sent for it then."""
+        """Which operator gave up the job, and why; None if nobody did. No order is sent for such a job."""
         for entry in entries:
             if entry.account == account:
                 self._apply(entry, PositionTarget.replay)
@@ -62,7 +62,7 @@ class AccountJob:
         """Apply one new entry of this decision on this account. ForbiddenTransitionError if it cannot follow."""
         self._apply(entry, PositionTarget.apply)
 
-    def _apply(self, entry: Entry, move: Callable[[PositionTarget, Entry], None]) -> None:
+    def _apply(self, entry: Entry, apply: Callable[[PositionTarget, Entry], None]) -> None:
         if self.planned is None and is_plan(entry):
             self.planned = entry.sequence
         match entry:
@@ -84,7 +84,7 @@ class AccountJob:
                 line = self.line_of(entry)
                 touched = () if line is None else (line,)
         for line in touched:
-            move(line, entry)
+            apply(line, entry)
 
     def check(self, entry: Entry) -> None:
         """Raise what `apply` would raise, and change nothing: an entry that cannot be folded must not be written."""
@@ -94,17 +94,17 @@ class AccountJob:
                 line.check(entry)
 
     def line_at(self, key: PositionKey) -> PositionTarget | None:
-        """The line that works on a position."""
+        """The line of a position; None if the job has none."""
         return self._by_key.get(key)
 
     def line_of(self, entry: Entry) -> PositionTarget | None:
         """The line that `entry` is about; None if there is none in this job."""
         return None if entry.key is None else self._by_key.get(entry.key)
 
-    def turn(self, over: Callable[[PositionTarget], bool]) -> PositionKey | None:
+    def turn(self, is_over: Callable[[PositionTarget], bool]) -> PositionKey | None:
         """The position whose turn it is, where planning interleaved the slices of several positions; None elsewhere.
 
-        A line that is `over`, or whose last order filled nothing, does not delay the others.
+        A line for which `is_over` holds, or whose last order filled nothing, does not delay the others.
         """
         if not self._in_turn:
             return None
@@ -113,14 +113,14 @@ class AccountJob:
             line = self._by_key[key]
             if done[key] >= contracts:
                 done[key] -= contracts
-            elif not (over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
+            elif not (is_over(line) or line.attempts_without_fill or line.state is TargetState.AT_TARGET):
                 return key
         return None
 
     def supply(self, line: PositionTarget, shown: Decimal, instrument: Instrument | None) -> None:
-        """Let a hop sell what the orders before it have brought in so far, in whole steps, and nothing else.
+        """Set the amount that a hop sells: what the orders before it have brought in so far, in whole steps.
 
-        That is what they were paid, as far as it has arrived: a fee may have been deducted. `shown`: the position in
+        It is what they were paid, as far as it has arrived: a fee may have been deducted. `shown`: the position in
         the hop's symbol. While much less has arrived, the venue's positions may lag: the hop is `short`.
         """
         if line.purpose != "hop" or line.after is None:
@@ -134,10 +134,10 @@ class AccountJob:
         paid = sum((each for each in received if each is not None), ZERO) / size
         arrived = max(ZERO, shown + line.filled - line.kept_holding)
         (self.short.add if arrived < paid * _AFTER_FEES else self.short.discard)(line.name)
-        brought = min(paid, arrived)
+        available = min(paid, arrived)
         if instrument is not None and instrument.amount_step:
-            brought = (brought / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
-        line.decided = line.largest = max(brought, line.filled)
+            available = (available / instrument.amount_step).to_integral_value(ROUND_FLOOR) * instrument.amount_step
+        line.decided = line.largest = max(available, line.filled)
 
     def _sources(self, line: PositionTarget) -> list[PositionTarget]:
         """The sales whose proceeds a hop sells: several holdings may be sold through one asset."""
@@ -153,7 +153,7 @@ class AccountJob:
         return [self._by_key[key] for key in places if key in self._by_key]
 
     def due_cancels(self, *, after_closing: bool) -> list[Cancel]:
-        """Entry orders at once; others after closing, or as soon as an order blocks the close of its symbol."""
+        """Due cancels: entry orders at once, others after closing or once an order blocks the close of its symbol."""
         blocked = {line.symbol for line in self.lines if line.is_blocked}
         return [
             cancel
@@ -168,7 +168,7 @@ class AccountJob:
 
     @property
     def has_uncancellable(self) -> bool:
-        """Whether an order could not be cancelled, so that the job does not end as if nothing were left."""
+        """Whether an order could not be cancelled, so that the job does not end as flat."""
         return bool(self._uncancellable)
 
     def cannot_cancel(self, cancel: Cancel, why: str) -> None:
@@ -192,11 +192,11 @@ class AccountJob:
     def _outcome(self, verdicts: Sequence[LineVerdict]) -> tuple[ClosingStatus, str | None]:
         reasons = [verdict.reason for verdict in verdicts if verdict.reason]
         reasons += [f"order {order} cannot be cancelled: {why}" for order, why in self._uncancellable.items()]
-        lost = [name for line in self.lines for name in line.abandoned]
-        reasons += [f"the status of order {name} was never known" for name in lost]
+        without_status = [name for line in self.lines for name in line.abandoned]
+        reasons += [f"the status of order {name} was never known" for name in without_status]
         if not reasons:
             return "flat", None
-        if lost or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
+        if without_status or any(verdict.do is LineAction.ABANDON for verdict in verdicts):
             return "abandoned", "; ".join(reasons)
         blocked = all(verdict.do is not LineAction.GIVE_UP for verdict in verdicts)
         return ("blocked" if blocked else "residual"), "; ".join(reasons)
@@ -209,8 +209,8 @@ class AccountJob:
             left = {key: amount for key, amount in recorded.items() if amount is not None}
             status, cost = self.finished.final_status, known(self.finished.cost)
         else:
-            begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
-            left, status, cost = self._left(shown), "closing" if begun else "planned", self.cost()
+            has_begun = any(line.attempt > 0 or line.state is TargetState.AT_TARGET for line in self.lines)
+            left, status, cost = self._left(shown), "closing" if has_begun else "planned", self.cost()
         residual = tuple(Residual(self.account, *key, amount) for key, amount in left.items())
         return Closing(self.decision.id, status, residual, cost, self.decision.scope)
 
@@ -230,8 +230,8 @@ class AccountJob:
 
 def _total(parts: Iterable[Decimal | None]) -> Decimal | None:
     """The sum; None if a part is unknown."""
-    known = list(parts)
-    return None if None in known else sum((part for part in known if part is not None), ZERO)
+    amounts = list(parts)
+    return None if None in amounts else sum((part for part in amounts if part is not None), ZERO)
 
 
 def _in_turn(decision: Decision, account: str) -> list[tuple[PositionKey, Decimal]]:
@@ -256,7 +256,7 @@ class Timetable:
     """Evenly spaced order times of one decision on one account, and a pause between two slices of a position.
 
     Times are counted from the first order, so that one late order does not delay the others. After a restart the
-    timetable starts anew: at worst one order more in the first minute than declared.
+    timetable starts again, with at most one order more than declared in the first minute.
     """
 
     def __init__(self, unwinding: Unwinding | None) -> None:
@@ -282,13 +282,13 @@ class Timetable:
         self._before[line.name] = (self._next, self._last.get(line.key))
         if self._every:
             planned = now if self._next is None else self._next
-            # Hours of waiting for something else are not followed by a burst of orders.
+            # A long wait for something else is not followed by a burst of orders.
             self._next = max(planned, now - self._every) + self._every
         if self._pause:
             self._last[line.key] = now
 
     def undo_sent(self, line: PositionTarget) -> None:
-        """Record that it was not sent after all, nor any after it: its place is free again."""
+        """Undo `record_sent` for an order that was not sent, nor any order after it."""
         self._next, last = self._before.pop(line.name, (self._next, None))
         if last is None:
             self._last.pop(line.key, None)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from itertools import chain
 
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.state.account_job import AccountJob
 from killswitch.execution.state.protective_record import Protections
 from killswitch.journal.codec import decode, decode_all, encode
@@ -34,85 +34,87 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import Closing
 from killswitch.model.store import Journal, JournalEntry
 
-REMEMBERED = 16
+REMEMBERED_DECISIONS = 16
 """Number of ended decisions that `progress` still shows, so that no tick misses how one ended."""
 
 
 class ExecutionState:
-    """The execution state, which changes in one way only: by an entry that is durable first."""
+    """The execution state of one account, which changes only by an entry that is durable first."""
 
-    def __init__(self, account: str, store: Journal, clock: Clock, pace: ClosingPace, watch: ClosingObserver) -> None:
+    def __init__(
+        self, account: str, store: Journal, clock: Clock, pace: ClosingPace, observer: ClosingObserver
+    ) -> None:
         self._account = account
         self._store = store
         self._clock = clock
         self._pace = pace
-        self._watch = watch
+        self._observer = observer
         self.protections = Protections()
         self._ledgers: dict[PositionKey, PositionLedger] = {}
         self._prepared: dict[str, AccountJob] = {}
         self._transaction: list[Entry] | None = None
-        self._over: dict[PositionKey, float] = {}
+        self._ended_at: dict[PositionKey, float] = {}
         self._uncharged: dict[str, dict[str, Filled]] = {}
-        self.moved_at = -math.inf
-        """Monotonic seconds at which an order last moved."""
+        self.order_changed_at = -math.inf
+        """Monotonic seconds of the last entry about an order."""
         self.jobs: dict[str, AccountJob] = {}
         self.ended: dict[str, Closing] = {}
         self.written = 0
         """Number of entries written."""
-        self.moved = 0
+        self.order_changes = 0
         """Number of entries about orders: an account poll from before the last of them is out of date."""
         self.sent = 0
         """Number of orders sent."""
 
     def recover(self) -> None:
-        """Restore unfinished work from the journal."""
-        recent = [self._job(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED))]
-        ended = [work for work in recent if work.finished is not None and not work.decision.is_suspicion]
-        self.ended = {work.decision.id: work.closing({}) for work in ended}
-        works = [self._job(stored.decision) for stored in self._store.unfinished()]
-        self.jobs = {work.decision.id: work for work in works if work.planned is not None and not work.finished}
+        """Restore unfinished jobs from the journal."""
+        recent = [self._job(stored.decision) for stored in reversed(self._store.decisions(REMEMBERED_DECISIONS))]
+        ended = [job for job in recent if job.finished is not None and not job.decision.is_suspicion]
+        self.ended = {job.decision.id: job.closing({}) for job in ended}
+        unfinished = [self._job(stored.decision) for stored in self._store.unfinished()]
+        self.jobs = {job.decision.id: job for job in unfinished if job.planned is not None and not job.finished}
         self._fold_ledgers(self._concurrent_jobs())
-        known = self.jobs.keys() | self.ended.keys()
-        self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in known}
-        for work in self.jobs.values():
-            self._watch.begun(work.decision, self._account, self._journal_of(work.decision.id))
+        shown = self.jobs.keys() | self.ended.keys()
+        self._uncharged = {decision: found for decision, found in self._uncharged.items() if decision in shown}
+        for job in self.jobs.values():
+            self._observer.begun(job.decision, self._account, self._journal_of(job.decision.id))
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-        """Prepare what `adopt` starts once `planned` is durable. Nothing is worked on before."""
+        """Prepare the job that `adopt` starts once `planned` is durable; nothing is sent before."""
         if decision.id not in self.jobs:
-            work = self._prepared[decision.id] = AccountJob(decision, self._account, decode_all(planned))
-            self._count_from_now(work)
+            job = self._prepared[decision.id] = AccountJob(decision, self._account, decode_all(planned))
+            self._count_from_now(job)
 
     def adopt(self, decision: Decision) -> bool:
         """Start a decision whose `planned` entries are committed; returns whether it was started."""
         if decision.id in self.jobs:
             return False
-        work = self._prepared.pop(decision.id, None)
-        if work is None:
-            work = self._job(decision)
-            self._count_from_now(work)
-            self._leave_out_what_came_after(work)
+        job = self._prepared.pop(decision.id, None)
+        if job is None:
+            job = self._job(decision)
+            self._count_from_now(job)
+            self._exclude_later_fills(job)
         self._forget_old()
-        if work.planned is None or work.finished is not None:
+        if job.planned is None or job.finished is not None:
             return False
-        self.jobs[decision.id] = work
-        self._watch.begun(decision, self._account, ())
+        self.jobs[decision.id] = job
+        self._observer.begun(decision, self._account, ())
         return True
 
-    def _count_from_now(self, work: AccountJob) -> None:
-        """Count what is closed of the decision's positions from the place of its plan in the journal."""
-        for line in work.lines:
+    def _count_from_now(self, job: AccountJob) -> None:
+        """Start counting closed amounts of the decision's positions at the place of its plan in the journal."""
+        for line in job.lines:
             line.closed_before = self.ledger(line.key).closed
 
     def lines(self) -> list[PositionTarget]:
         """Every line of every job."""
-        return list(chain.from_iterable(work.lines for work in self.jobs.values()))
+        return list(chain.from_iterable(job.lines for job in self.jobs.values()))
 
     def ledger(self, key: PositionKey) -> PositionLedger:
         return self._ledgers.setdefault(key, PositionLedger())
 
     def expected(self) -> dict[PositionKey, Decimal]:
-        """What our own orders leave of each position at work, at least. Cheap: it precedes the first order."""
+        """The least that our own orders leave of each active position. Cheap: it is computed before the first order."""
         found: dict[PositionKey, Decimal] = {}
         for line in self.lines():
             if line.purpose == "reduce":
@@ -138,7 +140,7 @@ class ExecutionState:
         self.written += len(entries)
         for entry in entries:
             if not isinstance(entry, Verified):
-                self.moved, self.moved_at = self.moved + 1, self._clock.monotonic()
+                self.order_changes, self.order_changed_at = self.order_changes + 1, self._clock.monotonic()
             self.sent += isinstance(entry, OrderSending)
             self.jobs[entry.decision].apply(entry)
             self.protections.apply(entry)
@@ -147,33 +149,33 @@ class ExecutionState:
 
     def adds_information(self, entry: Entry) -> bool:
         """Whether a late answer adds anything to what queries have shown meanwhile."""
-        work = self.jobs.get(entry.decision)
-        line = None if work is None else work.line_of(entry)
+        job = self.jobs.get(entry.decision)
+        line = None if job is None else job.line_of(entry)
         if line is None:
             return False
         if entry.client_order_id in line.detached:
             return isinstance(entry, Filled | Rejected)
-        telling = {
+        adds = {
             TargetState.SENDING: True,
             TargetState.UNKNOWN: not isinstance(entry, Unknown),
             TargetState.WORKING: isinstance(entry, Filled),
         }
-        return entry.client_order_id == line.client_order_id and telling.get(line.state, False)
+        return entry.client_order_id == line.client_order_id and adds.get(line.state, False)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Make everything that is recorded inside durable in one transaction at its end; StoreError then.
 
-        Nothing may be sent to the venue inside: what is applied here is not durable before the end.
+        Nothing may be sent to the venue inside: entries applied here are not durable before the end.
         """
         self._transaction = []
         try:
             yield
         finally:
-            # Also after a failure inside: what was applied here must be in the journal.
-            held, self._transaction = self._transaction, None
-            if held:
-                self.write(held)
+            # Also after a failure inside: every entry applied here must be in the journal.
+            entries, self._transaction = self._transaction, None
+            if entries:
+                self.write(entries)
 
     def write(self, entries: Sequence[Entry]) -> None:
         """Make entries durable together without applying them. StoreError."""
@@ -182,12 +184,12 @@ class ExecutionState:
         else:
             self._store.append_all([encode(entry) for entry in entries])
         for entry in entries:
-            self._watch.wrote(entry)
+            self._observer.wrote(entry)
 
     def pop_without_fee(self, decision: str) -> tuple[Filled, ...]:
         """The final fills of a decision's orders whose fee is unknown; each decision's are returned once.
 
-        They are kept as they are written: reading them from a long journal would delay the caller.
+        They are collected as they are written: reading them from a long journal would delay the caller.
         """
         return tuple(self._uncharged.pop(decision, {}).values())
 
@@ -201,36 +203,38 @@ class ExecutionState:
             else:
                 self._uncharged.get(entry.decision, {}).pop(name, None)
 
-    def end(self, work: AccountJob, closing: Closing) -> None:
-        """End a job: its outcome is remembered for a while."""
-        del self.jobs[work.decision.id]
-        if not work.decision.is_suspicion:
-            self.ended[work.decision.id] = closing
-        while len(self.ended) > REMEMBERED:
+    def end(self, job: AccountJob, closing: Closing) -> None:
+        """End a job; `progress` still shows its outcome for a while."""
+        del self.jobs[job.decision.id]
+        if not job.decision.is_suspicion:
+            self.ended[job.decision.id] = closing
+        while len(self.ended) > REMEMBERED_DECISIONS:
             del self.ended[next(iter(self.ended))]
-        self._over |= dict.fromkeys((line.key for line in work.lines), self._clock.monotonic())
+        self._ended_at |= dict.fromkeys((line.key for line in job.lines), self._clock.monotonic())
         self._forget_old()
 
-    def _leave_out_what_came_after(self, work: AccountJob) -> None:
-        """Count what was closed after a decision was planned for it, though it was adopted later."""
-        counted = [line for line in work.lines if line.closed_before > 0]
-        for entry in self._journal_from(work.planned or 0) if counted else ():
+    def _exclude_later_fills(self, job: AccountJob) -> None:
+        """Count fills after a decision was planned as fills since then, although the decision was adopted later."""
+        counted = [line for line in job.lines if line.closed_before > 0]
+        for entry in self._journal_from(job.planned or 0) if counted else ():
             for line in counted:
                 if isinstance(entry, Filled) and entry.account == self._account and entry.key == line.key:
                     filled = known(entry.filled)
-                    # The amount of an unreadable fill is unknown: then everything counts as closed since.
+                    # The amount of an unreadable fill is unknown: everything then counts as closed since the plan.
                     line.closed_before = Decimal(0) if filled is None else line.closed_before - filled
 
     def _forget_old(self) -> None:
-        """Drop the ledgers of positions without work, once the venue must show what was closed."""
-        prepared = (line.key for work in self._prepared.values() for line in work.lines)
-        held = {line.key for line in self.lines()}.union(prepared)
-        oldest = self._clock.monotonic() - self._pace.lags_for
-        self._over = {key: at for key, at in self._over.items() if at > oldest and key not in held}
-        self._ledgers = {key: ledger for key, ledger in self._ledgers.items() if key in held or key in self._over}
+        """Drop the ledgers of positions without a job, once the venue must show what was closed."""
+        prepared = (line.key for job in self._prepared.values() for line in job.lines)
+        at_work = {line.key for line in self.lines()}.union(prepared)
+        oldest = self._clock.monotonic() - self._pace.position_lag
+        self._ended_at = {key: at for key, at in self._ended_at.items() if at > oldest and key not in at_work}
+        self._ledgers = {
+            key: ledger for key, ledger in self._ledgers.items() if key in at_work or key in self._ended_at
+        }
 
-    def _apply_to_ledger(self, work: AccountJob, entry: Entry) -> None:
-        line = work.line_of(entry)
+    def _apply_to_ledger(self, job: AccountJob, entry: Entry) -> None:
+        line = job.line_of(entry)
         if line is None or line.is_counted_by_fills:
             return
         if isinstance(entry, PlannedWork):
@@ -238,33 +242,33 @@ class ExecutionState:
         self.ledger(line.key).apply(entry, line.decided)
 
     def _concurrent_jobs(self) -> dict[str, AccountJob]:
-        """Every decision with work on the account since the oldest unfinished one began."""
-        begun = min((work.planned for work in self.jobs.values() if work.planned is not None), default=None)
+        """Every decision with a job on the account since the oldest unfinished one began."""
+        since = min((job.planned for job in self.jobs.values() if job.planned is not None), default=None)
         found = dict(self.jobs)
-        if begun is None:
+        if since is None:
             return found
-        for entry in self._journal_from(begun):
+        for entry in self._journal_from(since):
             if is_end(entry) and entry.account == self._account and entry.decision not in found:
                 stored = self._store.decision(entry.decision)
                 if stored is not None:
                     found[entry.decision] = self._job(stored.decision)
         return found
 
-    def _fold_ledgers(self, beside: dict[str, AccountJob]) -> None:
-        """Fold the ledgers of the positions at work, from every decision that worked beside these.
+    def _fold_ledgers(self, concurrent: dict[str, AccountJob]) -> None:
+        """Fold the ledgers of the active positions from the entries of every concurrent decision.
 
         Closes that have ended meanwhile count, too: the venue's positions may not show them yet.
         """
         self._ledgers = {}
         keys = {line.key for line in self.lines()}
-        entries = chain.from_iterable(self._journal_of(decision) for decision in beside)
+        entries = chain.from_iterable(self._journal_of(decision) for decision in concurrent)
         for entry in sorted(entries, key=lambda entry: entry.sequence):
             if entry.account != self._account:
                 continue
             if entry.decision in self.jobs:
                 self.protections.apply(entry)
             if entry.key in keys:
-                self._apply_to_ledger(beside[entry.decision], entry)
+                self._apply_to_ledger(concurrent[entry.decision], entry)
 
     def _job(self, decision: Decision) -> AccountJob:
         journal = self._journal_of(decision.id)

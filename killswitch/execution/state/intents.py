@@ -1,4 +1,4 @@
-"""Turns a decision into the work of one account: its lines, and the entries journaled with it."""
+"""Turns a decision into the lines of one account and the entries that are journaled with it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def planned_entries(
 ) -> tuple[JournalEntry, ...]:
     """The `planned` entries committed with `decision`: one for each position, one for an account's cancels.
 
-    None for a decision that only observes, and none for accounts outside `accounts` (the armed ones; None means all).
-    The marks of `snapshot`, the one that was decided on, are the base for measuring delay.
+    There are none for a decision that only observes, and none for accounts outside `accounts` (the armed ones; None
+    means all). The marks of `snapshot`, on which the decision was made, are the base for measuring delay.
     """
     if decision.mode == "observe" or decision.kind == "reset":
         return ()
@@ -77,21 +77,21 @@ def lines_of(decision: Decision, account: str) -> list[PositionTarget]:
 
 
 def _decided(intent: Intent) -> Decimal:
-    """The amount that the intent trades; for a second hop, it is known once the sale before it has brought it in.
+    """The amount that the intent trades; 0 for a second hop, whose amount is known once the sale before it is paid.
 
-    A hop without a predecessor sells a holding on another market than the one where it is listed.
+    A hop without a predecessor sells a holding on a market other than the one where it is listed.
     """
     return intent.contracts if intent.after is None else Decimal(0)
 
 
 def _planned(decision: Decision, line: PositionTarget, position: Position | None) -> PlannedWork:
-    mark, value = marked(position)
+    mark, value = mark_and_value(position)
     head = (decision.id, decision.as_of, line.account, *line.key)
     return PlannedWork(*head, contracts=line.decided, target=line.target, mark=mark, value=value)
 
 
-def marked(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
-    """The mark, and the account currency that one contract moves when the mark doubles; None where one is unknown."""
+def mark_and_value(position: Position | None) -> tuple[Decimal | None, Decimal | None]:
+    """The mark, and the value of one contract in account currency; None for both where one of them is unknown."""
     if position is None:
         return None, None
     mark, notional, contracts = finite(position.mark_price), finite(position.notional), finite(position.contracts)

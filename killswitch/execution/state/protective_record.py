@@ -4,11 +4,11 @@
 |-------------|----------------------------------------------------------------|------------------------------------|
 | `OFF`       | journaled before the cancel was sent; it may still be open     | `protected`, `guarded`             |
 | `RESTORING` | journaled before its replacement was sent                      | `guarded`: the venue's answer      |
-| `DONE`      | restored, or nothing is left to protect, or it cannot be       | nothing                            |
+| `DONE`      | restored, no longer needed, or impossible to restore           | nothing                            |
 
 After a crash in between, the restart finds `OFF` or `RESTORING` and continues: the open orders show whether the old
-order is `gone`, and the replacement's name changes only when the venue has refused it, so that a second one of it is
-refused as a duplicate.
+order is still open, and the replacement's name changes only when the venue has refused it, so that the venue refuses a
+second replacement as a duplicate.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from killswitch.model.venue import ClientIdRule, OrderRequest
 
 _NAMED_FOR = "/protection"
 AGAIN = "again"
-"""In `guarded`: the venue did not accept the order, and it is sent again under its name."""
+"""State in a `guarded` entry: the venue did not accept the order, and it is sent again under the same name."""
 TRIED = "tried"
-"""In `guarded`: the venue refused it, and another is sent under another name."""
+"""State in a `guarded` entry: the venue refused the order, and another is sent under another name."""
 _DIRECTIONS: Mapping[str, Literal["falls", "rises"]] = {"falls": "falls", "rises": "rises"}
 
 
@@ -54,7 +54,7 @@ class CancelledProtection:
     """Its number within the decision: part of the name of its replacement."""
     state: ProtectionState = ProtectionState.OFF
     is_gone: bool = False
-    """Whether it is certainly no longer open."""
+    """Whether it is confirmed that the order is no longer open."""
     refused: int = 0
     """How often the venue has refused its replacement."""
     sent_at: datetime | None = None
@@ -91,16 +91,16 @@ class Protections:
                     found.state, found.sent_at = ProtectionState.RESTORING, entry.at
             case ProtectionAnswered():
                 if (found := self._of(entry, entry.replaces or entry.order)) is not None:
-                    words = entry.state or ""
-                    found.state = ProtectionState.OFF if words.startswith((AGAIN, TRIED)) else ProtectionState.DONE
-                    found.refused += words.startswith(TRIED)
+                    status = entry.state or ""
+                    found.state = ProtectionState.OFF if status.startswith((AGAIN, TRIED)) else ProtectionState.DONE
+                    found.refused += status.startswith(TRIED)
 
     def _of(self, entry: Entry, order: str | None) -> CancelledProtection | None:
         return self._found.get((entry.decision, order or ""))
 
     def _add(self, entry: Unprotected, order: str) -> None:
-        known_one = self._found.get((entry.decision, order))
-        if known_one is not None and known_one.state is not ProtectionState.DONE:
+        existing = self._found.get((entry.decision, order))
+        if existing is not None and existing.state is not ProtectionState.DONE:
             return
         key: PositionKey = (entry.symbol or "", "long" if entry.position_side == "long" else "short")
         number = self._numbers.get(entry.decision, 0)
@@ -116,7 +116,7 @@ class Protections:
         return [each for each in self._found.values() if each.state is not ProtectionState.DONE]
 
     def of(self, decision: str) -> list[CancelledProtection]:
-        """The open ones that were cancelled for a decision."""
+        """The protective orders cancelled for a decision that are neither restored nor written off."""
         return [each for each in self.open() if each.entry.decision == decision]
 
 
@@ -173,20 +173,20 @@ def trigger_when(order: Order, position: Position | None) -> str | None:
 
 
 def restoring_request(
-    guard: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
+    protection: CancelledProtection, left: Decimal, *, reduce_only: bool, rule: ClientIdRule
 ) -> OrderRequest | str:
     """The order that protects `left` contracts again, or why there can be none."""
-    terms, price, trigger = guard.entry, known(guard.entry.price), known(guard.entry.trigger_price)
-    amount = min(guard.amount, left) if guard.amount > ZERO else left
+    terms, price, trigger = protection.entry, known(protection.entry.price), known(protection.entry.trigger_price)
+    amount = min(protection.amount, left) if protection.amount > ZERO else left
     if trigger is None and price is None:
         return "neither its price nor its trigger is known"
     if trigger is not None and terms.trigger_when not in _DIRECTIONS:
         return "the mark was unknown, so the side of its trigger is unknown"
     return OrderRequest(
-        client_order_id=guard.name(rule),
-        symbol=guard.key[0],
+        client_order_id=protection.name(rule),
+        symbol=protection.key[0],
         side="sell" if terms.side == "sell" else "buy",
-        position_side=guard.key[1],
+        position_side=protection.key[1],
         amount=amount,
         reduce_only=reduce_only,
         type="market" if price is None else "limit",

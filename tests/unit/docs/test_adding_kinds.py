@@ -142,9 +142,9 @@ def test_a_kind_that_lacks_a_part_is_refused_with_what_lacks_it(tree: Path, repo
     program = f"import {module}"
     if module is None:
         program = (
-            "from killswitch.execution.effects.performing import Performing\n"
+            "from killswitch.execution.effects.performing import EffectPerformers\n"
             "from killswitch.runner.performers import performers\n"
-            "Performing(performers(None, None, None, None))"
+            "EffectPerformers(performers(None, None, None, None))"
         )
     assert python(tree, repository, "-c", program).endswith(sentence)
 

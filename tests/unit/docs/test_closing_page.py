@@ -15,9 +15,9 @@ from typing import get_args
 import pytest
 
 from killswitch.execution.client_order_id import client_order_id
+from killswitch.execution.closing_pace import PACE, ClosingPace
 from killswitch.execution.decide.ladder import MARKET
-from killswitch.execution.decide.line_verdict import LineAction, judge
-from killswitch.execution.patience import PACE, ClosingPace
+from killswitch.execution.decide.line_verdict import LineAction, evaluate_line
 from killswitch.execution.send import order_sender
 from killswitch.incident.record.results import DecisionStatus
 from killswitch.journal.codec import decode
@@ -154,7 +154,7 @@ def next_order(reason: str | None) -> str:
 
 
 def verdict(of: PositionTarget) -> LineAction:
-    return judge(of, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
+    return evaluate_line(of, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
 
 
 def after_eight(target: str, reason: str | None) -> str:
@@ -229,7 +229,7 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
     waits = [PACE.wait_after(count) for count in range(1, 9)]
     assert waits[:3] == [0.5, 1.0, 2.0]
     assert waits[-1] == PACE.longest_wait
-    questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.ask_again)]
+    questions = [*accumulate(repeat(2, 3), lambda wait, by: wait * by, initial=PACE.first_query_interval)]
     assert questions == [0.1, 0.2, 0.4, 0.8]
     chunks = [min(order_sender.FIRST * 8**turn, order_sender.LARGEST) for turn in range(4)]
     assert chunks == [10, 80, 320, 320]
@@ -238,15 +238,15 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
         "Queries repeat after 0.1, 0.2, 0.4 … 1 s",
         f"{order_sender.FIRST} in the first one and eight times as many in each further one",
         f"in each further one, up to {order_sender.LARGEST}.",
-        f"within {order_sender.TOGETHER * 1000:g} ms of each other",
-        f"becomes free within {order_sender.SOON * 1000:g} ms",
+        f"within {order_sender.JOURNAL_WINDOW * 1000:g} ms of each other",
+        f"becomes free within {order_sender.LONGEST_BUDGET_WAIT * 1000:g} ms",
         f"at the earliest {PACE.absence_after:g} s after sending",
-        f"{PACE.asked_for / 60:g} minutes after the first query",
-        f"cancelled after {PACE.rest_at_most:g} s",
+        f"{PACE.abandon_after / 60:g} minutes after the first query",
+        f"cancelled after {PACE.longest_resting:g} s",
         f"a cancel times out after {PACE.cancel_timeout:g} s",
-        f"it was requested at most {PACE.given_for:g} s ago",
-        f"the decision is at most {PACE.fresh_for:g} s old",
-        f"{PACE.unprotected_for:g} s after `unprotected` it does the same",
+        f"it was requested at most {PACE.longest_snapshot_age:g} s ago",
+        f"the decision is at most {PACE.longest_decision_age:g} s old",
+        f"{PACE.longest_unprotected:g} s after `unprotected` it does the same",
     ):
         assert said in words, said
 

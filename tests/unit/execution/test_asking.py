@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.query.order_query import OrderQuery, OrderQuestion, questions
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import Acknowledged, Entry, OrderDetached, OrderSending
@@ -325,6 +325,16 @@ def test_several_are_asked_about_at_once_and_each_by_its_own_name() -> None:
 
 def test_setting_aside_is_written_down_for_its_order() -> None:
     """By name and attempt, with words that a person reads."""
-    entry = encode(Room(Desk()).asking.set_aside(question()))
+    entry = encode(Room(Desk()).asking.detached_entry(question()))
     assert (entry.kind, entry.client_order_id, entry.attempt, entry.symbol) == ("set_aside", "o1", 3, "BTC")
     assert entry.data["text"]
+
+
+@pytest.mark.parametrize("listed", [report("open"), None, {"id": "v7"}, "v7"], ids=repr)
+def test_a_list_of_open_orders_with_anything_but_orders_is_unknown(listed: Any) -> None:
+    """Also something that has an order's ids and lacks its other fields."""
+    context = AccountContext(
+        "main", cast(VenueAdapter, Desk(resting=(OURS, listed))), VirtualClock(NOW), ClosingPace(), lambda _: None,
+        RequestBudget.unlimited(), Breaker(),
+    )  # fmt: skip
+    assert asyncio.run(context.open_orders()) is None

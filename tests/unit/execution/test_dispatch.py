@@ -12,7 +12,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.send.order_sender import OrderSender, report_entry
 from killswitch.execution.send.queued_orders import QueuedOrder, SendResult
 from killswitch.journal.codec import encode

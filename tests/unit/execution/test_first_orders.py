@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.patience import PACE
+from killswitch.execution.closing_pace import PACE
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store
@@ -77,7 +77,7 @@ def test_a_reading_from_before_our_own_orders_is_not_used(store: Store, late: bo
     closer.adopt(decisions[0])
     assert asyncio.run(drive(closer))
     closer.apply_snapshot(old, at=clock.monotonic())
-    clock.elapsed += PACE.given_for + 0.1 if late else 0.0
+    clock.elapsed += PACE.longest_snapshot_age + 0.1 if late else 0.0
     closer.adopt(decisions[1])
     assert asyncio.run(drive(closer))
     assert (venue.position("BTC"), words(venue).count("submit")) == (D(50), 1)

@@ -10,7 +10,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_context import AccountContext
-from killswitch.execution.patience import ClosingPace
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.query.order_query import OrderQuery, OrderQuestion
 from killswitch.journal.lifecycle import TargetState
 from killswitch.journal.targets import PositionTarget
@@ -85,7 +85,7 @@ def ticks(scene: Scene, every: float, until: float) -> None:
 def test_a_weekend_of_refusals_is_one_for_each_position() -> None:
     """4 positions refused on Friday: 8 entries, and not one more before they leave with the look after the opening."""
     # A look every other minute, for there are 65 hours of them; tests below hold that it is one in ten seconds.
-    seldom = ClosingPace(breath=120.0, look_again=120.0)
+    seldom = ClosingPace(longest_sleep=120.0, idle_poll_interval=120.0)
     scene = Scene(dict.fromkeys(STOCKS[:4], 10), markets=closed(*STOCKS[:4]), closing={"pace": seldom})
     written: list[int] = []
     scene.at(WEEKEND, lambda: written.append(len(scene.entries("sending", "rejected", "verified", "finished"))))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from killswitch.execution.decide.ladder import MARKET, ExecutionStyle, execution_style, next_rung
+from killswitch.execution.decide.ladder import MARKET, ExecutionStyle, execution_style, next_step
 from killswitch.model.decision import Rung
 from killswitch.model.snapshot import Instrument, OrderSide, Position
 
@@ -68,7 +68,7 @@ def test_every_rung_gets_its_tries_and_the_last_one_has_no_end(tries: list[int])
     ladder = [Rung("limit_ioc", tries=count) for count in tries]
     seen, rung, tried = [], 0, 0
     for _ in range(sum(tries) + 5):
-        wanted = next_rung(ladder, rung, tried)
+        wanted = next_step(ladder, rung, tried)
         rung, tried = wanted, (tried if wanted == rung else 0) + 1
         seen.append(rung)
     assert [seen.count(number) for number in range(len(tries) - 1)] == tries[:-1]
@@ -81,7 +81,7 @@ def test_after_the_last_rung_the_market_is_tried_anew() -> None:
     ladder = [Rung("limit_ioc", tries=2), Rung("market"), Rung("limit")]
     seen, rung, tried = [], 0, 0
     for _ in range(7):
-        wanted = next_rung(ladder, rung, tried)
+        wanted = next_step(ladder, rung, tried)
         rung, tried = wanted, (tried if wanted == rung else 0) + 1
         seen.append(ladder[rung].order)
     assert seen == ["limit_ioc", "limit_ioc", "market", "limit", "market", "limit", "market"]
@@ -101,15 +101,15 @@ def rules(**words: Any) -> Instrument:
 
 def test_without_a_ladder_two_tries_at_market_come_before_a_limit_and_then_the_market_again() -> None:
     """The second order is still at market, the third a limit, the fourth at market."""
-    assert [next_rung(MARKET, 0, tried) for tried in (0, 1, 2, 9)] == [0, 0, 1, 1]
-    assert [next_rung(MARKET, 1, tried) for tried in (0, 1, 9)] == [1, 0, 0]
+    assert [next_step(MARKET, 0, tried) for tried in (0, 1, 2, 9)] == [0, 0, 1, 1]
+    assert [next_step(MARKET, 1, tried) for tried in (0, 1, 9)] == [1, 0, 0]
     assert execution_style(MARKET, 0, "sell", None, seen(), None) == ExecutionStyle(0, "market", None)
     assert execution_style(MARKET, 1, "sell", None, seen(), None) == ExecutionStyle(1, "limit", D(99), rests=True)
 
 
 def test_a_rung_beyond_a_shorter_ladder_is_its_last() -> None:
     """A journal of a longer ladder."""
-    assert next_rung(IOC, 7, 0) == 1
+    assert next_step(IOC, 7, 0) == 1
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "98"), ("buy", "102")])
@@ -117,7 +117,7 @@ def test_a_bound_is_kept_from_the_mark_and_expires_at_once(side: OrderSide, pric
     """Twice one percent of 100; the next rung rests at thrice."""
     assert execution_style(IOC, 0, side, D("0.01"), seen(), None) == ExecutionStyle(0, "limit_ioc", D(price))
     resting = execution_style(IOC, 1, side, D("0.01"), seen(), None)
-    assert (resting.order, resting.rests, resting.rung) == ("limit", True, 1)
+    assert (resting.order, resting.rests, resting.step) == ("limit", True, 1)
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "99"), ("buy", "101")])

@@ -7,8 +7,8 @@ from typing import Literal
 
 import pytest
 
-from killswitch.execution.client_order_id import over_after, validity
-from killswitch.execution.patience import PACE
+from killswitch.execution.client_order_id import lapses_after, validity
+from killswitch.execution.closing_pace import PACE
 from killswitch.model.venue import OrderLife, VenueTraits
 from tests.faults.exchange import Key
 from tests.faults.mishaps import Rule
@@ -73,7 +73,7 @@ def test_an_order_that_never_arrived_is_sent_again_as_soon_as_its_time_is_up() -
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
     first, second = scene.entries("sending")
-    assert 4.5 <= (second.at - first.at).total_seconds() <= 4.5 + PACE.poll + 0.2
+    assert 4.5 <= (second.at - first.at).total_seconds() <= 4.5 + PACE.poll_interval + 0.2
 
 
 def test_c14_a_venue_that_takes_longer_than_an_order_is_valid_gets_orders_that_are_valid_for_longer() -> None:
@@ -117,4 +117,4 @@ def test_a_request_is_over_when_the_nearer_bound_is_and_clocks_and_lists_have_ha
     life: OrderLife, said: float | None, seconds: float
 ) -> None:
     """What the request says, what the venue holds for all, or a minute where nobody knows; never below two seconds."""
-    assert over_after(life, PACE, said) == seconds
+    assert lapses_after(life, PACE, said) == seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.execution.patience import PACE
+from killswitch.execution.closing_pace import PACE
 from killswitch.execution.state.execution_state import ExecutionState
 from killswitch.journal.codec import decode
 from killswitch.journal.entries import NO_CLOSING_OBSERVER
@@ -96,14 +96,14 @@ def test_what_our_orders_leave_is_known_from_the_first_of_them_on(store: Store) 
     assert memory.expected() == {line: D(10), other: D(10)}
     sold(memory, "BTC", "o1", "0.6")
     assert memory.expected() == {line: D("9.4"), other: D(10)}
-    assert (memory.written, memory.moved, memory.sent) == (3, 2, 1)
+    assert (memory.written, memory.order_changes, memory.sent) == (3, 2, 1)
 
 
 def test_nothing_to_record_changes_nothing(store: Store) -> None:
     """No entry, no count."""
     memory, _ = both(store)
     memory.record([])
-    assert (memory.written, memory.moved, memory.sent) == (0, 0, 0)
+    assert (memory.written, memory.order_changes, memory.sent) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("fails", [False, True])

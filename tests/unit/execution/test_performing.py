@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from killswitch.execution.effects.performing import OncePerDecision, Performer, Performing
+from killswitch.execution.effects.performing import EffectPerformers, OncePerDecision, Performer
 from killswitch.lab.rehearsal import VirtualClock
 from killswitch.model.decision import Decision
 from killswitch.model.effects import EFFECTS, Cancels, Lock, LockOrder, Orders
@@ -50,7 +50,7 @@ def test_each_performer_has_its_turn_once_by_rank() -> None:
     """The lock before cancels and orders, whatever the order of the table; what is wrong, of all of them."""
     notes: list[str] = []
     closing = Noted("closing", notes)
-    table = Performing({**IDLE, Orders: closing, Cancels: closing, Lock: Noted("lock", notes)})
+    table = EffectPerformers({**IDLE, Orders: closing, Cancels: closing, Lock: Noted("lock", notes)})
     assert asyncio.run(table.perform((), SNAPSHOT)) == ("lock is slow", "closing is slow")
     assert notes == ["lock", "closing"]
 
@@ -58,9 +58,9 @@ def test_each_performer_has_its_turn_once_by_rank() -> None:
 def test_a_table_with_a_gap_or_too_much_is_refused() -> None:
     """Before anything is performed, with the kind's name."""
     with pytest.raises(RegistryError, match=r"^`lock` is in EFFECTS, and the table of performers lacks it$"):
-        Performing({effect: performer for effect, performer in IDLE.items() if effect is not Lock})
+        EffectPerformers({effect: performer for effect, performer in IDLE.items() if effect is not Lock})
     with pytest.raises(RegistryError, match=r"^`orders` is in the table of performers twice$"):
-        Performing(IDLE | {Twin: Performer()})
+        EffectPerformers(IDLE | {Twin: Performer()})
 
 
 class Once(OncePerDecision[Lock]):
@@ -131,6 +131,6 @@ def test_after_a_restart_only_what_is_open_is_performed(store: SqlStore, finishe
 
 def test_the_runner_has_a_performer_for_each_kind() -> None:
     """Its own table is complete, also where nothing is armed."""
-    table = Performing(performers(None, Performer(), None, VirtualClock(START)))  # type: ignore[arg-type]  # not asked here
+    table = EffectPerformers(performers(None, Performer(), None, VirtualClock(START)))  # type: ignore[arg-type]  # not asked here
     assert table.planned(LOCKS, SNAPSHOT) == ()
     assert not table.ends_run

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
+from killswitch.execution.closing_pace import ClosingPace
 from killswitch.execution.decide.position_trust import Distrust, PositionTrust, TrustedBook, positions_of
-from killswitch.execution.patience import ClosingPace
 from killswitch.journal.targets import PositionKey
 from killswitch.model.snapshot import AccountSnapshot, Position
 
 D = Decimal
 BTC: PositionKey = ("BTC", "long")
 ETH: PositionKey = ("ETH", "short")
-PACE = ClosingPace(doubt_reads=3, doubt_for=5.0)
+PACE = ClosingPace(confirm_snapshots=3, confirm_after=5.0)
 
 
 def account(*held: Position, **words: Any) -> AccountSnapshot:
@@ -31,7 +31,7 @@ def test_positions_are_read_by_symbol_and_side() -> None:
     """Two are held; one of size 0 is not; what is not there is 0."""
     found = positions_of(account(held("4"), held("2", ETH), held("0", ("X", "long"))))
     assert isinstance(found, TrustedBook)
-    assert (set(found.positions), found.doubtful) == ({BTC, ETH}, frozenset())
+    assert (set(found.positions), found.unconfirmed) == ({BTC, ETH}, frozenset())
     assert (found.contracts(BTC), found.contracts(ETH), found.contracts(("X", "long"))) == (D(4), D(2), D(0))
 
 
@@ -106,7 +106,7 @@ def test_a_position_that_is_gone_unexplained_is_doubted_for_long_enough_and_ofte
     def doubts(now: float, snapshot: AccountSnapshot | None = None) -> bool:
         found = trust.evaluate(snapshot or account(), {BTC: D(1)}, now)
         assert isinstance(found, TrustedBook)
-        return BTC in found.doubtful
+        return BTC in found.unconfirmed
 
     assert [doubts(0.0), doubts(1.0), doubts(2.0), doubts(4.999)] == [True, True, True, True]
     assert not doubts(5.0)
@@ -123,25 +123,25 @@ def test_a_position_that_our_own_orders_can_have_closed_is_not_doubted() -> None
 
 def test_each_position_is_doubted_by_itself() -> None:
     """One has been gone for three readings and the other since the last."""
-    trust, both = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=1.0)), {BTC: D(1), ETH: D(1)}
+    trust, both = PositionTrust(ClosingPace(confirm_snapshots=2, confirm_after=1.0)), {BTC: D(1), ETH: D(1)}
     trust.evaluate(account(held("1", ETH)), both, 0.0)
     found = trust.evaluate(account(), both, 1.0)
     assert isinstance(found, TrustedBook)
-    assert found.doubtful == {ETH}
+    assert found.unconfirmed == {ETH}
 
 
 def test_no_answer_in_between_begins_the_doubt_anew() -> None:
     """What repeats itself must do so in a row."""
-    trust = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=0.0))
+    trust = PositionTrust(ClosingPace(confirm_snapshots=2, confirm_after=0.0))
     for snapshot in (account(), account(positions=None), account()):
         found = trust.evaluate(snapshot, {BTC: D(1)}, 0.0)
     assert isinstance(found, TrustedBook)
-    assert found.doubtful == {BTC}
+    assert found.unconfirmed == {BTC}
 
 
 def test_an_odd_answer_that_is_believed_still_doubts_what_is_gone_from_it() -> None:
     """Believed after two readings, and the position only after its five seconds."""
-    trust, odd = PositionTrust(ClosingPace(doubt_reads=2, doubt_for=5.0)), account(margin_used=None)
+    trust, odd = PositionTrust(ClosingPace(confirm_snapshots=2, confirm_after=5.0)), account(margin_used=None)
     trust.evaluate(odd, {BTC: D(1)}, 0.0)
     assert trust.evaluate(odd, {BTC: D(1)}, 1.0) == TrustedBook({}, frozenset({BTC}))
     assert trust.evaluate(odd, {BTC: D(1)}, 5.0) == TrustedBook({}, frozenset())

@@ -9,7 +9,7 @@ import pytest
 from killswitch.execution.decide.line_verdict import (
     LineAction,
     LineVerdict,
-    judge,
+    evaluate_line,
     left_to_close,
     select_active,
     size_order,
@@ -47,20 +47,20 @@ def aside(amount: str) -> dict[str, JournaledOrder]:
 @pytest.mark.parametrize("state", [TargetState.SENDING, TargetState.UNKNOWN, TargetState.WORKING, TargetState.SETTLED])
 def test_a_line_waits_for_its_order_and_for_its_effect(state: TargetState) -> None:
     """Whatever is shown meanwhile."""
-    assert judge(line(state=state), D(0), BLANK, None, attempts=8).do is LineAction.WAIT
+    assert evaluate_line(line(state=state), D(0), BLANK, None, attempts=8).do is LineAction.WAIT
 
 
 def test_at_the_target_and_below_it_there_is_nothing_to_do() -> None:
     """Four of four and three of four; at five one is sold."""
     of = line("4", "6")
-    assert judge(of, D(4), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
-    assert judge(of, D(3), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
-    assert judge(of, D(5), BLANK, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
+    assert evaluate_line(of, D(4), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
+    assert evaluate_line(of, D(3), BLANK, None, attempts=8) == LineVerdict(LineAction.NOTHING)
+    assert evaluate_line(of, D(5), BLANK, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
 
 
 def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
     """At the first refusal, and the reason names what is left."""
-    verdict = judge(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
+    verdict = evaluate_line(line(refusal="below_minimum"), D("0.1"), BLANK, None, attempts=8)
     assert (verdict.do, verdict.amount, verdict.is_final) == (LineAction.BLOCKED, D(0), True)
     assert "0.1 of BTC" in (verdict.reason or "")
 
@@ -72,9 +72,9 @@ def test_what_the_venue_says_is_below_its_minimum_ends_at_once() -> None:
 def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str | None, do: LineAction) -> None:
     """Of a trim the venue's own rules block; its trouble is given up; one attempt earlier it is tried again."""
     of = line("1", "9", refusal=refusal, attempts_without_fill=3)
-    verdict = judge(of, D(10), BLANK, None, attempts=3)
+    verdict = evaluate_line(of, D(10), BLANK, None, attempts=3)
     assert (verdict.do, "BTC" in (verdict.reason or ""), "3" in (verdict.reason or "")) == (do, True, True)
-    assert judge(of, D(10), BLANK, None, attempts=4).do is LineAction.SEND
+    assert evaluate_line(of, D(10), BLANK, None, attempts=4).do is LineAction.SEND
 
 
 @pytest.mark.parametrize(
@@ -92,17 +92,23 @@ def test_after_enough_fruitless_attempts_it_ends_by_what_refused_it(refusal: str
 )
 def test_a_full_close_outlasts_every_refusal_and_a_trim_does_not(refusal: str | None) -> None:
     """Nor does what is counted by its own fills."""
-    assert judge(line(refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do is LineAction.SEND
+    assert (
+        evaluate_line(line(refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do
+        is LineAction.SEND
+    )
     ended = (LineAction.BLOCKED, LineAction.GIVE_UP)
-    assert judge(line("1", "9", refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do in ended
+    assert (
+        evaluate_line(line("1", "9", refusal=refusal, attempts_without_fill=99), D(10), BLANK, None, attempts=8).do
+        in ended
+    )
     hop = line(refusal=refusal, attempts_without_fill=99, purpose="hop")
-    assert judge(hop, D(10), BLANK, None, attempts=8).do in ended
+    assert evaluate_line(hop, D(10), BLANK, None, attempts=8).do in ended
 
 
 def test_what_is_below_the_minimum_ends_a_full_close_too() -> None:
     """No further order changes that: only the venue's own minimum ends it while a position is shown."""
     assert (
-        judge(line(refusal="below_minimum", attempts_without_fill=1), D(10), BLANK, None, attempts=8).do
+        evaluate_line(line(refusal="below_minimum", attempts_without_fill=1), D(10), BLANK, None, attempts=8).do
         is LineAction.BLOCKED
     )
 
@@ -112,42 +118,46 @@ def test_a_trim_never_sends_more_than_was_decided() -> None:
     ledger = PositionLedger(closed=D(7))
     of = line("4", "6", closed_before=D(3), detached=aside("1"))
     assert left_to_close(of, ledger) == D(1)
-    assert judge(of, D(14), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
+    assert evaluate_line(of, D(14), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(1))
 
 
 def test_what_is_in_flight_elsewhere_holds_an_order_back_by_its_amount() -> None:
     """Ten are shown, another decision's three may fill: a line that may overshoot sends seven."""
     ledger = PositionLedger(anchor=D(10), outstanding={"x": D(3)})
     of = line(reduce_only=False)
-    assert judge(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
-    assert judge(of, D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(7))
-    assert judge(line(), D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(10))
+    assert evaluate_line(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
+    assert evaluate_line(of, D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(7))
+    assert evaluate_line(line(), D(10), ledger, None, attempts=8, believe_venue=True) == LineVerdict(
+        LineAction.SEND, D(10)
+    )
     ledger.detached.add("x")
-    assert judge(line(), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
-    assert judge(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
+    assert evaluate_line(line(), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
+    assert evaluate_line(of, D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(7))
 
 
 def test_the_venue_is_believed_over_our_fills_only_when_it_has_insisted() -> None:
     """Our fills leave 4, the venue shows 6: four are sold, or six once it is believed."""
     ledger = PositionLedger(anchor=D(4))
     of = line(reduce_only=False)
-    assert judge(of, D(6), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(4))
-    assert judge(of, D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(6))
+    assert evaluate_line(of, D(6), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(4))
+    assert evaluate_line(of, D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(6))
 
 
 def test_more_than_our_fills_have_left_is_doubted_first() -> None:
     """They left nothing and the venue shows 6: doubt, and a sale once it is believed."""
     ledger = PositionLedger(anchor=D(0), closed=D(10))
-    assert judge(line(), D(6), ledger, None, attempts=8) == LineVerdict(LineAction.DOUBT)
-    assert judge(line(), D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(LineAction.SEND, D(6))
+    assert evaluate_line(line(), D(6), ledger, None, attempts=8) == LineVerdict(LineAction.CONTRADICTED)
+    assert evaluate_line(line(), D(6), ledger, None, attempts=8, believe_venue=True) == LineVerdict(
+        LineAction.SEND, D(6)
+    )
 
 
 def test_a_trim_whose_position_has_grown_meanwhile_is_given_up() -> None:
     """All 6 are closed and 10 are shown: it says so with both numbers, and only when the venue is believed."""
     ledger = PositionLedger(anchor=D(4), closed=D(6))
     of = line("4", "6")
-    assert judge(of, D(10), ledger, None, attempts=8).do is LineAction.DOUBT
-    verdict = judge(of, D(10), ledger, None, attempts=8, believe_venue=True)
+    assert evaluate_line(of, D(10), ledger, None, attempts=8).do is LineAction.CONTRADICTED
+    verdict = evaluate_line(of, D(10), ledger, None, attempts=8, believe_venue=True)
     assert (verdict.do, verdict.is_final) == (LineAction.GIVE_UP, True)
     assert all(part in (verdict.reason or "") for part in ("BTC", "6", "10"))
 
@@ -156,26 +166,28 @@ def test_an_order_that_may_have_closed_the_rest_is_waited_for_and_in_the_end_aba
     """Of unknown fate: wait; never to be known: the line ends as abandoned."""
     ledger = PositionLedger(anchor=D(10), outstanding={"x": D(10)})
     of = line("4", "6")
-    assert judge(of, D(10), ledger, None, attempts=8).do is LineAction.WAIT
+    assert evaluate_line(of, D(10), ledger, None, attempts=8).do is LineAction.WAIT
     ledger.abandoned.add("x")
-    verdict = judge(of, D(10), ledger, None, attempts=8)
+    verdict = evaluate_line(of, D(10), ledger, None, attempts=8)
     assert (verdict.do, verdict.is_final, "BTC" in (verdict.reason or "")) == (LineAction.ABANDON, True, True)
     own = line("4", "6", detached=aside("6"))
-    assert judge(own, D(10), PositionLedger(), None, attempts=8).do is LineAction.WAIT
+    assert evaluate_line(own, D(10), PositionLedger(), None, attempts=8).do is LineAction.WAIT
     lost = line("4", "6", abandoned=("o1",), abandoned_amount=D(6))
-    assert judge(lost, D(10), PositionLedger(), None, attempts=8).do is LineAction.ABANDON
+    assert evaluate_line(lost, D(10), PositionLedger(), None, attempts=8).do is LineAction.ABANDON
 
 
 def test_what_is_counted_by_its_fills_looks_at_nobody_elses_orders() -> None:
     """A hop of 10 sends 10 whatever is outstanding on the position, less what of its own is aside."""
     ledger = PositionLedger(anchor=D(1), outstanding={"x": D(9)})
-    assert judge(line(purpose="hop"), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
-    assert judge(line(purpose="hop", detached=aside("4")), D(10), ledger, None, attempts=8) == LineVerdict(
+    assert evaluate_line(line(purpose="hop"), D(10), ledger, None, attempts=8) == LineVerdict(LineAction.SEND, D(10))
+    assert evaluate_line(line(purpose="hop", detached=aside("4")), D(10), ledger, None, attempts=8) == LineVerdict(
         LineAction.SEND, D(6)
     )
-    assert judge(line(purpose="hop", detached=aside("10")), D(10), ledger, None, attempts=8).do is LineAction.WAIT
+    assert (
+        evaluate_line(line(purpose="hop", detached=aside("10")), D(10), ledger, None, attempts=8).do is LineAction.WAIT
+    )
     lost = line(purpose="hop", abandoned=("o1",), abandoned_amount=D(10))
-    assert judge(lost, D(10), ledger, None, attempts=8).do is LineAction.ABANDON
+    assert evaluate_line(lost, D(10), ledger, None, attempts=8).do is LineAction.ABANDON
 
 
 def test_an_order_is_no_greater_than_anyone_allows_and_a_whole_number_of_steps() -> None:

@@ -51,9 +51,9 @@ class FakeCloser:
         self.interrupted = False
         self.distrust: str | None = None
         self.passes = 0
-        self.stuck: str | None = None
+        self.stall_notice: str | None = None
         self.wait = 0.0
-        self.owing = False
+        self.has_pending_fees = False
 
     def give_up(self, entry: object) -> None:
         """Nobody gives anything up here."""
@@ -384,7 +384,7 @@ def test_a_question_about_charges_that_fails_is_told_and_holds_up_no_close() -> 
         works = closings(clock, main=closer)
         await works.recover(1.0)
         await rounds(works)
-        closer.owing, closer.errors = True, [ZeroDivisionError("a defect")] * 3
+        closer.has_pending_fees, closer.errors = True, [ZeroDivisionError("a defect")] * 3
         for _ in range(3):
             assert works.has_work(fees=True)
             await works.advance(1.0)
@@ -406,7 +406,7 @@ def test_what_is_owed_after_a_recovery_is_no_closing() -> None:
 
     async def story() -> None:
         closer = FakeCloser()
-        closer.owing = True
+        closer.has_pending_fees = True
         works = closings(main=closer)
         assert works.is_working, "nobody knows before the recovery"
         await works.recover(1.0)

@@ -75,7 +75,7 @@ class Closed:
                 closer = AccountExecutor("main", venue, store, timeline, budget=budget)
                 closer.adopt(decision)
                 while await closer.advance() and timeline.elapsed < most:
-                    self.stuck.add(closer.stuck)
+                    self.stuck.add(closer.stall_notice)
                     await timeline.sleep(min(max(closer.wait, 0.02), 30.0))
 
         try:

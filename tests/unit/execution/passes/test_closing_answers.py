@@ -67,6 +67,7 @@ class Garbling(HonestVenue):
         {"filled": D(-1)},
         {"filled": "50"},
         {"state": "gone"},
+        {"state": ["filled"]},
         {"client_order_id": "another"},
     ],
     ids=lambda wrong: " ".join(f"{key}={value}" for key, value in wrong.items()),

@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.execution.account_executor import AccountExecutor
-from killswitch.execution.patience import PACE
+from killswitch.execution.closing_pace import PACE
 from killswitch.model.snapshot import Order
 from killswitch.model.store import Store
 from killswitch.store.sqlite import open_store
@@ -70,7 +70,7 @@ def test_an_order_that_is_no_longer_open_counts_as_cancelled(store: Store) -> No
     venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
     venue.gone = frozenset({"o1"})
     assert closed(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
-    assert venue.state["log"].count("cancel o1") == 1 + PACE.doubt_reads
+    assert venue.state["log"].count("cancel o1") == 1 + PACE.confirm_snapshots
 
 
 def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: Store) -> None:

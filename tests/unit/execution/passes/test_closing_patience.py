@@ -50,7 +50,7 @@ def test_a_full_close_outlasts_a_closed_market(
     told: set[str | None] = set()
     with asyncio.Runner() as runner:
         while runner.run(drive(closer, 1)) is False:
-            told.add(closer.stuck)
+            told.add(closer.stall_notice)
     assert venue.position("BTC") == left
     assert venue.state["log"].count("refused") <= 30
     if target == 0:
@@ -73,10 +73,10 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     asyncio.run(drive(closer, 5))
-    assert closer.stuck is None
+    assert closer.stall_notice is None
     clock.elapsed += 30.0
     (name,) = venue.state["orders"]
-    assert closer.stuck == f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"
+    assert closer.stall_notice == f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"
 
 
 def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
@@ -98,9 +98,9 @@ def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
     closer = AccountExecutor("main", venue, store, clock)
     closer.adopt(commit(store, decide(venue, {"BTC": D(50)})))
     asyncio.run(drive(closer, 5))
-    assert closer.stuck is None
+    assert closer.stall_notice is None
     clock.elapsed += 30.0
     asyncio.run(drive(closer, 5))
     (name,) = venue.state["orders"]
     wanted = f"order {name} on BTC has unknown status since 2021-05-19 12:00:00 UTC and is being queried"
-    assert closer.stuck == wanted
+    assert closer.stall_notice == wanted
