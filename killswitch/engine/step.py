@@ -240,12 +240,12 @@ def _eligible(
     if not confirmed:
         return ()
     rested = state.cooldown_until is None or now >= state.cooldown_until
-    lost = rested and _has_lost(state, unit_value, cost)
+    has_lost = rested and _has_lost(state, unit_value, cost)
     anew = confirmed & machine.rearming & ~state.spent if rested else 0
     return tuple(
         stage
         for stage in machine.graph.stages
-        if (stage.level > state.level or (stage.level == state.level and (lost or anew & triggers_of(stage))))
+        if (stage.level > state.level or (stage.level == state.level and (has_lost or anew & triggers_of(stage))))
         and is_confirmed(stage, confirmed)
     )
 
@@ -284,7 +284,7 @@ def latch(
         fired_value=unit_value[0] if unit_value is not None else None,
         cooldown_until=now + stage.cooldown,
         reset_since=None,
-        barren=tuple(told for told in state.barren if stage_of_record(told) != stage.name),
+        barren=tuple(record for record in state.barren if stage_of_record(record) != stage.name),
         acted={},
         spent=state.spent | confirmed & triggers_of(stage),
         waiting=None,

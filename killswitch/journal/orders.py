@@ -44,7 +44,7 @@ _STATUSES: Final[Mapping[type, Status]] = {
     Absent: "absent",
     Abandoned: "abandoned",
 }
-_GUARDED: Final[Mapping[str, Status]] = {
+_PROTECTION_STATUSES: Final[Mapping[str, Status]] = {
     "resting": "acknowledged", "filled": "filled", "canceled": "filled", "expired": "filled",
     "rejected": "rejected", "again": "absent",
 }  # fmt: skip
@@ -178,7 +178,7 @@ class JournaledOrders:
             case Undecodable() if entry.client_order_id is not None:
                 return self._answer(entry)
             case ProtectionAnswered():
-                return self._guard(entry)
+                return self._answer_protection(entry)
             case Charged():
                 order = self.newest.get(entry.client_order_id or "")
                 if order is not None:
@@ -208,13 +208,13 @@ class JournaledOrders:
         order._apply_answer(entry)
         return order
 
-    def _guard(self, entry: ProtectionAnswered) -> JournaledOrder | None:
+    def _answer_protection(self, entry: ProtectionAnswered) -> JournaledOrder | None:
         """Apply the venue's answer about the newest replacement of a protective order."""
         order = None if entry.replaces is None else self._protecting.get(entry.replaces)
         if order is None:
             return None
         state = entry.state or ""
-        order.status = _GUARDED.get(state, "rejected" if state.startswith(_REFUSED) else order.status)
+        order.status = _PROTECTION_STATUSES.get(state, "rejected" if state.startswith(_REFUSED) else order.status)
         order.at, order.order_id = entry.at, entry.order or order.order_id
         return order
 

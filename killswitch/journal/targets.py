@@ -325,8 +325,8 @@ class PositionTarget:
     def _apply_sending(self, entry: OrderSending, order: JournaledOrder | None) -> None:
         self.attempt = entry.attempt or 0
         self.order = order
-        rung = known(entry.rung) or 0
-        self.execution_step, self.failed_tries = rung, self.failed_tries if rung == self.execution_step else 0
+        step = known(entry.rung) or 0
+        self.execution_step, self.failed_tries = step, self.failed_tries if step == self.execution_step else 0
 
     def _apply_fill(self, entry: Filled) -> None:
         self.is_id_used, self.can_still_arrive = True, False
@@ -336,8 +336,8 @@ class PositionTarget:
         if self.largest_before_cut is not None and filled:
             self.largest, self.largest_before_cut = self.largest_before_cut, None  # another leg has freed margin
         if filled is not None:
-            good = filled >= self.sent_amount or (filled > ZERO and not self.has_limit)
-            self.failed_tries = 0 if good else self.failed_tries + 1
+            is_success = filled >= self.sent_amount or (filled > ZERO and not self.has_limit)
+            self.failed_tries = 0 if is_success else self.failed_tries + 1
 
     def _count_fill(self, entry: Filled, may_fill: Decimal, arrival: MarkedContract | None) -> Decimal | None:
         """Count the fill of an order once; None if it was counted before."""

@@ -171,7 +171,7 @@ class StoreTroubleError(Exception):
     """A store operation failed; it wrote nothing."""
 
 
-class DamagedMemoryError(StoreTroubleError):
+class DamagedStateError(StoreTroubleError):
     """The stored state of a policy on a scope cannot be restored; the message names both."""
 
 
@@ -274,7 +274,7 @@ class Store(Journal, Outbox, Protocol):
     def close(self) -> None: ...
 
 
-class CoursePoint(Struct, frozen=True, gc=False):
+class EquityCurvePoint(Struct, frozen=True, gc=False):
     """A point of the equity curve: the unit value at an instant (microseconds)."""
 
     at: int
@@ -284,12 +284,12 @@ class CoursePoint(Struct, frozen=True, gc=False):
 class IncidentStore(Store, Protocol):
     """A store that also keeps incidents. Writes are durable when a call returns."""
 
-    def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
+    def keep_incident(self, incident: str, note: bytes, points: Sequence[EquityCurvePoint]) -> None:
         """Store the note of an incident, unless it has one, and extend its equity curve; existing points are kept."""
 
     def incident_note(self, incident: str) -> bytes | None: ...
 
-    def course(self, incident: str) -> Sequence[CoursePoint]:
+    def equity_curve(self, incident: str) -> Sequence[EquityCurvePoint]:
         """The equity curve of an incident, oldest point first."""
 
 

@@ -329,8 +329,8 @@ OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "
 def traits_of(adapter: object) -> VenueTraits:
     """The adapter's description of its venue; `PLAIN_VENUE` if it has none."""
     # Called many times in each tick; a check against the protocol would be slow.
-    told: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
-    return told
+    traits: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
+    return traits
 
 
 class AccountSpec(Struct, frozen=True):

@@ -98,8 +98,8 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
         way_out = "close dust by hand where the venue has a way, or add to it"
         yield Obstruction("dust", "warning", found.blocked or f"dust: no order can close {held:f}", way_out)
     elif found.target > ZERO:
-        whole = whole_steps(held, rules.amount_step)
-        if whole != held and found.target == held - whole:
+        in_steps = whole_steps(held, rules.amount_step)
+        if in_steps != held and found.target == held - in_steps:
             text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
         else:
             text = f"{found.target:f} of {held:f} fits into no order, and stays"
@@ -160,10 +160,10 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
             text += f", and it is unknown whether it reaches the minimum notional of {least:f}"
         yield Obstruction("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
-    worth = None if rules is None else value_of_contracts(position.contracts, position, rules)
+    value = None if rules is None else value_of_contracts(position.contracts, position, rules)
     # for other orders the least notional is part of the minimum amount
-    if reduce_only and worth is not None and least is not None and worth < least:
-        text = f"worth {worth:f}, below the venue's minimum notional of {least:f}"
+    if reduce_only and value is not None and least is not None and value < least:
+        text = f"worth {value:f}, below the venue's minimum notional of {least:f}"
         yield Obstruction("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
 
 

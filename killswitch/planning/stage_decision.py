@@ -66,8 +66,8 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
-    asked = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
-    unwound = unwind(view, asked.targets, asked.rule or PLAIN, keeps=False)
+    combined = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
+    unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(watch, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -81,11 +81,11 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
         ),
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason=joined(*asked.remarks, *unwound.remarks),
-        unwinding=execution_style(asked.rule or PLAIN),
+        reason=joined(*combined.remarks, *unwound.remarks),
+        unwinding=execution_style(combined.rule or PLAIN),
     )
-    decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
-    return Proposal(stage, decision, asked.should_select and not asked.targets, partial, unwound.blocked)
+    decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
+    return Proposal(stage, decision, combined.should_select and not combined.targets, partial, unwound.blocked)
 
 
 def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: int) -> Decision:

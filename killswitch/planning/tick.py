@@ -21,7 +21,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices
-from killswitch.planning.firing import SecondLook, fire
+from killswitch.planning.firing import RereadData, fire
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
@@ -80,7 +80,7 @@ class Interpreter:
     ) -> None:
         """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
         self._policies = policies
-        self._prepared = [compile_policy(graph) for graph in policies.graphs]
+        self._compiled = [compile_policy(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
@@ -138,12 +138,12 @@ class Interpreter:
         for watch, places in self._watching(snapshot):
             rule = watch.compiled.graph.equity
             view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
-            unread = view.is_repetition_of(watch.history.view)
-            if not unread:
-                issued += [notices.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
+            is_repetition = view.is_repetition_of(watch.history.view)
+            if not is_repetition:
+                issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
                 decisions += self._reset(watch, now, event, issued)
-            if unread:
+            if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, issued)
             decisions += moved
@@ -153,8 +153,8 @@ class Interpreter:
             decisions += self._reset_orphans(event, now, issued)
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
-        stuck = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        if not (eligible or decisions or issued or stuck):
+        has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
+        if not (eligible or decisions or issued or has_uncloseable):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -200,23 +200,23 @@ class Interpreter:
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
-            for prepared in self._prepared:
-                for scope in scopes_of(prepared.graph.scope, present):
-                    key = (prepared.graph.policy, scope)
+            for compiled in self._compiled:
+                for scope in scopes_of(compiled.graph.scope, present):
+                    key = (compiled.graph.policy, scope)
                     if key not in self._watches:
-                        self._watches[key] = self._watch(prepared, scope)
+                        self._watches[key] = self._watch(compiled, scope)
             self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
 
     def _places_in(self, watch: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
         return indexes_of(watch.compiled.graph.scope, watch.scope, sorted(watch.history.members), present)
 
-    def _watch(self, prepared: CompiledPolicy, scope: str) -> ScopeEvaluator:
-        watch = ScopeEvaluator(prepared, scope)
-        memory = self._stored.pop((watch.policy, scope), None)
-        if memory is not None:
-            rows = self._rows_since(watch.policy, scope, self._now - prepared.keep)
-            watch.restore(memory, [row.blob for row in rows], self._outage)
+    def _watch(self, compiled: CompiledPolicy, scope: str) -> ScopeEvaluator:
+        watch = ScopeEvaluator(compiled, scope)
+        stored = self._stored.pop((watch.policy, scope), None)
+        if stored is not None:
+            rows = self._rows_since(watch.policy, scope, self._now - compiled.keep)
+            watch.restore(stored, [row.blob for row in rows], self._outage)
         return watch
 
     def _reset(self, watch: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
@@ -248,8 +248,8 @@ class Interpreter:
             issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
         decisions = []
         for orphan in found:
-            memory = self._stored.pop((orphan.policy, orphan.scope))
-            record, left = reset_orphan(orphan, memory, now, self._policies.digest, event)
+            stored = self._stored.pop((orphan.policy, orphan.scope))
+            record, left = reset_orphan(orphan, stored, now, self._policies.digest, event)
             self._ended.append(left)
             decisions.append(record)
         return decisions
@@ -265,7 +265,7 @@ class Interpreter:
         issued = list(pending.notices)
         fired: list[Decision] = []
         for watch, view, stages in pending.eligible:
-            second = SecondLook(prices or {}, None if reread is None else self._second_view(watch, reread))
+            second = RereadData(prices or {}, None if reread is None else self._second_view(watch, reread))
             fired += fire(watch, view, stages, second, self._policies, self._commands.last_known, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
@@ -313,7 +313,7 @@ class Interpreter:
     def states(self) -> tuple[MachineState, ...]:
         """Serialised state of every watch, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
-        return (*(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values()), *ended)
+        return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._watches.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
@@ -326,7 +326,7 @@ class Interpreter:
 
     def keep_since(self, now: int) -> int:
         """Start of the history that is still needed (microseconds)."""
-        return now - max((prepared.keep for prepared in self._prepared), default=0)
+        return now - max((compiled.keep for compiled in self._compiled), default=0)
 
     def orphans(self) -> tuple[Orphan, ...]:
         """Latches in stored state without a watch in this policy set."""
@@ -341,7 +341,7 @@ class Interpreter:
         if self._active or self._commands.unfinished:
             return None
         found = [quiescence_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
-        return None if None in found else tuple(rest for rest in found if rest is not None)
+        return None if None in found else tuple(each for each in found if each is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
         """Status of every watch after the last tick."""

@@ -110,8 +110,8 @@ class _Loader:
         if not isinstance(read, VersionedPart):
             self.lost = True
             return
-        taken = sound and not problems and not holes and not breaches
-        if not taken or not self._add(Document(kind, read.metadata.name, read, source)):
+        duplicate = sound and not problems and not holes and not breaches
+        if not duplicate or not self._add(Document(kind, read.metadata.name, read, source)):
             gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
             name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
             self.faulty.append(FaultyDocument(kind, name, read, source, gaps))

@@ -47,7 +47,7 @@ def _most(action: Close, context: MostContext) -> Most:
         most = most[: action.top]
     return Most(
         orders={key: cut[key] for key in most},
-        whole=all_of_it and len(most) == len(positions),
+        closes_everything=all_of_it and len(most) == len(positions),
         rule=unwinding_named(action.unwinding, context.unwindings),
     )
 

@@ -93,7 +93,7 @@ class Most(Struct, frozen=True):
     orders: Mapping[PositionName, tuple[str, int]] = {}
     first: Mapping[int, str] = {}
     last: Mapping[int, str] = {}
-    whole: bool = False
+    closes_everything: bool = False
     rule: UnwindingRule | None = None
 
 

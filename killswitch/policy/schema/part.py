@@ -125,8 +125,8 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
     """The bare type of an annotation, its `| None` taken off, and its metadata."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
-        bare, more = unwrap(inner)
-        return bare, (*more, *metadata)
+        unwrapped, more = unwrap(inner)
+        return unwrapped, (*more, *metadata)
     if get_origin(annotation) in (Union, UnionType):
         real = [option for option in get_args(annotation) if option is not NoneType]
         if len(real) == 1:
@@ -136,10 +136,10 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
 
 def shapes(annotation: Any) -> Mapping[str, Any]:
     """Tag → shape, where a value may have several; else nothing."""
-    bare, _ = unwrap(annotation)
-    if get_origin(bare) not in (Union, UnionType):
+    unwrapped, _ = unwrap(annotation)
+    if get_origin(unwrapped) not in (Union, UnionType):
         return {}
-    return {mark.tag: option for option in get_args(bare) for mark in unwrap(option)[1] if isinstance(mark, Tag)}
+    return {mark.tag: option for option in get_args(unwrapped) for mark in unwrap(option)[1] if isinstance(mark, Tag)}
 
 
 def shape_of(annotation: Any, written: object) -> Any:
@@ -154,28 +154,28 @@ def shape_of(annotation: Any, written: object) -> Any:
 
 def below(annotation: Any, step: str | int) -> Any:
     """What is declared for a key or an item of a part, mapping or list; None where nothing is."""
-    bare, _ = unwrap(annotation)
-    if is_part(bare):
-        key = keys_of(bare).get(str(step))
+    unwrapped, _ = unwrap(annotation)
+    if is_part(unwrapped):
+        key = keys_of(unwrapped).get(str(step))
         return None if key is None else key.annotation
     if isinstance(step, str):
-        return get_args(bare)[1] if get_origin(bare) is dict else None
-    return get_args(bare)[0] if get_origin(bare) is tuple else None
+        return get_args(unwrapped)[1] if get_origin(unwrapped) is dict else None
+    return get_args(unwrapped)[0] if get_origin(unwrapped) is tuple else None
 
 
 def is_confidential(annotation: Any) -> bool:
     """Whether a secret may have been written in the place of a value of this annotation, or of one inside it."""
-    bare, metadata = unwrap(annotation)
+    unwrapped, metadata = unwrap(annotation)
     if any(isinstance(mark, Scalar) for mark in metadata):
         return any(isinstance(mark, Scalar) and mark.is_confidential for mark in metadata)
     if options := shapes(annotation):
         return any(map(is_confidential, options.values()))
-    if is_part(bare):
-        return any(is_confidential(key.annotation) for key in keys_of(bare).values())
-    return any(map(is_confidential, get_args(bare))) if get_origin(bare) in (dict, tuple) else False
+    if is_part(unwrapped):
+        return any(is_confidential(key.annotation) for key in keys_of(unwrapped).values())
+    return any(map(is_confidential, get_args(unwrapped))) if get_origin(unwrapped) in (dict, tuple) else False
 
 
 def is_part(annotation: Any) -> bool:
     """Whether a value of this annotation is a part."""
-    bare, _ = unwrap(annotation)
-    return isinstance(bare, type) and issubclass(bare, Part)
+    unwrapped, _ = unwrap(annotation)
+    return isinstance(unwrapped, type) and issubclass(unwrapped, Part)

@@ -203,10 +203,10 @@ class _Faults:
 
     def report_keys(self) -> None:
         """Report unknown keys, and missing keys unless an unknown key is probably a misspelling of one."""
-        meant = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
+        suggested = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
         for path, key in self.missing.items():
             self.holes.add(path)
-            if path not in meant and path[:-1] not in self._refused:
+            if path not in suggested and path[:-1] not in self._refused:
                 self._missing_key(path[:-1], key)
         for path, part in self._parts.items():
             # an unknown key may be any of the missing ones
@@ -323,14 +323,14 @@ def filler(annotation: Any) -> object:
     """A placeholder of the annotated type; of the first shape where there are several."""
     if options := shapes(annotation):
         return filler(next(iter(options.values())))
-    bare, metadata = unwrap(annotation)
-    origin = get_origin(bare) or bare
+    unwrapped, metadata = unwrap(annotation)
+    origin = get_origin(unwrapped) or unwrapped
     if any(isinstance(mark, Scalar | AtLeastOne) for mark in metadata):
         return Filler(_NOTHING.get(origin))
-    if is_part(bare):
-        return {key.key: filler(key.annotation) for key in keys_of(bare).values() if key.required}
+    if is_part(unwrapped):
+        return {key.key: filler(key.annotation) for key in keys_of(unwrapped).values() if key.required}
     if origin is Literal:
-        return get_args(bare)[0]
+        return get_args(unwrapped)[0]
     return {tuple: [], dict: {}, bool: False}.get(origin)
 
 

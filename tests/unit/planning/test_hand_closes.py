@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
-from killswitch.graph.unwinding import RungRule, SlippageRule, UnwindingRule
+from killswitch.graph.unwinding import LadderStepRule, SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.tick import Interpreter, Outcome
@@ -85,7 +85,7 @@ def test_each_reason_has_its_own_bound_ladder_and_pace(
 def test_a_document_that_claims_a_reason_is_how_it_is_carried_out() -> None:
     """What is written wins over what is built in."""
     rule = UnwindingRule(
-        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(RungRule("market"),)
+        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(LadderStepRule("market"),)
     )
     policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
     decision = only(told(at(0, book(), events=(close(cause="market"),)), policies=policies))
