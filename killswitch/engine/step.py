@@ -3,8 +3,8 @@
 A tick calls `step` (conditions, confirmation, reset), then `latch` for the stage that planning could execute. They are
 separate because a stage that selects nothing of a non-empty book must not latch, and only planning knows the selection.
 
-An interpreter over long quiet periods (a backtest) calls `rests_until` instead of stepping through them. It inverts the
-arithmetic of `step`; a test compares the two.
+An interpreter over long quiet periods (a backtest) calls `quiescent_until` instead of stepping through them. It inverts
+the arithmetic of `step`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, 
     """The instant (microseconds) before which `step` changes nothing while the conditions stay the same.
 
     `state` is the result of the last step, `true` and `unknown` its evaluated masks. NEVER: only a change of conditions
-    has an effect. 0: the machine is not at rest.
+    has an effect. 0: the machine is not quiescent.
     """
     triggers = state.triggers
     missing = unknown & machine.all

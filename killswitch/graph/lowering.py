@@ -147,7 +147,7 @@ def _joined(operator: str, parts: list[str], empty: str) -> str:
 
 
 def _ladder(thresholds: list[_LadderThreshold]) -> list[_LadderThreshold]:
-    """Rungs in the order in which a growing value reaches them; each mask includes those of lower rungs."""
+    """Thresholds in the order in which a growing value reaches them; each mask includes those of lower ones."""
     steps: list[_LadderThreshold] = []
     reached = 0
     for threshold in sorted(thresholds, key=lambda threshold: threshold.step.severity):

@@ -33,7 +33,7 @@ EXPIRED: Final = "expired"
 NOT_PROCESSED: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
 """Values of `Rejected.reason` for orders that the venue did not process: they use up neither id nor attempt."""
 NEXT_SLICE: Final = "next slice"
-"""Value of `Sending.after`: the previous order filled completely, and this one follows without a new snapshot."""
+"""Value of `OrderSending.after`: the previous order filled completely, and this one follows without a new snapshot."""
 
 _ENDINGS: Final[Mapping[str | None, ClosingStatus]] = {"flat": "flat", "residual": "residual", "blocked": "blocked"}
 
@@ -373,7 +373,7 @@ class ClosingObserver(Protocol):
 
 
 class _NoClosingObserver:
-    """A ClosingWatch that does nothing."""
+    """A ClosingObserver that does nothing."""
 
     __slots__ = ()
 

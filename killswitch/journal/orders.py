@@ -223,9 +223,14 @@ class JournaledOrders:
         self.newest[order.name] = order
 
 
+def unrecognised_state_text(name: str | None, state: str) -> str:
+    """Text of an answer that gives the order `name` an unknown state. Stored rows contain it, so it never changes."""
+    return f"order {name} is said to be {state}"
+
+
 def _unrecognised_state(entry: Unknown | OrderDetached | Abandoned) -> str | None:
-    """The unknown state that the venue reported for an order, as quoted in the text of the answer."""
-    _, marker, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
+    """The unknown state that the venue reported for an order: typed in the entry, else quoted in its text."""
+    _, marker, state = (entry.text or "").partition(unrecognised_state_text(entry.client_order_id, ""))
     if isinstance(entry, Unknown) and entry.state:
         return entry.state
     return state if marker else None

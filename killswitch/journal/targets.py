@@ -69,7 +69,7 @@ class PositionTarget:
     after: int | None = None
     band: Decimal | None = None
     urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
-    """Of two lines with the same target, the one with the smaller value acts."""
+    """Of two targets of equal size on one position, the one with the smaller value acts."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
 
@@ -91,7 +91,7 @@ class PositionTarget:
     counted_orders: frozenset[str | None] = frozenset()
     """Client order ids whose fills are included in `filled`."""
     detached: dict[str, JournaledOrder] = field(default_factory=dict)
-    """Orders of unknown status that the line does not wait for."""
+    """Orders of unknown status that the target does not wait for."""
     abandoned: tuple[str, ...] = ()
     """Client order ids whose status was never known."""
     abandoned_amount: Decimal = ZERO
@@ -105,8 +105,9 @@ class PositionTarget:
     flat_refusals: int = 0
     """Consecutive refusals as `already_flat`."""
     execution_step: int = 0
+    """Index of the ladder step of the order sent last; `rung` in the journal."""
     failed_tries: int = 0
-    """Consecutive unsuccessful orders on `rung`: without a fill, or bounded and partly filled."""
+    """Consecutive unsuccessful orders on `execution_step`: without a fill, or bounded and partly filled."""
     largest_before_cut: Decimal | None = None
     """Value of `largest` before it was cut for lack of margin."""
     is_fully_filled: bool = False
@@ -129,7 +130,7 @@ class PositionTarget:
 
     @property
     def name(self) -> TargetName:
-        """Unique name of the line within its account."""
+        """Unique name of the target within its account."""
         return (self.decision, self.symbol, self.position_side)
 
     @property
@@ -193,7 +194,7 @@ class PositionTarget:
 
     @property
     def remaining(self) -> Decimal:
-        """For a line measured by its fills: contracts still to trade."""
+        """For a target measured by its fills: contracts still to trade."""
         return max(ZERO, self.decided - self.filled)
 
     @property
@@ -231,7 +232,7 @@ class PositionTarget:
         return event
 
     def apply(self, entry: Entry) -> None:
-        """Apply one journal entry of this line; ForbiddenTransitionError if the transition is invalid."""
+        """Apply one journal entry of this target; ForbiddenTransitionError if the transition is invalid."""
         event = self.check(entry)
         if event is None:
             self._apply_non_event(entry)

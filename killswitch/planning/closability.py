@@ -61,7 +61,7 @@ def closability_of(
     reduce_only: bool,
     outside_hours: OutsideHours = None,
 ) -> tuple[Closability, ...] | None:
-    """The outlook of every position, in the order of the snapshot; None where positions are unknown.
+    """The closability of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
     `outside_hours`: setting of the Account document for closes outside market hours, if the market has hours.

@@ -38,9 +38,9 @@ from killswitch.signals.scope_view import PnlKey, ScopeView
 
 
 class Proposal(Struct, frozen=True):
-    """The planned decision of a stage. `empty_handed`: it should have selected positions and selected none.
+    """The planned decision of a stage. `is_without_selection`: it should have selected positions and selected none.
 
-    `partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
+    `is_partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
     neither closes nor cancels, because a lock does not depend on the book.
     """
 
@@ -106,7 +106,7 @@ def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: i
 
 
 def record_of(watch: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
-    """Create a decision of the watch's policy on its scope, without effects; `what` makes its id unique."""
+    """Create a decision of the scope evaluator's policy on its scope, without effects; `what` makes its id unique."""
     graph, level = watch.compiled.graph, watch.state.level
     record = new_decision(policies, graph.policy, watch.scope, what, now)
     return replace(record, mode=graph.mode, stage=stage, level=level, previous_level=level)

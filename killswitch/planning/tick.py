@@ -78,7 +78,7 @@ class Interpreter:
         armed: Collection[str] | None = None,
         earlier_notices: Iterable[Notice] | None = None,
     ) -> None:
-        """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
+        """`armed`: accounts on which orders may be sent; None is all. `earlier_notices`: notices of earlier runs."""
         self._policies = policies
         self._compiled = [compile_policy(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], ScopeEvaluator] = {}
@@ -196,7 +196,7 @@ class Interpreter:
         return fresh
 
     def _watching(self, snapshot: Snapshot) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
-        """Every watch with the indexes of its scope's accounts; creates watches of new scopes."""
+        """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
@@ -242,7 +242,7 @@ class Interpreter:
         return decisions
 
     def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
-        """Reset latches on the event's scope that no machine is responsible for."""
+        """Reset latches on the event's scope that no scope evaluator is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
             issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
@@ -292,7 +292,7 @@ class Interpreter:
             self._active[decision.id] = targets_of([decision])
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
-        """Make a watch whose orders were merged into another decision share the cost of that close."""
+        """Share the cost of a close with each scope evaluator whose orders were merged into it."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
@@ -311,7 +311,7 @@ class Interpreter:
     # State and status
 
     def states(self) -> tuple[MachineState, ...]:
-        """Serialised state of every watch, to be stored with the tick's decisions."""
+        """Serialised state of every scope evaluator, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
         return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._watches.values()), *ended)
 
@@ -329,7 +329,7 @@ class Interpreter:
         return now - max((compiled.keep for compiled in self._compiled), default=0)
 
     def orphans(self) -> tuple[Orphan, ...]:
-        """Latches in stored state without a watch in this policy set."""
+        """Latches in stored state without a scope evaluator in this policy set."""
         return orphans_in(self._stored)
 
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
@@ -337,14 +337,14 @@ class Interpreter:
         return self._commands.unfinished
 
     def quiescences(self) -> tuple[Quiescence, ...] | None:
-        """The rest of every watch since the last tick; None if a watch or a close has work to do."""
+        """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""
         if self._active or self._commands.unfinished:
             return None
         found = [quiescence_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
         return None if None in found else tuple(each for each in found if each is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
-        """Status of every watch after the last tick."""
+        """Status of every scope evaluator after the last tick."""
         return tuple(status(watch) for watch in self._watches.values())
 
 

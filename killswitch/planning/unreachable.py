@@ -35,7 +35,8 @@ def keep_pending(
 ) -> None:
     """Keep the stage's close pending for accounts that are not among those `read`.
 
-    Its time limit restarts while the stage may fire, and not if the stage only carries out a close that is `owed`.
+    Its time limit restarts while the stage may fire. It does not if the stage `fired_earlier` and is only carried out
+    now.
     """
     if not stage.close_within:
         return
@@ -81,7 +82,7 @@ def is_readable_again(watch: ScopeEvaluator, stage: Stage, view: ScopeView) -> b
 def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_earlier: bool) -> Decision:
     """Add to the decision of a stage whose close was `waiting` that the stage fired earlier.
 
-    A decision that only carries out a close that is `owed` is limited to the awaited accounts.
+    The decision of a stage that `fired_earlier` and is only carried out now is limited to the awaited accounts.
     """
     if waiting is None:
         return decision

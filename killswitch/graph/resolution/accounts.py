@@ -68,8 +68,8 @@ def venue_account_of(
     A venue's name or a share of its limits do not make another account. The currency does for derivatives at venues
     with a wallet and positions for each currency, but not for spot, margin or stocks.
 
-    `credentials`: the secrets themselves, if known; otherwise the references to them. `apart`: whether the venue
-    separates derivatives by currency, which the document does not say; by default it is assumed.
+    `credentials`: the secrets themselves, if known; otherwise the references to them. `is_split_by_currency`:
+    whether the venue separates derivatives by currency, which the document does not say; by default it is assumed.
     """
     keys = spec.credentials if credentials is None else credentials
     currency = spec.currency if is_split_by_currency and spec.market in _SETTLED else None

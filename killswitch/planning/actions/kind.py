@@ -86,7 +86,8 @@ class Most(Struct, frozen=True):
     """Worst-case work of one action on an account.
 
     `orders`: position → its symbol and number of orders. `first` and `last`: index among the account's orders → symbol,
-    for orders canceled before closing and at its end. `whole`: whether every position may be closed completely.
+    for orders canceled before closing and at its end. `closes_everything`: whether every position may
+    be closed completely.
     `rule`: how orders are sent.
     """
 

@@ -45,8 +45,8 @@ class HedgePlanner:
     """Observes the closes of decisions whose unwinding names hedge instruments. Without such an unwinding it is idle.
 
     Marks are sampled while the program runs: after a restart beta is unknown until enough returns are sampled, except
-    for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all. `told`: notices of
-    earlier runs.
+    for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all.
+    `earlier_notices`: notices of earlier runs; None if unknown.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class HedgePlanner:
     def observe(
         self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
     ) -> bool:
-        """Observe a snapshot; True if `look` has work. `last`: the last good snapshot of each account."""
+        """Observe a snapshot; True if `plan` has work. `last`: the last good snapshot of each account."""
         if not self._rules:
             return False
         self._sample(snapshot, now, instruments)

@@ -51,7 +51,7 @@ class HedgeData(TickAccounts, frozen=True):
 
 
 class Sized(Struct, frozen=True):
-    """A sized hedge: its orders and its text. `doubt`: why it must not be opened automatically, or None."""
+    """A sized hedge: its orders and its text. `why_suggest_only`: why it must not be opened automatically, or None."""
 
     intents: tuple[Intent, ...]
     text: str
@@ -73,7 +73,9 @@ class _CannotError(Exception):
 def size(
     uncloseable: UncloseablePosition, rule: UnwindingRule, data: HedgeData, existing: Sequence[Intent]
 ) -> Sized | str:
-    """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
+    """Size a hedge with the first instrument that may be opened automatically, else the first usable one.
+
+    Returns the reasons if no instrument is usable.
 
     `existing`: orders of existing hedges of the position. They count towards the bound.
     """
@@ -170,9 +172,7 @@ def _units(uncloseable: UncloseablePosition, instrument: Instrument, data: Hedge
     """Contracts of the instrument that hold the same quantity of the same asset."""
     rules = data.instruments.get((uncloseable.account, uncloseable.position.symbol))
     if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
-        raise _CannotError(
-            f"how much one contract of {uncloseable.position.symbol} on {uncloseable.account} holds is unknown"
-        )
+        raise _CannotError(f"the contract size of {uncloseable.position.symbol} on {uncloseable.account} is unknown")
     return uncloseable.contracts * rules.contract_size / instrument.contract_size
 
 
@@ -182,7 +182,7 @@ def _value(uncloseable: UncloseablePosition, data: HedgeData) -> Decimal:
     account = data.accounts.get(uncloseable.account) or data.last.get(uncloseable.account)
     value = None if account is None else notional(uncloseable.position, account, rules)
     if value is None or not sane(value) or not uncloseable.position.contracts:
-        raise _CannotError(f"what {uncloseable.position.symbol} is worth is unknown")
+        raise _CannotError(f"the value of {uncloseable.position.symbol} is unknown")
     return value * uncloseable.contracts / uncloseable.position.contracts
 
 
@@ -190,7 +190,7 @@ def _unit(account: str, symbol: str, data: HedgeData) -> Decimal:
     """Value of one contract in its account's currency."""
     rules = data.instruments.get((account, symbol))
     if rules is None or rules.contract_size is None:
-        raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
+        raise _CannotError(f"the contract size of {symbol} on {account} is unknown")
     return _price(account, symbol, data) * rules.contract_size
 
 

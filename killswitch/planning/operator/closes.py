@@ -36,7 +36,7 @@ class RefusedCommandError(Exception):
 
 
 def applies(event: Event, scope: str) -> bool:
-    """Whether the event concerns the scope; an event without a scope concerns all."""
+    """Whether the event applies to the scope; an event without a scope applies to all."""
     return event.scope is None or event.scope == scope
 
 
@@ -235,8 +235,8 @@ def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
     for (policy, scope), blob in stored.items():
         try:
             state = _DECODER.decode(blob).engine
-        except msgspec.DecodeError as error:
-            what = f"what was kept of {policy} on {scope} cannot be read ({error})"
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            what = f"the stored state of {policy} on {scope} cannot be read ({error})"
             raise DamagedStateError(what) from error
         level = level_in_force(state)
         if level > 0:
@@ -265,6 +265,6 @@ def reset_orphan(orphan: Orphan, blob: bytes, now: int, digest: str, event: Even
     stored["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
     history = stored.get("history")
     if not isinstance(history, dict):
-        raise DamagedStateError(f"what was kept of {orphan.policy} on {orphan.scope} has no history")
+        raise DamagedStateError(f"the stored state of {orphan.policy} on {orphan.scope} has no history")
     history["rebase_due"] = True  # if the policy returns, the operator has accepted the loss
     return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(stored))

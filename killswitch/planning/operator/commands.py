@@ -124,7 +124,7 @@ class OperatorCommands:
             return self._continue_unfinished(tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
-            why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
+            why = f"the command is {waited // SECOND} s old, and the book may have changed since: give it again"
             return tick.refuse(event, f"the close by hand was not carried out: {why}")
         try:
             found = self._plan(event, tick)

@@ -1,4 +1,4 @@
-"""Scope evaluator: one policy on one scope, with its history, its stage machine, and its rest."""
+"""Scope evaluator: one policy on one scope, with its history, its stage machine, and its quiescence."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class LastPage(Struct, frozen=True):
 
 
 class StoredEvaluator(Struct):
-    """The serialised state of a watch, without the rows of its history."""
+    """The serialised state of a scope evaluator, without the rows of its history."""
 
     engine: StoredState
     history: HistoryState
@@ -80,11 +80,11 @@ _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
 def require_readable(state: MachineState, rows: Iterable[bytes]) -> tuple[StoredEvaluator, list[StoredUnitValueRow]]:
-    """Decode the stored state of a watch; DamagedStateError if `Watch.restore` could not read it."""
+    """Decode the stored state of a scope evaluator; DamagedStateError if `ScopeEvaluator.restore` cannot read it."""
     try:
         return _MEMORY.decode(state.blob), [_ROW.decode(row) for row in rows]
     except (MsgspecError, ValueError) as error:
-        what = f"what was kept of {state.policy} on {state.scope} cannot be read ({error})"
+        what = f"the stored state of {state.policy} on {state.scope} cannot be read ({error})"
         raise DamagedStateError(what) from error
 
 
@@ -290,7 +290,7 @@ class ScopeEvaluator:
         return _ENCODER.encode(encode_row(rows[-1])) if rows and rows[-1].at == at else None
 
     def restore(self, stored: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
-        """Restore a stored watch; `rows` oldest first. DamagedStateError if it is damaged.
+        """Restore a stored state; `rows` oldest first. DamagedStateError if it is damaged.
 
         `outage`: start and end of the time without measurements.
         """
@@ -303,14 +303,16 @@ class ScopeEvaluator:
             self.state = from_stored(engine, self.compiled.trigger_names)
             self.history.restore(kept.history, stored_rows)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
+            what = (
+                f"the stored state of {self.policy} on {self.scope} is inconsistent ({type(error).__name__}: {error})"
+            )
             raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
 
 
 class Quiescence(Struct, frozen=True):
-    """A watch at rest: until `until` (microseconds) only a change of its conditions has an effect.
+    """A quiescent scope evaluator: until `until` (microseconds) only a change of its conditions has an effect.
 
     `true` and `unknown` are the masks of its conditions; `places` are the indexes of its accounts in the snapshot.
     """
@@ -323,7 +325,7 @@ class Quiescence(Struct, frozen=True):
 
 
 def quiescence_of(watch: ScopeEvaluator, places: tuple[int, ...] | None, now: int) -> Quiescence | None:
-    """The rest of the watch after its last step at `now`; None if it is not at rest."""
+    """The quiescence of the scope evaluator after its last step at `now`; None if it is not quiescent."""
     columns = watch.columns
     if places is None or columns is None or not watch.history.is_explained or watch.history.last_at != now:
         return None

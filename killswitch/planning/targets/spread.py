@@ -103,7 +103,7 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
     exposures = []
     for candidate in book:
         if candidate.value is None:
-            return f"the worth of {candidate.position.symbol} is unknown"
+            return f"the value of {candidate.position.symbol} is unknown"
         exposures.append(float(candidate.value) * (1.0 if candidate.position.side == "long" else -1.0))
     keys: list[MarkKey] = [(c.account.account, c.position.symbol) for c in book]
     assets = list(dict.fromkeys(keys))
@@ -148,7 +148,9 @@ def capped(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
 def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
     """Remarks on a share cap that deviates from the declaration."""
     unknown = [each.candidate.position.symbol for each in chosen if each.candidate.value is None]
-    found = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
+    found = (
+        [f"the value of {', '.join(unknown)} is unknown: closed completely because of the share cap"] if unknown else []
+    )
     if not gross.is_complete:
-        found.append("the gross is not wholly known: the share cap is taken of the part that is")
+        found.append("the gross is not wholly known: the share cap applies to the part that is")
     return tuple(found)

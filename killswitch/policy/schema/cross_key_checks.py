@@ -145,7 +145,7 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
 def only_one(
     code: str, at: Path, written: dict[str, object], keys: Iterable[str], noun: str, fix: str
 ) -> Iterator[Breach]:
-    """A breach for each of the `keys` beyond the first that is written; `noun` is what such a key stands for."""
+    """A breach for each of the `keys` beyond the first that is written; `noun` names such a key in the message."""
     first, *others = [key for key in keys if key in written] or [""]
     for key in others:
         yield Breach(code, (*at, key), f"`{key}` is a second {noun} beside `{first}`", fix)
@@ -157,12 +157,12 @@ def spec_of(written: object) -> dict[str, object]:
 
 
 def mapping(written: object) -> dict[str, object]:
-    """What was written, where it is a mapping; else an empty one."""
+    """The written value if it is a mapping; else an empty one."""
     return written if isinstance(written, dict) else {}
 
 
 def items(written: object) -> list[object]:
-    """What was written, where it is a list; else an empty one."""
+    """The written value if it is a list; else an empty one."""
     return written if isinstance(written, list) else []
 
 

@@ -19,11 +19,11 @@ EMPTY_LIST = "empty_list"
 
 
 class Part(BaseModel):
-    """A piece of a document: frozen, and compared by content. Its models are built when the first document needs them.
+    """A part of a document: frozen, and compared by content. Its validator is built when the first document needs it.
 
-    What must hold between keys is checked on what was written (`cross_key_checks`), because a validator of the whole
-    part does not run once one of its values has a mistake. The docstring below a key is its description, in the
-    JSON Schema and in diagnostics.
+    Checks across keys use the document as written (`cross_key_checks`), because a validator of the whole part does not
+    run once one of its values has a mistake. The docstring below a key is its description, in the JSON Schema and in
+    diagnostics.
     """
 
     model_config = ConfigDict(
@@ -81,7 +81,7 @@ class Scalar:
 class AtLeastOne:
     """Marks a list that must not be empty.
 
-    No `min_length`: pydantic then also calls a list too short whose items could not be read.
+    It replaces `min_length`, for which pydantic also reports a list as too short if an item is invalid.
     """
 
     __slots__ = ()
@@ -122,7 +122,7 @@ def keys_of(part: type[Part]) -> Mapping[str, Key]:
 
 
 def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
-    """The bare type of an annotation, its `| None` taken off, and its metadata."""
+    """The type of an annotation without `Annotated` and `| None`, and its metadata."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         unwrapped, more = unwrap(inner)
@@ -135,7 +135,7 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
 
 
 def shapes(annotation: Any) -> Mapping[str, Any]:
-    """Tag → shape, where a value may have several; else nothing."""
+    """Tag → shape of a value with several possible shapes; empty for any other."""
     unwrapped, _ = unwrap(annotation)
     if get_origin(unwrapped) not in (Union, UnionType):
         return {}
@@ -143,7 +143,7 @@ def shapes(annotation: Any) -> Mapping[str, Any]:
 
 
 def shape_of(annotation: Any, written: object) -> Any:
-    """The shape that is meant by what was written, where there are several; else the annotation itself."""
+    """The shape of the written value if it has several possible shapes; else the annotation itself."""
     while options := shapes(annotation):
         pick = next(mark for mark in unwrap(annotation)[1] if isinstance(mark, Discriminator)).discriminator
         if not callable(pick):
@@ -153,7 +153,7 @@ def shape_of(annotation: Any, written: object) -> Any:
 
 
 def below(annotation: Any, step: str | int) -> Any:
-    """What is declared for a key or an item of a part, mapping or list; None where nothing is."""
+    """The annotation of a key or an item of a part, mapping or list; None if nothing is declared."""
     unwrapped, _ = unwrap(annotation)
     if is_part(unwrapped):
         key = keys_of(unwrapped).get(str(step))
@@ -164,7 +164,7 @@ def below(annotation: Any, step: str | int) -> Any:
 
 
 def is_confidential(annotation: Any) -> bool:
-    """Whether a secret may have been written in the place of a value of this annotation, or of one inside it."""
+    """Whether a written value of this annotation, or one inside it, may be a secret by mistake."""
     unwrapped, metadata = unwrap(annotation)
     if any(isinstance(mark, Scalar) for mark in metadata):
         return any(isinstance(mark, Scalar) and mark.is_confidential for mark in metadata)

@@ -242,7 +242,7 @@ def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> Non
         (
             "page",
             given.id,
-            "the close by hand was not carried out: it was given 601 s ago, for a book that may be another by now: "
+            "the close by hand was not carried out: the command is 601 s old, and the book may have changed since: "
             "give it again",
         )
     ]
