@@ -1,4 +1,4 @@
-"""`step`: evaluate the triggers and find the stages that may fire. Pure: time is an argument.
+"""`step`: evaluates the triggers and finds the stages that may fire. Pure: time is an argument.
 
 A tick calls `step` (conditions, confirmation, reset), then `latch` for the stage that planning could execute. They are
 separate because a stage that selects nothing of a non-empty book must not latch, and only planning knows the selection.
@@ -210,8 +210,10 @@ def _next_report(machine: StageMachine, unknown_since: dict[int, int], reported:
 def _watch_reset(
     machine: StageMachine, state: StageMachineState, true: int, now: int
 ) -> tuple[StageMachineState, bool]:
-    """Track the automatic reset of the stage in force; True when it is due. A close that waits for accounts delays
-    it."""
+    """Track the automatic reset of the stage in force; True when it is due.
+
+    A close that waits for accounts delays it.
+    """
     if level_in_force(state) == 0 or state.waiting is not None:
         return state, False
     stage = machine.in_force(state)

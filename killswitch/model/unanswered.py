@@ -67,7 +67,7 @@ def words_of(status: int, text: str) -> str:
 
 
 def text_of(text: str) -> str:
-    """The text of an answer; for a web page its title, or else its first words. Empty if there is none."""
+    """The text of an answer; for a web page its title, or its first words without one. Empty without text."""
     if not _is_page(text):
         return text.strip()
     title = _TITLE.search(text)

@@ -91,7 +91,7 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
         text = f"{what}: {held:f} is sent as it is, and may be refused"
-        way_out = "where rules are unknown, look whether the venue still lists it"
+        way_out = "where rules are unknown, check whether the venue still lists the symbol"
         yield Obstruction("rules unknown", "warning", text, way_out)
         return
     if not found.parts:
@@ -164,7 +164,9 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
     # for other orders the least notional is part of the minimum amount
     if reduce_only and value is not None and least is not None and value < least:
         text = f"worth {value:f}, below the venue's minimum notional of {least:f}"
-        yield Obstruction("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
+        yield Obstruction(
+            "below notional", "note", text, meaning="it is accepted because reduce-only orders are exempt"
+        )
 
 
 def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstruction]:
@@ -173,7 +175,7 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstructi
     promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
     count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
     text = f"{count} {promised:f} of {position.contracts:f}"
-    meaning = "where the venue refuses a close for that, what rests is cancelled for it, and put back for what is left"
+    meaning = "if the venue refuses a close because of them, they are cancelled, and restored for the remainder"
     yield Obstruction("resting exits", "note", text, meaning=meaning)
 
 

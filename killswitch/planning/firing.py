@@ -1,4 +1,4 @@
-"""Firing: turns the highest stage that holds on a second look, and that selects positions, into a decision."""
+"""Firing: turns the highest stage that is corroborated and selects positions into a decision."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fire(
     last_known: Mapping[str, AccountSnapshot],
     issued: list[Notice],
 ) -> list[Decision]:
-    """Fire the highest stage that holds and selects something; stages that do not are notified once."""
+    """Fire the highest stage that is corroborated and selects positions; each other stage is notified once."""
     for stage in stages:
         fired_earlier = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
         why_not = _why_not_corroborated(watch, view, stage, second) if stage.corroborate and not fired_earlier else None

@@ -20,7 +20,7 @@ from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.position_measures import ZERO
 
 UNCORROBORATED_FOR = 10 * SECOND
-"""Time after which a stage whose prices fail corroboration pages."""
+"""Time after which a stage whose prices are not corroborated pages (microseconds)."""
 COUNTED_WITHIN = 600 * SECOND
 GREATER = 2
 """Factor by which the falls since a page must exceed the paged amount to page again. Doubling bounds the pages of one
@@ -182,7 +182,7 @@ def uncorroborated(watch: ScopeEvaluator, now: int, stage: str, why: str) -> lis
     text = f"{stage} did not fire: {why}"
     if watch.record_not_fired(stage, "uncorroborated"):
         watch.uncorroborated_since[stage] = now
-        text = f"{text}; prices are looked at again each tick"
+        text = f"{text}; prices are fetched again at each tick"
         return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
     lasts = now - watch.uncorroborated_since.get(stage, now) >= UNCORROBORATED_FOR
     if lasts and watch.record_not_fired(stage, "uncorroborated for long"):

@@ -129,7 +129,10 @@ def _record(watch: ScopeEvaluator, now: int, stage: str, what: str, policies: Po
 
 
 def _is_suspect(change: UnexplainedChange, now: int, *, waits_for_ledger: bool) -> bool:
-    """Whether a fall is to be suspected now; `asked`: only after the first answer of the ledger without its row."""
+    """Whether a fall is to be suspected now.
+
+    `waits_for_ledger`: only after the first answer of the ledger without its row.
+    """
     since = change.unanswered_since
     if change.amount >= ZERO or change.suspected:
         return False

@@ -18,7 +18,7 @@ from killswitch.policy.yaml.parser import Node, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
-"""Codes of notes after which the rest of a file is not parsed."""
+"""Codes of YAML problems after which the rest of a file is not parsed."""
 
 
 class Document(NamedTuple):

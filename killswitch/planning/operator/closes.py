@@ -145,7 +145,7 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
             seen.unreadable[name] = why_unusable + ("; --force closes its last known positions" if reduces else "")
         else:
             known = _known(account, last.get(name))
-            seen.problems += [f"{name} gives {row}, and its position was never read" for row in known.left_out]
+            seen.problems += [f"{name} reports {row}, and its position was never read" for row in known.left_out]
             if known.account is None:
                 seen.unreadable[name] = f"{why_unusable}; its positions were never read"
             else:

@@ -108,7 +108,7 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
             faults.invalid(error)
     faults.report_keys()
     if model is None or faults.holes:
-        model = _rest(document, plain_value(root), faults)
+        model = _with_fillers(document, plain_value(root), faults)
     return Validated(model, tuple(faults.problems), frozenset(faults.holes))
 
 
@@ -283,7 +283,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     return lowered[near[0]] if near else None
 
 
-def _rest(document: type[Part], written: Any, faults: _Faults) -> Part | None:
+def _with_fillers(document: type[Part], written: Any, faults: _Faults) -> Part | None:
     """The document with fillers in place of its mistakes; None if it is still invalid."""
     for path in sorted(faults.values, key=len, reverse=True):
         holder = _at(written, path[:-1])

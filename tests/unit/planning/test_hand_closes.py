@@ -223,7 +223,7 @@ def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> Non
     forced = told(at(0, bad, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(3), Decimal(0))}
     assert [(each.severity, each.text) for each in forced.notices] == [
-        ("page", "not closed by hand: main gives NaN contracts of short ETH, and its position was never read"),
+        ("page", "not closed by hand: main reports NaN contracts of short ETH, and its position was never read"),
         (
             "warning",
             "closed by force: main reports NaN contracts of ETH; closed on its positions of an unknown time",
