@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 MOST_THREADS = 256
-"""Concurrent calls: so many must hang before one more is refused."""
+"""Most concurrent calls; further ones are refused while so many hang."""
 
 
 class DeadlineError(Exception):
@@ -43,7 +43,7 @@ _Call = tuple[Future[Any], Callable[[], Any]]
 
 
 def _run(future: Future[Any], do: Callable[[], Any]) -> Callable[[], None]:
-    """Run a call; returns the callback that completes its future, for the thread to invoke."""
+    """Run a call; return the callback that completes its future."""
     if not future.set_running_or_notify_cancel():
         return lambda: None
     try:
@@ -65,7 +65,7 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
         self._name = name
         self._most = most
         self._idle_for = idle
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._idle: dict[SimpleQueue[_Call | None], threading.Thread] = {}
         self._count = 0
 
@@ -73,7 +73,7 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
         """Run the call; the future fails with NoThreadError if no thread is idle and none can be started."""
         future: Future[T] = Future()
         call: _Call = (future, lambda: fn(*args, **kwargs))
-        with self._guard:
+        with self._lock:
             idle = self._idle.popitem()[0] if self._idle else None
             is_full = idle is None and self._count >= self._most
             self._count += idle is None and not is_full
@@ -83,7 +83,7 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
             future.set_exception(NoThreadError(EAGAIN, f"{self._most} calls hang already ({self._name})"))
         else:
             try:
-                start_thread(threading.Thread(target=self._work, args=(call,), name=self._name, daemon=True))
+                start_thread(threading.Thread(target=self._run_calls, args=(call,), name=self._name, daemon=True))
             except NoThreadError as error:
                 self._over()
                 future.set_exception(error)
@@ -91,24 +91,24 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the idle threads. Calls that are running are never waited for, whatever `wait` is."""
-        with self._guard:
+        with self._lock:
             self._idle_for, idle = 0.0, dict(self._idle)
             self._idle.clear()
         for own, thread in idle.items():
             own.put(None)
             thread.join()
 
-    def _work(self, call: _Call) -> None:
+    def _run_calls(self, call: _Call) -> None:
         own: SimpleQueue[_Call | None] = SimpleQueue()
-        following: _Call | None = call
+        next_call: _Call | None = call
         del call  # an idle thread keeps no references of its last call
-        while following is not None:
-            tell, following = _run(*following), None
-            with self._guard:
+        while next_call is not None:
+            complete, next_call = _run(*next_call), None
+            with self._lock:
                 self._idle[own] = threading.current_thread()
-            tell()  # a caller that submits again at once finds an idle thread
-            del tell
-            following = self._next(own)
+            complete()  # a caller that submits again at once finds an idle thread
+            del complete
+            next_call = self._next(own)
         self._over()
 
     def _next(self, own: SimpleQueue[_Call | None]) -> _Call | None:
@@ -116,20 +116,20 @@ class DaemonThreadExecutor(ThreadPoolExecutor):
         try:
             return own.get(timeout=self._idle_for)
         except Empty:
-            with self._guard:
+            with self._lock:
                 if self._idle.pop(own, None) is not None:
                     return None
             return own.get()  # a call was assigned just now
 
     def _over(self) -> None:
-        with self._guard:
+        with self._lock:
             self._count -= 1
 
 
 def call_within(seconds: float, what: str, call: Callable[[], T]) -> T:
     """The result of `call`; DeadlineError, naming `what`, if it does not return within `seconds`.
 
-    The call goes on after that. DeadlineError also if no thread can be started for it.
+    The call continues after that. DeadlineError also if no thread can be started for it.
     """
     try:
         return DaemonThreadExecutor().submit(call).result(seconds)

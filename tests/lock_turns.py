@@ -40,7 +40,7 @@ class LockFolder(Folder):
         except (OSError, LockError):
             foreign = None
         outcome = self.settle_scopes(replace(changes, foreign=foreign), now, is_late)
-        union = self.union.settle(outcome.held, now, is_late, is_whole=outcome.is_whole)
+        union = self.union.settle(outcome.held, now, is_late, is_complete=outcome.is_complete)
         return replace(outcome, problems=outcome.problems + union.problems)
 
     def write(
@@ -89,7 +89,7 @@ class LockFolder(Folder):
         return super()._kept_alive(replace(changes, watch=changes.watch | self._kept))
 
     def _require(self, changes: LockChanges, now: datetime) -> None:
-        problems = [each.text for each in self.settle(changes, now).problems if not each.is_mild]
+        problems = [each.text for each in self.settle(changes, now).problems if not each.is_warning]
         if problems:
             raise LockError("; ".join(problems))
 

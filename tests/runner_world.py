@@ -25,7 +25,7 @@ from killswitch.store.sql import SqlStore
 from killswitch.store.sqlite import open_store
 from tests import graphs, worlds
 
-PACE = RunnerPace(interval=1.0, read_timeout=0.5, last_words=0.5, lock_patience=30.0)
+PACE = RunnerPace(interval=1.0, read_timeout=0.5, stop_timeout=0.5, lock_timeout=30.0)
 
 
 class ScriptedVenue:
@@ -156,7 +156,7 @@ class World:
         }
         return assemble(
             policies or graphs.policy_set(crash_policy()), accounts, store, self.clock, pace,
-            live=armed, locks=self.locks, witnesses=witnesses,
+            live=armed, locks=self.locks, observers=witnesses,
         )  # fmt: skip
 
 

@@ -126,7 +126,8 @@ def runner_of(
     account = ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=True)
     return assemble(
         policies, {venue.account: account}, world.open(), world.clock, PACE, live=True, locks=world.locks,
-        witnesses=(exported.witness, *witnesses), tracer=exported.telemetry.tracer, watch=exported.telemetry.watch,
+        observers=(exported.witness, *witnesses), tracer=exported.telemetry.tracer,
+        closing_observer=exported.telemetry.watch,
     )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ async def crash(
     venue.answer = fallen or book("900")
     await runner.tick()
     for _ in range(rounds):
-        if not await runner.work():
+        if not await runner.advance():
             break
         await world.clock.sleep(0.1)
     await world.clock.sleep(1.0)
@@ -158,7 +159,7 @@ def run_crash(folder: Path, moods: list[str], policies: PolicySet) -> Exported:
         async def go() -> None:
             await crash(world, runner, venue)
             await runner.finish()
-            await runner.let_go()
+            await runner.shut_down()
 
         asyncio.run(go())
         return exported

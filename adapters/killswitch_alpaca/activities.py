@@ -16,6 +16,7 @@ from killswitch_alpaca.numbers import (
     instant,
     more_than_zero,
     optional_text,
+    required_instant,
     required_text,
 )
 from killswitch_alpaca.orders import read_side
@@ -39,12 +40,10 @@ def read_fill(found: Row, names: Mapping[str, str]) -> Fill:
     """
     name = required_text(found, "id")
     with about_row(f"activity {name}"):
-        at = instant(required_text(found, "transaction_time"))
-        assert at is not None  # of a text that is not empty
         symbol = required_text(found, "symbol")
         return Fill(
             id=name,
-            at=at,
+            at=required_instant(found, "transaction_time"),
             symbol=names.get(symbol, symbol),
             side=read_side(found),
             amount=more_than_zero(found, "qty"),
@@ -103,7 +102,7 @@ class KnownActivities:
     """
 
     def __init__(self) -> None:
-        self._given: dict[str, None] | None = None
+        self._returned: dict[str, None] | None = None
         self._since: datetime | None = None
 
     def remember(self, since: datetime | None) -> None:
@@ -111,13 +110,13 @@ class KnownActivities:
         self._since = None if since is None else since - OVERLAP
 
     def new(self, answer: Sequence[Row]) -> list[Row]:
-        """The rows of the answer to return, in its order. They stay new until `learn` is called.
+        """The rows of the answer to return, in its order. They stay new until `mark_returned` is called.
 
         Raises UnreadableError for two different rows with one id.
         """
         answer = _once(answer)
-        if self._given is not None:
-            return [each for each in answer if required_text(each, "id") not in self._given]
+        if self._returned is not None:
+            return [each for each in answer if required_text(each, "id") not in self._returned]
         if self._since is not None:
             return [each for each in answer if not self._is_old(each)]
         for each in answer:
@@ -134,25 +133,25 @@ class KnownActivities:
 
     def mark_returned(self, answer: Sequence[Row]) -> None:
         """Mark the rows as returned."""
-        given = {} if self._given is None else self._given
+        returned = {} if self._returned is None else self._returned
         for each in answer:
             name = required_text(each, "id")
-            given.pop(name, None)  # what was seen last is kept longest
-            given[name] = None
-        for name in list(given)[:-KEPT]:
-            del given[name]
-        self._given = given
+            returned.pop(name, None)  # what was seen last is kept longest
+            returned[name] = None
+        for name in list(returned)[:-KEPT]:
+            del returned[name]
+        self._returned = returned
 
     def is_past(self, page: Sequence[Row]) -> bool:
         """Whether every row older than this page, which is sorted newest first, is known."""
-        if self._given is not None:
-            return any(required_text(each, "id") in self._given for each in page)
+        if self._returned is not None:
+            return any(required_text(each, "id") in self._returned for each in page)
         return self._since is None or any(self._is_old(each) for each in page[-1:])
 
     @property
     def has_answer(self) -> bool:
         """Whether there was an answer yet."""
-        return self._given is not None
+        return self._returned is not None
 
     def _is_old(self, row: Row) -> bool:
         """Whether the previous run knew the row or could have: it had happened, and would have been in its answers."""

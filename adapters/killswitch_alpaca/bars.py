@@ -62,8 +62,8 @@ class AlpacaBars:
         path = "/crypto/us/bars" if crypto else "/stocks/bars"
         try:
             loop = asyncio.get_running_loop()
-            asked = loop.run_in_executor(self._thread, lambda: self._client(crypto).get(path, query))
-            answer = row(await asked, "bars")
+            request = loop.run_in_executor(self._thread, lambda: self._client(crypto).get(path, query))
+            answer = row(await request, "bars")
             found = row(answer.get("bars") or {}, "bars").get(symbol) or []
             return [_bar(each) for each in found]
         except RefusedAnswerError as error:
@@ -82,7 +82,7 @@ class AlpacaBars:
     async def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
         self._deadlines.end_all()
-        for client in self._clients.values():
+        for client in tuple(self._clients.values()):  # its thread may add one meanwhile
             client._session.close()
         self._clients = {}
 
@@ -94,14 +94,14 @@ class AlpacaBars:
     def _create_client(self, crypto: bool) -> Any:
         key, secret = (os.environ.get(name, "") for name in KEYS)
         if crypto:
-            made = import_class("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
-            return without_retries(made(raw_data=True, url_override=self._endpoint), self._deadlines)
+            client_class = import_class("alpaca.data.historical.crypto", "CryptoHistoricalDataClient")
+            return without_retries(client_class(raw_data=True, url_override=self._endpoint), self._deadlines)
         if not (key and secret):
             raise CredentialsRefusedError(
                 f"bars of stocks need keys of Alpaca: set {KEYS[0]} and {KEYS[1]}; coins such as BTC/USD need none"
             )
-        made = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
-        return without_retries(made(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
+        client_class = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
+        return without_retries(client_class(key, secret, raw_data=True, url_override=self._endpoint), self._deadlines)
 
 
 def _bar(found: Row) -> Bar:

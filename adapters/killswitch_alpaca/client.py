@@ -83,29 +83,29 @@ class Client:
         self._settings = settings
         self._clients: dict[bool, Any] = {}
         """alpaca-py's clients, by whether they are for market data; created at their first call."""
-        self._making = threading.Lock()
+        self._creation_lock = threading.Lock()
         self._deadlines = Deadlines(settings.timeout)
-        self._readers = DaemonThreads(QUERY_THREADS, "alpaca-read")
-        self._changers = DaemonThreads(ORDER_THREADS, "alpaca-change")
+        self._query_threads = DaemonThreads(QUERY_THREADS, "alpaca-read")
+        self._order_threads = DaemonThreads(ORDER_THREADS, "alpaca-change")
         self._closed = False
-        self._under_way = 0
+        self._in_flight = 0
         self._answered = asyncio.Event()
         self.counters = RequestCounters()
         self.used: int | None = None
         """Requests that Alpaca has counted in its current minute, by its last answer."""
 
     async def call(self, request: Callable[[Any], T], *, changes: bool = False, data: bool = False) -> T:
-        """Run `ask` with alpaca-py's trading client, or with its data client where `data`; return its answer.
+        """Run `request` with alpaca-py's trading client, or with its data client where `data`; return its answer.
 
-        Raises RefusedError for an answer that the caller interprets, and a VenueError for every other failure.
+        Raises RefusedAnswerError for an answer that the caller interprets, and a VenueError for every other failure.
         """
         if self._closed:
             raise VenueDownError(TOO_LATE)
         loop = asyncio.get_running_loop()
         self.counters.requests += 1
-        self._under_way += 1
+        self._in_flight += 1
         try:
-            pool = self._changers if changes else self._readers
+            pool = self._order_threads if changes else self._query_threads
             return await loop.run_in_executor(pool, self._call_in_thread, request, data)
         except asyncio.CancelledError:
             if is_cancelling():
@@ -122,7 +122,7 @@ class Client:
         except Exception as error:
             raise self._failed(error, changes=changes) from error
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
             self._answered.set()
 
     async def wait_until_connected(self) -> None:
@@ -130,32 +130,32 @@ class Client:
 
         The latency of a request that opens a connection is mostly that of opening it.
         """
-        if self._under_way and not self._answered.is_set():
+        if self._in_flight and not self._answered.is_set():
             await self._answered.wait()
 
     def reset_counters(self) -> RequestCounters:
         """Return the counters and start new ones."""
-        taken, self.counters = self.counters, RequestCounters()
-        return taken
+        finished, self.counters = self.counters, RequestCounters()
+        return finished
 
     async def close(self) -> None:
         """Release threads and connections. Requests in flight end; the status of a change among them is unknown."""
         self._closed = True
-        for pool in (self._readers, self._changers):
+        for pool in (self._query_threads, self._order_threads):
             pool.shutdown(wait=False, cancel_futures=True)
         self._deadlines.end_all()
-        for client in self._clients.values():
+        for client in tuple(self._clients.values()):  # a thread may add one meanwhile
             client._session.close()
 
-    def _call_in_thread(self, ask: Callable[[Any], T], data: bool) -> T:
-        with self._making:
+    def _call_in_thread(self, request: Callable[[Any], T], data: bool) -> T:
+        with self._creation_lock:
             if data not in self._clients:
                 self._clients[data] = self._make_client(data)
             client = self._clients[data]
         # Measured from here, since importing alpaca-py takes half a second.
         began = time.perf_counter()
         try:
-            return ask(client)
+            return request(client)
         finally:
             self.counters.latency_ms = max(self.counters.latency_ms, (time.perf_counter() - began) * 1000)
 
@@ -163,11 +163,11 @@ class Client:
         settings = self._settings
         keys = settings.key, settings.secret
         if data:
-            made = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
-            client = made(*keys, raw_data=True, url_override=settings.data)
+            client_class = import_class("alpaca.data.historical.stock", "StockHistoricalDataClient")
+            client = client_class(*keys, raw_data=True, url_override=settings.data)
             return without_retries(client, self._deadlines, settings.proxy)
-        made = import_class("alpaca.trading.client", "TradingClient")
-        client = made(*keys, paper=settings.is_paper, raw_data=True, url_override=settings.trading)
+        client_class = import_class("alpaca.trading.client", "TradingClient")
+        client = client_class(*keys, paper=settings.is_paper, raw_data=True, url_override=settings.trading)
         return without_retries(client, self._deadlines, settings.proxy, self._record_rate_limit)
 
     def _record_rate_limit(self, headers: Mapping[str, str]) -> None:
@@ -194,9 +194,9 @@ class Client:
         if isinstance(error, RedirectRefusedError):
             self.counters.errors += 1
             return (FateUnknownError if changes else VenueDownError)(f"{where}: {error}")
-        happened = why_unanswered(error, where, self._settings.timeout)
+        explanation = why_unanswered(error, where, self._settings.timeout)
         addresses = (self._settings.trading, self._settings.data, self._settings.proxy)
-        happened = happened and redacted(happened, *addresses)
+        explanation = explanation and redacted(explanation, *addresses)
         why = redacted(failure_text(error), *addresses)
         if isinstance(error, ImportError):
             return VenueDownError(
@@ -207,11 +207,11 @@ class Client:
         else:
             self.counters.errors += 1
         if never_made(error):
-            return VenueDownError(happened or f"{where} cannot be reached: {why}")
+            return VenueDownError(explanation or f"{where} cannot be reached: {why}")
         if not isinstance(error, exceptions.RequestException | OSError):
             text = f"alpaca-py failed: {why}"
             return FateUnknownError(text) if changes else MalformedAnswerError(text)
-        text = happened or f"no answer from {where}: {why}"
+        text = explanation or f"no answer from {where}: {why}"
         return FateUnknownError(text) if changes else VenueDownError(text)
 
 
@@ -242,7 +242,7 @@ def without_retries(
 ) -> Any:
     """Configure one of alpaca-py's clients: no retries, a deadline for every request, exact numbers.
 
-    Its calls raise RefusedError for an unsuccessful answer, and the errors of `requests`.
+    Its calls raise RefusedAnswerError for an unsuccessful answer, and the errors of `requests`.
     """
     from killswitch.transport.adapters import watch
 
@@ -271,7 +271,7 @@ def without_retries(
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds until Alpaca accepts requests again, where it says so; both times are by its own clock."""
+    """Seconds until Alpaca accepts requests again, where its answer states that; both times are by its own clock."""
     try:
         if "Retry-After" in headers:
             return float(headers["Retry-After"])
@@ -287,7 +287,7 @@ class DaemonThreads(Executor):
     def __init__(self, most: int, name: str) -> None:
         self._most, self._name = most, name
         self._lock = threading.Lock()
-        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._threads = 0
         self._closed = False
@@ -299,19 +299,19 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError(f"the thread pool {self._name} is shut down")
-            self._work.put((future, lambda: fn(*args, **kwargs)))
+            self._jobs.put((future, lambda: fn(*args, **kwargs)))
             if not self._idle.acquire(blocking=False) and self._threads < self._most:
                 self._begin_one()
         return future
 
     def _begin_one(self) -> None:
-        """Start a thread, with the lock held. The last work item fails if there is no thread to do it."""
+        """Start a thread, with the lock held. The last job fails if there is no thread to run it."""
         thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            if self._threads == 0 and (work := self._work.get_nowait()) is not None:
-                work[0].set_exception(OSError(EAGAIN, f"no thread can be started for the request: {error}"))
+            if self._threads == 0 and (job := self._jobs.get_nowait()) is not None:
+                job[0].set_exception(OSError(EAGAIN, f"no thread can be started for the request: {error}"))
         else:
             self._threads += 1
 
@@ -320,25 +320,25 @@ class DaemonThreads(Executor):
         with self._lock:
             self._closed = True
             with suppress(Empty):
-                while (work := self._work.get_nowait()) is not None:
-                    work[0].cancel()
+                while (job := self._jobs.get_nowait()) is not None:
+                    job[0].cancel()
             for _ in range(self._threads):
-                self._work.put(None)
+                self._jobs.put(None)
 
     def _run(self) -> None:
         while True:
             try:
-                work = self._work.get_nowait()
+                job = self._jobs.get_nowait()
             except Empty:
                 self._idle.release()
-                work = self._work.get()
-            if work is None:
+                job = self._jobs.get()
+            if job is None:
                 return
-            future, do = work
+            future, do = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 future.set_result(do())
             except BaseException as error:  # noqa: BLE001 - the future passes it to its waiter
                 future.set_exception(error)
-            del work, future, do
+            del job, future, do

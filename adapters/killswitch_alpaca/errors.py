@@ -85,8 +85,8 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
         body = {}
     body = body if isinstance(body, Mapping) else {}
     code = body.get("code")
-    said = body.get("message")
-    words = said if isinstance(said, str) and said else text_of(text)
+    message = body.get("message")
+    words = message if isinstance(message, str) and message else text_of(text)
     shown = "".join(each if each.isprintable() else " " for each in legible(shortened(words, LONGEST_TEXT)))
     return RefusedAnswer(status, code if type(code) is int else None, shown, body, retry_after)
 
@@ -94,9 +94,9 @@ def read_refusal(status: int, text: str, retry_after: float | None = None) -> Re
 def refusal_meaning(refused: RefusedAnswer) -> RefusalMeaning:
     """Why Alpaca refused; `other` where its words are unknown."""
     words = f"{refused.text} {refused.body.get('reject_reason') or ''}".lower()
-    for pattern, what, codes in MEANINGS:
+    for pattern, meaning, codes in MEANINGS:
         if (refused.code is None or refused.code in codes) and re.search(pattern, words):
-            return _shares_held(refused) if what == "held" else what
+            return _shares_held(refused) if meaning == "held" else meaning
     denied = refused.code == 40110000 or refused.status == 401 or (refused.status == 403 and refused.code is None)
     return "denied" if denied else "other"
 
@@ -117,12 +117,12 @@ def _shares_held(refused: RefusedAnswer) -> RejectReason:
     return "other" if free is not None and free > 0 else "blocked_by_order"
 
 
-def _is_verdict(refused: RefusedAnswer, what: RefusalMeaning) -> bool:
+def _is_verdict(refused: RefusedAnswer, meaning: RefusalMeaning) -> bool:
     """Whether Alpaca has refused: in known words or with one of its codes, and without an order in the answer."""
     if refused.body.get("client_order_id") and refused.body.get("id"):
         return False
     coded = refused.code is not None and 40_000_000 <= refused.code < 50_000_000
-    return coded or what != "other"
+    return coded or meaning != "other"
 
 
 def as_venue_error(refused: RefusedAnswer, *, changes: bool) -> VenueError:
@@ -131,20 +131,20 @@ def as_venue_error(refused: RefusedAnswer, *, changes: bool) -> VenueError:
     text += f": {refused.text}" if refused.text else ", without a message"
     if refused.status == 429:
         seconds = refused.retry_after
-        wanted = "" if seconds is None else f"; the venue accepts no requests for {round(seconds, 1):g} s"
-        return RateLimitedError(f"{text}{wanted}", seconds)
+        retry_text = "" if seconds is None else f"; the venue accepts no requests for {round(seconds, 1):g} s"
+        return RateLimitedError(f"{text}{retry_text}", seconds)
     if refused.status >= 500 or refused.status == 408 or refused.status < 400:
         # Behind a gateway's 5xx the order may have been accepted; a query can be repeated safely.
         return FateUnknownError(text) if changes else VenueDownError(text)
-    what = refusal_meaning(refused)
-    if what == "denied":
+    meaning = refusal_meaning(refused)
+    if meaning == "denied":
         hint = f"{text}; check that the keys belong to this address: paper and live accounts have separate keys"
         return OrderRejectedError("permission", hint) if changes else CredentialsRefusedError(hint)
     if not changes:
         return VenueDownError(text)
-    if not _is_verdict(refused, what):
+    if not _is_verdict(refused, meaning):
         return FateUnknownError(f"{text}; the answer has no refusal code, so the request may have taken effect")
-    return OrderRejectedError("other" if what in ("gone", "held") else what, text)  # type: ignore[arg-type] # the rest are reasons
+    return OrderRejectedError("other" if meaning in ("gone", "held") else meaning, text)  # type: ignore[arg-type] # the rest are reasons
 
 
 def without_secrets(address: str) -> str:
@@ -168,8 +168,8 @@ def redacted(text: str, *addresses: str | None) -> str:
 def failure_text(error: BaseException) -> str:
     """What a library reports of a failed request, without the address."""
     cause = error.args[0] if error.args else None
-    told = getattr(cause, "reason", None) or cause or error
-    return str(told) or type(error).__name__
+    reason = getattr(cause, "reason", None) or cause or error
+    return str(reason) or type(error).__name__
 
 
 def host_of(error: BaseException) -> str | None:

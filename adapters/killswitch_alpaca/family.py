@@ -1,6 +1,6 @@
 """Description of Alpaca for the entry-point group `killswitch.venues`.
 
-The family is also loaded to check documents at every save, so slow modules are imported where they are used.
+The plug-in is also loaded to check documents at every save, so slow modules are imported where they are used.
 """
 
 from __future__ import annotations

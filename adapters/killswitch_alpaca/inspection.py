@@ -55,7 +55,7 @@ CAPABILITIES: Final = (
     Capability("fills", "yes", "without fees: those come later, as activities of their own"),
     Capability("flows", "yes", "most have a date and no time, and are dated with when they were first seen"),
     Capability("prices", "partly", "the last price of what is held; bid and ask only in the extended session"),
-    Capability("market orders", "yes", "stocks: in the regular session; outside it as `outside_hours` says"),
+    Capability("market orders", "yes", "stocks: in the regular session; outside it as `outside_hours` configures"),
     Capability("limit orders", "yes", "fractional shares: for the day; in the extended session: for the day only"),
     Capability("reduce only", "partly", "shares: position_intent refuses to open; coins cannot be sold short"),
     Capability("put back stops", "partly", "shares: yes; coins: only stops with a limit price"),
@@ -113,9 +113,9 @@ async def inspect(client: Client, settings: AlpacaSettings) -> Inspection:
     )
 
 
-async def _noted(notes: list[str], what: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+async def _noted(notes: list[str], what: str, fetch: Callable[[], Awaitable[Any]]) -> Any:
     try:
-        return await ask()
+        return await fetch()
     except RefusedAnswerError as error:
         notes.append(f"{what} could not be read: {as_venue_error(error.refused, changes=False)}")
     except (VenueError, UnreadableError) as error:

@@ -27,14 +27,14 @@ or its trade was corrected."""
 
 @dataclass(slots=True)
 class LedgerRows(SnapshotPart, Generic[R]):
-    """A list of rows that is read repeatedly: its age, the rows already returned, and those still to be returned."""
+    """A list of rows that is read repeatedly: its age, the rows that were returned, and those that are pending."""
 
-    given: KnownActivities = field(default_factory=KnownActivities)
-    waiting: list[R] = field(default_factory=list)
+    activities: KnownActivities = field(default_factory=KnownActivities)
+    pending: list[R] = field(default_factory=list)
 
-    def give(self, now: float) -> tuple[R, ...] | None:
+    def new_rows(self, now: float) -> tuple[R, ...] | None:
         """The rows that were not returned before; None where they are unknown."""
-        found, self.waiting = tuple(self.waiting), []
+        found, self.pending = tuple(self.pending), []
         return found if self.is_usable(now) else None
 
     @property
@@ -47,53 +47,53 @@ class Ledger:
     """Rows that no snapshot has returned yet, and the changes that they explain. `venue_time` is the current time by
     Alpaca's clock."""
 
-    def __init__(self, settings: AlpacaSettings, ask: Queries, venue_time: Callable[[], datetime]) -> None:
+    def __init__(self, settings: AlpacaSettings, queries: Queries, venue_time: Callable[[], datetime]) -> None:
         self._settings = settings
-        self._ask = ask
+        self._queries = queries
         self._venue_time = venue_time
         self.trades = LedgerRows[Fill](TRADES, 300.0)
         self.flows = LedgerRows[Flow](MOVES, 300.0)
-        self.hurry = OutOfTurnReads()
+        self.out_of_turn = OutOfTurnReads()
         self._lags: deque[tuple[float, float]] = deque()
         """Time of each trade's arrival, in seconds of the loop, and its lag; each later lag is smaller."""
 
     def remember(self, since: datetime | None) -> None:
-        """Treat rows from `since` on, the end of the previous run's knowledge, as new."""
-        self.trades.given.remember(since)
-        self.flows.given.remember(since)
+        """Treat rows from `since` on, the last observation of the previous run, as new."""
+        self.trades.activities.remember(since)
+        self.flows.activities.remember(since)
 
     async def read_trades(self, coins: Iterable[str]) -> None:
         """Read trades. `coins` are known symbols: trades write them without a slash."""
         asked_at, before = self._venue_time(), self.trades.as_of
         names = {symbol.replace("/", ""): symbol for symbol in coins}
-        known = self.trades.given
-        answer = await self._ask.activities(known, "/account/activities/FILL")
+        known = self.trades.activities
+        answer = await self._queries.activities(known, "/account/activities/FILL")
         new = [read_fill(each, names) for each in known.new(answer)]
         begun = known.has_answer
-        self.trades.waiting += new
+        self.trades.pending += new
         known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for fill in new:
             if begun:  # older fills explain no observed change
-                self.hurry.filled(now, fill)
+                self.out_of_turn.record_fill(now, fill)
             # A fill is late if an answer to a request that was sent after it did not include it.
             late = before is not None and fill.at < before
             self._record_lag(now, (asked_at - fill.at).total_seconds() if late else 0.0)
 
     async def read_flows(self) -> None:
         """Read flows."""
-        known = self.flows.given
-        answer = await self._ask.activities(known, "/account/activities", category="non_trade_activity")
+        known = self.flows.activities
+        answer = await self._queries.activities(known, "/account/activities", category="non_trade_activity")
         seen = self._settings.now()
         new = [read_flow(each, self._settings.currency, seen) for each in known.new(answer)]
         flows = [flow for flow in new if flow is not None]
         begun = known.has_answer
-        self.flows.waiting += flows
+        self.flows.pending += flows
         known.mark_returned(answer)
         now = asyncio.get_running_loop().time()
         for flow in flows:
             if begun and flow.currency == self._settings.currency:
-                self.hurry.moved(now, flow.amount)
+                self.out_of_turn.record_flow(now, flow.amount)
 
     def _record_lag(self, now: float, lag: float) -> None:
         while self._lags and self._lags[-1][1] <= lag:

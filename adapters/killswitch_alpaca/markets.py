@@ -23,14 +23,14 @@ from killswitch_alpaca.settings import AlpacaSettings
 class MarketData:
     """Known market data, and which rules snapshots have returned. Times in seconds of the loop."""
 
-    def __init__(self, ask: Queries, *, extended: bool) -> None:
-        self._ask = ask
+    def __init__(self, queries: Queries, *, extended: bool) -> None:
+        self._queries = queries
         self._extended = extended
         self.quotes = SnapshotPart(QUOTES, QUOTES)
         self._quotes: dict[str, BestQuote] = {}
         self._assets: dict[str, Asset] = {}
         self._asset_at: dict[str, float] = {}
-        self._given: dict[str, Instrument] = {}
+        self._returned: dict[str, Instrument] = {}
 
     def coins(self) -> list[str]:
         """Symbols of the known coins."""
@@ -38,7 +38,7 @@ class MarketData:
 
     async def read_quotes(self, symbols: Sequence[str]) -> None:
         """Read bid and ask of shares."""
-        self._quotes = await self._ask.quotes(symbols)
+        self._quotes = await self._queries.quotes(symbols)
 
     async def read_rules(self, symbols: Collection[str], now: float) -> int:
         """Read the rules of these symbols that are unknown or old; return the number of requests."""
@@ -48,7 +48,7 @@ class MarketData:
         # After a failure, retry in a minute instead of at the next tick.
         self._asset_at |= dict.fromkeys(due, now - ASSETS + CLOCK)
         try:
-            found, requests = await self._ask.assets(due)
+            found, requests = await self._queries.assets(due)
         except RateLimitedError:
             raise
         except (VenueError, RefusedAnswerError, UnreadableError):
@@ -73,24 +73,24 @@ class MarketData:
             for symbol in wanted
             if symbol in self._assets
         }
-        news = tuple(each for symbol, each in found.items() if self._given.get(symbol) != each)
-        self._given |= found
-        return news
+        changed = tuple(each for symbol, each in found.items() if self._returned.get(symbol) != each)
+        self._returned |= found
+        return changed
 
 
 class TradingSessions:
     """Trading hours, and when they were read."""
 
-    def __init__(self, settings: AlpacaSettings, client: Client, ask: Queries) -> None:
+    def __init__(self, settings: AlpacaSettings, client: Client, queries: Queries) -> None:
         self._settings = settings
         self._client = client
-        self._ask = ask
+        self._queries = queries
         self.extended = settings.outside_hours == "extended"
         """Whether the account closes in the extended session, so that the calendar is needed."""
         self.hours = Hours()
         self.clock = SnapshotPart(CLOCK, 3600.0)
         self._calendar = SnapshotPart(CALENDAR, 4 * 86_400.0)
-        self._under_way: asyncio.Task[None] | None = None
+        self._pending_read: asyncio.Task[None] | None = None
 
     def now(self) -> Session | None:
         """The current session; None while the clock is unknown or too old."""
@@ -117,26 +117,26 @@ class TradingSessions:
 
         Concurrent callers share one request, so that a close of many orders reads the clock once.
         """
-        if self._under_way is None or self._under_way.done():
-            self._under_way = asyncio.create_task(self._read())
+        if self._pending_read is None or self._pending_read.done():
+            self._pending_read = asyncio.create_task(self._read())
             # Retrieve the exception of a task that no caller awaits any more, so that asyncio logs nothing.
-            self._under_way.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._pending_read.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
-            await asyncio.shield(self._under_way)
+            await asyncio.shield(self._pending_read)
         except asyncio.CancelledError:
             if is_cancelling():
                 raise
             raise VenueDownError(TOO_LATE) from None
 
     async def _read(self) -> None:
-        self.hours.clock = await self._ask.clock()
+        self.hours.clock = await self._queries.clock()
         now = asyncio.get_running_loop().time()
         if self.extended and self._calendar.is_due(now):
-            self.hours.days = await self._ask.calendar(self.hours.clock)
+            self.hours.days = await self._queries.calendar(self.hours.clock)
             self._calendar.was_read(now, self._calendar.touches)
 
     async def close(self) -> None:
         """Cancel the shared request."""
-        if self._under_way is not None:
-            self._under_way.cancel()
-            await asyncio.gather(self._under_way, return_exceptions=True)
+        if self._pending_read is not None:
+            self._pending_read.cancel()
+            await asyncio.gather(self._pending_read, return_exceptions=True)

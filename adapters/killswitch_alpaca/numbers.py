@@ -100,6 +100,14 @@ def instant(value: Any) -> datetime | None:
     return None if found is None else found.astimezone(UTC)
 
 
+def required_instant(found: Row, name: str) -> datetime:
+    """The UTC time under `name`. Raises UnreadableError where it is missing or no text."""
+    at = instant(required_text(found, name))
+    if at is None:
+        raise UnreadableError(f"{name} is missing")
+    return at
+
+
 def zoned(value: Any) -> datetime | None:
     """The same in the zone in which it is written."""
     if value is None or value == "":

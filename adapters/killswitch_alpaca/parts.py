@@ -1,9 +1,9 @@
 """The parts of an account, each with its own age, and when one is read out of turn.
 
-A purchase takes money and adds shares: once its fill is known, both changes are explained. An unexplained change is
-queried again 1, 2, 5, 10 and 20 s later, and then at the ordinary interval. Where the allowance does not suffice, the
-early queries are left out, because the late ones decide about a loss; while something changes with every tick, rows are
-read every ten seconds.
+A purchase takes money and adds shares: once its fill is known, both changes are explained. For an unexplained change,
+rows are read at once, 1, 2, 5, 10 and 20 s later, and then at the ordinary interval. Where the allowance does not
+suffice, the early reads are left out, because the late ones decide about a loss; while something changes with every
+tick, rows are read every ten seconds.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ class SnapshotPart:
         """Whether the value is recent enough to use."""
         return self.read_at is not None and now - self.read_at <= self.longest
 
-    def was_read(self, now: float, asked: int, as_of: datetime | None = None) -> None:
-        """Record an answer. `asked`: `touches` before the request; later events may not be in the answer."""
-        self.read_at, self.known, self.failure, self.as_of = now, asked, None, as_of
+    def was_read(self, now: float, touches_before: int, as_of: datetime | None = None) -> None:
+        """Record an answer. `touches_before`: `touches` before the request; later events may not be in the answer."""
+        self.read_at, self.known, self.failure, self.as_of = now, touches_before, None, as_of
 
 
 AFTER: Final = (0.0, 0.8, 1.8, 4.8, 9.8, 20.0)
 """Seconds after a change at which rows are read out of turn. All but the last are slightly less than whole seconds,
 since ticks are a second apart; after the last, rows are known to 20 s past the change."""
 ALLOWED: Final = 5.0
-"""Requests that this may use at once, besides the saved ones, and again in each minute: about a tenth of all reads."""
+"""Requests that may be used at once, besides the saved ones, and again in each minute: about a tenth of all reads."""
 KEPT: Final = AFTER[-1] + 5.0
 """Seconds after which a change is dropped, explained or not."""
 FEE: Final = Decimal("0.005")
@@ -80,27 +80,27 @@ class OutOfTurnReads:
     def __init__(self) -> None:
         self._allowance = ALLOWED
         self._counted_at: float | None = None
-        self._taken_at = float("-inf")
+        self._reserved_at = float("-inf")
         self._at: list[float] = []
         self._until = float("-inf")
         self._shares: dict[str, Decimal] = {}
         """Signed change of each symbol's holdings less its fills."""
-        self._moved: dict[str, Decimal] = {}
+        self._turnover: dict[str, Decimal] = {}
         """Total size of these changes by symbol."""
         self._money = ZERO
 
-    def changed(self, now: float, shares: Mapping[str, Decimal], money: Decimal, equity: Decimal) -> None:
+    def record_change(self, now: float, shares: Mapping[str, Decimal], money: Decimal, equity: Decimal) -> None:
         """Record a change of holdings by `shares` (signed), and of money by `money`."""
         self._forget_old(now)
         for symbol, amount in shares.items():
-            self._moved[symbol] = self._moved.get(symbol, ZERO) + abs(amount)
+            self._turnover[symbol] = self._turnover.get(symbol, ZERO) + abs(amount)
             self._shares[symbol] = self._shares.get(symbol, ZERO) + amount
         self._money += money
         self._until = now + KEPT
         if not self._explained(equity):
             self._at = [now + after for after in AFTER]
 
-    def filled(self, now: float, fill: Fill) -> None:
+    def record_fill(self, now: float, fill: Fill) -> None:
         """Record a fill, which explains shares and the money paid for them."""
         self._forget_old(now)
         amount = fill.amount if fill.side == "buy" else -fill.amount
@@ -108,7 +108,7 @@ class OutOfTurnReads:
         self._money += amount * fill.price
         self._until = max(self._until, now + KEPT)
 
-    def moved(self, now: float, money: Decimal) -> None:
+    def record_flow(self, now: float, money: Decimal) -> None:
         """Record a flow, which explains as much money."""
         self._forget_old(now)
         self._money -= money
@@ -130,23 +130,23 @@ class OutOfTurnReads:
             return None
         if saved < requests and self._is_early(now) and self._left_at_the_end(now) + saved < 3 * requests:
             return None
-        self._taken_at = now
+        self._reserved_at = now
         self._allowance -= requests - saved
         self._at = [at for at in self._at if at > now]
         return saved
 
     def _is_early(self, now: float) -> bool:
-        """Whether this is neither the first query for ten seconds nor one of the last two."""
-        return now < self._at[-1] - AFTER[-1] + AFTER[-2] and now - self._taken_at < AFTER[-2]
+        """Whether this is neither the first read for ten seconds nor one of the last two."""
+        return now < self._at[-1] - AFTER[-1] + AFTER[-2] and now - self._reserved_at < AFTER[-2]
 
     def _left_at_the_end(self, now: float) -> float:
-        """The allowance at the time of the last query if nothing is used until then."""
+        """The allowance at the time of the last read if nothing is used until then."""
         return self._allowance + (self._at[-1] - now) * ALLOWED / 60
 
     def _explained(self, equity: Decimal) -> bool:
-        shares = all(abs(left) <= FEE * self._moved.get(symbol, ZERO) for symbol, left in self._shares.items())
+        shares = all(abs(left) <= FEE * self._turnover.get(symbol, ZERO) for symbol, left in self._shares.items())
         return shares and abs(self._money) <= NOISE * abs(equity)
 
     def _forget_old(self, now: float) -> None:
         if now > self._until:
-            self._at, self._shares, self._moved, self._money = [], {}, {}, ZERO
+            self._at, self._shares, self._turnover, self._money = [], {}, {}, ZERO

@@ -37,9 +37,9 @@ def read_position(found: Row) -> Position | None:
         if size == 0:
             return None
         side: Side = "long" if size > 0 else "short"
-        told = found.get("side")
-        if told not in (side, None):
-            raise UnreadableError(f"qty {size} contradicts side {told}")
+        stated = found.get("side")
+        if stated not in (side, None):
+            raise UnreadableError(f"qty {size} contradicts side {stated}")
         value = decimal(found.get("market_value"))
         return Position(
             symbol=symbol_of(name, found.get("asset_class")),
@@ -81,8 +81,8 @@ Held = frozenset[tuple[str, str, Decimal]]
 class AccountBase:
     """The account, and the positions at the same time.
 
-    `money` is what is neither price nor position: trades and transfers change it. `worth` is the value of the
-    positions. None is unknown.
+    `money` is what is neither price nor position: trades and transfers change it. `position_value` is the value of
+    the positions. None is unknown.
     """
 
     account: Row

@@ -32,7 +32,7 @@ BestQuote = tuple[Decimal | None, Decimal | None]
 
 
 class Queries:
-    """The requests. Every method may raise RefusedError, UnreadableError and any VenueError."""
+    """The requests. Every method may raise RefusedAnswerError, UnreadableError and any VenueError."""
 
     def __init__(self, settings: AlpacaSettings, client: Client) -> None:
         self._settings = settings
@@ -53,12 +53,12 @@ class Queries:
         for _ in range(PAGES):
             page = rows(await self.get("/orders", query), "orders")
             new = {required_text(each, "id"): each for each in page}
-            stuck = new.keys() <= found.keys()
+            is_repeated = new.keys() <= found.keys()
             found |= new
             if len(page) < PAGE:
                 return read_open(list(found.values()), prices)
             last = instant(page[-1].get("submitted_at"))
-            if stuck or last is None:
+            if is_repeated or last is None:
                 raise UnreadableError(f"the list of open orders cannot be read beyond {len(found)} orders")
             # `after` excludes orders with exactly that time, and the page may end between two of them.
             query["after"] = (last - EDGE).isoformat().replace("+00:00", "Z")
@@ -110,12 +110,12 @@ class Queries:
         """Last trade price and time of each share or coin; symbols without one are left out."""
         coins = [symbol for symbol in symbols if is_crypto(symbol)]
         shares = [symbol for symbol in symbols if not is_crypto(symbol)]
-        asked = []
+        requests = []
         if shares:
-            asked.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **self._feed}))
+            requests.append(self._trades("/stocks/trades/latest", "v2", {"symbols": ",".join(shares), **self._feed}))
         if coins:
-            asked.append(self._trades("/crypto/us/latest/trades", "v1beta3", {"symbols": ",".join(coins)}))
-        return {symbol: each for found in await asyncio.gather(*asked) for symbol, each in found.items()}
+            requests.append(self._trades("/crypto/us/latest/trades", "v1beta3", {"symbols": ",".join(coins)}))
+        return {symbol: each for found in await asyncio.gather(*requests) for symbol, each in found.items()}
 
     async def _trades(self, path: str, version: str, query: dict[str, str]) -> dict[str, tuple[Decimal, datetime]]:
         answer = await self._client.call(lambda data: data.get(path, query, api_version=version), data=True)

@@ -51,8 +51,8 @@ class AlpacaSettings:
 def read_settings(spec: AccountSpec) -> AlpacaSettings:
     """Parse the document. Raises ValueError, with the key to change, for an invalid one."""
     where = f"account {spec.account}"
-    given = tuple(name for name, secret in spec.credentials.items() if secret)
-    for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, given)):
+    written = tuple(name for name, secret in spec.credentials.items() if secret)
+    for misfit in misfits(WrittenAccount(spec.exchange, spec.market, spec.currency, spec.environment, written)):
         raise ValueError(f"{where}: {misfit.message}; {misfit.fix}")
     _require_known(where, spec)
     paper = spec.environment == "sandbox"
@@ -87,14 +87,14 @@ def _require_known(where: str, spec: AccountSpec) -> None:
     for name in spec.options:
         if name not in OPTIONS:
             close = get_close_matches(name, OPTIONS, 1)
-            meant = f", did you mean {close[0]}?" if close else ""
-            told = ", ".join(each for each in OPTIONS if each != "clock")
-            raise ValueError(f"{where}: Alpaca has no option {name}{meant}; it has {told}")
+            suggestion = f", did you mean {close[0]}?" if close else ""
+            available = ", ".join(each for each in OPTIONS if each != "clock")
+            raise ValueError(f"{where}: Alpaca has no option {name}{suggestion}; it has {available}")
 
 
 def _now(clock: Any) -> Callable[[], datetime]:
-    told = getattr(clock, "now", None)
-    return told if callable(told) else lambda: datetime.now(UTC)
+    method = getattr(clock, "now", None)
+    return method if callable(method) else lambda: datetime.now(UTC)
 
 
 def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]) -> str | None:
@@ -107,7 +107,7 @@ def _address(where: str, key: str, address: str | None, schemes: tuple[str, ...]
 
 
 def _stream_of(trading: str) -> str:
-    """The stream is under /stream beside the trading API."""
+    """The stream is at /stream of the trading API's host."""
     return f"ws{trading.removeprefix('http')}/stream"
 
 

@@ -95,11 +95,11 @@ class SnapshotReader:
         except (MalformedAnswerError, UnreadableError) as error:
             return self._failed("malformed", str(error))
         except RefusedAnswerError as error:
-            meant = as_venue_error(error.refused, changes=False)
-            if isinstance(meant, CredentialsRefusedError):
+            venue_error = as_venue_error(error.refused, changes=False)
+            if isinstance(venue_error, CredentialsRefusedError):
                 self._client.reset_counters()
-                raise meant from error
-            return self._failed("down", str(meant))
+                raise venue_error from error
+            return self._failed("down", str(venue_error))
         except VenueError as error:
             return self._failed("down", str(error))
 
@@ -111,38 +111,38 @@ class SnapshotReader:
         held = asyncio.create_task(self._held())
         tasks = [asyncio.create_task(each) for each in (*parts, *marks)]
         account_due = self._base is None or self.account.is_due(now, credit=self._credit)
-        asked = self.account.touches
+        touches_before = self.account.touches
         try:
             account = await self._account() if account_due else None
-            answered = await held
+            held_answer = await held
             for each in tasks:
                 await each
         finally:
             for task in (held, *tasks):
                 task.cancel()
             await asyncio.gather(held, *tasks, return_exceptions=True)
-        if isinstance(answered, Exception):
-            return await self._without_positions(answered, account, now)
-        positions = answered
+        if isinstance(held_answer, Exception):
+            return await self._without_positions(held_answer, account, now)
+        positions = held_answer
         account_at = asked_at
-        again: Sequence[Awaitable[None]] = ()
+        reads_after_trade: Sequence[Awaitable[None]] = ()
         if self._base is not None and held_of(positions) != self._base.held:
-            again = self._read_after_trade(positions, now)
-        if again or (account is None and position_value(positions) is None):
-            # An account that was read beside the positions may or may not include the trade.
-            asked, account_at = self.account.touches, self.sessions.venue_time()
-            account, *_ = await asyncio.gather(self._account(), *again)
+            reads_after_trade = self._read_after_trade(positions, now)
+        if reads_after_trade or (account is None and position_value(positions) is None):
+            # An account that was read concurrently with the positions may or may not include the trade.
+            touches_before, account_at = self.account.touches, self.sessions.venue_time()
+            account, *_ = await asyncio.gather(self._account(), *reads_after_trade)
         if account is not None and not is_consistent(account, positions):
             # One of the two was read before a trade, the other after it.
-            asked, account_at = self.account.touches, self.sessions.venue_time()
-            self._pay()
+            touches_before, account_at = self.account.touches, self.sessions.venue_time()
+            self._spend_credit()
             asked_at = account_at
             account, positions = await asyncio.gather(self._account(), self.queries.positions())
         self.positions, self._positions_as_of = positions, asked_at
         if account is not None:
             self._record_account(account_base(account, positions, account_at), now)
-            self.account.was_read(now, asked)
-        await self._read_out_of_turn(now, traded=bool(again))
+            self.account.was_read(now, touches_before)
+        await self._read_out_of_turn(now, traded=bool(reads_after_trade))
         await self._read_rules(now)
         await self._read_quotes(now)
         if self._first:
@@ -161,11 +161,11 @@ class SnapshotReader:
     async def _without_positions(self, why: Exception, account: Row | None, now: float) -> AccountSnapshot:
         """The snapshot while positions cannot be read; raises `why` where equity is unknown too.
 
-        Whether the last known positions are still held is decided by their prices: where their value adds up to the
-        account's market value, its parts are known.
+        The prices of the last known positions decide whether these are still held: where their value adds up to the
+        account's market value, the parts of the equity are known.
         """
-        meant = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedAnswerError) else why
-        if self._base is None or isinstance(meant, CredentialsRefusedError):
+        venue_error = as_venue_error(why.refused, changes=False) if isinstance(why, RefusedAnswerError) else why
+        if self._base is None or isinstance(venue_error, CredentialsRefusedError):
             raise why
         read_at = self.sessions.venue_time()
         account = account or await self._account()
@@ -173,7 +173,7 @@ class SnapshotReader:
         supposed = tuple(_at(position, prices[position.symbol]) for position in self.positions) if prices else ()
         base = account_base(account, supposed, read_at)
         parts, total = balances(base, supposed, self._settings.currency, read_at)
-        found, reason = self._current_snapshot(now), f"positions: {meant}"
+        found, reason = self._current_snapshot(now), f"positions: {venue_error}"
         return structs.replace(
             found,
             reason=reason if found.reason is None else f"{reason}; {found.reason}",
@@ -199,8 +199,8 @@ class SnapshotReader:
         return {it: found[it][0] for it in names} if found.keys() >= set(names) else {}
 
     def _read_after_trade(self, positions: tuple[Position, ...], now: float) -> Sequence[Awaitable[None]]:
-        """The reads beside the account once holdings have changed: the trades, as far as there is credit for them,
-        and prices of what is no longer held."""
+        """The reads concurrent with that of the account once holdings have changed: the trades, as far as there is
+        credit for them, and prices of what is no longer held."""
         self.orders.touch()
         self.ledger.trades.touch()
         present = {position.symbol for position in positions}
@@ -208,7 +208,7 @@ class SnapshotReader:
         self._vanished = {it: at for it, at in self._vanished.items() if it not in present} | dict.fromkeys(new, now)
         found = [self._part(self.marks, self._read_marks, now)] if new else []
         if self.ledger.trades.is_due(now, credit=self._credit):
-            self._pay()
+            self._spend_credit()
             found.append(self._part(self.ledger.trades, self._read_trades, now))
         return found or [_nothing()]
 
@@ -217,7 +217,7 @@ class SnapshotReader:
         if self._base is not None:
             shares, money = changes(self._base, base)
             if shares or money:
-                self.ledger.hurry.changed(now, shares, money, base.equity)
+                self.ledger.out_of_turn.record_change(now, shares, money, base.equity)
         self._base = base
 
     async def _read_out_of_turn(self, now: float, *, traded: bool) -> None:
@@ -229,7 +229,7 @@ class SnapshotReader:
         ]
         if traded and self.ledger.trades.read_at == now:
             del parts[1]
-        paid = self.ledger.hurry.reserve(now, self._base.equity, self._credit, len(parts))
+        paid = self.ledger.out_of_turn.reserve(now, self._base.equity, self._credit, len(parts))
         if paid is not None:
             self._credit -= paid
             await asyncio.gather(*(self._part(part, read, now) for part, read in parts))
@@ -248,15 +248,15 @@ class SnapshotReader:
         ):  # fmt: skip
             if part.is_due(now, credit=self._credit):
                 found.append((part, read))
-                self._pay()
+                self._spend_credit()
         return found
 
-    def _pay(self) -> None:
+    def _spend_credit(self) -> None:
         self._credit = max(OWED, self._credit - 1)
 
     async def _part(self, part: SnapshotPart, read: Callable[[], Awaitable[None]], now: float) -> None:
         """Read a part; on a failure record why, and keep the old value."""
-        asked, as_of = part.touches, self.sessions.venue_time()
+        touches_before, as_of = part.touches, self.sessions.venue_time()
         try:
             await read()
         except RateLimitedError:
@@ -266,10 +266,10 @@ class SnapshotReader:
         except (VenueError, UnreadableError) as error:
             part.failure = str(error)
         else:
-            part.was_read(now, asked, as_of)
+            part.was_read(now, touches_before, as_of)
 
     async def _account(self) -> Row:
-        self._pay()
+        self._spend_credit()
         return await self.queries.account()
 
     async def read_orders(self) -> None:
@@ -310,9 +310,9 @@ class SnapshotReader:
     def _current_snapshot(self, now: float) -> AccountSnapshot:
         base, settings = self._base, self._settings
         assert base is not None
-        told = base.account.get("currency")
-        if told is not None and told != settings.currency:
-            raise UnreadableError(f"the account's currency is {told}; the document declares {settings.currency}")
+        stated = base.account.get("currency")
+        if stated is not None and stated != settings.currency:
+            raise UnreadableError(f"the account's currency is {stated}; the document declares {settings.currency}")
         held, total = balances(base, self.positions, settings.currency, base.read_at)
         equity = base.equity_with(position_value(self.positions)) if total is None else total
         return AccountSnapshot(
@@ -328,10 +328,10 @@ class SnapshotReader:
             maintenance_margin=not_negative(base.account.get("maintenance_margin")),
             position_mode="one_way",
             balances=held,
-            flows=self.ledger.flows.give(now),
+            flows=self.ledger.flows.new_rows(now),
             positions=tuple(self._markets.with_quote(position, now) for position in self.positions),
             orders=self.open_orders if self.orders.is_usable(now) else None,
-            fills=self.ledger.trades.give(now),
+            fills=self.ledger.trades.new_rows(now),
             instruments=self._markets.changed_instruments(
                 self.positions, self.open_orders, self.sessions.now(), barred=self.bar_reason is not None
             )
@@ -378,4 +378,4 @@ def _at(position: Position, price: Decimal) -> Position:
 
 
 async def _nothing() -> None:
-    """A read of nothing."""
+    """Read nothing."""

@@ -29,7 +29,7 @@ FILLED = frozenset({"fill", "partial_fill"})
 
 
 class Touch(Protocol):
-    """Callback for order events; `fills` says whether something was filled."""
+    """Callback for order events; `fills` states whether something was filled."""
 
     def __call__(self, *, fills: bool) -> None: ...
 
@@ -38,27 +38,27 @@ class _StreamLostError(Exception):
     """The stream is down."""
 
 
-async def listen(settings: AlpacaSettings, hear: Callable[[Push], None], touch: Touch) -> None:
+async def listen(settings: AlpacaSettings, on_push: Callable[[Push], None], touch: Touch) -> None:
     """Listen until cancelled. Raises VenueDownError only where Alpaca refuses the keys."""
     wait = FIRST_WAIT
     while True:
-        heard = False
+        has_received = False
 
-        def hear_and_note(push: Push) -> None:
-            nonlocal heard
-            heard = True
-            hear(push)
+        def forward(push: Push) -> None:
+            nonlocal has_received
+            has_received = True
+            on_push(push)
 
         try:
-            await _stream_once(settings, hear_and_note, touch)
+            await _stream_once(settings, forward, touch)
         except (_StreamLostError, RedirectRefusedError, aiohttp.ClientError, OSError, TimeoutError) as error:
-            wait = FIRST_WAIT if heard else min(LONGEST_WAIT, 2 * wait)
+            wait = FIRST_WAIT if has_received else min(LONGEST_WAIT, 2 * wait)
             why = redacted(str(error) or type(error).__name__, settings.stream, settings.trading, settings.proxy)
-            hear(Push("lost", f"Alpaca's stream is down: {why}"))
+            on_push(Push("lost", f"Alpaca's stream is down: {why}"))
         await asyncio.sleep(wait)
 
 
-async def _stream_once(settings: AlpacaSettings, hear: Callable[[Push], None], touch: Touch) -> None:
+async def _stream_once(settings: AlpacaSettings, on_push: Callable[[Push], None], touch: Touch) -> None:
     timeout = aiohttp.ClientTimeout(total=None, connect=settings.timeout, sock_connect=settings.timeout)
     async with guarded_session(timeout=timeout) as session:
         async with asyncio.timeout(settings.timeout):
@@ -67,10 +67,10 @@ async def _stream_once(settings: AlpacaSettings, hear: Callable[[Push], None], t
             )
         async with socket:
             await _authenticate(socket, settings)
-            hear(Push("alive"))
+            on_push(Push("alive"))
             # The next snapshot reads whatever happened while the stream was down.
             touch(fills=True)
-            await _receive(socket, hear, touch)
+            await _receive(socket, on_push, touch)
 
 
 async def _authenticate(socket: aiohttp.ClientWebSocketResponse, settings: AlpacaSettings) -> None:
@@ -91,24 +91,24 @@ async def _authenticate(socket: aiohttp.ClientWebSocketResponse, settings: Alpac
             raise _StreamLostError(f"trade_updates is not available: {shortened(legible(str(answer)), 100)}")
 
 
-async def _receive(socket: aiohttp.ClientWebSocketResponse, hear: Callable[[Push], None], touch: Touch) -> None:
-    asked = False
+async def _receive(socket: aiohttp.ClientWebSocketResponse, on_push: Callable[[Push], None], touch: Touch) -> None:
+    is_pinged = False
     while True:
         try:
             async with asyncio.timeout(HEARTBEAT):
                 message = await socket.receive()
         except TimeoutError:
-            if asked:
+            if is_pinged:
                 raise _StreamLostError(f"no message for {2 * HEARTBEAT:g} s") from None
-            asked = True
+            is_pinged = True
             await socket.ping()
             continue
-        asked = False
+        is_pinged = False
         if message.type is aiohttp.WSMsgType.PING:
             await socket.pong(message.data)
-        elif message.type is not aiohttp.WSMsgType.PONG and _publish(_read(message), hear, touch):
+        elif message.type is not aiohttp.WSMsgType.PONG and _publish(_read(message), on_push, touch):
             continue
-        hear(Push("alive"))
+        on_push(Push("alive"))
 
 
 async def _next(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
@@ -138,12 +138,12 @@ def _data(answer: dict[str, Any], stream: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _publish(found: dict[str, Any], hear: Callable[[Push], None], touch: Touch) -> bool:
-    """Pass on an order event; whether the message was one."""
+def _publish(found: dict[str, Any], on_push: Callable[[Push], None], touch: Touch) -> bool:
+    """Publish an order event; return whether the message was one."""
     if found.get("stream") != "trade_updates":
         return False
     event = _data(found, "trade_updates").get("event")
     filled = isinstance(event, str) and event in FILLED
     touch(fills=filled)
-    hear(Push("positions" if filled else "orders"))
+    on_push(Push("positions" if filled else "orders"))
     return True

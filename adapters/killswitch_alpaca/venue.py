@@ -89,11 +89,11 @@ class AlpacaVenue:
         session = "regular" if is_crypto(request.symbol) else await self._session()
         extended = self._settings.outside_hours == "extended"
         opens = self._reader.sessions.hours.next_session(self._settings.now(), extended=extended)
-        how = send_style(request, session, self._settings.outside_hours, opens)
+        style = send_style(request, session, self._settings.outside_hours, opens)
         limit = None
-        if how == "bounded":
+        if style == "bounded":
             limit = bounding_price(request, await self._price(request), self._settings.extended_band)
-        body = order_body(request, how, limit)
+        body = order_body(request, style, limit)
         try:
             with _venue_errors(changes=True):
                 answer = await self._client.call(lambda trading: trading.post("/orders", body), changes=True)
@@ -137,10 +137,10 @@ class AlpacaVenue:
         finally:
             self._reader.account.touch()
 
-    async def listen(self, hear: Callable[[Push], None]) -> None:
+    async def listen(self, on_push: Callable[[Push], None]) -> None:
         from killswitch_alpaca.stream import listen
 
-        await listen(self._settings, hear, self._reader.touch)
+        await listen(self._settings, on_push, self._reader.touch)
 
     async def inspect(self) -> Inspection:
         from killswitch_alpaca.inspection import inspect

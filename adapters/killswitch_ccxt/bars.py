@@ -26,8 +26,8 @@ class CcxtBars:
             await self._client.call("load_markets")
         ccxt = self._client.ccxt
         if symbol not in ccxt.markets:
-            meant = did_you_mean(symbol.replace("_", "/"), list(ccxt.markets))
-            raise ValueError(f"{self._exchange} has no symbol {symbol}{meant}")
+            suggestion = did_you_mean(symbol.replace("_", "/"), list(ccxt.markets))
+            raise ValueError(f"{self._exchange} has no symbol {symbol}{suggestion}")
         if timeframe not in (ccxt.timeframes or {}):
             raise ValueError(f"{self._exchange} has no bars of {timeframe}; it has {', '.join(ccxt.timeframes or ())}")
         rows = await self._client.call("fetch_ohlcv", symbol, timeframe, since, limit)

@@ -4,22 +4,20 @@ requests and measures their time."""
 from __future__ import annotations
 
 import asyncio
-import importlib
-import logging
 import math
 import re
 import socket
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
 from killswitch.model.venue import AccountSpec, RequestExpiredError, VenueDownError, VenueError
 from killswitch.transport import LARGEST_ANSWER, AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.adapters import guard
+from killswitch_ccxt.client_factory import create_client, create_synchronous_client, timeout_of
 from killswitch_ccxt.errors import (
     DENIED,
     MALFORMED,
@@ -37,24 +35,15 @@ from killswitch_ccxt.response_capture import (
     CURRENT_CALL,
     CURRENT_COUNTERS,
     CallCapture,
-    CapturingClient,
     RequestCounters,
     UnsignableError,
-    limit_exact_numbers,
-    with_own_decimal_context,
 )
 from killswitch_ccxt.traits import Exchange
-from killswitch_ccxt.validation import not_installed_text
 
-_SILENT: Final = logging.Logger("ccxt", logging.CRITICAL + 1)
-"""Logger for ccxt, which logs the headers of every request with keys at its finest level. It is in no logger hierarchy.
-"""
 LARGEST_ANSWER_AGE: Final = 5.0
 """Largest age, in seconds, at which the timestamp of an answer dates the answer; the two clocks differ by less."""
-PING_INTERVAL = 20_000
-"""Milliseconds between two pings on a stream, so that a quiet account does not look disconnected."""
 LARGEST_SKEW: Final = 86_400_000.0
-"""Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is no time."""
+"""Largest plausible difference between the venue's clock and ours, in milliseconds; a larger one is an error."""
 ADJUSTMENT: Final = "timeDifference"
 """ccxt's option for the milliseconds that it subtracts from our clock to date requests; some exchanges have none."""
 SKEW_TIMEOUT: Final = 1.0
@@ -88,7 +77,7 @@ class Client:
     def ccxt(self) -> Any:
         """The ccxt client, created at first use. VenueDownError where ccxt is not installed or lacks the exchange."""
         if self._ccxt is None:
-            self._ccxt = self._create()
+            self._ccxt = self._create_client()
         return self._ccxt
 
     def now(self) -> datetime:
@@ -118,13 +107,13 @@ class Client:
         if not self.ccxt.has.get("fetchTime"):
             return None
         before = self.now()
-        told = await self.call("fetch_time")
+        answer = await self.call("fetch_time")
         after = self.now()
-        if told is None:
+        if answer is None:
             return None
-        skew = float(required_number(told, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
+        skew = float(required_number(answer, "the venue's time")) - (before.timestamp() + after.timestamp()) / 2 * 1000
         if not abs(skew) <= LARGEST_SKEW:
-            raise UnreadableError(f"the venue's time {told} is implausible")
+            raise UnreadableError(f"the venue's time {answer} is implausible")
         self.skew_ms = skew
         if ADJUSTMENT in self.ccxt.options and abs(self.unadjusted_ms) > LARGEST_UNADJUSTED:
             self.ccxt.options[ADJUSTMENT] = -round(self.skew_ms)
@@ -184,18 +173,18 @@ class Client:
     async def _call_once(
         self, method: str, args: tuple[Any, ...], named: Mapping[str, Any], *, changes: bool, places: bool = False
     ) -> Any:
-        tally = CURRENT_COUNTERS.get(None) or RequestCounters()
-        course = CallCapture(tally)
-        token = CURRENT_CALL.set(course)
+        counters = CURRENT_COUNTERS.get(None) or RequestCounters()
+        capture = CallCapture(counters)
+        token = CURRENT_CALL.set(capture)
         try:
             return await getattr(self.ccxt, method)(*args, **named)
         except VenueError:
             raise
         except Exception as error:
-            said = self._error_of(error, method, course, changes=changes, places=places)
-            if not changes and course.answer is None and _is_connection_lost(error):
-                raise ConnectionLostError(str(said)) from error
-            raise said from error
+            failure = self._error_of(error, method, capture, changes=changes, places=places)
+            if not changes and capture.answer is None and _is_connection_lost(error):
+                raise ConnectionLostError(str(failure)) from error
+            raise failure from error
         finally:
             CURRENT_CALL.reset(token)
 
@@ -207,26 +196,29 @@ class Client:
         """
         if self._clock is None:
             return await asyncio.to_thread(self._with_fresh_rules)
-        made = self._create()
+        client = self._create_client()
         try:
-            await made.load_markets(True)
+            await client.load_markets(True)
         finally:
-            await made.close()
-        return made
+            await client.close()
+        return client
 
     def _with_fresh_rules(self) -> Any:
-        made = self._configured(_class_of(self._dialect.exchange, synchronous=True))
-        guard(made.session, LARGEST_ANSWER)
-        made.load_markets(True)
-        return made
+        client = create_synchronous_client(self._spec, self._dialect)
+        guard(client.session, LARGEST_ANSWER)
+        client.load_markets(True)
+        return client
+
+    def _create_client(self) -> Any:
+        return create_client(self._spec, self._dialect, self._clock, self.used)
 
     @contextmanager
     def counting(self) -> Iterator[RequestCounters]:
         """Count the requests inside the block."""
-        tally = RequestCounters()
-        token = CURRENT_COUNTERS.set(tally)
+        counters = RequestCounters()
+        token = CURRENT_COUNTERS.set(counters)
         try:
-            yield tally
+            yield counters
         finally:
             CURRENT_COUNTERS.reset(token)
 
@@ -241,119 +233,80 @@ class Client:
             self._ccxt = None
 
     def _error_of(
-        self, error: Exception, method: str, course: CallCapture, *, changes: bool, places: bool
+        self, error: Exception, method: str, capture: CallCapture, *, changes: bool, places: bool
     ) -> VenueError:
-        answer = self._answer_at_fault(course)
-        said = () if answer is None else tuple(self._dialect.codes_of(answer))
+        answer = self._answer_at_fault(capture)
+        codes_found = () if answer is None else tuple(self._dialect.codes_of(answer))
         status = None if answer is None else answer.status
-        meaning = _meaning_unknown_to_ccxt(error, course) or meaning_of(error, self._dialect.codes, said, status)
+        meaning = _meaning_unknown_to_ccxt(error, capture) or meaning_of(
+            error, self._dialect.codes, codes_found, status
+        )
         # Without URLs and queries: a query holds signatures.
-        words = legible(self._failure_text(error, method, course, answer))
-        text = f"{self._dialect.exchange} {method}: {shortened(words, LONGEST_TEXT)}"
-        left = self._may_have_arrived(error, course)
-        if changes and left and meaning.kind not in ("unknown", "malformed"):
-            taken = places and answer is not None and has_order_number(answer.body)
-            if taken or not is_definite(error, self._dialect.refusal_codes(), said, answer):
+        message = legible(self._failure_text(error, method, capture, answer))
+        text = f"{self._dialect.exchange} {method}: {shortened(message, LONGEST_TEXT)}"
+        may_have_arrived = self._may_have_arrived(error, capture)
+        if changes and may_have_arrived and meaning.kind not in ("unknown", "malformed"):
+            is_accepted = places and answer is not None and has_order_number(answer.body)
+            if is_accepted or not is_definite(error, self._dialect.refusal_codes(), codes_found, answer):
                 meaning, text = UNKNOWN, f"{text}; {NO_VERDICT}"
-        found = as_venue_error(meaning, text, is_change=changes, was_sent=left, answer=answer)
-        tally = course.counters
+        venue_error = as_venue_error(meaning, text, is_change=changes, was_sent=may_have_arrived, answer=answer)
+        request_counters = capture.counters
         if meaning.kind == "limited":
-            tally.rate_limited += 1
+            request_counters.rate_limited += 1
         elif meaning.kind == "malformed":
-            tally.malformed += 1
+            request_counters.malformed += 1
         elif isinstance(error.__cause__, TimeoutError):
-            tally.timeouts += 1
+            request_counters.timeouts += 1
         else:
-            tally.errors += 1
-        return found
+            request_counters.errors += 1
+        return venue_error
 
-    def _answer_at_fault(self, course: CallCapture) -> VenueAnswer | None:
+    def _answer_at_fault(self, capture: CallCapture) -> VenueAnswer | None:
         """The answer that caused the failure; None where it is a good answer that was processed before something else
         failed.
 
         A good answer may hold secrets, such as the key of a stream. ccxt processes some refusals as good answers at
         first: their codes identify them.
         """
-        answer = course.answer
-        if answer is None or not course.is_processed:
+        answer = capture.answer
+        if answer is None or not capture.is_processed:
             return answer
         return answer if any(code in self._dialect.codes for code in self._dialect.codes_of(answer)) else None
 
-    def _may_have_arrived(self, error: Exception, course: CallCapture) -> bool:
+    def _may_have_arrived(self, error: Exception, capture: CallCapture) -> bool:
         """Whether the request that was to change something may have reached the venue."""
         import aiohttp
 
-        if not course.sent_requests:
+        if not capture.sent_requests:
             return False
-        if course.method == "GET" and not self._dialect.has_orders_by_get:
+        if capture.method == "GET" and not self._dialect.has_orders_by_get:
             return False  # a preceding query of ccxt failed
-        if course.answer is not None:
+        if capture.answer is not None:
             return True
         never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, socket.gaierror)
         return not isinstance(error.__cause__, never)
 
-    def _failure_text(self, error: Exception, method: str, course: CallCapture, answer: VenueAnswer | None) -> str:
+    def _failure_text(self, error: Exception, method: str, capture: CallCapture, answer: VenueAnswer | None) -> str:
         if answer is not None:
             return words_of(answer.status, answer.text)
         cause = error.__cause__
         # After an answer, the failure concerns the stream that was opened with it and no longer the request.
-        stream = course.is_processed or not course.sent_requests
-        place = "the venue's stream" if stream and method.startswith("watch_") else course.destination or "the venue"
+        stream = capture.is_processed or not capture.sent_requests
+        place = "the venue's stream" if stream and method.startswith("watch_") else capture.destination or "the venue"
         if isinstance(error, RedirectRefusedError | AnswerTooLargeError):
             return f"{place}: {error}"
-        happened = why_unanswered(error if cause is None else cause, place, self._timeout)
+        happened = why_unanswered(error if cause is None else cause, place, timeout_of(self._spec))
         if happened is not None:
             return happened
-        if course.is_processed and isinstance(error, UNKNOWN_SHAPE):
+        if capture.is_processed and isinstance(error, UNKNOWN_SHAPE):
             return failure_text(error)
         # A query may hold a signature, and the path of a stream its key: URLs are cut after the host. The name of a
         # class says little, but more than an empty text.
         found = error if cause is None else cause
         return _ADDRESS.sub(r"\1\2", str(found)) or type(found).__name__
 
-    @property
-    def _timeout(self) -> float:
-        """Timeout of an answer, in seconds."""
-        return float(str(self._spec.options.get("timeout", 10)))
 
-    def _create(self) -> Any:
-        base = _class_of(self._dialect.exchange)
-        made = self._configured(type(base.__name__, (CapturingClient, base), {"ks_dialect": self._dialect}))
-        made.ks_clock, made.ks_used = self._clock, self.used
-        if getattr(made, "streaming", None) is not None:
-            made.streaming = {**made.streaming, "keepAlive": PING_INTERVAL}
-        return made
-
-    def _configured(self, kind: Any) -> Any:
-        spec, dialect = self._spec, self._dialect
-        # Without credentials only public requests are possible.
-        credentials = {dialect.credentials[name]: str(value) for name, value in spec.credentials.items()}
-        made = kind({**credentials, "enableRateLimit": False, "timeout": int(self._timeout * 1000)})
-        # Numbers stay exactly as the venue wrote them. ccxt parses some of them again, and ignores a Decimal.
-        made.number = str
-        made.decimal_to_precision = with_own_decimal_context(made.decimal_to_precision)
-        made.logger = _SILENT
-        made.has = {**made.has, "fetchCurrencies": False}
-        given = spec.options.get("ccxt")
-        for options in (dialect.client_options(spec), given if isinstance(given, Mapping) else {}):
-            made.options = {**made.options, **_merged(made.options, options)}
-        try:
-            if spec.environment == "sandbox":
-                made.set_sandbox_mode(True)
-            elif spec.environment == "demo":
-                made.enable_demo_trading(True)
-        except Exception as error:
-            raise VenueDownError(
-                f"{dialect.exchange} has no {spec.environment} that ccxt can reach; remove it, or set an endpoint"
-            ) from error
-        if spec.endpoint is not None:
-            _replace_endpoint(made.urls["api"], spec.endpoint, streams=False)
-        if spec.endpoint_ws is not None:
-            _replace_endpoint(made.urls["api"], spec.endpoint_ws, streams=True)
-        return made
-
-
-def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning | None:
+def _meaning_unknown_to_ccxt(error: Exception, capture: CallCapture) -> Meaning | None:
     """The meaning of a failure that ccxt has no class for, or classifies wrongly; None for all others."""
     import aiohttp
 
@@ -362,8 +315,8 @@ def _meaning_unknown_to_ccxt(error: Exception, course: CallCapture) -> Meaning |
     if isinstance(error, UnsignableError):
         return DENIED
     # ccxt treats an answer that breaks off or cannot be unpacked as a refusal, but it does not state the outcome.
-    unread = course.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
-    if isinstance(error, RedirectRefusedError) or (unread and type(error).__name__ == "ExchangeError"):
+    is_answer_broken = capture.answer is None and isinstance(error.__cause__, aiohttp.ClientError)
+    if isinstance(error, RedirectRefusedError) or (is_answer_broken and type(error).__name__ == "ExchangeError"):
         return UNKNOWN
     return None
 
@@ -374,36 +327,6 @@ def _is_connection_lost(error: Exception) -> bool:
 
     closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
     return isinstance(error.__cause__, closed) and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
-
-
-def _class_of(exchange: str, *, synchronous: bool = False) -> Any:
-    try:
-        streaming = importlib.import_module("ccxt.pro")
-        plain = importlib.import_module("ccxt" if synchronous else "ccxt.async_support")
-    except ImportError as error:
-        raise VenueDownError(not_installed_text(error)) from error
-    limit_exact_numbers()
-    found = (not synchronous and getattr(streaming, exchange, None)) or getattr(plain, exchange, None)
-    if found is None:
-        raise VenueDownError(f"ccxt knows no exchange called {exchange}")
-    return found
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """`new`, with dictionaries that are in both merged."""
-    return {
-        name: {**old[name], **value} if isinstance(value, Mapping) and isinstance(old.get(name), Mapping) else value
-        for name, value in new.items()
-    }
-
-
-def _replace_endpoint(urls: MutableMapping[str, Any], endpoint: str, *, streams: bool) -> None:
-    """Replace scheme and host of every URL by `endpoint`; the paths remain."""
-    for name, value in urls.items():
-        if isinstance(value, MutableMapping):
-            _replace_endpoint(value, endpoint, streams=streams)
-        elif isinstance(value, str) and value.startswith(("ws://", "wss://") if streams else ("http://", "https://")):
-            urls[name] = endpoint.rstrip("/") + urlsplit(value).path
 
 
 _ADDRESS: Final = re.compile(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/?#'\"@]*@)?([^\s/?#'\"]*)[^\s'\"]*")

@@ -22,8 +22,7 @@ from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.equity import AccountEquity, in_one_currency
 from killswitch_ccxt.errors import GoneError
-from killswitch_ccxt.holdings import LastPrices, Prices, holdings
-from killswitch_ccxt.holdings import ValuationInputs as SpotMarket
+from killswitch_ccxt.holdings import LastPrices, Prices, ValuationInputs, holdings
 from killswitch_ccxt.instruments import Quote, States, marks_of, quotes, valuation_price
 from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal
 from killswitch_ccxt.traits import Exchange
@@ -48,7 +47,7 @@ def is_stop(request: OrderRequest) -> bool:
 class Dialect(Exchange):
     """The requests and answers of one account at its exchange. Class attributes are data; each method does one request.
 
-    Every method may raise a VenueError, and UnreadableError for an answer that makes no sense.
+    Every method may raise a VenueError, and UnreadableError for an answer that cannot be parsed.
     """
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -123,8 +122,8 @@ class Dialect(Exchange):
         """
         if self.is_spot:
             return await self.spot_account()
-        wealth, found = await asyncio.gather(self.equity(), self.positions())
-        return wealth, found
+        account_equity, found = await asyncio.gather(self.equity(), self.positions())
+        return account_equity, found
 
     async def equity(self) -> AccountEquity:
         """The equity of a derivatives account, with its parts."""
@@ -168,9 +167,9 @@ class Dialect(Exchange):
         self._holdings = tuple(position.symbol for position in found[1])
         return found
 
-    def valuation_inputs(self, prices: Prices) -> SpotMarket:
+    def valuation_inputs(self, prices: Prices) -> ValuationInputs:
         """What spot holdings are valued by."""
-        return SpotMarket(self.rules, prices, self._last_prices, self.client.now())
+        return ValuationInputs(self.rules, prices, self._last_prices, self.client.now())
 
     async def last_prices(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """The prices that value spot holdings."""
@@ -190,8 +189,8 @@ class Dialect(Exchange):
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """Fills from `since` (UTC ms) on; of `symbols` only, where the venue requires symbols."""
-        asked = symbols if self.fills_need_symbol else (None,)
-        answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in asked))
+        requested = symbols if self.fills_need_symbol else (None,)
+        answers = await asyncio.gather(*(self.client.call("fetch_my_trades", symbol, since) for symbol in requested))
         return fills.fills((row for rows in answers for row in rows), self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
@@ -199,7 +198,7 @@ class Dialect(Exchange):
         return fill
 
     def latest_trades(self) -> Mapping[str, datetime]:
-        """Symbol → its latest trade in the ledger that `flows` fetched last, where `trades_in_flows`."""
+        """Symbol → its latest trade in the ledger that `flows` fetched last, where `has_trades_in_flows`."""
         return {}
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
@@ -209,8 +208,8 @@ class Dialect(Exchange):
             return fills.flows(await self.client.call("fetch_ledger", None, since))
         if has.get("fetchDeposits") and has.get("fetchWithdrawals"):
             methods = ("fetch_deposits", "fetch_withdrawals")
-            came, went = await asyncio.gather(*(self.client.call(method, None, since) for method in methods))
-            return fills.completed_moves(came, "deposit", 1) + fills.completed_moves(went, "withdrawal", -1)
+            deposits, withdrawals = await asyncio.gather(*(self.client.call(method, None, since) for method in methods))
+            return fills.completed_moves(deposits, "deposit", 1) + fills.completed_moves(withdrawals, "withdrawal", -1)
         return None
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
@@ -245,9 +244,9 @@ class Dialect(Exchange):
         mode = await self.client.call("fetch_position_mode")
         return mode_of(mode.get("hedged"))
 
-    async def call_all(self, *asked: tuple[str, Row]) -> list[Any]:
+    async def call_all(self, *requests: tuple[str, Row]) -> list[Any]:
         """The answers to several concurrent requests, each a method and its params."""
-        return await asyncio.gather(*(self.client.call(method, params) for method, params in asked))
+        return await asyncio.gather(*(self.client.call(method, params) for method, params in requests))
 
     # Orders
 
@@ -270,20 +269,22 @@ class Dialect(Exchange):
 
         Numbers are exact by the venue's rules at this point; ccxt would silently truncate others.
         """
-        ccxt, symbol, asked = self.client.ccxt, request.symbol, request.amount
+        ccxt, symbol, requested = self.client.ccxt, request.symbol, request.amount
         if symbol not in self.rules:
             raise OrderRejectedError("market_closed", f"the venue's rules have no {symbol}")
         try:
-            written = decimal(ccxt.amount_to_precision(symbol, asked))
+            written = decimal(ccxt.amount_to_precision(symbol, requested))
         except Exception as error:  # ccxt's InvalidOrder, for an amount that rounds to zero
-            raise OrderRejectedError("below_minimum", f"{asked} {symbol}: {error}") from error
-        if written != asked:
-            raise OrderRejectedError("other", f"the venue's step would change the amount {asked} {symbol} to {written}")
+            raise OrderRejectedError("below_minimum", f"{requested} {symbol}: {error}") from error
+        if written != requested:
+            raise OrderRejectedError(
+                "other", f"the venue's step would change the amount {requested} {symbol} to {written}"
+            )
         if request.price is not None and decimal(ccxt.price_to_precision(symbol, request.price)) != request.price:
             raise OrderRejectedError(
                 "other", f"{request.price} is no valid price of {symbol}: it is not a multiple of the price step"
             )
-        return (symbol, request.type, request.side, asked, request.price, self.order_params(request, mode))
+        return (symbol, request.type, request.side, requested, request.price, self.order_params(request, mode))
 
     def window_of(self, *requests: OrderRequest) -> dict[str, int]:
         """`recvWindow` for orders: counted from their timestamp, it ends with their validity at the venue.

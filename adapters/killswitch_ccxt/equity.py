@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
-from killswitch.model.snapshot import Balance, Rate
+from killswitch.model.snapshot import Balance, Position, Rate
 from killswitch_ccxt.numbers import UnreadableError, decimal, required_number, required_text, total
+
+GAP_TOLERANCE: Final = Decimal("1e-6")
+"""The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +21,14 @@ class AccountEquity:
 
     `why` states why an `equity` is unknown, or what is counted in it without a price. `margin_used` is the initial
     margin of positions without that of open orders: it proves that there are positions, and is unknown where the
-    venue states only the sum of both. `orders_maintained`: the maintenance margin may include orders, and then proves
-    nothing.
+    venue states only the sum of both. `has_orders_in_maintenance`: the maintenance margin may include that of
+    orders, and then proves nothing.
 
     `cash` is the part that changes only by fills, flows and fees, never by prices: after a change of it the ledger
     and the fills are fetched at once. `margin_mode` is the venue's own. `unrealized` is the unrealised profit in the
     same answer, `rates` the venue's own prices of the account's currency in others, `as_of` the venue time of the
-    answer where it has one, and `positions_as_of` that of the positions. `complete` is False where the account holds
-    products that are not among the positions.
+    answer where it has one, and `positions_as_of` that of the positions. `is_complete` is False where the account
+    holds products that are not among the positions.
 
     With `unrealized` and the `wallet` of every balance that has a price: equity = Σ wallet × price + unrealized.
     """
@@ -84,13 +87,47 @@ def check_settlement_coins(assets: Iterable[str], coins: Iterable[str]) -> None:
         raise UnreadableError(f"positions settle in {', '.join(missing)}, and the account's assets have no row of it")
 
 
+def check_margin(account_equity: AccountEquity, positions: Sequence[Position]) -> None:
+    """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
+
+    The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
+    """
+    held, kind = account_equity.margin_used, "initial"
+    if held is None and not account_equity.has_orders_in_maintenance:
+        held, kind = account_equity.maintenance_margin, "maintenance"
+    if not positions and held:
+        raise UnreadableError(
+            f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
+        )
+
+
+def without_contradicted_equity(account_equity: AccountEquity, positions: Sequence[Position]) -> AccountEquity:
+    """Without an equity of exactly zero where there are positions: then the answer lacks the coin in which they settle.
+
+    A negative equity is real for a moment, during a liquidation.
+    """
+    if not positions or account_equity.equity != 0:
+        return account_equity
+    why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
+    return replace(account_equity, equity=None, unrealized=None, why=why)
+
+
+def without_contradicted_profit(account_equity: AccountEquity, currency: str) -> AccountEquity:
+    """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
+    gap, equity = account_equity.gap, account_equity.equity
+    if gap is None or equity is None or abs(gap) <= GAP_TOLERANCE * max(abs(equity), Decimal(1)):
+        return account_equity
+    why = f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {currency}"
+    return replace(account_equity, unrealized=None, why=why)
+
+
 def value_of(balances: Iterable[Balance]) -> Decimal:
     """Σ amount × price of the balances that have a price."""
     return sum((it.amount * it.price for it in balances if it.price is not None), Decimal(0))
 
 
 def unrealized_of(balances: Iterable[Balance]) -> Decimal | None:
-    """The part of `worth_of` that is in no wallet; None where a balance that has a price has no wallet."""
+    """The part of `value_of` that is in no wallet; None where a balance that has a price has no wallet."""
     return total(
         None if it.wallet is None else (it.amount - it.wallet) * it.price for it in balances if it.price is not None
     )

@@ -175,7 +175,7 @@ _BY_STATUS: Final[Mapping[int, Meaning]] = {401: DENIED, 418: LIMITED, 429: LIMI
 def meaning_of(
     error: BaseException, codes: Mapping[str, Meaning], found: Iterable[str], status: int | None = None
 ) -> Meaning:
-    """The meaning of `error` of ccxt; `said` are the venue's own codes in the refusal, the most specific one first.
+    """The meaning of ccxt's `error`; `found` are the venue's own codes in the refusal, the most specific one first.
 
     `status`: of the answer. It decides where ccxt has found an error that it does not know.
     """
@@ -206,13 +206,13 @@ def is_definite(error: BaseException, verdicts: RefusalCodes, found: Iterable[st
 
 
 _BROAD: Final = frozenset({"BaseError", "ExchangeError"})
-"""ccxt's classes that only state that an answer is no success."""
+"""ccxt's classes that state only that a request failed."""
 
 
 def as_venue_error(
     meaning: Meaning, text: str, *, is_change: bool, was_sent: bool, answer: VenueAnswer | None = None
 ) -> VenueError:
-    """The error to raise. `changes`: the call was to change something. `left`: its request may have reached the venue.
+    """The error to raise. `is_change`: the call was to change something. `was_sent`: its request may have arrived.
 
     A change whose request was not sent is surely not done; a query without an answer has changed nothing.
     """
@@ -221,10 +221,10 @@ def as_venue_error(
     if meaning.kind == "denied":
         text = f"the venue rejects the credentials, or they lack the permission: {text}"
     if meaning.kind == "limited":
-        told = None if answer is None else answer.retry_after
-        seconds = meaning.seconds if told is None else told
-        wanted = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
-        return RateLimitedError(f"{text}{wanted}", seconds)
+        stated = None if answer is None else answer.retry_after
+        seconds = meaning.seconds if stated is None else stated
+        retry_text = "" if seconds is None else f"; the venue accepts no requests for {seconds:g} s"
+        return RateLimitedError(f"{text}{retry_text}", seconds)
     if meaning.kind in _FOR_CHANGES_AND_QUERIES:
         return _FOR_CHANGES_AND_QUERIES[meaning.kind](text)
     if not is_change:
@@ -247,16 +247,16 @@ _FOR_CHANGES_AND_QUERIES: Final[Mapping[Kind, type[VenueError]]] = {
 """Meanings that are the same for changes and queries."""
 
 
-def row_error(verdicts: RefusalCodes, given: Iterable[str], text: str, *, order: object = None) -> VenueError:
+def row_error(verdicts: RefusalCodes, codes: Iterable[str], text: str, *, order: object = None) -> VenueError:
     """The error of one refused row of an answer. `order`: the row, where it concerns an order that was sent.
 
     FateUnknownError for a row without a readable verdict: the order may be at the venue.
     """
-    found = tuple(given)
+    found = tuple(codes)
     if not verdicts.is_refusal(found) or has_order_number(order):
         return FateUnknownError(f"{text}; {NO_VERDICT}")
-    meant = next((verdicts.codes[code] for code in found if code in verdicts.codes), rejected("other"))
-    return as_venue_error(meant, text, is_change=True, was_sent=True)
+    meaning = next((verdicts.codes[code] for code in found if code in verdicts.codes), rejected("other"))
+    return as_venue_error(meaning, text, is_change=True, was_sent=True)
 
 
 def present_codes(*found: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The family of venues that are reached through ccxt.
+"""Venue plug-in of the exchanges that are reached through ccxt.
 
 It is loaded at every check of a document, so slow imports happen where they are needed.
 """

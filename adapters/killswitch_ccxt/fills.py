@@ -1,4 +1,4 @@
-"""ccxt's trades → our fills, and its ledger → our flows."""
+"""Conversion of ccxt's trades to fills, and of its ledger to flows."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from killswitch_ccxt.numbers import UnreadableError, decimal, total
 
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Quote]]]
 UNPRICED_SHARE: Final = Decimal("0.02")
-"""What all holdings without a price may be worth, as a share of those with one, for the equity to be known."""
+"""Largest value of all holdings without a price, as a share of those with one, at which the equity is known."""
 OLDEST_PRICE: Final = timedelta(hours=48)
 """For how long the last price of a holding bounds its value."""
 
@@ -78,35 +78,35 @@ async def holdings(
     held = {asset: amount for asset, amount in amounts(balance).items() if asset not in ignored}
     symbols = {asset: f"{asset}/{spec.currency}" for asset in held if asset != spec.currency}
     listed = sorted(symbol for symbol in symbols.values() if symbol in market.rules)
-    told = await market.prices(listed) if listed else {}
-    found, worth, unpriced = [], held.get(spec.currency, Decimal(0)), []
-    balances = [_balance(spec.currency, worth, Decimal(1))] if worth else []
+    quotes = await market.prices(listed) if listed else {}
+    found, priced_value, unpriced = [], held.get(spec.currency, Decimal(0)), []
+    balances = [_balance(spec.currency, priced_value, Decimal(1))] if priced_value else []
     for asset, symbol in sorted(symbols.items()):
-        quote, amount = told.get(symbol, Quote()), held[asset]
+        quote, amount = quotes.get(symbol, Quote()), held[asset]
         price = valuation_price(quote)
         if price is None:
             unpriced.append(_unpriced(asset, symbol, amount, spec, market))
             continue
         market.last[symbol] = price, quote.at or market.now
-        worth += amount * price
+        priced_value += amount * price
         balances.append(_balance(asset, amount, price, quote.at))
         found.append(_position(symbol, amount, price, quote))
     row = balance.get(spec.currency)
     free = decimal(row.get("free")) if isinstance(row, Mapping) else None
     bound = total(it.bound for it in unpriced)
-    is_small = bound is not None and bound <= UNPRICED_SHARE * max(worth, Decimal(0))
+    is_small = bound is not None and bound <= UNPRICED_SHARE * max(priced_value, Decimal(0))
     for it in unpriced:
         last = it.last if is_small else None
         balances.append(_balance(it.asset, it.amount, last and last[0], last and last[1]))
         if it.is_listed:
             quote = Quote(at=last and last[1])
             found.append(_position(it.symbol, it.amount, last and last[0], quote))
-    carried = sum((it.counted_value for it in unpriced), Decimal(0))
-    wealth = AccountEquity(
-        worth + carried if is_small else None, free=free, balances=tuple(balances),
+    unpriced_value = sum((it.counted_value for it in unpriced), Decimal(0))
+    account_equity = AccountEquity(
+        priced_value + unpriced_value if is_small else None, free=free, balances=tuple(balances),
         unrealized=Decimal(0) if is_small else None, why=_why(unpriced, spec, is_small=is_small),
     )  # fmt: skip
-    return wealth, tuple(sorted(found, key=lambda position: position.symbol))
+    return account_equity, tuple(sorted(found, key=lambda position: position.symbol))
 
 
 def _unpriced(asset: str, symbol: str, amount: Decimal, spec: AccountSpec, market: ValuationInputs) -> _Unpriced:
@@ -165,10 +165,10 @@ def unpriced_bounds(spec: AccountSpec) -> dict[str, Decimal]:
     if not isinstance(option, Mapping):
         raise wrong
     try:
-        found = {str(asset): decimal(worth) for asset, worth in option.items()}
+        found = {str(asset): decimal(bound) for asset, bound in option.items()}
     except UnreadableError as error:
         raise ValueError(f"{wrong}; {error}") from None
-    bounds = {asset: worth for asset, worth in found.items() if worth is not None and worth >= 0}
+    bounds = {asset: bound for asset, bound in found.items() if bound is not None and bound >= 0}
     if len(bounds) < len(option):
         raise wrong
     return bounds

@@ -14,14 +14,14 @@ from killswitch_ccxt.numbers import Row, flag, instant, optional_number, positiv
 ASSETS: Final = ("baseAsset", "quoteAsset")
 """Binance's names of the two assets of a symbol."""
 TICKER: Final = "bid ask last indexPrice markPrice"
-"""ccxt's fields of a ticker, as `quote_of` takes them."""
+"""ccxt's fields of a ticker, in the order of `quote_of`."""
 States = Mapping[str, InstrumentState | None]
 """Symbol → its state; None for a state that is not known here."""
 
 
-def with_maximum(rule: Row, *told: Any) -> Row:
-    """ccxt's market with the smallest of the maximum amounts in `told`; None where there is none."""
-    known = [it for it in map(positive, told) if it is not None]
+def with_maximum(rule: Row, *maxima: Any) -> Row:
+    """ccxt's market with the smallest of the maximum amounts `maxima`; None where there is none."""
+    known = [it for it in map(positive, maxima) if it is not None]
     limits = rule.get("limits") or {}
     return {**rule, "limits": {**limits, "amount": {**(limits.get("amount") or {}), "max": min(known, default=None)}}}
 
@@ -32,19 +32,19 @@ class StateTable(NamedTuple):
     fields: tuple[str, ...]
     """Fields of the venue's own rule; the first one that is not empty has the state."""
     states: Mapping[str, InstrumentState]
-    """The venue's word → the state."""
+    """The venue's name of a state → the state."""
     passing: Collection[str]
-    """Words for which ccxt states whether trading is on."""
+    """Names of states for which ccxt states whether trading is on."""
 
     def read(self, rules: Mapping[str, Row]) -> dict[str, InstrumentState | None]:
-        """Symbol → its state, without symbols with a passing word. An unknown word is an unknown state: closing skips a
+        """Symbol → its state, without symbols in a passing state. An unknown name is an unknown state: closing skips a
         symbol whose state is closed."""
-        words = {symbol: self._state_field(rule.get("info")) for symbol, rule in rules.items()}
-        return {symbol: self.states.get(word) for symbol, word in words.items() if word not in self.passing}
+        names = {symbol: self._state_field(rule.get("info")) for symbol, rule in rules.items()}
+        return {symbol: self.states.get(name) for symbol, name in names.items() if name not in self.passing}
 
     def _state_field(self, info: Any) -> str:
         found = (value_at(info, name) for name in self.fields)
-        return str(next((word for word in found if word not in (None, "")), None))
+        return str(next((value for value in found if value not in (None, "")), None))
 
 
 def names_its_assets(rule: Row) -> bool:

@@ -2,9 +2,10 @@
 
 They explain changes of balances. When a balance or a position has changed, both are fetched in the same snapshot,
 whatever their age, and again after 1, 2, 5 and 10 s, because venues write rows late; the last fetch follows after
-`SETTLED` seconds, so that `as_of` is later than the change by that much. An allowance keeps a book that trades every
-second from using requests that closing needs. Where it does not suffice for all fetches, those after 1, 2 and 5 s are
-left out: the later ones decide about a loss. While something changes at every tick, the lists are fetched every 10 s.
+`LAST_EARLY_FETCH` seconds, so that rows are known to so many seconds past the change. An allowance keeps a book that
+trades every second from using requests that closing needs. Where it does not suffice for all fetches, those after 1, 2
+and 5 s are left out: the later ones decide about a loss. While something changes at every tick, the lists are fetched
+every 10 s.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ EARLY_FETCH_DELAYS: Final = (0.0, 0.8, 1.8, 4.8, 9.8)
 """
 LAST_EARLY_FETCH: Final = 20.0
 """Seconds after a change of the last early fetch; later where the venue was seen to be later."""
-FIRST_LOOKS: Final = 2.0
-"""Seconds from the first of many changes for which each change causes its own fetches."""
+BURST: Final = 2.0
+"""Seconds from the first of a series of changes within which each change causes fetches of its own."""
 DECISIVE: Final = 3
 """Fetches that explain a change: the immediate one, the one after ten seconds, and the last."""
 LAG_KEPT: Final = 3600.0
@@ -51,7 +52,7 @@ unknown."""
 
 
 class RequestAllowance:
-    """A number of requests a minute, all of them available at the start; at least `saved` are saved up."""
+    """An allowance of requests per minute, full at the start, which saves up at least `saved` requests."""
 
     def __init__(self, a_minute: int, saved: int) -> None:
         self._a_minute = a_minute
@@ -65,6 +66,7 @@ class RequestAllowance:
         return 60 / self._a_minute
 
     def left(self, now: float) -> int:
+        """The requests that are available at `now`."""
         if self._at != NEVER:
             self._left = min(self._most, self._left + (now - self._at) * self._a_minute / 60)
         self._at = now
@@ -75,19 +77,20 @@ class RequestAllowance:
         self.left(now)
         return self._left + seconds * self._a_minute / 60
 
-    def spend(self, questions: int) -> None:
-        self._left -= questions
+    def spend(self, requests: int) -> None:
+        """Deduct requests that are being sent."""
+        self._left -= requests
 
 
 class RowList(Generic[Row]):
-    """Rows of one kind. Times are in seconds of the loop's clock, `asked_at` in ms of our own clock."""
+    """Rows of one kind. Times are in seconds of the loop's clock, `requested_at` in ms of our own clock."""
 
     def __init__(self, kind: str, part: SnapshotPart[bool], allowance: RequestAllowance) -> None:
         self.part = part
         self.allowance = allowance
         self.requested_at: int | None = None
         """The time of the last successful request."""
-        self._hurried_at = self._moved_at = self._burst_at = NEVER
+        self._early_fetch_at = self._moved_at = self._burst_at = NEVER
         self._since: int | None = None
         self._look_back = LOOK_BACK[kind]
         self._known: dict[str, None] = {}
@@ -102,8 +105,8 @@ class RowList(Generic[Row]):
         """The start, in ms, of the next fetch."""
         return now - self._look_back if self._since is None else self._since
 
-    def is_early_fetch_due(self, now: float, moved_at: float, settled: float, questions: int = 1) -> bool:
-        """Whether rows are fetched early because of a change at `moved_at`. `questions`: requests of one fetch."""
+    def is_early_fetch_due(self, now: float, moved_at: float, settled: float, requests: int = 1) -> bool:
+        """Whether rows are fetched early because of a change at `moved_at`. `requests`: those of one fetch."""
         if self.part.failure is not None:
             return False  # after a failure they are due again by themselves
         read, age = self.part.at - moved_at, now - moved_at
@@ -113,21 +116,23 @@ class RowList(Generic[Row]):
         wanted = [it for it in (*EARLY_FETCH_DELAYS, settled) if read < it <= age]
         if not wanted:
             return False
-        pace = min(EARLY_FETCH_DELAYS[-1], self.allowance.pace * max(questions, 1))
-        if wanted[-1] >= EARLY_FETCH_DELAYS[-1] or now - self._hurried_at >= pace:
+        pace = min(EARLY_FETCH_DELAYS[-1], self.allowance.pace * max(requests, 1))
+        if wanted[-1] >= EARLY_FETCH_DELAYS[-1] or now - self._early_fetch_at >= pace:
             return self.allowance.left(now) > 0
-        if moved_at - self._burst_at > FIRST_LOOKS:
+        if moved_at - self._burst_at > BURST:
             return False  # changes continue: the allowance is spread over them
         # This fetch, the one after ten seconds, and the last.
-        return self.allowance.left_after(now, settled - age) >= DECISIVE * max(questions, 1)
+        return self.allowance.left_after(now, settled - age) >= DECISIVE * max(requests, 1)
 
-    def record_early_fetch(self, now: float, questions: int) -> None:
+    def record_early_fetch(self, now: float, requests: int) -> None:
         """Record an early fetch with so many requests."""
-        self.allowance.spend(questions)
-        self._hurried_at = now
+        self.allowance.spend(requests)
+        self._early_fetch_at = now
 
-    def record(self, rows: Iterable[Row], asked_at: int, lag_of: Callable[[Row], float | None], now: float) -> None:
-        """Record the rows of a fetch at `asked_at`; `lag_of`: the lag of a row in seconds, if it is late."""
+    def record(
+        self, rows: Iterable[Row], requested_at_ms: int, lag_of: Callable[[Row], float | None], now: float
+    ) -> None:
+        """Record the rows of a fetch at that time (ms); `lag_of`: the lag of a row in seconds, if it is late."""
         for row in rows:
             if row.id not in self._known:
                 self._known[row.id], self._new[row.id] = None, row
@@ -136,7 +141,7 @@ class RowList(Generic[Row]):
             elif row.id in self._new:
                 self._new[row.id] = row
         forget_oldest(self._known, KNOWN_ROWS)
-        self.requested_at, self._since = asked_at, asked_at - OVERLAP
+        self.requested_at, self._since = requested_at_ms, requested_at_ms - OVERLAP
 
     def lag(self, now: float) -> float | None:
         """The largest lag of a row in the last hour, in seconds; None where no row was late."""
@@ -217,17 +222,17 @@ class Ledger:
     async def read(self, now: float) -> None:
         """Fetch what is due, or is needed because of a change."""
         settled = max(LAST_EARLY_FETCH, self.lag(now) or 0.0)
-        asked, since = [], self.fills.since(self._client.now_ms())
-        is_hurried = self.flows.is_early_fetch_due(now, self._moved_at, settled)
-        if is_hurried or self.flows.part.due <= now:
-            if is_hurried:
+        fetches, since = [], self.fills.since(self._client.now_ms())
+        is_early = self.flows.is_early_fetch_due(now, self._moved_at, settled)
+        if is_early or self.flows.part.due <= now:
+            if is_early:
                 self.flows.record_early_fetch(now, 1)
-            asked.append(self._read_flows())
-        questions = min(MOST_SYMBOLS, len(self._changed_at)) if self._dialect.fills_need_symbol else 1
-        is_hurried = self.fills.is_early_fetch_due(now, self._moved_at, settled, questions)
-        if is_hurried or self.fills.part.due <= now:
-            asked.append(self._read_fills(self._symbols(now, is_hurried=is_hurried), since, now))
-        await asyncio.gather(*asked)
+            fetches.append(self._read_flows())
+        requests = min(MOST_SYMBOLS, len(self._changed_at)) if self._dialect.fills_need_symbol else 1
+        is_early = self.fills.is_early_fetch_due(now, self._moved_at, settled, requests)
+        if is_early or self.fills.part.due <= now:
+            fetches.append(self._read_fills(self._symbols(now, is_early=is_early), since, now))
+        await asyncio.gather(*fetches)
         symbols = self._newly_traded(since, now)
         if symbols:
             await self._read_fills(symbols[:MOST_SYMBOLS], since, now)
@@ -247,15 +252,15 @@ class Ledger:
         if self._unrequested():
             self._make_due_soon(self.fills.part)
 
-    def _symbols(self, now: float, *, is_hurried: bool) -> list[str]:
+    def _symbols(self, now: float, *, is_early: bool) -> list[str]:
         """The symbols whose fills are fetched, those with the oldest fetch first."""
         # A delisted symbol may still be held, and has no market whose fills can be requested.
         listed = (it for it in self._changed_at if it in self._dialect.rules)
         order = sorted(listed, key=lambda it: (self._requested_at.get(it, NEVER), self._changed_at[it]))
         by_symbol = self._dialect.fills_need_symbol
         if by_symbol:
-            order = order[: min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_hurried else MOST_SYMBOLS]
-        if is_hurried:
+            order = order[: min(MOST_SYMBOLS, self.fills.allowance.left(now)) if is_early else MOST_SYMBOLS]
+        if is_early:
             self.fills.record_early_fetch(now, len(order) if by_symbol else 1)
         return order
 
@@ -275,31 +280,31 @@ class Ledger:
         return [symbol for symbol in new if self._requested_at.get(symbol, NEVER) < now]
 
     async def _rows(
-        self, rows: RowList[Any], ask: Callable[[], Awaitable[Any]], asked_before: Callable[[Any], int | None]
+        self, rows: RowList[Any], fetch: Callable[[], Awaitable[Any]], previous_request: Callable[[Any], int | None]
     ) -> bool:
-        asked_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
+        requested_at, now = self._client.now_ms(), asyncio.get_running_loop().time()
         found: list[Any] = []
 
         async def is_answered() -> bool:
-            answer = await ask()
+            answer = await fetch()
             found.extend(unique(answer or ()))
             return answer is not None
 
         if not await self._read_part(rows.part, is_answered):
             return False
-        rows.record(found, asked_at, lambda row: self._lag_of(row, asked_before(row), asked_at), now)
+        rows.record(found, requested_at, lambda row: self._lag_of(row, previous_request(row), requested_at), now)
         return True
 
     def _previous_request(self, fill: Fill) -> int | None:
         """The time, in ms of our clock, of the last fetch that should have included this fill."""
         if not self._dialect.fills_need_symbol:
             return self.fills.requested_at
-        asked = self._requested_at.get(fill.symbol)
-        if asked is None:
+        requested = self._requested_at.get(fill.symbol)
+        if requested is None:
             return None
-        return self._client.now_ms() - int((asyncio.get_running_loop().time() - asked) * 1000)
+        return self._client.now_ms() - int((asyncio.get_running_loop().time() - requested) * 1000)
 
-    def _lag_of(self, row: Fill | Flow, before: int | None, asked_at: int) -> float | None:
+    def _lag_of(self, row: Fill | Flow, before: int | None, requested_at: int) -> float | None:
         """Seconds by which a row is late: it is older than the fetch `before`, which did not include it.
 
         A row that is older than the overlap of fetches has another date than its change of the balance.
@@ -307,7 +312,7 @@ class Ledger:
         late = 0 if before is None else before - self._local_ms(row.at)
         if before is None or not 0 < late < OVERLAP:
             return None
-        return (late + min(LAG_STEP, asked_at - before)) / 1000
+        return (late + min(LAG_STEP, requested_at - before)) / 1000
 
     # State
 
@@ -324,8 +329,8 @@ class Ledger:
 
     def flows_as_of(self, now: float) -> datetime | None:
         """Venue time up to which every flow is known."""
-        whole = "flows" in self._dialect.complete_lists and self.flows.is_known(now)
-        return self._venue_time(self.flows.requested_at) if whole else None
+        is_complete = "flows" in self._dialect.complete_lists and self.flows.is_known(now)
+        return self._venue_time(self.flows.requested_at) if is_complete else None
 
     def lag(self, now: float) -> float | None:
         """The lag of rows in seconds; None where no row was late."""

@@ -25,7 +25,7 @@ _NO = frozenset({"false", "no", "n", "0"})
 
 
 class UnreadableError(Exception):
-    """A row makes no sense; the message names the row. The part of the snapshot with the row is malformed."""
+    """A row cannot be parsed; the message names the row. The part of the snapshot with the row is malformed."""
 
 
 class NoSuchSymbolError(UnreadableError):
@@ -62,7 +62,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def optional_number(value: Any) -> Decimal | None:
-    """A number that is not needed: an unreadable one is unknown and affects nothing else."""
+    """An optional number; None where it is missing or unreadable."""
     try:
         return decimal(value)
     except UnreadableError:
@@ -103,7 +103,7 @@ def optional_text(value: Any) -> str | None:
 
 
 def identifier(value: Any, what: str) -> str:
-    """The id, as `text` reads it; UnreadableError where it is missing."""
+    """The id, as `optional_text` reads it; UnreadableError where it is missing."""
     found = optional_text(value)
     if found is None:
         raise UnreadableError(f"{what} has no id")

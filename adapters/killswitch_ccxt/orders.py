@@ -43,7 +43,7 @@ ReportOf = Callable[[Row, OrderRequest], OrderReport]
 
 
 def open_orders(rows: Iterable[Row]) -> tuple[Order, ...]:
-    """Every open order, once. UnreadableError names a row that makes no sense, and an order with two amounts."""
+    """Every open order, once. UnreadableError names a row that cannot be parsed, and an order with two amounts."""
     found: dict[str, Order] = {}
     for order in map(_resting, rows):
         known = found.get(order.id, order)
@@ -57,11 +57,11 @@ def report(row: Row, symbol: str, currency: str | None = None) -> OrderReport:
     """The report of one order of `symbol`. A fee in another asset than the account's `currency` is unknown.
 
     An answer that only acknowledges the order is the report of an open order without fills. UnreadableError where the
-    answer makes no sense.
+    answer is contradictory or cannot be parsed.
     """
     number = identifier(row.get("id"), "an order")
-    told = row.get("status")
-    state = STATES["open"] if told is None else one_of(STATES, told, f"state of order {number}")
+    status = row.get("status")
+    state = STATES["open"] if status is None else one_of(STATES, status, f"state of order {number}")
     amount, filled = decimal(row.get("amount")), decimal(row.get("filled"))
     if amount == 0 or (amount or 0) < 0 or (filled or 0) < 0:
         raise UnreadableError(f"order {number} has the amount {amount}, of which {filled} is filled")

@@ -87,19 +87,23 @@ class ChangeDetector:
     def __init__(self) -> None:
         self._sizes: dict[tuple[str, Side], Decimal] | None = None
         self._wallets: Wallets = {}
-        self._gone: dict[str, float] = {}
+        self._closed_at: dict[str, float] = {}
 
-    def detect(self, wealth: AccountEquity, positions: tuple[Position, ...], now: float) -> DetectedChanges | None:
+    def detect(
+        self, account_equity: AccountEquity, positions: tuple[Position, ...], now: float
+    ) -> DetectedChanges | None:
         """The changes since the last snapshot; None at the first one."""
-        sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(wealth)
+        sizes, wallets = {position.key: position.contracts for position in positions}, wallets_of(account_equity)
         before, self._sizes = self._sizes, sizes
         had, self._wallets = self._wallets, wallets
         if before is None:
             return None
         changed = {key[0] for key in sizes.keys() | before.keys() if sizes.get(key) != before.get(key)}
         held = {symbol for symbol, _ in sizes}
-        self._gone |= dict.fromkeys(changed - held, now)
-        self._gone = {it: at for it, at in self._gone.items() if it not in held and now - at <= RECENTLY_CLOSED}
+        self._closed_at |= dict.fromkeys(changed - held, now)
+        self._closed_at = {
+            it: at for it, at in self._closed_at.items() if it not in held and now - at <= RECENTLY_CLOSED
+        }
         return DetectedChanges(frozenset(changed), _differ(had, wallets))
 
     def recently_held(self, now: float) -> frozenset[str]:
@@ -108,16 +112,16 @@ class ChangeDetector:
 
     def recently_closed(self, now: float) -> tuple[str, ...]:
         """Symbols that were held in the last five minutes and no longer are."""
-        return tuple(sorted(symbol for symbol, at in self._gone.items() if now - at <= RECENTLY_CLOSED))
+        return tuple(sorted(symbol for symbol, at in self._closed_at.items() if now - at <= RECENTLY_CLOSED))
 
 
-def wallets_of(wealth: AccountEquity) -> Wallets:
+def wallets_of(account_equity: AccountEquity) -> Wallets:
     """Asset → amount that prices do not change; the whole account's cash where the balances do not state it."""
-    balances = wealth.balances or ()
-    told = {balance.asset: balance.wallet for balance in balances if balance.wallet is not None}
-    if balances and len(told) == len(balances):
-        return told
-    return {} if wealth.cash is None else {"": wealth.cash}
+    balances = account_equity.balances or ()
+    wallets = {balance.asset: balance.wallet for balance in balances if balance.wallet is not None}
+    if balances and len(wallets) == len(balances):
+        return wallets
+    return {} if account_equity.cash is None else {"": account_equity.cash}
 
 
 def _differ(one: Wallets, other: Wallets) -> bool:

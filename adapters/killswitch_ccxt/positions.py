@@ -9,7 +9,16 @@ from msgspec import structs
 
 from killswitch.model.snapshot import Position
 from killswitch_ccxt.instruments import Quote, names_its_assets
-from killswitch_ccxt.numbers import NoSuchSymbolError, Row, UnreadableError, decimal, one_of, positive, required_number
+from killswitch_ccxt.numbers import (
+    NoSuchSymbolError,
+    Row,
+    UnreadableError,
+    decimal,
+    not_negative,
+    one_of,
+    positive,
+    required_number,
+)
 from killswitch_ccxt.orders import SIDES
 
 Rules = Mapping[str, Row]
@@ -21,7 +30,7 @@ def positions(
 ) -> tuple[Position, ...]:
     """Every row with a size. `refine` adds what only the venue's own row (`info`) states.
 
-    UnreadableError names a row that makes no sense: then no position is trusted.
+    UnreadableError names a row that cannot be parsed: then no position is trusted.
     """
     found = []
     for row in rows:
@@ -58,16 +67,16 @@ def _position(row: Row, rules: Rules) -> Position | None:
         leverage=positive(row.get("leverage")),
         unrealized_pnl=decimal(row.get("unrealizedPnl")),
     )
-    told = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
-    return structs.replace(position, notional=told or position_value(position, rules[symbol]))
+    stated = positive(None if row.get("notional") is None else abs(required_number(row["notional"], "notional")))
+    return structs.replace(position, notional=stated or position_value(position, rules[symbol]))
 
 
 def check_contracts(found: tuple[Position, ...], rules: Rules) -> tuple[Position, ...]:
     """The positions unchanged. UnreadableError where the rules do not make one a contract: it would pass for a spot
     holding."""
-    odd = [position.symbol for position in found if not rules[position.symbol].get("contract")]
-    if odd:
-        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(odd)}")
+    not_contracts = [position.symbol for position in found if not rules[position.symbol].get("contract")]
+    if not_contracts:
+        raise UnreadableError(f"the venue's rules do not state the underlying of {', '.join(not_contracts)}")
     return found
 
 
@@ -99,6 +108,15 @@ def with_quote(position: Position, quote: Quote, rule: Row, currency: str) -> Po
     return structs.replace(fuller, notional=position_value(fuller, rule))
 
 
+def without_invalid_values(position: Position) -> Position:
+    """The position without a negative margin or rank, which cannot be right."""
+    margin = not_negative(position.margin)
+    rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
+    if margin is position.margin and rank == position.adl_rank:
+        return position
+    return structs.replace(position, margin=margin, adl_rank=rank)
+
+
 def check_settlement(rule: Row, symbol: object) -> None:
     """UnreadableError where a contract settles in a coin that it is not of: it may be one of the account's."""
     if rule.get("settle") not in (rule.get("base"), rule.get("quote")):
@@ -108,9 +126,9 @@ def check_settlement(rule: Row, symbol: object) -> None:
 def sized(rows: Sequence[Row], field: str) -> list[Row]:
     """The venue's rows with a size in `field`. UnreadableError for a missing size, and for one below zero."""
     sizes = [required_number(row.get(field), f"the size of {row.get('symbol')}") for row in rows]
-    odd = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
-    if odd:
-        raise UnreadableError(f"positions with a negative size: {', '.join(odd)}")
+    negative = [str(row.get("symbol")) for row, size in zip(rows, sizes, strict=True) if size < 0]
+    if negative:
+        raise UnreadableError(f"positions with a negative size: {', '.join(negative)}")
     return [row for row, size in zip(rows, sizes, strict=True) if size]
 
 

@@ -28,7 +28,7 @@ from killswitch_ccxt.traits import Exchange
 
 @dataclass(slots=True)
 class RequestCounters:
-    """Counters of a span of work: requests, failures, and seconds of waiting for the network."""
+    """Request counters of a snapshot or another block: requests, failures, seconds of waiting for the network."""
 
     requests: int = 0
     errors: int = 0
@@ -39,7 +39,7 @@ class RequestCounters:
     paths: list[str] = field(default_factory=list)
 
     def health(self, seconds: float, clock_skew_ms: float | None) -> Health:
-        """The health in a snapshot that took so many `seconds`."""
+        """The health of a snapshot that lasted so many `seconds`."""
         return Health(
             latency_ms=seconds * 1000,
             requests=self.requests,
@@ -69,8 +69,8 @@ class CallCapture:
 MOST_DECIMALS = 1000
 """Most decimals of ccxt's exact numbers during a calculation."""
 
-CURRENT_CALL: ContextVar[CallCapture] = ContextVar("killswitch_ccxt_course")
-CURRENT_COUNTERS: ContextVar[RequestCounters] = ContextVar("killswitch_ccxt_tally")
+CURRENT_CALL: ContextVar[CallCapture] = ContextVar("killswitch_ccxt_call")
+CURRENT_COUNTERS: ContextVar[RequestCounters] = ContextVar("killswitch_ccxt_counters")
 
 
 _HEADERS: ContextVar[Mapping[str, str]] = ContextVar("killswitch_ccxt_headers")
@@ -117,10 +117,10 @@ class CapturingClient:
         if self.session is not None and self.session is not self.ks_session:
             self.session = self.ks_session = self._guarded(self.session)
 
-    def _guarded(self, made: Any) -> Any:
+    def _guarded(self, original: Any) -> Any:
         """A guarded session over the connections of the one that ccxt has created, for requests and streams."""
-        session = guarded_session(LARGEST_ANSWER, connector=made.connector, trust_env=made.trust_env)
-        made.detach()
+        session = guarded_session(LARGEST_ANSWER, connector=original.connector, trust_env=original.trust_env)
+        original.detach()
         # aiohttp repeats a GET or a DELETE by itself where a connection breaks. Some venues accept orders by GET.
         session._retry_connection = False
         return session
@@ -129,39 +129,44 @@ class CapturingClient:
         """ccxt's `fetch`, counted and timed."""
         if more := _HEADERS.get(None):
             headers = {**(headers or {}), **more}
-        course = CURRENT_CALL.get(None)
-        if course is None:
+        capture = CURRENT_CALL.get(None)
+        if capture is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        course.method, course.answer, course.is_processed, course.destination = method, None, False, _destination(url)
-        course.sent_requests += 1
-        course.counters.requests += 1
-        course.counters.paths.append(f"{method} {urlsplit(url).path}")
-        course.sent_at = time.perf_counter()
+        capture.method, capture.answer, capture.is_processed, capture.destination = (
+            method,
+            None,
+            False,
+            _destination(url),
+        )
+        capture.sent_requests += 1
+        capture.counters.requests += 1
+        capture.counters.paths.append(f"{method} {urlsplit(url).path}")
+        capture.sent_at = time.perf_counter()
         try:
             found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-            answer = course.answer
+            answer = capture.answer
             if answer is None or answer.body is not None:
-                course.is_processed = answer is not None
+                capture.is_processed = answer is not None
                 return found
             # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
             # content type is missing.
             if answer.text.strip() and not _is_json(answer.text):
                 raise UnreadableError("the answer is not JSON")
-            course.is_processed = True
+            capture.is_processed = True
             return found if isinstance(found, str) else answer.text
         finally:
-            if course.answer is None:
-                course.counters.network += time.perf_counter() - course.sent_at
+            if capture.answer is None:
+                capture.counters.network += time.perf_counter() - capture.sent_at
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
     ) -> str:
         """Called with the text of an answer, before it is parsed."""
         lower = {name.lower(): value for name, value in headers.items()}
-        course = CURRENT_CALL.get(None)
-        if course is not None:
-            course.answer = VenueAnswer(code, lower, None, body, urlsplit(url).path)
-            course.counters.network += time.perf_counter() - course.sent_at
+        capture = CURRENT_CALL.get(None)
+        if capture is not None:
+            capture.answer = VenueAnswer(code, lower, None, body, urlsplit(url).path)
+            capture.counters.network += time.perf_counter() - capture.sent_at
         self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
         return body
 
@@ -169,14 +174,14 @@ class CapturingClient:
         self, code: int, reason: str, url: str, method: str, headers: Any, body: str, response: Any, *more: Any
     ) -> Any:
         """Called with the parsed answer, before it is processed."""
-        course = CURRENT_CALL.get(None)
-        if course is not None and course.answer is not None:
-            course.answer = replace(course.answer, body=response)
+        capture = CURRENT_CALL.get(None)
+        if capture is not None and capture.answer is not None:
+            capture.answer = replace(capture.answer, body=response)
         answered = (code, reason, url, method, headers, body, response)
         return super().handle_errors(*answered, *more)  # type: ignore[misc] # of ccxt's class
 
     def sign(self, *arguments: Any, **named: Any) -> Any:
-        """ccxt's `sign`. UnsignableError where a secret has not the form that signing needs."""
+        """ccxt's `sign`. UnsignableError where a secret lacks the form that signing needs."""
         try:
             return super().sign(*arguments, **named)  # type: ignore[misc] # of ccxt's class
         except ValueError as error:
@@ -209,11 +214,11 @@ def with_own_decimal_context(round_off: Callable[..., str]) -> Callable[..., str
     Otherwise decisions, results and reports would differ after the first order, and from a replay.
     """
 
-    def apart(*arguments: Any, **options: Any) -> str:
+    def rounded(*arguments: Any, **options: Any) -> str:
         with localcontext():
             return round_off(*arguments, **options)
 
-    return apart
+    return rounded
 
 
 @cache
@@ -266,8 +271,8 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _reject_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON")
+def _reject_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _destination(url: str) -> str:

@@ -82,8 +82,8 @@ class Rules:
 
         Only rules that this run has loaded from the venue are kept, not those of an earlier run.
         """
-        version, given = self._last_kept
-        if not self._dialect.keeps_rules or not self.version or (version == self.version and symbols <= given):
+        version, kept = self._last_kept
+        if not self._dialect.keeps_rules or not self.version or (version == self.version and symbols <= kept):
             return None
         self._last_kept = self.version, symbols
         markets = [rule for symbol, rule in (self._client.ccxt.markets or {}).items() if symbol in symbols]
@@ -112,18 +112,18 @@ class Rules:
             elif self.version != loaded.version and not self._adopt(loaded):
                 await self._client.call("load_markets", True)
             elif _since(loaded.at) >= oldest and _since(loaded.requested_at) >= min(RETRY_AFTER, oldest):
-                self._renew_beside(loaded)
+                self._renew_in_background(loaded)
         self.version = loaded.version
 
     def _begin_with(self, kept: KeptRules, loaded: SharedRules) -> None:
-        """Use kept rules while the venue's own are being loaded."""
+        """Use kept rules while the venue's own are loaded in the background."""
         if not self._is_on_kept:
             self._client.ccxt.set_markets(kept.markets)
             self._is_on_kept = True
         if _since(loaded.requested_at) >= RETRY_AFTER:
-            self._renew_beside(loaded)
+            self._renew_in_background(loaded)
 
-    def _renew_beside(self, loaded: SharedRules) -> None:
+    def _renew_in_background(self, loaded: SharedRules) -> None:
         loop = asyncio.get_running_loop()
         loaded.requested_at = loop.time()
         loaded.renewal = loop.create_task(self._renew(loaded))

@@ -3,20 +3,18 @@
 Equity and positions are fetched every time, together with the marks of positions that were closed lately. Parts that
 change rarely or use much of the venue's limits are fetched when they are due, or at once when a balance or a position
 has changed: then fills and flows explain the change, see `ledger`. A snapshot has no part that is older than its age
-allows, and no price beside a later mark.
+allows, and no price with a later mark.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, TypeVar
-
-from msgspec import structs
 
 from killswitch.model.snapshot import (
     AccountSnapshot,
@@ -37,7 +35,12 @@ from killswitch.model.venue import (
 )
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import Dialect, PositionMode
-from killswitch_ccxt.equity import AccountEquity
+from killswitch_ccxt.equity import (
+    AccountEquity,
+    check_margin,
+    without_contradicted_equity,
+    without_contradicted_profit,
+)
 from killswitch_ccxt.instruments import InstrumentChanges, Quote, States, instruments
 from killswitch_ccxt.ledger import Ledger
 from killswitch_ccxt.numbers import UNKNOWN_SHAPE, NoSuchSymbolError, UnreadableError, failure_text, not_negative
@@ -49,24 +52,22 @@ from killswitch_ccxt.parts import (
     SnapshotPart,
     phase_of,
 )
-from killswitch_ccxt.positions import with_quote
+from killswitch_ccxt.positions import with_quote, without_invalid_values
 from killswitch_ccxt.response_capture import RequestCounters
 from killswitch_ccxt.rules import Rules
 
 T = TypeVar("T")
 ONE_MOMENT: Final = 1.0
-"""Largest age, in seconds, of a price relative to the mark beside it."""
-MARKS_PATIENCE: Final = 0.5
+"""Largest age, in seconds, of a price relative to the mark of the same position."""
+MARKS_TIMEOUT: Final = 0.5
 """Timeout, in seconds, of the marks of positions that were closed lately."""
-PARTS_OFF: Final = Decimal("1e-6")
-"""The difference between the equity and the sum of its parts, as a share of the equity, that counts as rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     """The parts that are fetched every time, and the time of the request: by our clock, and in seconds of the loop."""
 
-    wealth: AccountEquity
+    equity: AccountEquity
     positions: tuple[Position, ...] | None
     requested_at: datetime
     requested: float
@@ -90,7 +91,7 @@ class SnapshotReader:
         self._states: SnapshotPart[States] = SnapshotPart(ages.states, phase)
         self._instrument_changes = InstrumentChanges()
         self._is_market_closed = False
-        self._odd_parts: str | None = None
+        self._equity_remark: str | None = None
         self._no_positions: str | None = None
         """Why the last snapshot has equity and no positions; None where it has both, or neither."""
         self._refused: RateLimitedError | None = None
@@ -153,53 +154,54 @@ class SnapshotReader:
         RateLimitedError is raised for the component that counts requests, and CredentialsRefusedError for an operator.
         """
         observed_at, began = self._client.now(), asyncio.get_running_loop().time()
-        with self._client.counting() as tally:
-            read = await self._account_or_failure(tally, began)
+        with self._client.counting() as counters:
+            read = await self._account_or_failure(counters, began)
             if isinstance(read, AccountSnapshot):
                 return read
             if read.positions is not None:
                 self._no_positions = None
-                self._detect_changes(read.wealth, read.positions)
+                self._detect_changes(read.equity, read.positions)
             await self._read_due(read.positions or (), read.requested)
         if self._refused is not None:
             refused, self._refused = self._refused, None
             raise refused
         try:
-            return self._snapshot_of(read, observed_at, self._health(tally, began))
+            return self._snapshot_of(read, observed_at, self._health(counters, began))
         except (UnreadableError, *UNKNOWN_SHAPE) as error:
-            tally.malformed += 1
-            return self._failed("malformed", failure_text(error), tally, began)
+            counters.malformed += 1
+            return self._failed("malformed", failure_text(error), counters, began)
 
-    async def _account_or_failure(self, tally: RequestCounters, began: float) -> _Read | AccountSnapshot:
+    async def _account_or_failure(self, counters: RequestCounters, began: float) -> _Read | AccountSnapshot:
         """Equity and positions, or equity alone; after a failure of both, the failed snapshot."""
-        asked: float | None = None
+        requested: float | None = None
         try:
             await self._rules.ready(every=CLOSED_MARKET_RULES_INTERVAL if self._is_market_closed else None)
-            asked_at, asked = self._client.now(), asyncio.get_running_loop().time()
-            wealth, positions = await self._account_beside_marks(asked)
-            self._check_plausible(wealth, positions)
-            wealth = _without_contradicted_equity(wealth, positions)
+            requested_at, requested = self._client.now(), asyncio.get_running_loop().time()
+            account_equity, positions = await self._account_and_marks(requested)
+            check_margin(account_equity, positions)
+            account_equity = without_contradicted_equity(account_equity, positions)
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (MalformedAnswerError, UnreadableError) as error:
-            tally.malformed += isinstance(error, UnreadableError)
-            return self._failed("malformed", str(error), tally, began)
+            counters.malformed += isinstance(error, UnreadableError)
+            return self._failed("malformed", str(error), counters, began)
         except VenueError as error:
             # Without rules nothing else of the account can be read.
-            alone = None if asked is None else await self._equity_alone()
-            if alone is None or asked is None:
-                return self._failed("down", str(error), tally, began)
+            equity_alone = None if requested is None else await self._equity_alone()
+            if equity_alone is None or requested is None:
+                return self._failed("down", str(error), counters, began)
             self._no_positions = f"positions: {error}"
-            return _Read(alone, None, asked_at, asked)
+            return _Read(equity_alone, None, requested_at, requested)
         except Exception as error:  # noqa: BLE001 - includes ccxt's own, raised while it parses an answer
-            tally.malformed += 1
-            return self._failed("malformed", failure_text(error), tally, began)
-        return _Read(wealth, positions, asked_at, asked)
+            counters.malformed += 1
+            return self._failed("malformed", failure_text(error), counters, began)
+        return _Read(account_equity, positions, requested_at, requested)
 
     def _snapshot_of(self, read: _Read, observed_at: datetime, health: Health) -> AccountSnapshot:
-        now, asked, positions = asyncio.get_running_loop().time(), read.requested, read.positions
-        wealth = self._with_parts(read.wealth)
-        dated = self._client.venue_time(int(read.requested_at.timestamp() * 1000))
+        now, requested, positions = asyncio.get_running_loop().time(), read.requested, read.positions
+        account_equity = without_contradicted_profit(read.equity, self._spec.currency)
+        self._equity_remark = account_equity.why
+        venue_time_of_request = self._client.venue_time(int(read.requested_at.timestamp() * 1000))
         return AccountSnapshot(
             account=self._spec.account,
             venue=self._dialect.exchange,
@@ -208,62 +210,62 @@ class SnapshotReader:
             quality="ok",
             reason=self._failures_text(now),
             observed_at=observed_at,
-            equity=wealth.equity,
-            free=wealth.free,
-            margin_used=not_negative(wealth.margin_used),
-            maintenance_margin=not_negative(wealth.maintenance_margin),
-            margin_mode=wealth.margin_mode,
+            equity=account_equity.equity,
+            free=account_equity.free,
+            margin_used=not_negative(account_equity.margin_used),
+            maintenance_margin=not_negative(account_equity.maintenance_margin),
+            margin_mode=account_equity.margin_mode,
             position_mode=self._mode.recent_value(now),
-            balances=wealth.balances,
+            balances=account_equity.balances,
             flows=self._ledger.flows.new_rows(now),
             positions=None
             if positions is None
-            else tuple(self._priced(_without_invalid_values(it), asked, now) for it in positions),
+            else tuple(self._priced(without_invalid_values(it), requested, now) for it in positions),
             orders=self._orders.recent_value(now),
             fills=self._ledger.fills.new_rows(now),
             instruments=self._new_instruments(positions or ()),
             health=health,
-            unrealized=wealth.unrealized,
-            wallet_as_of=wealth.as_of or dated,
-            positions_as_of=None if positions is None else wealth.positions_as_of or dated,
+            unrealized=account_equity.unrealized,
+            wallet_as_of=account_equity.as_of or venue_time_of_request,
+            positions_as_of=None if positions is None else account_equity.positions_as_of or venue_time_of_request,
             fills_as_of=self._ledger.fills_as_of(now),
             flows_as_of=self._ledger.flows_as_of(now),
             row_lag_s=self._ledger.lag(now),
-            complete=wealth.is_complete,
-            marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(asked).items())) or None,
-            rates=wealth.rates,
+            complete=account_equity.is_complete,
+            marks=tuple(Mark(symbol, mark) for symbol, mark in sorted(self._marks_since(requested).items())) or None,
+            rates=account_equity.rates,
         )
 
     async def _equity_alone(self) -> AccountEquity | None:
         """The equity while positions cannot be fetched; None where the equity cannot be fetched either."""
         try:
-            alone = await self._dialect.equity_alone()
+            found = await self._dialect.equity_alone()
         except (RateLimitedError, CredentialsRefusedError):
             raise
         except (VenueError, UnreadableError, *UNKNOWN_SHAPE):
             return None  # the snapshot fails with the cause of the first failure
-        return None if alone is None or alone.equity is None else alone
+        return None if found is None or found.equity is None else found
 
-    async def _account_beside_marks(self, asked: float) -> tuple[AccountEquity, tuple[Position, ...]]:
+    async def _account_and_marks(self, requested: float) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions, and at the same moment the marks of positions that were closed lately, up to a
         timeout."""
-        gone = self._changes.recently_closed(asked)
-        if not gone:
+        closed = self._changes.recently_closed(requested)
+        if not closed:
             return await self._account()
-        account, _ = await asyncio.gather(self._account(), self._read_marks(gone), return_exceptions=True)
+        account, _ = await asyncio.gather(self._account(), self._read_marks(closed), return_exceptions=True)
         if isinstance(account, BaseException):
             raise account
         return account
 
     async def _read_marks(self, symbols: Sequence[str]) -> None:
-        async def ask() -> Mapping[str, Decimal]:
+        async def fetch() -> Mapping[str, Decimal]:
             try:
-                async with asyncio.timeout(MARKS_PATIENCE):
+                async with asyncio.timeout(MARKS_TIMEOUT):
                     return await self._dialect.marks(symbols)
             except TimeoutError:
-                raise VenueDownError(f"no marks within {MARKS_PATIENCE} s") from None
+                raise VenueDownError(f"no marks within {MARKS_TIMEOUT} s") from None
 
-        await self._read(self._marks, ask)
+        await self._read(self._marks, fetch)
 
     async def _account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions; once more with new rules where the rules lack a symbol, which may be a new listing."""
@@ -279,9 +281,9 @@ class SnapshotReader:
 
     # Parts
 
-    async def _read_due(self, positions: tuple[Position, ...], asked: float) -> None:
+    async def _read_due(self, positions: tuple[Position, ...], requested: float) -> None:
         now, dialect = asyncio.get_running_loop().time(), self._dialect
-        readings: list[Awaitable[object]] = [self._ledger.read(now)]
+        fetches: list[Awaitable[object]] = [self._ledger.read(now)]
         parts: tuple[tuple[SnapshotPart[Any], Callable[[], Awaitable[Any]]], ...] = (
             (self._orders, dialect.orders),
             (self._mode, dialect.position_mode),
@@ -289,20 +291,20 @@ class SnapshotReader:
             (self._states, dialect.states),
         )
         # Requests start when they are awaited: one that is cancelled before has no effect.
-        readings += [self._read(part, ask) for part, ask in parts if part.due <= now]
+        fetches += [self._read(part, fetch) for part, fetch in parts if part.due <= now]
         if dialect.ages.quotes is not None and self._quotes.due <= now and positions:
             symbols = sorted({it.symbol for it in positions if it.symbol in dialect.rules})
-            readings.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
-        gone = self._changes.recently_closed(now)
-        if set(gone) - set(self._marks_since(asked)):
-            readings.append(self._read_marks(gone))
-        await asyncio.gather(*readings)
+            fetches.append(self._read(self._quotes, partial(dialect.quotes, symbols)))
+        closed = self._changes.recently_closed(now)
+        if set(closed) - set(self._marks_since(requested)):
+            fetches.append(self._read_marks(closed))
+        await asyncio.gather(*fetches)
 
-    async def _read(self, part: SnapshotPart[T], ask: Callable[[], Awaitable[T]]) -> bool:
+    async def _read(self, part: SnapshotPart[T], fetch: Callable[[], Awaitable[T]]) -> bool:
         """Fetch a part; a failure keeps the old value until it expires, and makes the part due again soon."""
         now = asyncio.get_running_loop().time()
         try:
-            value = await ask()
+            value = await fetch()
         except RateLimitedError as error:
             part.failure, part.due = str(error), now + max(error.retry_after or 0.0, RETRY_AFTER)
             if error.retry_after is not None:
@@ -323,58 +325,36 @@ class SnapshotReader:
             "orders": self._orders, "fills": fills, "flows": flows, "position mode": self._mode,
         }  # fmt: skip
         rows = (fills, flows)
-        told = [
+        remarks = [
             f"{name}: {part.failure}"
             for name, part in parts.items()
             if part.failure and (part in rows or part.recent_value(now) is None)
         ]
         if self._no_positions is not None:
-            told.insert(0, self._no_positions)
+            remarks.insert(0, self._no_positions)
         if self._rules.why_old is not None:
-            told.append(f"rules: {self._rules.why_old}")
-        if self._odd_parts is not None:
-            told.append(self._odd_parts)
-        return "; ".join(told) or None
+            remarks.append(f"rules: {self._rules.why_old}")
+        if self._equity_remark is not None:
+            remarks.append(self._equity_remark)
+        return "; ".join(remarks) or None
 
-    def _check_plausible(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
-        """UnreadableError for margin of positions where there are no positions: one of the two answers is wrong.
-
-        The maintenance margin decides only where nothing else does: some venues keep it for debts and orders, too.
-        """
-        held, kind = wealth.margin_used, "initial"
-        if held is None and not wealth.has_orders_in_maintenance:
-            held, kind = wealth.maintenance_margin, "maintenance"
-        if not positions and held:
-            raise UnreadableError(
-                f"positions use {kind} margin of {held} in the account's currency, and there are no positions"
-            )
-
-    def _with_parts(self, wealth: AccountEquity) -> AccountEquity:
-        """Without the unrealised profit where it and the wallets do not sum up to the equity: then it is unknown."""
-        gap, equity, currency = wealth.gap, wealth.equity, self._spec.currency
-        self._odd_parts = wealth.why
-        if gap is None or equity is None or abs(gap) <= PARTS_OFF * max(abs(equity), Decimal(1)):
-            return wealth
-        self._odd_parts = f"unrealised profit: with the wallets it differs from the equity by {gap:.8f} {currency}"
-        return replace(wealth, unrealized=None)
-
-    def _detect_changes(self, wealth: AccountEquity, positions: tuple[Position, ...]) -> None:
+    def _detect_changes(self, account_equity: AccountEquity, positions: tuple[Position, ...]) -> None:
         now, held = asyncio.get_running_loop().time(), {position.symbol for position in positions}
-        moved = self._changes.detect(wealth, positions, now)
-        if moved is None:
+        changes = self._changes.detect(account_equity, positions, now)
+        if changes is None:
             self._ledger.begin(held, now)
-        elif moved.symbols or moved.has_wallet_change:
+        elif changes.symbols or changes.has_wallet_change:
             self._orders.due = min(self._orders.due, self._orders.at + self._dialect.ages.orders_least)
-            self._ledger.note_change(moved.symbols, held, now)
+            self._ledger.note_change(changes.symbols, held, now)
 
-    def _marks_since(self, asked: float) -> Mapping[str, Decimal]:
+    def _marks_since(self, requested: float) -> Mapping[str, Decimal]:
         """Marks of positions that were closed lately, fetched in this snapshot."""
-        return self._marks.value or {} if self._marks.at >= asked else {}
+        return self._marks.value or {} if self._marks.at >= requested else {}
 
-    def _priced(self, position: Position, asked: float, now: float) -> Position:
+    def _priced(self, position: Position, requested: float, now: float) -> Position:
         """The position with the prices of the moment of its mark."""
         quote = (self._quotes.recent_value(now) or {}).get(position.symbol)
-        if quote is None or (position.mark_price is not None and self._quotes.at < asked - ONE_MOMENT):
+        if quote is None or (position.mark_price is not None and self._quotes.at < requested - ONE_MOMENT):
             return position
         return with_quote(position, quote, self._dialect.rules[position.symbol], self._spec.currency)
 
@@ -390,7 +370,7 @@ class SnapshotReader:
 
         return self._instrument_changes.changed_instruments((self._rules.version, self._states.at), make)
 
-    def _failed(self, quality: Quality, reason: str, tally: RequestCounters, began: float) -> AccountSnapshot:
+    def _failed(self, quality: Quality, reason: str, counters: RequestCounters, began: float) -> AccountSnapshot:
         return AccountSnapshot(
             self._spec.account,
             self._dialect.exchange,
@@ -399,28 +379,8 @@ class SnapshotReader:
             quality,
             reason=reason,
             observed_at=self._client.now(),
-            health=self._health(tally, began),
+            health=self._health(counters, began),
         )
 
-    def _health(self, tally: RequestCounters, began: float) -> Health:
-        return tally.health(asyncio.get_running_loop().time() - began, self._skew.value)
-
-
-def _without_contradicted_equity(wealth: AccountEquity, positions: tuple[Position, ...]) -> AccountEquity:
-    """Without an equity of exactly zero beside positions: then the answer lacks the coin in which they settle.
-
-    A negative equity is real for a moment, during a liquidation.
-    """
-    if not positions or wealth.equity != 0:
-        return wealth
-    why = f"equity: it is 0 beside {len(positions)} positions, so the answer lacks their settlement coin"
-    return replace(wealth, equity=None, unrealized=None, why=why)
-
-
-def _without_invalid_values(position: Position) -> Position:
-    """The position without a negative margin or rank, which cannot be right."""
-    margin = not_negative(position.margin)
-    rank = None if position.adl_rank is None or position.adl_rank < 0 else position.adl_rank
-    if margin is position.margin and rank == position.adl_rank:
-        return position
-    return structs.replace(position, margin=margin, adl_rank=rank)
+    def _health(self, counters: RequestCounters, began: float) -> Health:
+        return counters.health(asyncio.get_running_loop().time() - began, self._skew.value)

@@ -15,7 +15,7 @@ from killswitch_ccxt.dialect import Dialect
 
 Kind = Literal["orders", "positions", "balance"]
 ALIVE_INTERVAL: Final = 5.0
-"""Seconds between two checks whether the connection still answers."""
+"""Seconds between two checks whether the connections still receive messages."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """First and longest pause, in seconds, before a lost stream is opened again; each further loss doubles it."""
 STEADY_AFTER: Final = 60.0
@@ -38,7 +38,7 @@ class StreamListener:
     note_activity: Callable[[], None]
     """Called for every message, before the poller wakes up."""
 
-    async def listen(self, hear: Callable[[Push], None]) -> None:
+    async def listen(self, on_push: Callable[[Push], None]) -> None:
         """Listen until cancelled. VenueDownError where the venue refuses the credentials.
 
         The refusal may be temporary: ccxt raises the same error for an expired listen key or token.
@@ -47,8 +47,8 @@ class StreamListener:
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in self.dialect.streams:
-                    group.create_task(self._listen_to(kind, hear))
-                group.create_task(self._report_alive(hear))
+                    group.create_task(self._listen_to(kind, on_push))
+                group.create_task(self._report_alive(on_push))
         except* VenueError as several:
             raise VenueDownError(str(several.exceptions[0])) from several.exceptions[0]
 
@@ -59,47 +59,47 @@ class StreamListener:
         Otherwise the connection would answer pings and look alive, without any message about the account.
         """
         ccxt = self.client.ccxt
-        if getattr(ccxt, "ks_minded", False):
+        if getattr(ccxt, "ks_is_monitored", False):
             return
-        connected, heard = ccxt.on_connected, ccxt.handle_message
+        ccxt_on_connected, ccxt_handle_message = ccxt.on_connected, ccxt.handle_message
 
         def connect(connection: Any, *more: Any) -> None:
-            connected(connection, *more)
+            ccxt_on_connected(connection, *more)
             ccxt.ks_connected.append(asyncio.get_running_loop().time())
-            take, connection.ks_signs = connection.handle_message, 0
+            handle_frame, connection.ks_message_count = connection.handle_message, 0
 
             def count(frame: Any) -> None:
-                connection.ks_signs += 1
-                take(frame)
+                connection.ks_message_count += 1
+                handle_frame(frame)
 
             connection.handle_message = count
 
-        def hear(connection: Any, message: Any) -> None:
+        def handle_message(connection: Any, message: Any) -> None:
             refusal = self.dialect.refusal_of(message)
             if refusal is not None:
                 connection.on_error(refusal)
                 return
             try:
-                heard(connection, message)
+                ccxt_handle_message(connection, message)
             except Exception as error:  # noqa: BLE001 - any failure makes ccxt stop reading this connection
                 connection.on_error(error)
 
-        ccxt.on_connected, ccxt.handle_message, ccxt.ks_minded = connect, hear, True
+        ccxt.on_connected, ccxt.handle_message, ccxt.ks_is_monitored = connect, handle_message, True
         ccxt.ks_connected = deque(maxlen=MOST_CONNECTIONS)
 
-    async def _listen_to(self, kind: Kind, hear: Callable[[Push], None]) -> None:
+    async def _listen_to(self, kind: Kind, on_push: Callable[[Push], None]) -> None:
         pause, time = FIRST_PAUSE, asyncio.get_running_loop().time
         while True:
             await self._await_connection_allowance()
             begun = time()
-            why = await self._until_lost(kind, hear)
+            why = await self._until_lost(kind, on_push)
             if time() - begun >= STEADY_AFTER:
                 pause = FIRST_PAUSE
-            hear(Push("lost", f"{kind}: {why}"))
+            on_push(Push("lost", f"{kind}: {why}"))
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
-    async def _until_lost(self, kind: Kind, hear: Callable[[Push], None]) -> str:
+    async def _until_lost(self, kind: Kind, on_push: Callable[[Push], None]) -> str:
         """Listen to one stream until it is lost; the cause of the loss."""
         while True:
             try:
@@ -110,18 +110,18 @@ class StreamListener:
             except VenueError as error:
                 return legible(str(error))
             self.note_activity()
-            hear(Push(kind))
+            on_push(Push(kind))
 
     async def _await_connection_allowance(self) -> None:
         """Wait until the account may open another connection.
 
         The count is stored with the connections, since the caller restarts a listener that has ended.
         """
-        made = self.client.ccxt.ks_connected
-        if len(made) == MOST_CONNECTIONS:
-            await asyncio.sleep(made[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
+        opened = self.client.ccxt.ks_connected
+        if len(opened) == MOST_CONNECTIONS:
+            await asyncio.sleep(opened[0] + COUNTED_WITHIN - asyncio.get_running_loop().time())
 
-    async def _report_alive(self, hear: Callable[[Push], None]) -> None:
+    async def _report_alive(self, on_push: Callable[[Push], None]) -> None:
         """Report each connection with a message since the last check as alive; answers to pings count.
 
         ccxt's time of the last answer to a ping is no sign: ccxt sets it before the first answer.
@@ -130,7 +130,7 @@ class StreamListener:
         while True:
             await asyncio.sleep(ALIVE_INTERVAL)
             for url, connection in list(self.client.ccxt.clients.items()):
-                signs = getattr(connection, "ks_signs", 0)
-                if signs and seen.get(url) != (connection, signs):
-                    seen[url] = connection, signs
-                    hear(Push("alive"))
+                messages = getattr(connection, "ks_message_count", 0)
+                if messages and seen.get(url) != (connection, messages):
+                    seen[url] = connection, messages
+                    on_push(Push("alive"))

@@ -72,7 +72,7 @@ def _capability(name: str, can: str, _: str, note: str) -> Capability:
 
 
 def call_costs(limit: str, **units: int) -> tuple[Cost, ...]:
-    """What each call takes of a rate limit: call → units."""
+    """The costs of calls under one rate limit, from call → units."""
     return tuple(Cost(cast("Call", call), limit, units) for call, units in units.items())
 
 
@@ -122,7 +122,7 @@ class Exchange:
     """Complete lists: `fills`, or `flows`, returns every row since the requested time, or raises. Only for these a
     snapshot states up to when they are known."""
     has_trades_in_flows: ClassVar[bool] = False
-    """Whether the ledger of `flows` has every trade, so that `traded` names the symbols whose fills are fetched."""
+    """Whether the ledger of `flows` has every trade: `latest_trades` then names the symbols whose fills are fetched."""
     instrument_states: ClassVar[StateTable | None] = None
     """How the venue's own rules state more than ccxt's open and halted; None where they do not."""
     rights_note: ClassVar[str] = "the venue does not state the permissions of a key"
@@ -150,8 +150,8 @@ class Exchange:
         """How late an order of this account may arrive: not after the window that ccxt states with each request."""
         if cls.window is None:
             return cls.order_life
-        told = spec.options.get("ccxt")
-        window = told.get("recvWindow", cls.window) if isinstance(told, Mapping) else cls.window
+        user_options = spec.options.get("ccxt")
+        window = user_options.get("recvWindow", cls.window) if isinstance(user_options, Mapping) else cls.window
         return structs.replace(cls.order_life, always=float(str(window)) / 1000)
 
     @classmethod

@@ -69,8 +69,8 @@ def _unknown(exchange: str, names: Collection[str]) -> Iterator[Misfit]:
     if not names or exchange in names:
         return
     close = get_close_matches(exchange, sorted({*OFFERED, *names}), 1)
-    meant = f"did you mean `{close[0]}`? " if close else ""
-    fix = f"{meant}`ksctl venues list` has those with a dialect of their own"
+    suggestion = f"did you mean `{close[0]}`? " if close else ""
+    fix = f"{suggestion}`ksctl venues list` has those with a dialect of their own"
     yield Misfit(("exchange",), f"ccxt knows no exchange called `{exchange}`", fix)
 
 
@@ -105,17 +105,20 @@ def _environment(account: WrittenAccount, exchange: str, offered: Offered) -> It
 def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> Iterator[Misfit]:
     """Without any credentials only public requests are possible, which is no mistake."""
     names = tuple(offered.credentials)
-    given = account.credentials
-    missing = [name for name in names if name not in given] if given else []
-    for odd in given:
-        if odd in names:
+    written = account.credentials
+    missing = [name for name in names if name not in written] if written else []
+    for unknown in written:
+        if unknown in names:
             continue
-        meant = _nearest_missing(odd, missing, offered)
-        if meant is not None:
-            missing.remove(meant)
-        fix = f"did you mean `{meant}`?" if meant is not None else "take it out"
+        suggestion = _nearest_missing(unknown, missing, offered)
+        if suggestion is not None:
+            missing.remove(suggestion)
+        fix = f"did you mean `{suggestion}`?" if suggestion is not None else "take it out"
         yield Misfit(
-            ("credentials", odd), f"credentials of {exchange} are {', '.join(names)}; unknown: {odd}", fix, at_key=True
+            ("credentials", unknown),
+            f"credentials of {exchange} are {', '.join(names)}; unknown: {unknown}",
+            fix,
+            at_key=True,
         )
     if missing:
         each = ", ".join(f"`{name}: 'env:NAME'`" for name in missing)
@@ -126,10 +129,10 @@ def _credentials(account: WrittenAccount, exchange: str, offered: Offered) -> It
         )
 
 
-def _nearest_missing(odd: str, missing: Collection[str], offered: Offered) -> str | None:
+def _nearest_missing(unknown: str, missing: Collection[str], offered: Offered) -> str | None:
     """The missing name that an unknown one probably means: by ccxt's name of it, or by similarity."""
-    by_ccxt = [name for name in missing if offered.credentials[name] == odd]
-    return next(iter(by_ccxt or get_close_matches(odd, missing, 1)), None)
+    by_ccxt = [name for name in missing if offered.credentials[name] == unknown]
+    return next(iter(by_ccxt or get_close_matches(unknown, missing, 1)), None)
 
 
 KEY_AND_SECRET: Final[Mapping[str, str]] = MappingProxyType({"key": "apiKey", "secret": "secret"})

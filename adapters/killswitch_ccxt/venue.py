@@ -190,8 +190,8 @@ class CcxtVenue:
         except (GoneError, AlreadySoError):
             return
 
-    async def _listen(self, hear: Callable[[Push], None]) -> None:
-        await StreamListener(self._client, self._dialect, self._rules.ready, self._reader.note_activity).listen(hear)
+    async def _listen(self, on_push: Callable[[Push], None]) -> None:
+        await StreamListener(self._client, self._dialect, self._rules.ready, self._reader.note_activity).listen(on_push)
 
 
 def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
@@ -204,15 +204,15 @@ def _check_account(spec: AccountSpec, dialect: type[Dialect]) -> None:
     options = (*OPTIONS, *dialect.more_options)
     for option in spec.options:
         if option not in options and option != CLOCK:
-            meant = did_you_mean(option, options)
-            raise ValueError(f"{name} has no option {option}{meant}; it has {', '.join(options)}")
+            suggestion = did_you_mean(option, options)
+            raise ValueError(f"{name} has no option {option}{suggestion}; it has {', '.join(options)}")
     unpriced_bounds(spec)
 
 
-async def _as_venue_answer(question: Awaitable[T]) -> T:
+async def _as_venue_answer(request: Awaitable[T]) -> T:
     """The answer to a request; every failure is a VenueError."""
     try:
-        return await question
+        return await request
     except VenueError:
         raise
     except Exception as error:
@@ -220,10 +220,10 @@ async def _as_venue_answer(question: Awaitable[T]) -> T:
         raise MalformedAnswerError(failure_text(error)) from error
 
 
-async def _valid_answer(question: Awaitable[T]) -> T:
+async def _valid_answer(request: Awaitable[T]) -> T:
     """The answer to a request for which "gone" and "already so" are no valid answers."""
     try:
-        return await _as_venue_answer(question)
+        return await _as_venue_answer(request)
     except (GoneError, AlreadySoError) as error:
         raise MalformedAnswerError(str(error)) from error
 
@@ -236,9 +236,9 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
     notes: list[str] = []
     refused: list[CredentialsRefusedError] = []
 
-    async def asked(what: str, question: Awaitable[T]) -> T | None:
+    async def result_or_note(what: str, request: Awaitable[T]) -> T | None:
         try:
-            return await question
+            return await request
         except (VenueError, UnreadableError, *UNKNOWN_SHAPE) as error:
             if isinstance(error, CredentialsRefusedError):
                 refused.append(error)
@@ -246,11 +246,11 @@ async def inspection(client: Client, dialect: Dialect) -> Inspection:
             return None
 
     skew, status, rights, position_mode, margin_mode = await asyncio.gather(
-        asked("clock", client.measure_skew()),
-        asked("status", dialect.status()),
-        asked("key rights", dialect.rights()),
-        asked("position mode", dialect.position_mode()),
-        asked("margin mode", dialect.margin_mode()),
+        result_or_note("clock", client.measure_skew()),
+        result_or_note("status", dialect.status()),
+        result_or_note("key rights", dialect.rights()),
+        result_or_note("position mode", dialect.position_mode()),
+        result_or_note("margin mode", dialect.margin_mode()),
     )
     if refused and not await _can_read(dialect):
         raise refused[0]

@@ -29,8 +29,8 @@ def adapter(spec: AccountSpec) -> VenueAdapter:
 
 
 def _clock(option: object) -> Clock | None:
-    # A Clock is known by what it does; the one thing needed of it here is `now`.
-    return option if hasattr(option, "now") else None  # type: ignore[return-value] # checked by what it does
+    # Clock is a protocol that cannot be checked at run time; only `now` is used here.
+    return option if hasattr(option, "now") else None  # type: ignore[return-value] # it has `now`
 
 
 def _timeout(spec: AccountSpec) -> float:

@@ -149,10 +149,10 @@ class HttpVenue:
         changes = method != "GET"
         if self._session is None:
             self._session = guarded_session(timeout=self._timeout)
-        sent_as = {"Content-Type": JSON} if method == "POST" else None
+        request_headers = {"Content-Type": JSON} if method == "POST" else None
         url = f"{self._base}/v1/accounts/{quote(self.account, safe='')}/{path}"
         try:
-            async with self._session.request(method, url, params=query, data=body, headers=sent_as) as answer:
+            async with self._session.request(method, url, params=query, data=body, headers=request_headers) as answer:
                 status, headers, content = answer.status, answer.headers, await answer.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise VenueDownError(f"{self._base} cannot be reached: {error}") from error

@@ -43,15 +43,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class PaperServer:
     """A running server; the market belongs to its event loop."""
 
-    def __init__(self, runner: web.AppRunner, address: str, desk: _Handlers) -> None:
+    def __init__(self, runner: web.AppRunner, address: str, handlers: _Handlers) -> None:
         self._runner = runner
-        self._desk = desk
+        self._handlers = handlers
         self.address = address
         """`http://127.0.0.1:PORT`, for an account's `endpoint`."""
 
     async def until_read(self, times: int) -> None:
         """Wait until this many snapshots were returned."""
-        await self._desk.wait_for_snapshots(times)
+        await self._handlers.wait_for_snapshots(times)
 
     async def close(self) -> None:
         """Answer requests in flight, and stop."""
@@ -63,8 +63,8 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
 
     Raises OSError if the port is in use.
     """
-    desk = _Handlers(market, now)
-    runner = web.AppRunner(_application(desk), access_log=None)
+    handlers = _Handlers(market, now)
+    runner = web.AppRunner(_application(handlers), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, LOOPBACK, port)
     try:
@@ -73,26 +73,26 @@ async def serve(market: PaperMarket, *, port: int, now: Callable[[], datetime]) 
         await runner.cleanup()
         raise
     bound = runner.addresses[0][1]
-    return PaperServer(runner, f"http://{LOOPBACK}:{bound}", desk)
+    return PaperServer(runner, f"http://{LOOPBACK}:{bound}", handlers)
 
 
-def _application(desk: _Handlers) -> web.Application:
-    app = web.Application(middlewares=[_local_programs_only, desk.count_usage, _refusals])
+def _application(handlers: _Handlers) -> web.Application:
+    app = web.Application(middlewares=[_local_programs_only, handlers.count_usage, _refusals])
     account = "/v1/accounts/{account}"
     app.add_routes(
         [
-            web.get(f"{account}/snapshot", desk.snapshot),
-            web.get(f"{account}/prices", desk.prices),
-            web.post(f"{account}/orders", desk.submit),
-            web.post(f"{account}/orders/batch", desk.submit_batch),
-            web.post(f"{account}/book/close", desk.close_book),
-            web.get(f"{account}/orders", desk.find),
-            web.get(f"{account}/orders/open", desk.open_orders),
-            web.get(f"{account}/fills", desk.fills),
-            web.delete(f"{account}/orders/{{order}}", desk.cancel),
-            web.post(f"{account}/flows", desk.flow),
-            web.post(f"{account}/taken", desk.take_over),
-            web.post("/v1/states", desk.set_state),
+            web.get(f"{account}/snapshot", handlers.snapshot),
+            web.get(f"{account}/prices", handlers.prices),
+            web.post(f"{account}/orders", handlers.submit),
+            web.post(f"{account}/orders/batch", handlers.submit_batch),
+            web.post(f"{account}/book/close", handlers.close_book),
+            web.get(f"{account}/orders", handlers.find),
+            web.get(f"{account}/orders/open", handlers.open_orders),
+            web.get(f"{account}/fills", handlers.fills),
+            web.delete(f"{account}/orders/{{order}}", handlers.cancel),
+            web.post(f"{account}/flows", handlers.flow),
+            web.post(f"{account}/taken", handlers.take_over),
+            web.post("/v1/states", handlers.set_state),
         ]
     )
     return app
@@ -107,11 +107,11 @@ class _RequestRefusedError(Exception):
 
 
 @contextmanager
-def _bad_requests() -> Iterator[None]:
-    """Refuse a request that the market cannot carry out."""
+def _bad_requests(*, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Refuse a request for which the market raises one of `errors`."""
     try:
         yield
-    except (KeyError, ValueError) as error:
+    except errors as error:
         raise _RequestRefusedError(400, "bad_request", str(error)) from error
 
 
@@ -239,7 +239,7 @@ class _Handlers:
     async def take_over(self, request: web.Request) -> web.Response:
         body = await _body(request, TakeRequest)
         account = self._account(request)
-        with _bad_requests():
+        with _bad_requests(errors=(KeyError, ValueError)):
             fill = self._market.deleverage(account, body.symbol, body.contracts, body.price, body.cause, body.side)
             return _json(fill)
 

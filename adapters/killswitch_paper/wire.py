@@ -1,7 +1,7 @@
-"""What the paper server and its client say to each other, as JSON.
+"""The JSON format between the paper server and its client.
 
     GET    /v1/accounts/{account}/snapshot?rules=N          AccountSnapshot; instruments unless N is the rules' version,
-                                                            which the header Rules-Version gives
+                                                            which the header Rules-Version states
     GET    /v1/accounts/{account}/prices?symbol=&symbol=…   {symbol: Prices}; it costs nothing of any limit
     POST   /v1/accounts/{account}/orders                    OrderRequest → OrderReport
     GET    /v1/accounts/{account}/orders?symbol=&client_order_id=   OrderReport, or 404 `no_such_order`
@@ -14,15 +14,15 @@
     POST   /v1/accounts/{account}/taken                     TakeRequest → Fill
     POST   /v1/states                                       StateRequest → 204
 
-The last three are the hand of whoever plays the venue; they cost nothing of any limit. Every other answer about an
+The last three are for whoever operates the venue in a test; they cost nothing of any limit. Every other answer about an
 account has the header Limits-Used where the venue has limits: `name=units; name=units`. A request beyond a limit is
-answered with 429, and did nothing; Retry-After is in whole seconds, and absent if the request can never fit.
-The server listens to programs on its own machine, not to what a web page makes a browser send: Host must name loopback,
-a request with an Origin is refused, and so is a POST that does not call itself application/json. Numbers are finite,
-below a quadrillion, and have 12 decimals at most.
+answered with 429 and not carried out; Retry-After is in whole seconds, and absent if the request can never fit.
+The server accepts requests of programs on its own machine, not those that a web page makes a browser send: Host must
+name loopback, a request with an Origin is refused, and so is a POST whose Content-Type is not application/json.
+Numbers are finite, below a quadrillion, and have 12 decimals at most.
 
-Anything refused is answered with a status of 4xx and a Refusal. Only 404 with the code `no_such_order` says that
-an order never was: any other 404 is a wrong address.
+A refused request is answered with a status of 4xx and a RequestRefusal. Only 404 with the code `no_such_order` means
+that an order never existed: any other 404 is a wrong address.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class BatchAnswer(Struct, frozen=True, omit_defaults=True):
 def check_numbers(body: object) -> None:
     """Raise ValueError, naming the field, for a number in a request that no market can process.
 
-    JSON has no NaN, but the text of a Decimal may be one, and what is once added to a wallet cannot be removed.
+    JSON has no NaN, but the text of a Decimal may be one, and an amount once added to a wallet cannot be removed.
     """
     for each in body if isinstance(body, tuple) else (body,):
         for name in each.__struct_fields__ if isinstance(each, Struct) else ():

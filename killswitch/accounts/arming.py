@@ -18,7 +18,7 @@ from killswitch.planning.scopes.compiled_policy import scopes_of
 class ArmedAccount:
     """One account: its identity, its adapter, and whether it is armed.
 
-    `armed` is true only when its document says `execution: live` *and* the runner was started with `--live`.
+    `armed` is true only when its document sets `execution: live` *and* the runner was started with `--live`.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Arming:
         return frozenset({f"account/{each.name}" for each in reached} | venues) - {scope}
 
     def wider(self) -> dict[str, tuple[str, ...]]:
-        """Scope → the scopes that it is a part of, for every account and venue."""
+        """Scope → the wider scopes that contain it, for every account and venue."""
         accounts = self._accounts.values()
-        found = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
-        return found | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
+        scopes = {f"account/{each.name}": (f"venue/{each.venue}", "portfolio") for each in accounts}
+        return scopes | {f"venue/{each.venue}": ("portfolio",) for each in accounts}
 
     def _members(self, policy: str, scope: str) -> frozenset[str]:
         rule = self._rules.get(policy)
@@ -85,7 +85,7 @@ def is_in_scope(scope: str | None, account: str, venue: str | None) -> bool:
 
 
 REMEMBERED = 10_000
-"""Number of the newest decisions in which a start finds what is still in force."""
+"""Number of the newest decisions from which a start restores what is in force."""
 
 
 def is_acted_on(decision: Decision, arming: Arming) -> bool:
@@ -119,17 +119,17 @@ def observed_latches(store: Store, arming: Arming) -> tuple[Decision, ...]:
 
 
 def open_closes(store: Store) -> list[tuple[str, Decision]]:
-    """Every account with a decision whose work on it was planned and is not finished, as `left_to_do` has them."""
+    """(account, decision) for every decision whose work on the account was planned and is not finished."""
     return [(account, decision) for account, decisions in left_to_do(store).items() for decision in decisions]
 
 
 def left_to_do(store: Store) -> dict[str, tuple[Decision, ...]]:
     """Account → decisions whose work on it was planned and is not finished, oldest first."""
-    found: dict[str, tuple[Decision, ...]] = {}
+    open_decisions: dict[str, tuple[Decision, ...]] = {}
     for stored in store.unfinished():
         journal = store.journal(stored.decision.id)
         planned = {entry.account for entry in journal if entry.kind == "planned" and entry.account is not None}
         finished = {entry.account for entry in journal if entry.kind == "finished"}
         for account in sorted(planned - finished):
-            found[account] = (*found.get(account, ()), stored.decision)
-    return found
+            open_decisions[account] = (*open_decisions.get(account, ()), stored.decision)
+    return open_decisions

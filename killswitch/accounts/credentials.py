@@ -1,4 +1,4 @@
-"""Resolves references to secrets, at the last moment; their values are never shown."""
+"""Resolves references to secrets when they are needed; their values are never shown."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class Secret(str):
 def resolve(references: Mapping[str, str], *, account: str) -> dict[str, str]:
     """Name → value of every reference (`env:NAME` or `file:PATH`) of `account`.
 
-    CredentialError says which reference of which account failed and what to do about it.
+    CredentialError names the account, the reference, the cause and the way out.
     """
-    found = {}
+    values = {}
     for name, reference in references.items():
         try:
-            found[name] = resolve_one(reference)
+            values[name] = resolve_one(reference)
         except CredentialError as error:
             raise CredentialError(f"account {account}, credential {name}: {error}") from None
-    return found
+    return values
 
 
 def resolve_one(reference: str) -> str:
-    """The value of one reference. CredentialError says why there is none, and what to do about it."""
-    kind, _, rest = reference.partition(":")
-    if kind == "env" and rest:
-        return Secret(_from_environment(rest))
-    if kind == "file" and rest:
-        return Secret(_from_file(Path(rest)))
+    """The value of one reference. CredentialError has the cause and the way out."""
+    kind, _, target = reference.partition(":")
+    if kind == "env" and target:
+        return Secret(_from_environment(target))
+    if kind == "file" and target:
+        return Secret(_from_file(Path(target)))
     # The text itself may be a secret that someone pasted: it is not repeated here.
     raise CredentialError("not a reference; write env:NAME or file:PATH")
 
@@ -91,7 +91,7 @@ def _content_in_time(path: Path) -> bytes:
 
 
 def _content(path: Path) -> bytes:
-    # Without waiting: a named pipe opens only when somebody writes to it.
+    # Non-blocking: opening a named pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -31,7 +31,7 @@ SUSPEND_OPTION = "suspend_trade"
 
 
 class PolicyProblemsError(Exception):
-    """The policies cannot be used; `diagnostics` says where and why, every one of them."""
+    """The policies cannot be used; `diagnostics` has the place and the cause of every error."""
 
     def __init__(self, diagnostics: tuple[Diagnostic, ...]) -> None:
         super().__init__(f"{len(diagnostics)} problems in the policies")
@@ -60,7 +60,7 @@ class LoadedPolicies:
 def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> LoadedPolicies:
     """Load and compile; PolicyProblemsError if there is any error.
 
-    `variant` is selected in every policy that declares it, NoSuchVariantError if none does; else the text selects.
+    `variant` is selected in every policy that declares it; NoSuchVariantError if none does. None: as the text selects.
     """
     loaded = load(paths)
     # Unreadable files have no commit, and git would wait for a mount that hangs.
@@ -68,9 +68,9 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
     policies, diagnostics = compile_all(loaded, commit, variant=variant)
     if policies is None:
         raise PolicyProblemsError(diagnostics)
-    found = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
-    accounts = tuple(document.model for document in found if isinstance(document.model, AccountDocument))
-    places = {document.name: document.source.place(("spec", "credentials")) for document in found}
+    account_documents = [document for document in loaded.documents if isinstance(document.model, AccountDocument)]
+    accounts = tuple(document.model for document in account_documents if isinstance(document.model, AccountDocument))
+    places = {document.name: document.source.place(("spec", "credentials")) for document in account_documents}
     unrouted = (each for each in diagnostics if each.code == "KS5020")
     return LoadedPolicies(
         policies, accounts, diagnostics, declared_runbooks(loaded.documents), places,
@@ -81,7 +81,7 @@ def read_policies(paths: Sequence[Path], *, variant: str | None = None) -> Loade
 def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[str, ArmedAccount]:
     """An adapter for each `Account` document, by name. No connection is made yet.
 
-    An account is armed only if its document says `execution: live` and `live` is given. Raises NoAccountsError,
+    An account is armed only if its document sets `execution: live` and `live` is true. Raises NoAccountsError,
     CredentialError or AdapterError.
     """
     documents = tuple(documents)
@@ -97,7 +97,7 @@ def open_accounts(documents: Iterable[AccountDocument], *, live: bool) -> dict[s
 
 
 def require_encrypted(documents: Iterable[AccountDocument], places: Mapping[str, Place]) -> None:
-    """AdapterError for an account that says `execution: live` and whose credentials would leave the machine in clear.
+    """AdapterError for an account with `execution: live` whose credentials would leave the machine unencrypted.
 
     `places`: where each account is written.
     """
@@ -111,7 +111,7 @@ def require_encrypted(documents: Iterable[AccountDocument], places: Mapping[str,
 
 
 def unencrypted_message(document: AccountDocument) -> str:
-    """Why `run --live` refuses such a document."""
+    """The message about an armed account whose credentials would leave the machine unencrypted."""
     keys = " and ".join(unencrypted(document.spec))
     return (
         f"{keys} would send its credentials beyond this machine without TLS (KS5095); write https:// (wss://), or "
@@ -124,13 +124,13 @@ def place_prefix(place: Place | None) -> str:
     return "" if place is None else f"{place.file}:{place.line}:{place.column}: "
 
 
-async def read_once(accounts: Mapping[str, ArmedAccount], patience: float) -> tuple[AccountSnapshot, ...]:
-    """Every account read once, for at most `patience` seconds, and the connections given back: for previews."""
-    readers = Polls(accounts, patience)
+async def read_once(accounts: Mapping[str, ArmedAccount], within: float) -> tuple[AccountSnapshot, ...]:
+    """Poll every account once, for at most `within` seconds, and close the connections; for previews."""
+    polls = Polls(accounts, within)
     try:
-        return await readers.gather()
+        return await polls.gather()
     finally:
-        await readers.abandon()
+        await polls.abandon()
         for account in accounts.values():
             await account.adapter.close()
 
@@ -174,7 +174,7 @@ def _open(document: AccountDocument, *, live: bool) -> ArmedAccount:
     return ArmedAccount(name, venue, spec.market, spec.currency, adapter, armed, spec.closing_share, suspends)
 
 
-_PATIENCE = 5.0
+_GIT_TIMEOUT = 5.0
 
 
 def commit_of(paths: Sequence[Path]) -> str | None:
@@ -193,7 +193,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     """The output of git; None if it is not installed, fails, or takes too long."""
     try:
         done = subprocess.run(
-            ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_PATIENCE, check=True
+            ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None  # a policy set without a commit is identified by its digest

@@ -27,12 +27,12 @@ class NoSuchVenueError(Exception):
 class AbsentPlugIn:
     """A plug-in that cannot be loaded: its name, the cause, and the way out."""
 
-    family: str
+    name: str
     why: str
     way_out: str
 
     def __str__(self) -> str:
-        return f"the venues of {self.family} are not available: {self.why}; {self.way_out}"
+        return f"the venues of {self.name} are not available: {self.why}; {self.way_out}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class LoadedPlugIn:
     """A loaded plug-in, with the venues that it lists."""
 
     entry: EntryPoint
-    family: VenueFamily
+    plug_in: VenueFamily
     listings: tuple[VenueListing, ...]
 
 
@@ -58,9 +58,9 @@ class PlugIns:
         return tuple(sorted(found, key=lambda each: (each.adapter, each.exchange or "")))
 
     def named(self, venue: str) -> tuple[VenueListing, ...]:
-        """The venues of this name: of an exchange, or of an adapter that has but one. NoSuchVenueError if none is.
+        """The venues of this name: of an exchange, or of an adapter with one venue. NoSuchVenueError if there is none.
 
-        A family may reach more than it lists, and is asked where none is listed under the name.
+        A plug-in may reach more venues than it lists; it is queried if no plug-in lists the name.
         """
         found = tuple(each for each in self.listings if venue in (each.exchange, each.adapter))
         exact = tuple(each for each in found if each.exchange == venue)
@@ -71,13 +71,13 @@ class PlugIns:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """The families that reach more venues than they list, by name."""
-        return tuple(each.entry.name for each in self.loaded if hasattr(each.family, "listing"))
+        """Names of the plug-ins that reach more venues than they list."""
+        return tuple(each.entry.name for each in self.loaded if hasattr(each.plug_in, "listing"))
 
     def _unlisted(self, venue: str) -> Iterator[VenueListing]:
         """The venue as described by plug-ins that do not list it."""
         for each in self.loaded:
-            listing = getattr(each.family, "listing", None)
+            listing = getattr(each.plug_in, "listing", None)
             if listing is None:
                 continue
             with _importing(each.entry):
@@ -86,13 +86,13 @@ class PlugIns:
                 yield found
 
     def history(self, venue: str, endpoint: str | None) -> BarHistory:
-        """The venue's public bars, of the first family that has some. NoSuchVenueError if none has.
+        """The venue's public bars, from the first plug-in that has them. NoSuchVenueError if none has.
 
-        Other errors of a plug-in are about the venue or the endpoint, and pass unchanged.
+        Other errors of a plug-in concern the venue or the endpoint, and propagate unchanged.
         """
         for each in self.loaded:
             with _importing(each.entry):
-                found = each.family.history(venue, endpoint)
+                found = each.plug_in.history(venue, endpoint)
             if found is not None:
                 return found
         if any(venue in (each.exchange, each.adapter) for each in self.listings):
@@ -102,30 +102,30 @@ class PlugIns:
     def _unknown(self, venue: str) -> NoSuchVenueError:
         names = sorted({each.exchange or each.adapter for each in self.listings})
         close = get_close_matches(venue, names, 1)
-        meant = f", did you mean {close[0]}?" if close else ""
+        suggestion = f", did you mean {close[0]}?" if close else ""
         known = f"; known: {', '.join(names)}" if names else ""
         if self.others:
             known += f", and any other exchange of {', '.join(self.others)} by its name there"
-        gone = "".join(f"\n{each}" for each in self.absent)
-        return NoSuchVenueError(f"no venue is called {venue}{meant}{known}{gone}")
+        not_loaded = "".join(f"\n{each}" for each in self.absent)
+        return NoSuchVenueError(f"no venue is called {venue}{suggestion}{known}{not_loaded}")
 
 
 def load_plug_ins() -> PlugIns:
     """Load all plug-ins. One that cannot be loaded does not affect the others."""
-    there: list[LoadedPlugIn] = []
+    loaded: list[LoadedPlugIn] = []
     absent: list[AbsentPlugIn] = []
     for entry in sorted(entry_points(group=GROUP), key=lambda each: each.name):
         try:
-            family: VenueFamily = entry.load()
-            there.append(LoadedPlugIn(entry, family, tuple(family.listings())))
+            plug_in: VenueFamily = entry.load()
+            loaded.append(LoadedPlugIn(entry, plug_in, tuple(plug_in.listings())))
         except Exception as error:  # noqa: BLE001 - importing third-party code may raise anything
             absent.append(_absent(entry, error))
-    return PlugIns(tuple(there), tuple(absent))
+    return PlugIns(tuple(loaded), tuple(absent))
 
 
 @contextmanager
 def _importing(entry: EntryPoint) -> Iterator[None]:
-    """NoSuchVenueError where something is missing that a venue needs, which is imported at first use."""
+    """Turn an ImportError into NoSuchVenueError: a venue's libraries are imported at first use."""
     try:
         yield
     except ImportError as error:
@@ -152,7 +152,7 @@ SHORTEST_SECRET = 4
 
 
 class AdapterError(Exception):
-    """An adapter is missing, cannot be imported, or refuses the account; the message says which and why."""
+    """An adapter is missing, cannot be imported, or refuses the account; the message has the name and the cause."""
 
 
 def make_adapter(spec: AccountSpec) -> VenueAdapter:
@@ -167,8 +167,8 @@ def make_adapter(spec: AccountSpec) -> VenueAdapter:
         adapter = factory(spec)
     except Exception as error:  # noqa: BLE001 - third-party code: whatever it raises is this account's problem
         # A refusal is a ValueError with a message for people; any other error is named by its class.
-        words = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
-        why = redactor.hide(words)
+        message = str(error) if isinstance(error, ValueError) and str(error) else f"{type(error).__name__}: {error}"
+        why = redactor.hide(message)
         # Without its cause: a chain of errors prints every message.
         raise AdapterError(f"account {spec.account}: adapter {spec.adapter} refused the account: {why}") from None
     return RedactedAdapter(adapter, redactor) if secrets else adapter

@@ -14,6 +14,7 @@ from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.accounts.poll.shared_adapter import AdapterView
+from killswitch.model.inspection import KeyRights
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
     FateUnknownError,
@@ -41,7 +42,7 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         written = {form for secret in secrets if secret for form in _forms(str(secret))}
-        # A longer one first: what holds another one must not be left in pieces.
+        # Longer ones first: a credential that contains another one must not be left in pieces.
         self._written = sorted(written, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
@@ -52,7 +53,7 @@ class Redactor:
 
     def _without_beginnings(self, text: str) -> str:
         """Redact beginnings of credentials where the text was cut off."""
-        for end in sorted(_ends(text), reverse=True):  # from behind, so that the ends before it stay where they are
+        for end in sorted(_ends(text), reverse=True):  # from the last one, so that earlier offsets stay valid
             begins = min((_begins(text, each, end) for each in self._written), default=end)
             if begins < end:
                 text = text[:begins] + HIDDEN + text[end:]
@@ -60,7 +61,7 @@ class Redactor:
 
 
 def _ends(text: str) -> set[int]:
-    """Where `text` was cut off, or may have been: at its end, less what closes a quotation, and at dots in it."""
+    """Where `text` was or may have been cut off: at its end, with and without closing quotes, and at ellipses."""
     ends = {len(text), len(text.rstrip(_CLOSING))} | {found.start() for found in _CUT.finditer(text)}
     return ends - {0}
 
@@ -76,8 +77,8 @@ def _begins(text: str, secret: str, end: int) -> int:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """As it is, in URLs and forms, as Python's `repr`, as JSON and HTML write it, in hex, and in base64."""
-    # Bytes of the environment that are no UTF-8 come as surrogates, and go into a URL as the bytes they were.
+    """The secret as it is, URL- and form-encoded, as Python's `repr`, as in JSON and HTML, in hex, and in base64."""
+    # Bytes of the environment that are not UTF-8 are decoded as surrogates, and appear in a URL as the original bytes.
     raw = secret.encode(errors="surrogateescape")
     yield from (secret, str.__repr__(secret)[1:-1], repr(raw)[2:-1])
     for written in (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]):
@@ -150,7 +151,7 @@ def _redact_batch(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -
 
 
 def _redact_pushes(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    return lambda hear: venue._through(call(lambda push: hear(venue._redacted_push(push))))
+    return lambda receive: venue._through(call(lambda push: receive(venue._redacted_push(push))))
 
 
 def _redact_struct(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
@@ -161,9 +162,19 @@ def _redact_struct(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) 
     return inspect
 
 
+def _redact_note(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    """Redact the note alone: a credential that is spelled like a right must not hide that the key has it."""
+
+    async def key_rights() -> KeyRights:
+        found: KeyRights = await venue._through(call())
+        return structs.replace(found, note=venue._redactor.hide(found.note))
+
+    return key_rights
+
+
 _REDACTIONS: Final[Mapping[str, _Wording]] = {
     "used": _unchanged, "submit_batch": _redact_batch, "listen": _redact_pushes, "inspect": _redact_struct,
-    "key_rights": _redact_struct, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
+    "key_rights": _redact_note, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
 }  # fmt: skip
 """Optional call → how its answer is redacted; others contain no text of the venue."""
 
@@ -171,5 +182,5 @@ _REDACTIONS: Final[Mapping[str, _Wording]] = {
 def _venue_error_with(error: VenueError, text: str) -> VenueError:
     """An error of the same meaning with the message `text`."""
     error.args = (text,)
-    # A subclass may make its words of something else than its arguments: of such an error only the doubt is kept.
+    # A subclass may build its message from something else than its arguments: such an error is of unknown status.
     return error if str(error) == text else FateUnknownError(text)

@@ -1,4 +1,4 @@
-"""Validates Account documents against their venues, and finds two documents of one book.
+"""Validates Account documents against their venues, and finds two documents of the same account.
 
 `run` and `venues check` create the adapters, which refuse what does not fit; `ksctl validate` creates none, since their
 clients take seconds to import. Expensive imports happen for Account documents only.
@@ -31,8 +31,8 @@ def account_misfits(loaded: LoadedDocuments) -> tuple[Diagnostic, ...]:
         for document in everything
         if isinstance(document.model, AccountDocument) and _readable(document)
     ]
-    families = plug_ins_of({spec.adapter for _, spec in written}) if written else {}
-    return (*_not_installed(written, families), *_misfitting(written, families))
+    plug_ins = plug_ins_of({spec.adapter for _, spec in written}) if written else {}
+    return (*_not_installed(written, plug_ins), *_misfitting(written, plug_ins))
 
 
 ADAPTERS: Final = "killswitch.adapters"
@@ -40,14 +40,14 @@ ADAPTERS: Final = "killswitch.adapters"
 Written = Sequence[tuple["Document | FaultyDocument", AccountSpec]]
 
 
-def _not_installed(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
-    """Adapters that nothing installed offers (errors), and those whose library is missing (warnings)."""
+def _not_installed(written: Written, plug_ins: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+    """An error for each adapter that no installed package has, and a warning for each whose library is missing."""
     names = adapter_names() if written else ()
     for document, spec in written:
         if spec.adapter not in names:
             yield document.source.diagnostic("KS3060", ("spec", "adapter"), *unknown_adapter(spec.adapter))
             continue
-        missing = _missing(families.get(spec.adapter))
+        missing = _missing(plug_ins.get(spec.adapter))
         if missing is not None:
             path = ("spec", *missing.key)
             yield document.source.diagnostic("KS5096", path, missing.message, missing.fix, severity="warning")
@@ -66,23 +66,23 @@ def unknown_adapter(name: str) -> tuple[str, str]:
 
     names = adapter_names()
     close = get_close_matches(name, names, 1)
-    meant = f"did you mean `{close[0]}`? Else " if close else ""
+    suggestion = f"did you mean `{close[0]}`? Else " if close else ""
     known = ", ".join(names) or "none"
     package = f"the package that offers it (entry point `{name}` in the group {ADAPTERS})"
-    return f"no adapter is called `{name}`; installed: {known}", f"{meant}install {package}, or correct the name"
+    return f"no adapter is called `{name}`; installed: {known}", f"{suggestion}install {package}, or correct the name"
 
 
-def _missing(family: FittingFamily | None) -> Misfit | None:
+def _missing(plug_in: FittingFamily | None) -> Misfit | None:
     with suppress(Exception):  # third-party code: the adapter reports it when it is created
-        return family.not_installed() if family is not None and hasattr(family, "not_installed") else None
+        return plug_in.not_installed() if plug_in is not None and hasattr(plug_in, "not_installed") else None
     return None
 
 
-def _misfitting(written: Written, families: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
+def _misfitting(written: Written, plug_ins: Mapping[str, FittingFamily]) -> Iterator[Diagnostic]:
     return (
         document.source.diagnostic("KS3051", ("spec", *each.key), each.message, each.fix, key=each.at_key)
         for document, spec in written
-        for each in _misfits(spec, families.get(spec.adapter))
+        for each in _misfits(spec, plug_ins.get(spec.adapter))
     )
 
 
@@ -101,28 +101,28 @@ def plug_ins_of(adapters: set[str]) -> Mapping[str, FittingFamily]:
         if entry.name not in adapters or entry.name in found:
             continue
         try:
-            family = entry.load()
+            plug_in = entry.load()
         except Exception:  # noqa: BLE001 - importing third-party code may raise anything; `venues list` reports it
             continue
-        if hasattr(family, "misfits"):
-            found[entry.name] = family
+        if hasattr(plug_in, "misfits"):
+            found[entry.name] = plug_in
     return found
 
 
-def _misfits(spec: AccountSpec, family: FittingFamily | None) -> Iterator[Misfit]:
+def _misfits(spec: AccountSpec, plug_in: FittingFamily | None) -> Iterator[Misfit]:
     from killswitch.model.fitting import Misfit, WrittenAccount
 
     if spec.sandbox and spec.demo:
         yield Misfit(("demo",), "sandbox and demo are two systems of a venue", "remove one of them")
-    if family is None:
+    if plug_in is None:
         return
     account = WrittenAccount(spec.exchange, spec.market, spec.currency, environment_of(spec), tuple(spec.credentials))
     with suppress(Exception):  # third-party code: the adapter reports it when it is created
-        yield from tuple(family.misfits(account))
+        yield from tuple(plug_in.misfits(account))
 
 
 def environment_of(spec: AccountSpec) -> Literal["production", "sandbox", "demo"]:
-    """Which of the venue's systems; the ordinary one where two are named at once, which is a mistake."""
+    """The venue's system that the spec selects; production if it selects two, which is an error elsewhere."""
     if spec.sandbox == spec.demo:
         return "production"
     return "sandbox" if spec.sandbox else "demo"
@@ -149,7 +149,7 @@ def duplicate_message(first: str, second: str) -> str:
 
 
 def duplicate_accounts(document: AccountDocument, others: Sequence[AccountDocument]) -> tuple[str, ...]:
-    """Names of the other documents that lead to the same book, as far as documents show.
+    """Names of the other documents of the same account, as far as documents show.
 
     Without credentials that is unknown: an account of a paper venue is identified by its name.
     """
@@ -160,10 +160,10 @@ def duplicate_accounts(document: AccountDocument, others: Sequence[AccountDocume
 
 
 def _book(spec: AccountSpec, credentials: Mapping[str, str] | None = None) -> tuple[object, ...]:
-    """The book of an account: one per key, unless the plug-in says that the venue separates currencies."""
-    family = plug_ins_of({spec.adapter}).get(spec.adapter)
+    """The identity of an account: one per key, unless the plug-in reports that the venue separates currencies."""
+    plug_in = plug_ins_of({spec.adapter}).get(spec.adapter)
     try:
-        apart = family is not None and bool(family.keeps_apart(spec.exchange))
+        is_split = plug_in is not None and bool(plug_in.keeps_apart(spec.exchange))
     except Exception:  # noqa: BLE001 - third-party code, which may lack it
-        apart = False
-    return venue_account_of(spec, credentials, is_split_by_currency=apart)
+        is_split = False
+    return venue_account_of(spec, credentials, is_split_by_currency=is_split)

@@ -119,7 +119,7 @@ def main() -> None:
     try:
         status = ksctl.main(standalone_mode=False)
     except click.ClickException as error:
-        _refuse(error)
+        _print_error(error)
         sys.exit(EXIT_USAGE if isinstance(error, click.UsageError) else EXIT_FAILED)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -127,12 +127,12 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _refuse(error: click.ClickException) -> None:
+def _print_error(error: click.ClickException) -> None:
     """Print a click error within the width of the terminal."""
     from io import StringIO
 
     from killswitch.cli.terminal import print_note
 
-    words = StringIO()
-    error.show(words)
-    print_note(words.getvalue().rstrip("\n"))
+    text = StringIO()
+    error.show(text)
+    print_note(text.getvalue().rstrip("\n"))

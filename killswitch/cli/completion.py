@@ -19,18 +19,18 @@ Completions = Iterable[tuple[str, str]]
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def _completing(words: Callable[[click.Context], Completions]) -> Completer:
+def _completing(entries_of: Callable[[click.Context], Completions]) -> Completer:
     """Turn a list of words into a click completer that filters by prefix and returns nothing on failure."""
 
-    @wraps(words)
-    def offered(ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
-        begins = begun.lower()
+    @wraps(entries_of)
+    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        prefix = incomplete.lower()
         try:
-            return [CompletionItem(w, help=text or None) for w, text in words(ctx) if w.lower().startswith(begins)]
+            return [CompletionItem(w, help=text or None) for w, text in entries_of(ctx) if w.lower().startswith(prefix)]
         except Exception:  # noqa: BLE001 - the verb reports the error when it runs
             return []
 
-    return offered
+    return complete
 
 
 @_completing
@@ -54,8 +54,8 @@ def schemas(_ctx: click.Context) -> Completions:
 def scopes(ctx: click.Context) -> Completions:
     """Scopes of the accounts in the policy files."""
     found = list(_accounts(ctx))
-    each = [(f"account/{name}", "") for name, _ in found] + [(f"venue/{venue}", "") for _, venue in found]
-    return [*dict.fromkeys(each), ("portfolio", "all accounts")]
+    entries = [(f"account/{name}", "") for name, _ in found] + [(f"venue/{venue}", "") for _, venue in found]
+    return [*dict.fromkeys(entries), ("portfolio", "all accounts")]
 
 
 @_completing

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 import click
 
 from killswitch.cli.terminal import print_note
-from killswitch.telemetry.background_writer import LAST_WORDS, BackgroundWriter
+from killswitch.telemetry.background_writer import CLOSE_TIMEOUT, BackgroundWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -45,7 +45,7 @@ class _Bytes(io.RawIOBase):
 
 
 class BackgroundStream(io.TextIOBase):
-    """A text stream that never blocks and never fails; it passes on a line at its end or at `flush`."""
+    """A text stream that never blocks and never fails; it writes a line when the line is complete, or at `flush`."""
 
     errors = "backslashreplace"
 
@@ -57,7 +57,7 @@ class BackgroundStream(io.TextIOBase):
         self._line = ""
 
     @property
-    def encoding(self) -> str:  # type: ignore[override] # of TextIOBase it may be None
+    def encoding(self) -> str:  # type: ignore[override] # None is possible for a TextIOBase
         return self._stream.encoding or "utf-8"
 
     def fileno(self) -> int:
@@ -87,10 +87,10 @@ class BackgroundStream(io.TextIOBase):
 _writers: list[BackgroundWriter] = []
 
 
-def write_in_background(drain_seconds: float = LAST_WORDS) -> None:
+def write_in_background(drain_seconds: float = CLOSE_TIMEOUT) -> None:
     """Make `sys.stdout` and `sys.stderr` non-blocking until the process ends; a second call does nothing.
 
-    `last_words`: seconds that the end of the process waits for pending output. A stream without a file descriptor is
+    `drain_seconds`: how long the end of the process waits for pending output. A stream without a file descriptor is
     unchanged. Output of both streams to one destination keeps its order.
     """
     if _writers:
@@ -100,11 +100,11 @@ def write_in_background(drain_seconds: float = LAST_WORDS) -> None:
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-            place = os.fstat(descriptor)
+            status = os.fstat(descriptor)
             stream.flush()
         except (AttributeError, OSError, ValueError):
             continue
-        key = (place.st_dev, place.st_ino)
+        key = (status.st_dev, status.st_ino)
         if key not in known:
             known[key] = BackgroundWriter(descriptor, "lines", most_bytes=MAX_PENDING_BYTES)
         setattr(sys, name, BackgroundStream(stream, known[key]))
@@ -118,9 +118,9 @@ def console_problem() -> str | None:
     return "; ".join(dict.fromkeys(each.problem for each in _writers if each.problem is not None)) or None
 
 
-def _close(patience: float) -> None:
+def _close(drain_seconds: float) -> None:
     for writer in _writers:
-        writer.close(patience)
+        writer.close(drain_seconds)
 
 
 def print_memory_entry(line: str) -> None:
@@ -139,12 +139,12 @@ IGNORED_SIGNALS: Final[Mapping[str, str]] = {
 
 
 def handle_stop_signals(on_signal: Callable[[str], None]) -> None:
-    """Call `hear` with the name of a signal that stops a run. Needs a running event loop."""
+    """Call `on_signal` with the name of each signal that stops a run. Needs a running event loop."""
     _handle(STOP_SIGNALS, on_signal)
 
 
 def ignore_foreign_signals() -> None:
-    """Ignore signals that are not meant for this program, with a message. Needs a running event loop."""
+    """Ignore signals that have no meaning for a run, and print a message. Needs a running event loop."""
     _handle(IGNORED_SIGNALS, _print_ignored)
 
 

@@ -13,7 +13,7 @@ import click
 
 
 class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only; older ones cannot be subscripted
-    """A parameter type by a function, whose ValueError becomes a usage error."""
+    """A parameter type that parses with a function; its ValueError becomes a usage error."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -77,18 +77,22 @@ class Verb(click.Command):
             raise click.ClickException(str(error)) from error
 
 
+def example_text(*examples: str) -> str:
+    """The end of a help text: copyable example commands."""
+    title = "Examples:" if len(examples) > 1 else "Example:"
+    return "\n".join(("\b", title, *(f"  {each}" for each in examples)))
+
+
 def verb(
     *examples: str, group: click.Group | None = None, name: str | None = None
 ) -> Callable[[Callable[..., Any]], Verb]:
     """Make a function a verb, with copyable example commands at the end of its help."""
-    title = "Examples:" if len(examples) > 1 else "Example:"
-    epilog = "\n".join(("\b", title, *(f"  {each}" for each in examples)))
 
     def decorate(function: Callable[..., Any]) -> Verb:
-        made = click.command(name, cls=Verb, epilog=epilog)(function)
+        built = click.command(name, cls=Verb, epilog=example_text(*examples))(function)
         if group is not None:
-            group.add_command(made)
-        return made
+            group.add_command(built)
+        return built
 
     return decorate
 
@@ -121,7 +125,7 @@ option = partial(click.option, show_default=True)
 
 store = click.option("--store", "store_at", metavar="FILE", required=True, envvar="KSCTL_STORE", show_envvar=True,
                      help="The store of the runner.")  # fmt: skip
-output = option("--output", type=click.Choice(["text", "json"]), default="text")
+output = option("--output", type=click.Choice(["text", "json"]), default="text", help="Format of stdout.")
 journal = click.option(
     "--journal", metavar="memory|PATH",
     help="For an emergency, if the store cannot be written or read: act on a copy in memory, which is lost at the "

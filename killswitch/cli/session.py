@@ -98,12 +98,12 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
 
 def _require_readable(store: SqlStore) -> None:
-    """StoreError or DamagedStateError if a row that a start reads is unreadable in a copy."""
+    """StoreError or DamagedStateError if a row that a start reads cannot be read."""
     from killswitch.planning.scopes.evaluator import require_readable
 
     store.unfinished(), store.decisions(_MAX_READ), store.notices(_MAX_READ), store.pending_events(), store.journal()
-    for memory in store.states():
-        require_readable(memory, (row.blob for row in store.rows(memory.policy, memory.scope, 0)))
+    for state in store.states():
+        require_readable(state, (row.blob for row in store.rows(state.policy, state.scope, 0)))
 
 
 def _emergency_warning(journal: str, store_at: str, locks: LockPaths, known: str) -> str:
@@ -146,22 +146,22 @@ def load_policies(policies_at: Sequence[Path], variant: str | None = None) -> Lo
     from killswitch.policy.diagnostics.diagnostic import render
 
     try:
-        found = read_policies(policies_at, variant=variant)
+        loaded = read_policies(policies_at, variant=variant)
     except PolicyProblemsError as problems:
         print_text(render(problems.diagnostics), err=True)
         count = count_of(len(problems.diagnostics), "problem")
         raise click.ClickException(f"{count} in the policies; nothing was started") from None
-    if found.warnings:
-        print_text(render(found.warnings), err=True)
-    return found
+    if loaded.warnings:
+        print_text(render(loaded.warnings), err=True)
+    return loaded
 
 
 def lock_paths(store_at: str, lock_dir: Path | None, lock_file: Path | None) -> LockPaths:
-    """The lock paths of the options, or a folder beside the store."""
+    """The lock paths of the options; the default folder is next to the store."""
     from killswitch.runner.assembly import LockPaths
 
-    beside = Path(store_at.removeprefix("sqlite:///") + ".locks")
-    return LockPaths(lock_dir or beside, lock_file)
+    default_folder = Path(store_at.removeprefix("sqlite:///") + ".locks")
+    return LockPaths(lock_dir or default_folder, lock_file)
 
 
 def require_locks(
@@ -178,10 +178,10 @@ def require_locks(
     from killswitch.deadline import DeadlineError, call_within
     from killswitch.gate.changes import LockError, UnwritableError
     from killswitch.gate.foreign_files import require_writable, weaknesses
-    from killswitch.operations.status import FOLDER_PATIENCE
+    from killswitch.operations.status import LOCK_FOLDER_TIMEOUT
     from killswitch.store.reserve import Reserve
 
-    def look(union: Path | None) -> tuple[str, ...]:
+    def check(union: Path | None) -> tuple[str, ...]:
         require_writable(locks.folder, union, datetime.now(UTC))
         return weaknesses(locks.folder, union)
 
@@ -190,11 +190,11 @@ def require_locks(
     reserve = Reserve(Path(store_at.removeprefix("sqlite:///")))
     while True:
         try:
-            found = call_within(FOLDER_PATIENCE, f"the lock folder {locks.folder}", lambda: look(None))
+            found = call_within(LOCK_FOLDER_TIMEOUT, f"the lock folder {locks.folder}", lambda: check(None))
             if locks.union is None:
                 return found
             try:
-                return call_within(FOLDER_PATIENCE, f"the lock file {locks.union}", lambda: look(locks.union))
+                return call_within(LOCK_FOLDER_TIMEOUT, f"the lock file {locks.union}", lambda: check(locks.union))
             except DeadlineError as error:
                 return (*found, f"{error} Continuing without it; the locks in {locks.folder} are written")
         except DeadlineError as error:
@@ -211,9 +211,9 @@ def require_locks(
 def arming_summary(accounts: dict[str, ArmedAccount], *, live: bool) -> str:
     """Which accounts are armed, and why the others are not."""
     armed = [account.name for account in accounts.values() if account.armed]
-    others = [account.name for account in accounts.values() if not account.armed]
-    words = [f"armed: {', '.join(armed)}"] if armed else []
-    if others:
+    observed = [account.name for account in accounts.values() if not account.armed]
+    parts = [f"armed: {', '.join(armed)}"] if armed else []
+    if observed:
         why = "their documents say execution: observe" if live else "started without --live"
-        words.append(f"observed only ({why}): {', '.join(others)}")
-    return "; ".join(words)
+        parts.append(f"observed only ({why}): {', '.join(observed)}")
+    return "; ".join(parts)

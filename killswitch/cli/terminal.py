@@ -25,7 +25,7 @@ _ALARMS: Final = re.compile(
     r"|(?P<green>(?<=: )OK$|\barmed(?=: | until )|\balive(?= \()|(?<=: )flat\b)",
     re.MULTILINE,
 )
-"""Words in colour. The pattern applies after the layout, because escape sequences have no width."""
+"""Coloured words. The pattern applies after the layout, because escape sequences have no width."""
 
 
 _chosen: dict[str, bool | None] = {"color": None}
@@ -40,8 +40,12 @@ def choose_color(choice: str) -> bool | None:
 
 
 def terminal_width(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line."""
-    return get_terminal_size().columns if (stream or sys.stdout).isatty() else None
+    """Columns of the terminal of `stream` (default stdout); None for a pipe or a file, where a row is one line.
+
+    A standard stream is None if the process started without it, and has no columns then.
+    """
+    shown_on: TextIO | None = stream or sys.stdout
+    return get_terminal_size().columns if shown_on is not None and shown_on.isatty() else None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -51,8 +55,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  "
 
 def print_text(text: str, *, err: bool = False) -> None:
     """Print text for people: within the width of a terminal, with coloured alarms."""
-    within = terminal_width(sys.stderr if err else sys.stdout)
-    shown = text if within is None else layout.fit(text, within)
+    width = terminal_width(sys.stderr if err else sys.stdout)
+    shown = text if width is None else layout.fit(text, width)
     click.echo(_ALARMS.sub(_painted, shown), err=err, color=_chosen["color"])
 
 
@@ -79,9 +83,10 @@ def print_markdown(text: str) -> None:
         click.echo(text.rstrip("\n"))
         return
     from rich.console import Console
-    from rich.markdown import Markdown
 
-    Console(no_color=_chosen["color"] is False).print(Markdown(text))
+    from killswitch.cli.markdown import FittedMarkdown
+
+    Console(no_color=_chosen["color"] is False).print(FittedMarkdown(text))
 
 
 def print_json(answer: object) -> None:

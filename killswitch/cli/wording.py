@@ -53,10 +53,10 @@ def _headline(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {where}"
 
 
-def decision_lines(decision: Decision, written: TriggerTexts | None = None) -> list[str]:
-    """A decision with its reasons and orders, one line each. `written`: the thresholds of its policies."""
+def decision_lines(decision: Decision, thresholds: TriggerTexts | None = None) -> list[str]:
+    """A decision with its reasons and orders, one line each. `thresholds`: those of its policies."""
     lines = [f"{instant(decision.as_of)}  {headline(decision)}"]
-    lines += [f"    {line}" for line in reason_lines(decision, written or {})]
+    lines += [f"    {line}" for line in reason_lines(decision, thresholds or {})]
     if decision.kind in (None, "suspicion") and decision.reason:
         lines.append(f"    note: {decision.reason}")
     orders = of_kind(decision.effects, Orders)
@@ -64,9 +64,9 @@ def decision_lines(decision: Decision, written: TriggerTexts | None = None) -> l
     return lines + [f"    {one_line(kind_of(effect).text(effect))}" for effect in decision.further]
 
 
-def reason_lines(decision: Decision, written: TriggerTexts) -> Iterator[str]:
+def reason_lines(decision: Decision, thresholds: TriggerTexts) -> Iterator[str]:
     """Each trigger against its threshold, and which side lost."""
-    yield from (f"{each.name}: {render_trigger(decision, each, written)}" for each in decision.triggers)
+    yield from (f"{each.name}: {render_trigger(decision, each, thresholds)}" for each in decision.triggers)
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
@@ -95,16 +95,16 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
 
     `accounts`: their reasons are shown elsewhere and not repeated.
     """
-    below = Footnotes()
+    footnotes = Footnotes()
     rows = [
         (
             each.name, _value(each), each.threshold or "expression",
             "-" if each.headroom is None or _is_young(each) else interval(each.headroom, each.unit),
-            _truth(each, accounts, below),
+            _truth(each, accounts, footnotes),
         )
         for each in triggers
     ]  # fmt: skip
-    return [table(("trigger", "value", "threshold", "headroom", "is"), rows), *below.lines()]
+    return [table(("trigger", "value", "threshold", "headroom", "is"), rows), *footnotes.lines()]
 
 
 def _is_young(trigger: TriggerStatus) -> bool:
@@ -119,13 +119,13 @@ def _value(trigger: TriggerStatus) -> str:
     return interval(trigger.value, trigger.unit)
 
 
-def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], below: Footnotes) -> str:
+def _truth(trigger: TriggerStatus, accounts: Sequence[AccountView], footnotes: Footnotes) -> str:
     if trigger.truth is None:
-        held = ", counts as true" if trigger.held else ""
+        counted = ", counts as true" if trigger.held else ""
         why = without_shown_reasons(trigger.unknown_because or "not evaluated yet", accounts)
         if _is_young(trigger):
             why = f"short history, ready within {duration_text(timedelta(microseconds=trigger.window or 0))}"
-        return f"unknown{held}: {below.mark(why)}"
+        return f"unknown{counted}: {footnotes.mark(why)}"
     if not trigger.truth:
         return "false"
     return f"true since {instant(trigger.true_since)}, {'confirmed' if trigger.confirmed else 'not confirmed yet'}"
@@ -135,8 +135,8 @@ def without_shown_reasons(text: str, accounts: Sequence[AccountView]) -> str:
     """`text` without the reasons of unreadable accounts, which are shown above with each account."""
     for account in accounts:
         if account.reason:
-            said = f"{account.account} is {account.quality}"
-            text = text.replace(f"{said}: {account.reason}", f"{said}, see above")
+            outage = f"{account.account} is {account.quality}"
+            text = text.replace(f"{outage}: {account.reason}", f"{outage}, see above")
     return text
 
 
@@ -197,9 +197,9 @@ def stage_label(machine: MachineView) -> str:
 def pending_lines(machine: MachineView, now: datetime) -> Iterator[str]:
     """What a policy does on a scope without a latch: a close that waits, or a lock on suspicion."""
     if (waiting := machine.waiting) is not None:
-        whom = " and ".join(waiting.accounts) or "the scope's account"
+        waited_for = " and ".join(waiting.accounts) or "the scope's account"
         yield one_line(
-            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {whom}, which cannot be "
+            f"{waiting.stage} fired at {instant(waiting.since)}, and its close waits for {waited_for}, which cannot be "
             f"read, until {instant(waiting.until)} or while its triggers stay true"
         )
     suspected = machine.suspected

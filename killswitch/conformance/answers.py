@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from killswitch.conformance.acting import NAME, wrong_order_results
+from killswitch.conformance.case import closed_after, closing, needs
 from killswitch.conformance.mutations import (
     ChangedAnswer,
     WrongResult,
@@ -19,8 +19,8 @@ from killswitch.conformance.mutations import (
     rows_faults,
     sample,
 )
+from killswitch.conformance.order_answers import NAME, wrong_order_results
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closed_after, closing, needs
 from killswitch.model.venue import VenueAdapter, VenueError
 
 Read = Callable[[VenueAdapter], Awaitable[Any]]
@@ -33,7 +33,7 @@ class AnswerGuarantees:
     def test_a_wrong_field_is_never_a_wrong_number(self, stand: Stand) -> None:
         """A field that is null, missing, of another type, not a number, negative, an unknown word, an empty list, a
         list for an object, or a repeated row: every fact is unchanged, or unknown with a reason, or the call fails
-        and gives one; what was done is never reported as refused. A command runs the whole."""
+        and gives one; what was done is never reported as refused. A command runs all of them."""
         needs(stand, "answers")
         tried, wrong = stand.run(wrong_query_results(stand, most=stand.mutations))
         assert tried
@@ -53,14 +53,16 @@ async def wrong_query_results(
     reads = _reads(first, getattr(stand, "name", NAME))
     async with closed_after(stand), closed_after(await stand.open(book)) as venue:
         await _fill_account(stand, venue, (first, "long"))
-        asked: dict[str, set[str]] = {}
+        questions: dict[str, set[str]] = {}
         answers: dict[str, Any] = {}
-        whole: dict[str, Any] = {}
+        expected: dict[str, Any] = {}
         for call, read in reads.items():
-            heard: dict[str, Any] = {}
-            whole[call] = await _outcome(stand, lambda name, it, heard=heard: _keep_longest(heard, name, it), read)
-            asked[call] = set(heard)
-            for name, answer in heard.items():
+            recorded: dict[str, Any] = {}
+            expected[call] = await _outcome(
+                stand, lambda name, it, recorded=recorded: _keep_longest(recorded, name, it), read
+            )
+            questions[call] = set(recorded)
+            for name, answer in recorded.items():
                 _keep_longest(answers, name, answer)
         found = [
             it for it in mutations(answers) if it.kind != "negative" or not it.path or it.path[-1] not in stand.signed
@@ -69,9 +71,9 @@ async def wrong_query_results(
         wrong = []
         for mutation in chosen:
             for call, read in reads.items():
-                if _is_tried(mutation.question, asked, call):
+                if _is_tried(mutation.question, questions, call):
                     seen = await _outcome(stand, mutation.change, read)
-                    if complaints := _complaints(ChangedAnswer(mutation, stand.now()), call, whole[call], seen):
+                    if complaints := _complaints(ChangedAnswer(mutation, stand.now()), call, expected[call], seen):
                         wrong.append(WrongResult(mutation, call, tuple(complaints)))
                         report(wrong[-1])
         return len(chosen), wrong
@@ -99,11 +101,11 @@ def _reads(symbol: str, name: str) -> Mapping[str, Read]:
     }
 
 
-def _is_tried(question: str, asked: Mapping[str, set[str]], call: str) -> bool:
+def _is_tried(question: str, questions_by_call: Mapping[str, set[str]], call: str) -> bool:
     """Whether the call is tried with a changed answer to the question; a question that every call asks, such as the
     rules, is tried in a snapshot only."""
-    by_all = all(question in questions for questions in asked.values())
-    return question in asked[call] and (call == "snapshot" or not by_all)
+    by_all = all(question in questions for questions in questions_by_call.values())
+    return question in questions_by_call[call] and (call == "snapshot" or not by_all)
 
 
 async def _outcome(stand: Stand, change: Any, read: Read) -> object:
@@ -114,22 +116,22 @@ async def _outcome(stand: Stand, change: Any, read: Read) -> object:
             return error
 
 
-def _complaints(trial: ChangedAnswer, call: str, whole: Any, seen: Any) -> list[str]:
+def _complaints(trial: ChangedAnswer, call: str, expected: Any, seen: Any) -> list[str]:
     if isinstance(seen, VenueError):
         return [] if str(seen) else ["an error without a reason"]
     if isinstance(seen, Exception):
         return [f"{type(seen).__name__}: {seen}"]
     if call == "snapshot":
-        return faults(trial, whole, seen)
+        return faults(trial, expected, seen)
     if call == "find_order":
-        return report_faults(trial, whole, seen)
+        return report_faults(trial, expected, seen)
     if not seen and call == "fills" and isinstance(trial.mutation.value, str | int | float):
         return []  # the query used the order's number, which is another one now
-    return rows_faults(trial, call, whole, seen)
+    return rows_faults(trial, call, expected, seen)
 
 
-def _keep_longest(heard: dict[str, Any], question: str, answer: Any) -> Any:
+def _keep_longest(recorded: dict[str, Any], question: str, answer: Any) -> Any:
     """Keep the longest answer to each question; return the answer."""
-    if question not in heard or len(json.dumps(answer)) > len(json.dumps(heard[question])):
-        heard[question] = answer
+    if question not in recorded or len(json.dumps(answer)) > len(json.dumps(recorded[question])):
+        recorded[question] = answer
     return answer

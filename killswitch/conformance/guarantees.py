@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from killswitch.conformance.answers import AnswerGuarantees
-from killswitch.conformance.itself import BehaviourGuarantees
+from killswitch.conformance.behaviour import BehaviourGuarantees
 from killswitch.conformance.orders import OrderGuarantees
-from killswitch.conformance.reading import SnapshotGuarantees
+from killswitch.conformance.snapshots import SnapshotGuarantees
 from killswitch.conformance.stand import Stand
 
 

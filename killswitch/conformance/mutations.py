@@ -25,12 +25,12 @@ WORD: Final = "nonsense"
 MISSING: Final = object()
 AGAIN: Final = object()
 AS_NOTHING: Final = object()
-"""The first row of a list stands at its end once more: as it is, and with zeros for its numbers. Of whichever answer is
-changed, since one route may answer about several markets."""
+"""Values that repeat the first row of a list at its end: unchanged, and with zeros for its numbers. They apply to
+whichever answer is changed, since one route may answer about several markets."""
 ROWS: Final = 2
 """Elements of a list that are changed; the others are like them."""
 HUGE: Final = "1e3000000"
-"""Ten characters whose number takes seconds to print or divide; a few more digits freeze a process."""
+"""A number of ten characters that takes seconds to print or divide; a few more digits freeze a process."""
 UNKNOWN_KINDS: Final = frozenset({"a word", "negative", "no number", "beyond measure"})
 """Changes that replace the word or number by which a row states its kind."""
 LATER: Final = timedelta(seconds=120)
@@ -38,7 +38,7 @@ LATER: Final = timedelta(seconds=120)
 _YES_OR_NO: Final = frozenset({"true", "false", "yes", "no"})
 _NUMBER: Final = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 _TIMES: Final = frozenset({"wallet_as_of", "positions_as_of", "fills_as_of", "flows_as_of"})
-_OF_THE_READING: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
+_NOT_COMPARED: Final = frozenset({"account", "venue", "market", "currency", "quality", "reason", "observed_at",
                                     "health", "row_lag_s"})  # fmt: skip
 _ROWS: Final = frozenset({"positions", "orders", "fills", "flows", "balances", "instruments", "marks", "rates",
                           "liquidity"})  # fmt: skip
@@ -48,7 +48,7 @@ _SIGNED: Final = frozenset({"equity", "free", "unrealized", "unrealized_pnl", "r
 """Amounts that may be negative. So may the amount of a flow or a balance."""
 _NAMES: Final = frozenset({"id", "client_order_id", "order", "fee_currency", "currency", "asset", "strategy", "type",
                            "symbol", "margin_mode"})  # fmt: skip
-"""Fields that repeat the venue's own word, known or not."""
+"""Fields that repeat the venue's own text, known or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class WrongResult:
 def mutations(answers: Mapping[str, Any], *, zeros: bool = False) -> list[Mutation]:
     """Every change of every field of these answers, which are JSON by question.
 
-    `zeros`: also a number that is nothing. It makes sense by itself, so that a snapshot may believe it; an answer about
-    an order says the same thing in two ways, and then contradicts itself.
+    `zeros`: also a zero for each number. A zero makes sense by itself, so a snapshot may accept it; an answer about an
+    order states each fact in two ways, and then contradicts itself.
     """
     found = [
         Mutation(question, path, kind, value)
@@ -179,7 +179,7 @@ def _again(value: Any, new: object) -> object:
     return [*value, first]
 
 
-# What is right
+# Expected results
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,19 +190,19 @@ class ChangedAnswer:
     at: datetime
 
 
-def faults(trial: ChangedAnswer, whole: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
-    """What is wrong in the snapshot of the changed answers, against the snapshot of the `whole` ones."""
+def faults(trial: ChangedAnswer, expected: AccountSnapshot, seen: AccountSnapshot) -> list[str]:
+    """What is wrong in the snapshot `seen` of a changed answer; `expected` is that of the unchanged answers."""
     if seen.quality != "ok":
         return [] if seen.reason else [f"it is {seen.quality} without a reason"]
     found: list[str] = []
     if seen.positions is None and not seen.reason:
         found.append("positions are unknown without a reason")
-    if seen.equity is None and whole.equity is not None and not seen.reason:
+    if seen.equity is None and expected.equity is not None and not seen.reason:
         found.append("equity is unknown without a reason")
     for name in AccountSnapshot.__struct_fields__:
-        if name in _OF_THE_READING or (name in ("positions", "fills") and _is_unlisted(whole, seen)):
+        if name in _NOT_COMPARED or (name in ("positions", "fills") and _is_unlisted(expected, seen)):
             continue
-        before, now = getattr(whole, name), getattr(seen, name)
+        before, now = getattr(expected, name), getattr(seen, name)
         if name in _ROWS:
             found += rows_faults(trial, name, before, now)
         elif not _is_same(trial, name, before, now, later=name in _TIMES):
@@ -210,25 +210,25 @@ def faults(trial: ChangedAnswer, whole: AccountSnapshot, seen: AccountSnapshot) 
     return found
 
 
-def _is_unlisted(whole: AccountSnapshot, seen: AccountSnapshot) -> bool:
+def _is_unlisted(expected: AccountSnapshot, seen: AccountSnapshot) -> bool:
     """Whether each holding that is no longer a position is in the balances without a price, and equity is unknown:
     nothing else is known of an asset without a market at its venue (ADR 0110), and nobody queries its fills."""
     if seen.equity is not None or not seen.reason:
         return False
     unpriced = [abs(it.amount) for it in seen.balances or () if it.price is None]
-    gone = {it.key: it for it in whole.positions or ()}
+    missing = {it.key: it for it in expected.positions or ()}
     for held in seen.positions or ():
-        if gone.pop(held.key, held).contracts != held.contracts:
+        if missing.pop(held.key, held).contracts != held.contracts:
             return False
-    return bool(gone) and all(it.contracts in unpriced for it in gone.values())
+    return bool(missing) and all(it.contracts in unpriced for it in missing.values())
 
 
-def report_faults(trial: ChangedAnswer, whole: OrderReport, seen: OrderReport | None) -> list[str]:
+def report_faults(trial: ChangedAnswer, expected: OrderReport, seen: OrderReport | None) -> list[str]:
     """What is wrong in the report of an order."""
     if seen is None:
         # An empty list means that there is no order.
         return [] if trial.mutation.kind == "empty" else ["the order is reported as nonexistent"]
-    before, now = asdict(whole), asdict(seen)
+    before, now = asdict(expected), asdict(seen)
     return [
         f"{name} is {value}, and was {before[name]}"
         for name, value in now.items()
@@ -237,32 +237,34 @@ def report_faults(trial: ChangedAnswer, whole: OrderReport, seen: OrderReport | 
 
 
 def rows_faults(
-    trial: ChangedAnswer, what: str, whole: Sequence[Struct] | None, seen: Sequence[Struct] | None
+    trial: ChangedAnswer, what: str, expected: Sequence[Struct] | None, seen: Sequence[Struct] | None
 ) -> list[str]:
     """What is wrong in a list of rows."""
-    if seen is None or whole is None:
+    if seen is None or expected is None:
         return []
     left, found = list(seen), []
-    word = trial.mutation.value
-    if what == "flows" and isinstance(word, str) and trial.mutation.kind in UNKNOWN_KINDS:
+    replacement = trial.mutation.value
+    if what == "flows" and isinstance(replacement, str) and trial.mutation.kind in UNKNOWN_KINDS:
         # A row of an unknown kind may be left out, be profit or loss, or have that word in its id.
-        kept = [it for it in left if word not in getattr(it, "id", "") and getattr(it, "kind", None) in UNIT_FLOWS]
-        return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in whole)]
+        kept = [
+            it for it in left if replacement not in getattr(it, "id", "") and getattr(it, "kind", None) in UNIT_FLOWS
+        ]
+        return [f"flows: {it} is new" for it in kept if all(_differences(trial, row, it) for row in expected)]
     if what == "instruments":
-        symbols = {getattr(row, "symbol", None) for row in whole}
+        symbols = {getattr(row, "symbol", None) for row in expected}
         left = [it for it in left if getattr(it, "symbol", None) in symbols]
-    for row in whole:
+    for row in expected:
         like = next((it for it in left if not _differences(trial, row, it)), None)
         if like is not None:
             left.remove(like)
         elif what not in _PARTIAL and (trial.mutation.kind != "empty" or what == "positions"):
             # An empty list means that there are no rows of this kind.
             found.append(f"{what}: {_nearest(trial, row, left)}")
-    # Of rules, prices and the like some may be unknown; none may be another.
+    # Single rules, prices and the like may be unknown; none may differ.
     if what in _PARTIAL:
         found += [f"{what}: {it} is new" for it in left if not _is_known_part(it, trial)]
-    elif len(seen) > len(whole):
-        found.append(f"{what}: {len(seen)} rows, and there were {len(whole)}")
+    elif len(seen) > len(expected):
+        found.append(f"{what}: {len(seen)} rows, and there were {len(expected)}")
     return found
 
 
@@ -271,8 +273,8 @@ def _nearest(trial: ChangedAnswer, row: Struct, left: Sequence[Struct]) -> str:
     if not left:
         return f"{row} is not there"
     like = min(left, key=lambda it: len(_differences(trial, row, it)))
-    told, before = asdict(like), asdict(row)
-    return ", ".join(f"{it} is {told[it]}, and was {before[it]}" for it in _differences(trial, row, like))
+    actual, before = asdict(like), asdict(row)
+    return ", ".join(f"{it} is {actual[it]}, and was {before[it]}" for it in _differences(trial, row, like))
 
 
 def _is_known_part(row: Struct, trial: ChangedAnswer) -> bool:
@@ -280,15 +282,15 @@ def _is_known_part(row: Struct, trial: ChangedAnswer) -> bool:
     return getattr(row, "asset", None) == WORD and trial.mutation.value == WORD
 
 
-def _differences(trial: ChangedAnswer, whole: Struct, seen: Struct) -> list[str]:
-    signed = isinstance(whole, Flow) or type(whole).__name__ == "Balance"
-    needed = {"contracts", "side", "amount", "inverse"} if isinstance(whole, Order | Fill) else {"contracts", "side"}
-    told = asdict(seen)
+def _differences(trial: ChangedAnswer, expected: Struct, seen: Struct) -> list[str]:
+    signed = isinstance(expected, Flow) or type(expected).__name__ == "Balance"
+    needed = {"contracts", "side", "amount", "inverse"} if isinstance(expected, Order | Fill) else {"contracts", "side"}
+    actual = asdict(seen)
     return [
         name
-        for name, before in asdict(whole).items()
-        if not _is_same(trial, "equity" if signed and name == "amount" else name, before, told[name], later=True)
-        or (before is not None and told[name] is None and name in needed)
+        for name, before in asdict(expected).items()
+        if not _is_same(trial, "equity" if signed and name == "amount" else name, before, actual[name], later=True)
+        or (before is not None and actual[name] is None and name in needed)
     ]
 
 
@@ -305,7 +307,7 @@ def _is_same(trial: ChangedAnswer, name: str, before: object, now: object, *, la
 
 
 def _is_echoed(trial: ChangedAnswer, now: str) -> bool:
-    """Whether a name contains the venue's own word."""
+    """Whether a name contains the venue's own text."""
     value = trial.mutation.value
     if value is None or value is MISSING or isinstance(value, dict | list):
         return False

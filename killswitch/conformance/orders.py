@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from killswitch.conformance.stand import Key, Mishap, Stand
-from killswitch.conformance.trial import (
+from killswitch.conformance.case import (
     NOT_DONE,
     ZERO,
     Book,
@@ -23,6 +22,7 @@ from killswitch.conformance.trial import (
     refusal,
     sizes,
 )
+from killswitch.conformance.stand import Key, Mishap, Stand
 from killswitch.model.venue import (
     BatchingVenue,
     FateUnknownError,
@@ -39,7 +39,7 @@ from killswitch.model.venue import (
 HELD, HELD_LONG = 8.0, 40.0
 """Seconds by which a delayed order arrives late."""
 REDIRECTED = 7
-"""Orders that are answered with a redirect, so that a stand may use each redirect status."""
+"""Number of orders that are answered with a redirect, so that a stand may use each redirect status."""
 
 
 def large(stand: Stand) -> Book:
@@ -104,13 +104,13 @@ class OrderGuarantees:
         an order twice by itself."""
         needs(case.stand, "hostile" if mishap == "mispacked" else "faults")
         await case.venue.snapshot()
-        said = await case.broken(mishap, "submit", case.closing(Decimal(1), "ks0001"))
-        assert not isinstance(said, OrderReport), "a missing answer was reported as a result"
+        result = await case.broken(mishap, "submit", case.closing(Decimal(1), "ks0001"))
+        assert not isinstance(result, OrderReport), "a missing answer was reported as a result"
         assert case.stand.taken("ks0001") == (0 if mishap in NOT_DONE else 1)
-        if isinstance(said, OrderRejectedError | RateLimitedError | VenueDownError):
-            assert case.stand.taken("ks0001") == 0, f"{type(said).__name__}, and it was done"
+        if isinstance(result, OrderRejectedError | RateLimitedError | VenueDownError):
+            assert case.stand.taken("ks0001") == 0, f"{type(result).__name__}, and it was done"
         else:
-            assert isinstance(said, FateUnknownError | MalformedAnswerError), repr(said)
+            assert isinstance(result, FateUnknownError | MalformedAnswerError), repr(result)
 
     @guarantee("G28", "hostile")
     async def test_a_redirect_is_followed_nowhere_and_answers_nothing(self, case: ConformanceCase) -> None:
@@ -195,12 +195,12 @@ class OrderGuarantees:
             pytest.skip("not tried: it sends orders one by one")
         await case.venue.snapshot()
         flat: Key = (case.stand.symbols[1], "long")
-        asked = [
+        requests = [
             case.closing(Decimal("0.5"), "ks0001"),
             closing(flat, Decimal(1), "ks0002"),
             case.closing(Decimal("0.25"), "ks0003"),
         ]
-        good, bad, last = await case.venue.submit_batch(asked)
+        good, bad, last = await case.venue.submit_batch(requests)
         assert isinstance(good, OrderReport)
         assert isinstance(bad, OrderRejectedError)
         assert isinstance(last, OrderReport)
@@ -248,15 +248,15 @@ class OrderGuarantees:
 
     @guarantee("G31", "faults")
     async def test_an_order_that_arrives_late_is_refused_or_known_by_its_name(self, case: ConformanceCase) -> None:
-        """As the adapter declares in `order_life`: a late order is not placed after its time, or not beside another
-        one of the same name."""
-        life = traits_of(case.venue).order_life
-        said = None if life.longest is None else min(life.longest, max(life.shortest, 3.0))
-        request = structs.replace(case.closing(Decimal(1), "ks0001"), valid_for=said)
-        bounds = [bound for bound in (said, life.always) if bound is not None]
+        """As the adapter declares in `order_life`: a late order is not placed after its time, or not in addition to
+        another one of the same name."""
+        rule = traits_of(case.venue).order_life
+        valid_seconds = None if rule.longest is None else min(rule.longest, max(rule.shortest, 3.0))
+        request = structs.replace(case.closing(Decimal(1), "ks0001"), valid_for=valid_seconds)
+        bounds = [bound for bound in (valid_seconds, rule.always) if bound is not None]
         bound = min(bounds, default=HELD_LONG)
         bounded = bound < HELD_LONG
-        if not bounded and life.names != "ever":
+        if not bounded and rule.names != "ever":
             pytest.skip(f"not tried: it names no bound below {HELD_LONG:g} s")
         await case.venue.snapshot()
         late = await case.broken("held" if bound < HELD else "held_long", "submit", request)

@@ -32,15 +32,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not config.getoption("--guarantees"):
         return
     table: dict[str, dict[str, str]] = {}
-    for outcome, word in (("passed", "kept"), ("skipped", "not tried"), ("failed", "BROKEN"), ("error", "BROKEN")):
+    for outcome, label in (("passed", "kept"), ("skipped", "not tried"), ("failed", "BROKEN"), ("error", "BROKEN")):
         for report in terminalreporter.stats.get(outcome, ()):
             for name, value in getattr(report, "user_properties", ()):
                 if name == "guarantee":
                     adapter, _, number = value.rpartition(" ")
-                    table.setdefault(adapter, {})[number] = word
+                    table.setdefault(adapter, {})[number] = label
     terminalreporter.section("guarantees of venue adapters")
     for adapter, numbers in sorted(table.items()):
-        for word in ("kept", "not tried", "BROKEN"):
-            found = sorted(number for number, said in numbers.items() if said == word)
+        for label in ("kept", "not tried", "BROKEN"):
+            found = sorted(number for number, status in numbers.items() if status == label)
             if found:
-                terminalreporter.write_line(f"{adapter}: {word}: {' '.join(found)}")
+                terminalreporter.write_line(f"{adapter}: {label}: {' '.join(found)}")

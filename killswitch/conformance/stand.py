@@ -56,14 +56,14 @@ class Stand(Protocol):
     """Seconds within which a change must show in snapshots that are taken once a second."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end, in an event loop and a time of the stand's choice."""
+        """Run a coroutine to its end, in the stand's event loop and with its clock."""
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
         """Start the venue with this book and nothing else, and connect the adapter to it."""
 
     async def connect(self, change: Change) -> VenueAdapter:
-        """Connect another adapter of the account, as a new process would: without what the first one has learned.
-        Until the next connection, `change` makes of every answer (question, JSON) what the adapter receives."""
+        """Connect another adapter of the account, as a new process would: without the state of the first one.
+        Until the next connection, the adapter receives `change(question, answer)` in place of every answer (JSON)."""
 
     async def close(self) -> None:
         """Stop the venue. The adapter is closed before."""
@@ -84,13 +84,13 @@ class Stand(Protocol):
         """The true number of orders that rest now."""
 
     async def trade(self, key: Key, contracts: Decimal) -> None:
-        """Another trader's order adds contracts to the position, or takes them from it (negative)."""
+        """Add contracts to the position by another trader's order, or remove them (negative)."""
 
     async def rest(self, symbol: str, side: OrderSide, contracts: Decimal, *, trigger: Decimal | None = None) -> None:
-        """Another trader's order rests: a limit far from the market, or with `trigger` a reduce-only stop."""
+        """Place another trader's resting order: a limit far from the market, or with `trigger` a reduce-only stop."""
 
     async def flow(self, amount: Decimal) -> None:
-        """A deposit (+) or withdrawal (−), in the account's currency."""
+        """Make a deposit (+) or withdrawal (−), in the account's currency."""
 
     def breaks(self, call: Call, mishap: Mishap) -> None:
         """Make the next call of this kind fail once, in this way. Hostile failures need the offer `hostile`."""

@@ -1,1 +1,1 @@
-"""The trading lock: what its files say, how locks merge, and who may write them."""
+"""The trading lock: its files, how locks merge, and who may write them."""

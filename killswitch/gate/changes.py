@@ -22,7 +22,7 @@ class LockRequest:
     is_new: bool = True
     """Whether it is written also where the file is as strict already; else only where it is not."""
     reach: frozenset[str] | None = None
-    """The narrower scopes that it locks as well; None: all that are below its scope."""
+    """The narrower scopes that it locks as well; None: all below its scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class LockChanges:
     lift_known: frozenset[str] = frozenset()
     """Scopes to open where the lock names one of the decisions in `known`."""
     watch: frozenset[str] = frozenset()
-    """Scopes that have a file of their own, open where nobody has locked them."""
+    """Scopes that have a file of their own, open while no lock is in force."""
     known: frozenset[str] = frozenset()
-    """The decisions of this store that ever ordered a lock. A lock that none of them explains reaches everything below
-    its scope."""
+    """The decisions of this store that ever ordered a lock. A lock of any other decision reaches everything below its
+    scope."""
     foreign: LockRecord | None = None
     """The lock that another program has left at the path of the union."""
 
@@ -49,13 +49,13 @@ class LockProblem:
 
     subject: str
     text: str
-    is_mild: bool = False
+    is_warning: bool = False
     """Whether every requested lock is written nevertheless."""
 
 
 @dataclass(frozen=True, slots=True)
 class LockOutcome:
-    """The outcome of one turn. Requests that it does not name are to be repeated."""
+    """The outcome of one turn. Requests that it does not contain must be repeated."""
 
     in_file: frozenset[str] = frozenset()
     """Decisions whose lock is in its scope's file now."""
@@ -65,9 +65,9 @@ class LockOutcome:
     """Scopes that are open now, or not ours to open."""
     problems: tuple[LockProblem, ...] = ()
     held: tuple[LockRecord, ...] = ()
-    """What the scopes' files say: the union is the sum of it."""
-    is_whole: bool = False
-    """Whether `held` is all that there is, so that the union may say that it is open."""
+    """The locks in the scopes' files, of which the union is the sum."""
+    is_complete: bool = False
+    """Whether `held` has every lock, so that the union may open."""
     foreign: LockRecord | None = None
     """A lock that another program has left at the union file, for the lock folder to keep as a scope of its own."""
 
@@ -81,7 +81,7 @@ class StaleGenerationError(LockError):
 
 
 class GuardError(LockError):
-    """The guard of the lock folder is not available: another process holds it, or its file is not a guard."""
+    """The lock folder's guard file is not available: another process holds it, or it is not a regular file."""
 
 
 class UnwritableError(LockError):
@@ -89,14 +89,14 @@ class UnwritableError(LockError):
 
 
 FAR_FUTURE = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-"""`expires_ts` of a lock without end: the v6 reader takes a missing one for unlocked."""
+"""`expires_ts` of a lock without end: the v6 reader treats a missing one as unlocked."""
 
 LONGEST_LIFE = 86_400.0
-"""Seconds. An open file whose `alive_until` is further ahead is a lock: no runner may be dead for so long unnoticed."""
+"""Seconds. An open file whose `alive_until` is further ahead is locked: no crash may go unnoticed for so long."""
 
 
 class LockRecord(Struct, frozen=True, omit_defaults=True):
-    """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` says.
+    """One lock file. Times are Unix seconds; `alive_until` in the past means locked, whatever `locked` is.
 
     `generation` is the lease generation of the runner that wrote it: an older writer must not overwrite a newer.
     """
@@ -112,7 +112,7 @@ class LockRecord(Struct, frozen=True, omit_defaults=True):
     generation: int
     alive_until: float
     own: LockRecord | None = None
-    """What the scope's file would say without the locks of wider scopes; there only where such a lock is in force."""
+    """The scope's lock without the locks of wider scopes; set only while such a lock is in force."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Writes files of a lock folder: each replaced as a whole, by one writer at a time.
 
-It is the owner's alone (mode 0600): whoever can open a file can also hold an advisory lock on it.
+The guard file has mode 0600: whoever can open a file can also hold an advisory lock on it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ABANDONED = 60.0
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, sync it, rename it over `path`, and sync the folder; OSError if it fails.
+    """Write `content` to a temporary file, sync it, rename it to `path`, and sync the folder; OSError if it fails.
 
     The temporary name cannot be guessed, so nothing that others put into the folder is opened or written through,
-    and two writers do not share it. It is the owner's alone until it is whole; then the umask decides who reads it.
+    and two writers do not share it. Only its owner can read it until it is complete; then the umask applies.
     """
     temporary = path.with_name(f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
     descriptor = os.open(temporary, _CREATE, 0o644)
@@ -73,14 +73,14 @@ if sys.platform != "win32":
 
 TRIES = 5
 PAUSE = 0.01
-"""Seconds between two tries. An honest writer is done within one; a stopped one must not stop ours."""
+"""Seconds between two tries. A writer that runs is done within one; one that is stopped must not block ours."""
 
 MODE = 0o600
 
 
 @contextmanager
 def guarded(folder: Path, guard: str = ".guard") -> Iterator[None]:
-    """Hold the folder's guard. GuardError if it cannot be had; OSError if the folder cannot be written to."""
+    """Hold the lock on the folder's guard file. GuardError if that fails; OSError if the folder is not writable."""
     path = folder / guard
     if sys.platform == "win32":
         raise GuardError("lock files are written on POSIX systems only; on this one they can be read")
@@ -93,7 +93,7 @@ def guarded(folder: Path, guard: str = ".guard") -> Iterator[None]:
             )
         yield
     finally:
-        os.close(descriptor)  # which gives the lock back
+        os.close(descriptor)  # which releases the lock
 
 
 def _opened(path: Path) -> int:

@@ -25,12 +25,12 @@ FOREIGN_SCOPE = "foreign"
 
 
 def signature(folder: Path) -> dict[str, str | None]:
-    """What a union file's details say of the lock folder that it is the sum of; `folder` is resolved."""
+    """The `details` by which a union file names its lock folder; `folder` is resolved."""
     return {"folder": str(folder)}
 
 
 def is_signed(union: LockRecord, *folders: Path) -> bool:
-    """Whether the union was made of the files of one of `folders`, which are names of the same one."""
+    """Whether the union is the sum of the files of one of `folders`, which are names of the same folder."""
     return any(signature(folder).items() <= union.details.items() for folder in folders)
 
 
@@ -45,10 +45,10 @@ class _OldFields(msgspec.Struct):
 
 
 def foreign_lock(union: Path, folders: tuple[Path, ...], stamp: Stamp) -> LockRecord | None:
-    """The lock at `union` if it is not the sum of `folders` and still holds at the turn's `now`; None otherwise.
+    """The lock at `union` if it is not the sum of `folders` and is in force at the turn's `now`; None otherwise.
 
-    A file that is no lock file at all is one without end, as its content is unknown. OSError where the disk would not
-    read it this time.
+    A file that is not a lock file is a lock without end, as its content is unknown. OSError if a temporary disk error
+    prevents reading it.
     """
     found = read_file(union)
     if found.may_pass:
@@ -78,26 +78,26 @@ def require_separate_path(folder: Path, union: Path) -> None:
 
 
 MOST = 200
-"""So many files are read in one turn: ten milliseconds on a disk that answers."""
+"""Most files that one turn reads: ten milliseconds on a disk that answers."""
 LISTED = 20_000
-"""So many names are looked at in one turn."""
+"""Most names that one turn lists."""
 STEP = 50
 NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class UnmanagedFiles:
-    """What else is in the folder."""
+    """The files in the folder that this runner does not write."""
 
     files: tuple[LockFile, ...]
     count: int
     is_cut: bool
-    """There are more than were read, or more than were counted."""
+    """Whether there are more than were read or counted."""
     temporary: tuple[Path, ...] = ()
 
 
 def unmanaged_files(folder: Path, expected: Collection[Path], is_late: Callable[[], bool]) -> UnmanagedFiles:
-    """Every lock file of `folder` but those `expected`. OSError if it cannot be listed, or if it is late."""
+    """Every lock file of `folder` except `expected`. OSError if the folder cannot be listed, or the turn is late."""
     ours = {path.name for path in expected if path.parent == folder}
     with os.scandir(folder) as entries:
         names = [entry.name for entry in islice(entries, LISTED)]
@@ -120,17 +120,16 @@ def _read(paths: list[Path], is_late: Callable[[], bool]) -> Iterator[LockFile]:
 
 
 def some_of(paths: Collection[Path]) -> str:
-    """The first names, for people."""
+    """The first names, for a message."""
     names = [one_line(legible(path.name)) for path in sorted(paths)[:NAMED]]
     return ", ".join(names) + (", …" if len(paths) > NAMED else "")
 
 
 def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
-    """LockError, naming the path and the way out, if a lock could not be written to `folder` or `union`.
+    """LockError, with the path and the way out, if a lock could not be written to `folder` or `union`.
 
-    UnwritableError where the disk refuses it.
-    The folder is made if it is not there. A union that another lock folder keeps alive is refused too: each would
-    take the other's lock for one that it may not open.
+    UnwritableError if the disk refuses the write. The folder is created if it does not exist. A union that another lock
+    folder keeps alive is refused, too: each runner would treat the other's lock as foreign.
     """
     if sys.platform == "win32":
         raise LockError("lock files are written on POSIX systems only; elsewhere they can be read")
@@ -141,10 +140,10 @@ def require_writable(folder: Path, union: Path | None, now: datetime) -> None:
     require_separate_path(folder.resolve(), union)
     _require_lock_file(union)
     _require_room(union.parent, make=False)
-    standing = read_file(union).lock
-    if standing is not None and standing.alive_until > now.timestamp() and not is_signed(standing, folder.resolve()):
+    existing = read_file(union).lock
+    if existing is not None and existing.alive_until > now.timestamp() and not is_signed(existing, folder.resolve()):
         raise LockError(
-            f"{union} is kept by a runner with another lock folder ({standing.details.get('folder')}): "
+            f"{union} is kept by a runner with another lock folder ({existing.details.get('folder')}): "
             "give each runner a lock file of its own, or stop that one first"
         )
 

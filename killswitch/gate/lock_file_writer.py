@@ -1,4 +1,4 @@
-"""Writes one lock file, under the generation of a runner and with an end of its life."""
+"""Writes one lock file, with the generation of the runner and the time until which it is kept alive."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from killswitch.gate.lock_reader import read_file
 class LockFileWriter:
     """Writes the lock files of one runner.
 
-    `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each call,
-    which a wall clock that jumps does not move; without `wall`, both are one.
+    `wall`: the clock with which readers compare `alive_until`; by default the `now` of each call. Locks begin and end
+    by `now`, which a jump of the wall clock does not change.
     """
 
     generation: int
@@ -34,20 +34,20 @@ class LockFileWriter:
         return (now if self.wall is None else self.wall()).timestamp()
 
     def stamp(self, now: datetime) -> Stamp:
-        """What a turn at `now` writes into its files: each is kept alive for a whole life."""
+        """The stamp of the files of a turn at `now`, which keeps them alive for `alive_for` seconds."""
         return Stamp(now, self.generation, self.wall_at(now) + self.alive_for)
 
     def is_settled(self, found: LockRecord | None, lock: LockRecord, now: datetime, *, kept: bool = True) -> bool:
-        """Whether the file says the same already. `kept`: and is alive for long enough."""
+        """Whether the file has this content already. `kept`: and is alive for at least half of `alive_for`."""
         if found is None:
             return False
         left = found.alive_until - self.wall_at(now)
-        # One of more than a whole life was written before a clock stepped back.
+        # A file that is alive for more than `alive_for` was written before a clock stepped back.
         lives = left <= self.alive_for and (left >= self.alive_for / 2 or not kept)
         return lives and found == structs.replace(lock, alive_until=found.alive_until, generation=self.generation)
 
     def write(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
-        """StaleGenerationError where a newer runner has written, and `lock` would not only lock more."""
+        """Write the file; StaleGenerationError if a newer runner wrote it and `lock` is not stricter."""
         found = read_file(path).lock
         is_newer = found is not None and found.generation > self.generation
         if found is not None and is_newer and not tightens(found, lock, now):
@@ -59,13 +59,13 @@ class LockFileWriter:
         self.replace(path, lock, now, kept=kept)
 
     def replace(self, path: Path, lock: LockRecord, now: datetime, *, kept: bool = True) -> None:
-        """Write the file, alive for a whole life; where it is not `kept`, stale from the first second on."""
+        """Write the file, alive for `alive_for` seconds; if it is not `kept`, stale from the start."""
         alive_until = self.stamp(now).alive_until if kept else self.wall_at(now) - 1.0
         fresh = structs.replace(lock, generation=self.generation, alive_until=alive_until)
         replace_file(path, msgspec.json.encode(fresh))
 
 
 def cause_of(error: Exception) -> str:
-    """Why a file could not be written, in words that are the same at each attempt."""
+    """Why a file could not be written, in a text that is the same at each attempt."""
     # The message of an OSError names the temporary file, whose name is another one each time.
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,7 +1,7 @@
 """The lock folder: one lock file per scope, written under a guard and a generation.
 
-The folder has one writer at a time, identified by the generation of the store's lease. A lock of a wide scope is in
-the file of every narrower one as well: a bot reads one file, and must not trade under a lock of the portfolio.
+The folder has one writer at a time, identified by the generation of the store's lease. A lock of a wide scope is also
+in the file of every narrower one: a bot reads one file, and must not trade under a lock of the portfolio.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from killswitch.gate.union_file import UnionFile
 
 
 class LockFolder:
-    """Writes, renews and lifts locks, all in one turn. The files of a newer runner are left alone.
+    """Writes, renews and lifts locks, all in one turn. The files of a newer runner are not changed.
 
-    A file is kept alive where its scope is asked for: to be watched, or to be locked. What else is there goes stale.
+    A file is kept alive while its scope is watched or locked. Other files go stale.
     """
 
     def __init__(
@@ -55,19 +55,19 @@ class LockFolder:
     ) -> None:
         """`alive_for` in seconds: how long after the last renewal a file still counts as kept alive.
 
-        `wall`: the clock that readers hold `alive_until` against. What is written and ended goes by the `now` of each
-        call, which a wall clock that jumps does not move; without `wall`, both are one.
+        `wall`: the clock with which readers compare `alive_until`; by default the `now` of each call. Locks begin and
+        end by `now`, which a jump of the wall clock does not change.
 
-        `wider`: scope → the scopes that it is a part of. No file is touched here: that may take for ever.
-        LockError if `union` is the file of a scope.
+        `wider`: scope → the wider scopes that contain it. No file is opened here, since a disk may hang. LockError if
+        `union` is the file of a scope.
         """
         self._folder = folder.absolute()
-        self._pen = LockFileWriter(generation, alive_for, wall)
-        self.union = None if union is None else UnionFile(union, self._folder, self._pen)
+        self._writer = LockFileWriter(generation, alive_for, wall)
+        self.union = None if union is None else UnionFile(union, self._folder, self._writer)
         if self.union is not None:
             require_separate_path(self._folder, self.union.path)
         self._wider = wider or {}
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         """Scopes of earlier requests: this runner writes their files."""
         self._is_resolved = self._is_tidy = False
 
@@ -76,7 +76,7 @@ class LockFolder:
         return self._folder / ("__".join(quote(part, safe=" @:+") for part in scope.split("/")) + ".json")
 
     def settle_scopes(self, changes: LockChanges, now: datetime, is_late: Callable[[], bool]) -> LockOutcome:
-        """Write every scope's file as due. A failure is reported in the problems, and stops nothing else.
+        """Write every scope's file. A failure is reported in the problems, and affects no other file.
 
         Without the guard, which another process may hold for ever, only stricter locks are written: two writers at once
         may then both lock, and neither opens. `is_late`: called before each write; True if the caller has given up.
@@ -91,13 +91,13 @@ class LockFolder:
                     problems.append(LockProblem("guard", str(error)))
                 return self._settle(changes, now, not problems, problems, is_late)
         except OSError as error:
-            words = f"the locks in {self._folder} could not be written and is retried: {cause_of(error)}"
-            return LockOutcome(problems=(LockProblem("folder", words),))
+            text = f"the locks in {self._folder} could not be written and are retried: {cause_of(error)}"
+            return LockOutcome(problems=(LockProblem("folder", text),))
 
     def ordered(self, changes: LockChanges, now: datetime) -> tuple[LockRecord, ...]:
         """The locks of the requests alone, for the union file while the folder does not answer."""
-        contents = LockContents((), self._pen.stamp(now), {}, changes.known)
-        self._applied(changes, contents, guarded=False)
+        contents = LockContents((), self._writer.stamp(now), {}, changes.known)
+        self._apply(changes, contents, has_guard=False)
         return tuple(contents.held(()))
 
     def _begin(self) -> None:
@@ -112,7 +112,7 @@ class LockFolder:
         self,
         changes: LockChanges,
         now: datetime,
-        guarded: bool,
+        has_guard: bool,
         problems: list[LockProblem],
         is_late: Callable[[], bool],
     ) -> LockOutcome:
@@ -122,16 +122,16 @@ class LockFolder:
         contents = self._contents(files, changes, now)
         if changes.foreign is not None:
             contents.join(self.path_of(FOREIGN_SCOPE), changes.foreign)
-        outcome = self._applied(changes, contents, guarded=guarded)
+        outcome = self._apply(changes, contents, has_guard=has_guard)
         failed: dict[Path, str] = {}
-        for path, lock in contents.wanted():
+        for path, lock in contents.required():
             found, is_kept = contents.file_lock(path), path in kept
-            if self._pen.is_settled(found, lock, now, kept=is_kept) or not (guarded or tightens(found, lock, now)):
+            if self._writer.is_settled(found, lock, now, kept=is_kept) or not (has_guard or tightens(found, lock, now)):
                 continue
             try:
                 if is_late():
                     raise TimeoutError("the lock folder is too slow")
-                self._pen.write(path, lock, now, kept=is_kept)
+                self._writer.write(path, lock, now, kept=is_kept)
             except (OSError, StaleGenerationError) as error:
                 failed[path] = cause_of(error)
         problems += _unwritten(failed)
@@ -139,18 +139,18 @@ class LockFolder:
         foreign = self.path_of(FOREIGN_SCOPE)
         # A foreign lock that could not be written must not count as kept in the union.
         held = [lock for lock in contents.held(failed) if lock.scope != FOREIGN_SCOPE or foreign not in failed]
-        found_beside = self._beside(expected, now, is_late, problems)
-        beside_us = [file for file in files if file.path not in kept | {foreign}]
-        idle = [file.path for file in beside_us if file.lock is not None and not own_of(file.lock).locked]
-        problems += self._left(idle, found_beside)
-        left = {request.decision for request in changes.requests if self.path_of(request.order.scope) in failed}
+        unmanaged = self._unmanaged(expected, now, is_late, problems)
+        others = [file for file in files if file.path not in kept | {foreign}]
+        idle = [file.path for file in others if file.lock is not None and not own_of(file.lock).locked]
+        problems += self._stale_file_problems(idle, unmanaged)
+        unwritten = {request.decision for request in changes.requests if self.path_of(request.order.scope) in failed}
         return replace(
             outcome,
-            in_file=outcome.in_file - left,
+            in_file=outcome.in_file - unwritten,
             lifted=frozenset(scope for scope in outcome.lifted if self.path_of(scope) not in failed),
             problems=tuple(problems),
-            held=(*held, *self._beside_locks(found_beside, now)),
-            is_whole=guarded and found_beside is not None,
+            held=(*held, *self._unmanaged_locks(unmanaged, now)),
+            is_complete=has_guard and unmanaged is not None,
         )
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
@@ -159,10 +159,10 @@ class LockFolder:
         return {*changes.watch} | wider | {request.order.scope for request in changes.requests}
 
     def _concerned(self, changes: LockChanges) -> set[str]:
-        """The scopes whose files this runner writes where they exist."""
-        self._asked |= changes.lift | changes.lift_known | {request.order.scope for request in changes.requests}
+        """The scopes whose files this runner writes if they exist."""
+        self._requested |= changes.lift | changes.lift_known | {request.order.scope for request in changes.requests}
         known = {*self._wider, *(wide for scopes in self._wider.values() for wide in scopes)}
-        return known | self._asked | {"portfolio", FOREIGN_SCOPE}
+        return known | self._requested | {"portfolio", FOREIGN_SCOPE}
 
     def _paths(self, scopes: Iterable[str]) -> set[Path]:
         return {self.path_of(scope) for scope in scopes}
@@ -170,12 +170,12 @@ class LockFolder:
     def _contents(self, files: Iterable[LockFile], changes: LockChanges, now: datetime) -> LockContents:
         wider = {self.path_of(scope): tuple(map(self.path_of, scopes)) for scope, scopes in self._wider.items()}
         known = changes.known | {request.decision for request in changes.requests}
-        return LockContents(files, self._pen.stamp(now), wider, known)
+        return LockContents(files, self._writer.stamp(now), wider, known)
 
-    def _applied(self, changes: LockChanges, contents: LockContents, *, guarded: bool) -> LockOutcome:
-        """Change `contents`; the outcome if every write succeeds.
+    def _apply(self, changes: LockChanges, contents: LockContents, *, has_guard: bool) -> LockOutcome:
+        """Apply the changes to `contents`; return the outcome for the case that every write succeeds.
 
-        What is over goes first, then what has fired, then suspicions: these are never made one lock with another.
+        Locks that are over come first, then those of stages that fired, then locks on suspicion, which never merge.
         """
         locked = {request.order.scope for request in changes.requests if not request.on_suspicion}
         lifted = set()
@@ -183,23 +183,23 @@ class LockFolder:
             path = self.path_of(scope)
             if scope not in changes.lift and contents.decision_of(path) not in changes.known:
                 lifted.add(scope)  # not ours to open
-            elif guarded:
+            elif has_guard:
                 contents.open(path, scope, "lifted")
                 lifted.add(scope)
-        if guarded:
+        if has_guard:
             contents.expire()
         superseded = set()
         for request in sorted(changes.requests, key=lambda request: request.on_suspicion):
             reach = None if request.reach is None else frozenset(map(self.path_of, request.reach))
             if not contents.lock(self.path_of(request.order.scope), request, reach):
                 superseded.add(request.decision)
-        if guarded:
+        if has_guard:
             for scope in changes.watch:
                 contents.watch(self.path_of(scope), scope)
         in_file = frozenset(request.decision for request in changes.requests) - superseded
         return LockOutcome(in_file, frozenset(superseded), frozenset(lifted))
 
-    def _beside(
+    def _unmanaged(
         self, expected: set[Path], now: datetime, is_late: Callable[[], bool], problems: list[LockProblem]
     ) -> UnmanagedFiles | None:
         """The other files of the folder; None if it cannot be listed."""
@@ -207,41 +207,41 @@ class LockFolder:
         try:
             found = unmanaged_files(self._folder, expected | union, is_late)
         except OSError as error:
-            words = f"the lock folder {self._folder} cannot be listed: {cause_of(error)}"
-            problems.append(LockProblem("listing", words, is_mild=self.union is None))
+            text = f"the lock folder {self._folder} cannot be listed: {cause_of(error)}"
+            problems.append(LockProblem("listing", text, is_warning=self.union is None))
             return None
         if not self._is_tidy:
             self._is_tidy = True
-            remove_abandoned(found.temporary, self._pen.wall_at(now))
+            remove_abandoned(found.temporary, self._writer.wall_at(now))
         return found
 
-    def _beside_locks(self, found: UnmanagedFiles | None, now: datetime) -> list[LockRecord]:
-        """The locks of other files, for the union. Files beyond the limit count as locked."""
+    def _unmanaged_locks(self, found: UnmanagedFiles | None, now: datetime) -> list[LockRecord]:
+        """The locks in unmanaged files, for the union. Files beyond the limit count as locked."""
         if found is None:
             return []
-        stamp = self._pen.stamp(now)
+        stamp = self._writer.stamp(now)
         locks = [own_in(file, stamp) for file in found.files]
         if found.is_cut:
             cut = LockFile(self._folder / "others", None, f"are more than {MOST} in {self._folder.name}")
             locks.append(unreadable(cut, stamp))
         return locks
 
-    def _left(self, idle: list[Path], found: UnmanagedFiles | None) -> list[LockProblem]:
+    def _stale_file_problems(self, idle: list[Path], found: UnmanagedFiles | None) -> list[LockProblem]:
         """The problems with files that no runner keeps alive."""
         if found is None or not (idle or found.count):
             return []
         paths = [*idle, *(file.path for file in found.files)]
         count = len(idle) + found.count
-        words = (
+        text = (
             f"the lock folder {self._folder} has {'one file' if count == 1 else f'{count} files'} of no account that "
             f"is armed and of no lock in force ({some_of(paths)}): no runner keeps them alive, so that they go stale, "
             "which bots read as locked; remove the files that nobody needs"
         )
-        problems = [LockProblem("strange files", words, is_mild=True)]
+        problems = [LockProblem("strange files", text, is_warning=True)]
         if found.is_cut:
             cut = f"the lock folder {self._folder} has more than {MOST} such files, and no more than that are read"
             union = "" if self.union is None else f": {self.union.path} stays locked, as their contents are unknown"
-            problems.append(LockProblem("too many files", f"{cut}{union}; remove them", is_mild=self.union is None))
+            problems.append(LockProblem("too many files", f"{cut}{union}; remove them", is_warning=self.union is None))
         return problems
 
 
@@ -263,7 +263,7 @@ def _not_readable(locks: Iterable[LockRecord]) -> list[LockProblem]:
             f"unreadable: {lock.scope}",
             f"{lock.reason}, so that {lock.scope} is locked ({lock.mode}) until `ksctl reset {lock.scope}`: find the "
             "program that wrote it",
-            is_mild=True,
+            is_warning=True,
         )
         for lock in locks
         if lock.locked and UNREADABLE in lock.details

@@ -1,4 +1,4 @@
-"""Merges locks: `all` over `reduce_only`, the later end over the earlier, and never the last writer."""
+"""Merges locks: the stricter mode and the later end win, whoever wrote last."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ON_SUSPICION = "on_suspicion"
 UNREADABLE = "unreadable"
 """The key of `details` of a lock that represents an unreadable file."""
 ALSO = "also"
-"""The key of `details` that names the other decisions which a lock is joined of."""
+"""The key of `details` with the other decisions that a merged lock comes from."""
 
 
 def in_force(lock: LockRecord, now: datetime) -> bool:
-    """Whether the writer must still hold this lock at `now`."""
+    """Whether the lock is in force at `now`."""
     return lock.locked and lock.expires_ts > now.timestamp()
 
 
@@ -33,18 +33,18 @@ def strictest_mode(modes: Iterable[LockMode]) -> LockMode:
     return "all" if "all" in modes else "reduce_only"
 
 
-def joined(existing: LockRecord, wanted: LockRecord) -> LockRecord:
-    """`wanted` written over `standing` on the same scope: neither its mode nor its end gets weaker."""
+def joined(existing: LockRecord, requested: LockRecord) -> LockRecord:
+    """`requested` merged with `existing` on the same scope: neither mode nor end gets weaker."""
     return msgspec.structs.replace(
-        wanted,
-        mode=strictest_mode((existing.mode, wanted.mode)),
-        expires_ts=max(existing.expires_ts, wanted.expires_ts),
-        created_ts=min(existing.created_ts, wanted.created_ts),
+        requested,
+        mode=strictest_mode((existing.mode, requested.mode)),
+        expires_ts=max(existing.expires_ts, requested.expires_ts),
+        created_ts=min(existing.created_ts, requested.created_ts),
     )
 
 
 def is_on_suspicion(lock: LockRecord) -> bool:
-    """Whether it was written while it was not known whether a fall of equity was a loss."""
+    """Whether it is a lock on suspicion: it was unknown whether a fall of equity was a loss."""
     return ON_SUSPICION in lock.details
 
 
@@ -55,21 +55,21 @@ def decisions_of(lock: LockRecord) -> set[str]:
 
 
 def scope_of(path: Path) -> str:
-    """The scope whose file has this name, where the file itself cannot be asked."""
+    """The scope of a file, from its name."""
     return legible(unquote(path.stem.replace("__", "/")))
 
 
 def unreadable(file: LockFile, stamp: Stamp) -> LockRecord:
-    """A file that cannot be read, as the lock that it is: without end, until an operator lifts it.
+    """The lock that an unreadable file counts as: without end, until an operator lifts it.
 
-    Where its mode can be made out, as in a lock of another version, it is kept.
+    Its mode is kept if it can be read, as in a lock of another version.
     """
     reason = f"{legible(file.path.name)} {file.problem}"
     return stamp.lock(scope_of(file.path), reason, {UNREADABLE: "yes"}, until=FAR_FUTURE.timestamp(), mode=file.mode)
 
 
 def _details_of(held: Sequence[LockRecord]) -> dict[str, str | None]:
-    """Those of the first; the sum is on suspicion only where every lock in it is."""
+    """The details of the first lock; the sum is on suspicion only if every lock in it is."""
     firm = not all(is_on_suspicion(lock) for lock in held)
     return {key: value for key, value in held[0].details.items() if not (firm and key == ON_SUSPICION)}
 
@@ -83,7 +83,7 @@ def union_of(locks: Sequence[LockRecord], stamp: Stamp) -> LockRecord:
 def with_wider(own: LockRecord, wider: Sequence[LockRecord], now: datetime) -> LockRecord:
     """The lock of a scope's file while `wider` scopes are locked too: the sum, with `own` in it.
 
-    Only those of `wider` that are in force count; without any it is `own`.
+    Only locks in force count; without one of `wider` it is `own`.
     """
     held = [lock for lock in wider if in_force(lock, now)]
     if not held:
@@ -103,15 +103,17 @@ def own_in(file: LockFile, stamp: Stamp) -> LockRecord:
     return unreadable(file, stamp) if file.lock is None else own_of(file.lock)
 
 
-def tightens(found: LockRecord | None, wanted: LockRecord, now: datetime) -> bool:
-    """Whether to write `wanted` over `found` locks more and opens nothing."""
-    if not in_force(wanted, now):
+def tightens(found: LockRecord | None, requested: LockRecord, now: datetime) -> bool:
+    """Whether replacing `found` by `requested` makes the lock stricter and opens nothing."""
+    if not in_force(requested, now):
         return False
     if found is None or not in_force(found, now):
         return True
-    stricter = found.mode != wanted.mode and wanted.mode == "all"
-    as_strict = strictest_mode((found.mode, wanted.mode)) == wanted.mode
-    return as_strict and wanted.expires_ts >= found.expires_ts and (stricter or wanted.expires_ts > found.expires_ts)
+    stricter = found.mode != requested.mode and requested.mode == "all"
+    as_strict = strictest_mode((found.mode, requested.mode)) == requested.mode
+    return (
+        as_strict and requested.expires_ts >= found.expires_ts and (stricter or requested.expires_ts > found.expires_ts)
+    )
 
 
 def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord:

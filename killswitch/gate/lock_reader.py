@@ -22,14 +22,14 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 _PASSING = frozenset({errno.EIO, errno.ESTALE, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
                       errno.ENOMEM})  # fmt: skip
-"""Errors of the disk or of this process, which say nothing of the file: it may be read the next time."""
+"""Temporary errors of the disk or of this process: the file may be readable the next time."""
 
 LARGEST = 1_000_000
-"""Bytes. No lock comes near it: a portfolio of a thousand accounts, all locked, takes a fifth."""
+"""Bytes. The lock of a portfolio of a thousand accounts, all locked, takes a fifth of it."""
 
 
 class UnfitFileError(Exception):
-    """The path is not a regular file; the message says what it is."""
+    """The path is not a regular file; the message has its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +41,25 @@ class LockVerdict:
     reason: str
 
     def allows(self, *, reduces_risk: bool) -> bool:
-        """Whether an order may be sent: with `reduce_only`, one that only reduces a position still may."""
+        """Whether an order may be sent; under `reduce_only`, only one that reduces a position."""
         return not self.locked or (self.mode == "reduce_only" and reduces_risk)
 
 
 @dataclass(frozen=True, slots=True)
 class LockFile:
-    """A lock file as found: its lock, or what is wrong with it. Neither: there is no such file."""
+    """A lock file as read: its lock, or the problem with it. Neither: there is no such file."""
 
     path: Path
     lock: LockRecord | None
     problem: str | None
     may_pass: bool = False
-    """Whether the disk, or this process, is what is wrong: nothing is known of the file then."""
+    """Whether the error is a temporary one of the disk or of this process: the content is unknown then."""
     mode: LockMode = "reduce_only"
-    """Of what is no lock file: how strict it is for the printed readers, which look at few of its fields."""
+    """How strict a file that is not a lock file is, as far as its fields can be read."""
 
 
 def read_file(path: Path, *, through_links: bool = False) -> LockFile:
-    """The file at `path`; never raises, and never waits for the program that made the file."""
+    """The lock file at `path`; never raises, and never waits for another program."""
     try:
         return LockFile(path, _DECODER.decode(content_of(path, through_links=through_links)), None)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ class _ModeFields(msgspec.Struct):
 
 
 def some_fields(path: Path, fields: type[T], *, through_links: bool = False) -> T | None:
-    """Those `fields` of a lock of any program at `path`; None where it has none of them, or cannot be read."""
+    """The `fields` of another program's lock at `path`; None if it lacks them, or cannot be read."""
     try:
         return msgspec.json.decode(content_of(path, through_links=through_links), type=fields)
     except (OSError, UnfitFileError, UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -88,9 +88,9 @@ def some_fields(path: Path, fields: type[T], *, through_links: bool = False) -> 
 
 
 def content_of(path: Path, *, through_links: bool = False) -> bytes:
-    """What the regular, small file at `path` holds. UnfitFileError, OSError, or DecodeError if it is too large.
+    """The content of the small regular file at `path`. UnfitFileError, OSError, or DecodeError if it is too large.
 
-    Nothing else is even opened: a pipe without a writer, a device or a dead link would make us wait or act.
+    Nothing else is opened: opening a pipe without a writer or a device may block or have side effects.
     """
     _require_regular(path.stat(follow_symlinks=through_links).st_mode)
     descriptor = os.open(path, _READ if through_links else _READ | _NO_LINK)
@@ -115,9 +115,9 @@ def _require_regular(mode: int) -> None:
 def read_lock(path: Path, now: datetime) -> LockVerdict:
     """The verdict of the lock file at `path` at `now`; missing, unreadable and stale files are locked.
 
-    `expires_ts` is not looked at: the runner alone ends a lock, by writing `locked: false`, so that no two
-    readers with different clocks disagree about it. What cannot be read closes the entries and leaves the
-    exits open, because a halt never forbids reducing risk. A bot may name the file by a link of its own.
+    `expires_ts` is ignored: only the runner ends a lock, by writing `locked: false`, so that readers with different
+    clocks agree. An unreadable file forbids entries and allows exits, because a halt never forbids reducing risk.
+    A bot may name the file by a link of its own.
     """
     found, name = read_file(path, through_links=True), path.name
     if found.problem is not None:

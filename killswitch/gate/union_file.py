@@ -1,6 +1,6 @@
-"""The union file, for readers that know a single path: the sum of all scopes, written in turns of its own.
+"""The union file, for readers that know a single path: the sum of the locks of all scopes.
 
-It may lie on another file system than the lock folder, and neither waits for the other.
+It may be on another file system than the lock folder, so it has turns of its own: neither waits for the other.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from killswitch.gate.lock_reader import read_file
 class UnionFile:
     """Writes the union of the scopes' files."""
 
-    def __init__(self, path: Path, folder: Path, pen: LockFileWriter) -> None:
-        """`folder`: the lock folder, by its absolute path. Nothing is touched here."""
+    def __init__(self, path: Path, folder: Path, writer: LockFileWriter) -> None:
+        """`folder`: the absolute path of the lock folder. No file is opened here."""
         self.path = path.absolute()
-        self._pen = pen
+        self._writer = writer
         self._folders: tuple[Path, ...] = (folder,)
         self._is_resolved = False
 
@@ -45,9 +45,9 @@ class UnionFile:
         self._folders = tuple(dict.fromkeys((folder, *self._folders)))
 
     def settle(
-        self, held: Sequence[LockRecord], now: datetime, is_late: Callable[[], bool], *, is_whole: bool
+        self, held: Sequence[LockRecord], now: datetime, is_late: Callable[[], bool], *, is_complete: bool
     ) -> LockOutcome:
-        """Write the sum of `held`. `is_whole`: whether that is all, so that the union may open."""
+        """Write the sum of `held`. `is_complete`: whether `held` has every lock, so that the union may open."""
         try:
             with ExitStack() as stack:
                 self._begin(now)
@@ -61,15 +61,15 @@ class UnionFile:
                     raise TimeoutError("its file system is too slow")
                 is_kept = foreign is None or any(_covers(lock, foreign, now) for lock in held)
                 locks = [*held] if foreign is None or is_kept else [*held, foreign]
-                self._write(locks, now, may_open=is_whole and is_kept and not problems)
+                self._write(locks, now, may_open=is_complete and is_kept and not problems)
                 return LockOutcome(foreign=None if is_kept else foreign, problems=tuple(problems))
         except (OSError, LockError) as error:
-            words = f"the lock file {self.path} could not be written and is retried: {cause_of(error)}"
-            return LockOutcome(problems=(LockProblem("union", words),))
+            text = f"the lock file {self.path} could not be written and is retried: {cause_of(error)}"
+            return LockOutcome(problems=(LockProblem("union", text),))
 
     def _foreign(self, now: datetime) -> LockRecord | None:
-        wall = datetime.fromtimestamp(self._pen.wall_at(now), UTC)
-        stamp = replace(self._pen.stamp(now), now=min(now, wall))
+        wall = datetime.fromtimestamp(self._writer.wall_at(now), UTC)
+        stamp = replace(self._writer.stamp(now), now=min(now, wall))
         found = foreign_lock(self.path, self._folders, stamp)
         if found is None:
             return None
@@ -78,7 +78,7 @@ class UnionFile:
 
     def sum_of(self, held: Sequence[LockRecord], now: datetime) -> LockRecord:
         """The union of the locks, signed with the lock folder."""
-        union = union_of(held, self._pen.stamp(now))
+        union = union_of(held, self._writer.stamp(now))
         return msgspec.structs.replace(union, details={**union.details, **signature(self._folders[0])})
 
     def _begin(self, now: datetime) -> None:
@@ -89,24 +89,24 @@ class UnionFile:
             require_separate_path(folder, self.path)
         with os.scandir(self.path.parent) as entries:
             names = [entry.name for entry in islice(entries, LISTED) if is_temporary(entry.name)]
-        remove_abandoned((self.path.parent / name for name in names), self._pen.wall_at(now))
+        remove_abandoned((self.path.parent / name for name in names), self._writer.wall_at(now))
         self._is_resolved = True
 
     def _write(self, locks: Sequence[LockRecord], now: datetime, *, may_open: bool) -> None:
-        """Write the union; one that opens only if all scopes' files are known and no foreign lock is lost."""
-        wanted = self.sum_of(locks, now)
+        """Write the union; it opens only if all scopes' files are known and no foreign lock is lost."""
+        union = self.sum_of(locks, now)
         found = read_file(self.path).lock
-        if not may_open and not tightens(found, wanted, now):
+        if not may_open and not tightens(found, union, now):
             return
         if found is None or not is_signed(found, *self._folders):
-            self._pen.replace(self.path, wanted, now)  # another folder's generation does not count here
+            self._writer.replace(self.path, union, now)  # another folder's generation does not count here
             return
-        said = msgspec.structs.replace(
-            wanted, created_ts=found.created_ts,
-            expires_ts=wanted.expires_ts if wanted.locked else found.expires_ts,
+        expected = msgspec.structs.replace(
+            union, created_ts=found.created_ts,
+            expires_ts=union.expires_ts if union.locked else found.expires_ts,
         )  # fmt: skip
-        if not self._pen.is_settled(found, said, now):
-            self._pen.write(self.path, wanted, now)
+        if not self._writer.is_settled(found, expected, now):
+            self._writer.write(self.path, union, now)
 
 
 def _covers(lock: LockRecord, foreign: LockRecord, now: datetime) -> bool:

@@ -48,78 +48,82 @@ MOST_NOTICES = 10_000
 _SETTLED, _PARTLY = ("flat", "at target", "nothing to close", "recorded only"), "partly recorded only"
 
 
-def incident_of(store: IncidentStore, life: IncidentDecisions, run: StartedAs, now: datetime | None = None) -> Incident:
+def incident_of(
+    store: IncidentStore, incident: IncidentDecisions, run: StartedAs, now: datetime | None = None
+) -> Incident:
     """Return the record of one incident.
 
     `run` says where the commands find the store and the policies. `now` is the last tick on this store where it is
     known; an open incident lasts until then.
     """
-    note = read_note(store, life.decisions[0])
-    acted = [read_decision(store, decision) for decision in life.decisions]
-    told = notifications_about(store, {each.id for each in (*life.decisions, *filter(None, [life.reset]))})
-    found = _facts_of(store, life, note, acted, told)
+    note = read_note(store, incident.decisions[0])
+    recorded = [read_decision(store, decision) for decision in incident.decisions]
+    notifications = notifications_about(
+        store, {each.id for each in (*incident.decisions, *filter(None, [incident.reset]))}
+    )
+    found = _recorded_facts(store, incident, note, recorded, notifications)
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
-    hops = {key for each in acted for key in first_hops(each.decision)}
-    unsent = dict.fromkeys(account for each in acted for account in each.result.unsent)
+    hops = {key for each in recorded for key in first_hops(each.decision)}
+    unsent = dict.fromkeys(account for each in recorded for account in each.result.unsent)
     found = structs.replace(
         found,
         as_of=as_of,
         lasted=duration_text(as_of - found.opened_at),
-        doubts=_doubts(acted, note, found.course),
+        doubts=_missing_facts(recorded, note, found.course),
         remarks=remarks(found, hops, unsent),
     )
     return structs.replace(
         found,
-        checklist=checklist(found, notification_item(told)),
+        checklist=checklist(found, notification_item(notifications)),
         commands=tuple(next_commands(found, run, is_unfinished=_is_unfinished(found, *_SETTLED))),
     )
 
 
-def _facts_of(
+def _recorded_facts(
     store: IncidentStore,
-    life: IncidentDecisions,
+    incident: IncidentDecisions,
     note: IncidentNote,
-    acted: Sequence[RecordedDecision],
+    recorded: Sequence[RecordedDecision],
     notifications: Sequence[Notification],
 ) -> Incident:
     """Return the recorded facts of the incident up to its newest moment, without conclusions."""
-    opening, highest, over = life.decisions[0], life.highest, life.reset
-    results = [each.result for each in acted]
+    opening, highest, ending = incident.decisions[0], incident.highest, incident.reset
+    results = [each.result for each in recorded]
     lines = [line for each in results for line in each.orders]
-    firings = tuple(build_firing(each, note) for each in acted)
-    became = _positions(store, acted)
-    held = positions_left(acted, became)
-    swept = tuple(dict.fromkeys(name for each in results for name in each.swept))
+    firings = tuple(build_firing(each, note) for each in recorded)
+    closed = _positions(store, recorded)
+    held = positions_left(recorded, closed)
+    whole_book_accounts = tuple(dict.fromkeys(name for each in results for name in each.swept))
     currency = next((each.currency for each in firings if each.currency), None)
-    facts = _facts(note, highest)
+    facts = _contacts_of(note, highest)
     found = Incident(
-        id=life.id, title=_title(highest),
-        policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=life.is_manual,
+        id=incident.id, title=_title(highest),
+        policy=opening.policy, scope=opening.scope, mode=opening.mode, by_hand=incident.is_manual,
         state="open", opened_at=opening.as_of, closed_at=None, lasted="",
         level=highest.level,
         stage=stage_text(highest),
         as_of=opening.as_of,
         firings=firings,
-        reset=None if over is None else IncidentReset(over.id, over.as_of, over.author, over.reason),
+        reset=None if ending is None else IncidentReset(ending.id, ending.as_of, ending.author, ending.reason),
         timeline=(),
-        orders=outcomes((each.decision, each.result) for each in acted),
-        endings=tuple(one for each in acted for one in account_closes(each)),
+        orders=outcomes((each.decision, each.result) for each in recorded),
+        endings=tuple(one for each in recorded for one in account_closes(each)),
         left=tuple(each for each in held if each.contracts is None or each.to_close),
         settled=tuple(each for each in held if each.contracts is not None and not each.to_close),
-        money=close_money(lines, currency, swept=bool(closed_by_request(became, swept))),
+        money=close_money(lines, currency, has_whole_book=bool(closed_by_request(closed, whole_book_accounts))),
         course=None,
         contacts=facts.contacts, escalation=facts.escalation, links=facts.links,
         checklist=(), commands=(), doubts=(),
-        reason=_declared(opening),
-        totals=_totals(results, lines, became),
-        positions=became,
+        reason=_declared_reason(opening),
+        totals=_totals(results, lines, closed),
+        positions=closed,
         exposures=tuple(exposure for each in results for exposure in each.exposures),
-        swept=swept,
+        swept=whole_book_accounts,
     )  # fmt: skip
     closed_at = _closed_at(found)
-    suspicions = [read_decision(store, decision) for decision in life.suspicions]
+    suspicions = [read_decision(store, decision) for decision in incident.suspicions]
     notices = _notices(store, opening, closed_at)
-    moments = timeline(firings, acted, notices, delivery_moments(notifications), found.reset, suspicions)
+    moments = timeline(firings, recorded, notices, delivery_moments(notifications), found.reset, suspicions)
     return structs.replace(
         found,
         state="open" if closed_at is None else "closed",
@@ -130,17 +134,17 @@ def _facts_of(
     )
 
 
-def _positions(store: IncidentStore, acted: Sequence[RecordedDecision]) -> tuple[ClosedPosition, ...]:
-    became = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in acted)
-    return credit_own_decisions(store, became, acted[0].decision.as_of, {each.decision.id for each in acted})
+def _positions(store: IncidentStore, recorded: Sequence[RecordedDecision]) -> tuple[ClosedPosition, ...]:
+    positions = closed_positions((each.decision, each.journal, each.result.orders, each.snapshot) for each in recorded)
+    return credit_own_decisions(store, positions, recorded[0].decision.as_of, {each.decision.id for each in recorded})
 
 
-def _totals(results: Sequence[Result], lines: Sequence[OrderLine], became: Sequence[ClosedPosition]) -> Totals:
+def _totals(results: Sequence[Result], lines: Sequence[OrderLine], positions: Sequence[ClosedPosition]) -> Totals:
     """Sum up the orders. Several closes have no common duration, because the time between them belongs to none."""
     is_over = all(each.standing != "closing" for each in results)
-    took = [each.totals.took for each in results if each.orders]
-    totals = count_orders(lines, [each.seen_at for each in became if each.seen_at], ended=is_over)
-    return structs.replace(totals, took=took[0] if len(took) == 1 else None)
+    durations = [each.totals.took for each in results if each.orders]
+    totals = count_orders(lines, [each.seen_at for each in positions if each.seen_at], ended=is_over)
+    return structs.replace(totals, took=durations[0] if len(durations) == 1 else None)
 
 
 def _is_unfinished(incident: Incident, *settled: str) -> bool:
@@ -159,14 +163,18 @@ def _closed_at(incident: Incident) -> datetime | None:
 
 def _title(highest: Decision) -> str:
     if highest.kind == "manual":
-        said = cause_text(highest.cause)
-        return f"{'Close by hand' if said is None else said.heading} on {highest.scope}"
+        declared = cause_text(highest.cause)
+        return f"{'Close by hand' if declared is None else declared.heading} on {highest.scope}"
     return f"{stage_text(highest)} on {highest.scope}"
 
 
-def _declared(opening: Decision) -> DeclaredReason | None:
-    said = cause_text(opening.cause)
-    return None if said is None or opening.cause is None else DeclaredReason(opening.cause, said.heading, said.tone)
+def _declared_reason(opening: Decision) -> DeclaredReason | None:
+    declared = cause_text(opening.cause)
+    return (
+        None
+        if declared is None or opening.cause is None
+        else DeclaredReason(opening.cause, declared.heading, declared.tone)
+    )
 
 
 def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None) -> list[Notice]:
@@ -180,7 +188,7 @@ def _notices(store: IncidentStore, opening: Decision, closed_at: datetime | None
     return found[::-1]
 
 
-def _facts(note: IncidentNote, highest: Decision) -> RunbookFacts:
+def _contacts_of(note: IncidentNote, highest: Decision) -> RunbookFacts:
     """Return the contacts: those of the highest stage's runbook first, then those that other runbooks add."""
     first = note.runbooks.get(highest.stage or "", RunbookFacts(""))
     others = [facts for stage, facts in note.runbooks.items() if stage != highest.stage]
@@ -189,16 +197,20 @@ def _facts(note: IncidentNote, highest: Decision) -> RunbookFacts:
     return RunbookFacts(first.name, contacts=tuple(contacts), escalation=steps, links=first.links)
 
 
-def _doubts(acted: Sequence[RecordedDecision], note: IncidentNote, course: EquityCurve | None) -> tuple[str, ...]:
+def _missing_facts(
+    recorded: Sequence[RecordedDecision], note: IncidentNote, curve: EquityCurve | None
+) -> tuple[str, ...]:
     """Return what could not be found out, as sentences."""
-    fired = any(each.decision.kind != "manual" for each in acted)
-    doubts = []
+    fired = any(each.decision.kind != "manual" for each in recorded)
+    missing = []
     if fired and note.policy is None:
-        doubts.append("the policy's lines are unknown: no run on this store used its policy set")
-    doubts += [f"no readable snapshot was kept with decision {each.decision.id}" for each in acted if not each.snapshot]
-    if fired and course is None:
-        doubts.append("no equity curve was kept")
-    return tuple(doubts)
+        missing.append("the policy's lines are unknown: no run on this store used its policy set")
+    missing += [
+        f"no readable snapshot was kept with decision {each.decision.id}" for each in recorded if not each.snapshot
+    ]
+    if fired and curve is None:
+        missing.append("no equity curve was kept")
+    return tuple(missing)
 
 
 MOST_DELIVERIES = 10_000
@@ -233,17 +245,17 @@ def notification_item(notifications: Sequence[Notification]) -> ChecklistItem:
         newest = instant(from_micros(max(each.ended_at or each.message.at for each in sent)))
         count = count_of(len(sent), "message")
         return ChecklistItem(_KEY, _TITLE, "proved", f"{count} delivered to {targets}, last at {newest}")
-    words = [f"{states[each]} {each.replace('_', ' ')}" for each in ("pending", "given_up") if states[each]]
+    counts = [f"{states[each]} {each.replace('_', ' ')}" for each in ("pending", "given_up") if states[each]]
     why = next((f": {each.error}" for each in sent if each.state != "delivered" and each.error), "")
-    return ChecklistItem(_KEY, _TITLE, "open", f"{' and '.join(words)} of {len(sent)} to {targets}{why}")
+    return ChecklistItem(_KEY, _TITLE, "open", f"{' and '.join(counts)} of {len(sent)} to {targets}{why}")
 
 
 def delivery_moments(notifications: Sequence[Notification]) -> list[TimelineEntry]:
     """Return when each message was delivered or given up."""
-    words = {"delivered": "notified", "given_up": "could not notify"}
+    texts = {"delivered": "notified", "given_up": "could not notify"}
     return [
         TimelineEntry(from_micros(delivery.ended_at), "told", None,
-               f"{words[delivery.state]} {delivery.message.target}: {message.title}")
+               f"{texts[delivery.state]} {delivery.message.target}: {message.title}")
         for delivery, message in notifications
-        if delivery.ended_at is not None and delivery.state in words
+        if delivery.ended_at is not None and delivery.state in texts
     ]  # fmt: skip

@@ -33,12 +33,12 @@ OperatorCommandKind = Literal["close", "reset", "apply", "give_up"]
 LOOK_BACK = 50
 """Number of the newest decisions and notices that are searched first for the answer to a command."""
 
-FAR_BACK = 10_000
-"""How many of the newest are searched at most, for refusals of a plan as well."""
+MAX_LOOK_BACK = 10_000
+"""Maximum number of decisions and notices that are searched, also for refusals of a plan."""
 
 
 class RefusedScopeError(Exception):
-    """The scope names nothing that is watched; the message lists what is."""
+    """No account or stage machine has this scope; the message lists the known scopes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class CommandAnswer:
 
 
 class SpentPlanError(Exception):
-    """A saved plan that this store has applied, or will apply; the message says which."""
+    """The store has applied this saved plan, or has it queued; the message says which."""
 
 
 def operator_event(
@@ -64,7 +64,7 @@ def operator_event(
     force: bool = False,
     decision: str | None = None,
 ) -> Event:
-    """The event of a command given at `at`."""
+    """The event of an operator command issued at `at`."""
     return Event(
         id=f"hand-{secrets.token_hex(8)}", at=at, kind=kind, scope=scope, author=author, reason=reason, cause=cause,
         force=force, decision=decision,
@@ -72,14 +72,14 @@ def operator_event(
 
 
 def apply_event(store: Store, plan: SavedPlan, author: str, at: datetime) -> Event:
-    """The event that brings `plan` to a tick. SpentPlanError if the store has it, or its decisions, already.
+    """The event that applies `plan` at the next tick. SpentPlanError if the store has the event or its decisions.
 
     Its id counts the refusals of the plan so far, and a store accepts an id once: however many operators apply a plan
     at the same time, it is processed once.
     """
     require_unspent(store, plan)
     begins = f"apply-{plan.digest.removeprefix('sha256:')[:20]}-"
-    refused = {notice.subject for notice in store.notices(FAR_BACK) if (notice.subject or "").startswith(begins)}
+    refused = {notice.subject for notice in store.notices(MAX_LOOK_BACK) if (notice.subject or "").startswith(begins)}
     event_id = f"{begins}{len(refused)}"
     if any(event.id == event_id for event in store.pending_events()):
         raise SpentPlanError(f"the plan {plan.short} is queued already, as {event_id}: see `ksctl status`")
@@ -144,9 +144,9 @@ def answer_to(store: Store, event: Event) -> CommandAnswer:
     """The decisions and notices with which a tick has answered `event`."""
     recent = [each.decision for each in _newest(store.decisions, lambda stored: stored.decision.as_of, event.at)]
     notices = _newest(store.notices, lambda notice: notice.as_of, event.at)
-    mine = _TESTS.get(event.kind, _resets)(event)
+    is_answer = _TESTS.get(event.kind, _resets)(event)
     answers = (each for each in notices if each.subject == event.id or _is_reset_notice(each, event))
-    return CommandAnswer(tuple(filter(mine, recent)), tuple(answers))
+    return CommandAnswer(tuple(filter(is_answer, recent)), tuple(answers))
 
 
 def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], since: datetime) -> Sequence[T]:
@@ -154,9 +154,9 @@ def _newest(read: Callable[[int], Sequence[T]], when: Callable[[T], datetime], s
     limit = LOOK_BACK
     while True:
         found = read(limit)
-        if len(found) < limit or limit >= FAR_BACK or when(found[-1]) < since:
+        if len(found) < limit or limit >= MAX_LOOK_BACK or when(found[-1]) < since:
             return found
-        limit = min(FAR_BACK, limit * 10)
+        limit = min(MAX_LOOK_BACK, limit * 10)
 
 
 def fired_again(store: Store, answer: CommandAnswer) -> Decision | None:
@@ -178,8 +178,8 @@ def _closes(event: Event) -> Callable[[Decision], bool]:
 
 def _resets(event: Event) -> Callable[[Decision], bool]:
     def test(decision: Decision) -> bool:
-        same = (decision.scope, decision.author, decision.reason) == (event.scope, event.author, event.reason)
-        return decision.kind == "reset" and same and decision.as_of >= event.at
+        matches = (decision.scope, decision.author, decision.reason) == (event.scope, event.author, event.reason)
+        return decision.kind == "reset" and matches and decision.as_of >= event.at
 
     return test
 
@@ -197,5 +197,5 @@ _TESTS: dict[str, Callable[[Event], Callable[[Decision], bool]]] = {
 
 
 def _is_reset_notice(notice: Notice, event: Event) -> bool:
-    same = (notice.scope, notice.subject) == (event.scope, RESET)
-    return event.kind == "reset" and same and notice.as_of >= event.at
+    matches = (notice.scope, notice.subject) == (event.scope, RESET)
+    return event.kind == "reset" and matches and notice.as_of >= event.at

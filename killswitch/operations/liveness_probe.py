@@ -1,7 +1,7 @@
-"""Probes whether the runner on a store ticks, for a supervisor.
+"""Liveness and readiness probes of the runner on a store, for supervisors.
 
-Only the runner itself counts: a restart of the process helps neither a venue that is down, nor a stage that has fired,
-nor a lock that cannot be written.
+Only the runner itself is probed: a restart helps neither a venue that is down, nor a stage that has fired, nor a lock
+that cannot be written.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from killswitch.runner.lease import is_dead
 from killswitch.runner.status_blob import LIVE_NAME
 
 Probe: TypeAlias = Literal["live", "ready"]
-"""live: the process that holds the store goes on ticking. ready: its last tick is fresh, and so is its lease."""
+"""`live`: the process that holds the lease is ticking. `ready`: its last tick is recent, and its lease is valid."""
 
-SHORTEST_WITHIN: Final[dict[Probe, float]] = {"live": 60.0, "ready": 20.0}
-"""Seconds that the last tick may be old. `live` is patient: what fails it is killed, `ready` is only shown."""
-INTERVALS: Final = 4
-"""As many intervals as the last tick may be old where the interval is a long one."""
+MIN_AGE_LIMIT: Final[dict[Probe, float]] = {"live": 60.0, "ready": 20.0}
+"""Minimum limit on the age of the last tick, in seconds. `live` allows more: a process that fails it is killed."""
+AGE_LIMIT_INTERVALS: Final = 4
+"""The limit in intervals, if that is longer."""
 
 
 class ProbeResult(Struct, frozen=True):
-    """The answer and its reason, in one line."""
+    """The result of a probe, and its reason in one line."""
 
     passed: bool
     why: str
 
 
 class _LastTick(Struct, frozen=True):
-    """What a probe needs of the view that `status` shows. All else may be another version's."""
+    """The fields of the published view that a probe reads; others may be those of another version."""
 
     owner: str
     as_of: datetime
@@ -51,7 +51,7 @@ _DECODER = msgspec.json.Decoder(_LastTick)
 def probe_of(
     store: Store, probe: Probe, now: datetime, within: float | None = None, clock: Clock | None = None
 ) -> ProbeResult:
-    """Probe the runner on `store` at `now`. `within`: maximal age of its last tick in seconds; None: by its interval.
+    """Probe the runner on `store` at `now`. `within`: maximum age of its last tick in seconds; None: by its interval.
 
     `clock`: its monotonic seconds give the age of the tick if they can be compared; otherwise `now` does.
 
@@ -80,10 +80,12 @@ def _of_tick(
     lease_until = from_micros(lease.expires_at)
     if probe == "ready" and lease.expires_at <= to_micros(now):
         return ProbeResult(False, f"the lease expired at {rfc3339(lease_until)} without renewal")
-    bound = timedelta(seconds=max(SHORTEST_WITHIN[probe], INTERVALS * tick.interval) if within is None else within)
+    bound = timedelta(
+        seconds=max(MIN_AGE_LIMIT[probe], AGE_LIMIT_INTERVALS * tick.interval) if within is None else within
+    )
     which = f"tick {tick.ticks} at {rfc3339(tick.as_of)}"
     if -age > bound:
-        # The clock was put back: no tick can be dated, and a new process would not be able to either.
+        # The clock moved back: the age of the tick is unknown, and a restart would not change that.
         return ProbeResult(probe == "live", f"{which} is dated after this machine's clock, so its age is unknown")
     seconds = age.total_seconds()
     if age > bound:

@@ -1,7 +1,7 @@
-"""Previews what the policies would do now: one tick whose outcome is shown and not carried out.
+"""Previews of what the policies would do now: one tick whose outcome is shown and not executed.
 
-The same interpreter, restored from the same memory, on the same snapshot as a runner's next tick; it holds no
-lease, writes nothing and sends nothing.
+The interpreter, its restored state and the snapshot are those of a runner's next tick. A preview holds no lease,
+writes nothing and sends nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PREVIEW_FORMAT = "killswitch.preview/v1"
 
 
 class Preview(Struct, frozen=True):
-    """One tick, not carried out. `armed` are the accounts whose documents say `execution: live`."""
+    """The outcome of one tick that is not executed."""
 
     snapshot: Snapshot
     policies: PolicySet
@@ -36,7 +36,7 @@ class Preview(Struct, frozen=True):
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...]
     memory: str
-    """The source of history and stages, for people."""
+    """The source of history and stages, as text."""
 
     @property
     def pending(self) -> bool:
@@ -56,7 +56,10 @@ class Preview(Struct, frozen=True):
 def preview(
     policies: PolicySet, snapshot: Snapshot, interpreter: Interpreter, memory: str, armed: frozenset[str]
 ) -> Preview:
-    """Tick `interpreter`, whose memory was restored or replayed, on `snapshot`."""
+    """Run one tick of `interpreter`, whose state was restored or replayed, on `snapshot`.
+
+    `armed`: accounts whose documents say `execution: live`.
+    """
     interpreter.restrict_orders_to(armed)
     pending = interpreter.evaluate(snapshot)
     machines = machine_views(interpreter.status(), policies)  # as they are, not as the plan would leave them
@@ -73,28 +76,29 @@ def preview(
 
 
 def plan_of(shown: Preview, decisions: Iterable[Decision]) -> SavedPlan | None:
-    """The plan of these decisions of a preview, for `ksctl apply`; None if nothing of them would be carried out."""
-    kept = tuple(
+    """The plan of these decisions of a preview, for `ksctl apply`; None if none of them would be executed."""
+    saved = tuple(
         decision
         for decision in decisions
         if decision.mode == "enforce"
-        and decision.kind != "hedge"  # opens what no book of the plan holds, and a tick opens it by itself
+        and decision.kind
+        != "hedge"  # opens a position that is not in the books of the plan, and a tick opens it without a plan
         and not decision.is_suspicion  # over before anybody could apply it
         and decision.effects
     )
-    if not kept:
+    if not saved:
         return None
-    basis = basis_of(kept, shown.snapshot, shown.policies)
-    return make_plan(shown.snapshot.as_of, shown.policies.digest, shown.policies.commit, kept, basis)
+    basis = basis_of(saved, shown.snapshot, shown.policies)
+    return make_plan(shown.snapshot.as_of, shown.policies.digest, shown.policies.commit, saved, basis)
 
 
 def of_policies(shown: Preview) -> tuple[Decision, ...]:
-    """The decisions of the policies, without what a tick does in any case: resets and waiting operator commands."""
+    """The decisions of the policies, without resets and operator commands, which a tick processes in any case."""
     return tuple(decision for decision in shown.decisions if decision.kind in (None, "hedge"))
 
 
 def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, str]:
-    """An interpreter with a runner's memory, where there is one; and in words, where it is from."""
+    """An interpreter with the state of the runner, if there is a store, and the name of the source of the state."""
     interpreter = Interpreter(policies, earlier_notices=() if store is None else store.notices(REMEMBERED_NOTICES))
     if store is None:
         return interpreter, "no store: this snapshot alone, so windows are only partly known"
@@ -113,7 +117,7 @@ def closes_under_way(store: Store | None) -> tuple[Closing, ...]:
 
 
 def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[Interpreter, Snapshot | None, str]:
-    """An interpreter that has seen all but the last of `snapshots`, that last one (None: there is none), and words."""
+    """An interpreter after all but the last of `snapshots`, that last one (None: none), and the name of the source."""
     interpreter = Interpreter(policies)
     last: Snapshot | None = None
     seen = 0
@@ -126,7 +130,7 @@ def from_recording(policies: PolicySet, snapshots: Iterable[Snapshot]) -> tuple[
 
 
 def encode_preview(shown: Preview) -> bytes:
-    """What would be done, as JSON, format `killswitch.preview/v1`: one object. A saved plan is another thing."""
+    """The preview as one JSON object, format `killswitch.preview/v1`. A saved plan is another format."""
     return msgjson.Encoder(decimal_format="string").encode(
         {
             "format": PREVIEW_FORMAT,

@@ -22,20 +22,20 @@ ZERO = Decimal(0)
 
 
 class OrderCounts(Struct, frozen=True):
-    """The orders of a close by what came of them. `unknown`: nobody can say yet what it did."""
+    """Number of orders of a close by outcome. `unknown`: the status of the order is not confirmed."""
 
     sent: int
     filled: int
     unknown: int
     refused: int
     partly: int = 0
-    """Of the filled, those that ended with less than was sent."""
+    """Filled orders that ended with less than their amount."""
     empty: int = 0
-    """Those that the venue ended without a fill."""
+    """Orders that the venue ended without a fill."""
 
 
 class OpenPosition(Struct, frozen=True):
-    """A position that is held up: what is left to close of it in contracts (null: not known yet), and why."""
+    """A position whose close is blocked: the contracts left to close (null: unknown), and the reason."""
 
     account: str
     symbol: str
@@ -70,13 +70,13 @@ class CloseProgress(Struct, frozen=True):
 
     @property
     def changing(self) -> tuple[object, ...]:
-        """What makes a progress another one: everything but the time."""
+        """Every field but the time: a change of them is a change of progress."""
         return (self.standing, self.positions, self.done, self.orders, self.blocked)
 
 
 @dataclass(frozen=True, slots=True)
 class _PositionProgress:
-    """One position at work: what is to be closed of it and what has been, in contracts."""
+    """One position of a close: what is to be closed and what was closed, in contracts."""
 
     key: Place
     contracts: Decimal
@@ -87,29 +87,37 @@ class _PositionProgress:
 
     @property
     def share(self) -> Decimal:
-        """How much of the work is done, 0…1."""
+        """The completed share of the close, 0 to 1."""
         return Decimal(1) if self.done or not self.contracts else min(Decimal(1), self.filled / self.contracts)
 
     @property
     def orders_left(self) -> int:
-        """How many orders it takes still, where each fills."""
-        rest = max(ZERO, self.contracts - self.filled)
+        """Number of further orders, if each of them fills."""
+        remaining = max(ZERO, self.contracts - self.filled)
         if self.done:
             return 0
-        return max(1, int((rest / self.largest).to_integral_value(ROUND_CEILING))) if self.largest else 1
+        return max(1, int((remaining / self.largest).to_integral_value(ROUND_CEILING))) if self.largest else 1
 
 
-def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, runs: bool) -> CloseProgress:
-    """The progress of the close of `decision` at `now`. `runs`: whether a runner works on it."""
+def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, is_runner_alive: bool) -> CloseProgress:
+    """The progress of the close of `decision` at `now`. `is_runner_alive`: whether a runner works on it."""
     result = fold_result(decision, journal, None)
     orders = _by_position(result.orders)
-    lines = _lines(decision, journal, result, orders)
+    targets = _positions(decision, journal, result, orders)
     endings = {ending.account: ending for ending in result.endings}
-    blocked = tuple(each for line in lines if (each := _held_up(line, orders.get(line.key, ()), endings)) is not None)
+    blocked = tuple(
+        each
+        for position in targets
+        if (each := _blocked_position(position, orders.get(position.key, ()), endings)) is not None
+    )
     ended = result.standing != "closing"
     until = max((ending.at for ending in result.endings), default=now) if ended else now
-    left, why = (None, None) if ended else _seconds_left(decision, lines, result, blocked, now, runs=runs)
-    done = sum(line.done for line in lines)
+    left, why = (
+        (None, None)
+        if ended
+        else _seconds_left(decision, targets, result, blocked, now, is_runner_alive=is_runner_alive)
+    )
+    done = sum(position.done for position in targets)
     return CloseProgress(
         at=now,
         decision=decision.id,
@@ -119,9 +127,9 @@ def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, 
         reason=decision.reason,
         cause=decision.cause,
         standing=result.standing,
-        positions=len(lines),
+        positions=len(targets),
         done=done,
-        open=len(lines) - done,
+        open=len(targets) - done,
         orders=_counts(result.orders),
         blocked=blocked,
         elapsed=max(0.0, (until - decision.as_of).total_seconds()),
@@ -131,34 +139,34 @@ def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, 
 
 
 def scheduled_seconds(decision: Decision) -> float:
-    """How long the declared pace alone makes the close last, where each order fills; 0 where none is declared."""
+    """Seconds that the declared pace takes if every order fills; 0 without a declared pace."""
     unwinding = decision.unwinding
     if unwinding is None:
         return 0.0
     orders = Counter(intent.account for intent in decision.intents)
     slices = Counter((intent.account, intent.symbol, intent.position_side) for intent in decision.intents)
-    return _paced(unwinding, max(orders.values(), default=0), max(slices.values(), default=0))
+    return _scheduled(unwinding, max(orders.values(), default=0), max(slices.values(), default=0))
 
 
-def _paced(unwinding: Unwinding, orders: int, slices: int) -> float:
-    """Seconds for so many orders of one account, so many of them slices of one position."""
+def _scheduled(unwinding: Unwinding, orders: int, slices: int) -> float:
+    """Seconds for this many orders of one account, with this many slices of one position."""
     a_minute = unwinding.max_orders_per_minute
-    spaced = 0.0 if a_minute is None else orders * 60.0 / a_minute
-    return max(spaced, max(0, slices - 1) * (unwinding.pause or 0.0))
+    by_rate = 0.0 if a_minute is None else orders * 60.0 / a_minute
+    return max(by_rate, max(0, slices - 1) * (unwinding.pause or 0.0))
 
 
 def _by_position(orders: Sequence[OrderLine]) -> Mapping[Place, Sequence[OrderLine]]:
-    """The orders of each position, as they were sent."""
+    """The orders of each position, in the order of sending."""
     found: dict[Place, list[OrderLine]] = {}
     for order in orders:
         found.setdefault((order.account, order.symbol, order.position_side), []).append(order)
     return found
 
 
-def _lines(
+def _positions(
     decision: Decision, journal: Sequence[Entry], result: Result, orders: Mapping[Place, Sequence[OrderLine]]
 ) -> tuple[_PositionProgress, ...]:
-    shown = {(each.account, each.symbol, each.position_side): each for each in result.verified}
+    last_verified = {(each.account, each.symbol, each.position_side): each for each in result.verified}
     flat = {ending.account for ending in result.endings if ending.status == "flat"}
     largest = _largest(decision)
     found = []
@@ -166,15 +174,15 @@ def _lines(
         if not isinstance(entry, PlannedWork) or entry.symbol is None:
             continue
         key: Place = (entry.account, entry.symbol, entry.position_side)
-        seen = shown.get((entry.account or "", entry.symbol, entry.position_side))
+        latest = last_verified.get((entry.account or "", entry.symbol, entry.position_side))
         contracts = known(entry.contracts) or ZERO
         found.append(
             _PositionProgress(
                 key=key,
                 contracts=contracts,
                 filled=sum((order.filled or ZERO for order in orders.get(key, ())), ZERO),
-                left=None if seen is None else max(ZERO, seen.position - seen.target),
-                done=entry.account in flat or (seen is not None and seen.position <= seen.target),
+                left=None if latest is None else max(ZERO, latest.position - latest.target),
+                done=entry.account in flat or (latest is not None and latest.position <= latest.target),
                 largest=largest.get(key, contracts),
             )
         )
@@ -194,78 +202,84 @@ def _counts(orders: Sequence[OrderLine]) -> OrderCounts:
     return OrderCounts(
         sent=len(orders),
         filled=sum(1 for order in orders if order.filled),
-        unknown=sum(1 for order in orders if _unknown(order)),
+        unknown=sum(1 for order in orders if _is_unknown(order)),
         refused=sum(1 for order in orders if order.outcome.startswith("rejected")),
-        partly=sum(1 for order in orders if order.fate == "final" and _less(order)),
+        partly=sum(1 for order in orders if order.fate == "final" and _is_partly_filled(order)),
         empty=sum(1 for order in orders if order.fate == "final" and order.filled == 0 and not order.did_nothing),
     )
 
 
-def _less(order: OrderLine) -> bool:
+def _is_partly_filled(order: OrderLine) -> bool:
     return bool(order.filled) and order.amount is not None and order.filled is not None and order.filled < order.amount
 
 
-def _unknown(order: OrderLine) -> bool:
+def _is_unknown(order: OrderLine) -> bool:
     return order.fate in ("set aside", "abandoned") or (order.fate == "in flight" and order.was_unknown)
 
 
-def _held_up(line: _PositionProgress, mine: Sequence[OrderLine], endings: Mapping[str, Ending]) -> OpenPosition | None:
-    """Why the position is not closed yet, where something is in the way of it; None for one that is on its way."""
-    if line.done:
+def _blocked_position(
+    position: _PositionProgress, orders: Sequence[OrderLine], endings: Mapping[str, Ending]
+) -> OpenPosition | None:
+    """The reason why the close of a position is blocked; None if it is done or proceeds."""
+    if position.done:
         return None
-    unknown = [order.client_order_id for order in mine if _unknown(order)]
-    ending = endings.get(line.key[0] or "")
+    unknown = [order.client_order_id for order in orders if _is_unknown(order)]
+    ending = endings.get(position.key[0] or "")
     why = None
     if unknown:
         why = f"the status of order {unknown[-1]} is unknown"
-    elif mine and mine[-1].outcome.startswith("rejected"):
-        why = mine[-1].outcome + (f" ({mine[-1].text})" if mine[-1].text else "")
+    elif orders and orders[-1].outcome.startswith("rejected"):
+        why = orders[-1].outcome + (f" ({orders[-1].text})" if orders[-1].text else "")
     elif ending is not None:
         why = ending.reason or ending.status
     if why is None:
         return None
-    account, symbol, side = line.key
-    return OpenPosition(account or "", symbol or "", side or "", line.left, why)
+    account, symbol, side = position.key
+    return OpenPosition(account or "", symbol or "", side or "", position.left, why)
 
 
 def _seconds_left(
     decision: Decision,
-    lines: Sequence[_PositionProgress],
+    positions: Sequence[_PositionProgress],
     result: Result,
     blocked: Sequence[OpenPosition],
     now: datetime,
     *,
-    runs: bool,
+    is_runner_alive: bool,
 ) -> tuple[float | None, str | None]:
     """The expected seconds until the end, or why they are unknown.
 
-    By the pace so far, as if the rest took as long in proportion, and by the declared pace; the longer holds.
+    The longer of two estimates counts: the pace so far, extrapolated to the rest, and the declared pace.
     """
-    open_lines = sum(not line.done for line in lines)
-    if not runs:
+    open_count = sum(not position.done for position in positions)
+    if not is_runner_alive:
         return None, "no runner is running to work on it"
-    if open_lines and open_lines == len(blocked):
+    if open_count and open_count == len(blocked):
         return None, "every open position is held up"
     if blocked:
-        return None, f"{len(blocked)} of {open_lines} open positions {'is' if len(blocked) == 1 else 'are'} held up"
-    expected = [each for each in (_by_pace(lines, result, now), _by_schedule(decision, lines)) if each is not None]
+        return None, f"{len(blocked)} of {open_count} open positions {'is' if len(blocked) == 1 else 'are'} held up"
+    expected = [
+        each for each in (_by_pace(positions, result, now), _by_schedule(decision, positions)) if each is not None
+    ]
     return (max(expected), None) if expected else (None, "nothing has filled yet")
 
 
-def _by_pace(lines: Sequence[_PositionProgress], result: Result, now: datetime) -> float | None:
-    if not lines or not result.orders:
+def _by_pace(positions: Sequence[_PositionProgress], result: Result, now: datetime) -> float | None:
+    if not positions or not result.orders:
         return None
-    share = sum((line.share for line in lines), ZERO) / len(lines)
-    taken = (now - min(order.sent_at for order in result.orders)).total_seconds()
-    return float(Decimal(max(0.0, taken)) * (1 - share) / share) if share else None
+    share = sum((position.share for position in positions), ZERO) / len(positions)
+    elapsed = (now - min(order.sent_at for order in result.orders)).total_seconds()
+    return float(Decimal(max(0.0, elapsed)) * (1 - share) / share) if share else None
 
 
-def _by_schedule(decision: Decision, lines: Sequence[_PositionProgress]) -> float | None:
-    """What the declared pace alone takes: it spaces the orders of each account, and the slices of each position."""
+def _by_schedule(decision: Decision, positions: Sequence[_PositionProgress]) -> float | None:
+    """Seconds by the declared pace, which spaces the orders of each account and the slices of each position."""
     unwinding = decision.unwinding
     if unwinding is None or (unwinding.max_orders_per_minute is None and unwinding.pause is None):
         return None
     orders: dict[str | None, int] = {}
-    for line in lines:
-        orders[line.key[0]] = orders.get(line.key[0], 0) + line.orders_left
-    return _paced(unwinding, max(orders.values(), default=0), max((line.orders_left for line in lines), default=0))
+    for position in positions:
+        orders[position.key[0]] = orders.get(position.key[0], 0) + position.orders_left
+    return _scheduled(
+        unwinding, max(orders.values(), default=0), max((position.orders_left for position in positions), default=0)
+    )

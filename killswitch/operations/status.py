@@ -28,21 +28,21 @@ from killswitch.runner.status_blob import LIVE_NAME, RunnerView, decode_view
 STATUS_FORMAT = "killswitch.status/v1"
 
 AN_HOUR = timedelta(hours=1)
-MOST_SUSPICIONS = 5
-NEWEST = 100
-"""How many decisions back suspicions are looked for."""
+MAX_SUSPICIONS = 5
+SUSPICION_LOOK_BACK = 100
+"""Number of the newest decisions that are searched for suspicions."""
 A_DAY = timedelta(days=1)
-MOST_BY_HAND = 5
-LOOKED_THROUGH = 100
-"""Number of the newest decisions among which operator closes are shown."""
+MAX_MANUAL_CLOSES = 5
+MANUAL_CLOSE_LOOK_BACK = 100
+"""Number of the newest decisions that are searched for manual closes."""
 
-FOLDER_PATIENCE = 2.0
+LOCK_FOLDER_TIMEOUT = 2.0
 """Seconds to wait for the file system of the lock folder."""
-MOST_FILES = 5_000
-"""The most lock files that are shown: a folder may be full of other files."""
+MAX_LOCK_FILES = 5_000
+"""Maximum lock files that are shown: a folder may be full of other files."""
 
 Liveness = Literal["alive", "silent", "gone"]
-"""alive: it holds the lease. silent: its lease ran out, or its process is dead. gone: nobody holds the lease."""
+"""`alive`: it holds the lease. `silent`: its lease expired, or its process is dead. `gone`: there is no lease."""
 
 
 class RunnerState(Struct, frozen=True):
@@ -76,22 +76,22 @@ class LockView(Struct, frozen=True):
     wider: tuple[str, ...] = ()
     """The wider scopes whose locks this file contains."""
     has_own: bool = True
-    """Of one that is ordered: whether the scope itself is locked, and not only a wider one."""
+    """For an ordered lock: whether the scope itself is locked, and not only a wider one."""
 
 
 class OpenClosing(Struct, frozen=True):
-    """A decision whose work on an account is planned and not finished."""
+    """A close that is planned and not finished on one account."""
 
     decision: str
     scope: str
     account: str
     result: Result
     left: tuple[Residual, ...] | None = None
-    """What is left to close there as of the runner's last tick; null where it could not read the account then."""
+    """Remaining positions as of the last tick; null if that tick could not read the account."""
 
 
 class OperatorCloseResult(Struct, frozen=True):
-    """An operator's close, carried out by a runner or without one, and its result."""
+    """A manual close and its result."""
 
     at: datetime
     decision: str
@@ -103,7 +103,7 @@ class OperatorCloseResult(Struct, frozen=True):
 
 
 class StoreStatus(Struct, frozen=True):
-    """Everything that `ksctl status` shows. `view` is null where no runner has ticked on this store."""
+    """Everything that `ksctl status` shows. `view` is null if no runner has ticked on this store."""
 
     now: datetime
     runner: RunnerState
@@ -114,9 +114,9 @@ class StoreStatus(Struct, frozen=True):
     pending: tuple[Event, ...]
     notices: tuple[Notice, ...]
     notifications: tuple[RouteCount, ...] = ()
-    """How many messages of each route to each target wait, were delivered, and were given up."""
+    """Pending, delivered and given-up messages of each route to each target."""
     by_hand: tuple[OperatorCloseResult, ...] = ()
-    """The newest closes by hand of the last day, newest first; without a running runner, the last one however old."""
+    """The newest manual closes of the last day, newest first; if there is none and no runner is alive, the last one."""
     problems: tuple[str, ...] = ()
     """Problems that no tick could report: closes without a runner, and a lock folder that does not answer."""
     suspicions: tuple[Decision, ...] = ()
@@ -127,47 +127,49 @@ class StoreStatus(Struct, frozen=True):
 encode_status = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def store_status(store: Store, now: datetime, notices: int, dated: datetime | None = None) -> StoreStatus:
+def store_status(store: Store, now: datetime, notices: int, tick_now: datetime | None = None) -> StoreStatus:
     """Read everything once. StoreError if the store cannot be read; nothing else raises.
 
-    `now` is the wall clock, which the lease and the locks go by. `dated`: now as ticks are dated, which the ages of
-    what they did are computed from; None: the same.
+    `now` is the wall clock, which the lease and the locks go by. `tick_now`: the present time as ticks are
+    dated, for the ages of decisions; None: `now`.
     """
     view, problem = _view(store)
     runner = runner_state(store.lease(), now)
-    left = open_closes(store)
+    open_work = open_closes(store)
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
-    stranded = () if runner.liveness == "alive" else tuple(_stranded(account, each) for account, each in left)
+    unattended = (
+        () if runner.liveness == "alive" else tuple(_no_runner_problem(account, each) for account, each in open_work)
+    )
     return StoreStatus(
-        now=dated or now,
+        now=tick_now or now,
         runner=runner,
         view=view,
         view_problem=problem,
         locks=locks,
         closings=tuple(
-            OpenClosing(each.id, each.scope, account, read_result(store, each), _left(view, each.id, account))
-            for account, each in left
+            OpenClosing(each.id, each.scope, account, read_result(store, each), _remaining(view, each.id, account))
+            for account, each in open_work
         ),
         pending=commands.events,
         notices=tuple(store.notices(notices)),
         notifications=tuple(store.outbox()),
-        suspicions=_suspicions(store, dated or now),
-        by_hand=tuple(_operator_closes(store, dated or now, alone=runner.liveness != "alive")),
-        problems=stranded
+        suspicions=_suspicions(store, tick_now or now),
+        by_hand=tuple(_operator_closes(store, tick_now or now, without_runner=runner.liveness != "alive")),
+        problems=unattended
         + tuple(unreadable_message(each) for each in commands.unreadable)
         + tuple(lock.reason for lock in locks if lock.scope is None),
     )
 
 
-def _left(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:
-    read = view is not None and any(each.account == account and each.quality == "ok" for each in view.accounts)
-    known = () if view is None or not read else view.closings
-    at_work = [each for each in known if each.decision == decision and each.status in ("planned", "closing")]
-    return tuple(it for each in at_work for it in each.residual if it.account == account) if at_work else None
+def _remaining(view: RunnerView | None, decision: str, account: str) -> tuple[Residual, ...] | None:
+    is_readable = view is not None and any(each.account == account and each.quality == "ok" for each in view.accounts)
+    shown = () if view is None or not is_readable else view.closings
+    in_progress = [each for each in shown if each.decision == decision and each.status in ("planned", "closing")]
+    return tuple(it for each in in_progress for it in each.residual if it.account == account) if in_progress else None
 
 
-def _stranded(account: str, decision: Decision) -> str:
+def _no_runner_problem(account: str, decision: Decision) -> str:
     return (
         f"no runner works on the closing of decision {decision.id} on account {account}, because none is running: "
         "`ksctl run --live` continues with what is left, `ksctl status --watch` shows its progress"
@@ -175,15 +177,15 @@ def _stranded(account: str, decision: Decision) -> str:
 
 
 def _suspicions(store: Store, now: datetime) -> tuple[Decision, ...]:
-    newest = (stored.decision for stored in store.decisions(NEWEST))
+    newest = (stored.decision for stored in store.decisions(SUSPICION_LOOK_BACK))
     recent = (each for each in newest if each.is_suspicion and now - each.as_of <= AN_HOUR)
-    return tuple(islice(recent, MOST_SUSPICIONS))
+    return tuple(islice(recent, MAX_SUSPICIONS))
 
 
-def _operator_closes(store: Store, now: datetime, *, alone: bool) -> Iterator[OperatorCloseResult]:
-    given = [each.decision for each in store.decisions(LOOKED_THROUGH) if each.decision.kind == "manual"]
-    fresh = [each for each in given if now - each.as_of <= A_DAY][:MOST_BY_HAND]
-    for each in fresh or (given[:1] if alone else []):
+def _operator_closes(store: Store, now: datetime, *, without_runner: bool) -> Iterator[OperatorCloseResult]:
+    closes = [each.decision for each in store.decisions(MANUAL_CLOSE_LOOK_BACK) if each.decision.kind == "manual"]
+    recent = [each for each in closes if now - each.as_of <= A_DAY][:MAX_MANUAL_CLOSES]
+    for each in recent or (closes[:1] if without_runner else []):
         result = read_result(store, each)
         yield OperatorCloseResult(each.as_of, each.id, each.scope, each.author, each.cause, each.reason, result)
 
@@ -218,19 +220,21 @@ def _view(store: Store) -> tuple[RunnerView | None, str | None]:
 def locks_at(folder: Path | None, union: Path | None, now: datetime) -> tuple[LockView, ...]:
     """The lock files there, as a bot reads them at `now`; a place that does not answer is itself shown as a lock.
 
-    Of a folder with more than `MOST_FILES` those of accounts, venues and the portfolio are shown before others.
+    Files of accounts, venues and the portfolio come first if the folder has more than `MAX_LOCK_FILES`.
     """
     found: tuple[LockView, ...] = ()
     if folder is not None:
-        found += _answered(f"the lock folder {folder}", folder, lambda: _locks_in(folder, union, now))
+        found += _read_within_timeout(f"the lock folder {folder}", folder, lambda: _locks_in(folder, union, now))
     if union is not None:
-        found += _answered(f"the lock file {union} for all scopes", union, lambda: (_lock(union, union, now),))
+        found += _read_within_timeout(
+            f"the lock file {union} for all scopes", union, lambda: (_lock(union, union, now),)
+        )
     return found
 
 
-def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -> tuple[LockView, ...]:
+def _read_within_timeout(what: str, path: Path, read: Callable[[], tuple[LockView, ...]]) -> tuple[LockView, ...]:
     try:
-        return call_within(FOLDER_PATIENCE, what, look)
+        return call_within(LOCK_FOLDER_TIMEOUT, what, read)
     except DeadlineError as error:
         return (
             LockView(
@@ -243,23 +247,23 @@ def _answered(what: str, path: Path, look: Callable[[], tuple[LockView, ...]]) -
 def _locks_in(folder: Path, union: Path | None, now: datetime) -> tuple[LockView, ...]:
     paths = (path for path in folder.glob("*.json") if path != union)
     shown = sorted(paths, key=lambda path: (not path.stem.startswith(("account__", "venue__", "portfolio")), path))
-    return tuple(_lock(path, union, now) for path in sorted(shown[:MOST_FILES]))
+    return tuple(_lock(path, union, now) for path in sorted(shown[:MAX_LOCK_FILES]))
 
 
-def _as_path(written: str | None) -> Path | None:
-    return None if written is None else Path(written)
+def _as_path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def _lock(path: Path, union: Path | None, now: datetime) -> LockView:
-    verdict, lock = read_lock(path, now), read_file(path).lock
+    state, lock = read_lock(path, now), read_file(path).lock
     endless = lock is None or not lock.locked or lock.expires_ts > _YEAR_9000
     scopes = ((None if lock is None else lock.details.get("scopes")) or "").split(", ")
     return LockView(
         file=legible(str(path)),
         scope=one_line(lock.scope if lock is not None else UNION_SCOPE if path == union else scope_of(path)),
-        locked=verdict.locked,
-        mode=verdict.mode,
-        reason=one_line(legible(verdict.reason)),
+        locked=state.locked,
+        mode=state.mode,
+        reason=one_line(legible(state.reason)),
         stage=None if lock is None or lock.stage is None else one_line(lock.stage),
         until=None if lock is None or endless else _instant(lock.expires_ts),
         alive_until=None if lock is None else _instant(lock.alive_until),
@@ -275,7 +279,7 @@ _YEAR_9000 = 221_845_392_000.0
 
 
 def _instant(seconds: float) -> datetime | None:
-    """Unix seconds as an instant; None for what no calendar holds."""
+    """Unix seconds as an instant; None if it is out of range."""
     try:
         return from_micros(round(seconds * 1_000_000))
     except (OverflowError, ValueError):

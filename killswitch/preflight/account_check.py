@@ -94,28 +94,28 @@ def encode_check(check: Check) -> str:
 
 
 def check_account(
-    looked: InspectedAccount,
+    inspected: InspectedAccount,
     reading: Sequence[PollCost],
     closing: WorstCase | None,
-    asked: CheckRequirements,
-    around: DocumentFacts,
+    requirements: CheckRequirements,
+    facts: DocumentFacts,
     of_run: tuple[Finding, ...] = (),
 ) -> AccountCheck:
     """Findings and verdict of one account. If the venue rejects the key, nothing that needs the key is reported.
 
     `of_run`: findings of `run --live`.
     """
-    spec, seen, inspection, known = looked.document.spec, looked.snapshot, looked.inspection, looked.known
+    spec, seen, inspection, known = inspected.document.spec, inspected.snapshot, inspected.inspection, inspected.known
     outlooks = None
     if known is not None:
-        outlooks = closability_of(known, reduce_only=reduces_only(looked), outside_hours=spec.outside_hours)
-    told = inspection.capabilities if inspection is not None else supported_capabilities(looked)
-    if looked.rejection is not None:
-        told, reading, closing = (), (), None
-    findings = of_run + account_findings(looked, outlooks, reading, closing, asked, around)
+        outlooks = closability_of(known, reduce_only=reduces_only(inspected), outside_hours=spec.outside_hours)
+    capabilities = inspection.capabilities if inspection is not None else supported_capabilities(inspected)
+    if inspected.rejection is not None:
+        capabilities, reading, closing = (), (), None
+    findings = of_run + account_findings(inspected, outlooks, reading, closing, requirements, facts)
     return AccountCheck(
-        account=looked.name,
-        venue=looked.venue,
+        account=inspected.name,
+        venue=inspected.venue,
         adapter=spec.adapter,
         exchange=spec.exchange,
         market=spec.market,
@@ -129,17 +129,17 @@ def check_account(
         equity=None if known is None else known.equity,
         positions=None if known is None or known.positions is None else len(known.positions),
         orders=None if known is None or known.orders is None else len(known.orders),
-        reading_ms=None if looked.request_seconds is None else round(looked.request_seconds * 1000, 1),
-        clock_skew_ms=skew_of(looked),
-        position_mode=mode_of(looked, "position_mode"),
-        margin_mode=mode_of(looked, "margin_mode"),
-        rights=None if inspection is None or looked.rejection is not None else inspection.rights,
-        told_by=None if not told else "inspection" if inspection is not None else "offers",
-        capabilities=tuple(told),
+        reading_ms=None if inspected.request_seconds is None else round(inspected.request_seconds * 1000, 1),
+        clock_skew_ms=skew_of(inspected),
+        position_mode=mode_of(inspected, "position_mode"),
+        margin_mode=mode_of(inspected, "margin_mode"),
+        rights=None if inspection is None or inspected.rejection is not None else inspection.rights,
+        told_by=None if not capabilities else "inspection" if inspection is not None else "offers",
+        capabilities=tuple(capabilities),
         outlooks=outlooks,
         reading=tuple(reading),
         closing=closing,
-        used=None if looked.used is None else dict(looked.used),
+        used=None if inspected.used is None else dict(inspected.used),
     )
 
 
@@ -149,83 +149,83 @@ def verdict_of(findings: Iterable[Finding]) -> Verdict:
     return "failed" if "failed" in severities else "warnings" if "warning" in severities else "ok"
 
 
-def reduces_only(looked: InspectedAccount) -> bool:
+def reduces_only(inspected: InspectedAccount) -> bool:
     """Whether closing orders are reduce-only, as far as the market and the adapter show."""
-    said = looked.inspection.capabilities if looked.inspection is not None else ()
-    never = any(each.name == "reduce only" and each.can == "no" for each in said)
-    return looked.document.spec.market in DERIVATIVES and not never
+    capabilities = inspected.inspection.capabilities if inspected.inspection is not None else ()
+    never = any(each.name == "reduce only" and each.can == "no" for each in capabilities)
+    return inspected.document.spec.market in DERIVATIVES and not never
 
 
 def check_all(
-    looked: Sequence[InspectedAccount],
+    inspected: Sequence[InspectedAccount],
     documents: Sequence[AccountDocument],
     policies: PolicySet,
-    asked: CheckRequirements,
+    requirements: CheckRequirements,
 ) -> Check:
     """Check all inspected accounts. `documents`: every account of the runner, because all of them are polled.
 
     An account that was not inspected counts with the polling cost of an inspected one of the same venue and adapter.
     """
-    readers = _polled_accounts(looked, documents, policies)
-    costs = poll_costs(readers, asked.interval)
-    guarded = {each.name: reduces_only(each) for each in looked}
-    closing = worst_cases(looked, policies, asked.interval, guarded, readers)
-    accounts = identities(looked)
+    polled = _polled_accounts(inspected, documents, policies)
+    costs = poll_costs(polled, requirements.interval)
+    reduce_only = {each.name: reduces_only(each) for each in inspected}
+    closing = worst_cases(inspected, policies, requirements.interval, reduce_only, polled)
+    accounts = identities(inspected)
     scopes = [scopes_of(graph.scope, accounts) for graph in policies.graphs]
     watched = {name for each in scopes for names in each.values() for name in names}
-    refused = duplicate_findings(looked, documents)
-    around = {
+    refused = duplicate_findings(inspected, documents)
+    facts = {
         each.name: DocumentFacts(
             watched=each.name in watched,
-            twins=tuple(name for name in duplicate_accounts(each.document, documents) if each.name not in refused),
-            timers=tuple(_timers(each, looked, policies, asked.interval)),
+            duplicates=tuple(name for name in duplicate_accounts(each.document, documents) if each.name not in refused),
+            timers=tuple(_timers(each, inspected, policies, requirements.interval)),
         )
-        for each in looked
+        for each in inspected
     }
     checked = [
         check_account(
-            each, costs.get(each.name, ()), closing.get(each.name), asked, around[each.name],
+            each, costs.get(each.name, ()), closing.get(each.name), requirements, facts[each.name],
             (*refused.get(each.name, ()), *unarmed_timer_findings(each, policies)),
         )
-        for each in looked
+        for each in inspected
     ]  # fmt: skip
     worst = verdict_of(finding for each in checked for finding in each.findings)
-    return Check(CHECK_FORMAT, asked.now, asked.interval, asked.within, worst, tuple(checked))
+    return Check(CHECK_FORMAT, requirements.now, requirements.interval, requirements.within, worst, tuple(checked))
 
 
 def _timers(
-    one: InspectedAccount, looked: Sequence[InspectedAccount], policies: PolicySet, interval: float
+    one: InspectedAccount, inspected: Sequence[InspectedAccount], policies: PolicySet, interval: float
 ) -> Iterator[str]:
     """Why `run --live` would refuse the dead-man timer of the account.
 
-    The other inspected accounts count because they share limits with it.
+    The other inspected accounts are included because they share limits with it.
     """
     if one.account is None or one.document.spec.execution != "live":
         return
-    there = {each.name: replace(each.account, armed=each is one) for each in looked if each.account is not None}
+    accounts = {each.name: replace(each.account, armed=each is one) for each in inspected if each.account is not None}
     try:
-        require_timers(policies, there, interval, RUN_READ_TIMEOUT)
+        require_timers(policies, accounts, interval, RUN_READ_TIMEOUT)
     except TimerError as error:
         yield str(error)
 
 
 def _polled_accounts(
-    looked: Sequence[InspectedAccount], documents: Sequence[AccountDocument], policies: PolicySet
+    inspected: Sequence[InspectedAccount], documents: Sequence[AccountDocument], policies: PolicySet
 ) -> list[PolledAccount]:
     """Every account with its polling and timer refresh, as `run --live` would do."""
-    asked = {each.name: each for each in looked if each.refused is None}
-    alike = {(each.venue, each.document.spec.adapter): each for each in asked.values()}
+    reachable = {each.name: each for each in inspected if each.refused is None}
+    alike = {(each.venue, each.document.spec.adapter): each for each in reachable.values()}
     rules = {name: rule for rule in policies.timers for name in rule.accounts}
-    readers = []
+    polled = []
     for document in documents:
         name, venue, spec = document.metadata.name, venue_of(document.spec), document.spec
-        like = asked.get(name) or alike.get((venue, spec.adapter))
+        like = reachable.get(name) or alike.get((venue, spec.adapter))
         if like is None:
             continue
-        kept = name in rules and spec.execution == "live" and like.traits.dead_man is not None
-        refresh = TimerRefresh(rules[name].refresh / SECOND, _resting_in(asked.get(name))) if kept else None
-        readers.append(PolledAccount(name, venue, like.traits, spec.closing_share, refresh))
-    return readers
+        is_refreshed = name in rules and spec.execution == "live" and like.traits.dead_man is not None
+        refresh = TimerRefresh(rules[name].refresh / SECOND, _resting_in(reachable.get(name))) if is_refreshed else None
+        polled.append(PolledAccount(name, venue, like.traits, spec.closing_share, refresh))
+    return polled
 
 
 def _resting_in(one: InspectedAccount | None) -> int:
@@ -234,16 +234,16 @@ def _resting_in(one: InspectedAccount | None) -> int:
 
 
 def duplicate_findings(
-    looked: Sequence[InspectedAccount], documents: Sequence[AccountDocument]
+    inspected: Sequence[InspectedAccount], documents: Sequence[AccountDocument]
 ) -> Mapping[str, tuple[Finding, ...]]:
     """Findings by account: `run --live` would refuse two documents that arm the same account."""
     readable = [each for each in documents if _has_secrets(each)]
-    asked = {each.name for each in looked}
-    told: dict[str, tuple[Finding, ...]] = {}
+    names = {each.name for each in inspected}
+    findings: dict[str, tuple[Finding, ...]] = {}
     for pair in armed_duplicates(readable):
         finding = Finding("failed", "account", f"`run --live` would not start: {duplicate_message(*pair)}")
-        told |= {name: (*told.get(name, ()), finding) for name in pair if name in asked}
-    return told
+        findings |= {name: (*findings.get(name, ()), finding) for name in pair if name in names}
+    return findings
 
 
 def unarmed_timer_findings(one: InspectedAccount, policies: PolicySet) -> Iterator[Finding]:
@@ -252,8 +252,8 @@ def unarmed_timer_findings(one: InspectedAccount, policies: PolicySet) -> Iterat
     venue, seen = one.traits.dead_man, one.snapshot
     if rule is None or venue is None or seen is None or rule.accept_unprotected:
         return
-    if one.document.spec.execution == "live" and (bare := unprotected_symbols(seen, venue)):
-        yield Finding("warning", "dead man", does_not_run(one.name, unprotected_reason(bare, venue)))
+    if one.document.spec.execution == "live" and (symbols := unprotected_symbols(seen, venue)):
+        yield Finding("warning", "dead man", does_not_run(one.name, unprotected_reason(symbols, venue)))
 
 
 def _has_secrets(document: AccountDocument) -> bool:
@@ -275,39 +275,39 @@ CAPABILITIES: Final = (
 _READ = ("equity", "positions", "orders", "fills", "flows")
 
 
-def supported_capabilities(looked: InspectedAccount) -> tuple[Capability, ...]:
+def supported_capabilities(inspected: InspectedAccount) -> tuple[Capability, ...]:
     """Capabilities that the adapter or the snapshot shows; empty without an adapter."""
-    if looked.refused is not None:
+    if inspected.refused is not None:
         return ()
-    found = {each.name: each for each in (*_from_traits(looked), *_from_reading(looked.known))}
+    found = {each.name: each for each in (*_from_traits(inspected), *_from_snapshot(inspected.known))}
     return tuple(found[name] for name in CAPABILITIES if name in found)
 
 
 _NOT_SUPPORTED = "the adapter does not support it"
 
 
-def _from_traits(looked: InspectedAccount) -> Iterator[Capability]:
-    traits, offers = looked.traits, looked.protocols
-    timer = traits.dead_man if "arm_dead_man" in offers else None
-    for name, offered, note in (
-        ("batch orders", "submit_batch" in offers and traits.batch > 1, f"up to {traits.batch} in one request"),
-        ("close book", "close_book" in offers and traits.whole_book, ""),
+def _from_traits(inspected: InspectedAccount) -> Iterator[Capability]:
+    traits, protocols = inspected.traits, inspected.protocols
+    timer = traits.dead_man if "arm_dead_man" in protocols else None
+    for name, is_supported, note in (
+        ("batch orders", "submit_batch" in protocols and traits.batch > 1, f"up to {traits.batch} in one request"),
+        ("close book", "close_book" in protocols and traits.whole_book, ""),
         ("dead man", timer is not None, "" if timer is None else f"for each {timer.reach}"),
-        ("push", "listen" in offers, ""),
+        ("push", "listen" in protocols, ""),
         ("find by client id", True, ""),
     ):
-        yield Capability(name, "yes" if offered else "no", note if offered else _NOT_SUPPORTED)
-    asked = "inspect" in offers
-    note = "the venue was not reachable" if asked else _NOT_SUPPORTED
-    yield Capability("key rights", "unknown" if asked else "no", note)
+        yield Capability(name, "yes" if is_supported else "no", note if is_supported else _NOT_SUPPORTED)
+    is_inspected = "inspect" in protocols
+    note = "the venue was not reachable" if is_inspected else _NOT_SUPPORTED
+    yield Capability("key rights", "unknown" if is_inspected else "no", note)
 
 
-def _from_reading(seen: AccountSnapshot | None) -> Iterator[Capability]:
+def _from_snapshot(seen: AccountSnapshot | None) -> Iterator[Capability]:
     if seen is None:
         return
     for name in _READ:
-        told = getattr(seen, name) is not None
-        yield Capability(name, "yes" if told else "no", "" if told else "this snapshot lacks them")
+        is_there = getattr(seen, name) is not None
+        yield Capability(name, "yes" if is_there else "no", "" if is_there else "this snapshot lacks them")
     if seen.positions:
         marks = sum(bool(position.mark_price) for position in seen.positions)
         can = "yes" if marks == len(seen.positions) else "partly" if marks else "no"

@@ -26,10 +26,10 @@ from killswitch.ratelimit.poll_cost import PollCost
 MAX_SNAPSHOT_AGE = timedelta(minutes=1)
 """Maximum age of a current snapshot."""
 SKEW_WARNS, SKEW_FAILS = 500.0, 5_000.0
-"""Milliseconds. Venues refuse a signed request whose time is too far from theirs: Binance and Bybit one of more than
-1 s ahead, or 5 s old by default (`recvWindow`). The way there takes its part, so half of the narrower is worth a word;
-beyond the wider most venues refuse every request, and so would a close be. Where the reading was taken all the same the
-venue allows more, and it stays a warning."""
+"""Milliseconds. Venues reject a signed request whose time is too far off: Binance and Bybit one of more than 1 s
+ahead, or 5 s old by default (`recvWindow`). Latency adds to that, so half of the narrower bound is a warning; beyond
+the wider bound most venues reject every request, including a close. If the venue accepted the snapshot request, it
+allows more, and the finding stays a warning."""
 SET_CLOCK: Final = "set this machine's clock by NTP (chrony, systemd-timesyncd)"
 EXPIRES_SOON = timedelta(days=14)
 
@@ -61,56 +61,56 @@ class CheckRequirements(Struct, frozen=True):
 class DocumentFacts(Struct, frozen=True):
     """Context of the account in the documents.
 
-    `watched`: whether a policy scope includes it. `twins`: other documents of the same account. `timers`: why `run
+    `watched`: whether a policy scope includes it. `duplicates`: other documents of the same account. `timers`: why `run
     --live` would refuse its dead-man timer.
     """
 
     watched: bool
-    twins: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
     timers: tuple[str, ...] = ()
 
 
 def account_findings(
-    looked: InspectedAccount,
+    inspected: InspectedAccount,
     outlooks: Sequence[Closability] | None,
     costs: Sequence[PollCost],
     closing: WorstCase | None,
-    asked: CheckRequirements,
-    around: DocumentFacts,
+    requirements: CheckRequirements,
+    facts: DocumentFacts,
 ) -> tuple[Finding, ...]:
     """All findings in reading order.
 
     If the venue rejects the key, findings that need the key are left out.
     """
-    if looked.rejection is not None:
-        return (*_rejected_key(looked), *_clock(looked), *_document_findings(looked, around))
-    down = looked.snapshot is not None and looked.snapshot.quality == "down"
+    if inspected.rejection is not None:
+        return (*_rejected_key(inspected), *_clock(inspected), *_document_findings(inspected, facts))
+    down = inspected.snapshot is not None and inspected.snapshot.quality == "down"
     # If the venue is down, the notes repeat the cause for each request.
-    notes = looked.inspection.notes if looked.inspection is not None and not down else ()
+    notes = inspected.inspection.notes if inspected.inspection is not None and not down else ()
     return (
-        *_connection(looked, asked.now),
-        *_clock(looked),
-        *_rights(looked, asked.now),
-        *_modes(looked),
-        *_document_findings(looked, around),
-        *_positions(looked.known, outlooks),
-        *_polling(looked, costs, asked.interval),
-        *_closing(looked.known, closing, asked.within),
+        *_connection(inspected, requirements.now),
+        *_clock(inspected),
+        *_rights(inspected, requirements.now),
+        *_modes(inspected),
+        *_document_findings(inspected, facts),
+        *_positions(inspected.known, outlooks),
+        *_polling(inspected, costs, requirements.interval),
+        *_closing(inspected.known, closing, requirements.within),
         *(_note("venue", note) for note in notes),
     )
 
 
-def skew_of(looked: InspectedAccount) -> float | None:
+def skew_of(inspected: InspectedAccount) -> float | None:
     """Milliseconds that the clock of the venue is ahead of this machine."""
-    if looked.inspection is not None and looked.inspection.clock_skew_ms is not None:
-        return looked.inspection.clock_skew_ms
-    health = None if looked.snapshot is None else looked.snapshot.health
+    if inspected.inspection is not None and inspected.inspection.clock_skew_ms is not None:
+        return inspected.inspection.clock_skew_ms
+    health = None if inspected.snapshot is None else inspected.snapshot.health
     return None if health is None else health.clock_skew_ms
 
 
-def mode_of(looked: InspectedAccount, name: Literal["position_mode", "margin_mode"]) -> str | None:
-    said: str | None = getattr(looked.inspection, name, None)
-    return said or getattr(looked.known, name, None)
+def mode_of(inspected: InspectedAccount, name: Literal["position_mode", "margin_mode"]) -> str | None:
+    mode: str | None = getattr(inspected.inspection, name, None)
+    return mode or getattr(inspected.known, name, None)
 
 
 _UNREAD: Final = {
@@ -121,10 +121,10 @@ _UNREAD: Final = {
 _WAIT = "wait that long, check what else sends requests from this address or with this key, and repeat this command"
 
 
-def _rejected_key(looked: InspectedAccount) -> Iterator[Finding]:
+def _rejected_key(inspected: InspectedAccount) -> Iterator[Finding]:
     yield _failed(
         "key",
-        f"the venue rejects it (wrong secret, revoked, wrong address or system): {looked.rejection}",
+        f"the venue rejects it (wrong secret, revoked, wrong address or system): {inspected.rejection}",
         "compare it with the value that the document's credentials point to, character by character; or create a "
         "new key for this system of the venue and store it there",
     )  # fmt: skip
@@ -134,43 +134,47 @@ LIMITED: Final = "rate limited: "
 """Prefix of the reason of a rate-limited snapshot."""
 
 
-def _way_out(looked: InspectedAccount, quality: Quality, why: str) -> str:
+def _way_out(inspected: InspectedAccount, quality: Quality, why: str) -> str:
     if quality == "malformed":
-        return _parse_advice(looked, why)
+        return _parse_advice(inspected, why)
     return _WAIT if why.startswith(LIMITED) else _UNREAD[quality]
 
 
-def _parse_advice(looked: InspectedAccount, reason: str) -> str:
+def _parse_advice(inspected: InspectedAccount, reason: str) -> str:
     """What to do about an answer that cannot be parsed."""
-    spec = looked.document.spec
+    spec = inspected.document.spec
     if re.search(rf"(?<![\w/:]){re.escape(spec.currency)}(?![\w/:])", reason):
         return "" if "write a currency" in reason else "name a currency that the account holds"
     if spec.endpoint is not None:
-        return f"it does not look like {spec.exchange or looked.venue}: check the endpoint"
+        return f"it does not look like {spec.exchange or inspected.venue}: check the endpoint"
     return _UNREAD["malformed"]
 
 
-def _connection(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
-    if looked.refused is not None:
-        own = f"account {looked.name}"
-        yield _failed("account", looked.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
+def _connection(inspected: InspectedAccount, now: datetime) -> Iterator[Finding]:
+    if inspected.refused is not None:
+        own = f"account {inspected.name}"
+        yield _failed("account", inspected.refused.removeprefix(f"{own}: ").removeprefix(f"{own}, "))
         return
-    if clock_rejection(looked) is not None:
+    if clock_rejection(inspected) is not None:
         return  # the clock is the cause and has a finding of its own
-    seen = looked.snapshot
-    unread = seen is not None and looked.known is None
+    seen = inspected.snapshot
+    is_unreadable = seen is not None and inspected.known is None
     why = "" if seen is None else seen.reason or "no reason given"
-    way_out = _UNREAD["down"] if seen is None or not unread else _way_out(looked, seen.quality, why)
+    way_out = _UNREAD["down"] if seen is None or not is_unreadable else _way_out(inspected, seen.quality, why)
     # After a rejected inspection, the snapshot may fail at once for the same reason.
-    same = unread and looked.inspection_error is not None and why.removeprefix(LIMITED) in looked.inspection_error
-    if looked.inspection_error is not None:
-        yield _failed("venue", f"inspection failed: {looked.inspection_error}", way_out if same else _UNREAD["down"])
-    if seen is not None and unread:
-        told, told_out = ("same reason", "") if same else (why, way_out)
-        yield _failed("venue", f"it is {seen.quality}: {told}", told_out)
-    if looked.known is not None:
-        yield from _snapshot_findings(looked.known, now)
-    status = None if looked.inspection is None else looked.inspection.status
+    same = (
+        is_unreadable
+        and inspected.inspection_error is not None
+        and why.removeprefix(LIMITED) in inspected.inspection_error
+    )
+    if inspected.inspection_error is not None:
+        yield _failed("venue", f"inspection failed: {inspected.inspection_error}", way_out if same else _UNREAD["down"])
+    if seen is not None and is_unreadable:
+        reason, advice = ("same reason", "") if same else (why, way_out)
+        yield _failed("venue", f"it is {seen.quality}: {reason}", advice)
+    if inspected.known is not None:
+        yield from _snapshot_findings(inspected.known, now)
+    status = None if inspected.inspection is None else inspected.inspection.status
     if status not in (None, "ok"):
         yield _warning("venue", f"the venue reports its status as {status}", "check the status page of the venue")
 
@@ -185,11 +189,11 @@ def _snapshot_findings(seen: AccountSnapshot, now: datetime) -> Iterator[Finding
         yield _failed("venue", f"the snapshot is dated {when}", way_out)
 
 
-def clock_rejection(looked: InspectedAccount) -> str | None:
+def clock_rejection(inspected: InspectedAccount) -> str | None:
     """The error of the venue if it rejects requests because of their time."""
-    seen = looked.snapshot
-    told = (looked.inspection_error, None if seen is None or seen.quality == "ok" else seen.reason)
-    return next((why for why in told if why and CLOCK_OFF in why), None)
+    seen = inspected.snapshot
+    reasons = (inspected.inspection_error, None if seen is None or seen.quality == "ok" else seen.reason)
+    return next((why for why in reasons if why and CLOCK_OFF in why), None)
 
 
 _TOO_FAR: Final = "venues reject signed requests this far from their time, usually from 5 s"
@@ -198,30 +202,30 @@ _ACCEPTED: Final = (
 )
 
 
-def _clock(looked: InspectedAccount) -> Iterator[Finding]:
-    skew, refused = skew_of(looked), clock_rejection(looked)
+def _clock(inspected: InspectedAccount) -> Iterator[Finding]:
+    skew, refused = skew_of(inspected), clock_rejection(inspected)
     if skew is not None and not math.isfinite(skew):
         yield _failed("clock", "the clock of the venue is unreadable", "check the endpoint")
         skew = None
     side = "" if skew is None else "ahead of" if skew > 0 else "behind"
     text = "" if skew is None else f"the venue's clock is {abs(skew):,.0f} ms {side} this one"
     if refused is not None:
-        apart = f"{text}, and it rejects requests because of it"
+        with_skew = f"{text}, and it rejects requests because of it"
         unknown = "the venue rejects requests because of their time"
-        yield _failed("clock", f"{apart if text else unknown}: {refused}", SET_CLOCK)
+        yield _failed("clock", f"{with_skew if text else unknown}: {refused}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_FAILS:
-        finding, why = (_failed, _TOO_FAR) if looked.known is None else (_warning, _ACCEPTED)
+        finding, why = (_failed, _TOO_FAR) if inspected.known is None else (_warning, _ACCEPTED)
         yield finding("clock", f"{text}: {why}", SET_CLOCK)
     elif skew is not None and abs(skew) > SKEW_WARNS:
         why = "some venues reject a request that is 1 s ahead, or 5 s late including latency"
         yield _warning("clock", f"{text}: {why}", SET_CLOCK)
 
 
-def _rights(looked: InspectedAccount, now: datetime) -> Iterator[Finding]:
-    spec = looked.document.spec
-    if looked.refused is not None:
+def _rights(inspected: InspectedAccount, now: datetime) -> Iterator[Finding]:
+    spec = inspected.document.spec
+    if inspected.refused is not None:
         return
-    rights = KeyRights() if looked.inspection is None else looked.inspection.rights
+    rights = KeyRights() if inspected.inspection is None else inspected.inspection.rights
     # The adapter may have credentials of its own; without any, no right is unknown.
     if spec.credentials or rights.withdraw:
         yield from _withdrawing(rights, allowed=spec.allow_withdrawal_keys)
@@ -260,35 +264,35 @@ def _withdrawing(rights: KeyRights, *, allowed: bool) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _modes(looked: InspectedAccount) -> Iterator[Finding]:
-    market = looked.document.spec.market
-    if looked.known is not None and market in DERIVATIVES and mode_of(looked, "position_mode") is None:
+def _modes(inspected: InspectedAccount) -> Iterator[Finding]:
+    market = inspected.document.spec.market
+    if inspected.known is not None and market in DERIVATIVES and mode_of(inspected, "position_mode") is None:
         yield _warning(
             "modes", "the position mode is unknown: the venue rejects a close in the wrong mode",
             "set it at the venue (one-way or hedge) and check that the key may read it",
         )  # fmt: skip
 
 
-def _document_findings(looked: InspectedAccount, around: DocumentFacts) -> Iterator[Finding]:
-    if around.twins:
+def _document_findings(inspected: InspectedAccount, facts: DocumentFacts) -> Iterator[Finding]:
+    if facts.duplicates:
         yield _warning(
             "account",
-            f"{', '.join(around.twins)} {'has' if len(around.twins) == 1 else 'have'} the same exchange, market, "
-            "address and credentials: one book is polled, counted and closed more than once",
+            f"{', '.join(facts.duplicates)} {'has' if len(facts.duplicates) == 1 else 'have'} the same exchange, "
+            "market, address and credentials: one book is polled, counted and closed more than once",
             "keep one of the documents, or use a separate key for each account",
         )  # fmt: skip
-    keys = " and ".join(unencrypted(looked.document.spec))
+    keys = " and ".join(unencrypted(inspected.document.spec))
     if keys:
-        live = looked.document.spec.execution == "live"
+        live = inspected.document.spec.execution == "live"
         yield Finding(
             "failed" if live else "warning", "account",
             ("`run --live` would not start: " if live else "") + f"{keys} sends its credentials beyond this machine "
             "without TLS",
             "use https:// (wss://), or set allow_unencrypted: true if the network itself is trusted",
         )  # fmt: skip
-    for why in around.timers:
+    for why in facts.timers:
         yield _failed("dead man", f"`run --live` would not start: {why}")
-    if not around.watched:
+    if not facts.watched:
         yield _warning("policies", "no policy watches this account", "widen the scope.match of a policy, or add one")
 
 
@@ -298,13 +302,13 @@ def _positions(known: AccountSnapshot | None, outlooks: Sequence[Closability] | 
     if known.positions is None:
         yield _failed("positions", "they are unknown: no position can be closed", "check the read rights of the key")
         return
-    stuck = [each for each in outlooks or () if any(one.severity == "warning" for one in each.hindrances)]
-    if stuck:
-        names = ", ".join(each.symbol for each in stuck[:5]) + (", …" if len(stuck) > 5 else "")
+    uncloseable = [each for each in outlooks or () if any(one.severity == "warning" for one in each.hindrances)]
+    if uncloseable:
+        names = ", ".join(each.symbol for each in uncloseable[:5]) + (", …" if len(uncloseable) > 5 else "")
         yield _warning(
             "positions",
-            f"{len(stuck)} of {len(known.positions)} cannot be closed as they are, or may not be: {names}",
-            "; ".join(_ways_out(stuck)),
+            f"{len(uncloseable)} of {len(known.positions)} cannot be closed as they are, or may not be: {names}",
+            "; ".join(_ways_out(uncloseable)),
         )  # fmt: skip
     if known.equity is None:
         yield _warning("equity", "it is unknown: no policy can measure a drawdown", "check the read rights of the key")
@@ -312,15 +316,15 @@ def _positions(known: AccountSnapshot | None, outlooks: Sequence[Closability] | 
         yield _warning("orders", "resting orders are unknown: what blocks a close is unknown")
 
 
-def _ways_out(stuck: Sequence[Closability]) -> Iterator[str]:
+def _ways_out(uncloseable: Sequence[Closability]) -> Iterator[str]:
     """Each way out once, in the order of the positions."""
-    told = [one.way_out for each in stuck for one in each.hindrances if one.severity == "warning" and one.way_out]
+    ways = [one.way_out for each in uncloseable for one in each.hindrances if one.severity == "warning" and one.way_out]
     yield "see the table of positions"
-    yield from dict.fromkeys(told)
+    yield from dict.fromkeys(ways)
 
 
-def _polling(looked: InspectedAccount, costs: Sequence[PollCost], interval: float) -> Iterator[Finding]:
-    if looked.refused is None and not looked.traits.limits:
+def _polling(inspected: InspectedAccount, costs: Sequence[PollCost], interval: float) -> Iterator[Finding]:
+    if inspected.refused is None and not inspected.traits.limits:
         yield _note("limits", "the adapter declares no request limits: requests are not metered")
     slow = [cost for cost in costs if cost.too_fast]
     if slow:
@@ -351,11 +355,11 @@ def _closing(known: AccountSnapshot | None, closing: WorstCase | None, within: f
     worst = closing.everything
     if worst.seconds is not None and worst.seconds <= within:
         return
-    took = "more than a day" if worst.seconds is None else f"{worst.seconds:,.0f} s"
+    duration = "more than a day" if worst.seconds is None else f"{worst.seconds:,.0f} s"
     bound = f", bound by {worst.bound_by}" if worst.bound_by else ""
     yield _warning(
         "closing",
-        f"closing everything takes {took} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
+        f"closing everything takes {duration} at best ({worst.requests:,} requests{bound}), more than {within:g} s",
         "ask the venue for higher limits, split the account, or run from separate addresses",
     )  # fmt: skip
 

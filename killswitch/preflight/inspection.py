@@ -43,10 +43,9 @@ MAX_ROOM_WAIT = 90.0
 class InspectedAccount:
     """Result of the inspection of one account.
 
-    `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none
-    (`uninspected` is None then) or it failed (`uninspected` says why). `trip`: seconds of a request. `offers`: optional
-    protocols of the adapter, by the name of their call. `denied`: the error of the venue if it rejects the credentials.
-    `account`: as opened; its connections are closed.
+    `refused`: why there is no adapter; nothing else is known then. `inspection`: None if the adapter has none, or if it
+    failed (`inspection_error` has the cause). `protocols`: optional protocols of the adapter, by their call.
+    `rejection`: the error of the venue if it rejects the credentials. `account`: as opened; its connections are closed.
     """
 
     document: AccountDocument
@@ -76,11 +75,11 @@ class InspectedAccount:
 
 
 async def inspect_accounts(
-    documents: Sequence[AccountDocument], patience: float, clock: Clock
+    documents: Sequence[AccountDocument], within: float, clock: Clock
 ) -> tuple[InspectedAccount, ...]:
     """Inspect every account, in the order of the documents. A failure of one does not affect the others.
 
-    `patience`: timeout of one answer in seconds.
+    `within`: seconds that one answer may take.
     """
     venues: dict[str, list[AccountDocument]] = defaultdict(list)
     for document in documents:
@@ -88,10 +87,10 @@ async def inspect_accounts(
     budgets = RequestBudgets()
 
     async def one_after_another(here: Iterable[AccountDocument]) -> list[InspectedAccount]:
-        return [await _inspect(document, budgets, patience, clock) for document in here]
+        return [await _inspect(document, budgets, within, clock) for document in here]
 
     found = await asyncio.gather(*(one_after_another(here) for here in venues.values()))
-    by_name = {looked.name: looked for here in found for looked in here}
+    by_name = {each.name: each for here in found for each in here}
     return tuple(by_name[document.metadata.name] for document in documents)
 
 
@@ -104,25 +103,25 @@ async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: f
     adapter, traits = account.adapter, traits_of(account.adapter)
     try:
         budget = budgets.of(name, venue_of(spec), traits, spec.closing_share)
-        heard = _RejectionRecorder(adapter)
+        recorder = _RejectionRecorder(adapter)
         inspection, failure = None, None
         if isinstance(adapter, InspectedVenue):
             await _wait_for_room(budget, clock)
-            inspection, failure = await call_adapter(adapter.inspect(), within, heard.record)
+            inspection, failure = await call_adapter(adapter.inspect, within, recorder.record)
         await _wait_for_room(budget, clock)
         began = clock.monotonic()
-        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, heard)), within)
-        took = clock.monotonic() - began
+        snapshot = await _snapshot(replace(account, adapter=cast(VenueAdapter, recorder)), within)
+        seconds = clock.monotonic() - began
         return InspectedAccount(
             document,
             inspection=inspection,
             inspection_error=failure,
             snapshot=snapshot,
             traits=traits,
-            request_seconds=_request_seconds(snapshot, took),
+            request_seconds=_request_seconds(snapshot, seconds),
             protocols=frozenset(call for call in _OFFERS if hasattr(adapter, call)),
             used=_used(adapter),
-            rejection=heard.denied,
+            rejection=recorder.denied,
             account=account,
         )
     except ValueError as error:  # each limit is valid by itself, or there would be no adapter
@@ -133,14 +132,14 @@ async def _inspect(document: AccountDocument, budgets: RequestBudgets, within: f
 
 
 async def call_adapter(
-    asked: Awaitable[T], patience: float, note: Callable[[VenueError], None] = lambda _: None
+    call: Callable[[], Awaitable[T]], within: float, note: Callable[[VenueError], None] = lambda _: None
 ) -> tuple[T | None, str | None]:
-    """The answer of an adapter, or why there is none. `note` gets the VenueError."""
+    """The answer of an adapter's call, or why there is none. `note` gets the VenueError."""
     try:
-        async with asyncio.timeout(patience):
-            return await asked, None
+        async with asyncio.timeout(within):
+            return await call(), None
     except TimeoutError:
-        return None, f"no answer within {patience:g} s"
+        return None, f"no answer within {within:g} s"
     except VenueError as error:
         note(error)
         return None, legible(str(error) or type(error).__name__)
@@ -151,7 +150,7 @@ async def call_adapter(
 class _RejectionRecorder:
     """The adapter for one snapshot.
 
-    It records rejected credentials, which the reason of a snapshot does not tell from an outage.
+    It records rejected credentials, which the reason of a snapshot does not distinguish from an outage.
     """
 
     def __init__(self, adapter: VenueAdapter) -> None:
@@ -171,18 +170,18 @@ class _RejectionRecorder:
             self.denied = legible(str(error) or type(error).__name__)
 
 
-async def _snapshot(account: ArmedAccount, patience: float) -> AccountSnapshot:
-    readers = Polls({account.name: account}, patience)
+async def _snapshot(account: ArmedAccount, within: float) -> AccountSnapshot:
+    polls = Polls({account.name: account}, within)
     try:
-        return (await readers.gather())[0]
+        return (await polls.gather())[0]
     finally:
-        await readers.abandon()
+        await polls.abandon()
 
 
 async def _wait_for_room(budget: RequestBudget, clock: Clock) -> None:
     """Wait until the polling budget has room, and take it; an inspection counts as one snapshot.
 
-    After a long wait the request is sent once anyway: the venue itself says what exceeds its limits.
+    After a long wait the request is sent once anyway: the venue itself rejects what exceeds its limits.
     """
     deadline = clock.monotonic() + MAX_ROOM_WAIT
     while (wait := budget.wait(clock.monotonic(), "snapshot", purpose="reading")) > 0.0:
@@ -193,20 +192,20 @@ async def _wait_for_room(budget: RequestBudget, clock: Clock) -> None:
     budget.answered(now, budget.reserve(now, "snapshot", purpose="reading"))
 
 
-async def close_adapter(adapter: VenueAdapter, patience: float) -> None:
+async def close_adapter(adapter: VenueAdapter, within: float) -> None:
     """Close the connections of the adapter and ignore errors."""
-    await call_adapter(adapter.close(), patience)
+    await call_adapter(adapter.close, within)
 
 
 _OFFERS = ("used", "submit_batch", "close_book", "arm_dead_man", "listen", "suspend_trading", "inspect")
 
 
-def _request_seconds(snapshot: AccountSnapshot, took: float) -> float | None:
+def _request_seconds(snapshot: AccountSnapshot, seconds: float) -> float | None:
     """Seconds of one request: as measured by the adapter, else the time of the whole snapshot."""
     if snapshot.quality == "down":
         return None
     measured = None if snapshot.health is None else snapshot.health.latency_ms
-    return took if measured is None else measured / 1000
+    return seconds if measured is None else measured / 1000
 
 
 def _used(adapter: VenueAdapter) -> Mapping[str, int] | None:

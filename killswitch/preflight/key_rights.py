@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from killswitch.accounts.opening import open_accounts, place_prefix
 from killswitch.accounts.plug_ins import AdapterError
@@ -28,32 +29,32 @@ class WithdrawalKeyError(AdapterError):
 
 
 async def require_harmless_keys(
-    documents: Iterable[AccountDocument], places: Mapping[str, Place], patience: float
+    documents: Iterable[AccountDocument], places: Mapping[str, Place], within: float
 ) -> tuple[KeyWarning, ...]:
     """Warnings about the keys of accounts with `execution: live`. WithdrawalKeyError if one may withdraw.
 
-    `places`: where each account is written. `patience`: seconds for all requests together. Accounts without
+    `places`: the place of each account's document. `within`: seconds for all requests together. Accounts without
     credentials, and documents that allow such a key, are not checked.
     """
-    wanted = [
+    checked = [
         each for each in documents
         if each.spec.execution == "live" and each.spec.credentials and not each.spec.allow_withdrawal_keys
     ]  # fmt: skip
-    asked = await asyncio.gather(*(_read_rights(each, patience) for each in wanted))
-    found = [(each.metadata.name, *answer) for each, answer in zip(wanted, asked, strict=True)]
+    answers = await asyncio.gather(*(_read_rights(each, within) for each in checked))
+    found = [(each.metadata.name, *answer) for each, answer in zip(checked, answers, strict=True)]
     refused = [name for name, rights, _ in found if rights is not None and rights.withdraw]
     if refused:
-        words = f"its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
-        raise WithdrawalKeyError("; ".join(f"{place_prefix(places.get(it))}account {it}: {words}" for it in refused))
-    return tuple(word for each in found for word in _warnings(*each))
+        why = f"its key {WITHDRAWS}; {WITHDRAWS_WAY_OUT}"
+        raise WithdrawalKeyError("; ".join(f"{place_prefix(places.get(it))}account {it}: {why}" for it in refused))
+    return tuple(warning for each in found for warning in _warnings(*each))
 
 
-async def _read_rights(document: AccountDocument, patience: float) -> tuple[KeyRights | None, str | None]:
+async def _read_rights(document: AccountDocument, within: float) -> tuple[KeyRights | None, str | None]:
     """The key rights, or why they could not be read."""
     # A separate adapter: those of the run belong to its event loop.
     adapter = open_accounts([document], live=False)[document.metadata.name].adapter
     try:
-        return await call_adapter(_rights(adapter), patience)
+        return await call_adapter(partial(_rights, adapter), within)
     finally:
         await close_adapter(adapter, 1.0)
 
@@ -63,14 +64,14 @@ async def _rights(adapter: VenueAdapter) -> KeyRights:
         return await adapter.key_rights()
     if isinstance(adapter, InspectedVenue):
         return (await adapter.inspect()).rights
-    return KeyRights(note="the adapter cannot be asked")
+    return KeyRights(note="the adapter cannot report them")
 
 
-def _warnings(name: str, rights: KeyRights | None, unread: str | None) -> Iterable[KeyWarning]:
+def _warnings(name: str, rights: KeyRights | None, error: str | None) -> Iterable[KeyWarning]:
     if rights is None:
         yield (
             "warning",
-            f"the rights of the key of account {name} could not be read at the start ({unread}): check with "
+            f"the rights of the key of account {name} could not be read at the start ({error}): check with "
             f"`ksctl venues check {name}` that it may not withdraw",
         )
         return

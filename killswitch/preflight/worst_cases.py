@@ -21,7 +21,7 @@ from killswitch.ratelimit.worst_case import CloseEstimate, CloseTask, estimate_c
 from killswitch.signals.position_measures import ZERO
 
 
-class StageWork(Struct, frozen=True):
+class Workload(Struct, frozen=True):
     """Work on one account. `orders`: symbol and number of orders for each position that may be selected.
 
     `first` and `last`: symbols of the orders canceled before closing and at its end. `whole`: whether every position
@@ -41,7 +41,7 @@ class StageWork(Struct, frozen=True):
         return not (self.orders or self.first or self.last)
 
 
-def whole_account_work(account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
+def whole_account_workload(account: AccountSnapshot, *, reduce_only: bool) -> Workload:
     """Work of closing every position and canceling every order as fast as the venue allows."""
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, (), rules, reduce_only)
@@ -49,14 +49,14 @@ def whole_account_work(account: AccountSnapshot, *, reduce_only: bool) -> StageW
     return _work([Most(orders=orders, closes_everything=True), most_cancels(account, "all")])
 
 
-def stage_work(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> StageWork:
+def stage_workload(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> Workload:
     """Worst-case work of the stage on this account, without slices that limit market impact."""
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, policies.unwindings, rules, reduce_only)
     return _work([most(action, context) for action in stage.actions])
 
 
-def _work(found: Sequence[Most]) -> StageWork:
+def _work(found: Sequence[Most]) -> Workload:
     """Combined work of several actions: the most orders for each position, at the slowest pace."""
     orders: dict[PositionName, tuple[str, int]] = {}
     first: dict[int, str] = {}
@@ -70,7 +70,7 @@ def _work(found: Sequence[Most]) -> StageWork:
     every = 0.0 if not rule.max_orders_per_minute else 60.0 / rule.max_orders_per_minute
     whole = any(each.closes_everything for each in found) and not (rule.ladder or rule.slippage)
     some = tuple(each for each in orders.values() if each[1])
-    return StageWork(some, tuple(first.values()), tuple(last.values()), whole, every, rule.pause / SECOND)
+    return Workload(some, tuple(first.values()), tuple(last.values()), whole, every, rule.pause / SECOND)
 
 
 def _slowest(rules: Sequence[UnwindingRule]) -> UnwindingRule:
@@ -102,41 +102,46 @@ class WorstCase(Struct, frozen=True):
     worst_stage: WorstStage | None
 
 
-def identities(looked: Iterable[InspectedAccount]) -> list[Identity]:
+def identities(inspected: Iterable[InspectedAccount]) -> list[Identity]:
     """Account identities for scope matching."""
-    return [(each.name, each.venue, each.document.spec.market, each.document.spec.currency) for each in looked]
+    return [(each.name, each.venue, each.document.spec.market, each.document.spec.currency) for each in inspected]
 
 
 def worst_cases(
-    looked: Sequence[InspectedAccount],
+    inspected: Sequence[InspectedAccount],
     policies: PolicySet,
     interval: float,
-    guarded: dict[str, bool],
-    readers: Sequence[PolledAccount],
+    reduce_only: dict[str, bool],
+    polled: Sequence[PolledAccount],
 ) -> dict[str, WorstCase]:
     """Worst case by account, for accounts with known positions. `guarded`: whether closes are reduce-only.
 
     `interval`: seconds between two polls, which continue during a close; `readers`: every polled account, because each
     one uses the limits of its address.
     """
-    known = {each.name: each for each in looked if each.known is not None and each.known.positions is not None}
-    reckoner = _Estimator(known, interval, readers)
-    all_of_it = reckoner.estimate(
-        {name: whole_account_work(_snapshot_of(each), reduce_only=guarded[name]) for name, each in known.items()}
+    known = {each.name: each for each in inspected if each.known is not None and each.known.positions is not None}
+    estimator = _Estimator(known, interval, polled)
+    all_of_it = estimator.estimate(
+        {
+            name: whole_account_workload(_snapshot_of(each), reduce_only=reduce_only[name])
+            for name, each in known.items()
+        }
     )
     worst: dict[str, WorstStage] = {}
-    for graph, stage, scope, names in _enforced_stages(policies, identities(looked)):
-        works = {
-            name: stage_work(policies, stage, _snapshot_of(known[name]), reduce_only=guarded[name])
+    for graph, stage, scope, names in _enforced_stages(policies, identities(inspected)):
+        workloads = {
+            name: stage_workload(policies, stage, _snapshot_of(known[name]), reduce_only=reduce_only[name])
             for name in names
             if name in known
         }
-        for name, found in reckoner.estimate({n: work for n, work in works.items() if not work.is_empty}).items():
-            paced = bool(works[name].every or works[name].pause)
-            here = WorstStage(graph.policy, stage.name, stage.level, scope, paced, found)
-            if name not in worst or _length(found) > _length(worst[name].reckoning):
+        for name, estimated in estimator.estimate(
+            {n: workload for n, workload in workloads.items() if not workload.is_empty}
+        ).items():
+            paced = bool(workloads[name].every or workloads[name].pause)
+            here = WorstStage(graph.policy, stage.name, stage.level, scope, paced, estimated)
+            if name not in worst or _length(estimated) > _length(worst[name].reckoning):
                 worst[name] = here
-    return {name: WorstCase(found, worst.get(name)) for name, found in all_of_it.items()}
+    return {name: WorstCase(estimated, worst.get(name)) for name, estimated in all_of_it.items()}
 
 
 def _enforced_stages(
@@ -150,48 +155,51 @@ def _enforced_stages(
                     yield graph, stage, scope, names
 
 
-def _length(found: CloseEstimate) -> tuple[float, int]:
-    return (float("inf") if found.seconds is None else found.seconds, found.requests)
+def _length(estimate: CloseEstimate) -> tuple[float, int]:
+    return (float("inf") if estimate.seconds is None else estimate.seconds, estimate.requests)
 
 
 class _Estimator:
     """Estimate with a cache: the same work of the same accounts is estimated once."""
 
-    def __init__(self, known: dict[str, InspectedAccount], interval: float, readers: Sequence[PolledAccount]) -> None:
+    def __init__(self, known: dict[str, InspectedAccount], interval: float, polled: Sequence[PolledAccount]) -> None:
         self._known = known
         self._interval = interval
-        self._readers: dict[str, list[PolledAccount]] = defaultdict(list)
-        for each in readers:
-            self._readers[each.venue].append(each)
-        self._done: dict[tuple[tuple[str, StageWork], ...], dict[str, CloseEstimate]] = {}
+        self._polled: dict[str, list[PolledAccount]] = defaultdict(list)
+        for each in polled:
+            self._polled[each.venue].append(each)
+        self._done: dict[tuple[tuple[str, Workload], ...], dict[str, CloseEstimate]] = {}
 
-    def estimate(self, works: dict[str, StageWork]) -> dict[str, CloseEstimate]:
+    def estimate(self, workloads: dict[str, Workload]) -> dict[str, CloseEstimate]:
         """Estimate by account; accounts of one venue start together and share its limits."""
-        venues: dict[str, list[tuple[str, StageWork]]] = defaultdict(list)
-        for name, work in works.items():
-            venues[self._known[name].venue].append((name, work))
+        venues: dict[str, list[tuple[str, Workload]]] = defaultdict(list)
+        for name, workload in workloads.items():
+            venues[self._known[name].venue].append((name, workload))
         found: dict[str, CloseEstimate] = {}
         for venue, together in venues.items():
             key = tuple(together)
             if key not in self._done:
                 trip = max(self._known[name].request_seconds or 0.0 for name, _ in together)
-                tasks = [self._task(name, work) for name, work in together]
+                tasks = [self._task(name, workload) for name, workload in together]
                 self._done[key] = estimate_close(
-                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, readers=self._readers[venue]
+                    tasks, trip=max(trip, MIN_REQUEST_SECONDS), interval=self._interval, readers=self._polled[venue]
                 )
             found |= self._done[key]
         return found
 
-    def _task(self, name: str, work: StageWork) -> CloseTask:
-        looked = self._known[name]
-        traits = looked.traits if "submit_batch" in looked.protocols else structs.replace(looked.traits, batch=1)
+    def _task(self, name: str, workload: Workload) -> CloseTask:
+        inspected = self._known[name]
+        traits = (
+            inspected.traits if "submit_batch" in inspected.protocols else structs.replace(inspected.traits, batch=1)
+        )
         return CloseTask(
-            account=name, venue=looked.venue, traits=traits, share=looked.document.spec.closing_share,
-            orders=work.orders, first=work.first, last=work.last,
-            whole_book=work.whole and "close_book" in looked.protocols, every=work.every, pause=work.pause,
+            account=name, venue=inspected.venue, traits=traits, share=inspected.document.spec.closing_share,
+            orders=workload.orders, first=workload.first, last=workload.last,
+            whole_book=workload.whole and "close_book" in inspected.protocols,
+            every=workload.every, pause=workload.pause,
         )  # fmt: skip
 
 
-def _snapshot_of(looked: InspectedAccount) -> AccountSnapshot:
-    assert looked.snapshot is not None  # known accounts have one
-    return looked.snapshot
+def _snapshot_of(inspected: InspectedAccount) -> AccountSnapshot:
+    assert inspected.snapshot is not None  # known accounts have one
+    return inspected.snapshot

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-NOTHING = math.nan
+GAP = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def extremes(at: Sequence[int], values: Sequence[float], columns: int) -> tuple[
 
     Columns have equal counts, not equal durations. Non-finite values become NaN, a gap; a column with a gap keeps one.
     """
-    finite = [value if math.isfinite(value) else NOTHING for value in values]
+    finite = [value if math.isfinite(value) else GAP for value in values]
     if len(finite) <= 4 * columns:
         return list(at), finite
     kept: list[int] = []
@@ -93,7 +93,7 @@ _PALETTE = (
 """Middle tones: contrast three to one against white and near black (WCAG 2.2, 1.4.11)."""
 _LEVELS = ("#7d8590", "#b58500", "#d9650f", "#d6334a")
 _TEXT = 9.0
-_LETTER = 0.58 * _TEXT / 72
+_LETTER_WIDTH = 0.58 * _TEXT / 72
 """The width of a letter in inches, rounded up."""
 _LEFT, _RIGHT, _TOP, _BOTTOM, _ROW = 0.62, 0.24, 0.28, 0.3, 0.2
 _DRAWING = Lock()
@@ -136,7 +136,7 @@ class ChartFrame:
             inside = (_LEFT / self._width, below / tall, self._inner / self._width, self._height / tall)
             axes = figure.add_axes(inside)
             draw(axes)
-            self._dress(axes)
+            self._style_axes(axes)
             for mark, row in zip(marks, rows, strict=True):
                 self._mark(axes, mark, row)
             self._legend(figure, names, legend, dashes, tall)
@@ -150,7 +150,7 @@ class ChartFrame:
 
     # -- axes ---------------------------------------------------------------------------------------------
 
-    def _dress(self, axes: Axes) -> None:
+    def _style_axes(self, axes: Axes) -> None:
         for side, spine in axes.spines.items():
             spine.set_visible(side in {"left", "bottom"})
             spine.set_color(INK)
@@ -158,7 +158,7 @@ class ChartFrame:
         axes.tick_params(colors=INK, labelsize=_TEXT, length=3, width=0.6)
         axes.grid(True, color=INK, alpha=0.15, linewidth=0.6)
         axes.set_axisbelow(True)
-        self._dress_time(axes)
+        self._style_time_axis(axes)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=max(3, round(self._height * 2))))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _amount(value, axes, self._unit)))
         unit = "" if self._unit == "fraction" else self._unit
@@ -167,7 +167,7 @@ class ChartFrame:
             color=INK, fontsize=_TEXT, annotation_clip=False,
         )  # fmt: skip
 
-    def _dress_time(self, axes: Axes) -> None:
+    def _style_time_axis(self, axes: Axes) -> None:
         if self._span is None:
             axes.set_xticks([])
             return
@@ -187,13 +187,13 @@ class ChartFrame:
         for mark in marks:
             first, last = self._label_span(mark)
             row = next((number for number, end in enumerate(ends) if end <= first), len(ends))
-            ends[row:] = [last + _LETTER, *ends[row + 1 :]]
+            ends[row:] = [last + _LETTER_WIDTH, *ends[row + 1 :]]
             rows.append(row)
         return rows
 
     def _label_span(self, mark: ChartMark) -> tuple[float, float]:
         """Return where a mark's label begins and ends, inside the axes where it fits."""
-        at, length = self._across(mark.at), len(mark.label) * _LETTER
+        at, length = self._across(mark.at), len(mark.label) * _LETTER_WIDTH
         first = at if at + length <= self._inner else max(0.0, self._inner - length)
         return first, first + length
 
@@ -219,7 +219,7 @@ class ChartFrame:
         places = []
         row, across = 0, 0.0
         for name in names:
-            length = 0.42 + len(name) * _LETTER
+            length = 0.42 + len(name) * _LETTER_WIDTH
             if across and across + length > self._inner + _LEFT - 0.1:
                 row, across = row + 1, 0.0
             places.append((row, across))
@@ -242,7 +242,7 @@ class ChartFrame:
             text = self._token(name)
             figure.text((left + 0.32) / self._width, (level - 0.045) / tall, text, color=INK, fontsize=_TEXT)
 
-    # -- words, and what matplotlib wrote ----------------------------------------------------------------------
+    # -- text, and the output of matplotlib --------------------------------------------------------------------
 
     def _token(self, text: str) -> str:
         self._texts.append(text)
@@ -346,8 +346,6 @@ def line_chart(
 
     ValueError for a series of another length than `at`.
     """
-    from killswitch.render.chart import ChartFrame
-
     for name, values in series.items():
         if len(values) != len(at):
             raise ValueError(f"{name}: {len(values)} values for {len(at)} instants")
@@ -357,8 +355,6 @@ def line_chart(
 
 
 def _lines(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
-    from killswitch.render.chart import colour
-
     for number, values in enumerate(layers):
         times, kept = extremes(at, values, round(width * _COLUMNS))
         dashes = _DASHES[number % len(_DASHES)]
@@ -367,8 +363,6 @@ def _lines(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], wid
 
 
 def _areas(axes: Axes, at: Sequence[int], layers: Sequence[Sequence[float]], width: float) -> None:
-    from killswitch.render.chart import INK, colour
-
     times, sampled = stack_sample(at, layers, round(width * _STACK_COLUMNS))
     up, down = [0.0] * len(times), [0.0] * len(times)
     for number, values in enumerate(sampled):

@@ -59,18 +59,23 @@ def duration_text(length: timedelta) -> str:
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2]) or "0s"
 
 
+def rounded_duration(length: timedelta) -> str:
+    """Format a duration roughly: `45 s`, and from two minutes on `12 min`."""
+    seconds = round(length.total_seconds())
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+
+
 def count_of(number: int, noun: str) -> str:
-    """A number with its noun: `1 order`, `12 orders`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """A number with its noun: `1 order`, `1,200 orders`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 _RANGES = 6
-"""The most numbers and ranges that are listed."""
+"""Maximum numbers and ranges that are listed."""
 
 
 def order_numbers(numbers: Sequence[int]) -> str:
-    """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`, `orders 1, 3, 5, 7, 9, 11 and 12
-    more`."""
+    """Format order numbers: `order 3`, `orders 1 to 25`, `orders 1, 4 and 7 to 9`; many end in `and 12 more`."""
     found = sorted(set(numbers))
     ranges: list[list[int]] = []
     for number in found:
@@ -78,15 +83,15 @@ def order_numbers(numbers: Sequence[int]) -> str:
             ranges[-1].append(number)
         else:
             ranges.append([number])
-    # Two neighbours are no range.
+    # Two neighbours are listed as two numbers.
     parts = [part for run in ranges for part in ([run] if len(run) > 2 else [[number] for number in run])]
-    words = [str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts[:_RANGES]]
+    texts = [str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in parts[:_RANGES]]
     more = sum(map(len, parts[_RANGES:]))
     if more:
-        words.append(f"{more} more")
-    return f"order{'' if len(found) == 1 else 's'} {listed(words)}"
+        texts.append(f"{more} more")
+    return f"order{'' if len(found) == 1 else 's'} {listed(texts)}"
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     """Format words, at least one, as a list: `a, b and c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

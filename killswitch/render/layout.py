@@ -9,8 +9,8 @@ from textwrap import wrap
 
 from killswitch.model.legible import one_line
 
-NARROWEST = 10
-"""Columns that a cell keeps however narrow the terminal is."""
+MIN_CELL_WIDTH = 10
+"""Minimum columns of a cell, however narrow the terminal is."""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "  ", within: int | None = None) -> str:
@@ -42,7 +42,7 @@ def _narrow(widths: list[int], least: Sequence[int], room: int) -> int:
     """Narrow the widest columns until the sum fits `room`; returns the excess."""
     over = sum(widths) - room
     while over > 0:
-        floors = (max(word, min(NARROWEST, width)) for word, width in zip(least, widths, strict=True))
+        floors = (max(word, min(MIN_CELL_WIDTH, width)) for word, width in zip(least, widths, strict=True))
         spare, widest = max((width - floor, i) for i, (width, floor) in enumerate(zip(widths, floors, strict=True)))
         if spare <= 0:
             break
@@ -70,7 +70,7 @@ def wrapped(text: str, width: int, below: str = "") -> list[str]:
 
 def hanging(text: str, below: str, within: int) -> str:
     """Wrap `text` to `within` columns; continuation lines begin with `below`."""
-    return "\n".join(wrapped(text, max(within, len(below) + 2 * NARROWEST), below))
+    return "\n".join(wrapped(text, max(within, len(below) + 2 * MIN_CELL_WIDTH), below))
 
 
 def fit(text: str, within: int) -> str:

@@ -1,1 +1,1 @@
-"""The tick loop, and what goes on beside it: closing workers, locks, timers, notifications."""
+"""The tick loop, and what runs concurrently with it: closing workers, locks, timers, notifications."""

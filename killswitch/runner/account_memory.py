@@ -1,6 +1,6 @@
-"""Stores what the next run needs before its first snapshot: symbols held lately, and the rules of their markets.
+"""Stores what the next run needs before its first snapshot: symbols held recently, and the rules of their markets.
 
-Some venues return fills only for named symbols. Without these, the fills of a position that closed while no runner ran
+Some venues return fills only for named symbols. Without them, the fills of a position that closed while no runner ran
 would never be queried, and its loss would stay unexplained.
 """
 
@@ -25,7 +25,7 @@ KEPT_FOR: Final = timedelta(minutes=5)
 
 
 class HeldSymbols(Struct):
-    """The blob: account → symbols that it held lately."""
+    """The stored blob: account → symbols that it held recently."""
 
     accounts: dict[str, list[str]] = {}
 
@@ -34,30 +34,30 @@ _DECODER = msgspec.json.Decoder(HeldSymbols)
 
 
 def rules_name(account: str) -> str:
-    """The name that the rules of an account are kept by."""
+    """The name under which the store keeps the rules of an account."""
     return f"rules/{account}"
 
 
 class AccountMemory:
-    """An observer that stores what `remind` passes to the adapters of the next run, whenever it changes."""
+    """An observer that stores what `restore_adapters` passes to the adapters of the next run, whenever it changes."""
 
     def __init__(self, store: Store, accounts: Mapping[str, ArmedAccount]) -> None:
         self._store = store
         self._accounts = accounts
-        self._seen: dict[str, dict[str, datetime]] = {}
+        self._held_at: dict[str, dict[str, datetime]] = {}
         self._written = _held(store)
 
     def ticked(self, report: TickReport) -> None:
-        """Record the symbols held now and lately; an account that could not be polled keeps its own."""
+        """Record the symbols held now and recently; an account that could not be polled keeps its symbols."""
         as_of = report.snapshot.as_of
         for account in report.snapshot.accounts:
             if account.positions is not None:
-                # What the last run left may have closed while nobody looked: its rows may come as late.
-                left = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
+                # A position of the last run may have closed while no runner ran: its rows may arrive late.
+                earlier = dict.fromkeys(self._written.accounts.get(account.account, ()), as_of)
                 symbols = (position.symbol for position in account.positions)
-                seen = self._seen.get(account.account, left) | dict.fromkeys(symbols, as_of)
-                self._seen[account.account] = {it: at for it, at in seen.items() if as_of - at <= KEPT_FOR}
-        held = self._written.accounts | {name: sorted(seen) for name, seen in self._seen.items()}
+                held_at = self._held_at.get(account.account, earlier) | dict.fromkeys(symbols, as_of)
+                self._held_at[account.account] = {it: at for it, at in held_at.items() if as_of - at <= KEPT_FOR}
+        held = self._written.accounts | {name: sorted(held_at) for name, held_at in self._held_at.items()}
         if held != self._written.accounts:
             self._written = HeldSymbols(held)
             self._store.put_live(SYMBOLS_NAME, msgspec.json.encode(self._written))
@@ -78,5 +78,5 @@ def restore_adapters(store: Store, accounts: Mapping[str, ArmedAccount]) -> None
 
 
 def _held(store: Store) -> HeldSymbols:
-    # Where another version wrote it, the first reading asks only for what is still held.
+    # A blob of another version is ignored: the first poll then queries only the symbols that are still held.
     return decoded(_DECODER.decode, store.live(SYMBOLS_NAME)) or HeldSymbols()

@@ -28,11 +28,11 @@ class _Trouble:
     text: str
     severity: Severity
     noticed: datetime
-    """When it was reported last."""
+    """When it was last reported."""
     reports_end: bool
     pause: timedelta = FIRST_PAUSE
     returns: int = 0
-    """How often it has come back since the last notice."""
+    """How often it has returned since the last notice."""
     gone: datetime | None = None
 
 
@@ -40,58 +40,58 @@ class AlertDeduplication:
     """The alerts of one run."""
 
     def __init__(self, before: tuple[tuple[Severity, str], ...] = ()) -> None:
-        """`before`: findings before the run, which the first tick reports once."""
+        """`before`: notices from before the run, which the first tick reports once."""
         self._before = before
         self._reported: frozenset[str] = frozenset()
         self._troubles: dict[str, _Trouble] = {}
 
     def remember(self, notices: Iterable[Notice], closings: Iterable[Closing]) -> None:
         """Restore the ends of closings that an earlier run has reported."""
-        told = {notice.text for notice in notices}
-        self._reported = frozenset(told.intersection(map(shortfall_message, closings)))
+        reported = {notice.text for notice in notices}
+        self._reported = frozenset(reported.intersection(map(shortfall_message, closings)))
 
     def alerts(
         self,
         snapshot: Snapshot,
         problems: tuple[str, ...],
-        mild: Collection[str],
+        warnings: Collection[str],
         subjects: Mapping[str, str] | None = None,
     ) -> tuple[Notice, ...]:
         """A page for every new problem, and for every closing that ended short of its target.
 
-        `mild`: problems that are warnings. `subjects`: message → subject of problems whose words may change while they
-        last; their end is reported as well.
+        `warnings`: the problems that are warnings. `subjects`: message → subject of the problems whose text may change
+        while they last; their end is reported as well.
         """
         found, self._before = [*self._before], ()
-        found += self._of_problems(snapshot.as_of, problems, mild, subjects or {})
+        found += self._of_problems(snapshot.as_of, problems, warnings, subjects or {})
         ends = [text for each in snapshot.closings if (text := shortfall_message(each)) is not None]
         found += [("page", text) for text in ends if text not in self._reported]
         self._reported = frozenset(ends)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", *each) for each in found)
 
     def _of_problems(
-        self, now: datetime, problems: tuple[str, ...], mild: Collection[str], subjects: Mapping[str, str]
+        self, now: datetime, problems: tuple[str, ...], warnings: Collection[str], subjects: Mapping[str, str]
     ) -> list[tuple[Severity, str]]:
-        found: list[tuple[Severity, str]] = []
+        alerts: list[tuple[Severity, str]] = []
         present = {subjects.get(text, text): text for text in problems}
         for subject, text in present.items():
-            severity: Severity = "warning" if text in mild else "page"
+            severity: Severity = "warning" if text in warnings else "page"
             trouble = self._troubles.get(subject)
             if trouble is None:
                 self._troubles[subject] = _Trouble(text, severity, noticed=now, reports_end=text in subjects)
-                found.append((severity, text))
+                alerts.append((severity, text))
                 continue
             if trouble.gone is not None:
                 trouble.gone = None
                 trouble.returns += 1
             trouble.text = text
             if trouble.returns and now - trouble.noticed >= trouble.pause:
-                found.append((severity, f"{text} (it has returned {_times(trouble)} since {_when(trouble.noticed)})"))
+                alerts.append((severity, f"{text} (it has returned {_times(trouble)} since {_when(trouble.noticed)})"))
                 trouble.noticed, trouble.returns = now, 0
                 trouble.pause = min(trouble.pause * 2, LONGEST_PAUSE)
         for subject in self._troubles.keys() - present.keys():
-            found += self._absent(subject, now)
-        return found
+            alerts += self._absent(subject, now)
+        return alerts
 
     def _absent(self, subject: str, now: datetime) -> list[tuple[Severity, str]]:
         """Report the end of a problem that has been absent for a whole pause."""

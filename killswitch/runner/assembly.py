@@ -41,7 +41,7 @@ from killswitch.runner.loop import REMEMBERED_NOTICES, Runner, RunnerPace
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observer_notification import Observers, SnapshotRecorder
 from killswitch.runner.observers import Observer
-from killswitch.runner.order_reconciliation import CombinedWatch, OrderReconciliation
+from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from killswitch.runner.performers import ClosingPerformer, Effects, performers, require_capabilities
 from killswitch.runner.status_blob import RunnerView, StatusPublisher, last_clock_state, last_view
 
@@ -54,7 +54,7 @@ class LockPaths:
     union: Path | None
 
 
-FOLDER_PATIENCE = 2.0
+FOLDER_TIMEOUT = 2.0
 """Seconds that a start waits for the file system of the lock folder."""
 
 
@@ -79,62 +79,63 @@ def assemble(
     locks: LockPaths,
     paths: tuple[str, ...] = (),
     recorder: SnapshotRecorder | None = None,
-    witnesses: tuple[Observer, ...] = (),
+    observers: tuple[Observer, ...] = (),
     tracer: Tracer = NO_TRACER,
-    watch: ClosingObserver = NO_CLOSING_OBSERVER,
+    closing_observer: ClosingObserver = NO_CLOSING_OBSERVER,
     timers: bool = False,
-    found_before: tuple[tuple[Severity, str], ...] = (),
-    say: Callable[[str], None] = lambda _: None,
-    when_held: Callable[[], None] = lambda: None,
+    startup_notices: tuple[tuple[Severity, str], ...] = (),
+    on_wait: Callable[[str], None] = lambda _: None,
+    on_acquired: Callable[[], None] = lambda: None,
 ) -> Runner:
-    """A runner that holds the lease of `store`. LeaseRefusedError if another one lives there.
+    """A runner that holds the lease of `store`. LeaseRefusedError if another runner holds it.
 
     Without an armed account no lock file is written. `timers`: whether the runner refreshes the policies' dead-man
-    timers, TimerError if it cannot. `found_before`: notices of the first tick. `say`: called with why the start waits.
+    timers; TimerError if it cannot. `startup_notices`: reported by the first tick. `on_wait`: called with the reason
+    for a wait. `on_acquired`: called once the lease is held.
     """
     require_capabilities(policies, accounts)
     if timers:
         require_timers(policies, accounts, pace.interval, pace.read_timeout)
     venues = {name: share_adapter(account.adapter) for name, account in accounts.items()}
     accounts = {name: replace(account, adapter=venues[name][0]) for name, account in accounts.items()}
-    lease = _held_lease(store, clock, pace, say, when_held)
+    lease = _held_lease(store, clock, pace, on_wait, on_acquired)
     timeline = Timeline(clock, last_clock_state(last_view(store)))
     if (leap := leap_message(timeline.leap)) is not None:
-        found_before += (("page", leap),)
+        startup_notices += (("page", leap),)
     restore_adapters(store, accounts)
     store_places(store, policies)
-    arming, beside, confirming = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
+    arming, isolation, reconciliation = Arming(accounts, policies), FaultIsolation(), OrderReconciliation(store)
     interpreter = Interpreter(policies, arming.names, store.notices(REMEMBERED_NOTICES))
-    unfinished, unserved = left_to_do(store), _unrouted(policies) + _unwatched(policies, accounts)
+    unfinished = left_to_do(store)
+    uncovered = _unrouted(policies) + _unwatched(policies, accounts) if live else ()
     view = _first_view(lease, timeline, pace, policies, paths, live, _lock_places(store, locks, arming))
-    patience = min(pace.read_timeout, pace.last_words)
+    within = min(pace.read_timeout, pace.stop_timeout)
     meters = request_meters(accounts, timeline, pace.interval)
     budget = TimerBudget(accounts, pace.interval, pace.interval + pace.read_timeout) if timers else None
-    kept = None if budget is None else DeadManTimers(policies, accounts, meters, store, timeline, patience, budget)
-    closings = _closings(venues, meters, arming, store, timeline, unfinished, CombinedWatch(watch, confirming))
-    locking = _lock_writer(arming, store, lease, timeline, pace, locks, beside)
-    suspending = BrokerSuspension(accounts, meters, store, timeline, patience)
-    closing = ClosingPerformer(closings, suspending, locking, beside, arming.names, pace.read_timeout)
+    dead_man = DeadManTimers(policies, accounts, meters, store, timeline, within, budget) if budget else None
+    observed = CombinedClosingObserver(closing_observer, reconciliation)
+    closings = _closings(venues, meters, arming, store, timeline, unfinished, observed)
+    lock_writer = _lock_writer(arming, store, lease, timeline, pace, locks, isolation)
+    suspension = BrokerSuspension(accounts, meters, store, timeline, within)
+    closing = ClosingPerformer(closings, suspension, lock_writer, isolation, arming.names, pace.read_timeout)
     return Runner(
         interpreter, store, lease, timeline,
         AccountPoller(accounts, meters, timeline, pace.interval, pace.read_timeout, budget), closings,
-        Effects(Performing(performers(locking, closing, store, timeline)), arming, locking, suspending),
-        Observers(
-            (StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
-             AccountMemory(store, accounts), *witnesses), Notifier(policies, store, timeline), beside,
-            confirming, tracer, kept, recorder,
-        ),
-        pace, policy_set=policies.digest, found_before=found_before,
-        standing=(*_left_lying(unfinished, arming), *_latched_unacted(store, arming), *(unserved if live else ())),
+        Effects(Performing(performers(lock_writer, closing, store, timeline)), arming, lock_writer, suspension),
+        Observers((StatusPublisher(store, interpreter, policies, arming.names, timeline, view),
+                   AccountMemory(store, accounts), *observers),
+                  Notifier(policies, store, timeline), isolation, reconciliation, tracer, dead_man, recorder),
+        pace, policy_set=policies.digest, startup_notices=startup_notices,
+        lasting_problems=_unarmed_unfinished(unfinished, arming) + _latched_unacted(store, arming) + uncovered,
     )  # fmt: skip
 
 
 def _held_lease(
-    store: Store, clock: Clock, pace: RunnerPace, say: Callable[[str], None], when_held: Callable[[], None]
+    store: Store, clock: Clock, pace: RunnerPace, on_wait: Callable[[str], None], on_acquired: Callable[[], None]
 ) -> LeaseHolder:
-    lease = LeaseHolder(store, clock, lease_seconds(pace), say=say)
+    lease = LeaseHolder(store, clock, lease_seconds(pace), on_wait=on_wait)
     lease.acquire()
-    when_held()
+    on_acquired()
     return lease
 
 
@@ -147,7 +148,7 @@ def _first_view(
     live: bool,
     places: tuple[str | None, str | None],
 ) -> RunnerView:
-    """What `status` shows of the run itself; the publisher adds what each tick brings."""
+    """The status of the run itself; the publisher adds the results of each tick."""
     now = timeline.now()
     return RunnerView(
         owner=lease.owner, started_at=now, as_of=now, ticks=0, duration_ms=0.0, interval=pace.interval, live=live,
@@ -157,7 +158,7 @@ def _first_view(
 
 
 def _lock_places(store: Store, locks: LockPaths, arming: Arming) -> tuple[str | None, str | None]:
-    """The lock folder and the file for all scopes; an unarmed run writes none and shows those of the last armed one."""
+    """The lock folder and the union file; an unarmed run writes none and shows those of the last armed run."""
     last = None if arming.names else last_view(store)
     if last is not None and last.lock_folder is not None:
         return last.lock_folder, last.union
@@ -173,7 +174,7 @@ def _lock_writer(
     timeline: Timeline,
     pace: RunnerPace,
     locks: LockPaths,
-    beside: FaultIsolation,
+    isolation: FaultIsolation,
 ) -> LockWriter | None:
     if not arming.names:
         return None
@@ -181,8 +182,8 @@ def _lock_writer(
         locks.folder, locks.union,
         generation=lease.generation, alive_for=alive_seconds(pace), wider=arming.wider(), wall=timeline.wall,
     )  # fmt: skip
-    locking = LockLifecycle(store, arming, timeline.leaps)
-    return LockWriter(locking, folder, locks.folder, timeline, pace.lock_patience, beside)
+    lifecycle = LockLifecycle(store, arming, timeline.leaps)
+    return LockWriter(lifecycle, folder, locks.folder, timeline, pace.lock_timeout, isolation)
 
 
 def _closings(
@@ -192,39 +193,39 @@ def _closings(
     store: Store,
     clock: Clock,
     unfinished: Mapping[str, tuple[Decision, ...]],
-    watch: ClosingObserver,
+    closing_observer: ClosingObserver,
 ) -> ClosingWorkers:
     workers = {}
     for name in sorted(arming.names):
         closes = [decision for decision in unfinished.get(name, ()) if not decision.is_suspicion]
         leftover = tuple(Closing(decision.id, "closing", scope=decision.scope) for decision in closes)
         meter = meters[name]
-        closer = AccountExecutor(
-            name, venues[name][1], store, clock, watch=watch, budget=meter.budget, breaker=meter.breaker
+        executor = AccountExecutor(
+            name, venues[name][1], store, clock, watch=closing_observer, budget=meter.budget, breaker=meter.breaker
         )
-        workers[name] = ClosingWorker(name, closer, leftover, clock.monotonic)
+        workers[name] = ClosingWorker(name, executor, leftover, clock.monotonic)
     return ClosingWorkers(workers)
 
 
 def _is_there(folder: Path) -> bool:
     try:
-        return call_within(FOLDER_PATIENCE, str(folder), folder.is_dir)
+        return call_within(FOLDER_TIMEOUT, str(folder), folder.is_dir)
     except DeadlineError:
         return False  # on a dead mount; nothing is armed, so nothing is written there
 
 
-def _left_lying(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
-    """Closes that an earlier, armed run left unfinished on accounts that are not armed now."""
+def _unarmed_unfinished(unfinished: Mapping[str, tuple[Decision, ...]], arming: Arming) -> tuple[str, ...]:
+    """A message for each close that an earlier run left unfinished on an account that is not armed now."""
     return tuple(
         f"decision {decision.id} of {decision.policy} is not finished on account {name}, which is not "
-        "armed: start with --live (and execution: live) to go on with it"
+        "armed: start with --live (and execution: live) to continue it"
         for name in sorted(unfinished.keys() - arming.names)
         for decision in unfinished[name]
     )
 
 
 def _unrouted(policies: PolicySet) -> tuple[str, ...]:
-    """The names that stages notify, where no route is configured."""
+    """A message about the names that stages notify, if no route is configured."""
     names = dict.fromkeys(name for graph in policies.graphs for stage in graph.stages for name in stage.notify)
     if policies.routes or not names:
         return ()
@@ -232,7 +233,7 @@ def _unrouted(policies: PolicySet) -> tuple[str, ...]:
 
 
 def _unwatched(policies: PolicySet, accounts: Mapping[str, ArmedAccount]) -> tuple[str, ...]:
-    """The armed accounts that no enforcing policy covers: a misspelled scope looks like a calm market."""
+    """A message for each armed account that no enforcing policy covers: a misspelled scope looks like a calm market."""
     watched = {
         name
         for graph in policies.graphs

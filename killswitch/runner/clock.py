@@ -22,16 +22,16 @@ from killswitch.model.clock import Clock
 from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.snapshot import AccountSnapshot, Event
+from killswitch.render.formats import rounded_duration
 
 FOLLOWED = timedelta(seconds=5)
-"""A wall clock that is off by no more is followed; one that is further off has jumped, and is not.
+"""A wall clock that is off by at most this is followed; one that is further off has jumped, and is not followed.
 
-In steps or at once: by so much the timeline may differ from what the monotonic clock has counted, plus as much again
-for each hour of it."""
+The timeline may differ from the monotonic clock by this much in all, plus as much again for each hour."""
 FORGOTTEN = FOLLOWED / timedelta(hours=1)
-"""Of what was followed, so much of a second in a second: a clock that is wrong by more than 5 s an hour runs wrong."""
+"""Rate at which followed seconds are forgotten: a clock that drifts by more than 5 s an hour runs wrong."""
 SLEW = 0.01
-"""While the wall clock is further off, each second of the timeline is so much shorter or longer, until both agree."""
+"""While the wall clock is further off, each second of the timeline is shorter or longer by this until both agree."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -39,8 +39,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class SystemClock:
     """Wall time in UTC, monotonic seconds since the machine was started, and real sleep.
 
-    The seconds go on while the machine is suspended, where the system counts that (Linux): what was suspended is as old
-    as it is.
+    The monotonic seconds include the time for which the machine was suspended, where the system counts it (Linux).
     """
 
     def now(self) -> datetime:
@@ -51,7 +50,7 @@ class SystemClock:
 
     @cached_property
     def origin(self) -> str | None:
-        """What `monotonic` is counted from: this start of this machine. None where the system does not name it."""
+        """The origin of `monotonic`: the boot of this machine. None where the system does not identify it."""
         try:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
             return f"{boot}/{Path('/proc/self/ns/time').readlink().name}"  # a namespace may count from elsewhere
@@ -70,10 +69,10 @@ class Leap(Struct, frozen=True):
 
 
 class ClockState(Struct, frozen=True):
-    """Where the timeline of a store was right after its last tick, so that the next process goes on with it.
+    """The timeline of a store right after its last tick, from which the next process continues it.
 
     `monotonic` seconds are counted from `origin`; `leaps` are the newest ones, oldest first. `followed`: the
-    seconds by which the wall clock was followed that are not forgotten yet.
+    seconds by which the timeline has followed the wall clock, as far as they are not forgotten.
     """
 
     at: datetime
@@ -112,7 +111,7 @@ def _forgotten(followed: timedelta, elapsed: timedelta) -> timedelta:
 
 
 LEAPS_KEPT = 64
-"""So many of the newest leaps are remembered; a timed lock outlives no more starts."""
+"""Number of the newest leaps that are remembered; a timed lock outlives no more starts."""
 
 
 class Timeline:
@@ -124,7 +123,7 @@ class Timeline:
     def __init__(self, clock: Clock, last: ClockState | None = None) -> None:
         """`last`: the state in which the previous run left the store's timeline."""
         self._clock = clock
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._now = now_after(last, clock)
         self._counted = clock.monotonic()
         self._tick = None if last is None else last.at
@@ -143,7 +142,7 @@ class Timeline:
 
     def now(self) -> datetime:
         """The instant on the timeline."""
-        with self._guard:
+        with self._lock:
             wall, counted = self._clock.now(), self._clock.monotonic()
             passed = timedelta(seconds=max(0.0, counted - self._counted))
             self._counted = counted
@@ -157,7 +156,7 @@ class Timeline:
             return self._now
 
     def next(self) -> datetime:
-        """The instant of the tick that begins to decide now: later than that of every tick before it."""
+        """The instant of the tick that decides now: later than that of every earlier tick."""
         now = self.now()
         self._tick = now if self._tick is None else max(now, self._tick + _MICROSECOND)
         return self._tick
@@ -193,7 +192,7 @@ def _origin(clock: Clock) -> str | None:
 def confirmed_end(until: datetime, ordered_at: datetime, leaps: Iterable[Leap]) -> datetime:
     """The end of a span from `ordered_at` to `until`, extended by every leap in it.
 
-    Time that only a wall clock has measured does not count: what was left before a leap is left after it.
+    Time that only a wall clock has measured does not count: a lock has as much time left after a leap as before it.
     """
     for leap in leaps:
         if ordered_at <= leap.since < until:
@@ -211,7 +210,7 @@ class WallClockCheck:
     _off: timedelta = timedelta(0)
     _over: bool = False
 
-    def look(self, as_of: datetime) -> None:
+    def check(self, as_of: datetime) -> None:
         """Compare wall clock and timeline at a tick."""
         off = self.timeline.off()
         if abs(off) <= FOLLOWED:
@@ -235,15 +234,10 @@ class WallClockCheck:
 def _jump_message(off: timedelta, as_of: datetime) -> str:
     side = "behind" if off > timedelta(0) else "ahead of"
     return (
-        f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is {_length(abs(off))} {side} "
-        "the dates of the ticks: it has jumped or runs wrong, and is not followed; windows, locks and closes use the "
-        "monotonic clock; check the time synchronisation of this machine"
+        f"since {rfc3339(as_of.replace(microsecond=0))} the wall clock of this machine is "
+        f"{rounded_duration(abs(off))} {side} the dates of the ticks: it has jumped or runs wrong, and is not "
+        "followed; windows, locks and closes use the monotonic clock; check the time synchronisation of this machine"
     )
-
-
-def _length(span: timedelta) -> str:
-    seconds = round(span.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
 
 
 PAGED_FROM = timedelta(minutes=5)
@@ -255,18 +249,18 @@ def leap_message(leap: Leap | None) -> str | None:
     if leap is None or leap.until - leap.since < PAGED_FROM:
         return None
     return (
-        f"by the wall clock alone, no runner has run on this store for {_length(leap.until - leap.since)} (since "
-        f"{rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures that "
-        "time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is right, "
-        "end what should be over with `ksctl reset`; if not, check the clock of this machine"
+        f"by the wall clock alone, no runner has run on this store for {rounded_duration(leap.until - leap.since)} "
+        f"(since {rfc3339(leap.since.replace(microsecond=0))}): this machine was restarted, and nothing else measures "
+        "that time, so cooldowns, confirmations and timed locks have as much time left as before it; if the time is "
+        "right, end what should be over with `ksctl reset`; if not, check the clock of this machine"
     )
 
 
 def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot:
     """The account with `observed_at` dated as ticks are, where the wall clock has jumped.
 
-    Some adapters date it by this machine's wall clock, others by their venue's. Of the two it may mean, it is the one
-    nearer to now: a reading is of this moment, or of one shortly before it.
+    Some adapters date it by this machine's wall clock, others by their venue's. Of the two possible instants it is the
+    one nearer to now, since a snapshot is recent.
     """
     observed, off = account.observed_at, timeline.off()
     if observed is None or abs(off) <= FOLLOWED:
@@ -275,36 +269,36 @@ def on_timeline(account: AccountSnapshot, timeline: Timeline) -> AccountSnapshot
     return structs.replace(account, observed_at=min((observed, observed + off), key=lambda at: abs(now - at)))
 
 
-DOUBTED = timedelta(hours=15)
-"""A leap no longer than this may be a hardware clock in local time (a zone is 14 hours off at most): no order to close
-is refused for its age by that. A longer one is taken for an outage, after which the book may be another."""
+DISTRUSTED = timedelta(hours=15)
+"""A leap no longer than this may be a hardware clock in local time (a zone is at most 14 hours off), so it makes no
+close command too old. A longer leap counts as an outage, after which the book may be another."""
 
 
 class EventDates:
     """Dates pending operator commands by the first tick that could have processed them.
 
-    A command is dated by the process that gave it, whose wall clock may be another's or may have jumped since. What the
-    tick before has not found in the store was not there, so it is no older than that tick. What waited over a start of
-    the machine is no older than has been measured (ADR 0115).
+    A command is dated by the process that sent it, whose wall clock may be another machine's or may have jumped since.
+    A command that the previous tick did not find in the store is no older than that tick. One that waited over a
+    restart of the machine is no older than has been measured (ADR 0115).
     """
 
     def __init__(self, leap: Leap | None = None) -> None:
-        self._leap = None if leap is None or leap.until - leap.since > DOUBTED else leap
+        self._leap = None if leap is None or leap.until - leap.since > DISTRUSTED else leap
         self._before: datetime | None = None
         self._waiting: dict[str, datetime] = {}
 
     def dated(self, events: Iterable[Event], as_of: datetime) -> tuple[Event, ...]:
-        """The events that wait at the tick of `as_of`, none of them dated after it."""
+        """The events that are pending at the tick of `as_of`, none dated after it."""
         least = self._before
-        found = []
+        pending = []
         for event in events:
             at = self._waiting.get(event.id)
             if at is None:
-                given = self._measured(event)
-                at = min(given if least is None else max(given, least), as_of)
-            found.append(structs.replace(event, at=at))
-        self._before, self._waiting = as_of, {event.id: event.at for event in found}
-        return tuple(found)
+                measured = self._measured(event)
+                at = min(measured if least is None else max(measured, least), as_of)
+            pending.append(structs.replace(event, at=at))
+        self._before, self._waiting = as_of, {event.id: event.at for event in pending}
+        return tuple(pending)
 
     def _measured(self, event: Event) -> datetime:
         leap = self._leap

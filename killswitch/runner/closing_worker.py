@@ -26,7 +26,7 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 """Seconds; the limit of that doubling."""
 AT_ONE_INSTANT = 1000
-"""Passes that may begin at one instant of the clock; further ones wait until it has moved."""
+"""Most passes that begin at one instant of the clock; further ones wait until it has moved."""
 
 
 @dataclass(eq=False)
@@ -38,11 +38,11 @@ class ClosingWorker:
     """
 
     account: str
-    closer: AccountExecutor
+    executor: AccountExecutor
     leftover: tuple[Closing, ...]
     """The closes that an earlier run left unfinished, shown until recovery has read the journal."""
     monotonic: Callable[[], float] = time.monotonic
-    """The seconds of the closer's own clock."""
+    """The monotonic clock of the executor."""
 
     def __post_init__(self) -> None:
         self._failures = 0
@@ -56,9 +56,9 @@ class ClosingWorker:
         self._closes = False
         """Whether the pass under way closes anything, and does not only query fees."""
         self._distrusted = 0
-        self._seen_passes = 0
+        self._counted_passes = 0
         self._stalled_because: str | None = None
-        self._held_by: asyncio.Task[None] | None = None
+        self._delayed_by: asyncio.Task[None] | None = None
         self.trouble: str | None = None
         """Why the last pass failed, or why several passes made no progress; None if neither."""
 
@@ -71,12 +71,12 @@ class ClosingWorker:
     @property
     def is_owing_fees(self) -> bool:
         """Whether nothing is left to close, and fees of its orders are still being queried."""
-        return not self.is_working and self.closer.owing
+        return not self.is_working and self.executor.owing
 
     def prepare(self, decision: Decision, planned: Sequence[JournalEntry]) -> None:
         """Prepare the executor for `adopt`; a defect in it shows again, and is reported, on adoption."""
         with suppress(Exception):
-            self.closer.prepare(decision, planned)
+            self.executor.prepare(decision, planned)
 
     def adopt(self, decision: Decision) -> None:
         if not self.is_working:
@@ -84,25 +84,25 @@ class ClosingWorker:
             self._failures, self._not_before = 0, -math.inf
         self._waiting.append(decision)
 
-    def hold(self, task: asyncio.Task[None]) -> None:
-        """Delay the next pass until `way` is over, which has its own time limit."""
-        self._held_by = task
+    def delay_until(self, task: asyncio.Task[None]) -> None:
+        """Delay the next pass until `task` is done, which has its own time limit."""
+        self._delayed_by = task
 
     @property
     def wait(self) -> float:
         """Seconds of the clock until a pass is due; infinite if one is under way, or nothing is left to do."""
-        if self._pass is not None or not (self.is_working or self.closer.owing):
+        if self._pass is not None or not (self.is_working or self.executor.owing):
             return math.inf
         now = self.monotonic()
         if now == self._begun_at and self._begun_then >= AT_ONE_INSTANT:
             return FIRST_PAUSE
-        held_up = max(self._not_before - now, 0.0)
+        pause = max(self._not_before - now, 0.0)
         if not self._recovered or self._waiting:
-            return held_up
-        return max(held_up, self.closer.wait)
+            return pause
+        return max(pause, self.executor.wait)
 
     def kick(self) -> asyncio.Task[None] | None:
-        """The pass under way; a new one if one is due and none is."""
+        """The pass under way; begins one if none is under way and one is due."""
         self.collect()
         if self.wait <= 0.0:
             now = self.monotonic()
@@ -121,24 +121,24 @@ class ClosingWorker:
             else:
                 ended.result()
 
-    async def rest(self, patience: float) -> None:
-        """Wait at most `patience` seconds for the pass under way, and then cancel it.
+    async def stop(self, within: float) -> None:
+        """Wait at most `within` seconds for the pass under way, and then cancel it.
 
         Open fee queries are cancelled: the next run repeats them.
         """
         if self._pass is not None:
-            await asyncio.wait((self._pass,), timeout=patience)
+            await asyncio.wait((self._pass,), timeout=within)
             if not self._pass.done():
                 self._pass.cancel()
-                await asyncio.wait((self._pass,), timeout=patience)
+                await asyncio.wait((self._pass,), timeout=within)
                 self._pass = None
-        if (asking := self.closer.abandon()) is not None:
-            await asyncio.wait((asking,), timeout=patience)
+        if (query := self.executor.abandon()) is not None:
+            await asyncio.wait((query,), timeout=within)
         self.collect()
 
     def abandon(self) -> set[asyncio.Future[Any]]:
-        """Cancel everything under way: the journal records how far it came."""
-        ending = {each for each in (self._pass, self.closer.abandon()) if each is not None}
+        """Cancel everything under way; the journal records how far it got."""
+        ending = {each for each in (self._pass, self.executor.abandon()) if each is not None}
         if self._pass is not None:
             self._pass.cancel()
         return ending
@@ -146,38 +146,38 @@ class ClosingWorker:
     def progress(self) -> tuple[Closing, ...]:
         """The closings of this account for the next snapshot, including decisions that wait for the executor."""
         waiting = tuple(Closing(it.id, "planned", scope=it.scope) for it in self._waiting if not it.is_suspicion)
-        return (self.closer.progress() if self._recovered else self.leftover) + waiting
+        return (self.executor.progress() if self._recovered else self.leftover) + waiting
 
     async def _run_pass(self) -> None:
-        if (way := self._held_by) is not None:
-            await asyncio.wait((way,))
-            self._held_by = None if self._held_by is way else self._held_by
+        if (before := self._delayed_by) is not None:
+            await asyncio.wait((before,))
+            self._delayed_by = None if self._delayed_by is before else self._delayed_by
         try:
             if self._recovered:
                 await self._advance()
             else:
-                await self.closer.recover()
+                await self.executor.recover()
                 self._recovered = True
-                self._more = self.closer.wait < math.inf and not self.closer.owing
+                self._more = self.executor.wait < math.inf and not self.executor.owing
         except StoreError:
             raise
         except VenueError as error:
             self._fail(f"{type(error).__name__}: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect in closing must not stop the watch over the others
+        except Exception as error:  # noqa: BLE001 - a defect in one close must not stop the others
             self._fail(f"unexpected {type(error).__name__}: {error}")
         else:
             self._failures = 0
-            stuck = self.closer.stuck
-            self.trouble = self._stall_reason() or (stuck and f"closing on account {self.account}: {stuck}")
+            uncloseable = self.executor.stuck
+            self.trouble = self._stall_reason() or (uncloseable and f"closing on account {self.account}: {uncloseable}")
 
     def _stall_reason(self) -> str | None:
         """Why closing makes no progress, once it has made none for several passes."""
-        distrust = self.closer.distrust
+        distrust = self.executor.distrust
         if not self._more or distrust is None:
             self._distrusted = 0
-        elif self.closer.passes != self._seen_passes:
+        elif self.executor.passes != self._counted_passes:
             self._distrusted += 1
-        self._seen_passes = self.closer.passes
+        self._counted_passes = self.executor.passes
         if distrust is None or self._distrusted < DISTRUSTED_PASSES:
             self._stalled_because = None
         elif self._stalled_because is None:
@@ -188,8 +188,8 @@ class ClosingWorker:
     async def _advance(self) -> None:
         while self._waiting:
             self._closes = True
-            self.closer.adopt(self._waiting.pop(0))
-        self._more = await self.closer.advance()
+            self.executor.adopt(self._waiting.pop(0))
+        self._more = await self.executor.advance()
 
     def _fail(self, why: str) -> None:
         self._more |= self._closes

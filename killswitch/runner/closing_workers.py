@@ -1,4 +1,4 @@
-"""Runs the account executors beside the ticks: one pass of each account at a time, independent of the others.
+"""Runs the account executors concurrently with the ticks: one pass of each account at a time, all independent.
 
 The executor determines when a pass is due. Nothing here sleeps on the run's clock: only the scheduler does.
 """
@@ -16,7 +16,7 @@ from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus
 from killswitch.model.store import JournalEntry
 from killswitch.runner.closing_worker import ClosingWorker as ClosingWorker
 
-# The status of a decision is that of its least advanced account.
+# A decision has the status of its least advanced account.
 _WORST_FIRST: tuple[ClosingStatus, ...] = ("planned", "closing", "abandoned", "blocked", "residual", "flat")
 
 
@@ -43,7 +43,7 @@ class ClosingWorkers:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Why passes failed, of the accounts whose last one did."""
+        """A message for each account whose last pass failed or made no progress."""
         return tuple(worker.trouble for worker in self._workers.values() if worker.trouble is not None)
 
     def prepare(self, plans: Iterable[tuple[Decision, Sequence[JournalEntry]]]) -> None:
@@ -59,26 +59,26 @@ class ClosingWorkers:
                 self._workers[name].adopt(decision)
 
     def give_up(self, entries: Iterable[JournalEntry]) -> None:
-        """End the work that each entry, which is durable, names: of a decision on an account."""
+        """End the close that each entry, which is durable, names by decision and account."""
         for entry in entries:
             if (worker := self._workers.get(entry.account or "")) is not None:
-                worker.closer.give_up(entry)
+                worker.executor.give_up(entry)
 
-    def hold(self, tasks: Mapping[str, asyncio.Task[None]]) -> None:
-        """Let the next pass of each named account begin its work only when its task is over."""
+    def delay_until(self, tasks: Mapping[str, asyncio.Task[None]]) -> None:
+        """Delay the next pass of each named account until its task is done."""
         for name in tasks.keys() & self._workers.keys():
-            self._workers[name].hold(tasks[name])
+            self._workers[name].delay_until(tasks[name])
 
     def accounts_of(self, decisions: Iterable[Decision]) -> frozenset[str]:
         """The armed accounts that the decisions trade on."""
-        at_work = {name for decision in decisions for name in decision.accounts_at_work}
-        return frozenset(at_work & self._workers.keys())
+        names = {name for decision in decisions for name in decision.accounts_at_work}
+        return frozenset(names & self._workers.keys())
 
     def observe(self, accounts: Iterable[AccountSnapshot], at: float | None = None) -> None:
         """Pass each snapshot to its executor. `at`: when it was requested, in the executors' seconds."""
         for account in accounts:
             if account.account in self._workers:
-                self._workers[account.account].closer.apply_snapshot(account, at=at)
+                self._workers[account.account].executor.apply_snapshot(account, at=at)
 
     @property
     def wait(self) -> float:
@@ -86,7 +86,7 @@ class ClosingWorkers:
         return min((worker.wait for worker in self._workers.values()), default=math.inf)
 
     def kick(self) -> set[asyncio.Future[None]]:
-        """Begin every pass that is due; all passes that are under way then. Raises StoreError."""
+        """Begin every pass that is due; return all passes under way. Raises StoreError."""
         return {task for worker in self._workers.values() if (task := worker.kick()) is not None}
 
     def has_work(self, *, fees: bool = False) -> bool:
@@ -94,54 +94,54 @@ class ClosingWorkers:
         self.kick()
         return self.is_working or (fees and self.is_owing_fees)
 
-    async def recover(self, patience: float) -> None:
-        """Recover every account, waiting at most `patience` seconds of real time. Raises StoreError.
+    async def recover(self, within: float) -> None:
+        """Recover every account, waiting at most `within` seconds of real time. Raises StoreError.
 
-        One that takes longer goes on; until it has ended nothing is sent for that account.
+        A recovery that takes longer continues; until it has ended nothing is sent for that account.
         """
         if passes := self.kick():
-            await asyncio.wait(passes, timeout=patience)
+            await asyncio.wait(passes, timeout=within)
             for worker in self._workers.values():
                 worker.collect()
 
-    async def advance(self, patience: float) -> None:
-        """Pass after pass where one is due, until none is, for at most `patience` seconds of real time.
+    async def advance(self, within: float) -> None:
+        """Run passes until none is due, for at most `within` seconds of real time.
 
-        Where a pass ends, the next one of that account begins at once; a pass that takes longer goes on while ticks
-        and other accounts do. Raises StoreError.
+        When a pass ends, the next one of that account begins at once if it is due; a pass that takes longer continues
+        while ticks and other accounts do. Raises StoreError.
         """
-        end = asyncio.get_running_loop().time() + patience
+        deadline = asyncio.get_running_loop().time() + within
         while passes := self.kick():
-            left = end - asyncio.get_running_loop().time()
+            left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return
             await asyncio.wait(passes, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)
 
     async def run_until(self, until: asyncio.Future[Any]) -> None:
-        """Passes as they fall due, in real time, until `until` is done. Raises StoreError."""
+        """Run passes as they become due, in real time, until `until` is done. Raises StoreError."""
         while not until.done():
             passes, due = self.kick(), self.wait
             timeout = None if due == math.inf else due
             await asyncio.wait({until, *passes}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
-    async def rest(self, patience: float) -> None:
-        """Let every pass under way end, at the end of a run."""
-        await asyncio.gather(*(worker.rest(patience) for worker in self._workers.values()))
+    async def stop(self, within: float) -> None:
+        """Wait for every pass under way, at the end of a run, and cancel those that take longer than `within`."""
+        await asyncio.gather(*(worker.stop(within) for worker in self._workers.values()))
 
     async def abandon(self) -> None:
-        """Cancel every pass under way, when a run ends by an error; errors of passes are ignored then."""
+        """Cancel every pass under way and ignore its errors, when a run ends with an error."""
         passes = [task for worker in self._workers.values() for task in worker.abandon()]
         await asyncio.gather(*passes, return_exceptions=True)
 
     def progress(self) -> tuple[Closing, ...]:
         """All closings, one per decision, for the next snapshot."""
-        found: dict[str, Closing] = {}
+        closings: dict[str, Closing] = {}
         for worker in self._workers.values():
             for closing in worker.progress():
-                known = found.get(closing.decision)
-                found[closing.decision] = closing if known is None else _together(known, closing)
-        return tuple(found.values())
+                other = closings.get(closing.decision)
+                closings[closing.decision] = closing if other is None else _together(other, closing)
+        return tuple(closings.values())
 
 
 def _together(one: Closing, other: Closing) -> Closing:

@@ -25,9 +25,9 @@ def ended_closes(
 
     The caller commits the entries with the tick.
 
-    An event names a decision, and in its scope an account or a venue, or no scope for every account that still closes
-    for it. Each of these accounts has a notice of its own, so that routes of its scope match. `answers`: the notices of
-    the tick, among which are those of operator closes that were still waiting.
+    An event names a decision and, as its scope, an account or a venue; without a scope it ends the whole close.
+    Each account has a notice of its own, so that routes match its scope. `answers`: the notices of the tick, including
+    those about operator closes that were still waiting.
     """
     answered = {notice.subject for notice in answers}
     entries: list[JournalEntry] = []
@@ -69,7 +69,7 @@ def venues_of(store: Store) -> dict[str, str]:
 
 
 _LONGEST: Final = 80
-"""Characters of an id, or of a cause, that a message quotes."""
+"""Most characters of an id or a cause that a message quotes."""
 
 
 class UnreadableCommands:

@@ -25,7 +25,7 @@ class MetricsRecorder:
     """Records the metrics of a run, and reports when telemetry is not delivered."""
 
     def __init__(self, telemetry: Telemetry, notifications: Callable[[], NotificationCounts | None]) -> None:
-        """`notifications`: the counts of the outbox, from memory; None without a route."""
+        """`notifications`: returns the counts of the outbox, without reading the store; None without a route."""
         self._telemetry = telemetry
         self._notifications = notifications
 
@@ -38,11 +38,11 @@ class MetricsRecorder:
         if metrics is None:
             return
         snapshot = report.snapshot
-        standing = GaugeValues(
+        gauges = GaugeValues(
             snapshot.accounts, report.machines(), snapshot.closings, len(report.problems), self._notifications()
         )
         decided = [_labels(decision, report) for decision in report.decisions]
-        metrics.record_tick(report.seconds, standing, decided, scheduled=snapshot.scheduled)
+        metrics.record_tick(report.seconds, gauges, decided, scheduled=snapshot.scheduled)
 
 
 def _labels(decision: Decision, report: TickReport) -> dict[str, str | int]:
@@ -89,7 +89,7 @@ class EventEmitter:
         self._emit_closings(at, report.snapshot.closings)
 
     def ended(self, at: datetime, why: str, closings: tuple[Closing, ...]) -> None:
-        """Write the last lines of a run: closings since the last tick, and what the run leaves behind."""
+        """Write the last lines of a run: closings since the last tick, latched stages and unfinished closes."""
         if self.ticks:
             self._emit_closings(at, closings)
         latched = tuple(
@@ -128,8 +128,8 @@ class EventEmitter:
         lost = self._writer.put(events.encode_event(event))
         if lost:
             text = f"{lost} lines were lost before the last one, because the reader was too slow"
-            line = events.Warned(at=event.at, source="events", severity="warning", text=text)
-            self._writer.put(events.encode_event(line))
+            warning = events.Warned(at=event.at, source="events", severity="warning", text=text)
+            self._writer.put(events.encode_event(warning))
 
 
 def _portfolio(
@@ -153,15 +153,15 @@ def _portfolio(
 
 
 def _machine(machine: MachineStatus) -> events.Machine:
-    found = [
-        events.Nearest(reading.trigger.name, _short(room), _short(share))
-        for reading in machine.readings
-        if (room := headroom(reading)) is not None and (share := headroom_ratio(reading)) is not None
+    nearest = [
+        events.Nearest(observed.trigger.name, _short(room), _short(share))
+        for observed in machine.readings
+        if (room := headroom(observed)) is not None and (share := headroom_ratio(observed)) is not None
     ]
     return events.Machine(
         machine.policy, machine.scope, "observe" if machine.mode == "observe" else "enforce",
-        machine.level, machine.stage, min(found, key=lambda each: each.share, default=None),
-        tuple(reading.trigger.name for reading in machine.readings if reading.truth is None),
+        machine.level, machine.stage, min(nearest, key=lambda each: each.share, default=None),
+        tuple(observed.trigger.name for observed in machine.readings if observed.truth is None),
     )  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _short(value: float) -> float:
 
 
 def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
-    """The line of a decision: each kind has those of these facts that it declares."""
+    """The event of a decision: each kind of event has the fields that it declares."""
     orders, lock = of_kind(decision.effects, Orders), of_kind(decision.effects, Lock)
     facts = {
         "at": decision.as_of,
@@ -183,7 +183,7 @@ def _decided(decision: Decision, report: TickReport) -> events.RunEvent:
         "previous_level": decision.previous_level,
         "mode": decision.mode,
         "acted_on": decision.id in report.acting_on,
-        "triggers": tuple(events.TriggerSaid(each.name, each.value, each.threshold) for each in decision.triggers),
+        "triggers": tuple(events.TriggerValue(each.name, each.value, each.threshold) for each in decision.triggers),
         "closes": tuple(
             events.ToClose(each.account, each.symbol, each.position_side, each.side, each.contracts, each.target)
             for each in (() if orders is None else orders.intents)

@@ -1,4 +1,4 @@
-"""Isolates closing from failures beside it: locks, timers, suspensions, notices, observers.
+"""Isolates closing from failures of other parts: locks, timers, suspensions, notices, observers.
 
 Any such failure is a problem that is paged, and the pass continues to close (ADR 0115). Only a failure of the store
 ends a run: a runner that cannot record must not act.
@@ -31,25 +31,25 @@ class FaultIsolation:
         return tuple(self._failing.values())
 
     def call(self, part: str, do: Callable[[], T], otherwise: D) -> T | D:
-        """Return what `do` returns, or `otherwise` if it fails. Raises what must end a run."""
-        with self._kept_apart(part):
+        """Return the result of `do`, or `otherwise` if it fails. Only errors of the store are raised."""
+        with self._isolated(part):
             return do()
         return otherwise
 
-    async def wait(self, part: str, do: Callable[[], Awaitable[T]], otherwise: D) -> T | D:
-        """Await `do`; otherwise as `call`."""
-        with self._kept_apart(part):
+    async def call_async(self, part: str, do: Callable[[], Awaitable[T]], otherwise: D) -> T | D:
+        """Await `do`; the same as `call` otherwise."""
+        with self._isolated(part):
             return await do()
         return otherwise
 
     @contextmanager
-    def _kept_apart(self, part: str) -> Iterator[None]:
+    def _isolated(self, part: str) -> Iterator[None]:
         """Record a failure; only one of the store propagates."""
         try:
             yield
         except StoreTroubleError:
             raise
-        except Exception as error:  # noqa: BLE001 - a mistake of ours or of an adapter must not leave positions open
+        except Exception as error:  # noqa: BLE001 - a defect here or in an adapter must not leave positions open
             why = legible(str(error) or type(error).__name__)
             self._failing[part] = f"{part} failed ({type(error).__name__}: {why}); closing continues"
         else:

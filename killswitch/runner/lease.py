@@ -26,30 +26,30 @@ class LeaseLostError(Exception):
 
 
 UNKNOWN_TTL = 900 * SECOND
-"""How far ahead a lease may be dated (microseconds) where it does not say: an older version wrote it."""
-LOOK_EVERY = 0.5
-"""Seconds between two looks at a lease that may be renewed."""
+"""The assumed TTL (microseconds) of a lease that has none, because an older version wrote it."""
+CHECK_EVERY = 0.5
+"""Seconds between two checks whether a lease was renewed."""
 
 
 def is_misdated(lease: Lease, now: datetime) -> bool:
     """Whether the lease expires later than its holder can have dated it: the wall clock was set back since.
 
-    Its expiry says nothing then; only whether it is renewed does.
+    Its expiry means nothing then; only a renewal proves that the holder runs.
     """
     slack = FOLLOWED // timedelta(microseconds=1)
     return lease.expires_at - to_micros(now) > (lease.ttl or UNKNOWN_TTL) + slack
 
 
 def end_misdated(store: Store, lease: Lease, pause: Callable[[float], None] = time.sleep) -> None:
-    """Watch a misdated `lease` for the longest time in which a running holder renews it, and end it if it is not.
+    """Wait for as long as a running holder may take to renew a misdated `lease`, and release it if it is not renewed.
 
-    The caller reads the store again afterwards: a running holder has dated the lease anew.
+    The caller reads the store again afterwards: a running holder has renewed the lease.
     """
     seconds = (lease.ttl or UNKNOWN_TTL) / SECOND
-    for _ in range(math.ceil(seconds / LOOK_EVERY)):
+    for _ in range(math.ceil(seconds / CHECK_EVERY)):
         if is_dead(lease.owner):
             break
-        pause(LOOK_EVERY)
+        pause(CHECK_EVERY)
         if store.lease() != lease:
             return
     store.release_unrenewed(lease)
@@ -70,15 +70,15 @@ class LeaseHolder:
 
     store: Store
     clock: Clock
-    """The wall clock, since other processes compare the expiry with theirs."""
+    """Its wall clock dates the lease, since other processes compare the expiry with theirs."""
     ttl: float
     """Seconds for which the lease outlives a crash of this process."""
     owner: str = ""
     """This process by default."""
     _: KW_ONLY
     pause: Callable[[float], None] = time.sleep
-    """Makes a wait."""
-    say: Callable[[str], None] = lambda _: None
+    """Sleeps for the given seconds."""
+    on_wait: Callable[[str], None] = lambda _: None
     """Called with the reason for a wait."""
 
     def __post_init__(self) -> None:
@@ -89,7 +89,7 @@ class LeaseHolder:
 
     @property
     def generation(self) -> int:
-        """The generation of the lease, which lock files carry. RuntimeError before `take`."""
+        """The generation of the lease, which lock files carry. RuntimeError before `acquire`."""
         if self._lease is None:
             raise RuntimeError("the lease is not held")
         return self._lease.generation
@@ -97,8 +97,8 @@ class LeaseHolder:
     def acquire(self) -> Lease:
         """Acquire the lease, and write under it from now on.
 
-        LeaseRefusedError if another runner holds it. A holder that is proven dead is succeeded at once, one whose lease
-        is dated too far ahead if it does not renew it.
+        LeaseRefusedError if another runner holds it. The lease of a holder that is proven dead is released first, and
+        so is a misdated one that its holder does not renew.
         """
         try:
             lease = self._acquire()
@@ -110,20 +110,20 @@ class LeaseHolder:
         return lease
 
     def _end_of_the_dead(self) -> None:
-        """Release the lease of a holder that is dead."""
+        """Release the lease of a dead holder."""
         holder = self.store.lease()
         if holder is None:
             return
         if is_dead(holder.owner):
             self.store.release(holder.owner)
         elif is_misdated(holder, self.clock.now()):
-            self.say(misdated_message(holder, self.clock.now()))
+            self.on_wait(misdated_message(holder, self.clock.now()))
             end_misdated(self.store, holder, self.pause)
 
     def renew(self) -> None:
         """Renew the lease once half of it is used up, by the wall clock of other processes or by the monotonic one.
 
-        LeaseLostError if another has held it meanwhile.
+        LeaseLostError if another runner has held it meanwhile.
         """
         held = self._lease
         if held is None:
@@ -161,13 +161,13 @@ class LeaseHolder:
 
 
 def this_process() -> str:
-    """A name for this process that no other process has: host, process space, id and start."""
+    """A unique name of this process: host, PID namespace, process id and start time."""
     pid = os.getpid()
     return f"{_machine()}/{pid}/{_started(pid) or 'unknown'}"
 
 
 def pid_of(owner: str) -> int | None:
-    """The process id in an owner's name; None if the name is not of our making."""
+    """The process id in an owner's name; None if the name has another form."""
     parts = owner.rsplit("/", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
 
@@ -184,14 +184,14 @@ def is_running(owner: str) -> bool:
 
 def _runs(owner: str) -> bool | None:
     """Whether the process runs; None where this process cannot tell."""
-    machine, _, rest = owner.rpartition("/")[0].rpartition("/")
+    machine, _, pid = owner.rpartition("/")[0].rpartition("/")
     started = owner.rpartition("/")[2]
-    if not rest.isdigit() or machine != _machine() or started == "unknown":
+    if not pid.isdigit() or machine != _machine() or started == "unknown":
         return None
-    begun = _started(int(rest))
+    begun = _started(int(pid))
     if begun is None:
         # Where /proc hides other users' processes, only the kernel's own "no such process" is proof.
-        return None if _exists(int(rest)) else False
+        return None if _exists(int(pid)) else False
     return begun == started
 
 
@@ -206,7 +206,7 @@ def _exists(pid: int) -> bool:
 
 
 def _machine() -> str:
-    """Host name, boot and process space: process ids mean something only inside of these."""
+    """Host name, boot and PID namespace, within which process ids are unique."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
         space = Path("/proc/self/ns/pid").readlink().name.strip("pid:[]")

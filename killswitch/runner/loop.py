@@ -1,8 +1,8 @@
 """The tick loop: poll, decide, commit, act, in this order, at an interval.
 
 An error of a venue never leaves a tick. An error of the store, the lease or the interpreter does, and ends the run: a
-runner that cannot record must not act. A store file that accepts no writes, or is damaged during the run, is no such
-error for as long as the store can record elsewhere (ADR 0105, 0114).
+runner that cannot record must not act. A store file that accepts no writes, or is damaged during the run, raises no
+such error as long as the store can record elsewhere (ADR 0105, 0114).
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
     from killswitch.telemetry.metrics import NotificationCounts
 
 REREAD_WITHIN = 2.0
-"""Seconds for a second look at prices, at most an interval; after that the first snapshot is acted on."""
+"""Seconds that a reread of prices may take, at most an interval; after that the first snapshot is acted on."""
 
 
 REMEMBERED_NOTICES = 200
-"""Number of the newest notices in which a start finds what was reported already."""
+"""Number of the newest notices from which a start knows what was reported already."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerPace:
-    """How fast a runner goes, in seconds."""
+    """The interval and the timeouts of a runner, in seconds."""
 
     interval: float
     read_timeout: float
     head_start: float = 0.1
-    """For how long the orders of a commit have the loop to themselves before observers are notified."""
-    last_words: float = 5.0
+    """How long the executors run alone after a commit, before observers are notified."""
+    stop_timeout: float = 5.0
     """How long a stop waits for requests under way."""
-    lock_patience: float = 0.1
+    lock_timeout: float = 0.1
     """How long a tick waits for the lock folder before it closes positions."""
 
 
 @dataclass(eq=False)
 class Runner:
-    """One runner on one store. `start`, then `tick` as often as wanted, then `finish`; `run` does all three."""
+    """One runner on one store. Call `start`, then `tick` repeatedly, then `finish`; `run` does all three."""
 
     interpreter: Interpreter
     store: Store
@@ -76,21 +76,21 @@ class Runner:
     _: KW_ONLY
     policy_set: str
     """The digest of the policies."""
-    standing: tuple[str, ...] = ()
-    """Problems that last for the whole run, known before it."""
-    found_before: InitVar[tuple[tuple[Severity, str], ...]] = ()
-    """What the first tick reports, once."""
+    lasting_problems: tuple[str, ...] = ()
+    """Problems known before the run, which last for the whole run."""
+    startup_notices: InitVar[tuple[tuple[Severity, str], ...]] = ()
+    """Notices that the first tick reports, once."""
 
-    def __post_init__(self, found_before: tuple[tuple[Severity, str], ...]) -> None:
-        self._problems = self.standing
-        self._pacing = Scheduler(self.workers, self.clock)
+    def __post_init__(self, startup_notices: tuple[tuple[Severity, str], ...]) -> None:
+        self._problems = self.lasting_problems
+        self._scheduler = Scheduler(self.workers, self.clock)
         self._wall = WallClockCheck(self.clock)
         self._event_dates = EventDates(self.clock.leap)
-        self._set_aside = UnreadableCommands()
-        self._mild: frozenset[str] = frozenset()
-        self._news = AlertDeduplication(found_before)
-        self.left_behind: tuple[str, ...] = ()
-        """A message for each thing that a clean stop could not end."""
+        self._unreadable = UnreadableCommands()
+        self._warnings: frozenset[str] = frozenset()
+        self._alerts = AlertDeduplication(startup_notices)
+        self.stop_problems: tuple[str, ...] = ()
+        """A message for each problem of the stop: timers that still run, an incomplete recording."""
 
     async def run(self, stop: asyncio.Event, ticks: int | None = None) -> None:
         """Tick at the interval until `stop` is set, or `ticks` times. Raises what must end a run."""
@@ -104,30 +104,30 @@ class Runner:
                 done += 1
                 if done == ticks or performing.ends_run:
                     break
-                while not performing.ends_run and await self._pacing.until(due, stop, self.poller):
+                while not performing.ends_run and await self._scheduler.until(due, stop, self.poller):
                     await self.woken()
             await self.finish()
         finally:
-            await self.let_go()
+            await self.shut_down()
 
     async def start(self) -> None:
         """Recover from an earlier run: locks first, then closings, then the stage machines."""
         self.observers.start()
         await self.effects.performing.recover()
-        self._problems = self.standing + self.effects.problems
+        self._problems = self.lasting_problems + self.effects.problems
         unfinished = [stored.decision for stored in self.store.unfinished()]
         past = [stored.decision for stored in self.store.decisions(REMEMBERED)]
         leap = self.clock.leap
         outage = None if leap is None else (to_micros(leap.since), to_micros(leap.until))
         self.interpreter.restore(self.store.states(), self.store.rows, unfinished, past, outage)
-        self._news.remember(self.store.notices(REMEMBERED_NOTICES), self.workers.progress())
+        self._alerts.remember(self.store.notices(REMEMBERED_NOTICES), self.workers.progress())
 
     async def tick(self) -> TickReport:
-        """One pass: read everything, decide, write it down in one transaction, act."""
+        """One pass: poll every account, decide, commit in one transaction, act."""
         return await self._pass(scheduled=True)
 
     async def woken(self) -> TickReport:
-        """One pass between two ticks, on the accounts that a push called for; the others are as polled last."""
+        """One pass between two ticks: the accounts that pushed are polled, the others have their last snapshot."""
         return await self._pass(scheduled=False)
 
     async def _pass(self, *, scheduled: bool) -> TickReport:
@@ -135,20 +135,20 @@ class Runner:
             began = self.clock.monotonic()
             self.lease.renew()
             if scheduled:
-                accounts = await self._pacing.run_beside_closings(self.poller.poll(span))
-                anew: Collection[str] = {account.account for account in accounts}
+                accounts = await self._scheduler.await_while_closing(self.poller.poll(span))
+                polled: Collection[str] = {account.account for account in accounts}
             else:
-                accounts, anew = self.poller.woken()
-            fresh = [account for account in accounts if account.account in anew]
-            self._pass_on(fresh)
+                accounts, polled = self.poller.woken()
+            fresh = [account for account in accounts if account.account in polled]
+            self._pass_to_executors(fresh)
             commands = self.store.commands()
             snapshot = self._snapshot(accounts, commands, scheduled=scheduled)
             self.poller.observe(fresh, snapshot.as_of)
             outcome = await self._decide(snapshot, span)
             acting = self.effects.acted_on(outcome.decisions)
             ended, answers = ended_closes(snapshot.events, self.store, snapshot.as_of, outcome.notices)
-            unread = self._set_aside.notices(commands.unreadable, snapshot.as_of)
-            notices = outcome.notices + answers + unread + self._notices(snapshot)
+            unreadable = self._unreadable.notices(commands.unreadable, snapshot.as_of)
+            notices = outcome.notices + answers + unreadable + self._notices(snapshot)
             with span.span("commit"):
                 self._commit(snapshot, outcome, notices, acting, ended, commands)
             self.workers.give_up(ended)
@@ -159,34 +159,34 @@ class Runner:
             report = TickReport(
                 snapshot, outcome.decisions, notices, tuple(decision.id for decision in acting),
                 self._problems, self.clock.monotonic() - began, self.interpreter.status, self.poller.streams.views,
-                self.observers.timers, self.effects.suspending.suspended,
+                self.observers.timers, self.effects.suspension.suspended,
             )  # fmt: skip
             self.observers.notify(report, span)
             self.poller.ticked()
             return report
 
-    async def work(self) -> bool:
-        """Close without waiting for as long as passes are due; True while work is left. Renews the lease."""
+    async def advance(self) -> bool:
+        """Run the closing passes that are due, without waiting for more; True while any are left. Renews the lease."""
         self.lease.renew()
         await self.workers.advance(self.pace.head_start)
         return self.workers.is_working
 
-    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        """Close until nothing is left to do, for at most `patience` seconds; whether it is done.
+    async def close_within(self, within: float, *, fees: bool = False) -> bool:
+        """Close until nothing is left to do, for at most `within` seconds; whether it is done.
 
         `fees`: also until the fees of the orders are known, or no longer queried.
         """
-        deadline = self.clock.monotonic() + patience
+        deadline = self.clock.monotonic() + within
         while self.workers.has_work(fees=fees):
             self.lease.renew()
             left = deadline - self.clock.monotonic()
             if left <= 0:
                 return False
-            await self._pacing.step(min(left, self.pace.interval))
+            await self._scheduler.step(min(left, self.pace.interval))
         return True
 
     def notifications(self) -> NotificationCounts | None:
-        """The counts of the outbox, from memory; None without a route."""
+        """The counts of the outbox, without reading the store; None without a route."""
         return self.observers.notifier.counts()
 
     def closings(self) -> tuple[Closing, ...]:
@@ -194,23 +194,23 @@ class Runner:
         return self.workers.progress()
 
     async def finish(self) -> None:
-        """Let requests under way end, settle the locks, and give the lease back.
+        """Wait for requests under way, settle the locks, and release the lease.
 
-        A lock that a reset took back is lifted here if its closing has ended since the last tick. All other lock
-        files stay as they are, and go stale in time.
+        A reset lock is lifted here if its close has ended since the last tick. All other lock files stay as they are,
+        and go stale.
         """
-        patience = self.pace.last_words
-        await self.poller.streams.stop(patience)
-        await self.workers.rest(patience)
-        self.left_behind = await self.observers.rest(patience, self._problems)
-        await self.effects.finish(patience)
+        timeout = self.pace.stop_timeout
+        await self.poller.streams.stop(timeout)
+        await self.workers.stop(timeout)
+        self.stop_problems = await self.observers.stop(timeout, self._problems)
+        await self.effects.finish(timeout)
         self.lease.release()
 
-    async def let_go(self) -> None:
+    async def shut_down(self) -> None:
         """Close connections and files, however the run has ended."""
         await self.poller.streams.stop(self.pace.read_timeout)
         await self.workers.abandon()
-        self.left_behind += await self.observers.abandon()
+        self.stop_problems += await self.observers.abandon()
         await self.effects.abandon()
         await self.poller.close()
 
@@ -225,7 +225,7 @@ class Runner:
             closings=self.workers.progress(),
         )
 
-    def _pass_on(self, accounts: Iterable[AccountSnapshot]) -> None:
+    def _pass_to_executors(self, accounts: Iterable[AccountSnapshot]) -> None:
         """Pass the snapshots to the account executors, each dated by its own poll."""
         for account in accounts:
             self.workers.observe((account,), self.poller.dated(account.account))
@@ -246,11 +246,11 @@ class Runner:
         if not pending.reread:
             return self.interpreter.decide(pending)
         within = min(REREAD_WITHIN, self.pace.interval)
-        look = self.poller.second_look(snapshot, pending.reread, within, span)
-        prices, again = await self._pacing.run_beside_closings(look)
+        poll = self.poller.reread(snapshot, pending.reread, within, span)
+        prices, again = await self._scheduler.await_while_closing(poll)
         if not again:
             return self.interpreter.decide(pending, prices=prices)
-        self._pass_on(again.values())
+        self._pass_to_executors(again.values())
         read = (again.get(account.account, account) for account in snapshot.accounts)
         accounts = tuple(on_timeline(account, self.clock) for account in read)
         reread = structs.replace(snapshot, as_of=self.clock.next(), accounts=accounts, scheduled=False, events=())
@@ -288,22 +288,22 @@ class Runner:
         )
 
     async def _act(self, snapshot: Snapshot, decisions: tuple[Decision, ...]) -> None:
-        """The gate first, so that no new risk is taken on, then the closings, then all else, by the effects' ranks."""
-        found = await self.effects.performing.perform(decisions, snapshot)
-        found += self.observers.problems + self.workers.troubles + self.poller.streams.problems
-        self._mild = self.effects.mild | frozenset(self.poller.streams.problems)
-        self._problems = self.standing + self._of_now() + found
+        """Perform locks first, so that no new risk is taken on, then closes, then all else, by the effects' ranks."""
+        problems = await self.effects.performing.perform(decisions, snapshot)
+        problems += self.observers.problems + self.workers.troubles + self.poller.streams.problems
+        self._warnings = self.effects.warnings | frozenset(self.poller.streams.problems)
+        self._problems = self.lasting_problems + self._tick_problems() + problems
 
-    def _of_now(self) -> tuple[str, ...]:
-        """The problems that this tick itself has found: clock and outages."""
+    def _tick_problems(self) -> tuple[str, ...]:
+        """The problems that this tick itself has detected: clock and outages."""
         return (*(() if self._wall.problem is None else (self._wall.problem,)), *self.poller.outages.problems)
 
     def _notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
-        """Notices of what appeared since the previous tick, and then of what is over."""
-        self._wall.look(snapshot.as_of)
-        problems = tuple(dict.fromkeys(self._problems + self._of_now()))
+        """Notices of problems that appeared since the previous tick, and then of those that are over."""
+        self._wall.check(snapshot.as_of)
+        problems = tuple(dict.fromkeys(self._problems + self._tick_problems()))
         return (
-            self._news.alerts(snapshot, problems, self._mild, self.effects.subjects)
+            self._alerts.alerts(snapshot, problems, self._warnings, self.effects.subjects)
             + self.observers.notices(snapshot)
             + self._wall.notices(snapshot.as_of)
             + self.poller.notices(snapshot.as_of)

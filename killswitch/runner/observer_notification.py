@@ -1,7 +1,7 @@
 """The observers of one run, in their order: recording, status, outputs, notifications, dead-man timers.
 
-All of them are notified after the acting, and a failure of one is a problem that is paged (ADR 0115). Only the store
-ends a run: a runner that cannot record must not act.
+Observers are notified after acting, and a failure of one is a problem that is paged (ADR 0115). Only an error of the
+store ends a run: a runner that cannot record must not act.
 """
 
 from __future__ import annotations
@@ -9,72 +9,69 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
 from killswitch.model.snapshot import Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.tracing import AS_OF, Span, Tracer
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timers import DeadManTimers
 from killswitch.runner.fault_isolation import FaultIsolation
 from killswitch.runner.notify.notifier import Notifier
 from killswitch.runner.observers import HasProblem, NotifiedOfStop, Observer, TickReport, shortfall_message
 from killswitch.runner.order_reconciliation import OrderReconciliation
 
-if TYPE_CHECKING:
-    pass
-
 
 class SnapshotRecorder(Protocol):
-    """Records snapshots after acting. One that is `HasProblem` reports what is missing."""
+    """Records snapshots after acting. If it is also `HasProblem`, it reports missing snapshots."""
 
     def write(self, snapshot: Snapshot) -> None: ...
 
     def close(self) -> bool | None:
-        """False: not all snapshots could be written."""
+        """Close the recording; False if not all snapshots could be written."""
         ...
 
 
 @dataclass(eq=False)
 class Observers:
-    """Everything that follows a run: it is notified of each tick, and contributes problems and notices to the next."""
+    """Everything that observes a run: it is notified of each tick, and contributes problems and notices to the next."""
 
-    witnesses: tuple[Observer, ...]
+    observers: tuple[Observer, ...]
     notifier: Notifier
-    beside: FaultIsolation
-    confirming: OrderReconciliation
+    isolation: FaultIsolation
+    reconciliation: OrderReconciliation
     tracer: Tracer
     dead_man: DeadManTimers | None
-    """The venues' dead-man timers, where the run keeps any."""
+    """The venues' dead-man timers, if the run refreshes any."""
     recorder: SnapshotRecorder | None
 
     def __post_init__(self) -> None:
-        self.witnesses = (*self.witnesses, self.notifier)
+        self.observers = (*self.observers, self.notifier)
         self._unrecorded: tuple[str, ...] = ()
 
     def start(self) -> None:
         """Continue from what an earlier run left in the outbox and at the venues' timers."""
-        self.beside.call("the outbox of notifications", self.notifier.start, None)
+        self.isolation.call("the outbox of notifications", self.notifier.start, None)
         if self.dead_man is not None:
-            self.beside.call("the dead-man timers", self.dead_man.start, None)
+            self.isolation.call("the dead-man timers", self.dead_man.start, None)
 
     def notify(self, report: TickReport, span: Span) -> None:
         """Notify every observer of the tick; the timers last, as only a tick that has ended is healthy."""
-        self.beside.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
+        self.isolation.call("the trace of a tick", lambda: set_tick_attributes(span, report), None)
         self._record(report.snapshot)
-        for witness in self.witnesses:
-            self.beside.call(f"the observer {type(witness).__name__}", partial(witness.ticked, report), None)
+        for observer in self.observers:
+            self.isolation.call(f"the observer {type(observer).__name__}", partial(observer.ticked, report), None)
         if (timers := self.dead_man) is not None:
-            self.beside.call("refreshing dead-man timers", lambda: timers.refresh(report.snapshot), None)
+            self.isolation.call("refreshing dead-man timers", lambda: timers.refresh(report.snapshot), None)
 
     def _record(self, snapshot: Snapshot) -> None:
         if self.recorder is None:
             return
         try:
             self.recorder.write(snapshot)
-        except Exception as error:  # noqa: BLE001 - a recording is beside the point of a run
+        except Exception as error:  # noqa: BLE001 - a recording must not end a run
             self.recorder = None
             self._unrecorded = (f"snapshots are not recorded from {snapshot.as_of:%H:%M:%S} on: {error}",)
 
@@ -82,20 +79,20 @@ class Observers:
     def problems(self) -> tuple[str, ...]:
         """One message for each problem of an observer."""
         timers = () if self.dead_man is None else self.dead_man.problems
-        parts: tuple[object, ...] = (*self.witnesses, self.recorder)
+        parts: tuple[object, ...] = (*self.observers, self.recorder)
         behind = (each.problem for each in parts if isinstance(each, HasProblem))
-        return (*self._unrecorded, *timers, *self.beside.problems, *(each for each in behind if each is not None))
+        return (*self._unrecorded, *timers, *self.isolation.problems, *(each for each in behind if each is not None))
 
     @property
     def timers(self) -> tuple[TimerView, ...]:
-        """What `status` shows of the dead-man timers."""
+        """The dead-man timers as `status` shows them."""
         return () if self.dead_man is None else self.dead_man.views
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """Notices of order reconciliation and of dead-man timers."""
-        found = self.beside.call("orders to be confirmed", lambda: self.confirming.notices(snapshot), ())
+        found = self.isolation.call("orders to be confirmed", lambda: self.reconciliation.notices(snapshot), ())
         if self.dead_man is not None:
-            found += self.beside.call("notices of dead-man timers", self.dead_man.notices, ())
+            found += self.isolation.call("notices of dead-man timers", self.dead_man.notices, ())
         return found
 
     def messages(
@@ -108,29 +105,29 @@ class Observers:
         ends = {shortfall_message(closing) for closing in snapshot.closings}
         left = [notice for notice in notices if notice.text not in ends]
         outgoing = partial(self.notifier.outgoing, snapshot, decisions, left, acting)
-        return self.beside.call("what is to be notified", outgoing, ())
+        return self.isolation.call("what is to be notified", outgoing, ())
 
-    async def rest(self, patience: float, problems: tuple[str, ...]) -> tuple[str, ...]:
-        """Stop cleanly, in about `patience` seconds; a message for each timer that could not be stopped.
+    async def stop(self, within: float, problems: tuple[str, ...]) -> tuple[str, ...]:
+        """Stop cleanly, in about `within` seconds; a message for each timer that could not be stopped.
 
         `problems`: those of the run; those of timers are over after the stop.
         """
         left: tuple[str, ...] = ()
         if self.dead_man is not None:
             over = frozenset(self.dead_man.problems)
-            left = await self.dead_man.rest()
+            left = await self.dead_man.stop()
             lasting = (*(each for each in problems if each not in over), *left)
-            for witness in self.witnesses:
-                if isinstance(witness, NotifiedOfStop):
-                    witness.stopped(self.dead_man.views, lasting)
-        await self.beside.wait("notifications", lambda: self.notifier.rest(patience), None)
+            for observer in self.observers:
+                if isinstance(observer, NotifiedOfStop):
+                    observer.stopped(self.dead_man.views, lasting)
+        await self.isolation.call_async("notifications", lambda: self.notifier.drain(within), None)
         return left
 
     async def abandon(self) -> tuple[str, ...]:
-        """Cancel what is under way at the end of any run; a message if the recording is incomplete."""
+        """Cancel requests under way at the end of any run; a message if the recording is incomplete."""
         if self.dead_man is not None:
             await self.dead_man.abandon()
-        await self.notifier.rest(0.0)
+        await self.notifier.drain(0.0)
         if self.recorder is not None and self.recorder.close() is False:
             return ("the recording ends early: its last snapshots could not be written",)
         return ()

@@ -14,7 +14,7 @@ from killswitch.accounts.poll.push_listener import StreamView
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.snapshot import AccountSnapshot, Closing, Snapshot
 from killswitch.planning.scopes.trigger_status import MachineStatus
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 
 
 @dataclass(frozen=True, slots=True)

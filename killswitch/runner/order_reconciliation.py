@@ -31,21 +31,21 @@ from killswitch.model.snapshot import AccountSnapshot, Order, Snapshot
 from killswitch.model.store import Store
 
 REMEMBERED_NOTICES = 500
-"""Number of the newest notices in which a start finds what was reported already."""
+"""Number of the newest notices from which a start knows what was reported already."""
 KEPT = 64
-"""Decisions whose orders are kept in memory; those of others are read again when they are asked about."""
-LOOKED_THROUGH = 200
-"""How many of the newest decisions are looked through for a name that does not spell its decision out."""
+"""Number of decisions whose orders are kept in memory; the orders of others are read again when needed."""
+SEARCHED_DECISIONS = 200
+"""Number of the newest decisions that are searched for an order name that does not contain its decision."""
 REMEMBERED_NAMES = 10_000
-"""Names of orders, and ids of fills, that are remembered."""
+"""Number of order names and of fill ids that are remembered."""
 
-_GUARDED = ("resting", "filled", "not needed", "still there", "again", "unknown")
-"""Answers about protection that leave nothing to be done, or are tried and asked again."""
+_NOT_PAGED = ("resting", "filled", "not needed", "still there", "again", "unknown")
+"""States of a protective order that need no page: it is in place, not needed, or retried."""
 _SPELLED = re.compile(r"ks([0-9a-z]{20})[0-9a-z]{9}")
 
 
 class OrderReconciliation:
-    """Order reconciliation: a ClosingWatch that receives every durable entry, and yields notices at each tick.
+    """Order reconciliation: a ClosingObserver that receives every durable entry, and returns notices at each tick.
 
     After a restart it continues from the journal, and repeats no notice that the store has already.
     """
@@ -53,7 +53,7 @@ class OrderReconciliation:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._orders: dict[str, JournaledOrders] = {}
-        """By decision."""
+        """Decision → its orders."""
         self._decisions: dict[str, str | None] = {}
         """Name → its decision; None where no journal knows it."""
         self._names: dict[str, str] = {}
@@ -62,14 +62,14 @@ class OrderReconciliation:
         self._filled: dict[str, dict[str, Decimal]] = {}
         """Account → name → contracts of all fills seen since the start."""
         self._due: dict[str, dict[str, datetime | None]] = {}
-        """Account → name → from when on it is to be judged (None: at the next tick); others have not changed since."""
+        """Account → name → when to compare it again (None: at the next tick); other orders have not changed."""
         self._resting: dict[str, dict[str, Order]] = {}
-        """Account → name → our order as it rested when it was judged last."""
+        """Account → name → our resting order as last compared."""
         self._texts: dict[str, None] = {}
         """Findings of the journal itself, until the next tick."""
         self._reported: set[str] | None = None
 
-    # As a ClosingWatch
+    # ClosingObserver
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         """Restore what an earlier run has journaled about the decision."""
@@ -84,10 +84,10 @@ class OrderReconciliation:
         if orders is not None and (known := orders.apply(entry)) is not None:
             self._remember(known)
         for name in self._about(entry):
-            self._is_due(entry.account or "", name)
+            self._mark_due(entry.account or "", name)
         self._note(entry.decision, entry)
 
-    # As what a tick asks
+    # Ticks
 
     def notices(self, snapshot: Snapshot) -> tuple[Notice, ...]:
         """A page, once, for each discrepancy and each order that is no longer queried. Raises StoreError."""
@@ -95,32 +95,32 @@ class OrderReconciliation:
             self._reported = {notice.text for notice in self._store.notices(REMEMBERED_NOTICES)}
         texts, self._texts = list(self._texts), {}
         for account in snapshot.accounts:
-            texts += [doubt.text for doubt in self._discrepancies(account, snapshot)]
+            texts += [each.text for each in self._discrepancies(account, snapshot)]
         fresh = [text for text in dict.fromkeys(texts) if text not in self._reported]
         self._reported |= set(fresh)
         return tuple(Notice(snapshot.as_of, "runner", "runner", "warning", "page", text) for text in fresh)
 
     def _discrepancies(self, account: AccountSnapshot, snapshot: Snapshot) -> list[Discrepancy]:
-        """Discrepancies among orders that changed in this snapshot or the journal, or could not be judged before."""
+        """Discrepancies of orders that changed in this snapshot or in the journal, or whose comparison was not due."""
         if account.quality != "ok":
             return []
         resting, filled = self._resting_orders(account), self._filled[account.account]
         due = self._due.setdefault(account.account, {})
         names = [name for name, since in due.items() if since is None or since <= snapshot.as_of]
-        self._look_up({name for name in names if name not in self._decisions})
+        self._find_decisions({name for name in names if name not in self._decisions})
         found: list[Discrepancy] = []
         for name in sorted(names, key=lambda each: self._decisions.get(each) or ""):
             del due[name]
-            known = self._known(name)
+            known = self._journaled(name)
             mine = structs.replace(account, orders=(resting[name],) if name in resting else ())
-            seen = {name: filled[name]} if name in filled else {}
-            found += discrepancies(mine, snapshot.as_of, {name: known}.get, seen)
+            fills = {name: filled[name]} if name in filled else {}
+            found += discrepancies(mine, snapshot.as_of, {name: known}.get, fills)
             if known is not None and knowledge_of(known) != "sent" and snapshot.as_of < lasts_from(known):
                 due[name] = lasts_from(known)
         return found
 
     def _resting_orders(self, account: AccountSnapshot) -> dict[str, Order]:
-        """Our orders that rest, by name. What is new about them, and fills that are new, are due from now on."""
+        """Our resting orders, by name. Orders that changed or have new fills are due from now on."""
         resting: dict[str, Order] = {}
         for order in account.orders or ():
             if order.client_order_id is not None and is_ours(order.client_order_id):
@@ -129,25 +129,25 @@ class OrderReconciliation:
         before = self._resting.get(account.account, {})
         for name, order in resting.items():
             if _what(before.get(name)) != _what(order):
-                self._is_due(account.account, name)
+                self._mark_due(account.account, name)
         self._resting[account.account] = resting
         filled = self._filled.setdefault(account.account, {})
         for name, fill in fills_of_ours(account, self._names):
             if (account.account, fill.id) not in self._seen_fills:
                 self._seen_fills[account.account, fill.id] = None
                 filled[name] = filled.get(name, Decimal(0)) + fill.amount
-                self._is_due(account.account, name)
+                self._mark_due(account.account, name)
         for remembered in (self._names, self._seen_fills, filled, self._due.get(account.account, {})):
             _shorten(remembered)
         return resting
 
-    def _is_due(self, account: str, name: str) -> None:
+    def _mark_due(self, account: str, name: str) -> None:
         self._due.setdefault(account, {})[name] = None
 
     def _about(self, entry: Entry) -> list[str]:
-        """The orders that the venue has shown and that a journal entry changes."""
+        """The orders reported by the venue that a journal entry changes."""
         account = entry.account or ""
-        if isinstance(entry, ProtectionAnswered):  # it names the order whose place was taken, not the one that takes it
+        if isinstance(entry, ProtectionAnswered):  # it names the replaced order, not the new one
             shown = (*self._resting.get(account, ()), *self._filled.get(account, ()))
             return [name for name in shown if self._decisions.get(name) == entry.decision]
         name = entry.client_order_id
@@ -155,9 +155,9 @@ class OrderReconciliation:
             return []
         return [name]
 
-    # What the journal knows
+    # Journal
 
-    def _known(self, name: str) -> JournaledOrder | None:
+    def _journaled(self, name: str) -> JournaledOrder | None:
         decision = self._decisions.get(name)
         if decision is None:
             return None
@@ -165,16 +165,16 @@ class OrderReconciliation:
             self._keep(decision, JournaledOrders(decode_all(self._store.journal(decision))))
         return self._orders[decision].get(name)
 
-    def _look_up(self, names: set[str]) -> None:
-        """Find the decisions of orders: by the decision spelled in a name, else among the newest decisions."""
+    def _find_decisions(self, names: set[str]) -> None:
+        """Find the decisions of orders: by the decision in the name, else among the newest decisions."""
         self._decisions |= dict.fromkeys(names)
         spelled = [found[1] for name in names if (found := _SPELLED.fullmatch(name)) is not None]
-        left = set(names)
+        missing = set(names)
         for decision in spelled:
-            left -= self._found_in(decision, left)
-        for stored in self._store.decisions(LOOKED_THROUGH) if left else ():
-            left -= self._found_in(stored.decision.id, left)
-            if not left:
+            missing -= self._found_in(decision, missing)
+        for stored in self._store.decisions(SEARCHED_DECISIONS) if missing else ():
+            missing -= self._found_in(stored.decision.id, missing)
+            if not missing:
                 break
         _shorten(self._decisions)
 
@@ -206,30 +206,30 @@ class OrderReconciliation:
 
     def _note(self, decision: str, entry: Entry) -> None:
         """Record the finding of an entry, if it is one."""
-        look = f"(ksctl explain {decision})"
-        said = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
+        way_out = f"(ksctl explain {decision})"
+        order = f"order {entry.client_order_id} on {entry.symbol} on account {entry.account} has an unknown status"
         match entry:
             case ProtectionAnswered():
                 state = entry.state or "unknown"
-                if state not in _GUARDED and not state.startswith("tried"):
-                    bare = f"{entry.symbol} {entry.position_side} on account {entry.account}"
-                    self._texts[f"{bare} is without its protective order {entry.replaces}: {state}"] = None
+                if state not in _NOT_PAGED and not state.startswith("tried"):
+                    position = f"{entry.symbol} {entry.position_side} on account {entry.account}"
+                    self._texts[f"{position} is without its protective order {entry.replaces}: {state}"] = None
             case OrderDetached():
                 what = (
                     "it is detached, and the venue is still queried. Its position continues without it: a full close "
                     "of a swap or future as a whole, since such orders only reduce, anything else as if it had filled"
                 )
-                self._texts[f"{said}: {what} {look}"] = None
+                self._texts[f"{order}: {what} {way_out}"] = None
             case Abandoned():
                 what = "the venue does not report its status and is no longer queried: check the order at the venue"
-                self._texts[f"{said}: {what} {look}"] = None
+                self._texts[f"{order}: {what} {way_out}"] = None
             case Undecodable():
                 what = f"an entry of the journal about {entry.symbol} on account {entry.account} cannot be decoded"
-                self._texts[f"{what}, and counts as the worst case: {entry.why} {look}"] = None
+                self._texts[f"{what}, and counts as the worst case: {entry.why} {way_out}"] = None
 
 
-class CombinedWatch:
-    """Passes every call on to two watches."""
+class CombinedClosingObserver:
+    """Passes every call on to two observers."""
 
     def __init__(self, first: ClosingObserver, second: ClosingObserver) -> None:
         self._watches = (first, second)
@@ -246,7 +246,7 @@ class CombinedWatch:
 
 
 def _what(order: Order | None) -> tuple[object, ...] | None:
-    """What of a resting order is held against the journal."""
+    """The fields of a resting order that are compared with the journal."""
     return None if order is None else (order.symbol, order.side, order.amount)
 
 

@@ -24,13 +24,13 @@ from killswitch.runner.locks.lock_writer import LockWriter
 
 
 def performers(
-    locking: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
+    lock_writer: LockWriter | None, closing: ClosingPerformer, store: Store, clock: Clock
 ) -> dict[type[Any], Performer]:
-    """The performer of each kind of effect; `Performing` holds the table to the kinds that there are.
+    """The performer of each kind of effect; `Performing` checks that every kind has one.
 
-    `locking`: None where nothing is armed. `store` and `clock`: what a `OncePerDecision` is made with.
+    `lock_writer`: None if no account is armed. `store` and `clock`: the arguments of a `OncePerDecision`.
     """
-    return {Lock: locking or Performer(), Cancels: closing, Orders: closing}
+    return {Lock: lock_writer or Performer(), Cancels: closing, Orders: closing}
 
 
 @dataclass(eq=False)
@@ -38,42 +38,42 @@ class ClosingPerformer(Performer):
     """Passes orders and cancels to the account executors, which continue between ticks, and manages suspensions."""
 
     closings: ClosingWorkers
-    suspending: BrokerSuspension
-    locking: LockWriter | None
-    beside: FaultIsolation
+    suspension: BrokerSuspension
+    lock_writer: LockWriter | None
+    isolation: FaultIsolation
     armed: frozenset[str]
-    patience: float
+    timeout: float
     """Real seconds for which a start waits for the recovery of closings."""
 
     def planned(self, decision: Decision, snapshot: Snapshot) -> tuple[JournalEntry, ...]:
         return planned_entries(decision, snapshot=snapshot, accounts=self.armed)
 
     async def recover(self) -> None:
-        self.closings.hold(self.beside.call("suspensions at brokers", self.suspending.start, {}))
-        await self.closings.recover(self.patience)
+        self.closings.delay_until(self.isolation.call("suspensions at brokers", self.suspension.start, {}))
+        await self.closings.recover(self.timeout)
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
         concerned = self.closings.accounts_of(decisions)
-        ways = self.beside.call("letting orders through at brokers", lambda: self.suspending.lift(concerned), {})
-        self.closings.hold(ways)
+        lifts = self.isolation.call("letting orders through at brokers", lambda: self.suspension.lift(concerned), {})
+        self.closings.delay_until(lifts)
         self.closings.adopt(decisions)
-        return self.beside.call("suspensions at brokers", self._suspend, ())
+        return self.isolation.call("suspensions at brokers", self._suspend, ())
 
     def _suspend(self) -> tuple[str, ...]:
-        locked = frozenset() if self.locking is None else self.locking.locked_whole()
-        self.suspending.settle(locked, self.closings.busy)
-        return self.suspending.problems
+        locked = frozenset() if self.lock_writer is None else self.lock_writer.fully_locked()
+        self.suspension.settle(locked, self.closings.busy)
+        return self.suspension.problems
 
 
 @dataclass(eq=False)
 class Effects:
-    """Carries out decisions: locks first, then the closers of the accounts, then all else by the effects' ranks."""
+    """Performs decisions: locks first, then the account executors, then all else by the effects' ranks."""
 
     performing: Performing
     arming: Arming
-    locking: LockWriter | None
-    """None where nothing is armed."""
-    suspending: BrokerSuspension
+    lock_writer: LockWriter | None
+    """None if no account is armed."""
+    suspension: BrokerSuspension
 
     def acted_on(self, decisions: Iterable[Decision]) -> tuple[Decision, ...]:
         """The decisions that are acted on; the others are only recorded."""
@@ -82,28 +82,28 @@ class Effects:
     @property
     def problems(self) -> tuple[str, ...]:
         """One message for each problem with the locks."""
-        return () if self.locking is None else self.locking.problems
+        return () if self.lock_writer is None else self.lock_writer.problems
 
     @property
-    def mild(self) -> frozenset[str]:
-        """The problems that prevent no lock from being written."""
-        return frozenset() if self.locking is None else self.locking.mild
+    def warnings(self) -> frozenset[str]:
+        """The problems that keep no lock from being written."""
+        return frozenset() if self.lock_writer is None else self.lock_writer.warnings
 
     @property
     def subjects(self) -> Mapping[str, str]:
-        """Message → subject of each problem with the locks."""
-        return {} if self.locking is None else self.locking.subjects
+        """Message → subject, for each problem with the locks."""
+        return {} if self.lock_writer is None else self.lock_writer.subjects
 
-    async def finish(self, patience: float) -> None:
-        """A clean stop, in at most `patience` seconds."""
-        if self.locking is not None:
-            await self.locking.finish(patience)
+    async def finish(self, within: float) -> None:
+        """Stop cleanly, in at most `within` seconds."""
+        if self.lock_writer is not None:
+            await self.lock_writer.finish(within)
 
     async def abandon(self) -> None:
-        """Cancel what is under way, and end the threads."""
-        await self.suspending.abandon()
-        if self.locking is not None:
-            self.locking.close()
+        """Cancel requests under way, and end the threads."""
+        await self.suspension.abandon()
+        if self.lock_writer is not None:
+            self.lock_writer.close()
 
 
 class CapabilityError(AdapterError):

@@ -1,8 +1,8 @@
 """Settings of an acting process: its event loop, its file descriptors, and thread switching.
 
-`asyncio.run` waits, without a limit, for every thread of the loop's own executor, on one more thread, and the
-interpreter's end for them once more. Names are looked up there (`getaddrinfo`), which may hang for as long as a
-resolver likes, and with six threads that hang no other name is looked up at all.
+`asyncio.run` waits without a limit for every thread of the loop's default executor, and the interpreter waits for them
+again at exit. Names are resolved there (`getaddrinfo`), which may hang without end; once all its threads hang, no other
+name is resolved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 IDLE = 600.0
-"""Seconds for which a thread waits for another look-up, so that one is there when no other can be begun."""
+"""Seconds for which a thread waits for another look-up, so that one is available if none can be started."""
 
 
 class _Loop(asyncio.SelectorEventLoop):
@@ -34,7 +34,7 @@ class _Loop(asyncio.SelectorEventLoop):
         self.set_default_executor(self._look_ups)
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio's own signature
-        """asyncio's own begins a thread in which to wait for threads that nobody has to wait for."""
+        """Shut down without asyncio's own thread, which waits for all threads of the executor."""
         self._look_ups.shutdown()
 
 
@@ -49,7 +49,7 @@ BASE: Final = 256
 PER_ACCOUNT: Final = 32
 """Descriptors of an account: a pool of connections to its venue, its pushes, look-ups of names, its lock file."""
 MOST: Final = 65_536
-"""No run needs more, and a limit without bounds costs programs time that walk through it."""
+"""Upper limit: no run needs more, and some programs iterate over all descriptors up to the limit."""
 
 
 def make_room(accounts: int) -> str | None:
@@ -57,7 +57,7 @@ def make_room(accounts: int) -> str | None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # then the limit stays, and is told below where it is too low
+        with suppress(OSError, ValueError):  # then the limit stays, and is reported below if it is too low
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = BASE + PER_ACCOUNT * accounts
@@ -74,7 +74,7 @@ SWITCH_AFTER = 0.0005
 
 
 def switch_threads_often() -> None:
-    """Switch threads often, and exclude what is loaded now from garbage collection."""
+    """Switch threads often, and exclude the present objects from garbage collection."""
     sys.setswitchinterval(SWITCH_AFTER)
     freeze_garbage_collection()
 
@@ -87,15 +87,15 @@ def freeze_garbage_collection() -> None:
 class FirstAnswers:
     """An observer that excludes an adapter's data from garbage collection when its account first answers.
 
-    The rules of a venue are some ten thousand objects, and looking through those of fifty accounts takes an eighth of
-    a second. It is done once for each account at the most.
+    The rules of a venue are some ten thousand objects, and a collection that visits those of fifty accounts takes an
+    eighth of a second. The exclusion happens at most once per account.
     """
 
     def __init__(self) -> None:
         self._answered: set[str] = set()
 
     def ticked(self, report: TickReport) -> None:
-        """Look for accounts that have not answered before."""
+        """Exclude the data of accounts that have answered for the first time."""
         answered = {account.account for account in report.snapshot.accounts if account.quality == "ok"}
         if not answered <= self._answered:
             self._answered |= answered

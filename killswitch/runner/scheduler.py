@@ -24,38 +24,38 @@ class Scheduler:
         self._closings = closings
         self._clock = clock
 
-    async def run_beside_closings(self, reading: Coroutine[None, None, T]) -> T:
-        """Await a poll while closings continue, because a venue may take its whole timeout to answer."""
+    async def await_while_closing(self, poll: Coroutine[None, None, T]) -> T:
+        """Await a poll while closings continue, because a venue may take its whole timeout to answer it."""
         if not (self._closings.is_working or self._closings.is_owing_fees):
-            return await reading
-        task = asyncio.create_task(reading)
+            return await poll
+        task = asyncio.create_task(poll)
         try:
             await self._closings.run_until(task)
             return await task
         finally:
             task.cancel()
 
-    async def until(self, due: float, stop: asyncio.Event, caller: AccountPoller | None = None) -> bool:
+    async def until(self, due: float, stop: asyncio.Event, poller: AccountPoller | None = None) -> bool:
         """Wait until the next tick is due, or `stop`; closings continue, each pass as soon as it is due.
 
         True if a push calls for a tick before that.
         """
         stopped = asyncio.ensure_future(stop.wait())
-        rung: asyncio.Future[Any] | None = None
+        bell: asyncio.Future[Any] | None = None
         try:
             while (left := due - self._clock.monotonic()) > 0 and not stopped.done():
-                if caller is None:
+                if poller is None:
                     await self.step(left, {stopped})
                     continue
-                caller.begin_woken(due)
-                if caller.is_ready:
+                poller.begin_woken(due)
+                if poller.is_ready:
                     return True
-                if rung is None or rung.done():
-                    rung = asyncio.ensure_future(caller.streams.bell.wait())
-                await self.step(min(left, caller.wait(due)), {stopped, rung, *caller.futures()})
+                if bell is None or bell.done():
+                    bell = asyncio.ensure_future(poller.streams.bell.wait())
+                await self.step(min(left, poller.wait(due)), {stopped, bell, *poller.futures()})
             return False
         finally:
-            waits = [each for each in (stopped, rung) if each is not None]
+            waits = [each for each in (stopped, bell) if each is not None]
             for each in waits:
                 each.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
@@ -65,8 +65,8 @@ class Scheduler:
 
         Or until one of `others` is done.
 
-        A pass under way waits for its venue, and so is waited for in real time. Where the clock has not moved in
-        that time, it is one that somebody has to move.
+        A pass under way depends on its venue, so the wait is in real time. If the clock has not moved meanwhile, it is
+        a simulated one, which the sleep below moves.
         """
         waited: set[asyncio.Future[Any]] = {*self._closings.kick()}
         before, wait = self._clock.monotonic(), min(left, self._closings.wait)

@@ -29,7 +29,7 @@ from killswitch.planning.scopes.evaluator import ActiveSuspicion
 from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import ClockState, Timeline, now_after
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.observers import TickReport
 from killswitch.signals.catalogue import CATALOGUE
 
@@ -63,7 +63,7 @@ class TriggerStatus(Struct, frozen=True):
 class WaitingView(Struct, frozen=True):
     """A stage that fired while accounts could not be read, and whose close waits for them.
 
-    `until`: when that ends, unless its triggers hold again before.
+    `until`: when it stops waiting, unless its triggers are true again before.
     """
 
     stage: str
@@ -73,7 +73,7 @@ class WaitingView(Struct, frozen=True):
 
 
 class SuspectedView(Struct, frozen=True):
-    """A lock that was written because the stage would fire if a fall of equity was a loss; nothing has fired."""
+    """A lock on suspicion: the stage would fire if a fall of equity was a loss; it has not fired."""
 
     stage: str
     mode: str
@@ -159,13 +159,13 @@ class RunnerView(Struct, frozen=True):
     """The most seconds between two of the last ten scheduled ticks; null after the first. More than `interval` where a
     tick waited for an account that did not answer."""
     clock: ClockState | None = None
-    """Where the timeline of the ticks was when this was written."""
+    """The timeline of the ticks when this was written."""
     unfinished_closes: tuple[UnfinishedCloseView, ...] = ()
     """Operator closes that wait for accounts; their commands are still pending."""
 
 
 def last_clock_state(view: RunnerView | None) -> ClockState | None:
-    """Where the timeline of a store was left; None where no tick is known."""
+    """The last state of a store's timeline; None if no tick is known."""
     return None if view is None else view.clock or ClockState(view.as_of)
 
 
@@ -205,7 +205,7 @@ def _machine_view(machine: MachineStatus, graph: Graph) -> MachineView:
     return MachineView(
         machine.policy, machine.scope, machine.mode, machine.level, machine.stage, machine.fired_at,
         machine.cooldown_until, machine.decision,
-        tuple(_trigger_status(reading, graph) for reading in machine.readings),
+        tuple(_trigger_status(observed, graph) for observed in machine.readings),
         _waiting(machine.waiting), _suspected(machine.suspected), machine.latched,
     )  # fmt: skip
 
@@ -230,8 +230,8 @@ def _suspected(suspected: ActiveSuspicion | None) -> SuspectedView | None:
     return None if suspected is None or lock is None else SuspectedView(suspected.stage, lock.mode, lock.until)
 
 
-def _trigger_status(reading: ObservedTrigger, graph: Graph) -> TriggerStatus:
-    trigger = reading.trigger
+def _trigger_status(observed: ObservedTrigger, graph: Graph) -> TriggerStatus:
+    trigger = observed.trigger
     signal = None if trigger.threshold is None else graph.signals[trigger.threshold.index]
     return TriggerStatus(
         name=trigger.name,
@@ -239,14 +239,14 @@ def _trigger_status(reading: ObservedTrigger, graph: Graph) -> TriggerStatus:
         signal=None if signal is None else signal.name,
         window=None if signal is None else signal.window,
         unit=None if signal is None else _UNITS.get(signal.name),
-        value=_span(reading.value),
+        value=_span(observed.value),
         threshold=None if trigger.threshold is None else f"{trigger.threshold.op} {trigger.threshold.written}",
-        headroom=_span(reading.headroom),
-        truth=reading.truth,
-        held=reading.held,
-        confirmed=reading.confirmed,
-        true_since=reading.true_since,
-        unknown_because=reading.unknown_because,
+        headroom=_span(observed.headroom),
+        truth=observed.truth,
+        held=observed.held,
+        confirmed=observed.confirmed,
+        true_since=observed.true_since,
+        unknown_because=observed.unknown_because,
     )
 
 
@@ -261,9 +261,9 @@ _RECORDING = "recording"
 
 
 def keep_start(store: Store, digest: str, runbooks: Runbooks, recording: Path | None) -> None:
-    """Store at the start of a run what reports need beside the ticks: the runbooks and the recording."""
+    """Store at the start of a run the runbooks and the recording, which reports need."""
     keep_runbooks(store, digest, runbooks)
-    # Not resolved: that asks a disk that may hang.
+    # Not resolved: that would access a disk that may hang.
     store.put_live(_RECORDING, b"" if recording is None else str(recording.absolute()).encode())
 
 
@@ -278,18 +278,18 @@ def started_as(store: Store, store_at: str) -> StartedAs:
 
 
 def last_tick(store: Store) -> datetime | None:
-    """The `as_of` of the last tick on this store; None if there was none that we can read."""
+    """The `as_of` of the last tick on this store; None if there is none that this version can read."""
     view = last_view(store)
     return None if view is None else view.as_of
 
 
 def tick_time(store: Store | None, clock: Clock) -> datetime:
-    """Now, as the next tick on the store is dated; for commands, and for ages of what ticks did."""
+    """Now, as the next tick on the store would be dated; for commands and for ages."""
     return now_after(None if store is None else last_clock_state(last_view(store)), clock)
 
 
-LOOKED_BACK = 10
-"""Number of scheduled ticks among which the longest distance is shown."""
+SPACING_TICKS = 10
+"""Number of scheduled ticks whose longest spacing is shown."""
 
 
 @dataclass(eq=False)
@@ -303,7 +303,7 @@ class StatusPublisher:
     timeline: Timeline
     view: RunnerView
     """The run itself as `status` shows it; each tick completes it."""
-    _ticked_at: deque[datetime] = field(init=False, default_factory=lambda: deque(maxlen=LOOKED_BACK))
+    _ticked_at: deque[datetime] = field(init=False, default_factory=lambda: deque(maxlen=SPACING_TICKS))
 
     def ticked(self, report: TickReport) -> None:
         snapshot = report.snapshot

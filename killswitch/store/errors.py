@@ -75,7 +75,7 @@ def require_lease(fence: int | None, generation: int, owner: str | None, consequ
     """Raise FencedError where the lease of generation `fence` has passed on to `generation`."""
     if fence is not None and generation > fence:
         raise FencedError(
-            f"the lease of generation {fence} has passed to generation {generation} ({owner or 'given back since'})"
+            f"the lease of generation {fence} has passed to generation {generation} ({owner or 'released since'})"
             + consequence
         )
 

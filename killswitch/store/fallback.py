@@ -35,19 +35,19 @@ from killswitch.store.reserve import Reserve
 
 RETURN_EVERY: Final = 5.0
 """Seconds between two attempts to write memory back."""
-_BRIEFLY: Final = 0.25
+_RETURN_TIMEOUT: Final = 0.25
 """Seconds that such an attempt, which delays a tick, waits for another process's write."""
 LOCKED_RETURN_EVERY: Final = 1.0
 """The same where the file was only locked: another process that waits for the lock must not see a stale lease."""
-_LOCKED_BRIEFLY: Final = 0.05
-LAST_PATIENCE: Final = 5.0
+_LOCKED_RETURN_TIMEOUT: Final = 0.05
+LAST_TIMEOUT: Final = 5.0
 """Seconds that the last attempt, at the end of a run, waits for another process's write."""
 KEPT_CONNECTIONS: Final = 3
 """Connections to the file that a holder of the lease keeps open: two in use, and one spare."""
-HOLDERS_PATIENCE: Final = 0.5
+HOLDER_TIMEOUT: Final = 0.5
 """Seconds that a write of the lease's holder waits for another process's write, which takes milliseconds."""
 
-_LOCKED_FOR: Final = 2.0
+_COPY_TIMEOUT: Final = 2.0
 """Seconds that a copy waits for a lock on the store."""
 
 _OVERTAKEN: Final = (
@@ -115,7 +115,7 @@ class Fallback:
             return
         try:
             self._own = sqlite3.connect(
-                self.path, timeout=HOLDERS_PATIENCE, isolation_level=None, check_same_thread=False
+                self.path, timeout=HOLDER_TIMEOUT, isolation_level=None, check_same_thread=False
             )
             self._own.execute("SELECT 1 FROM lease").fetchall()
         except sqlite3.Error as error:
@@ -134,9 +134,9 @@ class Fallback:
         now = _identity(self.path)
         if now == self._identity:
             return None
-        became = "was removed or moved away" if now is None else "was replaced by another file"
+        change = "was removed or moved away" if now is None else "was replaced by another file"
         return (
-            f"the store {self.path} {became} under this run, which still writes to the old file: operator "
+            f"the store {self.path} {change} under this run, which still writes to the old file: operator "
             "commands do not reach it, and another runner could start. Restore the old file, or stop this run "
             f"(kill -TERM {os.getpid()}) and start it again"
         )
@@ -146,7 +146,7 @@ class Fallback:
         if isinstance(cause, NoDescriptorsError) or not self.reserve.give_slice():
             return False
         self.reserve_used_because = cause.cause
-        _rewound(connection, "main")
+        _restart_log(connection, "main")
         return True
 
     def to_memory(self, cause: StoreError, failed: sqlite3.Connection | None = None) -> Engine:
@@ -184,10 +184,10 @@ class Fallback:
         every = RETURN_EVERY
         if self.copy is not None and self.copy.is_locked:
             every = min(every, LOCKED_RETURN_EVERY)
-        return self.is_whole and time.monotonic() - self._tried_at >= every
+        return self.can_write_back and time.monotonic() - self._tried_at >= every
 
     @property
-    def is_whole(self) -> bool:
+    def can_write_back(self) -> bool:
         """Whether memory may be written back: a damaged file is left unchanged."""
         return self.copy is not None and self.copy.lost is None
 
@@ -204,17 +204,18 @@ class Fallback:
         and the last tick alone are tried, so that `status` shows a live runner. `last`: there is no other attempt, so
         that this one waits for a lock.
         """
-        assert self.copy is not None
+        if self.copy is None:
+            raise RuntimeError("there is no copy in memory to write back")
         self._tried_at = time.monotonic()
         if self.displaced is not None:
             return False  # another file is not this store, whatever it holds
-        locked_for = _LOCKED_BRIEFLY if self.copy.is_locked else _BRIEFLY
-        patience = LAST_PATIENCE if last and self.copy.is_locked else locked_for
+        locked_for = _LOCKED_RETURN_TIMEOUT if self.copy.is_locked else _RETURN_TIMEOUT
+        timeout = LAST_TIMEOUT if last and self.copy.is_locked else locked_for
         with driver_connection(self.copy.engine) as raw:
             try:
                 raw.execute("ATTACH ? AS disk", (str(self.path),))
                 raw.execute("PRAGMA disk.synchronous = FULL")
-                raw.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+                raw.execute(f"PRAGMA busy_timeout = {int(timeout * 1000)}")
             except sqlite3.Error:
                 return False
             try:
@@ -233,7 +234,7 @@ class Fallback:
             except sqlite3.Error as error:
                 if isinstance(store_error("", error), WriteLockedError):
                     return False  # neither more room nor less to write is of any help
-                if not _rewound(raw, "disk"):
+                if not _restart_log(raw, "disk"):
                     break
             else:
                 return True
@@ -250,7 +251,7 @@ class Fallback:
         """Rows from the file at the path; from the connection held open where that cannot be opened."""
         try:
             place = f"{self.path.resolve().as_uri()}?mode=ro"
-            with closing(sqlite3.connect(place, uri=True, timeout=_BRIEFLY)) as disk:
+            with closing(sqlite3.connect(place, uri=True, timeout=_RETURN_TIMEOUT)) as disk:
                 return disk.execute(statement).fetchall()
         except sqlite3.Error:
             with self.lock, suppress(sqlite3.Error):
@@ -261,10 +262,10 @@ class Fallback:
 def _identity(path: Path) -> tuple[int, int] | None:
     """Device and inode of the file at the path; None where there is none."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 @contextmanager
@@ -299,7 +300,7 @@ def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
     """Copy a whole database. Raises sqlite3.Error, also where `source` stays locked: the driver would wait for ever."""
     if source.in_transaction:
         source.rollback()  # SQLite copies nothing out of a connection that is writing
-    give_up_at = time.monotonic() + _LOCKED_FOR
+    give_up_at = time.monotonic() + _COPY_TIMEOUT
 
     def bound(status: int, _remaining: int, _total: int) -> None:
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) and time.monotonic() > give_up_at:
@@ -310,7 +311,7 @@ def backup(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
     source.backup(to, progress=bound, sleep=0.05)
 
 
-def _rewound(connection: sqlite3.Connection, schema: str) -> bool:
+def _restart_log(connection: sqlite3.Connection, schema: str) -> bool:
     """Restart the write-ahead log in the blocks that it has; False where a reader or the disk prevents it."""
     try:
         busy, *_ = connection.execute(f"PRAGMA {schema}.wal_checkpoint(RESTART)").fetchone()
@@ -337,7 +338,7 @@ def _transact(raw: sqlite3.Connection, statements: tuple[str, ...], values: dict
 TABLES: Final = (
     "lease", "live", "states", "events", "decisions", "journal", "outbox", "notices", "incidents", "course", "history",
 )  # fmt: skip
-_BOTH_WAYS: Final = ("ASC", "DESC")
+_DIRECTIONS: Final = ("ASC", "DESC")
 """From the oldest row up to the damage, then from the newest one down to it."""
 
 
@@ -352,27 +353,27 @@ def salvage(source: sqlite3.Connection, to: sqlite3.Connection) -> tuple[str, ..
     before, source.text_factory = source.text_factory, lambda raw: raw.decode("utf-8", "replace")
     to.execute("BEGIN")
     try:
-        lost = tuple(table for table in TABLES if not _copied(source, to, table))
-        _keep_counting(source, to)
+        lost = tuple(table for table in TABLES if not _copy_table(source, to, table))
+        _continue_numbering(source, to)
     finally:
         to.execute("COMMIT")
         source.text_factory = before
     return lost
 
 
-def _copied(source: sqlite3.Connection, to: sqlite3.Connection, table: str) -> bool:
+def _copy_table(source: sqlite3.Connection, to: sqlite3.Connection, table: str) -> bool:
     """Whether the whole table could be read."""
     names = [row[1] for row in to.execute(f"PRAGMA table_info({table})")]
     columns, places = ", ".join(names), ", ".join("?" * len(names))
-    for way in _BOTH_WAYS:
+    for way in _DIRECTIONS:
         with suppress(sqlite3.Error):
             rows = source.execute(f"SELECT {columns} FROM {table} ORDER BY rowid {way}")
             to.executemany(f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({places})", rows)
-            return way == _BOTH_WAYS[0]
+            return way == _DIRECTIONS[0]
     return False
 
 
-def _keep_counting(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
+def _continue_numbering(source: sqlite3.Connection, to: sqlite3.Connection) -> None:
     """Continue row numbers after those that were used already, also where such rows are lost."""
     with suppress(sqlite3.Error):
         for name, count in source.execute("SELECT name, seq FROM sqlite_sequence").fetchall():

@@ -1,6 +1,6 @@
 """A handle on a store's database: its transactions, their order, and where they go when the file fails.
 
-For the holder of the lease no failure of the file ends the run: what fails there is done in memory. Only the start
+For the holder of the lease no failure of the file ends the run: its reads and writes go to memory. Only the start
 requires a readable store, because from then on the process remembers what it acts on.
 
 SQLite admits one writer and lets the others retry at growing intervals. A tick that retries for the tenth time sleeps
@@ -35,7 +35,7 @@ from killswitch.store.errors import (
     require_lease,
     store_error,
 )
-from killswitch.store.fallback import HOLDERS_PATIENCE, KEPT_CONNECTIONS, Fallback, driver_connection
+from killswitch.store.fallback import HOLDER_TIMEOUT, KEPT_CONNECTIONS, Fallback, driver_connection
 
 WRITE: Final = "killswitch_write"
 """Execution option of a connection that will write: an engine may begin it with the write lock."""
@@ -101,7 +101,7 @@ class StoreHandle:
     def allow_memory(self, log_entry: Callable[[str], None]) -> None:
         """From now on write to a copy in memory while the file accepts no writes.
 
-        Only for the holder of the lease: rows for other processes must be on the disk. `keep_said` receives every
+        Only for the holder of the lease: rows for other processes must be on the disk. `log_entry` receives every
         journal entry that is in memory only, as a line of JSON.
         """
         self._log_entry = log_entry
@@ -109,8 +109,8 @@ class StoreHandle:
             event.listen(self._on_disk, "checkout", _limit_busy_wait)
             self._fallback.allow_memory()
             with _errors_of(self.place):
-                kept = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
-                for each in kept:
+                connections = [self._on_disk.connect() for _ in range(KEPT_CONNECTIONS)]
+                for each in connections:
                     each.exec_driver_sql("SELECT 1 FROM lease")
                     each.close()
 
@@ -126,12 +126,12 @@ class StoreHandle:
             return None
         if fallback.copy is not None:
             at = from_micros(int(fallback.copy.since * 1_000_000))
-            words = (
+            text = (
                 f"since {at:%H:%M:%S} UTC records are kept in memory only, and a restart would lose them: "
                 f"{fallback.copy.cause}"
             )
             lost = fallback.copy.lost
-            return words if lost is None else f"{words}; {_lost_rows_text(lost)}"
+            return text if lost is None else f"{text}; {_lost_rows_text(lost)}"
         if (why := fallback.reserve_used_because) is not None:
             return f"the reserve of the store ({fallback.reserve.path}) is being used up: {why}"
         return None
@@ -161,11 +161,11 @@ class StoreHandle:
             raise error
         with fallback.lock:
             if self._engine is not failed:
-                return  # another thread has found it meanwhile
+                return  # another thread has recovered meanwhile
             with self._queue.acquire():
                 if failed is not self._on_disk:
                     self._leave_damaged_copy(error, failed, fallback)
-                elif not (writes and self._made_room(error, failed, fallback)):
+                elif not (writes and self._make_room(error, failed, fallback)):
                     if not self._may_go_to_memory(error, fallback):
                         raise error
                     fallback.require_own_lease(self._fence)
@@ -175,7 +175,7 @@ class StoreHandle:
         """Whether memory is allowed: for an error of the file, or, once a tick was committed, for any error."""
         return fallback.may_use_memory and (self._is_under_way or isinstance(error, MediumError | WriteLockedError))
 
-    def _made_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
+    def _make_room(self, error: StoreError, failed: Engine, fallback: Fallback) -> bool:
         if not isinstance(error, MediumError):
             return False
         with _errors_of(self.place), driver_connection(failed) as disk:
@@ -183,7 +183,7 @@ class StoreHandle:
 
     def _leave_damaged_copy(self, error: StoreError, failed: Engine, fallback: Fallback) -> None:
         """Replace a copy of a damaged file, which is damaged too; raises `error` for any other failure in memory."""
-        if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.is_whole):
+        if not (isinstance(error, DamagedStoreError) and self._is_under_way and fallback.can_write_back):
             raise error
         with driver_connection(failed) as copied:
             engine = fallback.to_memory(error, copied)
@@ -191,7 +191,7 @@ class StoreHandle:
         failed.dispose()
 
     def _go_to_memory(self, engine: Engine, fallback: Fallback) -> None:
-        if not fallback.is_whole and self._lease is not None:
+        if not fallback.can_write_back and self._lease is not None:
             with engine.begin() as connection:
                 connection.execute(sql.PUT_LEASE, msgspec.structs.asdict(self._lease))
         self._use(engine)
@@ -199,12 +199,12 @@ class StoreHandle:
     def _return_to_disk(self, *, last: bool = False) -> None:
         """Write memory back, where it is time to try. Raises FencedError where another runner has the store.
 
-        `last`: at once, and with more patience, because the run ends.
+        `last`: at once, and with a longer timeout, because the run ends.
         """
         fallback = self._fallback
         if fallback is None or fallback.copy is None:
             return
-        if not (fallback.is_due or (last and fallback.is_whole)):
+        if not (fallback.is_due or (last and fallback.can_write_back)):
             fallback.require_own_lease(self._fence)
             return
         with fallback.lock, self._queue.acquire():
@@ -287,7 +287,7 @@ def _lost_rows_text(lost: tuple[str, ...]) -> str:
 
 def _limit_busy_wait(raw: sqlite3.Connection, _record: object, _proxy: object) -> None:
     """Limit the wait of a tick for another process's write."""
-    raw.execute(f"PRAGMA busy_timeout = {int(HOLDERS_PATIENCE * 1000)}")
+    raw.execute(f"PRAGMA busy_timeout = {int(HOLDER_TIMEOUT * 1000)}")
 
 
 @contextmanager

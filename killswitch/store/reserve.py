@@ -54,7 +54,7 @@ class Reserve:
             return False
         try:
             if left <= SLICE:
-                self.path.unlink()  # its inode is of use too
+                self.path.unlink()  # frees its inode too
             else:
                 os.truncate(self.path, left - SLICE)
         except OSError:

@@ -34,7 +34,7 @@ from killswitch.store.migrations import NEWEST, migrate, require_known, schema_v
 from killswitch.store.reserve import Reserve
 from killswitch.store.sql import SqlStore
 
-_BEING_MADE = 0.5
+_CREATION_TIMEOUT = 0.5
 """Seconds for which a file may be empty while another process creates a store in it."""
 
 ANSWERS_WITHIN = 10.0
@@ -42,7 +42,7 @@ ANSWERS_WITHIN = 10.0
 
 BUSY_SECONDS = 10.0
 """Seconds that a write waits for another process's write, which takes milliseconds. The holder of the lease waits
-less: `killswitch.store.fallback.HOLDERS_PATIENCE`."""
+less: `killswitch.store.fallback.HOLDER_TIMEOUT`."""
 
 
 def open_store(url_or_path: str, *, read_only: bool = False) -> SqlStore:
@@ -131,10 +131,10 @@ def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
     both files are copied to a temporary folder, and read there.
     """
     with ExitStack() as stack:
-        reading = _reading_engine(path)
-        stack.callback(reading.dispose)
+        engine = _reading_engine(path)
+        stack.callback(engine.dispose)
         try:
-            _prepare(reading, path, read_only=True)
+            _prepare(engine, path, read_only=True)
         except MediumError:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="ksctl-")))
             moved = folder / path.name
@@ -144,10 +144,10 @@ def _copy_source(path: Path) -> Iterator[sqlite3.Connection]:
                         copyfile(each, folder / each.name)
             except OSError as error:
                 raise StoreError(f"the store {path} could not be copied to {folder}: {error}") from error
-            reading = _writing_engine(moved)
-            stack.callback(reading.dispose)
-            _prepare(reading, moved, read_only=False)
-        yield stack.enter_context(driver_connection(reading))
+            engine = _writing_engine(moved)
+            stack.callback(engine.dispose)
+            _prepare(engine, moved, read_only=False)
+        yield stack.enter_context(driver_connection(engine))
 
 
 def _path(url_or_path: str) -> Path:
@@ -228,7 +228,7 @@ def _reading_engine(path: Path) -> Engine:
     if not path.is_file():
         raise StoreMissingError(f"there is no store at {path}")
     _require_content(path)
-    # A log of no bytes without an index is what a writer left that could not even begin.
+    # An empty log without an index was left by a writer that could not begin a transaction.
     writer_at_work = _has_log(path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm"))
     uri = f"file:{quote(str(path.resolve()))}?mode=ro" + ("" if writer_at_work else "&immutable=1")
     return _engine(lambda: sqlite3.connect(uri, uri=True, **_CONNECT), on_connect=None)
@@ -239,13 +239,13 @@ def _require_content(path: Path) -> None:
 
     A file that a process is about to initialise is empty for a moment too, and then has a log or a journal beside it.
     """
-    beside = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
-    patience = time.monotonic() + _BEING_MADE
-    while path.is_file() and path.stat().st_size == 0 and not any(each.exists() for each in beside):
-        if time.monotonic() > patience:
+    logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+    deadline = time.monotonic() + _CREATION_TIMEOUT
+    while path.is_file() and path.stat().st_size == 0 and not any(each.exists() for each in logs):
+        if time.monotonic() > deadline:
             what = "the file is empty, as a truncation or a failed copy leaves it; if it is new, remove it"
             raise DamagedStoreError(str(path), what)
-        time.sleep(_BEING_MADE / 20)
+        time.sleep(_CREATION_TIMEOUT / 20)
 
 
 def _has_log(log: Path, index: Path) -> bool:

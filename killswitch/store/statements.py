@@ -6,7 +6,7 @@ from sqlalchemy import TextClause, bindparam, text
 
 
 def _insert(table: str, *columns: str, key: str = "", replace: str = "") -> TextClause:
-    """Insert a row. Where one of its `key` is there, the column `replace` of it is replaced; nothing where none is."""
+    """Return an INSERT. On a conflict of `key` it updates the column `replace`, or does nothing without one."""
     statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(f':{each}' for each in columns)})"
     if key:
         action = f"UPDATE SET {replace} = excluded.{replace}" if replace else "NOTHING"

@@ -29,7 +29,7 @@ OPENED_WITHIN = 2.0
 """Seconds that the start waits for a file to open; after that the thread continues alone."""
 RETRY_AFTER = 1.0
 """Seconds after a failed write."""
-LAST_WORDS = 2.0
+CLOSE_TIMEOUT = 2.0
 """Seconds that the end of a run waits for the remaining writes."""
 
 
@@ -71,7 +71,7 @@ class BackgroundWriter:
         self._chunks: deque[bytes] = deque()
         self._bytes = 0
         self._wake = threading.Condition()
-        self._over = False
+        self._is_closed = False
         self._torn = False
         self._failure: str | None = None
         self._lost = 0
@@ -82,7 +82,7 @@ class BackgroundWriter:
         """Since when the thread has been opening or writing without progress; None while it is idle."""
         self._opening: OSError | None = None
         self._opened = threading.Event()
-        self._thread = threading.Thread(target=self._work, name=f"write {self.what}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"write {self.what}", daemon=True)
         start_thread(self._thread)
         self._opened.wait(OPENED_WITHIN)
         if self._opening is not None:
@@ -107,7 +107,7 @@ class BackgroundWriter:
         """Queue `chunk`; None if there is no room. Otherwise the number of chunks that were lost before it."""
         with self._wake:
             full = len(self._chunks) >= self.most or self._bytes + len(chunk) > self.most_bytes
-            if self._over or (full and self._chunks):
+            if self._is_closed or (full and self._chunks):
                 self._lost += 1
                 self._behind = True
                 return None
@@ -117,24 +117,24 @@ class BackgroundWriter:
             self._wake.notify_all()
             return lost
 
-    def close(self, patience: float = LAST_WORDS) -> bool:
-        """Write the queued chunks, for at most `patience` seconds; whether all were written.
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+        """Write the queued chunks, for at most `timeout` seconds; return whether all were written.
 
         A stalled sink is not waited for again. A second call does nothing.
         """
         since = self._busy_since
         stalled = since is not None and monotonic() - since >= STALLED_AFTER
         with self._wake:
-            self._over = True
+            self._is_closed = True
             self._wake.notify_all()
-        self._thread.join(0.0 if stalled else patience)
+        self._thread.join(0.0 if stalled else timeout)
         ended = not self._thread.is_alive()
         if ended and self._file >= 0 and not isinstance(self.target, int):
             os.close(self._file)
             self._file = -1
         return ended and not self._chunks and self._failure is None
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         if not self._open():
             return
         while (chunk := self._next()) is not None:
@@ -170,7 +170,7 @@ class BackgroundWriter:
     def _next(self) -> bytes | None:
         """The oldest chunk, which stays in the queue until it is written."""
         with self._wake:
-            while not self._chunks and not self._over:
+            while not self._chunks and not self._is_closed:
                 self._behind = False
                 self._busy_since = None
                 self._wake.wait()
@@ -189,7 +189,7 @@ class BackgroundWriter:
                 count = os.write(self._file, left)
             except BlockingIOError:
                 _until_writable(self._file)  # its opener has made it non-blocking; it may be shared
-                if self._over:
+                if self._is_closed:
                     return self._give_up(len(data), len(left))
                 continue
             except OSError as error:
@@ -225,7 +225,7 @@ class BackgroundWriter:
     def _pause(self) -> bool:
         """Wait before the next attempt; False if there is to be none."""
         with self._wake:
-            return not self._wake.wait_for(lambda: self._over, RETRY_AFTER)
+            return not self._wake.wait_for(lambda: self._is_closed, RETRY_AFTER)
 
 
 def _is_pipe(path: str) -> bool:
@@ -236,9 +236,9 @@ def _is_pipe(path: str) -> bool:
 
 
 def _until_writable(descriptor: int) -> None:
-    asked = select.poll()
-    asked.register(descriptor, select.POLLOUT)
-    asked.poll(1000)
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    poller.poll(1000)
 
 
 def _reason(error: OSError) -> str:

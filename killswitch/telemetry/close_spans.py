@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class CloseSpans:
-    """A ClosingWatch that folds journal entries into spans, and counts their outcomes."""
+    """A ClosingObserver that folds journal entries into spans, and counts their outcomes."""
 
     def __init__(self, sink: SpanSink | None, counts: Metrics | None) -> None:
         self._sink = sink
@@ -55,7 +55,7 @@ class CloseSpans:
 
     def begun(self, decision: Decision, account: str, journal: Sequence[Entry]) -> None:
         if decision.is_suspicion:
-            return  # cancelling entries is not a close
+            return  # cancelling entry orders is not a close
         closing = self._open[decision.id, account] = _CloseSpan(decision, account)
         # Spans that an earlier run has ended are not exported again; those that it left open are.
         for entry in journal:
@@ -74,7 +74,7 @@ class CloseSpans:
         if isinstance(entry, Finished):
             del self._open[entry.decision, closing.account]
             if self._sink is not None:
-                self._sink.export_close(closing.course, closing.decision, closing.account)
+                self._sink.export_close(closing.record, closing.decision, closing.account)
 
 
 def _count(entry: Entry, closing: _CloseSpan, counts: Metrics) -> None:
@@ -87,8 +87,8 @@ def _count(entry: Entry, closing: _CloseSpan, counts: Metrics) -> None:
         case Finished():
             seconds = (entry.at - closing.decision.as_of).total_seconds()
             counts.record_close(account, entry.status or "abandoned", max(0.0, seconds))
-        case ProtectionAnswered() if (bare := closing.unprotected_seconds(entry)) is not None:
-            counts.record_unprotected(account, bare)
+        case ProtectionAnswered() if (unprotected := closing.unprotected_seconds(entry)) is not None:
+            counts.record_unprotected(account, unprotected)
 
 
 _COVERED = ("resting", "not needed", "still there")
@@ -100,7 +100,7 @@ class _CloseSpan:
     def __init__(self, decision: Decision, account: str) -> None:
         self.decision = decision
         self.account = account
-        self.course = SpanRecord("close", _nanos(decision.as_of), _about(decision, account))
+        self.record = SpanRecord("close", _nanos(decision.as_of), _attributes_of(decision, account))
         self._orders = JournaledOrders()
         self._open: dict[str, SpanRecord] = {}
         """By client order id."""
@@ -132,7 +132,7 @@ class _CloseSpan:
 
     def _note(self, entry: Entry, at: int) -> None:
         """Add an event to the close for an entry about a position rather than an order."""
-        events = self.course.events
+        events = self.record.events
         place = _attributes(symbol=entry.symbol or "", **{"position.side": entry.position_side or ""})
         match entry:
             case Verified():
@@ -177,18 +177,18 @@ class _CloseSpan:
         )
 
     def _finish(self, entry: Finished, at: int) -> None:
-        course, status = self.course, entry.status or "abandoned"
+        record, status = self.record, entry.status or "abandoned"
         orders = [order for order in self._orders.all if order.sending is not None]
-        course.ended = at
-        course.set("killswitch.close.status", status)
-        course.set("killswitch.close.orders", len(orders))
-        course.set("killswitch.close.abandoned", sum(order.status == "abandoned" for order in orders))
-        course.set("killswitch.close.cost", _number(entry.cost))
+        record.ended = at
+        record.set("killswitch.close.status", status)
+        record.set("killswitch.close.orders", len(orders))
+        record.set("killswitch.close.abandoned", sum(order.status == "abandoned" for order in orders))
+        record.set("killswitch.close.cost", _number(entry.cost))
         if status != "flat":
-            course.failure = f"{status}: {entry.reason or 'no reason given'}"
+            record.failure = f"{status}: {entry.reason or 'no reason given'}"
 
 
-def _about(decision: Decision, account: str) -> dict[str, Attribute]:
+def _attributes_of(decision: Decision, account: str) -> dict[str, Attribute]:
     return _without_unknown(
         {
             AS_OF: to_micros(decision.as_of),
@@ -205,18 +205,18 @@ def _about(decision: Decision, account: str) -> dict[str, Attribute]:
     )
 
 
-def _ended(course: SpanRecord, outcome: str, entry: Filled | Rejected | Absent | Abandoned, at: int) -> SpanRecord:
-    course.ended = at
-    course.set("killswitch.order.outcome", outcome)
+def _ended(record: SpanRecord, outcome: str, entry: Filled | Rejected | Absent | Abandoned, at: int) -> SpanRecord:
+    record.ended = at
+    record.set("killswitch.order.outcome", outcome)
     if isinstance(entry, Filled):
-        course.set("killswitch.order.filled", _number(entry.filled))
-        course.set("killswitch.order.price", _number(entry.price))
-        course.set("killswitch.order.fee", _number(entry.fee))
-        return course
+        record.set("killswitch.order.filled", _number(entry.filled))
+        record.set("killswitch.order.price", _number(entry.price))
+        record.set("killswitch.order.fee", _number(entry.fee))
+        return record
     reason = entry.reason if isinstance(entry, Rejected) else None
-    course.failure = entry.text or reason or entry.kind
-    course.set("killswitch.order.reason", reason)
-    return course
+    record.failure = entry.text or reason or entry.kind
+    record.set("killswitch.order.reason", reason)
+    return record
 
 
 def _attributes(**values: str | None) -> dict[str, Attribute]:

@@ -18,7 +18,7 @@ Span = tuple[float | None, float | None]
 
 
 class AccountState(Struct, frozen=True):
-    """One account as the tick read it. Numbers are null where they are not known."""
+    """One account in the snapshot of a tick. Unknown numbers are null."""
 
     account: str
     quality: Quality
@@ -40,7 +40,7 @@ class Nearest(Struct, frozen=True):
 
 
 class Machine(Struct, frozen=True):
-    """One policy on one scope. `nearest` is null where no headroom is known; `unknown` names triggers that are so."""
+    """One policy on one scope. `nearest` is null where no headroom is known; `unknown` names the unknown triggers."""
 
     policy: str
     scope: str
@@ -52,14 +52,14 @@ class Machine(Struct, frozen=True):
 
 
 class _Event(Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """What every line begins with."""
+    """The fields that begin every line."""
 
     format: Format = EVENT_FORMAT
     at: Instant
 
 
 class _DecisionEvent(_Event, frozen=True, kw_only=True):
-    """What the line of every decision begins with."""
+    """The fields that begin the line of every decision."""
 
     decision: str
     policy: str
@@ -74,7 +74,7 @@ class Portfolio(_Event, frozen=True, kw_only=True, tag="portfolio"):
 
 
 class Warned(_Event, frozen=True, kw_only=True, tag="warning"):
-    """Something a person must know: a notice, an account that cannot be read, lines that were lost."""
+    """A warning: a notice, an account that cannot be read, or lost lines."""
 
     source: Literal["notice", "account", "events"]
     severity: Literal["info", "warning", "page"]
@@ -82,11 +82,11 @@ class Warned(_Event, frozen=True, kw_only=True, tag="warning"):
     policy: str | None = None
     scope: str | None = None
     notice: str | None = None
-    """Of a notice, what it is about: as in `killswitch.notice/v1`."""
+    """The kind of a notice, as in `killswitch.notice/v1`."""
 
 
-class TriggerSaid(Struct, frozen=True):
-    """A trigger as the decision has it."""
+class TriggerValue(Struct, frozen=True):
+    """A trigger as the decision records it."""
 
     name: str
     value: tuple[str | None, str | None] | None
@@ -105,30 +105,30 @@ class ToClose(Struct, frozen=True):
 
 
 class Trip(_DecisionEvent, frozen=True, kw_only=True, tag="trip"):
-    """A stage has fired, or a hand closes (`by` names it; then there is no stage)."""
+    """A stage has fired, or an operator closes (named by `by`; then there is no stage)."""
 
     stage: str | None
     level: int
     previous_level: int
     mode: PolicyMode
     acted_on: bool
-    """False: recorded only, and nothing is sent."""
-    triggers: tuple[TriggerSaid, ...]
+    """Whether orders are sent; otherwise the decision is recorded only."""
+    triggers: tuple[TriggerValue, ...]
     closes: tuple[ToClose, ...]
     cancels: int
     lock: LockMode | None
     by: str | None
     reason: str | None
     cause: Cause | None = None
-    """Of a close by hand: the declared word of its reason."""
+    """The declared reason of a close by hand."""
     hedge: bool = False
     """Whether `closes` open a temporary hedge of what cannot be closed, and close nothing."""
     effects: tuple[str, ...] | UnsetType = UNSET
-    """What else is to be done, a line each; absent for nothing."""
+    """Further effects, one line each; absent if there are none."""
 
 
 class Reset(_DecisionEvent, frozen=True, kw_only=True, tag="reset"):
-    """A scope has returned to normal, by itself or by a hand (`by`)."""
+    """A scope has returned to normal, by itself or by an operator (`by`)."""
 
     previous_level: int
     by: str | None
@@ -142,16 +142,16 @@ class Suspicion(_DecisionEvent, frozen=True, kw_only=True, tag="suspicion"):
     """The stage that fires if it was a loss."""
     mode: PolicyMode
     acted_on: bool
-    """False: recorded only, and nothing is locked."""
+    """Whether trading is locked; otherwise the decision is recorded only."""
     cancels: int
     lock: LockMode | None
     until: Instant | None
-    """When the lock ends; `at` where the locks before it are withdrawn."""
+    """When the lock ends; equal to `at` if the earlier locks are withdrawn."""
     reason: str | None
 
 
 class ObservedClose(_Event, frozen=True, kw_only=True, tag="close"):
-    """A closing has come further, or ended. `cost`: fees and slippage so far, null where a part is not known."""
+    """A close has progressed or ended. `cost` is fees and slippage so far, null if a part is unknown."""
 
     decision: str
     scope: str | None
@@ -162,7 +162,7 @@ class ObservedClose(_Event, frozen=True, kw_only=True, tag="close"):
 
 
 class Latched(Struct, frozen=True):
-    """A stage that stands."""
+    """A stage in force."""
 
     policy: str
     scope: str
@@ -172,13 +172,13 @@ class Latched(Struct, frozen=True):
 
 
 class Shutdown(_Event, frozen=True, kw_only=True, tag="shutdown"):
-    """The run ends, and this is what it leaves behind."""
+    """The run ends: the stages in force and the unfinished closes."""
 
     why: str
     ticks: int
     latched: tuple[Latched, ...]
     unfinished: tuple[str, ...]
-    """Decisions whose closing goes on at the next start."""
+    """Decisions whose close continues at the next start."""
 
 
 RunEvent = Portfolio | Warned | Trip | Suspicion | Reset | ObservedClose | Shutdown
@@ -187,11 +187,11 @@ _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(RunEvent)
 
 decode_event = _DECODER.decode
-"""One line → an event; `msgspec.ValidationError` says where it is wrong."""
+"""Decode a line; `msgspec.ValidationError` names the fault and its place."""
 
 
 def encode_event(event: RunEvent) -> bytes:
-    """One line, with its newline."""
+    """Encode an event as one line with its line end."""
     return _ENCODER.encode(event) + b"\n"
 
 

@@ -58,10 +58,10 @@ class Ids(IdGenerator):
 
 
 class KeepIncidents(Sampler):
-    """A sampler that thins out ticks, and always keeps what belongs to a decision."""
+    """A sampler that thins out ticks, and always keeps the spans of a decision."""
 
-    def __init__(self, beneath: Sampler) -> None:
-        self._beneath = beneath
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
 
     def should_sample(
         self,
@@ -79,10 +79,10 @@ class KeepIncidents(Sampler):
             return SamplingResult(Sampled.RECORD_AND_SAMPLE, attributes)
         if parent.is_valid:
             return SamplingResult(Sampled.DROP)
-        return self._beneath.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        return self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
 
     def get_description(self) -> str:
-        return f"KeepIncidents{{{self._beneath.get_description()}}}"
+        return f"KeepIncidents{{{self._sampler.get_description()}}}"
 
 
 class SpanSink:
@@ -97,47 +97,47 @@ class SpanSink:
         self._hide = hide
         self._lock = threading.Lock()
 
-    def export(self, course: SpanRecord) -> None:
+    def export(self, record: SpanRecord) -> None:
         """Export a tick, or a span that belongs to one by its `AS_OF`."""
-        as_of = course.attributes.get(AS_OF)
+        as_of = record.attributes.get(AS_OF)
         trace = self._trace(int(as_of)) if isinstance(as_of, int) else 0
         with self._lock:
-            if course.name == TICK:
-                self._emit(course, None, trace, _digest(f"{trace}/{TICK}", 8) if trace else 0)
+            if record.name == TICK:
+                self._emit(record, None, trace, _digest(f"{trace}/{TICK}", 8) if trace else 0)
             else:
-                self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)) if trace else None)
+                self._emit(record, _under(trace, _digest(f"{trace}/{TICK}", 8)) if trace else None)
 
-    def export_late(self, course: SpanRecord, whole: SpanRecord) -> None:
-        if isinstance(whole.context, SpanContext):
+    def export_late(self, record: SpanRecord, parent: SpanRecord) -> None:
+        if isinstance(parent.context, SpanContext):
             with self._lock:
-                self._emit(course, whole.context)
+                self._emit(record, parent.context)
 
-    def export_close(self, course: SpanRecord, decision: Decision, account: str) -> None:
+    def export_close(self, record: SpanRecord, decision: Decision, account: str) -> None:
         trace = self._trace(to_micros(decision.as_of))
         with self._lock:
-            self._emit(course, _under(trace, _digest(f"{trace}/{TICK}", 8)), 0, _close_id(decision, account))
+            self._emit(record, _under(trace, _digest(f"{trace}/{TICK}", 8)), 0, _close_id(decision, account))
 
-    def export_order(self, course: SpanRecord, decision: Decision, account: str) -> None:
+    def export_order(self, record: SpanRecord, decision: Decision, account: str) -> None:
         trace = self._trace(to_micros(decision.as_of))
         with self._lock:
-            self._emit(course, _under(trace, _close_id(decision, account)))
+            self._emit(record, _under(trace, _close_id(decision, account)))
 
     def _trace(self, as_of: int) -> int:
         return _digest(f"{self._salt}/{as_of}", 16)
 
-    def _emit(self, course: SpanRecord, parent: SpanContext | None, trace: int = 0, span: int = 0) -> None:
+    def _emit(self, record: SpanRecord, parent: SpanContext | None, trace: int = 0, span: int = 0) -> None:
         self._ids.next_trace, self._ids.next_span = trace, span
         context = None if parent is None else set_span_in_context(NonRecordingSpan(parent))
         made = self._tracer.start_span(
-            course.name, context or _NOWHERE, attributes=self._redacted(course.attributes), start_time=course.began
+            record.name, context or _NOWHERE, attributes=self._redacted(record.attributes), start_time=record.began
         )
-        for name, at, attributes in course.events:
+        for name, at, attributes in record.events:
             made.add_event(name, self._redacted(attributes), at)
-        if course.failure is not None:
-            made.set_status(Status(StatusCode.ERROR, self._hide(course.failure)))
-        made.end(course.ended)
-        course.context = made.get_span_context()
-        for part in course.parts:
+        if record.failure is not None:
+            made.set_status(Status(StatusCode.ERROR, self._hide(record.failure)))
+        made.end(record.ended)
+        record.context = made.get_span_context()
+        for part in record.parts:
             if part.ended:
                 self._emit(part, made.get_span_context())
 

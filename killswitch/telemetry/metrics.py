@@ -78,14 +78,19 @@ class Metrics:
             explicit_bucket_boundaries_advisory=_CLOSING,
         )  # fmt: skip
         for name, unit, meaning, points in (
-            ("killswitch.trigger.headroom", "1", "How far a trigger is from true, in its signal's unit", self._room),
+            (
+                "killswitch.trigger.headroom",
+                "1",
+                "How far a trigger is from true, in its signal's unit",
+                self._headroom,
+            ),
             ("killswitch.trigger.headroom_ratio", "1", "Headroom as a share of the threshold", _headroom_ratio),
             ("killswitch.trigger.unknown", "{trigger}", "Triggers that are neither true nor false", _unknown_triggers),
             ("killswitch.stage.level", "{level}", "Level of the stage in force; 0 is normal", _levels),
             ("killswitch.account.equity", "{currency}", "Equity of an account", _equity),
             ("killswitch.account.gross", "{currency}", "Sum of the notionals of all positions", _gross),
             ("killswitch.account.positions", "{position}", "Open positions", _positions),
-            ("killswitch.closes.active", "{decision}", "Decisions whose closing goes on", _active),
+            ("killswitch.closes.active", "{decision}", "Decisions with a close in progress", _active),
             ("killswitch.problems", "{problem}", "Problems of the runner's own resources", _problems),
             ("killswitch.notifications.pending", "{message}", "Messages that wait to be sent", _pending),
         ):
@@ -129,25 +134,25 @@ class Metrics:
 
         return lambda _options: [Observation(value, labels) for value, labels in points(self._values)]
 
-    def _room(self, standing: GaugeValues) -> Iterator[Point]:
-        for machine, reading, labels in _triggers(standing):
-            if (found := headroom(reading)) is not None:
-                threshold = reading.trigger.threshold
+    def _headroom(self, values: GaugeValues) -> Iterator[Point]:
+        for machine, observed, labels in _triggers(values):
+            if (found := headroom(observed)) is not None:
+                threshold = observed.trigger.threshold
                 # An expression has no signal, and no unit.
                 signal = "" if threshold is None else self._signals[machine.policy][threshold.index].name
                 yield found, labels | {"killswitch.signal.unit": _UNITS.get(signal, "1")}
 
 
-def headroom(reading: ObservedTrigger) -> float | None:
+def headroom(observed: ObservedTrigger) -> float | None:
     """Smallest distance of the value from the threshold; None where it is unknown."""
-    if reading.truth is None or reading.headroom is None or not math.isfinite(reading.headroom[0]):
+    if observed.truth is None or observed.headroom is None or not math.isfinite(observed.headroom[0]):
         return None
-    return reading.headroom[0]
+    return observed.headroom[0]
 
 
-def headroom_ratio(reading: ObservedTrigger) -> float | None:
+def headroom_ratio(observed: ObservedTrigger) -> float | None:
     """Headroom as a share of the threshold: 1 unused, 0 about to be true, below 0 beyond it."""
-    found, threshold = headroom(reading), reading.trigger.threshold
+    found, threshold = headroom(observed), observed.trigger.threshold
     return None if found is None or threshold is None or not threshold.value else found / abs(threshold.value)
 
 
@@ -156,29 +161,29 @@ def gross(account: AccountSnapshot) -> Decimal | None:
     if account.quality != "ok" or account.positions is None:
         return None
     notionals = [position.notional for position in account.positions]
-    known = [abs(notional) for notional in notionals if notional is not None]
-    return sum(known, Decimal(0)) if len(known) == len(notionals) else None
+    amounts = [abs(notional) for notional in notionals if notional is not None]
+    return sum(amounts, Decimal(0)) if len(amounts) == len(notionals) else None
 
 
-def _headroom_ratio(standing: GaugeValues) -> Iterator[Point]:
-    for _, reading, labels in _triggers(standing):
-        if (found := headroom_ratio(reading)) is not None:
+def _headroom_ratio(values: GaugeValues) -> Iterator[Point]:
+    for _, observed, labels in _triggers(values):
+        if (found := headroom_ratio(observed)) is not None:
             yield found, labels
 
 
-def _triggers(standing: GaugeValues) -> Iterator[tuple[MachineStatus, ObservedTrigger, Labels]]:
-    for machine in standing.machines:
-        for reading in machine.readings:
-            yield machine, reading, _machine(machine) | {"killswitch.trigger": reading.trigger.name}
+def _triggers(values: GaugeValues) -> Iterator[tuple[MachineStatus, ObservedTrigger, Labels]]:
+    for machine in values.machines:
+        for observed in machine.readings:
+            yield machine, observed, _machine(machine) | {"killswitch.trigger": observed.trigger.name}
 
 
-def _unknown_triggers(standing: GaugeValues) -> Iterator[Point]:
-    for machine in standing.machines:
-        yield sum(reading.truth is None for reading in machine.readings), _machine(machine)
+def _unknown_triggers(values: GaugeValues) -> Iterator[Point]:
+    for machine in values.machines:
+        yield sum(observed.truth is None for observed in machine.readings), _machine(machine)
 
 
-def _levels(standing: GaugeValues) -> Iterator[Point]:
-    for machine in standing.machines:
+def _levels(values: GaugeValues) -> Iterator[Point]:
+    for machine in values.machines:
         yield machine.level, _machine(machine)
 
 
@@ -186,20 +191,20 @@ def _machine(machine: MachineStatus) -> Labels:
     return {"killswitch.policy": machine.policy, "killswitch.scope": machine.scope}
 
 
-def _equity(standing: GaugeValues) -> Iterator[Point]:
-    for account in standing.accounts:
+def _equity(values: GaugeValues) -> Iterator[Point]:
+    for account in values.accounts:
         if account.quality == "ok" and account.equity is not None:
             yield float(account.equity), _account(account)
 
 
-def _gross(standing: GaugeValues) -> Iterator[Point]:
-    for account in standing.accounts:
+def _gross(values: GaugeValues) -> Iterator[Point]:
+    for account in values.accounts:
         if (total := gross(account)) is not None:
             yield float(total), _account(account)
 
 
-def _positions(standing: GaugeValues) -> Iterator[Point]:
-    for account in standing.accounts:
+def _positions(values: GaugeValues) -> Iterator[Point]:
+    for account in values.accounts:
         if account.quality == "ok" and account.positions is not None:
             yield len(account.positions), {"killswitch.account": account.account}
 
@@ -208,25 +213,25 @@ def _account(account: AccountSnapshot) -> Labels:
     return {"killswitch.account": account.account, "killswitch.currency": account.currency}
 
 
-def _active(standing: GaugeValues) -> Iterator[Point]:
-    yield sum(closing.status in WORKING for closing in standing.closings), {}
+def _active(values: GaugeValues) -> Iterator[Point]:
+    yield sum(closing.status in WORKING for closing in values.closings), {}
 
 
-def _problems(standing: GaugeValues) -> Iterator[Point]:
-    yield standing.problems, {}
+def _problems(values: GaugeValues) -> Iterator[Point]:
+    yield values.problems, {}
 
 
-def _pending(standing: GaugeValues) -> Iterator[Point]:
-    if standing.notifications is not None:
-        yield standing.notifications.pending, {}
+def _pending(values: GaugeValues) -> Iterator[Point]:
+    if values.notifications is not None:
+        yield values.notifications.pending, {}
 
 
-def _delivered(standing: GaugeValues) -> Iterator[Point]:
-    return _by_target({} if standing.notifications is None else standing.notifications.delivered)
+def _delivered(values: GaugeValues) -> Iterator[Point]:
+    return _by_target({} if values.notifications is None else values.notifications.delivered)
 
 
-def _failed(standing: GaugeValues) -> Iterator[Point]:
-    return _by_target({} if standing.notifications is None else standing.notifications.failed)
+def _failed(values: GaugeValues) -> Iterator[Point]:
+    return _by_target({} if values.notifications is None else values.notifications.failed)
 
 
 def _by_target(counts: Mapping[str, int]) -> Iterator[Point]:

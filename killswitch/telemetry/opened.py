@@ -68,7 +68,7 @@ def open_telemetry(
         from killswitch.telemetry.provider import Providers
         from killswitch.telemetry.spans import SpanRecorder
 
-        # Headers can show up in an exporter's complaints only; a short one must not tear holes into every span.
+        # Header values occur only in errors of an exporter: redacting a short one in every span would hide other text.
         providers = Providers(wanted, hide)
         sink = None if providers.tracing is None else SpanSink(providers.tracing, providers.ids, store, redaction(()))
         metrics = None if providers.metering is None else Metrics(providers.metering.get_meter("killswitch"), policies)

@@ -27,7 +27,7 @@ from killswitch.telemetry.exporting import Ids, KeepIncidents
 from killswitch.telemetry.settings import TelemetrySettings
 from killswitch.transport.sinks import guard_every_session
 
-LAST_WORDS = 5.0
+SHUTDOWN_TIMEOUT = 5.0
 """Seconds that the end of a run waits for the remaining exports."""
 _LONGEST = 300
 
@@ -51,16 +51,16 @@ class ExportStatus:
     """Whether exports arrive. The first reason of a failure stays until an export succeeds: later ones may differ in
     numbers only."""
 
-    def __init__(self, what: str, complaints: LogCapture, hide: Callable[[str], str]) -> None:
+    def __init__(self, what: str, log: LogCapture, hide: Callable[[str], str]) -> None:
         self._what = what
-        self._complaints = complaints
+        self._log = log
         self._hide = hide
         self.problem: str | None = None
 
     def watch(self, export: Callable[[], bool]) -> bool:
         """Run an export that returns whether it arrived; record and return the result."""
         try:
-            arrived, why = export(), self._complaints.last
+            arrived, why = export(), self._log.last
         except Exception as error:  # noqa: BLE001 - a stream that is closed, an encoder that fails: it is lost
             arrived, why = False, f"{type(error).__name__}: {error}"
         if arrived:
@@ -75,50 +75,50 @@ class ExportStatus:
 class WatchedSpans(SpanExporter):
     """A span exporter that reports failures."""
 
-    def __init__(self, beneath: SpanExporter, delivery: ExportStatus) -> None:
-        self._beneath = beneath
+    def __init__(self, exporter: SpanExporter, delivery: ExportStatus) -> None:
+        self._wrapped = exporter
         self._delivery = delivery
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        arrived = self._delivery.watch(lambda: self._beneath.export(spans) is SpanExportResult.SUCCESS)
+        arrived = self._delivery.watch(lambda: self._wrapped.export(spans) is SpanExportResult.SUCCESS)
         return SpanExportResult.SUCCESS if arrived else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
-        self._beneath.shutdown()
+        self._wrapped.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._beneath.force_flush(timeout_millis)
+        return self._wrapped.force_flush(timeout_millis)
 
 
 class WatchedMetrics(MetricExporter):
     """The same for metrics."""
 
-    def __init__(self, beneath: MetricExporter, delivery: ExportStatus) -> None:
+    def __init__(self, exporter: MetricExporter, delivery: ExportStatus) -> None:
         # The metric reader uses these two attributes under the names of the base class.
-        super().__init__(beneath._preferred_temporality, beneath._preferred_aggregation)
-        self._beneath = beneath
+        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)
+        self._wrapped = exporter
         self._delivery = delivery
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         arrived = self._delivery.watch(
-            lambda: self._beneath.export(metrics_data, timeout_millis, **kwargs) is MetricExportResult.SUCCESS
+            lambda: self._wrapped.export(metrics_data, timeout_millis, **kwargs) is MetricExportResult.SUCCESS
         )
         return MetricExportResult.SUCCESS if arrived else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        return self._beneath.force_flush(timeout_millis)
+        return self._wrapped.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        self._beneath.shutdown(timeout_millis, **kwargs)
+        self._wrapped.shutdown(timeout_millis, **kwargs)
 
 
 class Providers:
     """The providers of a run. `tracing` and `metering` are None where nothing of the kind is exported."""
 
     def __init__(self, wanted: TelemetrySettings, hide: Callable[[str], str]) -> None:
-        self._complaints = LogCapture()
+        self._log = LogCapture()
         logger = logging.getLogger("opentelemetry")
-        logger.addHandler(self._complaints)
+        logger.addHandler(self._log)
         logger.propagate = False
         self._deliveries: list[ExportStatus] = []
         self._hide = hide
@@ -133,7 +133,7 @@ class Providers:
         return "; ".join(each.problem for each in self._deliveries if each.problem is not None) or None
 
     def shut_down(self) -> bool:
-        """Export the rest, for at most `LAST_WORDS` seconds; whether that succeeded."""
+        """Export the rest, for at most `SHUTDOWN_TIMEOUT` seconds; whether that succeeded."""
         ends = [each.shutdown for each in (self.tracing, self.metering) if each is not None]
         threads = [threading.Thread(target=end, name="telemetry-end", daemon=True) for end in ends]
         try:
@@ -142,27 +142,27 @@ class Providers:
         except NoThreadError:
             return False
         for thread in threads:
-            thread.join(LAST_WORDS / len(threads))
+            thread.join(SHUTDOWN_TIMEOUT / len(threads))
         return not any(thread.is_alive() for thread in threads)
 
     def _tracing(self, wanted: TelemetrySettings, resource: Resource) -> TracerProvider:
         provider = TracerProvider(_sampler(wanted), resource, shutdown_on_exit=False, id_generator=self.ids)
         for name in wanted.traces:
             otlp = wanted.traces_protocol, "trace_exporter", "OTLPSpanExporter"
-            beneath = _exporter(name, ConsoleSpanExporter, *otlp)
-            provider.add_span_processor(BatchSpanProcessor(WatchedSpans(beneath, self._delivery("traces", name))))
+            exporter = _exporter(name, ConsoleSpanExporter, *otlp)
+            provider.add_span_processor(BatchSpanProcessor(WatchedSpans(exporter, self._delivery("traces", name))))
         return provider
 
     def _metering(self, wanted: TelemetrySettings, resource: Resource) -> MeterProvider:
         readers = []
         for name in wanted.metrics:
             otlp = wanted.metrics_protocol, "metric_exporter", "OTLPMetricExporter"
-            beneath = _exporter(name, ConsoleMetricExporter, *otlp)
-            readers.append(PeriodicExportingMetricReader(WatchedMetrics(beneath, self._delivery("metrics", name))))
+            exporter = _exporter(name, ConsoleMetricExporter, *otlp)
+            readers.append(PeriodicExportingMetricReader(WatchedMetrics(exporter, self._delivery("metrics", name))))
         return MeterProvider(readers, resource, shutdown_on_exit=False)
 
     def _delivery(self, what: str, exporter: str) -> ExportStatus:
-        self._deliveries.append(ExportStatus(f"{what} ({exporter})", self._complaints, self._hide))
+        self._deliveries.append(ExportStatus(f"{what} ({exporter})", self._log, self._hide))
         return self._deliveries[-1]
 
 
@@ -177,8 +177,8 @@ def _exporter(kind: str, console: Callable[..., Any], protocol: str, module: str
 
 def _sampler(wanted: TelemetrySettings) -> Sampler:
     kind = wanted.sampler.removeprefix("parentbased_")
-    beneath = TraceIdRatioBased(wanted.ratio) if kind == "traceidratio" else ALWAYS_ON
-    return KeepIncidents(ParentBased(beneath) if wanted.sampler.startswith("parentbased_") else beneath)
+    wrapped = TraceIdRatioBased(wanted.ratio) if kind == "traceidratio" else ALWAYS_ON
+    return KeepIncidents(ParentBased(wrapped) if wanted.sampler.startswith("parentbased_") else wrapped)
 
 
 def _resource() -> Resource:

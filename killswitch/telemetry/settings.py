@@ -42,34 +42,34 @@ def read_telemetry_settings(environ: Mapping[str, str]) -> TelemetrySettings | N
 
     A signal is exported if its exporter is named, or else if an OTLP endpoint is. An empty variable counts as unset.
     """
-    said = {name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()}
-    if _flag(said, "OTEL_SDK_DISABLED"):
+    variables = {name: value.strip() for name, value in environ.items() if name.startswith("OTEL_") and value.strip()}
+    if _flag(variables, "OTEL_SDK_DISABLED"):
         return None
-    traces, metrics = _exporters(said, "TRACES"), _exporters(said, "METRICS")
+    traces, metrics = _exporters(variables, "TRACES"), _exporters(variables, "METRICS")
     if not traces and not metrics:
         return None
     for name, check in _CHECKS.items():
-        if name in said:
-            check(name, said[name])
-    sampler = said.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
-    secrets = [_pairs(name, said[name]).values() for name in _HEADERS if name in said]
+        if name in variables:
+            check(name, variables[name])
+    sampler = variables.get("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+    secrets = [_pairs(name, variables[name]).values() for name in _HEADERS if name in variables]
     return TelemetrySettings(
         traces if sampler not in ("always_off", "parentbased_always_off") else (),
         metrics,
-        _protocol(said, "TRACES") if "otlp" in traces else "",
-        _protocol(said, "METRICS") if "otlp" in metrics else "",
+        _protocol(variables, "TRACES") if "otlp" in traces else "",
+        _protocol(variables, "METRICS") if "otlp" in metrics else "",
         sampler,
-        float(said.get("OTEL_TRACES_SAMPLER_ARG", "1")),
+        float(variables.get("OTEL_TRACES_SAMPLER_ARG", "1")),
         tuple(value for values in secrets for value in values),
     )
 
 
-def _exporters(said: Mapping[str, str], signal: str) -> tuple[str, ...]:
+def _exporters(variables: Mapping[str, str], signal: str) -> tuple[str, ...]:
     name = f"OTEL_{signal}_EXPORTER"
-    if name not in said:
+    if name not in variables:
         endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-        return ("otlp",) if any(endpoint in said for endpoint in endpoints) else ()
-    wanted = tuple(dict.fromkeys(part.strip().lower() for part in said[name].split(",") if part.strip()))
+        return ("otlp",) if any(endpoint in variables for endpoint in endpoints) else ()
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in variables[name].split(",") if part.strip()))
     for each in wanted:
         if each not in EXPORTERS:
             raise TelemetryError(f"{name}: {each!r} is not an exporter; write {_one_of(EXPORTERS)}")
@@ -78,10 +78,10 @@ def _exporters(said: Mapping[str, str], signal: str) -> tuple[str, ...]:
     return tuple(each for each in wanted if each != "none")
 
 
-def _protocol(said: Mapping[str, str], signal: str) -> str:
+def _protocol(variables: Mapping[str, str], signal: str) -> str:
     specific = f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL"
-    name = specific if specific in said else "OTEL_EXPORTER_OTLP_PROTOCOL"
-    protocol = said.get(name, "http/protobuf")
+    name = specific if specific in variables else "OTEL_EXPORTER_OTLP_PROTOCOL"
+    protocol = variables.get(name, "http/protobuf")
     if protocol == "grpc":
         if _installed(_GRPC):
             return protocol
@@ -101,8 +101,8 @@ def _installed(module: str) -> bool:
         return False
 
 
-def _flag(said: Mapping[str, str], name: str) -> bool:
-    value = said.get(name, "false").lower()
+def _flag(variables: Mapping[str, str], name: str) -> bool:
+    value = variables.get(name, "false").lower()
     if value not in ("true", "false"):
         raise TelemetryError(f"{name}: {value!r} is neither true nor false")
     return value == "true"
@@ -150,7 +150,9 @@ def _choice(*allowed: str) -> Callable[[str, str], None]:
     return _check(lambda value: value in allowed, f"one of {', '.join(allowed)}")
 
 
-_whole = _check(lambda value: value.isascii() and value.isdigit() and int(value) > 0, "a whole number above 0")
+_positive_integer = _check(
+    lambda value: value.isascii() and value.isdigit() and int(value) > 0, "a whole number above 0"
+)
 _seconds = _check(lambda value: 0 < float(value) < float("inf"), "a number above 0")
 _ratio = _check(lambda value: 0 <= float(value) <= 1, "a number from 0 to 1")
 
@@ -172,10 +174,10 @@ _CHECKS: Final[Mapping[str, Callable[[str, str], object]]] = {
     "OTEL_RESOURCE_ATTRIBUTES": _pairs,
     "OTEL_TRACES_SAMPLER": _choice(*SAMPLERS),
     "OTEL_TRACES_SAMPLER_ARG": _ratio,
-    "OTEL_METRIC_EXPORT_INTERVAL": _whole,
-    "OTEL_METRIC_EXPORT_TIMEOUT": _whole,
-    "OTEL_BSP_SCHEDULE_DELAY": _whole,
-    "OTEL_BSP_EXPORT_TIMEOUT": _whole,
-    "OTEL_BSP_MAX_QUEUE_SIZE": _whole,
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _whole,
+    "OTEL_METRIC_EXPORT_INTERVAL": _positive_integer,
+    "OTEL_METRIC_EXPORT_TIMEOUT": _positive_integer,
+    "OTEL_BSP_SCHEDULE_DELAY": _positive_integer,
+    "OTEL_BSP_EXPORT_TIMEOUT": _positive_integer,
+    "OTEL_BSP_MAX_QUEUE_SIZE": _positive_integer,
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _positive_integer,
 }

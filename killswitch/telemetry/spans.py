@@ -38,20 +38,20 @@ class SpanRecord:
 class SpanExport(Protocol):
     """Receives ended spans."""
 
-    def export(self, course: SpanRecord) -> None:
+    def export(self, record: SpanRecord) -> None:
         """Export a span without a parent, with all its children that have ended."""
         ...
 
-    def export_late(self, course: SpanRecord, whole: SpanRecord) -> None:
-        """Export a child that ended after its parent `whole` was exported."""
+    def export_late(self, record: SpanRecord, parent: SpanRecord) -> None:
+        """Export a child that ended after its `parent` was exported."""
         ...
 
 
 class SpanRecorder:
-    """A Tracer that records."""
+    """A Tracer that records spans for a sink."""
 
     def __init__(self, sink: SpanExport, now: Callable[[], int]) -> None:
-        """`now` in nanoseconds since 1970."""
+        """`now` returns nanoseconds since 1970."""
         self._sink = sink
         self._now = now
 
@@ -62,12 +62,12 @@ class SpanRecorder:
 class LiveSpan:
     """An open span."""
 
-    __slots__ = ("_now", "_sink", "_whole", "record")
+    __slots__ = ("_now", "_parent", "_sink", "record")
 
-    def __init__(self, course: SpanRecord, whole: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
-        """`whole`: its parent, if any."""
-        self.record = course
-        self._whole = whole
+    def __init__(self, record: SpanRecord, parent: SpanRecord | None, sink: SpanExport, now: Callable[[], int]) -> None:
+        """`parent` is None for a span without one."""
+        self.record = record
+        self._parent = parent
         self._sink = sink
         self._now = now
 
@@ -89,10 +89,10 @@ class LiveSpan:
         if error is not None:
             self.fail(_reason(error))
         self.record.ended = self._now()
-        if self._whole is None:
+        if self._parent is None:
             self._sink.export(self.record)
-        elif self._whole.context is not None:
-            self._sink.export_late(self.record, self._whole)
+        elif self._parent.context is not None:
+            self._sink.export_late(self.record, self._parent)
 
 
 def _reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from killswitch.model.legible import shortened
 
 LARGEST_ANSWER: Final = 64 * 2**20
-"""Bytes of an answer, uncompressed. The longest real answers list the rules of all symbols: a quarter of it."""
+"""Bytes of an answer, uncompressed. The longest real answers, the rules of all symbols, are a quarter of it."""
 MOST_VALUES: Final = 4_000_000
 """Commas and opening brackets of an answer. Parsing `[],[],` takes thirty times the memory of its text, and a minute
 for 64 MB of it; the longest real answer, Binance's rules for spot, has about a million."""

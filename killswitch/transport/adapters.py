@@ -29,7 +29,7 @@ class GuardedAdapter(HTTPAdapter):
     def send(
         self, request: requests.PreparedRequest, stream: bool = False, *arguments: Any, **named: Any
     ) -> requests.Response:
-        """The complete answer, also where the caller wants to stream it."""
+        """Send the request and read the complete answer, even if the caller asks to stream it."""
         response = self._begun(request, *arguments, **named)
         try:
             response._content = self._read_capped(response)
@@ -40,7 +40,7 @@ class GuardedAdapter(HTTPAdapter):
         return response
 
     def _begun(self, request: requests.PreparedRequest, *arguments: Any, **named: Any) -> requests.Response:
-        """The status and the headers."""
+        """Send the request and return once the status and the headers are there."""
         return super().send(request, True, *arguments, **named)
 
     def _read_capped(self, response: requests.Response) -> bytes:
@@ -60,7 +60,7 @@ class WatchedAdapter(GuardedAdapter):
         watch_connections(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **named: Any) -> Any:
-        """The same for connections through a proxy."""
+        """Create a proxy manager, with connections that a deadline can shut."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **named)
         if not known:

@@ -1,7 +1,7 @@
 """Deadlines of whole requests, which never delay the end of the process.
 
-The timeout of `requests` restarts with every byte that arrives, so that a slow enough server is waited for without end.
-Here a timer runs beside each request and shuts its connection when the time is up.
+The timeout of `requests` restarts with every byte that arrives, so it never ends a request to a slow enough server.
+Here a timer runs for each request and shuts its connection when the time is up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Deadlines:
     def one(self) -> Iterator[TimedRequest]:
         """Run one request, in its thread, by a session of `WatchedAdapter`.
 
-        Raises the ReadTimeout of `requests` once the time is up, whatever had arrived; ConnectTimeout where no
-        connection had been made, so that nothing was sent; ConnectionError where `end_all` was called meanwhile.
+        Raises the ReadTimeout of `requests` once the time is up, whatever has arrived; ConnectTimeout if there was no
+        connection, so that nothing was sent; ConnectionError if `end_all` was called meanwhile.
         """
         from requests import exceptions
 
@@ -94,26 +94,26 @@ class TimedRequest:
         self._lock = threading.Lock()
         self._connection: Any = None
         self._state: Literal["under way", "late", "closed", "over"] = "under way"
-        self._clock: threading.Timer | None = None
+        self._timer: threading.Timer | None = None
         self.sent = False
         """Whether any of it may have been sent."""
 
     def ends_within(self, seconds: float) -> bool:
-        """Set the deadline from now on, replacing an earlier one; whether the request has not ended already."""
+        """Set the deadline, replacing an earlier one; return False if the request has ended already."""
         with self._lock:
             self._stop_clock()
             if self._state != "under way":
                 return False
-            self._clock = threading.Timer(seconds, self.end, ("late",))
-            self._clock.daemon = True
-            self._clock.start()
+            self._timer = threading.Timer(seconds, self.end, ("late",))
+            self._timer.daemon = True
+            self._timer.start()
             return True
 
     def use_connection(self, connection: Any) -> bool:
-        """Record the connection; whether the request may still use it."""
+        """Record the connection; return whether the request may still use it."""
         with self._lock:
             self._connection = connection
-            connection.goes_over_it = self
+            connection.current_request = self
             return self._state == "under way"
 
     def end(self, how: Literal["late", "closed", "over"]) -> str:
@@ -128,8 +128,8 @@ class TimedRequest:
             return self._state
 
     def _stop_clock(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 _current = threading.local()
@@ -141,16 +141,16 @@ class _Watched:
 
     def connect(self) -> None:
         self._require_time()
-        super().connect()  # type: ignore[misc] # of the class beside it
-        # An answer with `Connection: close` removes the socket from here, and is still read from it.
-        self.socket_of_it = self.sock  # type: ignore[attr-defined] # as above
+        super().connect()  # type: ignore[misc] # of the class that it is mixed with
+        # An answer with `Connection: close` removes `sock` while the answer is still read from it.
+        self.original_sock = self.sock  # type: ignore[attr-defined] # as above
         self._require_time()
 
     def putrequest(self, *arguments: Any, **named: Any) -> Any:
         self._require_time()
         if (request := getattr(_current, "request", None)) is not None:
             request.sent = True
-        return super().putrequest(*arguments, **named)  # type: ignore[misc] # of the class beside it
+        return super().putrequest(*arguments, **named)  # type: ignore[misc] # of the class that it is mixed with
 
     def _require_time(self) -> None:
         """Raise where the request has ended: nothing is sent after its deadline."""
@@ -175,8 +175,8 @@ def watch_connections(manager: Any) -> None:
 
 def _shut(connection: Any, request: TimedRequest) -> None:
     """Shut the connection, unless another request uses it by now."""
-    live = getattr(connection, "sock", None) or getattr(connection, "socket_of_it", None)
-    if live is None or connection.goes_over_it is not request:
+    live = getattr(connection, "sock", None) or getattr(connection, "original_sock", None)
+    if live is None or connection.current_request is not request:
         return
     with suppress(OSError):
         # Shut the socket below TLS: the TLS method would remove state that the reading thread uses.

@@ -40,7 +40,7 @@ class DeliveryAttempt:
         self.is_stalled = False
         """Whether a request had no answer in time."""
         self.remark: str | None = None
-        """A problem with a receiver that answered with a status all the same."""
+        """A problem with a receiver that nevertheless answered with a status."""
 
     @property
     def left(self) -> float:
@@ -75,24 +75,24 @@ class SinkAdapter(WatchedAdapter):
     ) -> requests.Response:
         """The answer. Raises the errors of `requests` where there is none; a body without end is cut off and is not
         an error."""
-        trying: DeliveryAttempt | None = getattr(_current, "attempt", None)
-        seconds = _seconds(timeout) if trying is None else min(_seconds(timeout), trying.left)
-        given = {"timeout": seconds, "verify": verify, "cert": cert, "proxies": proxies}
+        attempt: DeliveryAttempt | None = getattr(_current, "attempt", None)
+        seconds = _seconds(timeout) if attempt is None else min(_seconds(timeout), attempt.left)
+        options = {"timeout": seconds, "verify": verify, "cert": cert, "proxies": proxies}
         try:
-            return self._answer(request, seconds, trying, given)
+            return self._answer(request, seconds, attempt, options)
         except requests.RequestException as error:
-            if trying is not None:
+            if attempt is not None:
                 place = urlsplit(request.url or "").netloc.rpartition("@")[2]
-                trying.why = why_unanswered(error, place, seconds)
-                trying.is_stalled |= isinstance(error, requests.Timeout)
+                attempt.why = why_unanswered(error, place, seconds)
+                attempt.is_stalled |= isinstance(error, requests.Timeout)
             raise
 
     def _answer(
         self,
         request: requests.PreparedRequest,
         seconds: float,
-        trying: DeliveryAttempt | None,
-        given: Mapping[str, Any],
+        attempt: DeliveryAttempt | None,
+        options: Mapping[str, Any],
     ) -> requests.Response:
         if seconds <= 0:
             raise requests.ConnectTimeout("no time is left for the request")
@@ -100,7 +100,7 @@ class SinkAdapter(WatchedAdapter):
         body = bytearray()
         try:
             with Deadlines(seconds).one() as limited:
-                begun = self._begun(request, **given)
+                begun = self._begun(request, **options)
                 # Headers that the deadline cut off look like complete headers.
                 if limited.ends_within(BODY_WITHIN):
                     response = begun
@@ -111,8 +111,8 @@ class SinkAdapter(WatchedAdapter):
                 raise
             # The status has arrived, and it decides: a torn or endless body does not change it.
             response.close()
-            if trying is not None and isinstance(error, requests.Timeout):
-                trying.remark = f"its answer did not end within {BODY_WITHIN:g} s"
+            if attempt is not None and isinstance(error, requests.Timeout):
+                attempt.remark = f"its answer did not end within {BODY_WITHIN:g} s"
         assert response is not None  # without one the deadline has raised
         response._content, response._content_consumed = bytes(body), True  # as requests itself puts it there
         return response
@@ -135,5 +135,5 @@ def guard_every_session() -> None:
 
 def _seconds(timeout: float | tuple[float | None, float | None] | None) -> float:
     """The longest timeout given, of connecting and reading."""
-    asked = timeout if isinstance(timeout, tuple) else (timeout,)
-    return max((each for each in asked if each is not None), default=STATUS_WITHIN)
+    timeouts = timeout if isinstance(timeout, tuple) else (timeout,)
+    return max((each for each in timeouts if each is not None), default=STATUS_WITHIN)

@@ -258,7 +258,7 @@ class Site:
         try:
             runner = assemble(
                 self.written.policies, self._armed(), store, self.time, RunnerPace(self.interval, read_timeout=2.0),
-                live=True, locks=self.locks, paths=(str(self.policies),), witnesses=witnesses,
+                live=True, locks=self.locks, paths=(str(self.policies),), observers=witnesses,
                 recorder=None if self.recording is None else RecordingWriter(self.recording,
                 append=self.recording.exists()),
             )  # fmt: skip

@@ -62,7 +62,7 @@ async def ticks(runner: Runner, clock: VirtualClock, feed: Feed, count: int) -> 
     for _ in range(count):
         decisions += len((await runner.tick()).decisions)
         for _ in range(10):
-            if not await runner.work():
+            if not await runner.advance():
                 break
         await clock.sleep(1.0)
         feed.until(clock.now())

@@ -59,7 +59,7 @@ async def _both(folder: Path) -> tuple[float, float]:
                 times[which].append(took)
     for world, runner in worlds:
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         world.close()
     reference = median(times[1])
     # The two of one round meet the same load: the ratio of a round says more than that of the best of each.

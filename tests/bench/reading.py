@@ -178,7 +178,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
     runner = assemble(
         policies, accounts, store, clock, RunnerPace(interval, 0.9), live=False, locks=LockPaths(folder / "locks",
         None),
-        witnesses=(FirstAnswers(),),
+        observers=(FirstAnswers(),),
     )  # fmt: skip
     switch_threads_often()
     late, qualities = [], Counter[str]()
@@ -196,7 +196,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
             )
         await runner.finish()
     finally:
-        await runner.let_go()
+        await runner.shut_down()
     late.sort()
     return {
         "p50": round(late[len(late) // 2], 2), "p99": round(late[int(len(late) * 0.99)], 2), "ticks": TICKS,

@@ -69,7 +69,7 @@ def test_c20_after_the_flush_the_lock_stays_and_what_is_opened_again_is_not_this
         for _ in range(5):
             await world.clock.sleep(1.0)
             await runner.tick()
-            assert await runner.work_through(10.0)
+            assert await runner.close_within(10.0)
         await runner.finish()
 
     asyncio.run(reopened())

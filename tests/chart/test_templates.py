@@ -169,8 +169,8 @@ def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> N
     """The tick under way, requests under way, notifications, sinks, telemetry and reports, one after the other."""
     pace = RunnerPace(interval=1.0, read_timeout=5.0)
     longest = (
-        pace.read_timeout + REREAD_WITHIN + 2 * pace.last_words
-        + SINKS * background_writer.LAST_WORDS + provider.LAST_WORDS + reports.LAST_WORDS
+        pace.read_timeout + REREAD_WITHIN + 2 * pace.stop_timeout
+        + SINKS * background_writer.CLOSE_TIMEOUT + provider.SHUTDOWN_TIMEOUT + reports.STOP_TIMEOUT
     )  # fmt: skip
     assert pod(helm, "files")["terminationGracePeriodSeconds"] == 60
     assert longest < 60

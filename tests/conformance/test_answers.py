@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from killswitch.conformance.acting import complaints_of, wrong_order_results
 from killswitch.conformance.answers import wrong_query_results
 from killswitch.conformance.mutations import MISSING, Mutation, mutations, sample
+from killswitch.conformance.order_answers import complaints_of, wrong_order_results
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
 from tests.conformance.reading_stands import reading_stands
 from tests.rotation import taking_turns

@@ -189,7 +189,7 @@ def test_the_demo_shows_the_main_job_from_fall_to_lock_over_real_bars(shared: Pa
     market = shared / "data" / "market" / "2021-05-19_binance-spot_1m"
     done = ksctl("demo", "--pace", "0", "--market", market, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("equity", "confirming", "FIRES", "filled", "lock written: account/main", "How it came out"):
+    for words in ("equity", "confirming", "FIRES", "filled", "lock written: account/main", "Final equity"):
         assert words in done.stdout, words
     lock = json.loads((tmp_path / "demo-run" / "trading_lock.json").read_text(encoding="utf-8"))
     assert {"locked", "scope", "stage", "reason", "created_ts", "expires_ts", "details"} <= lock.keys()

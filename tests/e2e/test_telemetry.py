@@ -272,7 +272,7 @@ def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
         assert {"Portfolio", "Trip", "Shutdown"} <= kinds
         assert "level 1 close-everything" in err
         refused = ksctl("run", *site.place, "--ticks", "1", "--events", "-", "--output", "json")
-        assert (refused.returncode, "both want stdout" in refused.stderr) == (64, True)
+        assert (refused.returncode, "both write to stdout" in refused.stderr) == (64, True)
 
 
 def test_a_pipe_that_nobody_reads_keeps_no_position_open(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ class Site:
             runner = assemble(
                 self._policies(), {name: self._account(name) for name in self.wires}, store, self.clock,
                 RunnerPace(self._tick, 5.0), live=True, locks=LockPaths(self._folder / "locks", None),
-                witnesses=(self,),
+                observers=(self,),
             )  # fmt: skip
             await runner.run(asyncio.Event())
         finally:

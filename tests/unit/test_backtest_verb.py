@@ -155,7 +155,7 @@ def test_several_processes_give_the_same_answer(policies: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "where the prices come from"),
+        ((), "the source of the prices"),
         (("--crash", "1", "--market", "."), "--market and --crash exclude each other"),
         (("--crash", "1", "--out", "report.pdf"), "report.pdf: end its name in .html, .json, .md, .txt"),
         (("--crash", "1", "--all-splits", "0"), "--all-splits"),

@@ -40,6 +40,15 @@ with open(sys.argv[1], "w") as file:
 raise RuntimeError("a traceback that nobody reads either")
 """
 
+NO_STREAMS = """
+from killswitch.cli.console import write_in_background
+from killswitch.cli.terminal import print_note, print_text, table
+write_in_background()
+print_note("a note")
+print_text(table(("a", "table"), [("1", "2")]))
+raise SystemExit(7)
+"""
+
 
 def test_what_is_written_arrives_in_order_and_whole_at_the_end_of_the_process() -> None:
     """Echoes, prints, bytes, a library's log line, a character that cannot be encoded, and a line without its end."""
@@ -63,3 +72,9 @@ def test_a_reader_that_never_reads_holds_up_neither_a_line_nor_the_end(tmp_path:
         os.close(writing)
     assert done.returncode == 1
     assert place.read_text() == "lines to stdout are late or lost: the reader is too slow, or the disk hangs"
+
+
+def test_a_process_without_stdout_and_stderr_goes_on() -> None:
+    """As a service starts one whose streams are closed: text is lost, and nothing fails."""
+    closed = ["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, NO_STREAMS]
+    assert subprocess.run(closed, check=False, timeout=90).returncode == 7

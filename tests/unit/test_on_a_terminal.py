@@ -63,6 +63,18 @@ def test_a_terminal_shows_the_report_rendered_in_its_width(store: Path, columns:
     assert "\x1b[" in shown
 
 
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_report_on_a_terminal_keeps_every_value_of_its_tables(store: Path, columns: int) -> None:
+    """A row that is wider than the terminal becomes a line per column: no cell is cut, and no word is broken."""
+    shown = on_a_terminal(columns, "report", "--store", str(store), colour=False)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    assert "…" not in plain
+    rows = [line for line in run("report", "--store", str(store)).splitlines() if line.startswith("| ")]
+    assert len(rows) > 15
+    words = {word for row in rows for word in re.sub(r"\\(.)|[`*]", r"\1", row).replace("|", " ").split()} - {"---"}
+    assert words <= set(plain.split())
+
+
 def test_no_color_leaves_colours_out(store: Path) -> None:
     """NO_COLOR is heeded: bold and underlined, and nothing in a colour."""
     shown = on_a_terminal(80, "report", "--store", str(store), colour=False)

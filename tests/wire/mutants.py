@@ -9,8 +9,8 @@ import argparse
 import sys
 import time
 
-from killswitch.conformance.acting import wrong_order_results
 from killswitch.conformance.answers import wrong_query_results
+from killswitch.conformance.order_answers import wrong_order_results
 from tests.conformance.reading_stands import reading_stands
 
 

@@ -15,7 +15,7 @@ from killswitch_ccxt.dialect import Dialect
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.validation import WALLET, WITH_PASSPHRASE, did_you_mean, not_installed_text
 
-_ASKED: Final[Mapping[str, str]] = {
+_CCXT_METHODS: Final[Mapping[str, str]] = {
     "equity": "fetchBalance", "positions": "fetchPositions", "orders": "fetchOpenOrders", "fills": "fetchMyTrades",
     "flows": "fetchLedger", "prices": "fetchTickers", "market orders": "createMarketOrder",
     "limit orders": "createLimitOrder", "reduce only": "createReduceOnlyOrder", "put back stops": "createTriggerOrder",
@@ -42,13 +42,15 @@ def generic(exchange: str) -> type[Dialect]:
         "exchange": exchange,
         "markets": tuple(kind for kind in ("spot", "margin", "swap", "future") if has.get(kind)),
         "environments": ("production", "sandbox") if has.get("sandbox") else ("production",),
-        "credentials": {_NAMES.get(it, it): it for it, needed in described.requiredCredentials.items() if needed},
+        "credentials": {
+            _CREDENTIAL_NAMES.get(it, it): it for it, needed in described.requiredCredentials.items() if needed
+        },
         "limits": (RateLimit("requests", rate * 10, 10.0, by="account"),),
         "costs": call_costs("requests", snapshot=3, submit=1, find_order=1, open_orders=1, fills=1, cancel=1),
         "client_ids": ClientIdRule(longest=32),
         "ages": Ages(orders=10.0, fills=30.0, flows=30.0),
         "capabilities": capability_table(
-            {name: "yes" if has.get(method) else f"no, ccxt has no {method}" for name, method in _ASKED.items()}
+            {name: "yes" if has.get(method) else f"no, ccxt has no {method}" for name, method in _CCXT_METHODS.items()}
             | dict(_NOT_GENERIC)
         ),
         "has_hedge_mode": bool(has.get("fetchPositionMode")),
@@ -71,7 +73,7 @@ class Generic(Dialect):
         return structs.replace(fill, id=f"{fill.symbol}:{fill.id}")
 
 
-_NAMES: Final = {name: ours for ours, name in {**WITH_PASSPHRASE, **WALLET}.items()}
+_CREDENTIAL_NAMES: Final = {name: key for key, name in {**WITH_PASSPHRASE, **WALLET}.items()}
 
 
 def _described(exchange: str) -> Any:

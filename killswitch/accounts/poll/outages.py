@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from killswitch.accounts.poll.poller import Polls
 from killswitch.model.clock import Clock
@@ -17,6 +17,7 @@ from killswitch.model.decision import Notice
 from killswitch.model.instant import rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot
+from killswitch.render.formats import rounded_duration
 
 POLLS = 3
 """Consecutive failed polls, each as slow as allowed, that are not reported."""
@@ -27,14 +28,14 @@ REMEMBERED = 3600.0
 MOST_DOUBLINGS = 6
 
 
-def patience(interval: float, read_timeout: float) -> float:
-    """Seconds for which polls of an account may fail before that is a problem."""
+def unreported_seconds(interval: float, read_timeout: float) -> float:
+    """Seconds for which polls of an account may fail before the outage is reported."""
     return max(LEAST, POLLS * (interval + read_timeout))
 
 
 @dataclass(slots=True)
 class _Outage:
-    """The outage of one account. `failing` and `told_at` are in seconds of the runner's clock."""
+    """The outage of one account. `failing` and `reported_at` are in seconds of the runner's clock."""
 
     failing: float | None = None
     since: datetime | None = None
@@ -46,11 +47,11 @@ class _Outage:
 class Outages:
     """Tracks the outages of a runner's accounts."""
 
-    def __init__(self, names: Iterable[str], readers: Polls, clock: Clock, patience: float) -> None:
-        """`names`: the armed accounts. `patience`: seconds for which polls may fail unreported."""
-        self._readers = readers
+    def __init__(self, names: Iterable[str], polls: Polls, clock: Clock, unreported: float) -> None:
+        """`names`: the armed accounts. `unreported`: seconds for which polls may fail without a report."""
+        self._polls = polls
         self._clock = clock
-        self._patience = patience
+        self._unreported = unreported
         self._armed = frozenset(names)
         self._outages: dict[str, _Outage] = {}
         self._cleared: list[str] = []
@@ -61,7 +62,7 @@ class Outages:
         return tuple(each.problem for each in self._outages.values() if each.problem is not None)
 
     def update(self, accounts: Iterable[AccountSnapshot], as_of: datetime) -> tuple[str, ...]:
-        """Record new snapshots; the accounts that can be polled again after at least one failure."""
+        """Record new snapshots; return the accounts that can be polled again after at least one failure."""
         return tuple(account.account for account in accounts if self._is_back(account, as_of))
 
     def _is_back(self, account: AccountSnapshot, as_of: datetime) -> bool:
@@ -73,21 +74,21 @@ class Outages:
             return was
         if outage.failing is None or outage.since is None:
             outage.failing, outage.since = now, as_of
-        if account.account in self._armed and not self._readers[account.account].is_awaiting_first:
-            self._judge(account, outage, now, outage.since)
+        if account.account in self._armed and not self._polls[account.account].is_awaiting_first:
+            self._report(account, outage, now, outage.since)
         return False
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
         """A page, once, for each outage that is over: it reaches those who were paged."""
-        told, self._cleared = self._cleared, []
-        return tuple(Notice(as_of, "runner", "runner", "warning", "page", text) for text in told)
+        cleared, self._cleared = self._cleared, []
+        return tuple(Notice(as_of, "runner", "runner", "warning", "page", text) for text in cleared)
 
-    def _judge(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
+    def _report(self, account: AccountSnapshot, outage: _Outage, now: float, since: datetime) -> None:
         assert outage.failing is not None
         outage.reported_at = [at for at in outage.reported_at if now - at < REMEMBERED]
-        denied = self._readers[account.account].is_denied
+        denied = self._polls[account.account].is_denied
         again = len(outage.reported_at) - (outage.problem is not None)
-        wait = 0.0 if denied and not again else self._patience * 2.0 ** min(again, MOST_DOUBLINGS)
+        wait = 0.0 if denied and not again else self._unreported * 2.0 ** min(again, MOST_DOUBLINGS)
         if now - outage.failing < wait or (outage.problem is not None and (outage.is_denied or not denied)):
             return
         if outage.problem is None:
@@ -97,7 +98,7 @@ class Outages:
 
     def _over(self, name: str, outage: _Outage, as_of: datetime) -> None:
         if outage.problem is not None and outage.since is not None:
-            self._cleared.append(f"account {name} can be read again, after {_length(as_of - outage.since)}")
+            self._cleared.append(f"account {name} can be read again, after {rounded_duration(as_of - outage.since)}")
         outage.failing = outage.since = outage.problem = None
         outage.is_denied = False
 
@@ -114,8 +115,3 @@ def _message(account: AccountSnapshot, since: datetime, *, denied: bool) -> str:
         f"account {account.account} cannot be read since {when} ({account.quality}: {reason}); until it is, its "
         "triggers go by their on_unknown"
     )
-
-
-def _length(span: timedelta) -> str:
-    seconds = round(span.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"

@@ -31,8 +31,8 @@ from killswitch.model.venue import (
     VenueError,
 )
 
-FIRST_PATIENCE = 30.0
-"""Seconds after which a venue's first answer is overdue: it holds the rules of all its markets."""
+FIRST_ANSWER_TIMEOUT = 30.0
+"""Seconds after which a venue's first answer is overdue; it contains the rules of all its markets."""
 
 FIRST_ANSWER = "waiting for the first answer"
 """Beginning of the reason of an account whose venue has not answered yet and is not overdue."""
@@ -40,7 +40,7 @@ FIRST_ANSWER = "waiting for the first answer"
 _ENCODER = msgjson.Encoder(decimal_format="string")
 _DECODER = msgjson.Decoder(AccountSnapshot)
 _SIGNALLING = re.compile(rb'"-?sNaN[0-9]*"')
-"""A number that raises where it is compared with another, even for equality; NaN is as unknown, and only that."""
+"""A signalling NaN, which raises wherever it is compared; it is replaced by a quiet NaN, which is only unknown."""
 
 
 class AccountPoll:
@@ -49,41 +49,41 @@ class AccountPoll:
     def __init__(self, account: ArmedAccount, timeout: float, meter: RequestMeter, first: float = 0.0) -> None:
         """`timeout` in seconds of real time: it bounds input and output, not decisions.
 
-        `first`: seconds after which a read is called off as long as the venue has never answered.
+        `first`: seconds after which a poll is cancelled as long as the venue has never answered.
         """
         self._account = account
         self._timeout = timeout
-        self._called_off_after = self._first = max(timeout, first)
-        self._begun_first: float | None = None
+        self._cancel_after = self._first = max(timeout, first)
+        self._first_began: float | None = None
         self._meter = meter
         self._read: asyncio.Task[AccountSnapshot] | None = None
         self._began = 0.0
-        self._asked_at: float | None = None
+        self._requested_at: float | None = None
         self.dated = meter.monotonic()
         """Seconds of the meter's clock to which the last outcome refers: when it was requested, or timed out."""
         self.is_late = False
-        """Whether the last read missed its timeout; ticks do not wait for a late reader."""
+        """Whether the last poll missed its timeout; ticks do not wait for a late account."""
         self.is_denied = False
         """Whether the last outcome was that the venue refused the credentials."""
         self._last: AccountSnapshot | None = None
 
     @property
     def is_polling(self) -> bool:
-        """Whether a read is under way, or its answer waits to be taken."""
+        """Whether a poll is under way, or its answer has not been collected."""
         return self._read is not None
 
     @property
     def is_awaiting_first(self) -> bool:
-        """Whether a read is under way, none has ever been answered, and the allowance for the first is not over."""
-        if self._read is None or self._begun_first is None or self._called_off_after <= self._timeout:
+        """Whether a poll is under way, none has ever been answered, and the first answer is not overdue."""
+        if self._read is None or self._first_began is None or self._cancel_after <= self._timeout:
             return False
-        return asyncio.get_running_loop().time() - self._begun_first < self._first
+        return asyncio.get_running_loop().time() - self._first_began < self._first
 
     def begin(self, span: Span = NO_SPAN, *, poll: bool = False) -> asyncio.Task[AccountSnapshot]:
-        """Start a read as a part of `span`, unless one is still in flight. `poll`: it is the one of an interval."""
+        """Start a poll as a part of `span`, unless one is in flight. `poll`: whether it is a scheduled one."""
         if self._read is None:
             self._began = asyncio.get_running_loop().time()
-            self._begun_first = self._began if self._begun_first is None else self._begun_first
+            self._first_began = self._began if self._first_began is None else self._first_began
             self._read = asyncio.create_task(self._watched(span, poll=poll))
         return self._read
 
@@ -92,10 +92,10 @@ class AccountPoll:
         self._last = self._collected(waited)
         return self._last
 
-    def again(self, within: float) -> AccountSnapshot:
+    def last_snapshot(self, within: float) -> AccountSnapshot:
         """The last snapshot, for a tick that does not poll this account; `stale` if it is older than `within`.
 
-        Rows and instruments belong to the tick that first had them and are left out. The quality stays as it was.
+        Rows and instruments belong to the tick that received them and are left out. The quality is unchanged.
         """
         if self._last is None:
             return self._account.unreadable("down", "it has not been polled")
@@ -111,7 +111,7 @@ class AccountPoll:
     def _collected(self, waited: float) -> AccountSnapshot:
         read = self._read
         if read is None:
-            # The second look of another pass has collected the answer, which is still valid.
+            # The reread of another pass has collected the answer, which is still valid.
             return self._last or self._account.unreadable("down", "it has not been polled")
         self.dated = self._meter.monotonic()
         if read.done():
@@ -120,23 +120,23 @@ class AccountPoll:
                 self.is_late = False
                 answer = read.result()
                 if answer.quality != "down":
-                    self._called_off_after = self._timeout
-                if answer.quality == "ok" and self._asked_at is not None:
-                    self.dated = self._asked_at
+                    self._cancel_after = self._timeout
+                if answer.quality == "ok" and self._requested_at is not None:
+                    self.dated = self._requested_at
                 return answer
-        elif asyncio.get_running_loop().time() - self._began >= self._called_off_after:
+        elif asyncio.get_running_loop().time() - self._began >= self._cancel_after:
             read.cancel()
         self.is_late = True
         self.is_denied = False
         if self.is_awaiting_first:
             why = f"{FIRST_ANSWER}, for at most {self._first:g} s: it holds the rules of all markets"
             return self._account.unreadable("down", why)
-        if self._called_off_after > self._timeout:
+        if self._cancel_after > self._timeout:
             return self._account.unreadable("down", f"no first answer within {self._first:g} s")
         return self._account.unreadable("down", f"no answer within {waited:g} s")
 
     async def abandon(self) -> None:
-        """Call off a read in flight, and wait for it no longer than its timeout."""
+        """Cancel a poll in flight, and wait for it no longer than its timeout."""
         if self._read is not None:
             self._read.cancel()
             await asyncio.wait((self._read,), timeout=self._timeout)
@@ -144,22 +144,22 @@ class AccountPoll:
 
     @property
     def has_prices(self) -> bool:
-        """Whether the adapter reads prices alone."""
+        """Whether the adapter can read prices without a snapshot."""
         return isinstance(self._account.adapter, PricedVenue)
 
     async def prices(self, symbols: frozenset[str], span: Span) -> Mapping[str, Prices] | None:
         """Prices of one moment; None if they are not available, which the span records."""
         adapter = self._account.adapter
-        assert isinstance(adapter, PricedVenue)  # the caller has looked
+        assert isinstance(adapter, PricedVenue)  # the caller has checked `has_prices`
         with span.span("prices", {"killswitch.account": self._account.name}) as part:
             try:
                 return await adapter.prices(symbols)
-            except Exception as error:  # noqa: BLE001 - a second look that cannot be had is none, whatever went wrong
+            except Exception as error:  # noqa: BLE001 - a reread that fails has no prices, whatever went wrong
                 part.fail(_reason(error))
                 return None
 
     async def _watched(self, span: Span, *, poll: bool) -> AccountSnapshot:
-        """The read as a span, which may outlast the tick that began it."""
+        """The poll as a span, which may outlast the tick that began it."""
         account = self._account
         with span.span("snapshot", {"killswitch.account": account.name, "killswitch.venue": account.venue}) as part:
             answer = await self._outcome(poll=poll)
@@ -193,21 +193,21 @@ class AccountPoll:
         return _as_recorded(account, answer)
 
     async def _counted(self, *, poll: bool) -> AccountSnapshot:
-        """The adapter's answer, counted on the meter; what went wrong comes out as it is."""
-        ticket = await self._meter.admit(self._timeout, poll=poll)
-        self._asked_at = self._meter.monotonic()
+        """The adapter's answer, counted on the meter; errors propagate unchanged."""
+        reservation = await self._meter.admit(self._timeout, poll=poll)
+        self._requested_at = self._meter.monotonic()
         try:
             answer = await self._account.adapter.snapshot()
         except RateLimitedError as error:
             self._meter.record_refusal(error.retry_after)
             raise
         else:
-            # A failure may be a quality; whether this is a snapshot at all is checked later.
+            # A failure may be reported as a quality; whether this is a snapshot is checked later.
             if getattr(answer, "quality", "down") != "down":
                 self._meter.record_answer()
             return answer
         finally:
-            self._meter.finish(ticket, self._account.adapter)
+            self._meter.finish(reservation, self._account.adapter)
 
 
 class Polls:
@@ -220,40 +220,40 @@ class Polls:
         meters: Mapping[str, RequestMeter] | None = None,
         first: float = 0.0,
     ) -> None:
-        """`meters`: what each account's reads are counted on; without them, each has a limitless one of its own.
+        """`meters`: the request meter of each account; without them, each account has an unlimited one.
 
-        `first`: seconds after which an account's read is called off as long as its venue has never answered. Nobody
-        waits longer than the timeout for it.
+        `first`: seconds after which an account's poll is cancelled as long as its venue has never answered. A tick
+        waits at most the timeout for it.
         """
         meters = meters or {name: RequestMeter() for name in accounts}
-        self._readers = {name: AccountPoll(account, timeout, meters[name], first) for name, account in accounts.items()}
+        self._polls = {name: AccountPoll(account, timeout, meters[name], first) for name, account in accounts.items()}
         self._timeout = timeout
 
     def __getitem__(self, name: str) -> AccountPoll:
-        return self._readers[name]
+        return self._polls[name]
 
     def complete(self, read: Mapping[str, AccountSnapshot], within: float) -> tuple[AccountSnapshot, ...]:
-        """`read`, and every other account as it was read last, at most `within` seconds ago; in the accounts' order."""
-        return tuple(read.get(name) or reader.again(within) for name, reader in self._readers.items())
+        """`read`, and every other account's last snapshot, at most `within` seconds old; in the accounts' order."""
+        return tuple(read.get(name) or poll.last_snapshot(within) for name, poll in self._polls.items())
 
     async def gather(self, span: Span = NO_SPAN) -> tuple[AccountSnapshot, ...]:
         """One snapshot per account, in the accounts' order, after at most the timeout. Each is a part of `span`."""
-        return await self._gather(self._readers.values(), span, poll=True)
+        return await self._gather(self._polls.values(), span, poll=True)
 
     async def gather_again(
         self, names: Iterable[str], within: float, span: Span = NO_SPAN
     ) -> Mapping[str, AccountSnapshot]:
-        """Read the named accounts once more, for at most `within` seconds (corroboration)."""
-        chosen = {name: self._readers[name] for name in names if name in self._readers}
+        """Poll the named accounts again, for at most `within` seconds (corroboration)."""
+        chosen = {name: self._polls[name] for name in names if name in self._polls}
         return dict(zip(chosen, await self._gather(chosen.values(), span, within, poll=False), strict=True))
 
     def priced(self, snapshot: Snapshot, names: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Account → the symbols that it holds, of the named accounts whose adapters read prices alone."""
+        """Account → the symbols that it holds, for the named accounts whose adapters can read prices alone."""
         wanted = frozenset(names)
         return {
             account.account: frozenset(position.symbol for position in account.positions or ())
             for account in snapshot.accounts
-            if account.account in wanted and self._readers[account.account].has_prices and account.positions
+            if account.account in wanted and self._polls[account.account].has_prices and account.positions
         }
 
     async def prices(
@@ -263,54 +263,56 @@ class Polls:
 
         An account whose venue does not answer, or answers with an error, is left out.
         """
-        asked = {name: asyncio.create_task(self._readers[name].prices(each, span)) for name, each in symbols.items()}
-        if asked:
-            await asyncio.wait(asked.values(), timeout=within)
-        found = {}
-        for name, task in asked.items():
+        requests = {name: asyncio.create_task(self._polls[name].prices(each, span)) for name, each in symbols.items()}
+        if requests:
+            await asyncio.wait(requests.values(), timeout=within)
+        answers = {}
+        for name, task in requests.items():
             if task.done() and not task.cancelled() and (prices := task.result()) is not None:
-                found[name] = prices
+                answers[name] = prices
             task.cancel()
-        return found
+        return answers
 
     async def _gather(
-        self, readers: Iterable[AccountPoll], span: Span, within: float | None = None, *, poll: bool
+        self, polls: Iterable[AccountPoll], span: Span, within: float | None = None, *, poll: bool
     ) -> tuple[AccountSnapshot, ...]:
-        readers = tuple(readers)
-        patience = self._timeout if within is None else min(within, self._timeout)
-        # Every read is begun before any is waited for; the late ones go on in the background.
-        reads = [(reader, reader.begin(span, poll=poll)) for reader in readers]
-        waited = [read for reader, read in reads if not reader.is_late]
+        polls = tuple(polls)
+        timeout = self._timeout if within is None else min(within, self._timeout)
+        # Every poll begins before any is awaited; the late ones continue in the background.
+        reads = [(each, each.begin(span, poll=poll)) for each in polls]
+        waited = [read for each, read in reads if not each.is_late]
         if waited:
-            await asyncio.wait(waited, timeout=patience)
-        return tuple(reader.collect(patience) for reader in readers)
+            await asyncio.wait(waited, timeout=timeout)
+        return tuple(each.collect(timeout) for each in polls)
 
     async def abandon(self) -> None:
-        """Call off what is still in flight, at the end of a run."""
-        await asyncio.gather(*(reader.abandon() for reader in self._readers.values()))
+        """Cancel the polls in flight, at the end of a run."""
+        await asyncio.gather(*(poll.abandon() for poll in self._polls.values()))
 
 
 def _as_recorded(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
     """The answer encoded and decoded again, which checks the types of what an adapter returns.
 
-    What cannot be encoded or decoded would end the run later.
+    An answer that cannot be encoded or decoded would end the run later.
     """
     try:
         recorded = _DECODER.decode(_SIGNALLING.sub(rb'"NaN"', _ENCODER.encode(answer)))
-    except Exception as error:  # noqa: BLE001 - what an adapter built may fail to be written in any way
+    except Exception as error:  # noqa: BLE001 - an adapter's object may fail to encode in any way
         return account.unreadable("malformed", f"the adapter's answer is no account snapshot: {_reason(error)}")
-    return _held_against_document(account, recorded)
+    return _checked_against_document(account, recorded)
 
 
-def _held_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
-    """The answer under the document's names; one about another account, market or currency is malformed."""
-    for what, said, told in (
+def _checked_against_document(account: ArmedAccount, answer: AccountSnapshot) -> AccountSnapshot:
+    """The answer with the document's venue; an answer for another account, market or currency is malformed."""
+    for what, declared, returned in (
         ("account", account.name, answer.account),
         ("market", account.market, answer.market),
         ("currency", account.currency, answer.currency),
     ):
-        if said != told:
-            return account.unreadable("malformed", f"venue returned {what} {told}; the document declares {said}")
+        if declared != returned:
+            return account.unreadable(
+                "malformed", f"venue returned {what} {returned}; the document declares {declared}"
+            )
     if answer.venue != account.venue:
         return structs.replace(answer, venue=account.venue)
     return answer

@@ -1,4 +1,4 @@
-"""Listens to the venues' private streams. A push triggers a poll; it never replaces one, and silence is not calm.
+"""Listens to the venues' private streams. A push triggers a poll; it never replaces one, and silence proves nothing.
 
 Polling continues whatever a stream does. A stream that is lost, or that gives no sign of life for `STALE_AFTER`, is
 reported once as a warning, and once more when it has been delivering for `STEADY_AFTER`; only an account that cannot be
@@ -23,27 +23,27 @@ from killswitch.model.legible import legible
 from killswitch.model.venue import CredentialsRefusedError, Push, PushingVenue
 
 STALE_AFTER = 60.0
-"""Seconds without any sign of life after which a stream counts as stale: venues ping every three minutes at the most
-seldom, but adapters ask them every twenty to thirty seconds."""
+"""Seconds without any sign of life after which a stream is stale: venues ping at least every three minutes, and
+adapters ping them every twenty to thirty seconds."""
 STEADY_AFTER = 60.0
 """Seconds for which a stream must deliver again before its next failure is reported: flapping is reported once."""
 FIRST_PAUSE = 1.0
-"""Seconds of real time before an adapter that stopped listening begins again, doubled by each further end in a row."""
+"""Seconds of real time before a stream that ended is reopened, doubled by each further end in a row."""
 LONGEST_PAUSE = 300.0
 """Seconds; the limit of that doubling."""
 
 WITHOUT = "the account is polled at the interval only"
 """The consequence for the account; whether the polls succeed is reported separately."""
 
-LETS_GO_WITHIN = 5.0
-"""Seconds of real time for which a cancelled stream may close before another one is opened."""
+CLOSE_TIMEOUT = 5.0
+"""Seconds of real time that a cancelled stream has to close before another one is opened."""
 
 StreamState = Literal["opening", "heard", "stale", "lost", "ended"]
 _WAKING = frozenset({"positions", "orders", "balance"})
 
 
 class StreamView(Struct, frozen=True):
-    """One account's stream as `status` shows it. `why`: why it does not deliver, or did not until recently."""
+    """One account's stream as `status` shows it. `why`: the cause of a present or recent failure."""
 
     account: str
     state: StreamState
@@ -58,13 +58,13 @@ class Stream:
         self.account = account
         self._clock = clock
         self._begun = clock.monotonic()
-        self._heard: float | None = None
-        self._heard_at: datetime | None = None
+        self._last_push: float | None = None
+        self._last_push_at: datetime | None = None
         self._steady_since: float | None = None
         self._lost: str | None = None
         self._ended: str | None = None
-        self._told: str | None = None
-        self._told_why: str | None = None
+        self._reported: str | None = None
+        self._reported_why: str | None = None
         self._cleared = False
 
     def record_push(self) -> None:
@@ -73,10 +73,10 @@ class Stream:
         self._note()
         if self.state != "heard":
             self._steady_since = now
-        self._heard, self._heard_at, self._lost = now, self._clock.now(), None
+        self._last_push, self._last_push_at, self._lost = now, self._clock.now(), None
 
     def record_loss(self, why: str) -> None:
-        """Record that the stream is down. Of several channels the first reason is kept."""
+        """Record that the stream is down. The first reason of several channels is kept."""
         self._lost = self._lost or legible(why)
         self._note()
 
@@ -90,27 +90,27 @@ class Stream:
             return "ended"
         if self._lost is not None:
             return "lost"
-        if self._clock.monotonic() - (self._begun if self._heard is None else self._heard) > STALE_AFTER:
+        if self._clock.monotonic() - (self._begun if self._last_push is None else self._last_push) > STALE_AFTER:
             return "stale"
-        return "opening" if self._heard is None else "heard"
+        return "opening" if self._last_push is None else "heard"
 
     @property
     def view(self) -> StreamView:
-        return StreamView(self.account, self.state, self._heard_at, self._ended or self._told_why or self._lost)
+        return StreamView(self.account, self.state, self._last_push_at, self._ended or self._reported_why or self._lost)
 
     @property
     def problem(self) -> str | None:
         """Why the stream is unreliable, unchanged until it is over; None if it delivers."""
         if self._ended is not None:
-            self._told = (
+            self._reported = (
                 f"the stream of account {self.account} is closed for this run: {self._ended}; from now on {WITHOUT}"
             )
         elif self.state in ("lost", "stale"):
             self._note()
-        elif self._told is not None and self._is_steady():
-            self._told = self._told_why = None
+        elif self._reported is not None and self._is_steady():
+            self._reported = self._reported_why = None
             self._cleared = True
-        return self._told
+        return self._reported
 
     @property
     def recovery(self) -> str | None:
@@ -119,10 +119,12 @@ class Stream:
         return f"the stream of account {self.account} delivers again" if cleared else None
 
     def _note(self) -> None:
-        """Keep the current problem: it is reported even if it is over before the next tick."""
-        if self._told is None and self.state in ("lost", "stale"):
-            why = self._told_why = self._lost or f"no sign of life for {STALE_AFTER:g} s"
-            self._told = f"the stream of account {self.account} is unreliable: {why}; until it delivers again {WITHOUT}"
+        """Remember the current problem: it is reported even if it is over before the next tick."""
+        if self._reported is None and self.state in ("lost", "stale"):
+            why = self._reported_why = self._lost or f"no sign of life for {STALE_AFTER:g} s"
+            self._reported = (
+                f"the stream of account {self.account} is unreliable: {why}; until it delivers again {WITHOUT}"
+            )
 
     def _is_steady(self) -> bool:
         since = self._steady_since
@@ -136,7 +138,7 @@ class PushListener:
         self._venues = {name: it.adapter for name, it in accounts.items() if isinstance(it.adapter, PushingVenue)}
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._begun_anew: dict[str, float] = {}
+        self._reopened_at: dict[str, float] = {}
         self._streams: dict[str, Stream] = {}
         self.pushed: dict[str, None] = {}
         """Accounts with a push for which no poll has begun yet, oldest first."""
@@ -152,17 +154,17 @@ class PushListener:
     def reopen(self, name: str) -> None:
         """Reopen the stream of an account that can be polled again, without waiting for the end of its pause.
 
-        At most once in `STEADY_AFTER`, so that a flapping venue is not called without a pause.
+        At most once in `STEADY_AFTER`, so that there is a pause for a flapping venue.
         """
         stream, now = self._streams.get(name), self._clock.monotonic()
-        is_recent = now - self._begun_anew.get(name, -math.inf) < STEADY_AFTER
+        is_recent = now - self._reopened_at.get(name, -math.inf) < STEADY_AFTER
         if stream is None or is_recent or stream.state not in ("lost", "stale"):
             return
-        self._begun_anew[name] = now
+        self._reopened_at[name] = now
         before = self._tasks[name]
         before.cancel()
-        anew = self._listen(stream, self._venues[name], after=before)
-        self._tasks[name] = asyncio.create_task(anew, name=f"stream of {name}")
+        reopened = self._listen(stream, self._venues[name], after=before)
+        self._tasks[name] = asyncio.create_task(reopened, name=f"stream of {name}")
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -171,36 +173,36 @@ class PushListener:
 
     def notices(self, as_of: datetime) -> tuple[Notice, ...]:
         """A warning, once, for each stream problem that is over: it reaches those who were warned."""
-        found = (news for stream in self._streams.values() if (news := stream.recovery) is not None)
-        return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in found)
+        texts = (recovery for stream in self._streams.values() if (recovery := stream.recovery) is not None)
+        return tuple(Notice(as_of, "runner", "runner", "warning", "warning", text) for text in texts)
 
     @property
     def views(self) -> tuple[StreamView, ...]:
         return tuple(stream.view for stream in self._streams.values())
 
-    async def stop(self, patience: float) -> None:
-        """Close the streams, in at most `patience` seconds of real time."""
+    async def stop(self, within: float) -> None:
+        """Close the streams, in at most `within` seconds of real time."""
         tasks, self._tasks = list(self._tasks.values()), {}
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=patience)
+            await asyncio.wait(tasks, timeout=within)
 
     async def _listen(self, stream: Stream, venue: PushingVenue, *, after: asyncio.Task[None] | None = None) -> None:
         """Listen until cancelled. `after`: a cancelled task that must have closed its connection first."""
         if after is not None:
-            await asyncio.wait((after,), timeout=LETS_GO_WITHIN)
+            await asyncio.wait((after,), timeout=CLOSE_TIMEOUT)
         pause = FIRST_PAUSE
         while True:
-            heard = False
+            has_pushed = False
 
-            def hear(push: Push) -> None:
-                nonlocal heard
-                heard = heard or push.kind != "lost"
+            def receive(push: Push) -> None:
+                nonlocal has_pushed
+                has_pushed = has_pushed or push.kind != "lost"
                 self._receive(stream, push)
 
             try:
-                await venue.listen(hear)
+                await venue.listen(receive)
             except asyncio.CancelledError:
                 if is_task_cancelled():
                     raise
@@ -208,12 +210,12 @@ class PushListener:
             except CredentialsRefusedError as error:
                 stream.record_end(str(error) or type(error).__name__)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its pushes, never the watch
+            except Exception as error:  # noqa: BLE001 - whatever an adapter raises ends its stream, never the run
                 why = str(error) or type(error).__name__
             else:
                 why = "the adapter has closed the stream"
             stream.record_loss(f"{why}; it is reopened after pauses of up to {LONGEST_PAUSE / 60:g} minutes")
-            pause = FIRST_PAUSE if heard else pause
+            pause = FIRST_PAUSE if has_pushed else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -18,67 +18,67 @@ from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Ticket
 
 _TurnPurpose = Literal["turn", "poll"]
 TURNS_KEPT = 3
-"""For so many ticks that were given all their patience a reading that found no room keeps its turn."""
-LOOK_AGAIN = 0.1
-"""Real seconds after which a reading that waits for room looks whether there is some."""
+"""Ticks, each with its whole timeout, for which a poll that found no room keeps its turn."""
+RECHECK_AFTER = 0.1
+"""Real seconds after which a poll that waits for room checks again whether there is any."""
 
 
 class NoPollRoomError(Exception):
-    """The request limits leave no room for a poll in time; the message says why, without numbers."""
+    """The request limits leave no room for a poll in time; the message has the cause, without numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestMeter:
     """One account's part of its venue's limits, and the breaker of that venue.
 
-    `monotonic`: the seconds of the clock that the account's closer counts on, too. `interval`: seconds between two
-    readings. `line`: the same limits, for what waits its turn beside the readings.
+    `monotonic`: the clock on which the account's executor counts requests, too. `interval`: seconds between two polls.
+    `timer_turns`: the same limits, with a turn of their own for dead-man timers.
     """
 
     budget: RequestBudget = field(default_factory=RequestBudget.unlimited)
     breaker: Breaker = field(default_factory=Breaker)
     monotonic: Callable[[], float] = time.monotonic
     interval: float = 1.0
-    line: RequestBudget = field(default_factory=RequestBudget.unlimited)
+    timer_turns: RequestBudget = field(default_factory=RequestBudget.unlimited)
 
-    async def admit(self, patience: float, *, poll: bool = True) -> Ticket:
-        """Take a reading's units as soon as they are there. NoRoomError if that is after `patience` real seconds.
+    async def admit(self, within: float, *, poll: bool = True) -> Ticket:
+        """Reserve the units of a poll. NoPollRoomError if the limits leave no room `within` so many real seconds.
 
-        Its turn is kept until the next ones ask: after an interval without room, orders leave it its units.
-        `poll`: whether it is one of those that come at every interval, and keep a pace where a limit is for long.
+        Its turn is kept for the next polls: after an interval without room, orders leave it its units.
+        `poll`: whether it is a scheduled one, which keeps a pace where a limit covers a long time.
         """
-        return await self._in_turn(self.budget, "snapshot", (), patience, "poll" if poll else "turn")
+        return await self._in_turn(self.budget, "snapshot", (), within, "poll" if poll else "turn")
 
-    async def admit_timer(self, symbols: Sequence[str], patience: float, *, last: bool = False) -> Ticket:
-        """The same for a word to the venue's dead-man timer, which has its own turn among the readings.
+    async def admit_timer(self, symbols: Sequence[str], within: float, *, last: bool = False) -> Ticket:
+        """Reserve the units of a request to the venue's dead-man timer, which has its own turn among the polls.
 
-        `last`: none follows it, so that it may take what is kept for closing.
+        `last`: no request follows it, so that it may use what is reserved for closing.
         """
         if not last:
-            return await self._in_turn(self.line, "dead_man", symbols, patience, "turn")
+            return await self._in_turn(self.timer_turns, "dead_man", symbols, within, "turn")
         now = self.monotonic()
         if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
-            await asyncio.sleep(min(wait, patience))
+            await asyncio.sleep(min(wait, within))
             now = self.monotonic()
             if (wait := self.budget.wait(now, "dead_man", symbols)) > 0.0:
                 raise NoPollRoomError(self._why(now, wait))
         return self.budget.reserve(now, "dead_man", symbols)
 
     async def _in_turn(
-        self, budget: RequestBudget, call: Call, symbols: Sequence[str], patience: float, purpose: _TurnPurpose
+        self, budget: RequestBudget, call: Call, symbols: Sequence[str], within: float, purpose: _TurnPurpose
     ) -> Ticket:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
+        deadline = loop.time() + within
         while True:
             now = self.monotonic()
             wait = budget.wait(now, call, symbols, purpose)
             if wait <= 0.0:
                 return budget.reserve(now, call, symbols, purpose)
-            lasts = TURNS_KEPT * (self.interval + patience)
+            lasts = TURNS_KEPT * (self.interval + within)
             budget.claim(now, call, symbols, purpose, overdue=now + self.interval, until=now + lasts)
             if loop.time() + wait >= deadline:
                 raise NoPollRoomError(self._why(now, wait))
-            await asyncio.sleep(min(wait, LOOK_AGAIN))  # whose turn it is may change meanwhile
+            await asyncio.sleep(min(wait, RECHECK_AFTER))  # whose turn it is may change meanwhile
 
     @property
     def has_room(self) -> bool:
@@ -90,16 +90,16 @@ class RequestMeter:
         self.budget.refused(self.monotonic(), retry_after)
 
     def record_answer(self) -> None:
-        """Record an answered poll, which probes the circuit breaker without asking it.
+        """Record an answered poll, which closes the circuit breaker.
 
         An unanswered poll does not trip the breaker: a venue that returns no positions may accept orders.
         """
         self.breaker.succeeded(self.monotonic())
 
-    def finish(self, ticket: Ticket, adapter: object) -> None:
+    def finish(self, reservation: Ticket, adapter: object) -> None:
         """Record the end of a poll: its units are released in time, and the venue's own count is applied."""
         now = self.monotonic()
-        self.budget.answered(now, ticket)
+        self.budget.answered(now, reservation)
         self.budget.observe_venue(now, adapter)
 
     def _why(self, now: float, wait: float) -> str:
@@ -113,9 +113,9 @@ class RequestMeter:
 def request_meters(
     accounts: Mapping[str, ArmedAccount], clock: Clock, interval: float = 1.0
 ) -> dict[str, RequestMeter]:
-    """A meter for each account; accounts at one venue share its breaker, and what it counts for an address.
+    """A meter for each account; accounts at one venue share its breaker, and its limits per address.
 
-    `interval`: seconds between two readings. ValueError if an adapter's word on its venue contradicts itself.
+    `interval`: seconds between two polls. ValueError if an adapter declares inconsistent request limits.
     """
     budgets, breakers = RequestBudgets(interval), dict[str, Breaker]()
 
@@ -125,7 +125,11 @@ def request_meters(
 
     return {
         name: RequestMeter(
-            budget(name), breakers.setdefault(account.venue, Breaker()), clock.monotonic, interval, line=budget(name)
+            budget(name),
+            breakers.setdefault(account.venue, Breaker()),
+            clock.monotonic,
+            interval,
+            timer_turns=budget(name),
         )
         for name, account in accounts.items()
     }

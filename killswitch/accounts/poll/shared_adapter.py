@@ -1,7 +1,7 @@
 """Shares one adapter between polling and closing: what a venue returns only once reaches both.
 
-An adapter may give instruments the first time only, and flows and fills only as they become known. The closing may
-not read for days and does not look at flows and fills, so only instruments are kept for it.
+An adapter may return instruments the first time only, and flows and fills only as they become known. The executor may
+not poll for days and does not use flows and fills, so only instruments are kept for it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _Row = TypeVar("_Row", Flow, Fill)
 class AdapterView:
     """A VenueAdapter that passes every call on to another one.
 
-    What only some adapters offer (batches, a whole book at once, the venue's own count) a view offers only if its
-    adapter does: callers test for the method.
+    A view has an optional call (batches, closing the whole book, the venue's own request count) only if its adapter has
+    it: callers test for the method.
     """
 
     def __init__(self, adapter: VenueAdapter) -> None:
@@ -63,12 +63,12 @@ class AdapterView:
         return await answer
 
     def _optional(self, name: str, call: Callable[..., Any]) -> Callable[..., object]:
-        """What an optional call of the adapter becomes here."""
+        """The view's version of an optional call of the adapter."""
         return call
 
 
 class SharedAdapter(AdapterView):
-    """One of two views of one adapter, as a VenueAdapter. `shared` makes the pair."""
+    """One of two views of one adapter, as a VenueAdapter. `share_adapter` makes the pair."""
 
     def __init__(self, adapter: VenueAdapter, *, wants_rows: bool) -> None:
         """`wants_rows`: whether flows and fills that the other view has read are kept for this one."""
@@ -83,7 +83,7 @@ class SharedAdapter(AdapterView):
         """The adapter's snapshot, with what the other view has read since this one did."""
         answer = await super().snapshot()
         if self._other is not None:
-            self._other._keep(answer)  # two halves of one thing
+            self._other._keep(answer)  # the other view of the pair
         return self._with_kept(answer) if answer.quality == "ok" else answer
 
     def _keep(self, answer: AccountSnapshot) -> None:
@@ -108,14 +108,14 @@ class SharedAdapter(AdapterView):
 
 
 def share_adapter(adapter: VenueAdapter) -> tuple[SharedAdapter, SharedAdapter]:
-    """Two views of `adapter`: one for the ticks, one for the closing."""
+    """Two views of `adapter`: one for the ticks, one for the executor."""
     ticks, closing = SharedAdapter(adapter, wants_rows=True), SharedAdapter(adapter, wants_rows=False)
     ticks._other, closing._other = closing, ticks
     return ticks, closing
 
 
-def _merged(kept: dict[str, _Row], told: tuple[_Row, ...] | None) -> tuple[_Row, ...] | None:
+def _merged(kept: dict[str, _Row], fresh: tuple[_Row, ...] | None) -> tuple[_Row, ...] | None:
     """Rows by id, the kept ones first. Rows that are unknown in the answer stay so unless some were kept."""
     if not kept:
-        return told
-    return tuple((kept | {row.id: row for row in told or ()}).values())
+        return fresh
+    return tuple((kept | {row.id: row for row in fresh or ()}).values())

@@ -1,4 +1,4 @@
-"""The share of request limits that refreshing dead-man timers takes beside polls, and the fastest refresh."""
+"""The share of request limits that refreshes of dead-man timers use besides polls, and the fastest refresh."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.ratelimit.poll_cost import refresh_units
 from killswitch.ratelimit.shared_limits import units_by_call
 
 SLACK = 1.25
-"""So much longer than the limits alone would have it a round takes: requests wait for their turns."""
+"""The factor by which a round of refreshes takes longer than the limits require: requests wait for their turns."""
 
 
 def sharers(accounts: Mapping[str, ArmedAccount], name: str, limit: RateLimit) -> tuple[str, ...]:
@@ -24,19 +24,19 @@ def sharers(accounts: Mapping[str, ArmedAccount], name: str, limit: RateLimit) -
 
 
 class TimerBudget:
-    """The timers of one runner."""
+    """The request budget of one runner's dead-man timers."""
 
     def __init__(self, accounts: Mapping[str, ArmedAccount], interval: float, slowest: float) -> None:
-        """`interval`: seconds between polls; `slowest`: how far apart two ticks may be at the most."""
+        """`interval`: seconds between polls; `slowest`: most seconds between two ticks."""
         self._accounts = accounts
         self._rules: dict[str, TimerRule] = {}
         self._interval = interval
         self.slowest = slowest
         self.symbols: dict[str, int] = {}
-        """For how many symbols each timer is to run; 1 where it is for the whole account."""
+        """The number of symbols for which each timer runs; 1 where it is for the whole account."""
 
     def add(self, name: str, rule: TimerRule) -> None:
-        """Keep one more timer."""
+        """Add the timer of an account."""
         self._rules[name] = rule
         self.symbols[name] = 1
 
@@ -49,7 +49,7 @@ class TimerBudget:
         )
 
     def refresh_interval(self, name: str) -> float:
-        """Seconds between two refreshes: as the rule says, or longer where the limits leave less beside the polls."""
+        """Seconds between two refreshes: as in the rule, or longer where polls leave less of the limits."""
         refresh = self._rules[name].refresh / SECOND
         return max(refresh, min(self.shortest_interval(name), self._rules[name].timeout / SECOND))
 
@@ -66,22 +66,22 @@ class TimerBudget:
         return longest
 
     def fits(self, name: str) -> bool:
-        """Whether the timer can be refreshed before it goes off, however late a tick comes."""
+        """Whether the timer can be refreshed before it fires, however late a tick is."""
         latest = max(self.refresh_interval(name), self.shortest_interval(name)) + self.slowest
         return latest < self._rules[name].timeout / SECOND
 
     def _elsewhere(self, name: str, limit: RateLimit) -> float:
         """Units in `per` seconds that polls, and the timers of other accounts behind the same limit, take."""
-        taken = 0.0
+        units = 0.0
         for other in sharers(self._accounts, name, limit):
             traits = traits_of(self._accounts[other].adapter)
-            taken += units_by_call(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
+            units += units_by_call(traits).get(("snapshot", limit.name), (0, 0))[0] * limit.per / self._interval
             if other != name and other in self._rules:
-                taken += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
-        return taken
+                units += self._units(other, limit) * limit.per * SECOND / self._rules[other].refresh
+        return units
 
     def _units(self, name: str, limit: RateLimit) -> int:
-        """Of one refresh. What is counted for each symbol apart, polls do not draw on."""
+        """Units of one refresh; 0 for a limit per symbol, which polls do not count against."""
         if limit.by == "symbol":
             return 0
         return refresh_units(traits_of(self._accounts[name].adapter), limit.name, self.symbols[name])

@@ -29,9 +29,9 @@ RANDOM = 10
 @click.option("--crash", type=int, metavar="SEED", help="A generated crash instead; each seed gives another one.")
 @click.option("--book", "book_at", type=IN_FILE,
               help="Positions of the accounts. Default: half of the symbols long, half short.")  # fmt: skip
-@click.option("--books", "books_at", type=IN_FOLDER, help="Folder of books (YAML): each of them.")
+@click.option("--books", "books_at", type=IN_FOLDER, help="Folder of books (YAML); all of them are run.")
 @click.option("--all-splits", type=click.IntRange(min=1), metavar="N",
-              help="Every book with N symbols long and N others short; random books beside them.")  # fmt: skip
+              help="Every book with N symbols long and N others short; random books in addition.")  # fmt: skip
 @click.option("--random", "count", type=COUNT, metavar="M",
               help="Number of seeded books of each kind: hedged, directional, concentrated.  "
                    "[default: 10 with --all-splits]")  # fmt: skip
@@ -61,12 +61,12 @@ def backtest(
     if markets_at and crash is not None:
         raise click.UsageError("--market and --crash exclude each other")
     if not markets_at and crash is None:
-        raise click.UsageError("say where the prices come from: --market DIR (or several), or --crash SEED")
-    made = all_splits is not None or count is not None
-    if sum((book_at is not None, books_at is not None, made)) > 1:
+        raise click.UsageError("name the source of the prices: --market DIR (or several), or --crash SEED")
+    is_generated = all_splits is not None or count is not None
+    if sum((book_at is not None, books_at is not None, is_generated)) > 1:
         raise click.UsageError("--book, --books and --all-splits (or --random) exclude each other")
     if gross is not None and (book_at or books_at):
-        raise click.UsageError("--gross is for books that are made here; a book in a file says its own notionals")
+        raise click.UsageError("--gross is for books that are made here; a book in a file has its own notionals")
     odd = [str(file) for file in files if file.suffix not in SUFFIXES]
     if odd:
         raise click.UsageError(f"--out {', '.join(odd)}: end its name in {', '.join(sorted(SUFFIXES))}")
@@ -76,17 +76,17 @@ def backtest(
     from killswitch.cli.session import load_policies
     from killswitch.lab.campaign import IN_PROPORTION, RULES
 
-    found = load_policies(policies_at, variant)
-    wanted = BacktestOptions(
+    loaded = load_policies(policies_at, variant)
+    selection = BacktestOptions(
         markets_at, crash, book_at, books_at, all_splits, RANDOM if all_splits and count is None else count or 0,
         Decimal(str(gross or 3)), seed,
     )  # fmt: skip
-    books = watched_books(found.policies, load_books(wanted))
+    books = watched_books(loaded.policies, load_books(selection))
     rules = (*RULES, IN_PROPORTION) if in_proportion else RULES
     forms = {output, *(SUFFIXES[file.suffix] for file in files)}
     with interruptible() as interrupt:
         answer, page = run_campaign(
-            found.policies, books, rules, BacktestRun(found.policies, seed), variant=variant, jobs=jobs,
+            loaded.policies, books, rules, BacktestRun(loaded.policies, seed), variant=variant, jobs=jobs,
             drawn="html" in forms, stop=interrupt, quiet=quiet,
         )  # fmt: skip
     for file in files:

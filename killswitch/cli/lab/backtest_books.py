@@ -42,14 +42,14 @@ class BacktestBooks:
 def load_books(options: BacktestOptions) -> BacktestBooks:
     """Load all markets and books. Raises BarsError or BookError, which name the place of the problem."""
     sources = dict(_sources(options))
-    given = _books_of_files(options)
+    file_books = _books_of_files(options)
     parts: list[CampaignPart] = []
     missing: list[str] = []
     for name, source in sources.items():
-        panel = source()
-        family = _priced_books(panel, given) if given else _generated_books(panel, options)
+        prices = source()
+        family = _priced_books(prices, file_books) if file_books else _generated_books(prices, options)
         parts += [CampaignPart(name, member) for member in family.members]
-        missing += [f"{name}: {words}" for words in family.missing]
+        missing += [f"{name}: {problem}" for problem in family.missing]
     if not parts:
         raise BookError("\n".join(missing))
     return BacktestBooks(sources, tuple(parts), tuple(missing))
@@ -79,26 +79,26 @@ def _holds_bars(folder: Path) -> bool:
     return any(path.suffix in {".parquet", ".csv"} for path in folder.iterdir())
 
 
-def _sources(wanted: BacktestOptions) -> Iterator[tuple[str, Source]]:
-    if wanted.crash is not None:
-        yield f"crash-{wanted.crash}", partial(generated_panel, wanted.crash)
+def _sources(options: BacktestOptions) -> Iterator[tuple[str, Source]]:
+    if options.crash is not None:
+        yield f"crash-{options.crash}", partial(generated_panel, options.crash)
         return
     folders: dict[str, Path] = {}
-    for folder in (inner for given in wanted.markets for inner in market_folders(given)):
+    for folder in (inner for path in options.markets for inner in market_folders(path)):
         other = folders.setdefault(folder.resolve().name, folder)
         if other.resolve() != folder.resolve():
             raise BarsError(f"{folder}: {other} has the same name, and results would be ambiguous; rename one")
     yield from ((name, partial(panel_of, folder)) for name, folder in folders.items())
 
 
-def _books_of_files(wanted: BacktestOptions) -> Sequence[FamilyBook]:
-    if wanted.book is not None:
-        return [FamilyBook("given", read_book(wanted.book))]
-    if wanted.books is None:
+def _books_of_files(options: BacktestOptions) -> Sequence[FamilyBook]:
+    if options.book is not None:
+        return [FamilyBook("given", read_book(options.book))]
+    if options.books is None:
         return []
-    files = sorted(path for path in wanted.books.iterdir() if path.suffix in {".yaml", ".yml"})
+    files = sorted(path for path in options.books.iterdir() if path.suffix in {".yaml", ".yml"})
     if not files:
-        raise BookError(f"{wanted.books}: holds no book (.yaml or .yml)")
+        raise BookError(f"{options.books}: holds no book (.yaml or .yml)")
     books = [read_book(file) for file in files]
     names: dict[str, Path] = {}
     for book, file in zip(books, files, strict=True):
@@ -107,31 +107,31 @@ def _books_of_files(wanted: BacktestOptions) -> Sequence[FamilyBook]:
     return [FamilyBook("given", book) for book in books]
 
 
-def _priced_books(panel: PriceMatrix, given: Sequence[FamilyBook]) -> BookFamily:
+def _priced_books(prices: PriceMatrix, books: Sequence[FamilyBook]) -> BookFamily:
     members, missing = [], []
-    for member in given:
+    for member in books:
         try:
-            panel.first(member.book.symbols)
+            prices.first(member.book.symbols)
         except BarsError as error:
-            missing.append(f"book {member.book.name} cannot be held: {str(error).removeprefix(f'{panel.name}: ')}")
+            missing.append(f"book {member.book.name} cannot be held: {str(error).removeprefix(f'{prices.name}: ')}")
         else:
             members.append(member)
     return BookFamily(tuple(members), tuple(missing))
 
 
-def _generated_books(panel: PriceMatrix, wanted: BacktestOptions) -> BookFamily:
-    if wanted.all_splits is None and not wanted.random:
-        return BookFamily((FamilyBook("given", _default_book(panel, wanted.gross)),), ())
+def _generated_books(prices: PriceMatrix, options: BacktestOptions) -> BookFamily:
+    if options.all_splits is None and not options.random:
+        return BookFamily((FamilyBook("given", _default_book(prices, options.gross)),), ())
     splits = BookFamily((), ())
-    if wanted.all_splits is not None:
-        splits = all_splits(panel.symbols, wanted.all_splits, wanted.gross)
-    drawn = random_books(panel.symbols, wanted.random, seed=wanted.seed, gross=wanted.gross)
-    unless_none = drawn.missing if wanted.random else ()
+    if options.all_splits is not None:
+        splits = all_splits(prices.symbols, options.all_splits, options.gross)
+    drawn = random_books(prices.symbols, options.random, seed=options.seed, gross=options.gross)
+    unless_none = drawn.missing if options.random else ()
     return BookFamily((*splits.members, *drawn.members), (*splits.missing, *unless_none))
 
 
-def _default_book(panel: PriceMatrix, gross: Decimal) -> BacktestBook:
+def _default_book(prices: PriceMatrix, gross: Decimal) -> BacktestBook:
     demo = demo_book()
-    if panel.name.startswith("crash-") and demo.symbols == set(panel.symbols) and gross == 3:
+    if prices.name.startswith("crash-") and demo.symbols == set(prices.symbols) and gross == 3:
         return demo
-    return half_and_half(panel.symbols, gross)
+    return half_and_half(prices.symbols, gross)

@@ -57,15 +57,15 @@ class BacktestRun:
     ) -> Run:
         done = 0
 
-        def gone_through(bars_more: int) -> None:
+        def add_bars(count: int) -> None:
             nonlocal done
-            done += bars_more
+            done += count
             on_bar(done)
 
         return asyncio.run(
             rehearse(
                 self.policies, bars, book, rule=rule, venue=paper_venue, seed=self.seed, course=course, stop=stop,
-                on_bars=gone_through,
+                on_bars=add_bars,
             )
         )  # fmt: skip
 
@@ -73,16 +73,16 @@ class BacktestRun:
 @contextmanager
 def interruptible() -> Iterator[Stop]:
     """Whether Ctrl-C or SIGTERM arrived: the first one requests a stop, the second one ends the program."""
-    asked: list[int] = []
+    received: list[int] = []
 
-    def pressed(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -95,11 +95,11 @@ def watched_books(policies: PolicySet, books: BacktestBooks) -> BacktestBooks:
     parts = tuple(part for part in books.parts if _is_watched(policies, part.member.book))
     if not parts:
         raise BookError(_unwatched_error(policies, books.parts[0].member.book))
-    left = [part.member.book.name for part in books.parts if part not in parts]
-    missing = (f"no policy watches {len(left)} books, {left[0]} for one: left out",) if left else ()
+    unwatched = [part.member.book.name for part in books.parts if part not in parts]
+    missing = (f"no policy watches {len(unwatched)} books, {unwatched[0]} for one: left out",) if unwatched else ()
     acting = any(graph.mode == "enforce" for graph in policies.graphs)
-    mute = () if acting else ("every policy says mode: observe, so staging closes nothing; write mode: enforce",)
-    return replace(books, parts=parts, missing=(*books.missing, *missing, *mute))
+    observing = () if acting else ("every policy says mode: observe, so staging closes nothing; write mode: enforce",)
+    return replace(books, parts=parts, missing=(*books.missing, *missing, *observing))
 
 
 def _is_watched(policies: PolicySet, book: BacktestBook) -> bool:
@@ -122,25 +122,25 @@ def run_campaign(
     jobs: int, drawn: bool, stop: Stop, quiet: bool,
 ) -> tuple[BacktestAnswer, BacktestPage]:  # fmt: skip
     """Run all books and return the answer and its page; with `drawn`, the page has charts."""
-    course = drawn and len(books.parts) <= MAX_CHARTED_BOOKS
-    campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, course)
-    with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as told:
-        results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, on_progress=told)
-    found = build_answer(policies_used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
-    drawings = _drawings(campaign, results, found, stop) if drawn else None
-    return found, build_page(found, results, policies, drawings)
+    with_curves = drawn and len(books.parts) <= MAX_CHARTED_BOOKS
+    campaign = Campaign(books.markets, books.parts, tuple(rules), run_one, with_curves)
+    with _progress(len(books.parts), len(rules), len(books.markets), quiet=quiet) as progress:
+        results = campaign.run(jobs=min(jobs, len(books.parts)), stop=stop, on_progress=progress)
+    answer = build_answer(policies_used(policies, variant), campaign, results, seed=run_one.seed, missing=books.missing)
+    drawings = _drawings(campaign, results, answer, stop) if drawn else None
+    return answer, build_page(answer, results, policies, drawings)
 
 
-def _drawings(campaign: Campaign, results: Results, found: BacktestAnswer, stop: Stop) -> Drawings:
+def _drawings(campaign: Campaign, results: Results, answer: BacktestAnswer, stop: Stop) -> Drawings:
     from killswitch.lab.pages.charts import figures
 
-    tried = results.tried if campaign.course else _run_worst_again(campaign, found, stop)
-    return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in tried}
+    charted = results.tried if campaign.course else _run_worst_again(campaign, answer, stop)
+    return {(each.market, each.member.book.name): figures(each, _currency(each.member.book)) for each in charted}
 
 
-def _run_worst_again(campaign: Campaign, found: BacktestAnswer, stop: Stop) -> tuple[BookRuns, ...]:
+def _run_worst_again(campaign: Campaign, answer: BacktestAnswer, stop: Stop) -> tuple[BookRuns, ...]:
     """Run the book that loses most against each alternative again, with its equity curve."""
-    worst = {(one.market, one.book) for losers in found.summary.losers for one in losers.books[:1]}
+    worst = {(one.market, one.book) for losers in answer.summary.losers for one in losers.books[:1]}
     parts = tuple(part for part in campaign.parts if (part.market, part.member.book.name) in worst)
     return replace(campaign, parts=parts, course=True).run(stop=stop, on_progress=lambda _: None).tried
 
@@ -154,16 +154,16 @@ def _currency(book: BacktestBook) -> str:
 
 @contextmanager
 def _progress(books: int, rules: int, markets: int, *, quiet: bool) -> Iterator[OnProgress]:
-    what = f"{count_of(books, 'book')} under {rules} rules in {count_of(markets, 'market')}"
+    title = f"{count_of(books, 'book')} under {rules} rules in {count_of(markets, 'market')}"
     if quiet:
         yield lambda _: None
     elif terminal_width(sys.stderr) is None:
-        print_note(f"running {what}")
+        print_note(f"running {title}")
         lines = ProgressLines(PLAIN_EVERY)
-        yield lambda news: lines.print_due(f"{int(news.done)} of {news.total} runs: {news.what}")
+        yield lambda state: lines.print_due(f"{int(state.done)} of {state.total} runs: {state.what}")
     else:
         from rich.progress import MofNCompleteColumn
 
         with progress_bars(MofNCompleteColumn()) as bar:
-            task = bar.add_task(what, total=books * rules)
-            yield lambda news: bar.update(task, completed=news.done, description=news.what)
+            task = bar.add_task(title, total=books * rules)
+            yield lambda state: bar.update(task, completed=state.done, description=state.what)

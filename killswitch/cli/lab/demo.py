@@ -49,13 +49,13 @@ def demo(
     from killswitch.cli.session import load_policies
     from killswitch.content import policies_folder
 
-    found = load_policies([policies_at or policies_folder() / "futures-drawdown"])
+    loaded = load_policies([policies_at or policies_folder() / "futures-drawdown"])
     bars, book = bars_and_book(market, book_at, seed)
     _make_room(folder)
     screen = DemoScreen(pace)
     try:
-        asyncio.run(run_demo(found, bars, book, seed, folder, screen))
-        compare(found.policies, bars, book, worst_hours(bars, book), seed, folder)
+        asyncio.run(run_demo(loaded, bars, book, seed, folder, screen))
+        compare(loaded.policies, bars, book, worst_hours(bars, book), seed, folder)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 
@@ -90,11 +90,11 @@ def compare(policies: PolicySet, bars: BarTable, book: BacktestBook, shown: Exce
     )  # fmt: skip
     report = folder / REPORT
     report.write_text(render_as("html", answer, page), encoding="utf-8")
-    click.secho("\nBeside the alternatives", bold=True)
+    click.secho("\nCompared with the alternatives", bold=True)
     click.echo(aligned(page.sections[0].tables[0]))
     click.echo()
-    for words in page.verdict:
-        print_text(words)
+    for line in page.verdict:
+        print_text(line)
     print_text(f"The report, with charts: {report}")
 
 
@@ -109,9 +109,9 @@ def excerpt_of(bars: BarTable, book: BacktestBook, shown: Excerpt) -> BarTable:
 
 def _panel(table: BarTable, instruments: tuple[Instrument, ...]) -> PriceMatrix:
     """Prices with the trading rules of the whole market; rules derived from an excerpt could have other lot sizes."""
-    panel = PriceMatrix(table)
-    panel.instruments = instruments
-    return panel
+    prices = PriceMatrix(table)
+    prices.instruments = instruments
+    return prices
 
 
 def _between(one: Series, first: int, last: int) -> Series:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BEFORE, AFTER = timedelta(hours=3), timedelta(hours=5)
 """Time shown before and after the worst hour of real bars."""
 WORST = timedelta(hours=1)
-KEPT_UP, PATIENCE = timedelta(minutes=30), 20.0
+REPORT_INTERVAL, REPORT_TIMEOUT = timedelta(minutes=30), 20.0
 """How often the bars wait for reports, and the maximum wait in seconds: an hour of bars may pass in a second, and data
 older than the longest window is no longer available."""
 ROUNDS = 200
@@ -59,11 +59,11 @@ def bars_and_book(market: Path | None, book_at: Path | None, seed: int) -> tuple
 def worst_hours(bars: BarTable, book: BacktestBook) -> Excerpt:
     """The hours around the worst hourly fall of the held symbols, or all bars if there are few."""
     levels: list[float] = []
-    first: dict[str, float] = {}
+    first_closes: dict[str, float] = {}
     for _, prices in bars.since(book.symbols):
-        held = {symbol: float(bar.close) for symbol, bar in prices.items() if symbol in book.symbols}
-        first = first or held
-        levels.append(sum(price / first[symbol] for symbol, price in held.items()) / len(held))
+        closes = {symbol: float(bar.close) for symbol, bar in prices.items() if symbol in book.symbols}
+        first_closes = first_closes or closes
+        levels.append(sum(price / first_closes[symbol] for symbol, price in closes.items()) / len(closes))
     before, after, hour = (max(1, span // bars.interval) for span in (BEFORE, AFTER, WORST))
     if len(levels) <= before + after:
         return Excerpt(0, len(levels))
@@ -73,10 +73,10 @@ def worst_hours(bars: BarTable, book: BacktestBook) -> Excerpt:
 
 
 async def run_demo(
-    found: LoadedPolicies, bars: BarTable, book: BacktestBook, seed: int, folder: Path, screen: DemoScreen
+    loaded: LoadedPolicies, bars: BarTable, book: BacktestBook, seed: int, folder: Path, screen: DemoScreen
 ) -> None:
     """Run the demo in `folder` and report to `screen`. BarsError or ValueError for a book that cannot be opened."""
-    policies = found.policies
+    policies = loaded.policies
     shown = worst_hours(bars, book)
     feed = Feed(bars, book, seed=seed, skip=shown.skip)
     bystander = Feed(bars, book, seed=seed, skip=shown.skip)
@@ -88,32 +88,32 @@ async def run_demo(
     pace = RunnerPace(interval=bars.interval.total_seconds(), read_timeout=5.0)
     locks = LockPaths(folder / "locks", folder / "trading_lock.json")
     recording = folder / "recording.jsonl"
-    kept_up = max(1, KEPT_UP // bars.interval)
+    bars_between_reports = max(1, REPORT_INTERVAL // bars.interval)
     with (
         opened_store(store_at, read_only=False) as store,
         open_reports(store, store_at, NO_TRACER, pause=0.0, pause_for_work=0.0) as reports,
     ):
         runner = assemble(
             policies, accounts, store, clock, pace,
-            live=True, locks=locks, recorder=RecordingWriter(recording), witnesses=(screen.observe(store), reports),
+            live=True, locks=locks, recorder=RecordingWriter(recording), observers=(screen.observe(store), reports),
         )  # fmt: skip
-        keep_start(store, policies.digest, found.runbooks, recording)
+        keep_start(store, policies.digest, loaded.runbooks, recording)
         await runner.start()
-        for left in reversed(range(shown.count)):
+        for bars_left in reversed(range(shown.count)):
             await runner.tick()
             screen.record_lowest("with the policies", feed)
             screen.record_lowest("without", bystander.until(clock.now()))
             due = feed.due
             for _ in range(ROUNDS):
-                working = await runner.work()
+                working = await runner.advance()
                 screen.print_journal()
                 if not working or due is None:
                     break
                 await clock.sleep(0.25)
-            if due is None or not left:
+            if due is None or not bars_left:
                 break
-            if not left % kept_up:
-                await asyncio.to_thread(reports.wait, PATIENCE)
+            if not bars_left % bars_between_reports:
+                await asyncio.to_thread(reports.wait, REPORT_TIMEOUT)
             await clock.sleep((due - clock.now()).total_seconds())
         await runner.finish()
     screen.end(feed, bystander, book, folder)

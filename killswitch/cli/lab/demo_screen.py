@@ -71,18 +71,20 @@ class DemoScreen:
 
     def end(self, protected: Feed, bystander: Feed, book: BacktestBook, folder: Path) -> None:
         """Print the final equity with and without the policies."""
-        click.secho("\nHow it came out", bold=True)
+        click.secho("\nFinal equity", bold=True)
         for account in book.accounts:
             with_, without = (feed.market.snapshot(account.account) for feed in (protected, bystander))
             click.echo(f"  account {account.account}: equity {money(account.equity, account.currency)} at the start")
-            for name, seen in (("with the policies", with_), ("without", without)):
+            for name, final in (("with the policies", with_), ("without", without)):
                 lowest = self._lowest.get((name, account.account))
-                held = "positions unknown" if seen.positions is None else f"{len(seen.positions)} positions open"
-                click.echo(f"    {name:18} lowest {money(lowest):>12}, at the end {money(seen.equity):>12} ({held})")
+                open_text = "positions unknown" if final.positions is None else f"{len(final.positions)} positions open"
+                click.echo(
+                    f"    {name:18} lowest {money(lowest):>12}, at the end {money(final.equity):>12} ({open_text})"
+                )
         store = folder / "killswitch.sqlite"
         click.echo(
-            f"\nLeft in {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
-            "Look further with"
+            f"\nWritten to {folder}/: the store, the reports, the locks, trading_lock.json and recording.jsonl. "
+            "Next steps:"
         )
         ksctl = sys.argv[0] if "/" in sys.argv[0] and not Path(sys.argv[0]).is_absolute() else "ksctl"
         click.echo(f"  {ksctl} report --store {store}")
@@ -128,9 +130,9 @@ class DemoScreen:
     def _is_event(self, equity: Decimal, report: TickReport) -> bool:
         if self._shown_equity is None or self._shown_at is None:
             return True
-        moved = abs(equity - self._shown_equity) >= PRINTED_MOVE * abs(self._shown_equity)
-        quiet = (report.snapshot.as_of - self._shown_at).total_seconds() >= MAX_SILENCE_SECONDS
-        return moved or quiet or bool(report.decisions)
+        has_moved = abs(equity - self._shown_equity) >= PRINTED_MOVE * abs(self._shown_equity)
+        is_due = (report.snapshot.as_of - self._shown_at).total_seconds() >= MAX_SILENCE_SECONDS
+        return has_moved or is_due or bool(report.decisions)
 
     def _equity(self, equity: Decimal | None) -> None:
         self._shown_equity, self._shown_at = equity, self._at
@@ -148,13 +150,13 @@ class DemoScreen:
 
     def _falls(self) -> str:
         """The drawdowns that the policies watch, each once."""
-        seen: dict[str, str] = {}
+        falls: dict[str, str] = {}
         for machine in self._machines():
             for trigger in machine.triggers:
                 spec = BY_NAME.get(trigger.signal or "")
                 if spec is not None and spec.is_loss_size and trigger.window:
-                    seen[f"{trigger.window // 60_000_000}m"] = interval(trigger.value, trigger.unit)
-        return "  ".join(f"fall {window} {value}" for window, value in seen.items())
+                    falls[f"{trigger.window // 60_000_000}m"] = interval(trigger.value, trigger.unit)
+        return "  ".join(f"fall {window} {value}" for window, value in falls.items())
 
     def _changes(self) -> list[tuple[str, str]]:
         """Triggers that became true, were confirmed or cleared since the last tick."""

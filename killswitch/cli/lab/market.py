@@ -44,16 +44,17 @@ INSTANT = options.ParsedParam("instant", _milliseconds)
 LINE_EVERY = 30.0
 """Seconds between two progress lines."""
 
+_FETCH_EXAMPLE = (
+    "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/"
+)
 
-@click.group()
+
+@click.group(epilog=options.example_text(_FETCH_EXAMPLE))
 def market() -> None:
     """Bars for backtests from the public history of a venue."""
 
 
-@options.verb(
-    "ksctl market fetch binanceusdm BTC/USDT:USDT ETH/USDT:USDT --from 2025-10-10 --to 2025-10-12 --out bars/",
-    group=market,
-)
+@options.verb(_FETCH_EXAMPLE, group=market)
 @click.argument("venue", shell_complete=completion.venues)
 @click.argument("symbols", metavar="SYMBOL…", nargs=-1, required=True)
 @click.option("--from", "begins", type=INSTANT, required=True, help="Start of the bars (UTC).")
@@ -132,12 +133,12 @@ async def _fetch(history: BarHistory, job: _FetchJob) -> tuple[list[FetchResult]
     failed: list[str] = []
     async with AsyncExitStack() as stack:
         stack.push_async_callback(history.close)
-        with _progress(job) as (tell, warn):
+        with _progress(job) as (on_progress, warn):
             for symbol in job.symbols:
-                whose = BarOrigin(job.venue, symbol, job.timeframe, _without_query(job.endpoint))
-                work = Fetch(history, whose, job.out, SystemClock(), partial(tell, symbol), warn)
+                origin = BarOrigin(job.venue, symbol, job.timeframe, _without_query(job.endpoint))
+                task = Fetch(history, origin, job.out, SystemClock(), partial(on_progress, symbol), warn)
                 try:
-                    done.append(await work.run(job.begins, job.ends))
+                    done.append(await task.run(job.begins, job.ends))
                 except FetchError as error:
                     failed.append(str(error))
                 except OSError:
@@ -160,26 +161,26 @@ def _without_query(endpoint: str | None) -> str | None:
 @contextmanager
 def _progress(job: _FetchJob) -> Iterator[tuple[Callable[[str, int], None], Callable[[str], None]]]:
     """(report the progress of a symbol, print a warning): bars on a terminal, otherwise periodic lines, on stderr."""
-    whole = job.ends - job.begins
+    duration = job.ends - job.begins
     if terminal_width(sys.stderr) is None:
         lines = ProgressLines(LINE_EVERY)
 
-        def say(symbol: str, at: int) -> None:
+        def print_progress(symbol: str, at: int) -> None:
             done = max(0, min(at, job.ends) - job.begins)
-            lines.print_due(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / whole:.0%}")
+            lines.print_due(f"{symbol}: fetched to {_at(min(at, job.ends))}, {done / duration:.0%}")
 
-        yield say, print_note
+        yield print_progress, print_note
         return
     from rich.progress import TaskProgressColumn
 
     with progress_bars(TaskProgressColumn()) as bar:
-        tasks = {symbol: bar.add_task(symbol, total=whole, start=False) for symbol in job.symbols}
+        tasks = {symbol: bar.add_task(symbol, total=duration, start=False) for symbol in job.symbols}
 
-        def move(symbol: str, at: int) -> None:
+        def move_bar(symbol: str, at: int) -> None:
             bar.start_task(tasks[symbol])
             bar.update(tasks[symbol], completed=max(0, min(at, job.ends) - job.begins))
 
-        yield move, lambda text: bar.console.print(text, markup=False)
+        yield move_bar, lambda text: bar.console.print(text, markup=False)
 
 
 def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
@@ -191,7 +192,7 @@ def _text(job: _FetchJob, done: Sequence[FetchResult]) -> str:
         for each in done
     ]  # fmt: skip
     head = ("symbol", "bars", "new", "first", "last", "gaps", "requests")
-    remarks = [f"{each.symbol}: {words}" for each in done for words in _remarks(each)]
+    remarks = [f"{each.symbol}: {remark}" for each in done for remark in _remarks(each)]
     return "\n".join((f"{job.venue}, {job.timeframe}, in {job.out}", table(head, rows), *remarks))
 
 
@@ -200,7 +201,7 @@ def _remarks(each: FetchResult) -> Iterator[str]:
         yield f"the venue has no data for the first {count_of(each.before, 'bar')} from --from on"
     if each.after:
         bars = count_of(each.after, "bar")
-        yield f"the venue has no data for the last {bars} before --to; a repeated fetch asks again"
+        yield f"the venue has no data for the last {bars} before --to; a repeated fetch requests them again"
     if each.left_out_count:
         count = count_of(each.left_out_count, "bar")
         more = ", …" if each.left_out_count > len(each.left_out) else ""

@@ -43,7 +43,7 @@ class ServeFunction(Protocol):
 @click.option("--market", type=PATH, help="Folder of bars, one file per symbol.")
 @click.option("--crash", type=COUNT, metavar="SEED", help="A generated crash instead; each seed gives another one.")
 @click.option("--book", type=PATH, help="Positions of the accounts. Default with --crash: those of the demo.")
-@option("--port", type=click.IntRange(0, 65535), default=0, help="On 127.0.0.1; 0 chooses a free one.")
+@option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 chooses a free one.")
 @option("--speed", type=click.FloatRange(min=0), default=1.0,
         help="Speed of the bars as a multiple of real time; 0: the market stays at its first bar.")  # fmt: skip
 @option("--skip", type=COUNT, default=0, help="Bars to skip; the book opens at the close of the next one.")
@@ -74,13 +74,13 @@ def paper(
     from killswitch.lab.crash import crash_bars
     from killswitch.lab.feed import Feed
 
-    agreed = _terms(terms)
+    venue_terms = _terms(terms)
     bars = read_market(market) if market is not None else crash_bars(crash or 0)
     try:
         feed = Feed(bars, demo_book() if book is None else read_book(book), seed=0, skip=skip, begins=_now())
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    feed.market.agree(agreed)
+    feed.market.agree(venue_terms)
     with file_errors(f"cannot serve on port {port}"):
         asyncio.run(_serve(feed, port, speed, readings))
 

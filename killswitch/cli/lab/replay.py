@@ -35,22 +35,22 @@ def replay(policies_at: tuple[Path, ...], snapshots: Path, variant: str | None, 
     from killswitch.model.decision import Decision, encode_decision, encode_notice
     from killswitch.render.formats import instant
 
-    found = load_policies(policies_at, variant)
-    thresholds = trigger_texts(found.policies)
+    loaded = load_policies(policies_at, variant)
+    thresholds = trigger_texts(loaded.policies)
     count = 0
     missing: list[int] = []
-    for news in run(found.policies, _counting_missing(read(snapshots), missing)):
-        if isinstance(news, Decision):
+    for item in run(loaded.policies, _counting_missing(read(snapshots), missing)):
+        if isinstance(item, Decision):
             count += 1
             if output == "json":
-                click.echo(encode_decision(news))
+                click.echo(encode_decision(item))
             else:
-                print_text("\n".join(decision_lines(news, thresholds)))
+                print_text("\n".join(decision_lines(item, thresholds)))
         elif not quiet:
             if output == "json":
-                click.echo(encode_notice(news).decode(), err=True)
+                click.echo(encode_notice(item).decode(), err=True)
             else:
-                print_note(f"{instant(news.as_of)}  {notice_line(news)}")
+                print_note(f"{instant(item.as_of)}  {notice_line(item)}")
     if output == "text":
         print_text(count_of(count, "decision"))
     if missing:

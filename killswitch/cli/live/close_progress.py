@@ -53,7 +53,7 @@ class CloseWatch:
         """Pending commands that start a close at the next tick."""
 
     def poll(self, now: datetime, tick_now: datetime | None = None) -> tuple[CloseProgress, ...]:
-        """The state of each close, in the order of their decisions. `dated`: the present time as ticks are dated."""
+        """The state of each close, in the order of their decisions. `tick_now`: the present time as ticks are dated."""
         self.is_runner_alive = runner_state(self._store.lease(), now).liveness == "alive"
         self.pending = tuple(event for event in self._store.pending_events() if event.kind in CLOSING_COMMANDS)
         unfinished = self._unfinished()
@@ -61,8 +61,8 @@ class CloseWatch:
         for each in (*recent, *sorted(unfinished - set(recent))):
             if each in unfinished or each not in self._before:
                 self._ids[each] = None
-        found = (self._progress(each, tick_now or now) for each in self._ids)
-        return tuple(each for each in found if each is not None and each.positions)
+        progress = (self._progress(each, tick_now or now) for each in self._ids)
+        return tuple(each for each in progress if each is not None and each.positions)
 
     def _unfinished(self) -> set[str]:
         return {decision.id for _, decision in open_closes(self._store)}
@@ -71,7 +71,9 @@ class CloseWatch:
         stored = self._store.decision(decision)
         if stored is None:
             return None
-        return progress_of(stored.decision, decode_all(self._store.journal(decision)), now, runs=self.is_runner_alive)
+        return progress_of(
+            stored.decision, decode_all(self._store.journal(decision)), now, is_runner_alive=self.is_runner_alive
+        )
 
 
 class TerminalProgress:
@@ -95,12 +97,12 @@ class ProgressChanges:
 
     def __init__(self, write: Callable[[CloseProgress], str]) -> None:
         self._write = write
-        self._said: dict[str, tuple[object, ...]] = {}
+        self._printed: dict[str, tuple[object, ...]] = {}
 
     def show(self, closes: Sequence[CloseProgress]) -> None:
         for each in closes:
-            if self._said.get(each.decision) != each.changing:
-                self._said[each.decision] = each.changing
+            if self._printed.get(each.decision) != each.changing:
+                self._printed[each.decision] = each.changing
                 click.echo(self._write(each))
                 sys.stdout.flush()
 
@@ -117,7 +119,7 @@ def follow(store: Store, *, json: bool, terminal: bool) -> int:
 
 def _follow(store: Store, screen: TerminalProgress | ProgressChanges) -> int:
     watch, clock = CloseWatch(store), SystemClock()
-    alone_since: float | None = None
+    runner_gone_since: float | None = None
     while True:
         began = time.monotonic()
         closes = watch.poll(clock.now(), tick_time(store, clock))
@@ -127,8 +129,8 @@ def _follow(store: Store, screen: TerminalProgress | ProgressChanges) -> int:
         if not starting and not any(each.standing == "closing" for each in closes):
             break
         now = time.monotonic()
-        alone_since = None if watch.is_runner_alive else now if alone_since is None else alone_since
-        if alone_since is not None and now - alone_since >= MAX_SECONDS_WITHOUT_RUNNER:
+        runner_gone_since = None if watch.is_runner_alive else now if runner_gone_since is None else runner_gone_since
+        if runner_gone_since is not None and now - runner_gone_since >= MAX_SECONDS_WITHOUT_RUNNER:
             print_note("no runner is alive on this store: `ksctl run --live` resumes the remaining work")
             return 1
         time.sleep(max(UPDATE_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)))
@@ -143,24 +145,26 @@ MAX_BLOCKED_SHOWN = 8
 
 def progress_block(shown: CloseProgress) -> list[str]:
     """The state of a close in a few lines."""
-    held = [f"  held up    {_open(each)}" for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
+    blocked_lines = [f"  held up    {_open(each)}" for each in shown.blocked[:MAX_BLOCKED_SHOWN]]
     if len(shown.blocked) > MAX_BLOCKED_SHOWN:
-        held.append(f"             and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
+        blocked_lines.append(f"             and {len(shown.blocked) - MAX_BLOCKED_SHOWN} more")
     return [
         f"{_what(shown)}  [{shown.decision}]",
         f"  positions  {shown.done} done, {shown.open} open of {shown.positions}",
         f"  orders     {_orders(shown)}",
         f"  time       {_time(shown)}",
-        *held,
+        *blocked_lines,
     ]
 
 
 def progress_line(shown: CloseProgress) -> str:
     """The state of a close in one line."""
-    held = f"; held up: {', '.join(_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN])}" if shown.blocked else ""
+    blocked_text = (
+        f"; held up: {', '.join(_open(each) for each in shown.blocked[:MAX_BLOCKED_SHOWN])}" if shown.blocked else ""
+    )
     return (
         f"{instant(shown.at)}  {shown.decision}  {shown.standing}: {shown.done} of {shown.positions} positions done; "
-        f"orders: {_orders(shown)}; {_time(shown)}{held}"
+        f"orders: {_orders(shown)}; {_time(shown)}{blocked_text}"
     )
 
 

@@ -11,7 +11,7 @@ from killswitch.cli import EXIT_FAILED, options
 from killswitch.cli.terminal import print_json, print_text
 
 
-@click.group()
+@click.group(epilog=options.example_text("ksctl notify test --policies policies"))
 def notify() -> None:
     """Test the notification routes."""
 
@@ -23,9 +23,10 @@ def notify() -> None:
 @options.output
 @click.pass_context
 def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, output: str) -> None:
-    """Send a test message to every target of every route, regardless of what the routes match.
+    """Send a test message to every target of every route.
 
-    Exits 1 if a delivery fails or there is no target. Writes to no store and sends no request to a venue.
+    The match rules of the routes are ignored. Exits 1 if a delivery fails or there is no target. Writes to no store and
+    sends no request to a venue.
     """
     from killswitch.cli.session import load_policies
     from killswitch.incident.notify.message import trial_message
@@ -41,7 +42,7 @@ def test(context: click.Context, policies_at: tuple[Path, ...], severity: str, o
         print_json({"targets": rows})
     else:
         for each in results:
-            said = "delivered" if each.error is None else f"FAILED: {each.error}"
-            print_text(f"{each.target} ({', '.join(each.routes)}): {said}")
+            outcome = "delivered" if each.error is None else f"FAILED: {each.error}"
+            print_text(f"{each.target} ({', '.join(each.routes)}): {outcome}")
     if any(each.error is not None for each in results):
         context.exit(EXIT_FAILED)

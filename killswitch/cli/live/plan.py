@@ -56,12 +56,12 @@ def plan(
     if recording is not None and out is not None:
         raise click.UsageError("--out saves a plan of the live venues, not of a recording: leave out --snapshot")
     require_new_file(out)
-    found = load_policies(policies_at, variant)
+    loaded = load_policies(policies_at, variant)
     if recording is not None:
-        shown = _of_recording(found, recording)
+        shown = _of_recording(loaded, recording)
     else:
         with nullcontext() if store_at is None else opened_store(store_at, read_only=True) as store:
-            shown = _of_venues(found, store, read_timeout)
+            shown = _of_venues(loaded, store, read_timeout)
     print_answer(output, lambda: encode_preview(shown), lambda: plan_text(shown))
     if out is not None:
         save_plan(plan_of(shown, of_policies(shown)), out)
@@ -70,17 +70,17 @@ def plan(
     return EXIT_PENDING if detailed_exitcode and shown.pending else 0
 
 
-def _of_recording(found: LoadedPolicies, recording: Path) -> Preview:
+def _of_recording(loaded: LoadedPolicies, recording: Path) -> Preview:
     from killswitch.lab.recording import read
     from killswitch.operations.preview import from_recording, preview
 
-    interpreter, last, memory = from_recording(found.policies, read(recording))
+    interpreter, last, memory = from_recording(loaded.policies, read(recording))
     if last is None:
         raise click.ClickException(f"{recording}: contains no snapshot")
-    return preview(found.policies, last, interpreter, memory, frozenset())
+    return preview(loaded.policies, last, interpreter, memory, frozenset())
 
 
-def _of_venues(found: LoadedPolicies, store: Store | None, patience: float) -> Preview:
+def _of_venues(loaded: LoadedPolicies, store: Store | None, read_timeout: float) -> Preview:
     from killswitch.accounts.opening import open_accounts, read_once
     from killswitch.model.snapshot import Snapshot
     from killswitch.operations.preview import closes_under_way, from_store, preview
@@ -88,14 +88,16 @@ def _of_venues(found: LoadedPolicies, store: Store | None, patience: float) -> P
     from killswitch.runner.clock import SystemClock
     from killswitch.runner.status_blob import tick_time
 
-    accounts = open_accounts(found.accounts, live=True)
-    seen = process.run(read_once(accounts, patience))
+    accounts = open_accounts(loaded.accounts, live=True)
+    account_snapshots = process.run(read_once(accounts, read_timeout))
     events = tuple(store.pending_events()) if store else ()
     now = tick_time(store, SystemClock())
-    snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=events, closings=closes_under_way(store))
-    interpreter, memory = from_store(found.policies, store)
+    snapshot = Snapshot(
+        now, account_snapshots, "killswitch.snapshot/v1", events=events, closings=closes_under_way(store)
+    )
+    interpreter, memory = from_store(loaded.policies, store)
     armed = frozenset(name for name, account in accounts.items() if account.armed)
-    return preview(found.policies, snapshot, interpreter, memory, armed)
+    return preview(loaded.policies, snapshot, interpreter, memory, armed)
 
 
 def require_new_file(out: Path | None) -> None:

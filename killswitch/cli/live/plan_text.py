@@ -99,7 +99,7 @@ def _title(decision: Decision) -> str:
 
 
 def _closes(decision: Decision, shown: Preview) -> Iterator[str]:
-    """What the stage in the policy closes, in words."""
+    """What the stage of the policy closes, as text."""
     for graph in shown.policies.graphs:
         if graph.policy == decision.policy:
             stages = [stage for stage in graph.stages if stage.name == decision.stage]
@@ -130,8 +130,8 @@ def _summary(shown: Preview) -> str:
     totals = [(kind, sum(each[kind.key] for each in sizes)) for kind in EFFECTS]
     resets = sum(decision.kind == "reset" for decision in shown.decisions)
     if shown.unreadable and not shown.pending:
-        unread = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
-        return f"Unknown: {' and '.join(unread)}, see above. Nothing was changed."
+        outages = [f"{it.account} is {it.quality}" for it in shown.accounts if it.quality != "ok"]
+        return f"Unknown: {' and '.join(outages)}, see above. Nothing was changed."
     unknown = [
         f"{machine.policy} on {machine.scope}"
         for machine in shown.machines
@@ -146,28 +146,25 @@ def _summary(shown: Preview) -> str:
 
 
 def execution_style(decision: Decision) -> str:
-    """Execution style: the ladder and the pace, as in `within 3% of the mark, 1 try, then at market.
-
-    As fast as the venue allows`.
-    """
+    """The ladder and the pace: `within 3% of the mark, 1 try, then at market; as fast as the venue allows`."""
     ladder = () if decision.unwinding is None else decision.unwinding.ladder
     orders = of_kind(decision.effects, Orders)
     bounds = sorted({intent.band for intent in (() if orders is None else orders.intents) if intent.band is not None})
-    one = bounds[0] if len(bounds) == 1 else None
-    words = ", then ".join(_rung(rung, one) for rung in ladder) or "at market"
+    common_bound = bounds[0] if len(bounds) == 1 else None
+    steps = ", then ".join(_step_text(step, common_bound) for step in ladder) or "at market"
     if ladder and len(bounds) > 1:
-        words += f"; the bound is {percent(bounds[0])} to {percent(bounds[-1])} of the mark"
-    return f"{words}; {_pace(decision)}"
+        steps += f"; the bound is {percent(bounds[0])} to {percent(bounds[-1])} of the mark"
+    return f"{steps}; {_pace(decision)}"
 
 
-def _rung(rung: Rung, bound: Decimal | None) -> str:
+def _step_text(step: Rung, bound: Decimal | None) -> str:
     """One step of the ladder. `bound`: the slippage bound, if it is the same for every order."""
-    tries = "1 try" if rung.tries == 1 else f"{rung.tries} tries"
-    if rung.order == "market":
+    tries = "1 try" if step.tries == 1 else f"{step.tries} tries"
+    if step.order == "market":
         return f"at market, {tries}"
-    times = "the bound" if rung.widen == 1 else f"{rung.widen.normalize():f} × the bound"
-    limit = times if bound is None else f"{percent(bound * rung.widen)} of the mark"
-    if rung.order == "limit_ioc":
+    factor = "the bound" if step.widen == 1 else f"{step.widen.normalize():f} × the bound"
+    limit = factor if bound is None else f"{percent(bound * step.widen)} of the mark"
+    if step.order == "limit_ioc":
         return f"within {limit}, {tries}"
     return f"resting within {limit} where no market order fills"
 

@@ -35,7 +35,7 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
     made from.
     """
     from killswitch.incident.record.incident_decisions import find_incident
-    from killswitch.incident.report.rendering import report as both
+    from killswitch.incident.report.rendering import report as render_report
     from killswitch.incident.report.rendering import report_markdown
 
     if incident == _LIST:
@@ -45,7 +45,7 @@ def report(incident: str | None, store_at: str, form: str, out: Path | None, out
     if output == "json":
         text = encode_record(found)
     elif form == "html":
-        text = both(found).html
+        text = render_report(found).html
     else:
         text = report_markdown(found)
     if out is not None:
@@ -69,14 +69,14 @@ def _list(store_at: str, output: str) -> None:
         click.echo(encode_record(each))
 
 
-def _incidents(store_at: str, lives: Callable[[SqlStore], Iterable[IncidentDecisions]]) -> list[Incident]:
+def _incidents(store_at: str, selected: Callable[[SqlStore], Iterable[IncidentDecisions]]) -> list[Incident]:
     from killswitch.cli.session import opened_store
     from killswitch.incident.incident_builder import incident_of
     from killswitch.runner.status_blob import last_tick, started_as
 
     with opened_store(store_at, read_only=True) as store:
         started, now = started_as(store, store_at), last_tick(store)
-        return [incident_of(store, life, started, now) for life in lives(store)]
+        return [incident_of(store, each, started, now) for each in selected(store)]
 
 
 def list_text(found: Sequence[Incident]) -> str:

@@ -68,7 +68,7 @@ def run(
     enable the export of traces and metrics.
     """
     if events_at == "-" and output == "json":
-        raise click.UsageError("--events - and --output json both want stdout; write the events to a file")
+        raise click.UsageError("--events - and --output json both write to stdout: write the events to a file")
     write_in_background()
     from killswitch.cli.live.run_outputs import open_outputs, open_reports
     from killswitch.cli.session import acting_store, arming_summary, load_policies, lock_paths
@@ -81,44 +81,45 @@ def run(
     from killswitch.runner.process import FirstAnswers, switch_threads_often
     from killswitch.runner.status_blob import keep_start
 
-    found = load_policies(policies_at)
+    loaded = load_policies(policies_at)
     clock = SystemClock()
     locks = lock_paths(store_at, lock_dir, lock_file)
     accounts, found_before = _checked_accounts(
-        found, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
+        loaded, store_at, locks, read_timeout, live=live, unnotified=unnotified, emergency=journal is not None
     )
     with (
-        open_outputs(found, store_at, events_at, clock) as told,
+        open_outputs(loaded, store_at, events_at, clock) as outputs,
         acting_store(store_at, journal, locks) as store,
-        open_reports(store, store_at, told.telemetry.tracer) as reports,
+        open_reports(store, store_at, outputs.telemetry.tracer) as reports,
     ):
-        place = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
-        space = DiskSpace(store, place.parent, min_free, clock.monotonic)
-        terminal = RunConsole(store, json=output == "json", err=events_at == "-", written=trigger_texts(found.policies))
+        store_path = Path(store_at.removeprefix("sqlite:///") if journal in (None, "memory") else journal)
+        space = DiskSpace(store, store_path.parent, min_free, clock.monotonic)
+        thresholds = trigger_texts(loaded.policies)
+        console = RunConsole(store, json=output == "json", err=events_at == "-", thresholds=thresholds)
         runner = assemble(
-            found.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
+            loaded.policies, accounts, store, clock, RunnerPace(interval, read_timeout),
             live=live, locks=locks,
             paths=tuple(str(path.resolve()) for path in policies_at), recorder=_recorder(record),
-            witnesses=(terminal, reports, FirstAnswers(), space, *told.witnesses),
-            tracer=told.telemetry.tracer, watch=told.telemetry.watch, timers=True,
-            found_before=found_before, say=print_note,
-            when_held=partial(store.allow_memory, print_memory_entry),
+            observers=(console, reports, FirstAnswers(), space, *outputs.observers),
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch, timers=True,
+            startup_notices=found_before, on_wait=print_note,
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
-        keep_start(store, found.policies.digest, found.runbooks, record)
-        print_note(f"running {found.policies.digest}; {arming_summary(accounts, live=live)}")
-        told.closings = runner.closings
-        told.notifications = runner.notifications
+        keep_start(store, loaded.policies.digest, loaded.runbooks, record)
+        print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=live)}")
+        outputs.closings = runner.closings
+        outputs.notifications = runner.notifications
         switch_threads_often()
-        told.end_reason = process.run(_until_stopped(runner, ticks))
-    print_note(f"stopped after {count_of(terminal.ticks, 'tick')}; {terminal.stop_summary()}")
-    for words in filter(None, (*runner.left_behind, store.trouble)):
-        print_note(words)
+        outputs.end_reason = process.run(_until_stopped(runner, ticks))
+    print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
+    for problem in filter(None, (*runner.stop_problems, store.trouble)):
+        print_note(problem)
     if any(account.armed for account in accounts.values()):
         print_note("the lock files become stale now, which bots read as locked, until a runner is alive again")
 
 
 def _checked_accounts(
-    found: LoadedPolicies, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
+    loaded: LoadedPolicies, store_at: str, locks: LockPaths, read_timeout: float, *, live: bool, unnotified: bool,
     emergency: bool,
 ) -> tuple[dict[str, ArmedAccount], tuple[KeyWarning, ...]]:  # fmt: skip
     """Open the accounts, run all start-up checks, and return the warnings for the first tick."""
@@ -129,26 +130,26 @@ def _checked_accounts(
     from killswitch.runner.process import make_room
     from killswitch.store.sqlite import exposure
 
-    accounts = open_accounts(found.accounts, live=live)
-    about_machine = [*require_locks(accounts, locks, store_at, emergency=emergency)]
-    about_keys: tuple[KeyWarning, ...] = ()
+    accounts = open_accounts(loaded.accounts, live=live)
+    machine_warnings = [*require_locks(accounts, locks, store_at, emergency=emergency)]
+    key_warnings: tuple[KeyWarning, ...] = ()
     if live:
-        require_encrypted(found.accounts, found.places)
-        about_keys = process.run(require_harmless_keys(found.accounts, found.places, read_timeout))
+        require_encrypted(loaded.accounts, loaded.places)
+        key_warnings = process.run(require_harmless_keys(loaded.accounts, loaded.places, read_timeout))
         if not unnotified and any(account.armed for account in accounts.values()):
-            _require_notified(found)
-    about_machine += [words for words in (make_room(len(accounts)), exposure(store_at)) if words is not None]
-    for words in about_machine:
-        print_note(words)
-    return accounts, (*about_keys, *(("warning", words) for words in about_machine))
+            _require_notified(loaded)
+    machine_warnings += [warning for warning in (make_room(len(accounts)), exposure(store_at)) if warning is not None]
+    for warning in machine_warnings:
+        print_note(warning)
+    return accounts, (*key_warnings, *(("warning", warning) for warning in machine_warnings))
 
 
-def _require_notified(found: LoadedPolicies) -> None:
+def _require_notified(loaded: LoadedPolicies) -> None:
     """ClickException if a name under `notify` has no route, or a target cannot work from this machine."""
     from killswitch.policy.diagnostics.diagnostic import render
     from killswitch.runner.notify.target_check import target_warnings
 
-    warnings = (*found.unrouted, *target_warnings(found.policies))
+    warnings = (*loaded.unrouted, *target_warnings(loaded.policies))
     if warnings:
         print_note(render(warnings))
         raise click.ClickException(
@@ -160,28 +161,28 @@ def _require_notified(found: LoadedPolicies) -> None:
 async def _until_stopped(runner: Runner, ticks: int | None) -> str:
     """Run until stopped, and return the reason of the end."""
     stop = asyncio.Event()
-    heard: list[str] = []
+    received: list[str] = []
 
-    def hear(name: str) -> None:
-        heard.append(name)
+    def on_signal(name: str) -> None:
+        received.append(name)
         stop.set()
 
-    handle_stop_signals(hear)
+    handle_stop_signals(on_signal)
     ignore_foreign_signals()
     await runner.run(stop, ticks)
-    return f"stopped by {heard[0]}" if heard else f"all {ticks} ticks completed"
+    return f"stopped by {received[0]}" if received else f"all {ticks} ticks completed"
 
 
 class RunConsole:
     """Observer that prints decisions to stdout and everything else to stderr."""
 
-    def __init__(self, store: Store, *, json: bool, err: bool = False, written: Thresholds | None = None) -> None:
-        """`store`: results of closes. `written`: thresholds of the policies.
+    def __init__(self, store: Store, *, json: bool, err: bool = False, thresholds: Thresholds | None = None) -> None:
+        """`store`: results of closes. `thresholds`: those of the policies.
 
         `err`: decisions go to stderr too, because stdout is used for something else.
         """
         self._store = store
-        self._written = written
+        self._thresholds = thresholds
         self._json = json
         self._err = err
         self._down: dict[str, str] = {}
@@ -192,8 +193,8 @@ class RunConsole:
     def ticked(self, report: TickReport) -> None:
         """Print what is new since the previous tick."""
         self.ticks += report.snapshot.scheduled  # a tick after a push message does not count
-        for say in (self._print_decisions, self._print_notices, self._print_accounts, self._print_closes):
-            say(report)
+        for print_part in (self._print_decisions, self._print_notices, self._print_accounts, self._print_closes):
+            print_part(report)
         if not self._has_begun:
             self._has_begun = True
             self._print_orphans()
@@ -212,7 +213,7 @@ class RunConsole:
                 click.echo(encode_decision(decision).decode(), err=self._err)
                 continue
             acted = "" if decision.id in report.acting_on else "  (observed only: no order is sent)"
-            first, *reasons = decision_lines(decision, self._written)
+            first, *reasons = decision_lines(decision, self._thresholds)
             print_text("\n".join((f"{first}  [{decision.id}]{acted}", *reasons)), err=self._err)
 
     def _print_notices(self, report: TickReport) -> None:
@@ -235,8 +236,8 @@ class RunConsole:
         for decision, status in current.items():
             # The run that finished a close has printed its result.
             if self._closing.get(decision) != status and (self.ticks > 1 or status in _UNDER_WAY):
-                said = status if status in _UNDER_WAY else self._close_result(decision) or status
-                print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {said}")
+                text = status if status in _UNDER_WAY else self._close_result(decision) or status
+                print_note(f"{instant(report.snapshot.as_of)}  closing {decision}: {text}")
         self._closing = current
 
     def _print_orphans(self) -> None:
@@ -253,8 +254,8 @@ class RunConsole:
         from killswitch.operations.commands import close_status
 
         stored = self._store.decision(decision)
-        standing = None if stored is None else close_status(self._store, stored.decision)
-        return None if standing == "closing" else standing
+        close_result = None if stored is None else close_status(self._store, stored.decision)
+        return None if close_result == "closing" else close_result
 
     def stop_summary(self) -> str:
         """Summary of unfinished closes at a stop."""

@@ -30,10 +30,10 @@ Redact = Callable[[str], str]
 
 @dataclass(slots=True)
 class RunOutputs:
-    """Observers and telemetry of a run. `why` is the reason in its last event."""
+    """Observers and telemetry of a run. `end_reason` is in its last event."""
 
     telemetry: Telemetry
-    witnesses: list[Observer] = field(default_factory=list)
+    observers: list[Observer] = field(default_factory=list)
     end_reason: str = "the run ended"
     closings: Callable[[], tuple[Closing, ...]] = tuple
     """Results of all closes, including those that ended after the last tick."""
@@ -43,39 +43,39 @@ class RunOutputs:
 
 @contextmanager
 def open_outputs(
-    found: LoadedPolicies, store_at: str, events_at: str | None, clock: Clock, *, by_hand: bool = False
+    loaded: LoadedPolicies, store_at: str, events_at: str | None, clock: Clock, *, operator_command: bool = False
 ) -> Iterator[RunOutputs]:
     """Open telemetry and the event stream, and close them with the reason of the end.
 
-    A run that fails gives its error as the reason. ClickException if an output cannot be opened; `by_hand`: an operator
-    command continues without telemetry that cannot be opened.
+    If the run fails, the reason is its error. ClickException if an output cannot be opened. `operator_command`:
+    telemetry that cannot be opened prints a message, and the command continues.
     """
     from killswitch.telemetry.opened import SILENT, open_telemetry
     from killswitch.telemetry.settings import TelemetryError
 
-    redact = _redaction(found)
-    place = str(Path(store_at.removeprefix("sqlite:///")).resolve())
+    redactor_for = _redaction(loaded)
+    store_path = str(Path(store_at.removeprefix("sqlite:///")).resolve())
     try:
-        telemetry = open_telemetry(os.environ, found.policies, clock, store=place, redaction=redact)
+        telemetry = open_telemetry(os.environ, loaded.policies, clock, store=store_path, redaction=redactor_for)
     except TelemetryError as error:
-        if not by_hand:
+        if not operator_command:
             raise
         print_note(f"no traces and no metrics: {error}")
         telemetry = SILENT
-    watch = RunOutputs(telemetry)
-    writer, teller = _events(watch, events_at, redact(()))
+    outputs = RunOutputs(telemetry)
+    writer, emitter = _events(outputs, events_at, redactor_for(()))
     if telemetry.providers is not None:
         from killswitch.runner.event_emitter import MetricsRecorder
 
-        watch.witnesses.append(MetricsRecorder(telemetry, lambda: watch.notifications()))  # noqa: PLW0108 - it is set later
+        outputs.observers.append(MetricsRecorder(telemetry, lambda: outputs.notifications()))  # noqa: PLW0108 - replaced later
     try:
-        yield watch
+        yield outputs
     except BaseException as error:
-        watch.end_reason = f"{type(error).__name__}: {error}"
+        outputs.end_reason = f"{type(error).__name__}: {error}"
         raise
     finally:
-        if writer is not None and teller is not None:
-            teller.ended(clock.now(), watch.end_reason, watch.closings())
+        if writer is not None and emitter is not None:
+            emitter.ended(clock.now(), outputs.end_reason, outputs.closings())
             if not writer.close():
                 print_note(writer.problem or "the last events were not written in time")
         if not telemetry.shut_down() or telemetry.problem:
@@ -89,7 +89,7 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
     `pauses` (`pause`, `pause_for_work`) override those of `ReportRenderer`.
     """
     from killswitch.incident.report.rendering import incidents_folder
-    from killswitch.runner.notify.reports import LAST_WORDS, ReportRenderer
+    from killswitch.runner.notify.reports import STOP_TIMEOUT, ReportRenderer
     from killswitch.runner.process import freeze_garbage_collection
 
     reports = ReportRenderer(
@@ -99,12 +99,14 @@ def open_reports(store: SqlStore, store_at: str, tracer: Tracer, **pauses: float
         yield reports
     finally:
         if not reports.close():
-            print_note(f"the last reports were not rendered within {LAST_WORDS:g} s; `ksctl report` renders them anew")
+            print_note(
+                f"the last reports were not rendered within {STOP_TIMEOUT:g} s; `ksctl report` renders them anew"
+            )
         elif reports.problem is not None:
             print_note(reports.problem)
 
 
-def _events(watch: RunOutputs, at: str | None, hide: Redact) -> tuple[BackgroundWriter | None, EventEmitter | None]:
+def _events(outputs: RunOutputs, at: str | None, redact: Redact) -> tuple[BackgroundWriter | None, EventEmitter | None]:
     if at is None:
         return None, None
     from killswitch.runner.event_emitter import EventEmitter
@@ -112,22 +114,22 @@ def _events(watch: RunOutputs, at: str | None, hide: Redact) -> tuple[Background
 
     with file_errors(f"cannot write events to {at}"):
         writer = BackgroundWriter(1 if at == "-" else at, "events")
-    teller = EventEmitter(writer, hide)
-    watch.witnesses.append(teller)
-    return writer, teller
+    emitter = EventEmitter(writer, redact)
+    outputs.observers.append(emitter)
+    return writer, emitter
 
 
-def _redaction(found: LoadedPolicies) -> Callable[[Iterable[str]], Redact]:
+def _redaction(loaded: LoadedPolicies) -> Callable[[Iterable[str]], Redact]:
     """Redaction of the credentials of all accounts and of further secrets."""
     from killswitch.accounts.credentials import resolve
     from killswitch.accounts.redaction import Redactor
 
-    def discreet(further: Iterable[str]) -> Redact:
-        known = [
+    def redactor_for(further: Iterable[str]) -> Redact:
+        secrets = [
             secret
-            for account in found.accounts
+            for account in loaded.accounts
             for secret in resolve(account.spec.credentials, account=account.metadata.name).values()
         ]
-        return Redactor([*known, *further]).hide
+        return Redactor([*secrets, *further]).hide
 
-    return discreet
+    return redactor_for

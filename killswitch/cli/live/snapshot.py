@@ -90,15 +90,15 @@ def _health(account: AccountSnapshot) -> Iterator[str]:
     found = account.health
     if found is None:
         return
-    words = [] if found.latency_ms is None else [f"latency {number(found.latency_ms, 'milliseconds')}"]
+    parts = [] if found.latency_ms is None else [f"latency {number(found.latency_ms, 'milliseconds')}"]
     counts = (
         ("requests", found.requests), ("errors", found.errors), ("timeouts", found.timeouts),
         ("malformed", found.malformed), ("rate limited", found.rate_limited),
     )  # fmt: skip
-    words += [f"{name} {count}" for name, count in counts if count]
-    words += [] if found.clock_skew_ms is None else [f"clock skew {found.clock_skew_ms:+.0f} ms"]
-    if words:
-        yield f"  {', '.join(words)}"
+    parts += [f"{name} {count}" for name, count in counts if count]
+    parts += [] if found.clock_skew_ms is None else [f"clock skew {found.clock_skew_ms:+.0f} ms"]
+    if parts:
+        yield f"  {', '.join(parts)}"
 
 
 def _rows(

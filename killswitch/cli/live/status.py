@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @options.verb("ksctl status --store ks.sqlite", "ksctl status --store ks.sqlite --watch")
 @options.store
-@option("--notices", type=COUNT, default=5, help="How many of the newest notices to show.")
+@option("--notices", type=COUNT, default=5, help="Number of the newest notices to show.")
 @click.option("--watch", is_flag=True, help="Follow closes until all are finished; exit 1 if a target is not reached.")
 @click.option(
     "--probe",
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within: float | None, output: str) -> int:
     """Show stages, locks and closes. Changes nothing, and sends no request to a venue.
 
-    The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner has its
-    date.
+    The latch of a stage and the lifetime of a lock are independent, and both are shown. Data of a dead runner is
+    shown with its date.
 
     --watch redraws every close each second on a terminal; otherwise, and as JSON, it prints a line per change.
 
     --probe is for supervisors that restart a hung process: it checks the runner alone, never venues.
     """
     if within is not None and probe is None:
-        raise click.UsageError("--within says how old a tick may be for --probe; name one, or leave it out")
+        raise click.UsageError("--within limits the age of a tick for --probe: add --probe, or leave out --within")
     if probe is not None:
         if watch:
             raise click.UsageError("--probe answers at once and --watch follows: use one of them")
@@ -59,8 +59,8 @@ def status(store_at: str, notices: int, watch: bool, probe: Probe | None, within
     from killswitch.runner.status_blob import tick_time
 
     with opened_store(store_at, read_only=True) as store:
-        standing = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
-    print_answer(output, lambda: encode_status(standing), lambda: status_text(standing, store_at))
+        store_state = store_status(store, datetime.now(UTC), notices, tick_time(store, SystemClock()))
+    print_answer(output, lambda: encode_status(store_state), lambda: status_text(store_state, store_at))
     return 0
 
 
@@ -72,19 +72,19 @@ def _probed(store_at: str, probe: Probe, within: float | None, *, json: bool) ->
 
     try:
         with opened_store(store_at, read_only=True) as store:
-            verdict = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
+            result = probe_of(store, probe, datetime.now(UTC), within, SystemClock())
     except StoreError as error:
-        verdict = ProbeResult(False, str(error))
+        result = ProbeResult(False, str(error))
     if json:
-        click.echo(encode_record({"probe": probe, "passed": verdict.passed, "why": verdict.why}))
+        click.echo(encode_record({"probe": probe, "passed": result.passed, "why": result.why}))
     else:
-        print_text(f"{'' if verdict.passed else 'not '}{probe}: {verdict.why}")
-    return 0 if verdict.passed else 1
+        print_text(f"{'' if result.passed else 'not '}{probe}: {result.why}")
+    return 0 if result.passed else 1
 
 
 @options.verb("ksctl history --store ks.sqlite --limit 5")
 @options.store
-@option("--limit", type=click.IntRange(min=1), default=20, help="How many of the newest.")
+@option("--limit", type=click.IntRange(min=1), default=20, help="Number of the newest decisions to show.")
 @options.output
 def history(store_at: str, limit: int, output: str) -> None:
     """List past decisions and their results, newest first.

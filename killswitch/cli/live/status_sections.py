@@ -14,21 +14,21 @@ from killswitch.incident.record.results import Result
 from killswitch.model.legible import one_line
 from killswitch.operations.status import OperatorCloseResult
 from killswitch.render.formats import count_of, instant, money
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 
 
 def manual_closes_text(closes: Sequence[OperatorCloseResult]) -> str:
     """One line per manual close; empty without any."""
     if not closes:
         return ""
-    rows, below = [], []
+    rows, details = [], []
     for each in closes:
         first, *more = result_lines(each.result)
         what = f"{manual_close_text(each.cause)}: {each.scope} ({each.reason or 'no reason'})"
         rows.append((instant(each.at), each.author or "unknown", what, first, each.decision))
-        below += [f"  {each.decision}: {line}" for line in more]
+        details += [f"  {each.decision}: {line}" for line in more]
     head = ("when", "by", "what", "result", "decision")
-    return "\n".join(("Closes by hand\n" + table(head, rows), *below))
+    return "\n".join(("Closes by hand\n" + table(head, rows), *details))
 
 
 def result_lines(result: Result) -> list[str]:
@@ -44,13 +44,13 @@ def result_lines(result: Result) -> list[str]:
 def _remaining(result: Result) -> Iterator[str]:
     """Positions that are not at their target, the reason by their last order, and what an operator can do."""
     hints: dict[str, None] = {}
-    over = {ending.account for ending in result.endings}  # the ending has the reason
+    ended = {ending.account for ending in result.endings}  # the ending has the reason
     for each in result.positions:
         held = each.start if each.left is None else each.left
-        if held <= each.target or each.account in over:
+        if held <= each.target or each.account in ended:
             continue
-        mine = (each.account, each.symbol, each.side)
-        sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == mine]
+        place = (each.account, each.symbol, each.side)
+        sent = [it for it in result.orders if (it.account, it.symbol, it.position_side) == place]
         why, hint = _reason_and_hint(sent[-1]) if sent else ("no order sent yet", "")
         yield f"left: {held - each.target:f} {each.symbol} {each.side or ''}".rstrip() + f": {why}"
         hints |= {hint: None} if hint else {}
@@ -58,18 +58,18 @@ def _remaining(result: Result) -> Iterator[str]:
 
 
 def _reason_and_hint(order: OrderLine) -> tuple[str, str]:
-    said = f" ({one_line(order.text)})" if order.text else ""
+    detail = f" ({one_line(order.text)})" if order.text else ""
     if order.outcome in (RESTING, ACCEPTED):
         return (
-            f"the venue holds the order and has not filled it{said}",
+            f"the venue holds the order and has not filled it{detail}",
             "if trading is halted, a resting order fills when trading resumes; cancel it at the venue to withdraw it",
         )
     if order.outcome == f"rejected: {MARKET_CLOSED}":
         return (
-            f"the venue accepts no orders for it now: the market is closed or trading is halted{said}",
+            f"the venue accepts no orders for it now: the market is closed or trading is halted{detail}",
             "rejected orders are sent again when trading resumes, while a runner is alive",
         )
-    return f"its last order: {order.outcome}{said}", ""
+    return f"its last order: {order.outcome}{detail}", ""
 
 
 MARKET_CLOSED = "market_closed"
@@ -82,18 +82,20 @@ def streams_text(streams: Sequence[StreamView], now: datetime) -> str:
 
 
 def _stream(stream: StreamView, now: datetime) -> str:
-    heard = "no message received yet" if stream.heard_at is None else f"last message {_when(stream.heard_at, now)}"
+    last_message = (
+        "no message received yet" if stream.heard_at is None else f"last message {_when(stream.heard_at, now)}"
+    )
     match stream.state:
         case "heard":
-            return heard if stream.why is None else f"{heard}; interrupted a moment ago: {stream.why}"
+            return last_message if stream.why is None else f"{last_message}; interrupted a moment ago: {stream.why}"
         case "opening":
-            return f"opening, {heard}"
+            return f"opening, {last_message}"
         case "stale":
-            return f"STALE, {heard}"
+            return f"STALE, {last_message}"
         case "lost":
-            return f"LOST: {stream.why or 'no reason given'}; {heard}"
+            return f"LOST: {stream.why or 'no reason given'}; {last_message}"
         case "ended":
-            return f"GIVEN UP: {stream.why or 'no reason given'}; {heard}"
+            return f"GIVEN UP: {stream.why or 'no reason given'}; {last_message}"
 
 
 def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
@@ -103,16 +105,16 @@ def timers_text(timers: Sequence[TimerView], now: datetime) -> str:
 
 def _timer(timer: TimerView, now: datetime) -> str:
     until = "an unknown time" if timer.until is None else _when(timer.until, now)
-    over = timer.until is not None and timer.until <= now
+    is_expired = timer.until is not None and timer.until <= now
     why = "" if timer.why is None else f"; {timer.why}"
     match timer.state:
         case "armed":
             refreshed = "" if timer.refreshed_at is None else f", refreshed {_when(timer.refreshed_at, now)}"
-            return f"armed until {until}{', EXPIRED' if over else ''}{refreshed}{why}"
+            return f"armed until {until}{', EXPIRED' if is_expired else ''}{refreshed}{why}"
         case "off":
             return "OFF" if timer.why is None else f"OFF: {timer.why}"
         case "unknown":
-            return f"UNKNOWN whether it {'ran' if over else 'runs'}, until {until} at the latest{why}"
+            return f"UNKNOWN whether it {'ran' if is_expired else 'runs'}, until {until} at the latest{why}"
 
 
 def suspended_text(accounts: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from killswitch.model.instant import from_micros
 from killswitch.model.snapshot import Event
 from killswitch.operations.status import LockView, OpenClosing, StoreStatus
 from killswitch.render.formats import count_of, duration_text, instant, money
-from killswitch.runner.status_blob import MachineView, RunnerView
+from killswitch.runner.status_blob import AccountView, MachineView, RunnerView
 
 MAX_NAMED = 4
 """Maximum remaining positions that are listed by name; the others are counted."""
@@ -36,50 +36,50 @@ SHORT_SECONDS = 60.0
 """Durations below this many seconds have a fraction."""
 
 
-def status_text(standing: StoreStatus, store_at: str) -> str:
+def status_text(status: StoreStatus, store_at: str) -> str:
     """Render the status, one block per subject."""
-    return "\n\n".join(block for block in _blocks(standing, store_at) if block)
+    return "\n\n".join(block for block in _blocks(status, store_at) if block)
 
 
-def _blocks(standing: StoreStatus, store_at: str) -> Iterator[str]:
-    yield _runner(standing, store_at)
-    view = standing.view
+def _blocks(status: StoreStatus, store_at: str) -> Iterator[str]:
+    yield _runner(status, store_at)
+    view = status.view
     if view is None:
-        yield f"Stages: unknown, {standing.view_problem}"
+        yield f"Stages: unknown, {status.view_problem}"
     else:
         yield _accounts(view)
-        yield _stages(view, standing)
+        yield _stages(view, status)
         yield _list("Latched stages without a policy", [orphan_line(orphan) for orphan in view.orphans])
         yield from (_triggers(machine, view) for machine in view.machines)
-        yield _locks(standing.locks, view)
-        yield streams_text(view.streams, standing.now)
-        yield timers_text(view.timers, standing.now)
+        yield _locks(status.locks, view)
+        yield streams_text(view.streams, status.now)
+        yield timers_text(view.timers, status.now)
         yield suspended_text(view.suspended)
-    yield _list("Problems", ((() if view is None else view.problems) + standing.problems))
-    yield _closings(standing.closings, alive=standing.runner.liveness == "alive")
-    yield _list("Suspicions", [_suspicion(each) for each in standing.suspicions])
-    yield manual_closes_text(standing.by_hand)
-    yield _notifications(standing)
-    pending = [command_line(event, standing.now, _waits_for(standing, event)) for event in standing.pending]
+    yield _list("Problems", ((() if view is None else view.problems) + status.problems))
+    yield _closings(status.closings, alive=status.runner.liveness == "alive")
+    yield _list("Suspicions", [_suspicion(each) for each in status.suspicions])
+    yield manual_closes_text(status.by_hand)
+    yield _notifications(status)
+    pending = [command_line(event, status.now, _waits_for(status, event)) for event in status.pending]
     yield _list("Pending commands", pending)
-    yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in standing.notices])
+    yield _list("Newest notices", [f"{instant(each.as_of)}  {notice_line(each)}" for each in status.notices])
 
 
-def _runner(standing: StoreStatus, store_at: str) -> str:
-    runner, view = standing.runner, standing.view
+def _runner(status: StoreStatus, store_at: str) -> str:
+    runner, view = status.runner, status.view
     who = f"pid {runner.pid}, generation {runner.generation}" if runner.pid else f"{runner.owner}"
-    said = {
+    state = {
         "alive": f"alive ({who}), lease until {instant(runner.lease_until)}",
         "silent": f"NOT RUNNING: {runner.why} ({who}, lease until {instant(runner.lease_until)})",
         "gone": f"not running: {runner.why}",
     }[runner.liveness]
-    lines = [f"Store    {store_at}", f"Runner   {said}"]
+    lines = [f"Store    {store_at}", f"Runner   {state}"]
     if view is not None:
         mode = "started with --live" if view.live else "observes only (started without --live)"
         lines += [
             f"         {mode}; policies {', '.join(view.policies) or 'given in process'}",
             f"         {view.policy_set}",
-            f"Tick     {ago(view.as_of, standing.now)} ({instant(view.as_of)}), number {view.ticks} since "
+            f"Tick     {ago(view.as_of, status.now)} ({instant(view.as_of)}), number {view.ticks} since "
             f"{instant(view.started_at)}, took {view.duration_ms:g} ms, every {view.interval:g} s{_behind(view)}",
         ]
         if runner.liveness != "alive":
@@ -95,43 +95,46 @@ def _behind(view: RunnerView) -> str:
 
 
 def _accounts(view: RunnerView) -> str:
-    below = Footnotes()
+    footnotes = Footnotes()
+
+    def quality(each: AccountView) -> str:
+        return each.quality + ("" if each.reason is None else f" {footnotes.mark(f'{each.account}: {each.reason}')}")
+
     rows = [
         (
-            each.account, each.venue, each.market, "live" if each.armed else "observe",
-            each.quality if each.reason is None else f"{each.quality} {below.mark(f'{each.account}: {each.reason}')}",
+            each.account, each.venue, each.market, "live" if each.armed else "observe", quality(each),
             money(each.equity, each.currency), "unknown" if each.positions is None else str(each.positions),
             instant(each.observed_at),
         )
         for each in view.accounts
     ]  # fmt: skip
     head = ("account", "venue", "market", "acts", "quality", "equity", "positions", "observed")
-    return "\n".join(("Accounts", table(head, rows), *below.lines()))
+    return "\n".join(("Accounts", table(head, rows), *footnotes.lines()))
 
 
-def _stages(view: RunnerView, standing: StoreStatus) -> str:
+def _stages(view: RunnerView, status: StoreStatus) -> str:
     if not view.machines:
         return "Stages: no policy scope matches an account"
     rows = [
         (
             machine.scope, machine.policy, machine.mode, str(machine.level), stage_label(machine),
-            instant(machine.fired_at), _cooldown(machine, standing), machine.decision or "-",
+            instant(machine.fired_at), _cooldown(machine, status), machine.decision or "-",
         )
         for machine in view.machines
     ]  # fmt: skip
     head = ("scope", "policy", "mode", "level", "stage (latched until reset)", "fired", "cooldown", "decision")
-    below = [
+    pending = [
         f"  {machine.policy} on {machine.scope}: {line}"
         for machine in view.machines
-        for line in pending_lines(machine, standing.now)
+        for line in pending_lines(machine, status.now)
     ]
-    return "\n".join(("Stages", table(head, rows), *below))
+    return "\n".join(("Stages", table(head, rows), *pending))
 
 
-def _cooldown(machine: MachineView, standing: StoreStatus) -> str:
+def _cooldown(machine: MachineView, status: StoreStatus) -> str:
     if machine.cooldown_until is None:
         return "-"
-    left = machine.cooldown_until - standing.now
+    left = machine.cooldown_until - status.now
     return f"{duration_text(left)} left" if left.total_seconds() > 0 else "over"
 
 
@@ -147,10 +150,10 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
         return f"Locks: no file in {view.lock_folder}; bots read a missing file as locked"
     rows = []
     for lock in locks:
-        said = f"LOCKED {lock.mode}" if lock.locked else "open"
+        state = f"LOCKED {lock.mode}" if lock.locked else "open"
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         alive += " (stale)" if lock.stale else ""
-        rows.append((lock.scope or "unknown", said, _until(lock), alive, lock.reason))
+        rows.append((lock.scope or "unknown", state, _until(lock), alive, lock.reason))
     head = ("scope", "says", "until", "kept alive until", "reason")
     return f"Locks as read by bots in {view.lock_folder}\n" + table(head, rows)
 
@@ -162,7 +165,7 @@ def _until(lock: LockView) -> str:
         return f"on suspicion until {instant(lock.until)}"
     if lock.until is not None:
         return instant(lock.until)
-    return "it is lifted" if lock.ordered else "a runner lives"
+    return "it is lifted" if lock.ordered else "a runner is alive"
 
 
 def _closings(closings: Sequence[OpenClosing], *, alive: bool) -> str:
@@ -184,10 +187,16 @@ def _remaining(closing: OpenClosing) -> str:
         for each in closing.result.positions
         if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
     ]
-    unseen = sum(each.left is None for each, _ in open_)
-    since = f"{unseen} as it was" if unseen < len(open_) else "as it was" if unseen == 1 else "as they were"
-    told = f"; {since} at the time of the decision; nothing later is known" if unseen else ""
-    return _listed([(left, each.symbol, each.side) for each, left in open_]) + told
+    not_verified = sum(each.left is None for each, _ in open_)
+    since = (
+        f"{not_verified} as it was"
+        if not_verified < len(open_)
+        else "as it was"
+        if not_verified == 1
+        else "as they were"
+    )
+    remark = f"; {since} at the time of the decision; nothing later is known" if not_verified else ""
+    return _listed([(left, each.symbol, each.side) for each, left in open_]) + remark
 
 
 def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
@@ -199,21 +208,21 @@ def _listed(left: Sequence[tuple[Decimal, str, str | None]]) -> str:
     return f"{count_of(len(left), 'position')}: {', '.join(named + more)}"
 
 
-def _notifications(standing: StoreStatus) -> str:
+def _notifications(status: StoreStatus) -> str:
     rows = [
         (
             each.route, each.target, str(each.pending), str(each.delivered), str(each.given_up),
-            "-" if each.oldest is None else ago(from_micros(each.oldest), standing.now), each.error or "-",
+            "-" if each.oldest is None else ago(from_micros(each.oldest), status.now), each.error or "-",
         )
-        for each in standing.notifications
+        for each in status.notifications
     ]  # fmt: skip
     head = ("route", "target", "pending", "delivered", "given up", "oldest pending", "last error of it")
     return "Notifications\n" + table(head, rows) if rows else ""
 
 
-def _waits_for(standing: StoreStatus, event: Event) -> str:
+def _waits_for(status: StoreStatus, event: Event) -> str:
     """Accounts that a manual close still waits for."""
-    waiting = () if standing.view is None else standing.view.unfinished_closes
+    waiting = () if status.view is None else status.view.unfinished_closes
     found = next((each for each in waiting if each.event == event.id), None)
     if found is None:
         return ""

@@ -108,28 +108,28 @@ def this_user() -> str:
         return "unknown"
 
 
-def deliver(order: CommandRequest, place: CommandSite, *, live: bool, journal: str | None = None) -> None:
+def deliver(request: CommandRequest, site: CommandSite, *, live: bool, journal: str | None = None) -> None:
     """Send the command to the running runner, or run one tick here. Never creates a store.
 
     `journal`: in an emergency, where to journal in place of the store.
     """
     write_in_background(DRAIN_SECONDS)
     if journal is not None:
-        with acting_store(place.store_at, journal, place.locks(None)) as store:
-            _tick_here(order, store, place, _last_view(store), live=live, given=None, emergency=True)
+        with acting_store(site.store_at, journal, site.locks(None)) as store:
+            _tick_here(request, store, site, _last_view(store), live=live, queued=None, emergency=True)
         return
-    _end_misdated(place.store_at)
-    _require_executor(order, place.store_at, live=live)
-    with opened_store(place.store_at, read_only=False) as store:
-        standing = store_status(store, datetime.now(UTC), 0)
+    _end_misdated(site.store_at)
+    _require_executor(request, site.store_at, live=live)
+    with opened_store(site.store_at, read_only=False) as store:
+        status = store_status(store, datetime.now(UTC), 0)
         with printing_unfinished(store):
-            left = None
-            if standing.runner.liveness == "alive" and standing.view is not None:
-                left = _send_to_runner(order, store, standing, standing.view)
-                if left is None:
+            unprocessed = None
+            if status.runner.liveness == "alive" and status.view is not None:
+                unprocessed = _send_to_runner(request, store, status, status.view)
+                if unprocessed is None:
                     return
-                _require_continuation(order, left, standing, live=live)
-            _tick_here(order, store, place, standing.view, live=live, given=left)
+                _require_continuation(request, unprocessed, status, live=live)
+            _tick_here(request, store, site, status.view, live=live, queued=unprocessed)
 
 
 def _last_view(store: Store) -> RunnerView | None:
@@ -158,23 +158,23 @@ def _end_misdated(store_at: str) -> None:
         end_misdated(store, lease)
 
 
-def _require_executor(order: CommandRequest, store_at: str, *, live: bool) -> None:
+def _require_executor(request: CommandRequest, store_at: str, *, live: bool) -> None:
     """Refuse a missing store, and orders that no process would send, before any change."""
     try:
         with opened_store(store_at, read_only=True) as store:
             liveness = runner_state(store.lease(), datetime.now(UTC)).liveness
-            if order.plan is not None:
-                commands.require_unspent(store, order.plan)
+            if request.plan is not None:
+                commands.require_unspent(store, request.plan)
     except StoreMissingError as error:
-        if not order.has_orders:
+        if not request.has_orders:
             raise
         # A misspelled path must not create a second store; a new machine gets the command that creates one.
-        way = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
-        raise StoreMissingError(f"{error}. If no runner ever ran here, {way}; then repeat this command") from error
-    if order.has_orders and not live and liveness != "alive":
+        remedy = f"`ksctl run --ticks 1 --policies … --store {store_at}` creates it and, without --live, sends nothing"
+        raise StoreMissingError(f"{error}. If no runner ever ran here, {remedy}; then repeat this command") from error
+    if request.has_orders and not live and liveness != "alive":
         raise click.UsageError(
             "no runner is alive on this store, so this command would send the orders itself: add --live"
-            + (", or --dry-run to see them" if order.kind == "close" else "")
+            + (", or --dry-run to see them" if request.kind == "close" else "")
         )
 
 
@@ -188,12 +188,13 @@ def _is_closing(store: Store, decision: Decision) -> bool:
 
 
 def is_runner_alive(store: Store) -> bool:
+    """Whether a running runner holds the lease of the store."""
     return runner_state(store.lease(), datetime.now(UTC)).liveness == "alive"
 
 
-def _require_continuation(order: CommandRequest, left: Event, standing: StoreStatus, *, live: bool) -> None:
+def _require_continuation(request: CommandRequest, unprocessed: Event, status: StoreStatus, *, live: bool) -> None:
     """The runner ended before it processed the command: execute it here with --live, otherwise leave it pending."""
-    ended = f"the runner (pid {standing.runner.pid}) ended before it processed {left.id} ({order.kind})"
+    ended = f"the runner (pid {status.runner.pid}) ended before it processed {unprocessed.id} ({request.kind})"
     if not live:
         raise click.ClickException(
             f"{ended}: the command waits, and the next tick of any runner on this store processes it"
@@ -201,23 +202,23 @@ def _require_continuation(order: CommandRequest, left: Event, standing: StoreSta
     print_note(f"{ended}: continuing from here")
 
 
-def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, view: RunnerView) -> Event | None:
+def _send_to_runner(request: CommandRequest, store: Store, status: StoreStatus, view: RunnerView) -> Event | None:
     """Let the runner process the command and print the result; returns the event if the runner ended before."""
-    locked = commands.locked_scopes(standing.locks)
-    if order.plan is not None:
+    locked = commands.locked_scopes(status.locks)
+    if request.plan is not None:
         armed = {each.account: each.armed for each in view.accounts}
-        _require_armed(order.plan, armed, f"by the runner (pid {standing.runner.pid}): restart it with --live and a")
-    elif order.kind == "close":
-        commands.require_scope(order.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
-        _require_armed_account(order, standing, view)
+        _require_armed(request.plan, armed, f"by the runner (pid {status.runner.pid}): restart it with --live and a")
+    elif request.kind == "close":
+        commands.require_scope(request.scope, commands.closable_scopes((it.account, it.venue) for it in view.accounts))
+        _require_armed_account(request, status, view)
     else:
-        commands.require_scope(order.scope, commands.watched_scopes(view) | locked)
-    if order.kind == "reset" and not any(account.armed for account in view.accounts):
+        commands.require_scope(request.scope, commands.watched_scopes(view) | locked)
+    if request.kind == "reset" and not any(account.armed for account in view.accounts):
         print_note("locks stay unchanged: the runner is armed for no account")
-    event = order.event(store)
+    event = request.event(store)
     store.put_event(event)
-    print_note(f"sent to the runner (pid {standing.runner.pid}) as {event.id}")
-    deadline = time.monotonic() + order.wait
+    print_note(f"sent to the runner (pid {status.runner.pid}) as {event.id}")
+    deadline = time.monotonic() + request.wait
     while commands.is_pending(store, event):
         if not is_runner_alive(store) and commands.is_pending(store, event):
             return event
@@ -225,7 +226,7 @@ def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, 
             if commands.is_unfinished(store, event):
                 break
             raise click.ClickException(
-                f"the runner has not processed {event.id} within {order.wait:g} s; its next tick will. "
+                f"the runner has not processed {event.id} within {request.wait:g} s; its next tick will. "
                 "See `ksctl status`"
             )
         time.sleep(POLL)
@@ -234,118 +235,123 @@ def _send_to_runner(order: CommandRequest, store: Store, standing: StoreStatus, 
     for decision in answer.decisions:
         while _is_closing(store, decision) and time.monotonic() < deadline and is_runner_alive(store):
             pass
-    at = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
+    runner_locks = LockPaths(Path(view.lock_folder), None) if view.lock_folder else None
     # The tick lifts the lock right after it recorded that it processed the command.
-    lifts = order.scope in locked and commands.fired_again(store, answer) is None
-    while lifts and is_lock_pending(order, store, at) and time.monotonic() < deadline:
+    lifts_lock = request.scope in locked and commands.fired_again(store, answer) is None
+    while lifts_lock and is_lock_pending(request, store, runner_locks) and time.monotonic() < deadline:
         time.sleep(POLL)
-    print_outcome(order, store, answer, at, event)
+    print_outcome(request, store, answer, runner_locks, event)
     return None
 
 
 def _tick_here(
-    order: CommandRequest, store: SqlStore, place: CommandSite, view: RunnerView | None, *, live: bool,
-    given: Event | None,
+    request: CommandRequest, store: SqlStore, site: CommandSite, view: RunnerView | None, *, live: bool,
+    queued: Event | None,
     emergency: bool = False,
 ) -> None:  # fmt: skip
-    """Run one tick here. `given`: an event that is already stored. `emergency`: continue without a lock folder."""
-    found = place.policies(view)
-    if order.kind == "reset" and not live and any(each.spec.execution == "live" for each in found.accounts):
+    """Run one tick here. `queued`: an event that is already stored. `emergency`: continue without a lock folder."""
+    loaded = site.policies(view)
+    if request.kind == "reset" and not live and any(each.spec.execution == "live" for each in loaded.accounts):
         raise click.UsageError(
             "no runner is alive on this store, so this command would run one tick itself; unarmed, a stage that fires "
             "in that tick would be latched without any action. Add --live"
         )
-    accounts = open_accounts(found.accounts, live=live)
-    locks = place.locks(view)
-    for words in require_locks(accounts, locks, place.store_at, closes=order.has_orders, emergency=emergency):
-        print_note(words)
-    _require_scope_and_arming(order, found.policies, accounts, locks, view)
-    _require_its_policies(order, place, found)
-    seen = DecisionCollector()
+    accounts = open_accounts(loaded.accounts, live=live)
+    locks = site.locks(view)
+    for warning in require_locks(accounts, locks, site.store_at, closes=request.has_orders, emergency=emergency):
+        print_note(warning)
+    _require_scope_and_arming(request, loaded.policies, accounts, locks, view)
+    _require_its_policies(request, site, loaded)
+    collector = DecisionCollector()
     with (
-        open_outputs(found, place.store_at, None, SystemClock(), by_hand=True) as told,
-        open_reports(store, place.store_at, told.telemetry.tracer) as reports,
+        open_outputs(loaded, site.store_at, None, SystemClock(), operator_command=True) as outputs,
+        open_reports(store, site.store_at, outputs.telemetry.tracer) as reports,
     ):
         runner = assemble(
-            found.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=place.read_timeout),
-            live=live, locks=locks, witnesses=(seen, reports, *told.witnesses),
-            tracer=told.telemetry.tracer, watch=told.telemetry.watch,
-            paths=tuple(str(path.resolve()) for path in place.policies_at) or (view.policies if view else ()),
-            when_held=partial(store.allow_memory, print_memory_entry),
+            loaded.policies, accounts, store, SystemClock(), RunnerPace(interval=1.0, read_timeout=site.read_timeout),
+            live=live, locks=locks, observers=(collector, reports, *outputs.observers),
+            tracer=outputs.telemetry.tracer, closing_observer=outputs.telemetry.watch,
+            paths=tuple(str(path.resolve()) for path in site.policies_at) or (view.policies if view else ()),
+            on_acquired=partial(store.allow_memory, print_memory_entry),
         )  # fmt: skip
-        keep_runbooks(store, found.policies.digest, found.runbooks)
+        keep_runbooks(store, loaded.policies.digest, loaded.runbooks)
         print_note(f"no runner is alive here: running one tick; {arming_summary(accounts, live=live)}")
         armed = any(account.armed for account in accounts.values())
-        if order.kind == "reset" and not armed:
+        if request.kind == "reset" and not armed:
             print_note("locks stay unchanged: no account is armed")
         print_pending(store)
-        event = given or order.event(store)
+        event = queued or request.event(store)
         try:
-            process.run(run_one_tick(runner, store, event, order.wait))
+            process.run(run_one_tick(runner, store, event, request.wait))
         except BaseException:
             if commands.is_pending(store, event):
                 print_note(
-                    f"{event.id} ({order.kind}) still waits: the next tick of any runner on this store processes it"
+                    f"{event.id} ({request.kind}) still waits: the next tick of any runner on this store processes it"
                 )
             raise
         # Print the answer first: pages and the last traces take time.
         answer = commands.answer_to(store, event)
-        _print_other_decisions(seen.decisions, answer, found)
+        _print_other_decisions(collector.decisions, answer, loaded)
         print_unfinished(store)
-        print_outcome(order, store, answer, locks if armed else None, event)
+        print_outcome(request, store, answer, locks if armed else None, event)
 
 
 def _require_scope_and_arming(
-    order: CommandRequest, policies: PolicySet, opened: dict[str, ArmedAccount], at: LockPaths, view: RunnerView | None
+    request: CommandRequest,
+    policies: PolicySet,
+    opened: dict[str, ArmedAccount],
+    locks: LockPaths,
+    view: RunnerView | None,
 ) -> None:
     """Refuse an unknown scope, and a plan that acts on an account that is not armed."""
-    if order.plan is not None:
+    if request.plan is not None:
         armed = {name: account.armed for name, account in opened.items()}
-        _require_armed(order.plan, armed, "here: that takes --live and a")
-    elif order.kind == "close":
-        require_closable(order.scope, opened)
+        _require_armed(request.plan, armed, "here: that takes --live and a")
+    elif request.kind == "close":
+        require_closable(request.scope, opened)
     else:
-        locked = commands.locked_scopes(locks_at(at.folder, at.union, datetime.now(UTC)))
+        locked = commands.locked_scopes(locks_at(locks.folder, locks.union, datetime.now(UTC)))
         # A latch outlives its policy and its account: the last runner published its scope.
         latched = set() if view is None else commands.watched_scopes(view)
-        commands.require_scope(order.scope, commands.machine_scopes(policies, opened) | locked | latched)
+        commands.require_scope(request.scope, commands.machine_scopes(policies, opened) | locked | latched)
 
 
-def _print_other_decisions(seen: Sequence[Decision], answer: commands.CommandAnswer, found: LoadedPolicies) -> None:
+def _print_other_decisions(
+    collected: Sequence[Decision], answer: commands.CommandAnswer, loaded: LoadedPolicies
+) -> None:
     """Print the other decisions of the same ticks."""
-    mine = {decision.id for decision in answer.decisions}
-    for decision in (each for each in seen if each.id not in mine):
+    answered = {decision.id for decision in answer.decisions}
+    for decision in (each for each in collected if each.id not in answered):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
-        print_note("\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(found.policies)))))
-
-
-def _require_its_policies(order: CommandRequest, place: CommandSite, found: LoadedPolicies) -> None:
-    """Refuse other policies than those of the plan: they would become those of the store, and the plan would be
-
-    refused.
-    """
-    if place.policies_at and order.plan is not None and order.plan.policy_set != found.policies.digest:
-        raise click.ClickException(
-            f"the plan belongs to the policy set {order.plan.policy_set[:19]}, and these policies are "
-            f"{found.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
+        print_note(
+            "\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(loaded.policies))))
         )
 
 
-def _require_armed_account(order: CommandRequest, standing: StoreStatus, view: RunnerView) -> None:
-    if not any(each.armed and is_in_scope(order.scope, each.account, each.venue) for each in view.accounts):
+def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: LoadedPolicies) -> None:
+    """Refuse policies other than those of the plan: the store would adopt them, and the plan would be refused."""
+    if site.policies_at and request.plan is not None and request.plan.policy_set != loaded.policies.digest:
         raise click.ClickException(
-            f"the runner (pid {standing.runner.pid}) is armed for no account of {order.scope or 'the portfolio'}, so "
+            f"the plan belongs to the policy set {request.plan.policy_set[:19]}, and these policies are "
+            f"{loaded.policies.digest[:19]}: name the plan's own with --policies. Nothing was changed"
+        )
+
+
+def _require_armed_account(request: CommandRequest, status: StoreStatus, view: RunnerView) -> None:
+    if not any(each.armed and is_in_scope(request.scope, each.account, each.venue) for each in view.accounts):
+        raise click.ClickException(
+            f"the runner (pid {status.runner.pid}) is armed for no account of {request.scope or 'the portfolio'}, so "
             "nothing would be sent: restart it with --live, for accounts whose document says execution: live"
         )
 
 
-def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], way: str) -> None:
+def _require_armed(plan: SavedPlan, armed: Mapping[str, bool], remedy: str) -> None:
     """Refuse a plan that acts on an account that is not armed: a plan is applied as a whole."""
     acted_on = {name for decision in plan.decisions for name in decision.accounts}
-    missing = sorted(name for name in acted_on if not armed.get(name, False))
-    if missing:
+    unarmed = sorted(name for name in acted_on if not armed.get(name, False))
+    if unarmed:
         raise click.ClickException(
-            f"the plan acts on {', '.join(missing)}, which is not armed {way} document that says execution: live"
+            f"the plan acts on {', '.join(unarmed)}, which is not armed {remedy} document that says execution: live"
         )
 
 

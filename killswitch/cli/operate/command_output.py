@@ -60,17 +60,17 @@ class CommandRequest:
         return self.kind != "reset"
 
 
-def lock_of(order: CommandRequest, at: LockPaths | None) -> LockView | None:
+def lock_of(request: CommandRequest, locks: LockPaths | None) -> LockView | None:
     """The lock file of the scope of a reset; None for a close, and where no lock is written."""
-    if order.kind != "reset" or at is None:
+    if request.kind != "reset" or locks is None:
         return None
-    return next((lock for lock in locks_at(at.folder, None, datetime.now(UTC)) if lock.scope == order.scope), None)
+    return next((lock for lock in locks_at(locks.folder, None, datetime.now(UTC)) if lock.scope == request.scope), None)
 
 
-def is_lock_pending(order: CommandRequest, store: Store, at: LockPaths | None) -> bool:
+def is_lock_pending(request: CommandRequest, store: Store, locks: LockPaths | None) -> bool:
     """Whether the lock of the scope of a reset still exists and no close keeps it."""
-    lock = lock_of(order, at)
-    return lock is not None and lock.ordered and lock.has_own and not _closing_on(order.scope, store)
+    lock = lock_of(request, locks)
+    return lock is not None and lock.ordered and lock.has_own and not _closing_on(request.scope, store)
 
 
 def _closing_on(scope: str | None, store: Store) -> list[str]:
@@ -89,22 +89,24 @@ def _lock_text(lock: LockView, store: Store) -> str:
 
 
 def print_outcome(
-    order: CommandRequest, store: Store, answer: commands.CommandAnswer, at: LockPaths | None, sent: Event | None = None
+    request: CommandRequest,
+    store: Store,
+    answer: commands.CommandAnswer,
+    locks: LockPaths | None,
+    sent: Event | None = None,
 ) -> None:
-    """Print the result of the command; exit 1 if it did not do what it was asked.
+    """Print the result of the command; exit 1 if it was refused or did not finish.
 
-    `at`: the lock paths, if locks are lifted.
-
-    `sent`: the stored event of the command.
+    `locks`: the lock paths, if locks are lifted. `sent`: the stored event of the command.
     """
-    lock = lock_of(order, at)
+    lock = lock_of(request, locks)
     if not answer.decisions and not answer.notices and lock is None:
         raise click.ClickException("command processed; no decision resulted; see `ksctl status`")
-    results = print_results(answer, store, json=order.json, lock=lock, apart=order.kind == "apply")
-    if not order.json:
-        anew = commands.fired_again(store, answer)
-        if anew is not None:
-            print_text(f"{headline(anew)}  [{anew.id}]\n  it fired again: its triggers are still true")
+    results = print_results(answer, store, json=request.json, lock=lock, split_notices=request.kind == "apply")
+    if not request.json:
+        refired = commands.fired_again(store, answer)
+        if refired is not None:
+            print_text(f"{headline(refired)}  [{refired.id}]\n  it fired again: its triggers are still true")
         if lock is not None:
             print_text(_lock_text(lock, store))
     if sent is not None and commands.is_pending(store, sent):
@@ -118,9 +120,14 @@ def print_outcome(
 
 
 def print_results(
-    answer: commands.CommandAnswer, store: Store, *, json: bool, lock: LockView | None = None, apart: bool = False
+    answer: commands.CommandAnswer,
+    store: Store,
+    *,
+    json: bool,
+    lock: LockView | None = None,
+    split_notices: bool = False,
 ) -> list[tuple[Decision, Result]]:
-    """Print the decisions and notices of an answer; `apart`: one line for each part of a notice."""
+    """Print the decisions and notices of an answer; `split_notices`: one line for each part of a notice."""
     results = [(decision, read_result(store, decision)) for decision in answer.decisions]
     if json:
         records = [{"decision": decision_record(decision), "result": result} for decision, result in results]
@@ -129,17 +136,17 @@ def print_results(
     for decision, result in results:
         print_text(f"{headline(decision)}  [{decision.id}]\n  {_outcome(decision, result, store)}")
     for notice in answer.notices:
-        print_text(notice.text.replace("; ", "\n  ") if apart else notice.text)
+        print_text(notice.text.replace("; ", "\n  ") if split_notices else notice.text)
     return results
 
 
 def _outcome(decision: Decision, result: Result, store: Store) -> str:
     if decision.kind == "reset":
         return "back to normal"
-    words = result_lines(result)
+    lines = result_lines(result)
     if result.standing == "closing":
-        words.append(f"in progress: {continuation_text(store)}")
-    return "\n  ".join(words)
+        lines.append(f"in progress: {continuation_text(store)}")
+    return "\n  ".join(lines)
 
 
 def _is_failed(decision: Decision, result: Result) -> bool:

@@ -20,17 +20,19 @@ from killswitch.runner.command_intake import accounts_closing
 from killswitch.runner.status_blob import tick_time
 
 
-def give_up(store_at: str, named: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool) -> None:
+def give_up(
+    store_at: str, id_prefix: str, scope: str | None, author: str, reason: str, wait: float, *, json: bool
+) -> None:
     """Send the command to the running runner, or leave it for the next one. `wait`: seconds for each of two steps."""
     with opened_store(store_at, read_only=False) as store:
-        decision = _full_id(store, named)
-        waiting = next((event for event in store.pending_events() if event.id == decision), None)
-        if waiting is not None and scope is not None and not commands.is_unfinished(store, waiting):
-            way_out = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
-            raise click.ClickException(f"no tick has processed {decision} yet, so its accounts are unknown: {way_out}")
-        if waiting is None and not accounts_closing(store, decision, scope):
+        decision = _full_id(store, id_prefix)
+        pending_close = next((event for event in store.pending_events() if event.id == decision), None)
+        if pending_close is not None and scope is not None and not commands.is_unfinished(store, pending_close):
+            remedy = "leave out --scope to give it up on all accounts, or repeat the command after the next tick"
+            raise click.ClickException(f"no tick has processed {decision} yet, so its accounts are unknown: {remedy}")
+        if pending_close is None and not accounts_closing(store, decision, scope):
             raise click.ClickException(_no_such_close(store, decision, scope))
-        now = tick_time(store, SystemClock()) if waiting is None else datetime.now(UTC)
+        now = tick_time(store, SystemClock()) if pending_close is None else datetime.now(UTC)
         event = commands.operator_event("give_up", scope, author, reason, now, decision=decision)
         store.put_event(event)
         if not is_runner_alive(store):
@@ -42,9 +44,9 @@ def give_up(store_at: str, named: str, scope: str | None, author: str, reason: s
             time.sleep(POLL)
         print_results(commands.answer_to(store, event), store, json=json)
         if left := accounts_closing(store, decision, scope):
-            what = "it ends when every one of its orders has an answer"
+            condition = "it ends when every one of its orders has an answer"
             raise click.ClickException(
-                f"no further order is sent on {', '.join(left)}, and the close is not finished: {what}"
+                f"no further order is sent on {', '.join(left)}, and the close is not finished: {condition}"
             )
 
 
@@ -58,16 +60,16 @@ def _await_tick(store: Store, event: Event, wait: float) -> None:
 
 def _full_id(store: Store, decision: str) -> str:
     """The full id of the close or pending command that starts with `decision`; unchanged if there is none."""
-    open_ones = {each.id for _, each in open_closes(store)}
-    open_ones |= {event.id for event in store.pending_events() if event.kind == "close"}
-    meant = sorted(each for each in open_ones if each.startswith(decision))
-    if len(meant) > 1 and decision not in meant:
-        raise click.ClickException(f"{decision} matches several: {', '.join(meant)}")
-    return meant[0] if len(meant) == 1 else decision
+    open_ids = {each.id for _, each in open_closes(store)}
+    open_ids |= {event.id for event in store.pending_events() if event.kind == "close"}
+    matches = sorted(each for each in open_ids if each.startswith(decision))
+    if len(matches) > 1 and decision not in matches:
+        raise click.ClickException(f"{decision} matches several: {', '.join(matches)}")
+    return matches[0] if len(matches) == 1 else decision
 
 
 def _no_such_close(store: Store, decision: str, scope: str | None) -> str:
     """Error text that lists the closes in progress."""
-    open_ones = [f"{each.id} on {account}" for account, each in open_closes(store)]
-    known = f" In progress: {', '.join(open_ones)}" if open_ones else " No close is in progress"
+    open_closes_text = [f"{each.id} on {account}" for account, each in open_closes(store)]
+    known = f" In progress: {', '.join(open_closes_text)}" if open_closes_text else " No close is in progress"
     return f"nothing is being closed for {decision} on {scope or 'any account'}.{known}"

@@ -27,29 +27,31 @@ from killswitch.runner.clock import SystemClock
 from killswitch.runner.status_blob import tick_time
 
 
-def preview_close(order: CommandRequest, place: CommandSite, out: Path | None) -> None:
+def preview_close(request: CommandRequest, site: CommandSite, out: Path | None) -> None:
     """Print what a close would send, without orders, locks, store writes or a lease.
 
     `out`: file for the plan, which `ksctl apply` reads.
     """
     require_new_file(out)
-    with store_if_any(place.store_at) as store:
+    with store_if_any(site.store_at) as store:
         view = None if store is None else store_status(store, datetime.now(UTC), 0).view
-        found = place.policies(view)
-        accounts = open_accounts(found.accounts, live=True)
-        require_closable(order.scope, accounts)
-        seen = process.run(read_once(accounts, place.read_timeout))
-        interpreter, memory = from_store(found.policies, store)
-        given, now = order.event(None), tick_time(store, SystemClock())
-        snapshot = Snapshot(now, seen, "killswitch.snapshot/v1", events=(given,), closings=closes_under_way(store))
-        shown = preview(found.policies, snapshot, interpreter, memory, frozenset())
+        loaded = site.policies(view)
+        accounts = open_accounts(loaded.accounts, live=True)
+        require_closable(request.scope, accounts)
+        account_snapshots = process.run(read_once(accounts, site.read_timeout))
+        interpreter, memory = from_store(loaded.policies, store)
+        command_event, now = request.event(None), tick_time(store, SystemClock())
+        snapshot = Snapshot(
+            now, account_snapshots, "killswitch.snapshot/v1", events=(command_event,), closings=closes_under_way(store)
+        )
+        shown = preview(loaded.policies, snapshot, interpreter, memory, frozenset())
     closes = [decision for decision in shown.decisions if decision.kind == "manual"]
-    by_hand = [notice.text for notice in shown.notices if notice.policy == "operator"]
+    command_notices = [notice.text for notice in shown.notices if notice.policy == "operator"]
     if not closes:
-        raise click.ClickException("; ".join(by_hand) or "nothing to close")
-    for text in by_hand:
+        raise click.ClickException("; ".join(command_notices) or "nothing to close")
+    for text in command_notices:
         print_note(text)
-    _print_preview(closes[0], accounts, shown, as_json=order.json)
+    _print_preview(closes[0], accounts, shown, as_json=request.json)
     if out is not None:
         save_plan(plan_of(shown, closes), out)
 

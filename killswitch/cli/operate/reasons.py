@@ -37,20 +37,20 @@ class CloseReason:
     remark: str | None = None
 
 
-def reason_of(written: str) -> CloseReason:
+def reason_of(text: str) -> CloseReason:
     """Parse `WORD` or `WORD: text`.
 
     Any other text counts as `operator`, with a warning that lists the declared reasons.
     """
-    head, colon, rest = written.partition(":")
-    word = re.sub(r"[\s_]+", "-", head.strip().lower())  # `Exchange breach` and `exchange_breach` are the same reason
-    if word in MEANINGS:
-        return CloseReason(cast("Cause", word), rest.strip() or word)
-    near = _closest(word, whole=bool(colon))
-    meant = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in written.strip() else ''}'?"
+    head, colon, detail = text.partition(":")
+    name = re.sub(r"[\s_]+", "-", head.strip().lower())  # `Exchange breach` and `exchange_breach` are the same reason
+    if name in MEANINGS:
+        return CloseReason(cast("Cause", name), detail.strip() or name)
+    near = _closest(name, exact=bool(colon))
+    hint = "" if near is None else f" Did you mean '{near}{': …' if colon or ' ' in text.strip() else ''}'?"
     known = ", ".join(MEANINGS)
-    remark = f"--reason does not begin with one of {known}, so it counts as 'operator: {written.strip()}'.{meant}"
-    return CloseReason("operator", written.strip(), remark)
+    remark = f"--reason does not begin with one of {known}, so it counts as 'operator: {text.strip()}'.{hint}"
+    return CloseReason("operator", text.strip(), remark)
 
 
 def scope_warning(cause: Cause, scope: str | None) -> str | None:
@@ -60,7 +60,7 @@ def scope_warning(cause: Cause, scope: str | None) -> str | None:
     return f"{cause}: {MEANINGS[cause]}; only {scope} is closed, the rest of the account stays open"
 
 
-def _closest(word: str, *, whole: bool) -> str | None:
+def _closest(name: str, *, exact: bool) -> str | None:
     """The closest declared reason: by the part before a colon, else by the beginning of the text."""
-    begins = [word] if whole else [word, word.split("-", maxsplit=1)[0], "-".join(word.split("-")[:2])]
+    begins = [name] if exact else [name, name.split("-", maxsplit=1)[0], "-".join(name.split("-")[:2])]
     return next((near for each in begins for near in get_close_matches(each, MEANINGS, 1, 0.75)), None)

@@ -62,33 +62,36 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
         store.put_event(event)
         await runner.tick()
         deadline = time.monotonic() + wait + paced_seconds(commands.answer_to(store, event))
-        taken = {event.id}
-        told = False
+        processed = {event.id}
+        is_retry_printed = False
         fees_until: float | None = None
         while True:
-            left = deadline - time.monotonic()
-            done = await runner.work_through(min(COMMAND_POLL_SECONDS, left))
+            seconds_left = deadline - time.monotonic()
+            done = await runner.close_within(min(COMMAND_POLL_SECONDS, seconds_left))
             if done:
                 fees_until = fees_until or time.monotonic() + FEE_WAIT_SECONDS
-                listens = min(fees_until, deadline) - time.monotonic()
-                done = await runner.work_through(min(COMMAND_POLL_SECONDS, listens), fees=True) or listens <= 0
-            fresh = [each for each in store.pending_events() if each.id not in taken]
-            if fresh:
-                taken |= {each.id for each in fresh}
-                print_note(f"{count_of(len(fresh), 'new command')}: running another tick")
+                fee_seconds_left = min(fees_until, deadline) - time.monotonic()
+                done = (
+                    await runner.close_within(min(COMMAND_POLL_SECONDS, fee_seconds_left), fees=True)
+                    or fee_seconds_left <= 0
+                )
+            new_commands = [each for each in store.pending_events() if each.id not in processed]
+            if new_commands:
+                processed |= {each.id for each in new_commands}
+                print_note(f"{count_of(len(new_commands), 'new command')}: running another tick")
                 await runner.tick()
                 deadline, fees_until = max(deadline, time.monotonic() + wait), None
-            elif left <= 0:
+            elif seconds_left <= 0:
                 break
             elif commands.is_pending(store, event):
-                if not told:
-                    print_note(f"some accounts cannot be read: retrying for {left:.0f} s")
-                told = True
+                if not is_retry_printed:
+                    print_note(f"some accounts cannot be read: retrying for {seconds_left:.0f} s")
+                is_retry_printed = True
                 if done:
-                    await asyncio.sleep(min(COMMAND_POLL_SECONDS, left))
+                    await asyncio.sleep(min(COMMAND_POLL_SECONDS, seconds_left))
                 await runner.tick()
             elif done:
                 break
         await runner.finish()
     finally:
-        await runner.let_go()
+        await runner.shut_down()

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def _operator(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every operator command, and pass `place` and the resolved `author`."""
+    """Add the options of every operator command, and pass `site` and the resolved `author`."""
 
     @wraps(command)
     def run(
         store_at: str, policies_at: tuple[Path, ...], read_timeout: float, lock_dir: Path | None,
-        lock_file: Path | None, author: str | None, **rest: Any,
+        lock_file: Path | None, author: str | None, **options_of_verb: Any,
     ) -> None:  # fmt: skip
         from killswitch.cli.operate.command_delivery import CommandSite, this_user
 
-        place = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file)
-        command(place=place, author=author or this_user(), **rest)
+        site = CommandSite(store_at, policies_at, read_timeout, lock_dir, lock_file)
+        command(site=site, author=author or this_user(), **options_of_verb)
 
     for each in reversed((
         options.store,
@@ -50,7 +50,7 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 @options.verb("ksctl close --scope account/main --reason system-failure --store ks.sqlite --dry-run")
 @click.option("--reason", type=RECORD_TEXT, required=True,
               help="Why: market, system-failure, exchange-breach, regulatory, counterparty, drill or operator, "
-                   "and a text after a colon. It decides how the close is executed.")  # fmt: skip
+                   "optionally with a text after a colon. It decides how the close is executed.")  # fmt: skip
 @click.option("--scope", type=RECORD_TEXT, shell_complete=completion.scopes,
               help="account/NAME, venue/NAME or portfolio. Default: portfolio.")  # fmt: skip
 @click.option("--force", is_flag=True,
@@ -68,7 +68,7 @@ def _operator(command: Callable[..., None]) -> Callable[..., None]:
 @options.journal
 @_operator
 def close(
-    place: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
+    site: CommandSite, reason: str, scope: str | None, force: bool, decision: str | None, dry_run: bool,
     out: Path | None, live: bool, author: str, journal: str | None, wait: float, output: str,
 ) -> None:  # fmt: skip
     """Close positions by an operator command, or give up a close.
@@ -89,7 +89,7 @@ def close(
 
     --journal is for emergencies: the disk of the store is full, read-only or gone, or the store is damaged.
     """
-    from killswitch.cli.operate import command_delivery as work
+    from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest
     from killswitch.cli.operate.reasons import reason_of, scope_warning
 
@@ -111,24 +111,24 @@ def close(
 
         if why.remark is not None:
             print_note(why.remark)
-        give_up(place.store_at, decision, scope, author, reason, wait, json=output == "json")
+        give_up(site.store_at, decision, scope, author, reason, wait, json=output == "json")
         return
     for remark in filter(None, (why.remark, scope_warning(why.cause, scope))):
         print_note(remark)
-    order = CommandRequest("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
+    request = CommandRequest("close", scope, author, why.text, wait, output == "json", cause=why.cause, force=force)
     if dry_run:
         from killswitch.cli.operate.preview import preview_close
 
-        preview_close(order, place, out)
+        preview_close(request, site, out)
     else:
-        work.deliver(order, place, live=live, journal=journal)
+        deliver(request, site, live=live, journal=journal)
 
 
 @options.verb("ksctl apply trim.plan.json --store ks.sqlite")
 @click.argument("plan_at", metavar="FILE", type=IN_FILE)
 @option("--max-age", type=options.DURATION, default="10m", help="Maximum age of the plan.")
 @_operator
-def apply(plan_at: Path, place: CommandSite, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
+def apply(plan_at: Path, site: CommandSite, max_age: float, live: bool, author: str, wait: float, output: str) -> None:
     """Apply the saved plan in FILE exactly, or refuse it and list every change.
 
     FILE comes from `ksctl plan --out` or `ksctl close --dry-run --out`. It is applied once, and only while the
@@ -136,24 +136,24 @@ def apply(plan_at: Path, place: CommandSite, max_age: float, live: bool, author:
     processes it at its next tick; without one, this command takes the lease, ticks once and closes, which needs --live.
     """
     from killswitch.cli.live.plan import read_plan
-    from killswitch.cli.operate import command_delivery as work
+    from killswitch.cli.operate.command_delivery import deliver, tick_time_on
     from killswitch.cli.operate.command_output import CommandRequest
 
     plan = read_plan(plan_at)
-    age = (work.tick_time_on(place.store_at) - plan.as_of).total_seconds()
+    age = (tick_time_on(site.store_at) - plan.as_of).total_seconds()
     if age > max_age:
         raise click.ClickException(
             f"{plan_at}: the plan is {age:.0f} s old, above --max-age {max_age:g}s: make a new plan, or raise --max-age"
         )
-    order = CommandRequest("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
-    work.deliver(order, place, live=live)
+    request = CommandRequest("apply", plan.scope, author, f"plan {plan.short}", wait, output == "json", plan=plan)
+    deliver(request, site, live=live)
 
 
 @options.verb("ksctl reset account/main --reason 'seen, margin added' --store ks.sqlite")
 @click.argument("scope", type=RECORD_TEXT, shell_complete=completion.scopes)
 @click.option("--reason", type=RECORD_TEXT, required=True, help="The reason, for the record.")
 @_operator
-def reset(scope: str, place: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
+def reset(scope: str, site: CommandSite, reason: str, live: bool, author: str, wait: float, output: str) -> None:
     """Return SCOPE (such as account/main) to normal.
 
     A reset ends the latch of every policy on the scope and lifts its lock, whichever program wrote it, once no close is
@@ -161,8 +161,8 @@ def reset(scope: str, place: CommandSite, reason: str, live: bool, author: str, 
     command at its next tick; without one, this command takes the lease and ticks once, which needs --live if a document
     says execution: live.
     """
-    from killswitch.cli.operate import command_delivery as work
+    from killswitch.cli.operate.command_delivery import deliver
     from killswitch.cli.operate.command_output import CommandRequest
 
-    order = CommandRequest("reset", scope, author, reason, wait, output == "json")
-    work.deliver(order, place, live=live)
+    request = CommandRequest("reset", scope, author, reason, wait, output == "json")
+    deliver(request, site, live=live)

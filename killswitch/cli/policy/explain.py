@@ -37,8 +37,10 @@ def explain(subject: str, store_at: str | None, output: str) -> None:
     from killswitch.cli.session import opened_store
 
     with opened_store(store_at, read_only=True) as store:
-        chain = decision_history_of(store, subject)
-    print_answer(output, lambda: encode_record(decision_history_record(chain)), lambda: decision_history_text(chain))
+        history = decision_history_of(store, subject)
+    print_answer(
+        output, lambda: encode_record(decision_history_record(history)), lambda: decision_history_text(history)
+    )
 
 
 def _explain_code(code: str, output: str) -> None:

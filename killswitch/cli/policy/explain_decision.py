@@ -23,33 +23,33 @@ from killswitch.model.store import Store
 from killswitch.render.formats import exact, instant, interval, money, order_numbers
 
 
-def decision_history_text(chain: DecisionHistory) -> str:
+def decision_history_text(history: DecisionHistory) -> str:
     """Render the whole history of the decision."""
-    decision = chain.decision
+    decision = history.decision
     blocks = (
         f"Decision {decision.id}\n  {instant(decision.as_of)}  {headline(decision)}",
-        _policy(chain),
-        _triggers(chain),
-        _attribution(chain),
-        _snapshot(chain),
-        effects_text(decision, chain.snapshot),
-        _orders(chain),
-        _end(chain),
+        _policy(history),
+        _triggers(history),
+        _attribution(history),
+        _snapshot(history),
+        effects_text(decision, history.snapshot),
+        _orders(history),
+        _end(history),
     )
     return "\n\n".join(block for block in blocks if block)
 
 
-def _policy(chain: DecisionHistory) -> str:
-    decision = chain.decision
+def _policy(history: DecisionHistory) -> str:
+    decision = history.decision
     if decision.kind == "manual":
-        said = cause_text(decision.cause)
-        declared = "" if said is None else f"\n  {decision.cause}: {said.tone}"
-        words = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
-        return f"Operator command\n  {words}{declared}"
-    if chain.policy is None:
+        cause_entry = cause_text(decision.cause)
+        declared = "" if cause_entry is None else f"\n  {decision.cause}: {cause_entry.tone}"
+        command = one_line(f"{decision.author or 'unknown'}: {decision.reason or 'no reason given'}")
+        return f"Operator command\n  {command}{declared}"
+    if history.policy is None:
         return f"Policy line\n  unknown: no runner used the policy set {decision.policy_set} on this store"
-    stage = chain.policy.stages.get(decision.stage or "")
-    lines = [_line(stage) if stage else _line(chain.policy.at), f"  {decision.policy_set}"]
+    stage = history.policy.stages.get(decision.stage or "")
+    lines = [_line(stage) if stage else _line(history.policy.at), f"  {decision.policy_set}"]
     if decision.commit:
         lines.append(f"  commit {decision.commit}")
     if decision.kind in (None, "suspicion") and decision.reason:
@@ -63,10 +63,10 @@ def _line(at: WrittenAt) -> str:
     return f"  {at.file}:{at.line}  {at.text}"
 
 
-def _triggers(chain: DecisionHistory) -> str:
+def _triggers(history: DecisionHistory) -> str:
     lines: list[str] = []
-    for trigger in chain.decision.triggers:
-        text = None if chain.policy is None else chain.policy.triggers.get(trigger.name)
+    for trigger in history.decision.triggers:
+        text = None if history.policy is None else history.policy.triggers.get(trigger.name)
         if text is not None:
             lines.append(_line(text.at))
         since = f", true since {instant(trigger.true_since)}" if trigger.true_since else ""
@@ -85,8 +85,8 @@ def _value(trigger: TriggerReading, unit: str | None) -> str:
     return interval((low, high), unit)
 
 
-def _attribution(chain: DecisionHistory) -> str:
-    found = chain.decision.attribution
+def _attribution(history: DecisionHistory) -> str:
+    found = history.decision.attribution
     if found is None or not found.window:
         return ""
     shares = f"long {percent(found.long_share)}, short {percent(found.short_share)} over {found.window}"
@@ -94,11 +94,11 @@ def _attribution(chain: DecisionHistory) -> str:
     return f"Who lost\n  {found.source}: {shares}{why}"
 
 
-def _snapshot(chain: DecisionHistory) -> str:
-    if chain.snapshot is None:
+def _snapshot(history: DecisionHistory) -> str:
+    if history.snapshot is None:
         return "Snapshot\n  not kept"
-    blocks = [f"Snapshot of {instant(chain.snapshot.as_of)}"]
-    for account in chain.snapshot.accounts:
+    blocks = [f"Snapshot of {instant(history.snapshot.as_of)}"]
+    for account in history.snapshot.accounts:
         blocks.append(_account(account))
         if account.positions:
             rows = [_position(position) for position in account.positions]
@@ -128,8 +128,8 @@ def effects_text(decision: Decision, snapshot: Snapshot | None) -> str:
     return "\n".join(("Decided", *lines)) if lines else "Decided\n  nothing to do"
 
 
-def _orders(chain: DecisionHistory) -> str:
-    orders = chain.result.orders
+def _orders(history: DecisionHistory) -> str:
+    orders = history.result.orders
     if not orders:
         return ""
     head = ("symbol", "position", "sent", "order", "client order id", "outcome", "filled", "price", "fee")
@@ -142,13 +142,13 @@ def _orders(chain: DecisionHistory) -> str:
 
 
 def _bounded(number: int, order: OrderLine, bound: Bound) -> tuple[str, ...]:
-    kept = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
+    outcome = {True: "kept", False: "exceeded", None: "unknown"}[bound.kept]
     if order.fate == "final" and not order.filled:
-        kept = "nothing filled"
+        outcome = "nothing filled"
     return (
         str(number), "-" if order.rung is None else str(order.rung + 1), order.kind or "-", exact(order.limit, "-"),
         f"{bound.declared:.2%}", "-" if bound.slipped is None else f"{bound.slipped:.2%}",
-        kept if bound.sent else f"{kept}, sent without a bound",
+        outcome if bound.sent else f"{outcome}, sent without a bound",
     )  # fmt: skip
 
 
@@ -160,8 +160,8 @@ def _order(order: OrderLine) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _end(chain: DecisionHistory) -> str:
-    result = chain.result
+def _end(history: DecisionHistory) -> str:
+    result = history.result
     lines = [f"  locked at {instant(result.locked_at)}"] if result.locked_at else []
     lines += [f"  cancelled {order}" for order in result.cancelled]
     lines += [
@@ -174,10 +174,10 @@ def _end(chain: DecisionHistory) -> str:
         ended = "every target is reached" if ending.status == "flat" else f"ended {ending.status}"
         lines.append(f"  {ending.account}: {ended}, {instant(ending.at)}{why}")
     lines += [f"  {account}: no order was sent: the account was not armed" for account in result.unsent]
-    lines += [f"  one request closed the whole book of {account}" for account in result.swept]
+    lines += [f"  the venue was requested to close the whole book of {account} at once" for account in result.swept]
     lines += [line for each in result.positions if (line := _other_changes(each))]
     lines += [f"  {_unprotected(each)}" for each in result.exposures]
-    lines.append(f"  {_status(chain)}")
+    lines.append(f"  {_status(history)}")
     if result.closed:
         lines.append(f"  realised {money(result.realised)} before fees, fees {money(result.fees)}")
         lines.append(
@@ -197,23 +197,23 @@ def _partial_sum(missing: Missing) -> str:
 
 
 def _missing_parts(missing: Missing) -> str:
-    words = [order_numbers(missing.orders)] if missing.orders else []
-    said = " and ".join((*words, "the whole-book close") if missing.swept else words)
-    return said if missing.why is None else f"{said} ({missing.why})"
+    parts = [order_numbers(missing.orders)] if missing.orders else []
+    text = " and ".join((*parts, "the whole-book close") if missing.swept else parts)
+    return text if missing.why is None else f"{text} ({missing.why})"
 
 
 def _other_changes(position: ClosedPosition) -> str:
     """Changes by other parties, and dust; empty without any."""
     name = f"{position.symbol} {position.side} on {position.account}"
-    words = []
+    changes = []
     if position.others:
         by = "closed without an order of Killswitch" if position.others > 0 else "added meanwhile"
-        words.append(f"{abs(position.others):f} {by}")
+        changes.append(f"{abs(position.others):f} {by}")
     if position.other_decisions:
-        words.append(f"{position.other_decisions:f} closed by orders of other decisions")
+        changes.append(f"{position.other_decisions:f} closed by orders of other decisions")
     if position.dust:
-        words.append(f"the rest is dust, {money(position.worth)}" if position.worth else "the rest is dust")
-    return f"  {name}: {', '.join(words)}" if words else ""
+        changes.append(f"the rest is dust, {money(position.worth)}" if position.worth else "the rest is dust")
+    return f"  {name}: {', '.join(changes)}" if changes else ""
 
 
 def _unprotected(exposure: Exposure) -> str:
@@ -223,8 +223,8 @@ def _unprotected(exposure: Exposure) -> str:
     return f"{name} for {exposure.seconds:.1f} s: {exposure.end}"
 
 
-def _status(chain: DecisionHistory) -> str:
-    if chain.decision.kind == "reset":
+def _status(history: DecisionHistory) -> str:
+    if history.decision.kind == "reset":
         return "the scope is back to normal"
     return {
         "recorded only": "recorded only: no order was sent, because the account or the policy observes",
@@ -237,14 +237,14 @@ def _status(chain: DecisionHistory) -> str:
         "residual": "residual: positions remain open, see above",
         "blocked": "blocked: the venue does not accept the remaining orders, see above",
         "abandoned": "abandoned: the status of an order was never confirmed, see above"
-        if chain.result.totals.abandoned
+        if history.result.totals.abandoned
         else "abandoned",
-        "partly recorded only": f"partly recorded only: no order was sent on {', '.join(chain.result.unsent)}, "
+        "partly recorded only": f"partly recorded only: no order was sent on {', '.join(history.result.unsent)}, "
         "because it was not armed; all other positions reached their targets",
-    }[chain.result.standing]
+    }[history.result.standing]
 
 
-CHAIN_FORMAT = "killswitch.explanation/v1"
+HISTORY_FORMAT = "killswitch.explanation/v1"
 
 
 class DecisionHistory(Struct, frozen=True):
@@ -266,7 +266,7 @@ def decision_history_of(store: Store, id_prefix: str) -> DecisionHistory:
     return DecisionHistory(decision, policy, snapshot, read_result(store, decision))
 
 
-def decision_history_record(chain: DecisionHistory) -> dict[str, object]:
+def decision_history_record(history: DecisionHistory) -> dict[str, object]:
     """The history as one JSON object, format `killswitch.explanation/v1`."""
-    parts = {"policy": chain.policy, "snapshot": chain.snapshot, "result": chain.result}
-    return {"format": CHAIN_FORMAT, "decision": decision_record(chain.decision), **parts}
+    parts = {"policy": history.policy, "snapshot": history.snapshot, "result": history.result}
+    return {"format": HISTORY_FORMAT, "decision": decision_record(history.decision), **parts}

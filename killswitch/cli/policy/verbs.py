@@ -64,12 +64,12 @@ def _read(
     misfits = account_misfits(loaded)
     if policy_set is None or has_errors(misfits):
         return loaded, None, in_order((*problems, *misfits))
-    untold = unrouted_names(loaded.documents)
+    unrouted = unrouted_names(loaded.documents)
     if policy_set.routes:
         from killswitch.runner.notify.target_check import target_warnings
 
-        untold += target_warnings(policy_set)
-    return loaded, policy_set, in_order((*problems, *misfits, *untold))
+        unrouted += target_warnings(policy_set)
+    return loaded, policy_set, in_order((*problems, *misfits, *unrouted))
 
 
 def _is_incomplete(loaded: LoadedDocuments) -> bool:
@@ -80,17 +80,17 @@ def _is_incomplete(loaded: LoadedDocuments) -> bool:
 def _text(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> str:
     from killswitch.policy.diagnostics.diagnostic import render
 
-    told = [render(problems), ""] if problems else []
+    lines = [render(problems), ""] if problems else []
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
     if policy_set is None:
-        told.append(f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}; `ksctl explain CODE` says more")
+        lines.append(f"{count_of(errors, 'error')}, {count_of(warnings, 'warning')}; `ksctl explain CODE` says more")
         if _is_incomplete(loaded):
-            told.append("parts that cannot be read are not checked further: correct them and validate again")
+            lines.append("parts that cannot be read are not checked further: correct them and validate again")
     else:
         documents = count_of(len(loaded.documents), "document")
-        told.append(f"{documents}, {count_of(warnings, 'warning')}; {policy_set.digest}")
-    return "\n".join(told)
+        lines.append(f"{documents}, {count_of(warnings, 'warning')}; {policy_set.digest}")
+    return "\n".join(lines)
 
 
 def _answer(loaded: LoadedDocuments, policy_set: PolicySet | None, problems: Sequence[Diagnostic]) -> dict[str, object]:
@@ -133,8 +133,8 @@ def schema(what: str, output: str) -> None:
         near = closest(what, others)
         hint = f" Did you mean {near}?" if near else ""
         raise click.UsageError(f"{what} is not one of {', '.join(others)}.{hint}")
-    made = schema_of_all(KINDS, TRIGGER_SIGNALS) if what == "all" else schema_of(what, KINDS[what], TRIGGER_SIGNALS)
-    print_json(made)
+    document = schema_of_all(KINDS, TRIGGER_SIGNALS) if what == "all" else schema_of(what, KINDS[what], TRIGGER_SIGNALS)
+    print_json(document)
 
 
 _SIGNAL = ("name", "type", "unit", "windowed", "level", "measures", "meaning", "partly_known", "unknown")
@@ -160,7 +160,7 @@ def _show_signals(output: str) -> None:
 @options.verb("ksctl graph policies/futures-drawdown --format mermaid")
 @paths_argument
 @options.option("--format", "form", type=click.Choice(["mermaid", "dot"]), default="mermaid",
-                help="The language of the diagram.")  # fmt: skip
+                help="Language of the diagram.")  # fmt: skip
 @options.variant
 @options.output
 @click.pass_context

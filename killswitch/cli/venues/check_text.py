@@ -30,8 +30,8 @@ def _lines(check: Check) -> Iterator[str]:
         yield from _account(account, check)
         yield ""
     counts = Counter(each.verdict for each in check.accounts)
-    words = [f"{counts[verdict]} {text}" for verdict, text in _SUMMED.items() if counts[verdict]]
-    yield f"{count_of(len(check.accounts), 'account')}: {', '.join(words)}. Nothing was changed."
+    parts = [f"{counts[verdict]} {text}" for verdict, text in _SUMMED.items() if counts[verdict]]
+    yield f"{count_of(len(check.accounts), 'account')}: {', '.join(parts)}. Nothing was changed."
 
 
 _SUMMED: Final[Mapping[Verdict, str]] = {"failed": "failed", "warnings": "with warnings", "ok": "ok"}
@@ -71,19 +71,19 @@ def _numbers(account: AccountCheck) -> str:
 
 
 def _modes(account: AccountCheck) -> str:
-    took = "unknown" if account.reading_ms is None else f"{account.reading_ms:,.0f} ms"
+    duration = "unknown" if account.reading_ms is None else f"{account.reading_ms:,.0f} ms"
     skew = "unknown" if account.clock_skew_ms is None else f"{account.clock_skew_ms:+,.0f} ms"
     status = "" if account.status is None else f", status {one_line(account.status)}"
     return (
-        f"a snapshot takes {took}, the venue's clock {skew}{status}; "
+        f"a snapshot takes {duration}, the venue's clock {skew}{status}; "
         f"position mode {account.position_mode or 'unknown'}, margin mode {account.margin_mode or 'unknown'}"
     )
 
 
 def _rights(rights: KeyRights) -> str:
-    words = {True: "yes", False: "no", None: "unknown"}
+    names = {True: "yes", False: "no", None: "unknown"}
     shown = [
-        f"{name} {words[can]}"
+        f"{name} {names[can]}"
         for name, can in (
             ("read", rights.read), ("trade", rights.trade), ("withdraw", rights.withdraw),
             ("transfer", rights.transfer), ("bound to addresses", rights.bound_to_addresses),
@@ -97,19 +97,19 @@ def _rights(rights: KeyRights) -> str:
 def _outlooks(account: AccountCheck) -> Iterator[str]:
     if account.outlooks is None:
         return
-    told = [each for each in account.outlooks if each.hindrances]
-    told.sort(key=lambda each: all(one.severity == "note" for one in each.hindrances))
+    remarked = [each for each in account.outlooks if each.hindrances]
+    remarked.sort(key=lambda each: all(one.severity == "note" for one in each.hindrances))
     yield ""
-    if not told:
+    if not remarked:
         count = len(account.outlooks)
         some, as_is = ("The position", "it is") if count == 1 else (f"All {count} positions", "they are")
         yield f"  {some} can be closed as {as_is}." if count else "  No position is open."
         return
     yield f"  Positions with remarks, of {len(account.outlooks)}"
-    shown = told[:MAX_SHOWN]
+    shown = remarked[:MAX_SHOWN]
     yield table(("position", "contracts", "orders", "", ""), list(_rows(shown)))
-    if len(told) > MAX_SHOWN:
-        yield f"  … and {len(told) - MAX_SHOWN} more: --output json"
+    if len(remarked) > MAX_SHOWN:
+        yield f"  … and {len(remarked) - MAX_SHOWN} more: --output json"
     for kind, meaning in dict.fromkeys((one.kind, one.meaning) for each in shown for one in each.hindrances):
         if meaning:
             yield f"  {kind}: {meaning}"
@@ -120,30 +120,32 @@ def _rows(outlooks: Sequence[Closability]) -> Iterator[tuple[str, str, str, str,
 
     Warnings about several positions come first, notes about several last.
     """
-    alike: dict[_Said, list[Closability]] = {}
+    outlooks_by_remark: dict[_Remark, list[Closability]] = {}
     for outlook in outlooks:
         for each in outlook.hindrances:
-            alike.setdefault((each.severity, each.kind, each.text), []).append(outlook)
-    yield from _of_several(alike, "warning")
+            outlooks_by_remark.setdefault((each.severity, each.kind, each.text), []).append(outlook)
+    yield from _of_several(outlooks_by_remark, "warning")
     for outlook in outlooks:
         place = (f"{outlook.symbol} {outlook.side}", f"{outlook.contracts:f}", str(outlook.orders))
         for each in outlook.hindrances:
-            if len(alike[each.severity, each.kind, each.text]) == 1:
+            if len(outlooks_by_remark[each.severity, each.kind, each.text]) == 1:
                 yield (*place, _kind(each.severity, each.kind), each.text)
                 place = ("", "", "")
-    yield from _of_several(alike, "note")
+    yield from _of_several(outlooks_by_remark, "note")
 
 
-_Said = tuple[str, str, str]
+_Remark = tuple[str, str, str]
 """Severity, kind and text of a hindrance."""
 
 
-def _of_several(alike: Mapping[_Said, Sequence[Closability]], wanted: str) -> Iterator[tuple[str, str, str, str, str]]:
-    for (severity, kind, text), those in alike.items():
-        if severity == wanted and len(those) > 1:
-            names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in those)
-            orders = str(sum(each.orders for each in those))
-            yield (f"{len(those)} positions", "", orders, _kind(severity, kind), f"{text}: {names}")
+def _of_several(
+    outlooks_by_remark: Mapping[_Remark, Sequence[Closability]], shown_severity: str
+) -> Iterator[tuple[str, str, str, str, str]]:
+    for (severity, kind, text), outlooks in outlooks_by_remark.items():
+        if severity == shown_severity and len(outlooks) > 1:
+            names = ", ".join(f"{each.symbol} {each.side} {each.contracts:f}" for each in outlooks)
+            orders = str(sum(each.orders for each in outlooks))
+            yield (f"{len(outlooks)} positions", "", orders, _kind(severity, kind), f"{text}: {names}")
 
 
 def _kind(severity: str, kind: str) -> str:
@@ -169,9 +171,9 @@ def _polling(account: AccountCheck, check: Check) -> Iterator[str]:
     yield table(("limit", "takes", "", "", "", "", ""), rows)
 
 
-def _units(taken: float) -> str:
+def _units(units: float) -> str:
     """A number above zero is never shown as 0."""
-    return f"{taken:,.0f}" if taken >= 1 else "less than 1"
+    return f"{units:,.0f}" if units >= 1 else "less than 1"
 
 
 def _used(account: AccountCheck, name: str) -> str:

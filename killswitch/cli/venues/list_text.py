@@ -22,7 +22,7 @@ WIDTHS = {"limits of orders": 140, "whole book": 100}
 
 
 def in_short(listings: Sequence[VenueListing], others: Sequence[str] = ()) -> str:
-    """A table with one row per venue, and its legend. `others`: families that reach more venues than they list."""
+    """A table with one row per venue, and its legend. `others`: plug-ins that reach more venues than they list."""
     rows = [_row(each) for each in listings]
     rows += [{"adapter": each, "exchange": f"any other exchange of {each}", "markets": "as it has"} for each in others]
     within = terminal_width()
@@ -67,7 +67,7 @@ def _full(listing: VenueListing) -> Iterator[str]:
         yield ""
     yield f"Batches of {listing.traits.batch}" if listing.traits.batch > 1 else "No batches"
     yield "Closes a whole book in one request" if listing.traits.whole_book else "No request that closes a whole book"
-    yield f"Dead-man timer: {dead_man(listing, in_words=True)}"
+    yield f"Dead-man timer: {dead_man(listing, full=True)}"
     ids = listing.traits.client_ids
     longest = f", up to {ids.longest}" if ids.form == "plain" else ""
     yield f"Client order ids: {ids.form}{longest}"
@@ -100,8 +100,8 @@ def named(capabilities: Sequence[Capability], can: str) -> str:
 def limits(listing: VenueListing) -> str:
     """Limits that orders count against, in one line; `none known` without any."""
     counted = {cost.limit for cost in listing.traits.costs if cost.call in ("submit", "submit_batch")}
-    told = [f"{each.name} {limit(each)}" for each in listing.traits.limits if each.name in counted]
-    return "; ".join(told) or "none known"
+    texts = [f"{each.name} {limit(each)}" for each in listing.traits.limits if each.name in counted]
+    return "; ".join(texts) or "none known"
 
 
 def limit(each: RateLimit) -> str:
@@ -110,12 +110,12 @@ def limit(each: RateLimit) -> str:
     return f"{each.allowed:,}/{per}{_BY[each.by]}"
 
 
-def dead_man(listing: VenueListing, *, in_words: bool = False) -> str:
+def dead_man(listing: VenueListing, *, full: bool = False) -> str:
     """Scope of a dead-man timer; `none` without one."""
     rule = listing.traits.dead_man
     if rule is None:
         return "none"
-    if not in_words:
+    if not full:
         return rule.reach
     longest = "" if rule.longest is None else f" to {_time(rule.longest)}"
     parts = [f"one for each {rule.reach}, {_time(rule.shortest)}{longest or ' or more'}"]
@@ -137,6 +137,6 @@ def listings_json(listings: Sequence[VenueListing], absent: Sequence[AbsentPlugI
     answer = {
         "format": "killswitch.venues/v1",
         "venues": listings,
-        "absent": [{"family": each.family, "why": each.why, "way_out": each.way_out} for each in absent],
+        "absent": [{"family": each.name, "why": each.why, "way_out": each.way_out} for each in absent],
     }
     return msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from killswitch.policy.schema.account import AccountDocument
 
 
-@click.group()
+@click.group(epilog=options.example_text("ksctl venues list", "ksctl venues check main --policies policies"))
 def venues() -> None:
     """Supported venues and account checks."""
 
@@ -27,7 +27,7 @@ def venues() -> None:
 @click.argument("venue", required=False, shell_complete=completion.venues)
 @options.output
 def list_(venue: str | None, output: str) -> int:
-    """List the venues that are supported by name, or show one of them in full.
+    """List the supported venues, or show one of them in full.
 
     The paper venue is not listed: its terms define it. Sends no request to a venue.
     """
@@ -59,10 +59,11 @@ def check(
     accounts: tuple[str, ...], policies_at: tuple[Path, ...], interval: float, within: float, variant: str | None,
     read_timeout: float, strict: bool, output: str,
 ) -> int:  # fmt: skip
-    """Check accounts before you trust them: every Account document, or those named. Changes nothing, anywhere.
+    """Check accounts before you trust them. Changes nothing, anywhere.
 
-    For each account: connection and snapshot, clocks, key rights, modes, capabilities, positions that cannot be closed
-    as they are, and whether the limits of the venue allow polling and the worst case of the policies in time.
+    Checks every Account document, or those named. For each account: connection and snapshot, clocks, key rights, modes,
+    capabilities, positions that cannot be closed as they are, and whether the limits of the venue allow polling and the
+    worst case of the policies in time.
 
     Exits 1 if an account fails; a key that may withdraw fails unless its document says allow_withdrawal_keys: true.
     """
@@ -78,19 +79,19 @@ def check(
 
     if interval <= 0:
         raise click.UsageError("--interval must be above zero")
-    found = load_policies(policies_at, variant)
-    looked = process.run(inspect_accounts(chosen_accounts(found, accounts), read_timeout, SystemClock()))
-    asked = CheckRequirements(interval, within, datetime.now(UTC))
-    done = check_all(looked, found.accounts, found.policies, asked)
-    print_answer(output, lambda: encode_check(done), lambda: check_text(done))
-    if done.verdict == "failed":
+    loaded = load_policies(policies_at, variant)
+    inspected = process.run(inspect_accounts(chosen_accounts(loaded, accounts), read_timeout, SystemClock()))
+    requirements = CheckRequirements(interval, within, datetime.now(UTC))
+    result = check_all(inspected, loaded.accounts, loaded.policies, requirements)
+    print_answer(output, lambda: encode_check(result), lambda: check_text(result))
+    if result.verdict == "failed":
         return EXIT_FAILED
-    return EXIT_WARNINGS if strict and done.verdict == "warnings" else 0
+    return EXIT_WARNINGS if strict and result.verdict == "warnings" else 0
 
 
-def chosen_accounts(found: LoadedPolicies, names: Sequence[str]) -> tuple[AccountDocument, ...]:
+def chosen_accounts(loaded: LoadedPolicies, names: Sequence[str]) -> tuple[AccountDocument, ...]:
     """The Account documents of these names, or all; ClickException for an unknown name, and if there are none."""
-    known = {each.metadata.name: each for each in found.accounts}
+    known = {each.metadata.name: each for each in loaded.accounts}
     if not known:
         raise click.ClickException(
             "the policies contain no Account document; add one (kind: Account) to the folder, or name its file with "
@@ -101,6 +102,6 @@ def chosen_accounts(found: LoadedPolicies, names: Sequence[str]) -> tuple[Accoun
             from difflib import get_close_matches
 
             near = get_close_matches(name, known, 1)
-            meant = f", did you mean {near[0]}?" if near else ""
-            raise click.ClickException(f"no Account document has the name {name}{meant}; there are {', '.join(known)}")
-    return tuple(known[name] for name in dict.fromkeys(names)) or found.accounts
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise click.ClickException(f"no Account document has the name {name}{hint}; there are {', '.join(known)}")
+    return tuple(known[name] for name in dict.fromkeys(names)) or loaded.accounts

@@ -21,6 +21,7 @@ from killswitch.journal.lifecycle import ZERO, TargetState
 from killswitch.model.venue import (
     BatchingVenue,
     Call,
+    FateUnknownError,
     MalformedAnswerError,
     OrderRejectedError,
     OrderReport,
@@ -243,10 +244,20 @@ class OrderSender:
         return Rejected(*head, reason=reason, text=venue_text(error))
 
     def _unknown(self, departure: QueuedOrder, error: BaseException) -> Unknown:
-        return Unknown(*self._head(departure), text=venue_text(f"{type(error).__name__}: {error}"))
+        return Unknown(*self._head(departure), text=venue_text(_cause(error)))
 
     def _head(self, departure: QueuedOrder) -> EntryHead:
         return self._context.entry_head(departure.line, departure.entry.client_order_id, departure.entry.attempt)
+
+
+def _cause(error: BaseException) -> str:
+    """Why the status of an order is unknown, in words; for an unexpected error with its class."""
+    match error:
+        case FateUnknownError():
+            return str(error) or "no answer shows whether the order was accepted"
+        case MalformedAnswerError():
+            return f"malformed answer: {str(error).removeprefix('malformed answer: ')}"
+    return f"{type(error).__name__}: {error}"
 
 
 def _names(group: Sequence[QueuedOrder]) -> set[str]:

@@ -19,9 +19,9 @@ TIMEOUT = 10.0
 ATTEMPT = 25.0
 """The timeout of one message in seconds. A service may need a request for each channel, or a login."""
 
-_AROUND_A_TITLE = 32
+_TITLE_MARKUP = 32
 """Characters that Apprise adds around a title inside a text: a line break or heading marks."""
-_OF_A_CONNECTION = "Socket Exception"
+_CONNECTION_ERROR = "Socket Exception"
 _LINE_BREAK, _MARKS = "<br/>", "\\`*_[]#|~"
 
 _TYPES = {"info": "info", "warning": "warning", "page": "failure"}
@@ -32,14 +32,14 @@ class AppriseSender:
     """Sends to one Apprise URL, which is looked up for every message so that a corrected secret takes effect during a
     run.
 
-    `secret` returns the URL or raises NotSentError. `redactor_of` makes a function of a URL that redacts the URL and
-    its parts from texts.
+    `secret` returns the URL or raises NotSentError. `redactor_of` returns, for a URL, a function that redacts the URL
+    and its parts from texts.
     """
 
     reference: str
     secret: Callable[[], str]
     redactor_of: Callable[[str], Callable[[str], str]]
-    _made: tuple[str, Any] | None = field(default=None, init=False)
+    _cached: tuple[str, Any] | None = field(default=None, init=False)
 
     def check(self) -> None:
         """Raise NotSentError if the URL cannot be looked up or Apprise does not understand it."""
@@ -50,17 +50,17 @@ class AppriseSender:
     def send(self, message: Message) -> str | None:
         """Send one message.
 
-        NotSentError with the reason if the service refuses it; StalledError if it does not answer in time. Apprise
-        judges an answer by its status. Returns a remark if the answer had no end and was abandoned.
+        Raise NotSentError with the reason if the service refuses it, StalledError if it does not answer in time.
+        Apprise goes by the status of an answer. Return a remark if the answer had no end and was abandoned.
         """
         from killswitch.transport.sinks import delivery_attempt
 
         url = self.secret()
         hide = self.redactor_of(url)
-        with delivery_attempt(ATTEMPT) as tried, _CapturedLog() as heard:
+        with delivery_attempt(ATTEMPT) as attempt, _CapturedLog() as log:
             try:
                 service = self._service(url)
-                taken = service.notify(
+                is_accepted = service.notify(
                     title=message.title,
                     body=fit_message(message, *_room(service[0], message.title)),
                     notify_type=_TYPES[message.severity],
@@ -69,21 +69,21 @@ class AppriseSender:
             except NotSentError:
                 raise
             except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything
-                heard.reasons.append(f"{type(error).__name__}: {error}")
-                taken = False
-        if not taken:
+                log.reasons.append(f"{type(error).__name__}: {error}")
+                is_accepted = False
+        if not is_accepted:
             # The innermost cause first: the rest may be cut off.
-            causes = heard.reasons if tried.why is None else [tried.why, *heard.failures]
+            causes = log.reasons if attempt.why is None else [attempt.why, *log.failures]
             why = safe_line(hide("; ".join(causes) or "the service refused the message and gave no reason"))
-            raise StalledError(why) if tried.is_stalled else NotSentError(why)
-        return tried.remark
+            raise StalledError(why) if attempt.is_stalled else NotSentError(why)
+        return attempt.remark
 
     def _service(self, url: str) -> Any:
-        if self._made is None or self._made[0] != url:
-            self._made = (url, self._instantiated(url))
-        return self._made[1]
+        if self._cached is None or self._cached[0] != url:
+            self._cached = (url, self._instantiate(url))
+        return self._cached[1]
 
-    def _instantiated(self, url: str) -> Any:
+    def _instantiate(self, url: str) -> Any:
         from apprise import Apprise, AppriseAsset, PersistentStoreMode
 
         from killswitch.transport.sinks import guard_every_session
@@ -111,7 +111,7 @@ def _room(service: Any, title: str) -> tuple[int, Callable[[str], int]]:
     if service.overflow_mode != "upstream":
         return sys.maxsize, len
     measure = len if service.resolve_format("text") == "text" else _as_markup
-    return service.body_maxlen - len(title) - _AROUND_A_TITLE, measure
+    return service.body_maxlen - len(title) - _TITLE_MARKUP, measure
 
 
 def _as_markup(text: str) -> int:
@@ -133,8 +133,8 @@ class _CapturedLog(logging.Filter):
 
     @property
     def failures(self) -> Sequence[str]:
-        """The same without what a library logged about a connection, where the cause is the last of many words."""
-        return [each for each in self.reasons if not each.startswith(_OF_A_CONNECTION)]
+        """The reasons without connection errors that a library logged, whose cause is at the end of a long text."""
+        return [each for each in self.reasons if not each.startswith(_CONNECTION_ERROR)]
 
     def __enter__(self) -> _CapturedLog:
         self._logger.setLevel(logging.DEBUG)
@@ -148,7 +148,7 @@ class _CapturedLog(logging.Filter):
         """Keep warnings and the debug line that explains a failed connection; block every record of this thread."""
         if record.thread != self._thread:
             return True
-        said = record.getMessage()
-        if record.levelno >= logging.WARNING or said.startswith(_OF_A_CONNECTION):
-            self.reasons.append(said.strip())
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING or text.startswith(_CONNECTION_ERROR):
+            self.reasons.append(text.strip())
         return False

@@ -75,7 +75,7 @@ class TargetDelivery:
         self._set_aside: dict[str, tuple[float, str]] = {}
         """Messages refused while others are accepted: until when each is set aside, and why."""
         self._failing: tuple[float, datetime, str] | None = None
-        self._lost: str | None = None
+        self._given_up_problem: str | None = None
         self._store_trouble: str | None = None
         self._stalled: str | None = None
         """Why the target is a problem immediately, and not only after a while."""
@@ -102,15 +102,15 @@ class TargetDelivery:
             raise
         except StoreTroubleError as error:
             self._store_trouble = f"notifications to {self.target} wait for the store: {error}"
-            return self._later()
+            return self._back_off()
         return due
 
     @property
     def problem(self) -> str | None:
         """The problem to report: a target that has failed for long, and what was given up because of it."""
         failing = self._failing
-        if self._store_trouble is not None or self._lost is not None:
-            return self._store_trouble or self._lost
+        if self._store_trouble is not None or self._given_up_problem is not None:
+            return self._store_trouble or self._given_up_problem
         if self._stalled is not None:
             return f"notifications to {self.target} stall: {self._stalled}"
         if failing is not None and self._clock.monotonic() - failing[0] >= PROBLEM_AFTER:
@@ -136,7 +136,7 @@ class TargetDelivery:
         if given_up:
             self._set_aside.clear()  # messages still queued are tried again
             why = "" if self._failing is None else f": {reason}"
-            self._lost = (
+            self._given_up_problem = (
                 f"notifications to {self.target} were given up, because it accepted none for {waited}{why}; "
                 "`ksctl status` counts them"
             )
@@ -150,19 +150,19 @@ class TargetDelivery:
         """Send the oldest message that is not set aside; otherwise return when the first of them is due."""
         clock = self._clock.monotonic()
         if len(self._abandoned) >= MOST_ABANDONED:
-            return self._later()
-        resting = {id_: until for id_, (until, _) in self._set_aside.items() if until > clock}
-        passed = [*resting, *self._abandoned]
-        besides = [*passed, self._suspect] if self._suspect is not None else passed
-        delivery = self._outbox.claim(self.target, besides)
+            return self._back_off()
+        set_aside = {id_: until for id_, (until, _) in self._set_aside.items() if until > clock}
+        skipped = [*set_aside, *self._abandoned]
+        excluded = [*skipped, self._suspect] if self._suspect is not None else skipped
+        delivery = self._outbox.claim(self.target, excluded)
         if delivery is None and self._suspect is not None:  # no other message to try
             self._suspect = None
-            delivery = self._outbox.claim(self.target, passed)
+            delivery = self._outbox.claim(self.target, skipped)
         if delivery is not None:
             return self._send(delivery)
         if self._abandoned:
-            return self._later()
-        return min(resting.values()) - clock if resting else None
+            return self._back_off()
+        return min(set_aside.values()) - clock if set_aside else None
 
     def _send(self, delivery: Delivery) -> float:
         try:
@@ -180,7 +180,13 @@ class TargetDelivery:
         if self._suspect is not None and self._failing is not None:
             # It is retried immediately: the target may have recovered at this very attempt.
             self._set_aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
-        self._pause, self._failing, self._lost, self._failures_in_row, self._suspect = FIRST_PAUSE, None, None, 0, None
+        self._pause, self._failing, self._given_up_problem, self._failures_in_row, self._suspect = (
+            FIRST_PAUSE,
+            None,
+            None,
+            0,
+            None,
+        )
         self._mark()
         return 0.0
 
@@ -225,9 +231,9 @@ class TargetDelivery:
             self._failing = (self._clock.monotonic(), self._clock.now(), why)
         self._failures_in_row += 1
         self._suspect = id_ if self._suspect is None and self._failures_in_row % TRY_NEXT_AFTER == 0 else None
-        return self._later()
+        return self._back_off()
 
-    def _later(self) -> float:
+    def _back_off(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         self._not_before = self._clock.monotonic() + pause
         return pause
@@ -237,30 +243,29 @@ class NotificationSender:
     """Delivers to all targets of a run, each in its own thread: a target that hangs delays no other target and no
     tick."""
 
-    def __init__(self, lanes: Mapping[str, TargetDelivery]) -> None:
-        self.deliveries = lanes
-        self._wakes = {target: threading.Event() for target in lanes}
+    def __init__(self, deliveries: Mapping[str, TargetDelivery]) -> None:
+        self.deliveries = deliveries
+        self._wakes = {target: threading.Event() for target in deliveries}
         self._stopping = threading.Event()
         self._abandoned = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
 
     def wake(self) -> None:
-        """Announce that messages may be queued, and start threads that are not running.
+        """Announce that messages may be queued, and start the threads that have not been started.
 
         NoThreadError where a thread cannot be started; the others deliver, and the next call tries again.
         """
         for event in self._wakes.values():
             event.set()
         for target in self.deliveries.keys() - self._threads.keys():
-            thread = threading.Thread(target=self._work, args=(target,), name=f"notify {target}", daemon=True)
+            thread = threading.Thread(target=self._deliver, args=(target,), name=f"notify {target}", daemon=True)
             start_thread(thread)
             self._threads[target] = thread
 
     def drain(self, timeout: float) -> bool:
-        """Deliver what targets accept immediately, for at most `patience` seconds; return whether all threads have
-        ended.
+        """Deliver what targets accept immediately, for at most `timeout` seconds; return whether all threads ended.
 
-        The rest stays in the outbox for the next run. A target that is known to stall is not waited for.
+        Other messages stay in the outbox for the next run. A target that is known to stall is not waited for.
         """
         self._stopping.set()
         for event in self._wakes.values():
@@ -271,13 +276,13 @@ class NotificationSender:
         self._abandoned.set()
         return not any(thread.is_alive() for thread in self._threads.values())
 
-    def _work(self, target: str) -> None:
-        lane, wake = self.deliveries[target], self._wakes[target]
+    def _deliver(self, target: str) -> None:
+        delivery, wake = self.deliveries[target], self._wakes[target]
         while not self._abandoned.is_set():
             wake.clear()
             stopping = self._stopping.is_set()
             try:
-                due = lane.step()
+                due = delivery.step()
             except OvertakenError:
                 return  # the run is ending; the queue belongs to the next runner
             if due != 0 and stopping:

@@ -30,7 +30,7 @@ MESSAGE_FORMAT: Final = "killswitch.notification/v1"
 
 LONGEST_LINE = 300
 MOST_LINES = 15
-"""The most lines for orders, and for what is left: a phone shows no more, and a command shows the rest."""
+"""The most lines for orders, and for positions left: a phone shows no more, and a command shows all of them."""
 
 
 class Message(Struct, frozen=True, omit_defaults=True, tag_field="format", tag=MESSAGE_FORMAT):
@@ -65,7 +65,7 @@ def digest(*parts: str) -> str:
 
 
 def safe_line(text: str) -> str:
-    """Return one line without characters that move the cursor, reverse the text or hide: they are escaped."""
+    """Return one line in which characters that move the cursor, reverse the text or are invisible are escaped."""
     return shortened(one_line(legible(text)), LONGEST_LINE)
 
 
@@ -75,15 +75,15 @@ def fit_message(message: Message, most: int, measure: Callable[[str], int] = len
     The last line of a shortened text counts the omitted lines and names the command that shows them.
     """
     end = f"\n\nnotification {message.id}"
-    whole = f"{message.body}{end}"
-    if measure(whole) <= most:
-        return whole
+    full_text = f"{message.body}{end}"
+    if measure(full_text) <= most:
+        return full_text
     lines = message.body.split("\n")
     further = "ksctl status" if message.decision is None else f"ksctl report {message.decision}"
     for kept in range(len(lines) - 1, 0, -1):
         left = len(lines) - kept
-        rest = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
-        text = "\n".join(lines[:kept]) + rest
+        ending = f"\n{CUT} {left} line{'' if left == 1 else 's'} more: {further}{end}"
+        text = "\n".join(lines[:kept]) + ending
         if measure(text) <= most:
             return text
     short = f"{further}{end}" if measure(f"{further}{end}") <= most else further
@@ -97,18 +97,18 @@ def decision_message(
     is_enforced: bool,
     corrects: Instant | None = None,
     texts: TriggerTexts | None = None,
+    currency: str | None = None,
 ) -> Message:
     """Return the message about a stage that fires, a close by hand, or a reset.
 
-    `acted` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as not
-    fired. `written` has the thresholds of the policies.
+    `is_enforced` says whether orders, cancels and locks are made. `corrects` is since when the stage was reported as
+    not fired. `texts` has the triggers as the policies write them. `currency` is that of the book, where it is known.
     """
-
     return _message(
         digest(subject.event, decision.id), subject, at=decision.as_of, decision=decision.id,
-        title=_what(decision)
+        title=_headline(decision)
         + ("" if is_enforced or decision.kind == "reset" else " (observed only: nothing was done)"),
-        lines=(*_reasons(decision, texts or {}, corrects), *_doings(decision, acted=is_enforced),
+        lines=(*_reasons(decision, texts or {}, corrects), *_effect_texts(decision, currency, is_enforced=is_enforced),
                f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -122,17 +122,22 @@ def trial_message(severity: Severity, at: Instant) -> Message:
     )  # fmt: skip
 
 
-def closing_message(closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant) -> Message:
-    """Return the message about the end of a close: at target, or with what it has left."""
-    said = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
+def closing_message(
+    closing: Closing, decision: Decision, subject: MessageAttributes, *, at: Instant, currency: str | None = None
+) -> Message:
+    """Return the message about the end of a close: at target, or with what it has left.
+
+    `currency` is that of its cost, where it is known.
+    """
+    outcome = "is at its target" if closing.status == "flat" else f"ended {closing.status}"
     left = [f"left: {each.contracts.normalize():f} {each.symbol} {each.position_side} on {each.account}" for each in
             closing.residual]  # fmt: skip
     if closing.status != "flat" and not left:
         left = ["left: unknown; check the positions at the venue"]
-    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost)}"]
+    cost = [] if closing.cost is None else [f"fees and slippage so far: {money(closing.cost, currency)}"]
     return _message(
         digest("closing", decision.id, closing.status), subject, at=at, decision=decision.id,
-        title=f"the close {said}: {_what(decision)}",
+        title=f"the close {outcome}: {_headline(decision)}",
         lines=(f"decided {instant(decision.as_of)}", *_bounded(left), *cost, f"see: ksctl explain {decision.id}"),
     )  # fmt: skip
 
@@ -141,7 +146,7 @@ def notice_message(notice: Notice, subject: MessageAttributes) -> Message:
     """Return the message about a notice that a person must read."""
     about = digest("notice", str(to_micros(notice.as_of)), notice.policy, notice.scope, notice.kind, notice.text)
     return _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}",
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}",
         lines=(notice.text, "see: ksctl status"),
     )  # fmt: skip
 
@@ -153,7 +158,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Mess
     # By count and not by time, so that a run that continues after a crash does not send it again.
     about = digest("repeats", *group, str(to_micros(repeats.since)), str(repeats.total))
     made = _message(
-        about, subject, at=notice.as_of, decision=None, title=f"notice: {_where(notice)}: {repeats.count} more",
+        about, subject, at=notice.as_of, decision=None, title=f"notice: {_notice_place(notice)}: {repeats.count} more",
         lines=(
             f"{repeats.count} more since the last message, {repeats.total} since {instant(repeats.since)}; the newest:",
             notice.text,
@@ -163,7 +168,7 @@ def repeats_message(repeats: RepeatedNotice, subject: MessageAttributes) -> Mess
     return structs.replace(made, count=repeats.count)
 
 
-def _where(notice: Notice) -> str:
+def _notice_place(notice: Notice) -> str:
     return "the program itself" if notice.policy == "runner" else f"{notice.policy} on {notice.scope}"
 
 
@@ -177,7 +182,7 @@ def _message(
     )  # fmt: skip
 
 
-def _what(decision: Decision) -> str:
+def _headline(decision: Decision) -> str:
     if decision.kind == "reset":
         by = decision.author or "its own condition"
         return f"reset to level {decision.level} by {by}: {decision.policy} on {decision.scope}"
@@ -196,14 +201,14 @@ def _what(decision: Decision) -> str:
     return f"level {decision.level} {decision.stage}: {decision.policy} on {decision.scope}"
 
 
-def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
-    """Yield which signal crossed which threshold, by how much, and which side lost."""
+def _reasons(decision: Decision, texts: TriggerTexts, corrects: Instant | None) -> Iterator[str]:
+    """Yield the triggers with their values and thresholds, the side that lost, and the reason."""
     if corrects is not None:
         yield f"this corrects the messages since {instant(corrects)}: the stage has fired now"
     for trigger in decision.triggers:
         since = "" if trigger.true_since is None else f", true since {instant(trigger.true_since)}"
         why = "" if trigger.reason is None else f" ({trigger.reason})"
-        yield f"{trigger.name}: {render_trigger(decision, trigger, written)}{since}{why}"
+        yield f"{trigger.name}: {render_trigger(decision, trigger, texts)}{since}{why}"
     found = decision.attribution
     if found is not None and found.window:
         shares = f"long {percent(found.long_share)}, short {percent(found.short_share)}"
@@ -212,11 +217,11 @@ def _reasons(decision: Decision, written: TriggerTexts, corrects: Instant | None
         yield f"reason: {decision.reason}"
 
 
-def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
+def _effect_texts(decision: Decision, currency: str | None, *, is_enforced: bool) -> Iterator[str]:
     """Yield what is closed, cancelled and locked, or would be."""
     if decision.kind == "reset" or decision.is_withdrawal:
         return
-    if not acted:
+    if not is_enforced:
         yield "this run only observes and made no order, cancel or lock; the policy would do this:"
     for effect in in_record_order(decision.effects):
         yield from _lines_of(effect)
@@ -224,7 +229,8 @@ def _doings(decision: Decision, *, acted: bool) -> Iterator[str]:
         yield "nothing is closed, cancelled or locked"
     if decision.book is not None:
         before, after = decision.book.before, decision.book.after
-        yield f"gross {money(before.gross)} → {money(after.gross)}, net {money(before.net)} → {money(after.net)}"
+        gross = f"{money(before.gross)} → {money(after.gross, currency)}"
+        yield f"gross {gross}, net {money(before.net)} → {money(after.net, currency)}"
 
 
 def _lines_of(effect: Effect) -> Iterator[str]:

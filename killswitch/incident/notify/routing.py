@@ -19,9 +19,10 @@ from killswitch.incident.notify.message import (
     repeats_message,
     trigger_texts,
 )
+from killswitch.incident.record.firing import common_currency, scope_accounts
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import to_micros
-from killswitch.model.snapshot import Closing, Instant
+from killswitch.model.snapshot import AccountSnapshot, Closing, Instant, Snapshot
 from killswitch.model.store import Outgoing
 from killswitch.model.words import NotificationEvent, Severity
 
@@ -40,25 +41,37 @@ class NotificationRouter:
         return bool(self._routes)
 
     def route_decision(
-        self, decision: Decision, *, is_enforced: bool, corrects: Instant | None = None, is_paged: bool = False
+        self,
+        decision: Decision,
+        snapshot: Snapshot | None = None,
+        *,
+        is_enforced: bool,
+        corrects: Instant | None = None,
+        is_paged: bool = False,
     ) -> Iterator[Outgoing]:
         """Yield the messages about a stage that fires, a close by hand, a reset or a suspicion.
 
-        `corrects` is since when the stage was reported as not fired. `paged` says that a page about the same
-        unexplained fall was just sent, so that a suspicion is a warning only.
+        `snapshot`, of this tick, has the currencies. `corrects` is since when the stage was reported as not fired.
+        `is_paged` says that a page about the same unexplained fall was just sent, so that a suspicion is a warning.
         """
         if decision.is_suspicion:
-            subject = self._suspicion_subject(decision, paged=is_paged)
+            subject = self._suspicion_subject(decision, is_paged=is_paged)
         else:
             subject = self._decision_subject("reset" if decision.kind == "reset" else "fired", decision)
-        message = decision_message(decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._texts)
+        currency = self._book_currency(decision, snapshot)
+        message = decision_message(
+            decision, subject, is_enforced=is_enforced, corrects=corrects, texts=self._texts, currency=currency
+        )
         yield from self._route(message, subject)
 
-    def route_closing(self, closing: Closing, decision: Decision, at: Instant) -> Iterator[Outgoing]:
-        """Yield the messages about a close that has ended; none about one under way."""
+    def route_closing(
+        self, closing: Closing, decision: Decision, at: Instant, snapshot: Snapshot | None = None
+    ) -> Iterator[Outgoing]:
+        """Yield the messages about a close that has ended; none about one under way. `snapshot` has the currencies."""
         if closing.status in ("flat", "residual", "blocked", "abandoned"):
             subject = self._decision_subject("closed" if closing.status == "flat" else "residual", decision)
-            yield from self._route(closing_message(closing, decision, subject, at=at), subject)
+            currency = None if snapshot is None else common_currency(_accounts_at_work(decision, snapshot))
+            yield from self._route(closing_message(closing, decision, subject, at=at, currency=currency), subject)
 
     def route_notice(self, notice: Notice) -> Iterator[Outgoing]:
         """Yield the messages about a notice of severity warning or page."""
@@ -71,14 +84,21 @@ class NotificationRouter:
         subject = self._notice_subject(repeats.newest)
         yield from self._route(repeats_message(repeats, subject), subject)
 
+    def _book_currency(self, decision: Decision, snapshot: Snapshot | None) -> str | None:
+        """Return the currency of the decision's book: the policy's reference currency, or that of all its accounts."""
+        graph = self._graphs.get(decision.policy)
+        if graph is not None and graph.equity.reference is not None:
+            return graph.equity.reference.currency
+        return None if snapshot is None else common_currency(scope_accounts(decision.scope, snapshot))
+
     def _notice_subject(self, notice: Notice) -> MessageAttributes:
         return self._subject("notice", notice.severity, notice, None, lambda stage: True)
 
-    def _suspicion_subject(self, decision: Decision, *, paged: bool) -> MessageAttributes:
+    def _suspicion_subject(self, decision: Decision, *, is_paged: bool) -> MessageAttributes:
         """Return the subject of a suspicion: the receivers of its stage, as a notice, because nothing has fired."""
         graph = self._graphs.get(decision.policy)
         level = next((each.level for each in graph.stages if each.name == decision.stage), None) if graph else None
-        severity: Severity = "info" if decision.is_withdrawal else "warning" if paged else "page"
+        severity: Severity = "info" if decision.is_withdrawal else "warning" if is_paged else "page"
         return self._subject("notice", severity, decision, level, lambda stage: stage.name == decision.stage)
 
     def _decision_subject(self, event: NotificationEvent, decision: Decision) -> MessageAttributes:
@@ -118,3 +138,7 @@ class NotificationRouter:
                     seen.add(target.key)
                     own = structs.replace(message, id=digest(message.id, target.key))
                     yield Outgoing(own.id, to_micros(own.at), route.name, target.key, encode_message(own))
+
+
+def _accounts_at_work(decision: Decision, snapshot: Snapshot) -> list[AccountSnapshot]:
+    return [each for each in snapshot.accounts if each.account in decision.accounts_at_work]

@@ -58,15 +58,15 @@ class LogSender:
         if logger.hasHandlers():
             logger.log(_LEVELS[self._level], "%s", line)
             return
-        words = f"{instant(message.at)}  {line}\n"
+        text = f"{instant(message.at)}  {line}\n"
         # Past Python's own stream: a thread that blocks in it keeps its lock and prevents the end of the process.
         descriptor = descriptor_of(sys.stderr)
         try:
             if descriptor is None:
-                sys.stderr.write(words)
+                sys.stderr.write(text)
             else:
                 self._writer = self._writer or NonBlockingWriter(descriptor)
-                self._writer.write(words.encode(errors="backslashreplace"), STDERR_TIMEOUT)
+                self._writer.write(text.encode(errors="backslashreplace"), STDERR_TIMEOUT)
         except (OSError, ValueError) as error:
             raise NotSentError(f"stderr cannot be written: {error}") from error
 
@@ -126,7 +126,7 @@ def _write_whole(descriptor: int, content: bytes) -> None:
         content = content[os.write(descriptor, content) :]
 
 
-_SURE = 512
+_PIPE_CHUNK = 512
 """Bytes that a writable pipe accepts at once (POSIX; Linux accepts 4,096)."""
 
 
@@ -151,7 +151,8 @@ class NonBlockingWriter:
         self._is_read = True
 
     def write(self, line: bytes, timeout: float) -> None:
-        """Write `line`, including its line end, within `patience` seconds; UnheardError, or the OSError of the write.
+        """Write `line`, including its line end. Raise UnreadOutputError after `timeout` seconds, or the OSError of the
+        write.
 
         A regular file and a device accept it immediately; a pipe and a terminal may be full. A reader that missed the
         previous line is not waited for again.
@@ -162,11 +163,11 @@ class NonBlockingWriter:
             self._is_read = self._is_writable(max(0.0, until - monotonic()))
             if not self._is_read:
                 raise UnreadOutputError("its reader does not read")
-            count = os.write(self._descriptor, left[:_SURE])
+            count = os.write(self._descriptor, left[:_PIPE_CHUNK])
             left = left[count:]
             self._torn = bool(left)
 
     def _is_writable(self, seconds: float) -> bool:
-        asked = select.poll()
-        asked.register(self._descriptor, select.POLLOUT)
-        return bool(asked.poll(seconds * 1000))
+        poller = select.poll()
+        poller.register(self._descriptor, select.POLLOUT)
+        return bool(poller.poll(seconds * 1000))

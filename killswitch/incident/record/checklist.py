@@ -48,9 +48,9 @@ _Found = tuple[ItemState, str]
 
 
 def _closed(incident: Incident) -> _Found:
-    doubt = _why_not_closed(incident)
-    if doubt is not None:
-        return "open", doubt
+    why = _why_not_closed(incident)
+    if why is not None:
+        return "open", why
     settled = incident.settled
     newest = max(each.verified_at for each in settled if each.verified_at is not None)
     return "proved", f"the venue shows {_count(settled, 'position')} at target, last at {instant(newest)}"
@@ -59,12 +59,12 @@ def _closed(incident: Incident) -> _Found:
 def _why_not_closed(incident: Incident) -> str | None:
     """Return what is unknown or unfinished about the positions; None if the venue showed each at its target."""
     firings, left = incident.firings, incident.left
-    going = [each.account for each in incident.endings if each.status == "closing"]
+    closing = [each.account for each in incident.endings if each.status == "closing"]
     unclear = _unclear(incident.orders)
     unsent = [firing.stage for firing in firings if firing.unsent]
     partly = [firing.stage for firing in firings if firing.standing == "partly recorded only"]
-    if going:
-        return f"still closing on {_names(going)}"
+    if closing:
+        return f"still closing on {_names(closing)}"
     if left:
         return f"{_count(left, 'position')} not at target, see what is still open"
     if unclear:
@@ -88,10 +88,10 @@ def _reconciled(incident: Incident) -> _Found:
         return "open", f"{_count(unclear, 'order')} of unknown status"
     if incident.left or not settled:
         return "open", "the venue does not show every position at its target"
-    seen = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
+    verified = {(each.account, each.symbol, each.side): each.verified_at for each in settled}
     unseen = []
     for order in orders:
-        shown = seen.get((order.account, order.symbol, order.position_side))
+        shown = verified.get((order.account, order.symbol, order.position_side))
         if shown is None or shown < (order.answered_at or order.sent_at):
             unseen.append(order)
     if unseen:

@@ -35,7 +35,7 @@ CAUSES: Mapping[Cause, CauseText] = {
         "Prices moved fast, and a person closed before a policy did. Compare the cost with that of waiting.",
         (
             ("policy", "Policy reviewed", "why no stage fired first: threshold, window or scope"),
-            ("hedges", "Hedges checked", "their hedges on other accounts are now unhedged"),
+            ("hedges", "Hedges checked", "hedges of the closed positions on other accounts are now exposed"),
         ),
     ),
     "system-failure": CauseText(
@@ -112,9 +112,9 @@ def remainders(intents: Sequence[Intent]) -> tuple[Decimal, ...]:
     found = []
     for intent in reversed(intents):
         key = (intent.account, intent.symbol, intent.position_side, intent.purpose)
-        rest = later.get(key, Decimal(0))
-        found.append(intent.target + rest)
-        later[key] = rest + intent.contracts
+        remainder = later.get(key, Decimal(0))
+        found.append(intent.target + remainder)
+        later[key] = remainder + intent.contracts
     return tuple(reversed(found))
 
 

@@ -95,9 +95,11 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
     return tuple(_position(key, found) for key, found in facts.items())
 
 
-def closed_by_request(positions: Iterable[ClosedPosition], swept: Sequence[str]) -> tuple[ClosedPosition, ...]:
-    """Return the positions on the accounts `swept` that a whole-book request closed, as far as our orders did not."""
-    return tuple(each for each in positions if each.account in swept and each.left != each.start and each.others != 0)
+def closed_by_request(positions: Iterable[ClosedPosition], accounts: Sequence[str]) -> tuple[ClosedPosition, ...]:
+    """Return the positions that whole-book requests on `accounts` closed, as far as our orders did not."""
+    return tuple(
+        each for each in positions if each.account in accounts and each.left != each.start and each.others != 0
+    )
 
 
 def _apply_entry(facts: dict[Place, _PositionFacts], entry: Entry, ours: Collection[Place]) -> None:
@@ -120,7 +122,7 @@ def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
     account, symbol, side = key
     filled = _filled(facts.orders)
     left = None if facts.seen is None else known(facts.seen.position)
-    worth = None if left is None or facts.value is None else left * facts.value
+    left_value = None if left is None or facts.value is None else left * facts.value
     others = None
     if filled is not None and left is not None and not facts.is_fed and not _is_answered_later(facts):
         others = facts.start - filled - left
@@ -136,8 +138,8 @@ def _position(key: Place, facts: _PositionFacts) -> ClosedPosition:
         left=left,
         others=others,
         seen_at=None if facts.seen is None else facts.seen.at,
-        dust=_dust(symbol or "", left, worth, facts),
-        worth=worth,
+        dust=_dust(symbol or "", left, left_value, facts),
+        worth=left_value,
     )
 
 
@@ -172,7 +174,7 @@ def _reasons(journal: Sequence[Entry]) -> dict[str | None, str]:
     return {account: "; ".join(reasons) for account, reasons in found.items()}
 
 
-def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _PositionFacts) -> bool | None:
+def _dust(symbol: str, left: Decimal | None, value: Decimal | None, facts: _PositionFacts) -> bool | None:
     """Decide by the venue's minimums where they are known, otherwise by the reason with which the close ended."""
     if left is None:
         return None
@@ -183,11 +185,11 @@ def _dust(symbol: str, left: Decimal | None, worth: Decimal | None, facts: _Posi
     least = None if rules is None or facts.is_exempt else rules.min_notional
     if minimum is not None and left < minimum:
         return True
-    if least is not None and worth is not None and worth < least:
+    if least is not None and value is not None and value < least:
         return True
     if f" {symbol} is below the venue's minimum" in facts.reason:
         return True
-    return None if minimum is None or (least is not None and worth is None) else False
+    return None if minimum is None or (least is not None and value is None) else False
 
 
 MOST_DECISIONS = 200
@@ -205,11 +207,11 @@ def credit_own_decisions(
     gaps = {each.place for each in positions if each.others is not None and each.others > 0}
     if not gaps:
         return positions
-    lines = _lines_elsewhere(store, gaps, since, own)
+    lines = _orders_of_other_decisions(store, gaps, since, own)
     return tuple(_credited(each, lines.get(each.place, [])) if each.others else each for each in positions)
 
 
-def _lines_elsewhere(
+def _orders_of_other_decisions(
     store: Store, keys: Collection[Place], since: datetime, own: Collection[str]
 ) -> dict[Place, list[OrderLine]]:
     """Return the orders of other decisions on these positions that may have filled after `since`."""

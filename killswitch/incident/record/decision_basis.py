@@ -15,7 +15,7 @@ from killswitch.model.snapshot import Position, Snapshot
 
 Purpose = Literal["reduce", "hop", "hedge"]
 
-_SPELLED = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
+_CLIENT_ORDER_ID = re.compile(r"ks[0-9a-z]{20}([0-9a-z]{4})[0-9a-z]{5}")
 """A client order id that contains the index of its intent in base 36."""
 
 
@@ -26,27 +26,27 @@ class DecisionBasis:
         """`snapshot` is what the decision was made on, where it was kept."""
         self._intents = decision.intents
         self.ladder: Sequence[Rung] = () if decision.unwinding is None else decision.unwinding.ladder
-        self._of: dict[Place, list[Intent]] = {}
+        self._intents_at: dict[Place, list[Intent]] = {}
         for intent in decision.intents:
-            self._of.setdefault(place_of(intent), []).append(intent)
+            self._intents_at.setdefault(place_of(intent), []).append(intent)
         rows: dict[Place, list[Position]] = {}
         for account in () if snapshot is None else snapshot.accounts:
             for position in account.positions or ():
                 rows.setdefault((account.account, position.symbol, position.side), []).append(position)
-        self._held = {key: _whole(found) for key, found in rows.items()}
+        self._held = {key: _combined(found) for key, found in rows.items()}
 
     def purpose(self, key: Place, client_order_id: str | None) -> Purpose:
         """Return the purpose of the order's intent; where a position has several, the order id decides."""
-        purposes = {intent.purpose for intent in self._of.get(key, ())}
+        purposes = {intent.purpose for intent in self._intents_at.get(key, ())}
         if len(purposes) == 1:
             return purposes.pop()
-        spelled = _SPELLED.fullmatch(client_order_id or "")
-        index = int(spelled[1], 36) if spelled else -1
+        parsed = _CLIENT_ORDER_ID.fullmatch(client_order_id or "")
+        index = int(parsed[1], 36) if parsed else -1
         return self._intents[index].purpose if 0 <= index < len(self._intents) else "reduce"
 
     def band(self, key: Place) -> Decimal | None:
         """Return the declared slippage of the position; None where none was declared."""
-        return next((intent.band for intent in self._of.get(key, ())), None)
+        return next((intent.band for intent in self._intents_at.get(key, ())), None)
 
     def held(self, key: Place) -> Position | None:
         """Return the position as it was decided on; None where it was not read."""
@@ -77,7 +77,7 @@ def place_of(intent: Intent) -> Place:
     return (intent.account, intent.symbol, intent.position_side)
 
 
-def _whole(rows: Sequence[Position]) -> Position:
+def _combined(rows: Sequence[Position]) -> Position:
     """Combine the rows of one position, one for each strategy: sums and the average entry price, None where a row is
     incomplete.
 

@@ -335,7 +335,7 @@ class Incident(Struct, frozen=True):
     exposures: tuple[Exposure, ...] = ()
     """Protective orders that were cancelled for a close, and what replaced them."""
     swept: tuple[str, ...] = ()
-    """Accounts whose whole book was closed by one request."""
+    """Accounts whose venue was requested to close the whole book at once."""
     remarks: tuple[str, ...] = ()
     """Irregularities as sentences: unknown orders, trades of others, dust, missing protection, exceeded bounds."""
     format: str = INCIDENT_FORMAT

@@ -94,7 +94,7 @@ def build_curve(
 ) -> EquityCurve | None:
     """Return the curve for the report, 100 at the first firing; None where fewer than two points are known.
 
-    `points` are as entered; `restating` says which of their falls and rises were transfers.
+    `points` are as entered; `corrections` names those of their falls and rises that were transfers.
     """
     points = corrections.apply(points)
     base = next((point for point in reversed(points) if point.at <= opened), None)

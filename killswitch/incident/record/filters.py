@@ -55,10 +55,10 @@ def escape(value: object) -> Markup:
     text = _UNDERSCORE.sub(r"\\_", text)
     if _ONLY_RULES.match(text):
         text = "\\" + text
-    return Markup(_AT_THE_START.sub(_held, text))
+    return Markup(_AT_THE_START.sub(_escape_start, text))
 
 
-def _held(found: re.Match[str]) -> str:
+def _escape_start(found: re.Match[str]) -> str:
     """Escape what would begin a list or underline a heading."""
     return f"{found[1]}\\{found[2]}" if found[2] else f"{found[1]}{found[3]}\\{found[4]}"
 
@@ -126,7 +126,7 @@ def clock(at: datetime | None, day: datetime | None = None) -> str:
     return f"{at:%H:%M:%S}" if same else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
-def lasting(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Format seconds as a duration in its two largest units."""
     return formats.duration_text(timedelta(seconds=seconds))
 
@@ -158,9 +158,12 @@ def join(values: Iterable[object], between: str = ", ") -> Markup:
 
 _BY_NAME: tuple[Callable[..., Any], ...] = (
     *(amount, clock, code, fenced, fixed, join),
-    *(lasting, money, percent, price, quoted, shell),
+    *(money, percent, price, quoted, shell),
 )
-FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY_NAME} | {"numbered": order_numbers}
+FILTERS: Mapping[str, Callable[..., Any]] = {each.__name__: each for each in _BY_NAME} | {
+    "lasting": duration,
+    "numbered": order_numbers,
+}
 """The filters of this program. `length`, `first`, `last`, `lower`, `upper` and `trim` are Jinja2's own."""
 
 OWN_OF_JINJA = ("length", "first", "last", "lower", "upper", "trim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from killswitch.incident.record.document import Firing, TriggerFact
@@ -99,12 +100,17 @@ def scope_accounts(scope: str, snapshot: Snapshot) -> tuple[AccountSnapshot, ...
     return tuple(each for each in snapshot.accounts if name == (each.account if kind == "account" else each.venue))
 
 
+def common_currency(accounts: Iterable[AccountSnapshot]) -> str | None:
+    """Return the currency of the accounts; None where they differ, or there is no account."""
+    currencies = {account.currency for account in accounts}
+    return currencies.pop() if len(currencies) == 1 else None
+
+
 def scope_equity(scope: str, snapshot: Snapshot | None) -> tuple[Decimal | None, str | None]:
     """Return the scope's equity and currency; None where an account's is unknown, or the currencies differ."""
     accounts = () if snapshot is None else scope_accounts(scope, snapshot)
-    currencies = {account.currency for account in accounts}
-    currency = currencies.pop() if len(currencies) == 1 else None
-    known = [account.equity for account in accounts if account.equity is not None]
-    if currency is None or len(known) != len(accounts):
+    currency = common_currency(accounts)
+    amounts = [account.equity for account in accounts if account.equity is not None]
+    if currency is None or len(amounts) != len(accounts):
         return None, currency
-    return sum(known, Decimal(0)), currency
+    return sum(amounts, Decimal(0)), currency

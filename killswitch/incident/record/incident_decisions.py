@@ -58,36 +58,36 @@ def group_decisions(oldest_first: Iterable[Decision]) -> list[IncidentDecisions]
     A reset of what has not fired, and a suspicion, open none.
     """
     found: list[IncidentDecisions] = []
-    standing: dict[tuple[str, str], IncidentDecisions] = {}
+    active: dict[tuple[str, str], IncidentDecisions] = {}
     suspicions: dict[tuple[str, str], list[Decision]] = {}
     for decision in oldest_first:
         key = (decision.policy, decision.scope)
         if decision.is_suspicion:
-            (standing[key].suspicions if key in standing else suspicions.setdefault(key, [])).append(decision)
+            (active[key].suspicions if key in active else suspicions.setdefault(key, [])).append(decision)
         elif decision.kind == "manual":
             found.append(IncidentDecisions([decision]))
         elif decision.kind == "reset":
-            ended = standing.pop(key, None)
+            ended = active.pop(key, None)
             if ended is not None:
                 ended.reset = decision
-        elif key in standing:
-            standing[key].decisions.append(decision)
+        elif key in active:
+            active[key].decisions.append(decision)
         elif decision.kind == "hedge":
             _assign_hedge(found, decision)
         else:
             before = [each for each in suspicions.pop(key, ()) if decision.as_of - each.as_of <= SUSPICION_WINDOW]
-            standing[key] = IncidentDecisions([decision], suspicions=before)
-            found.append(standing[key])
+            active[key] = IncidentDecisions([decision], suspicions=before)
+            found.append(active[key])
     return found
 
 
 def _assign_hedge(found: list[IncidentDecisions], hedge: Decision) -> None:
     """Assign a hedge without an active stage to the newest incident on its scope."""
-    stood_for = next((life for life in reversed(found) if life.decisions[0].scope == hedge.scope), None)
-    if stood_for is None:
+    hedged = next((incident for incident in reversed(found) if incident.decisions[0].scope == hedge.scope), None)
+    if hedged is None:
         found.append(IncidentDecisions([hedge]))
     else:
-        stood_for.decisions.append(hedge)
+        hedged.decisions.append(hedge)
 
 
 def read_incidents(store: Store) -> list[IncidentDecisions]:
@@ -106,9 +106,9 @@ def find_incident(store: Store, prefix: str | None) -> IncidentDecisions:
         raise UnknownIncidentError("no incident is recorded on this store: nothing has fired, and nobody has closed")
     if prefix is None:
         return found[-1]
-    chosen = [life for life in found if life.id.startswith(prefix)]
+    chosen = [incident for incident in found if incident.id.startswith(prefix)]
     if not chosen:
-        chosen = [life for life in found if _includes(life, prefix)]
+        chosen = [incident for incident in found if _includes(incident, prefix)]
     if len(chosen) == 1:
         return chosen[0]
     if chosen:
@@ -116,8 +116,8 @@ def find_incident(store: Store, prefix: str | None) -> IncidentDecisions:
     raise UnknownIncidentError(f"no incident starts with {prefix}; the newest are {_named(found)}")
 
 
-def _includes(life: IncidentDecisions, prefix: str) -> bool:
-    others = (*life.decisions, *life.suspicions, *(() if life.reset is None else (life.reset,)))
+def _includes(incident: IncidentDecisions, prefix: str) -> bool:
+    others = (*incident.decisions, *incident.suspicions, *(() if incident.reset is None else (incident.reset,)))
     return any(decision.id.startswith(prefix) for decision in others)
 
 
@@ -126,7 +126,10 @@ _SHOWN = 5
 
 def _named(found: list[IncidentDecisions]) -> str:
     """Return the newest few incidents with their policies and scopes."""
-    newest = [f"{life.id} ({life.highest.policy} on {life.highest.scope})" for life in reversed(found[-_SHOWN:])]
+    newest = [
+        f"{incident.id} ({incident.highest.policy} on {incident.highest.scope})"
+        for incident in reversed(found[-_SHOWN:])
+    ]
     more = len(found) - len(newest)
     return ", ".join(newest) + (f" and {more} more (ksctl report list)" if more else "")
 
@@ -136,7 +139,7 @@ Runbooks = Mapping[str, Mapping[str, RunbookFacts]]
 
 
 class IncidentNote(Struct, frozen=True):
-    """What is kept with an incident."""
+    """The facts that are stored with an incident: the lines of its policy, and the runbooks by stage."""
 
     policy: PolicyText | None
     runbooks: dict[str, RunbookFacts]
@@ -159,8 +162,10 @@ def build_note(store: Store, decision: Decision) -> IncidentNote:
     lines = read_places(store, decision.policy_set).get(decision.policy)
     runbooks = decode_or(_RUNBOOKS, store.live(f"runbooks/{decision.policy_set}"), {})
     if decision.kind == "manual":  # no policy fired, so every contact of the policy set may be involved
-        whole = {f"{policy}/{stage}": facts for policy, stages in runbooks.items() for stage, facts in stages.items()}
-        return IncidentNote(lines, whole)
+        by_stage = {
+            f"{policy}/{stage}": facts for policy, stages in runbooks.items() for stage, facts in stages.items()
+        }
+        return IncidentNote(lines, by_stage)
     return IncidentNote(lines, dict(runbooks.get(decision.policy, {})))
 
 

@@ -32,7 +32,7 @@ from killswitch.risk.trading_cost import MarkedContract, delay_cost, slippage
 ReportedStatus = Literal["final", "in flight", "set aside", "abandoned"]
 """The status of an order. `abandoned`: the venue was queried to the end without an answer; it may be filled."""
 
-_CLOSE_ENOUGH = Decimal("0.001")
+_TOLERANCE = Decimal("0.001")
 """The tolerance, of the notional, between a position's P&L and (mark − entry) × size of a linear contract."""
 RESTING, ACCEPTED = "resting at the venue", "accepted by the venue"
 """The outcome of an acknowledged order without a further report: a limit order rests, any other does not."""
@@ -118,7 +118,7 @@ def order_lines(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
     """
     marks, basis = _marks(journal), DecisionBasis(decision, snapshot)
     orders = [order for order in JournaledOrders(journal).all if _is_own_order(order)]
-    return tuple(_counted(_line(basis, each), basis, marks.get(each.first.place), each.arrival) for each in orders)
+    return tuple(_with_costs(_line(basis, each), basis, marks.get(each.first.place), each.arrival) for each in orders)
 
 
 def _is_own_order(order: JournaledOrder) -> bool:
@@ -149,7 +149,7 @@ def _line(basis: DecisionBasis, order: JournaledOrder) -> OrderLine:
         price=known(answer.price) if isinstance(answer, Filled) else None,
         fee=known(order.charge.fee) if order.charge else known(answer.fee) if isinstance(answer, Filled) else None,
         text=answer.text if isinstance(answer, Unknown | Rejected | Absent | OrderDetached | Abandoned) else None,
-        fate=_fate(order.status),
+        fate=_reported_status(order.status),
         kind=None if sending is None else sending.order,
         rung=None if sending is None else known(sending.rung),
         limit=None if sending is None else known(sending.price),
@@ -172,7 +172,7 @@ def _outcome(order: JournaledOrder) -> str:
     return _OUTCOMES[order.status]
 
 
-def _fate(status: Status) -> ReportedStatus:
+def _reported_status(status: Status) -> ReportedStatus:
     if status in FINAL:
         return "final"
     return status if status in ("set aside", "abandoned") else "in flight"
@@ -184,7 +184,7 @@ def _marks(journal: Sequence[Entry]) -> dict[Place, MarkedContract]:
     return {place: marked for place, marked in reversed(planned) if marked is not None}
 
 
-def _counted(
+def _with_costs(
     line: OrderLine, basis: DecisionBasis, decided: MarkedContract | None, arrival: MarkedContract | None
 ) -> OrderLine:
     slippage = None
@@ -207,16 +207,16 @@ def _bound(line: OrderLine, basis: DecisionBasis, arrival: MarkedContract | None
     if band is None or line.kind is None:
         return None
     price = line.price if line.filled else None
-    by = None if arrival is None or price is None else slippage(line.side, arrival.mark, price)
+    slipped = None if arrival is None or price is None else slippage(line.side, arrival.mark, price)
     worse = False
     if line.limit is not None and price is not None:
         worse = price < line.limit if line.side == "sell" else price > line.limit
-    kept = None if by is None else by <= band
-    return Bound(band, line.limit is not None and _is_bounded(line, basis.ladder), by, kept, worse)
+    kept = None if slipped is None else slipped <= band
+    return Bound(band, line.limit is not None and _is_bounded(line, basis.ladder), slipped, kept, worse)
 
 
 def _is_bounded(line: OrderLine, ladder: Sequence[Rung]) -> bool:
-    """Whether the rung limits the order by the band; an unknown rung does not."""
+    """Whether its step of the ladder limits the order by the band; an unknown step does not."""
     return line.rung is not None and line.rung < len(ladder) and ladder[line.rung].order != "market"
 
 
@@ -230,6 +230,6 @@ def _realised(order: OrderLine, position: Position | None) -> Decimal | None:
         return None
     size = notional / mark / position.contracts
     sign = 1 if position.side == "long" else -1
-    if abs(sign * (mark - entry) * size * position.contracts - pnl) > _CLOSE_ENOUGH * notional:
+    if abs(sign * (mark - entry) * size * position.contracts - pnl) > _TOLERANCE * notional:
         return None
     return sign * (order.price - entry) * size * order.filled

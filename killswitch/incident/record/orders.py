@@ -17,9 +17,9 @@ from killswitch.model.decision import Decision
 _AS_FOLDED = set(OrderOutcome.__struct_fields__) & set(OrderLine.__struct_fields__) - {"text"}
 
 
-def outcomes(acted: Iterable[tuple[Decision, Result]]) -> tuple[OrderOutcome, ...]:
+def outcomes(recorded: Iterable[tuple[Decision, Result]]) -> tuple[OrderOutcome, ...]:
     """Return the orders of the decisions in the order of sending, numbered from 1."""
-    lines = [(decision, line) for decision, result in acted for line in result.orders]
+    lines = [(decision, line) for decision, result in recorded for line in result.orders]
     return tuple(_outcome(decision, line, number) for number, (decision, line) in enumerate(lines, start=1))
 
 
@@ -42,10 +42,10 @@ def stage_text(decision: Decision) -> str:
     return decision.stage or "close by hand"
 
 
-def positions_left(acted: Iterable[RecordedDecision], closed: Sequence[ClosedPosition]) -> list[PositionLeft]:
+def positions_left(recorded: Iterable[RecordedDecision], closed: Sequence[ClosedPosition]) -> list[PositionLeft]:
     """Return every position that was planned to be reduced, with the smallest target, as the venue showed it last."""
     first: dict[Place, str] = {}
-    for each in acted:
+    for each in recorded:
         for entry in each.journal:
             if is_plan(entry):
                 first.setdefault(entry.place, each.decision.id)
@@ -59,23 +59,23 @@ def _position(decision: str, one: ClosedPosition) -> PositionLeft:
     )
 
 
-def account_closes(acted: RecordedDecision) -> list[AccountClose]:
+def account_closes(recorded: RecordedDecision) -> list[AccountClose]:
     """Return how the work on each account ended; `closing` for work under way."""
-    id_ = acted.decision.id
-    ended = [AccountClose(id_, each.account, each.status, each.at, each.reason) for each in acted.result.endings]
-    names = dict.fromkeys(e.account for e in acted.journal if is_plan(e) and e.account is not None)
+    id_ = recorded.decision.id
+    ended = [AccountClose(id_, each.account, each.status, each.at, each.reason) for each in recorded.result.endings]
+    names = dict.fromkeys(e.account for e in recorded.journal if is_plan(e) and e.account is not None)
     finished = {each.account for each in ended}
     return ended + [AccountClose(id_, name, "closing", None, None) for name in names if name not in finished]
 
 
-def close_money(lines: Sequence[OrderLine], currency: str | None, *, swept: bool) -> Money:
+def close_money(lines: Sequence[OrderLine], currency: str | None, *, has_whole_book: bool) -> Money:
     """Return the sums of all closes; None wherever a part is unknown, or nothing was sent.
 
-    Orders are numbered as in `outcomes`. `swept` says that a whole-book request closed something besides.
+    Orders are numbered as in `outcomes`. `has_whole_book` says that a whole-book request closed something as well.
     """
-    sums = add_up(lines, swept=swept)
+    sums = add_up(lines, has_whole_book=has_whole_book)
     if not any(line.filled for line in lines):
-        unclear = swept or any(line.fate != "final" for line in lines)
+        unclear = has_whole_book or any(line.fate != "final" for line in lines)
         if unclear or not lines:
             return Money(None, None, None, None, currency, sums["missing"] if unclear else ())
     fees, slippage = sums["fees"], sums["slippage"]

@@ -30,7 +30,7 @@ def remarks(incident: Incident, holdings: Collection[Place], unsent: Iterable[st
     for exposure in incident.exposures:
         found += _exposure(exposure)
     found += [
-        f"the whole book of {account} was closed by one request to the venue: its fills have no orders here"
+        f"the venue was requested to close the whole book of {account} at once: its fills have no orders here"
         for account in incident.swept
     ]
     return tuple(dict.fromkeys(found))
@@ -74,13 +74,13 @@ def _amount(order: OrderOutcome) -> str:
     return "an unknown amount of" if order.amount is None else amount(order.amount)
 
 
-def _position(position: ClosedPosition, swept: Sequence[str], currency: str | None) -> Iterator[str]:
+def _position(position: ClosedPosition, whole_book_accounts: Sequence[str], currency: str | None) -> Iterator[str]:
     name = place(position.account, position.symbol, position.side)
     if position.others is not None and position.others > 0:
-        hands = "the whole-book request, a liquidation" if position.account in swept else "a liquidation"
+        causes = "the whole-book request, a liquidation" if position.account in whole_book_accounts else "a liquidation"
         yield (
             f"{amount(position.others)} of the {amount(position.start)} {name} was closed without an order of ours: by "
-            f"{hands}, deleveraging or a person at the venue; its P&L is not included here"
+            f"{causes}, deleveraging or a person at the venue; its P&L is not included here"
         )
     elif position.others is not None and position.others < 0:
         yield f"{name} has grown by {amount(-position.others)} since the decision: somebody else trades on this account"
@@ -90,8 +90,8 @@ def _position(position: ClosedPosition, swept: Sequence[str], currency: str | No
             "other decisions of ours, which include its P&L"
         )
     if position.left and position.dust:
-        worth = "" if position.worth is None else f", worth {money(position.worth, currency)}"
-        yield f"{amount(position.left)} {name} is left as dust, below the venue's minimum{worth}"
+        value = "" if position.worth is None else f", worth {money(position.worth, currency)}"
+        yield f"{amount(position.left)} {name} is left as dust, below the venue's minimum{value}"
 
 
 def _exposure(exposure: Exposure) -> Iterator[str]:

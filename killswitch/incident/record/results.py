@@ -92,7 +92,7 @@ class Result(Struct, frozen=True):
     positions: tuple[ClosedPosition, ...] = ()
     exposures: tuple[Exposure, ...] = ()
     swept: tuple[str, ...] = ()
-    """Accounts whose whole book was closed by one request."""
+    """Accounts whose venue was requested to close the whole book at once."""
     totals: Totals = Totals()
     delay: Decimal | None = None
     unsent: tuple[str, ...] = ()
@@ -127,14 +127,16 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
     endings = tuple(_ending(entry, entry.account) for entry in journal if is_end(entry) and entry.account is not None)
     unsent = _unsent(decision, journal)
     if decision.is_suspicion:  # no close, whatever it has cancelled
-        standing = _suspicion_status(decision, journal)
+        status = _suspicion_status(decision, journal)
     else:
-        standing = _status(decision, journal, endings, partly=bool(unsent))
+        status = _status(decision, journal, endings, partly=bool(unsent))
     positions = closed_positions([(decision, journal, orders, snapshot)])
-    swept = tuple(dict.fromkeys(e.account for e in journal if isinstance(e, WholeBookClose) and e.account is not None))
-    by_request = closed_by_request(positions, swept)
+    whole_book_accounts = tuple(
+        dict.fromkeys(e.account for e in journal if isinstance(e, WholeBookClose) and e.account is not None)
+    )
+    by_request = closed_by_request(positions, whole_book_accounts)
     return Result(
-        standing=standing,
+        standing=status,
         orders=orders,
         verified=tuple(_verification(entry) for entry in verified.values()),
         endings=endings,
@@ -143,10 +145,10 @@ def fold_result(decision: Decision, journal: Sequence[Entry], snapshot: Snapshot
         closed=len(_filled(orders) - only_passed_through(decision) | {each.place for each in by_request}),
         positions=positions,
         exposures=exposures(journal),
-        swept=swept,
-        totals=count_orders(orders, [each.at for each in verified.values()], ended=standing != "closing"),
+        swept=whole_book_accounts,
+        totals=count_orders(orders, [each.at for each in verified.values()], ended=status != "closing"),
         unsent=unsent,
-        **add_up(orders, swept=bool(by_request)),
+        **add_up(orders, has_whole_book=bool(by_request)),
     )
 
 
@@ -176,7 +178,6 @@ def _suspicion_status(decision: Decision, journal: Sequence[Entry]) -> DecisionS
 
 
 def _status(decision: Decision, journal: Sequence[Entry], endings: Sequence[Ending], *, partly: bool) -> DecisionStatus:
-
     ordered = [entry.account for entry in journal if is_plan(entry)]
     planned = {account for account in ordered if account is not None}
     if not planned:

@@ -73,7 +73,7 @@ def timeline(
 ) -> tuple[TimelineEntry, ...]:
     """Return all moments, oldest first: triggers, firings, locks, orders, answers, ends, notices, messages, the reset.
 
-    `acted` has the decision of each firing. `suspicions` are included although they fired nothing.
+    `recorded` has the decision of each firing. `suspicions` are included although they fired nothing.
     """
     moments: list[TimelineEntry] = [*notifications]
     orders: list[_Row] = []
@@ -126,14 +126,14 @@ def _fired(firing: Firing) -> str:
     if firing.kind == "hedge":
         return f"a temporary hedge was decided on: {why}"
     confirmed = ", ".join(trigger.name for trigger in firing.triggers)
-    acted = "" if firing.acted else "; recorded only, nothing is sent"
-    return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){acted}"
+    remark = "" if firing.acted else "; recorded only, nothing is sent"
+    return f"level {firing.level} {firing.stage} fired ({confirmed or 'no trigger recorded'} confirmed){remark}"
 
 
 def _suspicion(suspected: RecordedDecision) -> str:
     decision = suspected.decision
-    acted = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
-    return f"{decision.reason or 'suspicion'}{'' if acted else '; recorded only, nothing is locked'}"
+    is_enforced = any(is_plan(entry) for entry in suspected.journal) or decision.is_withdrawal
+    return f"{decision.reason or 'suspicion'}{'' if is_enforced else '; recorded only, nothing is locked'}"
 
 
 def _journal(recorded: RecordedDecision) -> Iterator[_Row]:
@@ -141,9 +141,9 @@ def _journal(recorded: RecordedDecision) -> Iterator[_Row]:
     resting = resting_orders(recorded.snapshot)
     kinds = {entry.client_order_id: entry.order for entry in recorded.journal if isinstance(entry, OrderSending)}
     for entry in recorded.journal:
-        said = _entry_text(entry, kinds.get(entry.client_order_id), resting)
-        if said is not None:
-            kind, like, text = said
+        found = _entry_text(entry, kinds.get(entry.client_order_id), resting)
+        if found is not None:
+            kind, like, text = found
             yield _Row(TimelineEntry(entry.at, kind, None, text), like, entry.symbol or "?")
 
 
@@ -166,8 +166,8 @@ def _entry_text(entry: Entry, sent_as: str | None, resting: Resting) -> tuple[Mo
         case Cancelled():
             return _cancelled(entry, resting)
         case Verified():
-            held = f"{_amount(entry.position)} (target {_amount(entry.target)})"
-            return ("verified", "the venue showed a position", f"the venue shows {held} of {where}")
+            shown = f"{_amount(entry.position)} (target {_amount(entry.target)})"
+            return ("verified", "the venue showed a position", f"the venue shows {shown} of {where}")
         case Locked():
             return ("lock", "lock written", f"lock of {entry.scope} written: {entry.status}")
     return _protection(entry, where)
@@ -217,19 +217,19 @@ def _detail(entry: Entry) -> str:
             state = "" if entry.state in (None, "filled") else f" ({entry.state})"
             return f": {_amount(entry.filled)}{price}{state}"
         case Unknown() | Rejected():
-            said = "; ".join(each for each in (entry.reason, entry.text) if each)
+            detail = "; ".join(each for each in (entry.reason, entry.text) if each)
         case Absent() | OrderDetached() | Abandoned():
-            said = entry.text or ""
+            detail = entry.text or ""
         case _:
-            said = ""
-    return f": {said}" if said else ""
+            detail = ""
+    return f": {detail}" if detail else ""
 
 
 def _ends(result: Result) -> Iterator[TimelineEntry]:
     for ending in result.endings:
         why = f": {ending.reason}" if ending.reason else ""
-        said = "the venue shows every position at its target" if ending.status == "flat" else ending.status
-        yield TimelineEntry(ending.at, "finished", None, f"the close on {ending.account} ended, {said}{why}")
+        outcome = "the venue shows every position at its target" if ending.status == "flat" else ending.status
+        yield TimelineEntry(ending.at, "finished", None, f"the close on {ending.account} ended, {outcome}{why}")
 
 
 def _effect_ends(journal: Sequence[Entry]) -> Iterator[TimelineEntry]:

@@ -67,9 +67,9 @@ def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, e
     bounds = [order.bound for order in orders if order.bound is not None and order.filled]
     first = min((order.sent_at for order in orders), default=None)
     last = max(verified, default=None)
-    took = None
+    duration = None
     if ended and first is not None and last is not None and last >= first:
-        took = (last - first).total_seconds()
+        duration = (last - first).total_seconds()
     return Totals(
         orders=len(orders),
         filled=sum(bool(order.filled) for order in orders),
@@ -83,24 +83,26 @@ def count_orders(orders: Sequence[OrderLine], verified: Sequence[datetime], *, e
         hedges=sum(order.purpose == "hedge" for order in orders),
         first_sent=first,
         last_verified=last,
-        took=took,
+        took=duration,
     )
 
 
-def add_up(orders: Sequence[OrderLine], *, swept: bool) -> dict[str, Any]:
+def add_up(orders: Sequence[OrderLine], *, has_whole_book: bool) -> dict[str, Any]:
     """Return each sum over the orders, None if any part or status is unknown; and `missing`, what is unknown.
 
-    Orders are numbered from 1, in the order of sending. `swept` says that a whole-book request closed something
-    besides.
+    Orders are numbered from 1, in the order of sending. `has_whole_book` says that a whole-book request closed
+    something as well.
     """
     sums: dict[str, Any] = {}
     missing = []
     for what in get_args(Sum):
         known, unknown = _added(what, orders)
-        is_known = not unknown and not swept
+        is_known = not unknown and not has_whole_book
         sums[what] = (known or Decimal(0)) if is_known else None
         if not is_known:
-            missing.append(Missing(what, known, tuple(unknown), swept, _why(what, [orders[n - 1] for n in unknown])))
+            missing.append(
+                Missing(what, known, tuple(unknown), has_whole_book, _why(what, [orders[n - 1] for n in unknown]))
+            )
     return {**sums, "missing": tuple(missing)}
 
 
@@ -110,9 +112,9 @@ def _why(what: Sum, lacking: Sequence[OrderLine]) -> str | None:
         return MARK_UNKNOWN
     if what != "fees":
         return POSITION_UNREAD if any(_is_unmarked(order, order.mark) for order in lacking) else None
-    said = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
-    more = len(said) - REASONS
-    return "; ".join(said[:REASONS]) + (f"; and {more} more" if more > 0 else "") if said else None
+    reasons = list(dict.fromkeys(order.fee_unknown for order in lacking if order.fee_unknown is not None))
+    more = len(reasons) - REASONS
+    return "; ".join(reasons[:REASONS]) + (f"; and {more} more" if more > 0 else "") if reasons else None
 
 
 def _is_unmarked(order: OrderLine, mark: Decimal | None) -> bool:

@@ -45,22 +45,22 @@ def exposures(journal: Sequence[Entry]) -> tuple[Exposure, ...]:
     found = []
     for index, entry in enumerate(journal):
         if isinstance(entry, Unprotected):
-            told = [*about.get(entry.order or "", ()), *about.get(entry.place, ())]
-            after = [each for at, each in sorted(told, key=lambda one: one[0]) if at > index]
+            answers = [*about.get(entry.order or "", ()), *about.get(entry.place, ())]
+            after = [each for at, each in sorted(answers, key=lambda one: one[0]) if at > index]
             found.append(_exposure(entry, after))
     return tuple(found)
 
 
-def _exposure(taken: Unprotected, after: Sequence[ProtectionAnswered | Verified]) -> Exposure:
-    order = taken.order or ""
-    until, end, text = _covered(order, taken.place, after)
-    seconds = None if until is None else max(0.0, (until - taken.at).total_seconds())
+def _exposure(cancelled: Unprotected, after: Sequence[ProtectionAnswered | Verified]) -> Exposure:
+    order = cancelled.order or ""
+    until, end, text = _covered(order, cancelled.place, after)
+    seconds = None if until is None else max(0.0, (until - cancelled.at).total_seconds())
     return Exposure(
-        account=taken.account or "",
-        symbol=taken.symbol or "",
-        position_side=taken.position_side,
+        account=cancelled.account or "",
+        symbol=cancelled.symbol or "",
+        position_side=cancelled.position_side,
         order=order,
-        since=taken.at,
+        since=cancelled.at,
         until=until,
         seconds=0.0 if end == "never away" else seconds,
         end=end,
@@ -81,8 +81,8 @@ def _covered(
                 return None, "never away", None
             if state in _ENDS:
                 return entry.at, _ENDS[state], None
-            unsaid = state in _NO_ANSWER or state.startswith("tried")
-            end, text = ("unknown", None) if unsaid else ("refused", state)
+            is_unknown = state in _NO_ANSWER or state.startswith("tried")
+            end, text = ("unknown", None) if is_unknown else ("refused", state)
         elif isinstance(entry, Verified) and entry.place == place and known(entry.position) == 0:
             return entry.at, "position closed", None
     return None, end, text

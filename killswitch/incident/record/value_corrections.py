@@ -68,13 +68,13 @@ class _History(Struct):
     corrections: list[Correction] = []
 
 
-class _Memory(Struct):
+class _StoredState(Struct):
     """The parts of a stored state that are read here."""
 
     history: _History = msgspec.field(default_factory=_History)
 
 
-_MEMORY = msgspec.json.Decoder(_Memory)
+_STATE = msgspec.json.Decoder(_StoredState)
 _KEPT = msgspec.json.Decoder(ValueCorrections)
 
 encode_corrections = msgspec.json.Encoder(decimal_format="string").encode
@@ -90,7 +90,7 @@ def read_corrections(store: IncidentStore, opening: Decision) -> ValueCorrection
 
     The state forgets both: corrections with their rows, changes after two days and at a reset.
     """
-    kept, now = kept_corrections(store, opening.id), _memory(store, opening)
+    kept, now = kept_corrections(store, opening.id), _scope_history(store, opening)
     corrections = sorted(dict.fromkeys((*kept.corrections, *now.corrections)), key=attrgetter("end", "start"))
     # A change that the state still has, or has corrected since, is taken from the state.
     known = {each.at for each in now.changes} | {each.start for each in now.corrections}
@@ -104,6 +104,6 @@ def kept_corrections(store: IncidentStore, incident: str) -> ValueCorrections:
     return decode_or(_KEPT, store.live(corrections_key(incident)), NO_CORRECTIONS)
 
 
-def _memory(store: IncidentStore, opening: Decision) -> _History:
+def _scope_history(store: IncidentStore, opening: Decision) -> _History:
     mine = (each.blob for each in store.states() if (each.policy, each.scope) == (opening.policy, opening.scope))
-    return decode_or(_MEMORY, next(mine, None), _Memory()).history
+    return decode_or(_STATE, next(mine, None), _StoredState()).history

@@ -63,16 +63,16 @@ def equity_charts(incident: Incident) -> tuple[str, ...]:
 
     Empty where no curve is known.
     """
-    course = incident.course
-    if course is None:
+    curve = incident.course
+    if curve is None:
         return ()
     from killswitch.render.chart import ChartMark, line_chart
 
     marks = [ChartMark(to_micros(each.at), each.stage, each.level) for each in incident.firings]
     if incident.reset is not None:
         marks.append(ChartMark(to_micros(incident.reset.at), "reset", 0))
-    at = [to_micros(point.at) for point in course.points]
-    series = {"value of a unit": [point.value for point in course.points]}
+    at = [to_micros(point.at) for point in curve.points]
+    series = {"value of a unit": [point.value for point in curve.points]}
     title, unit = "Value of a unit around the incident", "first firing = 100"
     return tuple(line_chart(title, at, series, unit=unit, marks=marks, size=size) for size in (_DESK, _PHONE))
 
@@ -92,7 +92,7 @@ def template_variables(incident: Incident, stage: str | None = None) -> dict[str
     return {"incident": incident, "firing": firing}
 
 
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def incidents_folder(store_at: str) -> Path:
@@ -105,18 +105,18 @@ def write_document(folder: Path, incident: str, name: str, rendered: Rendered) -
 
     Readers find the old or the new file, whole. OSError if it cannot be written.
     """
-    home = folder / _fit(incident)
-    home.mkdir(parents=True, exist_ok=True)
+    incident_folder = folder / _file_name(incident)
+    incident_folder.mkdir(parents=True, exist_ok=True)
     written = [
-        _replace(home / f"{_fit(name)}{suffix}", text.encode("utf-8", "backslashreplace"))
+        _replace(incident_folder / f"{_file_name(name)}{suffix}", text.encode("utf-8", "backslashreplace"))
         for suffix, text in ((".md", rendered.markdown), (".html", rendered.html))
     ]
     return any(written)
 
 
-def _fit(name: str) -> str:
+def _file_name(name: str) -> str:
     """Return a name that is one part of a path, whatever the store contains."""
-    return _UNFIT.sub("-", name).lstrip(".") or "unnamed"
+    return _UNSAFE.sub("-", name).lstrip(".") or "unnamed"
 
 
 def _replace(path: Path, content: bytes) -> bool:

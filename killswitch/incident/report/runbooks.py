@@ -26,8 +26,8 @@ def compile_all(
     loaded: LoadedDocuments, commit: str | None = None, *, variant: str | None = None
 ) -> tuple[PolicySet | None, tuple[Diagnostic, ...]]:
     """Compile as `compile_loaded` and check the runbooks; no policy set where anything is wrong."""
-    policies, told = compile_loaded(loaded, commit, variant=variant)
-    found = in_order((*told, *runbook_problems(loaded)))
+    policies, diagnostics = compile_loaded(loaded, commit, variant=variant)
+    found = in_order((*diagnostics, *runbook_problems(loaded)))
     return (None if has_errors(found) else policies), found
 
 
@@ -57,8 +57,10 @@ def _names(loaded: LoadedDocuments) -> Iterator[Diagnostic]:
     ]
     known = {each.name for each in loaded.documents if each.kind == "Runbook"}
     known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
-    lost = loaded.has_unidentified or any(each.kind == "Runbook" and each.name is None for each in loaded.faulty)
-    if lost or {name for _, _, name in stages} <= known:
+    is_incomplete = loaded.has_unidentified or any(
+        each.kind == "Runbook" and each.name is None for each in loaded.faulty
+    )
+    if is_incomplete or {name for _, _, name in stages} <= known:
         return
     known |= shipped()
     for source, number, name in stages:
@@ -98,7 +100,7 @@ def _template(document: Document, name: str) -> Sequence[Diagnostic]:
 
     names = shape_of(TemplateVariables)
     if not isinstance(names, RecordShape):
-        raise TypeError("what a template is shown is a record")
+        raise TypeError("the variables of a template must be a record")
     TemplateChecker(environment((folder,)), dict(names.fields), report).template(name)
     return list(found)
 

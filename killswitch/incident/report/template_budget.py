@@ -35,9 +35,9 @@ DATA_PER_STEP = 16
 STEPS = "count_steps"
 JOINED = "count_joined"
 COMPARED = "count_compared"
-_RUN_OFTEN = (nodes.For, nodes.Macro, nodes.Block, nodes.CallBlock)
-_TAKE_RECORDS = frozenset({"first", "last", "length", "quoted", "shell"})
-_TAKE_LISTS = frozenset({"fenced", "join", "numbered"})
+_REPEATED = (nodes.For, nodes.Macro, nodes.Block, nodes.CallBlock)
+_RECORD_FILTERS = frozenset({"first", "last", "length", "quoted", "shell"})
+_LIST_FILTERS = frozenset({"fenced", "join", "numbered"})
 
 
 class RenderBudgetError(Exception):
@@ -55,7 +55,7 @@ class RenderBudget:
         self._until = monotonic() + MOST_SECONDS
 
     def steps(self, count: int) -> None:
-        """Count steps; BudgetError where none are left, or no time."""
+        """Count steps; RenderBudgetError where none are left, or no time."""
         self._steps -= count
         if self._steps < 0:
             raise RenderBudgetError(
@@ -65,7 +65,7 @@ class RenderBudget:
             raise RenderBudgetError(f"it takes longer than {MOST_SECONDS:g} s")
 
     def text(self, length: int) -> None:
-        """Count a text before it is made; BudgetError if it is too long, or if all texts together are."""
+        """Count a text before it is made; RenderBudgetError if it is too long, or if all texts together are."""
         self._text -= length
         if length > self._longest or self._text < 0:
             raise RenderBudgetError(f"it makes a text of more than {self._longest:,} characters, or too many long ones")
@@ -83,7 +83,7 @@ class RenderBudget:
         return "".join(found)
 
     def value(self, value: object) -> object:
-        """Return a value that may be printed: a short text, a number, an instant; BudgetError for anything with
+        """Return a value that may be printed: a short text, a number, an instant; RenderBudgetError for anything with
         parts."""
         if isinstance(value, str) and not isinstance(value, Markup) and len(value) > LONGEST_VALUE:
             raise RenderBudgetError(f"a value has more than {LONGEST_VALUE:,} characters")
@@ -94,6 +94,7 @@ class RenderBudget:
         return value
 
     def number(self, value: object) -> None:
+        """Raise RenderBudgetError for a whole number with too many digits to calculate with."""
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
             raise RenderBudgetError("it calculates with a whole number of more than 40 digits")
 
@@ -117,12 +118,12 @@ class RenderBudget:
 
     def _filter(self, name: str, known: Callable[..., Any]) -> Callable[..., Any]:
         def bounded(value: object, *args: Any, **kwargs: Any) -> Any:
-            if name in _TAKE_LISTS and not isinstance(value, str):
+            if name in _LIST_FILTERS and not isinstance(value, str):
                 value = list(value) if isinstance(value, Sequence) else value
                 texts = [self.value(each) for each in value] if isinstance(value, list) else []
                 between = max((len(each) for each in (*args, *kwargs.values()) if isinstance(each, str)), default=0)
                 self.text(sum(len(each) if isinstance(each, str) else 1 for each in texts) + len(texts) * between)
-            elif name not in _TAKE_RECORDS:
+            elif name not in _RECORD_FILTERS:
                 self.value(value)
             made = known(value, *args, **kwargs)
             if isinstance(made, str):
@@ -158,7 +159,7 @@ def insert_counting(source: nodes.Template) -> None:
         compared.expr = _filtered(compared.expr, COMPARED)
         for operand in compared.ops:
             operand.expr = _filtered(operand.expr, COMPARED)
-    parts: list[Any] = [source, *source.find_all(_RUN_OFTEN)]
+    parts: list[Any] = [source, *source.find_all(_REPEATED)]
     for part in parts:
         cost = nodes.Const(_cost(part))
         if isinstance(part, nodes.For) and part.test is not None:

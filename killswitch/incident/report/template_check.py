@@ -50,7 +50,7 @@ class TemplateChecker(ExpressionChecker):
             return
         self._top = dict(self._names)
         try:
-            self._whole(found, self._top, found.tree)
+            self._walk_template(found, self._top, found.tree)
         except (WalkLimitError, RecursionError) as error:
             self._at = [found]
             why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
@@ -59,21 +59,21 @@ class TemplateChecker(ExpressionChecker):
 
     # Loading
 
-    def _load(self, name: str, asked: nodes.Node | None) -> ParsedTemplate | None:
+    def _load(self, name: str, reference: nodes.Node | None) -> ParsedTemplate | None:
         """Load a template once for each name; report a problem each time it cannot be loaded."""
-        found = self._loaded.get(name) or self._parsed(name, asked)
+        found = self._loaded.get(name) or self._parsed(name, reference)
         if found is not None:
             self._loaded[name] = found
         return found
 
-    def _parsed(self, name: str, asked: nodes.Node | None) -> ParsedTemplate | None:
+    def _parsed(self, name: str, reference: nodes.Node | None) -> ParsedTemplate | None:
         try:
             source, file, _ = self._source(name)
         except TemplateNotFound:
-            self._flag("KS6101", asked, f"there is no template `{name}`", "correct the name", name)
+            self._flag("KS6101", reference, f"there is no template `{name}`", "correct the name", name)
             return None
         except (OSError, UnicodeDecodeError) as error:
-            self._flag("KS6101", asked, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
+            self._flag("KS6101", reference, f"the template `{name}` cannot be read: {error}", "save it as UTF-8", name)
             return None
         try:
             tree = self._environment.parse(source, name, file)
@@ -96,13 +96,13 @@ class TemplateChecker(ExpressionChecker):
 
     # Statements
 
-    def _whole(self, template: ParsedTemplate, scope: Scope, asked: nodes.Node) -> None:
+    def _walk_template(self, template: ParsedTemplate, scope: Scope, reference: nodes.Node) -> None:
         """Walk a template's own text, then that of its parent with the blocks in their places."""
-        with self._inside(template, template.tree, asked) as is_new:
+        with self._inside(template, template.tree, reference) as is_new:
             if is_new:
-                self._own(template, scope)
+                self._walk_source(template, scope)
 
-    def _own(self, template: ParsedTemplate, scope: Scope) -> None:
+    def _walk_source(self, template: ParsedTemplate, scope: Scope) -> None:
         extends = next(iter(template.tree.find_all(nodes.Extends)), None)
         for block in template.tree.find_all(nodes.Block):
             self._blocks.setdefault(block.name, []).append((template, block))
@@ -113,7 +113,7 @@ class TemplateChecker(ExpressionChecker):
             self._walk([each for each in template.tree.body if isinstance(each, kept)], scope)
             parent = self._named(extends.template)
             if parent is not None:
-                self._whole(parent, scope, extends)
+                self._walk_template(parent, scope, extends)
 
     def _named(self, written: nodes.Expr) -> ParsedTemplate | None:
         if isinstance(written, nodes.Const) and isinstance(written.value, str):
@@ -155,11 +155,11 @@ class TemplateChecker(ExpressionChecker):
         """Do nothing: handled with the template."""
 
     def visit_for(self, node: nodes.For, scope: Scope) -> None:
-        gone_through = self._value(node.iter, scope)
+        iterated = self._value(node.iter, scope)
         item: Shape = AnyShape()
-        if isinstance(gone_through, ListShape):
-            item = gone_through.item
-        elif not isinstance(gone_through, AnyShape):
+        if isinstance(iterated, ListShape):
+            item = iterated.item
+        elif not isinstance(iterated, AnyShape):
             self._flag("KS6104", node.iter, "this is not a list and cannot be looped over", "name a list")
         inner = {**scope, "loop": LOOP}
         self._bind(node.target, item, inner)

@@ -87,7 +87,7 @@ class ExpressionChecker(NodeVisitor):
         return getattr(self, f"visit_{type(node).__name__.lower()}", None)
 
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
-        """Visit a node; TooMuchError after too many."""
+        """Visit a node; raise WalkLimitError after too many."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise WalkLimitError(f"it takes more than {_MOST_STEPS:,} steps")
@@ -178,8 +178,8 @@ class ExpressionChecker(NodeVisitor):
         return ScalarShape() if node.name in known else AnyShape()
 
     def visit_call(self, node: nodes.Call, scope: Scope) -> Shape:
-        given = [self._value(each, scope) for each in node.args]
-        named = {each.key: self._value(each.value, scope) for each in node.kwargs}
+        arguments = [self._value(each, scope) for each in node.args]
+        keywords = {each.key: self._value(each.value, scope) for each in node.kwargs}
         macro = self._macro(node.node)
         if isinstance(node.node, nodes.Name) and node.node.name in ("super", "caller"):
             return ScalarShape()
@@ -187,8 +187,8 @@ class ExpressionChecker(NodeVisitor):
             self._flag("KS6106", node, "only macros can be called in a template", "use a filter, or write a macro")
             return ScalarShape()
         parameters = [each.name for each in macro.node.args]
-        bound: Scope = {**macro.names, **dict.fromkeys(parameters, AnyShape()), **named}
-        bound |= dict(zip(parameters, given, strict=False))
+        bound: Scope = {**macro.names, **dict.fromkeys(parameters, AnyShape()), **keywords}
+        bound |= dict(zip(parameters, arguments, strict=False))
         with self._inside(macro.template, macro.node, node) as is_new:
             if is_new:
                 self._macros.append(dict(macros_of(macro.template, macro.names)))

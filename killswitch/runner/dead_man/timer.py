@@ -15,7 +15,7 @@ from killswitch.model.instant import SECOND, rfc3339
 from killswitch.model.legible import legible
 from killswitch.model.snapshot import AccountSnapshot, Instant, InstrumentState
 from killswitch.model.venue import DeadManRule, DeadManVenue
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from killswitch.runner.dead_man.timer_rules import (
     CLOSED_TO_ORDERS,
     cancellable,
@@ -24,16 +24,16 @@ from killswitch.runner.dead_man.timer_rules import (
     unprotected_symbols,
 )
 
-LOOK_EVERY = 300.0
-"""Seconds between two questions whether the venue has announced maintenance."""
+STATUS_QUERY_EVERY = 300.0
+"""Seconds between two queries whether the venue has announced maintenance."""
 
-Doing = Literal["arm", "disarm", "look"]
+TimerAction = Literal["arm", "disarm", "query"]
 
 
 CHUNK = 5
-"""So many symbols are refreshed before readings have their turn, where a timer is for a symbol."""
-WHOLE = ""
-"""Stands for the symbol of a timer that is for the whole account."""
+"""Number of symbols that are refreshed before polls have their turn, where a timer is for one symbol."""
+WHOLE_ACCOUNT = ""
+"""The symbol of a timer for the whole account."""
 FIRST_RETRY = 1.0
 """Seconds after a request that failed, doubled by each further one in a row up to the time between refreshes."""
 
@@ -47,16 +47,17 @@ class Obstacle(NamedTuple):
 
 @dataclass(slots=True)
 class TimerRequest:
-    """A round of requests that is under way: what it asks for, of which symbols, and what has come of it.
+    """A round of requests that is under way: its action, its symbols and its results.
 
-    `done`: symbols with the seconds at which their request left; `failed`: those of which it is not known, with both.
+    `done`: confirmed symbols, with the seconds at which their request was sent; `failed`: symbols whose request failed,
+    with these seconds and the error.
     """
 
-    doing: Doing
+    action: TimerAction
     symbols: tuple[str, ...]
     sent: float
     task: asyncio.Task[str | None] | None = None
-    """The venue's word on its maintenance, where it was asked and has any."""
+    """Its result is the maintenance that the venue announces; None if it announces none."""
     done: list[tuple[str, float]] = field(default_factory=list)
     failed: list[tuple[str, float, Exception]] = field(default_factory=list)
     last: bool = False
@@ -64,8 +65,8 @@ class TimerRequest:
 
     @property
     def chunks(self) -> Iterator[tuple[str, ...]]:
-        """What is asked for at once."""
-        if self.symbols == (WHOLE,):
+        """The symbols of each single request."""
+        if self.symbols == (WHOLE_ACCOUNT,):
             yield ()
             return
         for start in range(0, len(self.symbols), CHUNK):
@@ -90,30 +91,30 @@ class DeadManTimer:
     venue: DeadManRule
     adapter: DeadManVenue
     meter: RequestMeter
-    patience: float
+    request_timeout: float
     budget: TimerBudget
     state: Literal["armed", "off", "unknown"] = field(init=False, default="off")
     until: float = field(init=False, default=0.0)
     until_at: Instant | None = field(init=False, default=None)
     runs: dict[str, float] = field(init=False, default_factory=dict)
-    """Symbol → when the request was sent by which its timer runs, or may; `WHOLE` for the whole account."""
+    """Symbol, or `WHOLE_ACCOUNT` → when the request was sent that started, or may have started, its timer."""
     refused: dict[str, SymbolRefusal] = field(init=False, default_factory=dict)
     why: str | None = field(init=False, default="no tick has ended yet")
     pages: bool = field(init=False, default=False)
-    """Whether the reason why it is off is paged."""
+    """Whether the reason for which it is off is paged."""
     paged: bool = field(init=False, default=False)
-    """Whether a problem was paged that is not over; its end must be paged as well."""
+    """Whether a page about it is still open; the end of that problem must be paged as well."""
     failures: int = field(init=False, default=0)
     failure: str | None = field(init=False, default=None)
     not_before: float = field(init=False, default=0.0)
-    looked_at: float | None = field(init=False, default=None)
+    status_queried_at: float | None = field(init=False, default=None)
     maintenance: str | None = field(init=False, default=None)
     states: dict[str, InstrumentState] = field(init=False, default_factory=dict)
-    work: TimerRequest | None = field(init=False, default=None)
+    request: TimerRequest | None = field(init=False, default=None)
 
     @property
     def view(self) -> TimerView:
-        """What `status` shows of it."""
+        """The timer as `status` shows it."""
         refreshed = None
         if self.state == "armed" and self.until_at is not None:
             refreshed = self.until_at - timedelta(seconds=self.timeout)
@@ -133,7 +134,7 @@ class DeadManTimer:
             yield f"the dead-man timer of account {self.account} {refusal.what}; it is retried"
 
     @property
-    def left_behind(self) -> str:
+    def not_stopped(self) -> str:
         """The message of a clean stop that could not stop the timer."""
         at = "an unknown time" if self.until_at is None else rfc3339(self.until_at)
         return (
@@ -141,9 +142,9 @@ class DeadManTimer:
             "and cancels the orders that rest there"
         )
 
-    def could_not(self, doing: Doing) -> str:
+    def could_not(self, action: TimerAction) -> str:
         """The effect that a failed request did not have."""
-        if doing == "disarm":
+        if action == "disarm":
             return "could not be stopped"
         return "could not be refreshed" if self.state == "armed" else "could not be started"
 
@@ -162,49 +163,49 @@ class DeadManTimer:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Those for which it runs, or may."""
-        return tuple(sorted(self.runs.keys() - {WHOLE}))
+        """The symbols for which it runs, or may run."""
+        return tuple(sorted(self.runs.keys() - {WHOLE_ACCOUNT}))
 
     def due(self, now: float, wanted: tuple[str, ...]) -> tuple[str, ...]:
-        """Of `wanted` those whose refresh is due, the next to go off first, then those for which it does not run."""
+        """Symbols of `wanted` whose refresh is due, the next to fire first, then those for which it does not run."""
         every = self.budget.refresh_interval(self.account)
         runs = sorted((self.runs[each], each) for each in wanted if each in self.runs)
         due = [each for at, each in runs if now - at >= every or self.state != "armed"]
         return self.free(now, (*due, *(each for each in wanted if each not in self.runs)))
 
     def free(self, now: float, symbols: Iterable[str]) -> tuple[str, ...]:
-        """The symbols that the venue has not refused a moment ago."""
+        """The symbols without a refusal whose retry is still to come."""
         return tuple(each for each in symbols if each not in self.refused or now >= self.refused[each].retry)
 
     def pause(self, failures: int) -> float:
         """Seconds after so many failures in a row."""
         return min(self.refresh, FIRST_RETRY * 2.0 ** min(failures - 1, 30))
 
-    def look(self, account: AccountSnapshot) -> None:
-        """Record the book, and the symbols' states, which hold until they are given again."""
+    def observe(self, account: AccountSnapshot) -> None:
+        """Record the number of symbols, and the symbols' states, which are valid until the next ones."""
         self.budget.symbols[self.account] = max(len(self.wanted(account)), 1)
         for each in account.instruments or ():
             if each.state is not None:
                 self.states[each.symbol] = each.state
 
-    def obstacle(self, account: AccountSnapshot, went_off: int) -> Obstacle | None:
+    def obstacle(self, account: AccountSnapshot, fired: int) -> Obstacle | None:
         """Why the timer must not run now; None if it may. `went_off`: how often it has fired in the last 24 h."""
-        return next(self._obstacles(account, went_off), None)
+        return next(self._obstacles(account, fired), None)
 
-    def _obstacles(self, account: AccountSnapshot, went_off: int) -> Iterator[Obstacle]:
-        if self.venue.a_day is not None and went_off >= self.venue.a_day:
-            yield Obstacle(f"it has fired {went_off} times in 24 h, the most that the venue allows", pages=True)
+    def _obstacles(self, account: AccountSnapshot, fired: int) -> Iterator[Obstacle]:
+        if self.venue.a_day is not None and fired >= self.venue.a_day:
+            yield Obstacle(f"it has fired {fired} times in 24 h, the most that the venue allows", pages=True)
         if self.venue.quiet_for_maintenance:
             if self.maintenance is not None:
                 yield Obstacle(f"the venue announces {self.maintenance}", pages=True)
             if self.states and all(state in CLOSED_TO_ORDERS for state in self.states.values()):
                 yield Obstacle("the venue accepts no ordinary orders, as around its maintenance", pages=True)
         if not self.rule.accept_unprotected:
-            bare = unprotected_symbols(account, self.venue)
-            if bare:
-                yield Obstacle(unprotected_reason(bare, self.venue), pages=True)
-            if bare is None and self.state != "armed":
-                # One that runs is refreshed all the same: it is letting go of it that would cancel.
+            unprotected = unprotected_symbols(account, self.venue)
+            if unprotected:
+                yield Obstacle(unprotected_reason(unprotected, self.venue), pages=True)
+            if unprotected is None and self.state != "armed":
+                # A timer that runs is refreshed nevertheless: without a refresh it would cancel the orders.
                 yield Obstacle("the protective orders there are unknown")
         if self.venue.reach == "symbol" and self.wanted(account) == ():
             yield Obstacle("no order rests there that it could cancel")
@@ -213,16 +214,18 @@ class DeadManTimer:
             why = f"polls and its refreshes for {number} symbol{'s' * (number != 1)} exceed the request limits"
             yield Obstacle(f"{why}: lengthen --interval or `timeout`, or lower closing_share", pages=True)
 
-    def wants_look(self, now: float) -> bool:
-        """Whether it is time to ask if announced maintenance is over."""
-        return self.maintenance is not None and (self.looked_at is None or now - self.looked_at >= LOOK_EVERY)
+    def is_status_query_due(self, now: float) -> bool:
+        """Whether to query now if the announced maintenance is over."""
+        return self.maintenance is not None and (
+            self.status_queried_at is None or now - self.status_queried_at >= STATUS_QUERY_EVERY
+        )
 
     def wanted(self, account: AccountSnapshot) -> tuple[str, ...]:
-        """The symbols to start it for; `WHOLE` where it is for the whole account."""
+        """The symbols to start it for; `WHOLE_ACCOUNT` if it is for the whole account."""
         if self.venue.reach != "symbol":
-            return (WHOLE,)
-        known = cancellable(account)
-        return self.symbols if known is None else known
+            return (WHOLE_ACCOUNT,)
+        cancellable_symbols = cancellable(account)
+        return self.symbols if cancellable_symbols is None else cancellable_symbols
 
 
 def error_text(error: BaseException) -> str:

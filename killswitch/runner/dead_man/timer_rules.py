@@ -15,27 +15,27 @@ from killswitch.model.venue import DeadManRule, DeadManVenue, traits_of
 from killswitch.ratelimit.poll_cost import PolledAccount, TimerRefresh, poll_costs
 
 CLOSED_TO_ORDERS: frozenset[InstrumentState] = frozenset({"cancel_only", "post_only"})
-"""How a venue opens and closes around its maintenance."""
+"""The states of an instrument before and after a maintenance of the venue."""
 
 
 class TimerError(AdapterError):
-    """A switch asks of a venue what it cannot do; the message has the place, the cause and the way out."""
+    """A DeadMansSwitch needs something that a venue cannot do; the message has the place, the cause and the way out."""
 
 
 def require_timers(policies: PolicySet, accounts: Mapping[str, ArmedAccount], interval: float, timeout: float) -> None:
-    """TimerError if the timer of an armed account could not be started, or could not be kept from going off.
+    """TimerError if the timer of an armed account could not be started, or not be refreshed in time.
 
-    `interval` and `timeout` in seconds: how far apart the ticks are, and how long one may wait for a venue.
+    `interval` and `timeout` in seconds: the time between two ticks, and how long a tick may wait for a venue.
     """
-    told = [
+    refusals = [
         f"{rule.place.file}:{rule.place.line}:{rule.place.column}: DeadMansSwitch {rule.name}, account {name}: {why}"
         for rule in policies.timers
         for name in rule.accounts
         if name in accounts and accounts[name].armed
         for why in (*_refusals(rule, accounts[name], interval + timeout), *_excess(policies, accounts, name, interval))
     ]
-    if told:
-        raise TimerError("; ".join(told))
+    if refusals:
+        raise TimerError("; ".join(refusals))
 
 
 def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterator[str]:
@@ -61,15 +61,15 @@ def _refusals(rule: TimerRule, account: ArmedAccount, slowest: float) -> Iterato
 
 
 def _excess(policies: PolicySet, accounts: Mapping[str, ArmedAccount], name: str, interval: float) -> Iterator[str]:
-    """Limits whose share for reading has no room for the polls and the refreshes together."""
+    """A message for each limit whose share for polling has no room for both polls and refreshes."""
     rules = {each: rule for rule in policies.timers for each in rule.accounts}
-    readers = []
+    polled = []
     for each, account in accounts.items():
         rule, traits = rules.get(each), traits_of(account.adapter)
-        kept = rule is not None and account.armed and traits.dead_man is not None
-        refresh = TimerRefresh(rule.refresh / SECOND) if rule is not None and kept else None
-        readers.append(PolledAccount(each, account.venue, traits, account.closing_share, refresh))
-    for cost in poll_costs(readers, interval)[name]:
+        is_refreshed = rule is not None and account.armed and traits.dead_man is not None
+        refresh = TimerRefresh(rule.refresh / SECOND) if rule is not None and is_refreshed else None
+        polled.append(PolledAccount(each, account.venue, traits, account.closing_share, refresh))
+    for cost in poll_costs(polled, interval)[name]:
         if cost.refreshes and cost.too_fast:
             left = cost.for_reading - cost.refreshes
             longer = f"run with --interval {ceil(10 * cost.least) / 10:g}s, or " if left >= cost.a_reading > 0 else ""
@@ -86,10 +86,10 @@ def is_known(account: AccountSnapshot) -> bool:
 
 
 def unprotected_symbols(account: AccountSnapshot, venue: DeadManRule) -> tuple[str, ...] | None:
-    """Symbols of positions that would lose protective orders if the timer went off; None where that is not known.
+    """Symbols of positions that would lose protective orders if the timer fired; None if that is unknown.
 
-    Protective is what rests reduce-only or with a trigger on the side that makes a position smaller. Orders that this
-    program has sent to close a position are none.
+    Protective are resting orders that are reduce-only or have a trigger, on the side that reduces the position. Orders
+    that this program has sent to close a position are not protective.
     """
     if venue.takes_stops is False:
         return ()
@@ -100,10 +100,10 @@ def unprotected_symbols(account: AccountSnapshot, venue: DeadManRule) -> tuple[s
     return tuple(dict.fromkeys(each.symbol for each in held if any(_protects(order, each) for order in orders)))
 
 
-def unprotected_reason(bare: Sequence[str], venue: DeadManRule) -> str:
+def unprotected_reason(symbols: Sequence[str], venue: DeadManRule) -> str:
     """Why a timer must not run while the positions in `bare` have protective orders."""
-    told = "would" if venue.takes_stops else "may"
-    why = f"it {told} cancel the protective orders of {', '.join(bare)} and leave the position unprotected"
+    may = "would" if venue.takes_stops else "may"
+    why = f"it {may} cancel the protective orders of {', '.join(symbols)} and leave the position unprotected"
     return f"{why}; `accept_unprotected: true` would accept that"
 
 
@@ -120,5 +120,5 @@ def _protects(order: Order, position: Position) -> bool:
 
 
 def cancellable(account: AccountSnapshot) -> tuple[str, ...] | None:
-    """Symbols in which an order rests; None where that is not known."""
+    """Symbols with a resting order; None if that is unknown."""
     return tuple(sorted({order.symbol for order in account.orders or ()})) if is_known(account) else None

@@ -1,1 +1,1 @@
-"""The locks that decisions call for, written beside the ticks."""
+"""The locks that decisions order, written concurrently with the ticks."""

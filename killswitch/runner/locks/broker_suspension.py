@@ -1,7 +1,7 @@
 """Suspends trading at the broker while a lock of mode `all` is in force and nothing is left to close on an account.
 
-A suspended account refuses every new order, including those of this program: a close lifts the suspension first. Only
-what this program has suspended is lifted by it; the store keeps that over restarts.
+A suspended account refuses every new order, including those of this program: a close lifts the suspension first. The
+program lifts only its own suspensions, which the store keeps over restarts.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ LONGEST_RETRY = 60.0
 class Broker:
     """One account's suspension at its broker."""
 
-    def __init__(self, account: str, adapter: SuspendingVenue, meter: RequestMeter, patience: float) -> None:
+    def __init__(self, account: str, adapter: SuspendingVenue, meter: RequestMeter, timeout: float) -> None:
         self.account = account
         self._adapter = adapter
         self._meter = meter
-        self._patience = patience
+        self._timeout = timeout
         self.suspended: bool | None = False
-        """What the broker confirmed last; None while that is unknown."""
+        """The state that the broker confirmed last; None while it is unknown."""
         self._failures = 0
         self._not_before = 0.0
         self.task: asyncio.Task[None] | None = None
         self.problem: str | None = None
 
     def begin(self, *, suspended: bool, now: float, at_once: bool = False) -> None:
-        """Send the request, unless it is done, under way, or was refused a moment ago."""
+        """Send the request, unless the state is confirmed, a request is under way, or a retry is not due yet."""
         if not self.is_busy and self.suspended is not suspended and (at_once or now >= self._not_before):
             self.task = asyncio.create_task(self._request(suspended=suspended, now=now))
 
     async def settled(self) -> None:
-        """Until the request under way has ended; it is bounded by its own patience."""
+        """Wait for the request under way, which has its own timeout."""
         if self.task is not None:
             await asyncio.wait((self.task,))
 
     async def lift(self, now: Callable[[], float]) -> None:
-        """Lift the suspension, after any request under way; over when the broker has answered, or failed to."""
+        """Lift the suspension after any request under way; returns when the broker has answered or failed to."""
         await self.settled()
         self.begin(suspended=False, now=now(), at_once=True)
         await self.settled()
@@ -62,7 +62,7 @@ class Broker:
 
     async def _request(self, *, suspended: bool, now: float) -> None:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await self._adapter.suspend_trading(suspended)
         except Exception as error:  # noqa: BLE001 - reported and retried: an adapter's defect must not end the run
             self._failures += 1
@@ -80,7 +80,7 @@ class Broker:
 
 
 class BrokerSuspension:
-    """The suspensions of all armed accounts whose documents ask for it. Raises StoreError only."""
+    """The suspensions of all armed accounts whose documents set `suspend_trade`. Raises StoreError only."""
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class BrokerSuspension:
         meters: Mapping[str, RequestMeter],
         store: Store,
         clock: Clock,
-        patience: float,
+        timeout: float,
     ) -> None:
-        """`patience`: real seconds that one request may take."""
+        """`timeout`: real seconds that one request may take."""
         self._brokers = {
-            name: Broker(name, account.adapter, meters[name], patience)
+            name: Broker(name, account.adapter, meters[name], timeout)
             for name, account in accounts.items()
             if account.armed and account.suspends and isinstance(account.adapter, SuspendingVenue)
         }
@@ -100,17 +100,17 @@ class BrokerSuspension:
         self._clock = clock
         self._ours: set[str] = set()
         self._lifting: set[asyncio.Task[None]] = set()
-        self._left: tuple[str, ...] = ()
+        self._unmanaged: tuple[str, ...] = ()
 
     def start(self) -> dict[str, asyncio.Task[None]]:
         """Restore the suspensions of an earlier run, whose state is unknown.
 
-        Returns the tasks that lift them for the closes that are left to do.
+        Returns the tasks that lift them for unfinished closes.
         """
         self._ours = set(json.loads(self._store.live(LIVE_NAME) or b"[]"))
         for name in self._ours & self._brokers.keys():
             self._brokers[name].suspended = None
-        self._left = tuple(
+        self._unmanaged = tuple(
             f"account {name} was suspended at its broker by an earlier run, and this run does not manage that: "
             "start with --live and `options: {suspend_trade: true}`, or allow trading there manually"
             for name in sorted(self._ours - self._brokers.keys())
@@ -119,9 +119,9 @@ class BrokerSuspension:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """One message per broker request that fails, unchanged while it is retried."""
-        told = (broker.problem for broker in self._brokers.values())
-        return self._left + tuple(problem for problem in told if problem is not None)
+        """A message for each broker request that fails, unchanged while it is retried."""
+        failing = (broker.problem for broker in self._brokers.values())
+        return self._unmanaged + tuple(problem for problem in failing if problem is not None)
 
     @property
     def suspended(self) -> tuple[str, ...]:
@@ -129,18 +129,18 @@ class BrokerSuspension:
         return tuple(name for name, broker in self._brokers.items() if broker.suspended)
 
     def lift(self, accounts: Iterable[str]) -> dict[str, asyncio.Task[None]]:
-        """Begin to lift the suspensions among `accounts`; the tasks that their closes wait for.
+        """Begin to lift the suspensions of `accounts`; return the tasks that their closes wait for.
 
         Each close waits for its own account only.
         """
-        ways = {
+        tasks = {
             name: asyncio.create_task(self._brokers[name].lift(self._clock.monotonic))
             for name in sorted(self._ours & self._brokers.keys() & set(accounts))
         }
-        for way in ways.values():
-            self._lifting.add(way)
-            way.add_done_callback(self._lifting.discard)
-        return ways
+        for task in tasks.values():
+            self._lifting.add(task)
+            task.add_done_callback(self._lifting.discard)
+        return tasks
 
     def settle(self, locked: Collection[str], busy: Collection[str]) -> None:
         """Suspend or allow trading as locks require. `locked`: accounts under a lock of mode `all`; `busy`: closing."""
@@ -148,7 +148,7 @@ class BrokerSuspension:
         for name, broker in self._brokers.items():
             wanted = name in locked and name not in busy
             if wanted and name not in self._ours:
-                self._ours.add(name)  # before it is asked for: a crash must not leave it behind unknown
+                self._ours.add(name)  # before the request: after a crash the next run must know of it
                 self._save()
             if name in self._ours:
                 broker.begin(suspended=wanted, now=now)

@@ -1,7 +1,7 @@
-"""The life of each decision's lock: ordered, written, superseded, lifted, expired.
+"""The lifecycle of each decision's lock: ordered, written, superseded, lifted, expired.
 
-A scope may be locked by several policies at once. A reset takes back the locks of its own policy only, and those
-once nothing is being closed for them any more; the scope's file is lifted when nobody wants it locked.
+A scope may be locked by several policies at once. A reset ends the locks of its own policy only, once their closes have
+ended; the scope's file is opened when no lock on it is left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RAN_OUT = "the lock ran out before it was written"
 LIFTED = "lifted"
 """The journal's status of a lifted lock, so that no restart writes it again."""
 SUPERSEDED = "superseded by another lock"
-"""The same of a lock on suspicion where another lock is in force, or was written in its place."""
+"""The journal's status of a lock on suspicion where another lock is in force, or was written in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,16 +45,16 @@ class WantedLock(LockRequest):
 
 
 class LockLifecycle:
-    """Tracks the locks that decisions call for.
+    """Tracks the locks that decisions order.
 
-    `change` records what was decided, `due` returns the changes to the files, and `done` records their outcome; the
-    files themselves may be written beside the ticks, between the two. A folder that cannot be written, and a file that
-    a newer runner has written, are problems in words, and due again at the next call: they must not keep positions from
-    being closed. Whether this runner may act is the lease's business, and that is in the store.
+    `change` records the decisions, `due` returns the changes to the files, and `done` records their outcome; the files
+    themselves may be written on another thread, between the two. A folder that cannot be written, or a file that a
+    newer runner has written, is a problem, and due again at the next call: it must not keep positions from being
+    closed. Whether this runner may act depends on the lease, which is in the store.
     """
 
     def __init__(self, store: Store, arming: Arming, leaps: tuple[Leap, ...] = ()) -> None:
-        """`leaps`: what a wall clock alone has vouched for, which shortens no lock that was in force then."""
+        """`leaps`: the times that only a wall clock has measured; they shorten no lock that was in force then."""
         self._leaps = leaps
         self._store = store
         self._arming = arming
@@ -63,14 +63,14 @@ class LockLifecycle:
         self._unwritten: dict[str, WantedLock] = {}
         self._known: set[str] = set()
         self._known_at_last: frozenset[str] = frozenset()
-        """Every decision that ever ordered a lock here: a file that names none of them is not for us to open."""
+        """Every decision that ever ordered a lock here: a file with none of them is not ours to open."""
         self._superseded_in: dict[str, frozenset[str]] = {}
-        """Decision on suspicion → the narrower scopes for which another lock has taken its place, for good."""
+        """Decision on suspicion → the narrower scopes where another lock has superseded it for good."""
         self._reset: dict[tuple[str, str], tuple[str, ...]] = {}
-        """(scope, policy) of resets → the decisions whose locks end as soon as nothing is being closed for them."""
+        """(scope, policy) of resets → the decisions whose locks end as soon as no close of theirs is open."""
         self._to_lift: set[str] = set()
         self._by_operator: set[str] = set()
-        """Scopes that an operator has reset, whatever their files say."""
+        """Scopes that an operator has reset, whatever their files contain."""
         self._to_watch = frozenset(f"account/{name}" for name in arming.names)
 
     def planned(self, decision: Decision) -> tuple[JournalEntry, ...]:
@@ -95,13 +95,13 @@ class LockLifecycle:
                 if decision.id in unfinished and not wanted.in_force(now):
                     self._finish(wanted, now, RAN_OUT)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion and each.in_force(now)]:
-            self._supersede(suspected, suspected.ordered_at, now)  # also to one that has run out since
+            self._supersede(suspected, suspected.ordered_at, now)  # also by a lock that has expired since
 
     def change(self, decisions: Iterable[Decision], now: datetime, commands: Iterable[Event] = ()) -> None:
         """Record the locks of decisions to act on, and what resets lift.
 
-        `hands`: the operator commands of this tick. A reset by an operator lifts its scope's lock, whichever program
-        wrote it, and also where no policy was latched.
+        `commands`: the operator commands of this tick. A reset by an operator lifts its scope's lock, whichever program
+        wrote it, even if no policy is latched.
         """
         for event in commands:
             if event.kind == "reset" and event.scope is not None:
@@ -117,10 +117,10 @@ class LockLifecycle:
                 self._want(decision, decision.lock)
 
     def due(self, now: datetime) -> LockChanges:
-        """Every lock that must be in force at `now`, and what is to be opened.
+        """Every lock that must be in force at `now`, and the scopes to open.
 
-        What the files say is looked at each time: one that was deleted or weakened by others is written again
-        before the union is made of them.
+        The files are read each time: one that another program deleted or weakened is written again before the union is
+        computed.
         """
         self._end_reset(now)
         for suspected in [each for each in self._wanted.values() if each.on_suspicion]:
@@ -140,9 +140,9 @@ class LockLifecycle:
         )  # fmt: skip
 
     def _reach(self, wanted: WantedLock) -> frozenset[str] | None:
-        """The narrower scopes that the lock reaches, as its policy draws them, but those where it has given way.
+        """The narrower scopes that the lock reaches, as its policy draws them, except those where it is superseded.
 
-        None, which is all that are below, where the policy draws the scope no more.
+        None, which means all below the scope, if the policy no longer draws the scope.
         """
         if wanted.scope.startswith("account/"):
             return frozenset()
@@ -150,30 +150,30 @@ class LockLifecycle:
         return reached - self._superseded_in.get(wanted.decision, frozenset()) if reached else None
 
     def done(self, outcome: LockOutcome, now: datetime) -> tuple[LockProblem, ...]:
-        """Record the outcome of a turn at the files; its problems. What is not in `outcome` stays due."""
+        """Record the outcome of a turn; return its problems. Changes that are not in `outcome` stay due."""
         for decision in outcome.superseded & self._wanted.keys():
             self._drop(self._wanted[decision], now, SUPERSEDED)
         for decision in outcome.in_file & self._unwritten.keys():
             self._written(self._unwritten.pop(decision), now)
         self._to_lift -= outcome.lifted
         self._by_operator -= outcome.lifted
-        failed = any(not each.is_mild for each in outcome.problems)
+        failed = any(not each.is_warning for each in outcome.problems)
         return outcome.problems + self.missing() if failed else outcome.problems
 
     def missing(self) -> tuple[LockProblem, ...]:
         """A problem for each lock that is ordered and not written yet."""
         scopes = sorted({each.scope for each in self._unwritten.values()})
-        words = "is not written yet: bots may still trade there"
-        return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {words}") for scope in scopes)
+        text = "is not written yet: bots may still trade there"
+        return tuple(LockProblem(f"missing: {scope}", f"the lock of {scope} {text}") for scope in scopes)
 
-    def locked_whole(self, now: datetime) -> frozenset[str]:
-        """Armed accounts on which a lock of mode `all` is called for; a lock on suspicion suspends no broker."""
-        whole = [
+    def fully_locked(self, now: datetime) -> frozenset[str]:
+        """Armed accounts under an ordered lock of mode `all`; a lock on suspicion suspends no broker."""
+        locks = [
             each
             for each in self._wanted.values()
             if each.order.mode == "all" and not each.on_suspicion and each.in_force(now)
         ]
-        return frozenset(name for each in whole for name in self._arming.reached_by(each.policy, each.scope))
+        return frozenset(name for each in locks for name in self._arming.reached_by(each.policy, each.scope))
 
     def _want(self, decision: Decision, order: LockOrder) -> WantedLock:
         if order.until is not None:
@@ -200,7 +200,7 @@ class LockLifecycle:
     def _supersede(self, suspected: WantedLock, since: datetime, now: datetime) -> None:
         """End the lock on suspicion, which never extends another one, where such a lock was in force at `since`.
 
-        Two policies may draw one scope differently: only what the other lock reaches too is locked by that.
+        Two policies may draw one scope differently: the other lock replaces this one only where it reaches too.
         """
         ordered = (each for each in self._wanted.values() if each.scope == suspected.scope and not each.on_suspicion)
         others = [self._reach(each) for each in ordered if each.in_force(since)]
@@ -220,7 +220,7 @@ class LockLifecycle:
         self._finish(wanted, now, status)
 
     def _end_reset(self, now: datetime) -> None:
-        """Lift reset locks once no order of their policy on the scope is open any more."""
+        """Lift reset locks once no close of their policy on the scope is open any more."""
         if not self._reset:
             return
         closing = closing_for(self._store, self._armed)
@@ -250,13 +250,13 @@ class LockLifecycle:
         self._store.append(encode(Finished(wanted.decision, now, scope=wanted.order.scope, status=status)))
 
     def _was_ordered(self, decision: str) -> bool:
-        """Whether the decision was acted on, and its lock not lifted: one that was only observed has none planned."""
+        """Whether the decision planned a lock that was not lifted; a decision that was only observed planned none."""
         journal = decode_all(self._store.journal(decision))
         over = any(isinstance(entry, Finished) and entry.status in (LIFTED, SUPERSEDED) for entry in journal)
         return not over and any(_may_order_a_lock(entry) for entry in journal)
 
     def _forget_expired(self, now: datetime) -> None:
-        """The folder ends its locks by itself; here they only stop being wanted. No unfinished work stays behind."""
+        """Drop expired locks, which the folder opens by itself, and finish those that were never written."""
         for wanted in self._unwritten.values():
             if not wanted.in_force(now) and not self._was_written(wanted):
                 self._finish(wanted, now, RAN_OUT)
@@ -290,7 +290,7 @@ def _wanted(decision: Decision, order: LockOrder) -> WantedLock:
 
 
 def _may_order_a_lock(entry: Entry) -> bool:
-    """Whether it plans a lock; one of no account that cannot be read may."""
+    """Whether the entry plans a lock; an undecodable plan without an account counts as one."""
     if isinstance(entry, PlannedWork):
         return entry.lock is not None
     return is_plan(entry) and entry.account is None

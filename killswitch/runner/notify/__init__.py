@@ -1,1 +1,1 @@
-"""Notifications and reports of a run, made beside the ticks."""
+"""Notifications and reports of a run, concurrent with its ticks."""

@@ -1,4 +1,4 @@
-"""Notifications of a run: messages enter the outbox with the tick, and are delivered beside the ticks."""
+"""Notifications of a run: messages enter the outbox with the tick, and are delivered concurrently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.model.clock import Clock
 from killswitch.model.decision import Decision, Notice
 from killswitch.model.instant import HOUR, to_micros
-from killswitch.model.snapshot import Closing, Instant, Snapshot
+from killswitch.model.snapshot import Instant, Snapshot
 from killswitch.model.store import Outgoing, Store
 from killswitch.runner.notify.target_check import sender, unusable_targets
 from killswitch.runner.observers import TickReport
@@ -38,47 +38,47 @@ class Notifier:
         self._store = store
         self._ended: dict[str, str] = {}
         self._paged: dict[tuple[str, str], Instant] = {}
-        """(policy, scope) → when people were paged about an unexplained fall last."""
+        """(policy, scope) → when an unexplained fall was last paged."""
         self._fresh = True
-        """Whether messages may wait that no delivery thread knows of, such as those of an earlier run."""
+        """Whether the outbox may have messages that no delivery thread knows of, such as those of an earlier run."""
         self._clock = clock
         self._stranded: tuple[str, ...] = ()
         self._unusable: dict[str, str] = {}
-        """Target → why it could not work when the run began."""
+        """Target → why it was unusable when the run began."""
         self._policies = policies
         self._sender = NotificationSender(
-            {target.key: TargetDelivery(target.key, sender(target), store, clock, patience)
-             for target, patience in _targets(policies)}
+            {target.key: TargetDelivery(target.key, sender(target), store, clock, give_up_after)
+             for target, give_up_after in _targets(policies)}
         )  # fmt: skip
 
     def outgoing(
         self, snapshot: Snapshot, decisions: Sequence[Decision], notices: Iterable[Notice], acting: Sequence[Decision]
     ) -> tuple[Outgoing, ...]:
-        """The messages of a tick, to be committed with it. Nothing where the policy set has no route."""
+        """The messages of a tick, to be committed with it; none if the policy set has no route."""
         if not self._router.has_routes:
             return ()
         acted = {decision.id for decision in acting}
-        found: list[Outgoing] = []
+        messages: list[Outgoing] = []
         notices = tuple(notices)
         for notice in notices:
             if notice.kind == "unexplained" and notice.severity == "page":
                 self._paged[notice.policy, notice.scope] = notice.as_of
         for decision in decisions:
             corrects, paged = self._groups.end_uncorroborated(decision), self._has_paged(decision)
-            found += self._router.route_decision(
-                decision, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
+            messages += self._router.route_decision(
+                decision, snapshot, is_enforced=decision.id in acted, corrects=corrects, is_paged=paged
             )
-        found += self._of_closings(snapshot.closings, snapshot.as_of)
+        messages += self._of_closings(snapshot)
         for repeats in self._groups.due(snapshot.as_of):
-            found += self._router.route_repeats(repeats)
+            messages += self._router.route_repeats(repeats)
         for notice in notices:
             if self._groups.is_sent_at_once(notice):
-                found += self._router.route_notice(notice)
-        self._fresh |= bool(found)
-        return tuple(found)
+                messages += self._router.route_notice(notice)
+        self._fresh |= bool(messages)
+        return tuple(messages)
 
     def _has_paged(self, decision: Decision) -> bool:
-        """Whether people were paged about the unexplained falls of a suspicion, when they were seen or since."""
+        """Whether the unexplained falls behind a suspicion were paged."""
         paged, fell_at = self._paged.get((decision.policy, decision.scope)), decision.fell_at
         return paged is not None and fell_at is not None and fell_at <= paged
 
@@ -91,10 +91,10 @@ class Notifier:
     @property
     def problem(self) -> str | None:
         """The current problems of the targets; None if there are none."""
-        found = [problem for lane in self._sender.deliveries.values() if (problem := lane.problem) is not None]
+        found = [problem for delivery in self._sender.deliveries.values() if (problem := delivery.problem) is not None]
         for target, why in self._unusable.items():
-            lane = self._sender.deliveries[target]
-            if lane.problem is None and not lane.counts.delivered:
+            delivery = self._sender.deliveries[target]
+            if delivery.problem is None and not delivery.counts.delivered:
                 found.append(f"notifications to {target} will fail: {why}")
         return "; ".join((*self._stranded, *found)) or None
 
@@ -119,49 +119,49 @@ class Notifier:
     def _strand(self, target: str, now: int) -> str:
         """Drop messages that waited too long for a route; a message about the rest."""
         why = "no route names this target any more"
-        given_up = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
+        dropped = self._store.give_up(target, now - KEPT_WITHOUT_ROUTE, now, why)
         left = self._store.waiting(target)
-        said = [f"{left} wait"] if left else []
-        said += [f"{given_up} were dropped"] if given_up else []
-        return f"of the notifications to {target} {' and '.join(said)}, because {why}; `ksctl status` counts them"
+        parts = [f"{left} wait"] if left else []
+        parts += [f"{dropped} were dropped"] if dropped else []
+        return f"of the notifications to {target} {' and '.join(parts)}, because {why}; `ksctl status` counts them"
 
-    async def rest(self, patience: float) -> None:
-        """Let what can be sent at once be sent, for at most `patience` seconds; the rest waits in the outbox."""
-        # In a thread that nothing else can have taken, because a look-up of a name hangs in it.
+    async def drain(self, within: float) -> None:
+        """Send what can be sent at once, for at most `within` seconds; other messages wait in the outbox."""
+        # In a thread of its own: threads of a pool may all hang in name look-ups.
         threads, loop = DaemonThreadExecutor("notifications"), asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(threads, self._sender.drain, patience)
+            await loop.run_in_executor(threads, self._sender.drain, within)
         except NoThreadError:
             self._sender.drain(0.0)
 
     def counts(self) -> NotificationCounts | None:
-        """What waits, and what this run has delivered and given up, by target; None without a route."""
+        """Messages pending in all, and those that this run delivered and gave up, by target; None without a route."""
         if not self._router.has_routes:
             return None
         from killswitch.telemetry.metrics import NotificationCounts
 
-        tallies = {target: lane.counts for target, lane in self._sender.deliveries.items()}
+        counts = {target: delivery.counts for target, delivery in self._sender.deliveries.items()}
         return NotificationCounts(
-            sum(tally.pending for tally in tallies.values()),
-            {target: tally.delivered for target, tally in tallies.items()},
-            {target: tally.given_up for target, tally in tallies.items()},
+            sum(each.pending for each in counts.values()),
+            {target: each.delivered for target, each in counts.items()},
+            {target: each.given_up for target, each in counts.items()},
         )
 
-    def _of_closings(self, closings: Sequence[Closing], at: Instant) -> Iterator[Outgoing]:
+    def _of_closings(self, snapshot: Snapshot) -> Iterator[Outgoing]:
         """A message for each closing that ended; the outbox keeps a restart from repeating it."""
-        for closing in closings:
+        for closing in snapshot.closings:
             if self._ended.get(closing.decision) == closing.status:
                 continue
             stored = self._store.decision(closing.decision)
             if stored is not None:
-                yield from self._router.route_closing(closing, stored.decision, at)
-        self._ended = {closing.decision: closing.status for closing in closings}
+                yield from self._router.route_closing(closing, stored.decision, snapshot.as_of, snapshot)
+        self._ended = {closing.decision: closing.status for closing in snapshot.closings}
 
 
 def _targets(policies: PolicySet) -> Iterator[tuple[RouteTarget, int]]:
-    """Every target once, with the longest patience that a route has for it."""
-    patience: dict[RouteTarget, int] = {}
+    """Every target once, with the longest `give_up_after` of its routes."""
+    give_up_after: dict[RouteTarget, int] = {}
     for route in policies.routes:
         for target in route.targets:
-            patience[target] = max(route.give_up_after, patience.get(target, 0))
-    yield from patience.items()
+            give_up_after[target] = max(route.give_up_after, give_up_after.get(target, 0))
+    yield from give_up_after.items()

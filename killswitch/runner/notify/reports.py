@@ -1,4 +1,4 @@
-"""Renders runbooks and reports of open incidents in a thread of its own, beside the ticks.
+"""Renders runbooks and reports of open incidents in a thread of its own, concurrently with the ticks.
 
 A failure here is a problem that is reported while it lasts, and ends nothing.
 """
@@ -36,20 +36,20 @@ from killswitch.runner.status_blob import last_tick, started_as
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
 
-COURSE_EVERY = 10 * SECOND
+CURVE_EVERY = 10 * SECOND
 """How often the equity curve of an open incident is updated (microseconds of the run's clock)."""
 RENDERED_AT_LEAST = 60.0
-"""Seconds after which an open incident is rendered again although nothing but its equity has moved."""
+"""Seconds after which an open incident is rendered again if only its equity has changed."""
 PAUSE = 1.0
-"""Seconds between two passes, at least: what happens meanwhile is rendered together."""
+"""Least seconds between two passes: changes meanwhile are rendered together."""
 PAUSE_FOR_WORK = 4.0
-"""A pass is followed by a pause of so many times its own length: pages take a fifth of the time at most."""
-LAST_WORDS = 20.0
+"""Factor of a pass's length for which the thread pauses after it: rendering takes at most a fifth of the time."""
+STOP_TIMEOUT = 20.0
 """Seconds for which a stop waits for the last pass."""
 STALLED_AFTER = 60.0
-"""Seconds after which a pass that goes on hangs in a disk: that is a problem, and a stop does not wait for it."""
+"""Seconds after which a pass counts as hanging in a disk: a problem, for which a stop does not wait."""
 ENDED_LATELY = 5
-"""So many ended incidents are rendered again at the start: the run before may have been killed before it did."""
+"""Number of ended incidents that a start renders again: the previous run may have been killed before it did."""
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
@@ -59,7 +59,7 @@ class ReportRenderer:
     """An observer that keeps the files of open incidents up to date, and renders each once more after its reset."""
 
     store: IncidentStore
-    """The runner's own, for the equity curve; everything is read through a read-only view of `store_at`."""
+    """The runner's store, for equity curves; everything is read from a read-only view at `store_at`."""
     store_at: str
     folder: Path
     _: KW_ONLY
@@ -67,24 +67,24 @@ class ReportRenderer:
     pause: float = PAUSE
     pause_for_work: float = PAUSE_FOR_WORK
     warmed_up: Callable[[], None] | None = None
-    """Called once, from the thread, when all that draws has been loaded."""
+    """Called once, from the thread, when the rendering libraries are loaded."""
 
     def __post_init__(self) -> None:
         self._wake = threading.Condition()
-        self._asked = 1  # the first pass takes up what an earlier run left
+        self._requested = 1  # the first pass continues the incidents of earlier runs
         self._done = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._began: float | None = None
         """Since when a pass is under way."""
-        self._seen: tuple[object, ...] = ()
+        self._last_progress: tuple[object, ...] = ()
         self._looked_at = 0
         self._open: frozenset[str] = frozenset()
         self._unsettled: set[str] = set()
-        """Closes by hand that had something left to close when they were last rendered."""
+        """Operator closes that were unfinished when they were last rendered."""
         self._first = True
         self._rendered: dict[str, tuple[bytes, float]] = {}
-        """Incident → digest of what its files say, and when they were written."""
+        """Incident → digest of its record as rendered, and when its files were written."""
         self._troubles: dict[str, str] = {}
 
     @property
@@ -101,79 +101,79 @@ class ReportRenderer:
     def ticked(self, report: TickReport) -> None:
         """Request a pass if anything has changed. The thread starts with the first tick."""
         now = to_micros(report.snapshot.as_of)
-        seen = _what_moves(report.snapshot)
-        news = report.decisions or report.notices or report.snapshot.events or seen != self._seen
-        due = bool(self._open or self._troubles) and now - self._looked_at >= COURSE_EVERY
-        if news or due or self._thread is None:
-            self._seen, self._looked_at = seen, now
-            self._ask()
+        progress = _what_moves(report.snapshot)
+        has_changed = report.decisions or report.notices or report.snapshot.events or progress != self._last_progress
+        due = bool(self._open or self._troubles) and now - self._looked_at >= CURVE_EVERY
+        if has_changed or due or self._thread is None:
+            self._last_progress, self._looked_at = progress, now
+            self._request()
 
-    def close(self, patience: float = LAST_WORDS) -> bool:
-        """Run one last pass; whether it ended within `patience` seconds."""
+    def close(self, timeout: float = STOP_TIMEOUT) -> bool:
+        """Run one last pass; whether it ended within `timeout` seconds."""
         if self._thread is None:
             return True
         with self._wake:
-            self._asked += 1
+            self._requested += 1
             self._stopping = True
             self._wake.notify_all()
-        self._thread.join(0.0 if self._stalled else patience)
+        self._thread.join(0.0 if self._stalled else timeout)
         return not self._thread.is_alive()
 
-    def wait(self, patience: float) -> bool:
-        """Until everything asked for so far is rendered, for at most so many seconds; whether it is."""
+    def wait(self, timeout: float) -> bool:
+        """Wait until everything requested so far is rendered, for at most `timeout` seconds; whether it is."""
         with self._wake:
-            wanted = self._asked
-            return self._wake.wait_for(lambda: self._done >= wanted, patience)
+            requested = self._requested
+            return self._wake.wait_for(lambda: self._done >= requested, timeout)
 
-    def _ask(self) -> None:
+    def _request(self) -> None:
         with self._wake:
-            self._asked += 1
+            self._requested += 1
             self._wake.notify_all()
         if self._thread is None:
-            thread = threading.Thread(target=self._work, name="incident reports", daemon=True)
-            start_thread(thread)  # where that fails it is begun with the next thing to render
+            thread = threading.Thread(target=self._run, name="incident reports", daemon=True)
+            start_thread(thread)  # if that fails, the next request starts it
             self._thread = thread
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._asked > self._done)
-                asked, stopping = self._asked, self._stopping
+                self._wake.wait_for(lambda: self._requested > self._done)
+                requested, stopping = self._requested, self._stopping
             began = self._began = time.monotonic()
             self._tried("incidents", "the incidents cannot be read", self._pass)
             self._began = None
             with self._wake:
-                self._done = asked
+                self._done = requested
                 self._wake.notify_all()
                 if stopping:
                     return
-                took = time.monotonic() - began
-                self._wake.wait_for(lambda: self._stopping, max(self.pause, took * self.pause_for_work))
+                seconds = time.monotonic() - began
+                self._wake.wait_for(lambda: self._stopping, max(self.pause, seconds * self.pause_for_work))
 
     def _pass(self) -> None:
         with closing(open_store(self.store_at, read_only=True)) as view:
             found = read_incidents(view)
-            standing = {life.id for life in found if _is_open(life)}
+            open_ids = {recorded.id for recorded in found if _is_open(recorded)}
             newest = found[-ENDED_LATELY:]
-            wanted = standing | self._open | self._unsettled | self._troubles.keys()
-            wanted |= {life.id for life in newest if self._first or life.is_manual}
+            wanted = open_ids | self._open | self._unsettled | self._troubles.keys()
+            wanted |= {recorded.id for recorded in newest if self._first or recorded.is_manual}
             started, now = started_as(view, self.store_at), last_tick(view)
-            for life in found:
-                if life.id in wanted:
-                    self._one(view, life, started, now)
-            self._open, self._first = frozenset(standing), False
+            for recorded in found:
+                if recorded.id in wanted:
+                    self._one(view, recorded, started, now)
+            self._open, self._first = frozenset(open_ids), False
 
-    def _one(self, view: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
-        if _is_open(life) or life.id in self._open or view.incident_note(life.id) is None:
-            course = f"the equity curve of incident {life.id} is not kept"
-            self._tried(f"{life.id} course", course, lambda: self._keep(view, life))
-        report = f"the report of incident {life.id} cannot be written"
-        self._tried(life.id, report, lambda: self._render(view, life, started, now))
+    def _one(self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
+        if _is_open(recorded) or recorded.id in self._open or view.incident_note(recorded.id) is None:
+            curve = f"the equity curve of incident {recorded.id} is not kept"
+            self._tried(f"{recorded.id} curve", curve, lambda: self._store_curve(view, recorded))
+        report = f"the report of incident {recorded.id} cannot be written"
+        self._tried(recorded.id, report, lambda: self._render(view, recorded, started, now))
 
-    def _keep(self, view: IncidentStore, life: IncidentDecisions) -> None:
+    def _store_curve(self, view: IncidentStore, recorded: IncidentDecisions) -> None:
         """Store the note of the incident, and the due points of its equity curve until its reset."""
-        opening, reset = life.decisions[0], life.reset
-        opened, known = to_micros(opening.as_of), view.equity_curve(life.id)
+        opening, reset = recorded.decisions[0], recorded.reset
+        opened, known = to_micros(opening.as_of), view.equity_curve(recorded.id)
         since = known[-1].at + 1 if known else opened - BEFORE
         rows = view.rows(opening.policy, opening.scope, since)
         if reset is not None:
@@ -183,31 +183,33 @@ class ReportRenderer:
         restating = read_corrections(view, opening)
         if restating != kept_corrections(view, opening.id):
             self.store.put_live(corrections_key(opening.id), encode_corrections(restating))
-        if points or view.incident_note(life.id) is None:
-            self.store.keep_incident(life.id, encode_note(read_note(view, opening)), points)
+        if points or view.incident_note(recorded.id) is None:
+            self.store.keep_incident(recorded.id, encode_note(read_note(view, opening)), points)
 
-    def _render(self, view: IncidentStore, life: IncidentDecisions, started: StartedAs, now: datetime | None) -> None:
+    def _render(
+        self, view: IncidentStore, recorded: IncidentDecisions, started: StartedAs, now: datetime | None
+    ) -> None:
         from killswitch.incident.incident_builder import incident_of
 
-        incident = incident_of(view, life, started, now)
-        if life.is_manual:
-            (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(life.id)
-        said, at = self._rendered.get(life.id, (b"", 0.0))
-        saying = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
+        incident = incident_of(view, recorded, started, now)
+        if recorded.is_manual:
+            (self._unsettled.add if incident.state == "open" else self._unsettled.discard)(recorded.id)
+        rendered, at = self._rendered.get(recorded.id, (b"", 0.0))
+        digest = blake2b(_ENCODER.encode(_lasting_parts(incident)), digest_size=16).digest()
         fresh = incident.state == "closed" or (time.monotonic() - at < RENDERED_AT_LEAST and not self._stopping)
-        if saying == said and fresh:
+        if digest == rendered and fresh:
             return
-        with report_span(self.tracer, life.id, life.decisions[0].as_of):
-            self._files(incident, read_note(view, life.decisions[0]).runbooks)
+        with report_span(self.tracer, recorded.id, recorded.decisions[0].as_of):
+            self._files(incident, read_note(view, recorded.decisions[0]).runbooks)
         if self.warmed_up is not None:
             self.warmed_up()
             self.warmed_up = None
-        self._rendered[life.id] = (saying, time.monotonic())
+        self._rendered[recorded.id] = (digest, time.monotonic())
 
     def _files(self, incident: Incident, runbooks: Mapping[str, RunbookFacts]) -> None:
-        """The runbooks first: they are what somebody waits for, and one that fails must not keep back the report.
+        """Write the runbooks, which people on call wait for, and then the report.
 
-        A generic runbook replaces it: whoever is on call needs the current commands.
+        A runbook that fails is replaced by a generic one with the current commands, and does not delay the report.
         """
         from killswitch.incident.report.rendering import generic_runbook, report, runbook, write_document
         from killswitch.incident.report.templates import RenderingError
@@ -224,10 +226,10 @@ class ReportRenderer:
         if failed:
             raise failed[0]
 
-    def _tried(self, key: str, what: str, work: Callable[[], None]) -> None:
+    def _tried(self, key: str, what: str, do: Callable[[], None]) -> None:
         """Call `work`; a failure is a problem until it succeeds again."""
         try:
-            work()
+            do()
         except Exception as error:  # noqa: BLE001 - a defect in a page must end neither the run nor other pages
             cause = str(error) if isinstance(error, StoreError | OSError) else f"{type(error).__name__}: {error}"
             self._troubles = {**self._troubles, key: f"{what}: {cause}"}
@@ -235,16 +237,16 @@ class ReportRenderer:
             self._troubles = {name: text for name, text in self._troubles.items() if name != key}
 
 
-def _is_open(life: IncidentDecisions) -> bool:
-    """Whether the incident waits for a reset. An operator's close does not: it is rendered when closings change."""
-    return life.reset is None and not life.is_manual
+def _is_open(recorded: IncidentDecisions) -> bool:
+    """Whether the incident waits for a reset. An operator's close needs none: it is rendered when closings change."""
+    return recorded.reset is None and not recorded.is_manual
 
 
 def _what_moves(snapshot: Snapshot) -> tuple[object, ...]:
-    """The part of a snapshot whose change changes a report."""
+    """The progress of the closings, whose change changes a report."""
     return tuple((each.decision, each.status, each.residual) for each in snapshot.closings)
 
 
 def _lasting_parts(incident: Incident) -> Incident:
-    """The record without the values that change with time alone."""
+    """The record without the values that change with every tick."""
     return msgspec.structs.replace(incident, as_of=incident.opened_at, lasted="", course=None)

@@ -18,10 +18,10 @@ from killswitch.incident.notify.message import Message
 from killswitch.incident.notify.targets import FileSender, LogSender, NotSentError, Sender
 from killswitch.policy.diagnostics.diagnostic import Diagnostic, diagnostic, in_order
 
-PATIENCE = 10.0
-"""Seconds for the look at the targets: a file may be on a disk that no longer answers, and Apprise takes its time."""
-DELIVERY_PATIENCE = 30.0
-"""Seconds for a message: longer than a service may take to be connected to, and to answer."""
+CHECK_TIMEOUT = 10.0
+"""Seconds for the check of the targets: a file may be on a disk that hangs, and importing Apprise is slow."""
+DELIVERY_TIMEOUT = 30.0
+"""Seconds for a message: longer than connecting to a service and its answer may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,25 +33,25 @@ class Delivered:
     error: str | None
 
 
-def deliver(policies: PolicySet, message: Message, patience: float = DELIVERY_PATIENCE) -> tuple[Delivered, ...]:
+def deliver(policies: PolicySet, message: Message, timeout: float = DELIVERY_TIMEOUT) -> tuple[Delivered, ...]:
     """Send `message` to every target once, all at the same time, and wait for each."""
     routes: dict[RouteTarget, list[str]] = {}
     for route in policies.routes:
         for target in route.targets:
             routes.setdefault(target, []).append(route.name)
-    ends = _attempts({target: partial(_send, target, message) for target in routes}, patience)
+    ends = _attempts({target: partial(_send, target, message) for target in routes}, timeout)
     return tuple(Delivered(target.key, tuple(names), ends[target]) for target, names in routes.items())
 
 
-def unusable_targets(policies: PolicySet, patience: float = PATIENCE) -> dict[RouteTarget, str]:
+def unusable_targets(policies: PolicySet, timeout: float = CHECK_TIMEOUT) -> dict[RouteTarget, str]:
     """Every target that could not be sent to from this process, with the reason. Sends nothing."""
     targets = dict.fromkeys(target for route in policies.routes for target in route.targets)
-    found = _attempts({target: sender(target).check for target in targets}, patience)
+    found = _attempts({target: sender(target).check for target in targets}, timeout)
     return {target: why for target, why in found.items() if why is not None}
 
 
 def target_warnings(policies: PolicySet) -> tuple[Diagnostic, ...]:
-    """The same as diagnostics, at each route that names such a target."""
+    """The unusable targets as diagnostics, at each route that names one."""
     return in_order(_warnings(policies))
 
 
@@ -66,24 +66,24 @@ def _warnings(policies: PolicySet) -> Iterator[Diagnostic]:
                 yield diagnostic("KS5029", place, message, fix, length=length, severity="warning")
 
 
-def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], patience: float) -> dict[RouteTarget, str | None]:
-    """Why each attempt failed, or that it has not ended in time; None where it worked.
+def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], timeout: float) -> dict[RouteTarget, str | None]:
+    """Run the attempts; for each, why it failed or that it has not ended in time, or None if it succeeded.
 
-    All at the same time, each in a thread of its own: a disk or a service that hangs holds up nothing else.
+    They run at the same time, each in a thread of its own: a disk or a service that hangs delays no other.
     """
     begun = {target: DaemonThreadExecutor(f"notify {target.kind}").submit(do) for target, do in attempts.items()}
-    return {target: _end(future, patience) for target, future in begun.items()}
+    return {target: _end(future, timeout) for target, future in begun.items()}
 
 
-def _end(attempt: Future[None], patience: float) -> str | None:
+def _end(attempt: Future[None], timeout: float) -> str | None:
     try:
-        attempt.result(patience)
+        attempt.result(timeout)
     except NoThreadError as error:
         return str(error.strerror)
     except NotSentError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - a plugin of somebody else may raise anything, with the URL in it
-        return f"unexpected {type(error).__name__}" if attempt.done() else f"no answer within {patience:g} s"
+    except Exception as error:  # noqa: BLE001 - a third-party plugin may raise anything, with the URL in it
+        return f"unexpected {type(error).__name__}" if attempt.done() else f"no answer within {timeout:g} s"
     return None
 
 
@@ -105,7 +105,7 @@ def sender(target: RouteTarget) -> Sender:
 
 
 def _refers(to: str) -> bool:
-    """Whether it refers to a secret; what is written out holds none, by the schema."""
+    """Whether the target refers to a secret; by the schema, a literal URL contains none."""
     return to.startswith(("env:", "file:"))
 
 
@@ -126,7 +126,7 @@ def url_redaction(url: str) -> Callable[[str], str]:
         split = urlsplit(url)
         parts |= {split.netloc, split.path, split.query}
     except ValueError:
-        pass  # no URL at all: the pieces below are all there is
+        pass  # not a URL: the pieces below are its only parts
     for each in tuple(parts):
         parts |= set(_pieces(each)) | set(_pieces(unquote(each)))
     return Redactor(part for part in parts if len(part) >= SHORTEST_SECRET).hide

@@ -13,6 +13,7 @@ import pytest
 from killswitch.accounts import plug_ins
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.redaction import HIDDEN, Redactor
+from killswitch.model.inspection import KeyRights
 from killswitch.model.legible import shortened
 from killswitch.model.venue import (
     AccountSpec,
@@ -237,3 +238,24 @@ def test_a_credential_in_a_page_of_html_is_hidden() -> None:
         Redactor(["p&ss'w<rd"]).hide("<p>p&amp;ss&#39;w&lt;rd, p&amp;ss&#x27;w&lt;rd</p>")
         == f"<p>{HIDDEN}, {HIDDEN}</p>"
     )
+
+
+class Righted:
+    """Reports the rights of its key."""
+
+    account = "main"
+
+    async def key_rights(self) -> KeyRights:
+        return KeyRights(read=True, trade=True, withdraw=True, note=f"the key {SECRET} may withdraw")
+
+
+@pytest.mark.parametrize("passphrase", ["withdraw", "true", "trade"])
+def test_a_credential_spelled_like_a_right_does_not_hide_that_the_key_may_withdraw(
+    passphrase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Righted())
+    spec = AccountSpec("main", "righted", "swap", "USDT", None, {}, {"key": SECRET, "passphrase": passphrase})
+    adapter: Any = make_adapter(spec)
+    rights = asyncio.run(adapter.key_rights())
+    assert rights.withdraw is True
+    assert SECRET not in rights.note

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from killswitch.accounts.arming import ArmedAccount
-from killswitch.accounts.poll.poller import FIRST_PATIENCE, Polls
+from killswitch.accounts.poll.poller import FIRST_ANSWER_TIMEOUT, Polls
 from killswitch.model.snapshot import AccountSnapshot
 from tests import virtual_time
 from tests.runner_world import ScriptedVenue
@@ -40,7 +40,7 @@ def read(venue: Slow, ticks: int) -> list[str]:
     async def story() -> list[str]:
         watch = Polls(
             {venue.account: ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)},
-            TIMEOUT, first=FIRST_PATIENCE,
+            TIMEOUT, first=FIRST_ANSWER_TIMEOUT,
         )  # fmt: skip
         found: list[str] = []
         for _ in range(ticks):

@@ -99,8 +99,8 @@ class Site:
         }
         return assemble(
             graphs.policy_set(crash_policy()), accounts, self.store, self.time, RunnerPace(interval, 0.5,
-            last_words=0.5),
-            live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
+            stop_timeout=0.5),
+            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
         )  # fmt: skip
 
     def run(self, runner: Runner, ticks: int) -> None:

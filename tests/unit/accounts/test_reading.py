@@ -209,7 +209,7 @@ def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeyp
         began = world.clock.monotonic()
         await runner.tick()
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return began
 
     try:

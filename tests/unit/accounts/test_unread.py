@@ -57,8 +57,8 @@ class Site:
         }
         runner = assemble(
             graphs.policy_set(crash_policy()), accounts, self.store, self.time,
-            pace or RunnerPace(1.0, 0.5, last_words=0.5),
-            live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
+            pace or RunnerPace(1.0, 0.5, stop_timeout=0.5),
+            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
         )  # fmt: skip
         self.time.run(runner.run(asyncio.Event(), ticks))
 
@@ -120,7 +120,7 @@ def test_an_outage_of_fourteen_seconds_is_no_news(site: Site) -> None:
 
 def test_slow_ticks_bear_three_slow_readings(site: Site) -> None:
     """Every 60 s with a timeout of 5 s: three readings take up to 195 s, so the fifth in a row that fails is told."""
-    pace = RunnerPace(60.0, 5.0, last_words=0.5)
+    pace = RunnerPace(60.0, 5.0, stop_timeout=0.5)
     site.run(12, Timed(site.time, lambda now: DOWN if now in (60, 120) or 300 <= now <= 540 else 0.0), pace=pace)
     assert [(at, text.partition(" (")[0]) for at, _, text in site.told()] == [
         (540, "account main cannot be read since 2021-05-19T12:05:00Z"),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from msgspec import structs
@@ -119,6 +120,21 @@ def test_closing_ends_what_is_under_way() -> None:
 
     with dripping() as address:
         asyncio.run(main(address))
+
+
+def test_closing_survives_a_client_that_a_thread_adds_meanwhile() -> None:
+    """A thread may just be creating the client for market data; every client that was there is closed."""
+    venue = venue_at("http://127.0.0.1:1")
+    closed: list[bool] = []
+    clients = venue._client._clients
+
+    def close() -> None:
+        closed.append(True)
+        clients[True] = None
+
+    clients[False] = SimpleNamespace(_session=SimpleNamespace(close=close))
+    asyncio.run(venue.close())
+    assert closed == [True]
 
 
 def test_a_process_ends_while_a_server_drips() -> None:

@@ -17,53 +17,53 @@ def _fill(side: OrderSide, amount: str, price: str, symbol: str = "AAPL") -> Fil
     return Fill("f", datetime(2021, 5, 19, tzinfo=UTC), symbol, side, D(amount), D(price))
 
 
-def _times(hurry: OutOfTurnReads, until: int, *, credit: float = 100.0) -> list[int]:
+def _times(out_of_turn: OutOfTurnReads, until: int, *, credit: float = 100.0) -> list[int]:
     """The seconds at which rows are read, asked each second."""
-    return [second for second in range(until) if hurry.reserve(float(second), EQUITY, credit) is not None]
+    return [second for second in range(until) if out_of_turn.reserve(float(second), EQUITY, credit) is not None]
 
 
 def test_money_that_is_gone_is_asked_about_for_twenty_seconds() -> None:
     """At once, and 1, 2, 5, 10 and 20 s later; then no more."""
-    hurry = OutOfTurnReads()
-    hurry.changed(0.0, {}, D(-3000), EQUITY)
-    assert _times(hurry, 60) == [0, 1, 2, 5, 10, 20]
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_change(0.0, {}, D(-3000), EQUITY)
+    assert _times(out_of_turn, 60) == [0, 1, 2, 5, 10, 20]
 
 
 def test_a_sale_with_its_fill_is_explained() -> None:
     """Ten sold at 100 brought 1,000: nothing is left to ask."""
-    hurry = OutOfTurnReads()
-    hurry.filled(0.0, _fill("sell", "10", "100"))
-    hurry.changed(0.0, {"AAPL": D(-10)}, D(1000), EQUITY)
-    assert _times(hurry, 30) == []
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_fill(0.0, _fill("sell", "10", "100"))
+    out_of_turn.record_change(0.0, {"AAPL": D(-10)}, D(1000), EQUITY)
+    assert _times(out_of_turn, 30) == []
 
 
 def test_a_sale_whose_money_left_at_once_is_not() -> None:
     """Closed and swept: the fill explains the shares, and not that the 1,000 are gone. A row of −1,000 does."""
-    hurry = OutOfTurnReads()
-    hurry.changed(0.0, {"AAPL": D(-10)}, D(0), EQUITY)
-    assert hurry.reserve(0.0, EQUITY, 100.0) is not None
-    hurry.filled(0.5, _fill("sell", "10", "100"))
-    assert hurry.reserve(1.0, EQUITY, 100.0) is not None
-    hurry.moved(1.5, D(-1000))
-    assert [second for second in range(2, 30) if hurry.reserve(float(second), EQUITY, 100.0) is not None] == []
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_change(0.0, {"AAPL": D(-10)}, D(0), EQUITY)
+    assert out_of_turn.reserve(0.0, EQUITY, 100.0) is not None
+    out_of_turn.record_fill(0.5, _fill("sell", "10", "100"))
+    assert out_of_turn.reserve(1.0, EQUITY, 100.0) is not None
+    out_of_turn.record_flow(1.5, D(-1000))
+    assert [second for second in range(2, 30) if out_of_turn.reserve(float(second), EQUITY, 100.0) is not None] == []
 
 
 def test_a_fee_that_was_kept_back_in_coins_is_no_change_of_its_own() -> None:
     """0.5 BTC bought, of which a quarter of a hundredth was kept: the fill explains it."""
-    hurry = OutOfTurnReads()
-    hurry.changed(0.0, {"BTC/USD": D("0.49875")}, D(-25_000), EQUITY)
-    hurry.filled(0.0, _fill("buy", "0.5", "50000", "BTC/USD"))
-    assert _times(hurry, 30) == []
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_change(0.0, {"BTC/USD": D("0.49875")}, D(-25_000), EQUITY)
+    out_of_turn.record_fill(0.0, _fill("buy", "0.5", "50000", "BTC/USD"))
+    assert _times(out_of_turn, 30) == []
 
 
 def test_a_crash_takes_at_most_what_is_allowed() -> None:
     """With nothing saved up: five requests at once and five a minute, whatever moves."""
-    hurry = OutOfTurnReads()
+    out_of_turn = OutOfTurnReads()
     taken: list[float] = []
     for tenth in range(1200):
         now = tenth / 10
-        hurry.changed(now, {}, D(-3000), EQUITY)
-        if hurry.reserve(now, EQUITY, 0.0, 2) is not None:
+        out_of_turn.record_change(now, {}, D(-3000), EQUITY)
+        if out_of_turn.reserve(now, EQUITY, 0.0, 2) is not None:
             taken += [now, now]
     assert len([at for at in taken if at < 1.0]) == 2
     busiest = max(sum(at <= other < at + 60 for other in taken) for at in taken)
@@ -72,22 +72,22 @@ def test_a_crash_takes_at_most_what_is_allowed() -> None:
 
 def test_with_nothing_saved_up_the_late_looks_are_kept() -> None:
     """Five requests allowed, two for each look: at once, after ten seconds and after twenty."""
-    hurry = OutOfTurnReads()
-    hurry.changed(0.0, {}, D(-3000), EQUITY)
-    assert _times(hurry, 60, credit=0.0) == [0, 10, 20]
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_change(0.0, {}, D(-3000), EQUITY)
+    assert _times(out_of_turn, 60, credit=0.0) == [0, 10, 20]
 
 
 def test_what_is_saved_up_is_taken_first() -> None:
     """Two requests of a credit of one: one of it, one of the allowance."""
-    hurry = OutOfTurnReads()
-    hurry.changed(0.0, {}, D(-3000), EQUITY)
-    assert hurry.reserve(0.0, EQUITY, 1.0, 2) == 1.0
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_change(0.0, {}, D(-3000), EQUITY)
+    assert out_of_turn.reserve(0.0, EQUITY, 1.0, 2) == 1.0
 
 
 def test_an_old_difference_is_forgotten() -> None:
     """A fill that no change followed for 25 s has nothing to do with one that comes later."""
-    hurry = OutOfTurnReads()
-    hurry.filled(0.0, _fill("sell", "10", "100"))
+    out_of_turn = OutOfTurnReads()
+    out_of_turn.record_fill(0.0, _fill("sell", "10", "100"))
     more: dict[str, Any] = {"AAPL": D(-10)}
-    hurry.changed(26.0, more, D(1000), EQUITY)
-    assert hurry.reserve(26.0, EQUITY, 100.0) is not None
+    out_of_turn.record_change(26.0, more, D(1000), EQUITY)
+    assert out_of_turn.reserve(26.0, EQUITY, 100.0) is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from killswitch_ccxt.venues.bybit.rows import wealth_of
+from killswitch_ccxt.venues.bybit.rows import account_equity
 from killswitch_ccxt.venues.okx.rows import account_equity as okx_wealth
 from tests.unit.ccxt.binance.test_binance import QUIET, account, snapshot_of
 
@@ -37,7 +37,7 @@ def test_the_recorded_wallet_of_an_order_at_bybit_has_no_margin_of_positions(sha
     for row in told["data"]:
         assert Decimal(row["totalInitialMargin"]) > 0
         row["coin"][0]["usdValue"] = row["coin"][0]["equity"]
-    assert wealth_of({"result": {"list": told["data"]}}, "USDT").margin_used == 0
+    assert account_equity({"result": {"list": told["data"]}}, "USDT").margin_used == 0
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_of_bybits_margin_only_that_of_positions_counts(told: dict[str, str], us
     """120 USDT for both, as far as the coins tell which; with portfolio margin they do not."""
     coin = {"coin": "USDT", "equity": "1000", "usdValue": "1000", "walletBalance": "1000", "spotBorrow": "0", **told}
     row = {"totalEquity": "1000", "totalInitialMargin": "120", "totalMaintenanceMargin": "12", "coin": [coin]}
-    assert wealth_of({"result": {"list": [row]}}, "USDT").margin_used == used
+    assert account_equity({"result": {"list": [row]}}, "USDT").margin_used == used
 
 
 @pytest.mark.parametrize(("orders", "used"), [("300", 0), ("100", 200), ("", None)])

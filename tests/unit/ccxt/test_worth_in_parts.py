@@ -13,7 +13,7 @@ import pytest
 from killswitch.model.snapshot import Balance, Rate
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.bybit.rows import wealth_of
+from killswitch_ccxt.venues.bybit.rows import account_equity as bybit_equity
 from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
 from tests.unit.ccxt.binance.test_binance_busy import play
@@ -191,7 +191,7 @@ def test_an_okx_account_that_leaves_the_profit_empty_has_none_only_if_all_is_cas
 
 
 def _bybit(total: str, *coins: dict[str, str]) -> AccountEquity:
-    return wealth_of({"result": {"list": [{"totalEquity": total, "coin": list(coins)}]}}, "USDT")
+    return bybit_equity({"result": {"list": [{"totalEquity": total, "coin": list(coins)}]}}, "USDT")
 
 
 def _coin(name: str, equity: str, dollars: str, wallet: str, profit: str, borrowed: str = "0") -> dict[str, str]:

@@ -16,7 +16,7 @@ from killswitch.model.venue import Prices
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
-from killswitch_ccxt.venues.bitget.rows import wealth_of
+from killswitch_ccxt.venues.bitget.rows import account_equity
 from killswitch_ccxt.venues.generic import generic
 from tests.unit.ccxt.venues import test_deribit as deribit
 from tests.unit.ccxt.venues import test_hyperliquid as hyperliquid
@@ -46,7 +46,7 @@ def _coin(name: str, equity: str, profit: str, dollars: str, **more: str) -> dic
 
 def test_a_bitget_account_is_its_equity_less_the_profit_of_the_same_row() -> None:
     """950 with 50 lost on paper: 1,000 in the wallet."""
-    found = wealth_of([_coin("USDT", "950", "-50", "950")], "USDT")
+    found = account_equity([_coin("USDT", "950", "-50", "950")], "USDT")
     assert found.balances == (Balance("USDT", D(950), D(1), wallet=D(1000), equity=D(950)),)
     assert (found.equity, found.unrealized, parts_of(found)) == (950, -50, 950)
 
@@ -57,7 +57,7 @@ def test_several_assets_at_bitget_are_priced_by_bitget_itself() -> None:
         _coin("USDT", "950", "-50", "950", assetMode="union"), _coin("BTC", "0.02", "0.005", "800", assetMode="union"),
         _coin("ETH", "0", "0", "0", assetMode="union"),
     ]  # fmt: skip
-    found = wealth_of(rows, "USDT")
+    found = account_equity(rows, "USDT")
     assert [(it.asset, it.wallet, it.price) for it in found.balances or ()] == [
         ("USDT", D(1000), D(1)),
         ("BTC", D("0.015"), D(40_000)),
@@ -68,14 +68,14 @@ def test_several_assets_at_bitget_are_priced_by_bitget_itself() -> None:
 def test_a_profit_that_bitget_leaves_out_is_that_of_the_two_margin_modes_or_unknown() -> None:
     """5 crossed and −2 isolated are 3; without either nobody knows."""
     both = {**_coin("USDT", "100", "", "100"), "crossedUnrealizedPL": "5", "isolatedUnrealizedPL": "-2"}
-    assert wealth_of([both], "USDT").unrealized == 3
-    unknown = wealth_of([_coin("USDT", "100", "", "100")], "USDT")
+    assert account_equity([both], "USDT").unrealized == 3
+    unknown = account_equity([_coin("USDT", "100", "", "100")], "USDT")
     assert (unknown.unrealized, unknown.balances) == (None, (Balance("USDT", D(100), D(1), equity=D(100)),))
 
 
 def test_what_a_usdc_costs_in_usdt_is_told_by_bitget() -> None:
     """100 USDC that are worth 99.9 USDT."""
-    assert wealth_of([_coin("USDC", "100", "0", "99.9")], "USDC").rates == (Rate("USDT", D("0.999")),)
+    assert account_equity([_coin("USDC", "100", "0", "99.9")], "USDC").rates == (Rate("USDT", D("0.999")),)
 
 
 # Deribit

@@ -135,7 +135,7 @@ def test_an_unreadable_file_of_a_watched_account_is_replaced_by_the_lock_that_it
     path.write_text(content)
     for second in (1, 2):
         (problem,) = folder.settle(LockChanges(watch=frozenset({MAIN})), at(second)).problems
-        assert (problem.subject, problem.is_mild) == (f"unreadable: {MAIN}", True)
+        assert (problem.subject, problem.is_warning) == (f"unreadable: {MAIN}", True)
         assert f"so that {MAIN} is locked (reduce_only) until `ksctl reset {MAIN}`" in problem.text
         written = json.loads(path.read_text())
         assert (written["locked"], written["mode"], written["details"]) == (True, "reduce_only", {"unreadable": "yes"})
@@ -219,7 +219,7 @@ def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written
     (strange, many) = outcome.problems
     assert "has 1000 files of no account that is armed" in strange.text
     assert "account__0-0.json, account__0-1.json, account__0-10.json, …" in strange.text
-    assert (strange.is_mild, many.is_mild) == (True, False)
+    assert (strange.is_warning, many.is_warning) == (True, False)
     assert f"more than {MOST} such files" in many.text
     # Nobody knows what the rest says.
     assert read_lock(tmp_path / "union.json", at(10)).locked

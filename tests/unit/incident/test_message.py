@@ -15,9 +15,10 @@ from killswitch.graph.routing import MessageAttributes, Route, RouteRule, RouteT
 from killswitch.incident.notify.message import Message, decision_message, decode_message, safe_line, trigger_texts
 from killswitch.incident.notify.routing import NotificationRouter
 from killswitch.incident.record.results import fold_result
-from killswitch.model.decision import Attribution, Decision, Intent, LockOrder, Notice, TriggerReading
-from killswitch.model.snapshot import Closing, Residual
-from tests import graphs
+from killswitch.model.decision import Attribution, Book, BookChange, Decision, Intent, LockOrder, Notice, TriggerReading
+from killswitch.model.snapshot import Closing, Residual, Snapshot
+from killswitch.model.words import ReferenceCurrency
+from tests import graphs, worlds
 from tests.outboxes import START
 
 SUBJECT = MessageAttributes("fired", "page", "p", "account/main", 2, ("risk-desk",), (("owner", "desk"),))
@@ -151,7 +152,9 @@ RULE = RouteRule(None, None, None, None, None, None, ())
 
 
 def addressing(
-    *rules: RouteRule, targets: tuple[RouteTarget, ...] = (RouteTarget("log", "info"),)
+    *rules: RouteRule,
+    targets: tuple[RouteTarget, ...] = (RouteTarget("log", "info"),),
+    reference: ReferenceCurrency | None = None,
 ) -> NotificationRouter:
     stages = [
         replace(graphs.stage("trim", 2, 0), notify=("risk-desk",)),
@@ -161,6 +164,7 @@ def addressing(
         graphs.graph([SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.1)], stages, policy="p"),
         labels=(("owner", "desk"),),
     )
+    graph = replace(graph, equity=replace(graph.equity, reference=reference))
     routes = tuple(Route(f"r{number}", rule, targets, 1, graphs.HERE) for number, rule in enumerate(rules))
     return NotificationRouter(PolicySet("sha256:0", None, (graph,), routes))
 
@@ -236,3 +240,32 @@ def test_a_notice_for_the_record_is_not_sent() -> None:
 def test_a_close_that_goes_on_is_no_message() -> None:
     """Only its end is."""
     assert list(addressing(RULE).route_closing(Closing("d1", "closing"), decision(), START)) == []
+
+
+def test_amounts_have_the_currency_of_the_accounts_or_of_the_policy() -> None:
+    """The book by the policy's reference currency, else that of its accounts; a cost by that of the accounts closed."""
+    book = BookChange(Book(Decimal(1000), Decimal(-50), None), Book(Decimal(900), None, None))
+    decided, snapshot, to = decision(book=book), worlds.snapshot(START, worlds.account("1000")), addressing(RULE)
+    mixed = structs.replace(snapshot, accounts=(*snapshot.accounts, worlds.account("5", name="b", currency="EUR")))
+    portfolio = structs.replace(decided, scope="portfolio/all")
+
+    def last_lines(routes: NotificationRouter, about: Decision, seen: Snapshot | None) -> list[str]:
+        fired = routes.route_decision(about, seen, is_enforced=True)
+        ended = routes.route_closing(Closing("d1", "flat", cost=Decimal("1.5")), about, START, seen)
+        return [decode_message(each.body).body.splitlines()[-2] for each in (*fired, *ended)]
+
+    assert last_lines(to, decided, snapshot) == [
+        "gross 1,000.00 → 900.00 USDT, net -50.00 → unknown",
+        "fees and slippage so far: 1.50 USDT",
+    ]
+    in_euros = addressing(RULE, reference=ReferenceCurrency("EUR", 1, Decimal("0.01"), ()))
+    assert last_lines(in_euros, decided, snapshot) == [
+        "gross 1,000.00 → 900.00 EUR, net -50.00 → unknown",
+        "fees and slippage so far: 1.50 USDT",
+    ]
+    assert last_lines(to, decided, None) == [
+        "gross 1,000.00 → 900.00, net -50.00 → unknown", "fees and slippage so far: 1.50",
+    ]  # fmt: skip
+    assert last_lines(to, portfolio, mixed) == [
+        "gross 1,000.00 → 900.00, net -50.00 → unknown", "fees and slippage so far: 1.50 USDT",
+    ]  # fmt: skip

@@ -379,7 +379,7 @@ def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(
     assert (found.realised, found.fees, found.slippage) == (None, None, None)
     assert {each.swept for each in found.missing} == {True}
     incident, text = report_of(written, decision(banded("BTC", "sell", "10", None)), *journal)
-    assert "No order was sent: the whole book of main was closed by one request to the venue." in text
+    assert "No order was sent: the venue was requested to close the whole book of main at once." in text
     assert {each.known for each in found.missing} == {None}
     assert "| fees, as far as known | unknown: nothing is known of what the whole-book request closed |" in text
     assert "| 0.00" not in text

@@ -57,7 +57,7 @@ async def ticks(world: World, store: SqlStore, venue: ScriptedVenue, count: int 
     await runner.start()
     for _ in range(count):
         await runner.tick()
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         await world.clock.sleep(1.0)
     await runner.finish()
 
@@ -139,7 +139,7 @@ def test_a_plan_knows_what_is_being_closed_already(world: World) -> None:
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(interrupted())
     interpreter, _ = from_store(POLICIES, store)

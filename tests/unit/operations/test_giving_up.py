@@ -152,9 +152,9 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
         sent = len(venue.sent)
         report = await runner.tick()
         assert [notice.subject for notice in report.notices if "is ended on" in notice.text] == [event.id]
-        await runner.work_through(30.0)
+        await runner.close_within(30.0)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         ((decision, result), *_) = newest_results(store, 1)
         (entry,) = (it for it in store.journal(decision.id) if it.kind == "given_up")
         assert entry.data == {"author": "mia", "reason": "sold over the phone", "event": event.id}
@@ -184,7 +184,7 @@ def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> Non
         (notice,) = (it for it in report.notices if it.severity == "page")
         assert "nothing is being closed for nobody" in notice.text
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     world = World(tmp_path)
     try:
@@ -215,7 +215,7 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
         ends = [it.data["author"] for it in store.journal(decision) if it.kind == "given_up"]
         assert ends == ["mia"]
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     world = World(tmp_path)
     try:
@@ -243,11 +243,11 @@ def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_pa
             operator_event("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id)
         )
         report = await runner.tick()
-        await runner.work_through(5.0)
+        await runner.close_within(5.0)
         given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
         scopes = sorted(notice.scope for notice in report.notices if "is ended on" in notice.text)
         words = "\n".join(result_lines(read_result(store, open_one.decision)))
-        await runner.let_go()
+        await runner.shut_down()
         return given, scopes, words
 
     world = World(tmp_path)
@@ -273,7 +273,7 @@ def test_the_verb_takes_the_beginning_of_an_id_and_says_what_a_plain_reason_coun
         venue.answer = book("900")
         await runner.tick()
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return store.unfinished()[0].decision.id
 
     try:
@@ -302,7 +302,7 @@ def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_
         venue.answer = structs.replace(book("900"))
         await runner.tick()
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return store.unfinished()[0].decision.id
 
     try:

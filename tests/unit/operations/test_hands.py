@@ -238,7 +238,7 @@ def test_a_run_says_why_a_stage_fired_and_how_its_close_ended_in_the_word_of_his
     terminal = RunConsole(
         store,
         json=False,
-        written={
+        thresholds={
             ("stop", "loss"): TriggerText(
                 WrittenAt("policy.yaml", 1, "loss:"), "equity.drawdown", "fraction", ">= 4.5%"
             )

@@ -79,14 +79,14 @@ class OneShot:
         self.ticks += 1
         self.waiting, self.late = self.late, []
 
-    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= single_tick.COMMAND_POLL_SECONDS
+    async def close_within(self, within: float, *, fees: bool = False) -> bool:
+        assert within <= single_tick.COMMAND_POLL_SECONDS
         return True
 
     async def finish(self) -> None:
         assert not self.waiting, "a hand was given, and the runner that it was given to ends"
 
-    async def let_go(self) -> None: ...
+    async def shut_down(self) -> None: ...
 
 
 def test_a_hand_that_is_given_while_another_one_is_the_runner_is_taken(
@@ -112,11 +112,11 @@ class Uncharged(OneShot):
     def monotonic(self) -> float:
         return self.seconds
 
-    async def work_through(self, patience: float, *, fees: bool = False) -> bool:
-        assert patience <= single_tick.COMMAND_POLL_SECONDS
+    async def close_within(self, within: float, *, fees: bool = False) -> bool:
+        assert within <= single_tick.COMMAND_POLL_SECONDS
         if not fees or self.seconds >= self.told:
             return True
-        self.seconds += max(0.0, min(patience, self.told - self.seconds))
+        self.seconds += max(0.0, min(within, self.told - self.seconds))
         return self.seconds >= self.told
 
 

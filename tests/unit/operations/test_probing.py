@@ -139,7 +139,7 @@ def test_a_store_that_is_not_there_fails_the_probe_in_one_line(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("--within", "10s"), "name one, or leave it out"), (("--probe", "live", "--watch"), "use one of them")],
+    [(("--within", "10s"), "add --probe, or leave out --within"), (("--probe", "live", "--watch"), "use one of them")],
 )
 def test_what_makes_no_sense_together_is_refused(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
     """Exit by usage, before anything is read."""

@@ -54,7 +54,7 @@ def verified(symbol: str, seconds: float, left: str) -> JournalEntry:
 
 
 def at(seconds: float, about: Decision, journal: Sequence[JournalEntry], *, runs: bool = True) -> CloseProgress:
-    return progress_of(about, decode_all(journal), after(seconds=seconds), runs=runs)
+    return progress_of(about, decode_all(journal), after(seconds=seconds), is_runner_alive=runs)
 
 
 def left(progress: CloseProgress) -> float | None:

@@ -48,15 +48,15 @@ def crashed(world: World, venues: list[ScriptedVenue], later: dict[str, AccountS
             for venue in venues:
                 venue.answer = named(equity, venue.account)
             await runner.tick()
-            await runner.work_through(3.0)
+            await runner.close_within(3.0)
         for venue in venues:
             venue.answer = later.get(venue.account, venue.answer)
         await world.clock.sleep(1.0)
         await runner.tick()
-        await runner.work_through(3.0)
+        await runner.close_within(3.0)
         await world.clock.sleep(1.0)
         await runner.tick()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     standing = store_status(store, world.clock.now(), 0)

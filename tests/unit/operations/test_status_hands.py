@@ -115,7 +115,7 @@ def test_beside_a_runner_an_old_one_is_no_news(world: World) -> None:
         await runner.tick()
         found = lines(told(world, store))
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return found
 
     assert asyncio.run(live()) == []

@@ -29,7 +29,7 @@ def test_ticks_that_come_later_than_they_are_to_say_so(tmp_path: Path) -> None:
             await runner.tick()
             shown.append(status_text(store_status(store, world.clock.now(), 0), "s"))
             await world.clock.sleep(pause)
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         asyncio.run(play())
@@ -52,7 +52,7 @@ def test_why_an_account_is_down_is_said_once_and_its_triggers_point_to_it(tmp_pa
         await world.clock.sleep(1.0)
         await runner.tick()
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         asyncio.run(story())

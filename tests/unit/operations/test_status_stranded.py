@@ -57,7 +57,7 @@ def stopped_in_the_middle(world: World, store: SqlStore, count: int, *, clean: b
             await runner.tick()
         if clean:
             await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     (stored,) = store.decisions(1)

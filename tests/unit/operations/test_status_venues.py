@@ -11,7 +11,7 @@ from killswitch.accounts.poll.push_listener import Stream, StreamView
 from killswitch.cli.live.status_sections import streams_text, suspended_text, timers_text
 from killswitch.cli.live.status_text import status_text
 from killswitch.operations.status import store_status
-from killswitch.runner.dead_man.memory import TimerView
+from killswitch.runner.dead_man.timer_record import TimerView
 from tests.runner_world import ScriptedVenue, World
 from tests.unit.runner.test_loop import crash
 from tests.virtual_time import VirtualTime

@@ -72,7 +72,7 @@ def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world
         await world.clock.sleep(1.0)
         await runner.tick()
         shown.append(status_text(store_status(store, world.clock.now(), 0), "s"))
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(play())
     status, plan, after = shown

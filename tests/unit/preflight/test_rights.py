@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from killswitch.accounts import plug_ins
 from killswitch.cli.live.run import run
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.venue import AccountSpec, VenueDownError
+from killswitch.preflight.inspection import call_adapter
 from killswitch.store.sqlite import open_store
 from tests.runner_world import ScriptedVenue
 from tests.worlds import account
@@ -240,3 +241,12 @@ def test_what_stays_here_or_is_allowed_runs(desk: Desk, more: dict[str, object])
     """A proxy on this machine may speak TLS for us, and a document may take the network for trusted."""
     desk.key("main", GOOD, **more)
     assert desk.run("--live").exit_code == 0
+
+
+def test_an_adapter_that_raises_before_it_can_be_awaited_fails_one_account_only() -> None:
+    """A call of a plug-in need not be a coroutine function."""
+
+    def refuse() -> Awaitable[None]:
+        raise RuntimeError("a bug")
+
+    assert asyncio.run(call_adapter(refuse, 1.0)) == (None, "the adapter failed: RuntimeError: a bug")

@@ -88,7 +88,7 @@ class JumpingWorld(World):
             for _ in range(count):
                 await self.clock.sleep(1.0)
                 report = await runner.tick()
-            await runner.work_through(5.0)
+            await runner.close_within(5.0)
             return report.snapshot.as_of
 
         return asyncio.run(story())
@@ -137,7 +137,7 @@ def test_a_wall_clock_that_runs_wrong_is_followed_by_five_seconds_and_paged(cloc
     for _ in range(1800):
         clock.passes(1.0)
         clock.jump += timedelta(seconds=rate - 1)
-        watch.look(watch.timeline.next())
+        watch.check(watch.timeline.next())
         problems.add(watch.problem)
     gone = watch.timeline.now() - START
     assert abs(gone - timedelta(minutes=30)) <= FOLLOWED + timedelta(seconds=18 + 3)
@@ -266,7 +266,7 @@ def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
     for jump in (-TWO_HOURS, -TWO_HOURS, TWO_HOURS, TWO_HOURS):
         clock.jump = jump
         clock.passes(60.0)
-        watch.look(watch.timeline.now())
+        watch.check(watch.timeline.now())
         said.append(watch.problem)
     assert said[0] == said[1] != said[2] == said[3]
     assert "120 min ahead of" in (said[2] or "")
@@ -588,7 +588,7 @@ def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_
     lease = store.lease()
     assert runner_state(lease, clock.now()).liveness == "silent"
     waited, said = [], []
-    taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, say=said.append)
+    taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, on_wait=said.append)
     assert taker.acquire().generation == dead.generation + 1
     assert sum(waited) == 30.0
     assert "set back" in said[0]

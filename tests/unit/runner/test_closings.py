@@ -271,7 +271,7 @@ def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
             await works.advance(0.001)
         assert ending.gate is not None
         ending.gate.set()
-        await works.rest(0.05)
+        await works.stop(0.05)
         return ending.done == ["both"], hanging.in_pass
 
     assert asyncio.run(story()) == (True, False)

@@ -35,7 +35,7 @@ from killswitch.model.venue import (
 )
 from killswitch.model.words import Place
 from killswitch.runner.assembly import LockPaths, assemble
-from killswitch.runner.dead_man.memory import LIVE_NAME, decode_memory
+from killswitch.runner.dead_man.timer_record import LIVE_NAME, decode_record
 from killswitch.runner.dead_man.timer_rules import TimerError, unprotected_symbols
 from killswitch.runner.loop import Runner, RunnerPace
 from killswitch.runner.status_blob import LIVE_NAME as STATUS
@@ -119,13 +119,13 @@ class Site:
 
     def runner(self, venue: ScriptedVenue, *, timeout: float = 60.0, refresh: float = 20.0, accept: bool = False,
                armed: bool = True,
-               timers: bool = True, pace: RunnerPace = RunnerPace(1.0, 0.5, last_words=0.5)) -> Runner:  # noqa: B008 - frozen  # fmt: skip
+               timers: bool = True, pace: RunnerPace = RunnerPace(1.0, 0.5, stop_timeout=0.5)) -> Runner:  # noqa: B008 - frozen  # fmt: skip
         place = Place("switch.yaml", 3, 12, "")
         rule = TimerRule("venue-timer", ("main",), round(timeout * SECOND), round(refresh * SECOND), accept, place)
         policies = replace(graphs.policy_set(crash_policy()), timers=(rule,))
         accounts = {"main": ArmedAccount("main", "kraken", "swap", "USDT", venue, armed=armed)}
         return assemble(
-            policies, accounts, self.store, self.time, pace, live=armed, witnesses=(self.seen,), timers=timers,
+            policies, accounts, self.store, self.time, pace, live=armed, observers=(self.seen,), timers=timers,
             locks=LockPaths(self.folder / "locks", None),
         )  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
     assert view.refreshed_at is not None
     assert (view.refreshed_at - site.time.start).total_seconds() == pytest.approx(40.0)
-    memory = decode_memory(site.store.live(LIVE_NAME))
+    memory = decode_record(site.store.live(LIVE_NAME))
     assert memory.running == {}
     assert memory.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"
 
@@ -208,7 +208,7 @@ def test_after_a_stop_that_the_venue_did_not_hear_the_status_says_what_was_left(
     assert blob is not None
     view = decode_view(blob)
     assert [each.state for each in view.timers] == ["armed"]
-    assert view.problems == runner.left_behind
+    assert view.problems == runner.stop_problems
     assert "could not be stopped (it could not be stopped: no route to host): it fires at" in view.problems[0]
 
 
@@ -334,7 +334,7 @@ def test_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site)
             await runner.tick()
             await site.time.sleep(1.0)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     site.time.run(story())
     assert venue.said("arm") == [0, 30]
@@ -449,7 +449,7 @@ def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_pag
 def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site: Site) -> None:
     """The refresh leaves at 4 s, reaches the venue, and is answered after the old time was over: it never went off."""
     venue = TimerVenue(site.time, PLAIN, flat())
-    runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=RunnerPace(1.0, 1.9, last_words=2.0))
+    runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=RunnerPace(1.0, 1.9, stop_timeout=2.0))
 
     async def story() -> None:
         await runner.start()
@@ -482,7 +482,7 @@ def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> No
 
     assert site.time.run(story()) == "unknown"
     assert venue.calls[-1][1] == "disarm"
-    assert runner.left_behind == ()
+    assert runner.stop_problems == ()
 
 
 def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> None:
@@ -499,10 +499,10 @@ def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> N
         await runner.finish()
 
     site.time.run(story())
-    (words,) = runner.left_behind
+    (words,) = runner.stop_problems
     assert "could not be stopped" in words
     assert "it fires at 2021-05-19T12:01:00Z" in words
-    assert decode_memory(site.store.live(LIVE_NAME)).running.keys() == {"main"}
+    assert decode_record(site.store.live(LIVE_NAME)).running.keys() == {"main"}
 
 
 def test_a_timer_for_symbols_is_started_where_orders_rest_and_stopped_where_none_do(site: Site) -> None:
@@ -663,7 +663,7 @@ def test_a_storm_of_pushes_takes_no_room_from_a_refresh(
     polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
     assert set(polls) == {"ok"}
     assert len(site.seen.reports) > 130 or refresh == 40  # there nothing is left for woken readings
-    assert runner.left_behind == ()
+    assert runner.stop_problems == ()
 
 
 @pytest.mark.parametrize("seconds", [85, 100, 120])
@@ -684,10 +684,10 @@ def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: S
         while budget.wait(site.time.monotonic(), "snapshot", purpose="reading") <= 0.0:
             budget.answered(site.time.monotonic(), budget.reserve(site.time.monotonic(), "snapshot", purpose="reading"))
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     site.time.run(story())
-    assert runner.left_behind == ()
+    assert runner.stop_problems == ()
     assert venue.runs_out is None
 
 
@@ -825,7 +825,7 @@ def test_never_started_over_a_position_that_it_would_leave_naked(
                     assert not armed
             venue.fails = None
             await runner.finish()
-            await runner.let_go()
+            await runner.shut_down()
             assert venue.runs_out is None or venue.goes_off()
 
         try:
@@ -886,8 +886,8 @@ def test_a_switch_as_it_is_written_is_kept_by_the_run(site: Site) -> None:
     venue = TimerVenue(site.time, PLAIN, flat())
     accounts = {"main": ArmedAccount("main", "kraken", "swap", "USDT", venue, armed=True)}
     runner = assemble(
-        written.policies, accounts, site.store, site.time, RunnerPace(1.0, 0.5, last_words=0.5), live=True, timers=True,
-        locks=LockPaths(site.folder / "locks", None),
+        written.policies, accounts, site.store, site.time, RunnerPace(1.0, 0.5, stop_timeout=0.5), live=True,
+        timers=True, locks=LockPaths(site.folder / "locks", None),
     )  # fmt: skip
     site.run(runner, 25)
     assert [(round(at), seconds) for at, call, seconds, _ in venue.calls if call == "arm"] == [

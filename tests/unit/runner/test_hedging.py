@@ -55,7 +55,7 @@ async def seconds(runner: Runner, world: World, count: int) -> None:
     """A tick each second, and what closing makes of it."""
     for _ in range(count):
         await runner.tick()
-        await runner.work()
+        await runner.advance()
         await world.clock.sleep(1.0)
 
 
@@ -74,13 +74,13 @@ def test_an_account_that_goes_down_in_its_close_is_hedged_once_over_a_restart(tm
         assert other.sent == []
         await seconds(first, world, 10)
         await first.finish()
-        await first.let_go()
+        await first.shut_down()
         assert [(sent.symbol, sent.side, sent.amount) for sent in other.sent] == [("BTC", "sell", Decimal(10))]
         second = world.runner(world.open(), [main, other], policies=policies())
         await second.start()
         await seconds(second, world, 90)
         await second.finish()
-        await second.let_go()
+        await second.shut_down()
 
     asyncio.run(runs())
     assert len(other.sent) == 1
@@ -108,7 +108,7 @@ def test_a_hedge_that_nobody_may_send_is_suggested_and_not_recorded(tmp_path: Pa
             main.answer = book("900")
             await seconds(runner, world, 130)
             await runner.finish()
-            await runner.let_go()
+            await runner.shut_down()
 
     asyncio.run(runs())
     assert other.sent == []

@@ -22,7 +22,7 @@ from killswitch.runner.loop import Runner
 from tests.runner_world import PACE, ScriptedVenue, Seen, World, book
 from tests.threads import NoThreads
 
-SHORT = replace(PACE, lock_patience=0.01, last_words=0.05)
+SHORT = replace(PACE, lock_timeout=0.01, stop_timeout=0.05)
 
 
 class Mount:
@@ -88,7 +88,7 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
         assert len(venue.sent) == 1, "the order did not leave in the tick of the decision"
         await ticks(world, runner, 4)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     (hangs, missing) = seen.reports[-1].problems
@@ -124,7 +124,7 @@ def test_a_union_on_a_mount_that_hangs_keeps_no_lock_of_the_folder_from_being_wr
             await asyncio.sleep(0.01)
             await ticks(world, runner, 1)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(asyncio.wait_for(story(), 60))
     mount.answers.set()
@@ -154,7 +154,7 @@ def test_a_union_is_locked_though_the_lock_folder_hangs(world: World, mount: Mou
         while not read_lock(union, world.clock.now()).locked:
             await asyncio.sleep(0.01)
             await ticks(world, runner, 1)
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(asyncio.wait_for(story(), 60))
     assert json.loads(union.read_text())["details"]["scopes"] == "account/main"
@@ -180,7 +180,7 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
             await ticks(world, runner, 60)
         await ticks(world, runner, 62)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     pages = [notice.text for notice in store.notices(500) if notice.policy == "runner"]
@@ -202,11 +202,11 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
         runner = world.runner(store, [venue], pace=SHORT)
         await runner.start()
         await ticks(world, runner, 3)
-        assert runner.effects.locking is not None
-        await runner.effects.locking.settle(3600.0)
-        problems = runner.effects.locking.problems
+        assert runner.effects.lock_writer is not None
+        await runner.effects.lock_writer.settle(3600.0)
+        problems = runner.effects.lock_writer.problems
         assert "has not answered" in problems[0]
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(asyncio.wait_for(story(), 60))
 
@@ -228,7 +228,7 @@ def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: 
             await asyncio.sleep(0.01)
             await ticks(world, runner, 1)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(asyncio.wait_for(story(), 60))
     assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).mode == "reduce_only"
@@ -246,7 +246,7 @@ def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(wo
         await runner.start()
         await ticks(world, runner, 3)
         mount.answer()
-        await runner.let_go()
+        await runner.shut_down()
         await asyncio.sleep(0)
 
     asyncio.run(story())
@@ -273,7 +273,7 @@ def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothin
         venue.answer = book("850")
         await ticks(world, runner, 1)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert len(venue.sent) == 1
@@ -295,7 +295,7 @@ def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_ha
         venue.answer = book("850")
         await ticks(world, runner, 2)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert len(venue.sent) == 1
@@ -325,7 +325,7 @@ def test_a_mistake_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_op
         venue.answer = book("850")
         await ticks(world, runner, 1)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert len(venue.sent) == 1
@@ -345,7 +345,7 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
     asyncio.run(story())
     hangs = threading.Event()
     monkeypatch.setattr("killswitch.operations.status.read_lock", lambda *_: hangs.wait())
-    monkeypatch.setattr("killswitch.operations.status.FOLDER_PATIENCE", 0.01)
+    monkeypatch.setattr("killswitch.operations.status.LOCK_FOLDER_TIMEOUT", 0.01)
     standing = store_status(store, world.clock.now(), 0)
     assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
         (None, True, str(world.locks.folder)),
@@ -385,7 +385,7 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
         monkeypatch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 3600.0)
         await ticks(world, runner, 1)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert len(venue.sent) == 1
@@ -404,14 +404,14 @@ def test_a_foreign_lock_outlives_turns_that_end_later_than_they_are_waited_for(w
     foreign = world.locks.folder / "foreign.json"
 
     async def story() -> None:
-        runner = world.runner(store, [venue], pace=replace(SHORT, lock_patience=0.0))
+        runner = world.runner(store, [venue], pace=replace(SHORT, lock_timeout=0.0))
         await runner.start()
         for _ in range(6):
             await asyncio.sleep(0.05)
             await ticks(world, runner, 1)
             assert json.loads(union.read_text())["locked"] is True
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert json.loads(foreign.read_text())["locked"] is True

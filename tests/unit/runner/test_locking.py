@@ -387,7 +387,7 @@ def test_a_suspicion_suspends_no_broker(site: Site) -> None:
     """It writes a lock of mode `all`, and no account counts as one that is locked whole."""
     site.commit(site.suspects(mode="all"))
     assert site.says(site.file).mode == "all"
-    assert site.gate.locked_whole(site.now) == frozenset()
+    assert site.gate.fully_locked(site.now) == frozenset()
 
 
 def test_a_suspicion_that_gave_way_does_not_come_back_when_the_lock_is_reset(site: Site) -> None:

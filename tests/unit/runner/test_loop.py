@@ -49,7 +49,7 @@ async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: b
     venue.answer = book("850")
     await world.clock.sleep(1.0)
     await runner.tick()
-    assert await runner.work_through(60.0)
+    assert await runner.close_within(60.0)
     await world.clock.sleep(1.0)
     await runner.tick()
     await runner.finish()
@@ -122,7 +122,7 @@ def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_
         one.answer, two.answer = book("500", "one"), book("500", "two")
         await world.clock.sleep(1.0)
         report = await runner.tick()
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         (decision,) = report.decisions
         assert {"one", "two"} == {intent.account for intent in decision.intents}
         return decision.id
@@ -295,7 +295,7 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
         await runner.tick()
         assert locked()
         venue.gate.set()
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         assert locked()
         await runner.finish()
 
@@ -363,7 +363,7 @@ def test_closing_without_ticks_keeps_the_lease(world: World) -> None:
         await runner.tick()
         for _ in range(120):
             await world.clock.sleep(1.0)
-            await runner.work()
+            await runner.advance()
         lease = store.lease()
         assert lease is not None
         assert lease.expires_at > to_micros(world.clock.now())
@@ -432,7 +432,7 @@ def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) 
         venue.answer = book("850")
         await world.clock.sleep(1.0)
         await runner.tick()
-        assert await runner.work_through(36_000.0)
+        assert await runner.close_within(36_000.0)
         for _ in range(3):
             await world.clock.sleep(1.0)
             await runner.tick()
@@ -521,7 +521,7 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
             await world.clock.sleep(1.0)
             await (runner.tick() if seen.reports else _start_and_tick(runner))
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     said = "the observer Deaf failed (OSError: [Errno 28] No space left on device); closing continues"
@@ -567,7 +567,7 @@ def test_a_mistake_beside_a_close_is_a_problem_and_keeps_no_position_open(
             await world.clock.sleep(1.0)
             await runner.tick()
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert len(venue.sent) == 1

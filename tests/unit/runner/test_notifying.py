@@ -33,7 +33,7 @@ from tests.worlds import START
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 EVERYTHING = RouteRule(None, None, None, None, None, None, ())
-PATIENT = replace(PACE, last_words=60.0)
+PATIENT = replace(PACE, stop_timeout=60.0)
 """A message that is on its way when a run ends goes out once more in the next, so these runs end after it."""
 
 
@@ -76,13 +76,13 @@ async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bo
         venue.answer = book("850")
         await world.clock.sleep(1.0)
         await runner.tick()
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         await world.clock.sleep(1.0)
         await runner.tick()
     finally:
         # However it ends: a thread that went on sending would open a connection of a store that is closed already.
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
     return seen
 
 
@@ -94,7 +94,7 @@ async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
     await runner.start()
     await runner.tick()
     await runner.finish()
-    await runner.let_go()
+    await runner.shut_down()
 
 
 def test_a_stage_and_the_end_of_its_close_are_told(world: World) -> None:
@@ -316,7 +316,7 @@ def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
                 while lane.step() == 0:
                     pass
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return seen
 
     seen = asyncio.run(run())

@@ -63,7 +63,7 @@ def test_questions_under_way_are_called_off_at_the_end_of_a_run(at_rest: bool) -
             works.kick()
             await asyncio.sleep(0.05)
         assert questions()
-        await (works.rest(1.0) if at_rest else works.abandon())
+        await (works.stop(1.0) if at_rest else works.abandon())
         assert questions() == []
 
     scene = scene_of(Rule("fills", "silent", times=99))
@@ -106,7 +106,7 @@ class Listing(ScriptedVenue):
 
 
 def test_a_close_is_done_before_anybody_asks_what_it_was_charged(world: World) -> None:
-    """`work_through` ends with the close; with `fees` it goes on until the venue has been asked to the end."""
+    """`close_within` ends with the close; with `fees` it goes on until the venue has been asked to the end."""
     store, venue = world.open(), Listing(lists=False)
 
     async def story() -> None:
@@ -115,14 +115,14 @@ def test_a_close_is_done_before_anybody_asks_what_it_was_charged(world: World) -
         store.put_event(operator_event("close", "account/main", "ada", "r", world.clock.now()))
         await world.clock.sleep(1.0)
         await runner.tick()
-        assert await runner.work_through(30.0)
+        assert await runner.close_within(30.0)
         assert ([it.status for it in runner.closings()], venue.asked) == (["flat"], 0)
-        assert not await runner.work(), "only fees are owed"
-        assert not await runner.work_through(2.5, fees=True)
+        assert not await runner.advance(), "only fees are owed"
+        assert not await runner.close_within(2.5, fees=True)
         assert venue.asked == 2
-        assert await runner.work_through(60.0, fees=True)
+        assert await runner.close_within(60.0, fees=True)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(story())
     assert venue.closed

@@ -85,8 +85,8 @@ class Site:
             each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=True) for each in venues
         }
         return assemble(
-            graphs.policy_set(graph), accounts, self.store, self.time, RunnerPace(1.0, read_timeout, last_words=0.5),
-            live=True, locks=LockPaths(self.folder / "locks", None), witnesses=witnesses,
+            graphs.policy_set(graph), accounts, self.store, self.time, RunnerPace(1.0, read_timeout, stop_timeout=0.5),
+            live=True, locks=LockPaths(self.folder / "locks", None), observers=witnesses,
         )  # fmt: skip
 
 
@@ -180,8 +180,8 @@ def test_closing_without_ticks_goes_at_the_venues_pace_and_says_whether_it_is_do
     async def story() -> tuple[bool, bool]:
         runner = site.runner(venue)
         await decided(site, runner, venue)
-        early = await runner.work_through(EVERY)
-        late = await runner.work_through(60.0)
+        early = await runner.close_within(EVERY)
+        late = await runner.close_within(60.0)
         await runner.finish()
         return early, late
 
@@ -206,7 +206,7 @@ def test_ticks_go_on_on_a_clock_that_only_the_runner_moves_while_a_pass_hangs(tm
                 told.append(report)
 
         venue.submit = hang  # type: ignore[method-assign]  # the fault
-        pace = RunnerPace(interval=0.05, read_timeout=0.5, last_words=0.05)
+        pace = RunnerPace(interval=0.05, read_timeout=0.5, stop_timeout=0.05)
         runner = world.runner(world.open(), [venue], pace=pace, witnesses=(Watching(),))
         await runner.start()
         await runner.tick()

@@ -65,7 +65,7 @@ def run(world: World, store: SqlStore, venue: Attentive, *answers: AccountSnapsh
             await runner.tick()
             await world.clock.sleep(1.0)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     asyncio.run(whole())
 

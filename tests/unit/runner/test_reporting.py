@@ -61,7 +61,7 @@ async def crashing(world: World, store: SqlStore, reports: ReportRenderer, *, wo
     await world.clock.sleep(1.0)
     await runner.tick()
     if work:
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         await world.clock.sleep(1.0)
         await runner.tick()
     await runner.finish()
@@ -203,7 +203,7 @@ def test_a_restart_goes_on_with_what_a_kill_left(world: World) -> None:
         runner = world.runner(store, [venue], witnesses=(reports,))
         await runner.start()
         await runner.tick()
-        assert await runner.work_through(60.0)
+        assert await runner.close_within(60.0)
         await runner.tick()
         await runner.finish()
 
@@ -255,7 +255,7 @@ def test_a_course_point_comes_every_ten_seconds_and_only_then_is_anything_asked(
         for _ in range(25):
             await runner.tick()
             assert reports.wait(PATIENCE)
-            asked.append(reports._asked)
+            asked.append(reports._requested)
             await world.clock.sleep(1.0)
         await runner.finish()
 

@@ -64,8 +64,8 @@ class Site:
         graph = replace(graph, stages=(replace(stage, actions=actions),))
         account = ArmedAccount("main", "broker", "swap", "USDT", venue, armed=armed, suspends=suspends)
         return assemble(
-            graphs.policy_set(graph), {"main": account}, self.store, self.time, RunnerPace(1.0, 0.5, last_words=0.5),
-            live=armed, locks=LockPaths(self.folder / "locks", None), witnesses=(self.seen,),
+            graphs.policy_set(graph), {"main": account}, self.store, self.time, RunnerPace(1.0, 0.5, stop_timeout=0.5),
+            live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
         )  # fmt: skip
 
     def says(self, kind: OperatorCommandKind, reason: str) -> None:
@@ -79,7 +79,7 @@ class Site:
     async def ticks(self, runner: Runner, number: int) -> None:
         for _ in range(number):
             await runner.tick()
-            await runner.work_through(0.9)
+            await runner.close_within(0.9)
             await self.time.sleep(1.0)
 
 
@@ -105,7 +105,7 @@ def test_the_broker_is_told_once_nothing_is_left_to_close_and_again_when_the_loc
         site.says("reset", "looked at it")
         await site.ticks(runner, 3)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     site.time.run(story())
     assert len(venue.sent) == 1
@@ -272,7 +272,7 @@ def test_a_broker_that_does_not_answer_holds_up_no_other_account(site: Site) -> 
     site.store.put_live(LIVE_NAME, b'["main"]')  # an earlier run has suspended it, as a lock that is lifted told it
     run = assemble(
         graphs.policy_set(graph), accounts, site.store, site.time, RunnerPace(1.0, 5.0), live=True,
-        locks=LockPaths(site.folder / "locks", None), witnesses=(site.seen,),
+        locks=LockPaths(site.folder / "locks", None), observers=(site.seen,),
     )  # fmt: skip
 
     async def story() -> float:
@@ -281,11 +281,11 @@ def test_a_broker_that_does_not_answer_holds_up_no_other_account(site: Site) -> 
         slow.answer, fast.answer = book("850"), book("850", "other")
         fell = site.time.monotonic()
         await run.tick()
-        await run.work_through(3.0)
+        await run.close_within(3.0)
         assert slow.sent == []
-        await run.work_through(20.0)
+        await run.close_within(20.0)
         await run.finish()
-        await run.let_go()
+        await run.shut_down()
         return fell
 
     fell = site.time.run(story())

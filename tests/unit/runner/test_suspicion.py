@@ -80,7 +80,7 @@ class Run:
                 unrealized=Decimal(pnl), fills_as_of=known, flows_as_of=known,
             )  # fmt: skip
             await self.runner.tick()
-            await self.runner.work_through(5.0)
+            await self.runner.close_within(5.0)
             await self.world.clock.sleep(1.0)
 
     @property
@@ -96,7 +96,7 @@ class Run:
 
     async def ends(self) -> None:
         await self.runner.finish()
-        await self.runner.let_go()
+        await self.runner.shut_down()
 
 
 @pytest.fixture

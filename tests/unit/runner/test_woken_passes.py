@@ -57,8 +57,8 @@ def run(site: Site, graph: Graph, ticks: int, *venues: PushingTestVenue, interva
     accounts = {each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=True)
                 for each in venues}  # fmt: skip
     runner = assemble(
-        graphs.policy_set(graph), accounts, site.store, site.time, RunnerPace(interval, 0.5, last_words=0.5), live=True,
-        locks=LockPaths(site.folder / "locks", None), witnesses=(site.seen,),
+        graphs.policy_set(graph), accounts, site.store, site.time, RunnerPace(interval, 0.5, stop_timeout=0.5),
+        live=True, locks=LockPaths(site.folder / "locks", None), observers=(site.seen,),
     )  # fmt: skip
     site.time.run(runner.run(asyncio.Event(), ticks))
     decided = [report.snapshot.as_of for report in site.seen.reports if report.decisions]

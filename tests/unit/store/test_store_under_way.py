@@ -102,7 +102,7 @@ def test_a_write_lock_of_another_process_keeps_the_holder_from_nothing(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on in memory, says why, and all of it is in the store once the lock is gone."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", 0.01)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     store.commit_tick(tick())
     with locked(path):
@@ -119,7 +119,7 @@ def test_a_commit_of_another_process_sends_no_holder_to_memory(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commands are put beside a run all the time: what ends within the patience is only waited for."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", LONG)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", LONG)
     with locked(path) as shell:
         threading.Timer(0.1, shell.execute, ("COMMIT",)).start()
         store.append(entry())
@@ -129,8 +129,8 @@ def test_a_commit_of_another_process_sends_no_holder_to_memory(
 
 def test_the_last_write_of_a_run_waits_for_a_lock(store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in memory only ends with the process, so that its end is worth some patience."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", 0.01)
-    monkeypatch.setattr(fallback, "LAST_PATIENCE", LONG)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
+    monkeypatch.setattr(fallback, "LAST_TIMEOUT", LONG)
     with locked(path) as shell:
         store.append(entry())
         threading.Timer(0.1, shell.execute, ("COMMIT",)).start()
@@ -143,7 +143,7 @@ def test_a_runner_that_took_the_store_when_the_lock_went_ends_the_one_in_memory(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lease ran out behind the lock: it sends nothing beside the new one, and writes nothing over."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", 0.01)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     with locked(path):
         store.append(entry())
     other = open_store(str(path))
@@ -253,7 +253,7 @@ def test_a_copy_that_turns_out_to_be_damaged_is_left_too(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock sent the run to memory, and with the whole file its damage came along: it is never written back."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", 0.01)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     store.commit_tick(tick())
     with locked(path):
@@ -438,7 +438,7 @@ def test_a_store_that_is_no_longer_in_its_place_is_a_problem_at_the_next_tick(
     store: SqlStore, path: Path, became: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And what is in memory only is never written into the file that lies there now."""
-    monkeypatch.setattr(fallback, "HOLDERS_PATIENCE", 0.01)
+    monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     copy_store(str(path), path.with_name("other.sqlite"))
     space = DiskSpace(store, path.parent, 0, lambda: 0.0)

@@ -122,7 +122,7 @@ def test_the_end_does_not_wait_for_a_sink_that_has_stalled(tmp_path: Path, monke
     writer = BackgroundWriter(str(tmp_path / "pipe"), "events")
     writer.put(b"line\n")
     eventually(lambda: writer.problem is not None)
-    assert not writer.close(patience=3600.0)
+    assert not writer.close(timeout=3600.0)
 
 
 class Disk:

@@ -87,7 +87,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
         metrics |= exported.metrics()
         teller.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
         return metrics
 
     try:

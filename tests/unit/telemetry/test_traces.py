@@ -74,15 +74,15 @@ def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path) -> None:
         venue.deaf = True
         await crash(world, runner, venue, rounds=30)
         venue.deaf = False
-        await runner.let_go()
+        await runner.shut_down()
 
     async def second_life(exported: Exported) -> None:
         await world.clock.sleep(120.0)
         runner = runner_of(world, venue, found, exported)
         await runner.start()
-        await runner.work_through(60.0)
+        await runner.close_within(60.0)
         await runner.finish()
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         before = Exported(world, found)
@@ -122,7 +122,7 @@ def test_no_secret_reaches_a_span(tmp_path: Path, words: str) -> None:
         await runner.tick()
         with exported.telemetry.tracer.span("report", {"killswitch.decision": f"d {SECRET}"}) as span:
             span.fail(f"no file {SECRET}")
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         asyncio.run(go())
@@ -145,7 +145,7 @@ def test_a_read_that_outlasts_its_tick_is_still_a_part_of_it(tmp_path: Path) -> 
         runner = runner_of(world, venue, found, exported)
         await runner.start()
         await runner.tick()
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         asyncio.run(go())
@@ -171,7 +171,7 @@ def test_a_tick_that_ends_the_run_fails_in_words(tmp_path: Path) -> None:
         world.open().acquire("someone else", to_micros(world.clock.now()), 60_000_000)
         with pytest.raises(LeaseLostError) as raised:
             await runner.tick()
-        await runner.let_go()
+        await runner.shut_down()
         tick = only(exported.spans("tick"))
         assert tick.status.status_code is StatusCode.ERROR
         assert tick.status.description == f"LeaseLostError: {raised.value}"
@@ -192,7 +192,7 @@ def test_a_sampler_that_keeps_nothing_still_keeps_what_belongs_to_a_decision(tmp
     async def go() -> None:
         runner = runner_of(world, venue, found, exported)
         await crash(world, runner, venue)
-        await runner.let_go()
+        await runner.shut_down()
 
     try:
         asyncio.run(go())

@@ -2,7 +2,8 @@
 
 Where a code has several meanings the message decides, so messages are looked up before codes; a text that leaves the
 outcome open goes before the code that it comes with. Where the documents of futures and spot differ, those of the
-market apply: on futures an internal error in the documented words is surely not done, on spot it may be.
+market apply: after an internal error with the documented text a request was surely not executed on futures, and may
+have been on spot.
 """
 
 from __future__ import annotations
@@ -103,10 +104,10 @@ def codes_in(body: Any) -> Iterable[str]:
     if not isinstance(body, Mapping):
         return ()
     text, code = str(body.get("msg") or ""), body.get("code")
-    said = [text, *([] if code is None else [str(code)])]
+    found = [text, *([] if code is None else [str(code)])]
     if _OPEN.search(text) and str(code) not in _DEFINITE:
-        said.insert(1, "open fate")
-    return ("duplicated", *said) if "duplicat" in text.lower() else tuple(said)
+        found.insert(1, "open fate")
+    return ("duplicated", *found) if "duplicat" in text.lower() else tuple(found)
 
 
 def codes_of(answer: VenueAnswer) -> Iterable[str]:

@@ -66,7 +66,7 @@ class BinanceCoinm(BinanceFutures):
         return super().corrected_rule(rule if is_sized else {**rule, "contractSize": None})
 
     async def position_mode(self) -> PositionMode | None:
-        return mode_of(flag((await self.ask("GetPositionSideDual")).get("dualSidePosition")))
+        return mode_of(flag((await self.call_endpoint("GetPositionSideDual")).get("dualSidePosition")))
 
     async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions, with the index fetched at the same moment to value the coins.
@@ -105,15 +105,15 @@ class BinanceCoinm(BinanceFutures):
         currency, rows = self.spec.currency, by_asset(body.get("assets"))
         if not rows:
             raise UnreadableError("the venue lists no asset, which no account of Binance lacks")
-        assets, prices = rows.values(), binance_rows.in_own(dollars, currency)
+        assets, prices = rows.values(), binance_rows.prices_in_currency(dollars, currency)
         balances = binance_rows.balances(assets, prices)
         unpriced = [each.asset for each in balances if each.price is None]
         if unpriced:
             raise UnreadableError(f"the venue has no price of {', '.join(unpriced)} in {currency}")
         names = ("positionInitialMargin", "maintMargin", "availableBalance")
-        used, kept, free = (_summed(rows, prices, name) for name in names)
+        used, maintenance, free = (_summed(rows, prices, name) for name in names)
         return AccountEquity(
-            value_of(balances), free, used, kept, balances,
+            value_of(balances), free, used, maintenance, balances,
             unrealized=binance_rows.unrealized(assets, prices), rates=rates_in_dollars(dollars.get(currency), currency),
         )  # fmt: skip
 
@@ -124,19 +124,19 @@ class BinanceCoinm(BinanceFutures):
         return rows_at(await asyncio.shield(self._premium), what="the answer about the index")
 
     async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
-        asked = (self.client.call(f"dapiPublic{method}") for method in methods)
-        answers = await asyncio.gather(*asked, self._premium_rows())
+        calls = (self.client.call(f"dapiPublic{method}") for method in methods)
+        answers = await asyncio.gather(*calls, self._premium_rows())
         return self.quotes_of(symbols, map(rows_at, answers))
 
 
 def _dollars(rows: Sequence[Row] | Exception) -> dict[str, Decimal]:
     """Coin → index price of its perpetual contract, in USD; only the dollar where the index failed."""
-    told = () if isinstance(rows, Exception) else rows
-    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in told}
+    listed = () if isinstance(rows, Exception) else rows
+    prices = {str(row.get("pair")).removesuffix("USD"): positive(row.get("indexPrice")) for row in listed}
     return {"USD": Decimal(1), **{coin: price for coin, price in prices.items() if price is not None}}
 
 
 def _summed(rows: Mapping[str, Row], prices: Mapping[str, Decimal], name: str) -> Decimal | None:
     """The sum over all coins that have a price; None where an amount is missing or negative."""
-    told = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
-    return total(None if amount is None else amount * prices[asset] for asset, amount in told) if told else None
+    amounts = [(asset, not_negative(decimal(row.get(name)))) for asset, row in rows.items() if asset in prices]
+    return total(None if amount is None else amount * prices[asset] for asset, amount in amounts) if amounts else None

@@ -16,7 +16,7 @@ from killswitch_ccxt.instruments import Quote
 from killswitch_ccxt.numbers import Row, UnreadableError, every_page, flag, instant
 from killswitch_ccxt.venues.binance import codes, rows
 
-Ask = Callable[[Row], Awaitable[Any]]
+EndpointCall = Callable[[Row], Awaitable[Any]]
 PAGE: Final = 1000
 """Most rows of one answer. By default the venue returns half as many, or fewer."""
 PAGES: Final = 20
@@ -44,27 +44,29 @@ class Binance(Dialect, ABC):
         return codes.used_from(headers)
 
     @abstractmethod
-    def method_of(self, what: str) -> str:
+    def method_of(self, endpoint: str) -> str:
         """ccxt's implicit method of an endpoint of this system, such as `GetOpenOrders`."""
 
-    async def ask(self, what: str, params: Row | None = None, *, changes: bool = False, places: bool = False) -> Any:
-        """Call an endpoint of this system, as `method_of` names it. The rest is as in `Client.call`."""
-        return await self.client.call(self.method_of(what), dict(params or {}), changes=changes, places=places)
+    async def call_endpoint(
+        self, endpoint: str, params: Row | None = None, *, changes: bool = False, places: bool = False
+    ) -> Any:
+        """Call an endpoint of this system, as `method_of` names it. `changes`, `places`: as in `Client.call`."""
+        return await self.client.call(self.method_of(endpoint), dict(params or {}), changes=changes, places=places)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        asked = [{"symbol": self.id_of(symbol)} for symbol in symbols]
-        answers = await asyncio.gather(*(self.trades(it, {"startTime": since}) for it in asked))
+        queries = [{"symbol": self.id_of(symbol)} for symbol in symbols]
+        answers = await asyncio.gather(*(self.trades(it, {"startTime": since}) for it in queries))
         return self.fills_of(row for found in answers for row in found)
 
-    async def trades(self, asked: Row, first: Row) -> list[Row]:
+    async def trades(self, params: Row, first: Row) -> list[Row]:
         """Every trade from `first` (a time or a number) on: the venue accepts a time for the first page only.
 
         UnreadableError where the list does not end: a part of it would pass for all fills.
         """
         found: dict[str, Row] = {}
-        symbol, begin = asked.get("symbol"), first
+        symbol, begin = params.get("symbol"), first
         for _ in range(PAGES):
-            page = await self.ask(self.trades_endpoint, {**asked, **begin, "limit": PAGE})
+            page = await self.call_endpoint(self.trades_endpoint, {**params, **begin, "limit": PAGE})
             known = len(found)
             for row in page:
                 if found.setdefault(str(row["id"]), row) != row:
@@ -91,20 +93,21 @@ class Binance(Dialect, ABC):
 
 def rights_of(row: Row, trading_right: str) -> KeyRights:
     """The permissions of a key. `trading_right`: the permission that trading here needs."""
-    moves = [flag(row.get(name)) for name in ("enableInternalTransfer", "permitsUniversalTransfer")]
+    transfer_rights = [flag(row.get(name)) for name in ("enableInternalTransfer", "permitsUniversalTransfer")]
     return KeyRights(
         read=flag(row.get("enableReading")), trade=flag(row.get(trading_right)),
-        withdraw=flag(row.get("enableWithdrawals")), transfer=None if None in moves else any(moves),
+        withdraw=flag(row.get("enableWithdrawals")),
+        transfer=None if None in transfer_rights else any(transfer_rights),
         bound_to_addresses=flag(row.get("ipRestrict")), expires_at=instant(row.get("tradingAuthorityExpirationTime")),
     )  # fmt: skip
 
 
-async def by_time(ask: Ask, asked: Row, since: int) -> list[Row]:
+async def rows_by_time(fetch: EndpointCall, params: Row, since: int) -> list[Row]:
     """Every row of a list that begins with the oldest from a time on; UnreadableError where it does not end."""
 
     async def page(begin: int | None) -> tuple[list[Row], int | None]:
         begin = since if begin is None else begin
-        rows = await ask({**asked, "startTime": begin, "limit": PAGE})
+        rows = await fetch({**params, "startTime": begin, "limit": PAGE})
         if len(rows) < PAGE:
             return rows, None
         newest = int(rows[-1]["time"])
@@ -115,11 +118,11 @@ async def by_time(ask: Ask, asked: Row, since: int) -> list[Row]:
     return await every_page(page, PAGES, "income")
 
 
-async def by_offset(ask: Ask, asked: Row) -> list[Row]:
+async def rows_by_offset(fetch: EndpointCall, params: Row) -> list[Row]:
     """Every row of a list that is paged by `offset`; UnreadableError where it does not end."""
 
     async def page(offset: int | None) -> tuple[list[Row], int | None]:
-        rows = await ask({**asked, "offset": offset or 0, "limit": PAGE})
+        rows = await fetch({**params, "offset": offset or 0, "limit": PAGE})
         return rows, (offset or 0) + PAGE if len(rows) >= PAGE else None
 
     return await every_page(page, PAGES, "deposits or withdrawals")

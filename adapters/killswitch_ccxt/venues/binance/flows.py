@@ -24,7 +24,7 @@ from killswitch_ccxt.numbers import (
     time_of,
 )
 
-BACK: Final = 3 * 86_400_000
+LOOK_BACK: Final = 3 * 86_400_000
 """Milliseconds before the requested time from which on rows are fetched: some are pending for days."""
 CREDITED: Final = frozenset({"1", "6"})
 """`status` of a deposit that is in the balance; 6 may not be withdrawn yet."""
@@ -37,17 +37,17 @@ RETURNED: Final = frozenset({"1", "3", "5"})
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
-class BalanceMoves:
+class BalanceFlows:
     """The flows of one account; nothing that completed before the first request is reported."""
 
     def __init__(self) -> None:
-        self._from = _NEVER
-        self._waiting: set[str] = set()
+        self._reported_from = _NEVER
+        self._pending: set[str] = set()
 
     def begin(self, since: int) -> None:
-        """Note a request for flows from `since` (UTC ms) on; the first one decides what is old."""
-        if self._from is _NEVER:
-            self._from = datetime.fromtimestamp(since / 1000, UTC)
+        """Record a request for flows from `since` (UTC ms) on; the first one decides which rows are too old."""
+        if self._reported_from is _NEVER:
+            self._reported_from = datetime.fromtimestamp(since / 1000, UTC)
 
     def deposits(self, rows: Iterable[Row], now: datetime) -> list[Flow]:
         """Deposits that are in the balance, except those that were there before the first request."""
@@ -59,11 +59,11 @@ class BalanceMoves:
             if status not in CREDITED | NOT_CREDITED:
                 raise UnreadableError(f"{name}: unknown state {status!r}")
             if status not in CREDITED:
-                self._waiting.add(name)
-            elif at >= self._from or name in self._waiting:
+                self._pending.add(name)
+            elif at >= self._reported_from or name in self._pending:
                 amount = abs(required_number(row.get("amount"), "the amount of a deposit"))
                 # The flow is dated with the credit, whose time the venue states for some deposits.
-                at = _completed_at(row) or (now if name in self._waiting else at)
+                at = _completed_at(row) or (now if name in self._pending else at)
                 coin = required_text(row.get("coin"), f"the coin of {name}")
                 found.append(Flow(name, at, "deposit", amount, coin))
         return found
@@ -79,12 +79,12 @@ class BalanceMoves:
                 raise UnreadableError(f"{name}: unknown state {status!r}")
             amount = abs(required_number(row.get("amount"), "the amount of a withdrawal"))
             amount += decimal(row.get("transactionFee")) or Decimal(0)
-            new, coin = at >= self._from, required_text(row.get("coin"), f"the coin of {name}")
-            if new:
+            is_new, coin = at >= self._reported_from, required_text(row.get("coin"), f"the coin of {name}")
+            if is_new:
                 found.append(Flow(name, at, "withdrawal", -amount, coin))
             if status in LEFT_BALANCE:
-                self._waiting.add(name)
-            elif new or name in self._waiting:
+                self._pending.add(name)
+            elif is_new or name in self._pending:
                 found.append(Flow(f"{name}:back", _completed_at(row) or now, "withdrawal", amount, coin))
         return found
 
@@ -93,13 +93,13 @@ class BalanceMoves:
         found = []
         for row in rows:
             name, at = f"transfer:{optional_text(row.get('tranId'))}", time_of(row.get("timestamp"), "a transfer")
-            confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
-            if not confirmed:
-                self._waiting.add(name)
-            elif at >= self._from or name in self._waiting:
+            is_confirmed = str(row.get("status", "CONFIRMED")) == "CONFIRMED"
+            if not is_confirmed:
+                self._pending.add(name)
+            elif at >= self._reported_from or name in self._pending:
                 amount = sign * required_number(row.get("amount"), "the amount of a transfer")
                 asset = required_text(row.get("asset"), f"the asset of {name}")
-                found.append(Flow(name, now if name in self._waiting else at, "transfer", amount, asset))
+                found.append(Flow(name, now if name in self._pending else at, "transfer", amount, asset))
         return found
 
 

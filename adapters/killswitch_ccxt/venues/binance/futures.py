@@ -38,7 +38,7 @@ from killswitch_ccxt.numbers import (
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import rows as binance_rows
-from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, by_time
+from killswitch_ccxt.venues.binance.dialect import PAGE, Binance, rows_by_time
 
 
 class BinanceFutures(Binance):
@@ -65,7 +65,7 @@ class BinanceFutures(Binance):
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._causes = FillCauses(partial(self.ask, "GetForceOrders"), self.id_of)
+        self._causes = FillCauses(partial(self.call_endpoint, "GetForceOrders"), self.id_of)
         self._traded: Mapping[str, datetime] = {}
         self._prices: Mapping[str, Decimal] = {}
         """Coin → its price in the account's currency, where positions are settled in another one."""
@@ -82,8 +82,8 @@ class BinanceFutures(Binance):
         limits = rule["limits"]
         return with_maximum(rule, (limits.get("amount") or {}).get("max"), (limits.get("market") or {}).get("max"))
 
-    def method_of(self, what: str) -> str:
-        return f"{self.api}{what}"
+    def method_of(self, endpoint: str) -> str:
+        return f"{self.api}{endpoint}"
 
     # Snapshot
 
@@ -110,7 +110,7 @@ class BinanceFutures(Binance):
 
         UnreadableError where an inverse position has no such price: its amounts would pass for the account's currency.
         """
-        self._prices = binance_rows.in_own(dollars, self.spec.currency)
+        self._prices = binance_rows.prices_in_currency(dollars, self.spec.currency)
         return tuple(map(self._converted, found))
 
     def settlement_coin(self, symbol: str) -> str:
@@ -143,7 +143,9 @@ class BinanceFutures(Binance):
         """Quotes by public endpoints, and by the one with mark and index price."""
 
     async def orders(self) -> tuple[Order, ...]:
-        ordinary, conditional = await asyncio.gather(self.ask("GetOpenOrders"), self.ask("GetOpenAlgoOrders"))
+        ordinary, conditional = await asyncio.gather(
+            self.call_endpoint("GetOpenOrders"), self.call_endpoint("GetOpenAlgoOrders")
+        )
         return orders.open_orders(binance_rows.order(row, self.symbol_of) for row in (*ordinary, *conditional))
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -159,7 +161,7 @@ class BinanceFutures(Binance):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All pages, the oldest rows first."""
-        rows = await by_time(partial(self.ask, "GetIncome"), {}, since)
+        rows = await rows_by_time(partial(self.call_endpoint, "GetIncome"), {}, since)
         self._traded = binance_rows.traded(rows, self.symbol_of)
         return tuple({flow.id: flow for flow in binance_rows.income(rows)}.values())
 
@@ -190,8 +192,10 @@ class BinanceFutures(Binance):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         params = self.checked_params(request, mode)
-        what = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
-        return self.accepted_report(await self.ask(what, params | self.window_of(request), places=True), request)
+        endpoint = "PostOrder" if request.trigger_price is None else "PostAlgoOrder"
+        return self.accepted_report(
+            await self.call_endpoint(endpoint, params | self.window_of(request), places=True), request
+        )
 
     def checked_params(self, request: OrderRequest, mode: PositionMode) -> dict[str, Any]:
         """The parameters of an order. OrderRejectedError where the venue's steps would change a number."""
@@ -213,7 +217,7 @@ class BinanceFutures(Binance):
         if any(request.trigger_price is not None for request in requests):
             return [await orders.outcome(self.submit(request, mode)) for request in requests]
         params = {"batchOrders": [self.checked_params(request, mode) for request in requests]}
-        rows = await self.ask("PostBatchOrders", params | self.window_of(*requests), places=True)
+        rows = await self.call_endpoint("PostBatchOrders", params | self.window_of(*requests), places=True)
         if not isinstance(rows, list) or len(rows) != len(requests):
             raise UnreadableError(f"{len(requests)} orders were sent, and the answer has not one row for each")
         pairs = zip(rows, requests, strict=True)
@@ -227,17 +231,19 @@ class BinanceFutures(Binance):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search ordinary orders, then conditional ones; a triggered one is reported with the order that it became."""
-        asked = {"symbol": self.id_of(symbol)}
+        params = {"symbol": self.id_of(symbol)}
         try:
-            return self._found(await self.ask("GetOrder", asked | {"origClientOrderId": client_order_id}), symbol)
+            return self._found(
+                await self.call_endpoint("GetOrder", params | {"origClientOrderId": client_order_id}), symbol
+            )
         except GoneError:
             pass
         try:
-            row = await self.ask("GetAlgoOrder", {"clientAlgoId": client_order_id})
+            row = await self.call_endpoint("GetAlgoOrder", {"clientAlgoId": client_order_id})
         except GoneError:
             return None
         if row.get("actualOrderId"):
-            sent = await self.ask("GetOrder", asked | {"orderId": row["actualOrderId"]})
+            sent = await self.call_endpoint("GetOrder", params | {"orderId": row["actualOrderId"]})
             return {**self._found(sent, symbol), "clientOrderId": client_order_id}
         return self._found(row, symbol)
 
@@ -250,33 +256,35 @@ class BinanceFutures(Binance):
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
         if order_id.startswith(binance_rows.ALGO):
             return ()  # not triggered: the resulting order has another number
-        asked = {"symbol": self.id_of(symbol), "orderId": order_id}
-        rows = await self.trades(asked, {})
+        params = {"symbol": self.id_of(symbol), "orderId": order_id}
+        rows = await self.trades(params, {})
         found = fills.fills_of_order(self.fills_of(rows), order_id)
         if len(rows) >= PAGE:
-            await self._all_of(order_id, asked, found)
+            await self._check_all_trades(order_id, params, found)
         return found
 
-    async def _all_of(self, order_id: str, asked: Row, found: Sequence[Fill]) -> None:
+    async def _check_all_trades(self, order_id: str, params: Row, found: Sequence[Fill]) -> None:
         """Compare a full page with the filled amount: the documents do not state where the first page begins."""
-        order = await self.ask("GetOrder", asked)
+        order = await self.call_endpoint("GetOrder", params)
         filled = required_number(order.get("executedQty"), f"the filled amount of {order_id}")
         if sum((fill.amount for fill in found), Decimal(0)) < filled:
             raise UnreadableError(f"order {order_id}: {filled} is filled, and its trades sum up to less")
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        asked = {"symbol": self.id_of(symbol)}
+        params = {"symbol": self.id_of(symbol)}
         if order_id.startswith(binance_rows.ALGO):
             number = order_id.removeprefix(binance_rows.ALGO)
-            await self.ask("DeleteAlgoOrder", asked | {"algoId": number}, changes=True)
+            await self.call_endpoint("DeleteAlgoOrder", params | {"algoId": number}, changes=True)
         else:
-            await self.ask("DeleteOrder", asked | {"orderId": order_id}, changes=True)
+            await self.call_endpoint("DeleteOrder", params | {"orderId": order_id}, changes=True)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Set a timer for each symbol, with one request each."""
-        wait = int(seconds * 1000)
-        asked = [{"symbol": self.id_of(symbol), "countdownTime": wait} for symbol in sorted(symbols)]
-        await asyncio.gather(*(self.ask("PostCountdownCancelAll", params, changes=True) for params in asked))
+        timeout_ms = int(seconds * 1000)
+        queries = [{"symbol": self.id_of(symbol), "countdownTime": timeout_ms} for symbol in sorted(symbols)]
+        await asyncio.gather(
+            *(self.call_endpoint("PostCountdownCancelAll", params, changes=True) for params in queries)
+        )
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self.arm_dead_man(0, symbols)
@@ -291,10 +299,10 @@ def _type(request: OrderRequest) -> str:
 FORCED: Final = 100
 """Most forced orders of one answer."""
 BEFORE: Final = 60_000
-"""Milliseconds before its first fill from which on a forced order is looked for."""
-ONE_BY_ONE: Final = 2
+"""Milliseconds before its first fill from which on forced orders are searched."""
+MOST_SINGLE_SYMBOLS: Final = 2
 """Most symbols that are requested one by one, at a weight of 20 each; all together weigh 50."""
-MOST: Final = 50_000
+REMEMBERED_ORDERS: Final = 50_000
 """Orders whose sender is remembered."""
 
 
@@ -302,12 +310,14 @@ class FillCauses:
     """The causes of one account's fills.
 
     Only the venue's list of forced orders states them, and it weighs as much as four lists of trades. So each order is
-    looked up once, and orders that we sent never are. `ask` requests forced orders; `id_of` is the venue's name of a
-    symbol.
+    looked up once, and orders that we sent never are. `fetch_forced_orders` requests the list; `id_of` is the venue's
+    name of a symbol.
     """
 
-    def __init__(self, ask: Callable[[Row], Awaitable[Sequence[Row]]], id_of: Callable[[str], str]) -> None:
-        self._ask = ask
+    def __init__(
+        self, fetch_forced_orders: Callable[[Row], Awaitable[Sequence[Row]]], id_of: Callable[[str], str]
+    ) -> None:
+        self._fetch_forced_orders = fetch_forced_orders
         self._id_of = id_of
         # Each symbol numbers its orders separately.
         self._known: dict[tuple[str, str | None], FillCause] = {}
@@ -321,11 +331,13 @@ class FillCauses:
         return tuple(structs.replace(fill, cause=self._known.get((fill.symbol, fill.order), "trade")) for fill in found)
 
     async def _forced(self, found: Sequence[Fill]) -> dict[tuple[str, str | None], FillCause | None]:
-        asked = {"startTime": int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE, "limit": FORCED}
+        params = {"startTime": int(min(fill.at for fill in found).timestamp() * 1000) - BEFORE, "limit": FORCED}
         symbols = sorted({fill.symbol for fill in found})
-        rows = await self._ask(asked) if len(symbols) > ONE_BY_ONE else ()
-        if len(symbols) <= ONE_BY_ONE or len(rows) >= FORCED:
-            answers = await asyncio.gather(*(self._ask(asked | {"symbol": self._id_of(it)}) for it in symbols))
+        rows = await self._fetch_forced_orders(params) if len(symbols) > MOST_SINGLE_SYMBOLS else ()
+        if len(symbols) <= MOST_SINGLE_SYMBOLS or len(rows) >= FORCED:
+            answers = await asyncio.gather(
+                *(self._fetch_forced_orders(params | {"symbol": self._id_of(it)}) for it in symbols)
+            )
             rows = [row for answer in answers for row in answer]
         keyed = (((str(row.get("symbol")), str(row["orderId"])), str(row.get("clientOrderId"))) for row in rows)
         return {order: binance_rows.cause(name) for order, name in keyed}
@@ -333,4 +345,4 @@ class FillCauses:
     def remember(self, symbol: str, order_id: str | None, cause: FillCause) -> None:
         """Note the cause of an order's fills."""
         self._known[symbol, order_id] = cause
-        forget_oldest(self._known, MOST)
+        forget_oldest(self._known, REMEMBERED_ORDERS)

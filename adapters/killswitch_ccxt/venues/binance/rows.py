@@ -47,8 +47,8 @@ STATES: Final[Mapping[str, str]] = {
 MARKETS: Final[Mapping[str, InstrumentState]] = {
     "SETTLING": "delisted", "CLOSE": "delisted", "DELIVERED": "delisted", "TRADING_CANCEL_ONLY": "cancel_only",
 }  # fmt: skip
-"""Status of a contract. A perpetual that was taken off stays `SETTLING` for good. `PENDING_TRADING`, `PRE_SETTLE`,
-`PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` pass by themselves, and are what ccxt calls them: not active."""
+"""Status of a contract. A delisted perpetual stays `SETTLING` for ever. `PENDING_TRADING`, `PRE_SETTLE`,
+`PRE_DELIVERING`, `DELIVERING` and `TRADING_HALT` are temporary, and ccxt reports them as not active."""
 PASSING: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING", "DELIVERING", "TRADING_HALT"})
 ALGO: Final = "algo-"
 """Prefix of the ids of conditional orders: the venue numbers them separately, and a bare number is ambiguous."""
@@ -178,7 +178,7 @@ def merged(answers: Iterable[Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def in_own(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
+def prices_in_currency(dollars: Mapping[str, Decimal], currency: str) -> dict[str, Decimal]:
     """Asset → price in the account's currency, from prices in USD; only the currency itself where it has no price."""
     own = Decimal(1) if currency == "USD" else dollars.get(currency)
     found = {} if own is None else {asset: price / own for asset, price in dollars.items()}

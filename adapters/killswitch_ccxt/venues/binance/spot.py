@@ -34,9 +34,9 @@ from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.binance import codes as binance_codes
 from killswitch_ccxt.venues.binance import flows as binance_flows
 from killswitch_ccxt.venues.binance import rows as binance_rows
-from killswitch_ccxt.venues.binance.dialect import PAGES, Binance, by_offset
+from killswitch_ccxt.venues.binance.dialect import PAGES, Binance, rows_by_offset
 
-MOVES: Final[Mapping[str, Mapping[str, int]]] = {
+TRANSFER_SIGNS: Final[Mapping[str, Mapping[str, int]]] = {
     "spot": {
         "UMFUTURE_MAIN": 1, "MAIN_UMFUTURE": -1, "CMFUTURE_MAIN": 1, "MAIN_CMFUTURE": -1, "MARGIN_MAIN": 1,
         "MAIN_MARGIN": -1, "FUNDING_MAIN": 1, "MAIN_FUNDING": -1,
@@ -107,7 +107,7 @@ class BinanceSpot(Binance):
 
     def __init__(self, client: Any, spec: AccountSpec) -> None:
         super().__init__(client, spec)
-        self._moves = binance_flows.BalanceMoves()
+        self._balance_flows = binance_flows.BalanceFlows()
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -123,11 +123,11 @@ class BinanceSpot(Binance):
         }  # fmt: skip
 
     @property
-    def _margin(self) -> bool:
+    def _is_margin(self) -> bool:
         return self.spec.market == "margin"
 
-    def method_of(self, what: str) -> str:
-        return f"sapi{what.replace('Get', 'GetMargin', 1)}" if self._margin else f"private{what}"
+    def method_of(self, endpoint: str) -> str:
+        return f"sapi{endpoint.replace('Get', 'GetMargin', 1)}" if self._is_margin else f"private{endpoint}"
 
     is_ours = staticmethod(names_its_assets)
 
@@ -135,7 +135,7 @@ class BinanceSpot(Binance):
 
     async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Balances and prices of the same moment, fetched concurrently."""
-        body, tickers = await asyncio.gather(self.ask("GetAccount"), self._tickers())
+        body, tickers = await asyncio.gather(self.call_endpoint("GetAccount"), self._tickers())
 
         async def prices(symbols: Sequence[str]) -> Mapping[str, Quote]:
             return self._quotes(symbols, tickers)
@@ -155,7 +155,7 @@ class BinanceSpot(Binance):
         return {symbol: binance_rows.quote(tickers.get(self.id_of(symbol), {})) for symbol in symbols}
 
     async def orders(self) -> tuple[Any, ...]:
-        rows = await self.ask("GetOpenOrders")
+        rows = await self.call_endpoint("GetOpenOrders")
         return orders.open_orders(binance_rows.order(row, self.symbol_of) for row in rows)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
@@ -164,26 +164,32 @@ class BinanceSpot(Binance):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits and withdrawals (spot), interest (margin), and transfers between wallets."""
-        signs, moves, back = MOVES[self.spec.market], self._moves, since - binance_flows.BACK
-        moves.begin(since)
-        asked = ({"type": kind, "startTime": since - HOUR} for kind in signs)
-        moved = await asyncio.gather(*(self._sized("sapiGetAssetTransfer", it) for it in asked))
+        signs, balance_flows, earliest = (
+            TRANSFER_SIGNS[self.spec.market],
+            self._balance_flows,
+            since - binance_flows.LOOK_BACK,
+        )
+        balance_flows.begin(since)
+        queries = ({"type": kind, "startTime": since - HOUR} for kind in signs)
+        transfers = await asyncio.gather(*(self._numbered_pages("sapiGetAssetTransfer", it) for it in queries))
         now = self.client.now()
-        pairs = zip(signs.values(), moved, strict=True)
-        found = [flow for sign, rows in pairs for flow in moves.transfers(rows, sign, now)]
-        if self._margin:
-            interest = await self._sized("sapiGetMarginInterestHistory", {"startTime": since})
+        pairs = zip(signs.values(), transfers, strict=True)
+        found = [flow for sign, rows in pairs for flow in balance_flows.transfers(rows, sign, now)]
+        if self._is_margin:
+            interest = await self._numbered_pages("sapiGetMarginInterestHistory", {"startTime": since})
             return (*found, *map(_interest, interest))
         lists = (partial(self.client.call, f"sapiGetCapital{it}") for it in ("DepositHisrec", "WithdrawHistory"))
-        came, went = await asyncio.gather(*(by_offset(ask, {"startTime": back}) for ask in lists))
-        return (*found, *moves.deposits(came, now), *moves.withdrawals(went, now))
+        deposits, withdrawals = await asyncio.gather(
+            *(rows_by_offset(fetch, {"startTime": earliest}) for fetch in lists)
+        )
+        return (*found, *balance_flows.deposits(deposits, now), *balance_flows.withdrawals(withdrawals, now))
 
-    async def _sized(self, method: str, asked: Row) -> list[Row]:
+    async def _numbered_pages(self, method: str, params: Row) -> list[Row]:
         """Every row of a list that comes in numbered pages; UnreadableError where it does not end."""
 
         async def page(number: int | None) -> tuple[list[Row], int | None]:
             number = number or 1
-            body = await self.client.call(method, {**asked, "current": number, "size": SIZE})
+            body = await self.client.call(method, {**params, "current": number, "size": SIZE})
             is_empty = value_at(body, "rows") is None and decimal(value_at(body, "total")) == 0
             rows = [] if is_empty else rows_at(body, "rows", what=f"the answer to {method}")
             return rows, number + 1 if len(rows) >= SIZE else None
@@ -202,24 +208,24 @@ class BinanceSpot(Binance):
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
             params["stopLossPrice" if is_stop(request) else "takeProfitPrice"] = format(request.trigger_price, "f")
-        if self._margin:
+        if self._is_margin:
             params |= {"marginMode": "cross", "sideEffectType": "AUTO_REPAY"}
         return params
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        asked = {"symbol": self.id_of(symbol), "origClientOrderId": client_order_id}
+        params = {"symbol": self.id_of(symbol), "origClientOrderId": client_order_id}
         try:
-            row = await self.ask("GetOrder", asked)
+            row = await self.call_endpoint("GetOrder", params)
         except GoneError:
             return None
         return with_average(binance_rows.order(row, self.symbol_of), row)
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        params = {"marginMode": "cross"} if self._margin else {}
+        params = {"marginMode": "cross"} if self._is_margin else {}
         await self.client.call("cancel_order", order_id, symbol, params, changes=True)
 
     async def margin_mode(self) -> str | None:
-        return "cross" if self._margin else None
+        return "cross" if self._is_margin else None
 
 
 def balance_of(body: Row, currency: str) -> dict[str, Any]:
@@ -235,8 +241,8 @@ def balance_of(body: Row, currency: str) -> dict[str, Any]:
     total: dict[str, Decimal] = {}
     for asset, row in rows.items():
         free, locked = (at_least_zero(row.get(name), f"what is {name} of {asset}") for name in ("free", "locked"))
-        owed = () if is_spot else ("borrowed", "interest")
-        total[asset] = free + locked - sum(at_least_zero(row.get(name), f"the {name} {asset}") for name in owed)
+        debts = () if is_spot else ("borrowed", "interest")
+        total[asset] = free + locked - sum(at_least_zero(row.get(name), f"the {name} {asset}") for name in debts)
     own = rows.get(currency, {})
     return {"total": total, currency: {"free": decimal(own.get("free")), "total": total.get(currency)}}
 

@@ -25,9 +25,9 @@ from killswitch_ccxt.traits import call_costs, capability_table
 from killswitch_ccxt.venues.binance import rows as binance_rows
 from killswitch_ccxt.venues.binance.futures import BinanceFutures
 
-FEW: Final = 3
+MOST_SINGLE_QUOTES: Final = 3
 """Most symbols whose best prices are requested one by one: all at once weigh more."""
-FEW_INDEXES: Final = 5
+MOST_SINGLE_INDEXES: Final = 5
 """Most assets whose index is requested one by one, at a weight of 1 each: all at once weigh 10."""
 
 
@@ -45,7 +45,7 @@ class BinanceUsdm(BinanceFutures):
         RateLimit("orders-1m", 1200, 60.0),
     )
     costs = (
-        # 5 + 5 every time, and 1 for each of two assets beside the currency, which is priced then too; 80 for all open
+        # 5 + 5 every time, and 1 for each of two assets besides the currency, which is priced then too; 80 for all open
         # orders in 20 s, 17 for prices in 20 s, 30 for incomes in 60 s: 18. Where a symbol trades every second, 80 in
         # 15 s, 25 for its fills in 10 s, and 30 for incomes in 15 s: 21.
         *call_costs("weight", snapshot=19, submit_batch=5, find_order=2, open_orders=80, fills=7, cancel=1),
@@ -55,7 +55,7 @@ class BinanceUsdm(BinanceFutures):
     capabilities = capability_table(
         {
             "equity": "yes, single- and multi-assets mode; other assets at the venue's own index",
-            "trigger orders": "yes, listed apart by the venue; their ids begin with algo-",
+            "trigger orders": "yes, listed separately by the venue; their ids begin with algo-",
             "fills": "partly, of symbols that were held or traded since the start: requests must name them",
             "flows": "yes, of the last three months",
             "reduce only": "yes, in hedge mode by the position side",
@@ -77,11 +77,11 @@ class BinanceUsdm(BinanceFutures):
         self._multi_assets: bool | None = None
         self._indexed: frozenset[str] = frozenset()
         """Assets whose index the last snapshot requested."""
-        self._indexes_of: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
-        """Assets that were looked up in the venue's whole list, and all assets in it."""
+        self._index_list: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        """Assets that were searched in the venue's list of all indexes, and the assets that it has."""
 
     async def position_mode(self) -> PositionMode | None:
-        row = await self.ask("GetAccountConfig")
+        row = await self.call_endpoint("GetAccountConfig")
         self._multi_assets = flag(row.get("multiAssetsMargin"))
         return mode_of(flag(row.get("dualSidePosition")))
 
@@ -136,9 +136,9 @@ class BinanceUsdm(BinanceFutures):
         only. Positions are known all the same.
         """
         currency, assets = self.spec.currency, self._assets(body)
-        own, prices = dollars.get(currency), binance_rows.in_own(dollars, currency)
+        own, prices = dollars.get(currency), binance_rows.prices_in_currency(dollars, currency)
         balances = binance_rows.balances(assets, prices)
-        used, kept = map(optional_number, (body.get("totalPositionInitialMargin"), body.get("totalMaintMargin")))
+        used, maintenance = map(optional_number, (body.get("totalPositionInitialMargin"), body.get("totalMaintMargin")))
         profit = binance_rows.unrealized(assets, prices)
         rates = rates_in_dollars(own, currency)
         if self._multi_assets:
@@ -151,8 +151,8 @@ class BinanceUsdm(BinanceFutures):
             free = optional_number(body.get("availableBalance"))
             return AccountEquity(
                 equity, free and from_dollars(free, own, currency), used and from_dollars(used, own, currency),
-                kept and from_dollars(kept, own, currency), balances, margin_mode="multi_assets", unrealized=profit,
-                rates=rates,
+                maintenance and from_dollars(maintenance, own, currency), balances, margin_mode="multi_assets",
+                unrealized=profit, rates=rates,
             )  # fmt: skip
         rows = by_asset(assets)
         if currency not in rows and rows and currency not in dollars:
@@ -168,7 +168,7 @@ class BinanceUsdm(BinanceFutures):
         missing = [it.asset for it in balances if it.price is None]
         why = unpriced_text(missing, self.spec, "the venue has no index price") if missing else None
         return AccountEquity(
-            None if missing else equity, free, used, kept, balances, margin_mode="single_asset",
+            None if missing else equity, free, used, maintenance, balances, margin_mode="single_asset",
             unrealized=None if missing else profit, rates=rates, why=why,
         )  # fmt: skip
 
@@ -176,22 +176,24 @@ class BinanceUsdm(BinanceFutures):
         """Asset → its price in USD, as the venue calculates margin; no request where there are no assets."""
         if not assets:
             return {}
-        looked_for, listed = self._indexes_of
+        queried, listed = self._index_list
         few = sorted(assets & listed)
-        is_known = assets <= looked_for and len(few) <= FEW_INDEXES
-        asked: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
-        answers = await self.call_all(*(("fapiPublicGetAssetIndex", it) for it in asked))
+        is_known = assets <= queried and len(few) <= MOST_SINGLE_INDEXES
+        queries: list[dict[str, str]] = [{"symbol": f"{asset}USD"} for asset in few] if is_known else [{}]
+        answers = await self.call_all(*(("fapiPublicGetAssetIndex", it) for it in queries))
         rows = [row for answer in answers for row in (answer if isinstance(answer, list) else [answer])]
-        told_of = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
-        found = {asset: price for asset, price in told_of.items() if price is not None}
+        prices = {str(row.get("symbol")).removesuffix("USD"): positive(row.get("index")) for row in rows}
+        found = {asset: price for asset, price in prices.items() if price is not None}
         if not is_known:
-            self._indexes_of = looked_for | assets, frozenset(found)
+            self._index_list = queried | assets, frozenset(found)
         return found
 
     async def quotes_by(self, symbols: Sequence[str], *methods: str) -> Mapping[str, Quote]:
-        asked: list[dict[str, Any]] = [{}] if len(symbols) > FEW else [{"symbol": self.id_of(it)} for it in symbols]
+        queries: list[dict[str, Any]] = (
+            [{}] if len(symbols) > MOST_SINGLE_QUOTES else [{"symbol": self.id_of(it)} for it in symbols]
+        )
         names = (f"fapiPublic{method}" for method in (*methods, "GetPremiumIndex"))
-        answers = await self.call_all(*((name, params) for name in names for params in asked))
+        answers = await self.call_all(*((name, params) for name in names for params in queries))
         return self.quotes_of(symbols, answers)
 
     async def status(self) -> str | None:

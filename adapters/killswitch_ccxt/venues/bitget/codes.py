@@ -112,7 +112,7 @@ FLOWS: Final[Mapping[str, FlowKind | None]] = {
 }
 """businessType of a bill → kind of flow; None for what fills state, for margin that moves inside the account, and
 for conversions between coins of the account."""
-MOVES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
+TRANSFER_PREFIXES: Final = ("trans_from_", "trans_to_", "transfer_from_", "transfer_to_")
 """Prefixes of further types of bills that are transfers."""
 
 

@@ -25,8 +25,15 @@ from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.errors import GoneError, VenueAnswer, row_error
 from killswitch_ccxt.instruments import StateTable
 from killswitch_ccxt.numbers import Row, UnreadableError, above_zero, decimal, every_page, object_at, positive, rows_at
-from killswitch_ccxt.venues.bitget import codes as words
-from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of, with_largest
+from killswitch_ccxt.venues.bitget import codes as bitget_codes
+from killswitch_ccxt.venues.bitget.rows import (
+    account_equity,
+    flow_of,
+    refined_fill,
+    refined_order,
+    rights_of,
+    with_order_maximum,
+)
 
 MOST_PAGES: Final = 40
 PAGE: Final = 100
@@ -39,17 +46,17 @@ class Bitget(Dialect):
     """One account at Bitget. An order uses the margin mode of its position."""
 
     exchange: ClassVar[str] = "bitget"
-    codes = words.CODES
+    codes = bitget_codes.CODES
     code_form = re.compile(r"[1-9]\d{4,5}")
-    limits = words.LIMITS
-    costs = words.COSTS
+    limits = bitget_codes.LIMITS
+    costs = bitget_codes.COSTS
     client_ids = ClientIdRule(longest=50)
     # Bitget does not document how long it remembers a client order id.
     order_life = OrderLife(always=30.0, names="open")
     whole_book = True
-    capabilities = words.CAPABILITIES
+    capabilities = bitget_codes.CAPABILITIES
     has_hedge_mode = True
-    instrument_states = StateTable(("symbolStatus",), words.STATES, words.PASSING)
+    instrument_states = StateTable(("symbolStatus",), bitget_codes.STATES, bitget_codes.PASSING)
     tried = "a local server with the v2 API (USDT futures, one-way and hedge)"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -59,7 +66,7 @@ class Bitget(Dialect):
         self._isolated: set[str] = set()
         """Symbols whose positions have isolated margin."""
         self._mode: PositionMode | None = None
-        self._plans: dict[str, str] = {}
+        self._plan_types: dict[str, str] = {}
         """Id of a trigger order → its kind, which its cancellation needs."""
 
     @classmethod
@@ -71,27 +78,27 @@ class Bitget(Dialect):
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
         body = answer.body
-        return words.refusal_codes(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
+        return bitget_codes.refusal_codes(body.get("code"), body.get("msg")) if isinstance(body, Mapping) else ()
 
     def concerns(self, rule: Row) -> bool:
         return rule.get("settle") == self.spec.currency and bool(rule.get("contract"))
 
     is_ours = concerns
 
-    corrected_rule = staticmethod(with_largest)
+    corrected_rule = staticmethod(with_order_maximum)
 
     # Snapshot
 
     async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions. Without positions the unrealised profit is zero: Bitget leaves the field empty then."""
-        wealth, found = await super().account()
-        if not found and wealth.unrealized is None and wealth.balances is not None:
-            flat = tuple(structs.replace(it, wallet=it.amount) for it in wealth.balances)
-            wealth = replace(wealth, unrealized=Decimal(0), balances=flat)
-        return wealth, found
+        equity, found = await super().account()
+        if not found and equity.unrealized is None and equity.balances is not None:
+            flat = tuple(structs.replace(it, wallet=it.amount) for it in equity.balances)
+            equity = replace(equity, unrealized=Decimal(0), balances=flat)
+        return equity, found
 
     async def equity(self) -> AccountEquity:
-        return wealth_of(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
+        return account_equity(await self._data("privateMixGetV2MixAccountAccounts"), self.spec.currency)
 
     async def positions(self) -> tuple[Position, ...]:
         answer = await self._data("privateMixGetV2MixPositionAllPosition", {"marginCoin": self.spec.currency})
@@ -117,7 +124,7 @@ class Bitget(Dialect):
             *(self._pages("privateMixGetV2MixOrderOrdersPlanPending", "entrustedList", planType=it) for it in PLANS),
         )
         rows = [row for answer in planned for row in answer]
-        self._plans = {str(row.get("orderId")): str(row.get("planType")) for row in rows}
+        self._plan_types = {str(row.get("orderId")): str(row.get("planType")) for row in rows}
         for row in rows:
             if row.get("planType") != "track_plan":
                 above_zero(row.get("triggerPrice"), f"the trigger of order {row.get('orderId')}")
@@ -136,8 +143,8 @@ class Bitget(Dialect):
         return self.fills_of(await self._pages("privateMixGetV2MixOrderFills", "fillList", startTime=since))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        named = {"symbol": self.id_of(symbol), "orderId": order_id}
-        rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **named)
+        params = {"symbol": self.id_of(symbol), "orderId": order_id}
+        rows = await self._pages("privateMixGetV2MixOrderFills", "fillList", **params)
         return fills.fills_of_order(self.fills_of(rows), order_id)
 
     refine_fill = staticmethod(refined_fill)
@@ -188,52 +195,54 @@ class Bitget(Dialect):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Search orders, then open and ended trigger orders; an order that is in none of them does not exist."""
-        named = {"symbol": self.id_of(symbol), "clientOid": client_order_id}
-        found = await self._detail(named)
+        params = {"symbol": self.id_of(symbol), "clientOid": client_order_id}
+        found = await self._order_detail(params)
         if found is not None:
             return found
         for kind in ("Pending", "History"):
             method = f"privateMixGetV2MixOrderOrdersPlan{kind}"
-            rows = await self._pages(method, "entrustedList", planType="normal_plan", **named)
+            rows = await self._pages(method, "entrustedList", planType="normal_plan", **params)
             rows = [row for row in rows if row.get("clientOid") == client_order_id]
             if rows:
-                return await self._planned(rows[0])
+                return await self._trigger_order(rows[0])
         return None
 
-    async def _detail(self, named: Mapping[str, str]) -> Row | None:
+    async def _order_detail(self, params: Mapping[str, str]) -> Row | None:
         try:
-            row = await self._data("privateMixGetV2MixOrderDetail", named)
+            row = await self._data("privateMixGetV2MixOrderDetail", params)
             return self.order_of(object_at(row, what="the answer about an order"))
         except GoneError:
             return None
 
-    async def _planned(self, row: Row) -> Row:
+    async def _trigger_order(self, row: Row) -> Row:
         """A trigger order; a triggered one is reported as the order that it became."""
         status, plan = str(row.get("planStatus")), row.get("orderId")
         if status == "executed":
-            asked = {"planType": "normal_plan", "planOrderId": str(plan)}
-            came = await self._data("privateMixGetV2MixOrderPlanSubOrder", asked) or []
-            number = next((str(it["orderId"]) for it in came if it.get("orderId")), None)
-            found = None if number is None else await self._detail({"symbol": str(row["symbol"]), "orderId": number})
+            params = {"planType": "normal_plan", "planOrderId": str(plan)}
+            sub_orders = await self._data("privateMixGetV2MixOrderPlanSubOrder", params) or []
+            number = next((str(it["orderId"]) for it in sub_orders if it.get("orderId")), None)
+            found = (
+                None if number is None else await self._order_detail({"symbol": str(row["symbol"]), "orderId": number})
+            )
             if found is None:
                 raise UnreadableError(f"trigger order {plan} was executed, and the answer lacks the resulting order")
             return {**found, "clientOrderId": row.get("clientOid")}
-        ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
-        return {**self.order_of(row), "status": "canceled" if ended else "open", "filled": 0, "average": None}
+        has_ended = status in ("cancelled", "canceled", "fail_trigger", "fail_execute")
+        return {**self.order_of(row), "status": "canceled" if has_ended else "open", "filled": 0, "average": None}
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
         """Cancel an order. A successful answer lists trigger orders that could not be cancelled as failures."""
-        named = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
+        params = {"symbol": self.id_of(symbol), "marginCoin": self.spec.currency}
         if not conditional:
-            await self._data("privateMixPostV2MixOrderCancelOrder", {**named, "orderId": order_id}, changes=True)
+            await self._data("privateMixPostV2MixOrderCancelOrder", {**params, "orderId": order_id}, changes=True)
             return
-        kind = self._plans.get(order_id, "normal_plan")
-        asked = {**named, "planType": kind, "orderIdList": [{"orderId": order_id}]}
-        told = await self._data("privateMixPostV2MixOrderCancelPlanOrder", asked, changes=True)
-        for failure in (told or {}).get("failureList") or ():
+        kind = self._plan_types.get(order_id, "normal_plan")
+        batch = {**params, "planType": kind, "orderIdList": [{"orderId": order_id}]}
+        result = await self._data("privateMixPostV2MixOrderCancelPlanOrder", batch, changes=True)
+        for failure in (result or {}).get("failureList") or ():
             code = str(failure.get("errorCode"))
-            said = words.refusal_codes(code, failure.get("errorMsg"))
-            raise row_error(self.refusal_codes(), said, f"bitget {code}: {failure.get('errorMsg')}")
+            codes = bitget_codes.refusal_codes(code, failure.get("errorMsg"))
+            raise row_error(self.refusal_codes(), codes, f"bitget {code}: {failure.get('errorMsg')}")
 
     # Inspection
 
@@ -255,8 +264,8 @@ class Bitget(Dialect):
         """The rows of all pages of a request. UnreadableError where the list does not end."""
 
         async def page(before: str | None) -> tuple[list[Row], str | None]:
-            asked = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}
-            data = object_at(await self._data(method, asked), what=f"the answer to {method}")
+            query = {"limit": str(PAGE), **params, **({} if before is None else {"idLessThan": before})}
+            data = object_at(await self._data(method, query), what=f"the answer to {method}")
             is_empty = name in data and data[name] is None and not data.get("endId")
             rows = [] if is_empty else rows_at(data, name, what=f"the answer to {method}")
             return rows, str(data["endId"]) if len(rows) >= PAGE and data.get("endId") else None
@@ -265,5 +274,5 @@ class Bitget(Dialect):
 
     @staticmethod
     def _mode_of(rows: Sequence[Row]) -> PositionMode | None:
-        told = {str(row.get("posMode")) for row in rows}
-        return "hedge" if "hedge_mode" in told else "one_way" if "one_way_mode" in told else None
+        modes = {str(row.get("posMode")) for row in rows}
+        return "hedge" if "hedge_mode" in modes else "one_way" if "one_way_mode" in modes else None

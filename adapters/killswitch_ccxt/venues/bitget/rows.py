@@ -34,7 +34,7 @@ from killswitch_ccxt.venues.bitget import codes
 ZERO: Final = Decimal(0)
 
 
-def with_largest(rule: Row) -> Row:
+def with_order_maximum(rule: Row) -> Row:
     """ccxt's market, with the maximum of any order."""
     info = rule.get("info") or {}
     if not str(info.get("pricePlace")).isdecimal():
@@ -42,7 +42,7 @@ def with_largest(rule: Row) -> Row:
     return with_maximum(rule, info.get("maxOrderQty"), info.get("maxMarketOrderQty"))
 
 
-def wealth_of(rows: Any, currency: str) -> AccountEquity:
+def account_equity(rows: Any, currency: str) -> AccountEquity:
     """The equity from `account/accounts`; with several assets as margin that of all assets, which Bitget states in
     USDT.
 
@@ -52,14 +52,14 @@ def wealth_of(rows: Any, currency: str) -> AccountEquity:
     if own is None:
         raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
     equity = required_number(own.get("accountEquity"), "accountEquity")
-    union = any(it.get("assetMode") == "union" for it in rows)
-    if union and currency != "USDT":
+    is_union = any(it.get("assetMode") == "union" for it in rows)
+    if is_union and currency != "USDT":
         raise UnreadableError(f"several assets are margin, and Bitget states their value in USDT, not in {currency}")
-    if union:
+    if is_union:
         equity = sum((required_number(it.get("usdtEquity"), "usdtEquity") for it in rows), start=ZERO)
     used = [decimal(own.get(name)) for name in ("crossedMargin", "isolatedMargin")]
-    found = [it for it in map(_balance, rows if union else [own]) if it is not None]
-    balances = tuple(found) if union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
+    found = [it for it in map(_balance, rows if is_union else [own]) if it is not None]
+    balances = tuple(found) if is_union else tuple(structs.replace(it, price=Decimal(1)) for it in found)
     return AccountEquity(
         equity=equity,
         free=decimal(own.get("crossedMaxAvailable")),
@@ -84,9 +84,9 @@ def _balance(row: Row) -> Balance | None:
 
 def _unrealized(row: Row) -> Decimal | None:
     """The unrealised profit of all positions in the coin; the sum of the two margin modes where there is no total."""
-    whole = decimal(row.get("unrealizedPL"))
-    if whole is not None:
-        return whole
+    stated = decimal(row.get("unrealizedPL"))
+    if stated is not None:
+        return stated
     return total(decimal(row.get(name)) for name in ("crossedUnrealizedPL", "isolatedUnrealizedPL"))
 
 
@@ -98,14 +98,16 @@ def _rates(own: Row, currency: str) -> tuple[Rate, ...] | None:
     return (Rate("USDT", dollars / equity),)
 
 
-def _of_position(info: Row) -> tuple[Side, bool] | None:
+def _hedge_side(info: Row) -> tuple[Side, bool] | None:
     """Position side and whether the order closes, for a row in hedge mode; None for a row in one-way mode."""
-    told = str(info.get("tradeSide")).lower()
+    trade_side = str(info.get("tradeSide")).lower()
     if info.get("posMode") != "hedge_mode":
         return None
-    named: Side | None = "long" if told.endswith("_long") else "short" if told.endswith("_short") else None
-    side = SIDES.get(str(info.get("posSide"))) or named or ("long" if info.get("side") == "buy" else "short")
-    return side, "close" in told
+    named_side: Side | None = (
+        "long" if trade_side.endswith("_long") else "short" if trade_side.endswith("_short") else None
+    )
+    side = SIDES.get(str(info.get("posSide"))) or named_side or ("long" if info.get("side") == "buy" else "short")
+    return side, "close" in trade_side
 
 
 def _side(position_side: Side, *, closes: bool) -> OrderSide:
@@ -125,7 +127,7 @@ def refined_order(row: Row) -> Row:
         "guards": {"loss": True, "profit": False}.get(plan.removeprefix("pos_").removesuffix("_plan")),
         "reduceOnly": plan in ("pos_profit", "pos_loss") or flag(info.get("reduceOnly")),
     }
-    hedge = _of_position(info)
+    hedge = _hedge_side(info)
     if hedge is not None:
         position_side, closes = hedge
         found |= {"positionSide": position_side, "reduceOnly": closes, "side": _side(position_side, closes=closes)}
@@ -136,7 +138,7 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
     """The fill with side, fee, profit and cause. A fee in several parts may be in two coins: it is unknown."""
     costs = [it for it in info.get("feeDetail") or () if isinstance(it, Mapping)]
     paid = [decimal(it.get("totalFee")) for it in costs]
-    fuller = structs.replace(
+    refined = structs.replace(
         fill,
         at=instant(info.get("cTime")) or fill.at,
         fee=-paid[0] if len(paid) == 1 and paid[0] is not None else None,
@@ -144,11 +146,11 @@ def refined_fill(fill: Fill, info: Row) -> Fill:
         realized_pnl=decimal(info.get("profit")),
         cause=_cause(str(info.get("tradeSide")).lower()),
     )
-    hedge = _of_position(info)
+    hedge = _hedge_side(info)
     if hedge is None:
-        return fuller
+        return refined
     position_side, closes = hedge
-    return structs.replace(fuller, position_side=position_side, side=_side(position_side, closes=closes))
+    return structs.replace(refined, position_side=position_side, side=_side(position_side, closes=closes))
 
 
 def _cause(trade_side: str) -> FillCause:
@@ -163,7 +165,9 @@ def flow_of(row: Row) -> Flow | None:
     """A bill as a flow; None where it is none."""
     what = f"bill {row.get('billId')}"
     business = required_text(row.get("businessType"), what)
-    kinds: Mapping[str, FlowKind | None] = {business: "transfer"} if business.startswith(codes.MOVES) else codes.FLOWS
+    kinds: Mapping[str, FlowKind | None] = (
+        {business: "transfer"} if business.startswith(codes.TRANSFER_PREFIXES) else codes.FLOWS
+    )
     return ledger_flow(
         business, kinds, what,
         number=row.get("billId"), at=row.get("cTime"), amount=row.get("amount"), currency=row.get("coin"),

@@ -53,8 +53,9 @@ CODES: Final[Mapping[str, Meaning]] = {
            170191, 170212, 170234, 340099, "unsure"),
 }  # fmt: skip
 FORM: Final = re.compile(r"-?[1-9]\d{2,6}")
-VERDICTS: Final = RefusalCodes(CODES, FORM)
-"""Codes, and words for codes that need their text: `too small`, `too large`, `covered`, `position mode`, `unsure`.
+REFUSAL_CODES: Final = RefusalCodes(CODES, FORM)
+"""The codes, and words for refusals that only their text identifies: `too small`, `too large`, `covered`,
+`position mode`, `unsure`.
 
 With 170035 an order is submitted for processing, 170001 and 170032 are internal failures, 429 is a trading service
 under high load: the order may exist. 110079, 170150, 170191, 170212: an order in process.
@@ -73,9 +74,9 @@ _BY_TEXT: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 
 def refusal_codes(code: object, text: object) -> tuple[str, ...]:
     """A code with what its text adds, the most specific one first."""
-    number, words = str(code), str(text).lower()
+    number, message = str(code), str(text).lower()
     return (
-        *(word for part, word in _BY_TEXT.get(number, ()) if part in words),
+        *(word for part, word in _BY_TEXT.get(number, ()) if part in message),
         number,
         *unsure_code(CODES, code, text),
     )
@@ -132,7 +133,6 @@ CAUSES: Final[Mapping[str, FillCause | None]] = {
 }  # fmt: skip
 """execType → cause of a fill; None for rows that are no fills: funding is a flow, the settlement of a session and a
 stock split move no money."""
-_BOUND: Final = "bound to a private stream: Bybit must have enabled it for the account (dcpStatus ON)"
 CAPABILITIES: Final = capability_table(
     {
         "equity": "yes, unified accounts only; totals in dollars, divided by Bybit's own price of the currency",

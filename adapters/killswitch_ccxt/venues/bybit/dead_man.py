@@ -22,7 +22,7 @@ SHORTEST, LONGEST = 6.0, 300.0
 _SHORTEST_WINDOW: Final = 3
 """Shortest window of the venue, in seconds; the longest is 300."""
 _PING: Final = 5.0
-_PATIENCE: Final = 10.0
+_TIMEOUT: Final = 10.0
 """Seconds for opening a stream, or for the answer to a ping."""
 _PAUSE: Final = 1.0
 _TOPICS: Final = {"DERIVATIVES": "dcp.future", "SPOT": "dcp.spot"}
@@ -37,9 +37,9 @@ class DisconnectProtection:
         self._product = product
         self._window: int | None = None
         self._stream: asyncio.Task[None] | None = None
-        self._drop: asyncio.TimerHandle | None = None
-        self._up = asyncio.Event()
-        self._why = "no connection yet"
+        self._expiry: asyncio.TimerHandle | None = None
+        self._connected = asyncio.Event()
+        self._failure = "no connection yet"
         self._socket: Any = None
 
     async def arm(self, seconds: float) -> None:
@@ -51,22 +51,22 @@ class DisconnectProtection:
         loop = asyncio.get_running_loop()
         # A stream that is being closed protects nothing any more.
         if self._stream is None or self._stream.done() or self._stream.cancelling():
-            self._up = asyncio.Event()
+            self._connected = asyncio.Event()
             self._stream = loop.create_task(self._keep_stream_open())
         try:
-            async with asyncio.timeout(_PATIENCE):
-                await self._up.wait()
+            async with asyncio.timeout(_TIMEOUT):
+                await self._connected.wait()
         except TimeoutError:
-            raise VenueDownError(f"the stream that Bybit's protection monitors is not open: {self._why}") from None
-        if self._drop is not None:
-            self._drop.cancel()
-        self._drop = loop.call_later(max(0.0, seconds - window), self._close_stream)
+            raise VenueDownError(f"the stream that Bybit's protection monitors is not open: {self._failure}") from None
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = loop.call_later(max(0.0, seconds - window), self._close_stream)
 
     async def disarm(self) -> None:
         """Stop the timer without cancelling orders: the stream unsubscribes before it is closed."""
-        if self._drop is not None:
-            self._drop.cancel()
-            self._drop = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         if self._socket is not None and not self._socket.closed:
             await self._socket.send_str(json.dumps({"op": "unsubscribe", "args": [_TOPICS[self._product]]}))
         self._close_stream()
@@ -79,16 +79,16 @@ class DisconnectProtection:
             self._stream.cancel()
 
     async def _set_window(self, window: int) -> None:
-        told = await self._client.call("privateGetV5AccountQueryDcpInfo")
-        infos = (told.get("result") or {}).get("dcpInfos") or []
+        answer = await self._client.call("privateGetV5AccountQueryDcpInfo")
+        infos = (answer.get("result") or {}).get("dcpInfos") or []
         status = next((it.get("dcpStatus") for it in infos if it.get("product") == self._product), "OFF")
         if status != "ON":
             raise VenueDownError(
                 f"Bybit has disconnection protection disabled for {self._product} of this account: "
                 "ask the client manager at Bybit to enable it; until then there is no dead-man timer"
             )
-        asked = {"product": self._product, "timeWindow": window}
-        await self._client.call("privatePostV5OrderDisconnectedCancelAll", asked, changes=True)
+        params = {"product": self._product, "timeWindow": window}
+        await self._client.call("privatePostV5OrderDisconnectedCancelAll", params, changes=True)
         self._window = window
 
     async def _keep_stream_open(self) -> None:
@@ -102,14 +102,14 @@ class DisconnectProtection:
             try:
                 await self._run_stream(session, ccxt)
             except (aiohttp.ClientError, OSError, TimeoutError, TypeError, ValueError) as error:
-                self._why = legible(why_unanswered(error, "it") or str(error) or type(error).__name__)
-            self._up.clear()
+                self._failure = legible(why_unanswered(error, "it") or str(error) or type(error).__name__)
+            self._connected.clear()
             if not session.closed:
                 await asyncio.sleep(_PAUSE)
 
     async def _run_stream(self, session: Any, ccxt: Any) -> None:
         address = ccxt.implode_hostname(ccxt.urls["api"]["ws"]["private"]["contract"])
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             socket = await session.ws_connect(f"{address}?max_active_time=30s")
         try:
             self._socket = socket
@@ -117,7 +117,7 @@ class DisconnectProtection:
             sign = hmac.new(ccxt.secret.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
             await self._request(socket, {"op": "auth", "args": [ccxt.apiKey, expires, sign]})
             await self._request(socket, {"op": "subscribe", "args": [_TOPICS[self._product]]})
-            self._up.set()
+            self._connected.set()
             while True:
                 await asyncio.sleep(_PING)
                 await self._request(socket, {"op": "ping"})
@@ -125,14 +125,14 @@ class DisconnectProtection:
             self._socket = None
             await socket.close()
 
-    async def _request(self, socket: Any, question: dict[str, Any]) -> None:
+    async def _request(self, socket: Any, message: dict[str, Any]) -> None:
         """Send a message and wait for its acknowledgement. ValueError with the venue's text after a refusal."""
-        await socket.send_str(json.dumps(question))
-        async with asyncio.timeout(_PATIENCE):
+        await socket.send_str(json.dumps(message))
+        async with asyncio.timeout(_TIMEOUT):
             while True:
                 answer = json.loads(await socket.receive_str())
                 op = answer.get("op")
-                if op == question["op"] or (op, question["op"]) == ("pong", "ping"):
+                if op == message["op"] or (op, message["op"]) == ("pong", "ping"):
                     break
         if answer.get("success") is False:
-            raise ValueError(f"{question['op']}: {answer.get('ret_msg') or answer.get('retMsg') or answer}")
+            raise ValueError(f"{message['op']}: {answer.get('ret_msg') or answer.get('retMsg') or answer}")

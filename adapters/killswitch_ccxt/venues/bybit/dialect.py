@@ -22,7 +22,7 @@ from killswitch.model.venue import (
 from killswitch_ccxt.client import Client
 from killswitch_ccxt.dialect import BatchResults, PositionMode
 from killswitch_ccxt.numbers import Row, value_at
-from killswitch_ccxt.venues.bybit import codes as words
+from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.dead_man import LONGEST, SHORTEST, DisconnectProtection
 from killswitch_ccxt.venues.bybit.rows import order_of_executions, rights_of, row_report
 from killswitch_ccxt.venues.bybit.snapshot_reader import BybitSnapshots
@@ -32,16 +32,16 @@ class Bybit(BybitSnapshots):
     """One account at Bybit. Each symbol has its own position mode: the row of a position states how an order names
     it."""
 
-    limits = words.LIMITS
-    costs = words.COSTS
+    limits = bybit_codes.LIMITS
+    costs = bybit_codes.COSTS
     client_ids = ClientIdRule(longest=36)
-    batch = words.BATCH
+    batch = bybit_codes.BATCH
     dead_man = DeadManRule("account", shortest=SHORTEST, longest=LONGEST)
     # ccxt signs every request with the same window, so an order cannot have its own.
     order_life = OrderLife(names="ever")
     window = 5_000
     streams = ("orders", "positions", "balance")
-    capabilities = words.CAPABILITIES
+    capabilities = bybit_codes.CAPABILITIES
     tried = "a local server with the v5 API (USDT contracts, one-way and hedge), and recorded answers"
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -52,8 +52,8 @@ class Bybit(BybitSnapshots):
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         """The traits, without a dead-man timer in demo trading and where its stream would connect to another system."""
         found = super().traits_for(spec)
-        lost = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
-        return structs.replace(found, dead_man=None) if lost else found
+        has_no_timer = spec.environment == "demo" or (spec.endpoint is not None and spec.endpoint_ws is None)
+        return structs.replace(found, dead_man=None) if has_no_timer else found
 
     # Orders
 
@@ -66,8 +66,8 @@ class Bybit(BybitSnapshots):
             params["triggerPrice"] = str(request.trigger_price)
         if self.is_spot:
             return params
-        usual = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
-        params["positionIdx"] = self._position_indices.get((request.symbol, request.position_side), usual)
+        default_index = 0 if mode == "one_way" else 1 if request.position_side == "long" else 2
+        params["positionIdx"] = self._position_indices.get((request.symbol, request.position_side), default_index)
         if request.reduce_only:
             params["reduceOnly"] = True
         if request.trigger_price is not None:
@@ -78,38 +78,38 @@ class Bybit(BybitSnapshots):
     async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         """One request for each category, which Bybit does not mix. A failure of the only request is raised."""
         found: dict[str, OrderReport | VenueError] = {}
-        ready: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
+        by_category: dict[str, list[tuple[OrderRequest, dict[str, Any]]]] = {}
         for request in requests:
             try:
                 arguments = self.create_arguments(request, mode)
             except VenueError as error:
                 found[request.client_order_id] = error
                 continue
-            written = dict(self.client.ccxt.create_order_request(*arguments))
-            ready.setdefault(str(written.pop("category")), []).append((request, written))
-        for category, rows in ready.items():
+            body = dict(self.client.ccxt.create_order_request(*arguments))
+            by_category.setdefault(str(body.pop("category")), []).append((request, body))
+        for category, rows in by_category.items():
             try:
-                found |= await self._sent(category, rows)
+                found |= await self._send_batch(category, rows)
             except VenueError as error:
-                if len(ready) == 1 and not found:
+                if len(by_category) == 1 and not found:
                     raise
                 found |= {request.client_order_id: error for request, _ in rows}
         return [found[request.client_order_id] for request in requests]
 
-    async def _sent(
+    async def _send_batch(
         self, category: str, rows: Sequence[tuple[OrderRequest, dict[str, Any]]]
     ) -> dict[str, OrderReport | VenueError]:
         """Client order id → result of the order, for one request."""
-        asked = {"category": category, "request": [written for _, written in rows]}
-        answer = await self.client.call("privatePostV5OrderCreateBatch", asked, places=True)
-        told, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
-        if len(told) != len(rows) or len(codes) != len(rows):
+        params = {"category": category, "request": [body for _, body in rows]}
+        answer = await self.client.call("privatePostV5OrderCreateBatch", params, places=True)
+        results, codes = (value_at(answer, name, "list") or [] for name in ("result", "retExtInfo"))
+        if len(results) != len(rows) or len(codes) != len(rows):
             raise MalformedAnswerError(
-                f"a batch of {len(rows)} orders has {len(told)} rows and {len(codes)} codes in the answer"
+                f"a batch of {len(rows)} orders has {len(results)} rows and {len(codes)} codes in the answer"
             )
         return {
             request.client_order_id: row_report(request, row, code)
-            for (request, _), row, code in zip(rows, told, codes, strict=True)
+            for (request, _), row, code in zip(rows, results, codes, strict=True)
         }
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
@@ -119,19 +119,19 @@ class Bybit(BybitSnapshots):
         Bybit finds ended orders among the open ones, too, but forgets them at a restart, and its history is late: only
         executions may show an order that has just been filled.
         """
-        asked = {**self._named(symbol), "orderLinkId": client_order_id}
-        questions: list[tuple[str, dict[str, Any]]] = [
-            ("privateGetV5OrderRealtime", asked),
-            ("privateGetV5OrderRealtime", {**asked, "openOnly": 1}),
-            ("privateGetV5OrderHistory", asked),
+        query = {**self._symbol_params(symbol), "orderLinkId": client_order_id}
+        queries: list[tuple[str, dict[str, Any]]] = [
+            ("privateGetV5OrderRealtime", query),
+            ("privateGetV5OrderRealtime", {**query, "openOnly": 1}),
+            ("privateGetV5OrderHistory", query),
         ]
         if self.is_spot:
-            questions.insert(1, ("privateGetV5OrderRealtime", {**asked, "orderFilter": "StopOrder"}))
-        for method, params in questions:
+            queries.insert(1, ("privateGetV5OrderRealtime", {**query, "orderFilter": "StopOrder"}))
+        for method, params in queries:
             rows = await self._pages(method, params, 50)
             if rows:
                 return self.order_of(rows[0])
-        rows = await self._pages("privateGetV5ExecutionList", asked, 100)
+        rows = await self._pages("privateGetV5ExecutionList", query, 100)
         rows = [row for row in rows if row.get("orderLinkId") == client_order_id]
         return self.order_of(order_of_executions(rows)) if rows else None
 
@@ -153,5 +153,5 @@ class Bybit(BybitSnapshots):
 
     async def margin_mode(self) -> str | None:
         answer = await self.client.call("privateGetV5AccountInfo")
-        told = str((answer.get("result") or {}).get("marginMode"))
-        return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(told)
+        mode = str((answer.get("result") or {}).get("marginMode"))
+        return {"REGULAR_MARGIN": "cross", "ISOLATED_MARGIN": "isolated", "PORTFOLIO_MARGIN": "portfolio"}.get(mode)

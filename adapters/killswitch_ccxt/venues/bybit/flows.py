@@ -95,7 +95,7 @@ ROWS: Final = 50
 """Rows of a page: the most that the venue returns."""
 WEEK: Final = 7 * 86_400_000
 """Longest span of one request, in milliseconds. Without an end the venue would return one day."""
-AHEAD: Final = 60_000
+CLOCK_TOLERANCE: Final = 60_000
 """Milliseconds after our time up to which rows are requested: the venue's clock may be ahead."""
 
 Page = tuple[Sequence[Mapping[str, Any]], str | None]
@@ -116,7 +116,7 @@ class LogReader:
 
     def __init__(self, page: Callable[[dict[str, Any]], Awaitable[Page]]) -> None:
         self._page = page
-        self._left: list[_Span] = []
+        self._remaining: list[_Span] = []
         self._until = 0
         """Time, in ms, up to which everything is read or in a span that is left."""
         self._found: dict[str, Flow] = {}
@@ -127,25 +127,25 @@ class LogReader:
         UnreadableError where rows are left for the next fetch, which continues from there.
         """
         self._extend_spans(since, now)
-        await self._read_first_page(self._left[0])
+        await self._read_first_page(self._remaining[0])
         for _ in range(MOST_PAGES - 1):
-            if self._left:
-                await self._read_page(self._left[0])
-        if self._left:
+            if self._remaining:
+                await self._read_page(self._remaining[0])
+        if self._remaining:
             raise UnreadableError(
                 f"the transaction log has more than {MOST_PAGES * ROWS:,} rows that are not read yet (each fill is "
-                "one): the next reading goes on where this one ended"
+                "one): the next fetch continues where this one ended"
             )
         return tuple(self._found.values())
 
     def _extend_spans(self, since: int, now: int) -> None:
-        if not self._left:
+        if not self._remaining:
             self._found, begin = {}, since
-        elif self._left[-1].cursor is None:
-            begin = self._left.pop().begin  # not read yet, so it can be extended
+        elif self._remaining[-1].cursor is None:
+            begin = self._remaining.pop().begin  # not read yet, so it can be extended
         else:
             begin = self._until - OVERLAP
-        self._left += [_Span(it, min(it + WEEK, now + AHEAD)) for it in range(begin, now + 1, WEEK)]
+        self._remaining += [_Span(it, min(it + WEEK, now + CLOCK_TOLERANCE)) for it in range(begin, now + 1, WEEK)]
         self._until = now
 
     async def _read_first_page(self, span: _Span) -> None:
@@ -157,9 +157,9 @@ class LogReader:
             raise
 
     async def _read_page(self, span: _Span) -> None:
-        asked = {"accountType": "UNIFIED", "startTime": span.begin, "endTime": span.end, "limit": ROWS}
-        rows, cursor = await self._page({**asked, **({"cursor": span.cursor} if span.cursor else {})})
+        params = {"accountType": "UNIFIED", "startTime": span.begin, "endTime": span.end, "limit": ROWS}
+        rows, cursor = await self._page({**params, **({"cursor": span.cursor} if span.cursor else {})})
         self._found |= {flow.id: flow for flow in map(flow_of, rows) if flow is not None}
         span.cursor = cursor
         if cursor is None:
-            self._left.remove(span)
+            self._remaining.remove(span)

@@ -26,15 +26,15 @@ from killswitch_ccxt.numbers import (
     required_text,
     value_at,
 )
-from killswitch_ccxt.venues.bybit import codes as words
+from killswitch_ccxt.venues.bybit import codes as bybit_codes
 
 ROUNDED: Final = Decimal("1e-5")
 """The difference between a total and the sum of its parts, as a share of the total, that counts as rounding."""
-SMALL: Final = Decimal("5e-4")
+OPTIONS_SHARE: Final = Decimal("5e-4")
 """The share of the equity outside wallets and profits that indicates options; interest is less."""
 
 
-def with_largest(rule: Row) -> Row:
+def with_order_maximum(rule: Row) -> Row:
     """ccxt's market, with the maximum of any order: Bybit accepts less in a market order than in others."""
     filters = value_at(rule, "info", "lotSizeFilter") or {}
     return with_maximum(rule, *(filters.get(name) for name in ("maxOrderQty", "maxMktOrderQty", "maxMarketOrderQty")))
@@ -48,7 +48,7 @@ def _account(answer: Row) -> Row:
     return object_at(rows[0])
 
 
-def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> AccountEquity:
+def account_equity(answer: Row, currency: str, as_of: datetime | None = None) -> AccountEquity:
     """The equity from `account/wallet-balance`: dollars, divided by Bybit's own price of `currency`.
 
     Totals that Bybit leaves empty, as with isolated margin, are unknown. UnreadableError where the currency has no
@@ -59,7 +59,7 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Acco
     total = required_number(row.get("totalEquity"), "totalEquity")
     price = _dollars(next((it for it in coins if it.get("coin") == currency), {}))
 
-    def money(value: Any) -> Decimal | None:
+    def in_currency(value: Any) -> Decimal | None:
         found = decimal(value)
         return found if not found else from_dollars(found, price, currency)
 
@@ -70,9 +70,9 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Acco
     equity = parts if abs(parts - equity) <= ROUNDED * abs(equity) else equity
     return AccountEquity(
         equity=equity,
-        free=money(row.get("totalAvailableBalance")),
-        margin_used=_of_positions(row, balances),
-        maintenance_margin=money(row.get("totalMaintenanceMargin")),
+        free=in_currency(row.get("totalAvailableBalance")),
+        margin_used=_positions_margin(row, balances),
+        maintenance_margin=in_currency(row.get("totalMaintenanceMargin")),
         balances=balances,
         unrealized=unrealized_of(balances),
         rates=rates_in_dollars(price, currency),
@@ -81,17 +81,17 @@ def wealth_of(answer: Row, currency: str, as_of: datetime | None = None) -> Acco
     )
 
 
-def _of_positions(row: Row, balances: Sequence[Balance]) -> Decimal | None:
+def _positions_margin(row: Row, balances: Sequence[Balance]) -> Decimal | None:
     """The initial margin of positions in all coins, in the account's currency; the account's own total includes
     orders. None where a coin does not state it, as with portfolio margin."""
     if decimal(row.get("totalInitialMargin")) == 0:
         return Decimal(0)
     prices, total = {it.asset: it.price for it in balances}, Decimal(0)
     for coin in row.get("coin") or ():
-        held, price = decimal(coin.get("totalPositionIM")), prices.get(str(coin.get("coin")))
-        if held is None or (held and price is None):
+        margin, price = decimal(coin.get("totalPositionIM")), prices.get(str(coin.get("coin")))
+        if margin is None or (margin and price is None):
             return None
-        total += held * price if held and price is not None else 0
+        total += margin * price if margin and price is not None else 0
     return total
 
 
@@ -101,20 +101,20 @@ def _has_options(coins: Sequence[Row], balances: Sequence[Balance], equity: Deci
     The value of options is unrealised, and no position explains it, because options are not read.
     """
     profits = {str(it.get("coin")): decimal(it.get("unrealisedPnl")) for it in coins}
-    rest = Decimal(0)
+    unexplained = Decimal(0)
     for it in balances:
         profit = profits.get(it.asset)
         if it.price is not None and it.wallet is not None and profit is not None:
-            rest += abs((it.amount - it.wallet - profit) * it.price)
-    return rest > SMALL * abs(equity)
+            unexplained += abs((it.amount - it.wallet - profit) * it.price)
+    return unexplained > OPTIONS_SHARE * abs(equity)
 
 
 def position_index(row: Row) -> int:
     """The index by which an order names the position: 0 in one-way mode, 1 for long and 2 for short in hedge mode."""
-    told = row.get("positionIdx")
-    if isinstance(told, bool) or str(told) not in ("0", "1", "2"):
-        raise UnreadableError(f"position {row.get('symbol')}: unknown positionIdx {told!r}")
-    return int(told)  # type: ignore[arg-type] # one of the three
+    index = row.get("positionIdx")
+    if isinstance(index, bool) or str(index) not in ("0", "1", "2"):
+        raise UnreadableError(f"position {row.get('symbol')}: unknown positionIdx {index!r}")
+    return int(index)  # type: ignore[arg-type] # one of the three
 
 
 def spot_balance(answer: Row) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def spot_balance(answer: Row) -> dict[str, Any]:
 
 def dollar_prices(answer: Row) -> dict[str, Decimal]:
     """Coin → price in USD by Bybit's own valuation in `account/wallet-balance`, for coins of the account."""
-    told = {str(it.get("coin")): _dollars(it) for it in _account(answer).get("coin") or []}
-    return {"USD": Decimal(1), **{coin: price for coin, price in told.items() if price is not None}}
+    prices = {str(it.get("coin")): _dollars(it) for it in _account(answer).get("coin") or []}
+    return {"USD": Decimal(1), **{coin: price for coin, price in prices.items() if price is not None}}
 
 
 def rate(prices: Mapping[str, Decimal], coin: object, currency: str) -> Decimal | None:
@@ -158,8 +158,8 @@ def order_of_executions(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _dollars(coin: Row) -> Decimal | None:
-    amount, worth = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
-    return worth / amount if amount and worth else None
+    amount, value = decimal(coin.get("equity")), decimal(coin.get("usdValue"))
+    return value / amount if amount and value else None
 
 
 def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
@@ -169,8 +169,8 @@ def _balance(coin: Row, price: Decimal | None, currency: str) -> Balance:
     """
     own, equity = _dollars(coin), required_number(coin.get("equity"), "equity")
     each = None if own is None else own if currency == "USD" else own / price if price else None
-    held, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
-    wallet = None if held is None or borrowed is None else held - borrowed
+    wallet_balance, borrowed = decimal(coin.get("walletBalance")), decimal(coin.get("spotBorrow"))
+    wallet = None if wallet_balance is None or borrowed is None else wallet_balance - borrowed
     return Balance(required_text(coin.get("coin"), "the name of a coin"), equity, each, wallet=wallet, equity=equity)
 
 
@@ -191,7 +191,7 @@ def refined_fill(fill: Fill, info: Row, *, spot: bool, paid_in: str | None, each
         fee=decimal(info.get("execFee")),
         fee_currency=None if coin is None else str(coin),
         realized_pnl=None if profit is None or each is None else profit * each,
-        cause=words.CAUSES.get(str(info.get("execType"))) or "trade",
+        cause=bybit_codes.CAUSES.get(str(info.get("execType"))) or "trade",
         position_side=side,
     )
 
@@ -240,8 +240,8 @@ def row_report(request: OrderRequest, row: Row, code: Row) -> OrderReport | Venu
     """The result of one order of a batch."""
     number = code.get("code")
     if number != 0 or isinstance(number, bool):
-        said = words.refusal_codes(number, code.get("msg"))
-        return row_error(words.VERDICTS, said, f"bybit {number}: {code.get('msg')}", order=row)
+        refusal = bybit_codes.refusal_codes(number, code.get("msg"))
+        return row_error(bybit_codes.REFUSAL_CODES, refusal, f"bybit {number}: {code.get('msg')}", order=row)
     if row.get("orderLinkId") != request.client_order_id or not row.get("orderId"):
         return MalformedAnswerError(f"sent order {request.client_order_id}, the row in its place is {dict(row)}")
     return OrderReport(str(row["orderId"]), request.client_order_id, request.symbol, "open", request.amount, Decimal(0))

@@ -1,6 +1,6 @@
 """Snapshots of an account at Bybit, by v5 endpoints where ccxt's unified call would omit something.
 
-That is further pages, other settlement coins, executions that are no trades, and rules of delisted symbols.
+It would omit further pages, other settlement coins, executions that are no trades, and rules of delisted symbols.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from killswitch_ccxt.dialect import Dialect, PositionMode
 from killswitch_ccxt.equity import AccountEquity
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, decimal, every_page, rows_at, value_at
-from killswitch_ccxt.venues.bybit import codes as words
+from killswitch_ccxt.venues.bybit import codes as bybit_codes
 from killswitch_ccxt.venues.bybit.flows import LogReader
 from killswitch_ccxt.venues.bybit.rows import (
+    account_equity,
     dollar_prices,
     position_index,
     rate,
     refined_fill,
     refined_order,
     spot_balance,
-    wealth_of,
-    with_largest,
+    with_order_maximum,
 )
 
-FEW: Final = 5
+MOST_SINGLE_TICKERS: Final = 5
 """Most symbols whose prices are requested one by one: all of a category are half a megabyte."""
 TICKER: Final = "bid1Price ask1Price lastPrice indexPrice markPrice"
 """Fields of a ticker, as `quote_of` takes them."""
@@ -45,13 +45,13 @@ MOST_PAGES: Final = 40
 
 
 class BybitSnapshots(Dialect):
-    """The part of Bybit's dialect that fetches snapshots. It notes how orders name the positions."""
+    """The part of Bybit's dialect that fetches snapshots, and records the index by which orders name a position."""
 
     exchange: ClassVar[str] = "bybit"
-    codes = words.CODES
-    code_form = words.FORM
+    codes = bybit_codes.CODES
+    code_form = bybit_codes.FORM
     has_hedge_mode = True
-    instrument_states = StateTable(("status",), words.STATES, words.PASSING)
+    instrument_states = StateTable(("status",), bybit_codes.STATES, bybit_codes.PASSING)
     keeps_rules = True
 
     def __init__(self, client: Client, spec: AccountSpec) -> None:
@@ -78,12 +78,12 @@ class BybitSnapshots(Dialect):
             "watchPositions": {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False},
         }
 
-    codes_of = staticmethod(words.codes_of)
+    codes_of = staticmethod(bybit_codes.codes_of)
 
     @classmethod
     def used_from(cls, headers: Mapping[str, str], path: str) -> Mapping[str, int]:
         """Each answer states what is left of its own endpoint's limit."""
-        name = words.PATHS.get(path)
+        name = bybit_codes.PATHS.get(path)
         try:
             used = int(headers["x-bapi-limit"]) - int(headers["x-bapi-limit-status"])
         except (KeyError, ValueError):
@@ -91,14 +91,14 @@ class BybitSnapshots(Dialect):
         return {} if name is None else {name: max(0, used)}
 
     @property
-    def _books(self) -> tuple[dict[str, str], ...]:
-        """The categories, each of which needs a request of its own."""
+    def _categories(self) -> tuple[dict[str, str], ...]:
+        """The params of each category of contracts, which needs a request of its own."""
         if self.is_spot:
             return ({"category": "spot"},)
         linear = tuple({"category": "linear", "settleCoin": coin} for coin in ("USDT", "USDC"))
         return (*linear, {"category": "inverse"})
 
-    corrected_rule = staticmethod(with_largest)
+    corrected_rule = staticmethod(with_order_maximum)
 
     def is_ours(self, rule: Row) -> bool:
         return bool(rule.get("spot")) is self.is_spot
@@ -110,22 +110,22 @@ class BybitSnapshots(Dialect):
 
         Bybit states the amounts of a position in its settlement coin.
         """
-        wealth, found = await super().account()
+        equity, found = await super().account()
         if not self.is_spot:
-            found = tuple(self._in_own(it, self.rules[it.symbol].get("settle")) for it in found)
-        if not found and wealth.margin_used == 0:
-            wealth = replace(wealth, maintenance_margin=None)
-        return replace(wealth, positions_as_of=self._positions_at), found
+            found = tuple(self._in_own_currency(it, self.rules[it.symbol].get("settle")) for it in found)
+        if not found and equity.margin_used == 0:
+            equity = replace(equity, maintenance_margin=None)
+        return replace(equity, positions_as_of=self._positions_at), found
 
     async def equity(self) -> AccountEquity:
         answer = await self.client.call("privateGetV5AccountWalletBalance", {"accountType": "UNIFIED"})
         self._prices = dollar_prices(answer)
-        return wealth_of(answer, self.spec.currency, self.client.answer_time(answer.get("time")))
+        return account_equity(answer, self.spec.currency, self.client.answer_time(answer.get("time")))
 
     def _rate(self, coin: object) -> Decimal | None:
         return rate(self._prices, coin, self.spec.currency)
 
-    def _in_own(self, position: Position, coin: object) -> Position:
+    def _in_own_currency(self, position: Position, coin: object) -> Position:
         """A position with amounts in `coin`, converted to the account's currency."""
         return position if coin == self.spec.currency else positions.converted(position, self._rate(coin))
 
@@ -133,16 +133,17 @@ class BybitSnapshots(Dialect):
         """Holdings by the equity of each coin, which is net of its debt."""
 
         async def balance() -> Row:
-            asked = {"accountType": "UNIFIED"}
-            return spot_balance(await self.client.call("privateGetV5AccountWalletBalance", asked))
+            params = {"accountType": "UNIFIED"}
+            return spot_balance(await self.client.call("privateGetV5AccountWalletBalance", params))
 
         return await self.value_spot_account(balance())
 
     async def positions(self) -> tuple[Position, ...]:
         self._positions_at = None
-        answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._books))
-        for row, book in ((row, book) for book, answer in zip(self._books, answers, strict=True) for row in answer):
-            await self._load_delisted_rules(str(row.get("symbol")), book["category"])
+        answers = await asyncio.gather(*(self._pages("privateGetV5PositionList", it, 200) for it in self._categories))
+        for query, answer in zip(self._categories, answers, strict=True):
+            for row in answer:
+                await self._load_delisted_rules(str(row.get("symbol")), query["category"])
         rows = positions.sized([row for answer in answers for row in answer], "size")
         parsed = [self.client.ccxt.parse_position(row, self.rule_of(row.get("symbol"))) for row in rows]
         found = positions.positions(parsed, self.rules, self.refine_position)
@@ -159,8 +160,8 @@ class BybitSnapshots(Dialect):
             return
         self._without_rules.add(name)
         for status in ("Closed", "Delivering"):
-            asked = {"category": category, "symbol": name, "status": status}
-            found = await self.client.call("fetch_future_markets", asked)
+            params = {"category": category, "symbol": name, "status": status}
+            found = await self.client.call("fetch_future_markets", params)
             if found:
                 ccxt.set_markets([*ccxt.markets.values(), *found])
                 self._without_rules.discard(name)
@@ -176,27 +177,29 @@ class BybitSnapshots(Dialect):
         )
 
     async def orders(self) -> tuple[Order, ...]:
-        asked = [dict(it) for it in self._books]
+        queries = [dict(it) for it in self._categories]
         if self.is_spot:
-            asked = [{**asked[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
-        answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in asked))
+            queries = [{**queries[0], "orderFilter": kind} for kind in ("Order", "StopOrder", "tpslOrder")]
+        answers = await asyncio.gather(*(self._pages("privateGetV5OrderRealtime", it, 50) for it in queries))
         return orders.open_orders(self.order_of(row) for rows in answers for row in rows)
 
     refine_order = staticmethod(refined_order)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         kinds = ("spot",) if self.is_spot else ("linear", "inverse")
-        asked = ({"category": kind, "startTime": since} for kind in kinds)
-        answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in asked))
+        queries = ({"category": kind, "startTime": since} for kind in kinds)
+        answers = await asyncio.gather(*(self._pages("privateGetV5ExecutionList", it, 100) for it in queries))
         return self.fills_of(row for rows in answers for row in rows)
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        rows = await self._pages("privateGetV5ExecutionList", {**self._named(symbol), "orderId": order_id}, 100)
+        rows = await self._pages("privateGetV5ExecutionList", {**self._symbol_params(symbol), "orderId": order_id}, 100)
         return fills.fills_of_order(self.fills_of(rows), order_id)
 
     def fills_of(self, rows: Iterable[Row]) -> tuple[Fill, ...]:
         """The fills among the executions."""
-        return super().fills_of(it for it in rows if words.CAUSES.get(str(it.get("execType")), "trade") is not None)
+        return super().fills_of(
+            it for it in rows if bybit_codes.CAUSES.get(str(it.get("execType")), "trade") is not None
+        )
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         rule = self.rules.get(fill.symbol, {})
@@ -210,15 +213,15 @@ class BybitSnapshots(Dialect):
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Quote]:
         """Mark, index, last and best prices in one answer for each symbol, or for each category of many symbols."""
-        asked = [self._named(symbol) for symbol in symbols]
-        if len(asked) > FEW:
-            asked = [{"category": it} for it in sorted({named["category"] for named in asked})]
-        answers = await self.call_all(*(("publicGetV5MarketTickers", it) for it in asked))
+        queries = [self._symbol_params(symbol) for symbol in symbols]
+        if len(queries) > MOST_SINGLE_TICKERS:
+            queries = [{"category": it} for it in sorted({params["category"] for params in queries})]
+        answers = await self.call_all(*(("publicGetV5MarketTickers", it) for it in queries))
         found: dict[tuple[str, str], Quote] = {}
-        for named, answer in zip(asked, answers, strict=True):
+        for params, answer in zip(queries, answers, strict=True):
             at = self.client.answer_time(answer.get("time"))
             for row in value_at(answer, "result", "list") or ():
-                found[named["category"], str(row.get("symbol"))] = quote_of(row, TICKER, at)
+                found[params["category"], str(row.get("symbol"))] = quote_of(row, TICKER, at)
         keys = ((symbol, (self._category(symbol), self.id_of(symbol))) for symbol in symbols)
         return {symbol: found[key] for symbol, key in keys if key in found}
 
@@ -231,7 +234,7 @@ class BybitSnapshots(Dialect):
             symbol = next((it for it, rule in self.rules.items() if rule.get("linear") and rule.get("active")), None)
             if symbol is None:
                 return "one_way"
-            rows = await self._pages("privateGetV5PositionList", self._named(symbol), 200)
+            rows = await self._pages("privateGetV5PositionList", self._symbol_params(symbol), 200)
             indices = {position_index(row) for row in rows}
         return "hedge" if indices & {1, 2} else "one_way"
 
@@ -241,17 +244,17 @@ class BybitSnapshots(Dialect):
         """The rows of all pages of a request. UnreadableError where the list does not end."""
         return await every_page(partial(self._page, method, {**params, "limit": size}), MOST_PAGES, method)
 
-    async def _page(self, method: str, asked: Row, cursor: str | None = None) -> tuple[list[Row], str | None]:
+    async def _page(self, method: str, params: Row, cursor: str | None = None) -> tuple[list[Row], str | None]:
         """One page, and the cursor of the next one; None where there is none."""
-        answer = await self.client.call(method, {**asked, **({"cursor": cursor} if cursor else {})})
+        answer = await self.client.call(method, {**params, **({"cursor": cursor} if cursor else {})})
         if method == "privateGetV5PositionList" and (at := self.client.answer_time(answer.get("time"))) is not None:
             self._positions_at = min(at, self._positions_at or at)
         rows = rows_at(answer, "result", "list", what=f"the answer to {method}")
-        return rows, value_at(answer, "result", "nextPageCursor") or None if len(rows) >= asked["limit"] else None
+        return rows, value_at(answer, "result", "nextPageCursor") or None if len(rows) >= params["limit"] else None
 
     def _category(self, symbol: str) -> str:
         rule = self.rules[symbol]
         return "spot" if rule.get("spot") else "inverse" if rule.get("inverse") else "linear"
 
-    def _named(self, symbol: str) -> dict[str, str]:
+    def _symbol_params(self, symbol: str) -> dict[str, str]:
         return {"category": self._category(symbol), "symbol": self.id_of(symbol)}

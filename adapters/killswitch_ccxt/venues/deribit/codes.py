@@ -40,7 +40,7 @@ CODES: Final[Mapping[str, Meaning]] = {
     # "Some unhandled error on server", "some general failure", "invalid input or internal failure", "not responding or
     # processing the response takes too long", cancelled by another request, timed out
     **coded(UNKNOWN, 10001, 11094, 13008, 13028, 13666, 13888),
-    "unsure": UNKNOWN,  # said of the text
+    "unsure": UNKNOWN,  # from the text, see `unsure_code`
     **coded(GONE, 10004, 10010, 10029, 11008, 11044),
 }  # fmt: skip
 
@@ -49,9 +49,9 @@ def refusal_codes(error: Mapping[str, Any]) -> tuple[str, ...]:
     """The code of a refusal with what its text adds; Deribit writes its texts with underscores."""
     data = error.get("data")
     reason = data.get("reason") if isinstance(data, Mapping) else data
-    words = f"{error.get('message')} {reason}".lower().replace("_", " ")
+    text = f"{error.get('message')} {reason}".lower().replace("_", " ")
     code = present_codes(error.get("code"))
-    return (*code, *unsure_code(CODES, error.get("code"), words))
+    return (*code, *unsure_code(CODES, error.get("code"), text))
 
 
 LIMITS: Final = (

@@ -48,19 +48,19 @@ from killswitch_ccxt.numbers import (
 from killswitch_ccxt.traits import Ages
 from killswitch_ccxt.venues.deribit.codes import CAPABILITIES, CODES, COSTS, LIMITS, refusal_codes
 from killswitch_ccxt.venues.deribit.rows import (
+    cross_collateral_equity,
     flow_of,
+    has_cross_collateral,
     is_complete_rule,
-    is_crossed,
-    of_all,
-    of_one,
-    of_positions,
     position_row,
+    positions_margin,
     rights_of,
+    single_currency_equity,
 )
 
 PAGES: Final = 50
-AHEAD: Final = 60_000
-"""Milliseconds after our time up to which rows are asked for: the venue's clock may be ahead."""
+CLOCK_TOLERANCE: Final = 60_000
+"""Milliseconds after our time up to which rows are requested: the venue's clock may be ahead."""
 MOST_TICKERS: Final = 5
 """Most symbols whose prices are requested one by one."""
 
@@ -86,12 +86,12 @@ class Deribit(Dialect):
         super().__init__(client, spec)
         self._dollars: Decimal | None = None
         """The price of the account's currency in USD, where Deribit states the equity in dollars."""
-        self._crossed = False
+        self._is_cross_collateral = False
         self._collateral: frozenset[str] = frozenset((spec.currency,))
         """Currencies of the account that are part of its equity."""
-        self._settled: frozenset[str] = frozenset((spec.currency,))
+        self._settlement_currencies: frozenset[str] = frozenset((spec.currency,))
         """Currencies in which the account's positions settle."""
-        self._entering = asyncio.Lock()
+        self._authentication = asyncio.Lock()
 
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
@@ -108,7 +108,7 @@ class Deribit(Dialect):
     async def watch(self, method: str) -> None:
         """Authenticate first, one stream at a time: ccxt would open the second one before the first is
         authenticated."""
-        async with self._entering:
+        async with self._authentication:
             await self.client.call("authenticate")
         await super().watch(method)
 
@@ -137,41 +137,41 @@ class Deribit(Dialect):
     # Snapshot
 
     async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
-        wealth, held = await asyncio.gather(self.equity(), self.client.call("private_get_get_positions"))
+        equity, held = await asyncio.gather(self.equity(), self.client.call("private_get_get_positions"))
         infos = rows_at(held, "result", what="the answer about positions")
         rows = [position_row(info, self._symbol(info.get("instrument_name"))) for info in infos]
-        if not self._crossed:
+        if not self._is_cross_collateral:
             rows = [row for row in rows if self._settlement_coin(row) in (self.spec.currency, None)]
         found = positions.positions(rows, self.rules, self.refine_position)
-        wealth = replace(wealth, margin_used=None if self._crossed else of_positions(wealth, rows))
-        settled = {str(self.rules[each.symbol].get("settle")) for each in found}
-        self._settled = frozenset({self.spec.currency, *settled})
-        if wealth.rates is None and self.spec.currency != "USD":
-            wealth = replace(wealth, rates=self._rates_of(found))
-        return wealth, found
+        equity = replace(equity, margin_used=None if self._is_cross_collateral else positions_margin(equity, rows))
+        coins = {str(self.rules[each.symbol].get("settle")) for each in found}
+        self._settlement_currencies = frozenset({self.spec.currency, *coins})
+        if equity.rates is None and self.spec.currency != "USD":
+            equity = replace(equity, rates=self._rates_of(found))
+        return equity, found
 
     async def equity(self) -> AccountEquity:
         """The equity: the figures of one currency, or with cross collateral the totals, which Deribit states in
         dollars."""
-        indexes = self._indexes(self._collateral if self._crossed else ())
+        indexes = self._indexes(self._collateral if self._is_cross_collateral else ())
         answer, dollars = await asyncio.gather(self.client.call("private_get_get_account_summaries"), indexes)
         summaries, currency = rows_at(answer, "result", "summaries"), self.spec.currency
         row = next((it for it in summaries if it.get("currency") == currency), None)
         first = row if row is not None else next(iter(summaries), None)
         if first is None:
             raise UnreadableError("the answer has no summary of any currency")
-        self._crossed = is_crossed(first)
-        if not self._crossed:
+        self._is_cross_collateral = has_cross_collateral(first)
+        if not self._is_cross_collateral:
             if row is None:
                 raise UnreadableError(f"the answer has no row of {currency}, the account's currency")
             self._collateral = frozenset((currency,))
-            return of_one(row)
-        summed = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
-        self._collateral = frozenset((currency, *(str(it.get("currency")) for it in summed)))
+            return single_currency_equity(row)
+        held = [it for it in summaries if decimal(it.get("equity")) or decimal(it.get("balance"))]
+        self._collateral = frozenset((currency, *(str(it.get("currency")) for it in held)))
         missing = self._collateral - dollars.keys()
         dollars = {**dollars, **(await self._indexes(missing) if missing else {})}
         self._dollars = dollars.get(currency)
-        return of_all(first, summed, currency, dollars)
+        return cross_collateral_equity(first, held, currency, dollars)
 
     def _rates_of(self, found: Sequence[Position]) -> tuple[Rate, ...] | None:
         """The price of the account's coin in USD, where a position has the index price of that coin."""
@@ -190,7 +190,7 @@ class Deribit(Dialect):
     async def _indexes(self, currencies: Collection[str]) -> dict[str, Decimal]:
         """Currency → Deribit's index price of it in USD, for currencies that have one."""
 
-        async def asked(currency: str) -> Decimal | None:
+        async def index_price(currency: str) -> Decimal | None:
             if currency == "USD":
                 return Decimal(1)
             try:
@@ -202,21 +202,21 @@ class Deribit(Dialect):
             return positive(value_at(answer, "result", "index_price"))
 
         names = sorted(currencies)
-        found = await asyncio.gather(*map(asked, names))
+        found = await asyncio.gather(*map(index_price, names))
         return {name: price for name, price in zip(names, found, strict=True) if price is not None}
 
     def refine_position(self, position: Position, info: Row) -> Position:
         """The position without amounts that are not in the account's currency."""
         rule = self.rules[position.symbol]
-        ours = rule.get("settle") == self.spec.currency
+        is_own_currency = rule.get("settle") == self.spec.currency
         notional = None
         if rule.get("option"):
             index = positive(info.get("index_price"))
-            if ours and rule.get("base") == rule.get("settle"):
+            if is_own_currency and rule.get("base") == rule.get("settle"):
                 notional = position.contracts
-            elif ours and index is not None:
+            elif is_own_currency and index is not None:
                 notional = position.contracts * index
-        elif ours:
+        elif is_own_currency:
             notional = positions.position_value(position, rule)
         elif rule.get("inverse") and (self._dollars or self.spec.currency == "USD"):
             notional = from_dollars(position.contracts, self._dollars, self.spec.currency)
@@ -224,8 +224,8 @@ class Deribit(Dialect):
             position,
             notional=notional,
             index_price=positive(info.get("index_price")),
-            margin=decimal(info.get("initial_margin")) if ours else None,
-            unrealized_pnl=decimal(info.get("floating_profit_loss")) if ours else None,
+            margin=decimal(info.get("initial_margin")) if is_own_currency else None,
+            unrealized_pnl=decimal(info.get("floating_profit_loss")) if is_own_currency else None,
         )
 
     async def orders(self) -> tuple[Order, ...]:
@@ -246,16 +246,18 @@ class Deribit(Dialect):
         }  # fmt: skip
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        answers = await asyncio.gather(*(self._trades(currency, since) for currency in sorted(self._settled)))
+        answers = await asyncio.gather(
+            *(self._trades(currency, since) for currency in sorted(self._settlement_currencies))
+        )
         return self._as_fills([row for rows in answers for row in rows])
 
     async def _trades(self, currency: str, since: int) -> list[Row]:
-        until = self.client.now_ms() + AHEAD
+        until = self.client.now_ms() + CLOCK_TOLERANCE
 
         async def page(begin: int | None) -> tuple[list[Row], int | None]:
-            asked = {"currency": currency, "start_timestamp": since if begin is None else begin,
+            params = {"currency": currency, "start_timestamp": since if begin is None else begin,
                      "end_timestamp": until, "count": 1000, "sorting": "asc"}  # fmt: skip
-            answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", asked)
+            answer = await self.client.call("private_get_get_user_trades_by_currency_and_time", params)
             rows = rows_at(answer, "result", "trades")
             return rows, int(rows[-1]["timestamp"]) if rows and value_at(answer, "result", "has_more") else None
 
@@ -267,8 +269,8 @@ class Deribit(Dialect):
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         """The fill with its cause: `liquidation` states the liquidated side, `liquidity` our side."""
-        mine = str(info.get("liquidity") or "")
-        cause: FillCause = "liquidation" if mine and mine in str(info.get("liquidation") or "") else "trade"
+        own_side = str(info.get("liquidity") or "")
+        cause: FillCause = "liquidation" if own_side and own_side in str(info.get("liquidation") or "") else "trade"
         rule = self.rules.get(fill.symbol) or {}
         return structs.replace(
             fill,
@@ -281,17 +283,20 @@ class Deribit(Dialect):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits, withdrawals and transfers in the transaction logs of the account's currencies."""
-        answers = await asyncio.gather(*(self._moves(currency, since) for currency in sorted(self._collateral)))
+        answers = await asyncio.gather(
+            *(self._currency_flows(currency, since) for currency in sorted(self._collateral))
+        )
         return tuple(flow for found in answers for flow in found)
 
-    async def _moves(self, currency: str, since: int) -> list[Flow]:
-        asked: dict[str, Any] = {
-            "currency": currency, "start_timestamp": since, "end_timestamp": self.client.now_ms() + AHEAD, "count": 250,
+    async def _currency_flows(self, currency: str, since: int) -> list[Flow]:
+        params: dict[str, Any] = {
+            "currency": currency, "start_timestamp": since,
+            "end_timestamp": self.client.now_ms() + CLOCK_TOLERANCE, "count": 250,
         }  # fmt: skip
 
         async def page(cursor: Any) -> tuple[list[Row], Any]:
             more = {} if cursor is None else {"continuation": cursor}
-            answer = await self.client.call("private_get_get_transaction_log", {**asked, **more})
+            answer = await self.client.call("private_get_get_transaction_log", {**params, **more})
             return rows_at(answer, "result", "logs"), value_at(answer, "result", "continuation")
 
         rows = await every_page(page, PAGES, "the transaction log")
@@ -314,8 +319,8 @@ class Deribit(Dialect):
         """Prices with the index of each symbol by its own request; for many symbols, prices without it by currency."""
         if len(symbols) > MOST_TICKERS:
             return await self.quotes(symbols)
-        asked = (("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
-        answers = await self.call_all(*asked)
+        queries = (("public_get_ticker", {"instrument_name": self.rules[it]["id"]}) for it in symbols)
+        answers = await self.call_all(*queries)
         names = ("best_bid_price", "best_ask_price", "last_price", "timestamp")
         return {
             symbol: self._quote(symbol, result, *names)
@@ -350,19 +355,19 @@ class Deribit(Dialect):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Find an order by its label. A stop and the order that it sent have the same one: the newest is the result."""
-        asked = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
-        answer = await self.client.call("private_get_get_order_state_by_label", asked)
-        told = rows_at(answer, "result", what=f"the answer about order {client_order_id}")
-        rows = [it for it in told if it.get("label") == client_order_id]
-        if not rows and told:
+        params = {"currency": self.rules[symbol]["settleId"], "label": client_order_id}
+        answer = await self.client.call("private_get_get_order_state_by_label", params)
+        listed = rows_at(answer, "result", what=f"the answer about order {client_order_id}")
+        rows = [it for it in listed if it.get("label") == client_order_id]
+        if not rows and listed:
             raise UnreadableError(f"queried order {client_order_id}, the answer is about others")
         if not rows:
             return None
         return self._order(max(rows, key=lambda it: int(it.get("creation_timestamp") or 0)))
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        asked = {"order_id": order_id, "sorting": "asc"}
-        answer = await self.client.call("private_get_get_user_trades_by_order", asked)
+        params = {"order_id": order_id, "sorting": "asc"}
+        answer = await self.client.call("private_get_get_user_trades_by_order", params)
         is_nested = isinstance(value_at(answer, "result"), Mapping)
         names = ("result", "trades") if is_nested else ("result",)
         rows = rows_at(answer, *names, what=f"the answer about trades of order {order_id}")

@@ -26,17 +26,17 @@ from killswitch_ccxt.numbers import Row, UnreadableError, decimal, required_numb
 FLOWS: Final[Mapping[str, FlowKind]] = {"deposit": "deposit", "withdrawal": "withdrawal", "transfer": "transfer"}
 """`type` of an entry of the transaction log → kind of a flow."""
 PERIODS = frozenset({"perpetual", "day", "week", "month"})
-"""Lifetimes of futures; with another word it is unknown whether they expire."""
+"""Lifetimes of futures; with any other value it is unknown whether they expire."""
 
 
 def flow_of(row: Row) -> Flow | None:
     """An entry of the transaction log as a flow; None where it is no deposit, withdrawal or transfer."""
     what = f"log entry {row.get('id')}"
-    word = required_text(row.get("type"), what)
-    if word not in FLOWS:
+    kind = required_text(row.get("type"), what)
+    if kind not in FLOWS:
         return None
     return ledger_flow(
-        word, FLOWS, what,
+        kind, FLOWS, what,
         number=row.get("id"), at=row.get("timestamp"), amount=row.get("change"), currency=row.get("currency"),
     )  # fmt: skip
 
@@ -46,8 +46,8 @@ def is_complete_rule(rule: Row) -> bool:
     contract."""
     if not rule.get("contract"):
         return True
-    lives = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
-    return bool(lives) and rule.get("settle") in (rule.get("base"), rule.get("quote"))
+    has_lifetime = rule.get("option") or (rule.get("info") or {}).get("settlement_period") in PERIODS
+    return bool(has_lifetime) and rule.get("settle") in (rule.get("base"), rule.get("quote"))
 
 
 def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
@@ -68,41 +68,41 @@ def position_row(info: Row, symbol: str | None) -> dict[str, Any]:
 
 def rights_of(keys: Sequence[Row], key: str) -> KeyRights:
     """The permissions of one key in the list of the account's keys."""
-    ours = [it for it in keys if it.get("client_id") == key]
-    if not ours:
+    own_rows = [it for it in keys if it.get("client_id") == key]
+    if not own_rows:
         return KeyRights(note="the venue's list of keys lacks this one")
-    scopes = dict(each.partition(":")[::2] for each in str(ours[0].get("max_scope", "")).split())
+    scopes = dict(each.partition(":")[::2] for each in str(own_rows[0].get("max_scope", "")).split())
     return KeyRights(
         read=scopes.get("account") in ("read", "read_write"),
         trade=scopes.get("trade") == "read_write",
         withdraw=scopes.get("wallet") == "read_write",
         transfer=scopes.get("wallet") == "read_write",
-        bound_to_addresses=bool(ours[0].get("ip_whitelist")),
+        bound_to_addresses=bool(own_rows[0].get("ip_whitelist")),
     )
 
 
-ANOTHER_MOMENT: Final = Decimal("0.005")
+PRICE_DRIFT: Final = Decimal("0.005")
 """Largest difference between the total and the sum of the currencies, as a share of the total: prices change between
 two answers."""
 
 
-def is_crossed(summary: Row) -> bool:
+def has_cross_collateral(summary: Row) -> bool:
     """Whether all currencies of the account are collateral, by its margin model where there is no flag.
 
     UnreadableError where both are missing or contradict each other.
     """
     enabled, model = summary.get("cross_collateral_enabled"), str(summary.get("margin_model") or "")
     by_model = {"cross": True, "segregated": False}.get(model.partition("_")[0])
-    told = {each for each in (enabled, by_model) if each is not None}
-    if len(told) != 1 or not told <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
+    stated = {each for each in (enabled, by_model) if each is not None}
+    if len(stated) != 1 or not stated <= {True, False} or isinstance(enabled, int) is not isinstance(enabled, bool):
         raise UnreadableError(
             f"the account does not state whether it has cross collateral: cross_collateral_enabled is {enabled!r}, "
             f"margin_model {model!r}"
         )
-    return told.pop() is True
+    return stated.pop() is True
 
 
-def of_positions(wealth: AccountEquity, rows: Sequence[Row]) -> Decimal | None:
+def positions_margin(equity: AccountEquity, rows: Sequence[Row]) -> Decimal | None:
     """The part of the account's initial margin, which includes orders, that belongs to positions; `rows` of all of
     them.
 
@@ -111,10 +111,10 @@ def of_positions(wealth: AccountEquity, rows: Sequence[Row]) -> Decimal | None:
     if not any(decimal(row["contracts"]) for row in rows):
         return None
     orders = total(decimal(row["info"].get("open_orders_margin")) for row in rows)
-    return None if wealth.margin_used is None or orders is None else max(wealth.margin_used - orders, Decimal(0))
+    return None if equity.margin_used is None or orders is None else max(equity.margin_used - orders, Decimal(0))
 
 
-def of_one(row: Row) -> AccountEquity:
+def single_currency_equity(row: Row) -> AccountEquity:
     """The equity of an account in one currency. `margin_used` is that of positions and orders together."""
     own = _balance(row, Decimal(1))
     return AccountEquity(
@@ -129,7 +129,9 @@ def of_one(row: Row) -> AccountEquity:
     )
 
 
-def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]) -> AccountEquity:
+def cross_collateral_equity(
+    first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping[str, Decimal]
+) -> AccountEquity:
     """The equity with cross collateral. `first` has the totals, in dollars; `dollars` is Deribit's index of each
     currency.
 
@@ -144,7 +146,7 @@ def of_all(first: Row, summaries: Sequence[Row], currency: str, dollars: Mapping
     balances = tuple(_balance(it, prices.get(str(it.get("currency")))) for it in summaries)
     parts = value_of(balances)
     profit = unrealized_of(balances) if all(it.price is not None for it in balances) else None
-    if profit is not None and abs(parts - equity) <= ANOTHER_MOMENT * abs(equity):
+    if profit is not None and abs(parts - equity) <= PRICE_DRIFT * abs(equity):
         equity = parts
     else:
         profit = None

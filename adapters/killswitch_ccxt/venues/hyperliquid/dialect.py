@@ -69,7 +69,7 @@ BOUND: Final = Decimal("0.05")
 LONGEST_PAGE: Final = 2000
 PUBLIC: Final = frozenset({"allMids", "metaAndAssetCtxs"})
 """Requests that concern no account."""
-FILLS_BACK: Final = 86_400_000
+FILLS_LOOK_BACK: Final = 86_400_000
 
 
 class Hyperliquid(Dialect):
@@ -81,8 +81,8 @@ class Hyperliquid(Dialect):
     code_form = re.compile(r"[A-Z]\S* .+", re.DOTALL)  # sentences instead of codes
     limits = (RateLimit("weight", 1200, 60.0, by="address"),)
     costs = call_costs("weight", snapshot=13, submit=3, find_order=2, open_orders=20, fills=22, cancel=1, dead_man=1)
-    """The snapshot while balances and positions change all the time; a calm one costs 8. A list costs 20, as does
-    any page of it."""
+    """A snapshot costs 13 while balances and positions change all the time, else 8. A list costs 20, as does each
+    page of it."""
     client_ids = ClientIdRule("hex", 34)
     # Without an expiry an action is valid for two days: that is how old its nonce may be.
     order_life = OrderLife(longest=60.0, always=172_800.0, names="none")
@@ -101,7 +101,7 @@ class Hyperliquid(Dialect):
             "positions": "partly, without those of exchanges deployed by others (HIP-3)",
             "trigger orders": "yes, in the same list",
             "market orders": "partly, as immediate limit orders, at most 5% from the middle price",
-            "limit orders": "yes, worth 10 USDC at least",
+            "limit orders": "yes, of at least 10 USDC",
             "put back stops": "yes, triggered by the mark",
             "batch orders": "no, one refused row would hide the result of the others",
             "close book": "no",
@@ -126,8 +126,8 @@ class Hyperliquid(Dialect):
 
     @classmethod
     def codes_of(cls, answer: VenueAnswer) -> Iterable[str]:
-        said = [it for it in sentences(answer.body) if isinstance(it, str)]
-        return (*(code for sentence in said for code in codes_in(sentence)), *said)
+        refusals = [it for it in sentences(answer.body) if isinstance(it, str)]
+        return (*(code for sentence in refusals for code in codes_in(sentence)), *refusals)
 
     @property
     def user(self) -> str:
@@ -147,20 +147,20 @@ class Hyperliquid(Dialect):
 
     def corrected_rule(self, rule: Row) -> Row:
         """The rule without a price step where the mark is missing: ccxt derives the digits of a price from the mark."""
-        info, known = rule.get("info") or {}, rule.get("precision") or {}
+        info, precision = rule.get("info") or {}, rule.get("precision") or {}
         try:
-            marked, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
+            mark, digits = positive(info.get("markPx")), decimal(info.get("szDecimals"))
         except UnreadableError:
             return {**rule, "precision": {}}
         if digits is not None and digits < 0:
             return {**rule, "precision": {}}
-        return rule if marked is not None else {**rule, "precision": {**known, "price": None}}
+        return rule if mark is not None else {**rule, "precision": {**precision, "price": None}}
 
     # Snapshot
 
     async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         """Equity and positions from one answer, after a check of the account's mode."""
-        await self._check_separate()
+        await self._check_not_unified()
         state = await self._info("clearinghouseState")
         summary, rows = object_at(state, "marginSummary"), rows_at(state, "assetPositions")
         at = instant(state.get("time"))
@@ -171,13 +171,13 @@ class Hyperliquid(Dialect):
         profit = total(it.unrealized_pnl for it in found)
         # `totalRawUsd` is no wallet: a trade changes it.
         wallet = None if profit is None else equity - profit
-        wealth = AccountEquity(
+        account_equity = AccountEquity(
             equity, free=decimal(state.get("withdrawable")), margin_used=decimal(summary.get("totalMarginUsed")),
             maintenance_margin=decimal(state.get("crossMaintenanceMarginUsed")),
             balances=(Balance(self.spec.currency, equity, Decimal(1), wallet=wallet, equity=equity),),
             unrealized=profit, as_of=at, positions_as_of=at, is_complete=False if self._shares_margin else None,
         )  # fmt: skip
-        return wealth, found
+        return account_equity, found
 
     async def equity_alone(self) -> AccountEquity | None:
         return None
@@ -189,28 +189,28 @@ class Hyperliquid(Dialect):
         if not isinstance(universe, list) or len(universe) != len(answer[1]):
             raise UnreadableError("the answer has no prices")
         rows = {str(coin.get("name")): row for coin, row in zip(universe, answer[1], strict=True)}
-        named = {symbol: str((self.rules[symbol].get("info") or {}).get("name")) for symbol in symbols}
+        names = {symbol: str((self.rules[symbol].get("info") or {}).get("name")) for symbol in symbols}
         return {
             symbol: Quote(
                 last=positive(row.get("midPx")), index=positive(row.get("oraclePx")), mark=positive(row.get("markPx"))
             )
-            for symbol, name in named.items()
+            for symbol, name in names.items()
             if (row := rows.get(name)) is not None
         }
 
     async def orders(self) -> tuple[Order, ...]:
         """All open orders. Those in spot markets have the venue's own symbol, which suffices to cancel them."""
         rows = rows_at(await self._info("frontendOpenOrders"), what="the answer about orders")
-        named = ((row, self._market_of(row.get("coin"))) for row in rows)
-        return orders.open_orders(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in named)
+        with_symbols = ((row, self._market_of(row.get("coin"))) for row in rows)
+        return orders.open_orders(resting_order(row, symbol, self._sizes.get(symbol)) for row, symbol in with_symbols)
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
         """The fills of perpetuals: the spot wallet is no part of the account."""
         rows = rows_at(await self._info("userFillsByTime", startTime=since), what="the answer about fills")
         if len(rows) >= LONGEST_PAGE:
             raise UnreadableError(f"{len(rows)} fills since the last fetch: there may be more")
-        ours = (row for row in rows if not is_spot(row.get("coin")))
-        found = [fill(row, self._market_of(row.get("coin")), self.user) for row in ours]
+        own_rows = (row for row in rows if not is_spot(row.get("coin")))
+        found = [fill(row, self._market_of(row.get("coin")), self.user) for row in own_rows]
         return tuple({it.id: it for it in found}.values())
 
     def _market_of(self, coin: object) -> str:
@@ -225,15 +225,15 @@ class Hyperliquid(Dialect):
         return symbol
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        since = self.client.now_ms() - FILLS_BACK
+        since = self.client.now_ms() - FILLS_LOOK_BACK
         return fills_of_order(await self.fills((), since), order_id)
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         kinds = ("userFunding", "userNonFundingLedgerUpdates")
-        paid, moved = await asyncio.gather(*(self._info(kind, startTime=since) for kind in kinds))
-        told: list[Flow | None] = [*map(funding_flow, rows_at(paid, what="the answer about funding"))]
-        told += [ledger_flow(row, self.user) for row in rows_at(moved, what="the answer about the ledger")]
-        return tuple(flow for flow in told if flow is not None)
+        funding, entries = await asyncio.gather(*(self._info(kind, startTime=since) for kind in kinds))
+        found: list[Flow | None] = [*map(funding_flow, rows_at(funding, what="the answer about funding"))]
+        found += [ledger_flow(row, self.user) for row in rows_at(entries, what="the answer about the ledger")]
+        return tuple(flow for flow in found if flow is not None)
 
     async def rights(self) -> KeyRights:
         """The permissions of the key, whose owner is identified by its address."""
@@ -262,10 +262,10 @@ class Hyperliquid(Dialect):
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         action = {"type": "order", "orders": [await self._order(request)], "grouping": "na"}
-        said = statuses(await self._send_action(action, self.deadline_of(request), places=True))
-        if len(said) != 1:
-            raise UnreadableError(f"{len(said)} statuses for one order")
-        return self.accepted_report(sent_status(said[0], request.client_order_id, request.amount), request)
+        results = statuses(await self._send_action(action, self.deadline_of(request), places=True))
+        if len(results) != 1:
+            raise UnreadableError(f"{len(results)} statuses for one order")
+        return self.accepted_report(sent_status(results[0], request.client_order_id, request.amount), request)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         try:
@@ -282,8 +282,8 @@ class Hyperliquid(Dialect):
         await self._send_action({"type": "cancel", "cancels": [{"a": asset, "o": int(order_id)}]})
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
-        ahead = int(max(seconds, 5.0) * 1000)
-        await self._send_action({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + ahead})
+        timeout_ms = int(max(seconds, 5.0) * 1000)
+        await self._send_action({"type": "scheduleCancel", "time": self.client.ccxt.milliseconds() + timeout_ms})
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         """Cancel the schedule: the action has no time."""
@@ -292,7 +292,7 @@ class Hyperliquid(Dialect):
     # Parts
 
     _sizes: Mapping[str, Decimal] = {}
-    _checked: float = float("-inf")
+    _mode_checked_at: float = float("-inf")
     _shares_margin: bool = False
     """Whether positions at exchanges deployed by others, which are not read, use margin of this account."""
 
@@ -312,30 +312,32 @@ class Hyperliquid(Dialect):
         """The order in the form of the venue's documents; prices are text with at most five significant digits."""
         self.create_arguments(structs.replace(request, price=None), "one_way")
         market, at_market = self.client.ccxt.market(request.symbol), request.type == "market"
-        price = await self._bound(request) if at_market else required_number(request.price, "the limit price")
+        price = (
+            await self._market_limit_price(request) if at_market else required_number(request.price, "the limit price")
+        )
         kind: dict[str, Any] = {"limit": {"tif": "Ioc" if request.time_in_force == "ioc" else "Gtc"}}
         if request.trigger_price is not None:
             kind = {
                 "trigger": {
-                    "isMarket": at_market, "triggerPx": self._priced(request, request.trigger_price),
+                    "isMarket": at_market, "triggerPx": self._price_text(request, request.trigger_price),
                     "tpsl": "sl" if is_stop(request) else "tp",
                 }
             }  # fmt: skip
         elif at_market:
             kind = {"limit": {"tif": "Ioc"}}
         return {
-            "a": int(market["baseId"]), "b": request.side == "buy", "p": self._priced(request, price),
+            "a": int(market["baseId"]), "b": request.side == "buy", "p": self._price_text(request, price),
             "s": plain_number(request.amount), "r": request.reduce_only, "t": kind, "c": request.client_order_id,
         }  # fmt: skip
 
-    def _priced(self, request: OrderRequest, price: Decimal) -> str:
+    def _price_text(self, request: OrderRequest, price: Decimal) -> str:
         """The price as text. OrderRejectedError for a price that the venue would refuse because of its digits."""
         decimals = int((self.rules[request.symbol].get("info") or {}).get("szDecimals", 0))
         if price != allowed_price(price, decimals):
             raise OrderRejectedError("other", f"{price} is no price that {request.symbol} can have")
         return plain_number(price)
 
-    async def _bound(self, request: OrderRequest) -> Decimal:
+    async def _market_limit_price(self, request: OrderRequest) -> Decimal:
         """The limit price of a market order: 5% beyond the trigger price, or beyond the middle price."""
         middle = request.trigger_price
         if middle is None:
@@ -347,38 +349,38 @@ class Hyperliquid(Dialect):
         return allowed_price(middle * (1 - BOUND if request.side == "sell" else 1 + BOUND), decimals)
 
     def _position(self, row: Row) -> Position | None:
-        told = row.get("position") or {}
-        coin = told.get("coin")
-        size = required_number(told.get("szi"), f"the size of position {coin}")
+        position = row.get("position") or {}
+        coin = position.get("coin")
+        size = required_number(position.get("szi"), f"the size of position {coin}")
         if size == 0:
             return None
         symbol = self._market_of(coin)
-        value = positive(told.get("positionValue"))
-        leverage = told.get("leverage") or {}
+        value = positive(position.get("positionValue"))
+        leverage = position.get("leverage") or {}
         self._sizes = {**self._sizes, symbol: abs(size)}
         return Position(
-            symbol, "long" if size > 0 else "short", abs(size), entry_price=positive(told.get("entryPx")),
+            symbol, "long" if size > 0 else "short", abs(size), entry_price=positive(position.get("entryPx")),
             mark_price=None if value is None else value / abs(size), notional=value,
-            liquidation_price=positive(told.get("liquidationPx")), margin=decimal(told.get("marginUsed")),
-            leverage=positive(leverage.get("value")), unrealized_pnl=decimal(told.get("unrealizedPnl")),
+            liquidation_price=positive(position.get("liquidationPx")), margin=decimal(position.get("marginUsed")),
+            leverage=positive(leverage.get("value")), unrealized_pnl=decimal(position.get("unrealizedPnl")),
         )  # fmt: skip
 
-    async def _check_separate(self) -> None:
+    async def _check_not_unified(self) -> None:
         """UnreadableError for a unified account: the venue does not state its equity in one number."""
         now = asyncio.get_running_loop().time()
-        if 0 <= now - self._checked < self.ages.mode:
+        if 0 <= now - self._mode_checked_at < self.ages.mode:
             return
-        kept = str(await self._info("userAbstraction")).strip('"')
-        if kept not in ("default", "disabled", "dexAbstraction", "None", ""):
+        mode = str(await self._info("userAbstraction")).strip('"')
+        if mode not in ("default", "disabled", "dexAbstraction", "None", ""):
             raise UnreadableError(
-                f"the account is unified ({kept}): the venue does not state its equity in one number; "
+                f"the account is unified ({mode}): the venue does not state its equity in one number; "
                 "set its abstraction to disabled, or monitor it elsewhere"
             )
-        self._checked, self._shares_margin = now, kept == "dexAbstraction"
+        self._mode_checked_at, self._shares_margin = now, mode == "dexAbstraction"
 
     async def _info(self, kind: str, *, user: str | None = None, **more: object) -> Any:
-        asked = {"type": kind, **({} if kind in PUBLIC else {"user": user or self.user}), **more}
-        return await self.client.call("publicPostInfo", asked)
+        params = {"type": kind, **({} if kind in PUBLIC else {"user": user or self.user}), **more}
+        return await self.client.call("publicPostInfo", params)
 
 
 def _vault(spec: AccountSpec) -> str | None:

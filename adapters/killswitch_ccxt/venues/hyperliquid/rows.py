@@ -114,7 +114,7 @@ def sentences(body: object) -> Iterable[object]:
 
 
 def statuses(body: Any) -> list[Any]:
-    """The statuses of a request, one for each order: a row, or a word."""
+    """The statuses of a request, one for each order: an object, or a text."""
     found = value_at(body, "response", "data", "statuses")
     return found if isinstance(found, list) else []
 
@@ -136,13 +136,13 @@ def sent_status(status: object, name: str, amount: Decimal) -> dict[str, Any]:
 
 def found_order(answer: Row, name: str) -> dict[str, Any]:
     """An order that was found, under ccxt's names."""
-    told = answer.get("order") or {}
-    order, word = told.get("order") or {}, str(told.get("status"))
-    state = ORDER_STATES.get(word)
+    result = answer.get("order") or {}
+    order, status = result.get("order") or {}, str(result.get("status"))
+    state = ORDER_STATES.get(status)
     if state is None:
-        state = "canceled" if word.endswith("Canceled") else "rejected" if word.endswith("Rejected") else None
+        state = "canceled" if status.endswith("Canceled") else "rejected" if status.endswith("Rejected") else None
     if state is None:
-        raise UnreadableError(f"state of order {name}: unknown value {word!r}")
+        raise UnreadableError(f"state of order {name}: unknown value {status!r}")
     amount = required_number(order.get("origSz"), f"the size of order {name}")
     left = required_number(order.get("sz"), f"the remaining amount of order {name}")
     filled = amount if state == "closed" else amount - left
@@ -175,10 +175,10 @@ def resting_order(row: Row, symbol: str, held: Decimal | None) -> dict[str, Any]
     number = f"order {row.get('oid')}"
     amount = required_number(row.get("origSz"), f"the size of {number}")
     left = required_number(row.get("sz"), f"the remaining amount of {number}")
-    is_trigger, is_whole = row.get("isTrigger"), row.get("isPositionTpsl")
+    is_trigger, closes_position = row.get("isTrigger"), row.get("isPositionTpsl")
     if not isinstance(is_trigger, bool):
         raise UnreadableError(f"{number} does not state whether it has a trigger")
-    if not amount and is_whole is not True:
+    if not amount and closes_position is not True:
         raise UnreadableError(f"{number} has no size")
     if not 0 <= left <= amount:
         raise UnreadableError(f"{number} has {left} remaining of {amount}")
@@ -200,9 +200,9 @@ def fill(row: Row, symbol: str, user: str) -> Fill:
     UnreadableError where `dir`, which states the position, contradicts the side.
     """
     # Fills without a trade, such as settlements, are all numbered 0.
-    named = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
+    fields = [row.get(name) for name in ("time", "coin", "oid", "side", "startPosition", "px", "sz")]
     number = identifier(row.get("tid"), f"a fill of {row.get('coin')}")
-    number = "/".join(map(str, named)) if number == "0" else number
+    number = "/".join(map(str, fields)) if number == "0" else number
     what = f"fill {number}"
     at = time_of(row.get("time"), what)
     side, direction = one_of(_SIDES, row.get("side"), f"side of {what}"), str(row.get("dir"))
@@ -251,10 +251,10 @@ def _moved(kind: str, delta: Row, user: str) -> Decimal | None:
         case "send":
             if delta.get("token") != "USDC":
                 return None
-            came = receiver == user and delta.get("destinationDex") == ""
-            went = sender == user and delta.get("sourceDex") == ""
+            is_received = receiver == user and delta.get("destinationDex") == ""
+            is_sent = sender == user and delta.get("sourceDex") == ""
             amount = required_number(delta.get("amount"), "the amount of a transfer")
-            return amount if came and not went else -amount if went and not came else None
+            return amount if is_received and not is_sent else -amount if is_sent and not is_received else None
         case _:
             return _unknown_entry_amount(delta, sender, receiver, user)
 
@@ -264,10 +264,10 @@ def _unknown_entry_amount(delta: Row, sender: str, receiver: str, user: str) -> 
 
     Such an entry must not make the whole ledger unknown for as long as it is listed. Its kind is in the flow's id.
     """
-    told = delta.get("usdc")
-    if told is None and delta.get("token") == "USDC":
-        told = delta.get("amount")
-    amount = optional_number(told)
+    stated = delta.get("usdc")
+    if stated is None and delta.get("token") == "USDC":
+        stated = delta.get("amount")
+    amount = optional_number(stated)
     return -abs(amount) if amount is not None and sender == user != receiver else amount
 
 

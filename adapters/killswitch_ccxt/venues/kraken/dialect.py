@@ -50,8 +50,8 @@ from killswitch_ccxt.traits import Ages, call_costs, capability_table
 from killswitch_ccxt.venues.kraken.rows import (
     CODES,
     LEDGER,
-    ROWS,
-    SPARE,
+    LIST_SHARE,
+    SNAPSHOT_SHARE,
     STATES,
     RequestCounter,
     Tier,
@@ -66,10 +66,10 @@ from killswitch_ccxt.venues.kraken.rows import (
 BUSY: Final = 15.0
 """Seconds after an own order in which balances are fetched as often as the counter allows."""
 PAGES: Final = 4
-LIST: Final = 2
+LIST_COST: Final = 2
 """Units of the counter that a request for trades or ledgers costs."""
-TENTH: Final = 10
-"""Units of the counter are tenths of a question."""
+UNITS_PER_REQUEST: Final = 10
+"""Units of the counter for one private request: a snapshot costs a fraction of one."""
 
 
 class Kraken(Dialect):
@@ -80,7 +80,13 @@ class Kraken(Dialect):
     codes = CODES
     code_form = re.compile(r"E[A-Z][A-Za-z]+:.+")
     costs = (
-        *call_costs("counter", find_order=2 * TENTH, open_orders=TENTH, fills=4 * TENTH, dead_man=TENTH),
+        *call_costs(
+            "counter",
+            find_order=2 * UNITS_PER_REQUEST,
+            open_orders=UNITS_PER_REQUEST,
+            fills=4 * UNITS_PER_REQUEST,
+            dead_man=UNITS_PER_REQUEST,
+        ),
         *call_costs("matching", submit=1, cancel=8),
     )
     client_ids = ClientIdRule("uuid", 36)
@@ -122,17 +128,17 @@ class Kraken(Dialect):
         super().__init__(client, spec)
         self._tier: Tier = tier_of(spec)
         self._counter = RequestCounter(self._tier)
-        self._kept_answers: tuple[Any, ...] = ()
-        self._kept_as_of: datetime | None = None
-        """The venue's time of the request that these answers belong to."""
-        self._kept_at = self._done_at = self._busy_until = float("-inf")
+        self._cached_results: tuple[Any, ...] = ()
+        self._cached_as_of: datetime | None = None
+        """The venue's time of the request that the cached results answer."""
+        self._cached_at = self._last_order_at = self._busy_until = float("-inf")
         self._leverage: dict[tuple[str, Side], Decimal | None] = {}
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
         tier = tier_of(spec)
         limits = (
-            RateLimit("counter", tier.requests * TENTH, tier.recovery),
+            RateLimit("counter", tier.requests * UNITS_PER_REQUEST, tier.recovery),
             RateLimit("matching", tier.points, tier.points_recovery, by="symbol"),
         )
         costs = (Cost("snapshot", "counter", units=tier.snapshot), *cls.costs)
@@ -146,14 +152,14 @@ class Kraken(Dialect):
 
     async def spot_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         if self.spec.market == "margin":
-            return await self._margin()
-        wealth, found = await self.value_spot_account(self._spot_balance())
-        return replace(wealth, as_of=self._kept_as_of, positions_as_of=self._kept_as_of), found
+            return await self._margin_account()
+        equity, found = await self.value_spot_account(self._spot_balance())
+        return replace(equity, as_of=self._cached_as_of, positions_as_of=self._cached_as_of), found
 
     async def _spot_balance(self) -> Row:
         """The balances, under ccxt's names."""
-        (told,) = await self._cached_answers(self._tier.spot, ("privatePostBalanceEx", {}))
-        amounts = held_amounts(told)
+        (result,) = await self._cached_answers(self._tier.spot, ("privatePostBalanceEx", {}))
+        amounts = held_amounts(result)
         totals: dict[str, Decimal] = {}
         free: dict[str, Decimal] = {}
         for asset, (amount, blocked) in amounts.items():
@@ -164,14 +170,14 @@ class Kraken(Dialect):
         return {"total": totals} | {code: {"total": totals[code], "free": free[code]} for code in totals}
 
     async def states(self) -> States:
-        of_all = STATES.get(await self._status() or "")
+        venue_state = STATES.get(await self._status() or "")
         infos = {symbol: rule.get("info") or {} for symbol, rule in self.rules.items() if self.concerns(rule)}
-        found = {symbol: of_all or STATES.get(str(info.get("status"))) for symbol, info in infos.items()}
+        found = {symbol: venue_state or STATES.get(str(info.get("status"))) for symbol, info in infos.items()}
         return {symbol: state for symbol, state in found.items() if state is not None}
 
     async def status(self) -> str | None:
-        told = await self._status()
-        return "ok" if told == "online" else told
+        status = await self._status()
+        return "ok" if status == "online" else status
 
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
@@ -183,19 +189,19 @@ class Kraken(Dialect):
         return await super().orders()
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        rows = await self._listed("privatePostTradesHistory", "trades", {"start": since // 1000})
+        rows = await self._all_rows("privatePostTradesHistory", "trades", {"start": since // 1000})
         return tuple(self._fill(number, row) for number, row in rows.items())
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        answer = await self._ask("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
+        answer = await self._counted_call("privatePostQueryOrders", {"txid": order_id, "trades": "true"})
         numbers = value_at(object_at(answer, "result"), order_id, "trades") or ()
         if not numbers:
             return ()
-        answer = await self._ask("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
+        answer = await self._counted_call("privatePostQueryTrades", {"txid": ",".join(map(str, numbers))})
         return tuple(self._fill(number, row) for number, row in object_at(answer, "result").items())
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        rows = await self._listed("privatePostLedgers", "ledger", {"start": since // 1000})
+        rows = await self._all_rows("privatePostLedgers", "ledger", {"start": since // 1000})
         return tuple(flow for flow in (self._flow(number, row) for number, row in rows.items()) if flow is not None)
 
     # Orders
@@ -208,7 +214,7 @@ class Kraken(Dialect):
             result = object_at(await self.client.call("privatePostAddOrder", order, places=True), "result")
         finally:
             # Balances that were fetched before are outdated now, even where no answer came.
-            self._done_at = asyncio.get_running_loop().time()
+            self._last_order_at = asyncio.get_running_loop().time()
         numbers = result.get("txid")
         return self.accepted_report({"id": numbers[0] if isinstance(numbers, list) and numbers else None}, request)
 
@@ -216,7 +222,7 @@ class Kraken(Dialect):
         """Search open orders, then closed ones, where an order is that ends in between."""
         self._mark_busy()
         for method, part in (("privatePostOpenOrders", "open"), ("privatePostClosedOrders", "closed")):
-            answer = await self._ask(method, {"cl_ord_id": client_order_id})
+            answer = await self._counted_call(method, {"cl_ord_id": client_order_id})
             for number, row in object_at(answer, "result", part).items():
                 if row.get("cl_ord_id") == client_order_id:
                     return found_order(number, row, client_order_id)
@@ -225,14 +231,14 @@ class Kraken(Dialect):
     def _order(self, request: OrderRequest, mode: PositionMode) -> dict[str, str]:
         ccxt = self.client.ccxt
         symbol, _, side, amount, _, _ = self.create_arguments(request, mode)
-        limited = request.type == "limit"
+        is_limit = request.type == "limit"
         order = {
             "pair": str(ccxt.market(symbol)["id"]), "type": side, "ordertype": request.type,
             "volume": str(ccxt.amount_to_precision(symbol, amount)), "cl_ord_id": request.client_order_id,
         }  # fmt: skip
-        price = str(ccxt.price_to_precision(symbol, request.price)) if limited else None
+        price = str(ccxt.price_to_precision(symbol, request.price)) if is_limit else None
         if request.trigger_price is not None:
-            order["ordertype"] = ("stop-loss" if is_stop(request) else "take-profit") + ("-limit" if limited else "")
+            order["ordertype"] = ("stop-loss" if is_stop(request) else "take-profit") + ("-limit" if is_limit else "")
             order["price"] = str(ccxt.price_to_precision(symbol, request.trigger_price))
             order |= {} if price is None else {"price2": price}
         else:
@@ -240,8 +246,8 @@ class Kraken(Dialect):
         if request.time_in_force == "ioc" and request.trigger_price is None:
             order["timeinforce"] = "IOC"
         if self.spec.market == "margin":
-            kept = self._leverage.get((symbol, request.position_side))
-            order["leverage"] = str(max(2, int(kept))) if kept is not None else "2"
+            leverage = self._leverage.get((symbol, request.position_side))
+            order["leverage"] = str(max(2, int(leverage))) if leverage is not None else "2"
             order |= {"reduce_only": "true"} if request.reduce_only else {}
         if (deadline := self.deadline_of(request)) is not None:
             at = datetime.fromtimestamp(deadline / 1000, UTC)
@@ -250,7 +256,7 @@ class Kraken(Dialect):
 
     # Parts
 
-    async def _margin(self) -> tuple[AccountEquity, tuple[Position, ...]]:
+    async def _margin_account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
         result, rows = await self._cached_answers(
             self._tier.margin,
             ("privatePostTradeBalance", {"asset": self.client.ccxt.currency(self.spec.currency)["id"]}),
@@ -259,13 +265,13 @@ class Kraken(Dialect):
         result = object_at(result, what="the answer about the equity")
         found = tuple(self._position(pair, kind, row) for (pair, kind), row in margin_rows(rows).items())
         # Only the sum of the collateral is stated, which its prices change: it is no wallet.
-        wealth = AccountEquity(
+        equity = AccountEquity(
             required_number(result.get("e"), "the equity"), free=decimal(result.get("mf")),
             margin_used=decimal(result.get("m")),
-            unrealized=decimal(result.get("n")), as_of=self._kept_as_of, positions_as_of=self._kept_as_of,
+            unrealized=decimal(result.get("n")), as_of=self._cached_as_of, positions_as_of=self._cached_as_of,
         )  # fmt: skip
         quotes = await self.quotes(sorted({it.symbol for it in found}))
-        return wealth, tuple(_priced(it, quotes[it.symbol]) if it.symbol in quotes else it for it in found)
+        return equity, tuple(_priced(it, quotes[it.symbol]) if it.symbol in quotes else it for it in found)
 
     def _position(self, pair: str, kind: str, row: Mapping[str, Decimal | None]) -> Position:
         symbol = self._symbol(pair)
@@ -279,42 +285,42 @@ class Kraken(Dialect):
             leverage=row["leverage"], unrealized_pnl=row["net"],
         )  # fmt: skip
 
-    async def _cached_answers(self, every: float, *questions: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
-        """The answers, or the last ones where these are younger than `every` and than the last own order.
+    async def _cached_answers(self, every: float, *queries: tuple[str, Mapping[str, str]]) -> tuple[Any, ...]:
+        """The results of `queries`, or the last ones where these are younger than `every` and than the last own order.
 
         While own orders are in progress they are fetched again as far as the counter allows.
         """
         now = asyncio.get_running_loop().time()
-        old = now - self._kept_at >= every or self._kept_at <= self._done_at
-        watched = now < self._busy_until and self._counter.fits(len(questions), SPARE)
-        if not self._kept_answers or old or watched or now < self._kept_at:
-            await self._counter.use(len(questions))
+        is_old = now - self._cached_at >= every or self._cached_at <= self._last_order_at
+        is_watched = now < self._busy_until and self._counter.fits(len(queries), SNAPSHOT_SHARE)
+        if not self._cached_results or is_old or is_watched or now < self._cached_at:
+            await self._counter.use(len(queries))
             now, asked_at = asyncio.get_running_loop().time(), self.client.now_ms()
-            told = await asyncio.gather(*(self._result_of(method, asked) for method, asked in questions))
-            self._kept_answers, self._kept_at = tuple(told), now
-            self._kept_as_of = self.client.venue_time(asked_at)
-        return self._kept_answers
+            results = await asyncio.gather(*(self._result_of(method, params) for method, params in queries))
+            self._cached_results, self._cached_at = tuple(results), now
+            self._cached_as_of = self.client.venue_time(asked_at)
+        return self._cached_results
 
-    async def _result_of(self, method: str, asked: Mapping[str, str]) -> Any:
-        answer = await self.client.call(method, asked)
+    async def _result_of(self, method: str, params: Mapping[str, str]) -> Any:
+        answer = await self.client.call(method, params)
         result = value_at(answer, "result")
         if result is None:
             raise UnreadableError(f"{method}: the answer has no result")
         return result
 
-    async def _ask(self, method: str, asked: Mapping[str, Any], questions: int = 1) -> Any:
-        """One answer, requested as soon as the counter allows."""
-        await self._counter.use(questions)
-        return await self.client.call(method, asked)
+    async def _counted_call(self, method: str, params: Mapping[str, Any], cost: int = 1) -> Any:
+        """Call a private endpoint as soon as the counter allows its `cost`."""
+        await self._counter.use(cost)
+        return await self.client.call(method, params)
 
-    async def _listed(self, method: str, part: str, asked: Mapping[str, int]) -> dict[str, Row]:
+    async def _all_rows(self, method: str, part: str, params: Mapping[str, int]) -> dict[str, Row]:
         """Rows by id, in pages of fifty. UnreadableError where the list does not end."""
         found: dict[str, Row] = {}
         for _ in range(PAGES):
-            if not self._counter.fits(LIST, ROWS):
+            if not self._counter.fits(LIST_COST, LIST_SHARE):
                 # Not RateLimitedError: the venue refused nothing, and balances may still be fetched.
                 raise VenueDownError(f"{part} are postponed: closing needs the rest of the request counter")
-            answer = await self._ask(method, {**asked, "ofs": len(found)}, LIST)
+            answer = await self._counted_call(method, {**params, "ofs": len(found)}, LIST_COST)
             rows = object_at(answer, "result", part)
             found |= rows
             if not rows or len(found) >= int(value_at(answer, "result", "count") or 0):
@@ -341,8 +347,8 @@ class Kraken(Dialect):
         return Flow(number, _at(row, number), kind, amount, currency) if amount else None
 
     async def _status(self) -> str | None:
-        told = object_at(await self.client.call("publicGetSystemStatus"), "result").get("status")
-        return None if told is None else str(told)
+        status = object_at(await self.client.call("publicGetSystemStatus"), "result").get("status")
+        return None if status is None else str(status)
 
     def _symbol(self, pair: str) -> str:
         found = self.client.ccxt.resolve_market_by_altname_or_id(pair)

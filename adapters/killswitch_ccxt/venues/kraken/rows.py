@@ -85,12 +85,12 @@ def held_amounts(result: object) -> dict[str, tuple[Decimal, Decimal | None]]:
         raise UnreadableError("the answer has no balances")
     found = {}
     for asset, row in result.items():
-        told = row if isinstance(row, Mapping) else {"balance": row}
-        amount = required_number(told.get("balance"), f"the balance of {asset}")
+        balance = row if isinstance(row, Mapping) else {"balance": row}
+        amount = required_number(balance.get("balance"), f"the balance of {asset}")
         # Only an account with a credit line has the field.
-        borrowed = at_least_zero(told.get("credit_used", 0), f"the credit used in {asset}")
+        borrowed = at_least_zero(balance.get("credit_used", 0), f"the credit used in {asset}")
         if amount - borrowed:
-            found[str(asset)] = (amount - borrowed, decimal(told.get("hold_trade")))
+            found[str(asset)] = (amount - borrowed, decimal(balance.get("hold_trade")))
     return found
 
 
@@ -114,12 +114,14 @@ def margin_rows(result: object) -> dict[tuple[str, str], dict[str, Decimal | Non
         if not left:
             continue
         cost = decimal(row.get("cost"))
-        told = {
+        position = {
             "volume": left, "margin": decimal(row.get("margin")), "net": decimal(row.get("net")),
             "cost": None if cost is None else cost * left / volume, "leverage": positive(row.get("leverage")),
         }  # fmt: skip
-        before = found.get((pair, kind))
-        found[pair, kind] = told if before is None else {name: _sum(name, before[name], told[name]) for name in told}
+        earlier = found.get((pair, kind))
+        found[pair, kind] = (
+            position if earlier is None else {name: _sum(name, earlier[name], position[name]) for name in position}
+        )
     return found
 
 
@@ -167,9 +169,9 @@ class Tier:
     requests: int
     """Requests that the counter allows."""
     recovery: float
-    """Seconds in which the whole counter is given back."""
+    """Seconds in which the full counter recovers."""
     points: int
-    """Units of the matching engine for each pair, and the seconds in which they are given back."""
+    """Units of the matching engine for each pair, and the seconds in which they recover."""
     points_recovery: float
     spot: float
     """Seconds between two fetches of the balances, one request, while no own order is in progress."""
@@ -184,9 +186,9 @@ TIERS: Final[Mapping[str, Tier]] = {
     "intermediate": Tier(20, 40.0, 125, 53.0, spot=5.0, margin=8.0, snapshot=4),
     "pro": Tier(20, 20.0, 180, 48.0, spot=2.0, margin=3.0, snapshot=8),
 }
-SPARE: Final = 0.6
+SNAPSHOT_SHARE: Final = 0.6
 """The share of the counter that additional snapshots may use: the rest is for closing."""
-ROWS: Final = 0.8
+LIST_SHARE: Final = 0.8
 """The share that fills and ledgers may use: they explain changes and do not state balances."""
 
 
@@ -208,17 +210,17 @@ class RequestCounter:
         self._level = 0.0
         self._at = float("-inf")
 
-    def fits(self, questions: int, share: float = 1.0) -> bool:
-        """Whether so many requests are allowed now, with the counter filled up to `share` at most."""
-        return self._now() + questions <= self._most * share
+    def fits(self, cost: int, share: float = 1.0) -> bool:
+        """Whether `cost` requests are allowed now, with the counter filled up to `share` at most."""
+        return self._now() + cost <= self._most * share
 
-    async def use(self, questions: int) -> None:
-        """Count requests as soon as they are allowed, after seconds at most: the slowest tier gives one back in
-        three seconds."""
-        while not self.fits(questions):
-            missing = self._level + questions - self._most
+    async def use(self, cost: int) -> None:
+        """Wait until the counter allows `cost` requests, and count them: the slowest tier recovers one in three
+        seconds."""
+        while not self.fits(cost):
+            missing = self._level + cost - self._most
             await asyncio.sleep(missing / self._a_second + 0.001)
-        self._level += questions
+        self._level += cost
 
     def _now(self) -> float:
         now = asyncio.get_running_loop().time()

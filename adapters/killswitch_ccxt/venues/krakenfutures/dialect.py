@@ -56,14 +56,14 @@ from killswitch_ccxt.venues.krakenfutures.rows import (
     LOG,
     STATES,
     client_id_of,
+    dollar_price,
     event_of,
+    flex_balances,
     found_order,
     is_trade,
-    price_of,
     refused_on_stream,
-    single,
+    single_collateral_equity,
     wallet_of,
-    wallets_of,
 )
 
 ROUNDED: Final = Decimal("1e-4")
@@ -79,7 +79,7 @@ BEFORE_SENT: Final = 600_000
 """Milliseconds before the sending of an order, by our clock, from which on its events are searched."""
 HISTORY_ROWS: Final = 1000
 HISTORY_PAGES: Final = 10
-SENT: Final = 10_000
+REMEMBERED: Final = 10_000
 """Number of orders whose time of sending is remembered."""
 
 
@@ -137,15 +137,15 @@ class KrakenFutures(Dialect):
         if not isinstance(row, Mapping):
             raise UnreadableError(f"the account has no wallet {wallet}; it has {', '.join(sorted(accounts))}")
         if row.get("type") != "multiCollateralMarginAccount":
-            return single(row, currency, self._code(str(row.get("currency"))), wallet)
+            return single_collateral_equity(row, currency, self._code(str(row.get("currency"))), wallet)
         for name, other in accounts.items():
             if decimal(value_at(other, "auxiliary", "pv")):
                 raise UnreadableError(
-                    f"wallet {name} has equity beside the flex wallet; define it as an account of its own, "
+                    f"wallet {name} has equity in addition to the flex wallet; define it as an account of its own, "
                     f"with options: {{wallet: {name}}}, or move its balance"
                 )
         held = {self._code(asset): it for asset, it in (row.get("currencies") or {}).items()}
-        price = price_of(held.get(currency))
+        price = dollar_price(held.get(currency))
 
         free, used, maintained, profit = (
             optional_from_dollars(row.get(name), price, currency)
@@ -153,7 +153,7 @@ class KrakenFutures(Dialect):
         )
         dollars = required_number(row.get("portfolioValue"), "the flex wallet's portfolioValue")
         equity = from_dollars(dollars, price, currency)
-        balances = wallets_of(held, price, currency)
+        balances = flex_balances(held, price, currency)
         parts = None if profit is None else profit + value_of(balances)
         return AccountEquity(
             parts if parts is not None and abs(parts - equity) <= ROUNDED * abs(equity) else equity,
@@ -164,14 +164,14 @@ class KrakenFutures(Dialect):
     async def positions(self) -> tuple[Position, ...]:
         """The positions of the account's wallet: the venue lists those of all wallets together."""
         rows = await self.client.call("fetch_positions")
-        mine = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
-        return positions.positions(mine, self.rules, self.refine_position)
+        own_rows = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
+        return positions.positions(own_rows, self.rules, self.refine_position)
 
     async def orders(self) -> tuple[Order, ...]:
-        told = rows_at(await self.client.call("privateGetOpenorders"), "openOrders")
-        rows = self.client.ccxt.parse_orders(told)
-        mine = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
-        return orders.open_orders(map(self.refine_order, mine))
+        listed = rows_at(await self.client.call("privateGetOpenorders"), "openOrders")
+        rows = self.client.ccxt.parse_orders(listed)
+        own_rows = [row for row in rows if self._is_in_wallet((row.get("info") or {}).get("symbol"))]
+        return orders.open_orders(map(self.refine_order, own_rows))
 
     def refine_order(self, row: Row) -> Row:
         info = row.get("info") or {}
@@ -182,18 +182,18 @@ class KrakenFutures(Dialect):
         """Fills back to `since`, the newest first, in pages of a hundred. UnreadableError where that is too far
         back."""
         found: dict[str, Fill] = {}
-        asked: dict[str, str] = {}
+        params: dict[str, str] = {}
         for _ in range(FILL_PAGES):
-            rows = rows_at(await self.client.call("privateGetFills", dict(asked)), "fills")
+            rows = rows_at(await self.client.call("privateGetFills", dict(params)), "fills")
             page = {fill.id: fill for fill in self._fills(rows)}
             oldest = min((str(row.get("fillTime")) for row in rows), default="")
             at = instant(self.client.ccxt.parse8601(oldest)) if oldest else None
             found |= page
             if len(rows) < FILL_ROWS or at is None or at.timestamp() * 1000 < since:
                 return tuple(fill for fill in found.values() if fill.at.timestamp() * 1000 >= since)
-            if asked.get("lastFillTime") == oldest:
+            if params.get("lastFillTime") == oldest:
                 break
-            asked = {"lastFillTime": oldest}
+            params = {"lastFillTime": oldest}
         raise UnreadableError(f"more than {len(found)} fills since the last fetch: there may be more")
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
@@ -254,8 +254,8 @@ class KrakenFutures(Dialect):
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
         """Find an order by its status, which open and just ended orders have (5 s), then by the history."""
-        asked = {"orderIds": [], "cliOrdIds": [client_order_id]}
-        for row in rows_at(await self.client.call("privateGetOrdersStatus", asked), "orders"):
+        params = {"orderIds": [], "cliOrdIds": [client_order_id]}
+        for row in rows_at(await self.client.call("privateGetOrdersStatus", params), "orders"):
             order = row.get("order") or {}
             if order.get("cliOrdId") == client_order_id:
                 state = one_of(STATES, row.get("status"), f"state of order {client_order_id}")
@@ -276,26 +276,26 @@ class KrakenFutures(Dialect):
         """
         now = self.client.now_ms()
         since = self._sent[name] - BEFORE_SENT if name in self._sent else now - HISTORY
-        asked: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
-        begun = False
+        params: dict[str, int] = {"since": since, "count": HISTORY_ROWS}
+        was_seen = False
         for _ in range(HISTORY_PAGES):
             # The newest come first. A page begins with the last moment of the one before it, which may have been cut
             # there.
-            rows = rows_at(await self.client.call("historyGetOrders", asked), "elements")
-            told = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
-            ended = next((it for it in told if it["status"] != "open"), None)
+            rows = rows_at(await self.client.call("historyGetOrders", params), "elements")
+            events = [it for it in map(event_of, rows) if it is not None and it["clientOrderId"] == name]
+            ended = next((it for it in events if it["status"] != "open"), None)
             if ended is not None:
                 return ended
-            begun = begun or bool(told)
+            was_seen = was_seen or bool(events)
             times = (required_number(it.get("timestamp"), "the time of an event") for it in rows)
             oldest = min(times, default=Decimal(0))
             if len(rows) < HISTORY_ROWS or oldest < since:
-                if begun:
+                if was_seen:
                     raise VenueDownError(f"order {name} is not open, and the history does not show its end yet")
                 return None
-            if int(oldest) + 1 >= asked.get("before", now + BEFORE_SENT):
+            if int(oldest) + 1 >= params.get("before", now + BEFORE_SENT):
                 break
-            asked["before"] = int(oldest) + 1
+            params["before"] = int(oldest) + 1
         days = (now - since) / 86_400_000
         raise VenueDownError(
             f"the history of the last {days:.1f} days is too long to be read, so order {name} may be in it: "
@@ -305,7 +305,7 @@ class KrakenFutures(Dialect):
     def _remember(self, *requests: OrderRequest) -> None:
         for request in requests:
             self._sent.setdefault(request.client_order_id, self.client.now_ms())
-        forget_oldest(self._sent, SENT)
+        forget_oldest(self._sent, REMEMBERED)
 
     def _is_in_wallet(self, contract: object) -> bool:
         return wallet_of(contract) == self._wallet
@@ -329,9 +329,9 @@ class KrakenFutures(Dialect):
     def _status_report(self, row: Row, request: OrderRequest) -> OrderReport:
         """The report by `sendStatus`. A refused order has a status that is no order state."""
         status, events = str(row.get("status")), row.get("orderEvents") or ()
-        taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
-        unfilled = status == "iocWouldNotExecute" and row.get("order_id")
-        if status not in ("placed", "partiallyFilled", "filled") and not unfilled:
+        is_taker = request.trigger_price is None and (request.type == "market" or request.time_in_force == "ioc")
+        is_unfilled = status == "iocWouldNotExecute" and row.get("order_id")
+        if status not in ("placed", "partiallyFilled", "filled") and not is_unfilled:
             raise row_error(self.refusal_codes(), (status,), f"{self.exchange}: {status}", order=row)
         executions = [it for it in events if it.get("type") == "EXECUTION"]
         if len({str(it.get("executionId")) for it in executions}) < len(executions):
@@ -340,10 +340,12 @@ class KrakenFutures(Dialect):
                 for it in executions]  # fmt: skip
         filled = sum((amount for amount, _ in paid), Decimal(0))
         # A matched taker order has ended with the answer; one that was only placed may still be matched.
-        ended = unfilled or (taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events))
-        state = "closed" if filled >= request.amount else "expired" if ended else "open"
-        worth = sum((amount * price for amount, price in paid), Decimal(0))
-        average = worth / filled if filled else None
+        has_ended = is_unfilled or (
+            is_taker and any(it.get("type") in ("EXECUTION", "CANCEL", "REJECT") for it in events)
+        )
+        state = "closed" if filled >= request.amount else "expired" if has_ended else "open"
+        value = sum((amount * price for amount, price in paid), Decimal(0))
+        average = value / filled if filled else None
         report = {"id": row.get("order_id"), "status": state, "filled": filled, "average": average}
         return self.accepted_report(report, request)
 
@@ -364,19 +366,19 @@ class KrakenFutures(Dialect):
 
     def _flow(self, row: Row) -> Flow | None:
         number = optional_text(row.get("id"))
-        word = required_text(row.get("info"), f"account log {number}")
-        if is_trade(word):
+        kind = required_text(row.get("info"), f"account log {number}")
+        if is_trade(kind):
             return None
         asset = required_text(row.get("asset"), f"account log {number}")
         if asset == row.get("contract"):
             return None
-        if LOG.get(word) == "funding":
+        if LOG.get(kind) == "funding":
             amount = row.get("realized_funding")
         else:
             before = required_number(row.get("old_balance"), f"old_balance of account log {number}")
             amount = required_number(row.get("new_balance"), f"new_balance of account log {number}") - before
         return ledger_flow(
-            word, LOG, f"account log {number}", number=number, at=self.client.ccxt.parse8601(row.get("date")),
+            kind, LOG, f"account log {number}", number=number, at=self.client.ccxt.parse8601(row.get("date")),
             amount=amount, currency=self._code(asset),
         )  # fmt: skip
 

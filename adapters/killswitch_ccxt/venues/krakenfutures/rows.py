@@ -77,18 +77,18 @@ def wallet_of(contract: object) -> str:
     return "flex" if kind[1] == "f" else f"f{kind[1]}_{pair}"
 
 
-def price_of(row: Row | None) -> Decimal | None:
+def dollar_price(row: Row | None) -> Decimal | None:
     """The price of one unit in USD, as the flex wallet values it."""
     quantity, value = (None, None) if row is None else (decimal(row.get("quantity")), decimal(row.get("value")))
     return value / quantity if quantity and value is not None else None
 
 
-def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
+def flex_balances(held: Mapping[str, Row], own: Decimal | None, currency: str) -> tuple[Balance, ...]:
     """The balance of each currency, priced as the flex wallet values it; `own` is the price of the account's
     currency in USD."""
     found = []
     for asset, row in sorted(held.items()):
-        quantity, dollars = required_number(row.get("quantity"), f"the quantity of {asset}"), price_of(row)
+        quantity, dollars = required_number(row.get("quantity"), f"the quantity of {asset}"), dollar_price(row)
         if not quantity:
             continue
         price = dollars if currency == "USD" else None if own is None or dollars is None else dollars / own
@@ -96,7 +96,7 @@ def wallets_of(held: Mapping[str, Row], own: Decimal | None, currency: str) -> t
     return tuple(found)
 
 
-def single(row: Row, currency: str, held: str, wallet: str) -> AccountEquity:
+def single_collateral_equity(row: Row, currency: str, held: str, wallet: str) -> AccountEquity:
     """The equity of a single-collateral wallet in the currency `held`."""
     if held != currency:
         raise UnreadableError(f"wallet {wallet} is in {held}, and the account in {currency}")
@@ -122,13 +122,13 @@ def found_order(number: Any, name: str, status: str, order: Row) -> dict[str, An
 
 def event_of(row: Row) -> dict[str, Any] | None:
     """The order of one event of the history; None for an event without an own order."""
-    for kind, told in (row.get("event") or {}).items():
+    for kind, details in (row.get("event") or {}).items():
         status = EVENTS.get(kind)
-        order = told.get("newOrder") or told.get("order") or told.get("newTrigger") or {}
+        order = details.get("newOrder") or details.get("order") or details.get("newTrigger") or {}
         if status is None or not order.get("clientId"):
             continue
         filled, quantity = decimal(order.get("filled")), decimal(order.get("quantity"))
-        if told.get("reason") == "full_fill" or (filled is not None and quantity is not None and filled >= quantity):
+        if details.get("reason") == "full_fill" or (filled is not None and quantity is not None and filled >= quantity):
             status = "closed"
         return found_order(order.get("uid"), str(order["clientId"]), status, order)
     return None

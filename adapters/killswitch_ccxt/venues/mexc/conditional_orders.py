@@ -15,10 +15,10 @@ from killswitch_ccxt.numbers import Row, UnreadableError, every_page, forget_old
 from killswitch_ccxt.venues.mexc.rows import executed_as, found_order, page_of, plan_order, plan_state, rows_of
 
 SAME_SECONDS: Final = 10_000
-KEPT: Final = 7 * 86_400_000
+LISTED_FOR: Final = 7 * 86_400_000
 """Milliseconds for which the venue keeps a conditional order."""
 ALL_STATES: Final = "1,2,3,4,5"
-SENT: Final = 10_000
+REMEMBERED: Final = 10_000
 """Number of client order ids that are remembered."""
 
 
@@ -52,7 +52,7 @@ class ConditionalOrders:
         if request.trigger_price is not None:
             return self._sent.setdefault(name, ConditionalOrder(request, self._client.now_ms()))
         self._plain[name] = None
-        forget_oldest(self._plain, SENT)
+        forget_oldest(self._plain, REMEMBERED)
         return None
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
@@ -65,21 +65,23 @@ class ConditionalOrders:
         rows = await self._since(symbol, plan.sent_at - SAME_SECONDS)
         numbers = {it.number for name, it in self._sent.items() if name != client_order_id}
         if plan.number is not None:
-            like = [row for row in rows if str(row.get("id")) == plan.number]
+            matches = [row for row in rows if str(row.get("id")) == plan.number]
         else:
-            like = [row for row in rows if str(row.get("id")) not in numbers and _same(row, symbol, plan.request)]
-        if len(like) > 1 or (not like and plan.number is not None):
+            matches = [
+                row for row in rows if str(row.get("id")) not in numbers and _has_content(row, symbol, plan.request)
+            ]
+        if len(matches) > 1 or (not matches and plan.number is not None):
             raise UnreadableError(
-                f"{len(like)} plan orders in the list may be {client_order_id}, "
+                f"{len(matches)} plan orders in the list may be {client_order_id}, "
                 f"with the number {plan.number or 'unknown'}: its status is unknown"
             )
-        if not like:
+        if not matches:
             return None
-        state, number = plan_state(like[0]), str(like[0].get("id"))
+        state, number = plan_state(matches[0]), str(matches[0].get("id"))
         plan.number = number
         if state == "executed":
             self.unfilled.discard(number)
-            return await self._executed(executed_as(like[0]), client_order_id)
+            return await self._executed(executed_as(matches[0]), client_order_id)
         self.unfilled.add(number)
         return {"id": number, "clientOrderId": client_order_id, "status": state, "amount": plan.request.amount,
                 "filled": 0}  # fmt: skip
@@ -101,7 +103,7 @@ class ConditionalOrders:
         if client_order_id in self._plain:
             return
         numbers = {it.number for it in self._sent.values()}
-        rows = await self._since(symbol, self._client.now_ms() - KEPT)
+        rows = await self._since(symbol, self._client.now_ms() - LISTED_FOR)
         unnamed = sorted(str(row.get("id")) for row in rows if str(row.get("id")) not in numbers)
         if unnamed:
             raise UnreadableError(
@@ -112,34 +114,34 @@ class ConditionalOrders:
     async def _since(self, symbol: str, since: int) -> list[Row]:
         """Conditional orders of a symbol that were created since (UTC ms), in any state."""
         name, until = self._client.ccxt.market(symbol)["id"], self._client.now_ms() + SAME_SECONDS
-        asked = {"symbol": name, "states": ALL_STATES, "start_time": since, "end_time": until}
-        rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", asked)
+        params = {"symbol": name, "states": ALL_STATES, "start_time": since, "end_time": until}
+        rows = await every_row(self._client, "contractPrivateGetPlanorderListOrders", params)
         return [it for it in rows if it.get("symbol") == name and int(it.get("createTime") or since) >= since]
 
 
-def _same(row: Row, symbol: str, request: OrderRequest) -> bool:
+def _has_content(row: Row, symbol: str, request: OrderRequest) -> bool:
     """Whether a conditional order has the content of a request."""
     order = plan_order(row, symbol)
-    said = (order.side, order.position_side, order.amount, order.trigger_price)
-    return said == (request.side, request.position_side, request.amount, request.trigger_price)
+    content = (order.side, order.position_side, order.amount, order.trigger_price)
+    return content == (request.side, request.position_side, request.amount, request.trigger_price)
 
 
 PAGE: Final = 100
 PAGES: Final = 20
 
 
-async def every_row(client: Client, method: str, asked: Row) -> list[Row]:
+async def every_row(client: Client, method: str, params: Row) -> list[Row]:
     """Every row of a list. UnreadableError where the list does not end."""
 
     async def page(number: int | None) -> tuple[list[Row], int | None]:
         number = number or 1
-        rows = rows_of(await client.call(method, {**asked, "page_num": number, "page_size": PAGE}))
+        rows = rows_of(await client.call(method, {**params, "page_num": number, "page_size": PAGE}))
         return rows, number + 1 if len(rows) >= PAGE else None
 
     return await every_page(page, PAGES, method)
 
 
-async def back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
+async def rows_back_to(client: Client, method: str, since: int, at: str) -> list[Row]:
     """Rows of a list that begins with the newest, back to `since` (UTC ms) by their field `at`.
 
     UnreadableError where that is too far back.

@@ -30,7 +30,7 @@ from killswitch_ccxt.fills import unique
 from killswitch_ccxt.instruments import Quote, StateTable, quote_of
 from killswitch_ccxt.numbers import Row, UnreadableError, decimal, instant, object_at, required_number, required_text
 from killswitch_ccxt.traits import Ages, call_costs, capability_table
-from killswitch_ccxt.venues.mexc.conditional_orders import ConditionalOrders, back_to, every_row
+from killswitch_ccxt.venues.mexc.conditional_orders import ConditionalOrders, every_row, rows_back_to
 from killswitch_ccxt.venues.mexc.rows import (
     CODES,
     FORM,
@@ -53,7 +53,7 @@ TICKER: Final = "bid1 ask1 lastPrice indexPrice fairPrice"
 """Fields of a ticker, as `quote_of` takes them."""
 FAIR: Final = 2
 """`trend` of a conditional order: triggered by the fair price, which is the mark."""
-MOVES_BACK: Final = 12 * 3_600_000
+LEDGER_LOOK_BACK: Final = 12 * 3_600_000
 """Milliseconds by which requests for transfers and funding go back: the venue may write them late."""
 
 
@@ -112,9 +112,9 @@ class Mexc(Dialect):
         super().__init__(client, spec)
         self._margins: dict[tuple[str, Side], tuple[int, int | None]] = {}
         """Position → its margin mode (1 isolated, 2 cross) and its leverage, as fetched last."""
-        self._lists: dict[str, str] = {}
+        self._list_of: dict[str, str] = {}
         """Order → the list that it was in at the last fetch."""
-        self._plans = ConditionalOrders(client)
+        self._conditional = ConditionalOrders(client)
 
     @classmethod
     def traits_for(cls, spec: AccountSpec) -> VenueTraits:
@@ -153,18 +153,18 @@ class Mexc(Dialect):
     async def positions(self) -> tuple[Position, ...]:
         rows = await self.client.call("fetch_positions")
         # A row of a symbol without rules is kept: it makes the answer malformed, and must not be omitted.
-        mine = [row for row in rows if self._may_be_ours(row.get("symbol"))]
-        for row in mine:
-            _of_one_side(row)
+        own_rows = [row for row in rows if self._may_be_ours(row.get("symbol"))]
+        for row in own_rows:
+            _check_side(row)
         for symbol in {row.get("symbol") for row in rows} & self.rules.keys():
             positions.check_settlement(self.rules[symbol], symbol)
-        found = positions.positions(mine, self.rules)
+        found = positions.positions(own_rows, self.rules)
         self._margins = {
             (row["symbol"], row["side"]): (
                 1 if str(row["info"].get("openType")) == "1" else 2,
                 None if row.get("leverage") is None else int(row["leverage"]),
             )
-            for row in mine
+            for row in own_rows
         }
         return found
 
@@ -175,11 +175,11 @@ class Mexc(Dialect):
             every_row(self.client, "contractPrivateGetStoporderListOrders", {"is_finished": 0}),
         )
         lists = {
-            "book": [limit_order(row, symbol) for row, symbol in self._ours(book)],
-            "plan": [plan_order(row, symbol) for row, symbol in self._ours(plans)],
-            "stop": [order for row, symbol in self._ours(stops) for order in stop_orders(row, symbol)],
+            "book": [limit_order(row, symbol) for row, symbol in self._own_rows(book)],
+            "plan": [plan_order(row, symbol) for row, symbol in self._own_rows(plans)],
+            "stop": [order for row, symbol in self._own_rows(stops) for order in stop_orders(row, symbol)],
         }
-        self._lists = {order.id: name for name, found in lists.items() for order in found}
+        self._list_of = {order.id: name for name, found in lists.items() for order in found}
         return tuple({order.id: order for found in lists.values() for order in found}.values())
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
@@ -187,19 +187,19 @@ class Mexc(Dialect):
         return tuple({fill.id: fill for found in answers for fill in found}.values())
 
     async def order_fills(self, symbol: str, order_id: str) -> tuple[Fill, ...]:
-        if order_id in self._plans.unfilled:
+        if order_id in self._conditional.unfilled:
             return ()
         rows = rows_of(await self.client.call("contractPrivateGetOrderDealDetailsOrderId", {"order_id": order_id}))
         return unique((deal(row, symbol) for row in rows), "fill ")
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
-        since -= MOVES_BACK
-        moved, paid = await asyncio.gather(
-            back_to(self.client, "contractPrivateGetAccountTransferRecord", since, "createTime"),
-            back_to(self.client, "contractPrivateGetPositionFundingRecords", since, "settleTime"),
+        since -= LEDGER_LOOK_BACK
+        transfers, fundings = await asyncio.gather(
+            rows_back_to(self.client, "contractPrivateGetAccountTransferRecord", since, "createTime"),
+            rows_back_to(self.client, "contractPrivateGetPositionFundingRecords", since, "settleTime"),
         )
         currency = self.spec.currency
-        listed = [*map(transfer, moved), *(funding(row, currency) for row, _ in self._ours(paid))]
+        listed = [*map(transfer, transfers), *(funding(row, currency) for row, _ in self._own_rows(fundings))]
         found = (flow for flow in listed if flow is not None and flow.currency == currency)
         return tuple(flow for flow in found if flow.at.timestamp() * 1000 >= since)
 
@@ -212,25 +212,25 @@ class Mexc(Dialect):
         return {wanted[row["symbol"]]: quote_of(row, TICKER, instant(row.get("timestamp"))) for row in rows}
 
     async def position_mode(self) -> PositionMode | None:
-        told = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
-        return "hedge" if told == "1" else "one_way" if told == "2" else None
+        mode = str((await self.client.call("contractPrivateGetPositionPositionMode")).get("data"))
+        return "hedge" if mode == "1" else "one_way" if mode == "2" else None
 
     # Orders
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
         order = self._order(request, mode)
-        plan = self._plans.record_sending(request)
+        plan = self._conditional.record_sending(request)
         method = "contractPrivatePostOrderCreate" if plan is None else "contractPrivatePostPlanorderPlace"
         data = (await self.client.call(method, order, places=True)).get("data")
-        taken = self.accepted_report({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
+        report = self.accepted_report({"id": data.get("orderId") if isinstance(data, Mapping) else data}, request)
         if plan is not None:
-            plan.number = taken.id
-        return taken
+            plan.number = report.id
+        return report
 
     async def submit_batch(self, requests: Sequence[OrderRequest], mode: PositionMode) -> BatchResults:
         plain = [self._order(it, mode) for it in requests if it.trigger_price is None]
         for it in requests:
-            self._plans.record_sending(it)
+            self._conditional.record_sending(it)
         method = "contractPrivatePostOrderSubmitBatch"
         answer = await self.client.call(method, plain, places=True) if plain else {"data": []}
         found = {str(row.get("externalOid")): row for row in rows_of(answer)}
@@ -246,30 +246,30 @@ class Mexc(Dialect):
         await self.client.call("contractPrivatePostPositionCloseAll", changes=True)
 
     async def find(self, symbol: str, client_order_id: str) -> Row | None:
-        if client_order_id in self._plans:
-            return await self._plans.find(symbol, client_order_id)
-        asked = {"symbol": self.id_of(symbol), "external_oid": client_order_id}
+        if client_order_id in self._conditional:
+            return await self._conditional.find(symbol, client_order_id)
+        params = {"symbol": self.id_of(symbol), "external_oid": client_order_id}
         try:
-            answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", asked)
+            answer = await self.client.call("contractPrivateGetOrderExternalSymbolExternalOid", params)
         except GoneError:
-            await self._plans.check_none_unnamed(symbol, client_order_id)
+            await self._conditional.check_none_unnamed(symbol, client_order_id)
             return None
         return found_order(object_at(answer, "data", what=f"the answer about order {client_order_id}"))
 
     async def cancel(self, symbol: str, order_id: str, *, conditional: bool) -> None:
-        kept = self._lists.get(order_id, "plan" if conditional else "book")
-        if kept == "stop":
+        list_name = self._list_of.get(order_id, "plan" if conditional else "book")
+        if list_name == "stop":
             number: dict[str, str] = {"stopPlanOrderId": order_id.partition("#")[0]}
             await self.client.call("contractPrivatePostStoporderCancel", [number], changes=True)
             return
-        if kept == "plan":
+        if list_name == "plan":
             row = {"symbol": self.id_of(symbol), "orderId": order_id}
             answer = await self.client.call("contractPrivatePostPlanorderCancel", [row], changes=True)
         else:
             answer = await self.client.call("contractPrivatePostOrderCancel", [order_id], changes=True)
-        for said in rows_of(answer):
-            if (code := str(said.get("errorCode"))) != "0":
-                raise row_error(self.refusal_codes(), (code,), f"{self.exchange}: {code} {said.get('errorMsg')}")
+        for row_result in rows_of(answer):
+            if (code := str(row_result.get("errorCode"))) != "0":
+                raise row_error(self.refusal_codes(), (code,), f"{self.exchange}: {code} {row_result.get('errorMsg')}")
 
     # Parts
 
@@ -302,14 +302,14 @@ class Mexc(Dialect):
         return self.accepted_report({"id": row.get("orderId")}, request)
 
     async def _deals_of(self, symbol: str, since: int) -> tuple[Fill, ...]:
-        asked = {"symbol": self.id_of(symbol), "start_time": since}
-        rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", asked)
+        params = {"symbol": self.id_of(symbol), "start_time": since}
+        rows = await every_row(self.client, "contractPrivateGetOrderListOrderDeals", params)
         return tuple(deal(row, symbol) for row in rows)
 
     def _symbol(self, name: str) -> str:
         return str(self.client.ccxt.safe_symbol(name, None, None, "swap"))
 
-    def _ours(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+    def _own_rows(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
         """Rows with their symbols, without those of another settlement currency."""
         named = [(row, self._symbol(required_text(row.get("symbol"), "the symbol of a row"))) for row in rows]
         return [(row, symbol) for row, symbol in named if self._may_be_ours(symbol)]
@@ -319,8 +319,8 @@ class Mexc(Dialect):
         return symbol not in self.rules or self.concerns(self.rules[symbol])
 
 
-def _of_one_side(row: Row) -> None:
-    """UnreadableError where the direction of a position is unknown: ccxt treats every other word as short."""
+def _check_side(row: Row) -> None:
+    """UnreadableError where the direction of a position is unknown: ccxt treats every other value as short."""
     info, symbol = row.get("info") or {}, row.get("symbol")
     kind, held = str(info.get("positionType")), required_number(info.get("holdVol"), f"the size of position {symbol}")
     if kind not in ("1", "2") or held < 0:

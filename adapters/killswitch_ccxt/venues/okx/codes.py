@@ -68,10 +68,10 @@ def row_codes(code: object, text: object) -> tuple[str, ...]:
     """A code with what its text adds, the most specific one first. 51000 is any wrong parameter; with the position
     side in its text, the account has the other position mode."""
     # "51008_1000" is how the documents write code and sub-code.
-    number, words = str(code or "").partition("_")[0], str(text or "").lower()
+    number, message = str(code or "").partition("_")[0], str(text or "").lower()
     if number in FRAMES or not number:
         return ()
-    if number == "51000" and "posside" in words:
+    if number == "51000" and "posside" in message:
         return ("posSide", number)
     return (number, *unsure_code(CODES, number, text))
 
@@ -81,8 +81,8 @@ def codes_in(answer: VenueAnswer) -> Iterable[str]:
     body = answer.fields
     data = body.get("data")
     rows = [it for it in data if isinstance(it, Mapping)] if isinstance(data, list) else []
-    told = [row_codes(it.get("sCode"), it.get("sMsg")) for it in rows]
-    return tuple(code for each in (*told, row_codes(body.get("code"), body.get("msg"))) for code in each)
+    refusals = [row_codes(it.get("sCode"), it.get("sMsg")) for it in rows]
+    return tuple(code for each in (*refusals, row_codes(body.get("code"), body.get("msg"))) for code in each)
 
 
 LIMITS: Final = (

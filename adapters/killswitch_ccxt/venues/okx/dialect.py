@@ -45,7 +45,7 @@ STATES: Final[Mapping[str, InstrumentState]] = {
     "live": "open", "suspend": "halted", "preopen": "halted", "test": "halted", "rebase": "halted",
     "post_only": "post_only", "settling": "halted", "expired": "delisted",
 }  # fmt: skip
-"""`state` of an instrument → the state; another word is unknown."""
+"""`state` of an instrument → the state; any other value is unknown."""
 
 
 class Okx(OkxOrderDialect):
@@ -93,11 +93,11 @@ class Okx(OkxOrderDialect):
         wallets nor marks."""
         if self.spec.market == "spot":
             return await self.spot_account()
-        worth, rows = await asyncio.gather(self.equity(), self.client.call("fetch_positions"))
-        self._check(rows)
+        equity, rows = await asyncio.gather(self.equity(), self.client.call("fetch_positions"))
+        self._check_positions(rows)
         found = positions.check_contracts(positions.positions(rows, self.rules, self.refine_position), self.rules)
         self.held_contracts = {position.key: position.contracts for position in found}
-        return worth, found
+        return equity, found
 
     async def equity(self) -> AccountEquity:
         account = okx_rows.only_row(await self.client.call("private_get_account_balance"), "the balance")
@@ -109,7 +109,7 @@ class Okx(OkxOrderDialect):
         self._dollars = price
         return okx_rows.account_equity(account, currency, price, self.client.answer_time(account.get("uTime")))
 
-    def _check(self, rows: Sequence[Row]) -> None:
+    def _check_positions(self, rows: Sequence[Row]) -> None:
         """UnreadableError for positions that cannot be closed as they are."""
         modes: dict[tuple[str, Side], str] = {}
         for row in rows:
@@ -132,7 +132,7 @@ class Okx(OkxOrderDialect):
     def refine_position(self, position: Position, info: Row) -> Position:
         """The position without amounts that are not in the account's currency; ccxt's notional is in US dollars."""
         rule = self.rules[position.symbol]
-        ours = info.get("ccy") in (self.spec.currency, None, "")
+        is_own_currency = info.get("ccy") in (self.spec.currency, None, "")
         rank = decimal(info.get("adl"))
         if rule.get("settle") == self.spec.currency:
             notional = positions.position_value(position, rule)
@@ -145,8 +145,8 @@ class Okx(OkxOrderDialect):
             index_price=positive(info.get("idxPx")),
             last_price=positive(info.get("last")),
             adl_rank=None if rank is None else int(rank),
-            margin=(positive(info.get("margin")) or positive(info.get("imr"))) if ours else None,
-            unrealized_pnl=decimal(info.get("upl")) if ours else None,
+            margin=(positive(info.get("margin")) or positive(info.get("imr"))) if is_own_currency else None,
+            unrealized_pnl=decimal(info.get("upl")) if is_own_currency else None,
         )
 
     async def orders(self) -> tuple[Order, ...]:
@@ -155,17 +155,17 @@ class Okx(OkxOrderDialect):
             *(self._paged("private_get_trade_orders_algo_pending", {"ordType": it}, "algoId") for it in ALGO_KINDS),
         )
         parse = self.client.ccxt.parse_orders
-        waiting = [row for rows in algos for row in rows]
+        algo_rows = [row for rows in algos for row in rows]
         found = [okx_rows.plain_order(row, row["info"]) for row in parsed(parse, plain)]
-        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, waiting)]
+        conditional = [okx_rows.algo_order(row, row["info"], self.held_contracts) for row in parsed(parse, algo_rows)]
         self.resting = {str(it["id"]): (False, str(it["info"]["instId"])) for it in found}
         self.resting |= {str(it["id"]): (True, str(it["info"]["instId"])) for it in conditional}
         return orders.open_orders([*found, *conditional])
 
     async def _paged(self, method: str, params: Mapping[str, Any], by: str) -> list[Row]:
         """Every row of a list in pages, the newest first."""
-        found, whole = await self._page(method, params, by, PAGES)
-        if not whole:
+        found, is_complete = await self._page(method, params, by, PAGES)
+        if not is_complete:
             raise UnreadableError(f"{method}: more than {PAGE * PAGES} rows")
         return found
 
@@ -187,8 +187,8 @@ class Okx(OkxOrderDialect):
     def _as_fills(self, rows: Sequence[Row]) -> tuple[Fill, ...]:
         trades = parsed(self.client.ccxt.parse_trades, rows)
         # Trades are numbered by instrument; bills are not.
-        named = ({**row, "id": row["info"].get("billId")} for row in trades)
-        return fills.fills(named, self.refine_fill)
+        with_ids = ({**row, "id": row["info"].get("billId")} for row in trades)
+        return fills.fills(with_ids, self.refine_fill)
 
     def refine_fill(self, fill: Fill, info: Row) -> Fill:
         fee = decimal(info.get("fee"))
@@ -211,10 +211,12 @@ class Okx(OkxOrderDialect):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """All bills by one request; for an account with many trades, the bills of each kind of flow."""
-        bills, whole = await self._page("private_get_account_bills", {"begin": since}, "billId", okx_rows.BUSY)
-        if not whole:
+        bills, is_complete = await self._page(
+            "private_get_account_bills", {"begin": since}, "billId", okx_rows.MOST_BILL_PAGES
+        )
+        if not is_complete:
             for kind in okx_rows.FLOW_TYPES:
-                await asyncio.sleep(okx_rows.PACE)
+                await asyncio.sleep(okx_rows.BILL_REQUEST_INTERVAL)
                 bills += await self._paged("private_get_account_bills", {"type": kind, "begin": since}, "billId")
         return okx_rows.flows({row.get("billId"): row for row in bills}.values())
 
@@ -241,15 +243,15 @@ class Okx(OkxOrderDialect):
     async def marks(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
         if self.spec.market == "spot":
             return await super().marks(symbols)
-        asked = (("public_get_public_mark_price", {"instType": kind}) for kind in self._kinds_of(symbols))
-        return marks_of(await self._prices(symbols, *asked))
+        calls = (("public_get_public_mark_price", {"instType": kind}) for kind in self._kinds_of(symbols))
+        return marks_of(await self._prices(symbols, *calls))
 
     def _kinds_of(self, symbols: Sequence[str]) -> list[str]:
         return sorted({okx_rows.kind_of(self.rules[symbol]) for symbol in symbols})
 
-    async def _prices(self, symbols: Sequence[str], *asked: tuple[str, Row]) -> dict[str, Quote]:
+    async def _prices(self, symbols: Sequence[str], *calls: tuple[str, Row]) -> dict[str, Quote]:
         """Prices by several concurrent requests, each a method and its params."""
-        answers = await self.call_all(*asked)
+        answers = await self.call_all(*calls)
         rows = [row for answer in answers for row in rows_at(answer, "data", what="the answer about prices")]
         return okx_rows.prices({symbol: self.rules[symbol] for symbol in symbols}, rows)
 
@@ -257,15 +259,15 @@ class Okx(OkxOrderDialect):
         kinds = ("SPOT",) if self.spec.market == "spot" else ("SWAP", "FUTURES")
         answers = await self.call_all(*(("public_get_public_instruments", {"instType": kind}) for kind in kinds))
         rows = [row for answer in answers for row in rows_at(answer, "data", what="the answer about instruments")]
-        told = {row.get("instId"): row.get("state") for row in rows}
+        listed = {row.get("instId"): row.get("state") for row in rows}
         names = {symbol: rule["id"] for symbol, rule in self.rules.items()}
-        return {symbol: STATES.get(str(told[it])) if it in told else "delisted" for symbol, it in names.items()}
+        return {symbol: STATES.get(str(listed[it])) if it in listed else "delisted" for symbol, it in names.items()}
 
     async def position_mode(self) -> PositionMode | None:
-        told = okx_rows.only_row(await self.client.call("private_get_account_config"), "the account").get("posMode")
+        mode = okx_rows.only_row(await self.client.call("private_get_account_config"), "the account").get("posMode")
         if self.spec.market == "spot":
             return "one_way"
-        return "hedge" if told == "long_short_mode" else "one_way" if told == "net_mode" else None
+        return "hedge" if mode == "long_short_mode" else "one_way" if mode == "net_mode" else None
 
     # Inspection
 
@@ -273,14 +275,14 @@ class Okx(OkxOrderDialect):
         config = okx_rows.only_row(await self.client.call("private_get_account_config"), "the account")
         if "perm" not in config:
             return KeyRights(note="the venue does not state the permissions of the key")
-        may = {word.strip() for word in str(config["perm"]).split(",")}
-        bound = bool(config.get("ip"))
-        ends = not bound and bool(may & {"trade", "withdraw"})
+        permissions = {word.strip() for word in str(config["perm"]).split(",")}
+        is_bound = bool(config.get("ip"))
+        expires = not is_bound and bool(permissions & {"trade", "withdraw"})
         return KeyRights(
-            read="read_only" in may,
-            trade="trade" in may,
-            withdraw="withdraw" in may,
-            transfer="trade" in may,
-            bound_to_addresses=bound,
-            note="bound to no address: OKX deletes such a key after 14 days without use" if ends else "",
+            read="read_only" in permissions,
+            trade="trade" in permissions,
+            withdraw="withdraw" in permissions,
+            transfer="trade" in permissions,
+            bound_to_addresses=is_bound,
+            note="bound to no address: OKX deletes such a key after 14 days without use" if expires else "",
         )

@@ -41,8 +41,8 @@ class OkxOrderDialect(Dialect):
         if self.spec.market == "spot":
             params["tdMode"] = "cash"
         else:
-            usual = str(self.spec.options.get("margin_mode", "cross"))
-            params["tdMode"] = self.margin_modes.get((request.symbol, request.position_side), usual)
+            default_mode = str(self.spec.options.get("margin_mode", "cross"))
+            params["tdMode"] = self.margin_modes.get((request.symbol, request.position_side), default_mode)
             if mode == "hedge":
                 params["positionSide"] = request.position_side
             elif request.reduce_only:
@@ -50,9 +50,9 @@ class OkxOrderDialect(Dialect):
         if request.time_in_force == "ioc" and request.type == "limit":
             params["timeInForce"] = "IOC"
         if request.trigger_price is not None:
-            half = "sl" if is_stop(request) else "tp"
-            params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[half]] = request.trigger_price
-            params |= {"algoClOrdId": request.client_order_id, f"{half}TriggerPxType": "mark"}
+            prefix = "sl" if is_stop(request) else "tp"
+            params[{"sl": "stopLossPrice", "tp": "takeProfitPrice"}[prefix]] = request.trigger_price
+            params |= {"algoClOrdId": request.client_order_id, f"{prefix}TriggerPxType": "mark"}
         return params
 
     async def submit(self, request: OrderRequest, mode: PositionMode) -> OrderReport:
@@ -151,13 +151,13 @@ class OkxOrderDialect(Dialect):
         """Raise the error of a row unless its code is a success. `order`: as in `row_error`."""
         code = row.get("sCode")
         if code != "0":
-            words = str(row.get("sMsg") or "")
-            raise row_error(self.refusal_codes(), row_codes(code, words), f"okx {code}: {words}", order=order)
+            message = str(row.get("sMsg") or "")
+            raise row_error(self.refusal_codes(), row_codes(code, message), f"okx {code}: {message}", order=order)
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
         """Start the timer with whole seconds from 10 to 120: any other number has no effect."""
-        whole = min(120, max(10, int(seconds)))
-        await self.client.call("private_post_trade_cancel_all_after", {"timeOut": str(whole)}, changes=True)
+        timeout = min(120, max(10, int(seconds)))
+        await self.client.call("private_post_trade_cancel_all_after", {"timeOut": str(timeout)}, changes=True)
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self.client.call("private_post_trade_cancel_all_after", {"timeOut": "0"}, changes=True)

@@ -38,8 +38,8 @@ from killswitch_ccxt.orders import SIDES
 ZERO: Final = Decimal(0)
 ROUNDED: Final = Decimal("1e-6")
 """The difference between a total and the sum of its parts, as a share of the total, that counts as rounding."""
-UNSEEN: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
-"""Fields of what bots and copied traders hold of a currency: it is in the equity, and not among the positions."""
+BOT_FIELDS: Final = ("stgyEq", "spotCopyTradingEq", "smtSyncEq")
+"""Fields with the amount of a currency that bots and copied traders hold: in the equity, and in no position."""
 _CAUSES: Final[Mapping[str, FillCause]] = {
     **dict.fromkeys(("100", "101", "102", "103", "104", "105", "106", "107"), "liquidation"),
     **dict.fromkeys(("125", "126", "127", "128"), "adl"),
@@ -64,22 +64,22 @@ def dollar_price(account: Row, currency: str) -> Decimal | None:
         return Decimal(1)
     for detail in account.get("details") or ():
         if detail.get("ccy") == currency:
-            held, worth = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
-            each = worth / held if held and worth else decimal(detail.get("coinUsdPrice"))
+            held, value = decimal(detail.get("eq")), decimal(detail.get("eqUsd"))
+            each = value / held if held and value else decimal(detail.get("coinUsdPrice"))
             return each if each is not None and each > 0 else None
     return None
 
 
-def _of_positions(own: Row, *, isolated: bool) -> Decimal | None:
+def _positions_margin(own: Row, *, isolated: bool) -> Decimal | None:
     """The margin of positions in the currency: the initial margin, where the account's mode has one, without that of
     orders.
 
-    In the other modes, and beside isolated positions, which it excludes, all frozen margin without that of orders. None
-    where it cannot be separated from that of orders or bots.
+    In the other modes, and with isolated positions, which that figure excludes, all frozen margin without that of
+    orders. None where it cannot be separated from that of orders or bots.
     """
-    told, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
-    frozen = decimal(own.get("frozenBal")) if told is None else told
-    has_bots = told is None and any(decimal(own.get(name)) for name in UNSEEN)
+    initial, orders = None if isolated else decimal(own.get("imr")), decimal(own.get("ordFrozen"))
+    frozen = decimal(own.get("frozenBal")) if initial is None else initial
+    has_bots = initial is None and any(decimal(own.get(name)) for name in BOT_FIELDS)
     if not frozen or frozen < 0:
         return None if frozen is None or frozen < 0 else frozen
     return None if orders is None or has_bots else max(frozen - orders, ZERO)
@@ -100,43 +100,45 @@ def account_equity(account: Row, currency: str, price: Decimal | None, as_of: da
     listed = by_asset(account.get("details"), "ccy")
     details = [it for asset, it in listed.items() if required_number(it.get("eq"), f"the equity in {asset}")]
     own: Row = listed.get(currency, {})
-    owes = any(decimal(it.get("liab")) for it in details)
-    isolated = any(decimal(it.get("isoEq")) for it in details)
+    has_debts = any(decimal(it.get("liab")) for it in details)
+    has_isolated = any(decimal(it.get("isoEq")) for it in details)
     dollars = required_number(account.get("totalEq"), "the account's total equity")
     if not details and dollars:
         raise UnreadableError(f"the answer has a total equity of {dollars} USD and no balance")
     is_alone = all(it.get("ccy") == currency for it in details)
 
-    worth = partial(optional_from_dollars, price=price, currency=currency)
-    balances = tuple(_balance(it, currency, worth) for it in details)
+    in_currency = partial(optional_from_dollars, price=price, currency=currency)
+    balances = tuple(_balance(it, currency, in_currency) for it in details)
     parts = value_of(balances)
     total = parts if is_alone else from_dollars(dollars, price, currency)
     # The total is the sum of the list, rounded differently.
     equity = parts if abs(parts - total) <= ROUNDED * abs(total) else total
-    maintenance = decimal(own.get("mmr")) if is_alone else worth(account.get("mmr"))
+    maintenance = decimal(own.get("mmr")) if is_alone else in_currency(account.get("mmr"))
     available = decimal(own.get("availEq")) if own.get("availEq") else decimal(own.get("availBal"))
     return AccountEquity(
         equity=equity,
-        free=available if is_alone else worth(account.get("availEq")),
-        margin_used=_of_positions(own, isolated=isolated) if is_alone else worth(_without_orders(account)),
+        free=available if is_alone else in_currency(account.get("availEq")),
+        margin_used=_positions_margin(own, isolated=has_isolated)
+        if is_alone
+        else in_currency(_without_orders(account)),
         # The account's own figure excludes isolated positions, and includes loans.
-        maintenance_margin=None if isolated or owes else maintenance,
+        maintenance_margin=None if has_isolated or has_debts else maintenance,
         balances=balances,
         unrealized=unrealized_of(balances),
         rates=rates_in_dollars(price, currency),
         as_of=as_of,
-        is_complete=False if any(decimal(it.get(name)) for it in details for name in UNSEEN) else None,
+        is_complete=False if any(decimal(it.get(name)) for it in details for name in BOT_FIELDS) else None,
     )
 
 
-def _balance(detail: Row, currency: str, worth: Callable[[Any], Decimal | None]) -> Balance:
+def _balance(detail: Row, currency: str, in_currency: Callable[[Any], Decimal | None]) -> Balance:
     """The balance of one currency. Its wallet is the equity without the unrealised profit.
 
     `cashBal` is less than that: it excludes what an isolated position or a bot holds.
     """
     ccy = required_text(detail.get("ccy"), "the currency of a balance")
     equity = required_number(detail.get("eq"), "an equity")
-    dollars, profit = worth(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
+    dollars, profit = in_currency(detail.get("eqUsd")) if ccy != currency else None, decimal(detail.get("upl"))
     if profit is None and decimal(detail.get("cashBal")) == equity:
         profit = ZERO  # accounts that have no positions leave it empty
     return Balance(
@@ -178,7 +180,7 @@ def plain_order(row: Row, info: Row) -> dict[str, Any]:
     return {
         **row, "timestamp": info.get("cTime"), "id": info.get("ordId"), "clientOrderId": info.get("clOrdId"),
         "triggerPrice": None, "stopLossPrice": None, "takeProfitPrice": None,
-        "amount": info.get("sz"), "filled": info.get("accFillSz"), **_sided(info),
+        "amount": info.get("sz"), "filled": info.get("accFillSz"), **_position_side(info),
     }  # fmt: skip
 
 
@@ -196,27 +198,27 @@ def algo_order(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | N
             raise UnreadableError(f"order {info.get('algoId')} has a trigger without a price")
         kind = ("stop" if stop is not None else "take_profit") + ("_market" if price is None else "_limit")
     trigger = stop or target or positive(info.get("triggerPx")) or positive(info.get("moveTriggerPx"))
-    sided = _sided(info)
+    sides = _position_side(info)
     return {
         **row, "timestamp": info.get("cTime"), "id": info.get("algoId"), "clientOrderId": info.get("algoClOrdId"),
         "type": kind, "price": price,
         "triggerPrice": trigger or positive(info.get("activePx")), "stopLossPrice": None, "takeProfitPrice": None,
-        "amount": _amount(row, info, held, sided), "filled": info.get("actualSz") or None,
-        "status": _STATES.get(str(info.get("state")), info.get("state")), **sided,
+        "amount": _amount(row, info, held, sides), "filled": info.get("actualSz") or None,
+        "status": _STATES.get(str(info.get("state")), info.get("state")), **sides,
     }  # fmt: skip
 
 
-def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None, sided: Row) -> Any:
+def _amount(row: Row, info: Row, held: Mapping[tuple[str, Side], Decimal] | None, sides: Row) -> Any:
     fraction = decimal(info.get("closeFraction"))
     if decimal(info.get("sz")) or fraction is None:
         return info.get("sz")
     if held is None:
         raise UnreadableError(f"order {info.get('algoId')} closes {fraction} of a position that was not fetched yet")
-    side: Side = sided.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
+    side: Side = sides.get("positionSide") or ("long" if info.get("side") == "sell" else "short")
     return held.get((str(row.get("symbol")), side), ZERO) * fraction
 
 
-def _sided(info: Row) -> dict[str, Any]:
+def _position_side(info: Row) -> dict[str, Any]:
     """Position side and reduce-only. In long/short mode OKX has `false` for orders that can only close."""
     side = SIDES.get(str(info.get("posSide")))
     if side is None:
@@ -253,25 +255,25 @@ NO_FLOWS: Final = frozenset(
     }
 )  # fmt: skip
 """`type` of a bill that leaves the equity unchanged, or that fills state."""
-BUSY: Final = 3
+MOST_BILL_PAGES: Final = 3
 """Pages of all bills that are read. Longer lists consist of trades, and each kind of flow is requested separately."""
-PACE: Final = 0.35
+BILL_REQUEST_INTERVAL: Final = 0.35
 """Seconds between two of these requests: OKX allows five a second, those before them included."""
 
 
 def flows(bills: Iterable[Row]) -> tuple[Flow, ...]:
-    """The bills that are flows. What an isolated position's own margin changed is beside the account's change."""
+    """The bills that are flows. The change of an isolated position's own margin is in `posBalChg`, not in `balChg`."""
     return tuple(flow for flow in map(_flow, bills) if flow is not None)
 
 
 def _flow(bill: Row) -> Flow | None:
     number = bill.get("billId")
-    word = required_text(bill.get("type"), f"bill {number}")
-    if word in NO_FLOWS:
+    kind = required_text(bill.get("type"), f"bill {number}")
+    if kind in NO_FLOWS:
         return None
     change = bill.get("balChg")
     amount = change if required_number(change, f"the change of bill {number}") else bill.get("posBalChg") or change
     flow = ledger_flow(
-        word, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
+        kind, FLOW_TYPES, f"bill {number}", number=number, at=bill.get("ts"), amount=amount, currency=bill.get("ccy")
     )
-    return flow if flow is None or word in FLOW_TYPES else structs.replace(flow, id=f"type {flow.id}")
+    return flow if flow is None or kind in FLOW_TYPES else structs.replace(flow, id=f"type {flow.id}")

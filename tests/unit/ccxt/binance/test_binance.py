@@ -414,7 +414,7 @@ def test_a_conditional_order_goes_its_own_way_with_all_that_makes_it_one() -> No
             return {"algoId": 5, "clientAlgoId": "s", "algoStatus": "NEW", "symbol": "BTCUSDT", "quantity": "1"}
 
         await venue._rules.ready()
-        venue._dialect.ask = ask  # type: ignore[attr-defined] # of this dialect
+        venue._dialect.call_endpoint = ask  # type: ignore[attr-defined] # of this dialect
         stop = one("s", trigger_price=D("90.5"), trigger_when="falls")
         asked["report"] = await venue._dialect.submit(stop, "one_way")
         await venue.close()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from killswitch_ccxt.numbers import UnreadableError
-from killswitch_ccxt.venues.binance.flows import BalanceMoves
+from killswitch_ccxt.venues.binance.flows import BalanceFlows
 
 D = Decimal
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -20,9 +20,9 @@ def milliseconds(at: datetime) -> int:
     return int(at.timestamp() * 1000)
 
 
-def begun() -> BalanceMoves:
+def begun() -> BalanceFlows:
     """One that began to look at START."""
-    moves = BalanceMoves()
+    moves = BalanceFlows()
     moves.begin(milliseconds(START))
     return moves
 

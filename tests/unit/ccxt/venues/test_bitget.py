@@ -26,7 +26,7 @@ from killswitch_ccxt import adapter
 from killswitch_ccxt.errors import GoneError, ModeChangedError, VenueAnswer, as_venue_error, rejected
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bitget.dialect import Bitget
-from killswitch_ccxt.venues.bitget.rows import flow_of, refined_fill, refined_order, rights_of, wealth_of
+from killswitch_ccxt.venues.bitget.rows import account_equity, flow_of, refined_fill, refined_order, rights_of
 from tests.faults.exchange import Market
 from tests.faults.mishaps import Rule
 from tests.wire.bitget.venue import BitgetWire
@@ -191,15 +191,15 @@ def test_worth_is_that_of_the_margin_coin_and_of_all_of_them_where_all_are_margi
     usdt = {"marginCoin": "USDT", "accountEquity": "100", "usdtEquity": "100", "available": "90", "locked": "10",
             "unrealizedPL": "-5"}  # fmt: skip
     btc = {"marginCoin": "BTC", "accountEquity": "0.01", "usdtEquity": "500"}
-    single = wealth_of([usdt, btc], "USDT")
+    single = account_equity([usdt, btc], "USDT")
     assert (single.equity, single.unrealized) == (D(100), D(-5))
     assert [(it.asset, it.wallet) for it in single.balances or ()] == [("USDT", D(105))]
     both = [usdt | {"assetMode": "union"}, btc | {"assetMode": "union"}]
-    assert wealth_of(both, "USDT").equity == D(600)
+    assert account_equity(both, "USDT").equity == D(600)
     with pytest.raises(UnreadableError, match="USDT"):
-        wealth_of([*both, {"marginCoin": "USDC", "accountEquity": "1", "usdtEquity": "1"}], "USDC")
+        account_equity([*both, {"marginCoin": "USDC", "accountEquity": "1", "usdtEquity": "1"}], "USDC")
     with pytest.raises(UnreadableError, match="USDC"):
-        wealth_of([usdt], "USDC")
+        account_equity([usdt], "USDC")
 
 
 def test_a_key_tells_what_it_may_by_short_names() -> None:

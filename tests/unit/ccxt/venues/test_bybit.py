@@ -30,7 +30,7 @@ from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
-from killswitch_ccxt.venues.bybit.rows import rights_of, row_report, spot_balance, wealth_of
+from killswitch_ccxt.venues.bybit.rows import account_equity, rights_of, row_report, spot_balance
 from tests.faults.exchange import Market
 from tests.wire.bybit import words
 
@@ -218,7 +218,7 @@ def test_a_recorded_balance_has_its_wallet_without_what_is_borrowed(
     shared: Path, name: str, wallet: str, profit: str
 ) -> None:
     """1000.50, 2500 and 1200 − 200 USDT, with nothing unrealised; coins of which nothing is left are none."""
-    seen = wealth_of(_payload(shared, name), "USDT")
+    seen = account_equity(_payload(shared, name), "USDT")
     assert [(it.asset, it.wallet) for it in seen.balances or ()] == [("USDT", D(wallet))]
     assert seen.unrealized == D(profit)
 
@@ -287,7 +287,7 @@ def _wallet(total: str, *coins: tuple[str, str, str]) -> dict[str, Any]:
 
 def test_worth_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> None:
     """1,000 USDT at 999 dollars make a USDT 0.999 dollars; 2,997 dollars are 3,000 USDT."""
-    seen = wealth_of(_wallet("2997", ("USDT", "1000", "999"), ("BTC", "0.04", "1998")), "USDT")
+    seen = account_equity(_wallet("2997", ("USDT", "1000", "999"), ("BTC", "0.04", "1998")), "USDT")
     assert (seen.equity, seen.margin_used, seen.rates) == (D(3000), None, (Rate("USD", D("0.999")),))
     assert [(it.asset, it.amount, it.price, it.wallet) for it in seen.balances or ()] == [
         ("USDT", D(1000), D(1), D(1000)),
@@ -299,8 +299,8 @@ def test_worth_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> No
 def test_worth_without_a_price_of_the_currency_is_unknown_and_an_empty_account_is_worth_nothing() -> None:
     """No row of the currency, no price, no number; no dollars are no USDT either."""
     with pytest.raises(UnreadableError, match="USDT"):
-        wealth_of(_wallet("2000", ("BTC", "0.04", "2000")), "USDT")
-    assert wealth_of(_wallet("0"), "USDT").equity == 0
+        account_equity(_wallet("2000", ("BTC", "0.04", "2000")), "USDT")
+    assert account_equity(_wallet("0"), "USDT").equity == 0
 
 
 def test_at_spot_what_was_borrowed_of_a_coin_is_not_held(shared: Path) -> None:

@@ -135,5 +135,5 @@ def test_a_snapshot_says_why_its_flows_are_unknown() -> None:
     seen = Long(rows).run(once)
     assert (seen.quality, seen.equity, seen.flows) == ("ok", 1000, None)
     assert "flows: the transaction log has more than 2,000 rows" in seen.reason
-    assert "the next reading goes on" in seen.reason
+    assert "the next fetch continues" in seen.reason
     assert "Error" not in seen.reason

@@ -23,7 +23,7 @@ from killswitch.model.venue import (
     VenueDownError,
     VenueError,
 )
-from killswitch_ccxt import adapter, client
+from killswitch_ccxt import adapter, client, client_factory
 from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.hyperliquid.rows import allowed_price, ledger_flow
 from tests.virtual_time import VirtualTime
@@ -441,7 +441,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
     one, other = Spoken(options=shared), Spoken(said({"resting": {"oid": 79}}), options=shared)
 
     async def fresh(self: Any) -> Any:
-        made = self._configured(client._class_of("hyperliquid", synchronous=True))
+        made = client_factory.create_synchronous_client(self._spec, self._dialect)
         made.fetch = lambda url, method="GET", headers=None, body=None: one.told[json.loads(body)["type"]]
         made.load_markets(True)
         renewed.append(made)

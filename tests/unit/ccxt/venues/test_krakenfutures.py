@@ -373,7 +373,7 @@ def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
     async def wealth(made: CcxtVenue) -> Any:
         return await made._dialect.equity()
 
-    with pytest.raises(UnreadableError, match="wallet fi_xbtusd has equity beside the flex wallet"):
+    with pytest.raises(UnreadableError, match="wallet fi_xbtusd has equity in addition to the flex wallet"):
         replayed(shared, wealth, **answers)
     with pytest.raises(UnreadableError, match="is in BTC, and the account in USD"):
         replayed(shared, wealth, wallet="fi_xbtusd", **answers)

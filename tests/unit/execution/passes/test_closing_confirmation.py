@@ -18,7 +18,7 @@ from killswitch.model.decision import Decision
 from killswitch.model.snapshot import AccountSnapshot, Fill, Order, OrderSide
 from killswitch.model.store import JournalEntry, JournalKind
 from killswitch.model.venue import ClientIdRule
-from killswitch.runner.order_reconciliation import CombinedWatch, OrderReconciliation
+from killswitch.runner.order_reconciliation import CombinedClosingObserver, OrderReconciliation
 from tests import incidents, worlds
 from tests.incidents import FIRST, HandWritten, hand_written
 from tests.worlds import after
@@ -236,7 +236,7 @@ def test_two_watches_are_both_told() -> None:
         def wrote(self, entry: Entry) -> None:
             told.append(f"{self.name} {entry.kind}")
 
-    both = CombinedWatch(Named("a"), Named("b"))
+    both = CombinedClosingObserver(Named("a"), Named("b"))
     both.begun(incidents.firing(FIRST, after(), "trim", 1, 0), "main", ())
     both.wrote(OrderSending(FIRST, after()))
     assert told == ["a begun main", "b begun main", "a sending", "b sending"]

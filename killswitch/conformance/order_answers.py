@@ -1,4 +1,4 @@
-"""Orders and cancels whose answer has one wrong field.
+"""Submissions and cancels whose answer has one wrong field.
 
 The venue has done what was requested, and its answer is damaged. A right result is the report of the undamaged answer,
 a weaker report of an order that goes on, or an error that leaves the status open, so that closing queries it. A wrong
@@ -12,9 +12,9 @@ from decimal import Decimal
 from itertools import count
 from typing import Any, Final
 
+from killswitch.conformance.case import closed_after, closing
 from killswitch.conformance.mutations import Mutation, WrongResult, mutations, sample
 from killswitch.conformance.stand import Key, Stand
-from killswitch.conformance.trial import closed_after, closing
 from killswitch.model.venue import (
     FateUnknownError,
     MalformedAnswerError,
@@ -33,7 +33,7 @@ Act = Callable[[VenueAdapter], Awaitable[Any]]
 
 
 PreparedCall = tuple[Act, Callable[[], bool]]
-"""A call to make, and whether the venue itself has carried it out."""
+"""A call to make, and the test whether the venue itself has carried it out."""
 Prepare = Callable[[VenueAdapter], Awaitable[PreparedCall]]
 
 
@@ -65,14 +65,14 @@ async def wrong_order_results(
             done = await _baseline(venue, prepare, answers)
             if done is None:
                 continue
-            whole, found, deed = done
+            expected, found, last_question = done
             chosen = found if most is None else sample(found, most)
             tried[call] = len(chosen)
             for mutation in chosen:
                 act, is_done = await prepare(venue)
                 answers.recorded.clear()
                 seen = await _act(venue, act, answers, mutation)
-                if complaints := complaints_of(whole, seen, is_done=is_done() and deed in answers.recorded):
+                if complaints := complaints_of(expected, seen, is_done=is_done() and last_question in answers.recorded):
                     wrong.append(WrongResult(mutation, call, tuple(complaints)))
                     report(wrong[-1])
     return tried, wrong
@@ -87,17 +87,17 @@ def _acts(stand: Stand, key: Key) -> Mapping[str, Prepare]:
         name = getattr(stand, "name", NAME) if is_typed else f"ks{next(numbers):05}"
         return closing(key, getattr(stand, "order_size", SIZE), name)
 
-    def taken(*requests: OrderRequest) -> bool:
+    def is_accepted(*requests: OrderRequest) -> bool:
         return is_typed or any(stand.taken(it.client_order_id) for it in requests)
 
     async def submit(_: VenueAdapter) -> PreparedCall:
         request = order()
-        return lambda venue: venue.submit(request), lambda: taken(request)
+        return lambda venue: venue.submit(request), lambda: is_accepted(request)
 
     async def submit_batch(venue: VenueAdapter) -> PreparedCall:
         requests = [order() for _ in range(BATCH)]
         send: Any = getattr(venue, "submit_batch", None)
-        return lambda _: send(requests), lambda: taken(*requests)
+        return lambda _: send(requests), lambda: is_accepted(*requests)
 
     async def cancel(venue: VenueAdapter) -> PreparedCall:
         if not is_typed:
@@ -115,10 +115,10 @@ async def _baseline(venue: VenueAdapter, prepare: Prepare, answers: _Answers) ->
     try:
         act, _ = await prepare(venue)
         answers.recorded.clear()
-        whole = await act(venue)
+        result = await act(venue)
     except (VenueError, NotImplementedError, TypeError, IndexError):
         return None
-    return whole, mutations(answers.recorded, zeros=True), ["", *answers.recorded][-1]
+    return result, mutations(answers.recorded, zeros=True), ["", *answers.recorded][-1]
 
 
 async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutation) -> Any:
@@ -131,16 +131,18 @@ async def _act(venue: VenueAdapter, act: Act, answers: _Answers, mutation: Mutat
         answers.mutation = None
 
 
-def complaints_of(whole: Any, seen: Any, *, is_done: bool) -> list[str]:
-    """What is wrong with `seen`, the result of a changed answer, where `whole` is the result of the unchanged one."""
+def complaints_of(expected: Any, seen: Any, *, is_done: bool) -> list[str]:
+    """What is wrong with `seen`, the result of a changed answer; `expected` is the result of the unchanged one."""
     if isinstance(seen, Exception):
         return _of_error(seen, is_done=is_done)
-    if isinstance(whole, OrderReport):
-        return _of_report(whole, seen)
-    if isinstance(whole, Sequence):
-        if len(seen) != len(whole):
-            return [f"{len(seen)} answers to {len(whole)} orders"]
-        return [it for one, other in zip(whole, seen, strict=True) for it in complaints_of(one, other, is_done=is_done)]
+    if isinstance(expected, OrderReport):
+        return _of_report(expected, seen)
+    if isinstance(expected, Sequence):
+        if len(seen) != len(expected):
+            return [f"{len(seen)} answers to {len(expected)} orders"]
+        return [
+            it for one, other in zip(expected, seen, strict=True) for it in complaints_of(one, other, is_done=is_done)
+        ]
     return [] if is_done else ["it is reported as done, and was not"]
 
 
@@ -150,17 +152,17 @@ def _of_error(seen: Exception, *, is_done: bool) -> list[str]:
     return [f"it was done, and is reported as not done: {type(seen).__name__}: {seen}"]
 
 
-def _of_report(whole: OrderReport, seen: Any) -> list[str]:
+def _of_report(expected: OrderReport, seen: Any) -> list[str]:
     """An open order may be reported with less; an order that has ended must be reported with the fills that it has."""
     if not isinstance(seen, OrderReport):
         return [f"{type(seen).__name__} is no report"]
     found = []
-    if seen.filled > whole.filled or (seen.state != "open" and seen.filled != whole.filled):
-        found.append(f"it is {seen.state} with {seen.filled} filled, and was {whole.state} with {whole.filled}")
+    if seen.filled > expected.filled or (seen.state != "open" and seen.filled != expected.filled):
+        found.append(f"it is {seen.state} with {seen.filled} filled, and was {expected.state} with {expected.filled}")
     if seen.state == "rejected":
         found.append("it is reported as rejected")
-    if seen.amount != whole.amount and seen.state != "open":
-        found.append(f"its amount is {seen.amount}, and was {whole.amount}")
-    if seen.average_price not in (None, whole.average_price):
-        found.append(f"its price is {seen.average_price}, and was {whole.average_price}")
+    if seen.amount != expected.amount and seen.state != "open":
+        found.append(f"its amount is {seen.amount}, and was {expected.amount}")
+    if seen.average_price not in (None, expected.average_price):
+        found.append(f"its price is {seen.average_price}, and was {expected.average_price}")
     return found

@@ -6,8 +6,8 @@ from decimal import Decimal
 
 import pytest
 
+from killswitch.conformance.case import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.conformance.stand import Mishap, Stand
-from killswitch.conformance.trial import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.model.snapshot import (
     UNIT_FLOWS,
     AccountSnapshot,
@@ -76,8 +76,8 @@ class SnapshotGuarantees:
         assert seen.account == case.venue.account
         assert seen.observed_at is not None
         assert before <= seen.observed_at <= case.stand.now()
-        whole = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
-        assert decode_snapshot(encode_snapshot(whole)) == whole
+        document = Snapshot(seen.observed_at, (seen,), "killswitch.snapshot/v1")
+        assert decode_snapshot(encode_snapshot(document)) == document
 
     @guarantee("G05")
     async def test_the_rules_of_a_position_are_told_with_it(self, case: ConformanceCase) -> None:
@@ -114,16 +114,16 @@ class SnapshotGuarantees:
     async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: ConformanceCase, amount: str) -> None:
         """A deposit or withdrawal is one row with one id, in the account's currency, however often snapshots repeat
         it."""
-        told: dict[str, Decimal] = {}
+        amounts: dict[str, Decimal] = {}
 
         def shown(seen: AccountSnapshot) -> bool:
             for flow in seen.flows or ():
                 assert (flow.kind in UNIT_FLOWS, flow.currency) == (True, seen.currency)
-                told[flow.id] = flow.amount
-            return bool(told)
+                amounts[flow.id] = flow.amount
+            return bool(amounts)
 
         shown(await case.venue.snapshot())
         await case.stand.flow(Decimal(amount))
         await case.until(shown)
         shown(await case.venue.snapshot())
-        assert list(told.values()) == [Decimal(amount)]
+        assert list(amounts.values()) == [Decimal(amount)]

@@ -48,8 +48,8 @@ class TimerEvent(Struct, frozen=True):
     severity: Severity
 
 
-class TimerMemory(Struct):
-    """The stored blob. `untold`: how many of the newest events no tick has reported yet."""
+class TimerRecord(Struct):
+    """The stored blob. `untold`: number of the newest events that no tick has reported yet."""
 
     running: dict[str, Running] = {}
     went_off: dict[str, list[datetime]] = {}
@@ -61,7 +61,7 @@ class TimerMemory(Struct):
         self.happenings = [*self.happenings, happening][-KEPT:]
         self.untold = min(self.untold + 1, KEPT)
 
-    def gone_off(self, account: str, at: datetime) -> None:
+    def record_fired(self, account: str, at: datetime) -> None:
         """Record that a timer has fired."""
         self.went_off[account] = [*self.went_off.get(account, []), at][-KEPT:]
 
@@ -77,11 +77,11 @@ class TimerMemory(Struct):
 
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(TimerMemory)
+_DECODER = msgspec.json.Decoder(TimerRecord)
 
-encode_memory = _ENCODER.encode
+encode_record = _ENCODER.encode
 
 
-def decode_memory(blob: bytes | None) -> TimerMemory:
-    """The memory as stored; an empty one where there is none that this version can read."""
-    return decoded(_DECODER.decode, blob) or TimerMemory()
+def decode_record(blob: bytes | None) -> TimerRecord:
+    """The stored record; an empty one if there is none that this version can read."""
+    return decoded(_DECODER.decode, blob) or TimerRecord()

@@ -1,11 +1,11 @@
-"""Guarantees about the adapter itself."""
+"""Guarantees about the behaviour of the adapter: secrets, concurrency, cancellation, closing."""
 
 from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
 
-from killswitch.conformance.trial import READING, ConformanceCase, flat, guarantee, outcome, sizes
+from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
 from killswitch.model.inspection import InspectedVenue
 from killswitch.model.venue import (
     traits_of,
@@ -35,14 +35,14 @@ class BehaviourGuarantees:
     @guarantee("G21")
     async def test_no_credential_is_ever_said(self, case: ConformanceCase) -> None:
         """No credential appears in an error, in a reason, or in the text form of the adapter."""
-        said = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
+        texts = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
         for call in READING if "faults" in case.stand.offers else ():
             case.stand.breaks(call, "garbled")
-        said += [repr(await outcome(case.venue.snapshot()))]
-        said += [repr(await outcome(case.venue.find_order(case.symbol, "ks0404")))]
-        said += [repr(await outcome(case.venue.open_orders()))]
+        texts += [repr(await outcome(case.venue.snapshot()))]
+        texts += [repr(await outcome(case.venue.find_order(case.symbol, "ks0404")))]
+        texts += [repr(await outcome(case.venue.open_orders()))]
         for secret in case.stand.secrets:
-            assert not [each for each in said if secret in each]
+            assert not [each for each in texts if secret in each]
 
     @guarantee("G22")
     async def test_calls_go_on_beside_each_other(self, case: ConformanceCase) -> None:

@@ -1,4 +1,4 @@
-"""How a guarantee is tested: an adapter at a venue of the stand, the book it opens with, and the assertions on it."""
+"""The test case of a guarantee: an adapter connected to a venue of the stand, its initial book, and assertions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ConformanceCase:
         return self.book[self.key]
 
     def held(self) -> Decimal:
-        """The truth: contracts of that position now."""
+        """The true size of that position now, in contracts."""
         return self.stand.held(self.key)
 
     def closing(self, amount: Decimal, name: str, *, reduce_only: bool = True) -> OrderRequest:
@@ -72,7 +72,7 @@ class ConformanceCase:
         return await outcome(getattr(self.venue, call)(*arguments))
 
     async def until(self, shown: Callable[[AccountSnapshot], bool]) -> None:
-        """Read snapshots until one satisfies `shown`, for as long as the stand's patience lasts."""
+        """Take snapshots until one satisfies `shown`; fail after the stand's `patience`."""
         waited = 0.0
         while not shown(await self.venue.snapshot()):
             assert waited < self.stand.patience, "it does not show"
@@ -88,8 +88,8 @@ def guarantee(
     The test opens the venue with `book`; it is skipped where the stand lacks one of the offers `needed`.
     """
 
-    def test_of(play: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-        @functools.wraps(play)
+    def test_of(body: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+        @functools.wraps(body)
         def test(self: object, stand: Stand, *values: object, **named: object) -> None:
             for offer in needed:
                 needs(stand, offer)
@@ -98,10 +98,10 @@ def guarantee(
         async def opened(self: object, stand: Stand, *values: object, **named: object) -> None:
             positions = book(stand)
             async with closed_after(stand), closed_after(await stand.open(positions, hedge=hedge)) as venue:
-                await play(self, ConformanceCase(stand, venue, positions), *values, **named)
+                await body(self, ConformanceCase(stand, venue, positions), *values, **named)
 
-        # pytest reads the fixtures and parameters of the test here: a `stand` in the place of the case.
-        owner, case, *further = inspect.signature(play).parameters.values()
+        # pytest reads the fixtures and parameters of the test from this signature: `stand` replaces the case.
+        owner, case, *further = inspect.signature(body).parameters.values()
         test.__signature__ = inspect.Signature([owner, case.replace(name="stand"), *further])  # type: ignore[attr-defined] # a function has one
         marked: Callable[..., None] = pytest.mark.guarantee(number)(test)
         return marked
@@ -119,7 +119,7 @@ async def closed_after(opened: C) -> AsyncIterator[C]:
 
 
 def needs(stand: Stand, offer: Offer) -> None:
-    """Skip the test, with the reason, where the stand cannot do what it needs."""
+    """Skip the test, with the reason, where the stand lacks the offer."""
     if offer not in stand.offers:
         pytest.skip(f"not tried: the stand has no {offer}")
 
