@@ -49,12 +49,12 @@ def store_if_any(store_at: str) -> Iterator[SqlStore | None]:
 
 @contextmanager
 def _closing(store: SqlStore) -> Iterator[SqlStore]:
-    from killswitch.model.store import DamagedMemoryError
+    from killswitch.model.store import DamagedStateError
     from killswitch.store.errors import DamagedStoreError
 
     try:
         yield store
-    except DamagedMemoryError as error:
+    except DamagedStateError as error:
         raise DamagedStoreError(store.place, str(error)) from error
     finally:
         store.close()
@@ -66,7 +66,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
     StoreError as usual; an unreadable store is replaced by an empty one elsewhere. ClickException if a runner is alive.
     """
-    from killswitch.model.store import DamagedMemoryError
+    from killswitch.model.store import DamagedStateError
     from killswitch.store.errors import StoreError, StoreMissingError
     from killswitch.store.sqlite import copy_store, open_empty_in_memory, open_in_memory, open_store
 
@@ -88,7 +88,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
             store = open_store(journal)
     except StoreMissingError:
         raise
-    except (StoreError, DamagedMemoryError) as error:
+    except (StoreError, DamagedStateError) as error:
         print_text(f"{store_at}: {error}", err=True)
         known = "STORE cannot be read, so earlier closes, latches and runners are unknown: make sure that none is alive"
         store = open_empty_in_memory() if journal == "memory" else open_store(journal)
@@ -98,7 +98,7 @@ def acting_store(store_at: str, journal: str | None, locks: LockPaths) -> Iterat
 
 
 def _require_readable(store: SqlStore) -> None:
-    """StoreError or DamagedMemoryError if a row that a start reads cannot be read."""
+    """StoreError or DamagedStateError if a row that a start reads cannot be read."""
     from killswitch.planning.scopes.evaluator import require_readable
 
     store.unfinished(), store.decisions(_MAX_READ), store.notices(_MAX_READ), store.pending_events(), store.journal()

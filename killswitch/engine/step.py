@@ -1,10 +1,10 @@
-"""`step`: evaluate the triggers and find the stages that may fire. Pure: time is an argument.
+"""`step`: evaluates the triggers and finds the stages that may fire. Pure: time is an argument.
 
 A tick calls `step` (conditions, confirmation, reset), then `latch` for the stage that planning could execute. They are
 separate because a stage that selects nothing of a non-empty book must not latch, and only planning knows the selection.
 
-An interpreter over long quiet periods (a backtest) calls `rests_until` instead of stepping through them. It inverts the
-arithmetic of `step`; a test compares the two.
+An interpreter over long quiet periods (a backtest) calls `quiescent_until` instead of stepping through them. It inverts
+the arithmetic of `step`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -210,8 +210,10 @@ def _next_report(machine: StageMachine, unknown_since: dict[int, int], reported:
 def _watch_reset(
     machine: StageMachine, state: StageMachineState, true: int, now: int
 ) -> tuple[StageMachineState, bool]:
-    """Track the automatic reset of the stage in force; True when it is due. A close that waits for accounts delays
-    it."""
+    """Track the automatic reset of the stage in force; True when it is due.
+
+    A close that waits for accounts delays it.
+    """
     if level_in_force(state) == 0 or state.waiting is not None:
         return state, False
     stage = machine.in_force(state)
@@ -240,12 +242,12 @@ def _eligible(
     if not confirmed:
         return ()
     rested = state.cooldown_until is None or now >= state.cooldown_until
-    lost = rested and _has_lost(state, unit_value, cost)
+    has_lost = rested and _has_lost(state, unit_value, cost)
     anew = confirmed & machine.rearming & ~state.spent if rested else 0
     return tuple(
         stage
         for stage in machine.graph.stages
-        if (stage.level > state.level or (stage.level == state.level and (lost or anew & triggers_of(stage))))
+        if (stage.level > state.level or (stage.level == state.level and (has_lost or anew & triggers_of(stage))))
         and is_confirmed(stage, confirmed)
     )
 
@@ -284,7 +286,7 @@ def latch(
         fired_value=unit_value[0] if unit_value is not None else None,
         cooldown_until=now + stage.cooldown,
         reset_since=None,
-        barren=tuple(told for told in state.barren if stage_of_record(told) != stage.name),
+        barren=tuple(record for record in state.barren if stage_of_record(record) != stage.name),
         acted={},
         spent=state.spent | confirmed & triggers_of(stage),
         waiting=None,
@@ -308,7 +310,7 @@ def quiescent_until(machine: StageMachine, state: StageMachineState, true: int, 
     """The instant (microseconds) before which `step` changes nothing while the conditions stay the same.
 
     `state` is the result of the last step, `true` and `unknown` its evaluated masks. NEVER: only a change of conditions
-    has an effect. 0: the machine is not at rest.
+    has an effect. 0: the machine is not quiescent.
     """
     triggers = state.triggers
     missing = unknown & machine.all

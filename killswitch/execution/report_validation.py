@@ -8,6 +8,7 @@ from decimal import Decimal
 from msgspec import structs
 
 from killswitch.journal.lifecycle import ZERO
+from killswitch.journal.orders import unrecognised_state_text
 from killswitch.model.legible import shortened
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import Fill, Instrument
@@ -31,8 +32,7 @@ def validated_report(report: object, name: str, most: Decimal) -> OrderReport:
         other = venue_text(report.client_order_id)
         raise MalformedAnswerError(f"queried order {name}, and the venue returned order {other}")
     if report.state not in _STATES:
-        # JournaledOrder.unrecognised_state reads the state from this sentence in the journal: the wording is a format.
-        raise MalformedAnswerError(f"order {name} is said to be {venue_text(report.state)}")
+        raise MalformedAnswerError(unrecognised_state_text(name, venue_text(report.state)))
     filled = finite(report.filled)
     if filled is None or filled < ZERO:
         raise MalformedAnswerError(f"order {name} has an invalid filled amount: {venue_text(report.filled)}")

@@ -109,11 +109,11 @@ def _accounts_exist(spec: DeadManSpec, known: set[str], others: FaultyDocuments,
 
 def _covered(spec: DeadManSpec, everything: Documents) -> list[AccountDocument]:
     """Accounts of the switch: the named ones, or those that match."""
-    asked = spec.accounts
+    wanted = spec.accounts
     accounts = [account for account, _ in of_kind(everything, AccountDocument)]
-    if isinstance(asked, tuple):
-        return [each for each in accounts if each.metadata.name in asked]
-    return [each for each in accounts if matches(asked, each)]
+    if isinstance(wanted, tuple):
+        return [each for each in accounts if each.metadata.name in wanted]
+    return [each for each in accounts if matches(wanted, each)]
 
 
 OPERATOR = "operator"

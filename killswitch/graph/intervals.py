@@ -103,14 +103,14 @@ class NumberWriter:
 def _agreement(op: ComparisonOp, left: Bounds, right: Bounds) -> tuple[str, str]:
     below, not_above = f"{left.high} < {right.low}", f"{left.high} <= {right.low}"
     above, not_below = f"{left.low} > {right.high}", f"{left.low} >= {right.high}"
-    same, apart = f"({not_below} and {not_above})", f"({below} or {above})"
+    equal, different = f"({not_below} and {not_above})", f"({below} or {above})"
     return {
         "<": (below, not_below),
         "<=": (not_above, above),
         ">": (above, not_above),
         ">=": (not_below, below),
-        "==": (same, apart),
-        "!=": (apart, same),
+        "==": (equal, different),
+        "!=": (different, equal),
     }[op]
 
 

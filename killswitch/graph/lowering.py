@@ -63,7 +63,7 @@ def source(conditions: Sequence[ConditionNode]) -> str:
     return writer.text()
 
 
-class _Rung(RecordNode):
+class _LadderThreshold(RecordNode):
     """One threshold of a ladder; `mask` are the conditions that it decides."""
 
     step: ThresholdStep
@@ -74,7 +74,7 @@ class _ConditionWriter:
     def __init__(self) -> None:
         self._numbers = NumberWriter()
         self._texts: set[int] = set()
-        self._ladders: dict[tuple[int, bool], list[_Rung]] = {}
+        self._ladders: dict[tuple[int, bool], list[_LadderThreshold]] = {}
         self._others: list[tuple[str, str, int]] = []
         self._always = 0
 
@@ -85,7 +85,7 @@ class _ConditionWriter:
             return
         step = step_of(condition)
         if step is not None:
-            self._ladders.setdefault((step.index, step.rising), []).append(_Rung(step, mask))
+            self._ladders.setdefault((step.index, step.rising), []).append(_LadderThreshold(step, mask))
             return
         self._others.append((*self._verdict(condition), mask))
 
@@ -93,10 +93,10 @@ class _ConditionWriter:
         """Source of the whole function."""
         ladders: list[str] = []
         climbs: list[str] = []
-        for (index, rising), rungs in self._ladders.items():
+        for (index, rising), thresholds in self._ladders.items():
             self._numbers.reads.add(index)
             sure, possible = (f"l{index}", f"h{index}") if rising else (f"h{index}", f"l{index}")
-            steps = _ladder(rungs)
+            steps = _ladder(thresholds)
             ladders += _climb(sure, "t", steps) + _climb(possible, "p", steps)
             climbs += _climb(f"l{index}", "t", steps)
         loads = [f"l{i} = lows[{i}]; h{i} = highs[{i}]" for i in sorted(self._numbers.reads)]
@@ -142,28 +142,28 @@ class _ConditionWriter:
         return _joined(" or ", trues, "False"), _joined(" and ", falses, "True")
 
 
-def _joined(word: str, parts: list[str], empty: str) -> str:
-    return f"({word.join(parts)})" if parts else empty
+def _joined(operator: str, parts: list[str], empty: str) -> str:
+    return f"({operator.join(parts)})" if parts else empty
 
 
-def _ladder(rungs: list[_Rung]) -> list[_Rung]:
-    """Rungs in the order in which a growing value reaches them; each mask includes those of lower rungs."""
-    steps: list[_Rung] = []
+def _ladder(thresholds: list[_LadderThreshold]) -> list[_LadderThreshold]:
+    """Thresholds in the order in which a growing value reaches them; each mask includes those of lower ones."""
+    steps: list[_LadderThreshold] = []
     reached = 0
-    for rung in sorted(rungs, key=lambda rung: rung.step.severity):
-        reached |= rung.mask
-        if steps and steps[-1].step == rung.step:
+    for threshold in sorted(thresholds, key=lambda threshold: threshold.step.severity):
+        reached |= threshold.mask
+        if steps and steps[-1].step == threshold.step:
             steps.pop()
-        steps.append(_Rung(rung.step, reached))
+        steps.append(_LadderThreshold(threshold.step, reached))
     return steps
 
 
-def _climb(name: str, into: str, steps: list[_Rung]) -> list[str]:
+def _climb(name: str, into: str, steps: list[_LadderThreshold]) -> list[str]:
     """Binary search: statements that add the mask of the highest step reached by `name` to `into`."""
 
-    def reached(rung: _Rung) -> str:
-        sign = (">" if rung.step.rising else "<") + ("" if rung.step.strict else "=")
-        return f"{name} {sign} {rung.step.value!r}"
+    def reached(threshold: _LadderThreshold) -> str:
+        sign = (">" if threshold.step.rising else "<") + ("" if threshold.step.strict else "=")
+        return f"{name} {sign} {threshold.step.value!r}"
 
     def halve(first: int, end: int) -> list[str]:
         # the highest reached step is one of first-1 … end-1; -1 is none

@@ -261,7 +261,7 @@ class ThresholdStep(RecordNode):
 
 
 def step_of(node: ConditionNode) -> ThresholdStep | None:
-    """`node` as a step; None for any other condition, including equality."""
+    """`node` as a threshold step; None for any other condition, including equality."""
     if isinstance(node, AllOf | AnyOf) and len(node.parts) == 1:
         return step_of(node.parts[0])
     if not isinstance(node, Compare):

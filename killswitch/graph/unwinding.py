@@ -13,20 +13,20 @@ from killswitch.model.record import RecordNode
 from killswitch.model.words import Cause
 from killswitch.policy.schema.unwinding import DEFAULT_HEDGE_AFTER, DEFAULT_HEDGE_WINDOW, DEFAULT_STABLES, DEFAULT_VIA
 
-RungOrder = Literal["limit_ioc", "market", "limit"]
+LadderOrderType = Literal["limit_ioc", "market", "limit"]
 ImpactModel = Literal["square_root", "linear"]
 IfUnknown = Literal["whole", "ladder_only"]
 """For unknown liquidity: both send one order; `ladder_only` requires a ladder that bounds its price."""
 
 
-class RungRule(RecordNode):
+class LadderStepRule(RecordNode):
     """One step of the ladder: `tries` orders of this type with a limit of `widen` × the slippage bound.
 
     `limit_ioc` expires unless it fills immediately, `market` has no limit, `limit` rests and is for markets without
     market orders. The last step repeats without end.
     """
 
-    order: RungOrder
+    order: LadderOrderType
     widen: Decimal = Decimal(1)
     """Unused for `market`."""
     tries: int = 1
@@ -56,7 +56,7 @@ class SlippageRule(RecordNode):
         return self.symbols is None or symbol in self.symbols or base in self.symbols
 
 
-class StandIn(RecordNode):
+class HedgeInstrument(RecordNode):
     """An instrument that may hedge a position that cannot be closed."""
 
     account: str
@@ -69,7 +69,7 @@ class HedgeRule(RecordNode):
     mode: Literal["suggest", "act"]
     after: int
     """Time for which a position must be uncloseable (microseconds)."""
-    stand_ins: tuple[StandIn, ...]
+    instruments: tuple[HedgeInstrument, ...]
     """In order of preference."""
     window: int
     """Window of the returns for beta (microseconds)."""
@@ -108,7 +108,7 @@ class UnwindingRule(RecordNode):
     """None: positions are split only at the venue's maximum."""
     slippage: tuple[SlippageRule, ...] = ()
     """The first class that covers a symbol applies; without one the price is unbounded."""
-    ladder: tuple[RungRule, ...] = ()
+    ladder: tuple[LadderStepRule, ...] = ()
     """Not empty with `slippage`, and ends with an exit; empty: every order is a market order."""
     hedge: HedgeRule = SUGGESTED_ONLY
     spot: SpotRule = DEFAULT_SPOT
@@ -126,10 +126,15 @@ def _bounded(at_most: str) -> tuple[SlippageRule, ...]:
     return (SlippageRule(None, Decimal(at_most)),)
 
 
-_RESTING = RungRule("limit", Decimal(3))
-_SHORT = (RungRule("limit_ioc"), RungRule("market", tries=2), _RESTING)
+_RESTING = LadderStepRule("limit", Decimal(3))
+_SHORT = (LadderStepRule("limit_ioc"), LadderStepRule("market", tries=2), _RESTING)
 """One try within the bound, then at any price."""
-_LONG = (RungRule("limit_ioc", tries=2), RungRule("limit_ioc", Decimal(2), 2), RungRule("market", tries=2), _RESTING)
+_LONG = (
+    LadderStepRule("limit_ioc", tries=2),
+    LadderStepRule("limit_ioc", Decimal(2), 2),
+    LadderStepRule("market", tries=2),
+    _RESTING,
+)
 
 OF_CAUSE: Final[Mapping[Cause, UnwindingRule]] = {
     each.reasons[0]: each

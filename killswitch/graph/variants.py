@@ -54,8 +54,8 @@ def variants(policy: PolicySpec, base: Compiled, stages: Sequence[Stage], around
     """
     found = around.found
     gaps, selected = found.gaps, policy.variant
-    lost = gaps.is_hole(("spec", "variant")) or gaps.has_flaw(("spec", "variants"))
-    if selected is not None and selected not in policy.variants and not lost:
+    is_unreadable = gaps.is_hole(("spec", "variant")) or gaps.has_flaw(("spec", "variants"))
+    if selected is not None and selected not in policy.variants and not is_unreadable:
         found.error("KS3015", ("spec", "variant"), *unknown_name("variant", selected, policy.variants))
     made: dict[str, Compiled] = {}
     for name, variant in policy.variants.items():
@@ -85,18 +85,18 @@ def _valid_overrides(
     written: Mapping[str, Override], path: Path, policy: PolicySpec, compiled: Compiled, found: Findings
 ) -> dict[str, Override]:
     """The valid overrides; invalid ones are reported."""
-    fitting = {}
+    valid = {}
     for name, override in written.items():
         if name not in policy.triggers:
             if not found.gaps.is_hole(("spec", "triggers")) and found.gaps.is_sound:
                 message, fix = unknown_name("trigger", name, policy.triggers)
                 found.error("KS3010", (*path, name), message, fix, key=True)
         elif compiled[name] is not None and _compares_alike(override, (*path, name), policy, found):
-            fitting[name] = override
+            valid[name] = override
             if _overridden(policy, name, override) == policy.triggers[name]:
                 message = f"this changes nothing of the trigger `{name}`"
                 found.warning("KS5012", (*path, name), message, "write what should differ, or take it out", key=True)
-    return fitting
+    return valid
 
 
 def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: Findings) -> bool:
@@ -117,8 +117,8 @@ def _compares_alike(override: Override, path: Path, policy: PolicySpec, found: F
 
 
 def _overridden(policy: PolicySpec, name: str, override: Override) -> Part:
-    given = {key: value for key, value in override if value is not None}
-    return _with(policy.triggers[name], **given)
+    overrides = {key: value for key, value in override if value is not None}
+    return _with(policy.triggers[name], **overrides)
 
 
 def _with(part: P, **values: object) -> P:
@@ -143,8 +143,8 @@ class _InVariant(Findings):
         if path[:2] != ("spec", "triggers") or len(path) < 3 or path[2] not in self._overrides:
             return None
         below = path[3:]
-        given = not below or getattr(self._overrides[str(path[2])], str(below[0]), None) is not None
-        return (*self._path, path[2], *below) if given else None
+        is_overridden = not below or getattr(self._overrides[str(path[2])], str(below[0]), None) is not None
+        return (*self._path, path[2], *below) if is_overridden else None
 
     def _add(self, code: str, path: Path, message: str, fix: str, severity: Severity, key: bool) -> None:
         if self.source.diagnostic(code, path, message, fix, key=key, severity=severity) in self._before:

@@ -56,8 +56,8 @@ def condition_text(node: ConditionNode, signals: Sequence[SignalRef]) -> str:
         return f"{_number(node.left, signals)} {node.op} {_number(node.right, signals)}"
     if isinstance(node, Not):
         return f"!({condition_text(node.part, signals)})"
-    word = " && " if isinstance(node, AllOf) else " || "
-    return word.join(_inner(part, signals) for part in node.parts)
+    operator = " && " if isinstance(node, AllOf) else " || "
+    return operator.join(_inner(part, signals) for part in node.parts)
 
 
 def signals_of(node: ConditionNode) -> frozenset[int]:

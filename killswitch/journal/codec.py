@@ -31,7 +31,7 @@ from killswitch.journal.entries import (
     Unreadable,
     Verified,
     When,
-    Whole,
+    WholeNumber,
     text_of,
 )
 from killswitch.model.snapshot import Side
@@ -121,7 +121,7 @@ _MOST_DIGITS: Final = 18
 """Longest whole number that is parsed; Python refuses to parse thousands of digits."""
 
 
-def _whole(text: str | None) -> Whole:
+def _whole(text: str | None) -> WholeNumber:
     if text is None:
         return None
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else Unreadable(text)
@@ -154,7 +154,7 @@ def _left(data: Data, _key: str) -> Mapping[PositionKey, Number]:
 _READ_AS: Final[Mapping[object, Callable[[Data, str], object]]] = {
     str | None: lambda data, key: data.get(key),
     Number: lambda data, key: number(data.get(key)),
-    Whole: lambda data, key: _whole(data.get(key)),
+    WholeNumber: lambda data, key: _whole(data.get(key)),
     bool: lambda data, key: key in data,
     OrderedLock | None: _lock,
     Mapping[PositionKey, Number]: _left,

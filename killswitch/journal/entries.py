@@ -33,7 +33,7 @@ EXPIRED: Final = "expired"
 NOT_PROCESSED: Final = frozenset({"rate_limited", "venue_down", EXPIRED})
 """Values of `Rejected.reason` for orders that the venue did not process: they use up neither id nor attempt."""
 NEXT_SLICE: Final = "next slice"
-"""Value of `Sending.after`: the previous order filled completely, and this one follows without a new snapshot."""
+"""Value of `OrderSending.after`: the previous order filled completely, and this one follows without a new snapshot."""
 
 _ENDINGS: Final[Mapping[str | None, ClosingStatus]] = {"flat": "flat", "residual": "residual", "blocked": "blocked"}
 
@@ -47,7 +47,7 @@ class Unreadable(Struct, frozen=True):
 
 
 Number = Decimal | Unreadable | None
-Whole = int | Unreadable | None
+WholeNumber = int | Unreadable | None
 When = datetime | Unreadable | None
 
 
@@ -56,7 +56,7 @@ def known(value: Value | Unreadable | None) -> Value | None:
     return None if isinstance(value, Unreadable) else value
 
 
-def text_of(value: Number | Whole | When | str) -> str | None:
+def text_of(value: Number | WholeNumber | When | str) -> str | None:
     """The text of a value in a row, also of an unreadable one; None for no value and for an unset flag."""
     if isinstance(value, bool):
         return "yes" if value else None
@@ -131,7 +131,7 @@ class OrderSending(Recorded, frozen=True, kw_only=True):
     """Position assumed before the order."""
     order: str | None = None
     """`limit_ioc`, `market` or `limit`."""
-    rung: Whole = None
+    rung: WholeNumber = None
     price: Number = None
     after: str | None = None
     mark: Number = None
@@ -373,7 +373,7 @@ class ClosingObserver(Protocol):
 
 
 class _NoClosingObserver:
-    """A ClosingWatch that does nothing."""
+    """A ClosingObserver that does nothing."""
 
     __slots__ = ()
 

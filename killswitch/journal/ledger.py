@@ -88,8 +88,8 @@ class PositionLedger:
     def closable(self, shown: Decimal, *, is_capped_by_venue: bool = False) -> Decimal:
         """Contracts that no order in flight can still close, in the worst case.
 
-        `guarded`: the venue prevents the next order from closing more than the position, so orders of unknown status
-        do not reduce the result.
+        `is_capped_by_venue`: the venue prevents the next order from closing more than the position, so orders of
+        unknown status do not reduce the result.
         """
         ignored = self.detached if is_capped_by_venue else ()
         return self.assumed(shown) - sum((it for name, it in self.outstanding.items() if name not in ignored), ZERO)

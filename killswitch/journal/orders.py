@@ -44,7 +44,7 @@ _STATUSES: Final[Mapping[type, Status]] = {
     Absent: "absent",
     Abandoned: "abandoned",
 }
-_GUARDED: Final[Mapping[str, Status]] = {
+_PROTECTION_STATUSES: Final[Mapping[str, Status]] = {
     "resting": "acknowledged", "filled": "filled", "canceled": "filled", "expired": "filled",
     "rejected": "rejected", "again": "absent",
 }  # fmt: skip
@@ -178,7 +178,7 @@ class JournaledOrders:
             case Undecodable() if entry.client_order_id is not None:
                 return self._answer(entry)
             case ProtectionAnswered():
-                return self._guard(entry)
+                return self._answer_protection(entry)
             case Charged():
                 order = self.newest.get(entry.client_order_id or "")
                 if order is not None:
@@ -208,13 +208,13 @@ class JournaledOrders:
         order._apply_answer(entry)
         return order
 
-    def _guard(self, entry: ProtectionAnswered) -> JournaledOrder | None:
+    def _answer_protection(self, entry: ProtectionAnswered) -> JournaledOrder | None:
         """Apply the venue's answer about the newest replacement of a protective order."""
         order = None if entry.replaces is None else self._protecting.get(entry.replaces)
         if order is None:
             return None
         state = entry.state or ""
-        order.status = _GUARDED.get(state, "rejected" if state.startswith(_REFUSED) else order.status)
+        order.status = _PROTECTION_STATUSES.get(state, "rejected" if state.startswith(_REFUSED) else order.status)
         order.at, order.order_id = entry.at, entry.order or order.order_id
         return order
 
@@ -223,9 +223,14 @@ class JournaledOrders:
         self.newest[order.name] = order
 
 
+def unrecognised_state_text(name: str | None, state: str) -> str:
+    """Text of an answer that gives the order `name` an unknown state. Stored rows contain it, so it never changes."""
+    return f"order {name} is said to be {state}"
+
+
 def _unrecognised_state(entry: Unknown | OrderDetached | Abandoned) -> str | None:
-    """The unknown state that the venue reported for an order, as quoted in the text of the answer."""
-    _, marker, state = (entry.text or "").partition(f"order {entry.client_order_id} is said to be ")
+    """The unknown state that the venue reported for an order: typed in the entry, else quoted in its text."""
+    _, marker, state = (entry.text or "").partition(unrecognised_state_text(entry.client_order_id, ""))
     if isinstance(entry, Unknown) and entry.state:
         return entry.state
     return state if marker else None

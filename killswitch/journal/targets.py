@@ -69,7 +69,7 @@ class PositionTarget:
     after: int | None = None
     band: Decimal | None = None
     urgency: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
-    """Of two lines with the same target, the one with the smaller value acts."""
+    """Of two targets of equal size on one position, the one with the smaller value acts."""
     kept_holding: Decimal = ZERO
     """For a hop: the holding of its symbol before, which is not sold."""
 
@@ -91,7 +91,7 @@ class PositionTarget:
     counted_orders: frozenset[str | None] = frozenset()
     """Client order ids whose fills are included in `filled`."""
     detached: dict[str, JournaledOrder] = field(default_factory=dict)
-    """Orders of unknown status that the line does not wait for."""
+    """Orders of unknown status that the target does not wait for."""
     abandoned: tuple[str, ...] = ()
     """Client order ids whose status was never known."""
     abandoned_amount: Decimal = ZERO
@@ -105,8 +105,9 @@ class PositionTarget:
     flat_refusals: int = 0
     """Consecutive refusals as `already_flat`."""
     execution_step: int = 0
+    """Index of the ladder step of the order sent last; `rung` in the journal."""
     failed_tries: int = 0
-    """Consecutive unsuccessful orders on `rung`: without a fill, or bounded and partly filled."""
+    """Consecutive unsuccessful orders on `execution_step`: without a fill, or bounded and partly filled."""
     largest_before_cut: Decimal | None = None
     """Value of `largest` before it was cut for lack of margin."""
     is_fully_filled: bool = False
@@ -129,7 +130,7 @@ class PositionTarget:
 
     @property
     def name(self) -> TargetName:
-        """Unique name of the line within its account."""
+        """Unique name of the target within its account."""
         return (self.decision, self.symbol, self.position_side)
 
     @property
@@ -193,7 +194,7 @@ class PositionTarget:
 
     @property
     def remaining(self) -> Decimal:
-        """For a line measured by its fills: contracts still to trade."""
+        """For a target measured by its fills: contracts still to trade."""
         return max(ZERO, self.decided - self.filled)
 
     @property
@@ -231,7 +232,7 @@ class PositionTarget:
         return event
 
     def apply(self, entry: Entry) -> None:
-        """Apply one journal entry of this line; ForbiddenTransitionError if the transition is invalid."""
+        """Apply one journal entry of this target; ForbiddenTransitionError if the transition is invalid."""
         event = self.check(entry)
         if event is None:
             self._apply_non_event(entry)
@@ -325,8 +326,8 @@ class PositionTarget:
     def _apply_sending(self, entry: OrderSending, order: JournaledOrder | None) -> None:
         self.attempt = entry.attempt or 0
         self.order = order
-        rung = known(entry.rung) or 0
-        self.execution_step, self.failed_tries = rung, self.failed_tries if rung == self.execution_step else 0
+        step = known(entry.rung) or 0
+        self.execution_step, self.failed_tries = step, self.failed_tries if step == self.execution_step else 0
 
     def _apply_fill(self, entry: Filled) -> None:
         self.is_id_used, self.can_still_arrive = True, False
@@ -336,8 +337,8 @@ class PositionTarget:
         if self.largest_before_cut is not None and filled:
             self.largest, self.largest_before_cut = self.largest_before_cut, None  # another leg has freed margin
         if filled is not None:
-            good = filled >= self.sent_amount or (filled > ZERO and not self.has_limit)
-            self.failed_tries = 0 if good else self.failed_tries + 1
+            is_success = filled >= self.sent_amount or (filled > ZERO and not self.has_limit)
+            self.failed_tries = 0 if is_success else self.failed_tries + 1
 
     def _count_fill(self, entry: Filled, may_fill: Decimal, arrival: MarkedContract | None) -> Decimal | None:
         """Count the fill of an order once; None if it was counted before."""

@@ -112,7 +112,7 @@ class Unwinding(Struct, frozen=True, omit_defaults=True):
     pause: float | None = None
 
 
-def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
+def urgency_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     """The urgency of an unwinding: of two for the same target, the smaller one is the more urgent.
 
     Seconds between two orders, seconds between two slices, and the number of bounded orders before one without a bound.
@@ -120,7 +120,7 @@ def patience_of(unwinding: Unwinding | None) -> tuple[float, float, int]:
     if unwinding is None:
         return (0.0, 0.0, 0)
     every = 60.0 / unwinding.max_orders_per_minute if unwinding.max_orders_per_minute else 0.0
-    bounded = sum(rung.tries for rung in unwinding.ladder if rung.order == "limit_ioc")
+    bounded = sum(step.tries for step in unwinding.ladder if step.order == "limit_ioc")
     return (every, unwinding.pause or 0.0, bounded)
 
 
@@ -205,14 +205,14 @@ class Decision(Struct, frozen=True, omit_defaults=True, rename={"further": "effe
 
 def with_effects(decision: Decision, effects: Iterable[Effect]) -> Decision:
     """A copy of the decision with these effects instead of its own."""
-    whole = merge_effects(effects)
-    orders, cancels, lock = of_kind(whole, Orders), of_kind(whole, Cancels), of_kind(whole, Lock)
+    merged = merge_effects(effects)
+    orders, cancels, lock = of_kind(merged, Orders), of_kind(merged, Cancels), of_kind(merged, Lock)
     return replace(
         decision,
         intents=() if orders is None else orders.intents,
         cancels=() if cancels is None else cancels.cancels,
         lock=None if lock is None else lock.order,
-        further=tuple(effect for effect in whole if not isinstance(effect, WITH_OWN_KEYS)),
+        further=tuple(effect for effect in merged if not isinstance(effect, WITH_OWN_KEYS)),
     )
 
 

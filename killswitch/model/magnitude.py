@@ -86,8 +86,8 @@ def is_inverse(symbol: str, rules: Instrument | None) -> bool:
     """Whether a contract is settled in its base asset; if its rules are unknown, by its symbol (`BTC/USD:BTC`)."""
     if rules is not None:
         return rules.inverse
-    base, _, rest = symbol.partition("/")
-    return bool(rest) and rest.partition(":")[2].partition("-")[0] == base
+    base, _, settlement = symbol.partition("/")
+    return bool(settlement) and settlement.partition(":")[2].partition("-")[0] == base
 
 
 def _sound(record: _Record, *but: str) -> _Record:

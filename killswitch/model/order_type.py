@@ -16,18 +16,18 @@ def order_type(venue_type: str | None, *, conditional: bool, priced: bool, guard
     none. `priced`: whether the order has a limit. `guards`: True for a stop, False for a take-profit, None if the venue
     reports neither.
     """
-    word = (venue_type or "").strip().lower().replace("-", "_").replace(" ", "_")
-    if not word and not conditional:
+    name = (venue_type or "").strip().lower().replace("-", "_").replace(" ", "_")
+    if not name and not conditional:
         return None
-    if "trail" in word or word.startswith("move_order"):
+    if "trail" in name or name.startswith("move_order"):
         return "trailing_stop"
-    if "take" in word or "profit" in word:
+    if "take" in name or "profit" in name:
         guards = False
-    elif "stop" in word or "stp" in word:
+    elif "stop" in name or "stp" in name:
         guards = True
-    market = "market" in word or word in _MARKETS
-    limit = not market and (priced or "limit" in word or word in _LIMITS)
+    market = "market" in name or name in _MARKETS
+    limit = not market and (priced or "limit" in name or name in _LIMITS)
     if conditional or guards is not None:
         kind = "trigger" if guards is None else "stop" if guards else "take_profit"
         return f"{kind}_{'limit' if limit else 'market'}"
-    return "market" if word in (*_MARKETS, "market") else "limit" if "limit" in word or word in _LIMITS else venue_type
+    return "market" if name in (*_MARKETS, "market") else "limit" if "limit" in name or name in _LIMITS else venue_type

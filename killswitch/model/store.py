@@ -55,7 +55,7 @@ class JournalEntry(Struct, frozen=True, omit_defaults=True):
 
 
 class MachineState(Struct, frozen=True):
-    """The serialised memory of one policy on one scope: stage machine, triggers, units, accumulators."""
+    """The serialised state of one policy on one scope: stage machine, triggers, units, accumulators."""
 
     policy: str
     scope: str
@@ -171,7 +171,7 @@ class StoreTroubleError(Exception):
     """A store operation failed; it wrote nothing."""
 
 
-class DamagedMemoryError(StoreTroubleError):
+class DamagedStateError(StoreTroubleError):
     """The stored state of a policy on a scope cannot be restored; the message names both."""
 
 
@@ -206,10 +206,9 @@ class Outbox(Protocol):
     """The part of a store that the delivery of notifications needs. Writes are fenced like ticks."""
 
     def claim(self, target: str, besides: Collection[str] = ()) -> Delivery | None:
-        """The oldest pending notification for `target`, with the attempt counted before it is made; None if there is
-        none.
+        """The oldest pending notification for `target`; None if there is none.
 
-        `besides`: ids to skip.
+        The attempt is counted before it is made. `besides`: ids to skip.
         """
 
     def settle(self, message: str, at: int, error: str | None) -> None:
@@ -261,8 +260,10 @@ class Store(Journal, Outbox, Protocol):
         """Acquire or renew the lease; StoreBusyError if another owner's lease has not expired."""
 
     def fence(self, generation: int) -> None:
-        """Fence all later writes by the lease of `generation`: once there is a newer lease, writes of ticks, journal
-        entries and live blobs fail in their transaction."""
+        """Fence all later writes by the lease of `generation`.
+
+        Once there is a newer lease, writes of ticks, journal entries and live blobs fail in their transaction.
+        """
 
     def release(self, owner: str) -> None: ...
 
@@ -274,7 +275,7 @@ class Store(Journal, Outbox, Protocol):
     def close(self) -> None: ...
 
 
-class CoursePoint(Struct, frozen=True, gc=False):
+class EquityCurvePoint(Struct, frozen=True, gc=False):
     """A point of the equity curve: the unit value at an instant (microseconds)."""
 
     at: int
@@ -284,12 +285,12 @@ class CoursePoint(Struct, frozen=True, gc=False):
 class IncidentStore(Store, Protocol):
     """A store that also keeps incidents. Writes are durable when a call returns."""
 
-    def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
+    def keep_incident(self, incident: str, note: bytes, points: Sequence[EquityCurvePoint]) -> None:
         """Store the note of an incident, unless it has one, and extend its equity curve; existing points are kept."""
 
     def incident_note(self, incident: str) -> bytes | None: ...
 
-    def course(self, incident: str) -> Sequence[CoursePoint]:
+    def equity_curve(self, incident: str) -> Sequence[EquityCurvePoint]:
         """The equity curve of an incident, oldest point first."""
 
 
@@ -297,5 +298,5 @@ def decoded(decode: Callable[[bytes], T], blob: bytes | None) -> T | None:
     """The record in a stored blob; None where there is none that this version can read."""
     try:
         return None if blob is None else decode(blob)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):  # msgspec reports invalid UTF-8 inside a text by the latter
         return None

@@ -18,7 +18,7 @@ Attribute = str | bool | int | float
 AS_OF: Final = "killswitch.as_of"
 """The attribute with the `as_of` of a span's tick, in microseconds: all spans with the same value form one trace.
 
-    The span named `tick` is its root; every other span that a Tracer opens with the attribute is a child of it.
+The span named `tick` is its root; every other span that a Tracer opens with the attribute is a child of it.
 """
 
 NOTHING: Final[Mapping[str, Attribute]] = {}

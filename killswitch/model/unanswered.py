@@ -41,13 +41,13 @@ def _explanations(found: Sequence[BaseException], where: str, within: float | No
     names = frozenset(each.__name__ for one in found for each in type(one).__mro__)
     numbers = {one.errno for one in found if isinstance(one, OSError)}
     if names & _NOT_ACCEPTED:
-        said = next((told for one in found if (told := getattr(one, "verify_message", ""))), "")
-        yield f"the TLS certificate of {where} is not trusted" + (f": {said}" if said else "")
+        detail = next((text for one in found if (text := getattr(one, "verify_message", ""))), "")
+        yield f"the TLS certificate of {where} is not trusted" + (f": {detail}" if detail else "")
     if names & _NO_NAME:
         yield f"the host name of {where} cannot be resolved"
     if "SSLError" in names:
-        said = next((told for one in found if isinstance(told := getattr(one, "reason", None), str)), "")
-        yield f"the TLS handshake with {where} failed" + (f" ({said.lower().replace('_', ' ')})" if said else "")
+        detail = next((text for one in found if isinstance(text := getattr(one, "reason", None), str)), "")
+        yield f"the TLS handshake with {where} failed" + (f" ({detail.lower().replace('_', ' ')})" if detail else "")
     if errno.ECONNREFUSED in numbers or "ConnectionRefusedError" in names:
         yield f"{where} refused the connection"
     if numbers & _UNREACHED:
@@ -62,24 +62,24 @@ def _explanations(found: Sequence[BaseException], where: str, within: float | No
 def words_of(status: int, text: str) -> str:
     """The status and text of an answer; for an empty answer, the name of the status."""
     if not text.strip():
-        return f"{status} {_called(status)}".rstrip() + ", without a message"
+        return f"{status} {_status_phrase(status)}".rstrip() + ", without a message"
     return f"{status}{',' if _is_page(text) else ''} {text_of(text)}"
 
 
 def text_of(text: str) -> str:
-    """The text of an answer; for a web page its title, or else its first words. Empty if there is none."""
+    """The text of an answer; for a web page its title, or its first words without one. Empty without text."""
     if not _is_page(text):
         return text.strip()
     title = _TITLE.search(text)
-    told = " ".join(_TAGS.sub(" ", text if title is None else title[1]).split())
-    return "a web page instead of data" + (f": {shortened(told, _LONGEST_PAGE)}" if told else "")
+    shown = " ".join(_TAGS.sub(" ", text if title is None else title[1]).split())
+    return "a web page instead of data" + (f": {shortened(shown, _LONGEST_PAGE)}" if shown else "")
 
 
 def _is_page(text: str) -> bool:
     return text.lstrip().startswith("<")
 
 
-def _called(status: int) -> str:
+def _status_phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
     except ValueError:

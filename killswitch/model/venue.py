@@ -66,8 +66,10 @@ class OrderRejectedError(VenueError):
 
 
 class RateLimitedError(VenueError):
-    """The venue rejected the request because of a rate limit; it has no effect. `retry_after` is in seconds, or
-    unknown."""
+    """The venue rejected the request because of a rate limit; it has no effect.
+
+    `retry_after` is in seconds; None if unknown.
+    """
 
     def __init__(self, text: str, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -232,8 +234,10 @@ class BatchingVenue(Protocol):
     """An adapter that sends several orders in one request."""
 
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
-        """Send each order once, and return the venue's answers in order. An error that is raised applies to all of
-        them."""
+        """Send each order once, and return the venue's answers in order.
+
+        An error that is raised applies to all of them.
+        """
 
 
 @runtime_checkable
@@ -241,7 +245,7 @@ class BookClosingVenue(Protocol):
     """An adapter whose venue can close all positions in one request."""
 
     async def close_book(self) -> None:
-        """Request the venue to close every position of the account at market. The positions show the result."""
+        """Ask the venue to close every position of the account at market. The positions show the result."""
 
 
 @runtime_checkable
@@ -299,8 +303,10 @@ class PricedVenue(Protocol):
 
 @runtime_checkable
 class RememberingVenue(Protocol):
-    """An adapter that needs state of the previous run: which symbols were held, if its venue requires symbols in
-    queries, and the time from which rows are new."""
+    """An adapter that needs state of the previous run.
+
+    It needs the symbols that were held, if its venue requires symbols in queries, and the time from which rows are new.
+    """
 
     def remember(self, symbols: Collection[str], since: datetime | None = None) -> None:
         """Include these symbols in the first snapshot's query for rows; called before it.
@@ -329,8 +335,8 @@ OPTIONAL_CALLS: Final = ("used", "submit_batch", "close_book", "arm_dead_man", "
 def traits_of(adapter: object) -> VenueTraits:
     """The adapter's description of its venue; `PLAIN_VENUE` if it has none."""
     # Called many times in each tick; a check against the protocol would be slow.
-    told: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
-    return told
+    traits: VenueTraits = getattr(adapter, "traits", PLAIN_VENUE)
+    return traits
 
 
 class AccountSpec(Struct, frozen=True):

@@ -61,7 +61,7 @@ def closability_of(
     reduce_only: bool,
     outside_hours: OutsideHours = None,
 ) -> tuple[Closability, ...] | None:
-    """The outlook of every position, in the order of the snapshot; None where positions are unknown.
+    """The closability of every position, in the order of the snapshot; None where positions are unknown.
 
     `reduce_only`: whether closes there are reduce-only orders, which venues exempt from the minimum notional.
     `outside_hours`: setting of the Account document for closes outside market hours, if the market has hours.
@@ -91,15 +91,15 @@ def _of_rules(position: Position, rules: Instrument | None, found: Reduction) ->
     if rules is None or not rules.amount_step:
         what = "the venue's rules are unknown" if rules is None else "the step of its amounts is unknown"
         text = f"{what}: {held:f} is sent as it is, and may be refused"
-        way_out = "where rules are unknown, look whether the venue still lists it"
+        way_out = "where rules are unknown, check whether the venue still lists the symbol"
         yield Obstruction("rules unknown", "warning", text, way_out)
         return
     if not found.parts:
         way_out = "close dust by hand where the venue has a way, or add to it"
         yield Obstruction("dust", "warning", found.blocked or f"dust: no order can close {held:f}", way_out)
     elif found.target > ZERO:
-        whole = whole_steps(held, rules.amount_step)
-        if whole != held and found.target == held - whole:
+        in_steps = whole_steps(held, rules.amount_step)
+        if in_steps != held and found.target == held - in_steps:
             text = f"{found.target:f} of {held:f} is finer than the step of {rules.amount_step:f}, and stays"
         else:
             text = f"{found.target:f} of {held:f} fits into no order, and stays"
@@ -160,11 +160,13 @@ def _of_price(position: Position, rules: Instrument | None, *, reduce_only: bool
             text += f", and it is unknown whether it reaches the minimum notional of {least:f}"
         yield Obstruction("no mark price", "warning", text, "without a mark price, close at market or by hand")
         return
-    worth = None if rules is None else value_of_contracts(position.contracts, position, rules)
+    value = None if rules is None else value_of_contracts(position.contracts, position, rules)
     # for other orders the least notional is part of the minimum amount
-    if reduce_only and worth is not None and least is not None and worth < least:
-        text = f"worth {worth:f}, below the venue's minimum notional of {least:f}"
-        yield Obstruction("below notional", "note", text, meaning="it goes because reduce-only orders are exempt")
+    if reduce_only and value is not None and least is not None and value < least:
+        text = f"worth {value:f}, below the venue's minimum notional of {least:f}"
+        yield Obstruction(
+            "below notional", "note", text, meaning="it is accepted because reduce-only orders are exempt"
+        )
 
 
 def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstruction]:
@@ -173,7 +175,7 @@ def _of_orders(position: Position, exits: Sequence[Order]) -> Iterable[Obstructi
     promised = sum((order.amount - (order.filled or ZERO) for order in exits), ZERO)
     count = "1 resting exit promises" if len(exits) == 1 else f"{len(exits)} resting exits promise"
     text = f"{count} {promised:f} of {position.contracts:f}"
-    meaning = "where the venue refuses a close for that, what rests is cancelled for it, and put back for what is left"
+    meaning = "if the venue refuses a close because of them, they are cancelled, and restored for the remainder"
     yield Obstruction("resting exits", "note", text, meaning=meaning)
 
 

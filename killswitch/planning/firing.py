@@ -1,4 +1,4 @@
-"""Firing: turns the highest stage that holds on a second look, and that selects positions, into a decision."""
+"""Firing: turns the highest stage that is corroborated and selects positions into a decision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from killswitch.signals.position_measures import ZERO
 from killswitch.signals.scope_view import ScopeView
 
 
-class SecondLook(Struct, frozen=True):
+class RereadData(Struct, frozen=True):
     """Data fetched again for corroborating stages: prices, and the scope in a second snapshot, or None."""
 
     prices: PricesOf
@@ -39,30 +39,30 @@ def fire(
     watch: ScopeEvaluator,
     view: ScopeView,
     stages: Stages,
-    second: SecondLook,
+    second: RereadData,
     policies: PolicySet,
     last_known: Mapping[str, AccountSnapshot],
     issued: list[Notice],
 ) -> list[Decision]:
-    """Fire the highest stage that holds and selects something; stages that do not are notified once."""
+    """Fire the highest stage that is corroborated and selects positions; each other stage is notified once."""
     for stage in stages:
-        owed = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
-        doubt = _doubt(watch, view, stage, second) if stage.corroborate and not owed else None
-        if doubt is not None:
-            issued += notices.uncorroborated(watch, view.as_of, stage.name, doubt)
-            owed = is_readable_again(watch, stage, view)
-            if not owed:
+        fired_earlier = stage.name not in watch.eligible  # it fired earlier, so its triggers need not hold any more
+        why_not = _why_not_corroborated(watch, view, stage, second) if stage.corroborate and not fired_earlier else None
+        if why_not is not None:
+            issued += notices.uncorroborated(watch, view.as_of, stage.name, why_not)
+            fired_earlier = is_readable_again(watch, stage, view)
+            if not fired_earlier:
                 continue
         last = with_last_positions(view, last_known)
         proposal = propose(watch, stage, last.view, policies)
         if proposal.is_partial:
-            return _fire_without_latch(watch, last, proposal, issued, owed=owed)
+            return _fire_without_latch(watch, last, proposal, issued, fired_earlier=fired_earlier)
         if proposal.is_without_selection:
-            _fire_without_latch(watch, last, proposal, issued, owed=owed)
+            _fire_without_latch(watch, last, proposal, issued, fired_earlier=fired_earlier)
             continue
         issued += [notices.blocked(watch, view.as_of, found) for found in proposal.blocked]
         decision = _without_resting(watch, proposal, view.as_of)
-        decision = last.remarked(with_wait_remark(decision, watch.pending_close_of(stage), owed=owed))
+        decision = last.remarked(with_wait_remark(decision, watch.pending_close_of(stage), fired_earlier=fired_earlier))
         watch.state = latch(watch.state, stage, view.as_of, watch.value_at_firing())
         watch.fired(decision.id)
         return [decision]
@@ -70,7 +70,7 @@ def fire(
 
 
 def _fire_without_latch(
-    watch: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, owed: bool
+    watch: ScopeEvaluator, last: LastKnown, proposal: Proposal, issued: list[Notice], *, fired_earlier: bool
 ) -> list[Decision]:
     """Handle a stage that cannot latch: no latch and no cooldown, so that it fires once it can; notify once.
 
@@ -80,11 +80,11 @@ def _fire_without_latch(
     seen = sorted(account.account for account in view.trusted().accounts) if proposal.is_partial else ["nothing"]
     waited = watch.pending_close_of(stage)
     if proposal.is_partial:
-        keep_pending(watch, stage, view, seen, owed=owed)
+        keep_pending(watch, stage, view, seen, fired_earlier=fired_earlier)
     if not watch.record_not_fired(stage.name, ",".join(seen)):
         return []
     decision = _without_resting(watch, proposal, now)
-    decision = with_wait_remark(decision, waited, owed=owed)
+    decision = with_wait_remark(decision, waited, fired_earlier=fired_earlier)
     if proposal.is_partial:
         decision = with_unreadable_remark(decision, watch, view)
     acted = set(decision.accounts)
@@ -104,21 +104,21 @@ def _without_resting(watch: ScopeEvaluator, proposal: Proposal, now: int) -> Dec
     return with_intents(proposal.decision, lambda intent: intent.account not in resting)
 
 
-def _doubt(watch: ScopeEvaluator, view: ScopeView, stage: Stage, second: SecondLook) -> str | None:
+def _why_not_corroborated(watch: ScopeEvaluator, view: ScopeView, stage: Stage, second: RereadData) -> str | None:
     """Why the stage's triggers do not hold on corroborated prices or in the second snapshot; None if they do."""
     if view.unknown is not None and watch.history.unit_range is None:
         return None  # there are no prices to corroborate
     read = view.available()
-    looked = (repriced(read, second.prices) if second.prices else None) or read
-    seen = corroborate(looked)
-    if seen.failing and (seen.view is None or not _still_holds(watch, seen.view, stage)):
-        return "; ".join(seen.failing)
-    if looked is not read and not _still_holds(watch, looked, stage):
-        return f"at freshly fetched prices equity is {looked.equity} and no trigger of the stage is true"
-    return None if second.view is None else _doubt_by_snapshot(watch, stage, second.view)
+    repriced_view = (repriced(read, second.prices) if second.prices else None) or read
+    corroborated = corroborate(repriced_view)
+    if corroborated.failing and (corroborated.view is None or not _still_holds(watch, corroborated.view, stage)):
+        return "; ".join(corroborated.failing)
+    if repriced_view is not read and not _still_holds(watch, repriced_view, stage):
+        return f"at freshly fetched prices equity is {repriced_view.equity} and no trigger of the stage is true"
+    return None if second.view is None else _why_not_in_snapshot(watch, stage, second.view)
 
 
-def _doubt_by_snapshot(watch: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
+def _why_not_in_snapshot(watch: ScopeEvaluator, stage: Stage, again: ScopeView) -> str | None:
     """Why the triggers do not hold in the second snapshot; None if they do, or if it cannot be read."""
     if again.unknown is not None or _still_holds(watch, again, stage, watch.history.ledger.unit_flow_in(again)):
         return None

@@ -19,8 +19,8 @@ from killswitch.signals.equity.explanation import ChangeEvent
 from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.position_measures import ZERO
 
-DOUBTED_FOR = 10 * SECOND
-"""Time after which a stage whose prices fail corroboration pages."""
+UNCORROBORATED_FOR = 10 * SECOND
+"""Time after which a stage whose prices are not corroborated pages (microseconds)."""
 COUNTED_WITHIN = 600 * SECOND
 GREATER = 2
 """Factor by which the falls since a page must exceed the paged amount to page again. Doubling bounds the pages of one
@@ -96,11 +96,13 @@ def _waits(watch: ScopeEvaluator, change: ChangeEvent) -> str:
 def _closes(watch: ScopeEvaluator) -> str:
     """Consequence of money that moved: none, except for triggers on unexplained changes."""
     graph = watch.compiled.graph
-    asked = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
-    asking = [each.name for each in graph.triggers if not asked.isdisjoint(signals_of(each.condition))]
-    if not asking:
+    unexplained_signals = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
+    trigger_names = [
+        each.name for each in graph.triggers if not unexplained_signals.isdisjoint(signals_of(each.condition))
+    ]
+    if not trigger_names:
         return "closes nothing"
-    return f"is no loss, though the policy's {' and '.join(asking)} may fire on it"
+    return f"is no loss, though the policy's {' and '.join(trigger_names)} may fire on it"
 
 
 def _money(watch: ScopeEvaluator, amount: Decimal) -> str:
@@ -180,11 +182,13 @@ def uncorroborated(watch: ScopeEvaluator, now: int, stage: str, why: str) -> lis
     text = f"{stage} did not fire: {why}"
     if watch.record_not_fired(stage, "uncorroborated"):
         watch.uncorroborated_since[stage] = now
-        text = f"{text}; prices are looked at again each tick"
+        text = f"{text}; prices are fetched again at each tick"
         return [_notice(watch, now, "uncorroborated", "warning", text, stage)]
-    lasts = now - watch.uncorroborated_since.get(stage, now) >= DOUBTED_FOR
+    lasts = now - watch.uncorroborated_since.get(stage, now) >= UNCORROBORATED_FOR
     if lasts and watch.record_not_fired(stage, "uncorroborated for long"):
-        return [_notice(watch, now, "uncorroborated", "page", f"{text}, for {DOUBTED_FOR / SECOND:g} s now", stage)]
+        return [
+            _notice(watch, now, "uncorroborated", "page", f"{text}, for {UNCORROBORATED_FOR / SECOND:g} s now", stage)
+        ]
     return []
 
 

@@ -72,10 +72,10 @@ def reduction(
         return Reduction(held, (), exact=True, blocked=why)
     limit = _limit(least, instrument)
     parts = _split(amount, least, _most(amount, least, limit, instrument, greatest), limit)
-    stays = amount - sum(parts, ZERO)
-    blocked = f"dust: {stays} of {position.symbol} does not fit between the venue's minimum and maximum"
+    untradable = amount - sum(parts, ZERO)
+    blocked = f"dust: {untradable} of {position.symbol} does not fit between the venue's minimum and maximum"
     closed = f"{position.symbol} is {instrument.state} at the venue" if instrument.state in CLOSED_STATES else None
-    return Reduction(held - amount + stays, parts, exact=True, blocked=closed or (blocked if stays else None))
+    return Reduction(held - amount + untradable, parts, exact=True, blocked=closed or (blocked if untradable else None))
 
 
 def whole_steps(amount: Decimal, step: Decimal) -> Decimal:

@@ -38,9 +38,9 @@ from killswitch.signals.scope_view import PnlKey, ScopeView
 
 
 class Proposal(Struct, frozen=True):
-    """The planned decision of a stage. `empty_handed`: it should have selected positions and selected none.
+    """The planned decision of a stage. `is_without_selection`: it should have selected positions and selected none.
 
-    `partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
+    `is_partial`: a part of the book is unknown, so that the decision covers only the rest. It is false for a stage that
     neither closes nor cancels, because a lock does not depend on the book.
     """
 
@@ -66,8 +66,8 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
     change = pnl_change(watch.history, window or _ranking_window(graph, stage))
     book = candidates(view, None if isinstance(change, str) else change)
     now = view.as_of
-    asked = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
-    unwound = unwind(view, asked.targets, asked.rule or PLAIN, keeps=False)
+    combined = _combined_plan(stage, now, KnownBook(watch, view, book, source, policies, partial))
+    unwound = unwind(view, combined.targets, combined.rule or PLAIN, keeps=False)
     record = replace(
         record_of(watch, policies, now, stage.name, stage.name),
         level=stage.level,
@@ -81,11 +81,11 @@ def propose(watch: ScopeEvaluator, stage: Stage, view: ScopeView, policies: Poli
         ),
         book=book_change(view, unwound.left),
         cooldown_until=from_micros(now + stage.cooldown),
-        reason=joined(*asked.remarks, *unwound.remarks),
-        unwinding=execution_style(asked.rule or PLAIN),
+        reason=joined(*combined.remarks, *unwound.remarks),
+        unwinding=execution_style(combined.rule or PLAIN),
     )
-    decision = with_effects(record, (Orders(unwound.intents), *asked.effects))
-    return Proposal(stage, decision, asked.should_select and not asked.targets, partial, unwound.blocked)
+    decision = with_effects(record, (Orders(unwound.intents), *combined.effects))
+    return Proposal(stage, decision, combined.should_select and not combined.targets, partial, unwound.blocked)
 
 
 def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: int) -> Decision:
@@ -106,7 +106,7 @@ def new_decision(policies: PolicySet, policy: str, scope: str, what: str, now: i
 
 
 def record_of(watch: ScopeEvaluator, policies: PolicySet, now: int, what: str, stage: str | None) -> Decision:
-    """Create a decision of the watch's policy on its scope, without effects; `what` makes its id unique."""
+    """Create a decision of the scope evaluator's policy on its scope, without effects; `what` makes its id unique."""
     graph, level = watch.compiled.graph, watch.state.level
     record = new_decision(policies, graph.policy, watch.scope, what, now)
     return replace(record, mode=graph.mode, stage=stage, level=level, previous_level=level)

@@ -45,7 +45,7 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
     now, locks = view.as_of, watch.compiled.graph.equity.locks_on_suspicion
     if watch.history.unknown is not None:
         return None
-    falls = [change for change in watch.history.changes.open if _is_suspect(change, now, asked=locks)]
+    falls = [change for change in watch.history.changes.open if _is_suspect(change, now, waits_for_ledger=locks)]
     if not falls:
         return None
     stage = _suspected_stage(watch, view, locks=locks)
@@ -73,10 +73,10 @@ def suspicion(watch: ScopeEvaluator, view: ScopeView, policies: PolicySet, issue
     )
     bounded = (with_expiry(effect, min(expiry_of(effect) or end, end)) for effect in effects)
     decision = with_effects(record, (*bounded, _entries(watch, view, stage)))
-    taken = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
-    if taken:
-        lock = of_kind(taken, Lock)
-        further = tuple(effect for effect in taken if effect is not lock)
+    locking = tuple(effect for effect in decision.effects if effect_kind_of(effect).is_reversible)
+    if locking:
+        lock = of_kind(locking, Lock)
+        further = tuple(effect for effect in locking if effect is not lock)
         watch.suspected = ActiveSuspicion(stage.name, None if lock is None else lock.order, further)
     return decision
 
@@ -128,12 +128,15 @@ def _record(watch: ScopeEvaluator, now: int, stage: str, what: str, policies: Po
     return replace(record_of(watch, policies, now, what, stage), kind="suspicion")
 
 
-def _is_suspect(change: UnexplainedChange, now: int, *, asked: bool) -> bool:
-    """Whether a fall is to be suspected now; `asked`: only after the first answer of the ledger without its row."""
+def _is_suspect(change: UnexplainedChange, now: int, *, waits_for_ledger: bool) -> bool:
+    """Whether a fall is to be suspected now.
+
+    `waits_for_ledger`: only after the first answer of the ledger without its row.
+    """
     since = change.unanswered_since
     if change.amount >= ZERO or change.suspected:
         return False
-    return not asked if since is None else now - since < LASTS
+    return not waits_for_ledger if since is None else now - since < LASTS
 
 
 def _suspected_stage(watch: ScopeEvaluator, view: ScopeView, *, locks: bool) -> Stage | None:

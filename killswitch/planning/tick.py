@@ -21,7 +21,7 @@ from killswitch.model.magnitude import sound_instrument
 from killswitch.model.snapshot import Event, Instrument, Snapshot
 from killswitch.model.store import HistoryRow, MachineState
 from killswitch.planning import notices
-from killswitch.planning.firing import SecondLook, fire
+from killswitch.planning.firing import RereadData, fire
 from killswitch.planning.hedge.hedge_opening import HedgePlanner
 from killswitch.planning.hedge.uncloseable import WORKING, busy_accounts
 from killswitch.planning.operator.closes import Orphan, applies, orphans_in, reset_orphan, reset_record
@@ -78,9 +78,9 @@ class Interpreter:
         armed: Collection[str] | None = None,
         earlier_notices: Iterable[Notice] | None = None,
     ) -> None:
-        """`armed`: accounts on which orders may be sent; None is all. `told`: notices of earlier runs."""
+        """`armed`: accounts on which orders may be sent; None is all. `earlier_notices`: notices of earlier runs."""
         self._policies = policies
-        self._prepared = [compile_policy(graph) for graph in policies.graphs]
+        self._compiled = [compile_policy(graph) for graph in policies.graphs]
         self._watches: dict[tuple[str, str], ScopeEvaluator] = {}
         self._places: dict[tuple[str, str], tuple[int, ...] | None] = {}
         self._present: list[Identity] = []
@@ -138,12 +138,12 @@ class Interpreter:
         for watch, places in self._watching(snapshot):
             rule = watch.compiled.graph.equity
             view = view_of(snapshot, now, places, self._instruments, rule.stale_after, rule.reference)
-            unread = view.is_repetition_of(watch.history.view)
-            if not unread:
-                issued += [notices.unexplained(watch, now, news) for news in watch.observe(view, snapshot.closings)]
+            is_repetition = view.is_repetition_of(watch.history.view)
+            if not is_repetition:
+                issued += [notices.unexplained(watch, now, change) for change in watch.observe(view, snapshot.closings)]
             for event in (each for each in events if each.kind == "reset" and applies(each, watch.scope)):
                 decisions += self._reset(watch, now, event, issued)
-            if unread:
+            if is_repetition:
                 continue  # a tick for another account must not complete anything here on an old snapshot
             stages, moved = self._move(watch, view, issued)
             decisions += moved
@@ -153,8 +153,8 @@ class Interpreter:
             decisions += self._reset_orphans(event, now, issued)
         if events or self._commands.unfinished:
             decisions += self._commands.apply(events, snapshot, now, self._instruments, issued)
-        stuck = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
-        if not (eligible or decisions or issued or stuck):
+        has_uncloseable = self._hedging.observe(snapshot, now, self._commands.last_known, self._instruments)
+        if not (eligible or decisions or issued or has_uncloseable):
             return None
         return Pending(snapshot, now, tuple(eligible), tuple(decisions), tuple(issued), _reread(eligible))
 
@@ -196,27 +196,27 @@ class Interpreter:
         return fresh
 
     def _watching(self, snapshot: Snapshot) -> list[tuple[ScopeEvaluator, tuple[int, ...] | None]]:
-        """Every watch with the indexes of its scope's accounts; creates watches of new scopes."""
+        """Every scope evaluator with the indexes of its accounts; creates the evaluators of new scopes."""
         present = [identity(account) for account in snapshot.accounts]
         if present != self._present:
             self._present = present
-            for prepared in self._prepared:
-                for scope in scopes_of(prepared.graph.scope, present):
-                    key = (prepared.graph.policy, scope)
+            for compiled in self._compiled:
+                for scope in scopes_of(compiled.graph.scope, present):
+                    key = (compiled.graph.policy, scope)
                     if key not in self._watches:
-                        self._watches[key] = self._watch(prepared, scope)
+                        self._watches[key] = self._watch(compiled, scope)
             self._places = {key: self._places_in(watch, present) for key, watch in self._watches.items()}
         return [(watch, self._places[key]) for key, watch in self._watches.items()]
 
     def _places_in(self, watch: ScopeEvaluator, present: list[Identity]) -> tuple[int, ...] | None:
         return indexes_of(watch.compiled.graph.scope, watch.scope, sorted(watch.history.members), present)
 
-    def _watch(self, prepared: CompiledPolicy, scope: str) -> ScopeEvaluator:
-        watch = ScopeEvaluator(prepared, scope)
-        memory = self._stored.pop((watch.policy, scope), None)
-        if memory is not None:
-            rows = self._rows_since(watch.policy, scope, self._now - prepared.keep)
-            watch.restore(memory, [row.blob for row in rows], self._outage)
+    def _watch(self, compiled: CompiledPolicy, scope: str) -> ScopeEvaluator:
+        watch = ScopeEvaluator(compiled, scope)
+        stored = self._stored.pop((watch.policy, scope), None)
+        if stored is not None:
+            rows = self._rows_since(watch.policy, scope, self._now - compiled.keep)
+            watch.restore(stored, [row.blob for row in rows], self._outage)
         return watch
 
     def _reset(self, watch: ScopeEvaluator, now: int, event: Event | None, issued: list[Notice]) -> list[Decision]:
@@ -242,14 +242,14 @@ class Interpreter:
         return decisions
 
     def _reset_orphans(self, event: Event, now: int, issued: list[Notice]) -> list[Decision]:
-        """Reset latches on the event's scope that no machine is responsible for."""
+        """Reset latches on the event's scope that no scope evaluator is responsible for."""
         found = [orphan for orphan in self.orphans() if applies(event, orphan.scope)]
         if not found and not any(applies(event, watch.scope) for watch in self._watches.values()):
             issued.append(notices.reset_of_nothing(now, event.scope or "portfolio"))
         decisions = []
         for orphan in found:
-            memory = self._stored.pop((orphan.policy, orphan.scope))
-            record, left = reset_orphan(orphan, memory, now, self._policies.digest, event)
+            stored = self._stored.pop((orphan.policy, orphan.scope))
+            record, left = reset_orphan(orphan, stored, now, self._policies.digest, event)
             self._ended.append(left)
             decisions.append(record)
         return decisions
@@ -265,7 +265,7 @@ class Interpreter:
         issued = list(pending.notices)
         fired: list[Decision] = []
         for watch, view, stages in pending.eligible:
-            second = SecondLook(prices or {}, None if reread is None else self._second_view(watch, reread))
+            second = RereadData(prices or {}, None if reread is None else self._second_view(watch, reread))
             fired += fire(watch, view, stages, second, self._policies, self._commands.last_known, issued)
         decisions = merge([*pending.decisions, *fired], least(self._active.values()))
         self._share_costs(pending, fired, decisions)
@@ -292,7 +292,7 @@ class Interpreter:
             self._active[decision.id] = targets_of([decision])
 
     def _share_costs(self, pending: Pending, fired: list[Decision], merged: Sequence[Decision]) -> None:
-        """Make a watch whose orders were merged into another decision share the cost of that close."""
+        """Share the cost of a close with each scope evaluator whose orders were merged into it."""
         wanted = {decision.id: targets_of([decision]) for decision in fired}
         for watch, _, _ in pending.eligible:
             mine = wanted.get(watch.decision or "")
@@ -311,9 +311,9 @@ class Interpreter:
     # State and status
 
     def states(self) -> tuple[MachineState, ...]:
-        """Serialised state of every watch, to be stored with the tick's decisions."""
+        """Serialised state of every scope evaluator, to be stored with the tick's decisions."""
         ended, self._ended = self._ended, []
-        return (*(MachineState(w.policy, w.scope, w.memory()) for w in self._watches.values()), *ended)
+        return (*(MachineState(w.policy, w.scope, w.serialised()) for w in self._watches.values()), *ended)
 
     def rows(self) -> tuple[HistoryRow, ...]:
         """History rows appended by the last tick."""
@@ -326,10 +326,10 @@ class Interpreter:
 
     def keep_since(self, now: int) -> int:
         """Start of the history that is still needed (microseconds)."""
-        return now - max((prepared.keep for prepared in self._prepared), default=0)
+        return now - max((compiled.keep for compiled in self._compiled), default=0)
 
     def orphans(self) -> tuple[Orphan, ...]:
-        """Latches in stored state without a watch in this policy set."""
+        """Latches in stored state without a scope evaluator in this policy set."""
         return orphans_in(self._stored)
 
     def unfinished_closes(self) -> Mapping[str, UnfinishedClose]:
@@ -337,14 +337,14 @@ class Interpreter:
         return self._commands.unfinished
 
     def quiescences(self) -> tuple[Quiescence, ...] | None:
-        """The rest of every watch since the last tick; None if a watch or a close has work to do."""
+        """The quiescence of every scope evaluator since the last tick; None if one of them or a close is active."""
         if self._active or self._commands.unfinished:
             return None
         found = [quiescence_of(watch, self._places[key], self._now) for key, watch in self._watches.items()]
-        return None if None in found else tuple(rest for rest in found if rest is not None)
+        return None if None in found else tuple(each for each in found if each is not None)
 
     def status(self) -> tuple[MachineStatus, ...]:
-        """Status of every watch after the last tick."""
+        """Status of every scope evaluator after the last tick."""
         return tuple(status(watch) for watch in self._watches.values())
 
 

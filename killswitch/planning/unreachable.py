@@ -30,10 +30,13 @@ from killswitch.render.formats import instant
 from killswitch.signals.scope_view import ScopeView
 
 
-def keep_pending(watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, owed: bool) -> None:
+def keep_pending(
+    watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Collection[str], *, fired_earlier: bool
+) -> None:
     """Keep the stage's close pending for accounts that are not among those `read`.
 
-    Its time limit restarts while the stage may fire, and not if the stage only carries out a close that is `owed`.
+    Its time limit restarts while the stage may fire. It does not if the stage `fired_earlier` and is only carried out
+    now.
     """
     if not stage.close_within:
         return
@@ -42,7 +45,7 @@ def keep_pending(watch: ScopeEvaluator, stage: Stage, view: ScopeView, read: Col
         return
     accounts = tuple(sorted(_accounts(watch, view) - set(read)))
     same = watch.pending_close_of(stage)
-    if same is not None and owed:
+    if same is not None and fired_earlier:
         waiting = replace(same, accounts=accounts)  # partly carried out
     else:
         since, reported = (view.as_of, ()) if same is None else (same.since, same.reported)
@@ -76,24 +79,24 @@ def is_readable_again(watch: ScopeEvaluator, stage: Stage, view: ScopeView) -> b
     return waiting is not None and _is_any_readable(watch, view, waiting)
 
 
-def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, owed: bool) -> Decision:
+def with_wait_remark(decision: Decision, waiting: PendingClose | None, *, fired_earlier: bool) -> Decision:
     """Add to the decision of a stage whose close was `waiting` that the stage fired earlier.
 
-    A decision that only carries out a close that is `owed` is limited to the awaited accounts.
+    The decision of a stage that `fired_earlier` and is only carried out now is limited to the awaited accounts.
     """
     if waiting is None:
         return decision
     remark = f"fired at {instant(from_micros(waiting.since))}, when {notices.waited_for(waiting)} could not be read"
     decision = replace(decision, reason=joined(remark, decision.reason))
-    if not waiting.accounts or not owed:
+    if not waiting.accounts or not fired_earlier:
         return decision
     return with_effects(decision, only_on(decision.effects, waiting.accounts))
 
 
 def with_unreadable_remark(decision: Decision, watch: ScopeEvaluator, view: ScopeView) -> Decision:
     """Add to the decision the accounts on which nothing is closed because they cannot be read."""
-    unread = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
-    remark = f"{' and '.join(unread) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
+    unreadable = sorted(_accounts(watch, view) - {account.account for account in view.trusted().accounts})
+    remark = f"{' and '.join(unreadable) or 'the account'} cannot be read: nothing is closed or cancelled there yet"
     return replace(decision, reason=joined(decision.reason, remark))
 
 
@@ -125,13 +128,13 @@ class LastKnown(Struct, frozen=True):
         return replace(decision, reason=joined(*self.remarks, decision.reason))
 
 
-def with_last_positions(view: ScopeView, read_last: Mapping[str, AccountSnapshot]) -> LastKnown:
+def with_last_positions(view: ScopeView, last_known: Mapping[str, AccountSnapshot]) -> LastKnown:
     """The scope with the last known positions of accounts whose positions are missing."""
     if view.positions_unknown is None:
         return LastKnown(view)
     accounts, remarks = [], []
     for account in view.accounts:
-        last = read_last.get(account.account)
+        last = last_known.get(account.account)
         if account.positions is not None or account.market not in DERIVATIVES or last is None:
             accounts.append(account)
             continue

@@ -18,7 +18,7 @@ from killswitch.policy.yaml.parser import Node, YamlProblem, parse, plain_value
 from killswitch.policy.yaml.source_map import SourceMap
 
 _BROKEN_OFF = frozenset({"KS1005", "KS1101", "KS1102", "KS1107"})
-"""Codes of notes after which the rest of a file is not parsed."""
+"""Codes of YAML problems after which the rest of a file is not parsed."""
 
 
 class Document(NamedTuple):
@@ -63,7 +63,9 @@ def load(paths: Sequence[Path]) -> LoadedDocuments:
         where = paths[0] if paths else Path()
         fix = "write a Policy; policies/ has examples"
         loading.problems.append(about_file("KS1202", where, "contains no document", fix))
-    return LoadedDocuments(tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.lost)
+    return LoadedDocuments(
+        tuple(loading.documents), in_order(loading.problems), tuple(loading.faulty), loading.has_unidentified
+    )
 
 
 class _Loader:
@@ -71,13 +73,13 @@ class _Loader:
         self.documents: list[Document] = []
         self.faulty: list[FaultyDocument] = []
         self.problems: list[Diagnostic] = []
-        self.lost = False
+        self.has_unidentified = False
         self._named: dict[tuple[str, str], Document] = {}
 
     def record_unreadable(self, problem: Diagnostic) -> None:
         """Record a file that could not be read at all."""
         self.problems.append(problem)
-        self.lost = True
+        self.has_unidentified = True
 
     def file(self, written: MaskedText) -> None:
         """Load all documents of one file."""
@@ -85,7 +87,7 @@ class _Loader:
         def note(found: YamlProblem) -> None:
             place = written.place(found.span)
             length = written.length(found.span)
-            self.lost |= found.code in _BROKEN_OFF
+            self.has_unidentified |= found.code in _BROKEN_OFF
             self.problems.append(diagnostic(found.code, place, found.message, found.fix, length=length))
 
         before = len(self.problems)
@@ -100,7 +102,7 @@ class _Loader:
         """Validate one document and record its problems; a document with any problem is recorded as faulty."""
         kind = self._kind(root, source)
         if kind is None:
-            self.lost = True
+            self.has_unidentified = True
             return
         breaches = list(KINDS[kind].breaches(plain_value(root)))
         for code, path, message, fix in breaches:
@@ -108,10 +110,10 @@ class _Loader:
         read, problems, holes = validate(KINDS[kind], root, source, mixed_forms(breaches))
         self.problems += problems
         if not isinstance(read, VersionedPart):
-            self.lost = True
+            self.has_unidentified = True
             return
-        taken = sound and not problems and not holes and not breaches
-        if not taken or not self._add(Document(kind, read.metadata.name, read, source)):
+        is_valid = sound and not problems and not holes and not breaches
+        if not is_valid or not self._add(Document(kind, read.metadata.name, read, source)):
             gaps = Gaps(holes, frozenset(breach.path for breach in breaches), sound)
             name = None if gaps.is_hole(("metadata", "name")) else read.metadata.name
             self.faulty.append(FaultyDocument(kind, name, read, source, gaps))

@@ -46,7 +46,7 @@ def whole_account_workload(account: AccountSnapshot, *, reduce_only: bool) -> Wo
     rules = {each.symbol: each for each in account.instruments or ()}
     context = MostContext(account, (), rules, reduce_only)
     orders = {position.key: (position.symbol, context.orders(position, ZERO)) for position in account.positions or ()}
-    return _work([Most(orders=orders, whole=True), most_cancels(account, "all")])
+    return _work([Most(orders=orders, closes_everything=True), most_cancels(account, "all")])
 
 
 def stage_workload(policies: PolicySet, stage: Stage, account: AccountSnapshot, *, reduce_only: bool) -> Workload:
@@ -68,7 +68,7 @@ def _work(found: Sequence[Most]) -> Workload:
         last |= each.last
     rule = _slowest([each.rule for each in found if each.rule is not None])
     every = 0.0 if not rule.max_orders_per_minute else 60.0 / rule.max_orders_per_minute
-    whole = any(each.whole for each in found) and not (rule.ladder or rule.slippage)
+    whole = any(each.closes_everything for each in found) and not (rule.ladder or rule.slippage)
     some = tuple(each for each in orders.values() if each[1])
     return Workload(some, tuple(first.values()), tuple(last.values()), whole, every, rule.pause / SECOND)
 

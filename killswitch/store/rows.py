@@ -14,8 +14,8 @@ from killswitch.model.decision import Decision, Notice, decode_decision, encode_
 from killswitch.model.instant import from_micros, to_micros
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
-    CoursePoint,
     Delivery,
+    EquityCurvePoint,
     HistoryRow,
     JournalEntry,
     MachineState,
@@ -97,8 +97,8 @@ def state(row: Any) -> MachineState:
     return MachineState(text(row.policy), text(row.scope), bytes_of(row.body))
 
 
-def point(row: Any) -> CoursePoint:
-    return CoursePoint(integer(row.at), float(row.value))
+def point(row: Any) -> EquityCurvePoint:
+    return EquityCurvePoint(integer(row.at), float(row.value))
 
 
 def checked_lease(row: Any) -> Any:

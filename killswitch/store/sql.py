@@ -14,8 +14,8 @@ from killswitch.model.legible import legible, one_line
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
     Commands,
-    CoursePoint,
     Delivery,
+    EquityCurvePoint,
     HistoryRow,
     JournalEntry,
     Lease,
@@ -246,7 +246,7 @@ class SqlStore(StoreHandle):
         return self._decoded_one(f"the live blob {name}", lambda row: rows.bytes_of(row.body), found)
 
     @retried
-    def keep_incident(self, incident: str, note: bytes, points: Sequence[CoursePoint]) -> None:
+    def keep_incident(self, incident: str, note: bytes, points: Sequence[EquityCurvePoint]) -> None:
         """Record an incident's context, unless it is recorded, and add to its equity curve. Raises FencedError as
         `commit_tick`."""
         rows = [{"incident": incident, "at": point.at, "value": point.value} for point in points]
@@ -260,7 +260,7 @@ class SqlStore(StoreHandle):
         found = self._read(sql.INCIDENT_NOTE, id=incident)
         return self._decoded_one(f"the context of {incident}", lambda row: rows.bytes_of(row.note), found)
 
-    def course(self, incident: str) -> Sequence[CoursePoint]:
+    def equity_curve(self, incident: str) -> Sequence[EquityCurvePoint]:
         """The equity curve of an incident, oldest point first."""
         return self._decoded(f"the equity curve of {incident}", rows.point, self._read(sql.COURSE, incident=incident))
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from killswitch.model.decision import Decision, Intent, Notice
 from killswitch.model.snapshot import Event
 from killswitch.model.store import (
-    CoursePoint,
     Delivery,
+    EquityCurvePoint,
     HistoryRow,
     IncidentStore,
     JournalEntry,
@@ -429,12 +429,16 @@ def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
 def test_an_incident_keeps_its_first_note_and_every_point_once(opener: Opener) -> None:
     """What was so when it began is not overwritten, and a course that is kept piece by piece has no point twice."""
     store = opener()
-    assert (store.incident_note("i"), list(store.course("i"))) == (None, [])
-    store.keep_incident("i", b"first", [CoursePoint(2, 0.5), CoursePoint(1, 1.25)])
-    store.keep_incident("i", b"second", [CoursePoint(2, 9.0), CoursePoint(3, 0.1)])
-    store.keep_incident("other", b"other", [CoursePoint(1, 7.0)])
+    assert (store.incident_note("i"), list(store.equity_curve("i"))) == (None, [])
+    store.keep_incident("i", b"first", [EquityCurvePoint(2, 0.5), EquityCurvePoint(1, 1.25)])
+    store.keep_incident("i", b"second", [EquityCurvePoint(2, 9.0), EquityCurvePoint(3, 0.1)])
+    store.keep_incident("other", b"other", [EquityCurvePoint(1, 7.0)])
     assert store.incident_note("i") == b"first"
-    assert list(opener().course("i")) == [CoursePoint(1, 1.25), CoursePoint(2, 0.5), CoursePoint(3, 0.1)]
+    assert list(opener().equity_curve("i")) == [
+        EquityCurvePoint(1, 1.25),
+        EquityCurvePoint(2, 0.5),
+        EquityCurvePoint(3, 0.1),
+    ]
 
 
 def test_a_fenced_handle_keeps_no_incident(opener: Opener) -> None:
@@ -443,5 +447,5 @@ def test_a_fenced_handle_keeps_no_incident(opener: Opener) -> None:
     old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
     new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)
     with pytest.raises(StoreError, match="passed to generation 2"):
-        old.keep_incident("i", b"note", [CoursePoint(1, 1.0)])
+        old.keep_incident("i", b"note", [EquityCurvePoint(1, 1.0)])
     assert new.incident_note("i") is None

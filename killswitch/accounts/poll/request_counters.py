@@ -12,6 +12,7 @@ from typing import Literal
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.model.clock import Clock
 from killswitch.model.venue import Call, traits_of
+from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
 from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudget, RequestBudgets, Reservation
 
@@ -106,7 +107,7 @@ class RequestMeter:
             return "one request is more than the venue's request limit allows"
         if self.budget.paused_until > now:
             return "the venue has asked for a pause"
-        return "the request budget is spent"
+        return OUT_OF_BUDGET
 
 
 def request_meters(

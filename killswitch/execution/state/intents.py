@@ -10,7 +10,7 @@ from killswitch.execution.report_validation import finite
 from killswitch.journal.codec import encode
 from killswitch.journal.entries import PlannedWork, PositionKey
 from killswitch.journal.targets import PositionTarget
-from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.model.decision import Decision, Intent, urgency_of
 from killswitch.model.snapshot import Position, Snapshot
 from killswitch.model.store import JournalEntry
 
@@ -44,7 +44,7 @@ def lines_of(decision: Decision, account: str) -> list[PositionTarget]:
     part of that close.
     """
     lines: dict[PositionKey, PositionTarget] = {}
-    urgency = (*patience_of(decision.unwinding), -decision.level)
+    urgency = (*urgency_of(decision.unwinding), -decision.level)
     for index, intent in enumerate(decision.intents):
         if intent.account != account:
             continue

@@ -42,8 +42,8 @@ def _names_differ(stages: Sequence[Stage], found: Findings) -> None:
 def _all_used(policy: PolicySpec, around: Surroundings) -> None:
     gaps = around.found.gaps
     lists = [("spec", "stages", number, key) for number in range(len(policy.stages)) for key in ("any", "all")]
-    unread = gaps.is_hole(("spec", "stages")) or any(gaps.has_flaw(each) for each in lists)
-    if unread or not all(stage.any_of or stage.all_of for stage in policy.stages):
+    is_unreadable = gaps.is_hole(("spec", "stages")) or any(gaps.has_flaw(each) for each in lists)
+    if is_unreadable or not all(stage.any_of or stage.all_of for stage in policy.stages):
         return  # an unreadable stage may use any trigger
     used = {name for stage in policy.stages for name in (*stage.any_of, *stage.all_of)}
     for name in policy.triggers:
@@ -55,10 +55,10 @@ def _all_used(policy: PolicySpec, around: Surroundings) -> None:
 
 def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surroundings) -> set[int]:
     """Triggers that can never be true; warns of triggers and resets with a constant result."""
-    whole = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
-    conditions = [*(trigger.condition for _, trigger in whole), *(condition for _, condition in around.resets)]
+    compiled = [(i, trigger) for i, trigger in enumerate(triggers) if trigger is not None]
+    conditions = [*(trigger.condition for _, trigger in compiled), *(condition for _, condition in around.resets)]
     results = outcomes(conditions, around.columns.signals)
-    for (_, trigger), result in zip(whole, results, strict=False):
+    for (_, trigger), result in zip(compiled, results, strict=False):
         always = f"`{trigger.name}` holds whatever its signals are", "write a condition that distinguishes cases"
         message = f"`{trigger.name}` can never hold: its signals cannot reach that"
         never = message, "`ksctl schema signals` says what each signal can be"
@@ -68,9 +68,9 @@ def _never(policy: PolicySpec, triggers: Sequence[Trigger | None], around: Surro
         "write a condition that ends it",
     )
     never = "this can never hold, so the stage never resets by itself", "correct it, or write `reset: manual`"
-    for (path, _), result in zip(around.resets, results[len(whole) :], strict=True):
+    for (path, _), result in zip(around.resets, results[len(compiled) :], strict=True):
         _warn_of_one(result, path, always, never, around.found)
-    found = zip(whole, results, strict=False)
+    found = zip(compiled, results, strict=False)
     return {i for (i, trigger), result in found if result == {False} and trigger.on_unknown != "trip"}
 
 
@@ -88,8 +88,8 @@ def _warn_of_one(
 ) -> None:
     """Warn of a condition with a constant result; `always` and `never` are message and fix."""
     if len(result) == 1:
-        code, words = ("KS5002", always) if True in result else ("KS5003", never)
-        found.warning(code, path, *words)
+        code, text_and_fix = ("KS5002", always) if True in result else ("KS5003", never)
+        found.warning(code, path, *text_and_fix)
 
 
 NOISE_IN_A_MINUTE = Decimal("0.005")
@@ -108,8 +108,8 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
     flawed = found.gaps.has_flaw
     for number, stage in enumerate(policy.stages):
         closes = any(kind_named(key).needs_the_book for key in _keys(stage))
-        unread = flawed(("spec", "stages", number, "actions"))
-        if not closes and not unread and _is_written(found, ("spec", "stages", number, "when_unreachable")):
+        is_unreadable = flawed(("spec", "stages", number, "actions"))
+        if not closes and not is_unreadable and _is_written(found, ("spec", "stages", number, "when_unreachable")):
             message = f"`{stage.name}` closes and cancels nothing, so that nothing of it waits for an account"
             found.warning(
                 "KS5016", ("spec", "stages", number, "when_unreachable"), message, "take it out, or add a `close`",
@@ -117,8 +117,13 @@ def check_idle(policy: PolicySpec, found: Findings) -> None:
             )  # fmt: skip
     locks = any(kind_named(key).is_reversible for stage in policy.stages for key in _keys(stage))
     lists = [("spec", "stages", number, "actions") for number in range(len(policy.stages))]
-    unread = found.gaps.is_hole(("spec", "stages")) or any(flawed(each) for each in lists)
-    if policy.on_suspicion == "lock" and not locks and not unread and _is_written(found, ("spec", "on_suspicion")):
+    is_unreadable = found.gaps.is_hole(("spec", "stages")) or any(flawed(each) for each in lists)
+    if (
+        policy.on_suspicion == "lock"
+        and not locks
+        and not is_unreadable
+        and _is_written(found, ("spec", "on_suspicion"))
+    ):
         message = "no stage has `lock_trading`, so that there is no lock to write on suspicion"
         found.warning("KS5016", ("spec", "on_suspicion"), message, "add `lock_trading` to a stage, or take it out")
     if not flawed(("spec", "unexplained")) and policy.unexplained.tolerance > 2 * NOISE_IN_A_MINUTE:

@@ -40,12 +40,12 @@ def check_reachable(
     Stages count from 0 in the order written; `never` are the triggers that can never be true.
     """
     # unresolved names are reported already; their consequences are not
-    judge = _Judge(policy, triggers, stages, frozenset(never), found)
-    whole = [number for number in range(len(stages)) if judge.is_resolved(number)]
+    analysis = _Analysis(policy, triggers, stages, frozenset(never), found)
+    resolved = [number for number in range(len(stages)) if analysis.is_resolved(number)]
     earlier: list[int] = []
-    for number in sorted(whole, key=lambda number: (-stages[number].level, number)):
-        if not judge.out_of_reach(number) and not judge.shadowed(number, earlier):
-            judge.shares_level(number, earlier)
+    for number in sorted(resolved, key=lambda number: (-stages[number].level, number)):
+        if not analysis.out_of_reach(number) and not analysis.shadowed(number, earlier):
+            analysis.shares_level(number, earlier)
             earlier.append(number)
 
 
@@ -64,7 +64,7 @@ def can_decline(stage: Stage) -> bool:
     return stage.corroborate or ("part" in selections and "whole" not in selections)
 
 
-class _Judge(RecordNode):
+class _Analysis(RecordNode):
     policy: PolicySpec
     triggers: Sequence[Trigger | None]
     stages: Sequence[Stage]
@@ -177,7 +177,8 @@ class _Judge(RecordNode):
 
     def _trigger(self, number: int) -> Trigger:
         found = self.triggers[number]
-        assert found is not None, "stages with a broken trigger are not judged"
+        if found is None:
+            raise AssertionError("stages with a faulty trigger are not analysed")
         return found
 
 

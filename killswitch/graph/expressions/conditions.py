@@ -201,10 +201,10 @@ class ConditionReader:
             if isinstance(spec, TextSignal):
                 fix = f'compare it with a text: `== "{spec.values[0]}"`'
             self._refuse("KS4002", f"`{name}` is a {spec.type}", fix, start, len(name))
-        called = node.WhichOneof("expr_kind") == "call_expr"
-        arguments = list(node.call_expr.args) if called else []
+        is_call = node.WhichOneof("expr_kind") == "call_expr"
+        arguments = list(node.call_expr.args) if is_call else []
         texts = [arg.const_expr.string_value for arg in arguments if is_literal(arg, "string_value")]
-        written = texts[0] if len(texts) == len(arguments) == 1 else ("" if called else None)
+        written = texts[0] if len(texts) == len(arguments) == 1 else ("" if is_call else None)
         window = window_of(spec, written)
         if isinstance(window, Problem):
             shown = arguments[0] if arguments and spec.windowed else node

@@ -31,9 +31,9 @@ def check_accounts(everything: Documents) -> list[Diagnostic]:
             fix = "write https:// (wss://), or `allow_unencrypted: true` where the network itself is trusted"
             found.warning("KS5095", ("spec", key), message, fix)
         is_armed = account.spec.execution == "live" and account.spec.credentials
-        twin = armed.setdefault(venue_account_of(account.spec), account) if is_armed else account
-        if twin is not account:
-            names = f"`{account.metadata.name}` and `{twin.metadata.name}`"
+        duplicate = armed.setdefault(venue_account_of(account.spec), account) if is_armed else account
+        if duplicate is not account:
+            names = f"`{account.metadata.name}` and `{duplicate.metadata.name}`"
             message = f"{names} are one account of one venue, and both are armed"
             fix = "take one of the two documents out, write `execution: observe` in one, or correct its credentials"
             found.error("KS3050", ("spec", "credentials"), message, fix)
@@ -68,8 +68,8 @@ def venue_account_of(
     A venue's name or a share of its limits do not make another account. The currency does for derivatives at venues
     with a wallet and positions for each currency, but not for spot, margin or stocks.
 
-    `credentials`: the secrets themselves, if known; otherwise the references to them. `apart`: whether the venue
-    separates derivatives by currency, which the document does not say; by default it is assumed.
+    `credentials`: the secrets themselves, if known; otherwise the references to them. `is_split_by_currency`:
+    whether the venue separates derivatives by currency, which the document does not say; by default it is assumed.
     """
     keys = spec.credentials if credentials is None else credentials
     currency = spec.currency if is_split_by_currency and spec.market in _SETTLED else None

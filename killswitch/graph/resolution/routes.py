@@ -34,7 +34,11 @@ def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnos
     """
     by_name = {each.name: _rule(each.model.spec.match) for each in everything if isinstance(each.model, RouteDocument)}
     policies = [policy for policy, _ in of_kind(everything, PolicyDocument)]
-    if not by_name or others.has_unknown_kinds or any(_unread(findings(each), each.model) for each in everything):
+    if (
+        not by_name
+        or others.has_unknown_kinds
+        or any(_is_unreadable(findings(each), each.model) for each in everything)
+    ):
         return []
     possible = list(_possible(policies))
     of_runner = [each for each in possible if (each.policy, each.severity) == (RUNNER, "page")]
@@ -75,7 +79,7 @@ def unrouted_names(everything: Sequence[Document]) -> list[Diagnostic]:
     return diagnostics_of(policies)
 
 
-def _unread(found: Findings, model: object) -> bool:
+def _is_unreadable(found: Findings, model: object) -> bool:
     if isinstance(model, RouteDocument):
         return found.gaps.has_flaw(("spec", "match")) or found.gaps.has_flaw(("metadata", "name"))
     stages = [("spec", "stages"), ("metadata",)]
@@ -84,9 +88,9 @@ def _unread(found: Findings, model: object) -> bool:
 
 def _holes(found: Findings, path: Path) -> bool:
     """Whether a part that routes match on is unreadable: a stage's level or names, or the labels."""
-    looked_at = {"level", "notify", "labels", "name"}
+    matched_keys = {"level", "notify", "labels", "name"}
     inside = [hole for hole in found.gaps.holes if hole[: len(path)] == path]
-    return not found.gaps.is_sound or any(len(hole) <= len(path) + 1 or looked_at & set(hole) for hole in inside)
+    return not found.gaps.is_sound or any(len(hole) <= len(path) + 1 or matched_keys & set(hole) for hole in inside)
 
 
 def _is_matched(subjects: Iterable[MessageAttributes], among: Collection[RouteRule]) -> bool:
@@ -166,5 +170,6 @@ def _target(written: Target) -> RouteTarget:
         return RouteTarget("log", written.log.level)
     if written.file is not None:
         return RouteTarget("file", written.file.path)
-    assert written.apprise is not None, "the schema lets no target through without one of its keys"
+    if written.apprise is None:
+        raise AssertionError("the schema accepts no target without one of its keys")
     return RouteTarget("apprise", written.apprise.url)

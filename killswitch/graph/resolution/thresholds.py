@@ -125,8 +125,8 @@ def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Fi
         message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
         fix = f"write it in {reference.currency}, the policy's reference currency"
     else:
-        lost = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
-        fits = lost or currencies == (quantity.currency,)
+        is_unreadable = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
+        fits = is_unreadable or currencies == (quantity.currency,)
         others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
         message = f"the threshold is in {quantity.currency}, and the policy's scope takes {others}"
         fix = f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead"

@@ -8,12 +8,12 @@ from killswitch.graph.problems import FaultyDocuments, Findings, suggestion, unk
 from killswitch.graph.resolution.references import Documents, diagnostics_of, findings, of_kind
 from killswitch.graph.unwinding import (
     SUGGESTED_ONLY,
+    HedgeInstrument,
     HedgeRule,
     ImpactRule,
-    RungRule,
+    LadderStepRule,
     SlippageRule,
     SpotRule,
-    StandIn,
     UnwindingRule,
 )
 from killswitch.graph.wording import percent
@@ -151,11 +151,11 @@ def _check_slippage_classes(spec: UnwindingSpec, groups: Groups, found: Findings
 
 
 def _check_limits(spec: UnwindingSpec, found: Findings) -> None:
-    limited = [(number, rung) for number, rung in enumerate(spec.ladder) if rung.order != "market"]
+    limited = [(number, step) for number, step in enumerate(spec.ladder) if step.order != "market"]
     if limited and not spec.slippage and not found.gaps.is_hole(("spec", "slippage")):
         message = "the limits of these rungs are multiples of a `slippage` bound, and there is none"
         found.warning("KS5033", ("spec", "ladder"), message, "add `slippage: [{at_most: 2%}]`", key=True)
-    widest = max((rung.widen for _, rung in limited), default=None)
+    widest = max((step.widen for _, step in limited), default=None)
     for place, each in enumerate(spec.slippage):
         if widest is not None and each.at_most * widest >= 1:
             message = f"{widest:f} × {percent(each.at_most)} is no limit: a sale at zero or below"
@@ -164,7 +164,7 @@ def _check_limits(spec: UnwindingSpec, found: Findings) -> None:
 
 
 def _check_exit(spec: UnwindingSpec, found: Findings) -> None:
-    if spec.ladder and spec.ladder[-1].order == "limit" and all(rung.order != "market" for rung in spec.ladder):
+    if spec.ladder and spec.ladder[-1].order == "limit" and all(step.order != "market" for step in spec.ladder):
         message = "no rung leaves at any price: beyond the last limit the position stays open"
         found.warning("KS5034", ("spec", "ladder"), message, "add `{order: market}` before the last rung", key=True)
 
@@ -172,8 +172,8 @@ def _check_exit(spec: UnwindingSpec, found: Findings) -> None:
 def _all_used(written: Sequence[Written], everything: Documents, others: FaultyDocuments) -> None:
     """Warn of unused unwindings; nothing is reported if a policy's closes are unreadable."""
     policies = of_kind(everything, PolicyDocument)
-    unread = any(found.gaps.has_flaw(("spec", "stages")) for _, found in policies)
-    if not policies or unread or others.has_unknown_kinds:
+    is_unreadable = any(found.gaps.has_flaw(("spec", "stages")) for _, found in policies)
+    if not policies or is_unreadable or others.has_unknown_kinds:
         return
     actions = [action for policy, _ in policies for stage in policy.spec.stages for action in stage.actions]
     used = {getattr(part, "unwinding", None) for action in actions for part in action.written.values()} | {DEFAULT}
@@ -199,7 +199,7 @@ def _rule(document: UnwindingDocument, groups: Groups) -> UnwindingRule:
             SlippageRule(each.symbols if each.group is None else groups.get(each.group, ()), each.at_most, each.group)
             for each in spec.slippage
         ),
-        ladder=tuple(RungRule(each.order, each.widen, each.tries) for each in spec.ladder),
+        ladder=tuple(LadderStepRule(each.order, each.widen, each.tries) for each in spec.ladder),
         hedge=SUGGESTED_ONLY if spec.hedge is None else _hedge(spec.hedge),
         spot=SpotRule(spec.spot.via, spec.spot.stables, spec.spot.keep),
     )
@@ -210,7 +210,7 @@ def _hedge(written: Hedge) -> HedgeRule:
     return HedgeRule(
         mode=written.mode,
         after=written.after,
-        stand_ins=tuple(StandIn(each.account, each.symbol) for each in written.stand_ins),
+        instruments=tuple(HedgeInstrument(each.account, each.symbol) for each in written.stand_ins),
         window=written.window,
         max_notional=None if bound is None else bound.value,
         currency=None if bound is None else bound.currency,

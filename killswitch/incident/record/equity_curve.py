@@ -17,7 +17,7 @@ from killswitch.incident.record.document import EquityCurve, EquityPoint
 from killswitch.incident.record.value_corrections import NO_CORRECTIONS, ValueCorrections, read_corrections
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, SECOND, from_micros, to_micros
-from killswitch.model.store import CoursePoint, HistoryRow, IncidentStore
+from killswitch.model.store import EquityCurvePoint, HistoryRow, IncidentStore
 from killswitch.signals.history.rows import StoredUnitValueRow
 
 BEFORE = HOUR
@@ -31,16 +31,16 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SPARKS = 48
 
 
-def decode_point(row: HistoryRow) -> CoursePoint | None:
+def decode_point(row: HistoryRow) -> EquityCurvePoint | None:
     """Decode the point of a history row; None for a row of another version."""
     try:
         found = _ROW.decode(row.blob)
     except msgspec.DecodeError:
         return None
-    return CoursePoint(found.at, found.value)
+    return EquityCurvePoint(found.at, found.value)
 
 
-def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
+def points_before(rows: Iterable[HistoryRow], opened: int) -> list[EquityCurvePoint]:
     """Return the points up to the firing at `opened` (microseconds); of many, the last in each 15 seconds."""
     near = [row for row in rows if opened - BEFORE <= row.at <= opened]
     if len(near) > BEFORE // STEP_BEFORE:
@@ -48,13 +48,13 @@ def points_before(rows: Iterable[HistoryRow], opened: int) -> list[CoursePoint]:
     return [point for row in near if (point := decode_point(row)) is not None]
 
 
-def points_since(rows: Iterable[HistoryRow], opened: int, last: CoursePoint | None) -> list[CoursePoint]:
+def points_since(rows: Iterable[HistoryRow], opened: int, last: EquityCurvePoint | None) -> list[EquityCurvePoint]:
     """Return the points after `last`, the newest kept point, that are far enough apart.
 
     The lowest point between two is kept where it is lower than both: a fall must not vanish between points.
     """
-    kept: list[CoursePoint] = []
-    lowest: CoursePoint | None = None
+    kept: list[EquityCurvePoint] = []
+    lowest: EquityCurvePoint | None = None
     for row in rows:
         since = opened if last is None else last.at
         point = decode_point(row) if row.at > since else None
@@ -76,7 +76,7 @@ def read_curve(store: IncidentStore, opening: Decision, closed_at: datetime | No
     `closed_at` is when the incident ended; None while it is open.
     """
     opened = to_micros(opening.as_of)
-    points = list(store.course(opening.id))
+    points = list(store.equity_curve(opening.id))
     rows = store.rows(opening.policy, opening.scope, points[-1].at + 1 if points else opened - BEFORE)
     if closed_at is not None:
         rows = [row for row in rows if row.at <= to_micros(closed_at)]
@@ -90,7 +90,7 @@ def read_curve(store: IncidentStore, opening: Decision, closed_at: datetime | No
 
 
 def build_curve(
-    points: Sequence[CoursePoint], opened: int, corrections: ValueCorrections = NO_CORRECTIONS
+    points: Sequence[EquityCurvePoint], opened: int, corrections: ValueCorrections = NO_CORRECTIONS
 ) -> EquityCurve | None:
     """Return the curve for the report, 100 at the first firing; None where fewer than two points are known.
 
@@ -111,7 +111,7 @@ def build_curve(
     )  # fmt: skip
 
 
-def sparkline(points: Sequence[CoursePoint]) -> str:
+def sparkline(points: Sequence[EquityCurvePoint]) -> str:
     """Return the curve as block characters, each the mean of an equal time span; a blank where nothing is known."""
     first, last = points[0].at, points[-1].at
     cells: list[list[float]] = [[] for _ in range(_SPARKS)]

@@ -16,7 +16,7 @@ from killswitch.incident.record.document import PendingChange
 from killswitch.incident.record.source_places import decode_or
 from killswitch.model.decision import Decision
 from killswitch.model.instant import from_micros
-from killswitch.model.store import CoursePoint, IncidentStore
+from killswitch.model.store import EquityCurvePoint, IncidentStore
 from killswitch.signals.equity.pending_changes import UnexplainedChange, optimistic
 from killswitch.signals.history.rows import Correction
 
@@ -27,7 +27,7 @@ class ValueCorrections(Struct, frozen=True):
     corrections: tuple[Correction, ...] = ()
     changes: tuple[UnexplainedChange, ...] = ()
 
-    def apply(self, points: Sequence[CoursePoint]) -> Sequence[CoursePoint]:
+    def apply(self, points: Sequence[EquityCurvePoint]) -> Sequence[EquityCurvePoint]:
         """Return the points as they would be entered by what is known now: a transfer is no gain or loss.
 
         A pending change is read as the smaller drawdown.
@@ -36,7 +36,7 @@ class ValueCorrections(Struct, frozen=True):
             return points
         return [self._one(point) for point in points]
 
-    def _one(self, point: CoursePoint) -> CoursePoint:
+    def _one(self, point: EquityCurvePoint) -> EquityCurvePoint:
         value = point.value
         for each in self.corrections:
             if not each.start <= point.at < each.end:
@@ -49,7 +49,7 @@ class ValueCorrections(Struct, frozen=True):
             if point.at >= change.at:
                 factor = optimistic(change)
                 value = value / factor if factor > 0.0 else change.value
-        return CoursePoint(point.at, value)
+        return EquityCurvePoint(point.at, value)
 
     def pending_changes(self, first: int, last: int) -> tuple[PendingChange, ...]:
         """Return the changes in that time that are still unexplained."""

@@ -34,8 +34,10 @@ def _kept(action: Close, rule: UnwindingRule, book: Sequence[Candidate]) -> froz
 
 
 def _most(action: Close, context: MostContext) -> Most:
-    """Worst case: both sides if the side is unknown, `all_if` is true, and the top positions are those with the most
-    orders."""
+    """Worst case of a close.
+
+    Both sides count if the side is unknown, `all_if` is true, and the top positions are those with the most orders.
+    """
     positions = context.account.positions or ()
     sides = (action.side,) if action.side in ("long", "short") else ("long", "short")
     chosen = [each for each in positions if each.side in sides and is_allowed(action, each.symbol)]
@@ -47,7 +49,7 @@ def _most(action: Close, context: MostContext) -> Most:
         most = most[: action.top]
     return Most(
         orders={key: cut[key] for key in most},
-        whole=all_of_it and len(most) == len(positions),
+        closes_everything=all_of_it and len(most) == len(positions),
         rule=unwinding_named(action.unwinding, context.unwindings),
     )
 

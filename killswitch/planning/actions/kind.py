@@ -86,14 +86,15 @@ class Most(Struct, frozen=True):
     """Worst-case work of one action on an account.
 
     `orders`: position → its symbol and number of orders. `first` and `last`: index among the account's orders → symbol,
-    for orders canceled before closing and at its end. `whole`: whether every position may be closed completely.
+    for orders canceled before closing and at its end. `closes_everything`: whether every position may
+    be closed completely.
     `rule`: how orders are sent.
     """
 
     orders: Mapping[PositionName, tuple[str, int]] = {}
     first: Mapping[int, str] = {}
     last: Mapping[int, str] = {}
-    whole: bool = False
+    closes_everything: bool = False
     rule: UnwindingRule | None = None
 
 

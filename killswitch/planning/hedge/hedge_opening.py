@@ -45,8 +45,8 @@ class HedgePlanner:
     """Observes the closes of decisions whose unwinding names hedge instruments. Without such an unwinding it is idle.
 
     Marks are sampled while the program runs: after a restart beta is unknown until enough returns are sampled, except
-    for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all. `told`: notices of
-    earlier runs.
+    for an instrument of the same name. `armed`: accounts on which orders may be sent; None is all.
+    `earlier_notices`: notices of earlier runs; None if unknown.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class HedgePlanner:
     ) -> None:
         self._policies = policies
         self.armed = armed
-        self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.stand_ins}
+        self._rules = {rule.name: rule for rule in policies.unwindings if rule.hedge.instruments}
         self._observing = frozenset(graph.policy for graph in policies.graphs if graph.mode == "observe")
         keep = max((rule.hedge.window for rule in self._rules.values()), default=0)
         self._marks = Marks(SAMPLE, keep, LONGEST_GAP)
         self._decisions: dict[str, Decision] = {}
         self._obstacles = Obstacles()
         self._seen = TickAccounts(0, {}, {}, {})
-        self._stuck: list[UncloseablePosition] = []
+        self._uncloseable: list[UncloseablePosition] = []
         self._counted: set[str] = set()
         self._existing: dict[PnlKey, _ExistingHedge] = {}
         self._notified: set[tuple[PnlKey, str]] = set()
@@ -89,7 +89,7 @@ class HedgePlanner:
     def observe(
         self, snapshot: Snapshot, now: int, last: Mapping[str, AccountSnapshot], instruments: Instruments
     ) -> bool:
-        """Observe a snapshot; True if `look` has work. `last`: the last good snapshot of each account."""
+        """Observe a snapshot; True if `plan` has work. `last`: the last good snapshot of each account."""
         if not self._rules:
             return False
         self._sample(snapshot, now, instruments)
@@ -98,8 +98,8 @@ class HedgePlanner:
         self._forget(snapshot)
         # the largest part first: it contains what other decisions would close of the same position
         found = self._obstacles.uncloseable(self._watched(snapshot), self._seen)
-        self._stuck = sorted(found, key=lambda each: -each.contracts)
-        return bool(self._stuck)
+        self._uncloseable = sorted(found, key=lambda each: -each.contracts)
+        return bool(self._uncloseable)
 
     def plan(self, busy: Collection[str]) -> tuple[list[Decision], list[Notice]]:
         """Hedge decisions for the last observed snapshot, and their notices.
@@ -110,9 +110,9 @@ class HedgePlanner:
         issued: list[Notice] = []
         seen = self._seen
         world = HedgeData(seen.now, seen.accounts, seen.last, seen.instruments, self._marks, busy, self.armed)
-        for stuck in self._stuck:
-            rule = self._rule_of(stuck.decision)
-            part = self._uncovered(stuck)
+        for uncloseable in self._uncloseable:
+            rule = self._rule_of(uncloseable.decision)
+            part = self._uncovered(uncloseable)
             if rule is None or part is None:
                 continue
             existing = self._existing.get(part.key, _NOTHING)
@@ -121,14 +121,18 @@ class HedgePlanner:
                 # A suggestion was notified already: only the market, or the data of this process, has changed since.
                 if (part.key, SUGGESTED) not in self._notified and not self._was_notified(part, SUGGESTED):
                     self._notify_once(part, f"nothing can stand in: {found}", "nothing can stand in", issued)
-            elif rule.hedge.mode == "act" and found.doubt is None:
+            elif rule.hedge.mode == "act" and found.why_suggest_only is None:
                 made = _decision(_hedge_id(part, existing.contracts), part, rule, found, self._policies, world.now)
                 self.remember(made)
                 decisions.append(made)
                 issued.append(_notice(part, world.now, _opened(found)))
             else:
-                unasked = f"; not opened: {found.doubt}" if rule.hedge.mode == "act" and found.doubt is not None else ""
-                self._notify_once(part, f"{SUGGESTED}: {found.text}{unasked}", SUGGESTED, issued)
+                not_opened = (
+                    f"; not opened: {found.why_suggest_only}"
+                    if rule.hedge.mode == "act" and found.why_suggest_only is not None
+                    else ""
+                )
+                self._notify_once(part, f"{SUGGESTED}: {found.text}{not_opened}", SUGGESTED, issued)
         return decisions, issued
 
     def _sample(self, snapshot: Snapshot, now: int, instruments: Instruments) -> None:
@@ -152,10 +156,10 @@ class HedgePlanner:
         shown = {closing.decision for closing in snapshot.closings}
         made = {id_ for id_, decision in self._decisions.items() if decision.as_of >= snapshot.as_of}
         self._decisions = {id_: each for id_, each in self._decisions.items() if id_ in shown or id_ in made}
-        self._existing = {key: each for key, each in self._existing.items() if not self._is_gone(key)}
-        self._notified = {(key, what) for key, what in self._notified if not self._is_gone(key)}
+        self._existing = {key: each for key, each in self._existing.items() if not self._is_closed(key)}
+        self._notified = {(key, what) for key, what in self._notified if not self._is_closed(key)}
 
-    def _is_gone(self, key: PnlKey) -> bool:
+    def _is_closed(self, key: PnlKey) -> bool:
         account = self._seen.accounts.get(key[0])
         if account is None or reason_untrusted(account, self._seen.now, None) is not None:
             return False
@@ -168,30 +172,30 @@ class HedgePlanner:
             if decision is not None and rule is not None:
                 yield closing, decision, rule.hedge
 
-    def _uncovered(self, stuck: UncloseablePosition) -> UncloseablePosition | None:
+    def _uncovered(self, uncloseable: UncloseablePosition) -> UncloseablePosition | None:
         """The unhedged part of a position; None if there is none, or it is below the venue's minimum."""
-        existing = self._existing.get(stuck.key, _NOTHING).contracts
+        existing = self._existing.get(uncloseable.key, _NOTHING).contracts
         if not existing:
-            return stuck
-        more = stuck.contracts - existing
-        rules = self._seen.instruments.get((stuck.account, stuck.position.symbol))
-        if more <= ZERO or is_dust(more, stuck.position, self._seen.last[stuck.account], rules):
+            return uncloseable
+        more = uncloseable.contracts - existing
+        rules = self._seen.instruments.get((uncloseable.account, uncloseable.position.symbol))
+        if more <= ZERO or is_dust(more, uncloseable.position, self._seen.last[uncloseable.account], rules):
             return None
-        return replace(stuck, contracts=more)
+        return replace(uncloseable, contracts=more)
 
-    def _notify_once(self, stuck: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
+    def _notify_once(self, uncloseable: UncloseablePosition, text: str, what: str, issued: list[Notice]) -> None:
         """Notify once for each position, also across restarts."""
-        if (stuck.key, what) not in self._notified:
-            self._notified.add((stuck.key, what))
-            if not self._was_notified(stuck, what):
-                issued.append(_notice(stuck, self._seen.now, text))
+        if (uncloseable.key, what) not in self._notified:
+            self._notified.add((uncloseable.key, what))
+            if not self._was_notified(uncloseable, what):
+                issued.append(_notice(uncloseable, self._seen.now, text))
 
-    def _was_notified(self, stuck: UncloseablePosition, what: str) -> bool:
+    def _was_notified(self, uncloseable: UncloseablePosition, what: str) -> bool:
         """Whether an earlier run has notified this; if unknown, notices of ended closes count as sent."""
-        of = stuck.decision
+        of = uncloseable.decision
         if self._earlier_notices is None or of.id not in self._restored:
-            return stuck.ended and of.id in self._restored
-        account, symbol, side = stuck.key
+            return uncloseable.ended and of.id in self._restored
+        account, symbol, side = uncloseable.key
         start, middle = f"hedge: {side} ", f" {symbol} on {account}, which "
         texts = (each.text for each in self._earlier_notices if each.as_of >= of.as_of)
         return any(each.startswith(start) and middle in each and what in each for each in texts)
@@ -210,18 +214,18 @@ class HedgePlanner:
 SUGGESTED = "suggested to stand in until it is closed"
 
 
-def _hedge_id(stuck: UncloseablePosition, existing: Decimal) -> str:
+def _hedge_id(uncloseable: UncloseablePosition, existing: Decimal) -> str:
     """Id of a hedge: equal for the same decision, position and amount already hedged."""
-    decision = stuck.decision
-    what = f"hedge/{decision.id}/{'/'.join(stuck.key)}" + (f"/{existing.normalize():f}" if existing else "")
+    decision = uncloseable.decision
+    what = f"hedge/{decision.id}/{'/'.join(uncloseable.key)}" + (f"/{existing.normalize():f}" if existing else "")
     return decision_id(decision.policy, decision.scope, what, decision.as_of)
 
 
 def _decision(
-    id_: str, stuck: UncloseablePosition, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int
+    id_: str, uncloseable: UncloseablePosition, rule: UnwindingRule, found: Sized, policies: PolicySet, now: int
 ) -> Decision:
     """The decision that opens a hedge, at the level of the decision that it belongs to."""
-    of = stuck.decision
+    of = uncloseable.decision
     return Decision(
         id=id_,
         as_of=from_micros(now),
@@ -236,15 +240,19 @@ def _decision(
         kind="hedge",
         intents=found.intents,
         cause=of.cause,
-        reason=f"temporary: stands in for {_what(stuck)}; {found.text}",
+        reason=f"temporary: stands in for {_what(uncloseable)}; {found.text}",
         unwinding=execution_style(rule),
-        covers=(Residual(stuck.account, stuck.position.symbol, stuck.position.side, stuck.contracts),),
+        covers=(
+            Residual(
+                uncloseable.account, uncloseable.position.symbol, uncloseable.position.side, uncloseable.contracts
+            ),
+        ),
     )
 
 
-def _what(stuck: UncloseablePosition) -> str:
-    account, symbol, side = stuck.key
-    return f"{side} {stuck.contracts} {symbol} on {account}, which could not be closed ({stuck.why})"
+def _what(uncloseable: UncloseablePosition) -> str:
+    account, symbol, side = uncloseable.key
+    return f"{side} {uncloseable.contracts} {symbol} on {account}, which could not be closed ({uncloseable.why})"
 
 
 def _opened(found: Sized) -> str:
@@ -252,6 +260,6 @@ def _opened(found: Sized) -> str:
     return f"temporary, until it is closed: {found.text}; `ksctl close --scope account/{account}` ends it"
 
 
-def _notice(stuck: UncloseablePosition, now: int, text: str) -> Notice:
-    of, about = stuck.decision, f"hedge: {_what(stuck)}: {text}"
-    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", about, stuck.key[1])
+def _notice(uncloseable: UncloseablePosition, now: int, text: str) -> Notice:
+    of, about = uncloseable.decision, f"hedge: {_what(uncloseable)}: {text}"
+    return Notice(from_micros(now), of.policy, of.scope, "blocked", "page", about, uncloseable.key[1])

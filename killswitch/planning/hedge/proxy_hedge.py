@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, UnwindingRule
 from killswitch.model.decision import Intent
 from killswitch.model.instant import MINUTE
 from killswitch.model.magnitude import sane
@@ -51,11 +51,11 @@ class HedgeData(TickAccounts, frozen=True):
 
 
 class Sized(Struct, frozen=True):
-    """A sized hedge: its orders and its text. `doubt`: why it must not be opened automatically, or None."""
+    """A sized hedge: its orders and its text. `why_suggest_only`: why it must not be opened automatically, or None."""
 
     intents: tuple[Intent, ...]
     text: str
-    doubt: str | None = None
+    why_suggest_only: str | None = None
 
 
 class _Beta(Struct, frozen=True):
@@ -63,131 +63,141 @@ class _Beta(Struct, frozen=True):
 
     value: Decimal
     source: str
-    doubt: str | None = None
+    why_suggest_only: str | None = None
 
 
 class _CannotError(Exception):
     """An instrument cannot hedge the position; the message gives the reason."""
 
 
-def size(stuck: UncloseablePosition, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent]) -> Sized | str:
-    """Size a hedge with the first instrument without a doubt, else the first usable one; or why none is usable.
+def size(
+    uncloseable: UncloseablePosition, rule: UnwindingRule, data: HedgeData, existing: Sequence[Intent]
+) -> Sized | str:
+    """Size a hedge with the first instrument that may be opened automatically, else the first usable one.
+
+    Returns the reasons if no instrument is usable.
 
     `existing`: orders of existing hedges of the position. They count towards the bound.
     """
     reasons = []
-    doubtful: Sized | None = None
-    for stand_in in rule.hedge.stand_ins:
+    suggestion: Sized | None = None
+    for hedge in rule.hedge.instruments:
         try:
-            found = _sized(stuck, stand_in, rule, world, existing)
+            found = _sized(uncloseable, hedge, rule, data, existing)
         except _CannotError as cannot:
-            reasons.append(f"{stand_in.symbol} on {stand_in.account}: {cannot}")
+            reasons.append(f"{hedge.symbol} on {hedge.account}: {cannot}")
             continue
-        if found.doubt is None:
+        if found.why_suggest_only is None:
             return found
-        doubtful = doubtful or found
-    return doubtful or "; ".join(reasons)
+        suggestion = suggestion or found
+    return suggestion or "; ".join(reasons)
 
 
 def _sized(
-    stuck: UncloseablePosition, stand_in: StandIn, rule: UnwindingRule, world: HedgeData, existing: Sequence[Intent]
+    uncloseable: UncloseablePosition,
+    hedge: HedgeInstrument,
+    rule: UnwindingRule,
+    data: HedgeData,
+    existing: Sequence[Intent],
 ) -> Sized:
-    account, instrument = _usable(stuck, stand_in, world)
-    unit = _unit(stand_in.account, stand_in.symbol, world)
-    beta = _beta(stuck, stand_in, rule.hedge, world)
-    side = _side(stuck, beta.value, account)
-    same = stand_in.symbol == stuck.position.symbol
-    amount = _units(stuck, instrument, world) if same else abs(beta.value) * _value(stuck, world) / unit
+    account, instrument = _usable(uncloseable, hedge, data)
+    unit = _unit(hedge.account, hedge.symbol, data)
+    beta = _beta(uncloseable, hedge, rule.hedge, data)
+    side = _side(uncloseable, beta.value, account)
+    same = hedge.symbol == uncloseable.position.symbol
+    amount = _units(uncloseable, instrument, data) if same else abs(beta.value) * _value(uncloseable, data) / unit
     wanted = amount * unit
-    allowed = min(wanted, _bound(rule.hedge, account, wanted, existing, world))
+    allowed = min(wanted, _bound(rule.hedge, account, wanted, existing, data))
     parts = _parts(amount if allowed == wanted else allowed / unit, unit, instrument)
     if not parts:
         raise _CannotError(f"{_short(allowed)} {account.currency} is less than it trades")
     order: OrderSide = "buy" if side == "long" else "sell"
     of = _short(wanted) if allowed == wanted else f"{_short(allowed)} of {_short(wanted)}"
-    where = f"{stand_in.symbol} on {stand_in.account}"
-    price = _price(stand_in.account, stand_in.symbol, world)
+    where = f"{hedge.symbol} on {hedge.account}"
+    price = _price(hedge.account, hedge.symbol, data)
     text = f"{order} {sum(parts, ZERO)} {where} ({of} {account.currency} at {price}, {beta.source})"
-    band = rule.bound(stand_in.symbol, base_of(stand_in.symbol))
-    orders = tuple(_intent(stand_in, side, order, part, band) for part in parts)
-    is_armed = world.armed is None or stand_in.account in world.armed
-    return Sized(orders, text, beta.doubt if is_armed else f"{stand_in.account} is not armed")
+    band = rule.bound(hedge.symbol, base_of(hedge.symbol))
+    orders = tuple(_intent(hedge, side, order, part, band) for part in parts)
+    is_armed = data.armed is None or hedge.account in data.armed
+    return Sized(orders, text, beta.why_suggest_only if is_armed else f"{hedge.account} is not armed")
 
 
-def _usable(stuck: UncloseablePosition, stand_in: StandIn, world: HedgeData) -> tuple[AccountSnapshot, Instrument]:
+def _usable(
+    uncloseable: UncloseablePosition, hedge: HedgeInstrument, data: HedgeData
+) -> tuple[AccountSnapshot, Instrument]:
     """Account and rules of a hedge instrument that can be opened now."""
-    account = world.accounts.get(stand_in.account)
-    if account is None or account.account == stuck.account:
+    account = data.accounts.get(hedge.account)
+    if account is None or account.account == uncloseable.account:
         raise _CannotError("the account is not there" if account is None else "it is the same account")
-    doubt = reason_untrusted(account, world.now, None)
-    if doubt is not None or account.account in world.busy:
-        raise _CannotError(doubt or "the account is being closed itself")
-    instrument = world.instruments.get((stand_in.account, stand_in.symbol))
+    why_untrusted = reason_untrusted(account, data.now, None)
+    if why_untrusted is not None or account.account in data.busy:
+        raise _CannotError(why_untrusted or "the account is being closed itself")
+    instrument = data.instruments.get((hedge.account, hedge.symbol))
     if instrument is None or instrument.contract_size is None or instrument.amount_step is None:
         raise _CannotError("the venue's rules for it are unknown")
     if instrument.state in NOT_OPENING:
         raise _CannotError(f"it is {instrument.state} at the venue")
-    if instrument.inverse or account.currency != world.last[stuck.account].currency:
+    if instrument.inverse or account.currency != data.last[uncloseable.account].currency:
         raise _CannotError("nothing converts between its currency and that of the position")
-    for each in (stand_in.symbol, stuck.position.symbol):
+    for each in (hedge.symbol, uncloseable.position.symbol):
         if quote_of(each) not in (None, account.currency):
             raise _CannotError(f"{each} is priced in {quote_of(each)}, and nothing converts that to {account.currency}")
     return account, instrument
 
 
-def _side(stuck: UncloseablePosition, beta: Decimal, account: AccountSnapshot) -> Side:
+def _side(uncloseable: UncloseablePosition, beta: Decimal, account: AccountSnapshot) -> Side:
     """Side of the hedge: opposite to the position, or equal to it for a negative beta."""
-    against: Side = "short" if stuck.position.side == "long" else "long"
-    side = against if beta > ZERO else stuck.position.side
+    against: Side = "short" if uncloseable.position.side == "long" else "long"
+    side = against if beta > ZERO else uncloseable.position.side
     if side == "short" and account.market in ("spot", "equity"):
         raise _CannotError(f"nothing can be sold short on a {account.market} account")
     return side
 
 
 def _bound(
-    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, existing: Sequence[Intent], world: HedgeData
+    rule: HedgeRule, account: AccountSnapshot, wanted: Decimal, existing: Sequence[Intent], data: HedgeData
 ) -> Decimal:
     """Maximum value of this hedge besides existing ones, in the account's currency."""
     if rule.max_notional is None:
         return wanted
     if rule.currency not in (None, account.currency):
         raise _CannotError(f"its bound is in {rule.currency}, and nothing converts that to {account.currency}")
-    used = sum((each.contracts * _unit(each.account, each.symbol, world) for each in existing), ZERO)
+    used = sum((each.contracts * _unit(each.account, each.symbol, data) for each in existing), ZERO)
     if used >= rule.max_notional:
         raise _CannotError(f"existing hedges are already worth {_short(used)}, and {rule.max_notional} is the bound")
     return rule.max_notional - used
 
 
-def _units(stuck: UncloseablePosition, instrument: Instrument, world: HedgeData) -> Decimal:
+def _units(uncloseable: UncloseablePosition, instrument: Instrument, data: HedgeData) -> Decimal:
     """Contracts of the instrument that hold the same quantity of the same asset."""
-    rules = world.instruments.get((stuck.account, stuck.position.symbol))
+    rules = data.instruments.get((uncloseable.account, uncloseable.position.symbol))
     if rules is None or rules.contract_size is None or rules.inverse or instrument.contract_size is None:
-        raise _CannotError(f"how much one contract of {stuck.position.symbol} on {stuck.account} holds is unknown")
-    return stuck.contracts * rules.contract_size / instrument.contract_size
+        raise _CannotError(f"the contract size of {uncloseable.position.symbol} on {uncloseable.account} is unknown")
+    return uncloseable.contracts * rules.contract_size / instrument.contract_size
 
 
-def _value(stuck: UncloseablePosition, world: HedgeData) -> Decimal:
+def _value(uncloseable: UncloseablePosition, data: HedgeData) -> Decimal:
     """Value of the part that cannot be closed, in its account's currency."""
-    rules = world.instruments.get((stuck.account, stuck.position.symbol))
-    account = world.accounts.get(stuck.account) or world.last.get(stuck.account)
-    whole = None if account is None else notional(stuck.position, account, rules)
-    if whole is None or not sane(whole) or not stuck.position.contracts:
-        raise _CannotError(f"what {stuck.position.symbol} is worth is unknown")
-    return whole * stuck.contracts / stuck.position.contracts
+    rules = data.instruments.get((uncloseable.account, uncloseable.position.symbol))
+    account = data.accounts.get(uncloseable.account) or data.last.get(uncloseable.account)
+    value = None if account is None else notional(uncloseable.position, account, rules)
+    if value is None or not sane(value) or not uncloseable.position.contracts:
+        raise _CannotError(f"the value of {uncloseable.position.symbol} is unknown")
+    return value * uncloseable.contracts / uncloseable.position.contracts
 
 
-def _unit(account: str, symbol: str, world: HedgeData) -> Decimal:
+def _unit(account: str, symbol: str, data: HedgeData) -> Decimal:
     """Value of one contract in its account's currency."""
-    rules = world.instruments.get((account, symbol))
+    rules = data.instruments.get((account, symbol))
     if rules is None or rules.contract_size is None:
-        raise _CannotError(f"how much one contract of {symbol} on {account} holds is unknown")
-    return _price(account, symbol, world) * rules.contract_size
+        raise _CannotError(f"the contract size of {symbol} on {account} is unknown")
+    return _price(account, symbol, data) * rules.contract_size
 
 
-def _price(account: str, symbol: str, world: HedgeData) -> Decimal:
+def _price(account: str, symbol: str, data: HedgeData) -> Decimal:
     """Mark of the instrument on its own account, else the last known mark of the symbol on another account."""
-    own = _mark(world.accounts.get(account), symbol)
-    others = (_mark(world.last[name], symbol) for name in sorted(world.last))
+    own = _mark(data.accounts.get(account), symbol)
+    others = (_mark(data.last[name], symbol) for name in sorted(data.last))
     price = own if own is not None else next((mark for mark in others if mark is not None), None)
     if price is None:
         raise _CannotError("its price is unknown")
@@ -200,14 +210,14 @@ def _mark(account: AccountSnapshot | None, symbol: str) -> Decimal | None:
     return next((mark for mark in found if sane(mark) and mark > ZERO), None)
 
 
-def _beta(stuck: UncloseablePosition, stand_in: StandIn, rule: HedgeRule, world: HedgeData) -> _Beta:
+def _beta(uncloseable: UncloseablePosition, hedge: HedgeInstrument, rule: HedgeRule, data: HedgeData) -> _Beta:
     """Beta of the position against the instrument: 1 for the same symbol, else estimated from returns."""
-    if stand_in.symbol == stuck.position.symbol:
+    if hedge.symbol == uncloseable.position.symbol:
         return _Beta(Decimal(1), "the same instrument")
-    of: MarkKey = (stuck.account, stuck.position.symbol)
+    of: MarkKey = (uncloseable.account, uncloseable.position.symbol)
     most: list[list[float]] = [[], []]
-    for name in dict.fromkeys((stand_in.account, *sorted(world.last))):
-        found = world.marks.returns((of, (name, stand_in.symbol)), world.now, rule.window, SAMPLE)
+    for name in dict.fromkeys((hedge.account, *sorted(data.last))):
+        found = data.marks.returns((of, (name, hedge.symbol)), data.now, rule.window, SAMPLE)
         most = max(most, found, key=lambda each: len(each[0]))
     count, window = len(most[0]), duration(rule.window)
     if count < LEAST_RETURNS:
@@ -216,10 +226,10 @@ def _beta(stuck: UncloseablePosition, stand_in: StandIn, rule: HedgeRule, world:
     if beta is None:
         raise _CannotError(f"its beta is unknown: it has not moved in {window}")
     rounded = Decimal(f"{beta.slope:.4f}")
-    return _Beta(rounded, f"beta {rounded} by {count} returns in {window}", _doubt(beta))
+    return _Beta(rounded, f"beta {rounded} by {count} returns in {window}", _why_suggest_only(beta))
 
 
-def _doubt(beta: Beta) -> str | None:
+def _why_suggest_only(beta: Beta) -> str | None:
     """Why a hedge with this beta must not be opened automatically: it may be noise, or its sign accidental."""
     if not beta.is_sure(SURE):
         error = "unknown" if beta.error is None else f"{beta.error:.4f}"
@@ -240,9 +250,9 @@ def _parts(amount: Decimal, unit: Decimal, instrument: Instrument) -> list[Decim
     return parts
 
 
-def _intent(stand_in: StandIn, side: Side, order: OrderSide, contracts: Decimal, band: Decimal | None) -> Intent:
+def _intent(hedge: HedgeInstrument, side: Side, order: OrderSide, contracts: Decimal, band: Decimal | None) -> Intent:
     return Intent(
-        account=stand_in.account, symbol=stand_in.symbol, position_side=side, side=order, contracts=contracts,
+        account=hedge.account, symbol=hedge.symbol, position_side=side, side=order, contracts=contracts,
         target=ZERO, reduce_only=False, rank=1, band=band, purpose="hedge",
     )  # fmt: skip
 

@@ -69,8 +69,8 @@ class Obstacles:
     def uncloseable(self, watched: Iterable[Watched], world: TickAccounts) -> list[UncloseablePosition]:
         """Positions that cannot be closed: of closes that ended short immediately, of others after the rule's time.
 
-        It must be called at every tick: an obstacle that was absent at the last tick, or a close with progress, starts
-        anew.
+        It must be called at every tick: the time starts again for an obstacle that was absent at the last tick, and for
+        a close with progress.
         """
         waiting: dict[tuple[str, PnlKey], _Waiting] = {}
         found: list[UncloseablePosition] = []

@@ -17,7 +17,7 @@ from killswitch.model.effects import Orders
 from killswitch.model.instant import from_micros, rfc3339
 from killswitch.model.magnitude import sane
 from killswitch.model.snapshot import AccountSnapshot, Event, Position, Side, Snapshot
-from killswitch.model.store import DamagedMemoryError, MachineState
+from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.actions.cancel_orders import cancels
 from killswitch.planning.orders.unwind import DERIVATIVES, execution_style, unwind, without_pace
 from killswitch.planning.scopes.evaluator import ScopeEvaluator
@@ -36,7 +36,7 @@ class RefusedCommandError(Exception):
 
 
 def applies(event: Event, scope: str) -> bool:
-    """Whether the event concerns the scope; an event without a scope concerns all."""
+    """Whether the event applies to the scope; an event without a scope applies to all."""
     return event.scope is None or event.scope == scope
 
 
@@ -64,13 +64,13 @@ def accounts_in(scope: str | None, snapshot: Snapshot) -> tuple[AccountSnapshot,
 class ManualClose(Struct, frozen=True):
     """A manual close: its decision, problems of what it does not close, and remarks on last known positions.
 
-    `unread`: account → why it can be closed only with a new snapshot. There is no decision if that is the whole scope.
+    `unreadable`: account → why its close needs a new snapshot. There is no decision if that is the whole scope.
     """
 
     decision: Decision | None
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    unread: Mapping[str, str] = {}
+    unreadable: Mapping[str, str] = {}
 
 
 def plan_manual_close(
@@ -85,7 +85,7 @@ def plan_manual_close(
     """Plan the close of all visible positions in the event's scope, and report why the rest is not closed.
 
     A forced close uses market orders, and the `last` good snapshots of derivatives accounts that cannot be read now.
-    `only`: limits the scope to these accounts. RefusedHandError if no account remains.
+    `only`: limits the scope to these accounts. RefusedCommandError if no account remains.
     """
     scope = event.scope or "portfolio"
     accounts = tuple(each for each in accounts_in(event.scope, snapshot) if only is None or each.account in only)
@@ -93,7 +93,7 @@ def plan_manual_close(
         raise RefusedCommandError(f"{scope} names no account of this snapshot")
     seen = _to_close(accounts, last, force=event.force)
     if not seen.accounts:
-        return ManualClose(None, tuple(seen.problems), unread=seen.unread)
+        return ManualClose(None, tuple(seen.problems), unreadable=seen.unreadable)
     view = ScopeView(now, snapshot.scheduled, tuple(seen.accounts), instruments, None)
     ranked = rank(_default_ranking(policies), candidates(view, None))
     rule = unwinding_for(event.cause, policies.unwindings)
@@ -107,11 +107,11 @@ def plan_manual_close(
         reason=joined(event.reason, forced, *unwound.remarks),
         cause=event.cause,
         unwinding=execution_style(rule),
-        waits_for=tuple(sorted(seen.unread)),
+        waits_for=tuple(sorted(seen.unreadable)),
     )
     decision = with_effects(record, (Orders(unwound.intents), cancels(view, "all")))
     problems = (*seen.problems, *(each.why for each in unwound.blocked))
-    return ManualClose(decision, problems, tuple(seen.remarks), seen.unread)
+    return ManualClose(decision, problems, tuple(seen.remarks), seen.unreadable)
 
 
 class _Selected(Struct):
@@ -120,7 +120,7 @@ class _Selected(Struct):
     accounts: list[AccountSnapshot] = []
     problems: list[str] = []
     remarks: list[str] = []
-    unread: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
     """Account → why it cannot be closed yet."""
 
 
@@ -132,25 +132,25 @@ def _to_close(accounts: Iterable[AccountSnapshot], last: Mapping[str, AccountSna
     """
     seen = _Selected()
     for account in accounts:
-        name, doubt = account.account, reason_positions_unusable(account) or reason_positions_missing(account)
+        name, why_unusable = account.account, reason_positions_unusable(account) or reason_positions_missing(account)
         reduces = account.market in DERIVATIVES
-        if doubt is None:
+        if why_unusable is None:
             seen.accounts.append(account)
         elif not reduces and force:
-            seen.unread[name] = (
-                f"{doubt}; {name} is a {account.market} account: without reduce-only orders --force would sell blind, "
-                "so that it sells what the next snapshot shows"
+            seen.unreadable[name] = (
+                f"{why_unusable}; {name} is a {account.market} account: without reduce-only orders --force would sell "
+                "blind, so that it sells what the next snapshot shows"
             )
         elif not force:
-            seen.unread[name] = doubt + ("; --force closes its last known positions" if reduces else "")
+            seen.unreadable[name] = why_unusable + ("; --force closes its last known positions" if reduces else "")
         else:
             known = _known(account, last.get(name))
-            seen.problems += [f"{name} gives {row}, and its position was never read" for row in known.left_out]
+            seen.problems += [f"{name} reports {row}, and its position was never read" for row in known.left_out]
             if known.account is None:
-                seen.unread[name] = f"{doubt}; its positions were never read"
+                seen.unreadable[name] = f"{why_unusable}; its positions were never read"
             else:
                 seen.accounts.append(known.account)
-                seen.remarks.append(f"{doubt}; closed on its positions {known.time_text}")
+                seen.remarks.append(f"{why_unusable}; closed on its positions {known.time_text}")
     return seen
 
 
@@ -168,17 +168,17 @@ def _known(account: AccountSnapshot, last: AccountSnapshot | None) -> _Known:
     An untrusted snapshot may be incomplete: a missing position is not gone. The venue refuses to reduce a position that
     is gone.
     """
-    given, insane = _rows(account)
+    shown, insane = _rows(account)
     before, _ = ({}, {}) if last is None else _rows(last)
-    left_out = tuple(words for key, words in insane.items() if key not in before)
-    missing = {key: rows for key, rows in before.items() if key not in given}
-    if not given:
+    left_out = tuple(time_text for key, time_text in insane.items() if key not in before)
+    missing = {key: rows for key, rows in before.items() if key not in shown}
+    if not shown:
         return _Known(last, "" if last is None else _of(last), left_out)
-    positions = tuple(row for rows in (*given.values(), *missing.values()) for row in rows)
-    words = _of(account)
+    positions = tuple(row for rows in (*shown.values(), *missing.values()) for row in rows)
+    time_text = _of(account)
     if missing and last is not None:
-        words += f", and on {', '.join(f'{side} {symbol}' for symbol, side in missing)} {_of(last)}"
-    return _Known(replace(account, positions=positions), words, left_out)
+        time_text += f", and on {', '.join(f'{side} {symbol}' for symbol, side in missing)} {_of(last)}"
+    return _Known(replace(account, positions=positions), time_text, left_out)
 
 
 _Rows = dict[tuple[str, Side], list[Position]]
@@ -212,7 +212,7 @@ def _default_ranking(policies: PolicySet) -> RankingRule:
 
 
 class _Kept(msgspec.Struct):
-    """The part of a stored watch that holds the latch."""
+    """The part of a stored scope evaluator that holds the latch."""
 
     engine: StoredState
 
@@ -221,7 +221,7 @@ _DECODER = msgspec.json.Decoder(_Kept)
 
 
 class Orphan(Struct, frozen=True):
-    """A latched stage without a machine: its policy was renamed or removed, or its account is gone."""
+    """A latched stage without a scope evaluator: its policy was renamed or removed, or its account is gone."""
 
     policy: str
     scope: str
@@ -230,14 +230,14 @@ class Orphan(Struct, frozen=True):
 
 
 def orphans_in(stored: Mapping[tuple[str, str], bytes]) -> tuple[Orphan, ...]:
-    """Stored states without a watch in which a stage is in force."""
+    """Stored states without a scope evaluator in which a stage is in force; DamagedStateError if one is unreadable."""
     found = []
     for (policy, scope), blob in stored.items():
         try:
             state = _DECODER.decode(blob).engine
-        except msgspec.DecodeError as error:
-            what = f"what was kept of {policy} on {scope} cannot be read ({error})"
-            raise DamagedMemoryError(what) from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            what = f"the stored state of {policy} on {scope} cannot be read ({error})"
+            raise DamagedStateError(what) from error
         level = level_in_force(state)
         if level > 0:
             found.append(Orphan(policy, scope, level, stage_in_force(state)))
@@ -261,9 +261,10 @@ def reset_orphan(orphan: Orphan, blob: bytes, now: int, digest: str, event: Even
         author=event.author,
         reason=event.reason,
     )
-    memory: dict[str, object] = msgspec.json.decode(blob)
-    memory["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
-    history = memory["history"]
-    assert isinstance(history, dict)  # a stored watch always has one
+    stored: dict[str, object] = msgspec.json.decode(blob)
+    stored["engine"] = msgspec.to_builtins(to_stored(initial(), ()))
+    history = stored.get("history")
+    if not isinstance(history, dict):
+        raise DamagedStateError(f"the stored state of {orphan.policy} on {orphan.scope} has no history")
     history["rebase_due"] = True  # if the policy returns, the operator has accepted the loss
-    return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(memory))
+    return record, MachineState(orphan.policy, orphan.scope, msgspec.json.encode(stored))

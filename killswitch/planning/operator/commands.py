@@ -100,7 +100,7 @@ class OperatorCommands:
         for event in events:
             if event.kind == "give_up" and event.decision is not None:
                 self._give_up(event, event.decision, tick)
-        decisions = self._go_on(tick) if self.unfinished else []
+        decisions = self._continue_unfinished(tick) if self.unfinished else []
         for event in events:
             if event.kind == "close":
                 decisions += self._close(event, tick)
@@ -121,27 +121,27 @@ class OperatorCommands:
                 since += self._outage[1] - self._outage[0]
             accounts, ids = frozenset(before[-1].waits_for), {each.id for each in before}
             self.unfinished[event.id] = UnfinishedClose(event, since, since + LONGEST_WAIT, accounts, ids)
-            return self._go_on(tick)
+            return self._continue_unfinished(tick)
         waited = now - to_micros(event.at)
         if waited > LONGEST_WAIT:
-            why = f"it was given {waited // SECOND} s ago, for a book that may be another by now: give it again"
+            why = f"the command is {waited // SECOND} s old, and the book may have changed since: give it again"
             return tick.refuse(event, f"the close by hand was not carried out: {why}")
         try:
             found = self._plan(event, tick)
         except RefusedCommandError as refused:
             return tick.refuse(event, f"the close by hand was not carried out: {refused}")
-        if found.unread:
+        if found.unreadable:
             until = now + LONGEST_WAIT
             ids = set() if found.decision is None else {found.decision.id}
-            self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unread), ids)
-            tick.issued.extend(notices.manual_close_waits(event, now, why, until) for why in found.unread.values())
+            self.unfinished[event.id] = UnfinishedClose(event, now, until, frozenset(found.unreadable), ids)
+            tick.issued.extend(notices.manual_close_waits(event, now, why, until) for why in found.unreadable.values())
         return _carried_out(event, tick, found)
 
     def _plan(self, event: Event, tick: _Tick, only: frozenset[str] | None = None) -> ManualClose:
         policies, last = self._policies, self.last_known
         return plan_manual_close(event, tick.snapshot, tick.now, tick.instruments, policies, last, only)
 
-    def _go_on(self, tick: _Tick) -> list[Decision]:
+    def _continue_unfinished(self, tick: _Tick) -> list[Decision]:
         """Close awaited accounts that can be read now; end closes that have waited too long."""
         decisions: list[Decision] = []
         for id_, waiting in tuple(self.unfinished.items()):
@@ -158,7 +158,7 @@ class OperatorCommands:
             if found.decision is None:
                 continue
             present = {account.account for account in tick.snapshot.accounts}
-            waiting.accounts -= present & waiting.accounts - found.unread.keys()
+            waiting.accounts -= present & waiting.accounts - found.unreadable.keys()
             if not waiting.accounts:
                 del self.unfinished[id_]
             remark = f"given at {instant(from_micros(waiting.since))}, when {names} could not be read"

@@ -133,9 +133,9 @@ def _second_hop(intents: Sequence[Intent], index: int, basis: _Basis, where: str
     if first.account != hop.account or first.after is not None or quote_of(first.symbol) != base_of(hop.symbol):
         yield f"it orders {where} after {_where(first)}, which brings nothing of it"
     others = (each.after for each in intents[:index] if each.after is not None and 0 <= each.after < index)
-    if any(_line(intents[other]) == _line(first) for other in others):
+    if any(_position_of(intents[other]) == _position_of(first) for other in others):
         yield f"it sells what {_where(first)} brings twice"
-    was = basis.held.get(_line(hop), ZERO)
+    was = basis.held.get(_position_of(hop), ZERO)
     if hop.target != was:
         yield f"it leaves {hop.target:f} of {where}, and saw {was:f}"
 
@@ -146,18 +146,18 @@ def _sums(intents: Sequence[Intent], basis: _Basis) -> Iterator[str]:
     sold: dict[tuple[str, str], Decimal] = {}
     for intent in intents:
         if intent.after is None and intent.purpose != "hedge":
-            slices.setdefault(_line(intent), []).append(intent)
+            slices.setdefault(_position_of(intent), []).append(intent)
             if intent.purpose == "hop":
                 sold.setdefault((intent.account, base_of(intent.symbol)), ZERO)
-    for line, parts in slices.items():
+    for position, parts in slices.items():
         ordered, target = sum((part.contracts for part in parts), ZERO), parts[0].target
-        asset = (line[0], base_of(line[1]))
+        asset = (position[0], base_of(position[1]))
         if asset in sold:
             sold[asset] += ordered
         if any((part.target, part.purpose) != (target, parts[0].purpose) for part in parts):
             yield f"its slices of {_where(parts[0])} leave different amounts of it"
         elif parts[0].purpose == "reduce":
-            was = basis.held.get(line)
+            was = basis.held.get(position)
             if was is None or ordered != was - target:
                 seen = "none" if was is None else f"{was:f}"
                 yield f"it orders {ordered:f} contracts of {_where(parts[0])}, leaving {target:f}, and saw {seen}"
@@ -194,11 +194,11 @@ def _possible(unwinding: Unwinding) -> bool:
     return (
         (rate is None or rate > 0)
         and (pause is None or 0 <= pause < float("inf"))
-        and all(rung.tries > 0 and sane(rung.widen) and rung.widen > ZERO for rung in unwinding.ladder)
+        and all(step.tries > 0 and sane(step.widen) and step.widen > ZERO for step in unwinding.ladder)
     )
 
 
-def _line(intent: Intent) -> tuple[str, str, str]:
+def _position_of(intent: Intent) -> tuple[str, str, str]:
     return intent.account, intent.symbol, intent.position_side
 
 

@@ -124,8 +124,8 @@ def decode_plan(text: bytes | str) -> SavedPlan:
 
 def digest_of(contents: dict[str, object]) -> str:
     """SHA-256 of the plan without its digest, as JSON with sorted keys and no blanks, in UTF-8."""
-    rest = {key: value for key, value in contents.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content = {key: value for key, value in contents.items() if key != "digest"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 

@@ -57,10 +57,10 @@ def basis_of(decisions: Iterable[Decision], snapshot: Snapshot, policies: Policy
 
 def _concerned(decisions: Iterable[Decision], snapshot: Snapshot, policies: PolicySet) -> set[str]:
     """Accounts in the decisions' scopes, by their policies, and all other accounts that they act on."""
-    drawn = {graph.policy: graph.scope for graph in policies.graphs}
+    scope_rules = {graph.policy: graph.scope for graph in policies.graphs}
     names: set[str] = set()
     for decision in decisions:
-        rule = drawn.get(decision.policy)
+        rule = scope_rules.get(decision.policy)
         if rule is None:
             names |= {account.account for account in accounts_in(decision.scope, snapshot)}
         else:
@@ -73,9 +73,9 @@ def _basis(
     account: AccountSnapshot, now: int, traded: set[tuple[str, str]], rules: Mapping[tuple[str, str], Instrument]
 ) -> AccountBasis:
     known = tuple(rules[key] for key in sorted(traded) if key[0] == account.account and key in rules)
-    doubt = reason_untrusted(account, now, None)
-    if doubt is not None:
-        return AccountBasis(account.account, doubt, instruments=known)
+    why_untrusted = reason_untrusted(account, now, None)
+    if why_untrusted is not None:
+        return AccountBasis(account.account, why_untrusted, instruments=known)
     orders = None if account.orders is None else tuple(map(_planned, account.orders))
     return AccountBasis(
         account.account,
@@ -180,8 +180,8 @@ def changes(plan: SavedPlan, snapshot: Snapshot, policies: PolicySet, instrument
             yield f"account {basis.account} is no longer watched"
         else:
             yield from _changes_of(basis, account, now, instruments)
-    met = {basis.account for basis in plan.basis}
-    for name in sorted(_concerned(plan.decisions, snapshot, policies) - met):
+    in_basis = {basis.account for basis in plan.basis}
+    for name in sorted(_concerned(plan.decisions, snapshot, policies) - in_basis):
         yield f"account {name} is in the scope now, and was not"
 
 
@@ -226,9 +226,9 @@ def _scopes(policy: str, snapshot: Snapshot, policies: PolicySet) -> set[str]:
 
 
 def _changes_of(basis: AccountBasis, account: AccountSnapshot, now: int, instruments: Instruments) -> Iterator[str]:
-    doubt = reason_untrusted(account, now, None)
-    if doubt is not None:
-        yield f"account {basis.account} cannot be read: {doubt}"
+    why_untrusted = reason_untrusted(account, now, None)
+    if why_untrusted is not None:
+        yield f"account {basis.account} cannot be read: {why_untrusted}"
         return
     if basis.unread is not None:
         yield f"account {basis.account} could not be read for the plan ({basis.unread}), and can be now"
@@ -260,9 +260,9 @@ def _orders(basis: AccountBasis, account: AccountSnapshot) -> Iterator[str]:
             yield f"the open orders of {basis.account} are {known} now, and {then}"
         return
     was = {each.id: each for each in basis.orders}
-    there = {each.id: _planned(each) for each in account.orders}
-    for id_ in sorted(was.keys() | there.keys()):
-        before, after = was.get(id_), there.get(id_)
+    present = {each.id: _planned(each) for each in account.orders}
+    for id_ in sorted(was.keys() | present.keys()):
+        before, after = was.get(id_), present.get(id_)
         if before is None and after is not None:
             yield f"order {id_} is new: {_order_text(after)} on {basis.account}"
         elif after is None and before is not None:

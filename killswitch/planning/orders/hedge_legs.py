@@ -80,11 +80,11 @@ def _within(bound: Decimal, net: Decimal, legs: Sequence[Leg]) -> tuple[list[int
 
 def _least_peak(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     """Exact minimax order, by dynamic programming over all states, backwards."""
-    gone = [[ZERO, *accumulate(leg)] for leg in legs]
+    closed = [[ZERO, *accumulate(leg)] for leg in legs]
     peak: dict[tuple[int, ...], Decimal] = {}
     for state in product(*(range(len(leg), -1, -1) for leg in legs)):
         ahead = [peak[_after(state, i)] for i, leg in enumerate(legs) if state[i] < len(leg)]
-        here = abs(net - sum((gone[i][n] for i, n in enumerate(state)), ZERO))
+        here = abs(net - sum((closed[i][n] for i, n in enumerate(state)), ZERO))
         peak[state] = max(here, min(ahead, default=ZERO))
     state = (0,) * len(legs)
     bound = peak[state]
@@ -106,8 +106,8 @@ def _heavier_side_first(net: Decimal, legs: Sequence[Leg]) -> list[int]:
     order: list[int] = []
     while len(order) < sum(map(len, legs)):
         ahead = [(i, legs[i][done[i]]) for i in range(len(legs)) if done[i] < len(legs[i])]
-        fitting = [i for i, part in ahead if part * net > ZERO and abs(net - part) <= bound]
-        chosen = fitting[0] if fitting else min(ahead, key=lambda each: abs(net - each[1]))[0]
+        within_bound = [i for i, part in ahead if part * net > ZERO and abs(net - part) <= bound]
+        chosen = within_bound[0] if within_bound else min(ahead, key=lambda each: abs(net - each[1]))[0]
         net -= legs[chosen][done[chosen]]
         done[chosen] += 1
         order.append(chosen)
@@ -159,9 +159,10 @@ def _nets(view: ScopeView, groups: Collection[Group]) -> dict[Group, Decimal | N
 
 def _slices(view: ScopeView, cut: Cut) -> list[Decimal]:
     """Change of the net exposure by each slice of the cut."""
-    whole = _base(view, cut.candidate.account, cut.candidate.position)
-    assert whole is not None, "a net exposure is only known where every position's is"
-    return [part * whole / cut.candidate.position.contracts for part in cut.result.parts]
+    base_units = _base(view, cut.candidate.account, cut.candidate.position)
+    if base_units is None:
+        raise AssertionError("the net exposure of a group is known only if that of each position is")
+    return [part * base_units / cut.candidate.position.contracts for part in cut.result.parts]
 
 
 def _base(view: ScopeView, account: AccountSnapshot, position: Position) -> Decimal | None:

@@ -73,8 +73,8 @@ def value_of(asset: str, account: AccountSnapshot, holdings: Holdings) -> Decima
     for position in holdings.of_asset(account.account, asset):
         if quote_of(position.symbol) == account.currency and position.mark_price is not None:
             return position.mark_price
-    told = (each.price for each in account.balances or () if each.asset == asset and each.price is not None)
-    return next((price for price in told if sane(price) and price > ZERO), None)
+    prices = (each.price for each in account.balances or () if each.asset == asset and each.price is not None)
+    return next((price for price in prices if sane(price) and price > ZERO), None)
 
 
 def held(symbol: str, account: AccountSnapshot, holdings: Holdings) -> Decimal:
@@ -197,16 +197,16 @@ def cut_of(place: int, target: SelectedTarget, market: TradedMarkets) -> Cut:
     """Compute the route and the orders that reach `target`."""
     candidate = target.ranked.candidate
     account, position = candidate.account, candidate.position
-    way = _way(candidate, market)
-    rules = market.view.instrument(account.account, way.first)
+    spot_route = _way(candidate, market)
+    rules = market.view.instrument(account.account, spot_route.first)
     side: OrderSide = "sell" if position.side == "long" else "buy"
-    bounds = greatest_slice(market.rule.impact, market.liquidity.get((account.account, way.first)), side)
-    if way.first != position.symbol:
-        price = price_of(candidate, way.first, market.holdings)
-        position = replace(position, symbol=way.first, mark_price=price)  # as if it were held on that market
+    bounds = greatest_slice(market.rule.impact, market.liquidity.get((account.account, spot_route.first)), side)
+    if spot_route.first != position.symbol:
+        price = price_of(candidate, spot_route.first, market.holdings)
+        position = replace(position, symbol=spot_route.first, mark_price=price)  # as if it were held on that market
     reduce_only = account.market in DERIVATIVES
     result = reduction(position, target.contracts, rules, reduce_only=reduce_only, greatest=bounds.greatest)
-    return Cut(place, target, way, bounds, result)
+    return Cut(place, target, spot_route, bounds, result)
 
 
 def _way(candidate: Candidate, market: TradedMarkets) -> SpotRoute:

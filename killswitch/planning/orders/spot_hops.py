@@ -23,7 +23,8 @@ def hop_of(cut: Cut, first: Intent, index: int, market: TradedMarkets) -> Intent
     previous holding of the asset. Proceeds that are surely below the venue's minimum are kept, and reported as blocked.
     """
     symbol, via = cut.route.second, cut.route.via
-    assert symbol is not None and via is not None, "only a route of two hops has a second one"
+    if symbol is None or via is None:
+        raise AssertionError("a route without a second hop has no second order")
     account = cut.candidate.account
     price = price_of(cut.candidate, cut.route.first, market.holdings)
     proceeds = None if price is None else sum(cut.result.parts, ZERO) * price

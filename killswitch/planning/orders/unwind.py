@@ -144,10 +144,12 @@ def _intent(cut: Cut, contracts: Decimal, rank: int, market: TradedMarkets) -> I
 
 def _unsliced(cuts: Sequence[Cut]) -> list[str]:
     """Remarks on slices that deviate from the declaration."""
-    whole: dict[str, list[str]] = {}
+    by_missing_data: dict[str, list[str]] = {}
     for cut in cuts:
         if cut.slice.unknown is not None and cut.result.parts:
-            whole.setdefault(cut.slice.unknown, []).append(cut.route.first)
-    remarks = [f"the {what} of {', '.join(symbols)} is unknown: not sliced by it" for what, symbols in whole.items()]
+            by_missing_data.setdefault(cut.slice.unknown, []).append(cut.route.first)
+    remarks = [
+        f"the {what} of {', '.join(symbols)} is unknown: not sliced by it" for what, symbols in by_missing_data.items()
+    ]
     grown = [cut.route.first for cut in cuts if cut.is_outgrown]
     return remarks + ([f"the slices of {', '.join(grown)} are larger than declared"] if grown else [])

@@ -52,19 +52,19 @@ def repriced(view: ScopeView, prices: PricesOf) -> ScopeView | None:
     accounts = []
     for account in view.sound:
         found = prices.get(account.account)
-        looked = account if found is None or account.positions is None else _at(account, view, found)
-        if looked is None:
+        repriced_account = account if found is None or account.positions is None else _at(account, view, found)
+        if repriced_account is None:
             return None
-        accounts.append(looked)
+        accounts.append(repriced_account)
     return view.with_accounts(accounts)
 
 
 def _at(account: AccountSnapshot, view: ScopeView, prices: Mapping[str, Prices]) -> AccountSnapshot | None:
-    looked = [prices.get(position.symbol, Prices()) for position in account.positions or ()]
-    found = _at_marks(account, view, [each.mark for each in looked])
+    fetched = [prices.get(position.symbol, Prices()) for position in account.positions or ()]
+    found = _at_marks(account, view, [each.mark for each in fetched])
     if found is None:
         return None
-    pairs = zip(found.positions or (), looked, strict=True)
+    pairs = zip(found.positions or (), fetched, strict=True)
     positions = tuple(replace(position, index_price=each.index, last_price=each.last) for position, each in pairs)
     return replace(found, positions=positions)
 

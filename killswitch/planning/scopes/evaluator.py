@@ -1,4 +1,4 @@
-"""Scope evaluator: one policy on one scope, with its history, its stage machine, and its rest."""
+"""Scope evaluator: one policy on one scope, with its history, its stage machine, and its quiescence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from killswitch.engine.step import StepResult, is_confirmed, quiescent_until, st
 from killswitch.graph.nodes import Stage
 from killswitch.model.effects import Effect, Lock, LockOrder
 from killswitch.model.snapshot import Closing
-from killswitch.model.store import DamagedMemoryError, MachineState
+from killswitch.model.store import DamagedStateError, MachineState
 from killswitch.planning.scopes.compiled_policy import CompiledPolicy
 from killswitch.planning.scopes.corroboration import corroborate
 from killswitch.signals.equity.explanation import ChangeEvent
@@ -62,7 +62,7 @@ class LastPage(Struct, frozen=True):
 
 
 class StoredEvaluator(Struct):
-    """The serialised state of a watch, without the rows of its history."""
+    """The serialised state of a scope evaluator, without the rows of its history."""
 
     engine: StoredState
     history: HistoryState
@@ -79,13 +79,13 @@ _ROW = msgjson.Decoder(StoredUnitValueRow)
 _ENCODER = msgjson.Encoder(decimal_format="string")
 
 
-def require_readable(memory: MachineState, rows: Iterable[bytes]) -> tuple[StoredEvaluator, list[StoredUnitValueRow]]:
-    """Decode the stored state of a watch; DamagedMemoryError if `Watch.restore` could not read it."""
+def require_readable(state: MachineState, rows: Iterable[bytes]) -> tuple[StoredEvaluator, list[StoredUnitValueRow]]:
+    """Decode the stored state of a scope evaluator; DamagedStateError if `ScopeEvaluator.restore` cannot read it."""
     try:
-        return _MEMORY.decode(memory.blob), [_ROW.decode(row) for row in rows]
+        return _MEMORY.decode(state.blob), [_ROW.decode(row) for row in rows]
     except (MsgspecError, ValueError) as error:
-        what = f"what was kept of {memory.policy} on {memory.scope} cannot be read ({error})"
-        raise DamagedMemoryError(what) from error
+        what = f"the stored state of {state.policy} on {state.scope} cannot be read ({error})"
+        raise DamagedStateError(what) from error
 
 
 class ScopeEvaluator:
@@ -95,12 +95,12 @@ class ScopeEvaluator:
     merged into) → cost so far; `cost` is their sum in unit value.
     """
 
-    def __init__(self, prepared: CompiledPolicy, scope: str) -> None:
-        self.compiled = prepared
+    def __init__(self, compiled: CompiledPolicy, scope: str) -> None:
+        self.compiled = compiled
         self.scope = scope
-        every = prepared.sample
-        marks = None if every is None else Marks(every, prepared.keep, prepared.terms.max_gap)
-        self.history = History(prepared.windows, prepared.keep, prepared.terms, marks)
+        every = compiled.sample
+        marks = None if every is None else Marks(every, compiled.keep, compiled.terms.max_gap)
+        self.history = History(compiled.windows, compiled.keep, compiled.terms, marks)
         self.state: StageMachineState = initial()
         self.columns: SignalColumns | None = None
         self.eligible: frozenset[str] = frozenset()
@@ -204,8 +204,8 @@ class ScopeEvaluator:
     def conditions_for(self, view: ScopeView, moved: Decimal = ZERO) -> int:
         """Mask of the conditions that are true for this view, after a net deposit of `moved` since."""
         equity = ZERO if view.equity is None else view.equity - moved
-        dark = self.history.unit_range is not None
-        history = self.history.with_available_view(view) if dark else self.history.with_equity(equity)
+        is_partly_known = self.history.unit_range is not None
+        history = self.history.with_available_view(view) if is_partly_known else self.history.with_equity(equity)
         return self._true(history, view)
 
     def conditions_if_lost(self, view: ScopeView) -> int:
@@ -274,7 +274,7 @@ class ScopeEvaluator:
 
     # Serialising
 
-    def memory(self) -> bytes:
+    def serialised(self) -> bytes:
         """Serialise everything except the rows, as JSON."""
         names = self.compiled.trigger_names
         return _ENCODER.encode(
@@ -289,12 +289,12 @@ class ScopeEvaluator:
         rows = self.history.rows
         return _ENCODER.encode(encode_row(rows[-1])) if rows and rows[-1].at == at else None
 
-    def restore(self, memory: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
-        """Restore a stored watch; `rows` oldest first. DamagedMemoryError if it is damaged.
+    def restore(self, stored: bytes, rows: list[bytes], outage: tuple[int, int] | None = None) -> None:
+        """Restore a stored state; `rows` oldest first. DamagedStateError if it is damaged.
 
         `outage`: start and end of the time without measurements.
         """
-        kept, stored_rows = require_readable(MachineState(self.policy, self.scope, memory), rows)
+        kept, stored_rows = require_readable(MachineState(self.policy, self.scope, stored), rows)
         try:
             engine = kept.engine
             if outage is not None:
@@ -303,14 +303,16 @@ class ScopeEvaluator:
             self.state = from_stored(engine, self.compiled.trigger_names)
             self.history.restore(kept.history, stored_rows)
         except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-            what = f"what was kept of {self.policy} on {self.scope} makes no sense ({type(error).__name__}: {error})"
-            raise DamagedMemoryError(what) from error
+            what = (
+                f"the stored state of {self.policy} on {self.scope} is inconsistent ({type(error).__name__}: {error})"
+            )
+            raise DamagedStateError(what) from error
         self.decision, self.costs, self.cost = kept.decision, kept.costs, kept.cost
         self.suspicions, self.suspected, self.paged = kept.suspicions, kept.suspected, kept.paged
 
 
 class Quiescence(Struct, frozen=True):
-    """A watch at rest: until `until` (microseconds) only a change of its conditions has an effect.
+    """A quiescent scope evaluator: until `until` (microseconds) only a change of its conditions has an effect.
 
     `true` and `unknown` are the masks of its conditions; `places` are the indexes of its accounts in the snapshot.
     """
@@ -323,7 +325,7 @@ class Quiescence(Struct, frozen=True):
 
 
 def quiescence_of(watch: ScopeEvaluator, places: tuple[int, ...] | None, now: int) -> Quiescence | None:
-    """The rest of the watch after its last step at `now`; None if it is not at rest."""
+    """The quiescence of the scope evaluator after its last step at `now`; None if it is not quiescent."""
     columns = watch.columns
     if places is None or columns is None or not watch.history.is_explained or watch.history.last_at != now:
         return None

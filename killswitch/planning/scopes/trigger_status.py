@@ -1,4 +1,4 @@
-"""Trigger status: value interval, threshold and headroom of every trigger of a watch."""
+"""Trigger status: value interval, threshold and headroom of every trigger of a scope evaluator."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MachineStatus(Struct, frozen=True):
 
 
 def status(watch: ScopeEvaluator) -> MachineStatus:
-    """Status of a watch, as shown by `plan` and `status`."""
+    """Status of a scope evaluator, as shown by `plan` and `status`."""
     state, graph = watch.state, watch.compiled.graph
     partial = partial_in_force(state)
     fired_at, decision = (state.fired_at, watch.decision) if partial is None else (partial.fired_at, partial.decision)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from killswitch.model.decision import Decision, Intent, patience_of
+from killswitch.model.decision import Decision, Intent, urgency_of
 from killswitch.model.effects import wanted_intents
 from killswitch.planning.spot_routes import base_of
 from killswitch.signals.scope_view import PnlKey
@@ -27,14 +27,14 @@ class Aim(Struct, frozen=True):
     """
 
     target: Decimal
-    patience: tuple[float, float, int] = (0.0, 0.0, 0)
+    urgency: tuple[float, float, int] = (0.0, 0.0, 0)
     level: int = 0
     asset: str | None = None
 
     @property
     def precedence(self) -> tuple[Decimal, tuple[float, float, int], int]:
         """Sort key, the smallest applies: smaller target, then more urgent, then higher level."""
-        return self.target, self.patience, -self.level
+        return self.target, self.urgency, -self.level
 
 
 Targets = Mapping[PnlKey, Aim]
@@ -125,7 +125,7 @@ def _merges(decision: Decision) -> bool:
 def _aim_of(intent: Intent, decision: Decision) -> Aim:
     asset = base_of(intent.symbol) if intent.purpose == "hop" else None
     level = MANUAL_LEVEL if decision.kind == "manual" else decision.level
-    return Aim(intent.target, patience_of(decision.unwinding), level, asset)
+    return Aim(intent.target, urgency_of(decision.unwinding), level, asset)
 
 
 def _moved(targets: Iterable[Targets]) -> frozenset[_Asset]:

@@ -204,7 +204,7 @@ def by_genesis(rule: RankingRule, book: Sequence[Candidate], history: History | 
     volatility = _over_the_largest(volatilities)
     loss = _over_the_largest([fall(candidate) for candidate in book])
     factors = list(zip(exposure, volatility, loss, strict=True))
-    scores = [share * moved * lost for share, moved, lost in factors]
+    scores = [share * moved * fell for share, moved, fell in factors]
     ranked = _in_order(book, scores, lambda i: (gained(book[i]), -scores[i], -sum(factors[i]), book[i].key))
     return ranked, _remarks(rule, book, volatilities)
 

@@ -34,7 +34,7 @@ Kept = dict[PnlKey, Decimal]
 def unspreadable(chosen: Sequence[Ranked]) -> str | None:
     """Why the selected gross cannot be cut by a fraction, or None."""
     gross = Gross.of([each.candidate for each in chosen])
-    if not gross.whole:
+    if not gross.is_complete:
         return "the selected gross is not wholly known"
     return None if any(gross.known.values()) else "the selected positions are worth nothing"
 
@@ -49,12 +49,12 @@ def worst_first(fraction: Decimal, chosen: Sequence[Ranked], most: Kept) -> Kept
     to_cut = fraction * sum((_value(each) for each in chosen), ZERO) - _cut_by_bounds(chosen, most)
     for each in chosen:
         held, key = each.candidate.position.contracts, each.candidate.key
-        worth = _value(each) * most[key] / held
+        value = _value(each) * most[key] / held
         if to_cut <= ZERO:
             break
-        if worth > ZERO:
-            left[key] = ZERO if worth <= to_cut else most[key] * (1 - to_cut / worth)
-            to_cut -= min(worth, to_cut)
+        if value > ZERO:
+            left[key] = ZERO if value <= to_cut else most[key] * (1 - to_cut / value)
+            to_cut -= min(value, to_cut)
     return left
 
 
@@ -65,16 +65,17 @@ def least_risk(fraction: Decimal, chosen: Sequence[Ranked], most: Kept, risk: Bo
     gross = sum((_value(each) for each in chosen), ZERO)
     kept = min((1 - fraction) * gross, sum(limits.values(), ZERO))
     bounds = [None if key not in limits else float(limits[key]) for key in risk.keys]
-    worths = dict(zip(risk.keys, least_variance(risk.exposures, risk.covariance, bounds, float(kept)), strict=True))
+    values = dict(zip(risk.keys, least_variance(risk.exposures, risk.covariance, bounds, float(kept)), strict=True))
     left = {}
     for key, limit in limits.items():
-        part = round(worths[key] / float(limit), DIGITS) if limit > ZERO else 0.0
+        part = round(values[key] / float(limit), DIGITS) if limit > ZERO else 0.0
         left[key] = most[key] * Decimal(repr(min(1.0, max(0.0, part))))
     return left
 
 
 def _value(ranked: Ranked) -> Decimal:
-    assert ranked.candidate.value is not None, "a cut of the gross is only made where every worth is known"
+    if ranked.candidate.value is None:
+        raise AssertionError("the gross is cut only if the value of every position is known")
     return ranked.candidate.value
 
 
@@ -102,7 +103,7 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
     exposures = []
     for candidate in book:
         if candidate.value is None:
-            return f"the worth of {candidate.position.symbol} is unknown"
+            return f"the value of {candidate.position.symbol} is unknown"
         exposures.append(float(candidate.value) * (1.0 if candidate.position.side == "long" else -1.0))
     keys: list[MarkKey] = [(c.account.account, c.position.symbol) for c in book]
     assets = list(dict.fromkeys(keys))
@@ -120,10 +121,10 @@ def book_risk(rule: RankingRule, book: Sequence[Candidate], history: History) ->
 
 
 class Gross(Struct, frozen=True):
-    """Known notionals by account currency; `whole`: nothing is unknown or in another currency."""
+    """Known notionals by account currency; `is_complete`: nothing is unknown or in another currency."""
 
     known: Mapping[str, Decimal]
-    whole: bool
+    is_complete: bool
 
     @classmethod
     def of(cls, book: Sequence[Candidate]) -> Gross:
@@ -147,7 +148,9 @@ def capped(share_cap: Decimal, candidate: Candidate, gross: Gross) -> Decimal:
 def remarks(chosen: Sequence[Ranked], gross: Gross) -> tuple[str, ...]:
     """Remarks on a share cap that deviates from the declaration."""
     unknown = [each.candidate.position.symbol for each in chosen if each.candidate.value is None]
-    found = [f"the worth of {', '.join(unknown)} is unknown: closed wholly, as the share cap asks"] if unknown else []
-    if not gross.whole:
-        found.append("the gross is not wholly known: the share cap is taken of the part that is")
+    found = (
+        [f"the value of {', '.join(unknown)} is unknown: closed completely because of the share cap"] if unknown else []
+    )
+    if not gross.is_complete:
+        found.append("the gross is not wholly known: the share cap applies to the part that is")
     return tuple(found)

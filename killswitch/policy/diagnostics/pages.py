@@ -41,8 +41,10 @@ class DiagnosticFamily(NamedTuple):
 
 @cache
 def families() -> tuple[DiagnosticFamily, ...]:
-    """All pages, in the order of their codes. ValueError for a file that is no list of pages, a
-    code named twice, or none at all."""
+    """All pages, in the order of their codes.
+
+    ValueError for a file that is no list of pages, for a code with two pages, and without any page.
+    """
     found = tuple(_family(file) for file in sorted(FOLDER.glob("*.md")))
     codes = [one.code for family in found for one in family.pages]
     if not codes:

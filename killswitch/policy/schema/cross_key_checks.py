@@ -90,13 +90,13 @@ _TRIGGER = ("spec", "triggers", "name")
 
 def _trigger(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
     """Check that a trigger is either a threshold with exactly one comparison, or an expression without one."""
-    given = [key for key in COMPARISONS if key in trigger]
+    written = [key for key in COMPARISONS if key in trigger]
     if "when" in trigger:
-        yield from _mixed(at, trigger, given)
-    elif "signal" not in trigger and not given:
+        yield from _mixed(at, trigger, written)
+    elif "signal" not in trigger and not written:
         fix = "write `signal:` with a threshold, or `when:` with an expression"
         yield Breach("KS2201", at, f"trigger `{at[-1]}` watches nothing", fix)
-    elif "signal" in trigger and not given:
+    elif "signal" in trigger and not written:
         fix = "add one of at_least, at_most, above, below, with a number"
         yield Breach("KS2202", at, f"trigger `{at[-1]}` compares its signal with nothing", fix)
     if "when" not in trigger:
@@ -108,20 +108,20 @@ def _one_comparison(at: Path, trigger: dict[str, object]) -> Iterator[Breach]:
     return only_one("KS2202", at, trigger, COMPARISONS, "comparison", fix)
 
 
-def _mixed(at: Path, trigger: dict[str, object], given: list[str]) -> Iterator[Breach]:
-    beside = [key for key in ("signal", "window", *given) if key in trigger]
-    if beside:
+def _mixed(at: Path, trigger: dict[str, object], written: list[str]) -> Iterator[Breach]:
+    others = [key for key in ("signal", "window", *written) if key in trigger]
+    if others:
         fix = "keep one of the two forms: `signal` with a threshold, or `when` with an expression"
-        message = f"`when` cannot be combined with {', '.join(f'`{key}`' for key in beside)}"
+        message = f"`when` cannot be combined with {', '.join(f'`{key}`' for key in others)}"
         yield Breach("KS2201", (*at, "when"), message, fix)
 
 
 def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
     """Check that a stage has triggers, and that `losing` has an attribution rule."""
-    called = stage.get("name", at[-1])
+    name = stage.get("name", at[-1])
     if not any(stage.get(key) for key in ("any", "all")):
         where = next(((*at, key) for key in ("any", "all", "name") if key in stage), at)
-        message = f"stage `{called}` has no trigger, so it can never fire"
+        message = f"stage `{name}` has no trigger, so it can never fire"
         yield Breach("KS2203", where, message, "list triggers under `any` or `all`")
     for number, action in enumerate(items(stage.get("actions"))):
         if isinstance(action, dict):
@@ -131,7 +131,7 @@ def _stage(at: Path, stage: dict[str, object]) -> Iterator[Breach]:
                     "add `attribution: {source_at_least: 0.65, if_mixed: worst_ranked, "
                     "if_unknown: worst_ranked}` to the stage, with your own share and fallbacks"
                 )
-                message = f"stage `{called}` closes the losing side without an `attribution` that defines it"
+                message = f"stage `{name}` closes the losing side without an `attribution` that defines it"
                 yield Breach("KS2205", (*at, "actions", number, "close", "side"), message, fix)
 
 
@@ -145,7 +145,7 @@ def _action(at: Path, action: dict[str, object]) -> Iterator[Breach]:
 def only_one(
     code: str, at: Path, written: dict[str, object], keys: Iterable[str], noun: str, fix: str
 ) -> Iterator[Breach]:
-    """A breach for each of the `keys` beyond the first that is written; `noun` is what such a key stands for."""
+    """A breach for each of the `keys` beyond the first that is written; `noun` names such a key in the message."""
     first, *others = [key for key in keys if key in written] or [""]
     for key in others:
         yield Breach(code, (*at, key), f"`{key}` is a second {noun} beside `{first}`", fix)
@@ -157,12 +157,12 @@ def spec_of(written: object) -> dict[str, object]:
 
 
 def mapping(written: object) -> dict[str, object]:
-    """What was written, where it is a mapping; else an empty one."""
+    """The written value if it is a mapping; else an empty one."""
     return written if isinstance(written, dict) else {}
 
 
 def items(written: object) -> list[object]:
-    """What was written, where it is a list; else an empty one."""
+    """The written value if it is a list; else an empty one."""
     return written if isinstance(written, list) else []
 
 
@@ -205,25 +205,25 @@ def _ladder(spec: dict[str, object]) -> Iterator[Breach]:
         message = "the ladder ends without an exit: if this step does not fill, the position stays open"
         yield Breach("KS2221", ("spec", "ladder", len(rungs) - 1, "order"), message, fix)
     reached: Decimal | None = Decimal(0)
-    for number, rung in enumerate(rungs):
+    for number, step in enumerate(rungs):
         at = ("spec", "ladder", number)
-        order, widen = rung.get("order"), plain_number(rung.get("widen", 1))
+        order, widen = step.get("order"), plain_number(step.get("widen", 1))
         if order not in ORDERS or widen is None:
             return
         if order == "market":
             reached = None
-            if "widen" in rung:
+            if "widen" in step:
                 fix = "remove it, or write `order: limit_ioc`"
                 yield Breach("KS2226", (*at, "widen"), "`widen` has no effect on a market order", fix)
         elif reached is not None and widen >= reached:
             reached = widen
         elif reached is not None or order == "limit_ioc":
-            yield from _narrows(at, rung, reached)
+            yield from _narrows(at, step, reached)
 
 
-def _narrows(at: Path, rung: dict[str, object], reached: Decimal | None) -> Iterator[Breach]:
+def _narrows(at: Path, step: dict[str, object], reached: Decimal | None) -> Iterator[Breach]:
     before = "a market order" if reached is None else f"{reached:f} × the bound"
     fix = "move it up, or remove it" if reached is None else f"write `widen: {reached:f}` or more"
     yield Breach(
-        "KS2222", (*at, "widen") if "widen" in rung else at, f"the limit of this step is tighter than {before}", fix
+        "KS2222", (*at, "widen") if "widen" in step else at, f"the limit of this step is tighter than {before}", fix
     )

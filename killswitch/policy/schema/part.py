@@ -19,11 +19,11 @@ EMPTY_LIST = "empty_list"
 
 
 class Part(BaseModel):
-    """A piece of a document: frozen, and compared by content. Its models are built when the first document needs them.
+    """A part of a document: frozen, and compared by content. Its validator is built when the first document needs it.
 
-    What must hold between keys is checked on what was written (`cross_key_checks`), because a validator of the whole
-    part does not run once one of its values has a mistake. The docstring below a key is its description, in the
-    JSON Schema and in diagnostics.
+    Checks across keys use the document as written (`cross_key_checks`), because a validator of the whole part does not
+    run once one of its values has a mistake. The docstring below a key is its description, in the JSON Schema and in
+    diagnostics.
     """
 
     model_config = ConfigDict(
@@ -81,7 +81,7 @@ class Scalar:
 class AtLeastOne:
     """Marks a list that must not be empty.
 
-    No `min_length`: pydantic then also calls a list too short whose items could not be read.
+    It replaces `min_length`, for which pydantic also reports a list as too short if an item is invalid.
     """
 
     __slots__ = ()
@@ -122,11 +122,11 @@ def keys_of(part: type[Part]) -> Mapping[str, Key]:
 
 
 def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
-    """The bare type of an annotation, its `| None` taken off, and its metadata."""
+    """The type of an annotation without `Annotated` and `| None`, and its metadata."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
-        bare, more = unwrap(inner)
-        return bare, (*more, *metadata)
+        unwrapped, more = unwrap(inner)
+        return unwrapped, (*more, *metadata)
     if get_origin(annotation) in (Union, UnionType):
         real = [option for option in get_args(annotation) if option is not NoneType]
         if len(real) == 1:
@@ -135,15 +135,15 @@ def unwrap(annotation: Any) -> tuple[Any, tuple[object, ...]]:
 
 
 def shapes(annotation: Any) -> Mapping[str, Any]:
-    """Tag → shape, where a value may have several; else nothing."""
-    bare, _ = unwrap(annotation)
-    if get_origin(bare) not in (Union, UnionType):
+    """Tag → shape of a value with several possible shapes; empty for any other."""
+    unwrapped, _ = unwrap(annotation)
+    if get_origin(unwrapped) not in (Union, UnionType):
         return {}
-    return {mark.tag: option for option in get_args(bare) for mark in unwrap(option)[1] if isinstance(mark, Tag)}
+    return {mark.tag: option for option in get_args(unwrapped) for mark in unwrap(option)[1] if isinstance(mark, Tag)}
 
 
 def shape_of(annotation: Any, written: object) -> Any:
-    """The shape that is meant by what was written, where there are several; else the annotation itself."""
+    """The shape of the written value if it has several possible shapes; else the annotation itself."""
     while options := shapes(annotation):
         pick = next(mark for mark in unwrap(annotation)[1] if isinstance(mark, Discriminator)).discriminator
         if not callable(pick):
@@ -153,29 +153,29 @@ def shape_of(annotation: Any, written: object) -> Any:
 
 
 def below(annotation: Any, step: str | int) -> Any:
-    """What is declared for a key or an item of a part, mapping or list; None where nothing is."""
-    bare, _ = unwrap(annotation)
-    if is_part(bare):
-        key = keys_of(bare).get(str(step))
+    """The annotation of a key or an item of a part, mapping or list; None if nothing is declared."""
+    unwrapped, _ = unwrap(annotation)
+    if is_part(unwrapped):
+        key = keys_of(unwrapped).get(str(step))
         return None if key is None else key.annotation
     if isinstance(step, str):
-        return get_args(bare)[1] if get_origin(bare) is dict else None
-    return get_args(bare)[0] if get_origin(bare) is tuple else None
+        return get_args(unwrapped)[1] if get_origin(unwrapped) is dict else None
+    return get_args(unwrapped)[0] if get_origin(unwrapped) is tuple else None
 
 
 def is_confidential(annotation: Any) -> bool:
-    """Whether a secret may have been written in the place of a value of this annotation, or of one inside it."""
-    bare, metadata = unwrap(annotation)
+    """Whether a written value of this annotation, or one inside it, may be a secret by mistake."""
+    unwrapped, metadata = unwrap(annotation)
     if any(isinstance(mark, Scalar) for mark in metadata):
         return any(isinstance(mark, Scalar) and mark.is_confidential for mark in metadata)
     if options := shapes(annotation):
         return any(map(is_confidential, options.values()))
-    if is_part(bare):
-        return any(is_confidential(key.annotation) for key in keys_of(bare).values())
-    return any(map(is_confidential, get_args(bare))) if get_origin(bare) in (dict, tuple) else False
+    if is_part(unwrapped):
+        return any(is_confidential(key.annotation) for key in keys_of(unwrapped).values())
+    return any(map(is_confidential, get_args(unwrapped))) if get_origin(unwrapped) in (dict, tuple) else False
 
 
 def is_part(annotation: Any) -> bool:
     """Whether a value of this annotation is a part."""
-    bare, _ = unwrap(annotation)
-    return isinstance(bare, type) and issubclass(bare, Part)
+    unwrapped, _ = unwrap(annotation)
+    return isinstance(unwrapped, type) and issubclass(unwrapped, Part)

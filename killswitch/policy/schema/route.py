@@ -52,8 +52,8 @@ def absolute(value: object) -> str:
     raise MistakeError("KS2111", "this is not the absolute path of a file", fix)
 
 
-def _one_of(words: object) -> Scalar:
-    known = get_args(words)
+def _one_of(literal: object) -> Scalar:
+    known = get_args(literal)
 
     def read(value: object) -> str:
         if isinstance(value, str) and value in known:

@@ -108,7 +108,7 @@ def validate(document: type[Part], root: Node, source: SourceMap, forms: frozens
             faults.invalid(error)
     faults.report_keys()
     if model is None or faults.holes:
-        model = _rest(document, plain_value(root), faults)
+        model = _with_fillers(document, plain_value(root), faults)
     return Validated(model, tuple(faults.problems), frozenset(faults.holes))
 
 
@@ -203,10 +203,10 @@ class _Faults:
 
     def report_keys(self) -> None:
         """Report unknown keys, and missing keys unless an unknown key is probably a misspelling of one."""
-        meant = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
+        suggested = {(*path[:-1], self._unknown_key(path)) for path in self.unknown}
         for path, key in self.missing.items():
             self.holes.add(path)
-            if path not in meant and path[:-1] not in self._refused:
+            if path not in suggested and path[:-1] not in self._refused:
                 self._missing_key(path[:-1], key)
         for path, part in self._parts.items():
             # an unknown key may be any of the missing ones
@@ -283,7 +283,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     return lowered[near[0]] if near else None
 
 
-def _rest(document: type[Part], written: Any, faults: _Faults) -> Part | None:
+def _with_fillers(document: type[Part], written: Any, faults: _Faults) -> Part | None:
     """The document with fillers in place of its mistakes; None if it is still invalid."""
     for path in sorted(faults.values, key=len, reverse=True):
         holder = _at(written, path[:-1])
@@ -323,14 +323,14 @@ def filler(annotation: Any) -> object:
     """A placeholder of the annotated type; of the first shape where there are several."""
     if options := shapes(annotation):
         return filler(next(iter(options.values())))
-    bare, metadata = unwrap(annotation)
-    origin = get_origin(bare) or bare
+    unwrapped, metadata = unwrap(annotation)
+    origin = get_origin(unwrapped) or unwrapped
     if any(isinstance(mark, Scalar | AtLeastOne) for mark in metadata):
         return Filler(_NOTHING.get(origin))
-    if is_part(bare):
-        return {key.key: filler(key.annotation) for key in keys_of(bare).values() if key.required}
+    if is_part(unwrapped):
+        return {key.key: filler(key.annotation) for key in keys_of(unwrapped).values() if key.required}
     if origin is Literal:
-        return get_args(bare)[0]
+        return get_args(unwrapped)[0]
     return {tuple: [], dict: {}, bool: False}.get(origin)
 
 

@@ -48,7 +48,7 @@ def _masked(lines: Sequence[str]) -> Iterator[str]:
     """The masked lines. Each keeps its length, so that columns stay valid."""
     block: _Credentials | None = None
     for line in lines:
-        if block is not None and block.goes_on(line):
+        if block is not None and block.contains(line):
             yield block.hide(line)
         elif found := _CREDENTIALS.search(line):
             block = _Credentials(line, found.end())
@@ -66,7 +66,7 @@ class _Credentials:
         self._open = _brackets(line[end:])
         self._children: int | None = None
 
-    def goes_on(self, line: str) -> bool:
+    def contains(self, line: str) -> bool:
         """Whether the line belongs to the block: deeper lines, blank lines, and lines inside open brackets."""
         return self._open > 0 or not line.strip() or _indent(line) > self._indent
 

@@ -80,7 +80,7 @@ def parse(text: str, note: Callable[[YamlProblem], None]) -> list[DocumentRoot]:
         for event in YAML(typ="safe", pure=True).parse(text):
             builder.process(event)
     except _TooLargeError:
-        pass  # it has had its note
+        pass  # the problem is reported already
     except MarkedYAMLError as error:
         note(_syntax(error, text))
     except ReaderError as error:

@@ -105,14 +105,14 @@ def _position(lines: Sequence[str], node: Node, offset: int) -> tuple[int, int]:
 def _next(lines: Sequence[str], line: int, column: int, wanted: str, quote: str) -> tuple[int, int]:
     """The position at or after this one where `wanted` is written, past line ends and indentation."""
     while line < len(lines):
-        rest = lines[line][column:]
-        if wanted in " \n" and not rest.strip() and line + 1 < len(lines):
+        remaining = lines[line][column:]
+        if wanted in " \n" and not remaining.strip() and line + 1 < len(lines):
             return line, column
-        if rest.startswith((wanted, "\\")) or (quote == "'" and rest.startswith("''")):
+        if remaining.startswith((wanted, "\\")) or (quote == "'" and remaining.startswith("''")):
             return line, column
-        if rest.strip():
+        if remaining.strip():
             # indentation before the text of a continued line
-            column += len(rest) - len(rest.lstrip())
+            column += len(remaining) - len(remaining.lstrip())
             if not lines[line][column:].startswith((wanted, "\\")):
                 return line, column
             continue
@@ -122,9 +122,9 @@ def _next(lines: Sequence[str], line: int, column: int, wanted: str, quote: str)
 
 def _width(text: str, column: int, wanted: str, quote: str) -> int:
     """The number of written characters that represent `wanted`."""
-    rest = text[column:]
+    remaining = text[column:]
     if quote == "'" and wanted == "'":
         return 2
-    if quote == '"' and rest.startswith("\\"):
-        return {"x": 4, "u": 6, "U": 10}.get(rest[1:2], 2)
+    if quote == '"' and remaining.startswith("\\"):
+        return {"x": 4, "u": 6, "U": 10}.get(remaining[1:2], 2)
     return 1

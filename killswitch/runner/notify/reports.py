@@ -173,7 +173,7 @@ class ReportRenderer:
     def _store_curve(self, view: IncidentStore, recorded: IncidentDecisions) -> None:
         """Store the note of the incident, and the due points of its equity curve until its reset."""
         opening, reset = recorded.decisions[0], recorded.reset
-        opened, known = to_micros(opening.as_of), view.course(recorded.id)
+        opened, known = to_micros(opening.as_of), view.equity_curve(recorded.id)
         since = known[-1].at + 1 if known else opened - BEFORE
         rows = view.rows(opening.policy, opening.scope, since)
         if reset is not None:

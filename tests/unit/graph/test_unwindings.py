@@ -17,12 +17,12 @@ from killswitch.graph.unwinding import (
     OF_CAUSE,
     PLAIN,
     SUGGESTED_ONLY,
+    HedgeInstrument,
     HedgeRule,
     ImpactRule,
-    RungRule,
+    LadderStepRule,
     SlippageRule,
     SpotRule,
-    StandIn,
     UnwindingRule,
     unwinding_for,
     unwinding_named,
@@ -70,12 +70,14 @@ def test_an_unwinding_compiles_to_what_it_says(compiled: PolicySet) -> None:
             SlippageRule(None, Decimal("0.02")),
         ),
         ladder=(
-            RungRule("limit_ioc", Decimal(1), 2),
-            RungRule("limit_ioc", Decimal("2.5"), 3),
-            RungRule("market", Decimal(1), 2),
-            RungRule("limit", Decimal(3), 1),
+            LadderStepRule("limit_ioc", Decimal(1), 2),
+            LadderStepRule("limit_ioc", Decimal("2.5"), 3),
+            LadderStepRule("market", Decimal(1), 2),
+            LadderStepRule("limit", Decimal(3), 1),
         ),
-        hedge=HedgeRule("act", 90 * SECOND, (StandIn("main", "BTC/USDT:USDT"),), 7200 * SECOND, Decimal(50000), "USDT"),
+        hedge=HedgeRule(
+            "act", 90 * SECOND, (HedgeInstrument("main", "BTC/USDT:USDT"),), 7200 * SECOND, Decimal(50000), "USDT"
+        ),
         spot=SpotRule(("ETH",), ("USDC",), ("BNB",)),
     )
 
@@ -124,7 +126,9 @@ def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compile
     careful = compiled.unwindings[0]
     asked = [("BTC/USDT:USDT", "BTC"), ("BTC/USD:BTC", "BTC"), ("ETH_USDT", "ETH"), ("SHIB/USDT", "SHIB")]
     assert [careful.bound(*each) for each in asked] == [Decimal(each) for each in ("0.005", "0.02", "0.005", "0.03")]
-    only = UnwindingRule("only", slippage=(SlippageRule(("ETH",), Decimal("0.01")),), ladder=(RungRule("market"),))
+    only = UnwindingRule(
+        "only", slippage=(SlippageRule(("ETH",), Decimal("0.01")),), ladder=(LadderStepRule("market"),)
+    )
     assert (only.bound("ETH_USDT", "ETH"), only.bound("BTC_USDT", "BTC")) == (Decimal("0.01"), None)
 
 

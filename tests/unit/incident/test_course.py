@@ -15,7 +15,7 @@ from killswitch.incident.record.incident_decisions import find_incident
 from killswitch.incident.record.value_corrections import ValueCorrections
 from killswitch.incident.report.rendering import report_markdown
 from killswitch.model.instant import HOUR, SECOND, to_micros
-from killswitch.model.store import CoursePoint, HistoryRow
+from killswitch.model.store import EquityCurvePoint, HistoryRow
 from killswitch.signals.equity.pending_changes import UnexplainedChange
 from killswitch.signals.history.rows import Correction
 from tests import incidents
@@ -46,7 +46,7 @@ def test_while_it_is_open_points_come_every_ten_seconds_at_most() -> None:
     """At 10, 20 and 30 seconds; the dip to 1 at 14 seconds is kept between them."""
     values = [100.0] * 35
     values[13] = 1.0
-    kept = points_since(rows(after(hours=2, seconds=1), values), OPENED, CoursePoint(OPENED, 100.0))
+    kept = points_since(rows(after(hours=2, seconds=1), values), OPENED, EquityCurvePoint(OPENED, 100.0))
     assert [((point.at - OPENED) // SECOND, point.value) for point in kept] == [
         (10, 100.0), (14, 1.0), (20, 100.0), (30, 100.0),
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_while_it_is_open_points_come_every_ten_seconds_at_most() -> None:
 def test_the_course_of_a_long_incident_stays_small() -> None:
     """A month at a row a minute is some 900 points: each is a 120th of the age apart from the last one."""
     month = rows(after(hours=2, minutes=1), [100.0] * (30 * 24 * 60), every=60)
-    kept = points_since(month, OPENED, CoursePoint(OPENED, 100.0))
+    kept = points_since(month, OPENED, EquityCurvePoint(OPENED, 100.0))
     assert 700 < len(kept) < 1000
 
 
@@ -63,7 +63,7 @@ def test_points_kept_piece_by_piece_are_those_kept_at_once() -> None:
     """However often the course is looked at, and over restarts, the same points are chosen."""
     all_rows = rows(after(hours=2, seconds=1), [100.0 + number % 7 for number in range(600)])
     at_once = points_since(all_rows, OPENED, None)
-    bit_by_bit: list[CoursePoint] = []
+    bit_by_bit: list[EquityCurvePoint] = []
     for end in (*range(0, 600, 7), 600):
         last = bit_by_bit[-1] if bit_by_bit else None
         fresh = [row for row in all_rows[:end] if last is None or row.at > last.at]
@@ -74,7 +74,8 @@ def test_points_kept_piece_by_piece_are_those_kept_at_once() -> None:
 def test_the_firing_is_a_hundred() -> None:
     """150 before, 120 at the firing, 90 and 96 after it: 125, 100, 75 and 80."""
     points = [
-        CoursePoint(OPENED + at * SECOND, value) for at, value in ((-60, 150.0), (0, 120.0), (10, 90.0), (20, 96.0))
+        EquityCurvePoint(OPENED + at * SECOND, value)
+        for at, value in ((-60, 150.0), (0, 120.0), (10, 90.0), (20, 96.0))
     ]
     found = build_curve(points, OPENED)
     assert found is not None
@@ -85,7 +86,11 @@ def test_the_firing_is_a_hundred() -> None:
 @pytest.mark.parametrize("value", [0.0, -5.0])
 def test_a_worthless_unit_has_no_course(value: float) -> None:
     """What is worth nothing at the firing cannot be a hundred: unknown, rather than a division."""
-    points = [CoursePoint(OPENED - SECOND, 1.0), CoursePoint(OPENED, value), CoursePoint(OPENED + SECOND, value)]
+    points = [
+        EquityCurvePoint(OPENED - SECOND, 1.0),
+        EquityCurvePoint(OPENED, value),
+        EquityCurvePoint(OPENED + SECOND, value),
+    ]
     assert build_curve(points, OPENED) is None
 
 
@@ -112,9 +117,9 @@ def changed(at: int, amount: str, kind: str, **more: object) -> UnexplainedChang
     return UnexplainedChange(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
 
 
-def seen(*points: tuple[int, float]) -> list[CoursePoint]:
+def seen(*points: tuple[int, float]) -> list[EquityCurvePoint]:
     """Values so many seconds after the firing."""
-    return [CoursePoint(OPENED + at * SECOND, value) for at, value in points]
+    return [EquityCurvePoint(OPENED + at * SECOND, value) for at, value in points]
 
 
 def test_money_that_moved_after_the_firing_is_no_low() -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from killswitch.graph.nodes import CorrelationGroupRule, PolicySet
-from killswitch.graph.unwinding import RungRule, SlippageRule, UnwindingRule
+from killswitch.graph.unwinding import LadderStepRule, SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision, Rung
 from killswitch.model.snapshot import AccountSnapshot, Event, Snapshot
 from killswitch.planning.tick import Interpreter, Outcome
@@ -85,7 +85,7 @@ def test_each_reason_has_its_own_bound_ladder_and_pace(
 def test_a_document_that_claims_a_reason_is_how_it_is_carried_out() -> None:
     """What is written wins over what is built in."""
     rule = UnwindingRule(
-        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(RungRule("market"),)
+        "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(LadderStepRule("market"),)
     )
     policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
     decision = only(told(at(0, book(), events=(close(cause="market"),)), policies=policies))
@@ -223,7 +223,7 @@ def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> Non
     forced = told(at(0, bad, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(3), Decimal(0))}
     assert [(each.severity, each.text) for each in forced.notices] == [
-        ("page", "not closed by hand: main gives NaN contracts of short ETH, and its position was never read"),
+        ("page", "not closed by hand: main reports NaN contracts of short ETH, and its position was never read"),
         (
             "warning",
             "closed by force: main reports NaN contracts of ETH; closed on its positions of an unknown time",
@@ -242,7 +242,7 @@ def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> Non
         (
             "page",
             given.id,
-            "the close by hand was not carried out: it was given 601 s ago, for a book that may be another by now: "
+            "the close by hand was not carried out: the command is 601 s old, and the book may have changed since: "
             "give it again",
         )
     ]

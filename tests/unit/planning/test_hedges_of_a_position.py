@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from killswitch.graph.nodes import Graph, PolicySet
-from killswitch.graph.unwinding import HedgeRule, StandIn
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule
 from killswitch.model.decision import Decision, Intent
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Order, Residual
@@ -246,7 +246,7 @@ def test_a_holding_that_is_sold_on_another_market_is_stuck_where_it_is_listed() 
     hop = Intent("main", "X/BTC", "long", "sell", D(100), D(0), False, 1, purpose="hop")
     decision = Decision("d", START, "p", "s", "account/main", "enforce", "s", 1, 0, intents=(hop,))
     closing = Closing("d", "blocked", (Residual("main", "X/BTC", "long", D(100)),))
-    rule = HedgeRule("act", 0, (StandIn("other", "X/USDT"),), HOUR, D(1))
+    rule = HedgeRule("act", 0, (HedgeInstrument("other", "X/USDT"),), HOUR, D(1))
     [found] = Obstacles().uncloseable([(closing, decision, rule)], TickAccounts(0, {"main": held}, {"main": held}, {}))
     assert (found.key, found.contracts) == (("main", "X/USDT", "long"), D(100))
 
@@ -343,8 +343,8 @@ def test_a_beta_that_may_be_noise_is_suggested_with_the_reason_and_not_opened() 
 def test_an_instrument_that_is_sure_is_taken_before_one_that_is_doubtful() -> None:
     """The first declared is on an account that is not armed, the second is armed: that one is opened."""
     third = structs.replace(BESIDE, account="third")
-    two = (StandIn("other", BTC), StandIn("third", BTC))
-    rule = replace(hedge(), hedge=replace(hedge().hedge, stand_ins=two))
+    two = (HedgeInstrument("other", BTC), HedgeInstrument("third", BTC))
+    rule = replace(hedge(), hedge=replace(hedge().hedge, instruments=two))
     world = World(policies(rule))
     world.interpreter = Interpreter(policies(rule), armed=("main", "third"))
     world.tick(main(), BESIDE, third)

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace as replace_event
 
 from killswitch.graph.nodes import PolicySet
-from killswitch.graph.unwinding import HedgeRule, RungRule, SlippageRule, StandIn, UnwindingRule
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, LadderStepRule, SlippageRule, UnwindingRule
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.snapshot import AccountSnapshot, Closing, ClosingStatus, Instrument, Residual
@@ -29,9 +29,12 @@ INTENT_FIELDS = ("account", "symbol", "position_side", "side", "contracts", "red
 def hedge(mode: str = "act", symbol: str = BTC, **more: Any) -> UnwindingRule:
     """An unwinding that lets `symbol` on the account `other` stand in, for at most 100,000 USDT."""
     fields: dict[str, Any] = {"max_notional": D(100_000), "currency": "USDT", **more}
-    rule = HedgeRule(mode, MINUTE, (StandIn("other", symbol),), HOUR, **fields)  # type: ignore[arg-type]  # literal
+    rule = HedgeRule(mode, MINUTE, (HedgeInstrument("other", symbol),), HOUR, **fields)  # type: ignore[arg-type]  # literal
     return UnwindingRule(
-        "u", hedge=rule, slippage=(SlippageRule(None, D("0.01")),), ladder=(RungRule("limit_ioc"), RungRule("market"))
+        "u",
+        hedge=rule,
+        slippage=(SlippageRule(None, D("0.01")),),
+        ladder=(LadderStepRule("limit_ioc"), LadderStepRule("market")),
     )
 
 

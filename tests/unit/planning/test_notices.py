@@ -193,7 +193,7 @@ def test_a_fall_that_follows_a_page_is_counted_after_a_restart_too() -> None:
     """When it paged is stored with the memory of the watch."""
     before, again = watching(), watching()
     assert falls(before, 0, 1) == ["page", "warning"]
-    again.restore(before.memory(), [])
+    again.restore(before.serialised(), [])
     third = notices.unexplained(again, NOW + 2 * MINUTE, News("appeared", Decimal(-50)))
     assert (third.severity, "number 3 within ten minutes" in third.text) == ("warning", True)
 
@@ -201,7 +201,7 @@ def test_a_fall_that_follows_a_page_is_counted_after_a_restart_too() -> None:
 def test_a_memory_of_before_the_page_was_stored_is_read() -> None:
     """Without it the next fall pages."""
     before, again = watching(), watching()
-    stored = msgspec.json.decode(before.memory())
+    stored = msgspec.json.decode(before.serialised())
     assert stored.pop("paged", None) is None
     again.restore(msgspec.json.encode(stored), [])
     assert falls(again, 0) == ["page"]

@@ -195,6 +195,6 @@ def test_a_watch_that_was_stored_knows_its_decision_and_what_it_has_cost() -> No
     assert watch.newest_row(NOW + 1) is None
     assert watching().newest_row(NOW) is None
     again = watching()
-    again.restore(watch.memory(), [row])
+    again.restore(watch.serialised(), [row])
     assert (again.decision, again.costs, again.cost) == ("d1", {"d1": Decimal(0), "d2": Decimal(3)}, 0.25)
-    assert again.memory() == watch.memory()
+    assert again.serialised() == watch.serialised()

@@ -222,7 +222,7 @@ def test_d16_one_stray_print_does_not_close_the_book() -> None:
         (
             "warning",
             "everything did not fire: BCH mark 500 against index 995 and last 998; "
-            "prices are looked at again each tick",
+            "prices are fetched again at each tick",
         ),
     ]
     assert fired(run(interpreter, prints(17, "998", "998", "998"))) == []

@@ -345,7 +345,7 @@ def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
     rules = [worlds.rules(name, **({"state": "halted"} if name in names[:3] else {})) for name in names]
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, orders=stops, position_mode="one_way")))
     shown = " ".join(desk.check().stdout.split())
-    assert shown.count("where the venue refuses a close for that") == 1
+    assert shown.count("if the venue refuses a close because of them") == 1
     assert shown.count("the venue accepts no order that closes it") == 1
     assert "P01 long 1, P02 long 2, P03 long 3" in shown
     assert "P07 long 7 1 (resting exits) 1 resting exit promises 7 of 7" in shown

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from killswitch.accounts.arming import ArmedAccount
 from killswitch.graph.nodes import PolicySet, SignalRef
-from killswitch.graph.unwinding import HedgeRule, StandIn, UnwindingRule
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, UnwindingRule
 from killswitch.model.instant import HOUR, MINUTE
 from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
 from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
@@ -47,7 +47,7 @@ def policies() -> PolicySet:
         [SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.10)], [stage],
         scope=replace(graphs.graph((), (), ()).scope, accounts=("main",)),
     )  # fmt: skip
-    rule = HedgeRule("act", MINUTE, (StandIn("other", "BTC"),), HOUR, Decimal(5000), "USDT")
+    rule = HedgeRule("act", MINUTE, (HedgeInstrument("other", "BTC"),), HOUR, Decimal(5000), "USDT")
     return replace(graphs.policy_set(policy), unwindings=(UnwindingRule("u", hedge=rule),))
 
 

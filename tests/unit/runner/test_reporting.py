@@ -83,7 +83,7 @@ def test_a_stage_that_fires_leaves_its_runbook_and_the_report(world: World) -> N
     found = rendered(world)
     assert "[x] **Positions confirmed closed**" in found["report.md"]
     assert "the venue shows every position at its target" in found["runbook-close-everything.md"]
-    assert len(store.course(decision.id)) >= 2
+    assert len(store.equity_curve(decision.id)) >= 2
     assert store.incident_note(decision.id) is not None
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import event
 
 from killswitch.cli.session import acting_store
 from killswitch.model.snapshot import Event
-from killswitch.model.store import CoursePoint, JournalEntry, Outgoing, TickRecord
+from killswitch.model.store import EquityCurvePoint, JournalEntry, Outgoing, TickRecord
 from killswitch.operations.status import store_status
 from killswitch.runner import process
 from killswitch.runner.assembly import LockPaths
@@ -230,7 +230,7 @@ def test_whatever_table_is_lost_under_a_run_it_goes_on_in_memory(store: SqlStore
     waiting = [each.id for each in store.pending_events()]
     store.commit_tick(tick(messages=(message("m2"),)))
     store.put_live("tick", b"1")
-    store.keep_incident("i1", b"{}", (CoursePoint(1, 1.0),))
+    store.keep_incident("i1", b"{}", (EquityCurvePoint(1, 1.0),))
     assert [len(each) for each in (store.states(), store.decisions(9), store.notices(9))] == [0, 0, 0]
     assert f"some rows could not be read of {table}" in (store.trouble or "")
     assert waiting == ([] if table == "events" else ["e1"])

@@ -11,7 +11,7 @@ from killswitch.graph.unwinding import (
     OF_CAUSE,
     PLAIN,
     ImpactRule,
-    RungRule,
+    LadderStepRule,
     SlippageRule,
     SpotRule,
     UnwindingRule,
@@ -117,7 +117,7 @@ def test_the_bound_of_the_first_matching_class_is_on_every_intent() -> None:
     book = [position(s, "long", contracts="1", mark_price="100", notional="100") for s in (BTC, ETH, "XRP/USDT:USDT")]
     view = view_of(account("1", book), instruments=[rules(p.symbol) for p in book])
     classes = (SlippageRule((BTC,), D("0.005")), SlippageRule(("ETH", "BTC"), D("0.01")))
-    rule = UnwindingRule("u", slippage=classes, ladder=(RungRule("market"),))
+    rule = UnwindingRule("u", slippage=classes, ladder=(LadderStepRule("market"),))
     assert [intent.band for intent in close_all(view, rule).intents] == [D("0.005"), D("0.01"), None]
     every = replace(rule, slippage=(*classes, SlippageRule(None, D("0.02"))))
     assert close_all(view, every).intents[2].band == D("0.02")
@@ -127,7 +127,7 @@ def test_the_manner_of_a_decision_is_its_ladder_and_its_pace() -> None:
     """As the rule has them, a pause in seconds; nothing at all for market orders as fast as the venue allows."""
     rule = UnwindingRule(
         "careful", max_orders_per_minute=60, pause=2 * SECOND,
-        ladder=(RungRule("limit_ioc", D(2), 3), RungRule("market")),
+        ladder=(LadderStepRule("limit_ioc", D(2), 3), LadderStepRule("market")),
     )  # fmt: skip
     ladder = (Rung("limit_ioc", D(2), 3), Rung("market"))
     assert execution_style(rule) == Unwinding("careful", ladder, 60, 2.0)
@@ -138,7 +138,7 @@ def test_the_manner_of_a_decision_is_its_ladder_and_its_pace() -> None:
 
 def test_of_several_unwindings_the_one_with_the_fewest_bounds_holds() -> None:
     """Then the faster one, then the one with the shorter pause, then the first."""
-    ladder = (RungRule("market"),)
+    ladder = (LadderStepRule("market"),)
     bounded, both = UnwindingRule("bounded", ladder=ladder), UnwindingRule("both", (), 60, ladder=ladder)
     slow, fast = UnwindingRule("slow", (), 10), UnwindingRule("fast", (), 600)
     assert most_urgent([both, bounded]) is bounded
@@ -153,7 +153,14 @@ def test_by_force_nothing_takes_time_or_bounds_a_price_but_what_is_kept_stays_ke
     """The routes and the kept assets of the rule are all that is left of it."""
     kept = SpotRule(("BTC",), ("USDT",), ("XMR",))
     careful = UnwindingRule(
-        "careful", ("market",), 60, 5, BY_IMPACT, (SlippageRule(None, D("0.01")),), (RungRule("market"),), spot=kept
+        "careful",
+        ("market",),
+        60,
+        5,
+        BY_IMPACT,
+        (SlippageRule(None, D("0.01")),),
+        (LadderStepRule("market"),),
+        spot=kept,
     )
     assert without_pace(careful) == UnwindingRule("careful", ("market",), spot=kept)
 

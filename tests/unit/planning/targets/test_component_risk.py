@@ -176,7 +176,7 @@ def test_an_unknown_worth_makes_the_risk_unknown() -> None:
     seen[-1] = snapshot(seen[-1].as_of, account("90000", blind))
     decision = fired(policy(BY_RISK), seen)
     assert decision.reason is not None
-    assert "the worth of B is unknown" in decision.reason
+    assert "the value of B is unknown" in decision.reason
     assert "the selected gross is not wholly known: the same part" in decision.reason
     assert set(left(decision, seen).values()) == {Decimal(5)}
 

@@ -60,8 +60,8 @@ def test_a_position_whose_worth_is_unknown_is_closed_wholly_and_the_decision_say
     )
     assert left(found) == {"BIG": Decimal("1.25"), "BLIND": Decimal(0)}
     assert found.remarks == (
-        "the worth of BLIND is unknown: closed wholly, as the share cap asks",
-        "the gross is not wholly known: the share cap is taken of the part that is",
+        "the value of BLIND is unknown: closed completely because of the share cap",
+        "the gross is not wholly known: the share cap applies to the part that is",
     )
 
 
@@ -81,7 +81,7 @@ def test_nothing_converts_between_two_currencies_so_each_is_held_against_its_own
         account("1", [worth("INVERSE", "1")], name="coin", currency="BTC"),
     )
     assert left(found) == {"LINEAR": Decimal(1), "INVERSE": Decimal(1)}
-    assert found.remarks == ("the gross is not wholly known: the share cap is taken of the part that is",)
+    assert found.remarks == ("the gross is not wholly known: the share cap applies to the part that is",)
 
 
 def test_the_decision_carries_what_could_not_be_kept_as_declared() -> None:
@@ -101,7 +101,7 @@ def test_the_decision_carries_what_could_not_be_kept_as_declared() -> None:
         reasons += [decision.reason for decision in outcome.decisions]
     assert reasons[0] is None
     assert reasons[1] is not None
-    assert "the worth of B is unknown: closed wholly" in reasons[1]
+    assert "the value of B is unknown: closed completely" in reasons[1]
 
 
 sizes = st.decimals(min_value="0.01", max_value="1000000", places=2)
@@ -135,4 +135,4 @@ def test_what_could_not_be_kept_as_declared_is_a_line_of_what_replay_prints() ->
         outcome = interpreter.tick(snapshot(after(minutes=minute), account(equity, [position("A", "long", pnl)])))
     (decision,) = outcome.decisions
     (note,) = [line for line in decision_lines(decision) if line.startswith("    note: ")]
-    assert note.startswith("    note: the worth of A is unknown: closed wholly, as the share cap asks")
+    assert note.startswith("    note: the value of A is unknown: closed completely because of the share cap")
