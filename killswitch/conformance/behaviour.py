@@ -16,7 +16,7 @@ class BehaviourGuarantees:
     """An adapter keeps credentials secret, serves concurrent calls, and can be cancelled and closed."""
 
     @guarantee("G20")
-    async def test_what_it_says_of_its_venue_holds_together(self, case: ConformanceCase) -> None:
+    async def test_declared_costs_limits_and_ids_are_consistent(self, case: ConformanceCase) -> None:
         """Every cost names a declared limit and fits into it; the venue accepts ids of the longest declared form."""
         traits = traits_of(case.venue)
         allowed = {limit.name: limit.allowed for limit in traits.limits}
@@ -33,7 +33,7 @@ class BehaviourGuarantees:
         assert case.stand.taken(name) == 1
 
     @guarantee("G21")
-    async def test_no_credential_is_ever_said(self, case: ConformanceCase) -> None:
+    async def test_no_credential_is_disclosed(self, case: ConformanceCase) -> None:
         """No credential appears in an error, in a reason, or in the text form of the adapter."""
         texts = [repr(case.venue), str(case.venue), repr(await case.venue.snapshot())]
         for call in READING if "faults" in case.stand.offers else ():
@@ -45,7 +45,7 @@ class BehaviourGuarantees:
             assert not [each for each in texts if secret in each]
 
     @guarantee("G22")
-    async def test_calls_go_on_beside_each_other(self, case: ConformanceCase) -> None:
+    async def test_concurrent_calls_do_not_disturb_each_other(self, case: ConformanceCase) -> None:
         """Snapshots, queries and submissions at the same time do not disturb each other."""
         seen, sent, missing, resting = await asyncio.gather(
             case.venue.snapshot(),
@@ -58,7 +58,7 @@ class BehaviourGuarantees:
         assert case.held() == case.size - 1
 
     @guarantee("G23", "faults")
-    async def test_a_call_that_is_called_off_leaves_it_whole(self, case: ConformanceCase) -> None:
+    async def test_a_cancelled_call_leaves_the_adapter_usable(self, case: ConformanceCase) -> None:
         """After a cancelled call the next snapshot is complete."""
         await case.venue.snapshot()
         case.stand.breaks("snapshot", "silent")
@@ -69,7 +69,7 @@ class BehaviourGuarantees:
         assert sizes(await case.venue.snapshot()) == case.book
 
     @guarantee("G24")
-    async def test_looking_changes_nothing(self, case: ConformanceCase) -> None:
+    async def test_reading_changes_nothing(self, case: ConformanceCase) -> None:
         """Snapshots and inspection leave every position and every order unchanged."""
         await case.stand.rest(case.symbol, "buy", Decimal(1))
         await case.venue.snapshot()

@@ -61,7 +61,7 @@ class OrderGuarantees:
     """An order is sent once, under its client order id, and its status is reported as it is known."""
 
     @guarantee("G09")
-    async def test_an_order_is_taken_once_and_found_by_its_own_id(self, case: ConformanceCase) -> None:
+    async def test_an_order_executes_once_and_is_found_by_its_client_id(self, case: ConformanceCase) -> None:
         """The position shrinks by exactly the amount of the order, and a query returns what the submission returned."""
         request = case.closing(Decimal("0.123"), "ks0001")
         await case.venue.submit(request)
@@ -75,7 +75,7 @@ class OrderGuarantees:
         assert {(fill.side, fill.price, fill.symbol) for fill in filled} == {(request.side, Decimal(100), case.symbol)}
 
     @guarantee("G10")
-    async def test_an_order_that_never_was_is_none(self, case: ConformanceCase) -> None:
+    async def test_an_order_that_was_never_sent_is_not_found(self, case: ConformanceCase) -> None:
         """`find_order` returns None only where the venue itself reports that there is no such order, also right
         after another order was sent."""
         assert await case.venue.find_order(case.symbol, "ks0404") is None
@@ -85,7 +85,7 @@ class OrderGuarantees:
 
     @guarantee("G11", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    async def test_an_order_that_cannot_be_asked_about_is_not_none(self, case: ConformanceCase, mishap: Mishap) -> None:
+    async def test_a_failed_query_never_means_that_there_is_no_order(self, case: ConformanceCase, mishap: Mishap) -> None:
         """A query without an answer raises an error: if it returned None, the order would be sent again."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         case.stand.breaks("find_order", mishap)
@@ -99,7 +99,7 @@ class OrderGuarantees:
     @pytest.mark.parametrize(
         "mishap", ["lost", "done", "silent", "done_silent", "garbled", "mispacked", "down", "limited"]
     )
-    async def test_what_is_said_of_a_broken_order_is_true(self, case: ConformanceCase, mishap: Mishap) -> None:
+    async def test_a_failed_submission_has_the_right_error(self, case: ConformanceCase, mishap: Mishap) -> None:
         """Rejected, rate-limited and down are raised only for an order that was not placed; the adapter never sends
         an order twice by itself."""
         needs(case.stand, "hostile" if mishap == "mispacked" else "faults")
@@ -113,7 +113,7 @@ class OrderGuarantees:
             assert isinstance(result, FateUnknownError | MalformedAnswerError), repr(result)
 
     @guarantee("G28", "hostile")
-    async def test_a_redirect_is_followed_nowhere_and_answers_nothing(self, case: ConformanceCase) -> None:
+    async def test_redirects_are_never_followed(self, case: ConformanceCase) -> None:
         """No 3xx status makes the adapter send a request elsewhere; a change then has status unknown, and a query is
         down."""
         await case.venue.snapshot()
@@ -133,7 +133,7 @@ class OrderGuarantees:
         assert sizes(await case.venue.snapshot()) == case.book
 
     @guarantee("G29", "hostile")
-    async def test_an_answer_without_measure_is_no_answer(self, case: ConformanceCase) -> None:
+    async def test_an_oversized_answer_is_no_answer(self, case: ConformanceCase) -> None:
         """Nothing is read of an answer beyond its largest size, however small it was when compressed; the next
         answer is read as usual."""
         await case.venue.snapshot()
@@ -145,7 +145,7 @@ class OrderGuarantees:
         assert sizes(await case.venue.snapshot()) == {case.key: case.size - 1}
 
     @guarantee("G13")
-    async def test_the_venue_takes_an_id_only_once(self, case: ConformanceCase) -> None:
+    async def test_the_venue_accepts_a_client_id_only_once(self, case: ConformanceCase) -> None:
         """An order that is sent again is refused as a duplicate, so that it takes effect once."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         repeated = case.venue.submit(case.closing(Decimal(1), "ks0001"))
@@ -160,14 +160,14 @@ class OrderGuarantees:
         assert case.stand.held(other(case.key)) == ZERO
 
     @guarantee("G15")
-    async def test_reducing_what_is_flat_is_refused_as_such(self, case: ConformanceCase) -> None:
+    async def test_reducing_a_flat_position_is_refused_as_already_flat(self, case: ConformanceCase) -> None:
         """The reason is `already_flat`: it alone means that nothing is left to close."""
         second = case.stand.symbols[1]
         await case.venue.snapshot()
         assert await refusal(case.venue.submit(closing((second, "long"), Decimal(1), "ks0001"))) == "already_flat"
 
     @guarantee("G16", "minimum", book=large)
-    async def test_too_small_and_too_large_are_told_apart(self, case: ConformanceCase) -> None:
+    async def test_too_small_and_too_large_have_different_reasons(self, case: ConformanceCase) -> None:
         """An order below the minimum and one above the maximum have different reasons: closing splits the large one
         and leaves the small one."""
         await case.venue.snapshot()
@@ -189,7 +189,7 @@ class OrderGuarantees:
         assert await case.venue.open_orders() == ()
 
     @guarantee("G18")
-    async def test_a_batch_answers_for_each_order_in_its_place(self, case: ConformanceCase) -> None:
+    async def test_a_batch_returns_one_result_per_order_in_order(self, case: ConformanceCase) -> None:
         """A refused order keeps its position in the list of results, and the other orders of the batch are placed."""
         if not isinstance(case.venue, BatchingVenue) or traits_of(case.venue).batch < 3:
             pytest.skip("not tried: it sends orders one by one")
@@ -218,7 +218,7 @@ class OrderGuarantees:
         assert case.stand.held(other(key)) == case.book[other(key)]
 
     @guarantee("G26", book=everything)
-    async def test_a_book_of_more_than_one_page_is_shown_whole(self, case: ConformanceCase) -> None:
+    async def test_a_book_of_several_pages_is_complete(self, case: ConformanceCase) -> None:
         """All positions and resting orders are listed, however many the venue returns at once."""
         symbols = (*case.stand.symbols, *case.stand.more)
         for symbol in symbols:
@@ -229,7 +229,7 @@ class OrderGuarantees:
         assert sorted(order.symbol for order in await case.venue.open_orders()) == sorted(symbols)
 
     @guarantee("G27", "stops")
-    async def test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent(self, case: ConformanceCase) -> None:
+    async def test_our_limit_and_stop_orders_rest_as_they_were_sent(self, case: ConformanceCase) -> None:
         """Both rest with their prices and sizes, the limit under its own id, the stop under its own id or none;
         neither has traded."""
         await case.venue.snapshot()
@@ -247,7 +247,7 @@ class OrderGuarantees:
         assert case.held() == case.size
 
     @guarantee("G31", "faults")
-    async def test_an_order_that_arrives_late_is_refused_or_known_by_its_name(self, case: ConformanceCase) -> None:
+    async def test_a_late_order_is_refused_or_found_by_its_client_id(self, case: ConformanceCase) -> None:
         """As the adapter declares in `order_life`: a late order is not placed after its time, or not in addition to
         another one of the same name."""
         rule = traits_of(case.venue).order_life

@@ -30,7 +30,7 @@ class SnapshotGuarantees:
     """A flat account is shown as flat, an unknown value as unknown, and every number is the venue's."""
 
     @guarantee("G01", book=flat)
-    async def test_an_empty_account_is_flat_and_says_so(self, case: ConformanceCase) -> None:
+    async def test_an_empty_account_is_reported_flat(self, case: ConformanceCase) -> None:
         """An account without positions has an empty list of positions, quality `ok`, and its equity."""
         seen = await case.venue.snapshot()
         assert (seen.quality, seen.positions) == ("ok", ())
@@ -49,7 +49,7 @@ class SnapshotGuarantees:
 
     @guarantee("G03", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    async def test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(
+    async def test_a_failed_snapshot_is_never_an_empty_or_an_old_account(
         self, case: ConformanceCase, mishap: Mishap
     ) -> None:
         """A failed request raises an error, or returns a quality other than `ok` with a reason; the next snapshot is
@@ -80,7 +80,7 @@ class SnapshotGuarantees:
         assert decode_snapshot(encode_snapshot(document)) == document
 
     @guarantee("G05")
-    async def test_the_rules_of_a_position_are_told_with_it(self, case: ConformanceCase) -> None:
+    async def test_positions_carry_their_trading_rules(self, case: ConformanceCase) -> None:
         """Contract size and amount step of every position are present and true: without them no exact order can be
         built."""
         seen = await case.venue.snapshot()
@@ -103,7 +103,7 @@ class SnapshotGuarantees:
             assert [order.reduce_only for order in found if order.trigger_price] == [True]
 
     @guarantee("G07")
-    async def test_what_another_hand_does_shows(self, case: ConformanceCase) -> None:
+    async def test_changes_by_other_traders_are_shown(self, case: ConformanceCase) -> None:
         """A position that another trader changes is shown with its new size, within the stand's patience."""
         await case.venue.snapshot()
         await case.stand.trade(case.key, Decimal(-1))
@@ -111,7 +111,7 @@ class SnapshotGuarantees:
 
     @guarantee("G08", "flows")
     @pytest.mark.parametrize("amount", ["5000", "-700"])
-    async def test_money_that_comes_and_goes_is_a_flow_with_its_sign(self, case: ConformanceCase, amount: str) -> None:
+    async def test_deposits_and_withdrawals_are_signed_flows(self, case: ConformanceCase, amount: str) -> None:
         """A deposit or withdrawal is one row with one id, in the account's currency, however often snapshots repeat
         it."""
         amounts: dict[str, Decimal] = {}

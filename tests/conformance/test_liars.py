@@ -119,11 +119,11 @@ def _rules(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
 LIES: Mapping[str, Lie] = {
     "the last good reading": Lie(
         TellsTheLastGoodOne,
-        lambda stand: GUARANTEES.test_a_failed_reading_is_never_an_empty_account_nor_an_old_one(stand, "garbled"),
+        lambda stand: GUARANTEES.test_a_failed_snapshot_is_never_an_empty_or_an_old_account(stand, "garbled"),
     ),
     "another worth": Lie(
         lambda it: Changed(it, lambda seen: {"equity": Decimal(1)}),
-        GUARANTEES.test_an_empty_account_is_flat_and_says_so,
+        GUARANTEES.test_an_empty_account_is_reported_flat,
     ),
     "another mark": Lie(
         lambda it: Changed(it, _positions(mark_price=Decimal(1))),
@@ -138,17 +138,17 @@ LIES: Mapping[str, Lie] = {
     ),
     "a first page": Lie(
         lambda it: Changed(it, lambda seen: {"positions": (seen.positions or ())[:100]}),
-        GUARANTEES.test_a_book_of_more_than_one_page_is_shown_whole,
+        GUARANTEES.test_a_book_of_several_pages_is_complete,
     ),
     "other rules": Lie(
         lambda it: Changed(it, _rules(contract_size=Decimal(77))),
-        GUARANTEES.test_the_rules_of_a_position_are_told_with_it,
+        GUARANTEES.test_positions_carry_their_trading_rules,
     ),
-    "orders at the market": Lie(DropsPrices, GUARANTEES.test_a_limit_and_a_stop_of_ours_rest_as_they_were_sent),
-    "other prices of fills": Lie(TellsOtherPrices, GUARANTEES.test_an_order_is_taken_once_and_found_by_its_own_id),
+    "orders at the market": Lie(DropsPrices, GUARANTEES.test_our_limit_and_stop_orders_rest_as_they_were_sent),
+    "other prices of fills": Lie(TellsOtherPrices, GUARANTEES.test_an_order_executes_once_and_is_found_by_its_client_id),
     "nonsense is flat": Lie(TakesNonsenseForFlat, GUARANTEES.test_a_wrong_field_is_never_a_wrong_number),
     "a second sending": Lie(
-        SendsTwice, lambda stand: GUARANTEES.test_what_is_said_of_a_broken_order_is_true(stand, "lost")
+        SendsTwice, lambda stand: GUARANTEES.test_a_failed_submission_has_the_right_error(stand, "lost")
     ),
 }  # fmt: skip
 

@@ -153,7 +153,7 @@ def test_an_order_is_reported_filled_and_found_again(keeps: Callable[[Promise], 
     keeps(promise)
 
 
-def test_an_order_that_never_was_is_none(keeps: Callable[[Promise], None]) -> None:
+def test_an_order_that_was_never_sent_is_not_found(keeps: Callable[[Promise], None]) -> None:
     """The venue says that it has none: under that id, under that symbol."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
