@@ -104,7 +104,7 @@ def trigger_table(triggers: Sequence[TriggerStatus], accounts: Sequence[AccountV
         )
         for each in triggers
     ]  # fmt: skip
-    return [table(("trigger", "value", "threshold", "headroom", "is"), rows), *footnotes.lines()]
+    return [table(("trigger", "value", "threshold", "headroom", "state"), rows), *footnotes.lines()]
 
 
 def _is_young(trigger: TriggerStatus) -> bool:

@@ -154,7 +154,7 @@ def _locks(locks: Sequence[LockView], view: RunnerView) -> str:
         alive = "unknown" if lock.alive_until is None else instant(lock.alive_until)
         alive += " (stale)" if lock.stale else ""
         rows.append((lock.scope or "unknown", state, _until(lock), alive, lock.reason))
-    head = ("scope", "says", "until", "kept alive until", "reason")
+    head = ("scope", "state", "until", "kept alive until", "reason")
     return f"Locks as read by bots in {view.lock_folder}\n" + table(head, rows)
 
 

@@ -89,7 +89,7 @@ def _costs(listing: VenueListing, name: str) -> Iterator[str]:
 
 def capability_table(capabilities: Sequence[Capability]) -> str:
     """Capabilities of a venue, with notes."""
-    return table(("capability", "can", ""), [(each.name, each.can, each.note) for each in capabilities])
+    return table(("capability", "supported", ""), [(each.name, each.can, each.note) for each in capabilities])
 
 
 def named(capabilities: Sequence[Capability], can: str) -> str:

@@ -156,6 +156,6 @@ def _intended(orders: OrderGroup) -> str:
     elif intent.purpose == "hop" and intent.after is None:
         left = f"on another market than the holding is listed on, leaving {orders.leaves:f} of it"
     elif intent.purpose == "hop":
-        left = "of what an order before it brings in"
+        left = "of the proceeds of an earlier order"
     what = f"{intent.side} {orders.amount} {intent.symbol} ({intent.position_side}) on {intent.account}"
     return f"{what}, {left}"

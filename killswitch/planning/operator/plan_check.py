@@ -127,14 +127,14 @@ def _second_hop(intents: Sequence[Intent], index: int, basis: _Basis, where: str
     hop = intents[index]
     after = hop.after
     if after is None or not 0 <= after < index or hop.purpose != "hop":
-        yield f"it orders {where} after order {after}, which is no sale before it"
+        yield f"it orders {where} after order {after}, which is not an earlier sale"
         return
     first = intents[after]
     if first.account != hop.account or first.after is not None or quote_of(first.symbol) != base_of(hop.symbol):
-        yield f"it orders {where} after {_where(first)}, which brings nothing of it"
+        yield f"it orders {where} after {_where(first)}, which does not buy its asset"
     others = (each.after for each in intents[:index] if each.after is not None and 0 <= each.after < index)
     if any(_position_of(intents[other]) == _position_of(first) for other in others):
-        yield f"it sells what {_where(first)} brings twice"
+        yield f"it sells the proceeds of {_where(first)} twice"
     was = basis.held.get(_position_of(hop), ZERO)
     if hop.target != was:
         yield f"it leaves {hop.target:f} of {where}, and saw {was:f}"

@@ -83,5 +83,5 @@ def kept_proceeds(cuts: Sequence[Cut]) -> list[str]:
         own = own_close(cut, closes) if cut.route.second is not None and cut.result.parts else None
         if own is not None and own.result.target > ZERO:
             name = own.candidate.position.symbol
-            found.append(f"what {cut.route.first} brings stays {cut.route.via}: {name} is trimmed by this decision")
+            found.append(f"the proceeds of {cut.route.first} stay {cut.route.via}: {name} is trimmed by this decision")
     return found

@@ -110,7 +110,7 @@ def test_the_two_hops_of_a_sale_are_told_apart(written: HandWritten) -> None:
     assert order_texts([hop(target="10")])[0].endswith(
         "on another market than the holding is listed on, leaving 10 of it"
     )
-    assert order_texts([hop("BTC", "3", 0)])[0].endswith("of what an order before it brings in")
+    assert order_texts([hop("BTC", "3", 0)])[0].endswith("of the proceeds of an earlier order")
     entries = (
         planned("BTC-X"), planned("BTC", "0", "0"),
         on("BTC-X", sent(1, "10", order="market")), on("BTC-X", filled(1, "10", "0.001")),

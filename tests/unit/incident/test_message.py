@@ -104,7 +104,7 @@ def test_hedges_and_hops_are_not_told_as_closes() -> None:
     assert "sell 0.75 BTC (long) on main, as a temporary hedge" in told.body
     hop = structs.replace(first, purpose="hop", after=0)
     assert (
-        "of what an order before it brings in"
+        "of the proceeds of an earlier order"
         in decision_message(decision(intents=(hop,)), SUBJECT, is_enforced=True).body
     )
 

@@ -310,7 +310,7 @@ def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
         ([intent("2"), intent("1", "2")], "leave different amounts of it"),
         ([intent("NaN")], "it orders NaN contracts"),
         ([intent("sNaN")], "it orders sNaN contracts"),
-        ([intent("3", after=0)], "after order 0, which is no sale before it"),
+        ([intent("3", after=0)], "after order 0, which is not an earlier sale"),
     ],
 )
 def test_orders_that_only_look_like_closing_are_refused(orders: list[Intent], says: str) -> None:
@@ -336,13 +336,13 @@ def spot(at: datetime) -> Snapshot:
         ([hop("60", "X/BTC"), hop("40", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)], None),
         ([hop("60", "X/BTC"), hop("60", "X/ETH")], "it sells 120 X on main, and saw 100"),
         ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "0", 0)], "it leaves 0 of BTC/USDT long on main, and saw 2"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 1)], "after order 1, which is no sale before it"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", -1)], "after order -1, which is no sale before it"),
-        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 99)], "after order 99, which is no sale before it"),
-        ([hop("100", "X/BTC"), hop("0", "ETH/USDT", "0", 0)], "after X/BTC long on main, which brings nothing of it"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 1)], "after order 1, which is not an earlier sale"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", -1)], "after order -1, which is not an earlier sale"),
+        ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 99)], "after order 99, which is not an earlier sale"),
+        ([hop("100", "X/BTC"), hop("0", "ETH/USDT", "0", 0)], "after X/BTC long on main, which does not buy its asset"),
         (
             [hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0), hop("0", "BTC/USDC", "0", 0)],
-            "it sells what X/BTC long on main brings twice",
+            "it sells the proceeds of X/BTC long on main twice",
         ),
     ],
 )

@@ -596,9 +596,9 @@ def test_one_venue_is_shown_in_full() -> None:
 Adapter made-up, exchange swapex: swap, future
 Tried against its documents
 
-  capability  can
+  capability  supported
   equity      yes
-  flows       partly  a day late
+  flows       partly     a day late
   close book  no
 
 Batches of 5

@@ -121,7 +121,7 @@ def test_c19_where_the_asset_in_between_is_trimmed_what_arrives_stays_and_is_tol
         ("X/BTC", D(1000), D(0)),
         ("BTC/USDT", D("1.5"), D("1.5")),
     ]
-    assert found.remarks == ("what X/BTC brings stays BTC: BTC/USDT is trimmed by this decision",)
+    assert found.remarks == ("the proceeds of X/BTC stay BTC: BTC/USDT is trimmed by this decision",)
 
 
 def test_a_hop_comes_after_the_last_part_of_the_first_one() -> None:
