@@ -90,8 +90,8 @@ def check_timers(everything: Documents, others: FaultyDocuments) -> list[Diagnos
         observed = [account.metadata.name for account in covered if account.spec.execution == "observe"]
         named = isinstance(document.spec.accounts, tuple)
         if not (named or covered or others.has_unknown_kinds) and known:
-            message = "no account of this policy set matches `accounts`"
-            found.warning("KS5040", ("spec", "accounts"), message, "ask for less, or take the switch out", key=True)
+            message, fix = "no account of this policy set matches `accounts`", "loosen `accounts`, or remove the switch"
+            found.warning("KS5040", ("spec", "accounts"), message, fix, key=True)
         elif observed and len(observed) == len(covered):
             message = f"{', '.join(f'`{name}`' for name in observed)}: only observed, so no timer is started there"
             fix = "write `execution: live` once it is to be acted on"

@@ -101,7 +101,7 @@ def from_store(policies: PolicySet, store: Store | None) -> tuple[Interpreter, s
     """An interpreter with the state of the runner, if there is a store, and the name of the source of the state."""
     interpreter = Interpreter(policies, earlier_notices=() if store is None else store.notices(REMEMBERED_NOTICES))
     if store is None:
-        return interpreter, "no store: this snapshot alone, so windows are only partly known"
+        return interpreter, "no store: only this snapshot, so windows are partly known"
     unfinished = [stored.decision for stored in store.unfinished()]
     past = [stored.decision for stored in store.decisions(REMEMBERED)]
     interpreter.restore(store.states(), store.rows, unfinished, past)

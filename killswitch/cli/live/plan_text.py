@@ -32,7 +32,7 @@ def plan_text(shown: Preview) -> str:
 
 def _lines(shown: Preview) -> Iterator[str]:
     yield f"Plan as of {instant(shown.snapshot.as_of)}, policy set {shown.policies.digest[:19]}"
-    yield f"Memory: {shown.memory}"
+    yield f"History: {shown.memory}"
     yield ""
     for account in shown.accounts:
         positions = "positions unknown" if account.positions is None else f"{account.positions} positions"
