@@ -85,7 +85,7 @@ class OrderGuarantees:
 
     @guarantee("G11", "faults")
     @pytest.mark.parametrize("mishap", ["lost", "silent", "garbled", "down", "limited"])
-    async def test_a_failed_query_never_means_that_there_is_no_order(self, case: ConformanceCase, mishap: Mishap) -> None:
+    async def test_a_failed_query_is_not_an_absent_order(self, case: ConformanceCase, mishap: Mishap) -> None:
         """A query without an answer raises an error: if it returned None, the order would be sent again."""
         await case.venue.submit(case.closing(Decimal(1), "ks0001"))
         case.stand.breaks("find_order", mishap)
