@@ -10,11 +10,10 @@ from html import escape
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, quote_plus
 
-from msgspec import json as msgjson
 from msgspec import structs
 
 from killswitch.accounts.poll.shared_adapter import AdapterView
-from killswitch.model.inspection import KeyRights
+from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot
 from killswitch.model.venue import (
     FateUnknownError,
@@ -154,10 +153,21 @@ def _redact_pushes(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) 
     return lambda receive: venue._through(call(lambda push: receive(venue._redacted_push(push))))
 
 
-def _redact_struct(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
-    async def inspect() -> object:
-        found = await venue._through(call())
-        return msgjson.decode(venue._redactor.hide(msgjson.encode(found).decode()), type=type(found))
+def _redact_inspection(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[object]]:
+    """Redact the texts of the venue alone, as `_redact_note` does."""
+    hide = venue._redactor.hide
+
+    async def inspect() -> Inspection:
+        found: Inspection = await venue._through(call())
+        modes = (found.status, found.position_mode, found.margin_mode)
+        status, position_mode, margin_mode = (None if each is None else hide(each) for each in modes)
+        return structs.replace(
+            found,
+            status=status, position_mode=position_mode, margin_mode=margin_mode,
+            rights=structs.replace(found.rights, note=hide(found.rights.note)),
+            capabilities=tuple(structs.replace(each, note=hide(each.note)) for each in found.capabilities),
+            notes=tuple(map(hide, found.notes)),
+        )  # fmt: skip
 
     return inspect
 
@@ -173,7 +183,7 @@ def _redact_note(venue: RedactedAdapter, call: Callable[..., Awaitable[Any]]) ->
 
 
 _REDACTIONS: Final[Mapping[str, _Wording]] = {
-    "used": _unchanged, "submit_batch": _redact_batch, "listen": _redact_pushes, "inspect": _redact_struct,
+    "used": _unchanged, "submit_batch": _redact_batch, "listen": _redact_pushes, "inspect": _redact_inspection,
     "key_rights": _redact_note, "remember": _unchanged, "rules_to_keep": _unchanged, "use_rules": _unchanged,
 }  # fmt: skip
 """Optional call → how its answer is redacted; others contain no text of the venue."""

@@ -128,7 +128,8 @@ class Observers:
         if self.dead_man is not None:
             await self.dead_man.abandon()
         await self.notifier.drain(0.0)
-        if self.recorder is not None and self.recorder.close() is False:
+        recorder = self.recorder
+        if recorder is not None and self.isolation.call("the recording", recorder.close, False) is False:
             return ("the recording ends early: its last snapshots could not be written",)
         return ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import unquote, urlsplit
@@ -76,15 +76,18 @@ def _attempts(attempts: Mapping[RouteTarget, Callable[[], None]], timeout: float
 
 
 def _end(attempt: Future[None], timeout: float) -> str | None:
-    try:
-        attempt.result(timeout)
-    except NoThreadError as error:
-        return str(error.strerror)
-    except NotSentError as error:
-        return str(error)
-    except Exception as error:  # noqa: BLE001 - a third-party plugin may raise anything, with the URL in it
-        return f"unexpected {type(error).__name__}" if attempt.done() else f"no answer within {timeout:g} s"
-    return None
+    wait([attempt], timeout)
+    if not attempt.done():
+        return f"no answer within {timeout:g} s"
+    match attempt.exception():
+        case None:
+            return None
+        case NoThreadError() as error:
+            return str(error.strerror)
+        case NotSentError() as error:
+            return str(error)
+        case error:  # of a third-party plugin, even SystemExit: its message may contain the URL
+            return f"unexpected {type(error).__name__}"
 
 
 def _send(target: RouteTarget, message: Message) -> None:

@@ -13,7 +13,7 @@ import pytest
 from killswitch.accounts import plug_ins
 from killswitch.accounts.plug_ins import AdapterError, make_adapter
 from killswitch.accounts.redaction import HIDDEN, Redactor
-from killswitch.model.inspection import KeyRights
+from killswitch.model.inspection import Capability, Inspection, KeyRights
 from killswitch.model.legible import shortened
 from killswitch.model.venue import (
     AccountSpec,
@@ -248,6 +248,10 @@ class Righted:
     async def key_rights(self) -> KeyRights:
         return KeyRights(read=True, trade=True, withdraw=True, note=f"the key {SECRET} may withdraw")
 
+    async def inspect(self) -> Inspection:
+        note = f"the key {SECRET}"
+        return Inspection("ok", 0.0, await self.key_rights(), None, None, (Capability("trade", "yes", note),), (note,))
+
 
 @pytest.mark.parametrize("passphrase", ["withdraw", "true", "trade"])
 def test_a_credential_spelled_like_a_right_does_not_hide_that_the_key_may_withdraw(
@@ -259,3 +263,7 @@ def test_a_credential_spelled_like_a_right_does_not_hide_that_the_key_may_withdr
     rights = asyncio.run(adapter.key_rights())
     assert rights.withdraw is True
     assert SECRET not in rights.note
+    inspection = asyncio.run(adapter.inspect())
+    assert inspection.rights.withdraw is True
+    assert [each.name for each in inspection.capabilities] == ["trade"]
+    assert SECRET not in repr(inspection)

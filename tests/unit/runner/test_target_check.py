@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from killswitch.cli import ksctl
+from killswitch.incident.notify.apprise_target import AppriseSender
 from tests.webhooks import Webhook, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -140,3 +142,13 @@ def test_without_a_route_there_is_nothing_to_test(folder: Path) -> None:
     """That nobody would be told is a failure."""
     told = called("notify", "test", "--policies", folder)
     assert (told.exit_code, "no NotificationRoute" in told.output) == (1, True)
+
+
+def test_a_plug_in_that_exits_is_a_failed_target_and_ends_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that calls `sys.exit` neither passes for a delivery nor takes the command with it."""
+    monkeypatch.setattr(AppriseSender, "send", lambda *_: sys.exit(3))
+    routed(folder, {"apprise": {"url": "json://127.0.0.1:1/"}})
+    result = called("notify", "test", "--policies", folder)
+    assert (result.exit_code, "FAILED: unexpected SystemExit" in result.output) == (1, True)
