@@ -82,8 +82,8 @@ class LockFolder(Folder):
 
     def union_lock(self, now: datetime) -> LockRecord:
         """What the file for all scopes says, or would say if one were configured."""
-        union = self.union or UnionFile(self._folder / "union.json", self._folder, self._pen)
-        return union.sum_of([own_in(file, self._pen.stamp(now)) for file in self.locks()], now)
+        union = self.union or UnionFile(self._folder / "union.json", self._folder, self._writer)
+        return union.sum_of([own_in(file, self._writer.stamp(now)) for file in self.locks()], now)
 
     def _kept_alive(self, changes: LockChanges) -> set[str]:
         return super()._kept_alive(replace(changes, watch=changes.watch | self._kept))

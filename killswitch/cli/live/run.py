@@ -107,8 +107,7 @@ def run(
         )  # fmt: skip
         keep_start(store, loaded.policies.digest, loaded.runbooks, record)
         print_note(f"running {loaded.policies.digest}; {arming_summary(accounts, live=live)}")
-        outputs.closings = runner.closings
-        outputs.notifications = runner.notifications
+        outputs.closings, outputs.notifications = runner.closings, runner.notifications
         switch_threads_often()
         outputs.end_reason = process.run(_until_stopped(runner, ticks))
     print_note(f"stopped after {count_of(console.ticks, 'tick')}; {console.stop_summary()}")
