@@ -25,12 +25,7 @@ from typing import Any, TypeVar
 
 from killswitch.model.legible import legible, shortened
 from killswitch.model.unanswered import why_unanswered, words_of
-from killswitch.model.venue import (
-    FateUnknownError,
-    MalformedAnswerError,
-    VenueDownError,
-    VenueError,
-)
+from killswitch.model.venue import FateUnknownError, MalformedAnswerError, VenueDownError, VenueError
 from killswitch.transport import AnswerTooLargeError, RedirectRefusedError
 from killswitch.transport.deadlines import Deadlines, never_made
 from killswitch_alpaca.errors import (

@@ -17,10 +17,7 @@ the extended session; the same with a limit price that is still to be computed."
 
 
 def send_style(
-    request: OrderRequest,
-    session: Session,
-    outside_hours: Literal["queue", "extended"] | None,
-    opens: datetime | None,
+    request: OrderRequest, session: Session, outside_hours: Literal["queue", "extended"] | None, opens: datetime | None
 ) -> SendStyle:
     """How to send the order now. Raises OrderRejectedError where it must not be sent.
 

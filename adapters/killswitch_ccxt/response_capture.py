@@ -28,14 +28,13 @@ from killswitch_ccxt.traits import Exchange
 
 @dataclass(slots=True)
 class RequestCounters:
-    """Request counters of a snapshot or another block: requests, failures, seconds of waiting for the network."""
+    """Request counters of a snapshot or another block: requests and failures."""
 
     requests: int = 0
     errors: int = 0
     timeouts: int = 0
     malformed: int = 0
     rate_limited: int = 0
-    network: float = 0.0
     paths: list[str] = field(default_factory=list)
 
     def health(self, seconds: float, clock_skew_ms: float | None) -> Health:
@@ -63,7 +62,6 @@ class CallCapture:
     sent_requests: int = 0
     destination: str = ""
     """Destination of the request: `host:port`, without user and path."""
-    sent_at: float = 0.0
 
 
 MOST_DECIMALS = 1000
@@ -126,37 +124,28 @@ class CapturingClient:
         return session
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
-        """ccxt's `fetch`, counted and timed."""
+        """ccxt's `fetch`, counted."""
         if more := _HEADERS.get(None):
             headers = {**(headers or {}), **more}
         capture = CURRENT_CALL.get(None)
         if capture is None:
             return await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-        capture.method, capture.answer, capture.is_processed, capture.destination = (
-            method,
-            None,
-            False,
-            _destination(url),
-        )
+        capture.method, capture.destination = method, _destination(url)
+        capture.answer, capture.is_processed = None, False
         capture.sent_requests += 1
         capture.counters.requests += 1
         capture.counters.paths.append(f"{method} {urlsplit(url).path}")
-        capture.sent_at = time.perf_counter()
-        try:
-            found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
-            answer = capture.answer
-            if answer is None or answer.body is not None:
-                capture.is_processed = answer is not None
-                return found
-            # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
-            # content type is missing.
-            if answer.text.strip() and not _is_json(answer.text):
-                raise UnreadableError("the answer is not JSON")
-            capture.is_processed = True
-            return found if isinstance(found, str) else answer.text
-        finally:
-            if capture.answer is None:
-                capture.counters.network += time.perf_counter() - capture.sent_at
+        found = await super().fetch(url, method, headers, body)  # type: ignore[misc] # of ccxt's class
+        answer = capture.answer
+        if answer is None or answer.body is not None:
+            capture.is_processed = answer is not None
+            return found
+        # ccxt treats objects and lists as JSON. It returns the text of anything else, or its raw source where the
+        # content type is missing.
+        if answer.text.strip() and not _is_json(answer.text):
+            raise UnreadableError("the answer is not JSON")
+        capture.is_processed = True
+        return found if isinstance(found, str) else answer.text
 
     def on_rest_response(
         self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], body: str, *more: Any
@@ -166,7 +155,6 @@ class CapturingClient:
         capture = CURRENT_CALL.get(None)
         if capture is not None:
             capture.answer = VenueAnswer(code, lower, None, body, urlsplit(url).path)
-            capture.counters.network += time.perf_counter() - capture.sent_at
         self.ks_used.update(self.ks_dialect.used_from(lower, urlsplit(url).path))
         return body
 

@@ -15,14 +15,7 @@ from msgspec import structs
 from killswitch.accounts.poll.shared_adapter import AdapterView
 from killswitch.model.inspection import Inspection, KeyRights
 from killswitch.model.snapshot import AccountSnapshot
-from killswitch.model.venue import (
-    FateUnknownError,
-    OrderReport,
-    OrderRequest,
-    Push,
-    VenueAdapter,
-    VenueError,
-)
+from killswitch.model.venue import FateUnknownError, OrderReport, OrderRequest, Push, VenueAdapter, VenueError
 
 T = TypeVar("T")
 HIDDEN = "[hidden credential]"

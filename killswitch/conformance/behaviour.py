@@ -7,9 +7,7 @@ from decimal import Decimal
 
 from killswitch.conformance.case import READING, ConformanceCase, flat, guarantee, outcome, sizes
 from killswitch.model.inspection import InspectedVenue
-from killswitch.model.venue import (
-    traits_of,
-)
+from killswitch.model.venue import traits_of
 
 
 class BehaviourGuarantees:
@@ -23,11 +21,7 @@ class BehaviourGuarantees:
         for cost in traits.costs:
             assert cost.units + cost.each <= allowed[cost.limit], cost
         rule = traits.client_ids
-        longest = {
-            "plain": "k" * rule.longest,
-            "hex": "0x" + "a" * 32,
-            "uuid": "a" * 8 + "-aaaa" * 3 + "-" + "a" * 12,
-        }
+        longest = {"plain": "k" * rule.longest, "hex": "0x" + "a" * 32, "uuid": "a" * 8 + "-aaaa" * 3 + "-" + "a" * 12}
         name = longest[rule.form]
         await case.venue.submit(case.closing(Decimal(1), name))
         assert case.stand.taken(name) == 1

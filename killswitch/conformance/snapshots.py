@@ -8,16 +8,8 @@ import pytest
 
 from killswitch.conformance.case import ZERO, Book, ConformanceCase, flat, guarantee, sizes
 from killswitch.conformance.stand import Mishap, Stand
-from killswitch.model.snapshot import (
-    UNIT_FLOWS,
-    AccountSnapshot,
-    Snapshot,
-    decode_snapshot,
-    encode_snapshot,
-)
-from killswitch.model.venue import (
-    VenueError,
-)
+from killswitch.model.snapshot import UNIT_FLOWS, AccountSnapshot, Snapshot, decode_snapshot, encode_snapshot
+from killswitch.model.venue import VenueError
 
 
 def long_and_short(stand: Stand) -> Book:

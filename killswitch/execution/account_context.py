@@ -53,7 +53,7 @@ class AccountContext:
         self.account = account
         self.venue = venue
         self.traits = traits_of(venue)
-        self.clock = clock
+        self.clock, self.monotonic = clock, clock.monotonic
         self.pace = pace
         self.record = record
         self._budget = budget
@@ -74,12 +74,12 @@ class AccountContext:
     @property
     def paused_for(self) -> float:
         """Seconds for which no request may be sent: the venue asked for a pause, or it is down."""
-        return max(self._paused_until, self._budget.paused_until) - self.clock.monotonic()
+        return max(self._paused_until, self._budget.paused_until) - self.monotonic()
 
     @property
     def breaker_open_for(self) -> float:
         """Seconds for which only account polls may be sent, because the circuit breaker is open."""
-        return self._breaker.wait(self.clock.monotonic())
+        return self._breaker.wait(self.monotonic())
 
     def can_send(self) -> bool:
         """Whether a request other than an account poll may be sent now."""
@@ -95,18 +95,18 @@ class AccountContext:
 
     def wait(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> float:
         """Seconds until the budget has room for the call."""
-        return self._budget.wait(self.clock.monotonic(), call, symbols, purpose)
+        return self._budget.wait(self.monotonic(), call, symbols, purpose)
 
     def room(self, call: Call, symbols: Sequence[str]) -> int:
         """How many of `symbols`, from the front, the budget has room for now."""
-        return self._budget.room(self.clock.monotonic(), call, symbols)
+        return self._budget.room(self.monotonic(), call, symbols)
 
     def reserve(self, call: Call, symbols: Sequence[str] = (), purpose: Purpose = "closing") -> Reservation:
         """Reserve budget for a call that is sent at once. BudgetSpentError if there is no room.
 
         While the breaker is open, this call is its probe.
         """
-        now = self.clock.monotonic()
+        now = self.monotonic()
         reservation = self._budget.reserve(now, call, symbols, purpose)
         if call != "snapshot":
             self._breaker.allows(now)
@@ -134,24 +134,24 @@ class AccountContext:
             self._failed(call, error)
             raise
         except asyncio.CancelledError:
-            self._breaker.unused(self.clock.monotonic())
+            self._breaker.unused(self.monotonic())
             raise
         else:
             if getattr(response, "quality", "ok") == "ok":  # a snapshot without data is not a success
-                self._breaker.succeeded(self.clock.monotonic())
+                self._breaker.succeeded(self.monotonic())
             return response
         finally:
-            now = self.clock.monotonic()
+            now = self.monotonic()
             self._budget.answered(now, reservation)
             self._budget.observe_venue(now, self.venue)
 
     def record_rate_limit(self, error: RateLimitedError) -> None:
         """Record that the venue rate-limited a request, or one order of a batch."""
-        self._budget.refused(self.clock.monotonic(), error.retry_after)
+        self._budget.refused(self.monotonic(), error.retry_after)
 
     def _failed(self, call: Call, error: VenueError) -> None:
         """Apply a failure to the budget and the breaker. A failed account poll holds no order back."""
-        now = self.clock.monotonic()
+        now = self.monotonic()
         if isinstance(error, RateLimitedError):
             self.record_rate_limit(error)
         elif isinstance(error, OrderRejectedError):

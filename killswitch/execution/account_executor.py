@@ -157,7 +157,7 @@ class AccountExecutor:
         """Seconds until the next pass is due: 0 means at once, infinite means that nothing is left to do."""
         if not self._state.jobs:
             return self._fee_queries.wait
-        return max(0.0, self._due - self._context.clock.monotonic(), self._context.paused_for)
+        return max(0.0, self._due - self._context.monotonic(), self._context.paused_for)
 
     @property
     def has_pending_fees(self) -> bool:
@@ -190,7 +190,7 @@ class AccountExecutor:
         finally:
             await self._trusted_positions.abandon()
         self.passes += 1
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         has_changed = self._state.written != written or self._has_new_snapshot
         self._due = now if has_changed else max(self._next_due(now), now + LEAST_WAIT)
         return bool(self._state.jobs)
@@ -330,13 +330,9 @@ class AccountExecutor:
         """Restore protective orders where a close is over for now, or where they have been off for too long."""
 
         def is_over(line: PositionTarget) -> bool:
-            same_position = [
-                each for each in self._state.lines() if each.key == line.key and not each.is_counted_by_fills
-            ]
+            same_position = [it for it in self._state.lines() if it.key == line.key and not it.is_counted_by_fills]
             found = [verdicts.of(each) for each in same_position if each.state is not TargetState.SETTLED]
-            return len(found) == len(same_position) and all(
-                each.do is LineAction.NOTHING or each.is_final for each in found
-            )
+            return len(found) == len(same_position) and all(it.do is LineAction.NOTHING or it.is_final for it in found)
 
         await self._protective_orders.restore(self._state.jobs, verdicts.book, is_over)
 
@@ -365,9 +361,7 @@ class AccountExecutor:
         """Finish given-up decisions once none of their orders is in flight, even if the account cannot be polled."""
         for job in list(self._state.jobs.values()):
             why = job.given_up
-            idle = all(
-                line.state in (TargetState.READY, TargetState.AT_TARGET) and not line.detached for line in job.lines
-            )
+            idle = all(it.state in (TargetState.READY, TargetState.AT_TARGET) and not it.detached for it in job.lines)
             if why is not None and idle and not self._protective_orders.protections.of(job.decision.id):
                 self._finish(job, [given_up(line, why, None) for line in job.lines])
 

@@ -13,14 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from killswitch.gate.changes import (
-    GuardError,
-    LockChanges,
-    LockOutcome,
-    LockProblem,
-    LockRecord,
-    StaleGenerationError,
-)
+from killswitch.gate.changes import GuardError, LockChanges, LockOutcome, LockProblem, LockRecord, StaleGenerationError
 from killswitch.gate.files import guarded, remove_abandoned
 from killswitch.gate.foreign_files import (
     FOREIGN_SCOPE,

@@ -111,9 +111,8 @@ def tightens(found: LockRecord | None, requested: LockRecord, now: datetime) -> 
         return True
     stricter = found.mode != requested.mode and requested.mode == "all"
     as_strict = strictest_mode((found.mode, requested.mode)) == requested.mode
-    return (
-        as_strict and requested.expires_ts >= found.expires_ts and (stricter or requested.expires_ts > found.expires_ts)
-    )
+    expires, before = requested.expires_ts, found.expires_ts
+    return as_strict and expires >= before and (stricter or expires > before)
 
 
 def _sum_of(locks: Sequence[LockRecord], scope: str, stamp: Stamp) -> LockRecord:

@@ -58,9 +58,7 @@ def incident_of(
     """
     note = read_note(store, incident.decisions[0])
     recorded = [read_decision(store, decision) for decision in incident.decisions]
-    notifications = notifications_about(
-        store, {each.id for each in (*incident.decisions, *filter(None, [incident.reset]))}
-    )
+    notifications = notifications_about(store, {it.id for it in (*incident.decisions, *filter(None, [incident.reset]))})
     found = _recorded_facts(store, incident, note, recorded, notifications)
     as_of = found.closed_at or max(found.as_of, now or found.as_of)
     hops = {key for each in recorded for key in first_hops(each.decision)}
@@ -205,9 +203,7 @@ def _missing_facts(
     missing = []
     if fired and note.policy is None:
         missing.append("the policy's lines are unknown: no run on this store used its policy set")
-    missing += [
-        f"no readable snapshot was kept with decision {each.decision.id}" for each in recorded if not each.snapshot
-    ]
+    missing += [f"no readable snapshot was kept with decision {it.decision.id}" for it in recorded if not it.snapshot]
     if fired and curve is None:
         missing.append("no equity curve was kept")
     return tuple(missing)

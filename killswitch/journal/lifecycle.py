@@ -47,14 +47,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final
 
-from killswitch.journal.entries import (
-    NEXT_SLICE,
-    Entry,
-    OrderSending,
-    Undecodable,
-    Verified,
-    known,
-)
+from killswitch.journal.entries import NEXT_SLICE, Entry, OrderSending, Undecodable, Verified, known
 
 ZERO = Decimal(0)
 

@@ -83,10 +83,8 @@ def market_with(
     ValueError for a book that cannot be opened.
     """
     market = PaperMarket(instruments, seed=seed, rules=rules)
-    for each in book.accounts:
-        market.add_account(
-            each.account, market=each.market, currency=each.currency, wallet=each.equity, venue=each.venue
-        )
+    for it in book.accounts:
+        market.add_account(it.account, market=it.market, currency=it.currency, wallet=it.equity, venue=it.venue)
     market.advance(at, bars)
     for account in book.accounts:
         for position in account.positions:

@@ -219,8 +219,7 @@ EFFECTS: Final[tuple[EffectKind[Any], ...]] = (
         text=_lock_text,
         merged=_lock_merged,
         reversal=Reversal(
-            until=lambda lock: lock.order.until,
-            ending=lambda lock, at: Lock(replace(lock.order, until=at)),
+            until=lambda lock: lock.order.until, ending=lambda lock, at: Lock(replace(lock.order, until=at))
         ),
     ),
 )

@@ -112,11 +112,9 @@ def progress_of(decision: Decision, journal: Sequence[Entry], now: datetime, *, 
     )
     ended = result.standing != "closing"
     until = max((ending.at for ending in result.endings), default=now) if ended else now
-    left, why = (
-        (None, None)
-        if ended
-        else _seconds_left(decision, targets, result, blocked, now, is_runner_alive=is_runner_alive)
-    )
+    left, why = None, None
+    if not ended:
+        left, why = _seconds_left(decision, targets, result, blocked, now, is_runner_alive=is_runner_alive)
     done = sum(position.done for position in targets)
     return CloseProgress(
         at=now,
@@ -258,9 +256,7 @@ def _seconds_left(
         return None, "every open position is held up"
     if blocked:
         return None, f"{len(blocked)} of {open_count} open positions {'is' if len(blocked) == 1 else 'are'} held up"
-    expected = [
-        each for each in (_by_pace(positions, result, now), _by_schedule(decision, positions)) if each is not None
-    ]
+    expected = [it for it in (_by_pace(positions, result, now), _by_schedule(decision, positions)) if it is not None]
     return (max(expected), None) if expected else (None, "nothing has filled yet")
 
 

@@ -138,9 +138,7 @@ def store_status(store: Store, now: datetime, notices: int, tick_now: datetime |
     open_work = open_closes(store)
     locks = () if view is None else locks_at(_as_path(view.lock_folder), _as_path(view.union), now)
     commands = store.commands()
-    unattended = (
-        () if runner.liveness == "alive" else tuple(_no_runner_problem(account, each) for account, each in open_work)
-    )
+    unattended = () if runner.liveness == "alive" else tuple(_no_runner_problem(*each) for each in open_work)
     return StoreStatus(
         now=tick_now or now,
         runner=runner,

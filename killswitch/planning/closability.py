@@ -56,10 +56,7 @@ class Closability(Struct, frozen=True):
 
 
 def closability_of(
-    account: AccountSnapshot,
-    *,
-    reduce_only: bool,
-    outside_hours: OutsideHours = None,
+    account: AccountSnapshot, *, reduce_only: bool, outside_hours: OutsideHours = None
 ) -> tuple[Closability, ...] | None:
     """The closability of every position, in the order of the snapshot; None where positions are unknown.
 

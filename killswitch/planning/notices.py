@@ -97,9 +97,7 @@ def _closes(watch: ScopeEvaluator) -> str:
     """Consequence of money that moved: none, except for triggers on unexplained changes."""
     graph = watch.compiled.graph
     unexplained_signals = {i for i, signal in enumerate(graph.signals) if BY_NAME[signal.name].counts_unexplained}
-    trigger_names = [
-        each.name for each in graph.triggers if not unexplained_signals.isdisjoint(signals_of(each.condition))
-    ]
+    trigger_names = [it.name for it in graph.triggers if not unexplained_signals.isdisjoint(signals_of(it.condition))]
     if not trigger_names:
         return "closes nothing"
     return f"is no loss, though the policy's {' and '.join(trigger_names)} may fire on it"

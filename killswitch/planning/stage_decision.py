@@ -13,14 +13,7 @@ from killswitch.graph.actions.registry import kind_of, needs_the_book
 from killswitch.graph.nodes import Graph, PolicySet, Stage
 from killswitch.graph.unwinding import PLAIN
 from killswitch.graph.wording import signals_of
-from killswitch.model.decision import (
-    Attribution,
-    Book,
-    BookChange,
-    Decision,
-    decision_id,
-    with_effects,
-)
+from killswitch.model.decision import Attribution, Book, BookChange, Decision, decision_id, with_effects
 from killswitch.model.effects import Orders, merge_effects
 from killswitch.model.instant import HOUR, MINUTE, SECOND, from_micros
 from killswitch.planning.actions.kind import Context, KnownBook, Planned

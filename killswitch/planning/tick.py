@@ -73,10 +73,7 @@ class Interpreter:
     """Interpreter of all policies over all scopes."""
 
     def __init__(
-        self,
-        policies: PolicySet,
-        armed: Collection[str] | None = None,
-        earlier_notices: Iterable[Notice] | None = None,
+        self, policies: PolicySet, armed: Collection[str] | None = None, earlier_notices: Iterable[Notice] | None = None
     ) -> None:
         """`armed`: accounts on which orders may be sent; None is all. `earlier_notices`: notices of earlier runs."""
         self._policies = policies

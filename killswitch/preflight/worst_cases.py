@@ -189,9 +189,9 @@ class _Estimator:
 
     def _task(self, name: str, workload: Workload) -> CloseTask:
         inspected = self._known[name]
-        traits = (
-            inspected.traits if "submit_batch" in inspected.protocols else structs.replace(inspected.traits, batch=1)
-        )
+        traits = inspected.traits
+        if "submit_batch" not in inspected.protocols:
+            traits = structs.replace(traits, batch=1)
         return CloseTask(
             account=name, venue=inspected.venue, traits=traits, share=inspected.document.spec.closing_share,
             orders=workload.orders, first=workload.first, last=workload.last,

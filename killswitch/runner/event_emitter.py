@@ -133,10 +133,7 @@ class EventEmitter:
 
 
 def _portfolio(
-    at: datetime,
-    accounts: tuple[AccountSnapshot, ...],
-    machines: tuple[MachineStatus, ...],
-    hide: Callable[[str], str],
+    at: datetime, accounts: tuple[AccountSnapshot, ...], machines: tuple[MachineStatus, ...], hide: Callable[[str], str]
 ) -> events.Portfolio:
     return events.Portfolio(
         at=at,

@@ -26,7 +26,7 @@ from killswitch.model.store import Store, decoded
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
-from killswitch.planning.scopes.trigger_status import MachineStatus, ObservedTrigger
+from killswitch.planning.scopes.trigger_status import MachineState, MachineStatus, ObservedTrigger
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -80,17 +80,9 @@ class SuspectedView(Struct, frozen=True):
     until: datetime | None
 
 
-class MachineView(Struct, frozen=True):
-    """One policy on one scope."""
+class MachineView(MachineState, frozen=True):
+    """One policy on one scope, as `status` shows it."""
 
-    policy: str
-    scope: str
-    mode: str
-    level: int
-    stage: str | None
-    fired_at: datetime | None
-    cooldown_until: datetime | None
-    decision: str | None
     triggers: tuple[TriggerStatus, ...]
     waiting: WaitingView | None = None
     suspected: SuspectedView | None = None

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from killswitch.signals import (
-    attribution_signals,
-    equity_signals,
-    exposure_signals,
-    position_signals,
-    venue_signals,
-)
+from killswitch.signals import attribution_signals, equity_signals, exposure_signals, position_signals, venue_signals
 from killswitch.signals.declaration import SignalSpec
 
 

@@ -6,14 +6,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING
 
-from killswitch.signals.declaration import (
-    FRACTION,
-    NO_LOOK_AHEAD,
-    UNBOUNDED,
-    ScopeSignal,
-    SignalSpec,
-    WindowSignal,
-)
+from killswitch.signals.declaration import FRACTION, NO_LOOK_AHEAD, UNBOUNDED, ScopeSignal, SignalSpec, WindowSignal
 from killswitch.signals.history.windows import UNKNOWN, drawdown, drawdown_from_peak, known, loss_from_start
 
 if TYPE_CHECKING:

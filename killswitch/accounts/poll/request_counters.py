@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from killswitch.accounts.arming import ArmedAccount
@@ -119,17 +120,9 @@ def request_meters(
     """
     budgets, breakers = RequestBudgets(interval), dict[str, Breaker]()
 
-    def budget(name: str) -> RequestBudget:
-        account = accounts[name]
-        return budgets.of(name, account.venue, traits_of(account.adapter), account.closing_share)
+    def meter(name: str, account: ArmedAccount) -> RequestMeter:
+        budget = partial(budgets.of, name, account.venue, traits_of(account.adapter), account.closing_share)
+        breaker = breakers.setdefault(account.venue, Breaker())
+        return RequestMeter(budget(), breaker, clock.monotonic, interval, timer_turns=budget())
 
-    return {
-        name: RequestMeter(
-            budget(name),
-            breakers.setdefault(account.venue, Breaker()),
-            clock.monotonic,
-            interval,
-            timer_turns=budget(name),
-        )
-        for name, account in accounts.items()
-    }
+    return {name: meter(name, account) for name, account in accounts.items()}

@@ -188,13 +188,8 @@ def _remaining(closing: OpenClosing) -> str:
         if each.account == closing.account and (held := each.start if each.left is None else each.left) > each.target
     ]
     not_verified = sum(each.left is None for each, _ in open_)
-    since = (
-        f"{not_verified} as it was"
-        if not_verified < len(open_)
-        else "as it was"
-        if not_verified == 1
-        else "as they were"
-    )
+    all_as_before = "as it was" if not_verified == 1 else "as they were"
+    since = all_as_before if not_verified == len(open_) else f"{not_verified} as it was"
     remark = f"; {since} at the time of the decision; nothing later is known" if not_verified else ""
     return _listed([(left, each.symbol, each.side) for each, left in open_]) + remark
 

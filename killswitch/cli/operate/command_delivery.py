@@ -323,9 +323,8 @@ def _print_other_decisions(
     answered = {decision.id for decision in answer.decisions}
     for decision in (each for each in collected if each.id not in answered):
         what = "decided" if decision.kind in (None, "suspicion") else "processed"
-        print_note(
-            "\n".join((f"the same tick also {what}:", *decision_lines(decision, trigger_texts(loaded.policies))))
-        )
+        lines = decision_lines(decision, trigger_texts(loaded.policies))
+        print_note("\n".join((f"the same tick also {what}:", *lines)))
 
 
 def _require_its_policies(request: CommandRequest, site: CommandSite, loaded: LoadedPolicies) -> None:

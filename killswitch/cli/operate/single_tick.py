@@ -71,10 +71,8 @@ async def run_one_tick(runner: Runner, store: Store, event: Event, wait: float) 
             if done:
                 fees_until = fees_until or time.monotonic() + FEE_WAIT_SECONDS
                 fee_seconds_left = min(fees_until, deadline) - time.monotonic()
-                done = (
-                    await runner.close_within(min(COMMAND_POLL_SECONDS, fee_seconds_left), fees=True)
-                    or fee_seconds_left <= 0
-                )
+                done = await runner.close_within(min(COMMAND_POLL_SECONDS, fee_seconds_left), fees=True)
+                done = done or fee_seconds_left <= 0
             new_commands = [each for each in store.pending_events() if each.id not in processed]
             if new_commands:
                 processed |= {each.id for each in new_commands}

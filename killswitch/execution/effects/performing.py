@@ -139,7 +139,5 @@ class OncePerDecision(Performer, ABC, Generic[E]):
 
     def _is_open(self, decision: str) -> bool:
         entries = decode_all(self._store.journal(decision))
-        found = {
-            type(each) for each in entries if isinstance(each, PlannedWork | Finished) and each.effect == self._key
-        }
+        found = {type(it) for it in entries if isinstance(it, PlannedWork | Finished) and it.effect == self._key}
         return PlannedWork in found and Finished not in found

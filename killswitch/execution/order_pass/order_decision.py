@@ -59,7 +59,7 @@ class OrderDecisions:
         if verdict.do is LineAction.NOTHING and line.name in job.short:
             verdict = ended(LineAction.GIVE_UP, line, "less has arrived than the sale before it was paid")
         if verdict.do is LineAction.CONTRADICTED:
-            count, since, last = self._contradictions.get(line.name, (0, self._context.clock.monotonic(), None))
+            count, since, last = self._contradictions.get(line.name, (0, self._context.monotonic(), None))
             self._contradictions[line.name] = (count + (last is not book), since, book)
         elif verdict.do is LineAction.NOTHING or (not believe and not verdict.is_final):
             self._contradictions.pop(line.name, None)
@@ -69,7 +69,7 @@ class OrderDecisions:
         if line.name not in self._contradictions:
             return False
         count, since, _ = self._contradictions[line.name]
-        pace, now = self._context.pace, self._context.clock.monotonic()
+        pace, now = self._context.pace, self._context.monotonic()
         return count >= pace.confirm_snapshots and now - since >= pace.confirm_after
 
 

@@ -63,10 +63,10 @@ class OrderSelection:
         if self._context.traits.whole_book and fresh and await self._close_book(lines, verdicts):
             return
         await self._cancel_blocking(lines, verdicts)
-        began = self._context.clock.monotonic()
+        began = self._context.monotonic()
         self._more_slices = False
         sent = await self._send(self._due_orders(lines, verdicts))
-        while sent and self._context.clock.monotonic() - began < SLICE_WINDOW:
+        while sent and self._context.monotonic() - began < SLICE_WINDOW:
             self._more_slices = False
             blocked = [each.line for each in sent if self._is_newly_blocked(each.line)]
             retries = self._due_orders(await self._cancel_blocking(blocked, verdicts), verdicts)
@@ -86,7 +86,7 @@ class OrderSelection:
     async def _send(self, due: Iterator[QueuedOrder]) -> Sequence[QueuedOrder]:
         """Send as the budget allows; returns what was sent, or nothing where an order was held back."""
         sent = await self._sender.send(due, self._begin_poll)
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         for each in reversed(sent.held_back):
             self._state.jobs[each.line.decision].timetable.undo_sent(each.line)
         for each in sent.orders:
@@ -153,7 +153,7 @@ class OrderSelection:
     ) -> QueuedOrder:
         job = self._state.jobs[line.decision]
         self._more_slices |= amount + line.target < held and line.largest < line.decided
-        job.timetable.record_sent(line, self._context.clock.monotonic())
+        job.timetable.record_sent(line, self._context.monotonic())
         seen = None if book is None else book.positions.get(line.key)
         instrument = self._positions.instruments.get(line.symbol)
         return build_order(self._context, job, line, amount, held, seen, instrument, slice_after=slice_after)
@@ -165,9 +165,9 @@ class OrderSelection:
         merely short of budget for polls, full closes continue from the last known position, less what our own orders
         have filled since.
         """
-        began = self._context.clock.monotonic()
+        began = self._context.monotonic()
         while await self._send(self._orders_without_snapshot(unreadable=unreadable)):
-            if self._context.clock.monotonic() - began >= SLICE_WINDOW:
+            if self._context.monotonic() - began >= SLICE_WINDOW:
                 return
 
     def _orders_without_snapshot(self, *, unreadable: bool) -> Iterator[QueuedOrder]:
@@ -189,7 +189,7 @@ class OrderSelection:
     def _has_paused(self, line: PositionTarget) -> bool:
         """Whether an order without a snapshot may follow the last one; the pause grows with each one without a fill."""
         pause = self._context.pace.wait_after(len(line.detached) + line.attempts_without_fill)
-        return self._context.clock.monotonic() >= self._sent_at.get(line.name, -math.inf) + pause
+        return self._context.monotonic() >= self._sent_at.get(line.name, -math.inf) + pause
 
     def _is_decision_fresh(self, line: PositionTarget) -> bool:
         decided_at = self._state.jobs[line.decision].decision.as_of
@@ -197,7 +197,7 @@ class OrderSelection:
 
     def _is_due(self, line: PositionTarget) -> bool:
         job = self._state.jobs[line.decision]
-        return job.given_up is None and self._context.clock.monotonic() >= self.due_at(job, line)
+        return job.given_up is None and self._context.monotonic() >= self.due_at(job, line)
 
     def due_at(self, job: AccountJob, line: PositionTarget) -> float:
         """Monotonic seconds at which the line's next order is due; infinite before its market opens."""

@@ -75,14 +75,14 @@ class TrustedPositions:
         )
 
     def _is_fresh(self, at: float) -> bool:
-        return self._context.clock.monotonic() - at <= self._context.pace.longest_snapshot_age
+        return self._context.monotonic() - at <= self._context.pace.longest_snapshot_age
 
     def pop_deciding_positions(self, expected: Contracts) -> TrustedBook | None:
         """The snapshot of the tick that decided, once, if it is fresh and can be trusted."""
         snapshot, self.deciding_snapshot = self.deciding_snapshot, None
         if snapshot is None or not self._is_fresh(snapshot[1]):
             return None
-        found = self._trust.evaluate(snapshot[0], expected, self._context.clock.monotonic())
+        found = self._trust.evaluate(snapshot[0], expected, self._context.monotonic())
         return found if isinstance(found, TrustedBook) and not found.unconfirmed else None
 
     def last_if_fresh(self, order_changes: int) -> TrustedBook | None:
@@ -100,7 +100,7 @@ class TrustedPositions:
         if self._started_poll is not None:
             self._started_poll[0].cancel()  # slices were sent after it
         poll = asyncio.create_task(self._context.snapshot("closing"))
-        self._started_poll = (poll, sent, self._context.clock.monotonic())
+        self._started_poll = (poll, sent, self._context.monotonic())
 
     def purpose(self, order_changes: int) -> Purpose:
         """Closing's budget for a poll that follows orders; the polls' budget for repeated polls without changes.
@@ -111,7 +111,7 @@ class TrustedPositions:
         has_waiting_job = self.has_new_job and self._context.breaker_open_for > 0
         if has_waiting_job or last is None or last.order_changes != order_changes:
             return "closing"
-        age = self._context.clock.monotonic() - last.at
+        age = self._context.monotonic() - last.at
         return "closing" if age >= 6 * self._context.pace.idle_poll_interval else "reading"
 
     @property
@@ -156,7 +156,7 @@ class TrustedPositions:
             self.distrust = answer
             return None
         self.apply_rules(answer)
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         found = self._trust.evaluate(answer, expected, now)
         if isinstance(found, Distrust):
             self.distrust = found.reason

@@ -56,7 +56,7 @@ class FeeQueries:
     def __init__(self, account: AccountContext, state: ExecutionState) -> None:
         self._account = account
         # Failed fee queries must not hold orders back, so they have a circuit breaker of their own.
-        self._context = account.with_own_breaker()
+        self._context, self._pace = account.with_own_breaker(), account.pace
         self._state = state
         self._pending: dict[str, _PendingFee] = {}
         self._query_task: asyncio.Task[list[tuple[_PendingFee, _Fee | str | VenueError]]] | None = None
@@ -72,12 +72,12 @@ class FeeQueries:
 
     def enqueue(self, decision: str, since: datetime | None = None) -> None:
         """Queue a finished decision's orders of unknown fee, of those filled at `since` or later."""
-        now, wanted = self._context.clock.monotonic(), self._context.traits.fees_by_fills
+        now, wanted = self._context.monotonic(), self._context.traits.fees_by_fills
         for entry in self._state.pop_without_fee(decision):
             filled, name = known(entry.filled), entry.client_order_id
             if wanted and filled and name is not None and (since is None or entry.at >= since):
-                self._pending[name] = _PendingFee(entry, filled, now, now + self._context.pace.poll_interval)
-        self._due = min(self._due, now + self._context.pace.poll_interval)
+                self._pending[name] = _PendingFee(entry, filled, now, now + self._pace.poll_interval)
+        self._due = min(self._due, now + self._pace.poll_interval)
 
     @property
     def is_pending(self) -> bool:
@@ -87,22 +87,22 @@ class FeeQueries:
     @property
     def wait(self) -> float:
         """Seconds until the next step is due; infinite while no fee is pending."""
-        return max(0.0, self._due - self._context.clock.monotonic()) if self._pending else math.inf
+        return max(0.0, self._due - self._context.monotonic()) if self._pending else math.inf
 
     async def advance(self) -> None:
         """Run one step, which never waits for the venue. StoreError."""
         if (wait := self.wait) > 0:
             if wait < math.inf:
-                await self._context.clock.sleep(min(wait, self._context.pace.longest_sleep))
+                await self._context.clock.sleep(min(wait, self._pace.longest_sleep))
             return
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         if self._query_task is None:
             self._begin(now)
         elif self._query_task.done():
             completed, self._query_task = self._query_task, None
             self._apply_answers(() if completed.cancelled() else completed.result(), now)
         else:
-            self._due = now + self._context.pace.longest_sleep
+            self._due = now + self._pace.longest_sleep
 
     def abandon(self) -> asyncio.Future[Any] | None:
         """Cancel the queries in flight; returns the task that ends with them. The next run queries again."""
@@ -117,7 +117,7 @@ class FeeQueries:
             # The venue requested a pause: the next request must not be a fee query, which can wait.
             self._pause(now)
         pause = self._paused_until - now
-        overdue = [it for it in self._pending.values() if now - it.since > self._context.pace.abandon_after]
+        overdue = [it for it in self._pending.values() if now - it.since > self._pace.abandon_after]
         paused = "the venue rate-limited requests, and no further fee was queried"
         late = "the venue did not return it in time"
         self._record((it, None, paused if self._paused_until > it.since else late) for it in overdue)
@@ -127,12 +127,12 @@ class FeeQueries:
         elif not due:
             wait = min((it.due - now for it in self._pending.values()), default=0.0)
         elif self._account.currency is None:
-            wait = self._context.pace.poll_interval
+            wait = self._pace.poll_interval
         else:
             wait = self._context.wait("fills", (due[0].entry.symbol or "",), "reading")
         if due and wait <= 0:
             self._query_task = asyncio.create_task(self._query(due))
-        self._due = now + min(max(wait, self._context.pace.longest_sleep), self._context.pace.longest_wait)
+        self._due = now + min(max(wait, self._pace.longest_sleep), self._pace.longest_wait)
 
     def _pause(self, now: float) -> None:
         self._paused_until = max(self._paused_until, now + max(REFUSAL_PAUSE, 2 * self._context.paused_for))

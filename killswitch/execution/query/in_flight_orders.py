@@ -39,7 +39,7 @@ class InFlightOrders:
             and self._queries.is_unanswered(question)
             and (question.line.is_capped_by_venue or self._queries.is_overdue(question))
         ]
-        self._state.record([*detached, *self._queries.abandoned(self._context.clock.monotonic(), about)])
+        self._state.record([*detached, *self._queries.abandoned(self._context.monotonic(), about)])
         await self._cancel_overdue()
 
     def _record_late_answers(self) -> None:
@@ -72,7 +72,7 @@ class InFlightOrders:
 
     async def _cancel(self, symbol: str, name: str, order: str, *, halted: bool = False) -> None:
         """Cancel one of our orders, at most as often as it is queried."""
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         pause = self._context.pace.halted_query_interval if halted else self._context.pace.poll_interval
         if self._cancelled_at.get(name, -math.inf) <= now - pause and self._context.can_send():
             self._cancelled_at[name] = now

@@ -104,7 +104,7 @@ class OrderQuery:
 
         Such orders are queried last and seldom: one at a time for the whole account, in turn.
         """
-        self._context = context
+        self._context, self._pace = context, context.pace
         self._is_resting_in_halt = is_resting_in_halt
         self._life = context.traits.order_life
         self._halted: frozenset[str] = frozenset()
@@ -120,7 +120,7 @@ class OrderQuery:
 
     async def query(self, about: Sequence[OrderQuestion]) -> None:
         """Query the orders that are due, and journal the answers."""
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         self._halted = frozenset(
             q.name for q in about if q.state is TargetState.WORKING and self._is_resting_in_halt(q.line)
         )
@@ -144,7 +144,7 @@ class OrderQuery:
         """Query as far as there is budget; returns what was queried, and the names of orders that changed."""
         due = self._within_budget(due)
         due = due[: self._context.room("find_order", [question.line.symbol for question in due])]
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         for question in due:
             self._count_query(question, now)
         find = self._context.find_order
@@ -157,9 +157,7 @@ class OrderQuery:
             if counters.urgent and counters.can_be_absent and not isinstance(report, BudgetExhaustedError):
                 counters.decisive, counters.decisive_at = counters.decisive + 1, now
                 counters.decisive_answered += is_answered
-        is_list_needed = any(
-            not isinstance(report, OrderReport | RateLimitedError | VenueDownError) for report in reports
-        )
+        is_list_needed = any(not isinstance(it, OrderReport | RateLimitedError | VenueDownError) for it in reports)
         listed = await self._context.open_orders(purpose=self._list_purpose(due, reports)) if is_list_needed else None
         resting = None if listed is None else {each.client_order_id: each for each in listed}
         entries = await asyncio.gather(
@@ -189,14 +187,12 @@ class OrderQuery:
     def abandoned(self, now: float, about: Sequence[OrderQuestion]) -> list[Abandoned]:
         """Entries that abandon the detached orders that were queried for long enough."""
         return [
-            Abandoned(
-                *self._head(question), text=f"queried for {self._context.pace.abandon_after:g} s without an answer"
-            )
+            Abandoned(*self._head(question), text=f"queried for {self._pace.abandon_after:g} s without an answer")
             for question in about
             if question.state is None
             and (counters := self._counters.get(question.name)) is not None
             and counters.answered >= LEAST_QUERIES
-            and now - counters.answered_since >= self._context.pace.abandon_after
+            and now - counters.answered_since >= self._pace.abandon_after
         ]
 
     def detached_entry(self, question: OrderQuestion) -> OrderDetached:
@@ -217,10 +213,8 @@ class OrderQuery:
             return float("-inf")
         count, at = self._counters[name].count, self._counters[name].at
         if name in self._halted:
-            return at if math.isinf(at) else max(at, self._halted_queried_at) + self._context.pace.halted_query_interval
-        return at + min(
-            self._context.pace.poll_interval, self._context.pace.first_query_interval * 2.0 ** min(count - 1, 10)
-        )
+            return at if math.isinf(at) else max(at, self._halted_queried_at) + self._pace.halted_query_interval
+        return at + min(self._pace.poll_interval, self._pace.first_query_interval * 2.0 ** min(count - 1, 10))
 
     def _within_budget(self, due: Sequence[OrderQuestion]) -> Sequence[OrderQuestion]:
         """Drop queries that can decide nothing now, where they would use the budget of those that can.
@@ -247,9 +241,7 @@ class OrderQuery:
         if not counters.can_be_absent:
             counters.urgent = counters.count <= URGENT_QUERIES
             return
-        pause = self._context.pace.idle_poll_interval * 2.0 ** min(
-            max(counters.decisive_answered - URGENT_QUERIES, 0), 10
-        )
+        pause = self._pace.idle_poll_interval * 2.0 ** min(max(counters.decisive_answered - URGENT_QUERIES, 0), 10)
         counters.urgent = counters.decisive < URGENT_QUERIES or now - counters.decisive_at >= pause
 
     def _purpose(self, question: OrderQuestion) -> Purpose:
@@ -280,9 +272,8 @@ class OrderQuery:
     ) -> Entry | None:
         counters = self._counters[question.name]
         if report is None:
-            counters.denied_since = (
-                self._context.clock.monotonic() if counters.denied_since is None else counters.denied_since
-            )
+            if counters.denied_since is None:
+                counters.denied_since = self._context.monotonic()
         elif isinstance(report, OrderReport):
             counters.denied_since = None
             if report.state == "open" and question.state is None:
@@ -344,7 +335,7 @@ class OrderQuery:
         if question.state is not TargetState.WORKING:
             return True
         since = self._counters[question.name].denied_since
-        return since is not None and self._context.clock.monotonic() - since >= self._context.pace.absence_after
+        return since is not None and self._context.monotonic() - since >= self._pace.absence_after
 
     def _is_decisive(self, question: OrderQuestion) -> bool:
         """Whether a denial by the next query may be accepted.
@@ -371,7 +362,7 @@ class OrderQuery:
         """
         if question.sent_at is None:
             return True
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         counters = self._counters[question.name]
         if counters.first_age is None or counters.first_age[0] != question.sent_at:
             counters.first_age = (question.sent_at, now, max(0.0, self._context.seconds_since(question.sent_at)))
@@ -383,7 +374,7 @@ class OrderQuery:
         if question.sent_at is None:
             return True
         since = self._context.seconds_since(question.sent_at)
-        return since >= self._context.pace.absence_after or since < 0
+        return since >= self._pace.absence_after or since < 0
 
     def _head(self, question: OrderQuestion) -> EntryHead:
         return self._context.entry_head(question.line, question.name, question.attempt)

@@ -48,7 +48,7 @@ class OrderCanceller:
         """Cancel those of `due` whose time has come."""
         if not due or not self._context.can_send():
             return
-        now = self._context.clock.monotonic()
+        now = self._context.monotonic()
         ready = [
             (job, cancel)
             for job, cancel in due
@@ -68,7 +68,7 @@ class OrderCanceller:
                 case OrderRejectedError():
                     self._record_failed(job, cancel, venue_text(error))
                 case RateLimitedError() | VenueDownError():
-                    self._of(job, cancel).not_before = self._context.clock.monotonic() + self._context.pace.first_wait
+                    self._of(job, cancel).not_before = self._context.monotonic() + self._context.pace.first_wait
                 case _:
                     failed.append((job, cancel, error))
         if failed:
@@ -82,7 +82,7 @@ class OrderCanceller:
             tries.failed += 1
             is_absent = resting is not None and all(each.id != cancel.order for each in resting)
             tries.absent = tries.absent + 1 if is_absent else 0
-            tries.not_before = self._context.clock.monotonic() + self._context.pace.wait_after(tries.failed)
+            tries.not_before = self._context.monotonic() + self._context.pace.wait_after(tries.failed)
             if tries.absent >= self._context.pace.confirm_snapshots:
                 self._record_cancelled(job, cancel)
             elif tries.failed >= self._context.pace.fruitless_attempts:

@@ -200,9 +200,7 @@ class OrderSender:
     async def _request(self, group: Sequence[QueuedOrder], reservation: Reservation) -> list[Entry]:
         """Send one request; returns an entry for each of its orders."""
         try:
-            answers = await self._context.send(
-                _call(group), self._submit([each.request for each in group]), reservation
-            )
+            answers = await self._context.send(_call(group), self._submit([it.request for it in group]), reservation)
         except VenueError as error:
             return [self._failed(each, error) for each in group]
         return [self._answered(each, answer) for each, answer in zip(group, answers, strict=True)]
@@ -281,10 +279,5 @@ def report_entry(report: OrderReport, state: TargetState | None, head: EntryHead
     if report.state == "rejected" and report.filled == ZERO:
         return Rejected(*head, reason="other", text=f"order {report.id} was rejected", order=report.id)
     return Filled(
-        *head,
-        order=report.id,
-        state=report.state,
-        filled=report.filled,
-        price=report.average_price,
-        fee=report.fee,
+        *head, order=report.id, state=report.state, filled=report.filled, price=report.average_price, fee=report.fee
     )

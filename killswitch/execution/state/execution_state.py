@@ -229,9 +229,7 @@ class ExecutionState:
         at_work = {line.key for line in self.lines()}.union(prepared)
         oldest = self._clock.monotonic() - self._pace.position_lag
         self._ended_at = {key: at for key, at in self._ended_at.items() if at > oldest and key not in at_work}
-        self._ledgers = {
-            key: ledger for key, ledger in self._ledgers.items() if key in at_work or key in self._ended_at
-        }
+        self._ledgers = {key: it for key, it in self._ledgers.items() if key in at_work or key in self._ended_at}
 
     def _apply_to_ledger(self, job: AccountJob, entry: Entry) -> None:
         line = job.line_of(entry)

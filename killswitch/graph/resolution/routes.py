@@ -47,11 +47,8 @@ def check_routes(everything: Documents, others: FaultyDocuments) -> list[Diagnos
         found = findings(document)
         if isinstance(document.model, RouteDocument):
             if not _is_matched(possible, [by_name[document.name]]):
-                message, fix = (
-                    "no message of this policy set can match this route",
-                    "loosen `match`, or remove the route",
-                )
-                found.warning("KS5021", ("spec", "match"), message, fix, key=True)
+                message = "no message of this policy set can match this route"
+                found.warning("KS5021", ("spec", "match"), message, "loosen `match`, or remove the route", key=True)
             if document.name == min(name or "" for name in by_name) and not _is_matched(of_runner, by_name.values()):
                 message = "no route accepts pages about the program itself, such as a lock that cannot be written"
                 fix = "add a route with `match: {events: notice, severity: page}`, or loosen the `match` of one"

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from killswitch.graph.nodes import (
-    Compare,
-    ConditionNode,
-    Number,
-    SignalRead,
-    Trigger,
-)
+from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Trigger
 from killswitch.graph.problems import Findings, Problem
 from killswitch.graph.resolution.thresholds import SignalIndex, expression_threshold, threshold
 from killswitch.graph.wording import signals_of

@@ -180,13 +180,8 @@ class TargetDelivery:
         if self._suspect is not None and self._failing is not None:
             # It is retried immediately: the target may have recovered at this very attempt.
             self._set_aside[self._suspect] = (self._clock.monotonic(), self._failing[2])
-        self._pause, self._failing, self._given_up_problem, self._failures_in_row, self._suspect = (
-            FIRST_PAUSE,
-            None,
-            None,
-            0,
-            None,
-        )
+        self._pause, self._failures_in_row = FIRST_PAUSE, 0
+        self._failing = self._given_up_problem = self._suspect = None
         self._mark()
         return 0.0
 

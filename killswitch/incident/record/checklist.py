@@ -8,14 +8,7 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from killswitch.incident.record.close_causes import cause_text
-from killswitch.incident.record.document import (
-    ChecklistItem,
-    Command,
-    Incident,
-    ItemState,
-    Money,
-    OrderOutcome,
-)
+from killswitch.incident.record.document import ChecklistItem, Command, Incident, ItemState, Money, OrderOutcome
 from killswitch.render.formats import instant, money, order_numbers
 
 _FOR_A_PERSON = (

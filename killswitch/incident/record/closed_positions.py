@@ -97,9 +97,7 @@ def closed_positions(decided: Iterable[DecidedOrders]) -> tuple[ClosedPosition, 
 
 def closed_by_request(positions: Iterable[ClosedPosition], accounts: Sequence[str]) -> tuple[ClosedPosition, ...]:
     """Return the positions that whole-book requests on `accounts` closed, as far as our orders did not."""
-    return tuple(
-        each for each in positions if each.account in accounts and each.left != each.start and each.others != 0
-    )
+    return tuple(it for it in positions if it.account in accounts and it.left != it.start and it.others != 0)
 
 
 def _apply_entry(facts: dict[Place, _PositionFacts], entry: Entry, ours: Collection[Place]) -> None:

@@ -57,9 +57,7 @@ def _names(loaded: LoadedDocuments) -> Iterator[Diagnostic]:
     ]
     known = {each.name for each in loaded.documents if each.kind == "Runbook"}
     known |= {each.name for each in loaded.faulty if each.kind == "Runbook" and each.name is not None}
-    is_incomplete = loaded.has_unidentified or any(
-        each.kind == "Runbook" and each.name is None for each in loaded.faulty
-    )
+    is_incomplete = loaded.has_unidentified or any(it.kind == "Runbook" and it.name is None for it in loaded.faulty)
     if is_incomplete or {name for _, _, name in stages} <= known:
         return
     known |= shipped()

@@ -31,8 +31,8 @@ class ObservedTrigger(Struct, frozen=True):
     unknown_because: str | None
 
 
-class MachineStatus(Struct, frozen=True):
-    """Status of one policy on one scope after the last tick.
+class MachineState(Struct, frozen=True):
+    """One policy on one scope.
 
     `level`, `stage`, `fired_at` and `decision` belong to the stage that has fired and was not reset since.
     """
@@ -45,6 +45,11 @@ class MachineStatus(Struct, frozen=True):
     fired_at: datetime | None
     cooldown_until: datetime | None
     decision: str | None
+
+
+class MachineStatus(MachineState, frozen=True):
+    """Status of a policy on a scope after the last tick."""
+
     unit_value: Interval | None
     readings: tuple[ObservedTrigger, ...]
     waiting: PendingClose | None = None

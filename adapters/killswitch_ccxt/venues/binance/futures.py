@@ -16,12 +16,7 @@ from typing import Any, ClassVar, Final
 from msgspec import structs
 
 from killswitch.model.snapshot import Fill, FillCause, Flow, Order, Position
-from killswitch.model.venue import (
-    AccountSpec,
-    DeadManRule,
-    OrderReport,
-    OrderRequest,
-)
+from killswitch.model.venue import AccountSpec, DeadManRule, OrderReport, OrderRequest
 from killswitch_ccxt import fills, orders, positions
 from killswitch_ccxt.dialect import BatchResults, PositionMode, is_stop
 from killswitch_ccxt.errors import GoneError, Meaning, row_error
@@ -282,9 +277,7 @@ class BinanceFutures(Binance):
         """Set a timer for each symbol, with one request each."""
         timeout_ms = int(seconds * 1000)
         queries = [{"symbol": self.id_of(symbol), "countdownTime": timeout_ms} for symbol in sorted(symbols)]
-        await asyncio.gather(
-            *(self.call_endpoint("PostCountdownCancelAll", params, changes=True) for params in queries)
-        )
+        await asyncio.gather(*(self.call_endpoint("PostCountdownCancelAll", it, changes=True) for it in queries))
 
     async def disarm_dead_man(self, symbols: Collection[str]) -> None:
         await self.arm_dead_man(0, symbols)

@@ -54,11 +54,7 @@ def refusal_codes(error: Mapping[str, Any]) -> tuple[str, ...]:
     return (*code, *unsure_code(CODES, error.get("code"), text))
 
 
-LIMITS: Final = (
-    RateLimit("requests", 20, 1.0),
-    RateLimit("matching", 5, 1.0),
-    RateLimit("transaction log", 1, 1.0),
-)
+LIMITS: Final = (RateLimit("requests", 20, 1.0), RateLimit("matching", 5, 1.0), RateLimit("transaction log", 1, 1.0))
 """The sustained rate of an account without a higher tier: 10,000 credits a second, 500 each; and 5 orders a second."""
 COSTS: Final = (
     *call_costs("requests", snapshot=3, find_order=1, open_orders=1, fills=2),

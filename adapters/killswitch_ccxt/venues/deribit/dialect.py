@@ -246,9 +246,7 @@ class Deribit(Dialect):
         }  # fmt: skip
 
     async def fills(self, symbols: Sequence[str], since: int) -> tuple[Fill, ...]:
-        answers = await asyncio.gather(
-            *(self._trades(currency, since) for currency in sorted(self._settlement_currencies))
-        )
+        answers = await asyncio.gather(*(self._trades(it, since) for it in sorted(self._settlement_currencies)))
         return self._as_fills([row for rows in answers for row in rows])
 
     async def _trades(self, currency: str, since: int) -> list[Row]:
@@ -283,9 +281,7 @@ class Deribit(Dialect):
 
     async def flows(self, since: int) -> tuple[Flow, ...] | None:
         """Deposits, withdrawals and transfers in the transaction logs of the account's currencies."""
-        answers = await asyncio.gather(
-            *(self._currency_flows(currency, since) for currency in sorted(self._collateral))
-        )
+        answers = await asyncio.gather(*(self._currency_flows(it, since) for it in sorted(self._collateral)))
         return tuple(flow for found in answers for flow in found)
 
     async def _currency_flows(self, currency: str, since: int) -> list[Flow]:

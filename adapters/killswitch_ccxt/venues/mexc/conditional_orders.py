@@ -67,9 +67,8 @@ class ConditionalOrders:
         if plan.number is not None:
             matches = [row for row in rows if str(row.get("id")) == plan.number]
         else:
-            matches = [
-                row for row in rows if str(row.get("id")) not in numbers and _has_content(row, symbol, plan.request)
-            ]
+            others = (row for row in rows if str(row.get("id")) not in numbers)
+            matches = [row for row in others if _has_content(row, symbol, plan.request)]
         if len(matches) > 1 or (not matches and plan.number is not None):
             raise UnreadableError(
                 f"{len(matches)} plan orders in the list may be {client_order_id}, "
