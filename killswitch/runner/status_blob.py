@@ -26,7 +26,7 @@ from killswitch.model.store import Store, decoded
 from killswitch.planning.operator.closes import Orphan
 from killswitch.planning.operator.commands import UnfinishedClose
 from killswitch.planning.scopes.evaluator import ActiveSuspicion
-from killswitch.planning.scopes.trigger_status import MachineState, MachineStatus, ObservedTrigger
+from killswitch.planning.scopes.trigger_status import MachineStatus, MachineSummary, ObservedTrigger
 from killswitch.planning.tick import Interpreter
 from killswitch.runner.clock import ClockState, Timeline, now_after
 from killswitch.runner.dead_man.timer_record import TimerView
@@ -80,7 +80,7 @@ class SuspectedView(Struct, frozen=True):
     until: datetime | None
 
 
-class MachineView(MachineState, frozen=True):
+class MachineView(MachineSummary, frozen=True):
     """One policy on one scope, as `status` shows it."""
 
     triggers: tuple[TriggerStatus, ...]

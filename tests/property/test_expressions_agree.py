@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from killswitch.graph.expressions.expression import condition
 from killswitch.graph.lowering import FALSE, TRUE, UNKNOWN, lower_one
 from killswitch.graph.nodes import ConditionNode
-from killswitch.graph.resolution.thresholds import SignalIndex
+from killswitch.graph.resolution.triggers import SignalIndex
 from killswitch.graph.wording import condition_text
 from killswitch.signals.catalogue import BY_NAME
 from killswitch.signals.declaration import Level

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from killswitch.graph.nodes import Action, ConditionNode, RankingRule, SignalRef
 from killswitch.graph.problems import FaultyDocuments, Findings, unknown_name
-from killswitch.graph.resolution.thresholds import SignalIndex
+from killswitch.graph.resolution.triggers import SignalIndex
 from killswitch.policy.schema import policy
 from killswitch.policy.yaml.source_map import Path
 

@@ -1,15 +1,62 @@
-"""Compiles triggers of both forms, thresholds and expressions, to graph triggers."""
+"""Compiles triggers of both forms, expressions and thresholds: a signal compared with a number of a fitting unit."""
 
 from __future__ import annotations
 
-from killswitch.graph.nodes import Compare, ConditionNode, Number, SignalRead, Trigger
-from killswitch.graph.problems import Findings, Problem
-from killswitch.graph.resolution.thresholds import SignalIndex, expression_threshold, threshold
-from killswitch.graph.wording import signals_of
-from killswitch.policy.schema.policy import ExpressionTrigger, PolicySpec
+import re
+
+from killswitch.graph.expressions.conditions import text_condition
+from killswitch.graph.nodes import (
+    Compare,
+    ComparisonOp,
+    ConditionNode,
+    Number,
+    SignalRead,
+    SignalRef,
+    Threshold,
+    Trigger,
+    step_of,
+)
+from killswitch.graph.problems import Findings, Problem, signal_problem
+from killswitch.graph.wording import percent, signals_of
+from killswitch.model.instant import SECOND
+from killswitch.policy.schema.policy import COMPARISONS, ExpressionTrigger, PolicySpec, ThresholdTrigger
+from killswitch.policy.schema.scalars import Quantity, QuantityUnit
 from killswitch.policy.yaml.source_map import Path
 from killswitch.signals.catalogue import BY_NAME
-from killswitch.signals.declaration import Level
+from killswitch.signals.declaration import Level, SignalSpec, TextSignal, Unit
+
+OPERATORS: dict[str, ComparisonOp] = {"at_least": ">=", "at_most": "<=", "above": ">", "below": "<"}
+
+_FITTING: dict[Unit, tuple[QuantityUnit, ...]] = {
+    "fraction": ("percent", "plain"),
+    "ratio": ("plain", "percent"),
+    "count": ("plain",),
+    "score": ("plain",),
+    "money": ("money",),
+    "seconds": ("time",),
+    "milliseconds": ("time",),
+}
+_EXAMPLES: dict[Unit, str] = {
+    "fraction": "4.5%",
+    "ratio": "2.5",
+    "count": "3",
+    "score": "0.5",
+    "seconds": "30s",
+    "milliseconds": "250ms",
+}
+_KINDS: dict[QuantityUnit, str] = {
+    "plain": "a plain number",
+    "percent": "a percentage",
+    "money": "money",
+    "time": "a time",
+}
+MILLISECONDS = SECOND // 1000
+
+_NUMBERS = re.compile(
+    r"""//[^\n]*|"[^"]*"|'[^']*'|[A-Za-z_][\w.]*|(-?\s*(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))"""
+)
+"""Numbers in an expression; texts, comments and names are skipped."""
+
 
 _FOLDED = "YAML folds this text into one line: write it as `|`, which keeps its lines, or take the comment out"
 
@@ -72,3 +119,118 @@ def expression(text: str, level: Level, path: Path, columns: SignalIndex, found:
     ]
     found.within(path, swallowed or problems)
     return None if swallowed else node
+
+
+def threshold(
+    written: ThresholdTrigger, path: Path, policy: PolicySpec, columns: SignalIndex, found: Findings
+) -> Threshold | None:
+    """Compile the threshold of the trigger at `path`; None if its signal, window or unit is wrong."""
+    spec = _signal(written, path, found)
+    if spec is None:
+        return None
+    key = next((each for each in COMPARISONS if getattr(written, each) is not None), None)
+    if key is None:
+        return None  # the trigger is only partly readable
+    quantity: Quantity = getattr(written, key)
+    if not _unit_fits(spec, quantity, (*path, key), policy, found):
+        return None
+    scale = SECOND // MILLISECONDS if spec.unit == "milliseconds" else 1
+    index = columns.of(SignalRef(spec.name, written.window))
+    return Threshold(index, OPERATORS[key], float(quantity.value * scale), quantity.written)
+
+
+def expression_threshold(condition: ConditionNode, text: str) -> Threshold | None:
+    """The threshold of an expression that compares one signal with one number, in either order; else None."""
+    step = step_of(condition)
+    if step is None:
+        return None
+    op: ComparisonOp = (">" if step.strict else ">=") if step.rising else ("<" if step.strict else "<=")
+    numbers = [each for each in _NUMBERS.findall(text) if each]
+    written = numbers[0].replace(" ", "") if len(numbers) == 1 else f"{step.value:g}"
+    return Threshold(step.index, op, step.value, written)
+
+
+def _signal(written: ThresholdTrigger, path: Path, found: Findings) -> SignalSpec | None:
+    """The signal of the trigger, if it is a number of the scope with a valid window; else None."""
+    if found.gaps.is_hole((*path, "signal")):
+        return None
+    problem = signal_problem(written.signal, "scope")
+    if problem is not None:
+        found.error(problem[0], (*path, "signal"), problem[1], problem[2])
+        return None
+    spec = BY_NAME[written.signal]
+    if isinstance(spec, TextSignal):
+        fix = f"write it as an expression: `when: '{text_condition(spec)}'`"
+        found.error("KS3007", (*path, "signal"), f"`{spec.name}` is a text, and has no threshold", fix)
+        return None
+    if spec.windowed and written.window is None and not found.gaps.is_hole((*path, "window")):
+        message = f"`{spec.name}` is taken over a window, and none is given"
+        found.error("KS3002", (*path, "signal"), message, "add `window: 15m`")
+        return None
+    if not spec.windowed and written.window is not None:
+        message = f"`{spec.name}` takes no window"
+        found.error("KS3003", (*path, "window"), message, "take `window` out", key=True)
+        return None
+    return spec
+
+
+def _unit_fits(spec: SignalSpec, quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    if quantity.unit not in _FITTING.get(spec.unit, ()):
+        message = f"`{quantity.written}` is {_KINDS[quantity.unit]}, and `{spec.name}` is {_unit_name(spec.unit)}"
+        found.error("KS3004", path, message, _way_out(spec.unit, quantity, policy))
+        return False
+    if quantity.value < spec.range[0]:
+        message = f"`{quantity.written}` is below zero, and `{spec.name}` never is"
+        found.error("KS3004", path, message, f"write it without the sign: {quantity.written.lstrip('-')}")
+        return False
+    if quantity.unit == "plain" and spec.unit == "fraction" and quantity.value > 1 >= spec.range[1]:
+        message = f"`{quantity.written}` is {percent(quantity.value)} of a fraction that never exceeds 100%"
+        found.error("KS3004", path, message, f"did you mean {quantity.written}%?")
+        return False
+    return spec.unit != "money" or _currency_fits(quantity, path, policy, found)
+
+
+def _currency_fits(quantity: Quantity, path: Path, policy: PolicySpec, found: Findings) -> bool:
+    """Whether money is in the reference currency, or in the only currency of the scope; reports an error if not."""
+    reference, currencies, flawed = policy.reference, policy.scope.match.currency, found.gaps.has_flaw
+    if reference is not None:
+        fits = quantity.currency == reference.currency
+        message = f"the threshold is in {quantity.currency}, and the policy measures its scope in {reference.currency}"
+        fix = f"write it in {reference.currency}, the policy's reference currency"
+    else:
+        is_unreadable = flawed(("spec", "reference")) or flawed(("spec", "scope", "match", "currency"))
+        fits = is_unreadable or currencies == (quantity.currency,)
+        others = "any currency" if currencies is None else "accounts in " + " and ".join(currencies)
+        message = f"the threshold is in {quantity.currency}, and the policy's scope takes {others}"
+        fix = f"narrow the scope with `match: {{currency: {quantity.currency}}}`, or compare a fraction instead"
+    if not fits:
+        found.error("KS3008", path, message, fix)
+    return fits
+
+
+def _unit_name(unit: Unit) -> str:
+    return {"money": "money", "seconds": "a time", "milliseconds": "a time"}.get(unit, f"a {unit}")
+
+
+def _way_out(unit: Unit, quantity: Quantity, policy: PolicySpec) -> str:
+    currencies = policy.scope.match.currency
+    units = {"money": f" {currencies[0] if currencies else 'USDT'}", "seconds": "s", "milliseconds": "ms"}
+    if quantity.unit == "plain" and unit in units:
+        return f"write it with its unit: {quantity.written}{units[unit]}"
+    return f"write it as, for example, {_EXAMPLES.get(unit, '10000' + units.get(unit, ''))}"
+
+
+class SignalIndex:
+    """Assigns columns to signals, in the order of their first use."""
+
+    def __init__(self) -> None:
+        self._index: dict[SignalRef, int] = {}
+
+    def of(self, signal: SignalRef) -> int:
+        """Column of `signal`; a new one at its first use."""
+        return self._index.setdefault(signal, len(self._index))
+
+    @property
+    def signals(self) -> tuple[SignalRef, ...]:
+        """The signals, by column."""
+        return tuple(self._index)

@@ -31,7 +31,7 @@ class ObservedTrigger(Struct, frozen=True):
     unknown_because: str | None
 
 
-class MachineState(Struct, frozen=True):
+class MachineSummary(Struct, frozen=True):
     """One policy on one scope.
 
     `level`, `stage`, `fired_at` and `decision` belong to the stage that has fired and was not reset since.
@@ -47,7 +47,7 @@ class MachineState(Struct, frozen=True):
     decision: str | None
 
 
-class MachineStatus(MachineState, frozen=True):
+class MachineStatus(MachineSummary, frozen=True):
     """Status of a policy on a scope after the last tick."""
 
     unit_value: Interval | None
