@@ -1,4 +1,4 @@
-"""A reset by hand accepts the past: what nothing explains is added up no more, and never becomes a loss.
+"""Operator resets accept the past: unexplained changes are no longer summed up, and never become a loss.
 
 The account is that of `test_suspicion`: 100,000 USDT, read each second, of which the ledger is known up to the second
 before. 30% leaves at 11 s, and a late row is still held against it, so that no units are issued for it twice.
@@ -26,8 +26,8 @@ FROM_PEAK = SignalRef("equity.drawdown_from_peak")
 FROM_START = SignalRef("equity.loss_from_start")
 
 
-def watching(*, fires: bool = False, **rule: Any) -> Graph:
-    """Everything is closed at a fall of 10%; and, where it `fires`, at 20% that nothing explains."""
+def graph_with_unexplained(*, fires: bool = False, **rule: Any) -> Graph:
+    """Everything is closed at a fall of 10%; and, where it `fires`, at 20% unexplained."""
     made = policy(**rule)
     signals = (FALL_15M, SHARE, UNEXPLAINED, FROM_PEAK, FROM_START)
     odd = trigger("odd", 1, 0.20 if fires else 2.0, rearms=True)
@@ -40,11 +40,11 @@ def watching(*, fires: bool = False, **rule: Any) -> Graph:
     return replace(made, signals=signals, triggers=triggers, conditions=conditions, stages=stages)
 
 
-class Resetting(Account):
-    """An account that a hand may reset."""
+class ResettableAccount(Account):
+    """An account that an operator may reset."""
 
     def reset(self) -> list[Decision]:
-        """A reset by hand in the next second's tick; what is decided there."""
+        """An operator reset in the next second's tick; its decisions."""
         self.now += 1
         return self.tick(self.read(events=(hand("reset", after(seconds=self.now), id_=f"e{self.now}"),)))
 
@@ -63,16 +63,16 @@ class Resetting(Account):
 NOTHING = (0, 0, 0, 0, 0)
 
 
-def calm(graph: Graph | None = None) -> Resetting:
-    made = Resetting(graph or watching())
+def calm(graph: Graph | None = None) -> ResettableAccount:
+    made = ResettableAccount(graph or graph_with_unexplained())
     made.until(10)
     return made
 
 
 @pytest.mark.parametrize("wait", [5, 29, 31], ids=["open", "open still", "settled as money that moved"])
-def test_a_reset_ends_what_a_stage_has_fired_on_and_it_does_not_fire_again(wait: int) -> None:
-    """20% unexplained fires at once; so many seconds later nothing of it is left, whatever it counts as by then."""
-    one = calm(watching(fires=True))
+def test_a_reset_accepts_the_change_that_fired_and_the_stage_does_not_fire_again(wait: int) -> None:
+    """20% unexplained fires at once; after the wait and a reset none of it is left, whatever it counts as by then."""
+    one = calm(graph_with_unexplained(fires=True))
     one.leaves(30_000)
     ((second, fired),) = one.until(11)
     assert (second, fired.stage) == (11, "odd")
@@ -85,7 +85,7 @@ def test_a_reset_ends_what_a_stage_has_fired_on_and_it_does_not_fire_again(wait:
 
 
 @pytest.mark.parametrize("wait", [0, 1, 5, 29, 31])
-def test_a_reset_with_nothing_latched_accepts_what_nothing_explains_too(wait: int) -> None:
+def test_a_reset_without_a_latch_accepts_unexplained_changes_too(wait: int) -> None:
     """Also in the very tick that shows it."""
     one = calm()
     one.leaves(30_000)
@@ -96,7 +96,7 @@ def test_a_reset_with_nothing_latched_accepts_what_nothing_explains_too(wait: in
     assert one.shown() == NOTHING
 
 
-def test_a_reset_with_nothing_latched_leaves_a_loss_that_prices_explain() -> None:
+def test_a_reset_without_a_latch_keeps_a_loss_that_prices_explain() -> None:
     """6% are lost by prices, and no stage has fired on them: 4% more close everything."""
     one = calm()
     one.pnl = Decimal(-6_000)
@@ -107,8 +107,8 @@ def test_a_reset_with_nothing_latched_leaves_a_loss_that_prices_explain() -> Non
     assert kinds(one.until(22)) == [(22, None)]
 
 
-def test_a_reset_does_not_accept_what_nobody_could_have_seen() -> None:
-    """It is made at 10.6 s, and the reading of 11 s, which takes it in, shows that 30% are gone."""
+def test_a_reset_does_not_accept_a_change_shown_after_the_command() -> None:
+    """It is made at 10.6 s, and the snapshot of 11 s, which processes it, shows that 30% are gone."""
     one = calm()
     one.leaves(30_000)
     one.now = 11
@@ -120,7 +120,7 @@ def test_a_reset_does_not_accept_what_nobody_could_have_seen() -> None:
 
 @pytest.mark.parametrize("row_after", [12, 40, 3000])
 @pytest.mark.parametrize("wait", [5, 31])
-def test_a_row_that_comes_after_the_reset_is_held_against_what_was_accepted(wait: int, row_after: int) -> None:
+def test_a_row_after_the_reset_is_matched_with_the_accepted_change(wait: int, row_after: int) -> None:
     """It is no second withdrawal: 10,500 of the 70,000 that are left are 15%, and the row hides none of a new fall."""
     one = calm()
     one.leaves(30_000)
@@ -139,9 +139,9 @@ def test_a_row_that_comes_after_the_reset_is_held_against_what_was_accepted(wait
 
 
 @pytest.mark.parametrize("row", [True, False])
-def test_a_fall_that_the_policy_takes_for_a_loss_is_none_after_a_reset(row: bool) -> None:
-    """`on_unexplained: close`, 30% at 11 s, a reset at 16 s: nothing is closed at 28 s, nor told as a loss."""
-    one = calm(watching(closes_unexplained=True))
+def test_a_fall_that_the_policy_counts_as_loss_is_none_after_a_reset(row: bool) -> None:
+    """`on_unexplained: close`, 30% at 11 s, a reset at 16 s: nothing is closed at 28 s, nor reported as a loss."""
+    one = calm(graph_with_unexplained(closes_unexplained=True))
     one.leaves(30_000)
     one.until(15)
     one.reset()
@@ -158,8 +158,8 @@ def test_a_fall_that_the_policy_takes_for_a_loss_is_none_after_a_reset(row: bool
 
 
 @pytest.mark.parametrize("wait", [5, 31])
-def test_an_account_that_was_emptied_has_lost_nothing_after_a_reset(wait: int) -> None:
-    """All of 100,000 leaves without a row: there is nothing that could have fallen."""
+def test_an_emptied_account_has_lost_nothing_after_a_reset(wait: int) -> None:
+    """All of 100,000 leaves without a row: no equity is left that could fall."""
     one = calm()
     one.leaves(100_000)
     one.until(10 + wait)
@@ -169,12 +169,12 @@ def test_an_account_that_was_emptied_has_lost_nothing_after_a_reset(wait: int) -
     assert one.value("fall") == 0
 
 
-def test_a_fill_that_comes_after_the_reset_opens_nothing() -> None:
+def test_a_fill_after_the_reset_does_not_reopen_the_accepted_change() -> None:
     """800 of 1,000 contracts vanish and 12,000 with them, at the mark; of fills that say 13,000, 1,000 came in.
 
     What is accepted is neither a loss nor unexplained, whatever its fills say.
     """
-    one = calm(watching())
+    one = calm(graph_with_unexplained())
 
     def tick(second: int, equity: str, **more: Any) -> None:
         known = after(seconds=second - 1)
@@ -195,8 +195,8 @@ def test_a_fill_that_comes_after_the_reset_opens_nothing() -> None:
     assert one.shown() == NOTHING
 
 
-def test_falls_of_before_a_reset_are_none_of_many_in_a_row() -> None:
-    """Four of 2,500 within 9 s, a reset, and a fifth: one fall alone is no trade that nobody shows."""
+def test_falls_before_a_reset_do_not_count_as_repeated_falls() -> None:
+    """Four of 2,500 within 9 s, a reset, and a fifth: one fall alone does not count as a trade without fills."""
     one = calm()
     for second in (10, 12, 14, 16):
         one.until(second)
@@ -212,7 +212,7 @@ def test_falls_of_before_a_reset_are_none_of_many_in_a_row() -> None:
 
 @pytest.mark.parametrize("wait", [5, 31])
 @pytest.mark.parametrize("moved", [30_000, -50_000], ids=["out", "in"])
-def test_what_was_accepted_is_remembered_after_a_restart(moved: int, wait: int) -> None:
+def test_an_accepted_change_is_kept_over_a_restart(moved: int, wait: int) -> None:
     """Neither the windows nor the sum come back, and the row that comes to the new run is matched."""
     one = calm()
     one.leaves(moved)
@@ -228,8 +228,8 @@ def test_what_was_accepted_is_remembered_after_a_restart(moved: int, wait: int) 
 
 
 @pytest.mark.parametrize("moved", [30_000, -50_000], ids=["out", "in"])
-def test_a_reset_between_two_readings_is_remembered_after_a_restart(moved: int) -> None:
-    """The row of the last reading was stored before the reset said what the change of it counts as."""
+def test_a_reset_between_two_snapshots_is_kept_over_a_restart(moved: int) -> None:
+    """The row of the last snapshot was stored before the reset determined what its change counts as."""
     one = calm()
     one.leaves(moved)
     one.until(13)
@@ -246,8 +246,8 @@ def test_a_reset_between_two_readings_is_remembered_after_a_restart(moved: int) 
     assert one.shown()[2:] == (0.1, 0.1, 0.1)
 
 
-def test_a_reset_says_who_ended_a_suspicion_and_why() -> None:
-    """It is locked at 12 s and lifted at 16 s: a decision of its own, and no word of nothing being locked."""
+def test_a_reset_of_a_suspicion_records_author_and_reason() -> None:
+    """It is locked at 12 s and lifted at 16 s: a separate decision, and no notice that nothing is locked."""
     one = calm()
     one.leaves(30_000)
     one.until(15)
@@ -279,7 +279,7 @@ def test_a_reset_after_the_suspicion_has_run_out_ends_none() -> None:
 
 
 def test_the_next_fall_after_a_reset_pages_again() -> None:
-    """Within ten minutes of the last page: what a person has accepted is not what the next one is held against."""
+    """Within ten minutes of the last page: the next fall is not compared with what an operator has accepted."""
     one = calm()
     one.leaves(30_000)
     one.until(40)

@@ -1,4 +1,4 @@
-"""Deciding on what is partly unknown: a venue that is down, and positions that are not given."""
+"""Decisions on partial snapshots: a venue that is down, and positions that are not given."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ def test_a_loss_that_may_be_less_than_the_threshold_does_not_fire() -> None:
     assert seen.decisions == ()
 
 
-def test_a_second_look_reads_the_dark_account_as_the_first_one_did() -> None:
-    """The venue that answers is asked for its prices again, and they hold; the other is bounded as before."""
+def test_a_second_price_fetch_bounds_the_unavailable_account_as_before() -> None:
+    """The readable venue returns its prices again, which are corroborated; the other one is bounded as before."""
     interpreter = two_accounts(corroborate=True)
     pending = interpreter.evaluate(snapshot(after(minutes=17), long("a", "58000", "39500", "4"), down("b")))
     assert pending is not None
-    looked = Prices(Decimal(39_400), Decimal(39_400), Decimal(39_400))
-    seen = interpreter.decide(pending, prices={"a": {BTC: looked}})
+    refetched = Prices(Decimal(39_400), Decimal(39_400), Decimal(39_400))
+    seen = interpreter.decide(pending, prices={"a": {BTC: refetched}})
     assert intents(seen.decisions) == [("a", Decimal(4), True)]
 
 
-def test_a_print_that_does_not_hold_fires_nothing_in_the_dark_either() -> None:
+def test_a_stray_print_fires_nothing_while_another_account_is_unavailable() -> None:
     """The mark fell by 21%, index and last price did not: a corroborating stage does not fire."""
     interpreter = two_accounts(corroborate=True)
     stray = long("a", "58000", "39500", "4", index_price="50000", last_price="50000")
@@ -103,8 +103,8 @@ def test_a_print_that_does_not_hold_fires_nothing_in_the_dark_either() -> None:
     assert [notice.kind for notice in seen.notices if notice.kind == "uncorroborated"] == ["uncorroborated"]
 
 
-def test_positions_unknown_and_equity_known_closes_by_the_last_known_ones() -> None:
-    """20% are gone; the four contracts that were held a minute ago are closed, reduce-only, and it latches."""
+def test_with_unknown_positions_and_known_equity_the_last_known_positions_are_closed() -> None:
+    """20% are lost; the four contracts held a minute ago are closed, reduce-only, and the stage latches."""
     interpreter = Interpreter(policy_set(crash("account")))
     calm(interpreter, long("main", "100000", "50000", "4"))
     blind = put(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
@@ -116,8 +116,8 @@ def test_positions_unknown_and_equity_known_closes_by_the_last_known_ones() -> N
     assert interpreter.status()[0].stage == "everything"
 
 
-def test_holdings_that_are_not_given_are_not_sold_by_the_last_known_ones() -> None:
-    """At spot nothing is reduce-only: the close waits until the account says what it holds."""
+def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
+    """At spot nothing is reduce-only: the close waits until the account returns its holdings."""
     interpreter = Interpreter(policy_set(crash("account", "0.5")))
     coin = account("100000", [position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000")])
     calm(interpreter, put(coin, market="spot"))
@@ -126,7 +126,7 @@ def test_holdings_that_are_not_given_are_not_sold_by_the_last_known_ones() -> No
         assert intents(interpreter.tick(snapshot(after(minutes=minute), blind)).decisions) == []
 
 
-def test_positions_unknown_leave_exposure_unknown_and_never_flat() -> None:
+def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
     """Leverage, gross and shares are unknown; the fall is not."""
     names = ("exposure.gross", "exposure.leverage", "exposure.largest_share", "exposure.net")
     made = graph(
