@@ -17,7 +17,7 @@ from killswitch.graph.nodes import Graph, SignalRef
 from killswitch.model.decision import Decision
 from killswitch.model.instant import HOUR
 from tests.graphs import FALL_15M, close, stage, trigger
-from tests.unit.planning.test_suspicion import Account, kinds, policy
+from tests.unit.planning.test_suspicion import Account, decision_kinds, policy
 from tests.worlds import account, after, fill, flow, hand, snapshot
 
 SHARE = SignalRef("equity.unexplained_share")
@@ -104,7 +104,7 @@ def test_a_reset_without_a_latch_keeps_a_loss_that_prices_explain() -> None:
     one.reset()
     assert one.value("peak") == one.value("start") == pytest.approx(0.06)
     one.pnl = Decimal(-10_000)
-    assert kinds(one.until(22)) == [(22, None)]
+    assert decision_kinds(one.until(22)) == [(22, None)]
 
 
 def test_a_reset_does_not_accept_a_change_shown_after_the_command() -> None:
@@ -115,7 +115,7 @@ def test_a_reset_does_not_accept_a_change_shown_after_the_command() -> None:
     one.tick(one.read(events=(hand("reset", after(seconds=10.6)),)))
     assert one.shown() == (0.3, -30_000, 0, 0, 0)
     one.until(60)
-    assert kinds(one.decided) == [(12, "suspicion")]
+    assert decision_kinds(one.decided) == [(12, "suspicion")]
 
 
 @pytest.mark.parametrize("row_after", [12, 40, 3000])
@@ -150,7 +150,7 @@ def test_a_fall_that_the_policy_counts_as_loss_is_none_after_a_reset(row: bool) 
         one.rows.append(flow("out", after(seconds=11), "-30000"))
     one.until(300)
     assert [each.intents for _, each in one.decided if each.intents] == []
-    assert [each.text for _, each in one.told if "counts as loss:" in each.text] == []
+    assert [each.text for _, each in one.notices if "counts as loss:" in each.text] == []
     assert one.shown() == NOTHING
     one.pnl = Decimal(-7_000)
     one.until(301)
@@ -165,7 +165,7 @@ def test_an_emptied_account_has_lost_nothing_after_a_reset(wait: int) -> None:
     one.until(10 + wait)
     one.reset()
     one.until(100)
-    assert kinds(one.decided) == [(12, "suspicion"), *([(16, "suspicion")] if wait == 5 else [])]
+    assert decision_kinds(one.decided) == [(12, "suspicion"), *([(16, "suspicion")] if wait == 5 else [])]
     assert one.value("fall") == 0
 
 
@@ -256,7 +256,7 @@ def test_a_reset_of_a_suspicion_records_author_and_reason() -> None:
     assert ended.lock is not None
     assert ended.lock.until == ended.as_of == after(seconds=16)
     assert ended.reason == "suspicion: over, reset by operator-1: reviewed"
-    (notice,) = [each for second, each in one.told if second == 16]
+    (notice,) = [each for second, each in one.notices if second == 16]
     assert notice.text == (
         "a reset by operator-1 (reviewed) was received: the lock on suspicion of stop is lifted; no stage is latched; "
         "what nothing explained until then counts as money that moved"
@@ -270,7 +270,7 @@ def test_a_reset_after_the_suspicion_has_run_out_ends_none() -> None:
     one.until(39)
     assert one.reset() == []
     assert one.reset() == []
-    texts = [each.text for second, each in one.told if second >= 40]
+    texts = [each.text for second, each in one.notices if second >= 40]
     assert texts == [
         "a reset by operator-1 (reviewed) was received, but no stage is latched; what nothing explained until then "
         "counts as money that moved",
