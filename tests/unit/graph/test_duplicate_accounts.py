@@ -1,4 +1,4 @@
-"""One account under two names is told before anything runs, where the text tells it."""
+"""Duplicate accounts: one account under two names is refused by validation, where the documents show it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def account(name: str, keys: str = KEYS, execution: str = "live", more: str = ""
     )
 
 
-def told(folder: Path, *accounts: str) -> list[Diagnostic]:
+def errors_of(folder: Path, *accounts: str) -> list[Diagnostic]:
     """The errors of these documents."""
     (folder / "set.yaml").write_text("".join(accounts))
     _, diagnostics = compile_loaded(load([folder]))
@@ -29,17 +29,17 @@ def told(folder: Path, *accounts: str) -> list[Diagnostic]:
 
 
 def test_two_armed_documents_with_the_same_references_are_refused(tmp_path: Path) -> None:
-    """At the second one's credentials, with both names and the ways out; the order of keys makes no other account."""
+    """At the second one's credentials, with both names and the ways out; the order of keys makes no difference."""
     turned = "{secret: 'env:KS_SECRET', key: 'env:KS_KEY'}"
-    (found,) = told(tmp_path, account("one"), account("two", turned))
+    (found,) = errors_of(tmp_path, account("one"), account("two", turned))
     assert (found.code, found.line, found.column) == ("KS3050", 22, 16)
     assert found.message == "`two` and `one` are one account of one venue, and both are armed"
     assert "write `execution: observe` in one" in found.fix
 
 
-def test_a_third_one_is_told_too(tmp_path: Path) -> None:
-    """Each beyond the first, once."""
-    found = told(tmp_path, account("one"), account("two"), account("three"))
+def test_a_third_document_is_refused_too(tmp_path: Path) -> None:
+    """One error for each beyond the first."""
+    found = errors_of(tmp_path, account("one"), account("two"), account("three"))
     assert [each.code for each in found] == ["KS3050", "KS3050"]
 
 
@@ -56,26 +56,26 @@ def test_a_third_one_is_told_too(tmp_path: Path) -> None:
         account("two", more="  options: {subaccount: second}\n"),
     ],
 )
-def test_what_may_be_another_account_is_not_refused(tmp_path: Path, other: str) -> None:
-    """Other references, another system, market, address, currency or option; and a second look that only observes."""
-    assert told(tmp_path, account("one"), other) == []
+def test_documents_that_may_be_different_accounts_are_not_refused(tmp_path: Path, other: str) -> None:
+    """Other references, another system, market, address, currency or option; and a second one that only observes."""
+    assert errors_of(tmp_path, account("one"), other) == []
 
 
-def test_what_makes_no_other_account_is_refused_all_the_same(tmp_path: Path) -> None:
-    """A venue's name and a share of its limits are ours alone."""
-    (found,) = told(tmp_path, account("one"), account("two", more="  venue: bybit-2\n  closing_share: 40%\n"))
+def test_keys_that_do_not_identify_an_account_do_not_distinguish_it(tmp_path: Path) -> None:
+    """The venue's name and the share of its limits are our own settings."""
+    (found,) = errors_of(tmp_path, account("one"), account("two", more="  venue: bybit-2\n  closing_share: 40%\n"))
     assert found.code == "KS3050"
 
 
-def test_coins_at_spot_are_the_same_in_any_currency(tmp_path: Path) -> None:
-    """Both documents lead to all that lies there, and would sell it, each for its own currency."""
+def test_a_spot_account_is_the_same_in_any_currency(tmp_path: Path) -> None:
+    """Both documents lead to the same coins, and would sell them, each for its own currency."""
     one = account("one").replace("market: swap", "market: spot")
     two = account("two").replace("market: swap", "market: spot").replace("currency: USDT", "currency: USDC")
-    (found,) = told(tmp_path, one, two)
+    (found,) = errors_of(tmp_path, one, two)
     assert found.code == "KS3050"
 
 
-def test_without_credentials_nothing_tells(tmp_path: Path) -> None:
-    """Accounts of a paper venue go by their names."""
+def test_accounts_without_credentials_are_not_compared(tmp_path: Path) -> None:
+    """Accounts of a paper venue are identified by their names."""
     paper = [account(name, "{}").replace("ccxt", "paper").replace("  exchange: bybit\n", "") for name in ("one", "two")]
-    assert told(tmp_path, *paper) == []
+    assert errors_of(tmp_path, *paper) == []
