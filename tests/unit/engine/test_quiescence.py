@@ -48,12 +48,12 @@ def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_repo
     for seconds, fall, hour, value in moves:
         now += seconds * SECOND
         signals = columns(fall, hour)
-        moved = step(MACHINE, state, signals, now, unit_value=(value, value))
-        state = moved.state
-        if moved.reset:
+        result = step(MACHINE, state, signals, now, unit_value=(value, value))
+        state = result.state
+        if result.reset:
             state = reset()
-        elif moved.eligible:
-            state = latch(state, moved.eligible[0], now, (value, value))
+        elif result.eligible:
+            state = latch(state, result.eligible[0], now, (value, value))
         until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals))
         if until <= now + 1:
             continue
@@ -122,8 +122,8 @@ def step_and_quiescence(
     """The state after a step at one hour with these falls, and until when it is quiescent then."""
     low = [-INFINITY if each is None else each for each in (fall, hour)]
     high = [INFINITY if each is None else each for each in (fall, hour)]
-    moved = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
-    return moved, quiescent_until(WAITING, moved, *WAITING.evaluate(low, high, []))
+    next_state = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
+    return next_state, quiescent_until(WAITING, next_state, *WAITING.evaluate(low, high, []))
 
 
 def latched(**fields: object) -> StageMachineState:
@@ -159,8 +159,8 @@ def test_a_trigger_that_counts_ticks_is_not_quiescent_before_the_last_tick() -> 
     counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
     machine = StageMachine.of(counted, lower(counted.conditions))
     signals: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
-    moved = step(machine, initial(), signals, HOUR).state
-    assert quiescent_until(machine, moved, *machine.evaluate(*signals)) == 0
+    next_state = step(machine, initial(), signals, HOUR).state
+    assert quiescent_until(machine, next_state, *machine.evaluate(*signals)) == 0
 
 
 def test_a_stage_that_only_waits_for_its_cooldown_is_not_quiescent() -> None:

@@ -71,18 +71,18 @@ class Run:
         low1, high1 = UNKNOWN if wide is None or math.isnan(wide) else (wide, wide)
         single_value = None if fall is None else 1 - fall if value is None else value
         unit_value = None if single_value is None else (single_value, single_value)
-        moved = step(
+        result = step(
             self.machine, self.state, ([low, low1], [high, high1], []), now,
             scheduled=scheduled, unit_value=unit_value, cost=cost,
         )  # fmt: skip
-        self.state = moved.state
-        self.steps.append(moved)
-        if moved.reset:
+        self.state = result.state
+        self.steps.append(result)
+        if result.reset:
             self.resets.append(int(seconds))
             self.state = reset()
-        elif moved.eligible:
-            self.state = latch(self.state, moved.eligible[0], now, unit_value)
-            self.fired.append((int(seconds), moved.eligible[0].level))
+        elif result.eligible:
+            self.state = latch(self.state, result.eligible[0], now, unit_value)
+            self.fired.append((int(seconds), result.eligible[0].level))
         return self
 
 

@@ -153,7 +153,7 @@ spec:
 
 
 def test_writing_out_the_defaults_of_unwindings_and_closing_share_does_not_change_the_digest(tmp_path: Path) -> None:
-    """So that a set which says nothing of them has the digest that it had before they were there."""
+    """So that a set without them has the digest that it had before they existed."""
     bare = digest(tmp_path / "a", [POLICY, ACCOUNT, UNWINDING])
     share = ACCOUNT.replace("observe}", "observe, closing_share: 50%}")
     assert digest(tmp_path / "b", [POLICY, share, WRITTEN_OUT]) == bare

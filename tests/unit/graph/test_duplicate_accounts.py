@@ -30,17 +30,17 @@ def errors_of(folder: Path, *accounts: str) -> list[Diagnostic]:
 
 def test_two_armed_documents_with_the_same_references_are_refused(tmp_path: Path) -> None:
     """At the second one's credentials, with both names and the ways out; the order of keys makes no difference."""
-    turned = "{secret: 'env:KS_SECRET', key: 'env:KS_KEY'}"
-    (found,) = errors_of(tmp_path, account("one"), account("two", turned))
-    assert (found.code, found.line, found.column) == ("KS3050", 22, 16)
-    assert found.message == "`two` and `one` are one account of one venue, and both are armed"
-    assert "write `execution: observe` in one" in found.fix
+    reordered = "{secret: 'env:KS_SECRET', key: 'env:KS_KEY'}"
+    (error,) = errors_of(tmp_path, account("one"), account("two", reordered))
+    assert (error.code, error.line, error.column) == ("KS3050", 22, 16)
+    assert error.message == "`two` and `one` are one account of one venue, and both are armed"
+    assert "write `execution: observe` in one" in error.fix
 
 
 def test_a_third_document_is_refused_too(tmp_path: Path) -> None:
     """One error for each beyond the first."""
-    found = errors_of(tmp_path, account("one"), account("two"), account("three"))
-    assert [each.code for each in found] == ["KS3050", "KS3050"]
+    error = errors_of(tmp_path, account("one"), account("two"), account("three"))
+    assert [each.code for each in error] == ["KS3050", "KS3050"]
 
 
 @pytest.mark.parametrize(
@@ -63,16 +63,16 @@ def test_documents_that_may_be_different_accounts_are_not_refused(tmp_path: Path
 
 def test_keys_that_do_not_identify_an_account_do_not_distinguish_it(tmp_path: Path) -> None:
     """The venue's name and the share of its limits are our own settings."""
-    (found,) = errors_of(tmp_path, account("one"), account("two", more="  venue: bybit-2\n  closing_share: 40%\n"))
-    assert found.code == "KS3050"
+    (error,) = errors_of(tmp_path, account("one"), account("two", more="  venue: bybit-2\n  closing_share: 40%\n"))
+    assert error.code == "KS3050"
 
 
 def test_a_spot_account_is_the_same_in_any_currency(tmp_path: Path) -> None:
     """Both documents lead to the same coins, and would sell them, each for its own currency."""
     one = account("one").replace("market: swap", "market: spot")
     two = account("two").replace("market: swap", "market: spot").replace("currency: USDT", "currency: USDC")
-    (found,) = errors_of(tmp_path, one, two)
-    assert found.code == "KS3050"
+    (error,) = errors_of(tmp_path, one, two)
+    assert error.code == "KS3050"
 
 
 def test_accounts_without_credentials_are_not_compared(tmp_path: Path) -> None:

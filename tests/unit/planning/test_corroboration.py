@@ -1,6 +1,4 @@
-"""Corroboration of prices at its edges: how far a mark may deviate, and what the account is worth without the stray
-print.
-"""
+"""Corroboration of prices at its edges: permitted deviation of a mark, and revaluation without the stray print."""
 
 from __future__ import annotations
 
@@ -56,14 +54,14 @@ def test_a_position_of_zero_contracts_is_not_checked() -> None:
 
 def test_a_scope_with_corroborated_prices_is_unchanged() -> None:
     """The same view object, with no position named."""
-    seen = view(account("1000", [position(BTC, "long", mark_price="100", index_price="100")]))
-    found = corroborate(seen)
-    assert found.view is seen
+    scope = view(account("1000", [position(BTC, "long", mark_price="100", index_price="100")]))
+    found = corroborate(scope)
+    assert found.view is scope
     assert found.failing == ()
 
 
 def test_the_account_is_revalued_at_the_corroborated_prices() -> None:
-    """Long 2 of face 10 marked 90 where the index says 100: 200 more of equity and of P&L; the sound leg stays."""
+    """Long 2 of face 10 marked 90 at an index of 100: 200 more of equity and of P&L; the corroborated leg stays."""
     wrong = position(BTC, "long", "-150", contracts="2", mark_price="90", index_price="100", notional="1800")
     right = position(ETH, "short", "5", mark_price="50", index_price="50", notional="50")
     known = (rules(BTC, contract_size="10"), rules(ETH))

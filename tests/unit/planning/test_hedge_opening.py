@@ -381,16 +381,16 @@ def test_nothing_is_opened_on_an_account_that_the_same_tick_begins_to_close() ->
         made = graph((FALL_15M,), (trigger("fall", 0, 0.1),), (out,), policy=name)
         return replace(made, scope=replace(made.scope, accounts=(scope,)))
 
-    def beside(equity: str) -> AccountSnapshot:
+    def hedge_account(equity: str) -> AccountSnapshot:
         held = position(BTC, "long", str(D(equity) - 5000), contracts="30", mark_price="100", notional="3000")
         return account(equity, [held], name="other", instruments=(rules(BTC),))
 
     two = policy_set(policy("one", "main", "u"), policy("two", "other", None))
     world = World(replace(two, unwindings=(hedge(),)))
-    world.tick(main(), beside("5000"))
-    [fired] = world.tick(main("-200"), beside("5000")).decisions
+    world.tick(main(), hedge_account("5000"))
+    [fired] = world.tick(main("-200"), hedge_account("5000")).decisions
     world.ends(fired, "blocked")
-    found = world.tick(main("-200"), beside("4000"))
+    found = world.tick(main("-200"), hedge_account("4000"))
     assert [(each.policy, each.kind) for each in found.decisions] == [("two", None)]
     assert "the account is being closed itself" in found.notices[0].text
 
@@ -417,8 +417,8 @@ def test_a_preview_opens_nothing_on_accounts_that_are_not_armed() -> None:
     for armed, expected in ((frozenset({"main"}), 0), (frozenset({"main", "other"}), 10)):
         world = World(made)
         world.ends(world.fall(HEDGE_ACCOUNT), "blocked")
-        seen = snapshot(world.at, main("-200"), HEDGE_ACCOUNT, closings=world.closings)
-        shown = preview(made, seen, world.interpreter, "", armed)
+        polled = snapshot(world.at, main("-200"), HEDGE_ACCOUNT, closings=world.closings)
+        shown = preview(made, polled, world.interpreter, "", armed)
         assert hedged_contracts(Outcome(shown.decisions)) == expected
 
 

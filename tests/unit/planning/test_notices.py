@@ -24,11 +24,11 @@ from tests.worlds import account, hand
 NOW = 1_600_000_000_000_000
 
 
-def evaluator_after_one_snapshot(answer: OnUnknown = "hold", *, seen: bool = True) -> ScopeEvaluator:
+def evaluator_after_one_snapshot(answer: OnUnknown = "hold", *, observed: bool = True) -> ScopeEvaluator:
     """An evaluator of account main, in USDT, that has observed it once (or never)."""
     made = graph((FALL_15M,), (trigger("fall", 0, 0.05, on_unknown=answer),), (stage("one", 1, 0),), policy="p")
     evaluator = ScopeEvaluator(compile_policy(made), "account/main")
-    if seen:
+    if observed:
         evaluator.observe(ScopeView(NOW, True, [account("1000")], {}, None), ())
     return evaluator
 
@@ -68,7 +68,7 @@ def test_an_unexplained_change_is_reported_by_its_outcome(
 
 def test_an_amount_without_a_known_currency_is_reported_alone() -> None:
     """The amount alone, with nothing around it."""
-    found = notices.unexplained(evaluator_after_one_snapshot(seen=False), NOW, News("lost", Decimal(50)))
+    found = notices.unexplained(evaluator_after_one_snapshot(observed=False), NOW, News("lost", Decimal(50)))
     assert "equity by -50 counts" in found.text
 
 
@@ -220,10 +220,10 @@ def dollar_portfolio(*accounts: AccountSnapshot) -> ScopeEvaluator:
     return evaluator
 
 
-@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not in the snapshot"])
-def test_amounts_are_reported_in_the_scopes_reference_currency(seen: bool) -> None:
+@pytest.mark.parametrize("in_snapshot", [True, False], ids=["in the snapshot", "not in the snapshot"])
+def test_amounts_are_reported_in_the_scopes_reference_currency(in_snapshot: bool) -> None:
     """The account is in EUR, and changes are in USD; also where the newest snapshot lacks the account."""
-    evaluator = dollar_portfolio(*([account("1000", currency="EUR")] if seen else []))
+    evaluator = dollar_portfolio(*([account("1000", currency="EUR")] if in_snapshot else []))
     found = notices.unexplained(evaluator, NOW, News("appeared", Decimal(-36_000)))
     assert found.text.startswith("equity changed by -36000 USD, and no price")
 
@@ -265,8 +265,8 @@ def test_the_outcome_of_an_operator_command_is_reported_under_its_name() -> None
     event = hand("close", from_micros(NOW))
     found = notices.command_not_carried_out(event, NOW, "why")
     assert notice_fields(found) == (from_micros(NOW), "operator", "account/main", "nothing_selected", "page", "e1")
-    blind = notices.forced_close(event, NOW, "why")
-    assert notice_fields(blind) == (from_micros(NOW), "operator", "account/main", "warning", "warning", "e1")
+    forced = notices.forced_close(event, NOW, "why")
+    assert notice_fields(forced) == (from_micros(NOW), "operator", "account/main", "warning", "warning", "e1")
     everything = hand("close", from_micros(NOW), scope=None)
     for reported in (
         notices.command_not_carried_out(everything, NOW, "why"),

@@ -138,25 +138,28 @@ def test_force_does_not_close_positions_that_are_flat_since() -> None:
 
 def test_force_on_an_account_that_was_never_read_waits() -> None:
     """No positions are known before the first snapshot."""
-    wanted = close(force=True)
+    command = close(force=True)
     interpreter = Interpreter(POLICIES)
-    blind = interpreter.tick(at(0, DOWN, events=(wanted,)))
-    assert blind.decisions == ()
-    assert "its positions were never read" in blind.notices[0].text
-    assert orders(only(interpreter.tick(at(1, book(), events=(wanted,))))) == WHOLE
+    waiting = interpreter.tick(at(0, DOWN, events=(command,)))
+    assert waiting.decisions == ()
+    assert "its positions were never read" in waiting.notices[0].text
+    assert orders(only(interpreter.tick(at(1, book(), events=(command,))))) == WHOLE
 
 
 @pytest.mark.parametrize("market", ["spot", "margin", "equity"])
 def test_force_closes_known_positions_and_no_unknown_holdings(market: str) -> None:
     """Without reduce-only an order on old positions could sell what is no longer there: that account waits."""
-    other, unread = book(name="cash", market=market), account(None, None, name="cash", market=market, quality="down")
-    wanted = close("account/cash", force=True)
+    other, unavailable = (
+        book(name="cash", market=market),
+        account(None, None, name="cash", market=market, quality="down"),
+    )
+    command = close("account/cash", force=True)
     interpreter = Interpreter(POLICIES)
     interpreter.tick(at(0, other))
-    blind = interpreter.tick(at(1, unread, events=(wanted,)))
-    assert blind.decisions == ()
-    assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in blind.notices[0].text
-    assert orders(only(interpreter.tick(at(2, other, events=(wanted,))))) == {("cash", *each[1:]) for each in WHOLE}
+    waiting = interpreter.tick(at(1, unavailable, events=(command,)))
+    assert waiting.decisions == ()
+    assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in waiting.notices[0].text
+    assert orders(only(interpreter.tick(at(2, other, events=(command,))))) == {("cash", *each[1:]) for each in WHOLE}
     assert not interpreter.unfinished_closes()
 
 

@@ -140,8 +140,8 @@ def resets(policies: PolicySet, *events: Any) -> list[Decision]:
     interpreter = Interpreter(policies)
     found: list[Decision] = []
     for minute in range(110):
-        seen = fallen(minute, "1000" if minute < 16 else "900", *(events if minute == 20 else ()))
-        found += interpreter.tick(seen).decisions
+        polled = fallen(minute, "1000" if minute < 16 else "900", *(events if minute == 20 else ()))
+        found += interpreter.tick(polled).decisions
     assert [each.stage for each in found][:1] == ["trip"]
     return [each for each in found if each.kind == "reset"]
 

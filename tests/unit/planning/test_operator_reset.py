@@ -178,15 +178,15 @@ def test_a_fill_after_the_reset_does_not_reopen_the_accepted_change() -> None:
 
     def tick(second: int, equity: str, **more: Any) -> None:
         known = after(seconds=second - 1)
-        seen = account(equity, [], fills_as_of=known, flows_as_of=known, unrealized=Decimal(0), **more)
-        one.interpreter.tick(snapshot(after(seconds=second), seen))
+        polled = account(equity, [], fills_as_of=known, flows_as_of=known, unrealized=Decimal(0), **more)
+        one.interpreter.tick(snapshot(after(seconds=second), polled))
 
     tick(11, "88000")
     one.now = 12
     one.wallet = Decimal(88_000)
     known = after(seconds=11)
-    seen = account("88000", [], fills_as_of=known, flows_as_of=known, unrealized=Decimal(0))
-    one.interpreter.tick(snapshot(after(seconds=12), seen, events=(hand("reset", after(seconds=12)),)))
+    polled = account("88000", [], fills_as_of=known, flows_as_of=known, unrealized=Decimal(0))
+    one.interpreter.tick(snapshot(after(seconds=12), polled, events=(hand("reset", after(seconds=12)),)))
     assert one.shown() == NOTHING
     tick(13, "88000", fills=[fill("f", after(seconds=11), "L", "sell", "500", "74")])
     assert one.shown() == NOTHING
@@ -234,10 +234,10 @@ def test_a_reset_between_two_snapshots_is_kept_over_a_restart(moved: int) -> Non
     one.leaves(moved)
     one.until(13)
     one.now = 14
-    seen = one.read()
-    one.tick(seen)
+    polled = one.read()
+    one.tick(polled)
     event = hand("reset", after(seconds=14.4))
-    one.tick(structs.replace(seen, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
+    one.tick(structs.replace(polled, as_of=after(seconds=14.4), scheduled=False, events=(event,)))
     one.restart()
     one.until(16)
     assert one.shown() == NOTHING

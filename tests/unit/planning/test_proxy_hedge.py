@@ -257,11 +257,11 @@ def test_an_account_that_is_being_closed_is_not_used_for_hedges() -> None:
     fired = world.fall(hedge_account)
     world.ends(fired, "closing")
     world.at += timedelta(seconds=1)
-    hands = [hand("close", START, scope="account/other")]
-    ordered = snapshot(world.at, main("-200"), hedge_account, events=hands, closings=world.closings)
-    [after_operator_close] = world.interpreter.tick(ordered).decisions
+    commands = [hand("close", START, scope="account/other")]
+    commanded = snapshot(world.at, main("-200"), hedge_account, events=commands, closings=world.closings)
+    [operator_close] = world.interpreter.tick(commanded).decisions
     world.ends(fired, "blocked")
-    world.closings += (Closing(after_operator_close.id, "closing", (Residual("other", BTC, "long", D(1)),)),)
+    world.closings += (Closing(operator_close.id, "closing", (Residual("other", BTC, "long", D(1)),)),)
     found = world.tick(main("-200"), hedge_account)
     assert "the account is being closed itself" in found.notices[0].text
     world.closings = world.closings[:1]

@@ -216,8 +216,8 @@ def test_a_plan_with_a_time_in_the_future_is_refused() -> None:
 def test_an_account_that_was_unavailable_when_planned_and_is_readable_now_is_a_change() -> None:
     """The plan could not cover its positions."""
     down = account(None, None, name="other", quality="down", reason="no route")
-    seen = replace(book(after()), accounts=(*book(after()).accounts, down))
-    plan = plan_of(seen)
+    planned_on = replace(book(after()), accounts=(*book(after()).accounts, down))
+    plan = plan_of(planned_on)
     assert [basis.unread for basis in plan.basis] == [None, "other is down: no route"]
     now = replace(book(after(minutes=1)), accounts=(*book(after()).accounts, account("5", (), name="other")))
     assert "account other could not be read for the plan (other is down: no route), and can be now" in refusal(
@@ -329,8 +329,8 @@ def spot(at: datetime) -> Snapshot:
         position("X/USDT", "long", contracts="100", mark_price="1", notional="100"),
         position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000"),
     ]
-    seen = account("1000", rows, market="spot", instruments=(rules("X/USDT", state="halted"), *markets))
-    return snapshot(at, seen)
+    holder = account("1000", rows, market="spot", instruments=(rules("X/USDT", state="halted"), *markets))
+    return snapshot(at, holder)
 
 
 @pytest.mark.parametrize(
@@ -479,8 +479,8 @@ def test_a_number_that_is_only_displayed_must_be_valid(odd: str) -> None:
     (decision,) = plan.decisions
     assert decision.book is not None
     shown = replace(decision.book, after=replace(decision.book.after, margin_ratio=Decimal(odd)))
-    faults_of_forged_plan = plan_with_orders(book(after()), *decision.intents, book=shown)
-    assert "holds a number that is not finite" in refusal(applied(faults_of_forged_plan, book(after(minutes=1))))
+    altered = plan_with_orders(book(after()), *decision.intents, book=shown)
+    assert "holds a number that is not finite" in refusal(applied(altered, book(after(minutes=1))))
 
 
 def test_an_applied_stage_is_an_operator_command_and_latches_nothing() -> None:

@@ -168,7 +168,7 @@ def test_d14_an_equity_that_is_no_number_is_unknown_with_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "why"),
+    ("polled", "why"),
     [
         (account("50000", [], margin_used="9000"), "main reports no positions, but 9000 USDT of margin in use"),
         (account(None, None), "main reports no equity"),
@@ -176,11 +176,11 @@ def test_d14_an_equity_that_is_no_number_is_unknown_with_the_reason() -> None:
         (account("50000", [], quality="stale", reason="feed stopped"), "main is stale: feed stopped"),
     ],
 )
-def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(seen: Any, why: str) -> None:
+def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(polled: Any, why: str) -> None:
     """No stage fires, none is recorded, and nothing counts as calm; when the venue answers, it fires."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm())
-    assert fired(run(interpreter, snapshot(after(minutes=16), seen))) == []
+    assert fired(run(interpreter, snapshot(after(minutes=16), polled))) == []
     assert interpreter.status()[0].readings[0].unknown_because == why
     (decision,) = fired(run(interpreter, at(17, "-6000")))
     assert len(decision.intents) == 1
@@ -201,10 +201,10 @@ def priced(mark: str, index: str | None, last: str | None, pnl: str) -> list[Pos
 
 def prints(minute: float, mark: str, index: str | None, last: str | None) -> Snapshot:
     pnl = str((Decimal(mark) - 1000) * 100)
-    seen = account(
+    polled = account(
         str(100_000 + Decimal(pnl)), priced(mark, index, last, pnl), instruments=[rules("BCH", contract_size="1")]
     )
-    return snapshot(after(minutes=minute), seen)
+    return snapshot(after(minutes=minute), polled)
 
 
 def only_corroborated() -> Graph:
@@ -360,8 +360,8 @@ def test_an_operator_close_closes_the_whole_scope_and_refuses_an_unknown_scope()
     """Every position to zero, every order cancelled; a wrong scope pages instead of closing something else."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(3))
-    wanted = hand("close", after(minutes=4))
-    (decision,) = fired(run(interpreter, at(4, "0", events=[wanted])))
+    command = hand("close", after(minutes=4))
+    (decision,) = fired(run(interpreter, at(4, "0", events=[command])))
     assert (decision.kind, decision.policy, decision.author) == ("manual", "operator", "operator-1")
     assert {(i.symbol, i.target) for i in decision.intents} == {("L", Decimal(0)), ("S", Decimal(0))}
     (outcome,) = run(interpreter, at(5, "0", events=[hand("close", after(minutes=5), "account/other", "e2")]))

@@ -103,8 +103,8 @@ def test_invalid_flows_fees_and_rules_are_unknown(odd: str) -> None:
     odd_flow = flow("w", after(seconds=3601), odd)
     odd_fill = fill("f", after(seconds=3601), "B", "sell", odd, "1", fee="NaN", fee_currency="USDT")
     steps = rules("B", amount_step=odd, min_notional=odd)
-    seen = at(3660, "-12000", flows=[odd_flow], fills=[odd_fill], instruments=[steps])
-    decisions, _ = run(interpreter, *calm(), seen)
+    abnormal = at(3660, "-12000", flows=[odd_flow], fills=[odd_fill], instruments=[steps])
+    decisions, _ = run(interpreter, *calm(), abnormal)
     assert len(decisions) == 1
     assert [intent.exact for intent in decisions[0].intents if intent.symbol == "B"] == [False]
 
@@ -137,12 +137,12 @@ def test_a_stage_that_cannot_latch_without_data_cancels_no_protection() -> None:
     actions = (LockTrading("reduce_only", None), close(), CancelOrders("all"))
     policy = graph((failing,), (trigger("blind", 0, 2.0),), (stage("s", 1, 0, actions=actions),))
     stop = Order("stop", "B", "sell", Decimal(10), trigger_price=Decimal(90))
-    blind = [
+    without_positions = [
         snapshot(after(seconds=3600 + n), account(None, None, quality="down", reason="timeout", orders=[stop]))
         for n in range(3)
     ]
     interpreter = Interpreter(policy_set(policy))
-    decisions, notices = run(interpreter, *calm(), *blind)
+    decisions, notices = run(interpreter, *calm(), *without_positions)
     (decision,) = decisions
     assert (decision.cancels, decision.intents, decision.lock is not None) == ((), (), True)
     assert [n.kind for n in notices if n.severity == "page"] == ["nothing_selected"]
@@ -197,9 +197,9 @@ def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> 
     """C12: one account down blocks nothing else; an empty book with margin in use is not flat."""
     interpreter = Interpreter(policy_set(close_all_policy()))
     empty = account("50000", [], name="b", margin_used="9000")
-    wanted = hand("close", after(seconds=1), "portfolio")
-    seen = put(pair(2, one_of_two("a", "100000"), empty), events=(wanted,))
-    decisions, notices = run(interpreter, seen)
+    command = hand("close", after(seconds=1), "portfolio")
+    polled = put(pair(2, one_of_two("a", "100000"), empty), events=(command,))
+    decisions, notices = run(interpreter, polled)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
     assert decisions[0].waits_for == ("b",)
     (notice,) = notices
@@ -501,7 +501,7 @@ def test_c16_one_absurd_number_does_not_stop_the_close_of_the_rest(contracts: st
     bad = position("X", "long", "0", contracts=contracts, mark_price="1", notional=notional)
     interpreter = Interpreter(policy_set(close_all_policy()))
 
-    def seen(seconds: float, pnl: str, **more: Any) -> Snapshot:
+    def snapshot_at(seconds: float, pnl: str, **more: Any) -> Snapshot:
         return at(
             seconds,
             pnl,
@@ -510,8 +510,8 @@ def test_c16_one_absurd_number_does_not_stop_the_close_of_the_rest(contracts: st
             **more,
         )
 
-    run(interpreter, *(seen(300 * n, "0") for n in range(13)))
+    run(interpreter, *(snapshot_at(300 * n, "0") for n in range(13)))
     for commands in ((), (hand("close", after(seconds=3661)),)):
-        decisions, _ = run(interpreter, seen(3660 + len(commands), "-20000", events=commands))
+        decisions, _ = run(interpreter, snapshot_at(3660 + len(commands), "-20000", events=commands))
         [decision] = decisions
         assert {"B", "E"} <= {intent.symbol for intent in decision.intents}

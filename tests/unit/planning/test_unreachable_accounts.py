@@ -331,7 +331,7 @@ SMALL = account(
 
 
 FELL = (*range(10, 20), *range(280, 300))
-"""The seconds at which `a` is marked 60: a fall of 20,000 of 101,000, whatever `b` is worth."""
+"""The seconds at which `a` is marked 60: a fall of 20,000 of 101,000, whatever the value of `b`."""
 
 
 @pytest.mark.parametrize("close_within", [0, HOUR])

@@ -316,10 +316,10 @@ def test_a_link_that_becomes_circular_while_it_is_read_is_a_diagnostic(
     """Path raises a RuntimeError of its own there."""
     (tmp_path / "x.yaml").write_text("kind: Policy\n", encoding="utf-8")
 
-    def bent(path: Path) -> Path:
+    def raise_loop(path: Path) -> Path:
         raise RuntimeError(f"Symlink loop from {path}")
 
-    monkeypatch.setattr(Path, "resolve", bent)
+    monkeypatch.setattr(Path, "resolve", raise_loop)
     (found,) = _problems(tmp_path)
     assert (found.code, "Symlink loop" in found.message) == ("KS1001", True)
 

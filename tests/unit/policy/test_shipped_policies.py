@@ -66,7 +66,7 @@ def test_every_shipped_folder_compiles_without_a_warning(repository: Path) -> No
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_shipped_folder_has_a_readme(repository: Path, name: str) -> None:
-    """A README beside the policy, under the policy's name."""
+    """A README in the policy's folder, under the policy's name."""
     assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")
 
 
