@@ -83,7 +83,7 @@ def test_a_running_confirmation_ends_quiescence_when_it_is_due() -> None:
 
 
 def test_a_confirmed_stage_in_its_cooldown_is_not_quiescent() -> None:
-    """Its next firing depends on the unit value, which is no condition."""
+    """Its next firing depends on the unit value, which is not a condition."""
     state = state_after(0.05, 3 * MINUTE, state_after(0.05, MINUTE))
     fired = latch(state, MACHINE_GRAPH.stages[-1], 3 * MINUTE, (1.0, 1.0))
     assert quiescence_after(fired, 0.05) == 0
@@ -155,7 +155,7 @@ def test_a_condition_that_differs_from_the_state_is_not_quiescent() -> None:
 
 
 def test_a_trigger_that_counts_ticks_is_not_quiescent_before_the_last_tick() -> None:
-    """Every scheduled step moves its count."""
+    """Every scheduled step increments its count."""
     counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
     machine = StageMachine.of(counted, lower(counted.conditions))
     signals: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])

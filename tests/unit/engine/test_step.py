@@ -144,13 +144,13 @@ def test_an_automatic_reset_needs_the_condition_to_hold_and_the_cooldown_over() 
 
 
 def test_an_unknown_reset_condition_does_not_count_as_held() -> None:
-    """No data is never `clear`."""
+    """Unknown data is never `clear`."""
     run = Run(ladder()).at(0, 0.05).at(120, 0.05).at(200, 0.0, hour=0.01).at(2000, None).at(2060, 0.0, hour=0.01)
     assert run.at(3900, 0.0, hour=0.01).resets == []
 
 
 def test_level_three_is_reset_by_an_operator_only() -> None:
-    """Nothing resets a stage that says `manual`."""
+    """A stage with a manual reset is never reset automatically."""
     run = Run(ladder()).at(0, 0.12)
     for hour in range(1, 50):
         run.at(hour * 3600, 0.0)
@@ -177,7 +177,7 @@ def test_d17_an_evaluation_after_a_push_does_not_count_as_a_tick() -> None:
 
 
 def test_hold_keeps_truth_and_clock_through_an_outage() -> None:
-    """D15: true, then unknown for half a minute, then true: the two minutes run on."""
+    """D15: true, then unknown for half a minute, then true: the two minutes continue to run."""
     run = Run(ladder()).at(0, 0.05).at(60, 0.05).at(90, None).at(100, None).at(119, None).at(121, 0.05)
     assert run.fired == [(121, 1)]
 
@@ -188,7 +188,7 @@ def test_hold_never_completes_a_confirmation_on_unknown_data() -> None:
 
 
 def test_hold_keeps_a_false_condition_false() -> None:
-    """No data is never `fire` either."""
+    """Unknown data is never `fire` either."""
     assert Run(ladder()).at(0, 0.01).at(60, None).at(3600, None).fired == []
 
 
@@ -325,7 +325,7 @@ falls = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.046, 0.05, 0.07
 
 @given(st.lists(st.tuples(st.integers(1, 4000), falls), min_size=1, max_size=80))
 def test_between_resets_levels_only_rise_and_unknown_fires_nothing(moves: list[tuple[int, float | None]]) -> None:
-    """Whatever comes: stages escalate only, and no stage fires on data that is unknown."""
+    """For all inputs: stages escalate only, and no stage fires on unknown data."""
     run = Run(ladder())
     seconds = 0
     for gap, fall in moves:

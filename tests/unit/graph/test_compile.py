@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_one_error_leaves_no_graph_at_all() -> None:
-    """A policy set is whole or it is not: a sound policy beside a broken one is not run alone."""
+    """A policy set is complete or absent: a valid policy beside a broken one does not run alone."""
     files = [GOLDEN / "futures.yaml", GOLDEN / "invalid" / "ks3010-unknown-trigger.yaml"]
     policy_set, diagnostics = compile_policies(load(files).documents)
     assert policy_set is None

@@ -1,4 +1,4 @@
-"""The content digest: changed by what documents say, never by how they are written."""
+"""The content digest: it depends on the content of documents, never on their spelling."""
 
 from __future__ import annotations
 

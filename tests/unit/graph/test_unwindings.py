@@ -92,7 +92,7 @@ def test_an_empty_unwinding_sends_market_orders_as_fast_as_the_venue_permits(com
 
 
 def test_the_defaults_of_a_hedge_are_a_minute_and_four_hours(tmp_path: Path) -> None:
-    """As the schema says, and as the built-in suggestion has it."""
+    """As in the schema and in the built-in suggestion."""
     spec = "{reasons: [drill], hedge: {mode: suggest, with: [{account: main, symbol: X}]}}"
     hedge = policy_set(tmp_path, spec).unwindings[0].hedge
     assert (hedge.after, hedge.window, hedge.max_notional) == (60 * SECOND, 14400 * SECOND, None)
@@ -109,7 +109,7 @@ def test_a_close_uses_the_unwinding_that_it_names_or_the_default(compiled: Polic
 
 
 def test_without_a_default_a_close_that_names_none_has_no_unwinding(tmp_path: Path) -> None:
-    """It goes at market, as fast as the venue allows, as it did before there were unwindings."""
+    """It sends market orders as fast as the venue permits, as before unwindings existed."""
     text = (GOLDEN / "unwindings.yaml").read_text(encoding="utf-8").replace("name: default", "name: other")
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     policies, _ = compile_policies(load([tmp_path]).documents)
@@ -183,7 +183,7 @@ def test_built_in_unwindings_satisfy_the_rules_for_documents(cause: Cause) -> No
 
 
 def test_stable_coins_are_sold_where_a_stable_coin_may_be_failing() -> None:
-    """For the reason counterparty alone; every other keeps them."""
+    """For the reason counterparty alone; every other reason keeps them."""
     keeping = {cause for cause, rule in OF_CAUSE.items() if rule.spot == DEFAULT_SPOT}
     assert keeping == set(get_args(Cause)) - {"counterparty"}
     assert OF_CAUSE["counterparty"].spot == SpotRule(("BTC", "ETH"), ())

@@ -81,7 +81,7 @@ def holding(held: Position, value: str | None, of: AccountSnapshot) -> Candidate
 
 
 def test_a_unit_of_the_accounts_own_currency_is_one() -> None:
-    """Whatever the balances say."""
+    """Whatever price its balance has."""
     own = spot(balances=(Balance("USDT", Decimal(5), price=Decimal("0.98")),))
     assert value_of("USDT", own, Holdings.of(view(own))) == 1
 

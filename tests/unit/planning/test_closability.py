@@ -31,7 +31,7 @@ def kinds(found: Closability) -> list[tuple[str, str]]:
 
 
 def test_a_plain_position_has_no_hindrance() -> None:
-    """One order, nothing left."""
+    """One order closes it completely."""
     found = long_closability("1.5")
     assert (found.orders, found.leaves, len(found.hindrances)) == (1, Decimal(0), 0)
 
@@ -55,7 +55,7 @@ def test_the_minimum_notional_binds_where_closes_are_plain_orders() -> None:
 
 
 def test_above_the_maximum_it_takes_several_orders() -> None:
-    """2.5 with at most 1 in an order: three, and nothing stays."""
+    """2.5 with at most 1 in an order: three orders, and nothing is left."""
     found = long_closability("2.5", max_amount="1")
     assert (found.orders, found.leaves, kinds(found)) == (3, Decimal(0), [("above maximum", "note")])
     assert found.hindrances[0].text == f"2.5 {BTC} takes 3 orders; the venue takes at most 1 in one"

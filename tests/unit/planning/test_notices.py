@@ -67,13 +67,13 @@ def test_an_unexplained_change_is_reported_by_its_outcome(
 
 
 def test_an_amount_without_a_known_currency_is_reported_alone() -> None:
-    """The amount alone, with nothing around it."""
+    """The amount without a unit."""
     found = notices.unexplained(evaluator_after_one_snapshot(observed=False), NOW, News("lost", Decimal(50)))
     assert "equity by -50 counts" in found.text
 
 
 def test_a_pending_change_names_what_it_waits_for_and_pages_nobody() -> None:
-    """It may be a trade or an answer that lags."""
+    """It may be a trade or a delayed answer."""
     found = notices.unexplained(evaluator_after_one_snapshot(), NOW, News("appeared", Decimal(-50), pending=True))
     assert (found.severity, "waiting for the ledger" in found.text) == ("warning", True)
 

@@ -49,14 +49,14 @@ class ResettableAccount(Account):
         return self.tick(self.read(events=(hand("reset", after(seconds=self.now), id_=f"e{self.now}"),)))
 
     def value(self, name: str) -> float:
-        """The signal that the trigger of this name reads; it must be known, but for a window of before the start."""
+        """The signal of this trigger; it must be known, except for a window from before the start."""
         found = {each.trigger.name: each.value for each in self.interpreter.status()[0].readings}[name]
         assert found is not None
         assert found[1] == (1.0 if name == "fall" and found[1] == 1.0 else pytest.approx(found[0], abs=1e-9))
         return found[0]
 
     def shown(self) -> tuple[float, ...]:
-        """The share and the sum of what is unexplained, and the falls of 15 minutes, from the peak and the start."""
+        """The share and the sum of unexplained changes, and the falls of 15 minutes, from the peak and the start."""
         return tuple(round(self.value(name), 6) for name in ("odd", "sum", "fall", "peak", "start"))
 
 
@@ -86,7 +86,7 @@ def test_a_reset_accepts_the_change_that_fired_and_the_stage_does_not_fire_again
 
 @pytest.mark.parametrize("wait", [0, 1, 5, 29, 31])
 def test_a_reset_without_a_latch_accepts_unexplained_changes_too(wait: int) -> None:
-    """Also in the very tick that shows it."""
+    """Also in the same tick that shows them."""
     one = calm()
     one.leaves(30_000)
     one.until(10 + wait)

@@ -22,7 +22,7 @@ BTC = "BTC/USDT:USDT"
 
 
 def crash(each: str = "portfolio", fraction: str = "1", **more: Any) -> Graph:
-    """Everything at a fall of 15% in 15m."""
+    """Everything is closed at a fall of 15% in 15m."""
     close_it = stage(
         "everything", 3, 0, cooldown=HOUR, close_within=10 * MINUTE, actions=(close("both", fraction),), **more
     )

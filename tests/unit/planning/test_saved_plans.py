@@ -36,7 +36,7 @@ POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
 
 
 def locking(minutes: int | None) -> PolicySet:
-    """A policy `calm` whose stage `trim` locks every account, for so long or without end."""
+    """A policy `calm` whose stage `trim` locks every account, for these minutes or without end."""
     duration = None if minutes is None else minutes * 60_000_000
     stage = graphs.stage("trim", 2, 0, actions=[LockTrading("reduce_only", duration)])
     return graphs.policy_set(graphs.graph([graphs.FALL_1H], [graphs.trigger("t", 0, 0.5)], [stage], policy="calm"))
@@ -46,7 +46,7 @@ LOCKING = locking(5)
 
 
 def stage_plan(policies: PolicySet, **changes: Any) -> SavedPlan:
-    """A plan of stage `trim` on account main, decided on the book of the beginning."""
+    """A plan of stage `trim` on account main, decided on the initial book."""
     (decision,) = plan_of(book(after()), policies).decisions
     fields: dict[str, Any] = {
         "policy": "calm", "scope": "account/main", "stage": "trim", "level": 2, "kind": None, "cause": None,
@@ -92,7 +92,7 @@ def applied(plan: SavedPlan, seen: Snapshot, policies: PolicySet = POLICIES) -> 
 
 
 def refusal(outcome: Outcome) -> str:
-    """Why nothing was decided."""
+    """The notice's text where nothing was decided."""
     assert outcome.decisions == ()
     (notice,) = outcome.notices
     assert isinstance(notice, Notice)
@@ -484,7 +484,7 @@ def test_a_number_that_is_only_displayed_must_be_valid(odd: str) -> None:
 
 
 def test_an_applied_stage_is_an_operator_command_and_latches_nothing() -> None:
-    """Levels, triggers and cooldown stay with the policy; its lock and its orders come with the plan."""
+    """Levels, triggers and cooldown remain the policy's; the lock and the orders are the plan's."""
     policies = locking(None)
     again = stage_plan(policies, lock=LockOrder("account/main", "reduce_only", None))
     (stage,) = again.decisions

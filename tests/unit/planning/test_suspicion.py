@@ -180,7 +180,7 @@ def test_a_suspicion_is_lifted_after_a_restart(quiet_account: Account) -> None:
 
 
 def test_a_policy_that_only_pages_locks_nothing() -> None:
-    """`on_suspicion: page`."""
+    """With `on_suspicion: page`."""
     paging = calm(locks_on_suspicion=False)
     paging.leaves(30_000)
     assert paging.until(200) == []
@@ -370,7 +370,7 @@ def test_nearness_to_a_threshold_that_is_no_loss_cancels_no_entry(
     assert (decision.kind, decision.cancels) == ("suspicion", ())
 
 
-def test_a_reset_by_hand_ends_the_suspicion(quiet_account: Account) -> None:
+def test_an_operator_reset_ends_the_suspicion(quiet_account: Account) -> None:
     """It lifts the lock, so no end of a suspicion is decided when the row comes."""
     quiet_account.leaves(30_000)
     quiet_account.until(12)

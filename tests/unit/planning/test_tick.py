@@ -112,7 +112,7 @@ def test_d4_a_still_profitable_position_that_fell_and_a_closed_one_are_attribute
 
 
 def test_d7_a_first_cycle_attributes_nothing_from_zero() -> None:
-    """Started in the middle of a crash: the fall that was seen fires, its source is UNKNOWN, not the whole P&L."""
+    """Started during a crash: the observed fall fires, its source is UNKNOWN, not the whole P&L."""
     outcomes = run(Interpreter(policy_set(policy())), at(0, "-30000", "-20000"), at(1, "-33000", "-20000"))
     (decision,) = fired(outcomes)
     assert decision.attribution is not None
@@ -294,7 +294,7 @@ def test_the_page_of_a_stage_that_selects_nothing_has_the_remarks_of_its_actions
 
 
 def test_a_flat_book_latches_and_locks() -> None:
-    """Nothing to select of an empty book is no failure: the lock keeps it empty."""
+    """A flat book without a selection is no failure: the lock keeps it flat."""
     interpreter = Interpreter(policy_set(policy()))
     lost = fill("f", after(minutes=15.5), "L", "sell", "10", "1", realized_pnl="-7000", fee="0", fee_currency="USDT")
     gone = fill("g", after(minutes=15.5), "S", "buy", "10", "1", realized_pnl="0", fee="0", fee_currency="USDT")
@@ -370,7 +370,7 @@ def test_an_operator_close_closes_the_whole_scope_and_refuses_an_unknown_scope()
 
 
 def test_a_portfolio_with_an_account_missing_is_unknown_not_poorer() -> None:
-    """The sum of a part is no sum."""
+    """The equity of some accounts is not that of the portfolio."""
     whole = policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
 

@@ -22,7 +22,7 @@ RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
 
 def close_all_policy(**more: Any) -> Graph:
-    """Everything at 10% in 15m."""
+    """Everything is closed at a fall of 10% in 15m."""
     actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close(), CancelOrders("all"))
     fields: dict[str, Any] = {
         "triggers": (trigger("crash", 0, 0.10),),
@@ -119,7 +119,7 @@ def test_c1_rows_of_zero_contracts_with_margin_in_use_are_not_a_flat_book() -> N
 
 
 def test_a_maximum_below_the_step_is_ignored_and_makes_no_endless_loop() -> None:
-    """And a split never leaves a last order below the minimum."""
+    """And slicing never leaves a last order below the minimum."""
     from killswitch.planning.rounding import reduction
 
     held = position("X", "long", contracts="2003")
@@ -359,7 +359,7 @@ def test_the_latch_of_a_renamed_policy_is_listed_and_a_reset_ends_it() -> None:
 
 
 def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None:
-    """Not at every tick, and not never."""
+    """One notice for each period of uncorroborated prices, and not one a tick."""
     rule = AttributionRule(0.65, "none", "none")
     policy = close_all_policy(
         triggers=(trigger("fall", 0, 0.05), trigger("crash", 0, 0.10)),
@@ -462,7 +462,7 @@ def test_a_reset_of_an_orphaned_latch_accepts_its_loss() -> None:
 
 
 def test_the_cost_of_a_closing_in_progress_is_no_new_loss() -> None:
-    """p2's orders were left to p1's closing; what that costs from then on is not p2's new loss."""
+    """p2's orders were left to p1's closing; its further cost is not p2's new loss."""
     first = close_all_policy(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
     late = close_all_policy(
         triggers=(trigger("late", 0, 0.05, confirm=5 * MINUTE // 60),),

@@ -146,7 +146,7 @@ def test_without_a_snapshot_a_trigger_has_no_value() -> None:
 
 
 def test_an_account_that_is_down_is_the_reason_of_every_unknown() -> None:
-    """Its reason comes before any about windows."""
+    """Its reason takes precedence over those about windows."""
     evaluator = evaluator_after("1000", None)
     assert evaluator.history.unknown is not None
     assert why_unknown(evaluator, evaluator.compiled.graph.triggers[0]) == evaluator.history.unknown
@@ -154,7 +154,7 @@ def test_an_account_that_is_down_is_the_reason_of_every_unknown() -> None:
 
 
 def test_a_condition_without_a_threshold_is_explained_by_the_signal_that_it_compares() -> None:
-    """The window of that signal, not of another one."""
+    """By the window of that signal, not of another one."""
     made = graph((FALL_15M, FALL_1H), (trigger("short", 0, 0.05),), (stage("one", 1, 0),))
     bare = replace(made.triggers[0], condition=CONDITION, threshold=None)
     evaluator = ScopeEvaluator(compile_policy(replace(made, triggers=(bare,), conditions=(CONDITION,))), "account/main")

@@ -106,7 +106,7 @@ def test_a_page_names_the_account_that_was_closed_and_the_one_that_is_waited_for
 
 
 def test_the_wait_is_measured_from_the_last_tick_with_true_triggers() -> None:
-    """Twenty minutes of failures hold the trigger all the time: the close is carried out at the end of them."""
+    """Twenty minutes of failures keep the trigger true: the close is carried out at the end of them."""
     interpreter = fired_during_outage()
     for minute in range(1, 21):
         tick(interpreter, 60 * minute, down("main"))
@@ -170,7 +170,7 @@ def test_a_close_that_is_given_up_is_paged() -> None:
 
 
 def test_a_stage_with_close_within_zero_closes_only_while_its_triggers_are_true() -> None:
-    """`close_within: 0s`."""
+    """With `close_within: 0s`."""
     assert tick(fired_during_outage(failing(close_within=0)), 60, up("main")) == []
 
 
@@ -188,7 +188,7 @@ def test_a_close_that_waits_survives_a_restart() -> None:
     assert closed(tick(again, 60, up("main"))) == [("main", Decimal(5))]
 
 
-def test_a_reset_by_hand_ends_the_wait() -> None:
+def test_an_operator_reset_ends_the_wait() -> None:
     """On the account's first answer nothing is closed any more: the failures are over."""
     interpreter = fired_during_outage()
     reset = hand("reset", after(seconds=30))

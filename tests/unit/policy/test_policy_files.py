@@ -27,7 +27,7 @@ def ranking(name: str) -> str:
 
 
 def only_diagnostic(paths: list[Path]) -> Diagnostic:
-    """The one diagnostic that loading gives; there is no document."""
+    """The single diagnostic of loading; there is no document."""
     loaded = load(paths)
     assert loaded.documents == ()
     (found,) = loaded.diagnostics
@@ -84,7 +84,7 @@ def test_line_ends_of_other_systems_keep_their_places(tmp_path: Path) -> None:
 
 
 def test_a_missing_path_is_a_diagnostic(tmp_path: Path) -> None:
-    """KS1001 names the path and says to check it."""
+    """KS1001 names the path and advises to check it."""
     found = only_diagnostic([tmp_path / "nowhere"])
     assert (found.code, found.line, found.column, found.source_line) == ("KS1001", 1, 1, "")
     assert found.file == str(tmp_path / "nowhere")

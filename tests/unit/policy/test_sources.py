@@ -17,7 +17,7 @@ from killswitch.policy.yaml.source_map import SourceMap
 
 
 def source_of(text: str) -> SourceMap:
-    """The map of the first document of a sound text."""
+    """The source map of the first document of a valid text."""
     notes: list[object] = []
     roots = parse(text, notes.append)
     assert notes == []

@@ -124,7 +124,7 @@ def test_the_bound_of_the_first_matching_class_is_on_every_intent() -> None:
 
 
 def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
-    """As the rule has them, a pause in seconds; nothing at all for market orders as fast as the venue allows."""
+    """As in the rule, a pause in seconds; None for market orders as fast as the venue permits."""
     rule = UnwindingRule(
         "careful", max_orders_per_minute=60, pause=2 * SECOND,
         ladder=(LadderStepRule("limit_ioc", D(2), 3), LadderStepRule("market")),
@@ -188,7 +188,7 @@ def pair(margin_mode: str | None = None) -> ScopeView:
 
 
 def test_c25_opposite_legs_exchange_places_so_that_the_net_stays_down() -> None:
-    """The long, on the heavier side, takes the first place and the short the last; what is between stays."""
+    """The long, on the heavier side, takes the first place and the short the last; positions between them stay."""
     found = close_all(pair("portfolio"))
     assert [(i.symbol, i.rank) for i in found.intents] == [(BTC, 1), (ETH, 2), ("BTC/USDT:USDT-260327", 3)]
 

@@ -78,7 +78,7 @@ def decision_on(policies: PolicySet, snapshots: Sequence[Snapshot]) -> Decision:
 
 
 def left(decision: Decision, snapshots: Sequence[Snapshot]) -> dict[str, Decimal]:
-    """Symbol → contracts that should be left."""
+    """Symbol → contracts to be left."""
     held = {p.symbol: p.contracts for p in snapshots[-1].accounts[0].positions or ()}
     return held | {intent.symbol: intent.target for intent in decision.intents}
 
@@ -92,7 +92,7 @@ def exposures(snapshots: Sequence[Snapshot], contracts: dict[str, Decimal]) -> l
 
 
 def covariance(snapshots: Sequence[Snapshot]) -> list[list[float]]:
-    """Of the returns between the snapshots, taken from them anew."""
+    """The covariance of the returns between the snapshots, computed independently."""
     marks = [[float(p.mark_price or 0) for p in s.accounts[0].positions or ()] for s in snapshots]
     return shrunk_covariance([[b[i] / a[i] - 1 for a, b in pairwise(marks)] for i in range(len(marks[0]))])
 
@@ -182,7 +182,7 @@ def test_an_unknown_exposure_makes_the_risk_unknown() -> None:
 
 
 def test_marks_that_never_moved_rank_nothing() -> None:
-    """No variance is no share of it."""
+    """Without variance there is no share of it."""
     still = [
         snapshot(
             after(minutes=i),
@@ -199,7 +199,7 @@ def test_marks_that_never_moved_rank_nothing() -> None:
 
 
 def test_the_returns_survive_a_restart() -> None:
-    """What was recorded comes back from the stored rows: the same decision, and no remark."""
+    """Recorded returns are restored from the stored rows: the same decision, and no remark."""
     snapshots = price_path(6, 120)
     whole = decision_on(policy(BY_RISK), snapshots)
     first, rows = Interpreter(policy(BY_RISK)), list[HistoryRow]()
@@ -214,7 +214,7 @@ def test_the_returns_survive_a_restart() -> None:
 
 
 def test_marks_are_recorded_only_where_a_ranking_reads_them() -> None:
-    """The rows of every other policy stay as they were."""
+    """The stored rows of every other policy are unchanged."""
     sizes = {}
     for name, ranking in (("default", BUILT_IN["default"]), ("component-risk", RULE)):
         made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (), rankings=(ranking,))

@@ -39,7 +39,7 @@ def book() -> list[Position]:
 
 
 def test_d5_a_winner_of_900_does_not_outrank_a_loser_of_500() -> None:
-    """Only harm scores."""
+    """Only harm scores; a gain does not."""
     assert symbols(ranked(book(), {"WINNER": "900", "LOSER": "-500"})) == ["LOSER", "WINNER"]
 
 

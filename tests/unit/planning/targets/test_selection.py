@@ -109,7 +109,7 @@ def select_from(
     action: Close, source: str, held: list[Position], rule: AttributionRule | None = WORST, signal: str | None = None,
     delta: dict[str, str] | None = None, **words: Any,
 ) -> Selection:  # fmt: skip
-    """What is selected of an account of 100,000; `delta` is the change of P&L by symbol, by default all of it."""
+    """The selection in an account of 100,000; `delta` is the change of P&L by symbol, by default all of it."""
     view = ScopeView(to_micros(START), True, (account("100000", held, **words),), {}, None)
     moved = {("main", p.symbol, p.side): p.unrealized_pnl or D(0) for p in held}
     moved |= {("main", p.symbol, p.side): D((delta or {})[p.symbol]) for p in held if p.symbol in (delta or {})}
@@ -181,7 +181,7 @@ def test_of_two_limits_the_smaller_binds_and_at_least_one_is_selected(
     assert len(contracts_left(select_from(close("losing", top=top, worst=worst), "MIXED", losers()))) == count
 
 
-def test_a_share_counts_exactly() -> None:
+def test_a_share_of_the_positions_is_counted_exactly() -> None:
     """Three fifths of five are three, whatever floats make of 0.6 × 5; 0.7 of ten are seven."""
     many = [position(f"P{i}", "long", str(-100 + i), contracts="1", notional="100") for i in range(10)]
     assert len(contracts_left(select_from(close("losing", worst=0.6), "MIXED", losers()))) == 3
@@ -255,7 +255,7 @@ def test_the_loss_on_margin_is_that_of_the_position(level: float, whole: list[st
 
 
 def test_the_score_of_the_worst_is_the_greatest() -> None:
-    """A score that only the worst ranked has closes it wholly, and no score is above one."""
+    """A score that only the worst ranked has closes it completely, and no score is above one."""
     for level, whole in ((1.5, []), (-1.0, ["L1", "L2", "L3", "S1", "S2"])):
         rule = Compare(">=", SignalRead(0), Number(level))
         found = contracts_left(

@@ -77,7 +77,7 @@ def test_a_worthless_position_is_under_every_cap() -> None:
 
 
 def test_without_a_conversion_each_currency_is_capped_by_its_own_gross() -> None:
-    """1 BTC of notional is not added to 10,000 USDT; the cap is of the part in the position's own currency."""
+    """1 BTC of notional is not added to 10,000 USDT; the cap applies to the gross in the position's own currency."""
     found = selected(
         close("both", "0.5", share_cap=Decimal("0.1")),
         account("1", [position_worth("LINEAR", "10000")]),
