@@ -1,4 +1,4 @@
-"""What of a stage machine goes on after time that nothing has measured."""
+"""The durations of a stage machine after time that no clock has measured."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def state(cooldown_until: int | None = None) -> StoredState:
     )  # fmt: skip
 
 
-def test_what_was_left_of_every_duration_is_left_afterwards() -> None:
-    """A confirmation, an unknown, an automatic reset, a cooldown, a rest and a wait; what was over stays over."""
+def test_the_remainder_of_every_duration_is_unchanged() -> None:
+    """A confirmation, an unknown, an automatic reset, a cooldown, a rest and a wait; an expired one stays expired."""
     after = after_outage(state(SINCE + MINUTE), SINCE, NOW, {"halve": HOUR})
     assert after.cooldown_until == NOW + MINUTE
     assert after.reset_since == NOW - MINUTE
@@ -35,8 +35,8 @@ def test_what_was_left_of_every_duration_is_left_afterwards() -> None:
 
 
 @pytest.mark.parametrize(("until", "expected"), [(None, None), (SINCE, SINCE), (NOW + 3 * HOUR, NOW + 3 * HOUR)])
-def test_no_cooldown_is_over_longer_than_its_stage_declares(until: int | None, expected: int | None) -> None:
-    """Nor shorter than it was: also where a kill has hidden that the outage was counted already."""
+def test_no_cooldown_becomes_longer_than_its_stage_declares(until: int | None, expected: int | None) -> None:
+    """Nor shorter than it was: also where a kill has hidden that the outage was already counted."""
     assert after_outage(state(until), SINCE, NOW, {"halve": HOUR}).cooldown_until == expected
     twice = after_outage(after_outage(state(SINCE + HOUR), SINCE, NOW, {"halve": HOUR}), SINCE, NOW, {"halve": HOUR})
     assert twice.cooldown_until == NOW + HOUR

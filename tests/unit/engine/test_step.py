@@ -69,20 +69,20 @@ class Run:
         low, high = UNKNOWN if fall is None else (fall, fall)
         wide = fall if hour is None else hour
         low1, high1 = UNKNOWN if wide is None or math.isnan(wide) else (wide, wide)
-        worth = None if fall is None else 1 - fall if value is None else value
-        unit_value = None if worth is None else (worth, worth)
-        moved = step(
+        single_value = None if fall is None else 1 - fall if value is None else value
+        unit_value = None if single_value is None else (single_value, single_value)
+        result = step(
             self.machine, self.state, ([low, low1], [high, high1], []), now,
             scheduled=scheduled, unit_value=unit_value, cost=cost,
         )  # fmt: skip
-        self.state = moved.state
-        self.steps.append(moved)
-        if moved.reset:
+        self.state = result.state
+        self.steps.append(result)
+        if result.reset:
             self.resets.append(int(seconds))
             self.state = reset()
-        elif moved.eligible:
-            self.state = latch(self.state, moved.eligible[0], now, unit_value)
-            self.fired.append((int(seconds), moved.eligible[0].level))
+        elif result.eligible:
+            self.state = latch(self.state, result.eligible[0], now, unit_value)
+            self.fired.append((int(seconds), result.eligible[0].level))
         return self
 
 
@@ -92,7 +92,7 @@ def test_a_stage_fires_when_its_trigger_was_true_for_long_enough() -> None:
 
 
 def test_one_evaluation_that_is_false_begins_confirmation_anew() -> None:
-    """True at every evaluation over the two minutes, or not at all."""
+    """True at every evaluation of the two minutes, or not confirmed."""
     assert Run(ladder()).at(0, 0.05).at(60, 0.04).at(120, 0.05).at(180, 0.05).fired == []
 
 
@@ -108,7 +108,7 @@ def test_a_higher_level_fires_over_a_latched_lower_one() -> None:
 
 
 def test_d18_the_same_level_needs_its_cooldown_over_and_new_loss() -> None:
-    """A peak that is still in the window fires nothing by itself; a lower unit value after the cooldown does."""
+    """A peak that is still in the window does not fire by itself; a lower unit value after the cooldown does."""
     run = Run(ladder()).at(0, 0.05).at(120, 0.05, value=0.95)
     run.at(1000, 0.06, value=0.94)  # cooling down
     run.at(1919, 0.05, value=0.94)
@@ -118,14 +118,14 @@ def test_d18_the_same_level_needs_its_cooldown_over_and_new_loss() -> None:
 
 
 def test_d18_what_the_close_itself_cost_is_no_new_loss() -> None:
-    """Slippage of 1% of the unit value is shown apart: only what lies below that fires again."""
+    """Slippage of 1% of the unit value is accounted separately: only a loss below that fires again."""
     run = Run(ladder()).at(0, 0.05).at(120, 0.05, value=0.95)
     run.at(2000, 0.06, value=0.941, cost=0.01)
     assert run.fired == [(120, 1)]
     assert run.at(2060, 0.06, value=0.939, cost=0.01).fired[-1] == (2060, 1)
 
 
-def test_a_lower_level_never_fires_until_reset() -> None:
+def test_a_lower_level_never_fires_before_the_reset() -> None:
     """After level 2, level 1 is silent for as long as the latch holds."""
     run = Run(ladder()).at(0, 0.08).at(60, 0.08)
     for minute in range(2, 600):
@@ -134,7 +134,7 @@ def test_a_lower_level_never_fires_until_reset() -> None:
 
 
 def test_an_automatic_reset_needs_the_condition_to_hold_and_the_cooldown_over() -> None:
-    """Below 2% for 60m: an interruption begins the hour anew; then level 0, and everything may fire again."""
+    """Below 2% for 60m: an interruption restarts the hour; then level 0, and everything may fire again."""
     run = Run(ladder()).at(0, 0.05).at(120, 0.05)
     run.at(200, 0.0, hour=0.01).at(3000, 0.0, hour=0.03).at(3060, 0.0, hour=0.01).at(6659, 0.0, hour=0.01)
     assert run.resets == []
@@ -144,13 +144,13 @@ def test_an_automatic_reset_needs_the_condition_to_hold_and_the_cooldown_over() 
 
 
 def test_an_unknown_reset_condition_does_not_count_as_held() -> None:
-    """No data is never `clear`."""
+    """Unknown data is never `clear`."""
     run = Run(ladder()).at(0, 0.05).at(120, 0.05).at(200, 0.0, hour=0.01).at(2000, None).at(2060, 0.0, hour=0.01)
     assert run.at(3900, 0.0, hour=0.01).resets == []
 
 
-def test_level_three_is_reset_by_hand_only() -> None:
-    """Nothing resets a stage that says `manual`."""
+def test_level_three_is_reset_by_an_operator_only() -> None:
+    """A stage with a manual reset is never reset automatically."""
     run = Run(ladder()).at(0, 0.12)
     for hour in range(1, 50):
         run.at(hour * 3600, 0.0)
@@ -158,7 +158,7 @@ def test_level_three_is_reset_by_hand_only() -> None:
 
 
 def test_d17_confirmation_in_time_does_not_depend_on_the_interval() -> None:
-    """Woken a hundred times a second or once a minute, two minutes are two minutes."""
+    """At a hundred evaluations a second or one a minute, two minutes are two minutes."""
     fast = Run(ladder())
     for hundredth in range(12_100):
         fast.at(hundredth / 100, 0.05, scheduled=hundredth % 100 == 0)
@@ -166,7 +166,7 @@ def test_d17_confirmation_in_time_does_not_depend_on_the_interval() -> None:
     assert fast.fired == slow.fired == [(120, 1)]
 
 
-def test_d17_a_pass_woken_by_a_push_is_no_tick() -> None:
+def test_d17_an_evaluation_after_a_push_does_not_count_as_a_tick() -> None:
     """`3 ticks` counts scheduled ticks, however many pushes come between."""
     counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
     run = Run(counted).at(0, 0.06)
@@ -177,7 +177,7 @@ def test_d17_a_pass_woken_by_a_push_is_no_tick() -> None:
 
 
 def test_hold_keeps_truth_and_clock_through_an_outage() -> None:
-    """D15: true, then unknown for half a minute, then true: the two minutes run on."""
+    """D15: true, then unknown for half a minute, then true: the two minutes continue to run."""
     run = Run(ladder()).at(0, 0.05).at(60, 0.05).at(90, None).at(100, None).at(119, None).at(121, 0.05)
     assert run.fired == [(121, 1)]
 
@@ -187,13 +187,13 @@ def test_hold_never_completes_a_confirmation_on_unknown_data() -> None:
     assert Run(ladder()).at(0, 0.05).at(60, 0.05).at(180, None).at(600, None).fired == []
 
 
-def test_hold_that_was_false_stays_false() -> None:
-    """No data is never `fire` either."""
+def test_hold_keeps_a_false_condition_false() -> None:
+    """Unknown data is never `fire` either."""
     assert Run(ladder()).at(0, 0.01).at(60, None).at(3600, None).fired == []
 
 
 def test_trip_counts_unknown_as_true_and_warn_as_false() -> None:
-    """What a trigger makes of unknown is its own."""
+    """Each trigger has its own treatment of unknown."""
     for answer, fires in (("trip", [(60, 1)]), ("warn", []), ("hold", [])):
         one = graph(
             (FALL_15M, FALL_1H),
@@ -205,8 +205,8 @@ def test_trip_counts_unknown_as_true_and_warn_as_false() -> None:
         assert [s.unknown for s in run.steps] == [(), (0,)], "unknown past its grace is reported once"
 
 
-def test_long_unknown_is_reported_once_and_again_when_it_comes_back() -> None:
-    """Past the grace; not at every tick; anew after it was known."""
+def test_a_long_unknown_is_reported_once_and_again_when_it_recurs() -> None:
+    """Past the grace; not at every tick; again after it was known."""
     one = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, grace=MINUTE),), (stage("s", 1, 0),))
     run = Run(one)
     for seconds, fall in ((0, None), (59, None), (60, None), (120, None), (130, 0.0), (140, None), (200, None)):
@@ -268,7 +268,7 @@ def test_a_leverage_limit_fires_again_when_it_is_broken_again() -> None:
 
 
 def test_a_leverage_limit_that_is_broken_again_inside_the_cooldown_fires_when_that_is_over() -> None:
-    """Broken again at 10m and still so at 30m, when the stage has rested."""
+    """Broken again at 10m and still so at 30m, when the cooldown ends."""
     run = Run(limits()).at(0, 0.0, hour=6.0).at(60, 0.0, hour=2.0).at(600, 0.0, hour=4.0).at(1799, 0.0, hour=4.0)
     assert run.fired == [(0, 1)]
     assert run.at(1800, 0.0, hour=4.0).fired == [(0, 1), (1800, 1)]
@@ -281,13 +281,13 @@ def test_a_leverage_that_never_came_back_below_its_limit_fires_again_only_on_a_n
     assert run.at(7260, 0.01, hour=5.0).fired == [(0, 1), (7260, 1)]
 
 
-def test_a_fall_that_was_over_and_is_true_again_needs_a_new_loss_all_the_same() -> None:
+def test_a_fall_that_ended_and_recurs_needs_a_new_loss() -> None:
     """5% down at 0.95; recovered; 5% down from a higher peak, at 0.97: nothing was lost since the firing."""
     run = Run(limits()).at(0, 0.05, value=0.95, hour=1.0).at(2000, 0.0, value=1.02, hour=1.0)
     assert run.at(4000, 0.05, value=0.97, hour=1.0).fired == [(0, 1)]
 
 
-def test_of_a_stage_with_a_loss_and_a_condition_the_one_that_is_new_decides() -> None:
+def test_of_a_loss_and_a_condition_of_one_stage_the_new_one_decides() -> None:
     """It fired on the fall; a leverage that was below its limit then is a breach of its own, and not for the fall."""
     run = Run(limits()).at(0, 0.05, value=0.95, hour=1.0).at(2000, 0.05, value=0.95, hour=1.0)
     assert run.fired == [(0, 1)]
@@ -298,7 +298,7 @@ def test_of_a_stage_with_a_loss_and_a_condition_the_one_that_is_new_decides() ->
 
 
 @pytest.mark.parametrize("answer", ["hold", "warn", "trip"])
-def test_no_data_is_not_the_end_of_a_breach(answer: OnUnknown) -> None:
+def test_unknown_data_does_not_end_a_breach(answer: OnUnknown) -> None:
     """6×, unknown for an hour, 6× again: whatever unknown counts as, it was never seen to be below the limit."""
     run = Run(limits(answer)).at(0, 0.0, value=1.0, hour=6.0)
     run.at(1000, 0.0, value=1.0, hour=math.nan).at(4000, 0.0, value=1.0, hour=6.0)
@@ -325,7 +325,7 @@ falls = st.one_of(st.none(), st.sampled_from([0.0, 0.01, 0.03, 0.046, 0.05, 0.07
 
 @given(st.lists(st.tuples(st.integers(1, 4000), falls), min_size=1, max_size=80))
 def test_between_resets_levels_only_rise_and_unknown_fires_nothing(moves: list[tuple[int, float | None]]) -> None:
-    """Whatever comes: stages escalate only, and no stage fires on data that is unknown."""
+    """For all inputs: stages escalate only, and no stage fires on unknown data."""
     run = Run(ladder())
     seconds = 0
     for gap, fall in moves:
@@ -340,7 +340,7 @@ def test_between_resets_levels_only_rise_and_unknown_fires_nothing(moves: list[t
 
 
 @given(st.lists(st.tuples(st.integers(1, 400), falls), min_size=1, max_size=60))
-def test_a_state_that_was_stored_goes_on_as_if_it_had_not_been(moves: list[tuple[int, float | None]]) -> None:
+def test_a_stored_and_restored_state_continues_unchanged(moves: list[tuple[int, float | None]]) -> None:
     """Serialising between any two evaluations changes nothing."""
     straight, stored = Run(ladder()), Run(ladder())
     names = ("a", "b", "c")
@@ -354,7 +354,7 @@ def test_a_state_that_was_stored_goes_on_as_if_it_had_not_been(moves: list[tuple
     assert to_stored(stored.state, names) == to_stored(straight.state, names)
 
 
-def test_an_automatic_reset_waits_for_the_cooldown_too() -> None:
+def test_an_automatic_reset_waits_for_the_cooldown() -> None:
     """Level 2 cools down for 90 minutes: an hour below 2% is not enough."""
     run = Run(ladder()).at(0, 0.08).at(60, 0.08)
     run.at(120, 0.0, hour=0.01).at(3720, 0.0, hour=0.01).at(5459, 0.0, hour=0.01)

@@ -1,4 +1,4 @@
-"""A state as it is stored: every field of every trigger comes back under its name, and what is quiet is left out."""
+"""The stored state of a stage machine: every field of each trigger by name; inactive triggers are left out."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_a_state_is_stored_by_the_names_of_its_triggers() -> None:
     assert to_stored(STATE, NAMES) == STORED
 
 
-def test_a_stored_state_comes_back_whole_and_is_looked_at_with_the_next_step() -> None:
-    """All of it but the instant at which it is due, which the policy of today decides."""
+def test_a_stored_state_is_restored_completely_and_evaluated_with_the_next_step() -> None:
+    """All of it but the instant at which it is due, which the current policy determines."""
     back = from_stored(STORED, NAMES)
     assert to_stored(back, NAMES) == STORED
     assert back.triggers.due <= 0
@@ -72,13 +72,13 @@ def test_a_stored_state_comes_back_whole_and_is_looked_at_with_the_next_step() -
 
 
 def _older() -> dict[str, object]:
-    """The state as a version stored it that knew neither what was fired on nor of closes that wait."""
+    """The state as stored by a version that knew neither fired triggers nor pending closes."""
     older: dict[str, object] = msgspec.to_builtins(STORED)
     del older["spent"], older["waiting"]
     return older
 
 
-def test_a_state_of_an_older_version_has_fired_on_what_held_since_before() -> None:
+def test_a_state_of_an_older_version_has_fired_on_triggers_that_were_true_before() -> None:
     """`held` began at 11 and `confirmed` at 12; the stage fired at 12: a trigger that began at 13 is a new breach."""
     back = from_stored(msgspec.convert({**_older(), "fired_at": 12}, StoredState), NAMES)
     assert back.spent == 0b00011
@@ -86,12 +86,12 @@ def test_a_state_of_an_older_version_has_fired_on_what_held_since_before() -> No
 
 
 def test_a_state_of_an_older_version_that_never_fired_has_fired_on_nothing() -> None:
-    """Without a firing nothing was answered."""
+    """Without a firing no trigger was acted on."""
     assert from_stored(msgspec.convert({**_older(), "fired_at": None}, StoredState), NAMES).spent == 0
 
 
 def test_an_older_version_reads_what_this_one_stores() -> None:
-    """Every key that it knew is there, and keys that it does not know are ignored by its decoder, as by this one."""
+    """Every key that it knew is there, and its decoder ignores keys that it does not know, as this one does."""
     stored = msgspec.json.decode(msgspec.json.encode(STORED))
     assert stored.keys() >= _older().keys()
     assert msgspec.convert({**stored, "of a later version": 1}, StoredState) == STORED

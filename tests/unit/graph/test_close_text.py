@@ -1,4 +1,4 @@
-"""A close in plain words, as plans, diagrams and explanations show it."""
+"""The description of a close in plans, diagrams and explanations."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ from tests.graphs import close
         ),
     ],
 )
-def test_what_is_closed_is_said_in_words(action: Close, text: str) -> None:
-    """The part, of what, in which order, and every bound."""
+def test_a_close_is_described_in_words(action: Close, text: str) -> None:
+    """The fraction, the side, the order and every bound."""
     assert close_text(action, ()) == text

@@ -1,4 +1,4 @@
-"""Compiling as a whole: what is left when something is wrong, and what the order of files leaves alone."""
+"""Compiling as a whole: the result when something is wrong, and independence of the order of files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_one_error_leaves_no_graph_at_all() -> None:
-    """A policy set is whole or it is not: a sound policy beside a broken one is not run alone."""
+    """A policy set is complete or absent: a valid policy beside a broken one does not run alone."""
     files = [GOLDEN / "futures.yaml", GOLDEN / "invalid" / "ks3010-unknown-trigger.yaml"]
     policy_set, diagnostics = compile_policies(load(files).documents)
     assert policy_set is None
@@ -46,7 +46,7 @@ def test_policies_come_in_the_order_of_their_names() -> None:
 
 
 def test_no_documents_make_an_empty_policy_set() -> None:
-    """Nothing to watch is no mistake of compiling; that a folder is empty is told by the loader."""
+    """No policies are no error of compiling; the loader reports an empty folder."""
     policy_set, diagnostics = compile_policies([])
     assert diagnostics == ()
     assert policy_set is not None
@@ -55,8 +55,8 @@ def test_no_documents_make_an_empty_policy_set() -> None:
 
 @pytest.mark.parametrize("op", ["<", "<=", ">", ">="])
 @pytest.mark.parametrize("value", [-0.5, 0.0, 0.5, 1.0, 1.5])
-def test_steps_and_lowered_code_agree_on_what_can_hold(op: ComparisonOp, value: float) -> None:
-    """The short way for plain conditions says what the lowered code says."""
+def test_plain_comparisons_have_the_outcomes_of_the_lowered_code(op: ComparisonOp, value: float) -> None:
+    """The shortcut for plain conditions gives the result of the lowered code."""
     signals = [SignalRef("equity.drawdown", 1)]
     step: ConditionNode = Compare(op, SignalRead(0), Number(value))
     plainly, composed, negated = outcomes([step, AllOf((step, step)), Not(step)], signals)
@@ -75,7 +75,7 @@ def test_steps_and_lowered_code_agree_on_what_can_hold(op: ComparisonOp, value: 
         (7, "7us"),
     ],
 )
-def test_a_time_is_told_as_a_policy_writes_it(micros: int, expected: str) -> None:
+def test_a_duration_is_written_as_in_a_policy(micros: int, expected: str) -> None:
     """Largest unit first, none that is zero."""
     assert span(micros) == expected
 
@@ -94,7 +94,7 @@ def test_a_time_is_told_as_a_policy_writes_it(micros: int, expected: str) -> Non
 def test_a_plain_comparison_is_the_same_trigger_in_either_form(
     tmp_path: Path, expression: str, keys: str | None, text: str
 ) -> None:
-    """Signal, comparison and value are those of the threshold form; only the number stands as it was written."""
+    """Signal, comparison and value are those of the threshold form; only the number keeps its spelling."""
     triggers = f"    a: {{when: '{expression}', on_unknown: hold}}\n"
     triggers += "" if keys is None else f"    b: {{{keys}, on_unknown: hold}}\n"
     graph = graph_of(tmp_path, triggers)
@@ -116,8 +116,8 @@ def test_a_plain_comparison_is_the_same_trigger_in_either_form(
         '!(equity.drawdown("15m") > 0.05)',
     ],
 )
-def test_whatever_is_more_than_one_comparison_has_no_threshold(tmp_path: Path, expression: str) -> None:
-    """There would be no one value to show the headroom to."""
+def test_a_condition_other_than_one_comparison_has_no_threshold(tmp_path: Path, expression: str) -> None:
+    """There would be no single value to show the headroom to."""
     (trigger,) = graph_of(tmp_path, f"    a: {{when: '{expression}', on_unknown: hold}}\n").triggers
     assert trigger.threshold is None
 
@@ -136,17 +136,17 @@ def graph_of(folder: Path, triggers: str) -> Graph:
     return policy_set.graphs[0]
 
 
-SHUT = {"market": "spot", "venue": "venue: binance, ", "currency": "BTC", "account": "other"}
+DIFFERENT = {"market": "spot", "venue": "venue: binance, ", "currency": "BTC", "account": "other"}
 
 
-@pytest.mark.parametrize("different", [None, *SHUT])
-def test_an_account_that_no_scope_takes_in_is_told(tmp_path: Path, different: str | None) -> None:
-    """By market, venue, currency or name; an account that differs in nothing is not told."""
-    says = {key: SHUT[key] if key == different else usual for key, usual in _USUAL.items()}
+@pytest.mark.parametrize("different", [None, *DIFFERENT])
+def test_an_account_that_no_scope_covers_is_reported(tmp_path: Path, different: str | None) -> None:
+    """By market, venue, currency or name; an account that differs in nothing is not reported."""
+    own = {key: DIFFERENT[key] if key == different else usual for key, usual in MATCHING.items()}
     (tmp_path / "a.yaml").write_text(
         "apiVersion: killswitch.dev/v1\nkind: Account\n"
-        f"metadata: {{name: {says['account']}}}\nspec: {{adapter: paper, {says['venue']}market: {says['market']}, "
-        f"currency: {says['currency']}, execution: live}}\n---\n"
+        f"metadata: {{name: {own['account']}}}\nspec: {{adapter: paper, {own['venue']}market: {own['market']}, "
+        f"currency: {own['currency']}, execution: live}}\n---\n"
         "apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: example}\nspec:\n  mode: observe\n"
         "  scope: {each: account, match: {account: [main], market: swap, venue: paper, currency: USDT}}\n"
         "  max_gap: 10m\n  triggers: {a: {signal: exposure.leverage, above: 5, on_unknown: warn}}\n"
@@ -158,4 +158,4 @@ def test_an_account_that_no_scope_takes_in_is_told(tmp_path: Path, different: st
     assert ("KS5010" in {each.code for each in diagnostics}) == (different is not None)
 
 
-_USUAL = {"market": "swap", "venue": "", "currency": "USDT", "account": "main"}
+MATCHING = {"market": "swap", "venue": "", "currency": "USDT", "account": "main"}

@@ -1,4 +1,4 @@
-"""The content digest: changed by what documents say, never by how they are written."""
+"""The content digest: it depends on the content of documents, never on their spelling."""
 
 from __future__ import annotations
 
@@ -102,27 +102,27 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("text", SAME.values(), ids=SAME)
-def test_how_it_is_written_does_not_change_the_digest(text: str, tmp_path: Path) -> None:
+def test_the_spelling_of_a_document_does_not_change_the_digest(text: str, tmp_path: Path) -> None:
     """The same content in another spelling has the same digest."""
     assert digest(tmp_path / "a", [text, RANKING]) == digest(tmp_path / "b", [POLICY, RANKING])
 
 
 @pytest.mark.parametrize("text", DIFFERENT.values(), ids=DIFFERENT)
-def test_what_it_says_changes_the_digest(text: str, tmp_path: Path) -> None:
+def test_the_content_of_a_document_changes_the_digest(text: str, tmp_path: Path) -> None:
     """Any other content has another digest."""
     assert digest(tmp_path / "a", [text, RANKING]) != digest(tmp_path / "b", [POLICY, RANKING])
 
 
 def test_the_layout_of_files_does_not_change_the_digest(tmp_path: Path) -> None:
-    """One file or two, in either order; a document more is another content."""
+    """One file or two, in either order; an additional document is another content."""
     apart = digest(tmp_path / "a", [POLICY, RANKING])
     assert digest(tmp_path / "b", [RANKING, POLICY]) == apart
     assert digest(tmp_path / "c", [RANKING + "---\n" + POLICY]) == apart
     assert digest(tmp_path / "d", [POLICY]) != apart
 
 
-def test_the_digest_stays_what_it_was(tmp_path: Path) -> None:
-    """Decisions name it for years: a change here is a change of the format."""
+def test_the_digest_is_stable_over_versions(tmp_path: Path) -> None:
+    """Decisions refer to it for years: a change here is a change of the format."""
     assert digest(tmp_path / "a", [POLICY, RANKING]) == PINNED
 
 
@@ -152,8 +152,8 @@ spec:
 """
 
 
-def test_the_defaults_of_an_unwinding_and_of_the_share_for_closing_may_be_written_out(tmp_path: Path) -> None:
-    """So that a set which says nothing of them has the digest that it had before they were there."""
+def test_writing_out_the_defaults_of_unwindings_and_closing_share_does_not_change_the_digest(tmp_path: Path) -> None:
+    """So that a set without them has the digest that it had before they existed."""
     bare = digest(tmp_path / "a", [POLICY, ACCOUNT, UNWINDING])
     share = ACCOUNT.replace("observe}", "observe, closing_share: 50%}")
     assert digest(tmp_path / "b", [POLICY, share, WRITTEN_OUT]) == bare
@@ -168,8 +168,8 @@ def test_the_defaults_of_an_unwinding_and_of_the_share_for_closing_may_be_writte
         ("observe}", "observe, closing_share: 60%}"),
     ],
 )
-def test_what_an_unwinding_says_changes_the_digest(old: str, new: str, tmp_path: Path) -> None:
-    """A bound, a try, a pause; and the share of the limits that is kept for closing."""
+def test_the_content_of_an_unwinding_changes_the_digest(old: str, new: str, tmp_path: Path) -> None:
+    """A bound, a try, a pause; and the share of the limits that is reserved for closing."""
     account, unwinding = ACCOUNT.replace(old, new), UNWINDING.replace(old, new)
     assert (account, unwinding) != (ACCOUNT, UNWINDING)
     before = digest(tmp_path / "a", [POLICY, ACCOUNT, UNWINDING])

@@ -1,4 +1,4 @@
-"""The compiler against its golden files: what each input compiles to, and how each mistake is told.
+"""The compiler against its golden files: what each input compiles to, and how each mistake is reported.
 
 `KILLSWITCH_WRITE_GOLDEN=1` writes the files anew; read the difference before committing it.
 """
@@ -19,9 +19,9 @@ from tests.unit.graph.golden_text import as_text
 
 GOLDEN = Path(__file__).parent / "golden"
 VALID = sorted(path.name for path in GOLDEN.glob("*.yaml"))
-BESIDE_COMPILING = {"KS3051", "KS3060", "KS5029", "KS5096"}
-"""Found of accounts, venues and targets, when compiling is over."""
-OF_THE_GRAPH = {code for code in pages() if "KS3" <= code < "KS6"} - BESIDE_COMPILING
+FOUND_AFTER_COMPILING = {"KS3051", "KS3060", "KS5029", "KS5096"}
+"""Found in accounts, venues and targets, after compiling."""
+OF_THE_GRAPH = {code for code in pages() if "KS3" <= code < "KS6"} - FOUND_AFTER_COMPILING
 INVALID = sorted(path.name for path in (GOLDEN / "invalid").glob("*.yaml"))
 
 
@@ -31,7 +31,7 @@ def documents(name: str) -> tuple[Document, ...]:
     return loaded.documents
 
 
-def told(name: str) -> tuple[Diagnostic, ...]:
+def diagnostics_of(name: str) -> tuple[Diagnostic, ...]:
     return compile_policies(documents(name))[1]
 
 
@@ -43,7 +43,7 @@ def assert_golden(path: Path, actual: str) -> None:
 
 @pytest.mark.parametrize("name", VALID)
 def test_a_policy_compiles_to_its_golden_graph(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every field of every node is as the golden file says, and nothing is complained about."""
+    """Every field of every node is as in the golden file, without a diagnostic."""
     monkeypatch.chdir(GOLDEN)
     policy_set, diagnostics = compile_policies(documents(name))
     assert render(diagnostics) == ""
@@ -52,10 +52,10 @@ def test_a_policy_compiles_to_its_golden_graph(name: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_a_mistake_is_told_as_in_its_golden_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_reported_as_in_its_golden_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All mistakes of a file in one pass, each with its place, code, caret and fix."""
     monkeypatch.chdir(GOLDEN / "invalid")
-    assert_golden(GOLDEN / "invalid" / name.replace(".yaml", ".txt"), render(told(name)) + "\n")
+    assert_golden(GOLDEN / "invalid" / name.replace(".yaml", ".txt"), render(diagnostics_of(name)) + "\n")
 
 
 @pytest.mark.parametrize("name", [name for name in INVALID if not name.startswith("ks4000")])
@@ -69,16 +69,16 @@ def test_a_file_of_mistakes_holds_the_code_of_its_name(name: str, monkeypatch: p
 
 
 def test_every_code_of_the_graph_has_a_file() -> None:
-    """No page without a policy that brings its problem about."""
+    """Every page has a policy with its problem."""
     shown = {name.split("-")[0].upper() for name in INVALID}
     assert shown >= OF_THE_GRAPH
 
 
 @pytest.mark.parametrize("name", INVALID)
-def test_only_codes_with_a_page_are_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_codes_with_a_page_are_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`ksctl explain` knows every code that compiling gives."""
     monkeypatch.chdir(GOLDEN / "invalid")
-    assert {each.code for each in told(name)} <= OF_THE_GRAPH
+    assert {each.code for each in diagnostics_of(name)} <= OF_THE_GRAPH
 
 
 def test_the_graph_is_drawn_as_in_its_golden_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from killswitch.graph.nodes import (
 )
 
 X, Y = SignalRead(0), SignalRead(1)
-UNSEEN = (-inf, inf)
+UNBOUNDED = (-inf, inf)
 Interval = tuple[float, float]
 
 
@@ -56,7 +56,7 @@ def verdict(
         ("!=", (3.0, 3.0), FALSE),
     ],
 )
-def test_a_comparison_holds_only_if_the_whole_interval_agrees(op: ComparisonOp, x: Interval, expected: int) -> None:
+def test_a_comparison_is_true_only_if_the_whole_interval_agrees(op: ComparisonOp, x: Interval, expected: int) -> None:
     """True where every value of the interval compares so, false where none does, else unknown."""
     assert verdict(Compare(op, X, Number(3.0)), x) == expected
 
@@ -65,16 +65,16 @@ def test_a_comparison_holds_only_if_the_whole_interval_agrees(op: ComparisonOp, 
 @pytest.mark.parametrize("other", [Number(0.0), Number(-1e308), Y], ids=["zero", "far", "another unknown"])
 def test_unknown_is_never_clear_and_never_fires(op: ComparisonOp, other: Number | SignalRead) -> None:
     """A signal of which nothing is known makes every comparison unknown, on either side of it."""
-    assert verdict(Compare(op, X, other), UNSEEN, UNSEEN) == UNKNOWN
-    assert verdict(Compare(op, other, X), UNSEEN, UNSEEN) == UNKNOWN
+    assert verdict(Compare(op, X, other), UNBOUNDED, UNBOUNDED) == UNKNOWN
+    assert verdict(Compare(op, other, X), UNBOUNDED, UNBOUNDED) == UNKNOWN
 
 
 @pytest.mark.parametrize("op", ["<", "<=", ">", ">=", "==", "!="])
 @pytest.mark.parametrize("end", [inf, -inf])
-def test_unknown_is_unknown_even_beside_infinity(op: ComparisonOp, end: float) -> None:
-    """`x <= +∞` would hold for every number, but unknown may be no number at all."""
-    assert verdict(Compare(op, X, Y), UNSEEN, (end, end)) == UNKNOWN
-    assert verdict(Compare(op, Y, X), UNSEEN, (end, end)) == UNKNOWN
+def test_unknown_stays_unknown_compared_with_infinity(op: ComparisonOp, end: float) -> None:
+    """`x <= +∞` would be true of every number, but unknown may be no number at all."""
+    assert verdict(Compare(op, X, Y), UNBOUNDED, (end, end)) == UNKNOWN
+    assert verdict(Compare(op, Y, X), UNBOUNDED, (end, end)) == UNKNOWN
 
 
 def test_infinite_is_known() -> None:
@@ -94,8 +94,8 @@ def test_d14_a_nan_from_arithmetic_reads_as_unknown_not_as_false() -> None:
 
 
 @pytest.mark.parametrize("zero", [(0.0, 0.0), (-0.0, -0.0), (-1.0, 1.0), (0.0, 2.0), (-2.0, -0.0)])
-def test_division_by_what_may_be_zero_is_unknown(zero: Interval) -> None:
-    """A divisor that holds zero could give anything."""
+def test_division_by_an_interval_with_zero_is_unknown(zero: Interval) -> None:
+    """The result of a divisor that contains zero may be anything."""
     assert verdict(Compare(">", Arithmetic("/", X, Y), Number(0.0)), (1.0, 1.0), zero) == UNKNOWN
 
 
@@ -133,9 +133,9 @@ def test_logic_is_kleenes(left: str, right: str) -> None:
     """`and` is the least and `or` the greatest of its parts, in the order false < unknown < true."""
     rank, back = {FALSE: 0, UNKNOWN: 1, TRUE: 2}, (FALSE, UNKNOWN, TRUE)
     (first, a), (second, b) = KLEENE[left], KLEENE[right]
-    assert verdict(AllOf((first, second)), y=UNSEEN) == back[min(rank[a], rank[b])]
-    assert verdict(AnyOf((first, second)), y=UNSEEN) == back[max(rank[a], rank[b])]
-    assert verdict(Not(first), y=UNSEEN) == back[2 - rank[a]]
+    assert verdict(AllOf((first, second)), y=UNBOUNDED) == back[min(rank[a], rank[b])]
+    assert verdict(AnyOf((first, second)), y=UNBOUNDED) == back[max(rank[a], rank[b])]
+    assert verdict(Not(first), y=UNBOUNDED) == back[2 - rank[a]]
 
 
 def test_empty_all_is_true_and_empty_any_is_false() -> None:
@@ -144,8 +144,8 @@ def test_empty_all_is_true_and_empty_any_is_false() -> None:
     assert verdict(AnyOf(())) == FALSE
 
 
-def test_text_is_one_of_its_values_or_unknown() -> None:
-    """An attribution that says nothing is neither LONG nor not LONG."""
+def test_a_text_comparison_is_true_false_or_unknown() -> None:
+    """An attribution without a value is neither LONG nor not LONG."""
     is_long = TextIs(2, ("LONG",))
     assert verdict(is_long, text="LONG") == TRUE
     assert verdict(is_long, text="SHORT") == FALSE
@@ -168,7 +168,7 @@ def test_each_condition_has_its_own_bit_beyond_sixty_four() -> None:
 
 
 def test_thresholds_of_both_directions_and_either_order_share_a_signal() -> None:
-    """`3 <= x` is `x >= 3`, strict and loose thresholds at one value stay apart, and equal ones share their rung."""
+    """`3 <= x` is `x >= 3`, strict and loose thresholds at one value stay apart, and equal ones share their step."""
     conditions: list[ConditionNode] = [
         Compare("<=", Number(3.0), X),
         Compare(">", X, Number(3.0)),

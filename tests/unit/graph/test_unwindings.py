@@ -1,4 +1,4 @@
-"""Unwindings compiled: every name resolved, every default known, and a built-in one for each reason of a hand."""
+"""Unwindings compiled: every name resolved, every default known, a built-in one for each reason of a close."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def policy_set(folder: Path, *specs: str) -> PolicySet:
     return policies
 
 
-def test_an_unwinding_compiles_to_what_it_says(compiled: PolicySet) -> None:
+def test_an_unwinding_compiles_to_its_declared_values(compiled: PolicySet) -> None:
     """Times in microseconds, shares as fractions, money apart from its currency, a group as its symbols."""
     assert compiled.unwindings[0] == UnwindingRule(
         name="careful",
@@ -82,7 +82,7 @@ def test_an_unwinding_compiles_to_what_it_says(compiled: PolicySet) -> None:
     )
 
 
-def test_an_unwinding_that_says_nothing_sends_market_orders_as_fast_as_the_venue_allows(compiled: PolicySet) -> None:
+def test_an_empty_unwinding_sends_market_orders_as_fast_as_the_venue_permits(compiled: PolicySet) -> None:
     """No pace, no bound, no ladder; hedges are suggested only; stable coins are kept."""
     plain = compiled.unwindings[1]
     assert (plain.name, plain.max_orders_per_minute, plain.pause, plain.impact) == ("default", None, 0, None)
@@ -91,8 +91,8 @@ def test_an_unwinding_that_says_nothing_sends_market_orders_as_fast_as_the_venue
     assert plain.spot == DEFAULT_SPOT == SpotRule(("BTC", "ETH"), ("USDT", "USDC", "FDUSD"))
 
 
-def test_what_is_left_out_of_a_hedge_is_a_minute_and_four_hours(tmp_path: Path) -> None:
-    """As the schema says, and as the built-in suggestion has it."""
+def test_the_defaults_of_a_hedge_are_a_minute_and_four_hours(tmp_path: Path) -> None:
+    """As in the schema and in the built-in suggestion."""
     spec = "{reasons: [drill], hedge: {mode: suggest, with: [{account: main, symbol: X}]}}"
     hedge = policy_set(tmp_path, spec).unwindings[0].hedge
     assert (hedge.after, hedge.window, hedge.max_notional) == (60 * SECOND, 14400 * SECOND, None)
@@ -102,14 +102,14 @@ def closes(policies: PolicySet) -> list[Close]:
     return [each for each in policies.graphs[0].stages[0].actions if isinstance(each, Close)]
 
 
-def test_a_close_is_carried_out_by_the_unwinding_that_it_names_or_by_the_default(compiled: PolicySet) -> None:
+def test_a_close_uses_the_unwinding_that_it_names_or_the_default(compiled: PolicySet) -> None:
     """`default` is for closes that name none, where there is a document of that name."""
     assert [each.unwinding for each in closes(compiled)] == ["careful", "default"]
     assert unwinding_named("careful", compiled.unwindings) is compiled.unwindings[0]
 
 
 def test_without_a_default_a_close_that_names_none_has_no_unwinding(tmp_path: Path) -> None:
-    """It goes at market, as fast as the venue allows, as it did before there were unwindings."""
+    """It sends market orders as fast as the venue permits, as before unwindings existed."""
     text = (GOLDEN / "unwindings.yaml").read_text(encoding="utf-8").replace("name: default", "name: other")
     (tmp_path / "policy.yaml").write_text(text, encoding="utf-8")
     policies, _ = compile_policies(load([tmp_path]).documents)
@@ -132,8 +132,8 @@ def test_the_bound_of_a_symbol_is_that_of_the_first_class_that_covers_it(compile
     assert (only.bound("ETH_USDT", "ETH"), only.bound("BTC_USDT", "BTC")) == (Decimal("0.01"), None)
 
 
-def test_a_close_by_hand_is_carried_out_by_the_document_that_claims_its_reason(tmp_path: Path) -> None:
-    """One that no document claims is carried out as built in; a record without a reason counts as operator's."""
+def test_an_operator_close_uses_the_document_that_claims_its_reason(tmp_path: Path) -> None:
+    """A reason that no document claims uses the built-in one; a record without a reason counts as operator's."""
     policies = policy_set(tmp_path, "{reasons: [regulatory]}", "{reasons: [drill, operator], pause: 1s}")
     used = {each: unwinding_for(each, policies.unwindings).name for each in get_args(Cause)}
     assert used == {
@@ -168,8 +168,8 @@ def test_every_reason_has_an_urgency_of_its_own(cause: Cause) -> None:
 
 
 @pytest.mark.parametrize("cause", get_args(Cause))
-def test_what_is_built_in_keeps_the_rules_for_documents(cause: Cause) -> None:
-    """An exit at any price, rungs that never narrow, limits above zero."""
+def test_built_in_unwindings_satisfy_the_rules_for_documents(cause: Cause) -> None:
+    """An exit at any price, steps that never narrow, limits above zero."""
     rule = OF_CAUSE[cause]
     written = {
         "slippage": [{"at_most": str(each.at_most)} for each in rule.slippage],
@@ -179,24 +179,24 @@ def test_what_is_built_in_keeps_the_rules_for_documents(cause: Cause) -> None:
     }
     assert list(breaches({"spec": {key: value for key, value in written.items() if value}})) == []
     assert not rule.ladder or "market" in {each.order for each in rule.ladder}
-    assert all(bound.at_most * rung.widen < 1 for bound in rule.slippage for rung in rule.ladder)
+    assert all(bound.at_most * step.widen < 1 for bound in rule.slippage for step in rule.ladder)
 
 
-def test_stable_coins_are_sold_where_one_of_them_may_be_what_fails() -> None:
-    """For the reason counterparty alone; every other keeps them."""
+def test_stable_coins_are_sold_where_a_stable_coin_may_be_failing() -> None:
+    """For the reason counterparty alone; every other reason keeps them."""
     keeping = {cause for cause, rule in OF_CAUSE.items() if rule.spot == DEFAULT_SPOT}
     assert keeping == set(get_args(Cause)) - {"counterparty"}
     assert OF_CAUSE["counterparty"].spot == SpotRule(("BTC", "ETH"), ())
 
 
-def test_every_reason_has_words_for_people() -> None:
+def test_every_reason_has_a_title_and_a_description() -> None:
     """A title, when it applies and how it is carried out; a breach at the venue concerns the whole book."""
     assert set(MEANINGS) == set(OF_CAUSE) == set(get_args(Cause))
     assert set(WHOLE_BOOK) <= set(MEANINGS)
 
 
-def test_a_close_says_by_which_unwinding_it_is_carried_out(compiled: PolicySet) -> None:
-    """Beside its other bounds; one that names none says nothing."""
+def test_the_description_of_a_close_names_its_unwinding(compiled: PolicySet) -> None:
+    """In addition to its other bounds; a close without one has no such text."""
     texts = [close_text(each, ()) for each in closes(compiled)]
     assert texts == [
         "close 50% of long by default, unwinding careful",
@@ -205,7 +205,7 @@ def test_a_close_says_by_which_unwinding_it_is_carried_out(compiled: PolicySet) 
 
 
 def test_the_share_of_the_limits_that_is_kept_for_closing_is_read() -> None:
-    """As written, and half of them where nothing is."""
+    """As written, and half of them where nothing is written."""
     (written,) = [each for each in load([GOLDEN / "unwindings.yaml"]).documents if each.kind == "Account"]
     assert isinstance(written.model, AccountDocument)
     assert written.model.spec.closing_share == Decimal("0.4")

@@ -1,4 +1,4 @@
-"""Variants: selected by the text or for one compilation, and then like a text that says so itself."""
+"""Variants: selected by the document or for one compilation, like a document that declares the values itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ spec:
 TIGHT = "variants: {tight: {triggers: {fall: {at_least: 3%, confirm: 1m}}}}"
 
 
-def written(name: str = "example", more: str = TIGHT, at_least: str = "4.5%", confirm: str = "2m") -> str:
+def policy_text(name: str = "example", more: str = TIGHT, at_least: str = "4.5%", confirm: str = "2m") -> str:
     return POLICY.format(name=name, more=more, at_least=at_least, confirm=confirm)
 
 
@@ -38,13 +38,13 @@ def compiled(folder: Path, *texts: str, variant: str | None = None) -> PolicySet
     folder.mkdir(exist_ok=True)
     for number, text in enumerate(texts):
         (folder / f"{number}.yaml").write_text(text)
-    policy_set, told = compile_policies(load([folder]).documents, variant=variant)
-    assert told == ()
+    policy_set, diagnostics = compile_policies(load([folder]).documents, variant=variant)
+    assert diagnostics == ()
     assert policy_set is not None
     return policy_set
 
 
-def asked(policy_set: PolicySet) -> list[tuple[str | None, float | None, int]]:
+def triggers_of(policy_set: PolicySet) -> list[tuple[str | None, float | None, int]]:
     """(variant, threshold, confirmation in seconds) of each policy's one trigger."""
     return [
         (graph.variant, trigger.threshold.value if trigger.threshold else None, trigger.confirm // 1_000_000)
@@ -53,69 +53,71 @@ def asked(policy_set: PolicySet) -> list[tuple[str | None, float | None, int]]:
     ]
 
 
-def test_without_a_selection_the_triggers_hold_as_they_are_written(tmp_path: Path) -> None:
+def test_without_a_selection_the_triggers_are_as_written(tmp_path: Path) -> None:
     """Declaring a variant changes nothing by itself."""
-    assert asked(compiled(tmp_path, written())) == [(None, 0.045, 120)]
+    assert triggers_of(compiled(tmp_path, policy_text())) == [(None, 0.045, 120)]
 
 
-def test_the_text_selects_a_variant(tmp_path: Path) -> None:
-    """Its threshold and its confirmation stand in the triggers and in the conditions that run."""
-    (graph,) = compiled(tmp_path, written(more=f"variant: tight\n  {TIGHT}")).graphs
-    (plain,) = compiled(tmp_path / "plain", written(more="", at_least="3%", confirm="1m")).graphs
+def test_a_document_selects_a_variant(tmp_path: Path) -> None:
+    """Its threshold and its confirmation are in the triggers and in the conditions that run."""
+    (graph,) = compiled(tmp_path, policy_text(more=f"variant: tight\n  {TIGHT}")).graphs
+    (plain,) = compiled(tmp_path / "plain", policy_text(more="", at_least="3%", confirm="1m")).graphs
     assert graph.conditions == plain.conditions
-    assert asked(PolicySet("", None, (graph,))) == [("tight", 0.03, 60)]
+    assert triggers_of(PolicySet("", None, (graph,))) == [("tight", 0.03, 60)]
 
 
 def test_a_compilation_selects_a_variant_in_every_policy_that_has_it(tmp_path: Path) -> None:
-    """The others stay as they are; the digest is that of the text that would select it itself."""
-    other = written("other", more="")
-    asked_for = compiled(tmp_path / "a", written(), other, variant="tight")
-    by_text = compiled(tmp_path / "b", written(more=f"variant: tight\n  {TIGHT}"), other)
-    assert asked(asked_for) == [("tight", 0.03, 60), (None, 0.045, 120)]
+    """The others are unchanged; the digest is that of the document that selects it itself."""
+    other = policy_text("other", more="")
+    asked_for = compiled(tmp_path / "a", policy_text(), other, variant="tight")
+    by_text = compiled(tmp_path / "b", policy_text(more=f"variant: tight\n  {TIGHT}"), other)
+    assert triggers_of(asked_for) == [("tight", 0.03, 60), (None, 0.045, 120)]
     assert asked_for.digest == by_text.digest
-    assert asked_for.digest != compiled(tmp_path / "c", written(), other).digest
+    assert asked_for.digest != compiled(tmp_path / "c", policy_text(), other).digest
 
 
-def test_a_set_without_the_variant_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
-    """NoSuchVariantError, in words that can be shown."""
-    (tmp_path / "a.yaml").write_text(written())
+def test_a_missing_variant_is_refused_with_the_existing_ones(tmp_path: Path) -> None:
+    """NoSuchVariantError, with a message for people."""
+    (tmp_path / "a.yaml").write_text(policy_text())
     with pytest.raises(NoSuchVariantError, match=r"declares a variant `thight`; there is `tight` \(example\)$"):
         compile_loaded(load([tmp_path]), variant="thight")
-    (tmp_path / "a.yaml").write_text(written(more=""))
+    (tmp_path / "a.yaml").write_text(policy_text(more=""))
     with pytest.raises(NoSuchVariantError, match=r"declares a variant `tight`; there is none at all$"):
         compile_loaded(load([tmp_path]), variant="tight")
 
 
-def test_a_variant_without_any_trigger_is_told_at_its_name(tmp_path: Path) -> None:
-    """It would be selected as if it protected otherwise, and holds the policy's own thresholds."""
+def test_a_variant_without_any_trigger_is_reported_at_its_name(tmp_path: Path) -> None:
+    """Selecting it would seem to change the protection, and keeps the policy's own thresholds."""
     path = tmp_path / "policy.yaml"
-    path.write_text(written(more="variants: {tight: {triggers: {}}}"))
-    policy_set, (told,) = compile_policies(load([path]).documents)
+    path.write_text(policy_text(more="variants: {tight: {triggers: {}}}"))
+    policy_set, (found,) = compile_policies(load([path]).documents)
     assert policy_set is not None
-    assert (told.code, told.line, told.column) == ("KS5012", 8, 14)
+    assert (found.code, found.line, found.column) == ("KS5012", 8, 14)
 
 
-def test_mistakes_are_told_before_a_missing_variant(tmp_path: Path) -> None:
+def test_mistakes_are_reported_before_a_missing_variant(tmp_path: Path) -> None:
     """A set that cannot be read is not searched for variants."""
-    (tmp_path / "a.yaml").write_text(written().replace("max_gap", "maxgap"))
-    policy_set, told = compile_loaded(load([tmp_path]), variant="thight")
+    (tmp_path / "a.yaml").write_text(policy_text().replace("max_gap", "maxgap"))
+    policy_set, found = compile_loaded(load([tmp_path]), variant="thight")
     assert policy_set is None
-    assert {each.code for each in told} == {"KS2001"}
+    assert {each.code for each in found} == {"KS2001"}
 
 
-def test_what_could_not_be_read_of_a_variant_is_told_once_and_the_others_are_checked(tmp_path: Path) -> None:
+def test_a_mistake_in_a_variant_is_reported_once_and_the_others_are_checked(tmp_path: Path) -> None:
     """A mistake in one variant hides none of another."""
     (tmp_path / "a.yaml").write_text(
-        written(more="variants: {a: {triggers: {fall: {at_least: x, confirm: 1m}}}, b: {triggers: {fal: {grace: 1m}}}}")
+        policy_text(
+            more="variants: {a: {triggers: {fall: {at_least: x, confirm: 1m}}}, b: {triggers: {fal: {grace: 1m}}}}"
+        )
     )
-    _, told = compile_loaded(load([tmp_path]))
-    assert [each.code for each in told] == ["KS2103", "KS3010"]
+    _, found = compile_loaded(load([tmp_path]))
+    assert [each.code for each in found] == ["KS2103", "KS3010"]
 
 
 @pytest.mark.parametrize("verb", ["validate", "graph"])
 def test_the_text_verbs_take_a_variant(verb: str, tmp_path: Path) -> None:
-    """`graph` names it in its title; a variant that nobody declares is one line and exit 1."""
-    (tmp_path / "a.yaml").write_text(written())
+    """`graph` names it in its title; an undeclared variant is one line and exit 1."""
+    (tmp_path / "a.yaml").write_text(policy_text())
     run = CliRunner()
     found = run.invoke(ksctl, [verb, str(tmp_path), "--variant", "tight"])
     assert found.exit_code == 0, found.output
@@ -128,8 +130,8 @@ def test_the_text_verbs_take_a_variant(verb: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["replay", "plan"])
 def test_the_verbs_over_recordings_take_a_variant(verb: str, tmp_path: Path) -> None:
-    """A variant that nobody declares stops them before they read anything."""
-    (tmp_path / "a.yaml").write_text(written())
+    """An undeclared variant stops them before they read anything."""
+    (tmp_path / "a.yaml").write_text(policy_text())
     recording = tmp_path / "empty.jsonl"
     recording.touch()
     option = "--snapshots" if verb == "replay" else "--snapshot"
@@ -142,5 +144,5 @@ def test_the_verbs_over_recordings_take_a_variant(verb: str, tmp_path: Path) -> 
 
 
 def test_run_takes_no_variant() -> None:
-    """What runs is what the text says."""
+    """`run` uses the document's own selection."""
     assert "--variant" not in CliRunner().invoke(ksctl, ["run", "--help"]).output

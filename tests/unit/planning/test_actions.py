@@ -1,4 +1,4 @@
-"""Kinds of action: what one must declare, and what a stage does whatever accounts hold."""
+"""Action kinds: what each must declare, and which effects of a stage do not depend on the book."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class Unregistered(Action):
 
 
 def test_an_action_that_no_registry_has_is_refused() -> None:
-    """Wherever a stage with it goes: nothing skips over what it does not know."""
-    for ask in (graph_registry.kind_of, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
+    """Graph and planning both refuse a stage with it; an unknown action is never skipped."""
+    for look_up in (graph_registry.kind_of, lambda each: plan(each, Context("account/main", stage("s", 1), NOW))):
         with pytest.raises(RegistryError, match="is of no kind that ACTIONS has"):
-            ask(Unregistered())
+            look_up(Unregistered())
     with pytest.raises(RegistryError, match="`sell_all` is no action: there are lock_trading, cancel_orders, close"):
         graph_registry.kind_named("sell_all")
 
 
-def test_what_a_kind_does_it_has_declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that says it cancels too would cancel where nobody reckons with it."""
+def test_an_effect_that_a_kind_does_not_declare_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that also cancelled would cancel where nothing expects it."""
     wrong = ActionPlan("lock_trading", lambda _action, _context: Planned(effects=(Cancels(()),)))
     monkeypatch.setitem(registry._BY_KEY, "lock_trading", wrong)
     with pytest.raises(RegistryError, match="`lock_trading` has the effect `cancels`, which it does not declare"):
         plan(LOCK, Context("account/main", stage("s", 1), NOW))
 
 
-def test_a_kind_says_what_its_effects_say_of_taking_it_back() -> None:
-    """What cannot be taken back is not done on suspicion, whatever its kind claims."""
+def test_a_kind_is_reversible_exactly_if_its_effects_are() -> None:
+    """What cannot be reversed is not done on suspicion, whatever its kind claims."""
     check_reversible([LOCKING])
     with pytest.raises(RegistryError, match="`lock_trading` says that it is not reversible"):
         check_reversible([replace(LOCKING, is_reversible=False)])
@@ -58,8 +58,8 @@ def test_a_kind_says_what_its_effects_say_of_taking_it_back() -> None:
         check_reversible([replace(LOCKING, effects=("lock", "orders"))])
 
 
-def test_what_a_stage_does_whatever_accounts_hold_needs_no_book() -> None:
-    """Its locks, merged; a close asks for the book, and is told where its kind denies that."""
+def test_effects_that_do_not_depend_on_positions_need_no_book() -> None:
+    """The locks of the stage are merged; a close needs the book, and an error says so where its kind denies that."""
     locking = stage("s", 1, actions=(close(), LOCK, LockTrading("reduce_only", MINUTE)))
     assert certain_effects("account/main", locking, NOW) == (WRITTEN,)
     assert reversible_effects("account/main", locking, NOW) == (WRITTEN,)
@@ -67,13 +67,13 @@ def test_what_a_stage_does_whatever_accounts_hold_needs_no_book() -> None:
         plan(close(), Context("account/main", stage("s", 1), NOW))
 
 
-def test_the_close_of_everything_keeps_what_every_close_keeps() -> None:
-    """By the first one's unwinding, ranked by default where the policy has that; nothing where nothing closes."""
+def test_a_whole_close_excludes_the_assets_that_every_close_excludes() -> None:
+    """The first close's unwinding applies, ranked by default where the policy has that; None where no action closes."""
     one = close("losing", "0.5", ranking="own", top=2, except_assets=("USDT", "USDC"), unwinding="slow")
     other = close("long", "0.2", except_assets=("USDC", "DAI"))
-    found = whole_close([LOCK, one, other], ["own"])
-    assert found is not None
-    kept = (found.side, found.fraction, found.top, found.ranking, found.except_assets, found.unwinding)
+    whole = whole_close([LOCK, one, other], ["own"])
+    assert whole is not None
+    kept = (whole.side, whole.fraction, whole.top, whole.ranking, whole.except_assets, whole.unwinding)
     assert kept == ("both", Decimal(1), None, "own", ("USDC",), "slow")
     assert whole_close([one], ["default", "own"]) == replace(
         one, side="both", fraction=Decimal(1), top=None, ranking="default"
@@ -81,10 +81,10 @@ def test_the_close_of_everything_keeps_what_every_close_keeps() -> None:
     assert whole_close([LOCK], []) is None
 
 
-def test_what_was_done_on_suspicion_is_kept_as_before() -> None:
-    """A stored memory names the stage and its lock, and nothing else where nothing else was done."""
-    kept = ActiveSuspicion("s", WRITTEN.order)
-    stored = msgspec.json.decode(msgspec.json.encode(kept))
+def test_the_stored_format_of_an_active_suspicion_is_unchanged() -> None:
+    """A stored state names the stage and its lock, and nothing else where nothing else was done."""
+    suspicion = ActiveSuspicion("s", WRITTEN.order)
+    stored = msgspec.json.decode(msgspec.json.encode(suspicion))
     assert stored.keys() == {"stage", "lock"}
-    assert kept.effects == (WRITTEN,)
+    assert suspicion.effects == (WRITTEN,)
     assert ActiveSuspicion("s", None).effects == ()

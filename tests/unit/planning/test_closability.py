@@ -1,4 +1,4 @@
-"""Which positions could not be closed as they are, each reason by name."""
+"""Positions that could not be closed as they are, and each reason by name."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests import worlds
 BTC = "BTC/USDT:USDT"
 
 
-def outlook(
+def long_closability(
     held: str, mark: str | None = "50000", *, guarded: bool = True, orders: Any = (), **rules: Any
 ) -> Closability:
-    """Of one long position under rules of step and minimum 0.001, unless said otherwise."""
+    """Of one long position under rules of step and minimum 0.001, unless stated otherwise."""
     more = {} if mark is None else {"mark_price": mark}
     position = worlds.position(BTC, "long", contracts=held, **more)
     account = worlds.account("1000", [position], orders=orders, instruments=[worlds.rules(BTC, **rules)])
@@ -30,66 +30,68 @@ def kinds(found: Closability) -> list[tuple[str, str]]:
     return [(each.kind, each.severity) for each in found.hindrances]
 
 
-def test_a_plain_position_has_nothing_to_say() -> None:
-    """One order, nothing left."""
-    found = outlook("1.5")
+def test_a_plain_position_has_no_hindrance() -> None:
+    """One order closes it completely."""
+    found = long_closability("1.5")
     assert (found.orders, found.leaves, len(found.hindrances)) == (1, Decimal(0), 0)
 
 
-def test_dust_is_less_than_the_venue_takes() -> None:
-    """0.0004 with a least of 0.001: no order can close it."""
-    found = outlook("0.0004")
+def test_a_position_below_the_venues_minimum_is_dust() -> None:
+    """0.0004 at a minimum of 0.001: no order can close it."""
+    found = long_closability("0.0004")
     assert (found.orders, found.leaves) == (0, Decimal("0.0004"))
     assert kinds(found) == [("dust", "warning")]
     assert found.hindrances[0].text == f"dust: 0.0004 of {BTC} is below the venue's minimum of 0.001"
 
 
-def test_the_least_notional_binds_where_closes_are_plain_orders() -> None:
-    """Worth 50 at a least of 100: dust on a spot market, and exempt as a reduce-only order, which is said."""
-    spot = outlook("0.001", guarded=False, min_notional="100")
+def test_the_minimum_notional_binds_where_closes_are_plain_orders() -> None:
+    """Worth 50 at a minimum of 100: dust on a spot market; a reduce-only order is exempt, which a note says."""
+    spot = long_closability("0.001", guarded=False, min_notional="100")
     assert kinds(spot) == [("dust", "warning")]
-    swap = outlook("0.001", min_notional="100")
+    swap = long_closability("0.001", min_notional="100")
     assert kinds(swap) == [("below notional", "note")]
     assert swap.orders == 1
     assert swap.hindrances[0].text.startswith("worth 50.000, below the venue's minimum notional of 100")
 
 
 def test_above_the_maximum_it_takes_several_orders() -> None:
-    """2.5 with at most 1 in an order: three, and nothing stays."""
-    found = outlook("2.5", max_amount="1")
+    """2.5 with at most 1 in an order: three orders, and nothing is left."""
+    found = long_closability("2.5", max_amount="1")
     assert (found.orders, found.leaves, kinds(found)) == (3, Decimal(0), [("above maximum", "note")])
     assert found.hindrances[0].text == f"2.5 {BTC} takes 3 orders; the venue takes at most 1 in one"
 
 
-def test_what_is_finer_than_the_step_stays() -> None:
+def test_a_remainder_finer_than_the_step_stays() -> None:
     """1.0004 in steps of 0.001: 0.0004 cannot be sold."""
-    found = outlook("1.0004")
+    found = long_closability("1.0004")
     assert (found.orders, found.leaves, kinds(found)) == (1, Decimal("0.0004"), [("wrong step", "warning")])
     assert found.hindrances[0].text == "0.0004 of 1.0004 is finer than the step of 0.001, and stays"
 
 
 @pytest.mark.parametrize("state", ["halted", "delisted", "cancel_only"])
-def test_a_shut_market_takes_no_order(state: str) -> None:
-    """It is said by its name."""
-    found = outlook("1", state=state)
+def test_a_market_that_does_not_trade_is_a_warning(state: str) -> None:
+    """The hindrance names the market's state."""
+    found = long_closability("1", state=state)
     assert found.shut
     assert kinds(found) == [("state", "warning")]
     assert f"the market is {state}" in found.hindrances[0].text
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "expected"),
     [("limit_only", [("state", "warning")]), ("post_only", [("state", "warning")]),
      ("reduce_only", [("state", "note")]), ("open", []), (None, [])],
 )  # fmt: skip
-def test_other_states_are_told_by_what_they_mean_for_a_close(state: str | None, told: list[tuple[str, str]]) -> None:
-    """No market orders is a warning; that it can only be reduced is what we want."""
-    found = outlook("1", state=state)
-    assert (kinds(found), found.shut) == (told, False)
+def test_other_market_states_are_reported_by_their_effect_on_a_close(
+    state: str | None, expected: list[tuple[str, str]]
+) -> None:
+    """A market without market orders is a warning; one that only reduces is a note, because a close reduces."""
+    found = long_closability("1", state=state)
+    assert (kinds(found), found.shut) == (expected, False)
 
 
-def test_unknown_rules_are_unknown_and_not_fine() -> None:
-    """Neither of the instrument nor of its step."""
+def test_unknown_rules_are_a_warning() -> None:
+    """Without rules of the instrument, and without its step."""
     account = worlds.account("1000", [worlds.position(BTC, "long", mark_price="1")])
     assert [kinds(each) for each in closability_of(account, reduce_only=True) or ()] == [[("rules unknown", "warning")]]
     stepless = worlds.account(
@@ -100,26 +102,26 @@ def test_unknown_rules_are_unknown_and_not_fine() -> None:
     ]
 
 
-def test_without_a_mark_price_nothing_can_bound_the_order() -> None:
-    """On a market with a least notional and plain orders it is unknown whether it is enough, too."""
-    assert kinds(outlook("1", None)) == [("no mark price", "warning")]
-    assert "it is unknown whether" in outlook("1", None, guarded=False, min_notional="5").hindrances[0].text
+def test_without_a_mark_price_the_price_bound_is_unknown() -> None:
+    """On a market with a minimum notional and plain orders it is also unknown whether the value suffices."""
+    assert kinds(long_closability("1", None)) == [("no mark price", "warning")]
+    assert "it is unknown whether" in long_closability("1", None, guarded=False, min_notional="5").hindrances[0].text
 
 
 def stop(order_id: str, amount: str, side: str = "sell", **more: Any) -> Order:
     return Order(order_id, BTC, side, Decimal(amount), reduce_only=True, trigger_price=Decimal(1), **more)  # type: ignore[arg-type] # literal by the caller
 
 
-def test_resting_exits_of_the_position_are_told() -> None:
-    """Two stops promise 1.5 of 2; one of the other side, an entry and one of another symbol are none of it."""
+def test_resting_exits_of_the_position_are_reported() -> None:
+    """Two stops commit 1.5 of 2; an order of the other side, an entry and one of another symbol do not count."""
     entry = Order("e", BTC, "buy", Decimal(1))
     elsewhere = Order("x", "ETH/USDT:USDT", "sell", Decimal(1), reduce_only=True)
-    found = outlook("2", orders=[stop("a", "1"), stop("b", "0.5"), stop("c", "9", "buy"), entry, elsewhere])
+    found = long_closability("2", orders=[stop("a", "1"), stop("b", "0.5"), stop("c", "9", "buy"), entry, elsewhere])
     assert kinds(found) == [("resting exits", "note")]
     assert found.hindrances[0].text == "2 resting exits promise 1.5 of 2"
 
 
-def test_unknown_positions_have_no_outlook() -> None:
+def test_unknown_positions_have_no_closability() -> None:
     """None, which is not the same as an empty book."""
     assert closability_of(worlds.account("1000", None), reduce_only=True) is None
     assert closability_of(worlds.account("1000", []), reduce_only=True) == ()

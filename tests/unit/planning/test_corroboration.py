@@ -1,4 +1,4 @@
-"""A print that does not hold, at its edges: how far a mark may lie off, and what the account is worth without it."""
+"""Corroboration of prices at its edges: permitted deviation of a mark, and revaluation without the stray print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def view(*accounts: AccountSnapshot, known: tuple[Instrument, ...] = ()) -> Scop
 
 
 def failing(mark: str, index: str | None, last: str | None = None, contracts: str = "1") -> int:
-    """How many prints of one position with these prices do not hold."""
+    """How many prices of one position with these values are not corroborated."""
     held = position(BTC, "long", mark_price=mark, index_price=index, last_price=last, contracts=contracts)
     return len(corroborate(view(account("1000", [held]))).failing)
 
@@ -42,26 +42,26 @@ def failing(mark: str, index: str | None, last: str | None = None, contracts: st
         ("300", "0", None, 0),
     ],
 )
-def test_a_mark_may_lie_five_hundredths_of_the_index_off(mark: str, index: str, last: str, fails: int) -> None:
-    """To either side, that far included; the last price counts only where no index is given, a price of 0 never."""
+def test_a_mark_may_deviate_five_percent_from_the_index(mark: str, index: str, last: str, fails: int) -> None:
+    """To either side, 5% included; the last price counts only where no index is given, a price of 0 never."""
     assert failing(mark, index, last) == fails
 
 
-def test_a_position_of_nothing_has_no_print_to_hold() -> None:
-    """Whatever its mark says, nothing depends on it."""
+def test_a_position_of_zero_contracts_is_not_checked() -> None:
+    """Whatever its mark is, nothing depends on it."""
     assert failing("300", "100", contracts="0") == 0
 
 
-def test_a_scope_whose_prints_hold_is_left_as_it_is() -> None:
-    """The very same view, with nothing named."""
-    seen = view(account("1000", [position(BTC, "long", mark_price="100", index_price="100")]))
-    found = corroborate(seen)
-    assert found.view is seen
+def test_a_scope_with_corroborated_prices_is_unchanged() -> None:
+    """The same view object, with no position named."""
+    scope = view(account("1000", [position(BTC, "long", mark_price="100", index_price="100")]))
+    found = corroborate(scope)
+    assert found.view is scope
     assert found.failing == ()
 
 
-def test_the_account_is_supposed_at_the_prices_that_hold() -> None:
-    """Long 2 of face 10 marked 90 where the index says 100: 200 more of equity and of P&L; the sound leg stays."""
+def test_the_account_is_revalued_at_the_corroborated_prices() -> None:
+    """Long 2 of face 10 marked 90 at an index of 100: 200 more of equity and of P&L; the corroborated leg stays."""
     wrong = position(BTC, "long", "-150", contracts="2", mark_price="90", index_price="100", notional="1800")
     right = position(ETH, "short", "5", mark_price="50", index_price="50", notional="50")
     known = (rules(BTC, contract_size="10"), rules(ETH))
@@ -75,8 +75,8 @@ def test_the_account_is_supposed_at_the_prices_that_hold() -> None:
     assert other == right
 
 
-def test_the_legs_after_a_stray_print_are_held_against_their_index_too() -> None:
-    """A sound leg first, then two that fail, one long and one short: both are named, and both count."""
+def test_legs_after_a_stray_print_are_checked_against_their_index_too() -> None:
+    """One corroborated leg, then two stray ones, long and short: both are named, and both count."""
     legs = [
         position("SOL/USDT:USDT", "long", mark_price="10", index_price="10"),
         position(BTC, "long", mark_price="90", index_price="100"),
@@ -98,8 +98,8 @@ def test_without_the_contracts_rules_the_move_is_in_proportion_to_the_notional(s
     assert found.view.equity == equity
 
 
-def test_a_print_whose_worth_cannot_be_computed_leaves_no_account_to_suppose() -> None:
-    """No contract size and no notional, or no equity: it is named, and later legs are held all the same."""
+def test_a_stray_print_whose_value_is_unknown_prevents_a_revaluation() -> None:
+    """No contract size and no notional, or no equity: it is named, and later legs are checked all the same."""
     unknown = position(BTC, "long", mark_price="90", index_price="100")
     stray = position(ETH, "long", mark_price="90", index_price="100", notional="90")
     found = corroborate(view(account("1000", [unknown, stray])))
@@ -107,14 +107,14 @@ def test_a_print_whose_worth_cannot_be_computed_leaves_no_account_to_suppose() -
     assert corroborate(view(account(None, [stray]))).view is None
 
 
-def test_one_account_that_cannot_be_supposed_spoils_the_scope() -> None:
-    """Half a portfolio is no portfolio."""
+def test_one_account_that_cannot_be_revalued_prevents_the_scopes_revaluation() -> None:
+    """A part of a portfolio is not a portfolio."""
     good = account("1000", [position(BTC, "long", mark_price="90", index_price="100", notional="90")], name="good")
     bad = account("1000", [position(BTC, "long", mark_price="90", index_price="100")], name="bad")
     assert corroborate(view(good, bad)).view is None
-    supposed = corroborate(view(good)).view
-    assert supposed is not None
-    assert supposed.equity == Decimal(1010)
+    revalued = corroborate(view(good)).view
+    assert revalued is not None
+    assert revalued.equity == Decimal(1010)
 
 
 # Contracts that settle in another currency than the account's: 1,000 of 100 USD each, at a mark of 50,000.
@@ -123,21 +123,21 @@ COIN = "BTC/USD:BTC"
 FACE = rules(COIN, contract_size="100", inverse=True)
 
 
-def coined(side: str, notional: str | None = "100000", **more: str) -> Position:
+def coin_margined(side: str, notional: str | None = "100000", **more: str) -> Position:
     return position(COIN, side, "0", contracts="1000", mark_price="50000", notional=notional, **more)
 
 
-def looked_at(held: Position, mark: str, known: Instrument, **more: Any) -> AccountSnapshot | None:
-    """The account at the price of a second look."""
-    seen = view(account("90000", [held], unrealized=Decimal(0), **more), known=(known,))
-    found = repriced(seen, {"main": {held.symbol: Prices(Decimal(mark), Decimal(mark), None, None)}})
+def at_second_prices(held: Position, mark: str, known: Instrument, **more: Any) -> AccountSnapshot | None:
+    """The account at the prices of a second fetch."""
+    scope = view(account("90000", [held], unrealized=Decimal(0), **more), known=(known,))
+    found = repriced(scope, {"main": {held.symbol: Prices(Decimal(mark), Decimal(mark), None, None)}})
     return None if found is None else found.sound[0]
 
 
 @pytest.mark.parametrize(("side", "gain"), [("long", 10_000), ("short", -10_000)])
 def test_a_contract_that_settles_in_coins_is_valued_in_the_accounts_dollars(side: str, gain: int) -> None:
     """100,000 × (1/50,000 − 1/55,000) = 2/11 BTC, and at 55,000 that is 10,000 USD. Its face stays 100,000 USD."""
-    again = looked_at(coined(side), "55000", FACE, currency="USD")
+    again = at_second_prices(coin_margined(side), "55000", FACE, currency="USD")
     assert again is not None
     assert again.equity == pytest.approx(Decimal(90_000 + gain))
     assert again.unrealized == pytest.approx(Decimal(gain))
@@ -147,8 +147,10 @@ def test_a_contract_that_settles_in_coins_is_valued_in_the_accounts_dollars(side
 
 
 def test_a_stray_print_of_a_contract_that_settles_in_coins_is_replaced_in_the_accounts_dollars() -> None:
-    """The mark of 50,000 stands beside an index of 55,000: 10,000 USD more, and not 2/11."""
-    found = corroborate(view(account("90000", [coined("long", index_price="55000")], currency="USD"), known=(FACE,)))
+    """A mark of 50,000 against an index of 55,000: 10,000 USD more, and not 2/11."""
+    found = corroborate(
+        view(account("90000", [coin_margined("long", index_price="55000")], currency="USD"), known=(FACE,))
+    )
     assert found.view is not None
     assert found.view.equity == pytest.approx(Decimal(100_000))
     assert found.view.notionals() == [(*found.view.positions()[0], Decimal(100_000))]
@@ -156,7 +158,7 @@ def test_a_stray_print_of_a_contract_that_settles_in_coins_is_replaced_in_the_ac
 
 def test_in_an_account_of_coins_it_is_valued_in_coins() -> None:
     """2/11 BTC by the contract's rules."""
-    again = looked_at(coined("long", notional="2"), "55000", FACE, currency="BTC")
+    again = at_second_prices(coin_margined("long", notional="2"), "55000", FACE, currency="BTC")
     assert again is not None
     assert again.equity is not None
     assert again.equity - 90_000 == pytest.approx(Decimal(2) / 11)
@@ -165,17 +167,17 @@ def test_in_an_account_of_coins_it_is_valued_in_coins() -> None:
 def test_a_linear_contract_of_another_currency_is_valued_by_its_notional() -> None:
     """45,000 EUR of a contract in USDT, whose mark rises by a tenth: 4,500 EUR, and then 49,500 of notional."""
     held = position(BTC, "long", "0", mark_price="50000", notional="45000")
-    again = looked_at(held, "55000", rules(BTC), currency="EUR")
+    again = at_second_prices(held, "55000", rules(BTC), currency="EUR")
     assert again is not None
     assert again.equity == Decimal(94_500)
     assert [each.notional for each in again.positions or ()] == [Decimal(49_500)]
 
 
-@pytest.mark.parametrize("held", [coined("long", None), position(BTC, "long", "0", mark_price="50000")])
-def test_without_a_notional_what_settles_in_another_currency_is_unknown(held: Position) -> None:
-    """Nothing says what a coin is worth in the account's currency."""
+@pytest.mark.parametrize("held", [coin_margined("long", None), position(BTC, "long", "0", mark_price="50000")])
+def test_without_a_notional_a_contract_that_settles_in_another_currency_is_unknown(held: Position) -> None:
+    """The value of a coin in the account's currency is unknown."""
     known = FACE if held.symbol == COIN else rules(BTC)
-    assert looked_at(held, "55000", known, currency="USD") is None
+    assert at_second_prices(held, "55000", known, currency="USD") is None
     stray = put(held, index_price=Decimal(55_000))
     found = corroborate(view(account("90000", [stray], currency="USD"), known=(known,)))
     assert (found.view, len(found.failing)) == (None, 1)

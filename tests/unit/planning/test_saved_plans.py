@@ -1,4 +1,4 @@
-"""A saved plan is carried out exactly, once, and only on the world that it was made in."""
+"""Saved plans: carried out exactly, once, and only on the book that they were made on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ POLICIES = graphs.policy_set(graphs.graph([], [], [], policy="calm"))
 
 
 def locking(minutes: int | None) -> PolicySet:
-    """A policy `calm` whose stage `trim` locks every account, for so long or without end."""
+    """A policy `calm` whose stage `trim` locks every account, for these minutes or without end."""
     duration = None if minutes is None else minutes * 60_000_000
     stage = graphs.stage("trim", 2, 0, actions=[LockTrading("reduce_only", duration)])
     return graphs.policy_set(graphs.graph([graphs.FALL_1H], [graphs.trigger("t", 0, 0.5)], [stage], policy="calm"))
@@ -46,13 +46,13 @@ LOCKING = locking(5)
 
 
 def stage_plan(policies: PolicySet, **changes: Any) -> SavedPlan:
-    """A plan of stage `trim` on account main, decided on the book of the beginning."""
+    """A plan of stage `trim` on account main, decided on the initial book."""
     (decision,) = plan_of(book(after()), policies).decisions
     fields: dict[str, Any] = {
         "policy": "calm", "scope": "account/main", "stage": "trim", "level": 2, "kind": None, "cause": None,
         "reason": None, "triggers": (TriggerReading("t"),), "cooldown_until": after(hours=1),
     }  # fmt: skip
-    return made_by_hand(book(after()), *decision.intents, **fields | changes)
+    return plan_with_orders(book(after()), *decision.intents, **fields | changes)
 
 
 def order(id_: str, amount: str = "1") -> Order:
@@ -76,23 +76,23 @@ def book(at: datetime, positions: Any = None, **more: Any) -> Snapshot:
 
 
 def plan_of(seen: Snapshot, policies: PolicySet = POLICIES) -> SavedPlan:
-    """What a close by hand of everything in `seen` would be, saved."""
+    """The saved plan of an operator close of everything in `seen`."""
     event = replace(hand("close", seen.as_of, None), cause="drill")
     (decision,) = Interpreter(policies).tick(replace(seen, events=(event,))).decisions
     return make_plan(seen.as_of, policies.digest, None, (decision,), basis_of((decision,), seen, policies))
 
 
-def give(plan: SavedPlan, at: datetime, id_: str = "apply-1") -> Event:
+def apply_command(plan: SavedPlan, at: datetime, id_: str = "apply-1") -> Event:
     return Event(id=id_, at=at, kind="apply", author="operator-1", plan=encode_plan(plan).decode())
 
 
 def applied(plan: SavedPlan, seen: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
-    """The outcome of one tick on `seen` that takes the plan."""
-    return Interpreter(policies).tick(replace(seen, events=(give(plan, seen.as_of),)))
+    """The outcome of one tick on `seen` that processes the plan."""
+    return Interpreter(policies).tick(replace(seen, events=(apply_command(plan, seen.as_of),)))
 
 
 def refusal(outcome: Outcome) -> str:
-    """Why nothing was decided."""
+    """The notice's text where nothing was decided."""
     assert outcome.decisions == ()
     (notice,) = outcome.notices
     assert isinstance(notice, Notice)
@@ -100,8 +100,8 @@ def refusal(outcome: Outcome) -> str:
     return notice.text
 
 
-def test_a_plan_in_an_unchanged_world_becomes_exactly_its_orders() -> None:
-    """Intents, cancels and manner are the plan's to the letter; the record says who, why, and which plan."""
+def test_a_plan_on_an_unchanged_book_becomes_exactly_its_orders() -> None:
+    """Intents, cancels and execution style equal the plan's; the record has the author, the reason and the plan."""
     plan = plan_of(book(after()))
     (planned,) = plan.decisions
     (decision,) = applied(plan, book(after(minutes=2))).decisions
@@ -113,14 +113,14 @@ def test_a_plan_in_an_unchanged_world_becomes_exactly_its_orders() -> None:
     assert (decision.id,) == applied_ids(plan)
 
 
-def test_marks_may_move_under_a_plan() -> None:
+def test_a_plan_applies_although_marks_have_moved() -> None:
     """A plan is about contracts; its price bounds are taken from the mark at the time of sending."""
     moved = tuple(replace(each, mark_price=each.mark_price * 2) for each in held(BTC="3", ETH="2"))
     assert applied(plan_of(book(after())), book(after(minutes=1), moved)).decisions
 
 
 @pytest.mark.parametrize(
-    ("now", "says"),
+    ("now", "message"),
     [
         (lambda at: book(at, held(BTC="4", ETH="2")), "BTC long on main has grown from 3 to 4 contracts"),
         (lambda at: book(at, held(BTC="1", ETH="2")), "BTC long on main has shrunk from 3 to 1 contracts"),
@@ -161,61 +161,63 @@ def test_marks_may_move_under_a_plan() -> None:
         "rules unknown", "unread", "account came", "account went",
     ],
 )  # fmt: skip
-def test_a_plan_in_a_changed_world_is_refused_with_the_change(now: Callable[[datetime], Snapshot], says: str) -> None:
-    """Whatever it was decided on and is no longer so: nothing is decided, and the refusal names it."""
-    assert says in refusal(applied(plan_of(book(after())), now(after(minutes=1))))
+def test_a_plan_on_a_changed_book_is_refused_with_the_change(now: Callable[[datetime], Snapshot], message: str) -> None:
+    """Any part of the basis that differs: nothing is decided, and the refusal names it."""
+    assert message in refusal(applied(plan_of(book(after())), now(after(minutes=1))))
 
 
 def test_a_refusal_lists_every_change() -> None:
-    """Not the first only: a person must see whether the plan can be mended or has to be made anew."""
-    said = refusal(applied(plan_of(book(after())), book(after(minutes=1), held(BTC="4"), orders=())))
-    assert [part in said for part in ("grown from 3 to 4", "ETH long on main has vanished", "o1 is gone")] == [True] * 3
+    """Not the first only: a person must see whether the plan can be mended or must be made again."""
+    refused = refusal(applied(plan_of(book(after())), book(after(minutes=1), held(BTC="4"), orders=())))
+    assert [part in refused for part in ("grown from 3 to 4", "ETH long on main has vanished", "o1 is gone")] == [
+        True
+    ] * 3
 
 
 def test_a_plan_of_another_policy_set_is_refused() -> None:
-    """What would be decided by other words may be something else."""
+    """Another policy set may make another decision."""
     other = PolicySet("sha256:" + "f" * 64, None, POLICIES.graphs)
     assert "the policy set is sha256:ffffffffffff" in refusal(
         applied(plan_of(book(after())), book(after(minutes=1)), other)
     )
 
 
-def test_a_plan_is_applied_once_however_often_it_comes() -> None:
-    """Another hand with the same plan finds it applied, even where the world looks as it was."""
+def test_a_plan_is_applied_once_however_often_it_is_given() -> None:
+    """A second command with the same plan finds it applied, even where the book is unchanged."""
     plan, interpreter = plan_of(book(after())), Interpreter(POLICIES)
-    first = interpreter.tick(book(after(minutes=1), events=(give(plan, after(minutes=1)),)))
-    second = interpreter.tick(book(after(minutes=2), events=(give(plan, after(minutes=2), "apply-2"),)))
+    first = interpreter.tick(book(after(minutes=1), events=(apply_command(plan, after(minutes=1)),)))
+    second = interpreter.tick(book(after(minutes=2), events=(apply_command(plan, after(minutes=2), "apply-2"),)))
     assert len(first.decisions) == 1
     assert "it has been already" in refusal(second)
 
 
 def test_a_plan_that_was_applied_before_a_restart_is_refused_after_it() -> None:
-    """The decisions of the past are what a new interpreter goes by."""
+    """A new interpreter knows applied plans from past decisions."""
     plan = plan_of(book(after()))
     outcome = applied(plan, book(after(minutes=1)))
     interpreter = Interpreter(POLICIES)
     interpreter.restore((), lambda _policy, _scope, _since: (), past=outcome.decisions)
-    again = interpreter.tick(book(after(minutes=2), events=(give(plan, after(minutes=2), "apply-2"),)))
+    again = interpreter.tick(book(after(minutes=2), events=(apply_command(plan, after(minutes=2), "apply-2"),)))
     assert "it has been already" in refusal(again)
 
 
-def test_an_order_to_apply_that_waited_too_long_is_refused() -> None:
-    """A hand that no tick took for a while is not followed by surprise."""
+def test_an_expired_apply_command_is_refused() -> None:
+    """A command that no tick processed for a while is not carried out by surprise."""
     plan = plan_of(book(after()))
-    late = replace(book(after(seconds=LONGEST_WAIT / 1e6 + 1)), events=(give(plan, after()),))
+    late = replace(book(after(seconds=LONGEST_WAIT / 1e6 + 1)), events=(apply_command(plan, after()),))
     assert "has waited 601 s for a tick" in refusal(Interpreter(POLICIES).tick(late))
 
 
-def test_a_plan_from_a_clock_that_is_ahead_is_refused() -> None:
-    """Its age cannot be told."""
+def test_a_plan_with_a_time_in_the_future_is_refused() -> None:
+    """Its age is unknown."""
     assert "in the future: the clocks differ" in refusal(applied(plan_of(book(after(minutes=1))), book(after())))
 
 
-def test_an_account_that_was_unread_when_planned_and_is_read_now_is_a_change() -> None:
-    """The plan could not be about what is there."""
+def test_an_account_that_was_unavailable_when_planned_and_is_readable_now_is_a_change() -> None:
+    """The plan could not cover its positions."""
     down = account(None, None, name="other", quality="down", reason="no route")
-    seen = replace(book(after()), accounts=(*book(after()).accounts, down))
-    plan = plan_of(seen)
+    planned_on = replace(book(after()), accounts=(*book(after()).accounts, down))
+    plan = plan_of(planned_on)
     assert [basis.unread for basis in plan.basis] == [None, "other is down: no route"]
     now = replace(book(after(minutes=1)), accounts=(*book(after()).accounts, account("5", (), name="other")))
     assert "account other could not be read for the plan (other is down: no route), and can be now" in refusal(
@@ -223,15 +225,15 @@ def test_an_account_that_was_unread_when_planned_and_is_read_now_is_a_change() -
     )
 
 
-def test_a_plan_file_reads_back_what_was_saved() -> None:
-    """Encoding and decoding lose nothing, however the file was laid out anew."""
+def test_a_plan_file_round_trips() -> None:
+    """Encoding and decoding lose nothing, whatever the file's layout."""
     plan = plan_of(book(after()))
     text = encode_plan(plan)
     assert decode_plan(text) == plan
     assert decode_plan(json.dumps(json.loads(text), indent=7, sort_keys=True)) == plan
 
 
-def test_the_digest_is_what_the_format_says() -> None:
+def test_the_digest_follows_the_documented_format() -> None:
     """SHA-256 over the contents without the digest, keys sorted, no blanks: any language can check it."""
     contents = json.loads(encode_plan(plan_of(book(after()))))
     digest = contents.pop("digest")
@@ -240,7 +242,7 @@ def test_the_digest_is_what_the_format_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (lambda plan: encode_plan(plan).replace(b'"contracts": "3"', b'"contracts": "9"'), "was altered"),
         (lambda plan: encode_plan(plan)[:-40], "this is no killswitch.plan/v1"),
@@ -251,14 +253,14 @@ def test_the_digest_is_what_the_format_says() -> None:
     ],
     ids=["altered", "cut off", "nested", "no text", "a list", "another version"],
 )
-def test_a_text_that_is_no_plan_is_refused_in_words(text: Callable[[SavedPlan], bytes], says: str) -> None:
-    """An altered file, a torn one and one of another format each say so."""
-    with pytest.raises(PlanFileError, match=says):
+def test_an_invalid_plan_file_is_refused_with_the_reason(text: Callable[[SavedPlan], bytes], message: str) -> None:
+    """An altered file, a truncated one and one of another format each give their reason."""
+    with pytest.raises(PlanFileError, match=message):
         decode_plan(text(plan_of(book(after()))))
 
 
-def forged(**changed: Any) -> tuple[str, ...]:
-    """What is said of a plan whose first order was changed, and its digest made to fit."""
+def faults_of_forged_plan(**changed: Any) -> tuple[str, ...]:
+    """The faults of a plan whose first order was changed and whose digest was recomputed."""
     plan = plan_of(book(after()))
     (decision,) = plan.decisions
     order, *rest = decision.intents
@@ -273,12 +275,14 @@ def forged(**changed: Any) -> tuple[str, ...]:
 )
 def test_orders_that_do_not_follow_from_the_basis_are_refused(changed: dict[str, Any]) -> None:
     """A digest is no signature: a plan that opens or adds was not decided by this program, whoever made it."""
-    assert forged(**{key: Decimal(value) if isinstance(value, int) else value for key, value in changed.items()})
+    assert faults_of_forged_plan(
+        **{key: Decimal(value) if isinstance(value, int) else value for key, value in changed.items()}
+    )
 
 
-def test_orders_that_follow_from_the_basis_are_founded() -> None:
-    """The plan itself passes."""
-    assert forged() == ()
+def test_orders_that_follow_from_the_basis_pass_the_plan_check() -> None:
+    """The unchanged plan has no faults."""
+    assert faults_of_forged_plan() == ()
 
 
 def intent(contracts: str, target: str = "0", symbol: str = "BTC", **more: Any) -> Intent:
@@ -291,15 +295,15 @@ def hop(contracts: str, symbol: str, target: str = "0", after: int | None = None
     return intent(contracts, target, symbol, reduce_only=False, purpose="hop", after=after)
 
 
-def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
-    """A plan of `seen` with these orders instead of its own, and a digest that fits."""
+def plan_with_orders(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
+    """A plan of `seen` with these orders instead of its own, and a valid digest."""
     plan = plan_of(seen)
     decision = replace(plan.decisions[0], intents=intents, **more)
     return make_plan(plan.as_of, plan.policy_set, plan.commit, (decision,), plan.basis)
 
 
 @pytest.mark.parametrize(
-    ("orders", "says"),
+    ("orders", "message"),
     [
         ([intent("9", symbol="DOGE", purpose="hedge", reduce_only=False)], "a plan carries out no hedge"),
         ([hop("3", "BTC")], "is not reduce-only, and the account trades swap"),
@@ -313,9 +317,9 @@ def made_by_hand(seen: Snapshot, *intents: Intent, **more: Any) -> SavedPlan:
         ([intent("3", after=0)], "after order 0, which is not an earlier sale"),
     ],
 )
-def test_orders_that_only_look_like_closing_are_refused(orders: list[Intent], says: str) -> None:
-    """What opens, adds, sells more than was held or less than its target says: refused in words, and nothing raises."""
-    assert says in refusal(applied(made_by_hand(book(after()), *orders), book(after(minutes=1))))
+def test_orders_that_do_not_only_close_are_refused(orders: list[Intent], message: str) -> None:
+    """What opens, adds, sells more than was held or less than its target: refused with a reason, never an exception."""
+    assert message in refusal(applied(plan_with_orders(book(after()), *orders), book(after(minutes=1))))
 
 
 def spot(at: datetime) -> Snapshot:
@@ -325,12 +329,12 @@ def spot(at: datetime) -> Snapshot:
         position("X/USDT", "long", contracts="100", mark_price="1", notional="100"),
         position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000"),
     ]
-    seen = account("1000", rows, market="spot", instruments=(rules("X/USDT", state="halted"), *markets))
-    return snapshot(at, seen)
+    holder = account("1000", rows, market="spot", instruments=(rules("X/USDT", state="halted"), *markets))
+    return snapshot(at, holder)
 
 
 @pytest.mark.parametrize(
-    ("orders", "says"),
+    ("orders", "message"),
     [
         ([hop("100", "X/BTC"), hop("0", "BTC/USDT", "2", 0)], None),
         ([hop("60", "X/BTC"), hop("40", "X/BTC"), hop("0.002", "BTC/USDT", "2", 1)], None),
@@ -346,25 +350,27 @@ def spot(at: datetime) -> Snapshot:
         ),
     ],
 )
-def test_a_sale_over_two_markets_sells_what_was_held_and_what_it_brings(orders: list[Intent], says: str | None) -> None:
+def test_a_sale_over_two_markets_sells_at_most_the_holding_and_its_proceeds(
+    orders: list[Intent], message: str | None
+) -> None:
     """The first hop at most the holding, the second once, after its first, leaving what was there."""
-    outcome = applied(made_by_hand(spot(after()), *orders, cancels=()), spot(after(minutes=1)))
-    if says is None:
+    outcome = applied(plan_with_orders(spot(after()), *orders, cancels=()), spot(after(minutes=1)))
+    if message is None:
         assert [decision.intents for decision in outcome.decisions] == [tuple(orders)]
     else:
-        assert says in refusal(outcome)
+        assert message in refusal(outcome)
 
 
-def test_a_close_of_a_spot_book_by_two_hops_is_founded() -> None:
-    """What planning itself makes of such a book may be carried out."""
+def test_a_close_of_a_spot_book_by_two_hops_passes_the_plan_check() -> None:
+    """The plan that planning itself makes of such a book may be carried out."""
     plan = plan_of(spot(after()))
     assert {intent.symbol for intent in plan.decisions[0].intents} == {"X/BTC", "BTC/USDT"}
     assert applied(plan, spot(after(minutes=1))).decisions
 
 
-def test_an_order_to_cancel_that_the_plan_did_not_see_is_refused() -> None:
-    """A stop of somebody's that no reading showed is none that a plan could have chosen."""
-    forged_cancel = made_by_hand(book(after()), intent("3"), cancels=(Cancel("main", "BTC", "stop-1", "all"),))
+def test_a_cancel_of_an_order_outside_the_basis_is_refused() -> None:
+    """A stop that no snapshot contained cannot have been chosen by a plan."""
+    forged_cancel = plan_with_orders(book(after()), intent("3"), cancels=(Cancel("main", "BTC", "stop-1", "all"),))
     assert "it cancels order stop-1 of BTC on main, which it did not see" in refusal(
         applied(forged_cancel, book(after(minutes=1)))
     )
@@ -374,19 +380,19 @@ def test_an_order_to_cancel_that_the_plan_did_not_see_is_refused() -> None:
     "pace",
     [Unwinding("u", (), -1), Unwinding("u", (), None, -1.0), Unwinding("u", (Rung("market", tries=0),))],
 )
-def test_a_pace_or_ladder_that_none_can_have_is_refused(pace: Unwinding) -> None:
-    """It would divide by nothing, or never send."""
-    plan = made_by_hand(book(after()), intent("3"), unwinding=pace)
+def test_an_impossible_pace_or_ladder_is_refused(pace: Unwinding) -> None:
+    """It would divide by zero, or never send."""
+    plan = plan_with_orders(book(after()), intent("3"), unwinding=pace)
     assert "its unwinding u has an invalid pace or ladder" in refusal(applied(plan, book(after(minutes=1))))
 
 
-def test_a_plan_whose_lock_has_run_out_is_refused_and_says_when() -> None:
-    """Applied ten minutes later, a lock of five minutes would be no lock."""
+def test_a_plan_whose_lock_has_expired_is_refused_with_the_time() -> None:
+    """Applied ten minutes later, a lock of five minutes would have no effect."""
     lock = LockOrder("account/main", "reduce_only", after(minutes=5))
     plan = stage_plan(LOCKING, lock=lock)
     assert applied(plan, book(after(minutes=4)), LOCKING).decisions
-    said = refusal(applied(plan, book(after(minutes=10)), LOCKING))
-    assert "its lock of account/main has run out at 2024-01-01T00:05:00" in said
+    refused = refusal(applied(plan, book(after(minutes=10)), LOCKING))
+    assert "its lock of account/main has run out at 2024-01-01T00:05:00" in refused
 
 
 def test_a_plan_without_decisions_is_refused() -> None:
@@ -403,39 +409,39 @@ def test_rows_of_several_strategies_are_one_position_in_a_basis() -> None:
     assert [(each.symbol, str(each.contracts)) for each in basis.positions or ()] == [("BTC", "3")]
 
 
-def test_the_schema_describes_what_is_written() -> None:
+def test_the_schema_describes_the_saved_file() -> None:
     """Each key of a saved plan, down to the orders of its decisions, is in the JSON Schema, and no other."""
     schema: Any = plan_schema()
     contents = json.loads(encode_plan(plan_of(book(after()))))
-    fit(contents, schema["$defs"]["SavedPlan"], schema["$defs"])
+    assert_conforms(contents, schema["$defs"]["SavedPlan"], schema["$defs"])
 
 
-def fit(value: Any, schema: Any, known: Any) -> None:
-    """Fails where an object has a key that its schema does not, or lacks one that it needs."""
+def assert_conforms(value: Any, schema: Any, known: Any) -> None:
+    """Fails where an object has a key that its schema lacks, or lacks a required one."""
     if "$ref" in schema:
         schema = known[schema["$ref"].rsplit("/", 1)[1]]
     for option in schema.get("anyOf", ()):  # null, or the thing
         if "$ref" in option and isinstance(value, dict):
-            fit(value, option, known)
+            assert_conforms(value, option, known)
     if "properties" in schema and isinstance(value, dict):
         assert value.keys() <= schema["properties"].keys()
         assert set(schema.get("required", ())) <= value.keys()
         for key, part in value.items():
-            fit(part, schema["properties"][key], known)
+            assert_conforms(part, schema["properties"][key], known)
     if isinstance(value, list) and isinstance(schema.get("items"), dict):
         for part in value:
-            fit(part, schema["items"], known)
+            assert_conforms(part, schema["items"], known)
 
 
 def test_a_plan_holds_no_equity_and_no_prices() -> None:
-    """The basis is positions, orders and rules: nothing of what an account is worth or how it is reached."""
+    """The basis is positions, orders and rules; it has no equity and no connection of an account."""
     (basis,) = json.loads(encode_plan(plan_of(book(after()))))["basis"]
     assert basis.keys() == {"account", "positions", "orders", "instruments"}
     assert msgspec.json.encode(basis).count(b"1000") == 0
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"lock": LockOrder("account/invented", "reduce_only", None)}, "its lock of account/invented"),
         ({"lock": LockOrder("portfolio", "reduce_only", None)}, "its lock of portfolio (reduce_only, without end)"),
@@ -449,16 +455,16 @@ def test_a_plan_holds_no_equity_and_no_prices() -> None:
         ({"scope": "venue/other", "policy": "operator", "lock": None}, "operator has no scope venue/other"),
     ],
 )
-def test_a_lock_that_no_stage_writes_is_not_applied(change: dict[str, Any], says: str) -> None:
-    """A plan that was made by hand cannot lock a scope that nobody has, more strictly, or for longer."""
+def test_a_lock_that_no_stage_writes_is_not_applied(change: dict[str, Any], message: str) -> None:
+    """A forged plan cannot lock a scope that does not exist, more strictly than its stage, or for longer."""
     policies = locking(None)
     lock = {"lock": LockOrder("account/main", "reduce_only", None)}
-    assert says in refusal(applied(stage_plan(policies, **(lock | change)), book(after(minutes=1)), policies))
+    assert message in refusal(applied(stage_plan(policies, **(lock | change)), book(after(minutes=1)), policies))
 
 
 @pytest.mark.parametrize("written", ["1e9", "3.0E+0", "1_0"])
-def test_a_number_that_is_spelled_as_nobody_saves_it_is_refused_at_the_border(written: str) -> None:
-    """Read and written again it would be another text, and the plan another plan: refused before it is given."""
+def test_a_number_that_does_not_round_trip_is_refused_on_input(written: str) -> None:
+    """Written again it would be another text, and the plan another plan: it is refused before it is given."""
     contents = json.loads(encode_plan(plan_of(book(after()))))
     contents["basis"][0]["positions"][0]["contracts"] = written
     contents["digest"] = digest_of(contents)
@@ -467,18 +473,18 @@ def test_a_number_that_is_spelled_as_nobody_saves_it_is_refused_at_the_border(wr
 
 
 @pytest.mark.parametrize("odd", ["NaN", "sNaN", "Infinity"])
-def test_a_number_that_is_only_shown_must_be_one(odd: str) -> None:
-    """A margin ratio of sNaN would be stored, and break whoever shows it."""
+def test_a_number_that_is_only_displayed_must_be_valid(odd: str) -> None:
+    """A margin ratio of sNaN would be stored, and break whatever displays it."""
     plan = plan_of(book(after()))
     (decision,) = plan.decisions
     assert decision.book is not None
     shown = replace(decision.book, after=replace(decision.book.after, margin_ratio=Decimal(odd)))
-    forged = made_by_hand(book(after()), *decision.intents, book=shown)
-    assert "holds a number that is not finite" in refusal(applied(forged, book(after(minutes=1))))
+    altered = plan_with_orders(book(after()), *decision.intents, book=shown)
+    assert "holds a number that is not finite" in refusal(applied(altered, book(after(minutes=1))))
 
 
-def test_an_applied_stage_is_a_hand_and_latches_nothing() -> None:
-    """Levels, triggers and cooldown stay with the policy; its lock and its orders come with the plan."""
+def test_an_applied_stage_is_an_operator_command_and_latches_nothing() -> None:
+    """Levels, triggers and cooldown remain the policy's; the lock and the orders are the plan's."""
     policies = locking(None)
     again = stage_plan(policies, lock=LockOrder("account/main", "reduce_only", None))
     (stage,) = again.decisions

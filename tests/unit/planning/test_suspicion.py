@@ -1,4 +1,4 @@
-"""Locking while it is not known whether a fall of equity was a loss; every expectation is worked by hand.
+"""Suspicion: locks while a fall of equity may be a withdrawal or a loss. Expectations are worked by hand.
 
 An account of 100,000 USDT holds a long worth 50,000, and is read each second. The policy closes at a fall of 10%. What
 leaves is 30%, which neither a price nor a trade explains, so that only a row of the ledger can say what it was.
@@ -31,7 +31,7 @@ STOP = Order(id="stop", symbol="L", side="sell", type="stop", amount=Decimal(1),
 
 
 def policy(*, locks: bool = True, **rule: Any) -> Graph:
-    """Everything is closed at a fall of 10%, with the lock and cancels of all orders."""
+    """Everything is closed at a fall of 10%, with a lock, and all orders are cancelled."""
     lock = (LockTrading("reduce_only", 30 * MINUTE),) if locks else ()
     actions = (*lock, CancelOrders("all"), close())
     equity = EquityRule(10 * MINUTE, 0.001, 60 * SECOND, None, **rule)
@@ -42,7 +42,7 @@ def policy(*, locks: bool = True, **rule: Any) -> Graph:
 
 
 class Account:
-    """What is read of one account each second, and what is decided on it."""
+    """One account that is read each second, and the decisions about it."""
 
     def __init__(self, made: Graph | None = None) -> None:
         self.policies = policy_set(made or policy())
@@ -50,46 +50,46 @@ class Account:
         self.wallet = Decimal(100_000)
         self.pnl = Decimal(0)
         self.now = 0
-        self.proven: int | None = None
+        self.ledger_known_to: int | None = None
         """The second up to which the ledger is known; None: up to the reading before."""
         self.rows: list[Flow] = []
         self.decided: list[tuple[int, Decision]] = []
-        self.told: list[tuple[int, Notice]] = []
+        self.notices: list[tuple[int, Notice]] = []
         self.stored: list[HistoryRow] = []
 
     def read(self, **more: Any) -> Snapshot:
-        known = after(seconds=self.now - 1 if self.proven is None else self.proven)
-        # What the long is worth follows its mark: 500 of them, entered at 100.
+        known = after(seconds=self.now - 1 if self.ledger_known_to is None else self.ledger_known_to)
+        # The value of the long follows its mark: 500 of them, entered at 100.
         long = position("L", "long", str(self.pnl), contracts="500", notional=str(50_000 + self.pnl), margin="10000",
                         entry_price="100", mark_price=str(100 + self.pnl / 500))  # fmt: skip
-        seen = account(
+        current = account(
             str(self.wallet + self.pnl), [long], flows=tuple(self.rows), orders=(ENTRY, STOP), unrealized=self.pnl,
             fills_as_of=known, flows_as_of=known,
         )  # fmt: skip
-        return snapshot(after(seconds=self.now), seen, **more)
+        return snapshot(after(seconds=self.now), current, **more)
 
     def until(self, second: int) -> list[tuple[int, Decision]]:
-        """Read each second up to this one; what was decided in them."""
+        """Read each second up to this one; returns the decisions made meanwhile."""
         before = len(self.decided)
         while self.now < second:
             self.now += 1
             self.tick(self.read())
         return self.decided[before:]
 
-    def tick(self, seen: Snapshot) -> list[Decision]:
-        """Take one snapshot, and store what a runner would."""
-        outcome = self.interpreter.tick(seen)
+    def tick(self, polled: Snapshot) -> list[Decision]:
+        """Evaluate one snapshot, and store what a runner would."""
+        outcome = self.interpreter.tick(polled)
         self.decided += [(self.now, decision) for decision in outcome.decisions]
-        self.told += [(self.now, notice) for notice in outcome.notices]
+        self.notices += [(self.now, notice) for notice in outcome.notices]
         self.stored += self.interpreter.rows()
         return list(outcome.decisions)
 
     def pages(self) -> list[tuple[int, str | None]]:
-        """When somebody was paged, and of which stage."""
-        return [(second, notice.subject) for second, notice in self.told if notice.severity == "page"]
+        """When somebody was paged, and about which stage."""
+        return [(second, notice.subject) for second, notice in self.notices if notice.severity == "page"]
 
     def leaves(self, amount: int, row_after: int | None = None) -> None:
-        """Money goes at the next second; its row comes so many seconds later, or never."""
+        """Money leaves at the next second; its row arrives so many seconds later, or never."""
         self.wallet -= amount
         if row_after is not None:
             moved_at = self.now + 1
@@ -103,8 +103,8 @@ class Account:
 
 
 @pytest.fixture
-def seen() -> Account:
-    """An account that was read quietly for a while."""
+def quiet_account() -> Account:
+    """An account after ten seconds without a change."""
     calm = Account()
     calm.until(10)
     return calm
@@ -116,113 +116,118 @@ def calm(**rule: Any) -> Account:
     return made
 
 
-def kinds(decided: list[tuple[int, Decision]]) -> list[tuple[int, str | None]]:
+def decision_kinds(decided: list[tuple[int, Decision]]) -> list[tuple[int, str | None]]:
     return [(second, decision.kind) for second, decision in decided]
 
 
-def test_a_fall_that_nothing_explains_locks_for_at_most_twenty_seconds_and_closes_nothing(seen: Account) -> None:
+def test_a_fall_that_nothing_explains_locks_for_at_most_twenty_seconds_and_closes_nothing(
+    quiet_account: Account,
+) -> None:
     """30% goes at 11 s, and at 12 s the ledger is known up to then: a lock until 32 s, and no stage is latched."""
-    seen.leaves(30_000)
-    ((second, decision),) = seen.until(200)
+    quiet_account.leaves(30_000)
+    ((second, decision),) = quiet_account.until(200)
     assert (second, decision.kind, decision.stage) == (12, "suspicion", "stop")
     assert decision.lock is not None
     assert (decision.lock.mode, decision.lock.until) == ("reduce_only", after(seconds=32))
     assert (decision.level, decision.previous_level, decision.intents, decision.cancels) == (0, 0, (), ())
     assert decision.reason is not None
     assert decision.reason.startswith("suspicion: equity fell by 30000 USDT")
-    assert [each.level for each in seen.interpreter.status()] == [0]
+    assert [each.level for each in quiet_account.interpreter.status()] == [0]
 
 
-def test_the_lock_begins_with_the_first_answer_of_the_ledger_that_lacks_the_row(seen: Account) -> None:
-    """Until 13 s it is known up to 10 s only, and then up to the reading before: not knowing is no suspicion yet."""
-    seen.proven = 10
-    seen.leaves(30_000)
-    assert seen.until(13) == []
-    seen.proven = None
-    ((second, decision),) = seen.until(60)
+def test_the_lock_begins_when_the_ledger_is_known_past_the_fall_without_its_row(quiet_account: Account) -> None:
+    """Until 13 s it is known up to 10 s only, then up to the snapshot before: an unread ledger is no suspicion yet."""
+    quiet_account.ledger_known_to = 10
+    quiet_account.leaves(30_000)
+    assert quiet_account.until(13) == []
+    quiet_account.ledger_known_to = None
+    ((second, decision),) = quiet_account.until(60)
     assert second == 14
     assert decision.lock is not None
     assert decision.lock.until == after(seconds=34)
 
 
-def test_a_row_that_comes_before_the_end_withdraws_the_lock_at_once(seen: Account) -> None:
-    """The row of the 30% comes 7 s late: what is known to have moved locks nothing any longer."""
-    seen.leaves(30_000, row_after=7)
-    seen.until(60)
-    (_, begun), (_, ended) = seen.decided
-    assert kinds(seen.decided) == [(12, "suspicion"), (18, "suspicion")]
+def test_a_row_that_arrives_before_the_end_lifts_the_lock_at_once(quiet_account: Account) -> None:
+    """The row of the 30% arrives 7 s late: an explained change locks nothing any longer."""
+    quiet_account.leaves(30_000, row_after=7)
+    quiet_account.until(60)
+    (_, begun), (_, ended) = quiet_account.decided
+    assert decision_kinds(quiet_account.decided) == [(12, "suspicion"), (18, "suspicion")]
     assert (begun.is_withdrawal, ended.is_withdrawal) == (False, True)
     assert ended.lock is not None
     assert ended.lock.until == ended.as_of == after(seconds=18)
 
 
 @pytest.mark.parametrize("row_after", [15, 61])
-def test_money_that_moved_is_locked_on_once_and_never_closed(seen: Account, row_after: int) -> None:
-    """A row 15 s late ends the lock 6 s before its time; one that is 61 s late comes when it is long over."""
-    seen.leaves(30_000, row_after=row_after)
-    seen.until(200)
-    assert kinds(seen.decided) == [(12, "suspicion"), *([(26, "suspicion")] if row_after == 15 else [])]
+def test_a_withdrawal_with_a_late_row_is_locked_once_and_never_closed(quiet_account: Account, row_after: int) -> None:
+    """A row 15 s late ends the lock 6 s before its time; one that is 61 s late arrives when it is long over."""
+    quiet_account.leaves(30_000, row_after=row_after)
+    quiet_account.until(200)
+    assert decision_kinds(quiet_account.decided) == [
+        (12, "suspicion"),
+        *([(26, "suspicion")] if row_after == 15 else []),
+    ]
 
 
-def test_a_withdrawal_survives_a_restart(seen: Account) -> None:
-    """What is suspected is stored: the row comes to a new run, which lifts the lock of the one before."""
-    seen.leaves(30_000)
-    seen.until(14)
-    seen.restart()
-    seen.rows.append(flow("out", after(seconds=11), "-30000"))
-    ((second, decision),) = seen.until(40)
+def test_a_suspicion_is_lifted_after_a_restart(quiet_account: Account) -> None:
+    """The suspicion is stored: the row comes to a new run, which lifts the lock of the one before."""
+    quiet_account.leaves(30_000)
+    quiet_account.until(14)
+    quiet_account.restart()
+    quiet_account.rows.append(flow("out", after(seconds=11), "-30000"))
+    ((second, decision),) = quiet_account.until(40)
     assert (second, decision.is_withdrawal) == (15, True)
 
 
 def test_a_policy_that_only_pages_locks_nothing() -> None:
-    """`on_suspicion: page`."""
+    """With `on_suspicion: page`."""
     paging = calm(locks_on_suspicion=False)
     paging.leaves(30_000)
     assert paging.until(200) == []
 
 
-def test_a_policy_that_takes_the_unexplained_for_a_loss_closes_when_the_ledger_was_read_past_it() -> None:
+def test_a_policy_that_counts_the_unexplained_as_loss_closes_when_the_ledger_is_known_past_it() -> None:
     """`on_unexplained: close`: a lock, and the close at 28 s, when fills and flows are known 16 s past the fall."""
     closing = calm(closes_unexplained=True)
     closing.leaves(30_000)
     first, second = closing.until(200)
-    assert kinds([first, second]) == [(12, "suspicion"), (28, None)]
+    assert decision_kinds([first, second]) == [(12, "suspicion"), (28, None)]
     assert second[1].intents
 
 
-def test_a_policy_that_takes_the_unexplained_for_a_loss_waits_for_the_row() -> None:
-    """`on_unexplained: close`, and the row comes 15 s late: it was money that moved, and nothing is closed."""
+def test_a_policy_that_counts_the_unexplained_as_loss_waits_for_the_row() -> None:
+    """`on_unexplained: close`, and the row comes 15 s late: it was a withdrawal, and nothing is closed."""
     closing = calm(closes_unexplained=True)
     closing.leaves(30_000, row_after=15)
     closing.until(200)
-    assert kinds(closing.decided) == [(12, "suspicion"), (26, "suspicion")]
+    assert decision_kinds(closing.decided) == [(12, "suspicion"), (26, "suspicion")]
 
 
-def test_the_fourth_suspicion_in_ten_minutes_locks_nothing(seen: Account) -> None:
+def test_the_fourth_suspicion_in_ten_minutes_locks_nothing(quiet_account: Account) -> None:
     """15% of what there is goes each 100 s, at 11, 111, 211 and 311 s. After ten quiet minutes it locks again."""
     for minute in range(4):
-        seen.until(10 + 100 * minute)
-        seen.leaves(int(seen.wallet * 15 / 100))
-    seen.until(1000)
-    assert [second for second, _ in seen.decided] == [12, 112, 212]
-    seen.leaves(int(seen.wallet * 15 / 100))
-    seen.until(1100)
-    assert [second for second, _ in seen.decided] == [12, 112, 212, 1002]
+        quiet_account.until(10 + 100 * minute)
+        quiet_account.leaves(int(quiet_account.wallet * 15 / 100))
+    quiet_account.until(1000)
+    assert [second for second, _ in quiet_account.decided] == [12, 112, 212]
+    quiet_account.leaves(int(quiet_account.wallet * 15 / 100))
+    quiet_account.until(1100)
+    assert [second for second, _ in quiet_account.decided] == [12, 112, 212, 1002]
 
 
-def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(seen: Account) -> None:
+def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(quiet_account: Account) -> None:
     """85,000, 72,000, 61,000, 50,000 and 40,000, a step every 27 s, of which the ledger lacks the row a second later.
 
     The falls page by their size: 15,000, and the fourth, with which 35,000 have left since. Nothing is locked for the
     fourth and the fifth, of which a page of its own says what would fire.
     """
     for step, left in enumerate((85_000, 72_000, 61_000, 50_000, 40_000)):
-        seen.until(10 + 27 * step)
-        seen.leaves(int(seen.wallet) - left)
-    seen.until(200)
-    assert kinds(seen.decided) == [(12, "suspicion"), (39, "suspicion"), (66, "suspicion")]
-    assert seen.pages() == [(11, None), (92, None), (93, "stop"), (120, "stop")]
-    (fourth, fifth) = [notice for _, notice in seen.told if notice.subject == "stop"]
+        quiet_account.until(10 + 27 * step)
+        quiet_account.leaves(int(quiet_account.wallet) - left)
+    quiet_account.until(200)
+    assert decision_kinds(quiet_account.decided) == [(12, "suspicion"), (39, "suspicion"), (66, "suspicion")]
+    assert quiet_account.pages() == [(11, None), (92, None), (93, "stop"), (120, "stop")]
+    (fourth, fifth) = [notice for _, notice in quiet_account.notices if notice.subject == "stop"]
     assert (fourth.at_once, fifth.at_once) == (True, True)
     assert fourth.text == (
         "suspicion: equity changed by -11000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
@@ -231,13 +236,13 @@ def test_the_fourth_suspicion_in_ten_minutes_and_those_after_it_page(seen: Accou
     )
 
 
-def test_suspicions_that_follow_each_other_faster_than_locks_would_are_counted(seen: Account) -> None:
+def test_suspicions_in_faster_succession_than_locks_last_are_counted(quiet_account: Account) -> None:
     """12% of what there is goes every 4 s: the fourth suspicion is no later than a lock lasts after the third."""
     for step in range(5):
-        seen.until(10 + 4 * step)
-        seen.leaves(int(seen.wallet * 12 / 100))
-    seen.until(40)
-    late = [(second, notice.at_once) for second, notice in seen.told if notice.subject == "stop"]
+        quiet_account.until(10 + 4 * step)
+        quiet_account.leaves(int(quiet_account.wallet * 12 / 100))
+    quiet_account.until(40)
+    late = [(second, notice.at_once) for second, notice in quiet_account.notices if notice.subject == "stop"]
     assert late == [(24, False), (28, False)]
 
 
@@ -247,57 +252,57 @@ def test_a_policy_that_only_pages_does_so_as_soon_as_a_fall_would_fire_a_stage(l
     paging = Account(policy(locks=locks, locks_on_suspicion=False, closes_unexplained=True))
     paging.until(10)
     paging.leaves(30_000)
-    assert kinds(paging.until(60)) == [(28, None)]
+    assert decision_kinds(paging.until(60)) == [(28, None)]
     assert paging.pages() == [(11, "stop"), (28, None)]
-    (page,) = [notice for _, notice in paging.told if notice.subject == "stop"]
+    (page,) = [notice for _, notice in paging.notices if notice.subject == "stop"]
     assert page.text == (
         "suspicion: equity changed by -30000 USDT, which may be a loss: no row of the ledger explains it yet; if it is "
         "one, stop fires. Nothing is locked meanwhile: on_suspicion: page"
     )
 
 
-def test_a_policy_that_only_pages_warns_of_what_would_fire_where_the_fall_has_paged_itself() -> None:
-    """`on_suspicion: page`, and what leaves is taken for money: one page for one fall, and none below the threshold."""
+def test_a_policy_that_only_pages_warns_of_the_stage_where_the_fall_itself_has_paged() -> None:
+    """`on_suspicion: page`, and falls count as withdrawals: one page for one fall, and none below the threshold."""
     paging = calm(locks_on_suspicion=False)
     paging.leaves(30_000)
     paging.until(60)
     assert paging.pages() == [(11, None)]
-    assert [(s, each.severity) for s, each in paging.told if each.subject == "stop"] == [(11, "warning")]
+    assert [(s, each.severity) for s, each in paging.notices if each.subject == "stop"] == [(11, "warning")]
     small = calm(locks_on_suspicion=False)
     small.leaves(9_000)
     small.until(60)
-    assert [each.subject for _, each in small.told] == [None]
+    assert [each.subject for _, each in small.notices] == [None]
 
 
-def test_a_suspicion_says_when_its_newest_fall_was_seen(seen: Account) -> None:
+def test_a_suspicion_records_when_its_newest_fall_was_seen(quiet_account: Account) -> None:
     """8,000 at 11 s, and 12,000 at 14 s, with which a stage would fire: at once for the one, and a second later for the
     other, of which the ledger has not been asked before.
     """
-    seen.leaves(8_000)
-    seen.until(13)
-    seen.leaves(12_000)
-    decided = seen.until(60)
+    quiet_account.leaves(8_000)
+    quiet_account.until(13)
+    quiet_account.leaves(12_000)
+    decided = quiet_account.until(60)
     assert [(second, each.fell_at) for second, each in decided] == [(14, after(seconds=11)), (15, after(seconds=14))]
 
 
-def test_a_stage_that_fires_takes_the_place_of_the_suspicion(seen: Account) -> None:
-    """At 13 s prices take 12% of the equity that is left: a loss, and no end of a suspicion follows."""
-    seen.leaves(30_000)
-    seen.until(12)
-    seen.pnl = Decimal(-8_400)
-    seen.until(15)
-    seen.rows.append(flow("out", after(seconds=11), "-30000"))
-    seen.until(60)
-    assert kinds(seen.decided) == [(12, "suspicion"), (13, None)]
+def test_a_stage_that_fires_replaces_the_suspicion(quiet_account: Account) -> None:
+    """At 13 s prices take 12% of the remaining equity: a loss, and no end of a suspicion follows."""
+    quiet_account.leaves(30_000)
+    quiet_account.until(12)
+    quiet_account.pnl = Decimal(-8_400)
+    quiet_account.until(15)
+    quiet_account.rows.append(flow("out", after(seconds=11), "-30000"))
+    quiet_account.until(60)
+    assert decision_kinds(quiet_account.decided) == [(12, "suspicion"), (13, None)]
 
 
-def test_nothing_is_suspected_while_the_lock_of_the_latched_stage_holds(seen: Account) -> None:
+def test_nothing_is_suspected_while_the_lock_of_the_latched_stage_holds(quiet_account: Account) -> None:
     """A stage fired for a loss at 11 s, with a lock of half an hour; what leaves at 21 s could lock nothing more."""
-    seen.pnl = Decimal(-12_000)
-    seen.until(20)
-    seen.leaves(25_000)
-    seen.until(120)
-    assert kinds(seen.decided) == [(11, None)]
+    quiet_account.pnl = Decimal(-12_000)
+    quiet_account.until(20)
+    quiet_account.leaves(25_000)
+    quiet_account.until(120)
+    assert decision_kinds(quiet_account.decided) == [(11, None)]
 
 
 def two_stages() -> Graph:
@@ -317,11 +322,11 @@ def test_a_higher_stage_is_not_suspected_while_the_lock_of_the_latched_one_holds
     one.until(20)
     one.leaves(25_000)
     one.until(120)
-    assert kinds(one.decided) == [(11, None)]
+    assert decision_kinds(one.decided) == [(11, None)]
 
 
-def test_how_near_a_threshold_from_below_is_says_nothing_of_a_loss() -> None:
-    """`equity.value < 10,000`, beside a fall of 10%: that equity is above half of 10,000 cancels no entry."""
+def test_nearness_to_a_threshold_from_below_does_not_count_as_loss() -> None:
+    """`equity.value < 10,000`, beside a fall of 10%: an equity above half of 10,000 cancels no entry."""
     small = trigger("small", 1, 10_000, op="<")
     actions = (LockTrading("reduce_only", 30 * MINUTE), CancelOrders("all"), close())
     made = replace(policy(), signals=(FALL_15M, SignalRef("equity.value")))
@@ -346,10 +351,10 @@ def test_how_near_a_threshold_from_below_is_says_nothing_of_a_loss() -> None:
         (SignalRef("equity.unexplained_share"), 0.2, (0,), (1,)),
     ],
 )
-def test_how_near_a_threshold_that_is_no_loss_is_cancels_no_entry(
+def test_nearness_to_a_threshold_that_is_no_loss_cancels_no_entry(
     signal: SignalRef, threshold: float, any_of: tuple[int, ...], all_of: tuple[int, ...]
 ) -> None:
-    """4% are lost by marks, less than half of 10%, whatever else the stage wants to be true."""
+    """4% are lost by marks, less than half of 10%, whatever else the stage requires."""
     actions = (LockTrading("reduce_only", 30 * MINUTE), CancelOrders("all"), close())
     made = replace(policy(), signals=(FALL_15M, signal))
     triggers = (*made.triggers, trigger("other", 1, threshold))
@@ -365,18 +370,18 @@ def test_how_near_a_threshold_that_is_no_loss_is_cancels_no_entry(
     assert (decision.kind, decision.cancels) == ("suspicion", ())
 
 
-def test_a_reset_by_hand_ends_the_suspicion(seen: Account) -> None:
-    """It lifts the lock, so that no end of a suspicion is decided on when the row comes."""
-    seen.leaves(30_000)
-    seen.until(12)
-    seen.now = 13
-    seen.interpreter.tick(seen.read(events=(hand("reset", after(seconds=13)),)))
-    seen.rows.append(flow("out", after(seconds=11), "-30000"))
-    assert [each for each in seen.until(60) if each[1].is_withdrawal] == []
+def test_an_operator_reset_ends_the_suspicion(quiet_account: Account) -> None:
+    """It lifts the lock, so no end of a suspicion is decided when the row comes."""
+    quiet_account.leaves(30_000)
+    quiet_account.until(12)
+    quiet_account.now = 13
+    quiet_account.interpreter.tick(quiet_account.read(events=(hand("reset", after(seconds=13)),)))
+    quiet_account.rows.append(flow("out", after(seconds=11), "-30000"))
+    assert [each for each in quiet_account.until(60) if each[1].is_withdrawal] == []
 
 
 def test_a_stage_without_a_lock_is_not_suspected() -> None:
-    """There is nothing that could be taken back."""
+    """It has no effect that could be reversed."""
     lockless = Account(policy(locks=False))
     lockless.until(10)
     lockless.leaves(30_000)
@@ -385,18 +390,18 @@ def test_a_stage_without_a_lock_is_not_suspected() -> None:
 
 @pytest.mark.parametrize(("lost", "cancelled"), [(4_000, ()), (6_000, ("entry",))])
 def test_entries_are_cancelled_where_the_loss_by_marks_is_half_of_the_threshold(
-    seen: Account, lost: int, cancelled: tuple[str, ...]
+    quiet_account: Account, lost: int, cancelled: tuple[str, ...]
 ) -> None:
     """4% lost by marks is less than half of 10%, and 6% is more; the stop that protects the long stays either way."""
-    seen.pnl = Decimal(-lost)
-    seen.until(20)
-    seen.leaves(30_000)
-    ((_, decision),) = seen.until(25)
+    quiet_account.pnl = Decimal(-lost)
+    quiet_account.until(20)
+    quiet_account.leaves(30_000)
+    ((_, decision),) = quiet_account.until(25)
     assert tuple(cancel.order for cancel in decision.cancels) == cancelled
 
 
-def test_an_observing_policy_suspects_on_the_record() -> None:
-    """The decision says `observe`, so that nothing is locked for it."""
+def test_an_observing_policy_records_its_suspicion() -> None:
+    """The decision has the mode `observe`, so nothing is locked for it."""
     observing = Account(replace(policy(), mode="observe"))
     observing.until(10)
     observing.leaves(30_000)
@@ -423,8 +428,8 @@ spec:
 """
 
 
-def as_written(folder: Path, *keys: str) -> tuple[Graph | None, list[str]]:
-    """The policy with these keys, compiled; and the codes of what is wrong with it."""
+def compile_with_keys(folder: Path, *keys: str) -> tuple[Graph | None, list[str]]:
+    """The policy with these keys, compiled; and the codes of its problems."""
     (folder / "p.yaml").write_text(WRITTEN + "".join(f"  {key}\n" for key in keys), encoding="utf-8")
     loaded = load([folder])
     compiled, problems = compile_policies(loaded.documents)
@@ -442,30 +447,30 @@ def as_written(folder: Path, *keys: str) -> tuple[Graph | None, list[str]]:
         (("on_suspicion: page", "on_unexplained: close"), [(28, None)]),
     ],
 )
-def test_the_two_keys_of_a_policy_say_what_a_suspicion_does(
+def test_two_keys_of_a_policy_determine_what_a_suspicion_does(
     tmp_path: Path, keys: tuple[str, ...], expected: list[tuple[int, str | None]]
 ) -> None:
-    """As the documents write them: 30% leaves at 11 s, and its row never comes."""
-    made, problems = as_written(tmp_path, *keys)
+    """From documents: 30% leaves at 11 s, and its row never comes."""
+    made, problems = compile_with_keys(tmp_path, *keys)
     assert (problems, made is None) == ([], False)
     one = Account(made)
     one.until(10)
     one.leaves(30_000)
     one.until(100)
-    assert kinds(one.decided) == expected
+    assert decision_kinds(one.decided) == expected
 
 
-def test_writing_what_holds_anyway_leaves_the_digest_as_it_is(tmp_path: Path) -> None:
-    """A policy of before these keys is the same policy."""
+def test_writing_the_defaults_does_not_change_the_digest(tmp_path: Path) -> None:
+    """A policy from before these keys is the same policy."""
     digests = []
     for keys in ((), ("on_suspicion: lock", "on_unexplained: hold"), ("on_suspicion: page",)):
-        made, _ = as_written(tmp_path, *keys)
+        made, _ = compile_with_keys(tmp_path, *keys)
         assert made is not None
         digests.append(made.digest)
     assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("key", ["on_suspicion: close", "on_unexplained: lock"])
-def test_another_word_is_an_error(tmp_path: Path, key: str) -> None:
-    """Each key takes its own two words."""
-    assert as_written(tmp_path, key)[1] == ["KS2004"]
+def test_an_unknown_value_of_a_key_is_an_error(tmp_path: Path, key: str) -> None:
+    """Each key has two values of its own."""
+    assert compile_with_keys(tmp_path, key)[1] == ["KS2004"]

@@ -1,4 +1,4 @@
-"""`tick`: from snapshots to decisions, with the failure cases of deciding by name."""
+"""`tick`: from snapshots to decisions, with the named failure cases of decisions."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_d4_a_still_profitable_position_that_fell_and_a_closed_one_are_attribute
 
 
 def test_d7_a_first_cycle_attributes_nothing_from_zero() -> None:
-    """Started in the middle of a crash: the fall that was seen fires, its source is UNKNOWN, not the whole P&L."""
+    """Started during a crash: the observed fall fires, its source is UNKNOWN, not the whole P&L."""
     outcomes = run(Interpreter(policy_set(policy())), at(0, "-30000", "-20000"), at(1, "-33000", "-20000"))
     (decision,) = fired(outcomes)
     assert decision.attribution is not None
@@ -121,7 +121,7 @@ def test_d7_a_first_cycle_attributes_nothing_from_zero() -> None:
 
 
 def restarted(interpreter: Interpreter, rows: list[HistoryRow]) -> Interpreter:
-    """Another process that takes up the stored memory."""
+    """Another process that continues from the stored state."""
     again = Interpreter(policy_set(policy()))
     kept = [row for row in rows if row.at >= 0]
     again.restore(
@@ -130,8 +130,8 @@ def restarted(interpreter: Interpreter, rows: list[HistoryRow]) -> Interpreter:
     return again
 
 
-def test_d7_a_restart_in_the_middle_of_a_crash_goes_on_with_its_history() -> None:
-    """Memory and rows from the store: the same decision as without the restart, attribution included."""
+def test_d7_a_restart_during_a_crash_continues_with_its_history() -> None:
+    """State and rows from the store: the same decision as without the restart, attribution included."""
     straight, stopped = Interpreter(policy_set(policy())), Interpreter(policy_set(policy()))
     rows: list[HistoryRow] = []
     crash = [*calm(), at(16, "-3000")]
@@ -156,7 +156,7 @@ def test_a_latch_survives_restart_reload_and_edit() -> None:
     assert again.status()[0].level == 1
 
 
-def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
+def test_d14_an_equity_that_is_no_number_is_unknown_with_the_reason() -> None:
     """NaN neither fires nor clears; the reason is kept."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(), at(16, "0"))
@@ -168,7 +168,7 @@ def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seen", "why"),
+    ("polled", "why"),
     [
         (account("50000", [], margin_used="9000"), "main reports no positions, but 9000 USDT of margin in use"),
         (account(None, None), "main reports no equity"),
@@ -176,18 +176,18 @@ def test_d14_an_equity_that_is_no_number_is_unknown_and_says_so() -> None:
         (account("50000", [], quality="stale", reason="feed stopped"), "main is stale: feed stopped"),
     ],
 )
-def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(seen: Any, why: str) -> None:
+def test_c1_an_empty_or_failed_answer_is_unknown_and_never_flat(polled: Any, why: str) -> None:
     """No stage fires, none is recorded, and nothing counts as calm; when the venue answers, it fires."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm())
-    assert fired(run(interpreter, snapshot(after(minutes=16), seen))) == []
+    assert fired(run(interpreter, snapshot(after(minutes=16), polled))) == []
     assert interpreter.status()[0].readings[0].unknown_because == why
     (decision,) = fired(run(interpreter, at(17, "-6000")))
     assert len(decision.intents) == 1
 
 
 def test_d15_the_crash_during_an_outage_fires_when_the_venue_is_back() -> None:
-    """Half a minute without answers in the middle: what fell has fallen."""
+    """Half a minute without answers in the middle: the fall during it counts."""
     gone = snapshot(after(minutes=16), account(None, None, quality="down", reason="timeout"))
     outcomes = run(Interpreter(policy_set(policy())), *calm(), gone, at(16.5, "-12000"))
     assert [decision.level for decision in fired(outcomes)] == [3]
@@ -201,10 +201,10 @@ def priced(mark: str, index: str | None, last: str | None, pnl: str) -> list[Pos
 
 def prints(minute: float, mark: str, index: str | None, last: str | None) -> Snapshot:
     pnl = str((Decimal(mark) - 1000) * 100)
-    seen = account(
+    polled = account(
         str(100_000 + Decimal(pnl)), priced(mark, index, last, pnl), instruments=[rules("BCH", contract_size="1")]
     )
-    return snapshot(after(minutes=minute), seen)
+    return snapshot(after(minutes=minute), polled)
 
 
 def only_corroborated() -> Graph:
@@ -217,8 +217,8 @@ def test_d16_one_stray_print_does_not_close_the_book() -> None:
     steady = [prints(minute, "1000", "1000", "1000") for minute in range(16)]
     outcomes = run(interpreter, *steady, prints(16, "500", "995", "998"), prints(16.1, "500", "995", "998"))
     assert fired(outcomes) == []
-    told = [notice for outcome in outcomes for notice in outcome.notices if notice.kind == "uncorroborated"]
-    assert [(notice.severity, notice.text) for notice in told] == [
+    reported = [notice for outcome in outcomes for notice in outcome.notices if notice.kind == "uncorroborated"]
+    assert [(notice.severity, notice.text) for notice in reported] == [
         (
             "warning",
             "everything did not fire: BCH mark 500 against index 995 and last 998; "
@@ -229,7 +229,7 @@ def test_d16_one_stray_print_does_not_close_the_book() -> None:
 
 
 def test_d16_a_fall_that_index_and_last_confirm_fires() -> None:
-    """And so does one of which no other price is known: there is nothing to hold it against."""
+    """And so does one without other known prices: nothing contradicts it."""
     for index, last in (("505", "500"), (None, None)):
         interpreter = Interpreter(policy_set(only_corroborated()))
         steady = [prints(minute, "1000", "1000", "1000") for minute in range(16)]
@@ -237,8 +237,8 @@ def test_d16_a_fall_that_index_and_last_confirm_fires() -> None:
         assert decision.level == 3
 
 
-def test_d16_a_second_reading_that_shows_no_fall_keeps_the_stage_from_firing() -> None:
-    """A corroborating stage asks to read again once, and only its accounts; without an answer the first stands."""
+def test_d16_a_second_snapshot_without_a_fall_prevents_the_stage_from_firing() -> None:
+    """A corroborating stage requests one more snapshot of its accounts only; without an answer the first one counts."""
     for again, fires in ((at(16.02, "-100"), False), (at(16.02, "-13000"), True), (None, True)):
         interpreter = Interpreter(policy_set(only_corroborated()))
         run(interpreter, *calm())
@@ -250,7 +250,7 @@ def test_d16_a_second_reading_that_shows_no_fall_keeps_the_stage_from_firing() -
 
 
 def test_a_decision_that_selects_nothing_of_a_full_book_neither_latches_nor_cools_down_and_pages() -> None:
-    """MIXED with `if_mixed: none`: told once, and free to fire at the next tick that has a side."""
+    """MIXED with `if_mixed: none`: one page, and the stage may fire at the next tick that has a side."""
     rule = AttributionRule(0.65, "none", "none")
     one = policy(stages=(stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),))
     interpreter = Interpreter(policy_set(one))
@@ -261,7 +261,7 @@ def test_a_decision_that_selects_nothing_of_a_full_book_neither_latches_nor_cool
     assert len(fired(run(interpreter, at(17, "-9000", "-3000")))) == 1
 
 
-def test_a_stage_that_selects_nothing_leaves_the_tick_to_the_next_lower_one() -> None:
+def test_a_stage_that_selects_nothing_yields_to_the_next_lower_one() -> None:
     """MIXED with `if_mixed: none` at level 3, both sides at level 1: half is closed at once, and level 3 pages once."""
     losing, both = AttributionRule(0.65, "none", "none"), (close("both", "0.5"),)
     one = policy(
@@ -276,10 +276,10 @@ def test_a_stage_that_selects_nothing_leaves_the_tick_to_the_next_lower_one() ->
     assert pages == ["nothing_selected"]
 
 
-def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_actions(
+def test_the_page_of_a_stage_that_selects_nothing_has_the_remarks_of_its_actions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There is no decision that could carry them."""
+    """No decision is recorded that could carry them."""
 
     def with_remark(*arguments: Any) -> Proposal:
         made = propose(*arguments)
@@ -294,7 +294,7 @@ def test_the_page_about_a_stage_that_selects_nothing_has_the_remarks_of_its_acti
 
 
 def test_a_flat_book_latches_and_locks() -> None:
-    """Nothing to select of an empty book is no failure: the lock keeps it empty."""
+    """A flat book without a selection is no failure: the lock keeps it flat."""
     interpreter = Interpreter(policy_set(policy()))
     lost = fill("f", after(minutes=15.5), "L", "sell", "10", "1", realized_pnl="-7000", fee="0", fee_currency="USDT")
     gone = fill("g", after(minutes=15.5), "S", "buy", "10", "1", realized_pnl="0", fee="0", fee_currency="USDT")
@@ -328,7 +328,7 @@ def test_c23_two_policies_that_each_halve_leave_a_half() -> None:
     assert sum(intent.contracts for decision in both for intent in decision.intents) == Decimal(5)
 
 
-def test_c23_a_target_being_worked_on_is_not_worked_on_twice() -> None:
+def test_c23_a_target_in_progress_is_not_ordered_twice() -> None:
     """While a close to 0 is running, another policy's half adds no order; afterwards it would."""
     slow = policy(policy="slow", triggers=(trigger("late", 0, 0.05, confirm=2 * MINUTE), trigger("never", 0, 2.0)))
     fast = policy(
@@ -342,8 +342,8 @@ def test_c23_a_target_being_worked_on_is_not_worked_on_twice() -> None:
         assert (second.policy, len(second.intents)) == ("slow", orders)
 
 
-def test_a_hand_resets_once_however_often_its_row_comes() -> None:
-    """The record says who and why; windows begin anew, so the old peak fires nothing (D18)."""
+def test_a_reset_is_applied_once_however_often_its_event_arrives() -> None:
+    """The record has author and reason; windows restart, so the old peak fires nothing (D18)."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(), at(16, "-12000"))
     outcomes = run(
@@ -356,12 +356,12 @@ def test_a_hand_resets_once_however_often_its_row_comes() -> None:
     assert interpreter.status()[0].level == 0
 
 
-def test_a_close_by_hand_closes_the_scope_whole_and_refuses_one_that_names_nothing() -> None:
-    """Every position to nothing, every order cancelled; a wrong scope pages instead of closing something else."""
+def test_an_operator_close_closes_the_whole_scope_and_refuses_an_unknown_scope() -> None:
+    """Every position to zero, every order cancelled; a wrong scope pages instead of closing something else."""
     interpreter = Interpreter(policy_set(policy()))
     run(interpreter, *calm(3))
-    wanted = hand("close", after(minutes=4))
-    (decision,) = fired(run(interpreter, at(4, "0", events=[wanted])))
+    command = hand("close", after(minutes=4))
+    (decision,) = fired(run(interpreter, at(4, "0", events=[command])))
     assert (decision.kind, decision.policy, decision.author) == ("manual", "operator", "operator-1")
     assert {(i.symbol, i.target) for i in decision.intents} == {("L", Decimal(0)), ("S", Decimal(0))}
     (outcome,) = run(interpreter, at(5, "0", events=[hand("close", after(minutes=5), "account/other", "e2")]))
@@ -370,7 +370,7 @@ def test_a_close_by_hand_closes_the_scope_whole_and_refuses_one_that_names_nothi
 
 
 def test_a_portfolio_with_an_account_missing_is_unknown_not_poorer() -> None:
-    """The sum of a part is no sum."""
+    """The equity of some accounts is not that of the portfolio."""
     whole = policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
 
@@ -393,7 +393,7 @@ def test_a_scope_matches_by_account_venue_market_and_currency() -> None:
 
 
 def test_the_same_snapshots_make_the_same_decisions_with_the_same_ids() -> None:
-    """Deciding is a function of what it is given."""
+    """A decision is a function of its inputs."""
     crash = [*calm(), at(16, "-6000"), at(17, "-12000")]
     assert run(Interpreter(policy_set(policy())), *crash) == run(Interpreter(policy_set(policy())), *crash)
 
@@ -412,17 +412,17 @@ def test_attribution_is_over_the_window_that_was_exceeded_by_most() -> None:
 
 
 def test_unknown_past_its_grace_pages_with_the_reason() -> None:
-    """A trigger that stays unknown is itself reported."""
+    """A trigger that stays unknown is reported."""
     one = policy(triggers=(trigger("fall", 0, 0.05, grace=2 * MINUTE), trigger("crash", 0, 0.1)))
     interpreter = Interpreter(policy_set(one))
     down = [snapshot(after(minutes=m), account(None, None, quality="down", reason="timeout")) for m in range(1, 5)]
     outcomes = run(interpreter, at(0, "0"), *down)
-    told = [(o.notices[0].as_of, o.notices[0].severity, o.notices[0].text) for o in outcomes if o.notices]
-    assert told == [(after(minutes=2), "page", "fall is unknown (hold): main is down: timeout")]
+    reported = [(o.notices[0].as_of, o.notices[0].severity, o.notices[0].text) for o in outcomes if o.notices]
+    assert reported == [(after(minutes=2), "page", "fall is unknown (hold): main is down: timeout")]
 
 
-def test_memory_of_a_watch_does_not_grow_with_ticks() -> None:
-    """After hours of ticks the stored memory and rows are as large as after one window."""
+def test_the_state_of_an_evaluator_does_not_grow_with_ticks() -> None:
+    """After hours of ticks the stored state and rows are as large as after one window."""
     interpreter = Interpreter(policy_set(policy()))
     sizes = []
     for minute in range(400):
@@ -440,8 +440,8 @@ def test_the_fall_is_attributed_from_its_peak_inside_the_window() -> None:
     assert (decision.attribution.source, decision.attribution.long_share) == ("LONG", "1")
 
 
-def test_d18_a_reset_by_hand_accepts_the_loss_and_an_automatic_one_does_not() -> None:
-    """Loss of initial capital: after the hand it counts from there; six automatic resets hide nothing."""
+def test_d18_an_operator_reset_accepts_the_loss_and_an_automatic_one_does_not() -> None:
+    """Loss of initial capital: after an operator reset it counts from there; six automatic resets hide nothing."""
     start = SignalRef("equity.loss_from_start")
     breaker = graph(
         (start,),
@@ -462,8 +462,8 @@ def test_d18_a_reset_by_hand_accepts_the_loss_and_an_automatic_one_does_not() ->
     assert [(d.kind, d.stage) for d in fired(outcomes)] == [("reset", "trip"), (None, "trip")]
 
 
-def told_of_unknown(outcomes: list[Outcome]) -> list[tuple[object, str]]:
-    """When a trigger was reported as unknown, and how gravely."""
+def unknown_notices(outcomes: list[Outcome]) -> list[tuple[object, str]]:
+    """When a trigger was reported as unknown, and with which severity."""
     return [(notice.as_of, notice.severity) for out in outcomes for notice in out.notices if notice.kind == "unknown"]
 
 
@@ -474,12 +474,12 @@ def held(**more: Any) -> Graph:
     return graph((FALL_15M,), triggers, (stage("one", 1, 0, actions=(close(),)),), equity=equity)
 
 
-def test_a_trigger_whose_window_is_longer_than_the_history_is_no_failure() -> None:
+def test_a_window_longer_than_the_history_is_no_failure() -> None:
     """A new store: the window of 15 minutes is not known before minute 15, and that pages nobody."""
-    assert told_of_unknown(run(Interpreter(policy_set(held())), *calm(30))) == []
+    assert unknown_notices(run(Interpreter(policy_set(held())), *calm(30))) == []
 
 
-def test_a_fall_that_a_young_history_has_seen_fires() -> None:
+def test_a_fall_inside_a_young_history_fires() -> None:
     """What is known of the window is a lower bound."""
     (decision,) = fired(run(Interpreter(policy_set(held())), *calm(2), at(3, "-10000")))
     assert decision.stage == "one"
@@ -490,17 +490,17 @@ def test_an_account_that_is_down_while_the_history_is_young_pages_after_the_grac
     down = [snapshot(after(minutes=m), account(None, None, quality="down", reason="timeout")) for m in (5, 6, 7)]
     again = [at(minute, "0") for minute in range(8, 30)]
     outcomes = run(Interpreter(policy_set(held())), *calm(4), *down, *again)
-    assert told_of_unknown(outcomes)[:1] == [(after(minutes=5), "page")]
+    assert unknown_notices(outcomes)[:1] == [(after(minutes=5), "page")]
 
 
 def test_a_gap_in_a_young_history_pages_after_the_grace() -> None:
     """Nothing was read from minute 2 to 6: an older history would not know the window either."""
     outcomes = run(Interpreter(policy_set(held())), *calm(2), *[at(minute, "0") for minute in range(6, 12)])
-    assert told_of_unknown(outcomes) == [(after(minutes=6), "page")]
+    assert unknown_notices(outcomes) == [(after(minutes=6), "page")]
 
 
-def test_a_trigger_that_asks_to_be_warned_of_is_told_of_a_young_history_too() -> None:
-    """`on_unknown: warn` counts the unknown as false, which is to be known from the start."""
-    assert told_of_unknown(run(Interpreter(policy_set(held(on_unknown="warn"))), *calm(5))) == [
+def test_a_trigger_with_on_unknown_warn_is_reported_for_a_young_history_too() -> None:
+    """`on_unknown: warn` counts the unknown as false, which people must know from the start."""
+    assert unknown_notices(run(Interpreter(policy_set(held(on_unknown="warn"))), *calm(5))) == [
         (after(minutes=1), "warning")
     ]

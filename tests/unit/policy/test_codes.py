@@ -1,4 +1,4 @@
-"""Every code has a page, and every code of this room is brought about by a test."""
+"""Diagnostic codes: every code has a page, and a test exercises every code of the policy package."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ CODE = re.compile(r"\bKS[1-9]\d{3}\b")
 PAGES = pages()
 
 
-def codes_in(files: list[Path]) -> set[str]:
+def codes_in_files(files: list[Path]) -> set[str]:
     """Every code written in the files."""
     return {code for file in files for code in CODE.findall(file.read_text())}
 
 
-def raised() -> set[str]:
-    """Every code that the rooms can raise."""
-    return codes_in([file for room in RAISING for file in (ROOMS / room).rglob("*.py")])
+def raised_codes() -> set[str]:
+    """Every code that the packages can raise."""
+    return codes_in_files([file for room in RAISING for file in (ROOMS / room).rglob("*.py")])
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
-    """`ksctl explain` knows what `ksctl validate` says, and nothing that it never says."""
-    assert raised() == set(PAGES)
+    """`ksctl explain` knows every code of `ksctl validate`, and no others."""
+    assert raised_codes() == set(PAGES)
 
 
 def test_every_code_of_the_policy_room_is_exercised() -> None:
-    """A fixture or a test brings it about, so that its place and its way out are held."""
-    of_policy = {code for code in raised() if code < "KS3"}
+    """A fixture or a test causes it, so that its place and its fix are checked."""
+    of_policy = {code for code in raised_codes() if code < "KS3"}
     here = [file for file in Path(__file__).parent.rglob("*") if file.suffix in (".py", ".yaml")]
-    assert of_policy - codes_in([file for file in here if file != Path(__file__)]) == set()
+    assert of_policy - codes_in_files([file for file in here if file != Path(__file__)]) == set()
 
 
 @pytest.mark.parametrize("code", sorted(PAGES))
@@ -51,13 +51,13 @@ def test_a_page_says_what_is_wrong_and_how_to_fix_it(code: str) -> None:
     assert text.endswith(f"How to fix it:\n\n{PAGES[code].fix}\n")
 
 
-def test_a_code_may_be_asked_for_in_small_letters() -> None:
-    """What is typed by hand is taken as it is meant."""
+def test_a_code_is_case_insensitive() -> None:
+    """Input typed by people is normalised."""
     assert page(" ks2001 ") == page("KS2001")
 
 
-def test_an_unknown_code_is_answered_with_the_nearest() -> None:
-    """LookupError, in words that can be shown."""
+def test_an_unknown_code_suggests_the_nearest() -> None:
+    """LookupError, with a message for people."""
     with pytest.raises(LookupError, match=r"unknown code KS20011; did you mean KS2001\?"):
         page("KS20011")
     with pytest.raises(LookupError, match=r"unknown code KS9999$"):
@@ -66,8 +66,8 @@ def test_an_unknown_code_is_answered_with_the_nearest() -> None:
         page("nonsense")
 
 
-def test_a_file_that_is_no_list_of_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its name, and where it stops being one: a section never takes its end from the next one."""
+def test_an_invalid_file_of_pages_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its name, and where it stops being one: a section never ends at the end of the next one."""
     whole = "## KS9902: whole\n\nA meaning.\n\n```yaml\na: 1\n```\n\n**Fix**: b\n"
     (tmp_path / "ks99-odd.md").write_text(
         f"# Odd (KS99xx)\n\n{whole.replace('9902', '9901').replace('**Fix', 'Fix')}{whole}"
@@ -77,8 +77,8 @@ def test_a_file_that_is_no_list_of_pages_is_refused(tmp_path: Path, monkeypatch:
         families.__wrapped__()
 
 
-def test_an_installation_without_its_pages_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is not there is not taken for a code that is not known."""
+def test_an_installation_without_its_pages_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing folder is not reported as an unknown code."""
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.FOLDER", tmp_path / "gone")
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.pages", pages.__wrapped__)
     monkeypatch.setattr("killswitch.policy.diagnostics.pages.families", families.__wrapped__)

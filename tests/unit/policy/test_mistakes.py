@@ -1,4 +1,4 @@
-"""One fixture for each mistake in `mistakes/`: its last lines, after `#!`, say what must be found and where.
+"""The mistakes of `mistakes/`, a fixture for each: its last lines, after `#!`, are the expected diagnostics.
 
 `#! 9:37 KS2001 write …` is line, column, code, and how the fix goes on; every diagnostic of the file is listed.
 """
@@ -18,13 +18,13 @@ MARK = "#! "
 
 def expected(fixture: Path) -> list[tuple[str, str, str]]:
     """(place, code, part of the fix) of every diagnostic, in order."""
-    told = [line.removeprefix(MARK) for line in fixture.read_text().splitlines() if line.startswith(MARK)]
-    places = [tuple(line.split(" ", 2)) for line in told]
+    fields = [line.removeprefix(MARK) for line in fixture.read_text().splitlines() if line.startswith(MARK)]
+    places = [tuple(line.split(" ", 2)) for line in fields]
     return [(place, code, fix) for place, code, fix in places]
 
 
 def found_in(fixture: Path, folder: Path) -> tuple[Diagnostic, ...]:
-    """What the loader says of the fixture without its last lines."""
+    """The loader's diagnostics of the fixture without its last lines."""
     lines = [line for line in fixture.read_text().splitlines(keepends=True) if not line.startswith(MARK)]
     copy = folder / fixture.name
     copy.write_text("".join(lines))
@@ -32,8 +32,8 @@ def found_in(fixture: Path, folder: Path) -> tuple[Diagnostic, ...]:
 
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.stem)
-def test_every_mistake_is_found_at_its_place_with_its_way_out(fixture: Path, tmp_path: Path) -> None:
-    """Exactly the listed diagnostics come, each with code, line, column and fix."""
+def test_every_mistake_is_found_at_its_place_with_its_fix(fixture: Path, tmp_path: Path) -> None:
+    """Exactly the listed diagnostics are found, each with code, line, column and fix."""
     found = found_in(fixture, tmp_path)
     wanted = expected(fixture)
     assert [(f"{each.line}:{each.column}", each.code) for each in found] == [each[:2] for each in wanted]
@@ -43,7 +43,7 @@ def test_every_mistake_is_found_at_its_place_with_its_way_out(fixture: Path, tmp
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.stem)
 def test_a_mistake_is_underlined_within_its_own_line(fixture: Path, tmp_path: Path) -> None:
-    """The source line is the one of the file, and the underlined part begins in it."""
+    """The source line is that of the file, and the underlined part begins in it."""
     lines = fixture.read_text().splitlines()
     for each in found_in(fixture, tmp_path):
         assert each.severity == "error"
@@ -55,7 +55,7 @@ def test_a_mistake_is_underlined_within_its_own_line(fixture: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("fixture", FIXTURES, ids=lambda fixture: fixture.stem)
 def test_a_file_with_a_mistake_gives_no_document_of_it(fixture: Path, tmp_path: Path) -> None:
-    """What is wrong is never half used: a document with a mistake in it is not there."""
+    """A document with a mistake is never partly used: it is not loaded."""
     text = fixture.read_text()
     copy = tmp_path / fixture.name
     copy.write_text(text)

@@ -1,4 +1,4 @@
-"""What is read, and what happens to files that cannot be: always a diagnostic, never a traceback."""
+"""Policy files: which are read, and the diagnostic of each file that cannot be; never a traceback."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ spec: {formula: normalised, window: 1h}
 
 
 def ranking(name: str) -> str:
-    """A small sound document."""
+    """A small valid document."""
     return RANKING.replace("NAME", name)
 
 
-def only(paths: list[Path]) -> Diagnostic:
-    """The one diagnostic that loading gives; there is no document."""
+def only_diagnostic(paths: list[Path]) -> Diagnostic:
+    """The single diagnostic of loading; there is no document."""
     loaded = load(paths)
     assert loaded.documents == ()
     (found,) = loaded.diagnostics
@@ -41,7 +41,7 @@ def names(paths: list[Path]) -> list[str]:
     return [document.name for document in loaded.documents]
 
 
-def test_folders_are_read_to_any_depth_in_the_order_of_names(tmp_path: Path) -> None:
+def test_folders_are_read_recursively_in_the_order_of_names(tmp_path: Path) -> None:
     """Both endings count, hidden files and other files do not."""
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
@@ -53,8 +53,8 @@ def test_folders_are_read_to_any_depth_in_the_order_of_names(tmp_path: Path) -> 
     assert names([tmp_path]) == ["one", "two"]
 
 
-def test_a_file_holds_as_many_documents_as_it_likes(tmp_path: Path) -> None:
-    """Empty documents between separators are nothing."""
+def test_a_file_may_hold_several_documents(tmp_path: Path) -> None:
+    """Empty documents between separators are ignored."""
     file = tmp_path / "many.yaml"
     file.write_text(f"---\n{ranking('one')}---\n---\n{ranking('two')}...\n")
     assert names([file]) == ["one", "two"]
@@ -78,29 +78,29 @@ def test_line_ends_of_other_systems_keep_their_places(tmp_path: Path) -> None:
     """Lines ended by CR LF count as one line each."""
     file = tmp_path / "crlf.yaml"
     file.write_bytes(ranking("One").replace("\n", "\r\n").encode())
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS2105", 3, 18)
     assert found.source_line == "metadata: {name: One}"
 
 
 def test_a_missing_path_is_a_diagnostic(tmp_path: Path) -> None:
-    """KS1001 names the path and says to check it."""
-    found = only([tmp_path / "nowhere"])
+    """KS1001 names the path and advises to check it."""
+    found = only_diagnostic([tmp_path / "nowhere"])
     assert (found.code, found.line, found.column, found.source_line) == ("KS1001", 1, 1, "")
     assert found.file == str(tmp_path / "nowhere")
     assert "No such file" in found.message
     assert "check the path" in found.fix
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     """What is neither file nor folder is refused before it is opened."""
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
-    found = only([pipe])
+    found = only_diagnostic([pipe])
     assert (found.code, found.fix) == ("KS1001", "name a YAML file or a folder")
 
 
-def test_a_folder_on_a_mount_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_on_a_hanging_mount_is_a_diagnostic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two paths the one that never answers is a diagnostic, and the other is read."""
     answers = threading.Event()
     dead, read = tmp_path / "dead", tmp_path / "read"
@@ -130,42 +130,42 @@ def test_a_file_without_permission_is_a_diagnostic(tmp_path: Path) -> None:
     file = tmp_path / "closed.yaml"
     file.write_text(ranking("one"))
     file.chmod(0)
-    found = only([file])
+    found = only_diagnostic([file])
     assert found.code == "KS1001"
     assert "Permission denied" in found.message
 
 
 def test_a_dangling_link_is_a_diagnostic(tmp_path: Path) -> None:
-    """A link in the folder to a file that is gone is told, not skipped."""
+    """A link in the folder to a missing file is reported, not skipped."""
     (tmp_path / "gone.yaml").symlink_to(tmp_path / "nowhere.yaml")
-    assert only([tmp_path]).code == "KS1001"
+    assert only_diagnostic([tmp_path]).code == "KS1001"
 
 
 def test_an_empty_folder_is_a_diagnostic(tmp_path: Path) -> None:
-    """KS1002: an empty policy set would watch nothing and say that all is well."""
-    found = only([tmp_path])
+    """KS1002: an empty policy set would watch nothing and report that all is well."""
+    found = only_diagnostic([tmp_path])
     assert (found.code, found.line, found.column) == ("KS1002", 1, 1)
     assert found.fix == "name the folder that contains the policies"
 
 
 def test_no_path_at_all_is_a_diagnostic() -> None:
-    """Loading nothing is no success."""
-    assert only([]).code == "KS1202"
+    """Loading nothing is not a success."""
+    assert only_diagnostic([]).code == "KS1202"
 
 
 def test_an_empty_file_is_a_diagnostic(tmp_path: Path) -> None:
     """KS1202: it may have been emptied by mistake."""
     file = tmp_path / "empty.yaml"
     file.write_text("")
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS1202", 1, 1)
 
 
-def test_ten_megabytes_are_refused_unread(tmp_path: Path) -> None:
+def test_a_file_of_ten_megabytes_is_refused_unread(tmp_path: Path) -> None:
     """KS1003 for a 10 MB file; one of just 1 MiB is read."""
     file = tmp_path / "large.yaml"
     file.write_bytes(b"# 345678\n" * 1_200_000)
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS1003", 1, 1)
     assert "split it" in found.fix
     fitting = ranking("one")
@@ -183,30 +183,30 @@ def test_ten_megabytes_are_refused_unread(tmp_path: Path) -> None:
     ],
     ids=["latin-1", "second line, after wide characters", "utf-16", "after a mark"],
 )
-def test_bytes_that_are_not_utf8_are_shown_where_they_are(
+def test_invalid_utf8_is_reported_at_its_place(
     tmp_path: Path, content: bytes, line: int, column: int, byte: str
 ) -> None:
     """KS1004 counts lines and characters up to the first bad byte."""
     file = tmp_path / "latin.yaml"
     file.write_bytes(content)
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS1004", line, column)
     assert byte in found.message
     assert found.fix == "save the file as UTF-8"
 
 
-def test_a_control_character_is_shown_where_it_is(tmp_path: Path) -> None:
+def test_a_control_character_is_reported_at_its_place(tmp_path: Path) -> None:
     """KS1005 counts lines and characters up to it."""
     file = tmp_path / "nul.yaml"
     file.write_text("kind: Policy\nname: a\x00b\n")
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS1005", 2, 8)
     assert "U+0000" in found.message
     assert found.fix == "remove the character"
 
 
 def test_a_billion_laughs_take_no_time_and_no_memory(tmp_path: Path) -> None:
-    """Aliases are refused where they stand and never followed, so nesting them gains nothing."""
+    """Aliases are refused where they are and never followed, so nesting them has no effect."""
     lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     for depth in range(1, 30):
         lines.append(f"a{depth}: &a{depth} [{', '.join([f'*a{depth - 1}'] * 9)}]")
@@ -217,13 +217,13 @@ def test_a_billion_laughs_take_no_time_and_no_memory(tmp_path: Path) -> None:
     assert set(codes) == {"KS1104", "KS1203"}
 
 
-def test_more_values_than_a_policy_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """KS1107 for a flat file of more than 100,000 values, at the first one too many; here it is the thousandth."""
     assert parser.LARGEST == 100_000
     monkeypatch.setattr(parser, "LARGEST", 1000)
     file = tmp_path / "flat.yaml"
     file.write_text("[" + "1," * 60_000 + "]")
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.line, found.column) == ("KS1107", 1, 2 * 1000)
     assert found.fix == "split the file"
 
@@ -233,16 +233,16 @@ def test_more_values_than_a_policy_has_are_refused(tmp_path: Path, monkeypatch: 
     ["[" * 20_000, "{a: " * 20_000, "- " * 20_000, "".join(f"{' ' * depth}a:\n" for depth in range(500))],
     ids=["lists", "mappings", "dashes", "indentation"],
 )
-def test_an_abyss_of_nesting_is_refused(tmp_path: Path, text: str) -> None:
-    """However it is nested, it ends in the one diagnostic."""
+def test_excessive_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    """Any kind of nesting ends in the one diagnostic."""
     file = tmp_path / "deep.yaml"
     file.write_text(text)
-    found = only([file])
+    found = only_diagnostic([file])
     assert (found.code, found.fix) == ("KS1107", "reduce the nesting")
 
 
 def test_the_same_name_in_two_files_names_the_first(tmp_path: Path) -> None:
-    """KS1207 says where the other one is; the first is kept."""
+    """KS1207 gives the place of the other one; the first is kept."""
     (tmp_path / "a.yaml").write_text(ranking("one"))
     (tmp_path / "b.yaml").write_text(ranking("one"))
     loaded = load([tmp_path])
@@ -252,7 +252,7 @@ def test_the_same_name_in_two_files_names_the_first(tmp_path: Path) -> None:
     assert [document.source.file for document in loaded.documents] == [str(tmp_path / "a.yaml")]
 
 
-def test_one_name_may_stand_for_documents_of_different_kinds(tmp_path: Path) -> None:
+def test_documents_of_different_kinds_may_share_a_name(tmp_path: Path) -> None:
     """Names are unique per kind only."""
     group = (
         "apiVersion: killswitch.dev/v1\nkind: CorrelationGroup\nmetadata: {name: one}\nspec: {symbols: [A], order: 1}\n"
@@ -263,7 +263,7 @@ def test_one_name_may_stand_for_documents_of_different_kinds(tmp_path: Path) -> 
 
 @given(content=st.binary(max_size=300))
 def test_any_bytes_end_in_documents_or_diagnostics(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    """Loading never raises, and never gives nothing at all."""
+    """Loading never raises, and always gives a document or a diagnostic."""
     file = tmp_path_factory.mktemp("bytes") / "any.yaml"
     file.write_bytes(content)
     loaded = load([file])
@@ -289,7 +289,7 @@ BASE = (Path(__file__).parent / "mistakes" / "KS2205-losing-without-attribution.
 def test_any_damage_to_a_policy_ends_in_documents_or_diagnostics(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A policy with a piece of it replaced by anything is judged, never a traceback."""
+    """A policy with a piece replaced by anything gives diagnostics, never a traceback."""
     start = data.draw(st.integers(0, len(BASE)))
     end = data.draw(st.integers(start, min(len(BASE), start + 20)))
     file = tmp_path_factory.mktemp("damaged") / "policy.yaml"
@@ -303,23 +303,23 @@ def test_any_damage_to_a_policy_ends_in_documents_or_diagnostics(
 
 
 def test_a_file_that_links_to_itself_is_a_diagnostic(tmp_path: Path) -> None:
-    """Alone, and where the circle is closed between reading it and asking for its path without links."""
+    """Alone, and where the circle is closed between reading the link and resolving its path."""
     loop = tmp_path / "x.yaml"
     loop.symlink_to("x.yaml")
     (found,) = _problems(tmp_path)
     assert (found.code, found.file) == ("KS1001", str(loop))
 
 
-def test_a_link_that_is_bent_into_a_circle_while_it_is_read_is_a_diagnostic(
+def test_a_link_that_becomes_circular_while_it_is_read_is_a_diagnostic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Path says a RuntimeError of its own there."""
+    """Path raises a RuntimeError of its own there."""
     (tmp_path / "x.yaml").write_text("kind: Policy\n", encoding="utf-8")
 
-    def bent(path: Path) -> Path:
+    def raise_loop(path: Path) -> Path:
         raise RuntimeError(f"Symlink loop from {path}")
 
-    monkeypatch.setattr(Path, "resolve", bent)
+    monkeypatch.setattr(Path, "resolve", raise_loop)
     (found,) = _problems(tmp_path)
     assert (found.code, "Symlink loop" in found.message) == ("KS1001", True)
 

@@ -1,4 +1,4 @@
-"""Values as policies write them, in house units."""
+"""Scalars: durations, shares and thresholds as policies write them, converted to internal units."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_a_duration_is_a_number_with_its_unit(written: str, seconds: str) -> Non
 
 
 @pytest.mark.parametrize("written", ["10", 10, "m", "1x", "1h 30m", "-5m", "", None, True, ["1m"], "1m2", "٣m" + "s"])
-def test_what_has_no_unit_is_no_duration(written: object) -> None:
-    """Nothing is taken for seconds or minutes by guess."""
+def test_a_value_without_a_unit_is_no_duration(written: object) -> None:
+    """No unit is guessed."""
     with pytest.raises(MistakeError) as raised:
         scalars.duration(written)
     assert raised.value.code == "KS2101"
@@ -48,9 +48,9 @@ def test_what_has_no_unit_is_no_duration(written: object) -> None:
 @given(parts=st.lists(st.tuples(st.integers(0, 999), st.sampled_from(["ms", "s", "m", "h"])), min_size=1, max_size=5))
 def test_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
     """However they are combined and ordered."""
-    worth = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
+    micros = {"ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
     written = "".join(f"{number}{unit}" for number, unit in parts)
-    assert scalars.duration_or_zero(written) == sum(number * worth[unit] for number, unit in parts)
+    assert scalars.duration_or_zero(written) == sum(number * micros[unit] for number, unit in parts)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_percentage_and_its_fraction_are_the_same(written: object, share: str)
 @pytest.mark.parametrize(
     "written", ["0%", 0, "100.1%", 50, "-5%", "five", True, Decimal("NaN"), Decimal("Infinity"), "5 5%"]
 )
-def test_a_share_is_above_nothing_and_at_most_all(written: object) -> None:
-    """Fifty means neither 50% nor 5000%."""
+def test_a_share_is_above_zero_and_at_most_one(written: object) -> None:
+    """Fifty is neither 50% nor 5000%."""
     with pytest.raises(MistakeError) as raised:
         scalars.fraction(written)
     assert raised.value.code == "KS2102"
@@ -84,12 +84,12 @@ def test_a_share_is_above_nothing_and_at_most_all(written: object) -> None:
     ],
 )
 def test_a_threshold_keeps_its_unit_and_its_spelling(written: object, wanted: Quantity) -> None:
-    """Fractions for percent, seconds for time; whether it fits the signal is asked later."""
+    """Fractions for percent, seconds for time; whether it fits the signal is checked later."""
     assert scalars.quantity(written) == wanted
 
 
 @pytest.mark.parametrize("written", ["10,000 USDT", "USDT 10", "10000USDT", "", None, True, Decimal("NaN"), [1]])
-def test_what_is_no_number_with_a_unit_is_no_threshold(written: object) -> None:
+def test_an_invalid_number_or_unit_is_no_threshold(written: object) -> None:
     """KS2103, with examples in the fix."""
     with pytest.raises(MistakeError) as raised:
         scalars.quantity(written)
@@ -106,7 +106,7 @@ def test_confirmation_is_in_time_or_in_ticks(written: str, wanted: Confirm) -> N
 
 
 def test_a_refused_credential_is_not_repeated() -> None:
-    """What was written may be the secret itself."""
+    """The value may be the secret itself."""
     with pytest.raises(MistakeError) as raised:
         scalars.reference("hunter2")
     assert "hunter2" not in raised.value.message + raised.value.fix
@@ -123,7 +123,7 @@ READERS = [
 
 
 @given(written=ANYTHING)
-def test_any_value_is_read_or_refused_with_a_way_out(written: object) -> None:
+def test_any_value_is_read_or_refused_with_a_fix(written: object) -> None:
     """No reader raises anything but a mistake with a code, a message and a fix."""
     for read in READERS:
         try:

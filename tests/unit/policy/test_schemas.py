@@ -1,4 +1,4 @@
-"""JSON Schemas come from the classes that check documents, and agree with them."""
+"""JSON Schemas are generated from the classes that check documents, and agree with them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Schema = dict[str, Any]
 
 
 def schema_of(kind: str) -> Schema:
-    """The schema of one kind, with the signals that there are."""
+    """The schema of one kind, with all signals."""
     return json_schema.schema_of(kind, KINDS[kind], TRIGGER_SIGNALS)
 
 
 def schema_of_all() -> Schema:
-    """The schema of every kind, with the signals that there are."""
+    """The schema of every kind, with all signals."""
     return json_schema.schema_of_all(KINDS, TRIGGER_SIGNALS)
 
 
@@ -38,7 +38,7 @@ def objects(schema: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_schema_has_the_keys_of_its_kind_and_no_others(kind: str) -> None:
-    """Required is what has no value to fall back on; unknown keys are refused at every depth."""
+    """A key without a default is required; unknown keys are refused at every depth."""
     schema = schema_of(kind)
     assert schema["title"] == kind
     assert list(schema["properties"]) == ["apiVersion", "kind", "metadata", "spec"]
@@ -48,8 +48,8 @@ def test_a_schema_has_the_keys_of_its_kind_and_no_others(kind: str) -> None:
     json.dumps(schema)
 
 
-def test_what_may_be_left_out_says_what_that_means() -> None:
-    """Every key of a policy with a value of its own has a description that says `Left out`, save the one-key ones."""
+def test_optional_keys_describe_their_default() -> None:
+    """Every key of a policy with a default has a description that contains `Left out`, except the one-key ones."""
     silent = [
         f"{key} of {each.get('description', '')}"
         for kind in KINDS
@@ -63,7 +63,7 @@ def test_what_may_be_left_out_says_what_that_means() -> None:
     assert [each for each in silent if each.split()[0] not in (*explained_together, *weights, *match)] == []
 
 
-def test_the_schema_of_all_kinds_tells_them_apart() -> None:
+def test_the_schema_of_all_kinds_distinguishes_them() -> None:
     """One schema for an editor that knows only the folder."""
     schema = schema_of_all()
     assert [each["if"]["properties"]["kind"]["const"] for each in schema["allOf"]] == list(KINDS)
@@ -71,7 +71,7 @@ def test_the_schema_of_all_kinds_tells_them_apart() -> None:
 
 
 def test_keys_are_named_as_they_are_written() -> None:
-    """`for`, `any` and `all` stand under these names, whatever the attribute is called."""
+    """`for`, `any` and `all` have these names, whatever the attribute is called."""
     stage = schema_of("Policy")["$defs"]["Stage"]
     assert {"any", "all"} <= set(stage["properties"])
     assert "any_of" not in json.dumps(stage)
@@ -79,13 +79,13 @@ def test_keys_are_named_as_they_are_written() -> None:
 
 
 def conforms(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether a document conforms, as the reference implementation of JSON Schema for Python sees it."""
+    """Whether a document conforms, according to the reference implementation of JSON Schema for Python."""
     return bool(Draft202012Validator(schema).is_valid(value))
 
 
 @pytest.mark.parametrize("name", ["circuit-breaker", "futures-drawdown", "spot-drawdown"])
 def test_shipped_policies_conform_to_the_schema(repository: Path, name: str) -> None:
-    """What an editor is told and what validate says agree on what is sound."""
+    """An editor and `validate` agree on which documents are valid."""
     text = (repository / "policies" / name / "policy.yaml").read_text()
     document = YAML(typ="safe", pure=True).load(text)
     assert conforms(document, schema_of("Policy"))
@@ -94,7 +94,7 @@ def test_shipped_policies_conform_to_the_schema(repository: Path, name: str) -> 
 
 
 def test_an_unwinding_conforms_to_the_schema(repository: Path) -> None:
-    """With every key that there is; a key or a reason that nobody knows, and values of another sort, are refused."""
+    """With every key; an unknown key or reason, and values of another type, are refused."""
     text = (repository / "tools" / "reference" / "examples" / "Unwinding.yaml").read_text()
     schema = schema_of("Unwinding")
     for broken in ({}, {"paus": "2s"}, {"pause": "2"}, {"reasons": ["markte"]}, {"slippage": [{"at_most": []}]}):

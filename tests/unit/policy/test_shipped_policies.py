@@ -1,4 +1,4 @@
-"""The shipped policy sets say what the risk desk was promised."""
+"""The shipped policy sets have the thresholds, stages and actions that the risk desk was promised."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def closes(stage: Stage) -> Close:
     return close
 
 
-def ends(stage: Stage) -> tuple[str, int] | str:
-    """How a stage is reset."""
+def reset_of(stage: Stage) -> tuple[str, int] | str:
+    """The reset of a stage."""
     if isinstance(stage.reset, AutoReset):
         return stage.reset.auto.when, stage.reset.auto.duration
     return stage.reset
@@ -65,8 +65,8 @@ def test_every_shipped_folder_compiles_without_a_warning(repository: Path) -> No
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_shipped_folder_says_what_it_is_for(repository: Path, name: str) -> None:
-    """A README beside the policy, under the policy's name."""
+def test_every_shipped_folder_has_a_readme(repository: Path, name: str) -> None:
+    """A README in the policy's folder, under the policy's name."""
     assert (repository / "policies" / name / "README.md").read_text().startswith(f"# {name}\n")
 
 
@@ -91,7 +91,7 @@ def test_futures_drawdown_watches_two_windows_at_three_levels(repository: Path) 
 
 
 def test_futures_drawdown_trims_then_closes_a_side_then_everything(repository: Path) -> None:
-    """What each level selects, how much of it, and what it falls back to when no side is to blame."""
+    """The selection and fraction of each level, and its fallback where no side is to blame."""
     first, second, third = spec(repository, "futures-drawdown").stages
     assert closes(first) == Close(
         side="losing", top=3, fraction=Decimal("0.5"), all_if="position.liquidation_distance <= 0.03"
@@ -102,12 +102,12 @@ def test_futures_drawdown_trims_then_closes_a_side_then_everything(repository: P
         assert stage.attribution is not None
         assert stage.attribution.source_at_least == Decimal(share)
         assert (stage.attribution.if_mixed, stage.attribution.if_unknown) == ("worst_ranked", "worst_ranked")
-        assert ends(stage) == ('equity.drawdown("1h") < 0.02', HOUR)
-    assert ends(third) == "manual"
+        assert reset_of(stage) == ('equity.drawdown("1h") < 0.02', HOUR)
+    assert reset_of(third) == "manual"
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_whatever_closes_also_locks_and_cancels_entries(repository: Path, name: str) -> None:
+def test_every_stage_that_closes_also_locks_and_cancels_entries(repository: Path, name: str) -> None:
     """No stage of a shipped policy sells while bots may still buy."""
     for stage in spec(repository, name).stages:
         kinds = [key for action in stage.actions for key in action.written]
@@ -133,7 +133,7 @@ def test_spot_drawdown_sells_a_list_then_all_but_stable_coins(repository: Path) 
 
 
 def test_the_circuit_breaker_warns_then_trips_on_initial_capital(repository: Path) -> None:
-    """3% does nothing but tell; 5% closes everything until a person resets it."""
+    """3% only notifies; 5% closes everything until a person resets it."""
     policy = spec(repository, "circuit-breaker")
     warn, trip = policy.stages
     assert [threshold(policy, trigger)[:3] for trigger in (*warn.any_of, *trip.any_of)] == [
@@ -142,17 +142,17 @@ def test_the_circuit_breaker_warns_then_trips_on_initial_capital(repository: Pat
     ]
     assert (warn.actions, bool(warn.notify)) == ((), True)
     assert closes(trip) == Close(side="both", fraction=Decimal(1))
-    assert ends(trip) == "manual"
+    assert reset_of(trip) == "manual"
 
 
 LADDER = ["fall-15m-1", "fall-1h-1", "fall-15m-2", "fall-1h-2", "fall-15m-3", "fall-1h-3"]
 
 
 @pytest.mark.parametrize("name", ["futures-degross", "futures-concentrated", "futures-component-risk"])
-def test_policies_that_cut_both_sides_have_the_triggers_and_the_times_of_futures_drawdown(
+def test_policies_that_cut_both_sides_have_the_triggers_and_times_of_futures_drawdown(
     repository: Path, name: str
 ) -> None:
-    """So that they can be held against each other: only what is closed differs."""
+    """So that they can be compared: only what is closed differs."""
     policy, known = spec(repository, name), spec(repository, "futures-drawdown")
     assert list(policy.triggers) == LADDER
     assert policy.triggers == known.triggers
@@ -191,7 +191,7 @@ def test_futures_component_risk_cuts_the_gross_that_degross_cuts_from_what_carri
 
 
 def test_every_stage_that_acts_names_a_runbook_after_itself(repository: Path) -> None:
-    """So that runbooks are found by the stage's name, whichever policy it is in."""
+    """So that runbooks are found by the stage's name, in any policy."""
     for name in SETS[1:]:
         assert [stage.runbook for stage in spec(repository, name).stages] == [
             stage.name for stage in spec(repository, name).stages
@@ -208,7 +208,7 @@ def test_futures_directional_closes_everything_at_the_first_fall_and_at_a_hard_o
             ("equity.drawdown", HOUR, Decimal(hour), confirm, "hold"),
         ]
         assert closes(stage) == Close(side="both", fraction=Decimal(1))
-        assert (ends(stage), stage.corroborate) == ("manual", corroborate)
+        assert (reset_of(stage), stage.corroborate) == ("manual", corroborate)
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name.startswith("futures-")])

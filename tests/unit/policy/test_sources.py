@@ -1,4 +1,4 @@
-"""Where things were written, and what of it may be shown."""
+"""Source places: where values were written, and which part of the source may be shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from killswitch.policy.yaml.source_map import SourceMap
 
 
 def source_of(text: str) -> SourceMap:
-    """The map of the first document of a sound text."""
+    """The source map of the first document of a valid text."""
     notes: list[object] = []
     roots = parse(text, notes.append)
     assert notes == []
@@ -25,7 +25,7 @@ def source_of(text: str) -> SourceMap:
 
 
 def test_values_keys_and_items_have_places() -> None:
-    """A path leads to the value, or to its key; lines and columns count from 1."""
+    """A path leads to the value or to its key; lines and columns count from 1."""
     source = source_of("spec:\n  stages:\n    - name: stop\n      any: [a, b]\n")
     place = source.place(("spec", "stages", 0, "any", 1))
     assert (place.file, place.line, place.column, place.text) == ("policy.yaml", 4, 16, "      any: [a, b]")
@@ -33,8 +33,8 @@ def test_values_keys_and_items_have_places() -> None:
     assert (key.line, key.column) == (4, 7)
 
 
-def test_what_is_not_there_is_placed_at_what_should_hold_it() -> None:
-    """A missing key is told at the key of its mapping; of a whole document at its first key."""
+def test_a_missing_value_is_placed_at_its_parent() -> None:
+    """A missing key is reported at the key of its mapping; of a whole document at its first key."""
     source = source_of("# why\nspec:\n  mode: enforce\n")
     assert (source.place(("spec", "scope", "match")).line, source.place(("spec", "scope")).column) == (2, 1)
     assert (source.place(("metadata", "name")).line, source.place(("metadata",)).column) == (2, 1)
@@ -68,8 +68,8 @@ def test_a_character_of_a_text_is_found_where_it_was_written(written: str, offse
     words=st.lists(st.text(alphabet="abc'<&. \"", min_size=1, max_size=8).map(str.strip), min_size=1, max_size=6),
     style=st.sampled_from(["'", '"', "|", ">"]),
 )
-def test_every_letter_is_found_under_itself(words: list[str], style: str) -> None:
-    """Each letter of a text stands at the place that is given for it, in every style of writing it."""
+def test_every_letter_has_its_exact_place(words: list[str], style: str) -> None:
+    """The place of each letter of a text is exact, in every style of writing it."""
     value = " ".join(word for word in words if word) or "a"
     if style == "'":
         text = "when: '" + value.replace("'", "''") + "'\n"
@@ -111,12 +111,12 @@ spec: {credentials: {a: hunter2, b: hunter2}, colour: hunter}
 
 
 def test_no_secret_is_ever_shown(tmp_path: Path) -> None:
-    """Not in a message, a fix or a source line, as text or as JSON; columns stay where they are."""
+    """Not in a message, a fix or a source line, as text or as JSON; columns stay exact."""
     file = tmp_path / "account.yaml"
     file.write_text(SECRETS)
     found = load([file]).diagnostics
-    told = render(found) + repr(as_json(found))
-    assert "hunter2" not in told
+    output = render(found) + repr(as_json(found))
+    assert "hunter2" not in output
     literals = {each.line for each in found if each.code == "KS2106"}
     assert literals == {9, 12, 14, 15, 22}
     lines = SECRETS.splitlines()
@@ -154,7 +154,7 @@ def test_a_rendered_diagnostic_shows_place_line_caret_and_fix(tmp_path: Path) ->
 
 
 def test_a_line_too_wide_to_show_is_cut_around_the_caret(tmp_path: Path) -> None:
-    """What is wrong stays in sight, and the caret stays under it."""
+    """The mistake stays visible, and the caret stays under it."""
     file = tmp_path / "p.yaml"
     file.write_text("apiVersion: killswitch.dev/v1\nkind: Ranking\nmetadata: {name: mine}\n"
                     f"spec: {{formula: normalised,{' ' * 300}window: 10}}\n")  # fmt: skip
@@ -183,7 +183,7 @@ ROUTE = "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name
     ],
 )
 def test_a_secret_that_is_written_in_the_wrong_shape_is_not_repeated(text: str, tmp_path: Path) -> None:
-    """Neither by a message nor by the line that is shown with it."""
+    """Neither in the message nor in the line that is shown with it."""
     path = tmp_path / "document.yaml"
     path.write_text(text)
     found = load([path]).diagnostics

@@ -1,4 +1,4 @@
-"""Which resting orders are entries, at the edges: hedge mode, what is filled already, a book that nobody can see."""
+"""Which resting orders are entries, at the edges: hedge mode, partial fills, unknown positions."""
 
 from __future__ import annotations
 
@@ -30,34 +30,36 @@ def holding(side: str = "long", contracts: str = "3", mode: str = "one_way") -> 
     ("side", "position_side", "entry"),
     [("buy", "long", True), ("sell", "long", False), ("buy", "short", False), ("sell", "short", True)],
 )
-def test_in_hedge_mode_side_and_position_side_say_whether_it_opens(side: str, position_side: str, entry: bool) -> None:
-    """Whatever is held, and however much: buying opens a long and closes a short."""
+def test_in_hedge_mode_side_and_position_side_determine_whether_an_order_opens(
+    side: str, position_side: str, entry: bool
+) -> None:
+    """Whatever the size of the position: buying opens a long and closes a short."""
     assert is_entry(order(side, "9", position_side=position_side), holding(mode="hedge")) is entry
 
 
-def test_outside_hedge_mode_the_position_side_says_nothing() -> None:
-    """Selling 3 against a long of 3 reduces, whatever side is written beside it; hedge mode without one too."""
+def test_outside_hedge_mode_the_position_side_is_ignored() -> None:
+    """Selling 3 against a long of 3 reduces, whatever its position side; in hedge mode without one too."""
     assert not is_entry(order("sell", "3", position_side="short"), holding())
     assert not is_entry(order("sell", "3"), holding(mode="hedge"))
     assert is_entry(order("sell", "3.1"), holding(mode="hedge"))
 
 
 @pytest.mark.parametrize(("held", "side", "opposite"), [("long", "sell", "buy"), ("short", "buy", "sell")])
-def test_an_order_reduces_as_far_as_it_is_covered_by_what_is_held(held: str, side: str, opposite: str) -> None:
+def test_an_order_reduces_as_far_as_the_position_covers_it(held: str, side: str, opposite: str) -> None:
     """3 held: 3 against it reduce, more opens, and so does anything on the same side."""
     assert not is_entry(order(side, "3"), holding(held))
     assert is_entry(order(side, "3.001"), holding(held))
     assert is_entry(order(opposite, "0.001"), holding(held))
 
 
-def test_only_what_is_left_of_an_order_counts() -> None:
-    """5, of which 2 are filled, against 3 held: what may fill yet only reduces."""
+def test_only_the_unfilled_part_of_an_order_counts() -> None:
+    """5, of which 2 are filled, against 3 held: the part that may still fill only reduces."""
     assert not is_entry(order("sell", "5", filled=Decimal(2)), holding())
     assert is_entry(order("sell", "5", filled=Decimal("1.9")), holding())
 
 
-def test_a_stop_of_a_book_that_nobody_can_see_is_protection() -> None:
-    """A resting order without a trigger may open something; one with a trigger that is seen to cover nothing too."""
+def test_a_stop_on_unknown_positions_is_protection() -> None:
+    """An order without a trigger price may open a position; one with a trigger that is known to cover nothing too."""
     unseen = replace(account("1000", None), position_mode="one_way")
     assert not is_entry(order("sell", trigger_price=Decimal(90)), unseen)
     assert is_entry(order("sell"), unseen)
@@ -66,7 +68,7 @@ def test_a_stop_of_a_book_that_nobody_can_see_is_protection() -> None:
 
 
 def test_a_cancel_names_its_account_symbol_and_order() -> None:
-    """Entries where any cancelling is declared; the rest only where all is."""
+    """Entries where any cancel is declared; the rest only with `all`."""
     entry, protection = order("buy"), replace(order("sell"), id="o2")
     held = replace(holding(), orders=(entry, protection))
     view = ScopeView(0, True, [held], {}, None)

@@ -30,7 +30,7 @@ def half(contracts: str, *, reduce_only: bool = True, mark: str = "100", **limit
         ("below one step of a position is left", "0.0015", {}, ["0.001"], "0.0005"),
     ],
 )
-def test_c9_half_of_a_position_is_rounded_so_that_nothing_is_stuck(
+def test_c9_half_of_a_position_is_rounded_so_that_the_remainder_can_be_closed(
     name: str, contracts: str, limits: dict[str, str], parts: list[str], left: str
 ) -> None:
     """Each case by its name; expected values worked by hand."""
@@ -47,20 +47,20 @@ def test_c9_dust_is_reported_not_raised() -> None:
 
 
 def test_minimum_notional_binds_spot_but_not_reduce_only() -> None:
-    """Half of 0.08 at 100 is worth 4: too little for a venue that wants 5, unless it only reduces."""
+    """Half of 0.08 at 100 is worth 4: too little for a venue with a minimum of 5, unless it only reduces."""
     assert half("0.08", min_notional="5").parts == (D("0.04"),)
     assert half("0.08", min_notional="5", reduce_only=False).parts == (D("0.08"),)
     assert half("0.04", min_notional="5", reduce_only=False).blocked is not None
 
 
-def test_c12_a_halted_symbol_is_blocked_and_says_so() -> None:
-    """It blocks itself, not the others."""
+def test_c12_a_halted_symbol_is_blocked_with_the_reason() -> None:
+    """It is blocked by itself, not the others."""
     held = position("X", "long", contracts="1", mark_price="100")
     result = reduction(held, D(0), rules("X", state="halted"), reduce_only=True)
     assert result.blocked == "X is halted at the venue"
 
 
-def test_without_the_venues_rules_nothing_is_rounded_and_that_is_said() -> None:
+def test_without_the_venues_rules_nothing_is_rounded_and_the_target_is_inexact() -> None:
     """Unknown steps: the exact half, marked as not exact."""
     held = position("X", "long", contracts="0.0333")
     assert reduction(held, D("0.01665"), None, reduce_only=True) == Reduction(
@@ -75,12 +75,12 @@ def test_without_the_venues_rules_nothing_is_rounded_and_that_is_said() -> None:
     st.integers(1, 20),
     st.integers(0, 50),
 )
-def test_what_is_left_is_never_more_than_decided_and_orders_never_more_than_held(
+def test_the_remainder_never_exceeds_the_target_nor_orders_the_position(
     units: int, percent: int, step: str, minimum_steps: int, maximum_steps: int
 ) -> None:
     """For every size: whole steps, within the venue's limits, summing to held − left, leaving at most the target.
 
-    What would be more orders than anybody sends is one part, for closing to cut.
+    Where it would be more orders than anybody sends, it is one part, which the executor slices.
     """
     held = D(units) * D(step) / 4
     wanted = held * (100 - percent) / 100
@@ -96,10 +96,12 @@ def test_what_is_left_is_never_more_than_decided_and_orders_never_more_than_held
 
 
 @given(st.integers(1, 400), st.integers(1, 12), st.integers(0, 14), st.one_of(st.none(), st.integers(1, 60)))
-def test_every_slice_is_an_order_that_the_venue_takes(amount: int, minimum: int, above: int, bound: int | None) -> None:
+def test_every_slice_is_an_order_that_the_venue_accepts(
+    amount: int, minimum: int, above: int, bound: int | None
+) -> None:
     """Within minimum and maximum, summing to what is closed; all of it goes where n orders between them can carry it.
 
-    Of a bound that only the market's impact sets, none but the last slice is larger, where the maximum lets it.
+    Only the last slice may exceed a bound that is set by market impact alone, where the maximum permits.
     """
     maximum = minimum + above
     held = position("X", "long", contracts=str(amount))
@@ -120,14 +122,14 @@ def test_every_slice_is_an_order_that_the_venue_takes(amount: int, minimum: int,
 
 
 def test_the_last_slice_grows_rather_than_falls_below_the_minimum() -> None:
-    """10.5 in slices that the market takes of the minimum, 1: nine of 1, and 1.5; none of 0.5."""
+    """10.5 in slices of the minimum, 1, which the market allows: nine of 1, and 1.5; none of 0.5."""
     held = position("X", "long", contracts="10.5", mark_price="100")
     found = reduction(held, D(0), rules("X", amount_step="0.5", min_amount="1"), reduce_only=True, greatest=D("0.1"))
     assert found.parts == (*[D(1)] * 9, D("1.5"))
 
 
-def test_what_fits_into_no_order_of_the_venue_stays_and_is_told() -> None:
-    """Minimum and maximum are 1: of 10.5 a half stays, and the target says so; the record's sums hold."""
+def test_a_remainder_that_fits_no_order_stays_and_is_recorded() -> None:
+    """Minimum and maximum are 1: of 10.5 a half stays, and the target states it; the record's sums are consistent."""
     held = position("X", "long", contracts="10.5", mark_price="100")
     limits = {"amount_step": "0.5", "min_amount": "1", "max_amount": "1"}
     found = reduction(held, D(0), rules("X", **limits), reduce_only=True)
@@ -136,8 +138,8 @@ def test_what_fits_into_no_order_of_the_venue_stays_and_is_told() -> None:
     assert found.blocked.startswith("dust: 0.5 of X does not fit")
 
 
-def test_c16_a_position_that_cannot_be_counted_is_blocked_and_one_of_countless_orders_is_one_part() -> None:
-    """A number that a venue read out wrongly neither raises nor makes a list that no memory holds."""
+def test_c16_an_uncountable_position_is_blocked_and_one_of_countless_orders_is_one_part() -> None:
+    """A wrong number of a venue neither raises nor makes a list that exhausts memory."""
     endless = reduction(position("X", "long", contracts="5e28"), D(0), rules("X"), reduce_only=True)
     assert (endless.parts, endless.target) == ((), D("5e28"))
     assert endless.blocked is not None

@@ -1,4 +1,4 @@
-"""Carrying a close out as its unwinding asks: slices, bounds, pace, and what stays as it was."""
+"""Unwinding: a close's slices, price bounds and pace, and the positions that stay."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ BY_IMPACT = ImpactRule("square_root", D("0.005"), None, "whole")
 BY_SHARE = ImpactRule("square_root", D("0.005"), D("0.1"), "whole")
 
 
-def view_of(*accounts: AccountSnapshot, instruments: Sequence[Instrument] = ()) -> ScopeView:
+def scope_of(*accounts: AccountSnapshot, instruments: Sequence[Instrument] = ()) -> ScopeView:
     """The accounts as one scope; the instruments are every account's."""
     known = {(a.account, i.symbol): i for a in accounts for i in (*instruments, *(a.instruments or ()))}
     return ScopeView(to_micros(START), True, accounts, known, None)
 
 
 def close_all(view: ScopeView, rule: UnwindingRule = PLAIN) -> Unwound:
-    """Everything that the scope holds, in the order of the snapshot."""
+    """A close of everything in the scope, in the order of the snapshot."""
     book = candidates(view, None)
     return unwind(view, [SelectedTarget(Ranked(c, n, 1.0), D(0)) for n, c in enumerate(book, start=1)], rule)
 
@@ -48,45 +48,45 @@ def close_all(view: ScopeView, rule: UnwindingRule = PLAIN) -> Unwound:
 def one_long(contracts: str, rule: UnwindingRule, liquidity: Liquidity | None, **limits: str) -> Unwound:
     held = position(BTC, "long", contracts=contracts, mark_price="100", notional=contracts)
     market = account("100000", [held], liquidity=None if liquidity is None else (liquidity,))
-    return close_all(view_of(market, instruments=[rules(BTC, **limits)]), rule)
+    return close_all(scope_of(market, instruments=[rules(BTC, **limits)]), rule)
 
 
-def parts(found: Unwound) -> list[Decimal]:
+def slice_sizes(found: Unwound) -> list[Decimal]:
     return [intent.contracts for intent in found.intents]
 
 
-def test_slices_are_the_greatest_whose_expected_impact_is_accepted() -> None:
+def test_slices_are_the_largest_with_an_accepted_expected_impact() -> None:
     """(0.5% ÷ 5%)² of a day's 1,000 contracts is 10: 25 contracts go in 10, 10 and 5."""
     market = Liquidity(BTC, volume=D(1000), over=86400.0, volatility=0.05)
     found = one_long("25", UnwindingRule("u", impact=BY_IMPACT), market)
-    assert parts(found) == [D(10), D(10), D(5)]
+    assert slice_sizes(found) == [D(10), D(10), D(5)]
     assert found.remarks == ()
     assert [intent.rank for intent in found.intents] == [1, 1, 1]
 
 
-def test_the_smallest_of_impact_participation_and_the_venues_maximum_holds() -> None:
+def test_the_smallest_of_impact_participation_and_the_venues_maximum_applies() -> None:
     """Impact allows 10, a tenth of 40 bids 4, the venue 3: each binds when it is the smallest."""
     market = Liquidity(BTC, bid_depth=D(40), ask_depth=D(5), volume=D(1000), over=86400.0, volatility=0.05)
     rule = UnwindingRule("u", impact=BY_SHARE)
-    assert parts(one_long("8", rule, market)) == [D(4), D(4)]
-    assert parts(one_long("8", rule, market, max_amount="3")) == [D(3), D(3), D(2)]
+    assert slice_sizes(one_long("8", rule, market)) == [D(4), D(4)]
+    assert slice_sizes(one_long("8", rule, market, max_amount="3")) == [D(3), D(3), D(2)]
     deep = Liquidity(BTC, bid_depth=D(400), volume=D(1000), over=86400.0, volatility=0.05)
-    assert parts(one_long("20", rule, deep)) == [D(10), D(10)]
+    assert slice_sizes(one_long("20", rule, deep)) == [D(10), D(10)]
 
 
 def test_a_short_is_measured_against_what_is_offered() -> None:
-    """Buying back trades against the asks: a tenth of 20 of them, whatever the bids are."""
+    """A buy trades against the asks: a tenth of 20 of them, whatever the bids are."""
     held = position(BTC, "short", contracts="4", mark_price="100", notional="400")
     market = Liquidity(BTC, bid_depth=D(1000), ask_depth=D(20), volume=D(10**6), over=60.0, volatility=0.01)
-    view = view_of(account("1", [held], liquidity=(market,)), instruments=[rules(BTC)])
-    assert parts(close_all(view, UnwindingRule("u", impact=BY_SHARE))) == [D(2), D(2)]
+    view = scope_of(account("1", [held], liquidity=(market,)), instruments=[rules(BTC)])
+    assert slice_sizes(close_all(view, UnwindingRule("u", impact=BY_SHARE))) == [D(2), D(2)]
 
 
 def test_a_slice_is_at_least_the_venues_minimum() -> None:
-    """A tenth of 5 is less than the 2 that the venue takes at least: the slices are 2, and that is said."""
+    """A tenth of 5 is below the venue's minimum of 2: the slices are 2, with a remark."""
     market = Liquidity(BTC, bid_depth=D(5), volume=D(10**6), over=60.0, volatility=0.01)
     found = one_long("6", UnwindingRule("u", impact=BY_SHARE), market, min_amount="2", amount_step="1")
-    assert parts(found) == [D(2), D(2), D(2)]
+    assert slice_sizes(found) == [D(2), D(2), D(2)]
     assert found.remarks == (f"the slices of {BTC} are larger than declared",)
 
 
@@ -94,28 +94,28 @@ def test_a_market_without_trades_is_cut_into_a_hundred_slices_and_not_a_million(
     """Nothing was traded: the size of the slices grows, so that there are at most a hundred."""
     market = Liquidity(BTC, volume=D(0), over=60.0, volatility=0.05)
     found = one_long("1000", UnwindingRule("u", impact=BY_IMPACT), market)
-    assert parts(found) == [D(10)] * 100
+    assert slice_sizes(found) == [D(10)] * 100
     assert found.remarks == (f"the slices of {BTC} are larger than declared",)
 
 
-def test_of_unknown_liquidity_the_position_goes_in_one_order_and_that_is_said() -> None:
-    """No liquidity, or none that can be one: whole, with a remark; what is known still binds."""
+def test_with_unknown_liquidity_the_position_is_one_order_with_a_remark() -> None:
+    """No liquidity, or an impossible one: whole, with a remark; known bounds still apply."""
     rule = UnwindingRule("u", impact=BY_SHARE)
     none = one_long("25", rule, None)
-    assert (parts(none), none.remarks) == ([D(25)], (f"the liquidity of {BTC} is unknown: not sliced by it",))
+    assert (slice_sizes(none), none.remarks) == ([D(25)], (f"the liquidity of {BTC} is unknown: not sliced by it",))
     odd = Liquidity(BTC, bid_depth=D("NaN"), volume=D(-1), over=60.0, volatility=0.05)
-    told = f"the volume or volatility and depth and volume of {BTC} is unknown: not sliced by it"
+    remark = f"the volume or volatility and depth and volume of {BTC} is unknown: not sliced by it"
     found = one_long("25", rule, odd)
-    assert (parts(found), found.remarks) == ([D(25)], (told,))
+    assert (slice_sizes(found), found.remarks) == ([D(25)], (remark,))
     depth_only = one_long("25", rule, Liquidity(BTC, bid_depth=D(100)))
-    assert parts(depth_only) == [D(10), D(10), D(5)]
+    assert slice_sizes(depth_only) == [D(10), D(10), D(5)]
     assert depth_only.remarks == (f"the volume or volatility of {BTC} is unknown: not sliced by it",)
 
 
 def test_the_bound_of_the_first_matching_class_is_on_every_intent() -> None:
     """By symbol, by base asset, or any; and none where no class covers the symbol."""
     book = [position(s, "long", contracts="1", mark_price="100", notional="100") for s in (BTC, ETH, "XRP/USDT:USDT")]
-    view = view_of(account("1", book), instruments=[rules(p.symbol) for p in book])
+    view = scope_of(account("1", book), instruments=[rules(p.symbol) for p in book])
     classes = (SlippageRule((BTC,), D("0.005")), SlippageRule(("ETH", "BTC"), D("0.01")))
     rule = UnwindingRule("u", slippage=classes, ladder=(LadderStepRule("market"),))
     assert [intent.band for intent in close_all(view, rule).intents] == [D("0.005"), D("0.01"), None]
@@ -123,8 +123,8 @@ def test_the_bound_of_the_first_matching_class_is_on_every_intent() -> None:
     assert close_all(view, every).intents[2].band == D("0.02")
 
 
-def test_the_manner_of_a_decision_is_its_ladder_and_its_pace() -> None:
-    """As the rule has them, a pause in seconds; nothing at all for market orders as fast as the venue allows."""
+def test_the_unwinding_of_a_decision_is_its_ladder_and_its_pace() -> None:
+    """As in the rule, a pause in seconds; None for market orders as fast as the venue permits."""
     rule = UnwindingRule(
         "careful", max_orders_per_minute=60, pause=2 * SECOND,
         ladder=(LadderStepRule("limit_ioc", D(2), 3), LadderStepRule("market")),
@@ -136,7 +136,7 @@ def test_the_manner_of_a_decision_is_its_ladder_and_its_pace() -> None:
     assert execution_style(OF_CAUSE["system-failure"]) == Unwinding("system-failure")
 
 
-def test_of_several_unwindings_the_one_with_the_fewest_bounds_holds() -> None:
+def test_of_several_unwindings_the_one_with_the_fewest_bounds_applies() -> None:
     """Then the faster one, then the one with the shorter pause, then the first."""
     ladder = (LadderStepRule("market"),)
     bounded, both = UnwindingRule("bounded", ladder=ladder), UnwindingRule("both", (), 60, ladder=ladder)
@@ -149,8 +149,8 @@ def test_of_several_unwindings_the_one_with_the_fewest_bounds_holds() -> None:
     assert most_urgent([]) is PLAIN
 
 
-def test_by_force_nothing_takes_time_or_bounds_a_price_but_what_is_kept_stays_kept() -> None:
-    """The routes and the kept assets of the rule are all that is left of it."""
+def test_force_removes_delays_and_price_bounds_and_keeps_the_kept_assets() -> None:
+    """Only the routes and the kept assets of the rule remain."""
     kept = SpotRule(("BTC",), ("USDT",), ("XMR",))
     careful = UnwindingRule(
         "careful",
@@ -165,7 +165,7 @@ def test_by_force_nothing_takes_time_or_bounds_a_price_but_what_is_kept_stays_ke
     assert without_pace(careful) == UnwindingRule("careful", ("market",), spot=kept)
 
 
-def test_a_close_by_hand_goes_over_the_correlation_groups_in_their_order() -> None:
+def test_an_operator_close_follows_the_correlation_groups_in_their_order() -> None:
     """Group order first, then rank inside the group; symbols of no group come last, each on its own."""
     groups = (CorrelationGroupRule("majors", ("A", "C"), 1), CorrelationGroupRule("alts", ("B",), 0))
     held = [position(s, "long", f"-{n}", contracts="1") for n, s in enumerate("ABCD", start=1)]
@@ -184,16 +184,16 @@ def pair(margin_mode: str | None = None) -> ScopeView:
         position(ETH, "long", contracts="1", mark_price="10", notional="10"),
         position(BTC, "long", contracts="10", mark_price="100", notional="1000"),
     ]
-    return view_of(account("1", held, margin_mode=margin_mode), instruments=[rules(p.symbol) for p in held])
+    return scope_of(account("1", held, margin_mode=margin_mode), instruments=[rules(p.symbol) for p in held])
 
 
 def test_c25_opposite_legs_exchange_places_so_that_the_net_stays_down() -> None:
-    """The long, on the heavier side, takes the first place and the short the last; what is between stays."""
+    """The long, on the heavier side, takes the first place and the short the last; positions between them stay."""
     found = close_all(pair("portfolio"))
     assert [(i.symbol, i.rank) for i in found.intents] == [(BTC, 1), (ETH, 2), ("BTC/USDT:USDT-260327", 3)]
 
 
-def test_c25_what_two_accounts_hold_is_netted_over_the_scope_but_for_portfolio_margin() -> None:
+def test_c25_positions_of_two_accounts_are_netted_over_the_scope_except_under_portfolio_margin() -> None:
     """A short of 8 here and a long of 10 there hedge each other; an account margined by itself nets its own only."""
     short = [position(BTC, "short", contracts="8", mark_price="100", notional="800")]
     long = [position(BTC, "long", contracts="10", mark_price="100", notional="1000")]
@@ -202,7 +202,7 @@ def test_c25_what_two_accounts_hold_is_netted_over_the_scope_but_for_portfolio_m
             account("1", short, name="here", margin_mode=margin_mode),
             account("1", long, name="there", margin_mode=margin_mode),
         ]
-        found = close_all(view_of(*accounts, instruments=[rules(BTC)]))
+        found = close_all(scope_of(*accounts, instruments=[rules(BTC)]))
         assert found.intents[0].account == first
 
 
@@ -215,16 +215,16 @@ def test_c25_sliced_legs_take_turns() -> None:
     )
     found = close_all(thin, UnwindingRule("u", impact=replace(BY_SHARE, participation=D("0.1"))))
     sizes = [(i.symbol == BTC, i.contracts) for i in found.intents if i.symbol != ETH]
-    net, seen = D(2), []
+    net, exposures = D(2), []
     for is_long, size in sizes:
         net -= size if is_long else -size
-        seen.append(net)
-    assert max(map(abs, seen)) == 3
-    assert seen[-1] == 0
+        exposures.append(net)
+    assert max(map(abs, exposures)) == 3
+    assert exposures[-1] == 0
 
 
-def test_c25_where_the_net_is_unknown_legs_go_by_rank_and_that_is_said() -> None:
-    """Without the contract size of one leg nothing is known of the exposure."""
+def test_c25_with_an_unknown_net_legs_are_closed_by_rank_with_a_remark() -> None:
+    """Without the contract size of one leg the exposure is unknown."""
     view = pair()
     unknown = dict(view.instruments)
     unknown["main", BTC] = Instrument(BTC, amount_step=D("0.001"))

@@ -1,4 +1,4 @@
-"""From documents to orders: a policy and its unwinding as YAML, and what a fall makes of them."""
+"""From documents to orders: a policy and its unwinding as YAML, and the decision after a fall."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ spec:
 """
 
 
-def fallen(folder: Path, text: str) -> Decision:
+def decision_after_fall(folder: Path, text: str) -> Decision:
     """The decision on an account that is long 12 BTC and loses a fifth."""
     (folder / "policy.yaml").write_text(text, encoding="utf-8")
     policies, problems = compile_loaded(load([folder]))
@@ -55,8 +55,8 @@ def fallen(folder: Path, text: str) -> Decision:
     market = (Liquidity(BTC, bid_depth=D(50), volume=D(1000), over=86400.0, volatility=0.05),)
     for minute, pnl in enumerate(("0", "-200")):
         held = [position(BTC, "long", pnl, contracts="12", mark_price="100", notional="1200")]
-        seen = account(str(1000 + D(pnl)), held, instruments=[rules(BTC)], liquidity=market)
-        found = interpreter.tick(snapshot(after(minutes=minute), seen))
+        holder = account(str(1000 + D(pnl)), held, instruments=[rules(BTC)], liquidity=market)
+        found = interpreter.tick(snapshot(after(minutes=minute), holder))
     [decision] = found.decisions
     assert decision.as_of > START
     return decision
@@ -64,15 +64,15 @@ def fallen(folder: Path, text: str) -> Decision:
 
 def test_the_document_called_default_carries_out_a_close_that_names_none(tmp_path: Path) -> None:
     """A tenth of 50 bids is 5, the impact would allow 100: 5, 5 and 2, bounded at 0.5%, on the declared ladder."""
-    decision = fallen(tmp_path, POLICY + UNWINDING)
+    decision = decision_after_fall(tmp_path, POLICY + UNWINDING)
     assert [intent.contracts for intent in decision.intents] == [D(5), D(5), D(2)]
     assert {intent.band for intent in decision.intents} == {D("0.005")}
     assert decision.unwinding == Unwinding("default", (Rung("limit_ioc", D(2), 2), Rung("market")), 60, 2.0)
 
 
-def test_without_a_document_the_record_is_what_it_always_was(tmp_path: Path) -> None:
+def test_without_an_unwinding_document_the_record_is_unchanged(tmp_path: Path) -> None:
     """One market order, and no key in the record that older readers do not know."""
-    decision = fallen(tmp_path, POLICY)
+    decision = decision_after_fall(tmp_path, POLICY)
     assert [intent.contracts for intent in decision.intents] == [D(12)]
     record = decision_record(decision)
     assert "unwinding" not in record

@@ -1,4 +1,4 @@
-"""Ranking and cutting by component risk: from recorded returns, and as declared where they are unknown."""
+"""Ranking and cutting by component risk: from recorded returns, and by the declared fallback where they are unknown."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def book(prices: dict[str, float], sides: str, sizes: Sequence[str], lost: str =
 RULES = tuple(rules(symbol, amount_step="0.000001", min_amount="0.000001") for symbol in SYMBOLS)
 
 
-def course(seed: int, minutes: int, sides: str = "LLSS", sizes: Sequence[str] = ("10",) * 4) -> list[Snapshot]:
+def price_path(seed: int, minutes: int, sides: str = "LLSS", sizes: Sequence[str] = ("10",) * 4) -> list[Snapshot]:
     """Quiet minutes, and a last one in which A has lost a tenth of the equity."""
     days = [
         snapshot(after(minutes=i), account("100000", book(prices, sides, sizes), instruments=RULES))
@@ -71,14 +71,14 @@ def course(seed: int, minutes: int, sides: str = "LLSS", sizes: Sequence[str] = 
     return [*days, snapshot(after(minutes=minutes), account("90000", book(last, sides, sizes, "-10000")))]
 
 
-def fired(policies: PolicySet, snapshots: Sequence[Snapshot]) -> Decision:
+def decision_on(policies: PolicySet, snapshots: Sequence[Snapshot]) -> Decision:
     interpreter = Interpreter(policies)
     (decision,) = [each for seen in snapshots for each in interpreter.tick(seen).decisions]
     return decision
 
 
 def left(decision: Decision, snapshots: Sequence[Snapshot]) -> dict[str, Decimal]:
-    """Symbol → contracts that should be left."""
+    """Symbol → contracts to be left."""
     held = {p.symbol: p.contracts for p in snapshots[-1].accounts[0].positions or ()}
     return held | {intent.symbol: intent.target for intent in decision.intents}
 
@@ -92,27 +92,27 @@ def exposures(snapshots: Sequence[Snapshot], contracts: dict[str, Decimal]) -> l
 
 
 def covariance(snapshots: Sequence[Snapshot]) -> list[list[float]]:
-    """Of the returns between the snapshots, taken from them anew."""
+    """The covariance of the returns between the snapshots, computed independently."""
     marks = [[float(p.mark_price or 0) for p in s.accounts[0].positions or ()] for s in snapshots]
     return shrunk_covariance([[b[i] / a[i] - 1 for a, b in pairwise(marks)] for i in range(len(marks[0]))])
 
 
-def test_what_carries_the_variance_comes_first_and_what_hedges_last() -> None:
-    """B with twice the market's moves leads; the short that hedges it is last, with a share below zero."""
-    seen = course(1, 120, "LLSS", ("10", "10", "10", "1"))
-    order = fired(policy(close("both", "0.5", ranking="component-risk")), seen).intents
+def test_positions_rank_by_their_share_of_variance_and_hedges_last() -> None:
+    """B with twice the market's moves ranks first; the short that hedges it is last, with a share below zero."""
+    snapshots = price_path(1, 120, "LLSS", ("10", "10", "10", "1"))
+    order = decision_on(policy(close("both", "0.5", ranking="component-risk")), snapshots).intents
     assert [intent.symbol for intent in order] == ["B", "A", "D", "C"]
     shares = {intent.symbol: float(intent.score or "nan") for intent in order}
     assert shares["C"] < 0 < shares["D"] < shares["A"] < shares["B"]
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
 
 
-def test_a_cut_by_rank_takes_the_loss_and_not_its_hedge() -> None:
-    """Half of the gross goes from the longs; the short that hedges them stays nearly whole."""
-    seen = course(2, 120, "LLSS", ("10", "10", "10", "1"))
-    decision = fired(policy(BY_RISK), seen)
+def test_a_cut_by_rank_reduces_the_losing_side_and_not_its_hedge() -> None:
+    """Half of the gross is cut from the longs; the short that hedges them stays nearly whole."""
+    snapshots = price_path(2, 120, "LLSS", ("10", "10", "10", "1"))
+    decision = decision_on(policy(BY_RISK), snapshots)
     assert decision.reason is None
-    kept = left(decision, seen)
+    kept = left(decision, snapshots)
     assert kept["C"] > 9
     assert kept["B"] < 5
 
@@ -121,31 +121,31 @@ sizes = st.lists(st.integers(1, 50).map(str), min_size=4, max_size=4)
 
 
 @given(st.integers(0, 10_000), st.text("LS", min_size=4, max_size=4), sizes, st.sampled_from(("0.1", "0.5", "0.8")))
-def test_the_cut_is_what_was_declared_and_what_is_left_varies_no_more_than_in_proportion(
+def test_the_cut_is_as_declared_and_leaves_no_more_variance_than_a_proportional_one(
     seed: int, sides: str, held: list[str], fraction: str
 ) -> None:
     """To the lot, for every book; nothing below zero or above what was held."""
-    seen = course(seed, 70, sides, held)
-    decision = fired(policy(replace(BY_RISK, fraction=Decimal(fraction))), seen)
-    before = {p.symbol: p.contracts for p in seen[-1].accounts[0].positions or ()}
-    kept = left(decision, seen)
+    snapshots = price_path(seed, 70, sides, held)
+    decision = decision_on(policy(replace(BY_RISK, fraction=Decimal(fraction))), snapshots)
+    before = {p.symbol: p.contracts for p in snapshots[-1].accounts[0].positions or ()}
+    kept = left(decision, snapshots)
     assert all(0 <= kept[symbol] <= before[symbol] for symbol in SYMBOLS)
-    gross = sum(map(abs, exposures(seen, before)))
+    gross = sum(map(abs, exposures(snapshots, before)))
     wanted = gross * (1 - float(fraction))
     lots = 4 * 1e-6 * 110 + 1e-8 * gross
-    assert wanted - lots <= sum(map(abs, exposures(seen, kept))) <= wanted + lots
-    now = covariance(seen)
-    in_proportion = [(1 - float(fraction)) * x for x in exposures(seen, before)]
-    # a book that varies hardly at all is left so but for the lots
+    assert wanted - lots <= sum(map(abs, exposures(snapshots, kept))) <= wanted + lots
+    now = covariance(snapshots)
+    in_proportion = [(1 - float(fraction)) * x for x in exposures(snapshots, before)]
+    # a book with nearly no variance stays so, except for the lots
     slack = 4 * (1e-6 * 110) ** 2 * max(row[i] for i, row in enumerate(now))
-    assert variance(exposures(seen, kept), now) <= variance(in_proportion, now) * (1 + 1e-6) + slack
+    assert variance(exposures(snapshots, kept), now) <= variance(in_proportion, now) * (1 + 1e-6) + slack
 
 
-def test_too_little_history_cuts_every_position_alike_and_says_so() -> None:
+def test_too_little_history_cuts_every_position_alike_with_the_reason() -> None:
     """29 returns where 30 are asked for: ranked by the declared formula, and the reason names both."""
-    seen = course(3, 29)
-    decision = fired(policy(BY_RISK), seen)
-    assert set(left(decision, seen).values()) == {Decimal(5)}
+    snapshots = price_path(3, 29)
+    decision = decision_on(policy(BY_RISK), snapshots)
+    assert set(left(decision, snapshots).values()) == {Decimal(5)}
     assert decision.intents[0].symbol == "A"  # the loser, by the formula `normalised`
     assert decision.reason == (
         "the component risk is unknown (only 29 returns of all its symbols together were recorded, and the ranking "
@@ -153,36 +153,36 @@ def test_too_little_history_cuts_every_position_alike_and_says_so() -> None:
     )
 
 
-def test_a_position_opened_lately_makes_the_risk_unknown() -> None:
-    """Its symbol has no returns; the others' do not stand in for them."""
-    seen = course(4, 120, "LLS", ("10",) * 3)
-    last = seen[-1].accounts[0]
+def test_a_recently_opened_position_makes_the_risk_unknown() -> None:
+    """Its symbol has no returns; the others' do not replace them."""
+    snapshots = price_path(4, 120, "LLS", ("10",) * 3)
+    last = snapshots[-1].accounts[0]
     fresh = position("NEW", "short", "0", contracts="1", mark_price="100")
     held = [*(last.positions or ()), fresh]
-    seen[-1] = snapshot(seen[-1].as_of, account("90000", held, instruments=(*RULES, rules("NEW"))))
-    decision = fired(policy(BY_RISK), seen)
+    snapshots[-1] = snapshot(snapshots[-1].as_of, account("90000", held, instruments=(*RULES, rules("NEW"))))
+    decision = decision_on(policy(BY_RISK), snapshots)
     assert decision.reason is not None
     assert "only 0 returns" in decision.reason
 
 
-def test_an_unknown_worth_makes_the_risk_unknown() -> None:
+def test_an_unknown_exposure_makes_the_risk_unknown() -> None:
     """A position without a mark has no exposure; every position is cut alike."""
-    seen = course(5, 120)
-    last = seen[-1].accounts[0]
+    snapshots = price_path(5, 120)
+    last = snapshots[-1].accounts[0]
     blind = [
         position(p.symbol, p.side, str(p.unrealized_pnl), contracts="10") if p.symbol == "B" else p
         for p in last.positions or ()
     ]
-    seen[-1] = snapshot(seen[-1].as_of, account("90000", blind))
-    decision = fired(policy(BY_RISK), seen)
+    snapshots[-1] = snapshot(snapshots[-1].as_of, account("90000", blind))
+    decision = decision_on(policy(BY_RISK), snapshots)
     assert decision.reason is not None
     assert "the value of B is unknown" in decision.reason
     assert "the selected gross is not wholly known: the same part" in decision.reason
-    assert set(left(decision, seen).values()) == {Decimal(5)}
+    assert set(left(decision, snapshots).values()) == {Decimal(5)}
 
 
 def test_marks_that_never_moved_rank_nothing() -> None:
-    """No variance is no share of it."""
+    """Without variance there is no share of it."""
     still = [
         snapshot(
             after(minutes=i),
@@ -193,40 +193,40 @@ def test_marks_that_never_moved_rank_nothing() -> None:
     fall = snapshot(
         after(minutes=90), account("90000", book(dict.fromkeys(SYMBOLS, 100.0), "LLSS", ("1",) * 4, "-10000"))
     )
-    decision = fired(policy(BY_RISK), [*still, fall])
+    decision = decision_on(policy(BY_RISK), [*still, fall])
     assert decision.reason is not None
     assert "its symbols did not move" in decision.reason
 
 
 def test_the_returns_survive_a_restart() -> None:
-    """What was recorded comes back from the stored rows: the same decision, and no remark."""
-    seen = course(6, 120)
-    whole = fired(policy(BY_RISK), seen)
+    """Recorded returns are restored from the stored rows: the same decision, and no remark."""
+    snapshots = price_path(6, 120)
+    whole = decision_on(policy(BY_RISK), snapshots)
     first, rows = Interpreter(policy(BY_RISK)), list[HistoryRow]()
-    for each in seen[:100]:
+    for each in snapshots[:100]:
         first.tick(each)
         rows += first.rows()
     second = Interpreter(policy(BY_RISK))
     second.restore(first.states(), lambda _policy, _scope, since: [row for row in rows if row.at >= since])
-    decisions = [decision for each in seen[100:] for decision in second.tick(each).decisions]
+    decisions = [decision for each in snapshots[100:] for decision in second.tick(each).decisions]
     assert [decision.intents for decision in decisions] == [whole.intents]
     assert [decision.reason for decision in decisions] == [None]
 
 
 def test_marks_are_recorded_only_where_a_ranking_reads_them() -> None:
-    """The rows of every other policy stay as they were."""
+    """The stored rows of every other policy are unchanged."""
     sizes = {}
     for name, ranking in (("default", BUILT_IN["default"]), ("component-risk", RULE)):
         made = graph((FALL_15M,), (trigger("fall", 0, 0.05),), (), rankings=(ranking,))
         interpreter = Interpreter(policy_set(made))
-        interpreter.tick(course(7, 2)[0])
+        interpreter.tick(price_path(7, 2)[0])
         (row,) = interpreter.rows()
         sizes[name] = row.blob
     assert b"100.0" not in sizes["default"]
     assert sizes["component-risk"].count(b"100.0") == 4
 
 
-def test_by_rank_takes_the_worst_whole_by_any_other_ranking() -> None:
+def test_a_cut_by_rank_closes_the_worst_completely_by_any_other_ranking() -> None:
     """60% of 4,000 by loss: the worst, the next, and four tenths of the third."""
     worst = close("both", "0.6", spread="by_rank")
     made = policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(worst,)),)))
@@ -235,32 +235,32 @@ def test_by_rank_takes_the_worst_whole_by_any_other_ranking() -> None:
         position(s, "long", str(loss), contracts="10", notional="1000")
         for s, loss in zip(SYMBOLS, (-1000, -4000, -3000, -2000), strict=True)
     ]
-    seen = [
+    snapshots = [
         snapshot(after(minutes=0), account("100000", calm, instruments=RULES)),
         snapshot(after(minutes=1), account("90000", fell)),
     ]
-    decision = fired(made, seen)
-    assert left(decision, seen) == {"B": 0, "C": 0, "D": Decimal(6), "A": Decimal(10)}
+    decision = decision_on(made, snapshots)
+    assert left(decision, snapshots) == {"B": 0, "C": 0, "D": Decimal(6), "A": Decimal(10)}
     assert [(intent.rank, intent.symbol) for intent in decision.intents] == [(1, "B"), (2, "C"), (3, "D")]
 
 
 def test_everything_by_rank_is_everything() -> None:
-    """Also a position that is worth nothing at its mark, and one whose worth is unknown; no remark is due."""
+    """Also a position worth nothing at its mark, and one of unknown value; without a remark."""
     everything = close("both", "1", spread="by_rank")
     made = policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(everything,)),)))
     for odd in ({"notional": "0"}, {}):
         calm = [position("A", "long", "0", contracts="10", notional="1000"), position("B", "long", "0", **odd)]
         fell = [position("A", "long", "-9000", contracts="10", notional="1000"), position("B", "long", "0", **odd)]
-        seen = [
+        snapshots = [
             snapshot(after(minutes=0), account("100000", calm, instruments=RULES)),
             snapshot(after(minutes=1), account("91000", fell)),
         ]
-        decision = fired(made, seen)
+        decision = decision_on(made, snapshots)
         assert ({each.symbol for each in decision.intents}, decision.reason) == ({"A", "B"}, None)
 
 
-def test_what_must_go_counts_towards_the_cut_by_rank() -> None:
-    """A cap of 20% of 4,000 takes 200 of each, 800 together; the other 400 of a cut by 30% are the worst's."""
+def test_mandatory_reductions_count_towards_the_cut_by_rank() -> None:
+    """A cap of 20% of 4,000 takes 200 of each, 800 together; the other 400 of a cut by 30% come from the worst."""
     capped = close("both", "0.3", spread="by_rank", share_cap=Decimal("0.2"))
     made = policy_set(graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(capped,)),)))
     calm = [position(s, "long", "0", contracts="10", notional="1000") for s in SYMBOLS]
@@ -268,11 +268,11 @@ def test_what_must_go_counts_towards_the_cut_by_rank() -> None:
         position(s, "long", str(loss), contracts="10", notional="1000")
         for s, loss in zip(SYMBOLS, (-1000, -4000, -3000, -2000), strict=True)
     ]
-    seen = [
+    snapshots = [
         snapshot(after(minutes=0), account("100000", calm, instruments=RULES)),
         snapshot(after(minutes=1), account("90000", fell)),
     ]
-    assert left(fired(made, seen), seen) == {"A": 8, "B": 4, "C": 8, "D": 8}
+    assert left(decision_on(made, snapshots), snapshots) == {"A": 8, "B": 4, "C": 8, "D": 8}
 
 
 def test_the_windows_of_built_in_component_risk_fit_its_returns() -> None:

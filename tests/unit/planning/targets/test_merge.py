@@ -1,4 +1,4 @@
-"""One position, one target: of equals the most urgent; also where holdings go over two markets, and beside hedges."""
+"""One target for each position: of equal ones the most urgent; also with second hops, and beside hedges."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shape(decision: Decision) -> list[tuple[str, str, int | None]]:
     return [(each.symbol, each.purpose, each.after) for each in decision.intents]
 
 
-def test_a_second_hop_goes_where_the_first_goes_and_names_its_new_place() -> None:
+def test_a_second_hop_follows_its_first_hop_and_refers_to_its_new_index() -> None:
     """Both decisions sell A and X over BTC; the first asks for less of A and X, the second for B: hops follow."""
     first = decided("one", intent("A", "5"), intent("X/BTC", "5"), intent("BTC/USDT", "3", purpose="hop", after=1))
     second = decided("two", intent("A"), intent("X/BTC"), intent("BTC/USDT", "3", purpose="hop", after=1), intent("B"))
@@ -56,8 +56,8 @@ def test_a_second_hop_goes_where_the_first_goes_and_names_its_new_place() -> Non
     assert shape(other) == [("A", "reduce", None)]
 
 
-def test_a_hop_has_no_target_that_an_order_for_the_position_could_be_measured_against() -> None:
-    """What the hop leaves of BTC is what was there: a decision that closes the bitcoin itself is not held back."""
+def test_a_hop_does_not_compete_with_a_close_of_the_same_asset() -> None:
+    """A hop leaves the earlier BTC holding: a decision that closes the bitcoin itself is not held back."""
     over = decided("one", intent("X/BTC"), intent("BTC/USDT", "3", purpose="hop", after=0))
     own = decided("two", intent("BTC/USDT", "1"))
     assert targets_of([over]) == {("main", "X/BTC", "long"): Aim(D(0), level=1)}
@@ -75,7 +75,7 @@ def test_a_sale_on_another_market_is_left_to_the_smallest_target_too() -> None:
     assert right == whole
 
 
-def test_a_hedge_is_left_as_it_is() -> None:
+def test_a_hedge_is_not_merged() -> None:
     """It reduces no position, so it neither takes an order from a close nor loses one to it."""
     stand_in = decided("hedge", intent("BTC", purpose="hedge"), kind="hedge")
     own = decided("close", intent("BTC", "2"))
@@ -85,8 +85,8 @@ def test_a_hedge_is_left_as_it_is() -> None:
     assert merge([stand_in, another, own], {}) == (stand_in, another, own)
 
 
-def test_taking_an_account_out_takes_its_hops_and_keeps_the_places_of_the_others() -> None:
-    """The intents of `main` go; the hop of `other` names the place that its first one has now."""
+def test_removing_an_account_removes_its_hops_and_reindexes_the_others() -> None:
+    """The intents of `main` are removed; the hop of `other` refers to the new index of its first one."""
     whole = decided(
         "one", intent("X/BTC"), intent("BTC/USDT", purpose="hop", after=0),
         intent("Y/BTC", account="other"), intent("BTC/USDT", purpose="hop", after=2, account="other"),
@@ -115,10 +115,10 @@ BOUNDED = Unwinding("bounded", (Rung("limit_ioc"), Rung("market")))
         ((SLOW, 2), (SLOW, 2), "one"),
     ],
 )
-def test_of_equal_targets_the_most_urgent_is_carried_out(
+def test_of_equal_targets_the_most_urgent_is_executed(
     one: tuple[Unwinding | None, int], two: tuple[Unwinding | None, int], winner: str
 ) -> None:
-    """The pace first, then the ladder, then the level, then who came first; whichever of them is written first."""
+    """By pace, then ladder, then level, then order of arrival; whichever of them is listed first."""
     both = [
         structs.replace(decided(name, intent("BTC")), unwinding=manner, level=level)
         for name, (manner, level) in (("one", one), ("two", two))
@@ -128,24 +128,24 @@ def test_of_equal_targets_the_most_urgent_is_carried_out(
     assert bool(second.intents) == (winner == "two")
 
 
-def test_a_close_by_hand_under_way_is_as_urgent_as_any_stage_of_its_pace() -> None:
-    """Its decision has no level, and no stage orders the same again; only a drill's pace is too slow for one."""
-    hand = structs.replace(decided("hand", intent("BTC"), kind="manual"), level=0)
+def test_an_operator_close_in_progress_is_as_urgent_as_any_stage_of_its_pace() -> None:
+    """Its decision has no level, and no stage orders the same again; only the pace of a drill is too slow for one."""
+    operator_close = structs.replace(decided("hand", intent("BTC"), kind="manual"), level=0)
     stage_3 = structs.replace(decided("stage", intent("BTC")), level=3)
-    assert [each.intents for each in merge([stage_3], targets_of([hand]))] == [()]
-    drill = structs.replace(hand, unwinding=SLOW)
+    assert [each.intents for each in merge([stage_3], targets_of([operator_close]))] == [()]
+    drill = structs.replace(operator_close, unwinding=SLOW)
     assert merge([stage_3], targets_of([drill])) == (stage_3,)
 
 
-def test_a_smaller_target_goes_before_urgency() -> None:
-    """What is to be closed wholly, slowly, is not left half open for a faster half."""
+def test_a_smaller_target_takes_precedence_over_urgency() -> None:
+    """A slow, complete close is not left half open for a faster half."""
     whole = structs.replace(decided("whole", intent("BTC")), unwinding=SLOW)
     half = decided("half", intent("BTC", "5"))
     assert [bool(decision.intents) for decision in merge([half, whole], {})] == [False, True]
 
 
-def test_level_three_at_once_is_not_left_to_the_pace_of_level_one() -> None:
-    """A slow close of everything is under way as the crash comes: the stage that closes at once gets its orders."""
+def test_an_immediate_close_of_level_three_does_not_wait_for_the_pace_of_level_one() -> None:
+    """A slow close of everything is in progress at the crash: the stage that closes at once gets its orders."""
     slow = UnwindingRule("slow", max_orders_per_minute=1, pause=600 * SECOND)
     fast = UnwindingRule("fast")
     policy = graph(
@@ -163,13 +163,13 @@ def test_level_three_at_once_is_not_left_to_the_pace_of_level_one() -> None:
 
     interpreter.tick(snapshot(START, book("0")))
     [ease] = interpreter.tick(snapshot(START + timedelta(seconds=10), book("-60"))).decisions
-    under_way = (Closing(ease.id, "closing", (Residual("main", "BTC", "long", D(990)),), scope=ease.scope),)
-    crash = snapshot(START + timedelta(seconds=20), book("-300"), closings=under_way)
+    in_progress = (Closing(ease.id, "closing", (Residual("main", "BTC", "long", D(990)),), scope=ease.scope),)
+    crash = snapshot(START + timedelta(seconds=20), book("-300"), closings=in_progress)
     [out] = interpreter.tick(crash).decisions
     assert (out.level, sum(each.contracts for each in out.intents)) == (3, 1000)
 
 
-def test_c23_one_holding_is_sold_once_whichever_market_each_decision_takes() -> None:
+def test_c23_one_holding_is_sold_once_whichever_market_each_decision_uses() -> None:
     """Three decisions halve one holding, on its own market, over BTC and over ETH: one of them sells the half."""
     own = decided("own", intent("X/USDT", "50"))
     over_btc = decided("btc", intent("X/BTC", "50", purpose="hop"), intent("BTC/USDT", "0", purpose="hop", after=0))
@@ -177,12 +177,12 @@ def test_c23_one_holding_is_sold_once_whichever_market_each_decision_takes() -> 
     assert [shape(each) for each in merge([over_btc, over_eth, own], {})] == [shape(over_btc), [], []]
     for first in (own, over_btc, over_eth):
         for second in (own, over_btc, over_eth):
-            under_way = targets_of([structs.replace(first, id="before")])
-            assert merge([second], under_way)[0].intents == ()
+            in_progress = targets_of([structs.replace(first, id="before")])
+            assert merge([second], in_progress)[0].intents == ()
             assert merge([second], targets_of([decided("none")])) == (second,)
 
 
-def test_holdings_of_one_asset_that_nothing_sells_elsewhere_are_targets_of_their_own() -> None:
+def test_holdings_of_one_asset_that_are_not_sold_elsewhere_are_separate_targets() -> None:
     """Where a venue lists two classes of share under one base, closing the one does not stand for the other."""
     one, two = decided("one", intent("BRK-A")), decided("two", intent("BRK-B"))
     assert merge([one, two], {}) == (one, two)
@@ -198,7 +198,7 @@ def leaving(id_: str, target: str, kind: Literal["manual", "hedge"] | None = Non
 
 
 @pytest.mark.parametrize("kept", [leaving("k", "5", "manual"), structs.replace(leaving("k", "5"), mode="observe")])
-def test_a_close_by_hand_and_one_that_only_observes_are_left_whole(kept: Decision) -> None:
+def test_an_operator_close_and_an_observing_one_are_not_reduced(kept: Decision) -> None:
     """Though others leave less of the same position; among those the smallest target has it."""
     for order in ((0, 1, 2), (2, 1, 0)):
         given = [(kept, leaving("two", "2"), leaving("one", "1"))[place] for place in order]

@@ -39,11 +39,11 @@ def book() -> list[Position]:
 
 
 def test_d5_a_winner_of_900_does_not_outrank_a_loser_of_500() -> None:
-    """Only harm scores."""
+    """Only harm scores; a gain does not."""
     assert symbols(ranked(book(), {"WINNER": "900", "LOSER": "-500"})) == ["LOSER", "WINNER"]
 
 
-def test_d5_the_predecessors_formula_does_just_that_and_stays_available() -> None:
+def test_d5_the_killswitch_v6_formula_does_so_and_stays_available() -> None:
     """killswitch-v6 by hand: 0.40·900 + 0.25·0 + 0.20·(0.1/0.5) + 0.10·0.5 + 0 = 360.09;
     0.40·500 + 0.25·500 + 0.20·(0.1/0.5) + 0.10·0.5 + 0.05·0.25 = 325.1025."""
     rows = ranked(book(), {"WINNER": "900", "LOSER": "-500"}, V6)
@@ -85,7 +85,7 @@ def test_normalised_scores_by_hand() -> None:
 
 
 def test_an_unknown_term_counts_as_the_worst_in_the_book() -> None:
-    """A position whose P&L is unknown is not harmless."""
+    """A position whose P&L is unknown does not rank as harmless."""
     known = position("KNOWN", "long", "-100", notional="1000", margin="100", mark_price="1", liquidation_price="0.5")
     blind = position("BLIND", "long", None, notional="1000", margin="100", mark_price="1", liquidation_price="0.5")
     rows = ranked([known, blind], None)

@@ -1,4 +1,4 @@
-"""Selection: the side that lost, by rank, how many, how much of each."""
+"""Selection: the losing side, in order of rank, how many positions, and how much of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEAR = Compare("<=", SignalRead(0), Number(0.03))
 def targets(
     action: Close, source: str, positions: list[Position], rule: AttributionRule | None = RULE, market: str = "swap"
 ) -> dict[str, Decimal]:
-    """Symbol → what should be left, in order of closing."""
+    """Symbol → contracts to be left, in order of closing."""
     view = ScopeView(to_micros(START), True, (account("100000", positions, market=market),), {}, None)
     delta = {("main", p.symbol, p.side): p.unrealized_pnl or Decimal(0) for p in positions}
     made = graph((FALL_15M,), (), (), position_signals=(SignalRef("position.liquidation_distance"),))
@@ -57,14 +57,14 @@ def test_all_of_a_position_within_three_percent_of_liquidation_is_closed() -> No
 
 
 @pytest.mark.parametrize("source", ["MIXED", "UNKNOWN"])
-def test_mixed_and_unknown_take_the_worst_60_percent_but_at_least_one(source: str) -> None:
+def test_mixed_and_unknown_select_the_worst_60_percent_but_at_least_one(source: str) -> None:
     """60% of 7 positions is 4; of one position, one."""
     action = close("losing", worst=0.6)
     assert list(targets(action, source, book())) == ["L1", "L2", "L3", "L4"]
     assert list(targets(action, source, book()[:1])) == ["L1"]
 
 
-def test_a_known_side_is_closed_whole_whatever_worst_says() -> None:
+def test_a_known_side_is_closed_completely_whatever_worst_declares() -> None:
     """`worst` binds the fallback only."""
     assert list(targets(close("losing", worst=0.6), "SHORT", book())) == ["S2", "S1"]
 
@@ -77,7 +77,7 @@ def test_what_mixed_selects_is_declared() -> None:
 
 
 def test_d6_every_position_is_long_or_short_and_none_is_counted_as_short_by_default() -> None:
-    """A snapshot whose position says no side, or another, is refused as a whole: nothing is guessed."""
+    """A snapshot with a position without a side, or with another one, is refused as a whole: no side is guessed."""
     import msgspec
 
     from killswitch.model.snapshot import decode_snapshot
@@ -105,21 +105,21 @@ D = Decimal
 WORST = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
 
-def chosen(
+def select_from(
     action: Close, source: str, held: list[Position], rule: AttributionRule | None = WORST, signal: str | None = None,
     delta: dict[str, str] | None = None, **words: Any,
 ) -> Selection:  # fmt: skip
-    """What is selected of an account of 100,000; `delta` is the change of P&L by symbol, by default all of it."""
+    """The selection in an account of 100,000; `delta` is the change of P&L by symbol, by default all of it."""
     view = ScopeView(to_micros(START), True, (account("100000", held, **words),), {}, None)
     moved = {("main", p.symbol, p.side): p.unrealized_pnl or D(0) for p in held}
     moved |= {("main", p.symbol, p.side): D((delta or {})[p.symbol]) for p in held if p.symbol in (delta or {})}
-    seen = (SignalRef(signal),) if signal else ()
-    made = graph((FALL_15M,), (), (), position_signals=seen)
+    signals = (SignalRef(signal),) if signal else ()
+    made = graph((FALL_15M,), (), (), position_signals=signals)
     all_if = lower_one(action.all_if) if action.all_if is not None else None
     return select(made, action, candidates(view, moved), source, rule, all_if)  # type: ignore[arg-type]  # literal
 
 
-def left(found: Selection) -> dict[str, Decimal]:
+def contracts_left(found: Selection) -> dict[str, Decimal]:
     """Symbol → contracts that stay, in the order of closing."""
     return {target.ranked.candidate.position.symbol: target.contracts for target in found.targets}
 
@@ -132,7 +132,7 @@ def losers() -> list[Position]:
 
 
 @pytest.mark.parametrize(
-    ("side", "source", "taken"),
+    ("side", "source", "expected"),
     [
         ("both", "LONG", ["L1", "L2", "L3", "S1", "S2"]),
         ("long", "SHORT", ["L1", "L2", "L3"]),
@@ -141,9 +141,9 @@ def losers() -> list[Position]:
         ("losing", "SHORT", ["S1", "S2"]),
     ],
 )
-def test_a_close_takes_its_side_in_order_of_rank(side: str, source: str, taken: list[str]) -> None:
-    """A side that is named is taken whatever lost; the losing one is the one that did."""
-    assert list(left(chosen(close(side), source, losers()))) == taken
+def test_a_close_selects_its_side_in_order_of_rank(side: str, source: str, expected: list[str]) -> None:
+    """An explicit side is selected whichever side lost; `losing` is the side that did."""
+    assert list(contracts_left(select_from(close(side), source, losers()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -157,39 +157,39 @@ def test_a_close_takes_its_side_in_order_of_rank(side: str, source: str, taken: 
         ("none", "both", "UNKNOWN", 5),
     ],
 )
-def test_what_is_taken_where_no_side_lost_for_sure_is_declared(
+def test_the_rule_declares_the_selection_without_a_certain_losing_side(
     mixed: str, unknown: str, source: str, count: int
 ) -> None:
     """The worst two fifths, all of both sides, or nothing: each for mixed and for unknown."""
     rule = AttributionRule(0.65, mixed, unknown)  # type: ignore[arg-type]  # literal
-    assert len(left(chosen(close("losing", worst=0.4), source, losers(), rule))) == count
+    assert len(contracts_left(select_from(close("losing", worst=0.4), source, losers(), rule))) == count
 
 
-def test_without_a_rule_the_worst_ranked_are_taken() -> None:
+def test_without_a_rule_the_worst_ranked_are_selected() -> None:
     """A stage that declares no attribution: two fifths of five."""
     for source in ("MIXED", "UNKNOWN"):
-        assert list(left(chosen(close("losing", worst=0.4), source, losers(), None))) == ["L1", "L2"]
+        assert list(contracts_left(select_from(close("losing", worst=0.4), source, losers(), None))) == ["L1", "L2"]
 
 
 @pytest.mark.parametrize(
     ("top", "worst", "count"), [(1, None, 1), (9, None, 5), (None, 0.4, 2), (None, 0.01, 1), (3, 0.4, 2), (1, 0.4, 1)]
 )
-def test_of_two_limits_the_smaller_binds_and_at_least_one_is_taken(
+def test_of_two_limits_the_smaller_binds_and_at_least_one_is_selected(
     top: int | None, worst: float | None, count: int
 ) -> None:
     """A share of five is rounded down, but never to none."""
-    assert len(left(chosen(close("losing", top=top, worst=worst), "MIXED", losers()))) == count
+    assert len(contracts_left(select_from(close("losing", top=top, worst=worst), "MIXED", losers()))) == count
 
 
-def test_a_share_counts_exactly() -> None:
+def test_a_share_of_the_positions_is_counted_exactly() -> None:
     """Three fifths of five are three, whatever floats make of 0.6 × 5; 0.7 of ten are seven."""
     many = [position(f"P{i}", "long", str(-100 + i), contracts="1", notional="100") for i in range(10)]
-    assert len(left(chosen(close("losing", worst=0.6), "MIXED", losers()))) == 3
-    assert len(left(chosen(close("losing", worst=0.7), "MIXED", many))) == 7
+    assert len(contracts_left(select_from(close("losing", worst=0.6), "MIXED", losers()))) == 3
+    assert len(contracts_left(select_from(close("losing", worst=0.7), "MIXED", many))) == 7
 
 
 @pytest.mark.parametrize(
-    ("words", "taken"),
+    ("words", "expected"),
     [
         ({"symbols": ("BTC/USDT:USDT",)}, ["BTC/USDT:USDT"]),
         ({"symbols": ("BTC",)}, ["BTC/USDT:USDT", "BTC/USDC:USDC"]),
@@ -199,14 +199,14 @@ def test_a_share_counts_exactly() -> None:
         ({}, ["BTC/USDT:USDT", "BTC/USDC:USDC", "ETH/USDT:USDT"]),
     ],
 )
-def test_a_close_names_symbols_or_assets_and_leaves_assets_out(words: dict[str, Any], taken: list[str]) -> None:
-    """What is left out stays though it is named."""
+def test_a_close_names_symbols_or_assets_and_leaves_assets_out(words: dict[str, Any], expected: list[str]) -> None:
+    """An excepted asset stays even if it is named."""
     held = [
         position("BTC/USDT:USDT", "long", "-500", contracts="1", notional="1000"),
         position("BTC/USDC:USDC", "long", "-400", contracts="1", notional="1000"),
         position("ETH/USDT:USDT", "long", "-300", contracts="1", notional="1000"),
     ]
-    assert list(left(chosen(close("both", **words), "LONG", held))) == taken
+    assert list(contracts_left(select_from(close("both", **words), "LONG", held))) == expected
 
 
 @pytest.mark.parametrize(
@@ -219,28 +219,26 @@ def test_a_close_names_symbols_or_assets_and_leaves_assets_out(words: dict[str, 
         ("position.notional_share", ">", 0.2, []),
     ],
 )
-def test_what_is_closed_wholly_is_told_by_the_position_itself(
-    signal: str, op: ComparisonOp, level: float, whole: list[str]
-) -> None:
-    """Half of each is closed, and all of those of which the condition is surely true."""
+def test_all_if_is_evaluated_on_each_position(signal: str, op: ComparisonOp, level: float, whole: list[str]) -> None:
+    """Half of each is closed, and all of those for which the condition is surely true."""
     rule = Compare(op, SignalRead(0), Number(level))
-    found = left(chosen(close("both", "0.5", all_if=rule), "LONG", losers(), signal=signal))
+    found = contracts_left(select_from(close("both", "0.5", all_if=rule), "LONG", losers(), signal=signal))
     assert [symbol for symbol, contracts in found.items() if contracts == 0] == whole
     assert set(found.values()) <= {D(0), D(5)}
 
 
 def test_a_gain_is_no_loss() -> None:
-    """Of a position that has gained the loss is 0, and one whose P&L is not told has none that could be compared."""
+    """The loss of a position that has gained is 0; one whose P&L is unknown has none that could be compared."""
     held = [
         position("UP", "long", "300", contracts="10", notional="1000"),
         position("BLIND", "long", None, contracts="10", notional="1000"),
     ]
     below = Compare("<=", SignalRead(0), Number(0))
     above = Compare(">=", SignalRead(0), Number(0.5))
-    assert left(chosen(close("both", "0.5", all_if=below), "LONG", held, signal="position.loss")) == {
+    assert contracts_left(select_from(close("both", "0.5", all_if=below), "LONG", held, signal="position.loss")) == {
         "UP": D(0), "BLIND": D(5)
     }  # fmt: skip
-    found = left(chosen(close("both", "0.5", all_if=above), "LONG", held, signal="position.loss"))
+    found = contracts_left(select_from(close("both", "0.5", all_if=above), "LONG", held, signal="position.loss"))
     assert found == {"UP": D(5), "BLIND": D(5)}
 
 
@@ -252,25 +250,29 @@ def test_the_loss_on_margin_is_that_of_the_position(level: float, whole: list[st
         position("FAR", "long", "-10", contracts="10", notional="1000", margin="100"),
     ]
     rule = Compare(">=", SignalRead(0), Number(level))
-    found = left(chosen(close("both", "0.5", all_if=rule), "LONG", held, signal="position.margin_loss"))
+    found = contracts_left(select_from(close("both", "0.5", all_if=rule), "LONG", held, signal="position.margin_loss"))
     assert sorted(symbol for symbol, contracts in found.items() if contracts == 0) == sorted(whole)
 
 
 def test_the_score_of_the_worst_is_the_greatest() -> None:
-    """A score that only the worst ranked has closes it wholly, and no score is above one."""
+    """A score that only the worst ranked has closes it completely, and no score is above one."""
     for level, whole in ((1.5, []), (-1.0, ["L1", "L2", "L3", "S1", "S2"])):
         rule = Compare(">=", SignalRead(0), Number(level))
-        found = left(chosen(close("both", "0.5", all_if=rule), "LONG", losers(), signal="position.score"))
+        found = contracts_left(
+            select_from(close("both", "0.5", all_if=rule), "LONG", losers(), signal="position.score")
+        )
         assert [symbol for symbol, contracts in found.items() if contracts == 0] == whole
 
 
 def test_the_part_of_a_cut_by_rank_falls_on_the_worst_first() -> None:
-    """A fifth of five equal positions, worst first: the worst goes, the others are not touched and not told."""
-    found = chosen(close("both", "0.2", spread="by_rank"), "LONG", losers())
-    assert left(found) == {"L1": D(0)}
-    assert left(chosen(close("both", "0.2"), "LONG", losers())) == dict.fromkeys(("L1", "L2", "L3", "S1", "S2"), D(8))
+    """A fifth of five equal positions, worst first: the worst is closed, the others are neither touched nor listed."""
+    found = select_from(close("both", "0.2", spread="by_rank"), "LONG", losers())
+    assert contracts_left(found) == {"L1": D(0)}
+    assert contracts_left(select_from(close("both", "0.2"), "LONG", losers())) == dict.fromkeys(
+        ("L1", "L2", "L3", "S1", "S2"), D(8)
+    )
 
 
-def test_nothing_of_an_empty_book_is_nothing() -> None:
-    """No target, and nothing to remark."""
-    assert chosen(close("both"), "LONG", []) == Selection([], ())
+def test_an_empty_book_selects_nothing() -> None:
+    """No target and no remark."""
+    assert select_from(close("both"), "LONG", []) == Selection([], ())

@@ -1,4 +1,4 @@
-"""The share cap: after the close no selected position is worth more than its part of the gross at firing."""
+"""The share cap: after the close no selected position is worth more than its share of the gross at firing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def selected(action: Close, *accounts: AccountSnapshot, groups: tuple[Correlatio
     return select(made, action, candidates(view, None), "UNKNOWN", None, None)
 
 
-def left(selection: Selection) -> dict[str, Decimal]:
-    """Symbol → contracts that should be left."""
+def contracts_left(selection: Selection) -> dict[str, Decimal]:
+    """Symbol → contracts to be left."""
     return {target.ranked.candidate.position.symbol: target.contracts for target in selection.targets}
 
 
-def worth(symbol: str, notional: str | None, contracts: str = "10") -> Position:
+def position_worth(symbol: str, notional: str | None, contracts: str = "10") -> Position:
     more = {} if notional is None else {"notional": notional}
     return position(symbol, "long", "-1", contracts=contracts, **more)
 
@@ -39,53 +39,56 @@ def worth(symbol: str, notional: str | None, contracts: str = "10") -> Position:
 def test_a_position_above_the_cap_is_brought_down_to_it_and_the_others_by_the_fraction() -> None:
     """Gross 10,000 and 12.5%: 8,000 in 10 contracts leave 1,250, which is 1.5625 contracts; 2,000 leave half."""
     found = selected(
-        close("both", "0.5", share_cap=Decimal("0.125")), account("1", [worth("BIG", "8000"), worth("SMALL", "2000")])
+        close("both", "0.5", share_cap=Decimal("0.125")),
+        account("1", [position_worth("BIG", "8000"), position_worth("SMALL", "2000")]),
     )
-    assert (left(found), found.remarks) == ({"BIG": Decimal("1.5625"), "SMALL": Decimal(5)}, ())
+    assert (contracts_left(found), found.remarks) == ({"BIG": Decimal("1.5625"), "SMALL": Decimal(5)}, ())
 
 
 def test_the_gross_is_that_of_the_scope_not_of_what_is_selected() -> None:
     """A cap of 12.5% of 10,000 for the one symbol that is closed, whatever else is held."""
     found = selected(
         close("both", "0.5", share_cap=Decimal("0.125"), symbols=("BIG",)),
-        account("1", [worth("BIG", "4000"), worth("KEPT", "6000")]),
+        account("1", [position_worth("BIG", "4000"), position_worth("KEPT", "6000")]),
     )
-    assert left(found) == {"BIG": Decimal("3.125")}
+    assert contracts_left(found) == {"BIG": Decimal("3.125")}
 
 
-def test_a_position_whose_worth_is_unknown_is_closed_wholly_and_the_decision_says_so() -> None:
-    """No remainder of it is surely under the cap; the others' cap is of the 8,000 that are known, which is stricter."""
+def test_a_position_of_unknown_value_is_closed_completely_with_a_remark() -> None:
+    """No remainder of it is surely under the cap; the others' cap is of the known 8,000, which is stricter."""
     found = selected(
-        close("both", "0.5", share_cap=Decimal("0.125")), account("1", [worth("BIG", "8000"), worth("BLIND", None)])
+        close("both", "0.5", share_cap=Decimal("0.125")),
+        account("1", [position_worth("BIG", "8000"), position_worth("BLIND", None)]),
     )
-    assert left(found) == {"BIG": Decimal("1.25"), "BLIND": Decimal(0)}
+    assert contracts_left(found) == {"BIG": Decimal("1.25"), "BLIND": Decimal(0)}
     assert found.remarks == (
         "the value of BLIND is unknown: closed completely because of the share cap",
         "the gross is not wholly known: the share cap applies to the part that is",
     )
 
 
-def test_what_is_worth_nothing_is_under_every_cap() -> None:
-    """A worthless position keeps what the fraction leaves; nothing is divided by its worth."""
-    found = selected(
-        close("both", "0.5", share_cap=Decimal("0.1")), account("1", [worth("NIL", "0"), worth("ANY", "10")])
-    )
-    assert left(found)["NIL"] == Decimal(5)
-
-
-def test_nothing_converts_between_two_currencies_so_each_is_held_against_its_own_gross() -> None:
-    """1 BTC of notional is not added to 10,000 USDT; the cap is of the part in the position's own currency."""
+def test_a_worthless_position_is_under_every_cap() -> None:
+    """It keeps what the fraction leaves; nothing is divided by its value."""
     found = selected(
         close("both", "0.5", share_cap=Decimal("0.1")),
-        account("1", [worth("LINEAR", "10000")]),
-        account("1", [worth("INVERSE", "1")], name="coin", currency="BTC"),
+        account("1", [position_worth("NIL", "0"), position_worth("ANY", "10")]),
     )
-    assert left(found) == {"LINEAR": Decimal(1), "INVERSE": Decimal(1)}
+    assert contracts_left(found)["NIL"] == Decimal(5)
+
+
+def test_without_a_conversion_each_currency_is_capped_by_its_own_gross() -> None:
+    """1 BTC of notional is not added to 10,000 USDT; the cap applies to the gross in the position's own currency."""
+    found = selected(
+        close("both", "0.5", share_cap=Decimal("0.1")),
+        account("1", [position_worth("LINEAR", "10000")]),
+        account("1", [position_worth("INVERSE", "1")], name="coin", currency="BTC"),
+    )
+    assert contracts_left(found) == {"LINEAR": Decimal(1), "INVERSE": Decimal(1)}
     assert found.remarks == ("the gross is not wholly known: the share cap applies to the part that is",)
 
 
-def test_the_decision_carries_what_could_not_be_kept_as_declared() -> None:
-    """`reason` of a firing names the position whose worth is unknown; a decision without such a thing has none."""
+def test_the_decision_records_positions_of_unknown_value_under_the_cap() -> None:
+    """`reason` of a firing names the position of unknown value; a decision without one has no reason."""
     capped = close("both", "0.5", share_cap=Decimal("0.6"))
     made = policy_set(
         graph((FALL_15M,), (trigger("fall", 0, 0.05),), (stage("trim", 1, 0, actions=(capped,)),)),
@@ -94,7 +97,7 @@ def test_the_decision_carries_what_could_not_be_kept_as_declared() -> None:
     for notional in ("1000", None):
         interpreter = Interpreter(made)
         before, fallen = (
-            [position("A", "long", pnl, notional="1000"), worth("B", notional)] for pnl in ("0", "-10000")
+            [position("A", "long", pnl, notional="1000"), position_worth("B", notional)] for pnl in ("0", "-10000")
         )
         interpreter.tick(snapshot(after(minutes=0), account("100000", before)))
         outcome = interpreter.tick(snapshot(after(minutes=1), account("90000", fallen)))
@@ -115,9 +118,12 @@ sizes = st.decimals(min_value="0.01", max_value="1000000", places=2)
 def test_no_position_is_left_above_the_cap_or_above_the_fraction_or_below_nothing(
     rows: list[tuple[Decimal, Decimal | None]], cap: Decimal, fraction: Decimal
 ) -> None:
-    """For every book, cap and fraction; of several contracts' worth each, to within a division's last digit."""
-    book = [worth(f"S{i}", None if value is None else str(value), str(held)) for i, (held, value) in enumerate(rows)]
-    found = left(selected(close("both", str(fraction), share_cap=cap), account("1", book)))
+    """For every book, cap and fraction; several contracts' value, to within a division's last digit."""
+    book = [
+        position_worth(f"S{i}", None if value is None else str(value), str(held))
+        for i, (held, value) in enumerate(rows)
+    ]
+    found = contracts_left(selected(close("both", str(fraction), share_cap=cap), account("1", book)))
     known = sum((value for _, value in rows if value is not None), Decimal(0))
     for i, (held, value) in enumerate(rows):
         kept = found[f"S{i}"]
@@ -125,7 +131,7 @@ def test_no_position_is_left_above_the_cap_or_above_the_fraction_or_below_nothin
         assert kept == 0 if value is None else kept / held * value <= cap * known * (1 + Decimal("1e-20"))
 
 
-def test_what_could_not_be_kept_as_declared_is_a_line_of_what_replay_prints() -> None:
+def test_replay_prints_positions_of_unknown_value_under_the_cap() -> None:
     """`note:` and the reason, between the triggers and the orders."""
     capped = close("both", "0.5", share_cap=Decimal("0.6"))
     interpreter = Interpreter(

@@ -1,4 +1,4 @@
-"""`rests_until`: until when `step` would change nothing."""
+"""`quiescent_until`: the time until which `step` would change nothing."""
 
 from __future__ import annotations
 
@@ -42,63 +42,63 @@ def columns(fall: float | None, hour: float | None) -> tuple[list[float], list[f
 
 
 @given(MOVES, st.data())
-def test_as_long_as_it_rests_a_step_with_the_same_conditions_changes_and_says_nothing(moves, data) -> None:
-    """Whatever led here: before the instant that `rests_until` names, stepping is idle, at any unit value."""
+def test_before_quiescent_until_a_step_with_the_same_conditions_changes_and_reports_nothing(moves, data) -> None:
+    """From any state: before the instant that `quiescent_until` returns a step is idle, at any unit value."""
     state, now = initial(), 1_000 * SECOND
     for seconds, fall, hour, value in moves:
         now += seconds * SECOND
-        seen = columns(fall, hour)
-        moved = step(MACHINE, state, seen, now, unit_value=(value, value))
-        state = moved.state
-        if moved.reset:
+        signals = columns(fall, hour)
+        result = step(MACHINE, state, signals, now, unit_value=(value, value))
+        state = result.state
+        if result.reset:
             state = reset()
-        elif moved.eligible:
-            state = latch(state, moved.eligible[0], now, (value, value))
-        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*seen))
+        elif result.eligible:
+            state = latch(state, result.eligible[0], now, (value, value))
+        until = quiescent_until(MACHINE, state, *MACHINE.evaluate(*signals))
         if until <= now + 1:
             continue
         later = data.draw(st.integers(now + 1, min(until - 1, now + 3 * HOUR)))
         other = data.draw(st.floats(0.1, 2.0))
-        idle = step(MACHINE, state, seen, later, unit_value=(other, other))
+        idle = step(MACHINE, state, signals, later, unit_value=(other, other))
         assert (idle.eligible, idle.reset, idle.unknown) == ((), False, ())
         assert idle.state == state
 
 
-def resting(state: StageMachineState, fall: float | None) -> int:
+def quiescence_after(state: StageMachineState, fall: float | None) -> int:
     return quiescent_until(MACHINE, state, *MACHINE.evaluate(*columns(fall, fall)))
 
 
-def stepped(fall: float | None, at: int, state: StageMachineState | None = None) -> StageMachineState:
+def state_after(fall: float | None, at: int, state: StageMachineState | None = None) -> StageMachineState:
     return step(MACHINE, state or initial(), columns(fall, fall), at, unit_value=(1.0, 1.0)).state
 
 
-def test_a_quiet_machine_rests_for_ever() -> None:
+def test_an_idle_machine_is_quiescent_for_ever() -> None:
     """Nothing held, nothing unknown, nothing latched: no time moves it."""
-    assert resting(stepped(0.0, MINUTE), 0.0) == NEVER
+    assert quiescence_after(state_after(0.0, MINUTE), 0.0) == NEVER
 
 
-def test_a_confirmation_under_way_ends_the_rest_when_it_is_due() -> None:
+def test_a_running_confirmation_ends_quiescence_when_it_is_due() -> None:
     """`a` is true since minute 1 and confirmed after two more."""
-    assert resting(stepped(0.05, MINUTE), 0.05) == 3 * MINUTE
+    assert quiescence_after(state_after(0.05, MINUTE), 0.05) == 3 * MINUTE
 
 
-def test_a_confirmed_stage_that_waits_for_its_cooldown_does_not_rest() -> None:
-    """Its next firing depends on the unit value, which is no condition."""
-    state = stepped(0.05, 3 * MINUTE, stepped(0.05, MINUTE))
+def test_a_confirmed_stage_in_its_cooldown_is_not_quiescent() -> None:
+    """Its next firing depends on the unit value, which is not a condition."""
+    state = state_after(0.05, 3 * MINUTE, state_after(0.05, MINUTE))
     fired = latch(state, MACHINE_GRAPH.stages[-1], 3 * MINUTE, (1.0, 1.0))
-    assert resting(fired, 0.05) == 0
+    assert quiescence_after(fired, 0.05) == 0
 
 
-def test_an_automatic_reset_ends_the_rest_when_it_is_due() -> None:
+def test_an_automatic_reset_ends_quiescence_when_it_is_due() -> None:
     """Latched at minute 3 with a cooldown of 5, and below 2% from minute 10 on for 20."""
-    state = stepped(0.05, 3 * MINUTE, stepped(0.05, MINUTE))
+    state = state_after(0.05, 3 * MINUTE, state_after(0.05, MINUTE))
     fired = latch(state, MACHINE_GRAPH.stages[-1], 3 * MINUTE, (1.0, 1.0))
-    assert resting(stepped(0.0, 10 * MINUTE, fired), 0.0) == 30 * MINUTE
+    assert quiescence_after(state_after(0.0, 10 * MINUTE, fired), 0.0) == 30 * MINUTE
 
 
-def test_a_machine_that_has_not_stepped_on_these_conditions_does_not_rest() -> None:
-    """A trigger that just became true is news."""
-    assert resting(stepped(0.0, MINUTE), 0.05) == 0
+def test_a_machine_that_has_not_stepped_on_these_conditions_is_not_quiescent() -> None:
+    """A trigger that just became true is a change."""
+    assert quiescence_after(state_after(0.0, MINUTE), 0.05) == 0
 
 
 HELD_RESET = AutoReset(condition=3, hold=20 * MINUTE)
@@ -116,12 +116,14 @@ WAITING = StageMachine.of(WAITING_GRAPH, lower(WAITING_GRAPH.conditions))
 INFINITY = float("inf")
 
 
-def rest(state: StageMachineState, fall: float | None, hour: float | None) -> tuple[StageMachineState, int]:
-    """The state after a step at one hour with these falls, and until when it rests then."""
+def step_and_quiescence(
+    state: StageMachineState, fall: float | None, hour: float | None
+) -> tuple[StageMachineState, int]:
+    """The state after a step at one hour with these falls, and until when it is quiescent then."""
     low = [-INFINITY if each is None else each for each in (fall, hour)]
     high = [INFINITY if each is None else each for each in (fall, hour)]
-    moved = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
-    return moved, quiescent_until(WAITING, moved, *WAITING.evaluate(low, high, []))
+    next_state = step(WAITING, state, (low, high, []), HOUR, unit_value=(1.0, 1.0)).state
+    return next_state, quiescent_until(WAITING, next_state, *WAITING.evaluate(low, high, []))
 
 
 def latched(**fields: object) -> StageMachineState:
@@ -129,57 +131,57 @@ def latched(**fields: object) -> StageMachineState:
     return replace(latch(initial(), WAITING_GRAPH.stages[0], 50 * MINUTE, (1.0, 1.0)), **fields)
 
 
-def test_an_unknown_that_trips_rests_until_its_confirmation_is_due() -> None:
+def test_an_unknown_that_trips_is_quiescent_until_its_confirmation_is_due() -> None:
     """Counted as true from the first unknown on: two minutes later it fires if nothing changes."""
-    assert rest(initial(), None, 0.0)[1] == HOUR + 2 * MINUTE
+    assert step_and_quiescence(initial(), None, 0.0)[1] == HOUR + 2 * MINUTE
 
 
-def test_an_unknown_that_holds_what_was_true_rests_until_its_confirmation_would_be_due() -> None:
-    """Held through the outage it completes nothing, but that is the instant at which a true would."""
-    held = rest(initial(), 0.06, 0.0)[0]
+def test_an_unknown_that_holds_true_is_quiescent_until_its_confirmation_would_be_due() -> None:
+    """Held through the outage it completes nothing, but that is the instant at which a true condition would."""
+    held = step_and_quiescence(initial(), 0.06, 0.0)[0]
     low, high = [-INFINITY, 0.0], [0.08, 0.0]
     outage = step(WAITING, held, (low, high, []), HOUR + MINUTE, unit_value=(1.0, 1.0)).state
     assert (outage.triggers.held, outage.triggers.unknown) == (0b001, 0b001)
     assert quiescent_until(WAITING, outage, *WAITING.evaluate(low, high, [])) == HOUR + 2 * MINUTE
 
 
-def test_a_condition_that_differs_from_what_the_state_holds_is_no_rest() -> None:
-    """True where the state says false, unknown where it says known, and a stage that could not fire."""
-    quiet = rest(initial(), 0.0, 0.0)[0]
+def test_a_condition_that_differs_from_the_state_is_not_quiescent() -> None:
+    """True where the state is false, unknown where it is known, and a stage that could not fire."""
+    quiet = step_and_quiescence(initial(), 0.0, 0.0)[0]
     assert quiescent_until(WAITING, quiet, 0b001, 0) == 0
     assert quiescent_until(WAITING, quiet, 0, 0b100) == 0
     assert quiescent_until(WAITING, replace(quiet, barren=("one",)), 0, 0) == 0
     assert quiescent_until(WAITING, quiet, 0, 0) == NEVER
 
 
-def test_a_trigger_that_counts_ticks_is_not_at_rest_before_it_has_counted_them() -> None:
-    """Every scheduled step moves its count."""
+def test_a_trigger_that_counts_ticks_is_not_quiescent_before_the_last_tick() -> None:
+    """Every scheduled step increments its count."""
     counted = graph((FALL_15M, FALL_1H), (trigger("t", 0, 0.05, ticks=3),), (stage("s", 1, 0),))
     machine = StageMachine.of(counted, lower(counted.conditions))
-    seen: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
-    moved = step(machine, initial(), seen, HOUR).state
-    assert quiescent_until(machine, moved, *machine.evaluate(*seen)) == 0
+    signals: tuple[list[float], list[float], list[str | None]] = ([0.06, 0.0], [0.06, 0.0], [])
+    next_state = step(machine, initial(), signals, HOUR).state
+    assert quiescent_until(machine, next_state, *machine.evaluate(*signals)) == 0
 
 
-def test_a_stage_that_only_its_cooldown_holds_back_is_not_at_rest() -> None:
-    """The same level stands and may fire as soon as time and unit value let it: every step counts."""
-    standing = rest(latched(), 0.0, 0.10)
+def test_a_stage_that_only_waits_for_its_cooldown_is_not_quiescent() -> None:
+    """The same level may fire as soon as time and unit value permit: every step counts."""
+    standing = step_and_quiescence(latched(), 0.0, 0.10)
     assert standing[0].triggers.confirmed == 0b100
     assert standing[1] == 0
 
 
-def test_a_latch_whose_reset_condition_is_false_rests_for_ever() -> None:
+def test_a_latch_with_a_false_reset_condition_is_quiescent_for_ever() -> None:
     """No clock runs, and no time moves it."""
-    assert rest(latched(), 0.0, 0.05)[1] == NEVER
+    assert step_and_quiescence(latched(), 0.0, 0.05)[1] == NEVER
 
 
-def test_a_latch_whose_reset_condition_has_just_turned_false_has_a_clock_to_stop() -> None:
-    """The next step forgets since when it held: it is not at rest."""
+def test_a_latch_whose_reset_condition_just_turned_false_is_not_quiescent() -> None:
+    """The next step clears the time since which it held."""
     assert quiescent_until(WAITING, latched(reset_since=55 * MINUTE), 0, 0) == 0
 
 
-def test_a_latch_whose_reset_condition_has_just_turned_true_has_a_clock_to_start() -> None:
-    """The next step writes down since when: it is not at rest."""
+def test_a_latch_whose_reset_condition_just_turned_true_is_not_quiescent() -> None:
+    """The next step records the time since which it holds."""
     assert quiescent_until(WAITING, latched(), 0b1000, 0) == 0
 
 
@@ -191,6 +193,6 @@ def test_a_reset_is_due_when_its_condition_has_held_and_the_cooldown_is_over() -
     assert quiescent_until(WAITING, replace(held, cooldown_until=None), 0b1000, 0) == 75 * MINUTE
 
 
-def test_a_latch_in_a_stage_without_a_reset_rests_for_ever() -> None:
-    """Only a hand ends it; the same for a stage that an edit removed."""
+def test_a_latch_without_an_automatic_reset_is_quiescent_for_ever() -> None:
+    """Only an operator ends it; the same for a stage that an edit removed."""
     assert quiescent_until(WAITING, replace(latched(), stage="gone"), 0b1000, 0) == NEVER

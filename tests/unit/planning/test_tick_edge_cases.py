@@ -1,4 +1,4 @@
-"""Deciding on odd input: numbers that are none, books that cannot be, rows twice, accounts that come and go."""
+"""`tick` on abnormal input: invalid numbers, impossible books, duplicate rows, accounts that come and go."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.worlds import account, after, fill, flow, hand, position, rules, snap
 RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
 
 
-def kill(**more: Any) -> Graph:
-    """Everything at 10% in 15m."""
+def close_all_policy(**more: Any) -> Graph:
+    """Everything is closed at a fall of 10% in 15m."""
     actions = (LockTrading("reduce_only", None), CancelOrders("entry"), close(), CancelOrders("all"))
     fields: dict[str, Any] = {
         "triggers": (trigger("crash", 0, 0.10),),
@@ -32,10 +32,12 @@ def kill(**more: Any) -> Graph:
 
 
 def corroborated(**more: Any) -> Graph:
-    return kill(stages=(stage("everything", 3, 0, cooldown=HOUR, corroborate=True, actions=(close(),)),), **more)
+    return close_all_policy(
+        stages=(stage("everything", 3, 0, cooldown=HOUR, corroborate=True, actions=(close(),)),), **more
+    )
 
 
-def two(pnl_b: str = "0", pnl_e: str = "0", **more_b: Any) -> list[Any]:
+def long_and_short(pnl_b: str = "0", pnl_e: str = "0", **more_b: Any) -> list[Any]:
     """Long B and short E, ten contracts each."""
     common = {"contracts": "10", "notional": "50000", "margin": "10000"}
     return [position("B", "long", pnl_b, **{**common, **more_b}), position("E", "short", pnl_e, **common)]
@@ -43,8 +45,10 @@ def two(pnl_b: str = "0", pnl_e: str = "0", **more_b: Any) -> list[Any]:
 
 def at(seconds: float, pnl: str, *, equity: str | None = None, positions: Any = None, **more: Any) -> Snapshot:
     extra = {key: more.pop(key) for key in ("events", "closings") if key in more}
-    seen = account(equity or str(100_000 + Decimal(pnl)), two(pnl) if positions is None else positions, **more)
-    return snapshot(after(seconds=seconds), seen, **extra)
+    accounts = account(
+        equity or str(100_000 + Decimal(pnl)), long_and_short(pnl) if positions is None else positions, **more
+    )
+    return snapshot(after(seconds=seconds), accounts, **extra)
 
 
 def calm() -> list[Snapshot]:
@@ -56,7 +60,7 @@ def run(interpreter: Interpreter, *snapshots: Snapshot) -> tuple[list[Decision],
     return [d for o in outcomes for d in o.decisions], [n for o in outcomes for n in o.notices]
 
 
-ODD = ("NaN", "sNaN", "Infinity", "1E+400")
+INVALID_NUMBERS = ("NaN", "sNaN", "Infinity", "1E+400")
 FIELDS = (
     "entry_price",
     "mark_price",
@@ -69,22 +73,22 @@ FIELDS = (
 )
 
 
-@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("odd", INVALID_NUMBERS)
 @pytest.mark.parametrize("field", FIELDS)
-def test_c16_one_number_that_is_none_does_not_keep_the_rest_from_being_closed(field: str, odd: str) -> None:
-    """The insane number is unknown; both positions are closed all the same, with and without corroboration."""
-    for policy in (kill(), corroborated()):
+def test_c16_one_invalid_number_does_not_prevent_the_close_of_the_rest(field: str, odd: str) -> None:
+    """The invalid number is unknown; both positions are closed all the same, with and without corroboration."""
+    for policy in (close_all_policy(), corroborated()):
         interpreter = Interpreter(policy_set(policy))
-        fallen = two("-12000", **{field: odd})
+        fallen = long_and_short("-12000", **{field: odd})
         decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=fallen))
         assert [{intent.symbol for intent in d.intents} for d in decisions] == [{"B", "E"}]
 
 
-@pytest.mark.parametrize("odd", [*ODD, "-2"])
-def test_c16_contracts_that_cannot_be_make_the_answer_malformed_not_flat(odd: str) -> None:
-    """Unknown, with the reason; nothing latches, and it fires when the answer makes sense."""
-    interpreter = Interpreter(policy_set(kill()))
-    broken = two("-12000", contracts=odd)
+@pytest.mark.parametrize("odd", [*INVALID_NUMBERS, "-2"])
+def test_c16_impossible_contracts_make_the_answer_malformed_and_not_flat(odd: str) -> None:
+    """Unknown, with the reason; nothing latches, and the stage fires when the answer is valid."""
+    interpreter = Interpreter(policy_set(close_all_policy()))
+    broken = long_and_short("-12000", contracts=odd)
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=broken))
     assert decisions == []
     assert "contracts of B" in (interpreter.status()[0].readings[0].unknown_because or "")
@@ -92,30 +96,30 @@ def test_c16_contracts_that_cannot_be_make_the_answer_malformed_not_flat(odd: st
     assert len(decisions[0].intents) == 2
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_insane_flows_fees_and_rules_are_unknown(odd: str) -> None:
-    """No exception, no false unit value: what cannot be counted is not counted."""
-    interpreter = Interpreter(policy_set(kill()))
+@pytest.mark.parametrize("odd", INVALID_NUMBERS)
+def test_invalid_flows_fees_and_rules_are_unknown(odd: str) -> None:
+    """No exception and no wrong unit value: what cannot be counted is not counted."""
+    interpreter = Interpreter(policy_set(close_all_policy()))
     odd_flow = flow("w", after(seconds=3601), odd)
     odd_fill = fill("f", after(seconds=3601), "B", "sell", odd, "1", fee="NaN", fee_currency="USDT")
     steps = rules("B", amount_step=odd, min_notional=odd)
-    seen = at(3660, "-12000", flows=[odd_flow], fills=[odd_fill], instruments=[steps])
-    decisions, _ = run(interpreter, *calm(), seen)
+    abnormal = at(3660, "-12000", flows=[odd_flow], fills=[odd_fill], instruments=[steps])
+    decisions, _ = run(interpreter, *calm(), abnormal)
     assert len(decisions) == 1
     assert [intent.exact for intent in decisions[0].intents if intent.symbol == "B"] == [False]
 
 
-def test_c1_rows_of_zero_contracts_with_margin_in_use_are_no_flat_book() -> None:
-    """ccxt#17961: size reads 0."""
-    interpreter = Interpreter(policy_set(kill()))
+def test_c1_rows_of_zero_contracts_with_margin_in_use_are_not_a_flat_book() -> None:
+    """ccxt#17961: the size is given as 0."""
+    interpreter = Interpreter(policy_set(close_all_policy()))
     zero = [position("B", "long", "0", contracts="0")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-15000", positions=zero, margin_used="20000"))
     assert decisions == []
     assert interpreter.status()[0].level == 0
 
 
-def test_a_maximum_below_the_step_is_no_rule_and_no_endless_loop() -> None:
-    """And a split never leaves a last order below the minimum."""
+def test_a_maximum_below_the_step_is_ignored_and_makes_no_endless_loop() -> None:
+    """And slicing never leaves a last order below the minimum."""
     from killswitch.planning.rounding import reduction
 
     held = position("X", "long", contracts="2003")
@@ -127,18 +131,18 @@ def test_a_maximum_below_the_step_is_no_rule_and_no_endless_loop() -> None:
     assert split.parts == (Decimal(1000), Decimal(998), Decimal(5))
 
 
-def test_a_stage_that_is_not_latched_for_want_of_data_cancels_no_protection() -> None:
-    """The book cannot be seen: the lock is written, the stop stays where it is."""
+def test_a_stage_that_cannot_latch_without_data_cancels_no_protection() -> None:
+    """The book is unknown: the lock is written, and the stop stays."""
     failing = SignalRef("venue.consecutive_failures")
     actions = (LockTrading("reduce_only", None), close(), CancelOrders("all"))
     policy = graph((failing,), (trigger("blind", 0, 2.0),), (stage("s", 1, 0, actions=actions),))
     stop = Order("stop", "B", "sell", Decimal(10), trigger_price=Decimal(90))
-    blind = [
+    without_positions = [
         snapshot(after(seconds=3600 + n), account(None, None, quality="down", reason="timeout", orders=[stop]))
         for n in range(3)
     ]
     interpreter = Interpreter(policy_set(policy))
-    decisions, notices = run(interpreter, *calm(), *blind)
+    decisions, notices = run(interpreter, *calm(), *without_positions)
     (decision,) = decisions
     assert (decision.cancels, decision.intents, decision.lock is not None) == ((), (), True)
     assert [n.kind for n in notices if n.severity == "page"] == ["nothing_selected"]
@@ -150,11 +154,11 @@ def pair(seconds: float, a: AccountSnapshot, b: AccountSnapshot | None) -> Snaps
 
 
 def one_of_two(name: str, equity: str, pnl: str = "0") -> AccountSnapshot:
-    return account(equity, two(pnl), name=name)
+    return account(equity, long_and_short(pnl), name=name)
 
 
-def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_when_it_is_back() -> None:
-    """What can be seen is closed at once; the stage fires again for what could not."""
+def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_on_its_return() -> None:
+    """Readable accounts are closed at once; the stage fires again for the others."""
     policy = graph(
         (SignalRef("venue.consecutive_failures"),),
         (trigger("failing", 0, 3.0),),
@@ -174,9 +178,9 @@ def test_c5_a_portfolio_with_an_account_down_closes_the_rest_and_latches_when_it
     assert not interpreter.status()[0].latched
 
 
-def test_a_portfolios_members_are_remembered_over_a_restart() -> None:
-    """Started again without one account: unknown, not half as rich; a reset by hand takes what is there."""
-    whole = kill(scope=ScopeRule("portfolio", None, None, None, None))
+def test_a_portfolios_members_are_kept_over_a_restart() -> None:
+    """Started again without one account: unknown, not half the equity; an operator reset accepts the others."""
+    whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
     rows = []
     for n in range(13):
@@ -189,13 +193,13 @@ def test_a_portfolios_members_are_remembered_over_a_restart() -> None:
     assert again.status()[0].readings[0].truth is None
 
 
-def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> None:
+def test_an_operator_close_closes_readable_accounts_and_pages_for_the_rest() -> None:
     """C12: one account down blocks nothing else; an empty book with margin in use is not flat."""
-    interpreter = Interpreter(policy_set(kill()))
+    interpreter = Interpreter(policy_set(close_all_policy()))
     empty = account("50000", [], name="b", margin_used="9000")
-    wanted = hand("close", after(seconds=1), "portfolio")
-    seen = put(pair(2, one_of_two("a", "100000"), empty), events=(wanted,))
-    decisions, notices = run(interpreter, seen)
+    command = hand("close", after(seconds=1), "portfolio")
+    polled = put(pair(2, one_of_two("a", "100000"), empty), events=(command,))
+    decisions, notices = run(interpreter, polled)
     assert {intent.account for intent in decisions[0].intents} == {"a"}
     assert decisions[0].waits_for == ("b",)
     (notice,) = notices
@@ -207,18 +211,18 @@ def test_a_close_by_hand_closes_what_can_be_seen_and_pages_for_the_rest() -> Non
     assert notices[0].severity == "page"
 
 
-def test_c12_a_halted_symbol_is_wanted_all_the_same_and_pages() -> None:
-    """Its order stands in the decision, for when the venue opens it again; the others are not held up."""
-    interpreter = Interpreter(policy_set(kill()))
+def test_c12_a_halted_symbol_is_ordered_all_the_same_and_pages() -> None:
+    """Its order is in the decision, for when the venue opens the market again; the others are not held up."""
+    interpreter = Interpreter(policy_set(close_all_policy()))
     halted = at(3660, "-12000", instruments=[rules("B", state="halted"), rules("E")])
     decisions, notices = run(interpreter, *calm(), halted)
     assert {intent.symbol for intent in decisions[0].intents} == {"B", "E"}
     assert [(n.severity, n.text) for n in notices if n.kind == "blocked"] == [("page", "B is halted at the venue")]
 
 
-def test_a_position_that_was_closed_without_a_word_makes_attribution_unknown_not_the_other_side() -> None:
+def test_a_position_that_vanished_without_a_fill_makes_attribution_unknown_and_not_the_other_side() -> None:
     """D4: the long vanished between two snapshots and no fill says what it lost."""
-    policy = kill(stages=(stage("trim", 1, 0, attribution=RULE, actions=(close("losing", "0.5"),)),))
+    policy = close_all_policy(stages=(stage("trim", 1, 0, attribution=RULE, actions=(close("losing", "0.5"),)),))
     interpreter = Interpreter(policy_set(policy))
     left = [position("E", "short", "-1000", contracts="10", notional="50000")]
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000", positions=left), at(3730, "-12000", positions=left))
@@ -229,7 +233,7 @@ def test_a_position_that_was_closed_without_a_word_makes_attribution_unknown_not
 
 
 def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:
-    """Two strategies hold the same contract: one order for both, and no money unexplained."""
+    """Two strategies hold the same contract: one order for both, and no unexplained change."""
 
     def split(pnl: str) -> list[Any]:
         half = str(Decimal(pnl) / 2)
@@ -237,7 +241,7 @@ def test_two_rows_of_one_symbol_and_side_are_one_position() -> None:
             position("B", "long", half, contracts=c, notional="1000", strategy=s) for c, s in (("3", "x"), ("1", "y"))
         ]
 
-    interpreter = Interpreter(policy_set(kill()))
+    interpreter = Interpreter(policy_set(close_all_policy()))
     quiet = [at(300 * n, "0", positions=split("0")) for n in range(13)]
     decisions, notices = run(interpreter, *quiet, at(3660, "-12000", positions=split("-12000")))
     assert [(i.symbol, i.contracts) for i in decisions[0].intents] == [("B", Decimal(4))]
@@ -252,8 +256,8 @@ def stray(mark: str, index: str | None, last: str | None, **more: Any) -> Snapsh
     return at(more.pop("seconds", 3660), pnl, positions=fallen, **more)
 
 
-def test_d16_a_stray_print_is_held_also_without_the_venues_rules_and_against_the_index_first() -> None:
-    """Without instruments the notional says how much; a last price that strays with the mark does not save it."""
+def test_d16_a_stray_print_is_checked_without_the_venues_rules_and_against_the_index_first() -> None:
+    """Without instruments the notional gives the size; a last price that strays with the mark does not confirm it."""
     for index, last in (("10000", "10000"), ("10000", "5000"), (None, "10000")):
         interpreter = Interpreter(policy_set(corroborated()))
         steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
@@ -262,7 +266,7 @@ def test_d16_a_stray_print_is_held_also_without_the_venues_rules_and_against_the
         assert [n.kind for n in notices] == ["uncorroborated"]
 
 
-def test_d16_a_second_reading_is_judged_by_every_signal_and_its_rows_count() -> None:
+def test_d16_a_second_snapshot_is_evaluated_by_every_signal_and_its_flows_count() -> None:
     """A trigger on equity itself; and a deposit within the two seconds does not hide a real fall."""
     value = graph(
         (SignalRef("equity.value"),), (trigger("poor", 0, 90_000.0, op="<="),),
@@ -284,10 +288,10 @@ def test_d16_a_second_reading_is_judged_by_every_signal_and_its_rows_count() -> 
     assert interpreter.status()[0].readings[0].value == (pytest.approx(0.12), pytest.approx(0.12))
 
 
-def test_d18_what_a_close_cost_is_not_made_more_by_a_withdrawal_nor_forgotten_when_orders_were_merged() -> None:
-    """500 paid on 100,000 stay half a percent of a unit; and the policy whose orders another sent pays too."""
-    again = kill(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),), policy="p2")
-    first = kill(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
+def test_d18_the_cost_of_a_close_is_unchanged_by_a_withdrawal_and_kept_when_orders_were_merged() -> None:
+    """500 paid on 100,000 stay half a percent of a unit; and the policy whose orders another one sent pays too."""
+    again = close_all_policy(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),), policy="p2")
+    first = close_all_policy(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
     interpreter = Interpreter(policy_set(first, again))
     decisions, _ = run(interpreter, *calm(), at(3660, "-12000"))
     assert [len(d.intents) for d in decisions] == [2, 0]
@@ -299,7 +303,9 @@ def test_d18_what_a_close_cost_is_not_made_more_by_a_withdrawal_nor_forgotten_wh
 
 def test_a_fall_through_a_restated_past_may_fire_again() -> None:
     """After a wipe-out and new money the same level fires when the new money falls."""
-    interpreter = Interpreter(policy_set(kill(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),))))
+    interpreter = Interpreter(
+        policy_set(close_all_policy(stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),)))
+    )
     paid = flow("d", after(seconds=3700), "150000", "deposit")
     steps = [
         at(3660, "-100010"), at(3710, "-100010", equity="49990", flows=[paid]),
@@ -312,7 +318,7 @@ def test_a_fall_through_a_restated_past_may_fire_again() -> None:
 
 def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() -> None:
     """D18: the row from before the outage does not fire the stage again."""
-    interpreter = Interpreter(policy_set(kill()))
+    interpreter = Interpreter(policy_set(close_all_policy()))
     down = account(None, None, quality="down", reason="timeout")
     outage = [
         snapshot(after(seconds=3700), down),
@@ -322,9 +328,9 @@ def test_a_reset_during_an_outage_begins_the_windows_when_the_venue_answers() ->
     assert [d.kind for d in decisions] == [None, "reset"]
 
 
-def test_a_reset_of_a_scope_that_nobody_watches_says_so() -> None:
-    """A misspelt scope is not swallowed."""
-    interpreter = Interpreter(policy_set(kill()))
+def test_a_reset_of_a_scope_without_a_policy_is_reported() -> None:
+    """A misspelt scope is reported."""
+    interpreter = Interpreter(policy_set(close_all_policy()))
     wrong = hand("reset", after(), "account/mian")
     _, notices = run(interpreter, *calm(), at(3660, "0", events=[wrong]))
     assert [n.text for n in notices] == [
@@ -332,11 +338,11 @@ def test_a_reset_of_a_scope_that_nobody_watches_says_so() -> None:
     ]
 
 
-def test_a_latch_whose_policy_was_renamed_is_seen_and_a_hand_ends_it() -> None:
-    """An edit never un-latches: the orphan is named until somebody resets its scope, and then for good."""
-    interpreter = Interpreter(policy_set(kill(policy="old")))
+def test_the_latch_of_a_renamed_policy_is_listed_and_a_reset_ends_it() -> None:
+    """An edit never un-latches: the orphan is listed until an operator resets its scope, and then for good."""
+    interpreter = Interpreter(policy_set(close_all_policy(policy="old")))
     run(interpreter, *calm(), at(3660, "-12000"))
-    renamed = Interpreter(policy_set(kill(policy="new")))
+    renamed = Interpreter(policy_set(close_all_policy(policy="new")))
     renamed.restore(interpreter.states(), lambda _p, _s, _since: ())
     run(renamed, at(3670, "-12000"))
     assert [(o.policy, o.scope, o.level, o.stage) for o in renamed.orphans()] == [
@@ -346,16 +352,16 @@ def test_a_latch_whose_policy_was_renamed_is_seen_and_a_hand_ends_it() -> None:
     assert [(d.kind, d.policy, d.previous_level) for d in decisions] == [("reset", "old", 3)]
     left = renamed.states()
     assert renamed.orphans() == ()
-    third = Interpreter(policy_set(kill(policy="new")))
+    third = Interpreter(policy_set(close_all_policy(policy="new")))
     third.restore(left, lambda _p, _s, _since: ())
     run(third, at(3690, "-12000"))
     assert third.orphans() == ()
 
 
 def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None:
-    """Not at every tick, and not never."""
+    """One notice for each period of uncorroborated prices, and not one a tick."""
     rule = AttributionRule(0.65, "none", "none")
-    policy = kill(
+    policy = close_all_policy(
         triggers=(trigger("fall", 0, 0.05), trigger("crash", 0, 0.10)),
         stages=(
             stage("trim", 1, 0, attribution=rule, actions=(close("losing", "0.5"),)),
@@ -372,17 +378,17 @@ def test_two_refused_stages_page_once_each_and_a_new_print_pages_again() -> None
 
 
 def test_c23_of_a_half_and_a_whole_only_the_whole_is_ordered() -> None:
-    """The smallest target has the orders, whichever policy comes first."""
-    half = kill(stages=(stage("half", 1, 0, actions=(close("both", "0.5"),)),), policy="a")
-    whole = kill(stages=(stage("whole", 1, 0, actions=(close(),)),), policy="b")
+    """The smallest target gets the orders, whichever policy comes first."""
+    half = close_all_policy(stages=(stage("half", 1, 0, actions=(close("both", "0.5"),)),), policy="a")
+    whole = close_all_policy(stages=(stage("whole", 1, 0, actions=(close(),)),), policy="b")
     for policies in ((half, whole), (whole, half)):
         decisions, _ = run(Interpreter(policy_set(*policies)), *calm(), at(3660, "-12000"))
         ordered = {d.policy: sum(intent.contracts for intent in d.intents) for d in decisions}
         assert ordered == {"a": 0, "b": Decimal(20)}
 
 
-def test_a_loss_accepted_during_an_outage_is_accepted_as_it_is_when_the_venue_answers() -> None:
-    """The hand resets while nobody knows the equity: what it turns out to be is where counting begins."""
+def test_a_reset_during_an_outage_accepts_the_loss_found_when_the_venue_answers() -> None:
+    """The reset comes while the equity is unknown: counting begins at the equity that is found afterwards."""
     start = SignalRef("equity.loss_from_start")
     policy = graph((start,), (trigger("loss", 0, 0.05),), (stage("s", 1, 0, cooldown=MINUTE, actions=(close(),)),))
     interpreter = Interpreter(policy_set(policy))
@@ -413,7 +419,7 @@ def test_a_stage_that_cannot_latch_acts_on_an_account_once_in_its_cooldown() -> 
 
 
 def test_an_account_that_answers_again_while_another_does_not_is_closed() -> None:
-    """Both are down at first; then a answers: what is seen is acted on."""
+    """Both are down at first; then a answers and is closed."""
     gone = account(None, None, name="a", quality="down", reason="timeout")
     down = account(None, None, name="b", quality="down", reason="timeout")
     both = [pair(n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(2)]
@@ -426,9 +432,9 @@ def test_an_account_that_answers_again_while_another_does_not_is_closed() -> Non
     assert [{intent.account for intent in d.intents} for d in decisions] == [set(), {"a"}]
 
 
-def test_a_reset_by_hand_takes_an_account_that_is_gone_out_of_the_scope_also_where_nothing_is_latched() -> None:
-    """The portfolio goes on without it: no page about lost money, and a fall of the rest fires."""
-    whole = kill(scope=ScopeRule("portfolio", None, None, None, None))
+def test_an_operator_reset_removes_a_missing_account_from_the_scope_without_a_latch_too() -> None:
+    """The portfolio continues without it: no page about lost money, and a fall of the rest fires."""
+    whole = close_all_policy(scope=ScopeRule("portfolio", None, None, None, None))
     interpreter = Interpreter(policy_set(whole))
     both = [pair(300 * n, one_of_two("a", "100000"), one_of_two("b", "100000")) for n in range(13)]
     reset = put(pair(3660, one_of_two("a", "100000"), None), events=(hand("reset", after(), "portfolio"),))
@@ -438,15 +444,15 @@ def test_a_reset_by_hand_takes_an_account_that_is_gone_out_of_the_scope_also_whe
     assert [n.kind for n in notices if n.kind == "unexplained"] == []
 
 
-def test_a_hand_that_ends_an_orphan_has_accepted_its_loss() -> None:
-    """The policy comes back at the same equity: it does not fire at once."""
+def test_a_reset_of_an_orphaned_latch_accepts_its_loss() -> None:
+    """The policy is restored at the same equity: it does not fire at once."""
     start = SignalRef("equity.loss_from_start")
     loss = graph(
         (start,), (trigger("loss", 0, 0.10),), (stage("s", 1, 0, actions=(close(),)),), policy="breaker"
     )  # fmt: skip
     interpreter = Interpreter(policy_set(loss))
     run(interpreter, *calm(), at(3660, "-15000"))
-    without = Interpreter(policy_set(kill(policy="other")))
+    without = Interpreter(policy_set(close_all_policy(policy="other")))
     without.restore(interpreter.states(), lambda _p, _s, _since: ())
     run(without, at(3670, "-15000", events=[hand("reset", after())]))
     back = Interpreter(policy_set(loss))
@@ -455,10 +461,10 @@ def test_a_hand_that_ends_an_orphan_has_accepted_its_loss() -> None:
     assert decisions == []
 
 
-def test_the_cost_of_a_closing_that_was_already_at_work_is_no_new_loss_either() -> None:
-    """p2's orders were left to p1's closing; what that costs from then on is not p2's new loss."""
-    first = kill(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
-    late = kill(
+def test_the_cost_of_a_closing_in_progress_is_no_new_loss() -> None:
+    """p2's orders were left to p1's closing; its further cost is not p2's new loss."""
+    first = close_all_policy(stages=(stage("all", 1, 0, cooldown=2 * HOUR, actions=(close(),)),), policy="p1")
+    late = close_all_policy(
         triggers=(trigger("late", 0, 0.05, confirm=5 * MINUTE // 60),),
         stages=(stage("all", 1, 0, cooldown=MINUTE, actions=(close(),)),),
         policy="p2",
@@ -474,7 +480,7 @@ def test_the_cost_of_a_closing_that_was_already_at_work_is_no_new_loss_either() 
 
 
 def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
-    """One tick at half as much again, index and last unmoved: back to normal nothing fell, also after a restart."""
+    """One tick at 1.5 times the price, index and last unmoved: back to normal nothing fell, also after a restart."""
     interpreter = Interpreter(policy_set(corroborated()))
     rows = []
     steady = [stray("10000", "10000", "10000", seconds=300 * n) for n in range(13)]
@@ -490,16 +496,22 @@ def test_d16_a_stray_print_upwards_is_no_peak_to_fall_from() -> None:
 
 
 @pytest.mark.parametrize(("contracts", "notional"), [("1", "1e27"), ("5e28", "5"), ("5e28", None)])
-def test_c16_one_absurd_number_stops_the_close_of_nothing_else(contracts: str, notional: str | None) -> None:
-    """A row that no market could hold: what is sound beside it is closed by the policy and by a hand."""
+def test_c16_one_absurd_number_does_not_stop_the_close_of_the_rest(contracts: str, notional: str | None) -> None:
+    """A row that no market could hold: the valid positions are closed by the policy and by an operator."""
     bad = position("X", "long", "0", contracts=contracts, mark_price="1", notional=notional)
-    interpreter = Interpreter(policy_set(kill()))
+    interpreter = Interpreter(policy_set(close_all_policy()))
 
-    def seen(seconds: float, pnl: str, **more: Any) -> Snapshot:
-        return at(seconds, pnl, positions=[*two(pnl), bad], instruments=(rules("B"), rules("E"), rules("X")), **more)
+    def snapshot_at(seconds: float, pnl: str, **more: Any) -> Snapshot:
+        return at(
+            seconds,
+            pnl,
+            positions=[*long_and_short(pnl), bad],
+            instruments=(rules("B"), rules("E"), rules("X")),
+            **more,
+        )
 
-    run(interpreter, *(seen(300 * n, "0") for n in range(13)))
-    for hands in ((), (hand("close", after(seconds=3661)),)):
-        decisions, _ = run(interpreter, seen(3660 + len(hands), "-20000", events=hands))
+    run(interpreter, *(snapshot_at(300 * n, "0") for n in range(13)))
+    for commands in ((), (hand("close", after(seconds=3661)),)):
+        decisions, _ = run(interpreter, snapshot_at(3660 + len(commands), "-20000", events=commands))
         [decision] = decisions
         assert {"B", "E"} <= {intent.symbol for intent in decision.intents}

@@ -1,4 +1,6 @@
-"""From a stage to its decision: whole records, the window of attribution, locks, and what several actions ask for."""
+"""From a stage to its decision: whole records, the window of attribution, locks, and the combination of several
+actions.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ RULE = AttributionRule(0.65, "worst_ranked", "worst_ranked")
         (1_500_000, "1500ms"), (2_001_000, "2001ms"), (1 * SECOND, "1s"),
     ],
 )  # fmt: skip
-def test_a_duration_is_told_in_the_largest_unit_that_divides_it(micros: int, words: str) -> None:
-    """Hours, minutes, seconds, and what is none of them in milliseconds."""
+def test_a_duration_is_written_in_the_largest_unit_that_divides_it(micros: int, words: str) -> None:
+    """Hours, minutes or seconds; milliseconds where none of them divides it."""
     assert duration(micros) == words
 
 
@@ -46,17 +48,17 @@ def test_a_duration_is_told_in_the_largest_unit_that_divides_it(micros: int, wor
         ((LockTrading("reduce_only", None), LockTrading("reduce_only", 30 * MINUTE)), "reduce_only", None),
     ],
 )
-def test_of_several_locks_the_strictest_mode_and_the_longest_time_hold(
+def test_of_several_locks_the_strictest_mode_and_the_longest_time_apply(
     orders: tuple[LockTrading, ...], mode: str, until: int | None
 ) -> None:
-    """Whichever order says which; one without an end has none."""
+    """In any order; a lock without an end makes the result one without an end."""
     made = certain_effects("account/main", stage("s", 1, 0, actions=(close(), *orders)), to_micros(START))
     ends = None if until is None else after(minutes=until)
     assert made == (Lock(LockOrder("account/main", mode, ends)),)  # type: ignore[arg-type]  # literal
 
 
 def test_a_stage_without_a_lock_locks_nothing() -> None:
-    """Nothing, and not an empty one."""
+    """None, and not an empty lock."""
     assert certain_effects("account/main", stage("s", 1, 0, actions=(close(),)), 0) == ()
 
 
@@ -90,7 +92,7 @@ def falling(*levels: tuple[int, float], **words: Any) -> PolicySet:
     return replace(policy_set(made), commit="c0ffee")
 
 
-def test_a_decision_says_by_which_words_and_on_what_it_was_made() -> None:
+def test_a_decision_records_its_policy_set_scope_stage_and_id() -> None:
     """Policy set, commit, scope, stage, levels, cooldown, and its own id from policy, scope, stage and instant."""
     policies = falling((0, 0.05), cooldown=45 * MINUTE)
     made = decided(policies, (61, "-7000", "1000"))
@@ -104,7 +106,7 @@ def test_a_decision_says_by_which_words_and_on_what_it_was_made() -> None:
     assert [reading.name for reading in made.triggers] == ["t0"]
 
 
-def test_both_shares_of_a_loss_are_told() -> None:
+def test_both_shares_of_a_loss_are_recorded() -> None:
     """The longs lost 7,000 and the shorts 1,000 of 8,000: 87.5% and 12.5%."""
     made = decided(falling((0, 0.05)), (61, "-7000", "-1000"))
     assert made.attribution is not None
@@ -114,7 +116,7 @@ def test_both_shares_of_a_loss_are_told() -> None:
     assert [(intent.symbol, intent.contracts) for intent in made.intents] == [("L", D(5))]
 
 
-def test_how_sure_attribution_must_be_is_the_stages_own_word() -> None:
+def test_the_stage_declares_how_certain_attribution_must_be() -> None:
     """70% of the loss is enough for 65%, and not for 75%."""
     for sure, source in ((0.65, "LONG"), (0.75, "MIXED")):
         rule = AttributionRule(sure, "worst_ranked", "worst_ranked")
@@ -123,7 +125,7 @@ def test_how_sure_attribution_must_be_is_the_stages_own_word() -> None:
         assert made.attribution.source == source
 
 
-def test_without_a_word_on_it_two_thirds_of_a_loss_make_a_side() -> None:
+def test_by_default_two_thirds_of_a_loss_identify_the_losing_side() -> None:
     """70% do, 60% do not."""
     for path, source in (((61, "-7000", "-3000"), "LONG"), ((61, "-6000", "-4000"), "MIXED")):
         made = decided(falling((0, 0.05), attribution=None, actions=(close(),)), path)
@@ -145,7 +147,7 @@ def test_without_a_word_on_it_two_thirds_of_a_loss_make_a_side() -> None:
 def test_attribution_is_over_the_window_that_was_exceeded_by_most(
     levels: tuple[tuple[int, float], ...], window: str
 ) -> None:
-    """By value over threshold; of equals the shortest; a trigger that did not fire has no say."""
+    """By value over threshold; of equals the shortest; a trigger that did not fire does not count."""
     made = decided(falling(*levels), (61, "-10000", "0"))
     assert made.attribution is not None
     assert made.attribution.window == window
@@ -171,8 +173,8 @@ def test_where_only_expressions_fired_the_shortest_window_that_they_read_counts(
     assert (decision.attribution.window, decision.attribution.source) == ("15m", "LONG")
 
 
-def test_without_a_window_nothing_is_attributed_and_the_reason_is_told() -> None:
-    """A trigger on the equity itself: unknown, over no window; what is closed is what is ranked worst."""
+def test_without_a_window_nothing_is_attributed_and_the_reason_is_recorded() -> None:
+    """A trigger on the equity itself: the source is unknown, over no window; what is ranked worst is closed."""
     made = graph(
         (SignalRef("equity.value"),), (trigger("poor", 0, 95_000, op="<="),),
         (stage("trim", 1, 0, attribution=RULE, actions=(close("losing", worst=0.5),)),),
@@ -184,7 +186,7 @@ def test_without_a_window_nothing_is_attributed_and_the_reason_is_told() -> None
     assert [intent.symbol for intent in decision.intents] == ["L"]
 
 
-def test_of_several_actions_on_a_position_the_smallest_target_counts() -> None:
+def test_of_several_actions_on_a_position_the_smallest_target_applies() -> None:
     """A half and a quarter of the longs: a half, in whichever order they are written."""
     for fractions in (("0.5", "0.25"), ("0.25", "0.5")):
         actions = tuple(close("long", fraction) for fraction in fractions)
@@ -192,7 +194,7 @@ def test_of_several_actions_on_a_position_the_smallest_target_counts() -> None:
         assert [(intent.symbol, intent.contracts, intent.target) for intent in made.intents] == [("L", D(5), D(5))]
 
 
-def test_a_decision_that_locks_says_where_and_until_when() -> None:
+def test_a_decision_that_locks_records_the_scope_and_the_end() -> None:
     """The scope's own lock, thirty minutes from the tick."""
     actions = (LockTrading("all", 30 * MINUTE), close("losing"))
     made = decided(falling((0, 0.05), actions=actions), (61, "-7000", "1000"))

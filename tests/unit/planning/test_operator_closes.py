@@ -1,4 +1,4 @@
-"""A close by hand is carried out as its reason asks; by force also where an account cannot be read."""
+"""Operator closes: carried out as their reason requires, and with --force also where an account cannot be read."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def close(scope: str | None = None, *, force: bool = False, cause: Any = None) -
     return replace(hand("close", after(), scope), force=force, cause=cause)
 
 
-def told(*snapshots: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
-    """What the last of the ticks comes to."""
+def outcome_of(*snapshots: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
+    """The outcome of the last of the ticks."""
     interpreter = Interpreter(policies)
     outcomes = [interpreter.tick(each) for each in snapshots]
     return outcomes[-1]
@@ -73,99 +73,102 @@ WHOLE = {("main", "BTC", Decimal(3), Decimal(0)), ("main", "ETH", Decimal(2), De
 def test_each_reason_has_its_own_bound_ladder_and_pace(
     cause: str, bound: str | None, ladder: tuple[str, ...] | None, a_minute: int | None
 ) -> None:
-    """As the vocabulary declares them: 3% of the mark in a market that runs, 60 orders a minute in a drill."""
-    decision = only(told(at(0, book(), events=(close(cause=cause),))))
+    """As the built-in unwindings declare them: 3% of the mark in a fast market, 60 orders a minute in a drill."""
+    decision = only(outcome_of(at(0, book(), events=(close(cause=cause),))))
     assert decision.cause == cause
     assert {each.band for each in decision.intents} == {None if bound is None else Decimal(bound)}
     found = decision.unwinding
-    assert (None if found is None else tuple(rung.order for rung in found.ladder)) == ladder
+    assert (None if found is None else tuple(step.order for step in found.ladder)) == ladder
     assert (None if found is None else found.max_orders_per_minute) == a_minute
 
 
-def test_a_document_that_claims_a_reason_is_how_it_is_carried_out() -> None:
-    """What is written wins over what is built in."""
+def test_a_document_that_claims_a_reason_replaces_the_built_in_unwinding() -> None:
+    """A document takes precedence over what is built in."""
     rule = UnwindingRule(
         "gently", ("market",), slippage=(SlippageRule(None, Decimal("0.001")),), ladder=(LadderStepRule("market"),)
     )
     policies = PolicySet("sha256:test", None, POLICIES.graphs, unwindings=(rule,))
-    decision = only(told(at(0, book(), events=(close(cause="market"),)), policies=policies))
+    decision = only(outcome_of(at(0, book(), events=(close(cause="market"),)), policies=policies))
     assert decision.unwinding is not None
     assert (decision.unwinding.name, decision.unwinding.ladder) == ("gently", (Rung("market"),))
     assert {each.band for each in decision.intents} == {Decimal("0.001")}
 
 
-def test_a_hand_closes_in_the_order_of_correlation_groups() -> None:
-    """The group that is declared first goes first, whatever its rank alone."""
+def test_an_operator_close_follows_the_order_of_correlation_groups() -> None:
+    """The group that is declared first is closed first, whatever the ranks."""
     for first, second in (("BTC", "ETH"), ("ETH", "BTC")):
         groups = (CorrelationGroupRule("one", (first,), 1), CorrelationGroupRule("two", (second,), 2))
         policies = graphs.policy_set(graphs.graph([], [], [], policy="calm", groups=groups))
-        decision = only(told(at(0, book(), events=(close(),)), policies=policies))
+        decision = only(outcome_of(at(0, book(), events=(close(),)), policies=policies))
         assert [each.symbol for each in decision.intents] == [first, second]
 
 
 def test_an_account_that_cannot_be_read_is_closed_by_force_on_its_last_positions() -> None:
-    """Without force it waits; with it the last reading counts, and a notice says from when that is."""
+    """Without force the close waits; with it the last snapshot counts, and a notice gives its time."""
     read = replace(book(), observed_at=after())
-    waits = told(at(0, read), at(5, DOWN, events=(close(),)))
+    waits = outcome_of(at(0, read), at(5, DOWN, events=(close(),)))
     assert waits.decisions == ()
-    forced = told(at(0, read), at(5, DOWN, events=(close(force=True),)))
+    forced = outcome_of(at(0, read), at(5, DOWN, events=(close(force=True),)))
     assert orders(only(forced)) == WHOLE
     (notice,) = forced.notices
     assert notice.severity == "warning"
     assert notice.text == ("closed by force: main is down: no route; closed on its positions of 2024-01-01T00:00:00Z")
 
 
-def test_force_sends_at_market_at_once_whatever_the_reason_asks() -> None:
+def test_force_sends_market_orders_at_once_whatever_the_reason_declares() -> None:
     """No ladder, no bound and no pace, for a reason that has all of them."""
-    decision = only(told(at(0, book(), events=(close(force=True, cause="drill"),))))
+    decision = only(outcome_of(at(0, book(), events=(close(force=True, cause="drill"),))))
     assert {each.band for each in decision.intents} == {None}
     assert decision.unwinding is not None
     assert (decision.unwinding.ladder, decision.unwinding.max_orders_per_minute) == ((), None)
     assert decision.reason == "reviewed; by force"
 
 
-def test_c1_an_empty_answer_with_margin_in_use_is_closed_by_force_on_what_was_there_before() -> None:
-    """C1: empty is not flat where margin is in use; the last positions that made sense count."""
+def test_c1_an_empty_answer_with_margin_in_use_is_closed_by_force_on_the_last_known_positions() -> None:
+    """C1: empty is not flat where margin is in use; the last valid positions count."""
     empty = account("1000", (), margin_used="50")
-    assert orders(only(told(at(0, book()), at(1, empty), at(2, empty, events=(close(force=True),))))) == WHOLE
+    assert orders(only(outcome_of(at(0, book()), at(1, empty), at(2, empty, events=(close(force=True),))))) == WHOLE
 
 
-def test_what_was_closed_since_is_not_closed_again_by_force() -> None:
-    """An account that was read flat is flat: nothing is sent on positions from before that."""
+def test_force_does_not_close_positions_that_are_flat_since() -> None:
+    """An account that was read flat is flat: nothing is sent on earlier positions."""
     flat = account("1000", ())
-    assert only(told(at(0, book()), at(1, flat), at(2, DOWN, events=(close(force=True),)))).intents == ()
+    assert only(outcome_of(at(0, book()), at(1, flat), at(2, DOWN, events=(close(force=True),)))).intents == ()
 
 
 def test_force_on_an_account_that_was_never_read_waits() -> None:
-    """There is nothing to go by until the first reading."""
-    wanted = close(force=True)
+    """No positions are known before the first snapshot."""
+    command = close(force=True)
     interpreter = Interpreter(POLICIES)
-    blind = interpreter.tick(at(0, DOWN, events=(wanted,)))
-    assert blind.decisions == ()
-    assert "its positions were never read" in blind.notices[0].text
-    assert orders(only(interpreter.tick(at(1, book(), events=(wanted,))))) == WHOLE
+    waiting = interpreter.tick(at(0, DOWN, events=(command,)))
+    assert waiting.decisions == ()
+    assert "its positions were never read" in waiting.notices[0].text
+    assert orders(only(interpreter.tick(at(1, book(), events=(command,))))) == WHOLE
 
 
 @pytest.mark.parametrize("market", ["spot", "margin", "equity"])
-def test_force_sells_what_is_seen_and_nothing_blind(market: str) -> None:
-    """Without reduce-only an order on old positions could sell what is not there any more: that one waits."""
-    other, unread = book(name="cash", market=market), account(None, None, name="cash", market=market, quality="down")
-    wanted = close("account/cash", force=True)
+def test_force_closes_known_positions_and_no_unknown_holdings(market: str) -> None:
+    """Without reduce-only an order on old positions could sell what is no longer there: that account waits."""
+    other, unavailable = (
+        book(name="cash", market=market),
+        account(None, None, name="cash", market=market, quality="down"),
+    )
+    command = close("account/cash", force=True)
     interpreter = Interpreter(POLICIES)
     interpreter.tick(at(0, other))
-    blind = interpreter.tick(at(1, unread, events=(wanted,)))
-    assert blind.decisions == ()
-    assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in blind.notices[0].text
-    assert orders(only(interpreter.tick(at(2, other, events=(wanted,))))) == {("cash", *each[1:]) for each in WHOLE}
+    waiting = interpreter.tick(at(1, unavailable, events=(command,)))
+    assert waiting.decisions == ()
+    assert f"cash is a {market} account: without reduce-only orders --force would sell blind" in waiting.notices[0].text
+    assert orders(only(interpreter.tick(at(2, other, events=(command,))))) == {("cash", *each[1:]) for each in WHOLE}
     assert not interpreter.unfinished_closes()
 
 
 @pytest.mark.parametrize("market", ["spot", "swap"])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_close_by_hand_needs_to_know_what_is_held_and_not_what_it_is_worth(market: str, *, force: bool) -> None:
-    """An asset without a price makes a spot account's worth unknown: what it holds is sold all the same."""
+def test_an_operator_close_needs_known_positions_and_not_a_known_equity(market: str, *, force: bool) -> None:
+    """An asset without a price makes a spot account's equity unknown: its holdings are sold all the same."""
     unpriced = replace(book(market=market), equity=None)
-    assert orders(only(told(at(0, unpriced, events=(close(force=force),))))) == WHOLE
+    assert orders(only(outcome_of(at(0, unpriced, events=(close(force=force),))))) == WHOLE
 
 
 MALFORMED: Any = {"quality": "malformed", "reason": "page 2 of positions did not come"}
@@ -177,11 +180,11 @@ def rows(*held: tuple[str, str, str], **more: Any) -> AccountSnapshot:
     return account("1000", found, instruments=(rules("BTC"), rules("ETH")), **more)
 
 
-def test_half_of_the_positions_does_not_beat_the_last_whole_reading_by_force() -> None:
-    """Page 2 did not come: BTC goes by the answer of now, ETH by that of before, and the notice says so."""
+def test_force_completes_a_partial_answer_from_the_last_complete_snapshot() -> None:
+    """Page 2 is missing: BTC is taken from the current answer, ETH from the earlier one, and the notice says so."""
     read = replace(book(), observed_at=after())
     half = rows(("BTC", "long", "4"), **MALFORMED, observed_at=after(minutes=5))
-    forced = told(at(0, read), at(5, half, events=(close(force=True),)))
+    forced = outcome_of(at(0, read), at(5, half, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(4), Decimal(0)), ("main", "ETH", Decimal(2), Decimal(0))}
     assert [each.text for each in forced.notices] == [
         "closed by force: main is malformed: page 2 of positions did not come; closed on its positions of "
@@ -189,38 +192,38 @@ def test_half_of_the_positions_does_not_beat_the_last_whole_reading_by_force() -
     ]
 
 
-def test_rows_of_nothing_in_an_answer_that_is_in_doubt_close_nothing_off() -> None:
-    """Every position at zero contracts with margin in use is no flat book: force goes by what was there before."""
+def test_rows_of_zero_contracts_with_margin_in_use_are_not_a_flat_book() -> None:
+    """Every position at zero contracts with margin in use is not a flat book: force uses the last known positions."""
     zeros = rows(("BTC", "long", "0"), ("ETH", "short", "0"), margin_used="50")
-    assert orders(only(told(at(0, book()), at(1, zeros, events=(close(force=True),))))) == WHOLE
+    assert orders(only(outcome_of(at(0, book()), at(1, zeros, events=(close(force=True),))))) == WHOLE
 
 
 @pytest.mark.parametrize("contracts", ["NaN", "sNaN", "-3", "1e40"])
-def test_a_row_that_is_no_position_does_not_replace_what_was_read_before(contracts: str) -> None:
-    """Told twice before the hand comes: the last reading that made sense is kept, and force goes by it."""
+def test_an_invalid_position_row_does_not_replace_the_last_valid_one(contracts: str) -> None:
+    """It is returned twice before the command arrives: the last valid snapshot is kept, and force uses it."""
     bad = rows(("BTC", "long", "3"), ("ETH", "short", contracts))
-    forced = told(at(0, book()), at(1, bad), at(2, bad, events=(close(force=True),)))
+    forced = outcome_of(at(0, book()), at(1, bad), at(2, bad, events=(close(force=True),)))
     assert orders(only(forced)) == WHOLE
     assert [each.severity for each in forced.notices] == ["warning"]  # nothing is left out
 
 
-def test_of_two_rows_of_one_position_none_counts_where_one_is_no_position() -> None:
-    """1 of ETH and NaN of ETH: what was read before is the whole of it."""
+def test_of_two_rows_of_one_position_none_counts_where_one_is_invalid() -> None:
+    """1 of ETH and NaN of ETH: the earlier row is the whole position."""
     bad = rows(("BTC", "long", "3"), ("ETH", "short", "1"), ("ETH", "short", "NaN"))
-    assert orders(only(told(at(0, book()), at(1, bad, events=(close(force=True),))))) == WHOLE
+    assert orders(only(outcome_of(at(0, book()), at(1, bad, events=(close(force=True),))))) == WHOLE
 
 
-def test_positions_count_as_read_where_only_the_equity_is_missing() -> None:
+def test_positions_are_known_where_only_the_equity_is_missing() -> None:
     """The last answer with positions is that of minute 1, whose equity was unknown: 4 of BTC, and no ETH any more."""
     without = replace(rows(("BTC", "long", "4")), equity=None)
-    forced = told(at(0, book()), at(1, without), at(2, DOWN, events=(close(force=True),)))
+    forced = outcome_of(at(0, book()), at(1, without), at(2, DOWN, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(4), Decimal(0))}
 
 
-def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> None:
+def test_force_reports_an_invalid_position_row_without_an_earlier_valid_one() -> None:
     """The rest is closed, and a page says what was left out and why."""
     bad = rows(("BTC", "long", "3"), ("ETH", "short", "NaN"))
-    forced = told(at(0, bad, events=(close(force=True),)))
+    forced = outcome_of(at(0, bad, events=(close(force=True),)))
     assert orders(only(forced)) == {("main", "BTC", Decimal(3), Decimal(0))}
     assert [(each.severity, each.text) for each in forced.notices] == [
         ("page", "not closed by hand: main reports NaN contracts of short ETH, and its position was never read"),
@@ -231,12 +234,12 @@ def test_a_row_that_is_no_position_and_was_never_read_is_named_by_force() -> Non
     ]
 
 
-def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> None:
-    """No runner lived for ten minutes and a second: the book of now is not the one that the hand meant."""
+def test_an_expired_operator_close_closes_nothing_and_is_reported() -> None:
+    """No runner lived for ten minutes and a second: the current book is not the one that the operator meant."""
     given = close()
-    in_time = told(at(10, book(), events=(given,)))
+    in_time = outcome_of(at(10, book(), events=(given,)))
     assert orders(only(in_time)) == WHOLE
-    late = told(snapshot(after(seconds=601), book(), events=(given,)))
+    late = outcome_of(snapshot(after(seconds=601), book(), events=(given,)))
     assert late.decisions == ()
     assert [(each.severity, each.subject, each.text) for each in late.notices] == [
         (
@@ -246,13 +249,13 @@ def test_a_close_that_was_given_too_long_ago_closes_nothing_and_says_so() -> Non
             "give it again",
         )
     ]
-    assert told(at(20, DOWN, events=(close(force=True),))).decisions == ()
+    assert outcome_of(at(20, DOWN, events=(close(force=True),))).decisions == ()
 
 
-def test_a_close_during_an_outage_names_force() -> None:
-    """Where --force has something to go by; on a spot account it has nothing, and is not named."""
-    (notice,) = told(at(0, book()), at(1, DOWN, events=(close(),))).notices
+def test_the_notice_of_a_close_during_an_outage_names_force() -> None:
+    """Where --force has known positions to use; on a spot account it has none, and is not named."""
+    (notice,) = outcome_of(at(0, book()), at(1, DOWN, events=(close(),))).notices
     assert "--force closes its last known positions" in notice.text
     spot = account(None, None, quality="down", reason="no route", market="spot")
-    (notice,) = told(at(0, spot), at(1, spot, events=(close(),))).notices
+    (notice,) = outcome_of(at(0, spot), at(1, spot, events=(close(),))).notices
     assert "--force" not in notice.text

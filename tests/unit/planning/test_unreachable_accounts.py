@@ -1,4 +1,4 @@
-"""A stage that fires while an account cannot be read: its close waits, and is carried out when the account answers."""
+"""A stage that fires while an account is unavailable: its close waits, and is carried out when the account answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEVERAGE = SignalRef("exposure.leverage")
 
 
 def failing(each: str = "account", **more: Any) -> Graph:
-    """Halve everything after three readings that failed; what cannot be read may wait ten minutes."""
+    """Halve everything after three failed polls; the close of an unavailable account may wait ten minutes."""
     fields: dict[str, Any] = {"close_within": 10 * MINUTE, "cooldown": HOUR, "actions": (close("both", "0.5"),)}
     return graph(
         (FAILURES, LEVERAGE),
@@ -46,14 +46,14 @@ def down(name: str) -> AccountSnapshot:
 
 
 def tick(interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any) -> list[Decision]:
-    return list(both(interpreter, second, *accounts, **more)[0])
+    return list(tick_with_notices(interpreter, second, *accounts, **more)[0])
 
 
-def both(
+def tick_with_notices(
     interpreter: Interpreter, second: float, *accounts: AccountSnapshot, **more: Any
 ) -> tuple[list[Decision], list[Notice]]:
-    seen: Snapshot = snapshot(after(seconds=second), *accounts, **more)
-    outcome = interpreter.tick(seen)
+    polled: Snapshot = snapshot(after(seconds=second), *accounts, **more)
+    outcome = interpreter.tick(polled)
     return list(outcome.decisions), list(outcome.notices)
 
 
@@ -61,7 +61,7 @@ def closed(decisions: list[Decision]) -> list[tuple[str, Decimal]]:
     return [(intent.account, intent.contracts) for decision in decisions for intent in decision.intents]
 
 
-def fired_blind(graph: Graph | None = None) -> Interpreter:
+def fired_during_outage(graph: Graph | None = None) -> Interpreter:
     """One account that was read once and then failed three times: the stage fired at 3 s, and could close nothing."""
     interpreter = Interpreter(policy_set(graph or failing()))
     tick(interpreter, 0, up("main"))
@@ -70,9 +70,9 @@ def fired_blind(graph: Graph | None = None) -> Interpreter:
     return interpreter
 
 
-def test_the_close_is_carried_out_on_the_first_reading_after_the_outage() -> None:
+def test_the_close_is_carried_out_on_the_first_snapshot_after_the_outage() -> None:
     """The failures are over, so that the trigger is false: half of ten contracts is closed, and the stage latches."""
-    interpreter = fired_blind()
+    interpreter = fired_during_outage()
     (decision,) = tick(interpreter, 60, up("main"))
     assert closed([decision]) == [("main", Decimal(5))]
     assert [each.name for each in decision.triggers] == ["failing"]
@@ -81,31 +81,33 @@ def test_the_close_is_carried_out_on_the_first_reading_after_the_outage() -> Non
     assert tick(interpreter, 61, up("main")) == []
 
 
-def test_a_page_says_that_the_close_waits_for_which_account_and_how_long() -> None:
+def test_a_page_names_the_account_that_the_close_waits_for_and_the_time() -> None:
     """Once, and not at every tick of the outage."""
     interpreter = Interpreter(policy_set(failing()))
     tick(interpreter, 0, up("main"))
-    told = [notice for second in range(1, 20) for notice in both(interpreter, second, down("main"))[1]]
-    (page,) = [notice for notice in told if notice.kind == "nothing_selected"]
+    notices = [notice for second in range(1, 20) for notice in tick_with_notices(interpreter, second, down("main"))[1]]
+    (page,) = [notice for notice in notices if notice.kind == "nothing_selected"]
     assert page.severity == "page"
     assert page.text.endswith("it is not latched; its close waits for main, until its triggers have not held for 10m")
 
 
-def test_a_page_says_on_which_account_the_stage_fired_and_for_which_its_close_waits() -> None:
-    """`a` is halved in the tick that the page is of: it did fire there."""
+def test_a_page_names_the_account_that_was_closed_and_the_one_that_is_waited_for() -> None:
+    """`a` is halved in the tick of the page: the stage did fire there."""
     interpreter = Interpreter(policy_set(failing("portfolio")))
     tick(interpreter, 0, up("a"), up("b"))
-    told = [notice for second in (1, 2, 3) for notice in both(interpreter, second, up("a"), down("b"))[1]]
-    (page,) = [notice for notice in told if notice.kind == "nothing_selected"]
+    notices = [
+        notice for second in (1, 2, 3) for notice in tick_with_notices(interpreter, second, up("a"), down("b"))[1]
+    ]
+    (page,) = [notice for notice in notices if notice.kind == "nothing_selected"]
     assert page.text == (
         "halve fired on a, but b is down: timeout; it is not latched; its close waits for b, until its triggers have "
         "not held for 10m"
     )
 
 
-def test_the_time_runs_from_when_the_triggers_held_last() -> None:
-    """Twenty minutes of failures hold the trigger all the time: the close is carried out at the end of them."""
-    interpreter = fired_blind()
+def test_the_wait_is_measured_from_the_last_tick_with_true_triggers() -> None:
+    """Twenty minutes of failures keep the trigger true: the close is carried out at the end of them."""
+    interpreter = fired_during_outage()
     for minute in range(1, 21):
         tick(interpreter, 60 * minute, down("main"))
     assert closed(tick(interpreter, 1201, up("main"))) == [("main", Decimal(5))]
@@ -120,16 +122,16 @@ def pair(**more: Any) -> Interpreter:
     return interpreter
 
 
-def test_what_can_be_read_is_closed_at_once_and_the_rest_when_it_answers() -> None:
-    """`a` is halved at 3 s and not again; `b` is when it can be read; then the stage is latched."""
+def test_readable_accounts_are_closed_at_once_and_the_rest_when_they_answer() -> None:
+    """`a` is halved at 3 s and not again; `b` when it can be read; then the stage is latched."""
     interpreter = pair()
     assert not interpreter.status()[0].latched
     assert closed(tick(interpreter, 30, up("a"), up("b"))) == [("b", Decimal(5))]
     assert (interpreter.status()[0].stage, interpreter.status()[0].latched) == ("halve", True)
 
 
-def test_what_was_closed_at_once_is_not_closed_again_after_its_cooldown() -> None:
-    """The stage cools down for a second only; the close that waited is about `b`, and cancels nothing on `a`."""
+def test_an_account_closed_at_once_is_not_closed_again_after_the_cooldown() -> None:
+    """The cooldown is only a second; the close that waited is about `b`, and cancels nothing on `a`."""
     entry = Order(id="o", symbol="L", side="buy", amount=Decimal(1), reduce_only=False)
     interpreter = pair(cooldown=1_000_000, actions=(CancelOrders("entry"), close("both", "0.5")))
     (decision,) = tick(interpreter, 30, up("a", orders=(entry,)), up("b", orders=(entry,)))
@@ -137,7 +139,7 @@ def test_what_was_closed_at_once_is_not_closed_again_after_its_cooldown() -> Non
     assert [cancel.account for cancel in decision.cancels] == ["b"]
 
 
-def test_of_two_accounts_that_are_down_each_is_closed_when_it_answers() -> None:
+def test_each_of_two_unavailable_accounts_is_closed_when_it_answers() -> None:
     """Both failed; `a` answers after 20 s and `b` after 40 s: the stage latches with the second."""
     interpreter = Interpreter(policy_set(failing("portfolio")))
     tick(interpreter, 0, up("a"), up("b"))
@@ -153,64 +155,64 @@ def test_of_two_accounts_that_are_down_each_is_closed_when_it_answers() -> None:
 @pytest.mark.parametrize(("second", "expected"), [(603, [("main", Decimal(5))]), (604, [])])
 def test_an_account_that_answers_later_than_the_policy_allows_is_not_closed(second: int, expected: object) -> None:
     """Ten minutes after the last evaluation at which the trigger held, which was at 3 s."""
-    interpreter = fired_blind()
+    interpreter = fired_during_outage()
     assert closed(tick(interpreter, second, up("main"))) == expected
 
 
-def test_a_page_says_that_a_close_is_given_up() -> None:
-    """With the account and what it means."""
-    interpreter = fired_blind()
-    _, told = both(interpreter, 604, up("main"))
-    (page,) = [notice for notice in told if notice.severity == "page"]
+def test_a_close_that_is_given_up_is_paged() -> None:
+    """With the account and the consequence."""
+    interpreter = fired_during_outage()
+    _, notices = tick_with_notices(interpreter, 604, up("main"))
+    (page,) = [notice for notice in notices if notice.severity == "page"]
     assert page.text == (
         "halve fired at 2024-01-01T00:00:03+00:00 and no longer waits for main: nothing was closed there"
     )
 
 
-def test_a_stage_that_keeps_nothing_closes_only_while_its_triggers_hold() -> None:
-    """`close_within: 0s`."""
-    assert tick(fired_blind(failing(close_within=0)), 60, up("main")) == []
+def test_a_stage_with_close_within_zero_closes_only_while_its_triggers_are_true() -> None:
+    """With `close_within: 0s`."""
+    assert tick(fired_during_outage(failing(close_within=0)), 60, up("main")) == []
 
 
-def test_a_stage_that_closes_nothing_has_nothing_to_wait_for() -> None:
+def test_a_stage_without_a_close_does_not_wait() -> None:
     """A lock is written while the account is down; when it answers, there is no second one."""
-    interpreter = fired_blind(failing(actions=(LockTrading("all", None),)))
+    interpreter = fired_during_outage(failing(actions=(LockTrading("all", None),)))
     assert tick(interpreter, 60, up("main")) == []
 
 
 def test_a_close_that_waits_survives_a_restart() -> None:
-    """Stored with the machine, and carried out by the next process."""
-    before = fired_blind()
+    """Stored with the stage machine, and carried out by the next process."""
+    before = fired_during_outage()
     again = Interpreter(policy_set(failing()))
     again.restore(before.states(), lambda *_: ())
     assert closed(tick(again, 60, up("main"))) == [("main", Decimal(5))]
 
 
-def test_a_reset_by_hand_ends_the_wait() -> None:
-    """On the first answer that it waited for nothing is closed any more: the failures are over."""
-    interpreter = fired_blind()
+def test_an_operator_reset_ends_the_wait() -> None:
+    """On the account's first answer nothing is closed any more: the failures are over."""
+    interpreter = fired_during_outage()
     reset = hand("reset", after(seconds=30))
-    decisions, told = both(interpreter, 30, up("main"), events=(reset,))
+    decisions, notices = tick_with_notices(interpreter, 30, up("main"), events=(reset,))
     assert [(each.kind, each.stage, each.previous_level, each.level) for each in decisions] == [
         ("reset", "halve", 2, 0)
     ]
-    assert [notice.text for notice in told if notice.kind == "warning"] == [
+    assert [notice.text for notice in notices if notice.kind == "warning"] == [
         "a reset was received: halve no longer waits for main"
     ]
     assert tick(interpreter, 40, up("main")) == []
 
 
-def test_a_stage_whose_triggers_hold_fires_anew_after_a_reset() -> None:
+def test_a_stage_with_true_triggers_fires_again_after_a_reset() -> None:
     """The venue is still down: one incident ends, and the next one begins in the same tick, with its lock and page."""
-    interpreter = fired_blind(failing(actions=(LockTrading("all", None), close("both", "0.5"))))
-    decisions, told = both(interpreter, 30, down("main"), events=(hand("reset", after(seconds=30)),))
+    interpreter = fired_during_outage(failing(actions=(LockTrading("all", None), close("both", "0.5"))))
+    decisions, notices = tick_with_notices(interpreter, 30, down("main"), events=(hand("reset", after(seconds=30)),))
     assert [(each.kind, each.lock is not None) for each in decisions] == [("reset", False), (None, True)]
-    assert [notice.severity for notice in told if notice.kind == "nothing_selected"] == ["page"]
+    assert [notice.severity for notice in notices if notice.kind == "nothing_selected"] == ["page"]
 
 
 def test_a_stage_that_fired_without_latching_is_in_force_until_it_is_reset() -> None:
-    """Its wait is over and its triggers are false, but its lock stands: status and reset know which stage that was."""
-    interpreter = fired_blind(failing(close_within=0, actions=(LockTrading("all", None), close("both", "0.5"))))
+    """Its wait is over and its triggers are false, but its lock remains: status and reset know the stage."""
+    interpreter = fired_during_outage(failing(close_within=0, actions=(LockTrading("all", None), close("both", "0.5"))))
     for second in range(60, 63):
         assert tick(interpreter, second, up("main")) == []
     again = Interpreter(policy_set(failing(close_within=0)))
@@ -223,31 +225,31 @@ def test_a_stage_that_fired_without_latching_is_in_force_until_it_is_reset() -> 
     assert again.status()[0].level == 0
 
 
-def test_a_stage_that_fired_without_latching_resets_by_itself() -> None:
-    """Its own condition for reset has held for as long as it asks for: what it locked is not locked for ever."""
+def test_a_stage_that_fired_without_latching_resets_automatically() -> None:
+    """Its reset condition has held for long enough: its lock does not stay for ever."""
     calm = AutoReset(2, 10_000_000)
     policy = failing(close_within=0, reset=calm, actions=(LockTrading("all", None), close("both", "0.5")))
-    interpreter = fired_blind(policy)
+    interpreter = fired_during_outage(policy)
     kinds = {second: [each.kind for each in tick(interpreter, second, up("main"))] for second in range(60, 72)}
     assert {second: each for second, each in kinds.items() if each} == {70: ["reset"]}
 
 
-def test_a_policy_that_is_gone_leaves_what_fired_without_latching_to_a_reset() -> None:
-    """As with a latch: somebody has to be able to see it and to end it."""
-    before = fired_blind(failing(close_within=0))
+def test_a_stage_of_a_removed_policy_that_fired_without_latching_needs_a_reset() -> None:
+    """As with a latch: an operator must be able to see it and to end it."""
+    before = fired_during_outage(failing(close_within=0))
     again = Interpreter(policy_set(replace(failing(close_within=0), policy="another")))
     again.restore(before.states(), lambda *_: ())
     tick(again, 60, up("main"))
     assert [(each.policy, each.stage, each.level) for each in again.orphans()] == [("test", "halve", 2)]
 
 
-def test_a_stage_that_only_locks_latches_although_nothing_can_be_read() -> None:
-    """It needs to know nothing of the book. One decision, and no page beside it that says the opposite."""
+def test_a_stage_that_only_locks_latches_although_no_account_is_readable() -> None:
+    """It does not depend on the book. One decision, and no page that contradicts it."""
     interpreter = Interpreter(policy_set(failing(actions=(LockTrading("all", None),))))
     tick(interpreter, 0, up("main"))
-    found = [both(interpreter, second, down("main")) for second in range(1, 6)]
+    found = [tick_with_notices(interpreter, second, down("main")) for second in range(1, 6)]
     assert [each.lock is not None for decisions, _ in found for each in decisions] == [True]
-    assert [notice.kind for _, told in found for notice in told if notice.severity == "page"] == []
+    assert [notice.kind for _, notices in found for notice in notices if notice.severity == "page"] == []
     (machine,) = interpreter.status()
     assert (machine.level, machine.latched) == (2, True)
     (record, *_) = tick(interpreter, 10, up("main"), events=(hand("reset", after(seconds=10)),))
@@ -263,7 +265,7 @@ def slow(each: AccountSnapshot, latency: float) -> AccountSnapshot:
     [(5000, 1500, "halve"), (1500, 5000, "halve")],
     ids=["a lower stage fires later", "a higher stage fires later"],
 )
-def test_of_two_stages_that_would_wait_the_higher_one_does(first: float, second: float, expected: str) -> None:
+def test_of_two_stages_that_could_wait_the_higher_one_waits(first: float, second: float, expected: str) -> None:
     """`trim` fires on an answer that takes a second, `halve` on one of three; both while `b` is down."""
     actions = (close("both", "0.5"),)
     latency = graph(
@@ -283,18 +285,18 @@ def test_of_two_stages_that_would_wait_the_higher_one_does(first: float, second:
     assert [(each.stage, closed([each])) for each in decisions] == [(expected, [("b", Decimal(5))])]
 
 
-def test_a_stage_that_an_edit_took_out_waits_for_nothing() -> None:
+def test_a_stage_that_an_edit_removed_does_not_wait() -> None:
     """The close is dropped with a page."""
-    before = fired_blind()
+    before = fired_during_outage()
     edited = graph((LEVERAGE,), (trigger("geared", 0, 3.0),), (stage("trim", 1, 0, actions=(close(),)),))
     again = Interpreter(policy_set(edited))
     again.restore(before.states(), lambda *_: ())
-    decisions, told = both(again, 60, up("main"))
+    decisions, notices = tick_with_notices(again, 60, up("main"))
     assert decisions == []
-    assert [notice.severity for notice in told if "no longer waits" in notice.text] == ["page"]
+    assert [notice.severity for notice in notices if "no longer waits" in notice.text] == ["page"]
 
 
-# What can be read is decided on as if nothing else waited.
+# Readable accounts are evaluated as if no other account waited.
 
 FALL = SignalRef("equity.drawdown_from_peak")
 
@@ -312,7 +314,7 @@ def falling(close_within: int, **more: Any) -> Interpreter:
 
 
 def large(mark: int, index: int | None = None) -> AccountSnapshot:
-    """`a`: long 500 entered at 100, in an account of 100,000 beside what they made."""
+    """`a`: long 500 entered at 100, in an account of 100,000 plus their P&L."""
     pnl, index = 500 * (mark - 100), mark if index is None else index
     long = position("L", "long", str(pnl), contracts="500", notional=str(500 * mark), margin="10000",
                     entry_price="100", mark_price=str(mark), index_price=str(index))  # fmt: skip
@@ -329,29 +331,29 @@ SMALL = account(
 
 
 FELL = (*range(10, 20), *range(280, 300))
-"""The seconds at which `a` is marked 60: a fall of 20,000 of 101,000, whatever `b` is worth."""
+"""The seconds at which `a` is marked 60: a fall of 20,000 of 101,000, whatever the value of `b`."""
 
 
 @pytest.mark.parametrize("close_within", [0, HOUR])
 @pytest.mark.parametrize("corroborate", [False, True])
-def test_an_account_that_can_be_read_is_closed_a_second_time_while_another_is_waited_for(
+def test_a_readable_account_is_closed_a_second_time_while_another_is_waited_for(
     close_within: int, corroborate: bool
 ) -> None:
-    """`b` is down from 9 s on, `a` falls at 10 s, comes back, and falls at 280 s again: closed both times."""
+    """`b` is down from 9 s on, `a` falls at 10 s, recovers, and falls at 280 s again: closed both times."""
     interpreter = falling(close_within, corroborate=corroborate)
     found, pages = [], []
     for second in range(1, 300):
         b = SMALL if second < 9 else down("b")
-        decisions, told = both(interpreter, second, large(60 if second in FELL else 100), b)
+        decisions, notices = tick_with_notices(interpreter, second, large(60 if second in FELL else 100), b)
         found += [(second, closed([each])) for each in decisions]
-        pages += [second for notice in told if notice.kind == "nothing_selected"]
+        pages += [second for notice in notices if notice.kind == "nothing_selected"]
     assert found == [(10, [("a", Decimal(500))]), (280, [("a", Decimal(500))])]
     assert pages == ([10] if close_within else [10, 280])
 
 
 @pytest.mark.parametrize("close_within", [0, HOUR])
-def test_a_print_that_does_not_hold_closes_nothing_while_an_account_is_waited_for(close_within: int) -> None:
-    """At 280 s only the mark of `a` falls, and its index stays: the stage asks for a second look at it as ever."""
+def test_a_stray_print_closes_nothing_while_an_account_is_waited_for(close_within: int) -> None:
+    """At 280 s only the mark of `a` falls, and its index stays: the stage requests a second snapshot of it as usual."""
     interpreter = falling(close_within, corroborate=True)
     found = []
     for second in range(1, 300):
@@ -361,8 +363,8 @@ def test_a_print_that_does_not_hold_closes_nothing_while_an_account_is_waited_fo
     assert found == [(10, [("a", Decimal(500))])]
 
 
-def test_what_is_waited_for_is_closed_although_the_print_of_another_does_not_hold() -> None:
-    """At 280 s `b` answers, and the mark of `a` strays: the kept close is about `b`, and about nothing else."""
+def test_a_waiting_account_is_closed_although_another_has_a_stray_print() -> None:
+    """At 280 s `b` answers, and the mark of `a` strays: the pending close is about `b` only."""
     interpreter = falling(HOUR, corroborate=True)
     found = []
     for second in range(1, 300):
@@ -372,8 +374,8 @@ def test_what_is_waited_for_is_closed_although_the_print_of_another_does_not_hol
     assert found == [(10, [("a", Decimal(500))]), (280, [("b", Decimal(1))])]
 
 
-def test_a_page_of_a_close_that_waits_comes_once_although_the_triggers_come_and_go() -> None:
-    """`a` falls and comes back every ten seconds; a restart between them tells nothing anew either."""
+def test_a_waiting_close_is_paged_once_although_the_triggers_toggle() -> None:
+    """`a` falls and recovers every ten seconds; a restart between them does not page again either."""
     interpreter = falling(HOUR)
     pages = 0
     for second in range(10, 100):
@@ -381,6 +383,6 @@ def test_a_page_of_a_close_that_waits_comes_once_although_the_triggers_come_and_
             again = Interpreter(interpreter._policies)
             again.restore(interpreter.states(), lambda *_: ())
             interpreter = again
-        _, told = both(interpreter, second, large(60 if second // 10 % 2 else 100), down("b"))
-        pages += sum(notice.kind == "nothing_selected" for notice in told)
+        _, notices = tick_with_notices(interpreter, second, large(60 if second // 10 % 2 else 100), down("b"))
+        pages += sum(notice.kind == "nothing_selected" for notice in notices)
     assert pages == 1

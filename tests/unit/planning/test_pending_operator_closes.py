@@ -1,4 +1,4 @@
-"""A close by hand of accounts that cannot be read: what can be seen is closed at once, the rest when it answers."""
+"""An operator close of unreadable accounts: readable accounts are closed at once, the others when they answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def down(name: str) -> AccountSnapshot:
 
 
 class Desk:
-    """One process after another on what a store keeps: decisions, and the events that are not consumed."""
+    """Successive processes on what a store keeps: decisions, and the events that are not consumed."""
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
@@ -36,7 +36,7 @@ class Desk:
         self.interpreter = Interpreter(POLICIES)
 
     def tick(self, second: float, *accounts: AccountSnapshot, **more: Any) -> tuple[list[Decision], list[Notice]]:
-        """What the tick decides and tells; `events` are given before it."""
+        """The decisions and notices of the tick; `events` are given before it."""
         self.pending += more.get("events", ())
         outcome = self.interpreter.tick(snapshot(after(seconds=second), *accounts, events=tuple(self.pending)))
         self.pending = [each for each in self.pending if each.id in self.interpreter.unfinished_closes()]
@@ -58,20 +58,20 @@ def closed(found: tuple[list[Decision], list[Notice]]) -> list[tuple[str, Decima
     return [(intent.account, intent.contracts) for decision in found[0] for intent in decision.intents]
 
 
-def test_what_answers_is_closed_at_once_and_the_rest_on_its_first_reading(desk: Desk) -> None:
+def test_readable_accounts_are_closed_at_once_and_the_others_on_their_first_snapshot(desk: Desk) -> None:
     """`b` fails once: it is closed a second later, and `a` not again although it holds a new position by then."""
     assert closed(desk.tick(1, up("a"), down("b"), events=(CLOSE,))) == [("a", Decimal(3))]
     assert desk.decisions[0].waits_for == ("b",)
-    decisions, told = desk.tick(2, up("a", "5"), up("b"))
-    assert closed((decisions, told)) == [("b", Decimal(3))]
+    decisions, notices = desk.tick(2, up("a", "5"), up("b"))
+    assert closed((decisions, notices)) == [("b", Decimal(3))]
     assert (decisions[0].scope, decisions[0].author, decisions[0].waits_for) == ("portfolio", "operator-1", ())
     assert "when b could not be read" in (decisions[0].reason or "")
     assert desk.pending == []
     assert desk.tick(3, up("a", "5"), up("b", "5")) == ([], [])
 
 
-def test_a_close_of_nothing_that_can_be_read_is_not_consumed(desk: Desk) -> None:
-    """One page says which account it waits for, why, until when and how to end that; then nothing until it answers."""
+def test_a_close_of_unreadable_accounts_only_is_not_consumed(desk: Desk) -> None:
+    """One page names the account, the reason, the deadline and how to end the wait; then nothing until it answers."""
     decisions, (notice,) = desk.tick(1, down("a"), events=(CLOSE,))
     assert decisions == []
     assert (notice.severity, notice.subject) == ("page", "hand-1")
@@ -86,18 +86,18 @@ def test_a_close_of_nothing_that_can_be_read_is_not_consumed(desk: Desk) -> None
 
 
 @pytest.mark.parametrize(("second", "expected"), [(601, [("a", Decimal(3))]), (601.5, [])])
-def test_it_waits_for_ten_minutes(desk: Desk, second: float, expected: object) -> None:
-    """From the tick that took it, at second 1; a page says that it does not wait any longer."""
+def test_a_close_waits_for_ten_minutes(desk: Desk, second: float, expected: object) -> None:
+    """From the tick that processed it, at second 1; a page says that it does not wait any longer."""
     desk.tick(1, down("a"), events=(CLOSE,))
-    decisions, told = desk.tick(second, up("a"))
-    assert closed((decisions, told)) == expected
-    assert [each.text for each in told if each.severity == "page"] == (
+    decisions, notices = desk.tick(second, up("a"))
+    assert closed((decisions, notices)) == expected
+    assert [each.text for each in notices if each.severity == "page"] == (
         [] if expected else ["the close by hand no longer waits for a: nothing was closed there"]
     )
     assert desk.pending == []
 
 
-def test_each_of_several_is_closed_when_it_answers(desk: Desk) -> None:
+def test_each_waiting_account_is_closed_when_it_answers(desk: Desk) -> None:
     """`a` at second 2, `b` at second 3, each once."""
     desk.tick(1, down("a"), down("b"), events=(CLOSE,))
     assert closed(desk.tick(2, up("a"), down("b"))) == [("a", Decimal(3))]
@@ -105,8 +105,8 @@ def test_each_of_several_is_closed_when_it_answers(desk: Desk) -> None:
     assert desk.pending == []
 
 
-def test_it_survives_the_process(desk: Desk) -> None:
-    """What an earlier process has closed is not closed again, also where it was flat then and holds something now."""
+def test_a_pending_close_survives_a_restart(desk: Desk) -> None:
+    """An account that an earlier process closed is not closed again, even if it was flat then and holds some now."""
     desk.tick(1, up("a"), up("flat", "0"), down("b"), events=(CLOSE,))
     desk.restart()
     assert desk.tick(5, up("a", "5"), up("flat", "5"), down("b"))[0] == []
@@ -115,17 +115,17 @@ def test_it_survives_the_process(desk: Desk) -> None:
 
 
 def test_a_restart_does_not_lengthen_the_wait(desk: Desk) -> None:
-    """Ten minutes from second 1, whenever the next process begins."""
+    """Ten minutes from second 1, whenever the next process starts."""
     desk.tick(1, up("a"), down("b"), events=(CLOSE,))
     desk.restart()
     desk.tick(590, up("a"), down("b"))
-    decisions, told = desk.tick(602, up("a"), up("b"))
+    decisions, notices = desk.tick(602, up("a"), up("b"))
     assert decisions == []
-    assert [each.severity for each in told] == ["page"]
+    assert [each.severity for each in notices] == ["page"]
 
 
-def test_a_process_that_begins_after_the_wait_says_what_was_not_closed(desk: Desk) -> None:
-    """A part of it was carried out, so that it is not told that nothing was."""
+def test_a_process_that_starts_after_the_wait_reports_what_was_not_closed(desk: Desk) -> None:
+    """A part was carried out, so the notice does not say that nothing was closed."""
     desk.tick(1, up("a"), down("b"), events=(CLOSE,))
     desk.restart()
     decisions, (notice,) = desk.tick(700, up("a"), up("b"))
@@ -139,41 +139,41 @@ def giving_up(what: str, scope: str | None = None) -> Event:
 
 
 @pytest.mark.parametrize("by", ["event", "decision"])
-def test_giving_it_up_ends_the_wait(desk: Desk, by: str) -> None:
-    """By the id of the command, or of what it has closed already."""
+def test_giving_up_a_close_ends_the_wait(desk: Desk, by: str) -> None:
+    """By the id of the command, or of the decision that it has already made."""
     desk.tick(1, up("a"), down("b"), events=(CLOSE,))
-    what = "hand-1" if by == "event" else desk.decisions[0].id
-    decisions, (notice,) = desk.tick(2, up("a"), down("b"), events=(giving_up(what),))
+    given_up = "hand-1" if by == "event" else desk.decisions[0].id
+    decisions, (notice,) = desk.tick(2, up("a"), down("b"), events=(giving_up(given_up),))
     assert decisions == []
     assert (notice.subject, notice.severity) == ("hand-2", "warning")
-    assert f"the close by hand {what} no longer waits for b" in notice.text
+    assert f"the close by hand {given_up} no longer waits for b" in notice.text
     assert desk.tick(3, up("a"), up("b")) == ([], [])
     assert desk.pending == []
 
 
-def test_giving_it_up_for_one_account_leaves_the_others(desk: Desk) -> None:
+def test_giving_up_a_close_for_one_account_leaves_the_others(desk: Desk) -> None:
     """`--scope account/a`."""
     desk.tick(1, down("a"), down("b"), events=(CLOSE,))
     desk.tick(2, down("a"), down("b"), events=(giving_up("hand-1", "account/a"),))
     assert closed(desk.tick(3, up("a"), up("b"))) == [("b", Decimal(3))]
 
 
-def test_a_close_that_was_given_up_before_a_tick_took_it_closes_nothing(desk: Desk) -> None:
-    """No runner lived: both commands are of one tick."""
+def test_a_close_given_up_before_a_tick_processed_it_closes_nothing(desk: Desk) -> None:
+    """No runner lived: both commands arrive in one tick."""
     decisions, (notice,) = desk.tick(3, up("a"), events=(CLOSE, giving_up("hand-1")))
     assert decisions == []
     assert notice.subject == "hand-2"
     assert desk.pending == []
 
 
-def test_a_replay_of_what_was_recorded_decides_the_same() -> None:
+def test_a_replay_of_the_recording_makes_the_same_decisions() -> None:
     """Recordings hold the command in every snapshot of the wait."""
-    taken = [
+    snapshots = [
         snapshot(after(seconds=1), up("a"), down("b"), events=(CLOSE,)),
         snapshot(after(seconds=2), up("a"), down("b"), events=(CLOSE,)),
         snapshot(after(seconds=3), up("a"), up("b"), events=(CLOSE,)),
         snapshot(after(seconds=4), up("a"), up("b")),
     ]
     interpreter = Interpreter(POLICIES)
-    found = [[i.account for d in interpreter.tick(each).decisions for i in d.intents] for each in taken]
+    found = [[i.account for d in interpreter.tick(each).decisions for i in d.intents] for each in snapshots]
     assert found == [["a"], [], ["b"], []]

@@ -1,4 +1,4 @@
-"""Which stages are out of reach and which levels are not stricter; and which only look like it."""
+"""Which stages are out of reach and which levels are not stricter; and which only appear so."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def equity(comparison: str) -> str:
         (equity("below: 500 USDT"), equity("above: 900 USDT"), []),
     ],
 )  # fmt: skip
-def test_a_higher_level_asks_for_more(low: str, high: str, expected: list[str], tmp_path: Path) -> None:
+def test_a_higher_level_needs_a_stricter_threshold(low: str, high: str, expected: list[str], tmp_path: Path) -> None:
     """On one signal, window and direction the higher level's threshold must be harder to reach."""
     assert codes(tmp_path, {"low": low, "high": high}, [(1, "any: [low]"), (2, "any: [high]")]) == expected
 
@@ -138,7 +138,7 @@ CASES: dict[str, tuple[dict[str, str], list[tuple[int, str]], list[str]]] = {
 
 
 @pytest.mark.parametrize(("triggers", "stages", "expected"), CASES.values(), ids=CASES)
-def test_a_stage_must_be_in_reach(
+def test_a_stage_must_be_reachable(
     triggers: dict[str, str], stages: list[tuple[int, str]], expected: list[str], tmp_path: Path
 ) -> None:
     """Only a stage that no values at all can fire is refused."""

@@ -1,4 +1,4 @@
-"""One pass is one pass: a document with a mistake in it is checked as far as it could be read, and no further."""
+"""Partial documents: a document with a mistake is checked as far as it could be read, and no further."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ spec: {formula: normalised, window: 1}
 """
 
 
-def told(text: str, folder: Path) -> tuple[Diagnostic, ...]:
-    """Everything that is said of a text."""
+def diagnostics_of(text: str, folder: Path) -> tuple[Diagnostic, ...]:
+    """All diagnostics of a text."""
     file = folder / "policy.yaml"
     file.write_text(text, encoding="utf-8")
     policy_set, diagnostics = compile_loaded(load([file]))
@@ -53,43 +53,43 @@ def told(text: str, folder: Path) -> tuple[Diagnostic, ...]:
     return diagnostics
 
 
-def test_a_key_too_many_in_a_part_that_has_all_others_hides_nothing(tmp_path: Path) -> None:
-    """Nothing is missing then, and no value needs a filler: the rest of the document is checked all the same."""
+def test_an_extra_key_in_a_complete_part_hides_no_other_mistake(tmp_path: Path) -> None:
+    """Nothing is missing, and no value needs a filler: the rest of the document is checked all the same."""
     text = POLICY.replace("enforc\n", "enforce\n").split("  triggers:")[0] + (
         "  triggers: {fall: {signal: equity.drawdwn, window: 15m, at_least: 4%, on_unknown: hold}}\n"
         "  stages: [{name: trim, level: 1, any: [fall], cooldown: 1h, reset: manual,\n"
         "            actions: [{close: {side: both, fraction: 1}}, {lock_trading: {mode: all, for: 1h, until: 2h}}]}]\n"
     )
-    assert {"KS2001", "KS3001"} <= {each.code for each in told(text, tmp_path)}
+    assert {"KS2001", "KS3001"} <= {each.code for each in diagnostics_of(text, tmp_path)}
 
 
 def test_a_null_in_a_list_where_a_mapping_belongs_is_one_mistake(tmp_path: Path) -> None:
-    """What stands in the list was never declared, so that nothing is said of it."""
+    """The list's content was never declared, so no diagnostic is about it."""
     text = POLICY.split("  stages:", maxsplit=1)[0] + "  variants: {tight: {triggers: [null]}}\n"
-    assert "KS2005" not in {each.code for each in told(text, tmp_path)}
+    assert "KS2005" not in {each.code for each in diagnostics_of(text, tmp_path)}
 
 
 @pytest.mark.parametrize("file", INVALID, ids=lambda file: file.stem)
 def test_a_mistake_of_the_schema_hides_no_mistake_of_the_graph(file: Path, tmp_path: Path) -> None:
-    """With a word misspelt elsewhere in each policy, all is said that is said without it, warnings included."""
+    """With a misspelt value elsewhere in each policy, all other diagnostics stay, warnings included."""
     sound = load([file])
     before = [(each.line, each.column, each.code) for each in compile_loaded(sound)[1]]
     text = file.read_text(encoding="utf-8").replace("mode: observe", "mode: observ").replace("mode: enforce", "mode: x")
-    after = [(each.line, each.column, each.code) for each in told(text, tmp_path)]
+    after = [(each.line, each.column, each.code) for each in diagnostics_of(text, tmp_path)]
     assert "KS2004" in {code for _, _, code in after}
     assert [each for each in after if each[2] != "KS2004"] == before
 
 
 @pytest.mark.parametrize("file", MISTAKES, ids=lambda file: file.stem)
-def test_nothing_is_said_that_only_follows_from_what_could_not_be_read(file: Path, tmp_path: Path) -> None:
+def test_unreadable_values_cause_no_follow_up_diagnostics(file: Path, tmp_path: Path) -> None:
     """The fixtures are sound but for their mistakes of the schema, so the graph has nothing to add."""
-    diagnostics = told(file.read_text(encoding="utf-8"), tmp_path)
+    diagnostics = diagnostics_of(file.read_text(encoding="utf-8"), tmp_path)
     assert diagnostics == load([tmp_path / "policy.yaml"]).diagnostics
 
 
-def test_every_part_that_can_be_read_is_checked(tmp_path: Path) -> None:
-    """Triggers, stages, actions and expressions, each beside a mistake of its own; the faulty ranking is there."""
-    assert [(each.line, each.code) for each in told(POLICY, tmp_path)] == [
+def test_every_readable_part_is_checked(tmp_path: Path) -> None:
+    """Triggers, stages, actions and expressions, each with a mistake of its own; the faulty ranking exists."""
+    assert [(each.line, each.code) for each in diagnostics_of(POLICY, tmp_path)] == [
         (5, "KS2004"),
         (9, "KS3001"),
         (9, "KS2001"),
@@ -111,7 +111,7 @@ def test_every_part_that_can_be_read_is_checked(tmp_path: Path) -> None:
     ]
 
 
-def test_one_faulty_trigger_does_not_keep_the_judge_from_the_stages_without_it(tmp_path: Path) -> None:
+def test_a_faulty_trigger_does_not_prevent_the_reachability_check_of_other_stages(tmp_path: Path) -> None:
     """Levels 1 and 2 contradict each other, whatever the trigger of level 3 was meant to be."""
     text = """\
 apiVersion: killswitch.dev/v1
@@ -130,4 +130,4 @@ spec:
     - {name: two, level: 2, any: [high], cooldown: 1h, reset: manual, actions: []}
     - {name: three, level: 3, any: [other], cooldown: 1h, reset: manual, actions: []}
 """
-    assert [each.code for each in told(text, tmp_path)] == ["KS3022", "KS3001"]
+    assert [each.code for each in diagnostics_of(text, tmp_path)] == ["KS3022", "KS3001"]

@@ -1,4 +1,4 @@
-"""Records of what hands bring about, field by field, and which accounts a hand's scope names."""
+"""Operator commands: their decision records field by field, and the accounts that a command's scope names."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def book(name: str = "main", **more: Any) -> AccountSnapshot:
     return account("1000", held, name=name, orders=(stop,), instruments=(rules("BTC"), rules("ETH")), **more)
 
 
-def told(seen: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
+def outcome_of(seen: Snapshot, policies: PolicySet = POLICIES) -> Outcome:
     return Interpreter(policies).tick(seen)
 
 
 def closed(scope: str | None, *accounts: AccountSnapshot, policies: PolicySet = POLICIES) -> Decision:
-    (decision,) = told(snapshot(after(), *accounts, events=(hand("close", after(), scope),)), policies).decisions
+    (decision,) = outcome_of(snapshot(after(), *accounts, events=(hand("close", after(), scope),)), policies).decisions
     return decision
 
 
-def test_a_close_by_hand_is_recorded_whole() -> None:
-    """Who, why, under which words, on what book; every resting order goes; the worst position comes first."""
+def test_an_operator_close_is_recorded_completely() -> None:
+    """Author, reason, policy set and book; every resting order is cancelled; the worst position comes first."""
     made = closed("account/main", book())
     assert (made.id, made.as_of) == (decision_id("operator", "account/main", "e1", after()), after())
     assert (made.policy, made.policy_set, made.commit) == ("operator", POLICIES.digest, "c0ffee")
@@ -57,7 +57,7 @@ def test_a_close_by_hand_is_recorded_whole() -> None:
     ]  # fmt: skip
 
 
-def test_a_hand_ranks_as_the_default_ranking_says() -> None:
+def test_an_operator_close_uses_the_default_ranking() -> None:
     """By size alone: BTC goes first, though ETH has lost more; a ranking of another name does not count."""
     size = RankingRule("default", "normalised", (("notional_share", 1.0),), 0)
     for name, first in (("default", "BTC"), ("other", "ETH")):
@@ -77,50 +77,50 @@ def test_a_hand_ranks_as_the_default_ranking_says() -> None:
         ("account/nobody", []),
     ],
 )
-def test_a_scope_names_accounts_by_themselves_by_their_venue_or_all(scope: str | None, names: list[str]) -> None:
+def test_a_scope_names_one_account_the_accounts_of_a_venue_or_all(scope: str | None, names: list[str]) -> None:
     """A venue is no account and an account is no venue."""
     seen = snapshot(START, book(), book("other", venue="okx"), book("third", venue="okx"))
     assert [each.account for each in accounts_in(scope, seen)] == names
 
 
-def test_a_hand_without_a_scope_speaks_of_all() -> None:
-    """And one with a scope of that one only."""
+def test_a_command_without_a_scope_applies_to_all_scopes() -> None:
+    """And one with a scope to that scope only."""
     assert applies(hand("pause", START, None), "account/main")
     assert applies(hand("pause", START, "account/main"), "account/main")
     assert not applies(hand("pause", START, "account/main"), "account/other")
 
 
-def test_a_hand_without_a_scope_is_recorded_for_the_portfolio() -> None:
-    """The id of its decision too."""
+def test_a_command_without_a_scope_is_recorded_for_the_portfolio() -> None:
+    """Including the id of its decision."""
     made = closed(None, book())
     assert (made.scope, made.id) == ("portfolio", decision_id("operator", "portfolio", "e1", after()))
 
 
-def test_a_scope_that_names_nothing_is_told_by_its_name() -> None:
+def test_a_scope_that_matches_no_account_is_reported_by_name() -> None:
     """Nothing is decided."""
-    outcome = told(snapshot(after(), book(), events=(hand("close", after(), "account/nobody"),)))
+    outcome = outcome_of(snapshot(after(), book(), events=(hand("close", after(), "account/nobody"),)))
     assert outcome.decisions == ()
     (notice,) = outcome.notices
     assert "account/nobody" in notice.text
 
 
-def test_of_several_accounts_those_that_can_be_read_are_closed_and_the_others_told() -> None:
-    """Each that cannot be by its own reason, also where none can be."""
+def test_readable_accounts_are_closed_and_the_others_reported() -> None:
+    """Each unreadable account by its own reason, also where none is readable."""
     down = account(None, None, name="other", quality="down", reason="no route")
     stale = account("1", (), name="third", quality="malformed", reason="half a page")
-    some = told(snapshot(after(), book(), down, stale, events=(hand("close", after(), None),)))
+    some = outcome_of(snapshot(after(), book(), down, stale, events=(hand("close", after(), None),)))
     assert [intent.account for intent in some.decisions[0].intents] == ["main", "main"]
     assert sorted(("no route" in notice.text, "half a page" in notice.text) for notice in some.notices) == [
         (False, True), (True, False)
     ]  # fmt: skip
-    none = told(snapshot(after(), down, stale, events=(hand("close", after(), None),)))
+    none = outcome_of(snapshot(after(), down, stale, events=(hand("close", after(), None),)))
     assert none.decisions == ()
     assert sorted("no route" in notice.text for notice in none.notices) == [False, True]
     assert sorted("half a page" in notice.text for notice in none.notices) == [False, True]
 
 
 def tripping(**more: Any) -> PolicySet:
-    """Locks and closes at 5% in 15m; returns by itself one minute after the fall is below 1%."""
+    """Locks and closes at 5% in 15m; resets automatically one minute after the fall is below 1%."""
     made = graph(
         (FALL_15M,), (trigger("fall", 0, 0.05),),
         (stage("trip", 2, 0, cooldown=MINUTE, **({"actions": (LockTrading("all", None), close())} | more)),),
@@ -140,14 +140,14 @@ def resets(policies: PolicySet, *events: Any) -> list[Decision]:
     interpreter = Interpreter(policies)
     found: list[Decision] = []
     for minute in range(110):
-        seen = fallen(minute, "1000" if minute < 16 else "900", *(events if minute == 20 else ()))
-        found += interpreter.tick(seen).decisions
+        polled = fallen(minute, "1000" if minute < 16 else "900", *(events if minute == 20 else ()))
+        found += interpreter.tick(polled).decisions
     assert [each.stage for each in found][:1] == ["trip"]
     return [each for each in found if each.kind == "reset"]
 
 
-def test_a_reset_by_hand_is_recorded_whole() -> None:
-    """From level 2 to 0 of the stage that held, by whom and why."""
+def test_an_operator_reset_is_recorded_completely() -> None:
+    """From level 2 to 0 of the latched stage, with author and reason."""
     policies = tripping()
     (made,) = resets(policies, hand("reset", after(minutes=20)))
     now = after(minutes=20)
@@ -158,7 +158,7 @@ def test_a_reset_by_hand_is_recorded_whole() -> None:
     assert (made.author, made.reason) == ("operator-1", "reviewed")
 
 
-def test_a_reset_by_itself_has_no_author_and_says_why() -> None:
+def test_an_automatic_reset_has_no_author_and_gives_its_reason() -> None:
     """The fall has left its window, and a minute has passed."""
     (made,) = resets(tripping(reset=AutoReset(1, MINUTE), actions=(LockTrading("all", None),)))
     assert (made.author, made.level, made.previous_level) == (None, 0, 2)
@@ -166,6 +166,6 @@ def test_a_reset_by_itself_has_no_author_and_says_why() -> None:
     assert to_micros(made.as_of) > to_micros(after(minutes=30))
 
 
-def test_a_hand_on_another_scope_resets_nothing() -> None:
-    """The stage stays where it was."""
+def test_a_reset_of_another_scope_resets_nothing() -> None:
+    """The stage stays latched."""
     assert resets(tripping(), replace(hand("reset", after(minutes=20)), scope="account/other")) == []

@@ -51,7 +51,7 @@ def held(book: Mapping[str, Held], minute: int) -> list[Position]:
 
 
 def ranked(book: Mapping[str, Held]) -> tuple[list[tuple[str, float]], tuple[str, ...]]:
-    """Symbol and score in the order of closing, and the remarks. No instrument says a contract's size."""
+    """Symbol and score in the order of closing, and the remarks. No instrument gives a contract's size."""
     history = History((), HOUR, EquityTerms(10 * MINUTE, 0.001, MINUTE), Marks(MINUTE, HOUR, 10 * MINUTE))
     for minute in range(4):
         view = ScopeView(to_micros(after(minutes=minute)), True, (account("1000000", held(book, minute)),), {}, None)
@@ -80,7 +80,7 @@ def test_a_position_that_gained_never_outranks_one_that_lost() -> None:
     assert scores == [("A", pytest.approx(0.01)), ("B", 0.0), ("C", 0.0)]
 
 
-def test_without_a_loss_the_sum_of_the_factors_decides() -> None:
+def test_without_a_loss_positions_rank_by_the_sum_of_the_factors() -> None:
     """Every product is 0. C: 0.5 + 0.75 = 1.25, A: 0.2 + 1 = 1.2, B: 0.3 + 0.5 = 0.8; not the order of the alphabet."""
     scores, _ = ranked({name: Held(each.notional, "0") for name, each in BOOK.items()})
     assert scores == [("C", 0.0), ("A", 0.0), ("B", 0.0)]
@@ -95,13 +95,13 @@ def test_an_unknown_volatility_counts_as_the_largest_and_is_remarked() -> None:
     )
 
 
-def test_an_unknown_notional_counts_as_the_largest_share_of_what_is_known() -> None:
+def test_an_unknown_notional_counts_as_the_largest_known_share() -> None:
     """Of the 8,000 known C has 0.625, so A scores 0.625 · 1 · 0.5; B has 0.375 · 0.5 · 1."""
     scores, _ = ranked({**BOOK, "A": Held(None, "-2000")})
     assert scores == [("A", pytest.approx(0.3125)), ("B", pytest.approx(0.1875)), ("C", 0.0)]
 
 
-def test_an_unknown_loss_counts_as_the_largest_also_where_nobody_lost() -> None:
+def test_an_unknown_loss_counts_as_the_largest_also_without_other_losses() -> None:
     """B's P&L is unknown: 0.3 · 0.5 · 1; A lost nothing and C gained: 0."""
     scores, _ = ranked({**BOOK, "A": Held("2000", "0"), "B": Held("3000", None)})
     assert scores == [("B", pytest.approx(0.15)), ("A", 0.0), ("C", 0.0)]
@@ -132,8 +132,8 @@ def test_a_policy_closes_by_genesis_and_its_decision_names_the_unknown_volatilit
     )
 
 
-def test_the_built_in_genesis_takes_the_returns_of_minutes_over_four_hours() -> None:
-    """The marks that component risk reads."""
+def test_the_built_in_genesis_ranking_uses_four_hours_of_minute_returns() -> None:
+    """The marks that component risk uses."""
     rule = BUILT_IN["genesis"]
     assert (rule.formula, rule.window, rule.sample, rule.least, rule.weights) == ("genesis", 4 * HOUR, MINUTE, 30, ())
 

@@ -1,4 +1,4 @@
-"""Deciding on what is partly unknown: a venue that is down, and positions that are not given."""
+"""Decisions on partial snapshots: a venue that is down, and positions that are not given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BTC = "BTC/USDT:USDT"
 
 
 def crash(each: str = "portfolio", fraction: str = "1", **more: Any) -> Graph:
-    """Everything at a fall of 15% in 15m."""
+    """Everything is closed at a fall of 15% in 15m."""
     close_it = stage(
         "everything", 3, 0, cooldown=HOUR, close_within=10 * MINUTE, actions=(close("both", fraction),), **more
     )
@@ -64,9 +64,9 @@ def test_one_venue_down_and_the_other_loses_42_percent() -> None:
     """20.75% of both are lost in the best case: `a` is closed at once, and `b` when it answers."""
     interpreter = two_accounts()
     fallen = long("a", "58000", "39500", "4")
-    seen = interpreter.tick(snapshot(after(minutes=17), fallen, down("b")))
-    assert intents(seen.decisions) == [("a", Decimal(4), True)]
-    (reading,) = seen.decisions[0].triggers
+    outcome = interpreter.tick(snapshot(after(minutes=17), fallen, down("b")))
+    assert intents(outcome.decisions) == [("a", Decimal(4), True)]
+    (reading,) = outcome.decisions[0].triggers
     assert reading.value == ("0.2075", "0.265")
     back = interpreter.tick(snapshot(after(minutes=18), fallen, long("b", "89500", "39500", "1")))
     assert intents(back.decisions) == [("b", Decimal(1), True)]
@@ -80,44 +80,44 @@ def test_a_loss_that_may_be_less_than_the_threshold_does_not_fire() -> None:
         BTC, "short", "0", contracts="1", entry_price="50000", mark_price="50000", margin="5000", notional="50000"
     )
     calm(interpreter, long("a", "100000", "50000", "4"), account("100000", [short], name="b", observed_at=after()))
-    seen = interpreter.tick(snapshot(after(minutes=17), long("a", "68000", "42000", "4"), down("b")))
-    assert seen.decisions == ()
+    outcome = interpreter.tick(snapshot(after(minutes=17), long("a", "68000", "42000", "4"), down("b")))
+    assert outcome.decisions == ()
 
 
-def test_a_second_look_reads_the_dark_account_as_the_first_one_did() -> None:
-    """The venue that answers is asked for its prices again, and they hold; the other is bounded as before."""
+def test_a_second_price_fetch_bounds_the_unavailable_account_as_before() -> None:
+    """The readable venue returns its prices again, which are corroborated; the other one is bounded as before."""
     interpreter = two_accounts(corroborate=True)
     pending = interpreter.evaluate(snapshot(after(minutes=17), long("a", "58000", "39500", "4"), down("b")))
     assert pending is not None
-    looked = Prices(Decimal(39_400), Decimal(39_400), Decimal(39_400))
-    seen = interpreter.decide(pending, prices={"a": {BTC: looked}})
-    assert intents(seen.decisions) == [("a", Decimal(4), True)]
+    refetched = Prices(Decimal(39_400), Decimal(39_400), Decimal(39_400))
+    outcome = interpreter.decide(pending, prices={"a": {BTC: refetched}})
+    assert intents(outcome.decisions) == [("a", Decimal(4), True)]
 
 
-def test_a_print_that_does_not_hold_fires_nothing_in_the_dark_either() -> None:
+def test_a_stray_print_fires_nothing_while_another_account_is_unavailable() -> None:
     """The mark fell by 21%, index and last price did not: a corroborating stage does not fire."""
     interpreter = two_accounts(corroborate=True)
     stray = long("a", "58000", "39500", "4", index_price="50000", last_price="50000")
-    seen = interpreter.tick(snapshot(after(minutes=17), stray, down("b")))
-    assert seen.decisions == ()
-    assert [notice.kind for notice in seen.notices if notice.kind == "uncorroborated"] == ["uncorroborated"]
+    outcome = interpreter.tick(snapshot(after(minutes=17), stray, down("b")))
+    assert outcome.decisions == ()
+    assert [notice.kind for notice in outcome.notices if notice.kind == "uncorroborated"] == ["uncorroborated"]
 
 
-def test_positions_unknown_and_equity_known_closes_by_the_last_known_ones() -> None:
-    """20% are gone; the four contracts that were held a minute ago are closed, reduce-only, and it latches."""
+def test_with_unknown_positions_and_known_equity_the_last_known_positions_are_closed() -> None:
+    """20% are lost; the four contracts held a minute ago are closed, reduce-only, and the stage latches."""
     interpreter = Interpreter(policy_set(crash("account")))
     calm(interpreter, long("main", "100000", "50000", "4"))
     blind = put(long("main", "80000", "45000", "4"), positions=None, unrealized=Decimal(-20_000))
-    seen = interpreter.tick(snapshot(after(minutes=17), blind))
-    assert intents(seen.decisions) == [("main", Decimal(4), True)]
-    assert seen.decisions[0].reason == (
+    outcome = interpreter.tick(snapshot(after(minutes=17), blind))
+    assert intents(outcome.decisions) == [("main", Decimal(4), True)]
+    assert outcome.decisions[0].reason == (
         "main has unknown positions: the last known ones at 2024-01-01T00:00:00+00:00 are closed, reduce-only"
     )
     assert interpreter.status()[0].stage == "everything"
 
 
-def test_holdings_that_are_not_given_are_not_sold_by_the_last_known_ones() -> None:
-    """At spot nothing is reduce-only: the close waits until the account says what it holds."""
+def test_unknown_spot_holdings_are_not_sold_from_the_last_known_ones() -> None:
+    """At spot nothing is reduce-only: the close waits until the account returns its holdings."""
     interpreter = Interpreter(policy_set(crash("account", "0.5")))
     coin = account("100000", [position("BTC/USDT", "long", contracts="2", mark_price="50000", notional="100000")])
     calm(interpreter, put(coin, market="spot"))
@@ -126,7 +126,7 @@ def test_holdings_that_are_not_given_are_not_sold_by_the_last_known_ones() -> No
         assert intents(interpreter.tick(snapshot(after(minutes=minute), blind)).decisions) == []
 
 
-def test_positions_unknown_leave_exposure_unknown_and_never_flat() -> None:
+def test_unknown_positions_leave_exposure_unknown_and_never_flat() -> None:
     """Leverage, gross and shares are unknown; the fall is not."""
     names = ("exposure.gross", "exposure.leverage", "exposure.largest_share", "exposure.net")
     made = graph(
@@ -155,10 +155,10 @@ def test_accounts_in_usdt_and_usdc_fire_together_in_dollars() -> None:
         made = replace(made, equity=replace(made.equity, reference=rule))
         interpreter = Interpreter(policy_set(made))
         calm(interpreter, in_coins("100000", "0", "a", "USDT", "1"), in_coins("50000", "0", "b", "USDC", "1"))
-        seen = interpreter.tick(
+        outcome = interpreter.tick(
             snapshot(after(minutes=17), in_coins("84000", "-16000", "a", "USDT", "1"),
                      in_coins("42000", "-8000", "b", "USDC", "1"))
         )  # fmt: skip
-        fired.append([one.account for one in (seen.decisions[0].intents if seen.decisions else ())])
+        fired.append([one.account for one in (outcome.decisions[0].intents if outcome.decisions else ())])
     assert sorted(fired[0]) == ["a", "b"]
     assert fired[1] == []
