@@ -24,8 +24,8 @@ from killswitch_ccxt.venue import CcxtVenue
 from tests.faults.exchange import Exchange, Key, Mode
 from tests.faults.scene import Scene, long
 from tests.virtual_time import VirtualTime
+from tests.wire.adapter_wire import closing_over
 from tests.wire.binance.venue import BinanceWire
-from tests.wire.scene import carried_by
 from tests.wire.server import KEY, SECRET
 
 D = Decimal
@@ -83,7 +83,7 @@ def test_a_snapshot_a_second_leaves_half_of_the_weight_of_the_address() -> None:
 
 def test_sixty_positions_are_closed_within_the_documented_limits() -> None:
     """The venue enforces them, closing keeps its half of them: nothing is refused."""
-    with carried_by("binanceusdm"):
+    with closing_over("binanceusdm"):
         traits = adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binanceusdm")).traits  # type: ignore[attr-defined] # it describes itself
         budget = RequestBudgets().of("main", "binance", traits, D("0.5"))
         scene = Scene(MANY, traits=traits, closing={"budget": budget})

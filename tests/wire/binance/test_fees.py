@@ -13,8 +13,8 @@ from killswitch_ccxt.venues.binance.spot import BinanceSpot
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
+from tests.wire.adapter_wire import closing_over
 from tests.wire.binance.venue import BinanceWire
-from tests.wire.scene import carried_by
 
 BTC, ETH = long("BTC", "ETH")
 TRADES = "GET /fapi/v1/userTrades"
@@ -22,7 +22,7 @@ TRADES = "GET /fapi/v1/userTrades"
 
 def played(*rules: Rule, fees_in: tuple[str, Decimal] | None = None) -> Scene:
     """10 and 4 contracts at 100, closed."""
-    with carried_by("binanceusdm"):
+    with closing_over("binanceusdm"):
         scene = Scene({BTC: 10, ETH: 4}, *rules, traits=VenueTraits(fees_by_fills=True))
 
         def taken() -> None:

@@ -12,7 +12,7 @@ from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
 from tests.wire.bybit import words as words
-from tests.wire.bybit.answers import BybitAnswers
+from tests.wire.bybit.routes import BybitRoutes
 from tests.wire.bybit.stream import BybitStreams
 from tests.wire.server import KEY, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
@@ -77,7 +77,7 @@ class BybitWire(WireVenue):
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
         self.streams = BybitStreams(self)
-        self.answers = BybitAnswers(self)
+        self.answers = BybitRoutes(self)
         self.older: list[object] | None = None
 
     @property

@@ -13,7 +13,7 @@ from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.wire.ledger import Contract, contract_of
-from tests.wire.okx.answers import good, outcome, paged, refusal, row_of
+from tests.wire.okx.responses import good, outcome, paged, refusal, row_of
 from tests.wire.okx.rows import Row, algo_row, instrument_id, order_id, order_row, ours_of, trigger_direction
 from tests.wire.server import Ask, RefusedError, Reply, WireVenue
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.wire.okx.answers import signature
+from tests.wire.okx.responses import signature
 from tests.wire.okx.rows import Row
 from tests.wire.server import KEY, PASSPHRASE, messages
 

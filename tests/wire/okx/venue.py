@@ -14,8 +14,8 @@ from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
 from tests.wire.okx import stream as okx_stream
-from tests.wire.okx.answers import CODES, outcome, refusal, row_of, signature
-from tests.wire.okx.reading import OkxReading
+from tests.wire.okx.queries import OkxQueries
+from tests.wire.okx.responses import CODES, outcome, refusal, row_of, signature
 from tests.wire.okx.rows import Row
 from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply
 
@@ -24,7 +24,7 @@ SKEW: Final = 30.0
 """Seconds by which a request's timestamp may be off."""
 
 
-class OkxWire(OkxReading):
+class OkxWire(OkxQueries):
     """One trading account at OKX.
 
     `sizes`: base units per contract, by symbol of the exchange; 1 where it is not named. `isolated`: symbols whose

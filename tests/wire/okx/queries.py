@@ -8,8 +8,8 @@ from collections import Counter
 from decimal import Decimal
 
 from tests.faults.exchange import ZERO, Exchange, Placed
-from tests.wire.okx.answers import good, paged, refusal
 from tests.wire.okx.orders import OkxOrders
+from tests.wire.okx.responses import good, paged, refusal
 from tests.wire.okx.rows import (
     Row,
     balance_row,
@@ -24,7 +24,7 @@ from tests.wire.okx.rows import (
 from tests.wire.server import Ask, Reply
 
 
-class OkxReading(OkxOrders, ABC):
+class OkxQueries(OkxOrders, ABC):
     """The part of OKX that only tells, and the settings of the account."""
 
     def __init__(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.wire.bybit.venue import BybitWire
 
 
-class BybitAnswers:
+class BybitRoutes:
     """`get_order_realtime` answers `GET /v5/order/realtime`, and so on."""
 
     def __init__(self, venue: BybitWire) -> None:
