@@ -1,4 +1,4 @@
-"""What can be done with orders at Binance's USD-M futures, and what is refused in which words."""
+"""Orders at Binance's USD-M futures: actions, and the codes of refusals."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def place_one(wire: BinanceWire, params: Any) -> dict[str, Any]:
 
 
 def place_all(wire: BinanceWire, ask: Ask) -> object:
-    """POST batchOrders: each stands for itself, in its place."""
+    """POST batchOrders: each order is independent, and answered in its place."""
     rows = json.loads(ask.params["batchOrders"])
     if len(rows) > 5:
         raise words.refuse(-4082, "Invalid number of batch place orders.")
@@ -86,7 +86,7 @@ def _request(
     if name is not None and not NAMES.fullmatch(name):
         raise words.refuse(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
     side: OrderSide = "sell" if params["side"] == "SELL" else "buy"
-    position_side, reduce_only = _place_in_book(wire, params, side)
+    position_side, reduce_only = _position_side(wire, params, side)
     return OrderRequest(
         client_order_id=name or f"auto_{len(wire.exchange.orders)}", symbol=symbol, side=side,
         position_side=position_side, amount=Decimal(params["quantity"]), reduce_only=reduce_only,
@@ -95,8 +95,8 @@ def _request(
     )  # fmt: skip
 
 
-def _place_in_book(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Side, bool]:
-    """Which position an order is about, and whether it can only reduce it."""
+def _position_side(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Side, bool]:
+    """The position side of an order, and whether it is reduce-only."""
     reduce_only = str(params.get("reduceOnly", "false")).lower() == "true"
     stated = params.get("positionSide", "BOTH")
     if (stated != "BOTH") is not (wire.exchange.mode == "hedge"):
@@ -108,11 +108,11 @@ def _place_in_book(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Sid
     if "reduceOnly" in params:
         raise words.refuse(-1106, "Parameter 'reduceonly' sent when not required.")
     position_side: Side = "long" if stated == "LONG" else "short"
-    # In hedge mode the side of the position is the guard: nothing closes more of it than there is.
+    # In hedge mode the position side is the guard: no order closes more than is held.
     return position_side, (side == "sell") is (position_side == "long")
 
 
-def _wanted(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: int) -> Placed | None:
+def _order_of(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: int) -> Placed | None:
     if ask.params.get(name_key):
         order_id = wire.exchange.names.get(ask.params[name_key], "")
     elif ask.params.get(id_key):
@@ -123,16 +123,16 @@ def _wanted(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: int)
 
 
 def ordinary(wire: BinanceWire, ask: Ask) -> Placed | None:
-    """The order that is asked for, unless it waits for its condition."""
+    """The requested order, unless it waits for its condition."""
     wire.symbol(ask.params["symbol"])
-    order = _wanted(wire, ask, "orderId", "origClientOrderId", 0)
+    order = _order_of(wire, ask, "orderId", "origClientOrderId", 0)
     conditional_by_name = order is not None and order.id in wire.triggers and "origClientOrderId" in ask.params
     return None if order is None or order.waits or conditional_by_name else order
 
 
 def conditional(wire: BinanceWire, ask: Ask) -> Placed | None:
-    """The conditional order that is asked for, whatever became of it."""
-    order = _wanted(wire, ask, "algoId", "clientAlgoId", words.ALGO_FIRST)
+    """The requested conditional order, in any state."""
+    order = _order_of(wire, ask, "algoId", "clientAlgoId", words.ALGO_FIRST)
     return order if order is not None and order.id in wire.triggers else None
 
 
@@ -172,7 +172,7 @@ def cancel_algo(wire: BinanceWire, ask: Ask) -> object:
 
 
 def cancel_all(wire: BinanceWire, ask: Ask) -> object:
-    """DELETE allOpenOrders: those of one symbol; conditional ones stay."""
+    """DELETE allOpenOrders: the orders of one symbol; conditional ones stay."""
     _cancel_ordinary(wire, wire.symbol(ask.params["symbol"]))
     return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
@@ -206,12 +206,12 @@ def trades(wire: BinanceWire, ask: Ask) -> object:
 
 
 def forced(wire: BinanceWire, ask: Ask) -> object:
-    """GET forceOrders: what the venue took."""
+    """GET forceOrders: the venue's liquidations and deleveragings."""
     return _since(ask, [words.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
 
 
 def incomes(wire: BinanceWire, ask: Ask) -> object:
-    """GET income: oldest first, at most a thousand; the test's own rows behind the ledger's."""
+    """GET income: oldest first, at most a thousand; the test's own rows after the ledger's."""
     kind = ask.params.get("incomeType")
     rows = [row for each in wire.ledger.shown() for row in words.income_rows(each)] + wire.incomes
     return _since(ask, [row for row in rows if kind in (None, row["incomeType"])])
@@ -225,7 +225,7 @@ def _since(ask: Ask, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wrong_rows(mishap: str, rows: list[Any]) -> list[Any]:
-    """A list that arrives wrong."""
+    """A damaged list."""
     match mishap:
         case "empty":
             return []
@@ -244,7 +244,7 @@ def wrong_rows(mishap: str, rows: list[Any]) -> list[Any]:
 
 
 def wrong_order(mishap: str, row: Any) -> Any:
-    """An order that arrives wrong."""
+    """A damaged order."""
     if not isinstance(row, dict) or not {"orderId", "algoId"} & set(row):
         return row
     match mishap:

@@ -1,4 +1,4 @@
-"""Bitget's v2 API for USDT futures on loopback, for one classic account, in its own words and codes."""
+"""Bitget's v2 API for USDT futures on loopback, for one classic account, with its payloads and codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply, WireVen
 
 
 class BitgetWire(WireVenue):
-    """Bitget. `authorities` and `bills` are for tests to set."""
+    """Bitget. Tests set `authorities` and `bills`."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
         *(RateLimit(name, allowed, 1.0) for name, allowed in words.LIMITS.values()),
@@ -33,14 +33,14 @@ class BitgetWire(WireVenue):
         """Rows of `account/bill`, newest first."""
         self.plans: dict[str, str] = {}
         """clientOid → planStatus of plan orders that are over."""
-        self._older: list[object] | None = None
+        self._previous_positions: list[object] | None = None
 
     @property
     def symbols(self) -> dict[str, str]:
-        """By Bitget's id; markets may come while the venue is open."""
+        """By Bitget's id; markets may be added while the venue runs."""
         return {words.id_of(it): it for it in self.exchange.markets}
 
-    # Who asks, and what it counts for
+    # Authentication and rate limits
 
     def check(self, ask: Ask) -> None:
         if "/market/" in ask.path or "/public/" in ask.path or ask.path.endswith("/margin/currencies"):
@@ -65,8 +65,8 @@ class BitgetWire(WireVenue):
         return {"address": 1} | ({name: 1} if name else {})
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
-        asked = self.symbols.get(str(ask.params.get("symbol", "")))
-        symbols = (asked,) if asked else ()
+        symbol = self.symbols.get(str(ask.params.get("symbol", "")))
+        symbols = (symbol,) if symbol else ()
         calls: dict[str, Call] = {
             "POST order/place-order": "submit", "POST order/place-plan-order": "submit",
             "POST order/batch-place-order": "submit_batch", "POST order/close-positions": "close_book",
@@ -81,7 +81,7 @@ class BitgetWire(WireVenue):
         found = calls.get(route)
         return None if found is None else (found, symbols)
 
-    # Its words
+    # Payloads
 
     def no(self, code: str, text: str, status: int = 400) -> Reply:
         return Reply({"code": code, "msg": text, "requestTime": self.now_ms(), "data": None}, status)
@@ -114,14 +114,14 @@ class BitgetWire(WireVenue):
                 for row in rows[:1]:
                     row["total"] = "-" + row["total"] if mishap == "sign" else "NaN"
             case "stale" | "lagging":
-                body["data"] = rows if self._older is None else self._older
+                body["data"] = rows if self._previous_positions is None else self._previous_positions
             case "nonsense" if isinstance(data, dict):
                 data["clientOid"], data["orderId"] = "someone-elses", words.order_id("x999999")
             case "defect":
                 body["data"] = "?"
         return Reply(body, reply.status)
 
-    # What it does
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
         route = f"{ask.method}_{ask.path.removeprefix('/api/')}".lower()
@@ -169,7 +169,7 @@ class BitgetWire(WireVenue):
         book = self.book("positions")
         rows: list[object] = [words.position(self.exchange, book, key) for key in book.lots]
         reply = self.yes(rows if params["productType"] == "USDT-FUTURES" else [])
-        self._older = rows
+        self._previous_positions = rows
         return reply
 
     def _get_v2_mix_order_orders_pending(self, params: Mapping[str, Any]) -> Reply:
@@ -258,7 +258,7 @@ class BitgetWire(WireVenue):
         rows = [{"orderId": words.order_id(it.id), "clientOid": "", "symbol": words.id_of(it.symbol)} for it in made]
         return self.yes({"successList": rows, "failureList": []})
 
-    # What is true
+    # State
 
     def _orders(self, params: Mapping[str, Any]) -> list[Placed]:
         return [

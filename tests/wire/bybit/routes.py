@@ -1,4 +1,4 @@
-"""What Bybit's v5 routes answer and do, one method a route."""
+"""The answers and effects of Bybit's v5 routes, one method per route."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ class BybitRoutes:
         return self._venue.yes({"list": [self._venue.wallet()]})
 
     def get_position_list(self, params: Mapping[str, Any]) -> Reply:
-        asked = params.get("symbol")
-        if params["category"] == "linear" and not asked and not params.get("settleCoin"):
+        symbol = params.get("symbol")
+        if params["category"] == "linear" and not symbol and not params.get("settleCoin"):
             return self._venue.no(10001, "Missing some parameters that must be filled in, symbol or settleCoin")
-        rows = self.position_rows(params["category"], params.get("settleCoin"), asked)
+        rows = self.position_rows(params["category"], params.get("settleCoin"), symbol)
         reply = self._page(rows, params, 20)
         if params["category"] == "linear" and params.get("settleCoin") == "USDT":
-            self._venue.older = json.loads(json.dumps(rows))
+            self._venue.previous_positions = json.loads(json.dumps(rows))
         return reply
 
     def get_order_realtime(self, params: Mapping[str, Any]) -> Reply:
@@ -137,9 +137,9 @@ class BybitRoutes:
                 rows.append(row | {"orderId": "", "orderLinkId": ""})
                 codes.append({"code": code, "msg": text})
             except RefusedError as error:
-                said = json.loads(error.reply.text)
+                refusal = json.loads(error.reply.text)
                 rows.append(row | {"orderId": "", "orderLinkId": ""})
-                codes.append({"code": said["retCode"], "msg": said["retMsg"]})
+                codes.append({"code": refusal["retCode"], "msg": refusal["retMsg"]})
         return self._venue.yes({"list": rows}, {"list": codes})
 
     def post_order_cancel(self, params: Mapping[str, Any]) -> Reply:
@@ -172,21 +172,21 @@ class BybitRoutes:
         self._venue.exchange.mode = "hedge" if wanted == "hedge" else "one_way"
         return self._venue.yes({})
 
-    def position_rows(self, category: str, settle: str | None, asked: str | None) -> list[dict[str, object]]:
-        """Positions; of a symbol that is asked for also the flat ones."""
+    def position_rows(self, category: str, settle: str | None, symbol: str | None) -> list[dict[str, object]]:
+        """Positions; of a requested symbol also the flat ones."""
         rows: list[dict[str, object]] = []
         book = self._venue.book("positions")
         if book.spot:
             return rows
         now = self._venue.now_ms()
         for it in self._venue.listings.values():
-            if it.category != category or settle not in (None, it.settle) or asked not in (None, it.id):
+            if it.category != category or settle not in (None, it.settle) or symbol not in (None, it.id):
                 continue
             sides: tuple[Side, Side] = ("long", "short")
             held = [side for side in sides if (it.symbol, side) in book.lots]
-            if asked and self._venue.exchange.mode == "hedge":
+            if symbol and self._venue.exchange.mode == "hedge":
                 held = list(sides)
-            elif asked and not held:
+            elif symbol and not held:
                 held = list(sides[:1])
             rows += [words.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
         return rows

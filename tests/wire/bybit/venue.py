@@ -1,4 +1,4 @@
-"""Bybit's v5 API on loopback, for one unified account: what the switch asks of it, in its own words and codes."""
+"""Bybit's v5 API on loopback, for one unified account: the kill switch's calls, with Bybit's payloads and codes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ UNITS: Mapping[str, str] = {
 
 
 class BybitWire(WireVenue):
-    """Bybit. `permissions` and `log` are for tests to set."""
+    """Bybit. Tests set `key_info` and `log`."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
         RateLimit("create", 10, 1.0),
@@ -71,21 +71,21 @@ class BybitWire(WireVenue):
         self.key_info = words.key_info(self.now_ms())
         self.margin_mode = "REGULAR_MARGIN"
         self.log: list[dict[str, object]] = []
-        """Rows of the transaction log beside the ledger's, newest first."""
+        """Rows of the transaction log in addition to the ledger's, newest first."""
         self.protects = True
-        """Whether disconnection protection is switched on for the account."""
+        """Whether disconnection protection is enabled for the account."""
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
         self.streams = BybitStreams(self)
-        self.answers = BybitRoutes(self)
-        self.older: list[object] | None = None
+        self.routes = BybitRoutes(self)
+        self.previous_positions: list[object] | None = None
 
     @property
     def listings(self) -> Mapping[str, words.Listing]:
-        """By Bybit's id; markets may come while the venue is open."""
+        """By Bybit's id; markets may be added while the venue runs."""
         return words.listed(tuple(self.exchange.markets))
 
-    # Who asks, and what it counts for
+    # Authentication and rate limits
 
     def check(self, ask: Ask) -> None:
         if ask.path.startswith(("/v5/market/", "/v5/system/")):
@@ -107,8 +107,8 @@ class BybitWire(WireVenue):
         return counted
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
-        asked = self.listings.get(str(ask.params.get("symbol", "")))
-        symbols = (asked.symbol,) if asked else ()
+        listing = self.listings.get(str(ask.params.get("symbol", "")))
+        symbols = (listing.symbol,) if listing else ()
         by_name = bool(ask.params.get("orderLinkId") or ask.params.get("orderId"))
         match ask.route:
             case "GET /v5/position/list":
@@ -131,7 +131,7 @@ class BybitWire(WireVenue):
                 return ("dead_man", ())
         return None
 
-    # Its words
+    # Payloads
 
     def no(self, code: int, text: str, **headers: str) -> Reply:
         return Reply(
@@ -178,7 +178,7 @@ class BybitWire(WireVenue):
                 for row in rows[:1]:
                     row["size"] = "-" + row["size"] if mishap == "sign" else "NaN"
             case "stale" | "lagging":
-                result["list"] = rows if self.older is None else self.older
+                result["list"] = rows if self.previous_positions is None else self.previous_positions
             case "nonsense":
                 for row in rows or [result]:
                     row["orderLinkId"], row["orderId"] = "someone-elses", words.order_id("x999999")
@@ -186,13 +186,13 @@ class BybitWire(WireVenue):
                 body["result"] = [None]
         return Reply(body, reply.status, reply.headers)
 
-    # What it does
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
-        do: Callable[[Mapping[str, Any]], Reply] | None = getattr(self.answers, _verb(ask.route), None)
-        if do is None:
+        handler: Callable[[Mapping[str, Any]], Reply] | None = getattr(self.routes, _route_method(ask.route), None)
+        if handler is None:
             raise NotImplementedError
-        reply = do(ask.params)
+        reply = handler(ask.params)
         name = UNITS.get(ask.route)
         if name is None:
             return reply
@@ -210,22 +210,22 @@ class BybitWire(WireVenue):
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """What disconnection protection watches, or is about to cancel."""
-        return ("DERIVATIVES",) * self.streams.guards
+        """What disconnection protection guards, or is about to cancel."""
+        return ("DERIVATIVES",) * self.streams.is_guarding
 
     @property
     def subscribed(self) -> tuple[str, ...]:
-        """Topics that a connection which stands has asked for."""
+        """Topics that an open connection has subscribed to."""
         return tuple(sorted(self.streams.topics)) if self.sockets else ()
 
-    async def stream(self, socket: Any, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask, told)
+    async def stream(self, socket: Any, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask, updated)
 
     async def stop(self) -> None:
         self.streams.stop()
         await super().stop()
 
 
-def _verb(route: str) -> str:
+def _route_method(route: str) -> str:
     method, _, path = route.partition(" ")
     return method.lower() + "_" + path.removeprefix("/v5/").replace("/", "_").replace("-", "_")

@@ -319,8 +319,8 @@ class KrakenFuturesWire(WireVenue):
         """The feeds that are heard."""
         return list(self.streams.feeds.elements())
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask.path, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask.path, updated)
 
     async def stop(self) -> None:
         if self.timer is not None:

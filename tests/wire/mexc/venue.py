@@ -95,8 +95,8 @@ class MexcWire(WireVenue):
         """The private channels that are heard."""
         return self.streams.logged_in
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask.path, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask.path, updated)
 
     # The way in
 

@@ -1,4 +1,4 @@
-"""Orders at OKX: placing, finding, cancelling, plain ones and algo orders apart as OKX keeps them."""
+"""Orders at OKX: placing, finding, cancelling; plain and algo orders are separate, as at OKX."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCH: Final = 20
 
 
 class OkxOrders(WireVenue, ABC):
-    """The part of OKX that is about orders, and its names of things."""
+    """The part of OKX for orders, and its ids and symbols."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class OkxOrders(WireVenue, ABC):
         self.usd = usd
         self.ledger.prices["USDT"] = usd
         self.algos: dict[str, str] = {}
-        """Our id of each conditional order → the `ordType` as which it was placed, `conditional` for a hand's."""
+        """Our id of each conditional order → the `ordType` of its placement, `conditional` for a foreign one."""
 
     def contract(self, symbol: str) -> Contract:
         return replace(contract_of(symbol, self.currency), size=self.sizes.get(symbol, Decimal(1)))
 
-    # Names
+    # Ids and symbols
 
     @property
     def pos_mode(self) -> str:
@@ -62,13 +62,13 @@ class OkxOrders(WireVenue, ABC):
         raise RefusedError(refusal("51001", "Instrument ID, Instrument ID code, or Spread ID doesn't exist."))
 
     def more(self, symbol: str, kind: str = "") -> dict[str, str]:
-        """What rows need to know beside the record."""
+        """What rows need in addition to the order."""
         mode = "cash" if self.exchange.mode == "spot" else "isolated" if symbol in self.isolated else "cross"
         more = {"posMode": self.pos_mode, "mgnMode": mode, "usd": str(self.usd), "ordType": kind}
         return more | {"time": str(self.now_ms())}
 
     def row(self, order: Placed, *, algo: bool | None = None) -> Row:
-        """An order as its list has it: one whose condition has come true is a plain order, which a stop has sent."""
+        """An order as in its list: a triggered one is a plain order, which a stop has sent."""
         name, more = self.id_of(order.symbol), self.more(order.symbol, self.algos.get(order.id, "conditional"))
         if order.trigger_price is not None if algo is None else algo:
             return algo_row(name, order, more)
@@ -77,7 +77,7 @@ class OkxOrders(WireVenue, ABC):
             row |= {"algoId": order_id(order.id), "algoClOrdId": order.name or "", "clOrdId": ""}
         return row
 
-    # Looking
+    # Finding
 
     def _rows(self, ask: Ask, *, algo: bool, open_: bool) -> list[Row]:
         orders = reversed(list(self.exchange.orders.values()))
@@ -92,7 +92,7 @@ class OkxOrders(WireVenue, ABC):
         return good(paged(self._rows(ask, algo=False, open_=False), ask, "ordId"))
 
     def pending_algos(self, ask: Ask) -> Reply:
-        """`ordType` is required; several of them only for `conditional,oco`."""
+        """`ordType` is required; several only as `conditional,oco`."""
         kinds = str(ask.params.get("ordType", "")).split(",")
         if not kinds[0] or (len(kinds) > 1 and set(kinds) != {"conditional", "oco"}):
             return refusal("51000", "Parameter ordType error")
@@ -108,7 +108,7 @@ class OkxOrders(WireVenue, ABC):
         return good([self.row(order, algo=True)]) if order is not None else refusal("51603", "Order does not exist")
 
     def _sought(self, asked: Mapping[str, object], by_id: str, by_name: str, *, algo: bool) -> Placed | None:
-        """An algo order goes on being one by its names after it has sent its order; that order has an id alone."""
+        """An algo order keeps its names after it has sent its order; that order has an id alone."""
         if asked.get(by_id):
             placed = self.exchange.orders.get(ours_of(str(asked[by_id])))
         else:
@@ -131,7 +131,7 @@ class OkxOrders(WireVenue, ABC):
         return outcome([self._placed(it) for it in rows])
 
     def place_algo(self, ask: Ask) -> Reply:
-        """An algo order that is refused: the outer code stays 0, and the row tells."""
+        """Place an algo order. If it is refused the outer code stays 0, and the row has the code."""
         asked = ask.params
         if asked.get("ordType") not in ALGO:
             return refusal("51000", "Parameter ordType error")
@@ -161,7 +161,7 @@ class OkxOrders(WireVenue, ABC):
         }
 
     def _wrong(self, asked: Mapping[str, object], name: str, algo: bool) -> str | None:
-        """The name of the parameter that is wrong."""
+        """The name of the wrong parameter."""
         modes = ("cash",) if self.exchange.mode == "spot" else ("cross", "isolated")
         sides = ("long", "short") if self.exchange.mode == "hedge" else (None, "", "net")
         checks = {
@@ -179,7 +179,7 @@ class OkxOrders(WireVenue, ABC):
         return next((parameter for parameter, fits in checks.items() if not fits), None)
 
     def _check_side(self, asked: Mapping[str, object]) -> None:
-        """What closes must be in the margin mode of the position, and no more than it in long/short mode."""
+        """A closing order must have the position's margin mode, and no more than the position in long/short mode."""
         symbol = self.symbol_of(str(asked["instId"]))
         closes = self._closes(asked)
         if not closes or self.exchange.mode == "spot":
@@ -240,7 +240,7 @@ class OkxOrders(WireVenue, ABC):
         return row | {by_id: order_id(order.id), "sCode": "0", "sMsg": ""}
 
     def close_position(self, ask: Ask) -> Reply:
-        """All of one instrument's position, at market. With closing orders pending only where `autoCxl` says so."""
+        """Close one instrument's position at market. With pending closing orders only if `autoCxl` is set."""
         symbol = self.symbol_of(str(ask.params["instId"]))
         sides: tuple[Side, ...] = ("long", "short")
         asked = ask.params.get("posSide")

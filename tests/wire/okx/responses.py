@@ -1,4 +1,4 @@
-"""The frame of OKX's answers, its codes of refusal, and its signature."""
+"""The envelope of OKX's answers, its refusal codes, and its signature."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refusal(code: str, said: str, status: int = 200) -> Reply:
 
 
 def outcome(rows: list[Row]) -> Reply:
-    """Rows of which each says by itself whether it was done: 0 all, 1 none, 2 some."""
+    """Rows with a result each; the outer code is 0 for all done, 1 for none, 2 for some."""
     failed = sum(it["sCode"] != "0" for it in rows)
     code = "0" if not failed else "1" if failed == len(rows) else "2"
     said = {"0": "", "1": ALL_FAILED, "2": "Bulk operation partially succeeded"}[code]
