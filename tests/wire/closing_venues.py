@@ -26,11 +26,9 @@ class ClosingVenue:
     def number(self, which: Literal[0, 1], order_id: str) -> str:
         """The venue's id of an order of the exchange (0), or the exchange's id of an order of the venue (1)."""
         module, _ = self.venue
-        row_module = module.removesuffix(".venue") + f".{self.words}"
-        found: str = getattr(importlib.import_module(row_module), self.numbers[which])(order_id)
+        payloads_module = module.removesuffix(".venue") + ".payloads"
+        found: str = getattr(importlib.import_module(payloads_module), self.numbers[which])(order_id)
         return found
-
-    words: str = "words"
 
     @property
     def server(self) -> type[WireVenue]:
@@ -53,7 +51,6 @@ CLOSING_VENUES: Final[Mapping[str, ClosingVenue]] = {
             TWO_KEYS | {"passphrase": PASSPHRASE},
             ("order_id", "ours_of"),
             ALL_MODES,
-            words="rows",
         ),
         ClosingVenue(
             "bitget",
@@ -66,7 +63,6 @@ CLOSING_VENUES: Final[Mapping[str, ClosingVenue]] = {
             ("tests.wire.mexc.venue", "MexcWire"),
             TWO_KEYS,
             ("order_id", "order_id"),
-            words="rows",
             names_stops=False,
         ),
     )

@@ -119,7 +119,7 @@ def test_a_machine_whose_clock_is_off_polls_and_closes_an_account(name: str, lat
 
 @pytest.mark.parametrize("name", taking_turns(TIMED, "a refusal that means the clock"))
 def test_a_refusal_by_timestamp_names_the_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason adds it to the venue's own words when the venue's clock cannot be queried."""
+    """The reason adds it to the venue's own message when the venue's clock cannot be queried."""
     monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)
     seen, _ = call_account(REACHED[name], "snapshot", late=40.0)
     assert seen.quality == "down"

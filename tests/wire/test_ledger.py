@@ -192,7 +192,7 @@ def test_a_deposit_hides_no_loss_and_funding_is_a_loss() -> None:
 
 
 def test_a_liquidation_is_sold_at_the_venues_price() -> None:
-    """1 of 2 taken at 80 while the mark is 90: 20 lost for good on it, 10 so far on the other."""
+    """1 of 2 liquidated at 80 while the mark is 90: 20 lost for good on it, 10 so far on the other."""
     booked = BookedExchange({LONG: "2"})
     booked.exchange.reprice(BTC, D(90))
     booked.exchange.take_away(LONG, D(1), "liquidation", D(80))

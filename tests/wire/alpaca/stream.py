@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from tests.faults.exchange import ZERO
-from tests.wire.alpaca.rows import stamp
+from tests.wire.alpaca.payloads import stamp
 from tests.wire.server import KEY, SECRET
 
 if TYPE_CHECKING:

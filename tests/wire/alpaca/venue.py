@@ -19,7 +19,7 @@ from killswitch.model.snapshot import Fill, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
 from tests.faults.exchange import ZERO, Exchange, Key, Placed
 from tests.faults.mishaps import Mishap
-from tests.wire.alpaca.rows import (
+from tests.wire.alpaca.payloads import (
     EASTERN,
     asset,
     compact,
@@ -149,8 +149,8 @@ class AlpacaWire(WireVenue):
             raise _refusal(401, 40110000, "request is not authorized")
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        status, code, words = CODES.get(error.reason, (422, 42210000, str(error)))
-        return _refusal(status, code, words).reply
+        status, code, message = CODES.get(error.reason, (422, 42210000, str(error)))
+        return _refusal(status, code, message).reply
 
     def limited(self, wait: float) -> Reply:
         reset = {"X-RateLimit-Reset": str(int(self.now()[1].timestamp() + wait) + 1), "Retry-After": f"{wait:g}"}
@@ -461,8 +461,8 @@ class AlpacaWire(WireVenue):
         await serve(self, socket, updated)
 
 
-def _refusal(status: int, code: int, words: str) -> RefusedError:
-    return RefusedError(Reply({"code": code, "message": words}, status))
+def _refusal(status: int, code: int, message: str) -> RefusedError:
+    return RefusedError(Reply({"code": code, "message": message}, status))
 
 
 def _request(params: Mapping[str, Any], key: Key) -> OrderRequest:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask, RefusedError
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ def place(wire: BinanceWire, ask: Ask) -> object:
 def place_one(wire: BinanceWire, params: Any) -> dict[str, Any]:
     """One order that is not conditional."""
     if params["type"] not in ("MARKET", "LIMIT"):
-        raise words.refuse(-4120, "Order type not supported for this endpoint. Please use the Algo Order API instead.")
+        raise payloads.refuse(
+            -4120, "Order type not supported for this endpoint. Please use the Algo Order API instead."
+        )
     price = Decimal(params["price"]) if params["type"] == "LIMIT" else None
     request = _request(wire, params, params.get("newClientOrderId"), price)
     market = wire.exchange.markets[request.symbol]
     if not request.reduce_only and request.amount * (price or market.price) < wire.min_notional:
         text = f"Order's notional must be no smaller than {wire.min_notional} (unless you choose reduce only)."
-        raise words.refuse(-4164, text)
+        raise payloads.refuse(-4164, text)
     wire.exchange.place(request)
     return wire.row(wire.exchange.orders[wire.exchange.names[request.client_order_id]])
 
@@ -43,7 +45,7 @@ def place_all(wire: BinanceWire, ask: Ask) -> object:
     """POST batchOrders: each order is independent, and answered in its place."""
     rows = json.loads(ask.params["batchOrders"])
     if len(rows) > 5:
-        raise words.refuse(-4082, "Invalid number of batch place orders.")
+        raise payloads.refuse(-4082, "Invalid number of batch place orders.")
     return [_placed_in_batch(wire, row) for row in rows]
 
 
@@ -60,14 +62,14 @@ def place_algo(wire: BinanceWire, ask: Ask) -> object:
     """POST algoOrder."""
     params = ask.params
     if params.get("algoType") != "CONDITIONAL":
-        raise words.refuse(-1102, "Mandatory parameter 'algoType' was not sent, was empty/null, or malformed.")
+        raise payloads.refuse(-1102, "Mandatory parameter 'algoType' was not sent, was empty/null, or malformed.")
     kind, trigger = params["type"], Decimal(params["triggerPrice"])
     price = None if kind.endswith("_MARKET") else Decimal(params["price"])
     when: Literal["falls", "rises"] = "falls" if kind.startswith("STOP") is (params["side"] == "SELL") else "rises"
     request = _request(wire, params, params.get("clientAlgoId"), price, trigger, when)
     now = wire.exchange.markets[request.symbol].price
     if now <= trigger if when == "falls" else now >= trigger:
-        raise words.refuse(-2021, "Order would immediately trigger.")
+        raise payloads.refuse(-2021, "Order would immediately trigger.")
     wire.exchange.place(request)
     order = wire.exchange.orders[wire.exchange.names[request.client_order_id]]
     wire.remember_triggers()
@@ -84,7 +86,7 @@ def _request(
 ) -> OrderRequest:
     symbol = wire.symbol(params["symbol"])
     if name is not None and not NAMES.fullmatch(name):
-        raise words.refuse(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
+        raise payloads.refuse(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
     side: OrderSide = "sell" if params["side"] == "SELL" else "buy"
     position_side, reduce_only = _position_side(wire, params, side)
     return OrderRequest(
@@ -100,13 +102,13 @@ def _position_side(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Sid
     reduce_only = str(params.get("reduceOnly", "false")).lower() == "true"
     stated = params.get("positionSide", "BOTH")
     if (stated != "BOTH") is not (wire.exchange.mode == "hedge"):
-        raise words.refuse(-4061, "Order's position side does not match user's setting.")
+        raise payloads.refuse(-4061, "Order's position side does not match user's setting.")
     if stated == "BOTH":
         return ("long" if side == "sell" else "short") if reduce_only else ("long" if side == "buy" else "short"), (
             reduce_only
         )
     if "reduceOnly" in params:
-        raise words.refuse(-1106, "Parameter 'reduceonly' sent when not required.")
+        raise payloads.refuse(-1106, "Parameter 'reduceonly' sent when not required.")
     position_side: Side = "long" if stated == "LONG" else "short"
     # In hedge mode the position side is the guard: no order closes more than is held.
     return position_side, (side == "sell") is (position_side == "long")
@@ -118,7 +120,7 @@ def _order_of(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: in
     elif ask.params.get(id_key):
         order_id = f"x{int(ask.params[id_key]) - first}"
     else:
-        raise words.refuse(-1102, f"Param '{name_key}' or '{id_key}' must be sent, but both were empty/null!")
+        raise payloads.refuse(-1102, f"Param '{name_key}' or '{id_key}' must be sent, but both were empty/null!")
     return wire.exchange.orders.get(order_id)
 
 
@@ -132,7 +134,7 @@ def ordinary(wire: BinanceWire, ask: Ask) -> Placed | None:
 
 def conditional(wire: BinanceWire, ask: Ask) -> Placed | None:
     """The requested conditional order, in any state."""
-    order = _order_of(wire, ask, "algoId", "clientAlgoId", words.ALGO_FIRST)
+    order = _order_of(wire, ask, "algoId", "clientAlgoId", payloads.ALGO_FIRST)
     return order if order is not None and order.id in wire.triggers else None
 
 
@@ -140,7 +142,7 @@ def find(wire: BinanceWire, ask: Ask) -> object:
     """GET order."""
     order = ordinary(wire, ask)
     if order is None:
-        raise words.refuse(-2013, "Order does not exist.")
+        raise payloads.refuse(-2013, "Order does not exist.")
     return wire.row(order)
 
 
@@ -148,7 +150,7 @@ def find_algo(wire: BinanceWire, ask: Ask) -> object:
     """GET algoOrder."""
     order = conditional(wire, ask)
     if order is None:
-        raise words.refuse(-2013, "Order does not exist.")
+        raise payloads.refuse(-2013, "Order does not exist.")
     return wire.algo(order)
 
 
@@ -156,7 +158,7 @@ def cancel(wire: BinanceWire, ask: Ask) -> object:
     """DELETE order."""
     order = ordinary(wire, ask)
     if order is None or order.state != "open":
-        raise words.refuse(-2011, "Unknown order sent.")
+        raise payloads.refuse(-2011, "Unknown order sent.")
     wire.exchange.cancel(order.id)
     return wire.row(order)
 
@@ -165,7 +167,7 @@ def cancel_algo(wire: BinanceWire, ask: Ask) -> object:
     """DELETE algoOrder."""
     order = conditional(wire, ask)
     if order is None or not order.waits:
-        raise words.refuse(-2011, "Unknown order sent.")
+        raise payloads.refuse(-2011, "Unknown order sent.")
     wire.exchange.cancel(order.id)
     row = wire.algo(order)
     return {"algoId": row["algoId"], "clientAlgoId": row["clientAlgoId"], "code": "200", "msg": "success"}
@@ -199,7 +201,7 @@ def trades(wire: BinanceWire, ask: Ask) -> object:
     symbol = wire.symbol(ask.params["symbol"])
     ledger = wire.ledger
     shown = [it for it in ledger.fills() if it.symbol == symbol]
-    rows = [words.trade_row(wire.exchange, it, ledger.profits[it.id], wire.fees_in) for it in shown]
+    rows = [payloads.trade_row(wire.exchange, it, ledger.profits[it.id], wire.fees_in) for it in shown]
     if "orderId" in ask.params:
         rows = [row for row in rows if row["orderId"] == int(ask.params["orderId"])]
     return _since(ask, rows)
@@ -207,13 +209,13 @@ def trades(wire: BinanceWire, ask: Ask) -> object:
 
 def forced(wire: BinanceWire, ask: Ask) -> object:
     """GET forceOrders: the venue's liquidations and deleveragings."""
-    return _since(ask, [words.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
+    return _since(ask, [payloads.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
 
 
 def incomes(wire: BinanceWire, ask: Ask) -> object:
     """GET income: oldest first, at most a thousand; the test's own rows after the ledger's."""
     kind = ask.params.get("incomeType")
-    rows = [row for each in wire.ledger.shown() for row in words.income_rows(each)] + wire.incomes
+    rows = [row for each in wire.ledger.shown() for row in payloads.income_rows(each)] + wire.incomes
     return _since(ask, [row for row in rows if kind in (None, row["incomeType"])])
 
 

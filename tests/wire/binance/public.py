@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.faults.exchange import Market
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def public_answer(wire: BinanceWire, ask: Ask) -> object:
         case "system/status":
             return {"status": int(wire.maintenance), "msg": "system_maintenance" if wire.maintenance else "normal"}
         case "exchangeInfo":
-            rows = [words.rules(it, wire.min_notional) for it in wire.exchange.markets.values()]
+            rows = [payloads.rules(it, wire.min_notional) for it in wire.exchange.markets.values()]
             return {"timezone": "UTC", "serverTime": wire.now_ms(), "rateLimits": [], "symbols": rows}
         case "assetIndex":
             return [
@@ -55,7 +55,7 @@ def public_answer(wire: BinanceWire, ask: Ask) -> object:
 
 def _ticker(wire: BinanceWire, path: str, market: Market) -> dict[str, Any]:
     price, now = str(market.price), wire.now_ms()
-    row: dict[str, Any] = {"symbol": words.market_id(market.symbol), "time": now}
+    row: dict[str, Any] = {"symbol": payloads.market_id(market.symbol), "time": now}
     if path.endswith("premiumIndex"):
         prices = {"markPrice": price, "indexPrice": str(market.index_price), "estimatedSettlePrice": price}
         return row | prices | {"lastFundingRate": "0.0001", "nextFundingTime": now + 60 * MINUTE}

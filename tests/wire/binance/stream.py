@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.faults.exchange import ZERO
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask, messages
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def _push_changes(
         events = [_order_event(wire, row) for name, row in new_orders.items() if row != orders.get(name)]
         changed = [key for key, amount in new_held.items() if amount != held.get(key, ZERO)]
         if changed:
-            rows = [words.position_row(wire.exchange, wire.book(), key, wire.now_ms()) for key in changed]
+            rows = [payloads.position_row(wire.exchange, wire.book(), key, wire.now_ms()) for key in changed]
             events.append(_account_event(wire, rows))
         orders, held = new_orders, new_held
         for event in events:
@@ -60,7 +60,7 @@ async def _push_changes(
 
 
 def _orders(wire: BinanceWire) -> dict[str, dict[str, Any]]:
-    return {it.id: words.order_row(wire.exchange, it, 0) for it in wire.exchange.orders.values()}
+    return {it.id: payloads.order_row(wire.exchange, it, 0) for it in wire.exchange.orders.values()}
 
 
 def _order_event(wire: BinanceWire, row: dict[str, Any]) -> dict[str, Any]:

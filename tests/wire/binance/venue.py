@@ -24,7 +24,7 @@ from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.faults.mishaps import Mishap
 from tests.faults.wire import LAG
 from tests.wire.binance import orders as orders
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.binance.public import PUBLIC, public_answer
 from tests.wire.binance.stream import serve
 from tests.wire.server import KEY, LISTEN_KEY, SECRET, Ask, RefusedError, Reply, WireVenue
@@ -124,7 +124,7 @@ class BinanceWire(WireVenue):
             self.planned_answers.remove(planned)
             if planned[4]:
                 self._answer(ask)
-            raise words.refuse(planned[1], planned[3], planned[2])
+            raise payloads.refuse(planned[1], planned[3], planned[2])
         self._limited_in_a_row = 0
         return self._answer(ask)
 
@@ -153,24 +153,24 @@ class BinanceWire(WireVenue):
             return
         key = ask.headers.get("X-MBX-APIKEY")
         if key is None:
-            raise words.refuse(-2014, "API-key format invalid.", 401)
+            raise payloads.refuse(-2014, "API-key format invalid.", 401)
         if key != KEY:
-            raise words.refuse(-2015, "Invalid API-key, IP, or permissions for action.", 401)
+            raise payloads.refuse(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         if ask.path.endswith("/listenKey"):
             return
         signed, _, signature = (ask.query + ask.body).rpartition("&signature=")
         if not signed or "timestamp" not in ask.params:
-            raise words.refuse(-1102, "Mandatory parameter 'timestamp' was not sent, was empty/null, or malformed.")
+            raise payloads.refuse(-1102, "Mandatory parameter 'timestamp' was not sent, was empty/null, or malformed.")
         if not hmac.compare_digest(hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).hexdigest(), signature):
-            raise words.refuse(-1022, "Signature for this request is not valid.")
+            raise payloads.refuse(-1022, "Signature for this request is not valid.")
         age = self.now_ms() - int(ask.params["timestamp"])
         if age > int(ask.params.get("recvWindow", 5000)):
-            raise words.refuse(-1021, "Timestamp for this request is outside of the recvWindow.")
+            raise payloads.refuse(-1021, "Timestamp for this request is outside of the recvWindow.")
         if age < -1000:
-            raise words.refuse(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
+            raise payloads.refuse(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        return Reply(words.refusal(error, reduce_only_regime="reduce-only" in str(error)), 400)
+        return Reply(payloads.refusal(error, reduce_only_regime="reduce-only" in str(error)), 400)
 
     def limited(self, wait: float) -> Reply:
         self._limited_in_a_row += 1
@@ -212,7 +212,7 @@ class BinanceWire(WireVenue):
         if isinstance(reply.body, list):
             return Reply(orders.wrong_rows(mishap, reply.body), headers=reply.headers)
         if mishap == "empty" and ask.method == "GET":
-            return words.refuse(-2013, "Order does not exist.").reply
+            return payloads.refuse(-2013, "Order does not exist.").reply
         return Reply(orders.wrong_order(mishap, reply.body), headers=reply.headers)
 
     async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
@@ -223,9 +223,9 @@ class BinanceWire(WireVenue):
     def symbol(self, market_id: str) -> str:
         """The exchange's symbol of a market id."""
         for symbol in self.exchange.markets:
-            if words.market_id(symbol) == market_id:
+            if payloads.market_id(symbol) == market_id:
                 return symbol
-        raise words.refuse(-1121, "Invalid symbol.")
+        raise payloads.refuse(-1121, "Invalid symbol.")
 
     # Actions
 
@@ -250,21 +250,21 @@ class BinanceWire(WireVenue):
     def _brackets(self, ask: Ask) -> object:
         bracket = {"bracket": 1, "initialLeverage": 20, "notionalCap": 10_000_000, "notionalFloor": 0,
                    "maintMarginRatio": 0.02, "cum": 0}  # fmt: skip
-        return [{"symbol": words.market_id(it), "brackets": [bracket]} for it in self.exchange.markets]
+        return [{"symbol": payloads.market_id(it), "brackets": [bracket]} for it in self.exchange.markets]
 
     def _account(self, ask: Ask) -> object:
         """The account; in the third version, accountConfig holds the setting for several margin assets."""
-        body = words.account_body(self)
+        body = payloads.account_body(self)
         return body if "/v2/" in ask.path else {name: it for name, it in body.items() if name != "multiAssetsMargin"}
 
     def _balances(self, ask: Ask) -> object:
-        body = words.account_body(self)
+        body = payloads.account_body(self)
         return [{**row, "balance": row["walletBalance"]} for row in body["assets"]]
 
     def position_rows(self) -> list[dict[str, Any]]:
         """The open positions, and nothing else."""
         book = self.book("positions")
-        return [words.position_row(self.exchange, book, key, self.now_ms()) for key in book.lots]
+        return [payloads.position_row(self.exchange, book, key, self.now_ms()) for key in book.lots]
 
     def _positions(self, ask: Ask) -> object:
         rows = [row for row in self.position_rows() if ask.params.get("symbol", row["symbol"]) == row["symbol"]]
@@ -282,16 +282,16 @@ class BinanceWire(WireVenue):
 
     def _open(self, ask: Ask, *, waiting: bool) -> object:
         mine = [it for it in self.exchange.orders.values() if it.state == "open" and it.waits is waiting]
-        wanted = [it for it in mine if ask.params.get("symbol") in (None, words.market_id(it.symbol))]
+        wanted = [it for it in mine if ask.params.get("symbol") in (None, payloads.market_id(it.symbol))]
         return [self.algo(it) if waiting else self.row(it) for it in wanted]
 
     def row(self, order: Placed) -> dict[str, Any]:
         """An order in the venue's format."""
-        return words.order_row(self.exchange, order, self.now_ms())
+        return payloads.order_row(self.exchange, order, self.now_ms())
 
     def algo(self, order: Placed) -> dict[str, Any]:
         """A conditional order in the venue's format."""
-        return words.algo_row(self.exchange, order, self.triggers.get(order.id, ZERO), self.now_ms())
+        return payloads.algo_row(self.exchange, order, self.triggers.get(order.id, ZERO), self.now_ms())
 
     def remember_triggers(self) -> None:
         """Record the trigger prices of waiting orders, which are numbered and listed separately."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import Placed
-from tests.wire.bybit import words as words
+from tests.wire.bybit import payloads as payloads
 from tests.wire.server import RefusedError, Reply
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class BybitRoutes:
     def get_market_instruments_info(self, params: Mapping[str, Any]) -> Reply:
         wanted = {"Trading": False, "Closed": True}.get(params.get("status", "Trading"))
         rows = [
-            words.instrument(it, self._venue.exchange.markets[it.symbol])
+            payloads.instrument(it, self._venue.exchange.markets[it.symbol])
             for it in self._venue.listings.values()
             if it.category == params["category"]
             and params.get("symbol") in (None, it.id)
@@ -40,7 +40,7 @@ class BybitRoutes:
 
     def get_market_tickers(self, params: Mapping[str, Any]) -> Reply:
         of = [it for it in self._venue.listings.values() if it.category == params["category"]]
-        rows = [words.ticker(it, self._venue.exchange.markets[it.symbol]) for it in of]
+        rows = [payloads.ticker(it, self._venue.exchange.markets[it.symbol]) for it in of]
         wanted = params.get("symbol")
         return self._venue.yes(
             {"category": params["category"], "list": [it for it in rows if wanted in (None, it["symbol"])]}
@@ -101,9 +101,9 @@ class BybitRoutes:
 
     def get_execution_list(self, params: Mapping[str, Any]) -> Reply:
         rows = [
-            words.execution(words.listing(it.symbol), self._venue.exchange, it, self._venue.ledger.profits[it.id])
+            payloads.execution(payloads.listing(it.symbol), self._venue.exchange, it, self._venue.ledger.profits[it.id])
             for it in reversed(list(self._venue.ledger.fills()))
-            if words.listing(it.symbol).category == params["category"]
+            if payloads.listing(it.symbol).category == params["category"]
         ]
         for name in ("symbol", "orderId", "orderLinkId", "execType"):
             rows = [it for it in rows if params.get(name, it[name]) == it[name]]
@@ -116,7 +116,7 @@ class BybitRoutes:
         until = int(params.get("endTime", since + 86_400_000))
         if until - since > 7 * 86_400_000:
             return self._venue.no(10001, "The time range between startTime and endTime must be less than 7 days")
-        booked = [words.log_row(it) for it in self._venue.ledger.shown()]
+        booked = [payloads.log_row(it) for it in self._venue.ledger.shown()]
         rows = [*booked[::-1], *self._venue.log]
         found = [it for it in rows if since <= int(str(it["transactionTime"])) <= until]
         return self._page(found, params, 20)
@@ -147,13 +147,13 @@ class BybitRoutes:
         if not found or found[0].state != "open":
             return self._venue.no(110001, "order not exists or too late to cancel")
         self._venue.exchange.cancel(found[0].id)
-        return self._venue.yes({"orderId": words.order_id(found[0].id), "orderLinkId": found[0].name or ""})
+        return self._venue.yes({"orderId": payloads.order_id(found[0].id), "orderLinkId": found[0].name or ""})
 
     def post_order_cancel_all(self, params: Mapping[str, Any]) -> Reply:
         gone = [it for it in self._orders(params) if it.state == "open"]
         for order in gone:
             self._venue.exchange.cancel(order.id)
-        rows = [{"orderId": words.order_id(it.id), "orderLinkId": it.name or ""} for it in gone]
+        rows = [{"orderId": payloads.order_id(it.id), "orderLinkId": it.name or ""} for it in gone]
         return self._venue.yes({"list": rows, "success": "1"})
 
     def post_order_disconnected_cancel_all(self, params: Mapping[str, Any]) -> Reply:
@@ -188,22 +188,22 @@ class BybitRoutes:
                 held = list(sides)
             elif symbol and not held:
                 held = list(sides[:1])
-            rows += [words.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
+            rows += [payloads.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
         return rows
 
     def order_row(self, order: Placed) -> dict[str, object]:
-        return words.order_row(words.listing(order.symbol), self._venue.exchange, order, self._venue.now_ms())
+        return payloads.order_row(payloads.listing(order.symbol), self._venue.exchange, order, self._venue.now_ms())
 
     def _orders(self, params: Mapping[str, Any]) -> list[Placed]:
         name, own = params.get("orderLinkId"), params.get("orderId")
         return [
             it
             for it in self._venue.exchange.orders.values()
-            if (of := words.listing(it.symbol)).category == params["category"]
+            if (of := payloads.listing(it.symbol)).category == params["category"]
             and params.get("symbol", of.id) == of.id
             and params.get("settleCoin", of.settle) == of.settle
             and name in (None, it.name)
-            and own in (None, words.order_id(it.id))
+            and own in (None, payloads.order_id(it.id))
         ]
 
     def _placed(self, params: Mapping[str, Any], category: str) -> dict[str, object]:
@@ -232,7 +232,7 @@ class BybitRoutes:
                 trigger_when={"1": "rises", "2": "falls"}.get(str(params.get("triggerDirection"))),  # type: ignore[arg-type]
             )
         )
-        return {"orderId": words.order_id(report.id), "orderLinkId": params.get("orderLinkId", "")}
+        return {"orderId": payloads.order_id(report.id), "orderLinkId": params.get("orderLinkId", "")}
 
     def _page(self, rows: Iterable[Mapping[str, object]], params: Mapping[str, Any], usual: int) -> Reply:
         found = list(rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.wire.bybit import words as words
+from tests.wire.bybit import payloads as payloads
 from tests.wire.server import KEY, Ask, messages
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Connection:
 
     def _authenticated(self, key: str, expires: object, signature: str) -> dict[str, object]:
         fresh = float(str(expires)) > self._venue.now_ms()
-        self._is_authenticated = key == KEY and fresh and signature == words.signed(f"GET/realtime{expires}")
+        self._is_authenticated = key == KEY and fresh and signature == payloads.signed(f"GET/realtime{expires}")
         if self._is_authenticated:
             return {"success": True, "ret_msg": "", "op": "auth", "conn_id": "c"}
         code, text = (10003, "Invalid apikey") if key != KEY else (10004, "Params Error")
@@ -144,8 +144,8 @@ class _Connection:
         found = {}
         book = self._venue.book()
         for symbol, side in self._venue.exchange.held:
-            of = words.listing(symbol)
-            row = words.position(of, self._venue.exchange, book, (symbol, side), 0)
+            of = payloads.listing(symbol)
+            row = payloads.position(of, self._venue.exchange, book, (symbol, side), 0)
             row["entryPrice"] = row.pop("avgPrice")  # the stream's name of the field
             found[symbol + side] = json.dumps(row | {"category": of.category})
         return found

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
-from tests.wire.bybit import words as words
+from tests.wire.bybit import payloads as payloads
 from tests.wire.bybit.routes import BybitRoutes
 from tests.wire.bybit.stream import BybitStreams
 from tests.wire.server import KEY, Ask, RefusedError, Reply, WireVenue, rows_without_one
@@ -68,7 +68,7 @@ class BybitWire(WireVenue):
 
     def __init__(self, exchange: Exchange, **more: Any) -> None:
         super().__init__(exchange, **more)
-        self.key_info = words.key_info(self.now_ms())
+        self.key_info = payloads.key_info(self.now_ms())
         self.margin_mode = "REGULAR_MARGIN"
         self.log: list[dict[str, object]] = []
         """Rows of the transaction log in addition to the ledger's, newest first."""
@@ -81,9 +81,9 @@ class BybitWire(WireVenue):
         self.previous_positions: list[object] | None = None
 
     @property
-    def listings(self) -> Mapping[str, words.Listing]:
+    def listings(self) -> Mapping[str, payloads.Listing]:
         """By Bybit's id; markets may be added while the venue runs."""
-        return words.listed(tuple(self.exchange.markets))
+        return payloads.listed(tuple(self.exchange.markets))
 
     # Authentication and rate limits
 
@@ -95,7 +95,7 @@ class BybitWire(WireVenue):
         if head.get("X-BAPI-API-KEY") != KEY:
             raise RefusedError(self.no(10003, "API key is invalid."))
         what = ask.query if ask.method == "GET" else ask.body
-        if not hmac.compare_digest(head.get("X-BAPI-SIGN", ""), words.signed(f"{stamp}{KEY}{window}{what}")):
+        if not hmac.compare_digest(head.get("X-BAPI-SIGN", ""), payloads.signed(f"{stamp}{KEY}{window}{what}")):
             raise RefusedError(self.no(10004, "Error sign, please check your signature generation algorithm."))
         if not -1000 < self.now_ms() - int(stamp) <= int(window):
             raise RefusedError(self.no(10002, "invalid request, please check your server timestamp"))
@@ -181,7 +181,7 @@ class BybitWire(WireVenue):
                 result["list"] = rows if self.previous_positions is None else self.previous_positions
             case "nonsense":
                 for row in rows or [result]:
-                    row["orderLinkId"], row["orderId"] = "someone-elses", words.order_id("x999999")
+                    row["orderLinkId"], row["orderId"] = "someone-elses", payloads.order_id("x999999")
             case "defect":
                 body["result"] = [None]
         return Reply(body, reply.status, reply.headers)
@@ -206,7 +206,7 @@ class BybitWire(WireVenue):
 
     def wallet(self) -> dict[str, object]:
         """The unified account: totals in dollars, which are the ledger's unit of account."""
-        return words.wallet(self.book("equity"))
+        return payloads.wallet(self.book("equity"))
 
     @property
     def timed(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.krakenfutures.rows import market_id
+from tests.wire.krakenfutures.payloads import market_id
 from tests.wire.server import KEY, messages
 
 if TYPE_CHECKING:

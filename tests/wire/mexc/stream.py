@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.mexc.rows import asset_row, deal_row, order_row, plan_row, position_row, stop_row
+from tests.wire.mexc.payloads import asset_row, deal_row, order_row, plan_row, position_row, stop_row
 from tests.wire.server import KEY, SECRET, messages
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from decimal import Decimal
 
 from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.wire.okx.orders import OkxOrders
-from tests.wire.okx.responses import good, paged, refusal
-from tests.wire.okx.rows import (
+from tests.wire.okx.payloads import (
     Row,
     balance_row,
     bill_row,
@@ -21,6 +20,7 @@ from tests.wire.okx.rows import (
     position_row,
     text,
 )
+from tests.wire.okx.responses import good, paged, refusal
 from tests.wire.server import Ask, Reply
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from tests.wire.okx.payloads import Row
 from tests.wire.okx.responses import signature
-from tests.wire.okx.rows import Row
 from tests.wire.server import KEY, PASSPHRASE, messages
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
 from tests.wire.okx import stream as okx_stream
+from tests.wire.okx.payloads import Row
 from tests.wire.okx.queries import OkxQueries
 from tests.wire.okx.responses import CODES, outcome, refusal, row_of, signature
-from tests.wire.okx.rows import Row
 from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply
 
 API: Final = "/api/v5/"

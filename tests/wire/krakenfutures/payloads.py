@@ -144,7 +144,7 @@ def _order(order: Placed, at: datetime, filled: Decimal) -> dict[str, Any]:
 
 
 def event_rows(order: Placed, exchange: Exchange, at: datetime) -> dict[str, Any]:
-    """The events of an order in `sendorder`: it was placed, it was executed, or a taker found nobody."""
+    """The events of an order in `sendorder`: placed, executed, or a taker order without a match."""
     head = {"order_id": order.id, "receivedTime": iso(at)}
     if order.name is not None:
         head["cliOrdId"] = order.name
