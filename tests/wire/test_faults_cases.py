@@ -124,7 +124,7 @@ SPOT: Final = frozenset({
     "test_c9_dust_of_a_holding_is_told_and_is_no_error",
     "test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent",
 })  # fmt: skip
-"""Cases on a spot account whose parameters do not say so."""
+"""Cases on a spot account whose parameters do not show it."""
 DEFECTS: Final[dict[str, str]] = {}
 """Parameters of cases that fail → the defect. One that passes again fails here until it is removed."""
 

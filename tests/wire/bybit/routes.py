@@ -150,10 +150,10 @@ class BybitRoutes:
         return self._venue.yes({"orderId": payloads.order_id(found[0].id), "orderLinkId": found[0].name or ""})
 
     def post_order_cancel_all(self, params: Mapping[str, Any]) -> Reply:
-        gone = [it for it in self._orders(params) if it.state == "open"]
-        for order in gone:
+        cancelled = [it for it in self._orders(params) if it.state == "open"]
+        for order in cancelled:
             self._venue.exchange.cancel(order.id)
-        rows = [{"orderId": payloads.order_id(it.id), "orderLinkId": it.name or ""} for it in gone]
+        rows = [{"orderId": payloads.order_id(it.id), "orderLinkId": it.name or ""} for it in cancelled]
         return self._venue.yes({"list": rows, "success": "1"})
 
     def post_order_disconnected_cancel_all(self, params: Mapping[str, Any]) -> Reply:

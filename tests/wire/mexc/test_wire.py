@@ -104,8 +104,8 @@ def test_side_four_closes_a_long_and_the_order_is_found_by_its_client_order_id()
     async def action(client: Any, venue: MexcWire) -> Any:
         order = {"symbol": "BTC_USDT", "vol": 30, "side": 4, "type": 5, "openType": 2, "externalOid": "kswa1"}
         sent = await client.contractPrivatePostOrderCreate(order)
-        asked = {"symbol": "BTC_USDT", "external_oid": "kswa1"}
-        found = await client.contractPrivateGetOrderExternalSymbolExternalOid(asked)
+        params = {"symbol": "BTC_USDT", "external_oid": "kswa1"}
+        found = await client.contractPrivateGetOrderExternalSymbolExternalOid(params)
         deals = await client.contractPrivateGetOrderDealDetailsOrderId({"order_id": sent["data"]["orderId"]})
         return found["data"], deals["data"]
 

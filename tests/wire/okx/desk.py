@@ -73,6 +73,6 @@ def order(
     name: str = "kswa1", side: OrderSide = "sell", amount: str = "1", *, of: Side | None = None, symbol: str = BTC,
     **more: Any,
 ) -> OrderRequest:  # fmt: skip
-    """A reduce-only market order, unless `more` says otherwise."""
+    """A reduce-only market order, unless `more` changes that."""
     of = of or ("long" if side == "sell" else "short")
     return OrderRequest(name, symbol, side, of, Decimal(amount), **({"reduce_only": True} | more))

@@ -232,12 +232,12 @@ def balance_row(book: Book, stamp: str, margin: Decimal = ZERO) -> Row:
     }  # fmt: skip
 
 
-def trigger_direction(side: OrderSide, asked: Mapping[str, object], market: Market) -> tuple[Decimal, str, object]:
+def trigger_direction(side: OrderSide, params: Mapping[str, object], market: Market) -> tuple[Decimal, str, object]:
     """The trigger price, whether the price `falls` or `rises` to it, and the order's price, of an algo order."""
-    if asked.get("triggerPx"):
-        price = Decimal(str(asked["triggerPx"]))
-        return price, "falls" if price < market.price else "rises", asked.get("orderPx")
-    stop = asked.get("slTriggerPx")
-    price = Decimal(str(stop or asked["tpTriggerPx"]))
+    if params.get("triggerPx"):
+        price = Decimal(str(params["triggerPx"]))
+        return price, "falls" if price < market.price else "rises", params.get("orderPx")
+    stop = params.get("slTriggerPx")
+    price = Decimal(str(stop or params["tpTriggerPx"]))
     when = "falls" if (side == "sell") is bool(stop) else "rises"
-    return price, when, asked.get("slOrdPx") if stop else asked.get("tpOrdPx")
+    return price, when, params.get("slOrdPx") if stop else params.get("tpOrdPx")
