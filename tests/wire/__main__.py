@@ -1,9 +1,9 @@
 """A wire-level venue as a program: `python -m tests.wire binance --position BTC/USDT:USDT=2 …`.
 
-Prints one line of JSON with the addresses of its requests, its streams and its control, and lives until it is ended.
-The control moves the world: `POST /price?symbol=…&price=…`, `POST /equity?value=…`, `POST /trade?symbol=…&side=…&by=…`,
-`POST /order?symbol=…&side=…&amount=…` (another hand's order at the market, or with `&falls_to=…` a stop that rests),
-`POST /hang_up` (the streams, from the venue's side), `GET /state`.
+Prints one line of JSON with the addresses of its requests, its streams and its control, and runs until it is stopped.
+The control changes the world: `POST /price?symbol=…&price=…`, `POST /equity?value=…`,
+`POST /trade?symbol=…&side=…&by=…`, `POST /order?symbol=…&side=…&amount=…` (a market order of another client, or with
+`&falls_to=…` a resting stop), `POST /hang_up` (the venue closes its streams), `GET /state`.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ def server_of(venue: str) -> Callable[..., WireVenue]:
 
 
 def now() -> tuple[float, datetime]:
-    """Real time."""
+    """The real time."""
     return time.monotonic(), datetime.now(UTC)
 
 
 def main(arguments: list[str]) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal ends the program."""
     parser = argparse.ArgumentParser(prog="python -m tests.wire")
     parser.add_argument("venue", choices=VENUES)
     parser.add_argument("--position", action="append", default=[], metavar="SYMBOL=±CONTRACTS")
     parser.add_argument("--symbol", action="append", default=[], help="a market without a position")
-    parser.add_argument("--orders", type=int, default=0, help="so many limit orders rest, spread over the symbols")
+    parser.add_argument("--orders", type=int, default=0, help="number of resting limit orders, spread over the symbols")
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--equity", type=Decimal, default=Decimal(100_000))
     parser.add_argument("--mode", choices=["one_way", "hedge", "spot"], default="one_way")
@@ -67,12 +67,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-async def _serve(given: argparse.Namespace) -> None:
-    exchange = exchange_of(given.position, given.symbol, given.orders, given.mode)
-    server = server_of(given.venue)
-    wire = await server(exchange, latency=given.latency, enforced=given.enforce, equity=given.equity).start()
+async def _serve(arguments: argparse.Namespace) -> None:
+    exchange = exchange_of(arguments.position, arguments.symbol, arguments.orders, arguments.mode)
+    server = server_of(arguments.venue)
+    wire = await server(
+        exchange, latency=arguments.latency, enforced=arguments.enforce, equity=arguments.equity
+    ).start()
     if isinstance(wire, AlpacaWire):
-        wire.round_the_clock = True  # whatever the hour is at which the tests run
+        wire.round_the_clock = True  # the tests run at any hour
     control = await _control(wire)
     print(json.dumps({"address": wire.address, "address_ws": wire.address_ws, "control": control[1]}), flush=True)
     stop = asyncio.Event()
@@ -84,7 +86,7 @@ async def _serve(given: argparse.Namespace) -> None:
 
 
 def exchange_of(positions: list[str], symbols: list[str], orders: int, mode: Mode) -> Exchange:
-    """An exchange at real time. `positions`: `SYMBOL=±CONTRACTS` each."""
+    """An exchange on real time. `positions`: `SYMBOL=±CONTRACTS` each."""
     book: dict[Key, Decimal] = {}
     for each in positions:
         symbol, _, amount = each.rpartition("=")
@@ -117,13 +119,13 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
         return web.json_response({})
 
     async def order(request: web.Request) -> web.Response:
-        asked = request.query
-        symbol, amount = asked["symbol"], Decimal(asked["amount"])
-        side: OrderSide = "buy" if asked["side"] == "buy" else "sell"
-        if "falls_to" in asked:
+        query = request.query
+        symbol, amount = query["symbol"], Decimal(query["amount"])
+        side: OrderSide = "buy" if query["side"] == "buy" else "sell"
+        if "falls_to" in query:
             stop: dict[str, Any] = {
                 "reduce_only": True,
-                "trigger_price": Decimal(asked["falls_to"]),
+                "trigger_price": Decimal(query["falls_to"]),
                 "trigger_when": "falls",
             }
             exchange.rest(symbol, side, amount, **stop)
@@ -143,7 +145,7 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
             {"held": held, "orders": len(exchange.orders), "resting": len(exchange.resting()),
              "requests": len(wire.seen), "unspoken": sorted(set(wire.refusals)), "turned": exchange.turned,
              "calls": Counter(it.call for it in wire.seen if it.call is not None), "sockets": len(wire.sockets),
-             # What only some venues have: timers that run, streams that are heard, what a broker was told.
+             # Only some venues have these: running timers, subscribed streams, broker suspensions.
              "timed": getattr(wire, "timed", ()), "subscribed": sorted(getattr(wire, "subscribed", ())),
              "suspensions": getattr(wire, "suspensions", ()), "at": now()[0]}
         )  # fmt: skip
@@ -151,7 +153,7 @@ async def _control(wire: WireVenue) -> tuple[web.AppRunner, str]:
     app = web.Application()
     app.add_routes(
         [
-            *(web.post(f"/{deed.__name__}", deed) for deed in (price, equity, trade, order, hang_up)),
+            *(web.post(f"/{handler.__name__}", handler) for handler in (price, equity, trade, order, hang_up)),
             web.get("/state", state),
         ]
     )

@@ -1,4 +1,4 @@
-"""Whose turn a case is goes by its parameters too, which are known when it has been collected."""
+"""Rotation over the venues after collection: which venue a case runs at depends on its parameters too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before any test is left out by its mark."""
+    """Mark the deferred cases before any test is deselected by its mark."""
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item.module, "leave_to_its_turn"):
-            item.module.leave_to_its_turn(item)
+        if isinstance(item, pytest.Function) and hasattr(item.module, "defer_unless_its_turn"):
+            item.module.defer_unless_its_turn(item)

@@ -1,7 +1,7 @@
-"""The money of one account at a wire-level venue: wallets, entries, rows, and what a reader of the truth makes of them.
+"""The money of one account at a wire-level venue: wallets, entry prices, rows, and the true drawdown.
 
 Prices move unrealised profit and never a wallet; flows move a wallet and never unrealised profit; trades realise.
-Everything is exact (Decimal), and every answer of a venue about worth, positions or rows is derived from here. A venue
+Everything is exact (Decimal), and every answer of a venue about equity, positions or rows is derived from here. A venue
 may show what it has late: rows by `fill_lag` and `row_lag`, whole answers by `ages`.
 """
 
@@ -20,7 +20,7 @@ from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Exchange, Key
 
 NEVER: Final = math.inf
-"""A lag of rows that are never shown."""
+"""The lag of rows that are never shown."""
 ONE: Final = Decimal(1)
 RowKind = Literal["trade", "deposit", "withdrawal", "transfer", "funding", "insurance", "rebate"]
 Part = Literal["positions", "equity"]
@@ -28,7 +28,7 @@ Part = Literal["positions", "equity"]
 
 @dataclass(frozen=True)
 class Lot:
-    """What is held of one position: contracts, and the average price at which they were opened."""
+    """One position: contracts, and the average price at which they were opened."""
 
     amount: Decimal
     entry: Decimal
@@ -38,7 +38,7 @@ class Lot:
 class Row:
     """One change of a wallet. `amount` in `asset`, of which `profit` was realised and `fee` paid; `balance` after it.
 
-    `at`: the venue's time of it, `shown_from` the seconds of the venue's clock from which on the venue's lists have it.
+    `at`: the venue's time of it; `shown_from`: the seconds of the venue's clock from which on its lists contain it.
     """
 
     number: int
@@ -60,25 +60,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a symbol's contracts are: base units each (`size`), or units of the quote where `inverse`."""
+    """The contract of a symbol: base units each (`size`), or units of the quote if `inverse`."""
 
     settle: str
     size: Decimal = ONE
     inverse: bool = False
 
     def value(self, amount: Decimal, price: Decimal) -> Decimal:
-        """Of so many contracts at a price, in the currency of settlement."""
+        """The value of contracts at a price, in the settlement currency."""
         return amount * self.size / price if self.inverse else amount * self.size * price
 
     def profit(self, key: Key, amount: Decimal, entry: Decimal, price: Decimal) -> Decimal:
-        """Of so many contracts from one price to another, in the currency of settlement."""
+        """The profit of contracts from one price to another, in the settlement currency."""
         if not (price.is_finite() and entry.is_finite()):
             return ZERO
         gained = self.value(amount, price) - self.value(amount, entry)
         return gained if (key[1] == "long") is not self.inverse else -gained
 
     def average(self, lot: Lot, more: Decimal, price: Decimal) -> Decimal:
-        """The entry of a lot that grows: harmonic where the contract is inverse."""
+        """The entry of a lot that grows: harmonic for an inverse contract."""
         total = lot.amount + more
         if self.inverse:
             return total / (lot.amount / lot.entry + more / price)
@@ -101,17 +101,17 @@ class Book:
     spot: bool = False
 
     def unrealized(self, key: Key) -> Decimal:
-        """Of one position, in its currency of settlement."""
+        """The unrealised profit of one position, in its settlement currency."""
         lot = self.lots[key]
         return self.contracts(key[0]).profit(key, lot.amount, lot.entry, self.marks[key[0]])
 
     def notional(self, key: Key) -> Decimal:
-        """Of one position at its mark, in its currency of settlement."""
+        """The notional of one position at its mark, in its settlement currency."""
         mark = self.marks[key[0]]
         return self.contracts(key[0]).value(self.lots[key].amount, mark) if mark.is_finite() else ZERO
 
     def unrealized_in(self, asset: str) -> Decimal:
-        """Of all positions that are settled in it; holdings of a spot account have none."""
+        """Unrealised profit of all positions that settle in the asset; spot holdings have none."""
         if self.spot:
             return ZERO
         return sum((self.unrealized(key) for key in self.lots if self.contracts(key[0]).settle == asset), ZERO)
@@ -122,17 +122,17 @@ class Book:
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """Those with a wallet, and those in which a position is settled."""
+        """The assets with a wallet, and those in which a position settles."""
         settled = () if self.spot else tuple(self.contracts(symbol).settle for symbol, _ in self.lots)
         return tuple(dict.fromkeys((*self.wallets, *settled)))
 
     def price(self, asset: str) -> Decimal:
-        """In the venue's unit of account."""
+        """The price of an asset, in the venue's unit of account."""
         return self.prices.get(asset, ONE)
 
     @property
     def total(self) -> Decimal:
-        """What the account is worth, in the venue's unit of account."""
+        """The equity of the account, in the venue's unit of account."""
         found = sum((self.equity_in(asset) * self.price(asset) for asset in self.assets), ZERO)
         if self.spot:
             own = self.price(self.currency)
@@ -141,7 +141,7 @@ class Book:
 
     @property
     def equity(self) -> Decimal:
-        """What the account is worth, in its own currency."""
+        """The equity of the account, in its own currency."""
         return self.total / self.price(self.currency)
 
     @property
@@ -157,7 +157,7 @@ class Book:
 
 @dataclass
 class Truth:
-    """What a reader who sees everything knows: the value of a unit, which flows issue and redeem at its value.
+    """What an all-seeing observer knows: the value of a unit; flows issue and redeem units at that value.
 
     `falls`: (seconds, drawdown of the unit value from its peak), at every change.
     """
@@ -167,18 +167,18 @@ class Truth:
     falls: list[tuple[float, Decimal]] = field(default_factory=list)
 
     def seen(self, at: float, equity: Decimal) -> None:
-        """The account is worth so much now."""
+        """Record the equity at a time."""
         value = equity / self.units
         self.peak = max(self.peak, value)
         self.falls.append((at, 1 - value / self.peak if self.peak > ZERO else ZERO))
 
     def flowed(self, before: Decimal, amount: Decimal) -> None:
-        """So much came (or went) while the account was worth `before`."""
+        """Record a flow of this amount into (or out of) an equity of `before`."""
         if before > ZERO and before + amount > ZERO:
             self.units *= (before + amount) / before
 
     def fell_to(self, threshold: Decimal, *, since: float = 0.0, until: float | None = None) -> float | None:
-        """Seconds of the first moment between two at which the drawdown was at least this."""
+        """Seconds of the first moment between two at which the drawdown reached the threshold."""
         end = math.inf if until is None else until
         return next((at for at, fall in self.falls if since <= at <= end and fall >= threshold), None)
 
@@ -186,8 +186,8 @@ class Truth:
 class Ledger:
     """Books every fill and change of an `Exchange`. The account begins with `deposit` of `currency`, without profit.
 
-    `contracts`: what a symbol's contracts are, by default what `contract_of` reads out of its name. `fees`: what a fill
-    has cost, where it is not what the exchange has written on it.
+    `contracts`: the contract of a symbol, by default derived from its name by `contract_of`. `fees`: the fee of a fill,
+    where it differs from the one that the exchange has recorded.
     """
 
     def __init__(
@@ -209,24 +209,24 @@ class Ledger:
             key: exchange.markets[key[0]].price for key, amount in exchange.held.items() if amount > ZERO
         }
         self.fill_lag = 0.0
-        """Seconds after which the fills that are booked from now on are listed as such."""
+        """Seconds after which fills booked from now on are listed."""
         self.row_lag = 0.0
-        """Seconds after which the rows that are booked from now on stand in the venue's ledger, fills' included."""
+        """Seconds after which rows booked from now on are in the venue's ledger, those of fills included."""
         self.ages: dict[Part, float] = {}
-        """How old the answers about a part are."""
+        """The age of the answers about a part."""
         self.rows: list[Row] = []
-        """All of them, oldest first."""
+        """All rows, oldest first."""
         self.profits: dict[str, Decimal] = {}
-        """Fill → profit that it has realised."""
+        """Fill → its realised profit."""
         self._fills_from: dict[str, float] = {}
         self._past: list[Book] = []
         self.truth = Truth(ONE)
         equity = _fair(self.book())
         self.truth.units = equity if equity > ZERO else ONE
-        self.keep()
+        self.record()
         exchange.books.append(self)
 
-    # What is
+    # State
 
     def book(self, part: Part | None = None) -> Book:
         """The account now, or as old as the venue's answers about a part are."""
@@ -250,11 +250,11 @@ class Ledger:
 
     @property
     def equity(self) -> Decimal:
-        """What the account is worth now, in its own currency."""
+        """The equity of the account now, in its own currency."""
         return self.book().equity
 
     def shown(self, *kinds: RowKind) -> Iterator[Row]:
-        """The rows that the venue's ledger shows by now, oldest first; of these kinds, or of all."""
+        """The rows that the venue's ledger shows by now, oldest first; of these kinds, or all."""
         now = self._now()
         return (row for row in self.rows if row.shown_from <= now and (not kinds or row.kind in kinds))
 
@@ -263,54 +263,54 @@ class Ledger:
         now = self._now()
         return (fill for fill in self.exchange.fills if self._fills_from.get(fill.id, 0.0) <= now)
 
-    def keep(self) -> None:
-        """Keep the account as it is now, for answers that are older than it, and for the truth."""
+    def record(self) -> None:
+        """Record the account as it is now, for answers with an age, and for the truth."""
         book = self.book()
         if self._past and self._past[-1].at == book.at:
             self._past.pop()
         self._past.append(book)
         self.truth.seen(book.at, _fair(book))
 
-    # What happens
+    # Changes by the test
 
     def flow(self, kind: RowKind, amount: Decimal, asset: str | None = None, *, symbol: str | None = None) -> None:
-        """Money comes or goes at once; its row is shown after `row_lag`. Funding and its like issue no units."""
+        """Money moves at once; its row is shown after `row_lag`. Funding and similar kinds issue no units."""
         asset = asset or self.currency
         before = _fair(self.book())
         self.wallets[asset] = self.wallets.get(asset, ZERO) + amount
         if kind in ("deposit", "withdrawal", "transfer"):
             self.truth.flowed(before, _fair(self.book()) - before)
         self._write(kind, asset, amount, symbol=symbol)
-        self.keep()
+        self.record()
 
     def set_equity(self, equity: Decimal) -> None:
-        """The account is worth so much from now on: money that nothing explains, and no row tells of."""
+        """Set the equity from now on: money that no row explains."""
         book = self.book()
         self.wallets[self.currency] = self.wallets.get(self.currency, ZERO) + equity - book.equity
-        self.keep()
+        self.record()
 
     def price_collateral(self, asset: str, price: Decimal) -> None:
-        """An asset is worth so much from now on, in the venue's unit of account."""
+        """Set the price of an asset from now on, in the venue's unit of account."""
         self.prices[asset] = price
-        self.keep()
+        self.record()
 
-    # What the exchange tells
+    # Events of the exchange
 
     def repriced(self) -> None:
         """A mark has moved."""
-        self.keep()
+        self.record()
 
     def filled(self, fill: Fill) -> None:
-        """A fill is booked; the change of its position follows."""
+        """Book a fill; the change of its position follows."""
         self._fills_from[fill.id] = self._now() + self.fill_lag
         self.profits[fill.id] = ZERO
 
     def changed(self, key: Key, before: Decimal, after: Decimal, price: Decimal | None, fill: Fill | None) -> None:
-        """A position has changed at a price; None: it was moved, and nobody traded."""
+        """A position changed at a price; None: it was moved without a trade."""
         entry = self.entries.get(key, self.exchange.markets[key[0]].price)
         if price is not None:
             if not price.is_finite():
-                price = entry if entry.is_finite() else ZERO  # a market of no price: whatever was paid, nobody knows
+                price = entry if entry.is_finite() else ZERO  # a market without a price: the amount paid is unknown
             contract = self.contracts(key[0])
             if self.exchange.mode == "spot":
                 self._pay(contract.settle, -contract.value(after - before, price), fill, key[0])
@@ -324,7 +324,7 @@ class Ledger:
             self.entries[key] = entry
         else:
             self.entries.pop(key, None)
-        self.keep()
+        self.record()
 
     def _realise(self, contract: Contract, key: Key, profit: Decimal, fill: Fill | None) -> None:
         if fill is not None:
@@ -332,7 +332,7 @@ class Ledger:
         self._pay(contract.settle, profit, fill, key[0], profit)
 
     def _pay(self, asset: str, amount: Decimal, fill: Fill | None, symbol: str, profit: Decimal = ZERO) -> None:
-        """Into a wallet, with the fee of the fill, once: a fill that turns a position changes two."""
+        """Book an amount to a wallet, with the fill's fee once: a fill that turns a position changes two."""
         fee = ZERO
         if fill is not None and not any(row.fill is fill for row in self.rows[-1:]):
             charged = self.fees(fill)
@@ -358,13 +358,13 @@ class Ledger:
 
 
 def _fair(book: Book) -> Decimal:
-    """What the account is worth by the indexes, which no print of one market's mark can move."""
+    """The equity by the index prices, which no print of one market's mark can move."""
     return replace(book, marks=book.indexes).equity
 
 
 @cache
 def contract_of(symbol: str, currency: str) -> Contract:
-    """`BTC/USDT:USDT` is settled in USDT, `BTC/USD:BTC` inversely in BTC; a bare name in the account's currency."""
+    """`BTC/USDT:USDT` settles in USDT, `BTC/USD:BTC` inversely in BTC; a bare name in the account's currency."""
     pair, _, settled = symbol.partition(":")
     base, _, quote = pair.partition("/")
     settle = settled.partition("-")[0] or quote or currency

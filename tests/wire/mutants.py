@@ -1,6 +1,6 @@
 """Every field of every answer of a venue changed in turn: `python -m tests.wire.mutants [VENUE…]`.
 
-Prints what was made of an answer and is a wrong number; the tests try a share of it. A venue takes some minutes.
+Prints each answer that an adapter turned into a wrong number; the tests try a sample. A venue takes some minutes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from tests.conformance.reading_stands import reading_stands
 
 
 def main() -> int:
-    """Exit status 1 where an adapter makes a wrong number of an answer."""
+    """Exit status 1 if an adapter makes a wrong number of an answer."""
     stands = reading_stands()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("venue", nargs="*", help=", ".join(stands))
-    parser.add_argument("--most", type=int, help="so many changes of each venue")
+    parser.add_argument("--most", type=int, help="number of changes for each venue")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.venue if name not in stands]:
         parser.error(f"no venue here is called {unknown[0]}; there are {', '.join(stands)}")
     failed = False
     for name in arguments.venue or stands:
-        stand, began = stands[name](), time.process_time()
+        stand, started = stands[name](), time.process_time()
         tried, wrong = stand.run(
             wrong_query_results(stand, most=arguments.most, report=lambda it: print(it, flush=True))
         )
@@ -36,7 +36,7 @@ def main() -> int:
         acts = ", ".join(f"{count} of {call}" for call, count in done.items())
         print(
             f"{name}: {tried} changes of readings, {acts or 'no acts'}, {len(wrong) + len(refused)} wrong, "
-            f"{time.process_time() - began:.1f} s of CPU",
+            f"{time.process_time() - started:.1f} s of CPU",
             flush=True,
         )
         failed = failed or bool(wrong or refused)

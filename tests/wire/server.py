@@ -1,7 +1,7 @@
-"""The HTTP and WebSocket face of a venue, on loopback: what is true is an `Exchange`, what goes wrong are mishaps.
+"""The HTTP and WebSocket server of a venue on loopback: an `Exchange` holds the truth, mishaps cause the faults.
 
-A venue's own file translates and nothing more: paths into deeds, records into the venue's words, refusals into its
-codes. What can happen to a request on its way happens here, for all venues alike, at the level of the connection.
+A venue's own file only translates: paths into actions, records into the venue's payloads, refusals into its codes. What
+can happen to a request in transit happens here, for all venues alike, at the level of the connection.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ KEY = "KEY-PLANTED"
 SECRET = "SECRET-PLANTED"
 PASSPHRASE = "PASSPHRASE-PLANTED"
 LISTEN_KEY = "LISTEN-KEY-PLANTED"
-"""What Binance gives out to open an account's stream with: whoever has it hears the account."""
+"""The key that Binance issues for an account's stream: whoever has it can read the stream."""
 
 
 ELSEWHERE = "/strayed"
-"""Where the address begins that a redirect of the venue names."""
+"""The start of the path that the venue's redirects name."""
 REDIRECTS = (307, 308, 302, 301, 303, 300, 304)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request. `params`: fields of the query and of a form or JSON object in the body, as they came."""
+    """One request. `params`: fields of the query and of a form or JSON object in the body, as received."""
 
     method: str
     path: str
@@ -60,7 +60,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the venue answers: `body` is made JSON, unless it is text already."""
+    """An answer of the venue. `body` is converted to JSON unless it is text."""
 
     body: object
     status: int = 200
@@ -73,7 +73,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as the venue saw it. `units`: what it counted for, limit → units."""
+    """A request as the venue received it. `units`: what it counted for, limit → units."""
 
     at: float
     ask: Ask
@@ -83,7 +83,7 @@ class Seen:
 
 
 class RefusedError(Exception):
-    """The venue says no, in its own words."""
+    """A refusal by the venue, with its own payload."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.text)
@@ -91,12 +91,12 @@ class RefusedError(Exception):
 
 
 class WireVenue(ABC):
-    """A venue on loopback. `start` it, point a client's addresses at `address` (and `address_ws`), `stop` it."""
+    """A venue on loopback. `start` it, point a client at `address` (and `address_ws`), and `stop` it."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = ()
     """Documented limits; counted always, enforced where `enforced`."""
     currency: str = "USDT"
-    """What the account begins with."""
+    """The currency of the first deposit."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class WireVenue(ABC):
     ) -> None:
         """`latency` in seconds for a round trip. The clock of the venue is `exchange.now`.
 
-        `equity`: what the account begins with; from then on it is worth what the ledger makes of prices and fills.
+        `equity`: the first deposit; from then on the ledger derives the equity from prices and fills.
         """
         self.exchange = exchange
         self.mishaps: Mishaps = Script() if mishaps is None else mishaps
@@ -117,17 +117,17 @@ class WireVenue(ABC):
         self.enforced = enforced
         self.ledger = Ledger(exchange, equity, currency=self.currency, contracts=self.contract, fees=self.fee)
         self.failing: set[str] = set()
-        """Parts of paths: what is asked there fails, and surely nothing is done."""
+        """Parts of paths: requests to them fail, and surely do nothing."""
         self.seen: list[Seen] = []
         self.refusals: list[str] = []
-        """What was asked for and is not spoken here, or broke the venue itself: a test that leaves some has a hole."""
+        """Requests for routes that do not exist here, or that broke the venue itself: each is a gap in the test."""
         self.strayed = 0
-        """How many requests arrived at the place that a redirect had named."""
+        """The number of requests that followed a redirect."""
         self.maintenance = False
         self.held_for = HELD
-        """Seconds after which a request arrives that is held up on its way."""
+        """Seconds after which a delayed request arrives."""
         self.change: Callable[[str, Any], Any] | None = None
-        """What each answer, by its route, is made before it leaves."""
+        """Changes each answer, by its route, before it leaves."""
         self.sockets: set[web.WebSocketResponse] = set()
         self._counts: Counter[tuple[Call, str]] = Counter()
         self._used: Counter[str] = Counter()
@@ -135,63 +135,63 @@ class WireVenue(ABC):
         self._runner: web.AppRunner | None = None
         self._port = 0
         self._redirects = cycle(REDIRECTS)
-        self._journeys: set[asyncio.Task[web.StreamResponse]] = set()
+        self._requests: set[asyncio.Task[web.StreamResponse]] = set()
         self._delayed: list[asyncio.TimerHandle] = []
         exchange.watchers.append(self._wake_streams)
 
-    # What a venue says in its own words
+    # The venue's own payloads
 
     @abstractmethod
     def answer(self, ask: Ask) -> Reply:
-        """Do what is asked. OrderRejectedError and RefusedError are refusals; NotImplementedError: no such route."""
+        """Perform the request. OrderRejectedError and RefusedError are refusals; NotImplementedError: no such route."""
 
     @abstractmethod
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
-        """Which call of ours this is, and about which symbols of the exchange; None for what is none (time, rules).
+        """The call that this request belongs to, and its symbols of the exchange; None for no call (time, rules).
 
-        Of the several requests of one snapshot only that for the positions is the call.
+        Of the several requests of one snapshot only the one for the positions is the call.
         """
 
     @abstractmethod
     def check(self, ask: Ask) -> None:
-        """Check the signature, by own code. RefusedError in the venue's words; public routes pass."""
+        """Check the signature, by own code. RefusedError with the venue's payload; public routes pass."""
 
     @abstractmethod
     def refused(self, error: OrderRejectedError) -> Reply:
-        """A refused order."""
+        """The answer to a refused order."""
 
     @abstractmethod
     def limited(self, wait: float) -> Reply:
-        """Too many requests."""
+        """The answer to too many requests."""
 
     @abstractmethod
     def down(self) -> Reply:
-        """The venue is not there, and surely did nothing: its word for maintenance."""
+        """The answer during maintenance: surely nothing was done."""
 
     def units(self, ask: Ask) -> Mapping[str, int]:
-        """What a request counts for by the venue's documents: limit → units."""
+        """The units of a request by the venue's documents: limit → units."""
         return {}
 
     def used_headers(self, used: Mapping[str, int]) -> Mapping[str, str]:
-        """What the venue says of its own count with every answer."""
+        """The venue's own count, sent with every answer."""
         return {}
 
     def lie(self, mishap: Mishap, ask: Ask, reply: Reply) -> Reply:
-        """An answer that calls itself good and is not: `empty`, `page` (one row is missing), `nonsense`, `defect`."""
+        """A wrong answer that claims success: `empty`, `page` (one row is missing), `nonsense`, `defect`."""
         return reply
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        """Speak on a stream until it is closed; `told` is set after every change. Where a venue has one."""
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        """Serve a stream until it is closed; `updated` is set after every change. For venues that have one."""
         await socket.close()
 
     # Money
 
     def contract(self, symbol: str) -> Contract:
-        """What the contracts of a symbol are."""
+        """The contract of a symbol."""
         return contract_of(symbol, self.currency)
 
     def fee(self, fill: Fill) -> Decimal:
-        """What a fill has cost."""
+        """The fee of a fill."""
         return fill.fee or ZERO
 
     def book(self, part: Part | None = None) -> Book:
@@ -200,14 +200,14 @@ class WireVenue(ABC):
 
     @property
     def equity(self) -> Decimal:
-        """What the account is worth now, in its own currency."""
+        """The equity of the account now, in its own currency."""
         return self.ledger.equity
 
     def set_equity(self, equity: Decimal) -> None:
-        """The account is worth so much from now on, and nothing tells why."""
+        """Set the equity of the account from now on, without any row that explains it."""
         self.ledger.set_equity(equity)
 
-    # The life of a server
+    # Start and stop
 
     async def start(self) -> WireVenue:
         """Listen on a free port of loopback."""
@@ -220,13 +220,13 @@ class WireVenue(ABC):
         return self
 
     async def stop(self) -> None:
-        """Close everything, requests that never get an answer included; nothing of it is left behind."""
+        """Close everything, requests that never get an answer included."""
         for delayed in self._delayed:
             delayed.cancel()
-        journeys = list(self._journeys)
-        for journey in journeys:
-            journey.cancel()
-        await asyncio.gather(*journeys, return_exceptions=True)
+        requests = list(self._requests)
+        for task in requests:
+            task.cancel()
+        await asyncio.gather(*requests, return_exceptions=True)
         for socket in list(self.sockets):
             await socket.close()
         if self._runner is not None:
@@ -247,7 +247,7 @@ class WireVenue(ABC):
         return int(self.now()[1].timestamp() * 1000)
 
     def calls(self, call: Call) -> int:
-        """How many requests of a kind arrived."""
+        """The number of requests of a call that arrived."""
         return sum(it.call == call for it in self.seen)
 
     def taken(self, since: float = float("-inf")) -> Counter[str]:
@@ -258,7 +258,7 @@ class WireVenue(ABC):
                 total.update(it.units)
         return total
 
-    # The way of a request
+    # Processing of a request
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         ask = await _ask(request)
@@ -267,18 +267,18 @@ class WireVenue(ABC):
             ask = replace(ask, path=ask.path.removeprefix(ELSEWHERE))
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._streaming(request, ask)
-        # What has arrived is done, whoever has given up waiting for the answer or was killed.
-        journey = asyncio.ensure_future(self._journey(request, ask))
-        self._journeys.add(journey)
-        journey.add_done_callback(self._arrived)
-        return await asyncio.shield(journey)
+        # A request that has arrived is executed, even if its client has given up waiting or was killed.
+        task = asyncio.ensure_future(self._process(request, ask))
+        self._requests.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
 
-    def _arrived(self, journey: asyncio.Task[web.StreamResponse]) -> None:
-        self._journeys.discard(journey)
-        if not journey.cancelled() and (error := journey.exception()) is not None:
+    def _finished(self, task: asyncio.Task[web.StreamResponse]) -> None:
+        self._requests.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
             self.refusals.append(f"{type(error).__name__}: {error}")
 
-    async def _journey(self, request: web.Request, ask: Ask) -> web.StreamResponse:
+    async def _process(self, request: web.Request, ask: Ask) -> web.StreamResponse:
         occasion = self.occasion(ask)
         mishap: Mishap = "none"
         if occasion is not None:
@@ -349,7 +349,7 @@ class WireVenue(ABC):
             return Reply({"error": f"no such route here: {ask.route}"}, 404)
 
     def _count(self, units: Mapping[str, int]) -> float | None:
-        """Count a request; the seconds to wait where it is one too many and limits are enforced."""
+        """Count a request; the seconds to wait if it exceeds an enforced limit."""
         now = self.now()[0]
         for limit in self.limits:
             counted = self._counted[limit.name]
@@ -367,40 +367,40 @@ class WireVenue(ABC):
         socket = web.WebSocketResponse(heartbeat=None)
         await socket.prepare(request)
         self.sockets.add(socket)
-        told = asyncio.Event()
-        setattr(socket, "told", told)  # noqa: B010 - what `_wake_streams` sets
+        updated = asyncio.Event()
+        setattr(socket, "updated", updated)  # noqa: B010 - set by `_wake_streams`
         try:
-            await self.stream(socket, ask, told)
+            await self.stream(socket, ask, updated)
         finally:
             self.sockets.discard(socket)
         return socket
 
     def _wake_streams(self) -> None:
         for socket in self.sockets:
-            socket.told.set()  # type: ignore[attr-defined] # set above
+            socket.updated.set()  # type: ignore[attr-defined] # added above
 
 
-async def messages(socket: web.WebSocketResponse, hear: Callable[[dict[str, Any]], object]) -> None:
-    """Hand every JSON message of a client to `hear`, until it closes; a bare `ping` is answered `pong`."""
+async def messages(socket: web.WebSocketResponse, handle: Callable[[dict[str, Any]], object]) -> None:
+    """Pass every JSON message of a client to `handle`, until it closes; a bare `ping` is answered `pong`."""
     async for message in socket:
         if message.type is not WSMsgType.TEXT:
             continue
         if message.data == "ping":
             await socket.send_str("pong")
             continue
-        said = hear(json.loads(message.data))
-        if asyncio.iscoroutine(said):
-            await said
+        result = handle(json.loads(message.data))
+        if asyncio.iscoroutine(result):
+            await result
 
 
 def rows_without_one(rows: Iterable[object]) -> list[object]:
-    """What a page that is cut short leaves."""
+    """The rows of a page that is cut short."""
     return list(rows)[1:]
 
 
 @cache
 def _padding() -> bytes:
-    """65 MB of blanks, which change no JSON that they stand behind, packed."""
+    """65 MB of blanks, compressed: they change no JSON that they follow."""
     return gzip.compress(b" " * (65 * 2**20), 1)
 
 
@@ -427,4 +427,4 @@ async def _ask(request: web.Request) -> Ask:
 def _plain(value: object) -> object:
     if isinstance(value, Decimal):
         return format(value, "f")
-    raise TypeError(f"{value!r} has no place in an answer")
+    raise TypeError(f"{value!r} cannot be part of an answer")

@@ -1,7 +1,7 @@
 """A close ends soon after the venue is flat, at the shortest tick that `venues check` allows, at every venue.
 
-The account is read at that tick within reading's share of the venue's documented limits, as a run does it, while an
-order whose answer is lost has to be accounted for by the closer, which draws on the same limits.
+As in a real run, the account is polled at that tick within the poll share of the venue's documented limits, while the
+closer, which draws on the same limits, has to account for an order whose answer is lost.
 """
 
 from __future__ import annotations
@@ -28,95 +28,93 @@ from tests.faults.witness import MemoryJournal
 from tests.rotation import each_taking_turns
 
 SHARE: Final = Decimal("0.5")
-"""What reading leaves to closing where the Account document does not say otherwise."""
-CALM: Final = 75.0
-"""Seconds of readings before the decision, so that limits for a minute are as full as they get."""
-BELIEVED: Final = {"bybit": 6.5, "bitget": 31.5, "mexc": 11.5}
-"""Seconds until an absence may be believed, by how long the venue carries out a request: elsewhere two."""
+"""The share that polling leaves to closing unless the Account document declares another."""
+WARM_UP: Final = 75.0
+"""Seconds of polling before the decision, so that limits per minute are as full as they get."""
+ABSENCE_ACCEPTED: Final = {"bybit": 6.5, "bitget": 31.5, "mexc": 11.5}
+"""Seconds until an absence may be accepted, by how long the venue can execute a request; elsewhere two."""
 SOON: Final = 6.0
-"""Seconds: one until the question after that, and two windows of a limit."""
+"""Seconds: one until the query after that, and two windows of a limit."""
 QUARTER: Final = Decimal("0.25")
 
 
-def tightest(adapter: VenueAdapter) -> float:
-    """The shortest tick, in seconds, at which `venues check` finds room for every reading of one account."""
+def tightest_tick(adapter: VenueAdapter) -> float:
+    """The shortest tick, in seconds, at which `venues check` finds room for every poll of one account."""
     costs = poll_costs([PolledAccount("main", "here", traits_of(adapter), SHARE)], 1.0)["main"]
     return max((cost.least for cost in costs), default=0.0) or 0.1
 
 
-class WatchedClose:
-    """One account at a wire-level venue that is read at a tick, and closed at its end."""
+class PolledClose:
+    """One account at a wire-level venue that is polled at a tick, and closed at the end."""
 
     def __init__(self, wired: Wired) -> None:
         self.stand = WireStand(replace(wired, more=wired.more[:4]))
         self.keys: list[Key] = [(symbol, "long") for symbol in (*self.stand.symbols, *self.stand.more)]
         self.store = MemoryJournal()
         self.missed = self.read = 0
-        """Readings that found no room, and those that did."""
+        """Polls that found no room, and those that did."""
         self.flat_at = self.ended_at = float("inf")
         """Seconds since the decision."""
 
     def play(self, *rules: Rule) -> str:
-        """Close everything; how it ended."""
-        return self.stand.run(self._play(rules))
+        """Close everything, and return how the close ended."""
+        return self.stand.run(self._close_all(rules))
 
-    async def _play(self, rules: tuple[Rule, ...]) -> str:
+    async def _close_all(self, rules: tuple[Rule, ...]) -> str:
         stand, time = self.stand, self.stand._time
         adapter = await stand.open(dict.fromkeys(self.keys, Decimal(4)))
         exchange = stand.wire.exchange
         stand.wire.enforced = True
-        interval = tightest(adapter)
+        interval = tightest_tick(adapter)
         budgets = RequestBudgets(interval)
         meter = RequestMeter(budgets.of("main", "here", traits_of(adapter), SHARE), Breaker(), time.monotonic, interval)
         closer = AccountExecutor("main", adapter, self.store, time, budget=meter.budget, breaker=meter.breaker)
         await closer.recover()
-        reading = asyncio.create_task(self._ticks(adapter, meter, closer, interval))
+        polling = asyncio.create_task(self._poll(adapter, meter, closer, interval))
         try:
-            await asyncio.sleep(CALM)
+            await asyncio.sleep(WARM_UP)
             for symbol, _ in self.keys:
                 exchange.markets[symbol] = replace(exchange.markets[symbol], shares=[QUARTER])
             stand._script.rules += rules
-            begun = time.monotonic()
-            exchange.watchers.append(lambda: self._look(begun))
+            started = time.monotonic()
+            exchange.watchers.append(lambda: self._observe(started))
             targets = dict.fromkeys(self.keys, Decimal(0))
             decision = decision_on(exchange, "d1", time.now(), targets, reduce_only=True)
             closer.adopt(committed(self.store, decision))
             while await closer.advance():
-                if time.monotonic() - begun > 300.0:
+                if time.monotonic() - started > 300.0:
                     return "does not end"
-            self.ended_at = time.monotonic() - begun
+            self.ended_at = time.monotonic() - started
             return next(iter(it.data["status"] or "" for it in self.store.entries if it.kind == "finished"))
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
             if (ending := closer.abandon()) is not None:
                 await asyncio.gather(ending, return_exceptions=True)
             await adapter.close()
             await stand.close()
 
-    def _look(self, begun: float) -> None:
+    def _observe(self, started: float) -> None:
         if not any(self.stand.held(key) for key in self.keys) and self.flat_at == float("inf"):
-            self.flat_at = self.stand._time.monotonic() - begun
+            self.flat_at = self.stand._time.monotonic() - started
 
-    async def _ticks(
-        self, adapter: VenueAdapter, meter: RequestMeter, closer: AccountExecutor, interval: float
-    ) -> None:
+    async def _poll(self, adapter: VenueAdapter, meter: RequestMeter, closer: AccountExecutor, interval: float) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
             try:
-                ticket = await meter.admit(interval)
+                reservation = await meter.admit(interval)
             except NoPollRoomError:
                 self.missed += 1
             else:
                 self.read += 1
-                asked = meter.monotonic()
+                sent_at = meter.monotonic()
                 try:
-                    closer.apply_snapshot(await adapter.snapshot(), asked)
+                    closer.apply_snapshot(await adapter.snapshot(), sent_at)
                 except VenueError:
                     pass
                 finally:
-                    meter.finish(ticket, adapter)
+                    meter.finish(reservation, adapter)
             due = max(due + interval, loop.time())
             await asyncio.sleep(due - loop.time())
 
@@ -127,8 +125,8 @@ ANSWERS: Final[tuple[Mishap, ...]] = ("lost", "done", "silent", "done_silent")
 @pytest.mark.parametrize(
     ("name", "answer"), each_taking_turns(WIRES, "an answer is lost at the tightest tick", ANSWERS)
 )
-def test_an_order_whose_answer_is_lost_holds_no_close_open(name: str, answer: Mishap) -> None:
-    """One request with orders gets no answer, and every order fills a quarter: the close ends when that is known."""
-    close = WatchedClose(WIRES[name])
+def test_a_lost_answer_to_an_order_does_not_keep_a_close_open(name: str, answer: Mishap) -> None:
+    """One order request gets no answer, and every order fills a quarter: the close ends once the outcome is known."""
+    close = PolledClose(WIRES[name])
     assert close.play(Rule("submit", answer), Rule("submit_batch", answer)) == "flat"
-    assert close.ended_at <= BELIEVED.get(name, 2.0) + SOON
+    assert close.ended_at <= ABSENCE_ACCEPTED.get(name, 2.0) + SOON

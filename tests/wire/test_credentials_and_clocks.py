@@ -1,4 +1,4 @@
-"""What becomes of a secret that is wrong, of one that nothing can be signed with, and of a clock that is off."""
+"""Wrong secrets, secrets that cannot sign, and machines whose clock is off."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tests.wire.server import WireVenue
 
 CCXT = [name for name, reached in REACHED.items() if reached.adapter == "ccxt"]
 TIMED = ["binance", "bybit", "bitget", "okx", "mexc"]
-"""Venues that hold the time in a request against their own."""
+"""Venues that compare the timestamp of a request with their own clock."""
 
 
-class Clock:
-    """Machine time, so much late."""
+class LateClock:
+    """Machine time, late by some seconds."""
 
     def __init__(self, late: float) -> None:
         self.late = timedelta(seconds=late)
@@ -42,10 +42,10 @@ class Clock:
         return datetime.now(UTC) - self.late
 
 
-def asked(reached: Reached, what: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
-    """What an account of a fresh venue answers to `snapshot`, `inspect` or `submit`, or raises; and the venue."""
+def call_account(reached: Reached, method: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
+    """Call `snapshot`, `inspect` or `submit` on an account of a fresh venue; the result or the error, and the venue."""
 
-    async def course() -> tuple[Any, WireVenue]:
+    async def main() -> tuple[Any, WireVenue]:
         started = asyncio.get_running_loop().time()
         symbol = reached.symbols[0]
         exchange = Exchange(
@@ -56,75 +56,75 @@ def asked(reached: Reached, what: str, *, late: float = 0.0) -> tuple[Any, WireV
         wire = await server_of(reached.wire)(exchange).start()
         venue = adapter(
             AccountSpec(
-                "main", "ccxt", "swap", reached.currency, wire.address, {"clock": Clock(late)} if late else {},
+                "main", "ccxt", "swap", reached.currency, wire.address, {"clock": LateClock(late)} if late else {},
                 dict(reached.secrets), reached.exchange,
             )
         )  # fmt: skip
         try:
-            if what == "submit":
+            if method == "submit":
                 return await venue.submit(
                     OrderRequest("ks1", symbol, "sell", "long", Decimal(1), reduce_only=True)
                 ), wire
-            return await getattr(venue, what)(), wire
-        except Exception as error:  # noqa: BLE001 - what is raised is the answer
+            return await getattr(venue, method)(), wire
+        except Exception as error:  # noqa: BLE001 - the exception is the answer
             return error, wire
         finally:
             await venue.close()
             await wire.stop()
 
-    return asyncio.run(course())
+    return asyncio.run(main())
 
 
 def with_secret(name: str, secret: str) -> Reached:
-    """The venue, and another secret."""
+    """The venue with another secret."""
     reached = REACHED[name]
     return replace(reached, secrets={**reached.secrets, "secret": secret})
 
 
 @pytest.mark.parametrize("name", CCXT)
-def test_a_wrong_secret_is_refused_credentials(name: str) -> None:
-    """At every venue, and said by the reading: at Kraken Futures no question of an inspection is signed."""
-    found, wire = asked(with_secret(name, "V1JPTkcx"), "snapshot")
-    assert isinstance(found, CredentialsRefusedError), found
-    assert "V1JPTkcx" not in str(found)
+def test_a_wrong_secret_raises_credentials_refused(name: str) -> None:
+    """The snapshot reports it at every venue; at Kraken Futures no request of an inspection is signed."""
+    result, wire = call_account(with_secret(name, "V1JPTkcx"), "snapshot")
+    assert isinstance(result, CredentialsRefusedError), result
+    assert "V1JPTkcx" not in str(result)
     assert not wire.exchange.orders
 
 
 @pytest.mark.parametrize("secret", ["not-base64!", "PLANTED-SECRET-X"])
-def test_a_secret_that_cannot_sign_is_refused_before_anything_is_sent(secret: str) -> None:
-    """Kraken Futures signs with what a base64 text stands for. What is not one is the secret's fault, and not told."""
+def test_a_secret_that_cannot_sign_is_refused_before_any_request(secret: str) -> None:
+    """Kraken Futures signs with the decoded base64 secret. An invalid secret is refused, and never printed."""
     reached = with_secret("krakenfutures", secret)
-    found, wire = asked(reached, "snapshot")
-    assert isinstance(found, CredentialsRefusedError), found
-    assert "the secret cannot be used for signing (it is not base64" in str(found)
-    assert "nothing was sent" in str(found)
-    assert secret not in str(found)
-    order, acted = asked(reached, "submit")
+    result, wire = call_account(reached, "snapshot")
+    assert isinstance(result, CredentialsRefusedError), result
+    assert "the secret cannot be used for signing (it is not base64" in str(result)
+    assert "nothing was sent" in str(result)
+    assert secret not in str(result)
+    order, order_wire = call_account(reached, "submit")
     assert isinstance(order, OrderRejectedError), order
     assert order.reason == "permission"
-    signed = [it for it in (*wire.seen, *acted.seen) if it.ask.headers.get("Authent")]
+    signed = [it for it in (*wire.seen, *order_wire.seen) if it.ask.headers.get("Authent")]
     assert signed == []
 
 
 @pytest.mark.parametrize(("name", "late"), each_taking_turns(TIMED, "a clock is off", [40.0, -3600.0]))
-def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str, late: float) -> None:
-    """Requests that are refused for their time are dated by the venue's clock, as soon as it was asked for it."""
-    seen, _ = asked(REACHED[name], "snapshot", late=late)
+def test_a_machine_whose_clock_is_off_polls_and_closes_an_account(name: str, late: float) -> None:
+    """After a rejection by timestamp, requests carry the venue's time as soon as its clock was queried."""
+    seen, _ = call_account(REACHED[name], "snapshot", late=late)
     assert (seen.quality, seen.reason) == ("ok", None)
-    order, wire = asked(REACHED[name], "submit", late=late)
-    # An order is not sent again by the adapter: what was refused is the closing's to repeat.
+    order, wire = call_account(REACHED[name], "submit", late=late)
+    # The adapter does not send an order again: the closer repeats what was refused.
     assert isinstance(order, RequestExpiredError | OrderReport), order
     assert all(amount >= 0 for amount in wire.exchange.held.values())
 
 
 @pytest.mark.parametrize("name", taking_turns(TIMED, "a refusal that means the clock"))
-def test_a_refusal_that_means_the_clock_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside the venue's own words, where its clock cannot be asked for."""
+def test_a_refusal_by_timestamp_names_the_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason adds it to the venue's own message when the venue's clock cannot be queried."""
     monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)
-    seen, _ = asked(REACHED[name], "snapshot", late=40.0)
+    seen, _ = call_account(REACHED[name], "snapshot", late=40.0)
     assert seen.quality == "down"
     assert seen.reason.endswith(CLOCK_OFF), seen.reason
-    good, _ = asked(REACHED[name], "snapshot")
+    good, _ = call_account(REACHED[name], "snapshot")
     assert (good.quality, good.reason) == ("ok", None)
 
 

@@ -1,6 +1,6 @@
-"""An order that was executed is never sent again because its answer was damaged: real clients over loopback.
+"""An executed order is never sent again because its answer was damaged: real clients over loopback.
 
-The position list is read three seconds late, so that nothing but the answer can tell what was done.
+The list of positions is three seconds old, so that only the answer can show what was done.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("venue", "mutation", "positions"), DAMAGED, ids=[it[0] for it in DAMAGED])
-def test_a_damaged_answer_to_an_executed_order_is_asked_about_and_the_order_is_not_sent_twice(
+def test_an_executed_order_with_a_damaged_answer_is_queried_and_not_sent_twice(
     venue: str, mutation: Mutation, positions: str
 ) -> None:
-    """Half of four is two, whatever the answer's one wrong field says."""
+    """Half of four is two, whatever the one wrong field of the answer shows."""
     stand, journal = WireStand(WIRES[venue]), MemoryJournal()
     key = (stand.symbols[0], "long")
 
-    async def story() -> None:
+    async def close_half() -> None:
         time = stand._time
         await (await stand.open({key: Decimal(4)})).close()
-        told: list[tuple[float, Any]] = []
+        answers: list[tuple[float, Any]] = []
         damaged: list[str] = []
 
-        def change(question: str, answer: Any) -> Any:
-            if question == positions:
-                told.append((time.monotonic(), copy.deepcopy(answer)))
-                late = [it for at, it in told if at <= time.monotonic() - LAG]
-                return copy.deepcopy(late[-1] if late else told[0][1])
-            changed = mutation.change(question, answer)
+        def change(route: str, answer: Any) -> Any:
+            if route == positions:
+                answers.append((time.monotonic(), copy.deepcopy(answer)))
+                old = [it for at, it in answers if at <= time.monotonic() - LAG]
+                return copy.deepcopy(old[-1] if old else answers[0][1])
+            changed = mutation.change(route, answer)
             if changed != answer:
-                damaged.append(question)
+                damaged.append(route)
             return changed
 
         adapter = await stand.connect(change)
@@ -67,9 +67,9 @@ def test_a_damaged_answer_to_an_executed_order_is_asked_about_and_the_order_is_n
             await adapter.snapshot()
             decision = decision_on(stand.wire.exchange, "d1", time.now(), {key: Decimal(2)}, reduce_only=True)
             closer.adopt(committed(journal, decision))
-            begun = time.monotonic()
+            started = time.monotonic()
             while await closer.advance():
-                assert time.monotonic() - begun < PATIENCE, "the close does not end"
+                assert time.monotonic() - started < PATIENCE, "the close does not end"
         finally:
             if (ending := closer.abandon()) is not None:
                 await asyncio.gather(ending, return_exceptions=True)
@@ -78,16 +78,16 @@ def test_a_damaged_answer_to_an_executed_order_is_asked_about_and_the_order_is_n
         assert damaged, f"{mutation} changed nothing"
         assert stand.held(key) == Decimal(2)
 
-    stand.run(story())
+    stand.run(close_half())
 
 
 @pytest.mark.parametrize(("kind", "value"), [("null", None), ("missing", MISSING)])
-def test_a_cancel_at_okx_without_its_verdict_is_not_said_to_be_done(kind: str, value: object) -> None:
-    """A row without `sCode` is no success: what it was about may still rest."""
+def test_a_cancel_at_okx_without_its_verdict_is_not_reported_as_done(kind: str, value: object) -> None:
+    """A row without `sCode` is no success: its order may still rest."""
     stand = WireStand(WIRES["okx"])
     symbol = stand.symbols[0]
 
-    async def story() -> None:
+    async def cancel_order() -> None:
         await (await stand.open({(symbol, "long"): Decimal(4)})).close()
         await stand.rest(symbol, "buy", Decimal(1))
         adapter = await stand.connect(
@@ -101,4 +101,4 @@ def test_a_cancel_at_okx_without_its_verdict_is_not_said_to_be_done(kind: str, v
             await adapter.close()
             await stand.close()
 
-    stand.run(story())
+    stand.run(cancel_order())

@@ -1,10 +1,10 @@
-"""The named cases of closing, over the wire: the same stories, told through a venue's own words by the real client.
+"""The named cases of closing over the wire: the same cases through a venue's own payloads and the real client.
 
-Each case takes its turn: at one venue in `make test`, of those that can tell it, at the others in `make test-venues`.
-Whether a venue can goes by `NOT_AT` and `PARTLY`, and by the account mode that a case wants (`mode`, `SPOT`): one on a
-spot account is told at okx each time. One that cannot be told over any wire is in `NOT_OVER_THE_WIRE` with its reason,
-one that takes too long for every change in `BY_HAND`, or in `AT_ONE_VENUE`, which `make test-venues` tells;
-`python -m tests.wire.faults cases VENUE …` tells them all.
+Each case takes its turn: of the venues that support it, one runs it in `make test`, the others in `make test-venues`.
+Whether a venue supports a case depends on `NOT_AT` and `PARTLY`, and on the account mode of the case (`mode`, `SPOT`):
+a case on a spot account always runs at okx. A case that no wire supports is in `NOT_OVER_THE_WIRE` with its reason, one
+that takes too long for every change in `MANUAL_ONLY`, or in `AT_ONE_VENUE`, which `make test-venues` runs; and
+`python -m tests.wire.faults cases VENUE …` runs all of them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, Final
 import pytest
 
 from tests.rotation import LEFT, at_its_turn
-from tests.wire.carriers import ALL_MODES, CARRIERS
-from tests.wire.scene import NotOverTheWireError, carried_by
+from tests.wire.adapter_wire import NotOverTheWireError, closing_over
+from tests.wire.closing_venues import ALL_MODES, CLOSING_VENUES
 
 MODULES: Final = (
     "deciding", "locks", "misleading", "others", "rules", "side_by_side", "spot", "unknown", "unwinding", "venues",
 )  # fmt: skip
-OWN_WIRE: Final = "the test has a wire of its own, whose trouble no server can make"
-MADE_UP: Final = "it is about limits of the test's making, which no venue counts by"
-PAPER: Final = "it closes at the paper venue, not in a scene"
-HOP: Final = "holdings are told against the account's currency, so that nothing is ever X/BTC"
+OWN_WIRE: Final = "the test has a wire of its own, whose faults no server can produce"
+INVENTED_LIMITS: Final = "the test invents limits that no venue counts by"
+PAPER: Final = "the test closes at the paper venue, not in a scene"
+HOP: Final = "holdings are reported against the account's currency, so that no market is ever X/BTC"
 NOT_OVER_THE_WIRE: Final[dict[str, str]] = {
     "test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial": OWN_WIRE,
     "test_c2_a_report_that_contradicts_itself_is_asked_about": OWN_WIRE,
@@ -38,34 +38,34 @@ NOT_OVER_THE_WIRE: Final[dict[str, str]] = {
     "test_c19_killed_between_the_hops_the_second_is_done_once": HOP,
     "test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one":
         "none of the venues closes a whole book in one request",
-    "test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned": MADE_UP,
-    "test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same": MADE_UP,
-    "test_c14_a_ban_is_waited_out_and_other_venues_go_on": MADE_UP,
-    "test_c11_where_market_orders_are_disabled_a_limit_order_goes": "no venue tells of a state limit_only in its rules",
+    "test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned": INVENTED_LIMITS,
+    "test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same": INVENTED_LIMITS,
+    "test_c14_a_ban_is_waited_out_and_other_venues_go_on": INVENTED_LIMITS,
+    "test_c11_where_market_orders_are_disabled_a_limit_order_goes": "no venue reports a state limit_only in its rules",
     "test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that":
-        "a refusal that is garbled reads as a venue that is down, and that question has no end",
+        "a garbled refusal reads as a venue that is down, and then the query never ends",
     "test_l3_the_bot_that_buys_while_the_switch_sells_is_locked_out_from_before_the_first_order": PAPER,
     "test_c20_after_the_flush_the_lock_stays_and_what_is_opened_again_is_not_this_closes": PAPER,
     "test_c1_an_empty_book_with_margin_in_use_is_not_flat_though_our_orders_would_explain_it":
-        "the adapter itself does not believe such an answer, in words of its own",
+        "the adapter itself rejects such an answer, with its own message",
 }  # fmt: skip
-"""Case → why it cannot be told over a wire."""
-BY_HAND: Final = frozenset({
+"""Case → why no wire supports it."""
+MANUAL_ONLY: Final = frozenset({
     "test_c24_an_outage_of_eleven_minutes_ends_no_question",
     "test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
 })  # fmt: skip
-"""Minutes of outage are thousands of requests."""
+"""Minutes of an outage take thousands of requests."""
 AT_ONE_VENUE: Final = frozenset({
     "test_c3_killed_at_any_moment_the_close_goes_on_where_it_was",
     "test_a_higher_level_does_not_wait_for_the_slices_of_another_position",
 })  # fmt: skip
-OLD: Final = "that an answer is old is an adapter's word; over a wire it looks like any other"
-NO_NUMBER: Final = "the wire-level venue itself cannot reckon the account with a price that is no number"
+STALE: Final = "only an adapter marks an answer as stale; over a wire it looks like any other"
+NO_NUMBER: Final = "the wire-level venue itself cannot value the account at a price that is not a number"
 NO_SUCH_MODE: Final = {
-    "bitget": "Bitget has no market that lets in makers only: a contract is listed, normal, maintain, limit_open, "
-    "restrictedAPI or off; orders that rest are told there by a declared ladder",
-    "mexc": "MEXC has no market that lets in makers only: a contract is enabled, in delivery, completed, offline or "
-    "paused; orders that rest are told there by a declared ladder",
+    "bitget": "Bitget has no post-only market: a contract is listed, normal, maintain, limit_open, "
+    "restrictedAPI or off; resting orders are tested there by a declared ladder",
+    "mexc": "MEXC has no post-only market: a contract is enabled, in delivery, completed, offline or "
+    "paused; resting orders are tested there by a declared ladder",
 }
 PARTLY: Final[dict[str, str]] = {
     **{
@@ -77,114 +77,116 @@ PARTLY: Final[dict[str, str]] = {
             "test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests",
         )
     },
-    **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": OLD for it in CARRIERS},
+    **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": STALE for it in CLOSING_VENUES},
     **{
         f"test_c16_a_missing_price_aborts_nothing[{venue}-{price}]": NO_NUMBER
         for venue in ("bitget", "mexc")
         for price in ("NaN", "Infinity")
     },
     "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[mexc-reduce_only]":
-        "a contract of MEXC is enabled, in delivery, completed, offline or paused: none is for reducing only",
+        "a contract of MEXC is enabled, in delivery, completed, offline or paused; no state is reduce-only",
     "test_c22_killed_while_naked_the_program_puts_protection_back[mexc-0.15]":
-        "conditional orders have no client id at MEXC: while there are any, an order that was under way when the "
-        "process was killed may be one of them, and is asked about for ten minutes and given up",
+        "conditional orders have no client id at MEXC: while there are any, an order that was in flight when the "
+        "process was killed may be one of them, and is queried for ten minutes and abandoned",
 }  # fmt: skip
-"""Parameters of cases that cannot be told, though the case can."""
-ASKED_TOO: Final = (
-    "an order is answered by its number only, so both are asked about; one that is heard ends the wait for the silent "
-    "one after a second, and all is over before anyone trades"
+"""Parameters that a wire does not support, of cases that it supports."""
+BOTH_QUERIED: Final = (
+    "the venue acknowledges an order with its id only, so both orders are queried; the one that answers ends the wait "
+    "for the silent one after a second, and the close is over before anyone trades"
 )
-BESIDE: Final = (
-    "an order is answered by its number only: how far it was filled is asked beside the reading that says flat, which "
-    "is made after the order, and before that is known"
+QUERIED_DURING_THE_POLL: Final = (
+    "the venue acknowledges an order with its id only: its fills are queried during the poll that shows flat, which is "
+    "made after the order, and before they are known"
 )
 SLICE_BY_SLICE: Final = (
-    "an order is answered by its number only: the fill of each slice is asked for, and the account is read beside"
+    "the venue acknowledges an order with its id only: the fill of each slice is queried while the account is polled"
 )
-A_TICK: Final = "told by its number only, the order is asked about first, and flat falls into the next tick of 0.5 s"
+ONE_TICK_LATER: Final = (
+    "acknowledged with its id only, the order is queried first, and flat falls into the next tick of 0.5 s"
+)
 NOT_AT: Final[dict[tuple[str, str], str]] = {
     **{
         (venue, case): why
         for venue in ("bybit", "okx", "bitget", "mexc")
         for case, why in {
-            "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now": ASKED_TOO,
+            "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now": BOTH_QUERIED,
             "test_slices_that_fill_follow_one_another_with_few_looks_in_between": SLICE_BY_SLICE,
         }.items()
     },
-    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): BESIDE,
-    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): BESIDE,
-    ("mexc", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): BESIDE,
-    ("bitget", "test_c14_one_silent_venue_delays_no_other"): A_TICK,
+    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("mexc", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("bitget", "test_c14_one_silent_venue_delays_no_other"): ONE_TICK_LATER,
 }  # fmt: skip
-"""Venue and beginning of a case's name → why it is not told there."""
+"""Venue and prefix of a case's name → why it does not run there."""
 SPOT: Final = frozenset({
     "test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_unknown_fate",
     "test_c9_dust_of_a_holding_is_told_and_is_no_error",
     "test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent",
 })  # fmt: skip
-"""Cases on a spot account whose parameters do not say so."""
+"""Cases on a spot account whose parameters do not show it."""
 DEFECTS: Final[dict[str, str]] = {}
-"""Parameters of cases that fail → the defect. One that passes again fails here, until it is taken out."""
+"""Parameters of cases that fail → the defect. One that passes again fails here until it is removed."""
 
 
-def left_out(venue: str, name: str, whole: str) -> str | None:
-    """Why a case is not told at a venue; None if it is. `whole`: its name with the venue and its parameters."""
-    for (where, beginning), why in NOT_AT.items():
-        if where == venue and name.startswith(beginning):
+def exclusion_reason(venue: str, name: str, full_name: str) -> str | None:
+    """Why a case does not run at a venue; None if it runs. `full_name`: its name with the venue and its parameters."""
+    for (excluded_venue, prefix), why in NOT_AT.items():
+        if excluded_venue == venue and name.startswith(prefix):
             return why
-    return PARTLY.get(whole)
+    return PARTLY.get(full_name)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """At every venue; `leave_to_its_turn` says at which one now."""
-    metafunc.parametrize("carried", list(CARRIERS), indirect=True)
+    """At every venue; `defer_unless_its_turn` decides which one runs now."""
+    metafunc.parametrize("closing_venue_name", list(CLOSING_VENUES), indirect=True)
 
 
-def leave_to_its_turn(item: pytest.Function) -> None:
-    """Now at the one whose turn it is among those where the case is told with its parameters, later at the others."""
-    name, venue, mode = item.originalname, item.callspec.params["carried"], item.callspec.params.get("mode")
+def defer_unless_its_turn(item: pytest.Function) -> None:
+    """Run now at the venue whose turn it is among those that support the case with its parameters; else later."""
+    name, venue, mode = item.originalname, item.callspec.params["closing_venue_name"], item.callspec.params.get("mode")
     if name in SPOT:
         mode = "spot"
-    told = [
+    supporting = [
         each
-        for each, carrier in CARRIERS.items()
-        if left_out(each, name, item.name.replace(f"[{venue}", f"[{each}", 1)) is None
-        and (mode not in ALL_MODES or mode in carrier.modes)
+        for each, closing_venue in CLOSING_VENUES.items()
+        if exclusion_reason(each, name, item.name.replace(f"[{venue}", f"[{each}", 1)) is None
+        and (mode not in ALL_MODES or mode in closing_venue.modes)
     ]
-    if name in AT_ONE_VENUE or venue != at_its_turn(told or CARRIERS, name):
+    if name in AT_ONE_VENUE or venue != at_its_turn(supporting or CLOSING_VENUES, name):
         item.add_marker(LEFT)
 
 
-def mark_defect(item: Any, whole: str) -> None:
-    """A case that fails is expected to."""
-    if whole in DEFECTS:
-        item.add_marker(pytest.mark.xfail(reason=DEFECTS[whole], strict=True))
+def mark_defect(item: Any, full_name: str) -> None:
+    """Mark a case with a known defect as an expected failure."""
+    if full_name in DEFECTS:
+        item.add_marker(pytest.mark.xfail(reason=DEFECTS[full_name], strict=True))
 
 
 @pytest.fixture(autouse=True)
-def carried(request: pytest.FixtureRequest) -> Iterator[None]:
+def closing_venue_name(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every scene of the case is at this venue."""
     name = request.node.originalname
     if name in AT_ONE_VENUE and request.param != "binanceusdm":
-        pytest.skip(f"long: told at binanceusdm only, here by `python -m tests.wire.faults cases {request.param}`")
-    if (why := left_out(request.param, name, request.node.name)) is not None:
+        pytest.skip(f"long: runs at binanceusdm only, here by `python -m tests.wire.faults cases {request.param}`")
+    if (why := exclusion_reason(request.param, name, request.node.name)) is not None:
         pytest.skip(why)
     mark_defect(request.node, request.node.name)
-    with carried_by(request.param):
+    with closing_over(request.param):
         yield
 
 
-def told_where_it_can_be(case: Callable[..., None]) -> Callable[..., None]:
-    """The case; it is skipped, with the reason, where the venue on loopback lacks the account mode that it wants."""
+def skipping_unsupported_modes(case: Callable[..., None]) -> Callable[..., None]:
+    """The case; it is skipped, with the reason, at a venue that lacks its account mode on loopback."""
 
     @functools.wraps(case)
-    def telling(**arguments: Any) -> None:
+    def run_or_skip(**arguments: Any) -> None:
         try:
             case(**arguments)
         except NotOverTheWireError as error:
             pytest.skip(str(error))
 
-    return telling
+    return run_or_skip
 
 
 def _cases() -> dict[str, Callable[..., None]]:
@@ -194,10 +196,14 @@ def _cases() -> dict[str, Callable[..., None]]:
             if name.startswith("test_"):
                 assert name not in found, f"two cases are called {name}"
                 found[name] = case
-    assert set(found) >= {*NOT_OVER_THE_WIRE, *BY_HAND, *AT_ONE_VENUE}, "a case that is left out is not there any more"
+    assert set(found) >= {*NOT_OVER_THE_WIRE, *MANUAL_ONLY, *AT_ONE_VENUE}, "an excluded case does not exist any more"
     return found
 
 
 globals().update(
-    {name: told_where_it_can_be(case) for name, case in _cases().items() if name not in {*NOT_OVER_THE_WIRE, *BY_HAND}}
+    {
+        name: skipping_unsupported_modes(case)
+        for name, case in _cases().items()
+        if name not in {*NOT_OVER_THE_WIRE, *MANUAL_ONLY}
+    }
 )

@@ -1,4 +1,4 @@
-"""The money of a wire-level account: every number here is worked by hand."""
+"""The money of a wire-level account: every number here is computed by hand."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BTC, INVERSE = "BTC/USDT:USDT", "BTC/USD:BTC"
 LONG: Key = (BTC, "long")
 
 
-class Desk:
-    """An exchange with a ledger, at seconds that the test sets."""
+class BookedExchange:
+    """An exchange with a ledger, on a clock that the test sets."""
 
     def __init__(self, held: Mapping[Key, str], *, mode: Mode = "one_way", deposit: str = "1000", **more: Any) -> None:
         self.at = 0.0
@@ -44,11 +44,11 @@ class Desk:
 
 
 def test_a_price_moves_unrealised_profit_and_no_wallet() -> None:
-    """2 long from 100 to 90: 20 lost, none of it out of the wallet; a short of 1 gains 10."""
-    desk = Desk({LONG: "2", ("ETH/USDT:USDT", "short"): "1"})
-    desk.exchange.reprice(BTC, D(90))
-    desk.exchange.reprice("ETH/USDT:USDT", D(90))
-    book = desk.ledger.book()
+    """2 long from 100 to 90: 20 lost, none of it from the wallet; a short of 1 gains 10."""
+    booked = BookedExchange({LONG: "2", ("ETH/USDT:USDT", "short"): "1"})
+    booked.exchange.reprice(BTC, D(90))
+    booked.exchange.reprice("ETH/USDT:USDT", D(90))
+    book = booked.ledger.book()
     assert (book.wallets["USDT"], book.unrealized(LONG), book.unrealized_in("USDT"), book.equity) == (
         1000,
         -20,
@@ -60,43 +60,43 @@ def test_a_price_moves_unrealised_profit_and_no_wallet() -> None:
 
 def test_a_fill_realises_what_was_unrealised_and_pays_its_fee() -> None:
     """1 of 2 sold at 90: 10 lost for good, 0.045 (0.05% of 90) paid; the rest keeps its entry."""
-    desk = Desk({LONG: "2"})
-    desk.exchange.reprice(BTC, D(90))
-    desk.sell("1")
-    book = desk.ledger.book()
+    booked = BookedExchange({LONG: "2"})
+    booked.exchange.reprice(BTC, D(90))
+    booked.sell("1")
+    book = booked.ledger.book()
     assert book.wallets["USDT"] == D("989.955")
     assert (book.lots[LONG].entry, book.unrealized(LONG), book.equity) == (100, -10, D("979.955"))
-    (row,) = desk.ledger.shown()
+    (row,) = booked.ledger.shown()
     assert (row.kind, row.profit, row.fee, row.amount, row.balance) == (
         "trade", -10, D("0.045"), D("-10.045"), D("989.955"),
     )  # fmt: skip
-    assert desk.ledger.profits[desk.exchange.fills[0].id] == -10
+    assert booked.ledger.profits[booked.exchange.fills[0].id] == -10
 
 
-def test_what_is_added_moves_the_entry_by_its_weight() -> None:
+def test_an_addition_moves_the_entry_by_its_weight() -> None:
     """1 at 100 and 3 at 120: 115 on average."""
-    desk = Desk({LONG: "1"})
-    desk.exchange.reprice(BTC, D(120))
-    desk.buy("3")
-    assert desk.ledger.book().lots[LONG].entry == 115
+    booked = BookedExchange({LONG: "1"})
+    booked.exchange.reprice(BTC, D(120))
+    booked.buy("3")
+    assert booked.ledger.book().lots[LONG].entry == 115
 
 
 def test_an_order_that_turns_a_position_realises_one_and_opens_the_other() -> None:
-    """3 sold of a long of 1 at 110: 10 won once, one fee of 0.165, and a short of 2 from 110."""
-    desk = Desk({LONG: "1"})
-    desk.exchange.reprice(BTC, D(110))
-    desk.sell("3", opens=True)
-    book = desk.ledger.book()
+    """3 sold of a long of 1 at 110: a profit of 10 once, one fee of 0.165, and a short of 2 from 110."""
+    booked = BookedExchange({LONG: "1"})
+    booked.exchange.reprice(BTC, D(110))
+    booked.sell("3", opens=True)
+    book = booked.ledger.book()
     assert {key: (lot.amount, lot.entry) for key, lot in book.lots.items()} == {(BTC, "short"): (2, 110)}
     assert book.wallets["USDT"] == D("1009.835")
-    assert sum(row.fee for row in desk.ledger.rows) == D("0.165")
+    assert sum(row.fee for row in booked.ledger.rows) == D("0.165")
 
 
 def test_an_inverse_contract_is_settled_in_its_coin() -> None:
-    """100 contracts of a dollar from 100 to 80: 1.00 coin's worth becomes 1.25, and a long has lost 0.25 coins."""
-    desk = Desk({(INVERSE, "long"): "100"}, currency="BTC", deposit="2")
-    desk.exchange.reprice(INVERSE, D(80))
-    book = desk.ledger.book()
+    """100 contracts of a dollar from 100 to 80: worth 1.00 coin, then 1.25, and a long has lost 0.25 coins."""
+    booked = BookedExchange({(INVERSE, "long"): "100"}, currency="BTC", deposit="2")
+    booked.exchange.reprice(INVERSE, D(80))
+    book = booked.ledger.book()
     assert (book.unrealized((INVERSE, "long")), book.notional((INVERSE, "long"))) == (D("-0.25"), D("1.25"))
     assert book.equity == D("1.75")
     # 100 more at 80: 200 dollars were opened for 1 + 1.25 coins.
@@ -106,109 +106,109 @@ def test_an_inverse_contract_is_settled_in_its_coin() -> None:
 def test_contracts_have_a_size() -> None:
     """5 contracts of 0.1 from 100 to 110: 5."""
     sized = lambda symbol: replace(contract_of(symbol, "USDT"), size=D("0.1"))  # noqa: E731 - one line, read once
-    desk = Desk({LONG: "5"}, contracts=sized)
-    desk.exchange.reprice(BTC, D(110))
-    assert desk.ledger.book().unrealized(LONG) == 5
-    assert desk.ledger.book().notional(LONG) == 55
+    booked = BookedExchange({LONG: "5"}, contracts=sized)
+    booked.exchange.reprice(BTC, D(110))
+    assert booked.ledger.book().unrealized(LONG) == 5
+    assert booked.ledger.book().notional(LONG) == 55
 
 
-def test_spot_trades_move_cash_and_its_holdings_have_no_profit() -> None:
-    """2 coins at 100 beside 1,000; one sold at 90 brings 90 less 0.045."""
-    desk = Desk({(BTC.partition(":")[0], "long"): "2"}, mode="spot")
+def test_spot_trades_move_cash_and_holdings_have_no_profit() -> None:
+    """2 coins at 100 and 1,000 in cash; one sold at 90 brings 90 less 0.045."""
+    booked = BookedExchange({(BTC.partition(":")[0], "long"): "2"}, mode="spot")
     symbol = "BTC/USDT"
-    desk.exchange.reprice(symbol, D(90))
-    assert (desk.ledger.equity, desk.ledger.book().unrealized_total) == (1180, 0)
-    desk.exchange.place(OrderRequest("o", symbol, "sell", "long", D(1), reduce_only=True))
-    assert desk.ledger.wallets["USDT"] == D("1089.955")
-    assert desk.ledger.equity == D("1179.955")
+    booked.exchange.reprice(symbol, D(90))
+    assert (booked.ledger.equity, booked.ledger.book().unrealized_total) == (1180, 0)
+    booked.exchange.place(OrderRequest("o", symbol, "sell", "long", D(1), reduce_only=True))
+    assert booked.ledger.wallets["USDT"] == D("1089.955")
+    assert booked.ledger.equity == D("1179.955")
 
 
 def test_collateral_counts_at_its_price() -> None:
-    """Half a coin at 2,000 beside 1,000: 2,000; at 1,000: 1,500, and nobody traded."""
-    desk = Desk({})
-    desk.ledger.wallets["ETH"] = D("0.5")
-    desk.ledger.price_collateral("ETH", D(2000))
-    assert desk.ledger.equity == 2000
-    desk.ledger.price_collateral("ETH", D(1000))
-    assert desk.ledger.equity == 1500
+    """Half a coin at 2,000 and 1,000 in cash: 2,000; at 1,000: 1,500, without a trade."""
+    booked = BookedExchange({})
+    booked.ledger.wallets["ETH"] = D("0.5")
+    booked.ledger.price_collateral("ETH", D(2000))
+    assert booked.ledger.equity == 2000
+    booked.ledger.price_collateral("ETH", D(1000))
+    assert booked.ledger.equity == 1500
 
 
-def test_worth_in_dollars_and_in_the_accounts_own_currency() -> None:
+def test_equity_in_dollars_and_in_the_accounts_own_currency() -> None:
     """1,000 of a currency at 0.999 dollars."""
-    desk = Desk({})
-    desk.ledger.prices["USDT"] = D("0.999")
-    assert (desk.ledger.book().total, desk.ledger.equity) == (999, 1000)
+    booked = BookedExchange({})
+    booked.ledger.prices["USDT"] = D("0.999")
+    assert (booked.ledger.book().total, booked.ledger.equity) == (999, 1000)
 
 
 @pytest.mark.parametrize(("lag", "shown"), [(0.0, [0, 1, 30]), (10.0, [10, 30]), (NEVER, [])])
 def test_rows_are_shown_late_or_never(lag: float, shown: list[float]) -> None:
-    """Money moves at once; when its row and the fill are listed is the venue's affair."""
-    desk = Desk({LONG: "2"})
-    desk.ledger.row_lag = desk.ledger.fill_lag = lag
-    desk.sell("1")
-    desk.ledger.flow("withdrawal", D(-100))
-    assert desk.ledger.wallets["USDT"] == D("899.95")
+    """Money moves at once; the venue decides when its row and the fill are listed."""
+    booked = BookedExchange({LONG: "2"})
+    booked.ledger.row_lag = booked.ledger.fill_lag = lag
+    booked.sell("1")
+    booked.ledger.flow("withdrawal", D(-100))
+    assert booked.ledger.wallets["USDT"] == D("899.95")
     seen = []
     for at in (0.0, 1.0, 10.0, 30.0):
-        desk.at = at
-        rows, fills = [*desk.ledger.shown()], [*desk.ledger.fills()]
+        booked.at = at
+        rows, fills = [*booked.ledger.shown()], [*booked.ledger.fills()]
         assert (len(rows), len(fills)) in ((0, 0), (2, 1))
         seen += [at] * bool(rows)
     assert seen == sorted({*shown, 10.0} if lag == 0.0 else shown)
 
 
 def test_an_answer_may_be_older_than_the_account() -> None:
-    """With worth told 3 s late, the positions show the fall before the equity does."""
-    desk = Desk({LONG: "2"})
-    desk.ledger.ages["equity"] = 3.0
-    desk.at = 5.0
-    desk.exchange.reprice(BTC, D(50))
-    desk.at = 7.9
-    assert (desk.ledger.book("equity").equity, desk.ledger.book("positions").equity) == (1000, 900)
-    desk.at = 8.0
-    assert desk.ledger.book("equity").equity == 900
+    """With equity 3 s late, the positions show the fall before the equity does."""
+    booked = BookedExchange({LONG: "2"})
+    booked.ledger.ages["equity"] = 3.0
+    booked.at = 5.0
+    booked.exchange.reprice(BTC, D(50))
+    booked.at = 7.9
+    assert (booked.ledger.book("equity").equity, booked.ledger.book("positions").equity) == (1000, 900)
+    booked.at = 8.0
+    assert booked.ledger.book("equity").equity == 900
 
 
 def test_the_truth_is_the_value_of_a_unit() -> None:
-    """1,000, of which 900 are withdrawn, and then 50 lost of what is left: half."""
-    desk = Desk({LONG: "1"})
-    desk.at = 1.0
-    desk.ledger.flow("withdrawal", D(-900))
-    desk.at = 2.0
-    desk.exchange.reprice(BTC, D(50))
-    assert [fall for _, fall in desk.ledger.truth.falls][-1] == D("0.5")
-    assert desk.ledger.truth.fell_to(D("0.1")) == 2.0
-    assert desk.ledger.truth.fell_to(D("0.51")) is None
+    """Of 1,000, 900 are withdrawn, and then 50 of the rest are lost: half."""
+    booked = BookedExchange({LONG: "1"})
+    booked.at = 1.0
+    booked.ledger.flow("withdrawal", D(-900))
+    booked.at = 2.0
+    booked.exchange.reprice(BTC, D(50))
+    assert [fall for _, fall in booked.ledger.truth.falls][-1] == D("0.5")
+    assert booked.ledger.truth.fell_to(D("0.1")) == 2.0
+    assert booked.ledger.truth.fell_to(D("0.51")) is None
 
 
-def test_a_deposit_hides_no_loss_and_funding_is_one() -> None:
-    """1,000 pays 100 of funding; a deposit of 9,100 in the same second leaves the fall where it was: 10%."""
-    desk = Desk({})
-    desk.at = 1.0
-    desk.ledger.flow("funding", D(-100), symbol=BTC)
-    desk.ledger.flow("deposit", D(9100))
-    assert desk.ledger.equity == 10_000
-    assert round(desk.ledger.truth.falls[-1][1], 20) == D("0.1")
+def test_a_deposit_hides_no_loss_and_funding_is_a_loss() -> None:
+    """1,000 pays 100 of funding; a deposit of 9,100 in the same second leaves the drawdown at 10%."""
+    booked = BookedExchange({})
+    booked.at = 1.0
+    booked.ledger.flow("funding", D(-100), symbol=BTC)
+    booked.ledger.flow("deposit", D(9100))
+    assert booked.ledger.equity == 10_000
+    assert round(booked.ledger.truth.falls[-1][1], 20) == D("0.1")
 
 
 def test_a_liquidation_is_sold_at_the_venues_price() -> None:
-    """1 of 2 taken at 80 while the mark is 90: 20 lost for good on it, 10 so far on the other."""
-    desk = Desk({LONG: "2"})
-    desk.exchange.reprice(BTC, D(90))
-    desk.exchange.take_away(LONG, D(1), "liquidation", D(80))
-    assert desk.ledger.book().unrealized(LONG) == -10
-    assert desk.ledger.wallets["USDT"] == D("979.96")
+    """1 of 2 liquidated at 80 while the mark is 90: 20 lost for good on it, 10 so far on the other."""
+    booked = BookedExchange({LONG: "2"})
+    booked.exchange.reprice(BTC, D(90))
+    booked.exchange.take_away(LONG, D(1), "liquidation", D(80))
+    assert booked.ledger.book().unrealized(LONG) == -10
+    assert booked.ledger.wallets["USDT"] == D("979.96")
 
 
-def test_another_hands_trade_without_a_fill_realises_at_the_mark() -> None:
-    """Money is money, whether a list tells of it or not; only its row is missing."""
-    desk = Desk({LONG: "2"})
-    desk.exchange.reprice(BTC, D(90))
-    desk.exchange.trade(LONG, D(-2))
-    assert (desk.ledger.wallets["USDT"], desk.ledger.equity, [*desk.ledger.shown()]) == (980, 980, [])
+def test_a_foreign_trade_without_a_fill_realises_at_the_mark() -> None:
+    """Money moves whether a list shows it or not; only its row is missing."""
+    booked = BookedExchange({LONG: "2"})
+    booked.exchange.reprice(BTC, D(90))
+    booked.exchange.trade(LONG, D(-2))
+    assert (booked.ledger.wallets["USDT"], booked.ledger.equity, [*booked.ledger.shown()]) == (980, 980, [])
 
 
-def test_contracts_are_read_out_of_their_names() -> None:
+def test_contracts_are_derived_from_their_symbols() -> None:
     assert contract_of("BTC", "USDT") == Contract("USDT")
     assert contract_of("BTC/USDT:USDT", "EUR") == Contract("USDT")
     assert contract_of("BTC/USD:BTC-261225", "USDT") == Contract("BTC", inverse=True)
@@ -223,28 +223,31 @@ MOVES = st.lists(
 
 @given(MOVES)
 def test_every_unit_of_a_wallet_has_a_row(moves: list[tuple[str, int]]) -> None:
-    """Whatever is traded, taken and moved: wallet = deposit + all rows, and what was paid for less what was received
-    for the fills, fees and flows is what the account is worth beside what it holds."""
-    desk = Desk({}, deposit="100000")
+    """Whatever is traded, taken and moved: wallet = deposit + all rows, and the net payments for fills, fees and flows
+    are the equity without the value of the holdings.
+    """
+    booked = BookedExchange({}, deposit="100000")
     cash = D(100_000)
     for number, (what, size) in enumerate(moves):
         match what:
             case "price":
-                desk.exchange.reprice(BTC, D(80 + size))
+                booked.exchange.reprice(BTC, D(80 + size))
             case "flow":
-                desk.ledger.flow("transfer", D(size - 20))
+                booked.ledger.flow("transfer", D(size - 20))
                 cash += D(size - 20)
             case "adl":
-                for key in list(desk.exchange.held):
-                    desk.exchange.take_away(key, D(size), "adl")
+                for key in list(booked.exchange.held):
+                    booked.exchange.take_away(key, D(size), "adl")
             case side:
                 held = "long" if side == "buy" else "short"
-                desk.exchange.place(OrderRequest(f"o{number}", BTC, side, held, D(size), reduce_only=False))  # type: ignore[arg-type] # sides
-    for fill in desk.exchange.fills:
+                booked.exchange.place(OrderRequest(f"o{number}", BTC, side, held, D(size), reduce_only=False))  # type: ignore[arg-type] # sides
+    for fill in booked.exchange.fills:
         cash += fill.amount * fill.price * (1 if fill.side == "sell" else -1) - (fill.fee or 0)
-    book = desk.ledger.book()
-    worth = sum(
+    book = booked.ledger.book()
+    holdings_value = sum(
         (lot.amount * book.marks[BTC] * (1 if side == "long" else -1) for (_, side), lot in book.lots.items()), D(0)
     )
-    assert book.wallets["USDT"] == pytest.approx(100_000 + sum(row.amount for row in desk.ledger.rows), abs=D("1E-15"))
-    assert book.equity == pytest.approx(cash + worth, abs=D("1E-15"))
+    assert book.wallets["USDT"] == pytest.approx(
+        100_000 + sum(row.amount for row in booked.ledger.rows), abs=D("1E-15")
+    )
+    assert book.equity == pytest.approx(cash + holdings_value, abs=D("1E-15"))

@@ -1,4 +1,4 @@
-"""What a person is told of a request that got no answer, through each adapter: what happened, and no class of it."""
+"""The reason that each adapter reports for a request without an answer: what happened, and no name of an exception."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from killswitch_ccxt import adapter as ccxt
 from killswitch_ccxt.client import Client as CcxtClient
 from killswitch_ccxt.venues.bybit.dialect import Bybit
 
-CLASS = re.compile(r"\b[A-Z][A-Za-z]*(Error|Exception|Timeout|NotAvailable|Disconnected|Connection)\b|Connection\(")
-"""What Python and its libraries call their errors."""
+EXCEPTION_NAME = re.compile(
+    r"\b[A-Z][A-Za-z]*(Error|Exception|Timeout|NotAvailable|Disconnected|Connection)\b|Connection\("
+)
+"""Names of exceptions of Python and its libraries."""
 PAGE = (
     "<!DOCTYPE html><html><head><title>Bad\n gateway</title><style>p {}</style></head><body><p>nginx</p></body></html>"
 )
 
 
-def made(kind: str, endpoint: str, patience: float) -> VenueAdapter:
+def venue_of(kind: str, endpoint: str, patience: float) -> VenueAdapter:
     options: dict[str, object] = {"timeout": patience}
     keys = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
     if kind == "alpaca":
@@ -42,11 +44,11 @@ def made(kind: str, endpoint: str, patience: float) -> VenueAdapter:
     return ccxt(AccountSpec("main", "ccxt", "swap", "USDT", endpoint, options, keys, kind))
 
 
-def told(kind: str, endpoint: str, patience: float = 30.0) -> str:
-    """The reason of a snapshot, or what it raises."""
+def reason_of(kind: str, endpoint: str, patience: float = 30.0) -> str:
+    """The reason of a snapshot, or the message of its error."""
 
     async def once() -> str:
-        venue = made(kind, endpoint, patience)
+        venue = venue_of(kind, endpoint, patience)
         try:
             return (await venue.snapshot()).reason or "no reason"
         except VenueError as error:
@@ -59,7 +61,7 @@ def told(kind: str, endpoint: str, patience: float = 30.0) -> str:
 
 @contextmanager
 def answering(status: int, text: str, headers: dict[str, str]) -> Iterator[str]:
-    """The address of a server that answers everything so."""
+    """The address of a server that gives this answer to every request."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -71,7 +73,7 @@ def answering(status: int, text: str, headers: dict[str, str]) -> Iterator[str]:
             for name, value in {"Content-Length": str(len(text)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            with suppress(OSError):  # the other side hung up first
+            with suppress(OSError):  # the client closed the connection first
                 self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None: ...
@@ -86,19 +88,21 @@ def answering(status: int, text: str, headers: dict[str, str]) -> Iterator[str]:
 
 
 @contextmanager
-def saying(words: bytes | None) -> Iterator[int]:
-    """The port of a server that says so once it is spoken to, and hangs up; that says nothing at all for None."""
+def server_sending(data: bytes | None) -> Iterator[int]:
+    """The port of a server that sends these bytes after the first request, and closes the connection; None: it never
+    answers.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         open_ones: list[socket.socket] = []
 
         def serve() -> None:
-            with suppress(OSError):  # the test is over, or the other side hung up first
+            with suppress(OSError):  # the test is over, or the client closed the connection first
                 while True:
                     one, _ = server.accept()
                     open_ones.append(one)
-                    if words is not None:
+                    if data is not None:
                         one.recv(65536)
-                        one.sendall(words)
+                        one.sendall(data)
                         one.close()
 
         serving = Thread(target=serve, daemon=True)
@@ -108,9 +112,9 @@ def saying(words: bytes | None) -> Iterator[int]:
         finally:
             server.shutdown(socket.SHUT_RDWR)
             for one in list(open_ones):
-                with suppress(OSError):  # it hung up itself
+                with suppress(OSError):  # the client closed it
                     one.shutdown(socket.SHUT_RDWR)
-            serving.join(10.0)  # one that it has just taken is among them only then
+            serving.join(10.0)  # a connection that was just accepted is in the list only then
             for one in open_ones:
                 one.close()
 
@@ -121,85 +125,85 @@ def kind(request: pytest.FixtureRequest) -> str:
     return found
 
 
-def test_where_nothing_listens(kind: str) -> None:
-    """A port that was given back a moment ago."""
+def test_a_refused_connection(kind: str) -> None:
+    """A port that was released a moment ago."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-        said = told(kind, f"http://127.0.0.1:{port}")
-    assert f"127.0.0.1:{port} refused the connection" in said
-    assert not CLASS.search(said)
+        reason = reason_of(kind, f"http://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port} refused the connection" in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
-def test_a_wrong_name(kind: str) -> None:
-    """A name that no server of names has."""
-    said = told(kind, "http://no-such-host.invalid")
-    assert "the host name of no-such-host.invalid cannot be resolved" in said
-    assert not CLASS.search(said)
+def test_an_unknown_host_name(kind: str) -> None:
+    """A name that no name server resolves."""
+    reason = reason_of(kind, "http://no-such-host.invalid")
+    assert "the host name of no-such-host.invalid cannot be resolved" in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
-def test_a_server_that_hangs_up(kind: str) -> None:
-    """It takes the question, and closes the connection."""
-    with saying(b"") as port:
-        said = told(kind, f"http://127.0.0.1:{port}")
-    assert f"127.0.0.1:{port} closed the connection without an answer" in said
-    assert not CLASS.search(said)
+def test_a_connection_closed_without_an_answer(kind: str) -> None:
+    """The server accepts the request, and closes the connection."""
+    with server_sending(b"") as port:
+        reason = reason_of(kind, f"http://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port} closed the connection without an answer" in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
-def test_a_server_that_says_nothing(kind: str) -> None:
-    """For as long as the account's `timeout` allows."""
-    with saying(None) as port:
-        said = told(kind, f"http://127.0.0.1:{port}", 0.5)
-    assert "no complete answer within 0.5 s from " in said
-    assert f"127.0.0.1:{port}" in said
-    assert not CLASS.search(said)
+def test_a_server_that_never_answers(kind: str) -> None:
+    """The wait lasts as long as the account's `timeout` allows."""
+    with server_sending(None) as port:
+        reason = reason_of(kind, f"http://127.0.0.1:{port}", 0.5)
+    assert "no complete answer within 0.5 s from " in reason
+    assert f"127.0.0.1:{port}" in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
 def test_a_server_without_tls() -> None:
-    """`https` where `http` is spoken."""
-    with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        said = told("bybit", f"https://127.0.0.1:{port}")
-    assert f"the TLS handshake with 127.0.0.1:{port} failed" in said
-    assert not CLASS.search(said)
+    """`https` at a port that speaks `http`."""
+    with server_sending(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        reason = reason_of("bybit", f"https://127.0.0.1:{port}")
+    assert f"the TLS handshake with 127.0.0.1:{port} failed" in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "words"),
+    ("status", "text", "expected"),
     [
         (200, PAGE, "200, a web page instead of data: Bad gateway"),
         (503, PAGE, "a web page instead of data: Bad gateway"),
         (502, "", "without a "),
     ],
 )
-def test_a_page_or_nothing_instead_of_data(kind: str, status: int, text: str, words: str) -> None:
-    """The page's title is told, and none of its markup."""
+def test_a_web_page_or_an_empty_answer_instead_of_data(kind: str, status: int, text: str, expected: str) -> None:
+    """The reason contains the page's title, and none of its markup."""
     with answering(status, text, {}) as endpoint:
-        said = told(kind, endpoint)
-    assert str(status) in said
-    assert words in said
-    assert "<" not in said
-    assert not CLASS.search(said)
+        reason = reason_of(kind, endpoint)
+    assert str(status) in reason
+    assert expected in reason
+    assert "<" not in reason
+    assert not EXCEPTION_NAME.search(reason)
 
 
 @pytest.mark.parametrize("code", ['"code": -1003, "retCode": 10006', '"code": 77777'], ids=["its own", "a gateway's"])
-def test_a_venue_that_wants_less_says_for_how_long(kind: str, code: str) -> None:
-    """429 with Retry-After, in the venue's own words or in those of what stands before it."""
+def test_a_rate_limited_answer_gives_the_time_to_wait(kind: str, code: str) -> None:
+    """429 with Retry-After, in the venue's own body or in that of a gateway before it."""
     body = f'{{{code}, "msg": "Too many requests.", "message": "too many requests."}}'
     with answering(429, body, {"Retry-After": "7"}) as endpoint:
-        said = told(kind, endpoint)
-    assert "429" in said
-    assert "oo many requests" in said
-    assert said.endswith("no requests for 7 s")
+        reason = reason_of(kind, endpoint)
+    assert "429" in reason
+    assert "oo many requests" in reason
+    assert reason.endswith("no requests for 7 s")
 
 
 @pytest.mark.parametrize(
     ("status", "changes", "kind_of_error"),
     [(401, False, CredentialsRefusedError), (500, False, VenueDownError), (500, True, FateUnknownError)],
 )
-def test_a_status_decides_where_nobody_knows_the_words(
+def test_the_http_status_decides_when_the_body_is_unknown(
     status: int, changes: bool, kind_of_error: type[VenueError]
 ) -> None:
-    """Bybit tells refusals by codes, and here is none. An order behind a 500 may have been taken."""
+    """Bybit reports refusals by codes, and this body has none. An order behind a 500 may have been accepted."""
 
     async def once(endpoint: str) -> None:
         keys = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
@@ -215,8 +219,8 @@ def test_a_status_decides_where_nobody_knows_the_words(
         asyncio.run(once(endpoint))
 
 
-def test_an_order_behind_a_certificate_that_is_not_accepted_never_left() -> None:
-    """Of one that may have left nobody would know; here nothing was said over the connection."""
+def test_an_order_is_not_sent_over_a_rejected_certificate() -> None:
+    """A rejected certificate: nothing was sent over the connection. Any other TLS error leaves the status unknown."""
     import ssl
 
     from requests.exceptions import SSLError as RequestsError
@@ -234,4 +238,4 @@ def test_an_order_behind_a_certificate_that_is_not_accepted_never_left() -> None
 
         with pytest.raises(kind) as raised:
             asyncio.run(client.call(fail, changes=True))
-        assert not CLASS.search(str(raised.value))
+        assert not EXCEPTION_NAME.search(str(raised.value))

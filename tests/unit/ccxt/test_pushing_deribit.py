@@ -16,8 +16,8 @@ from killswitch.model.venue import Push
 from tests.unit.ccxt.speaking import Speaking
 from tests.unit.ccxt.venues.test_deribit import LONG, ORDER, Answers
 from tests.virtual_time import VirtualTime
-from tests.wire.heard import Heard, listened_to
 from tests.wire.server import KEY, SECRET, Ask, Reply
+from tests.wire.stream_listening import ListenedAccount, run_listened_account
 
 ORDERS, PORTFOLIO = "user.orders.any.any.raw", "user.portfolio.any"
 CHANNELS: Final = [ORDERS, PORTFOLIO]
@@ -76,23 +76,23 @@ class Deribit(Speaking):
         self.told({"jsonrpc": "2.0", "method": "subscription", "params": {"channel": channel, "data": data}})
 
 
-def told(story: Callable[[Heard], Awaitable[None]]) -> None:
+def told(story: Callable[[ListenedAccount], Awaitable[None]]) -> None:
     """Tell it with an account whose stream is listened to."""
-    listened_to("deribit", Deribit, story, currency="BTC")
+    run_listened_account("deribit", Deribit, story, currency="BTC")
 
 
-def order(here: Heard) -> None:
+def order(here: ListenedAccount) -> None:
     here.venue.notify(ORDERS, ORDER)
 
 
 def test_orders_and_portfolios_wake_a_reading() -> None:
     """An order, several at once, and the portfolio of a currency that is not the account's."""
 
-    async def story(here: Heard) -> None:
-        assert await here.wakes(lambda: order(here))
-        assert await here.wakes(lambda: here.venue.notify(ORDERS, [ORDER, ORDER | {"order_id": "BTC-2"}]))
-        assert await here.wakes(lambda: here.venue.notify(PORTFOLIO, PORTFOLIO_OF_ETHER))
-        assert (here.view.state, here.listening.problems) == ("heard", ())
+    async def story(here: ListenedAccount) -> None:
+        assert await here.requests_poll(lambda: order(here))
+        assert await here.requests_poll(lambda: here.venue.notify(ORDERS, [ORDER, ORDER | {"order_id": "BTC-2"}]))
+        assert await here.requests_poll(lambda: here.venue.notify(PORTFOLIO, PORTFOLIO_OF_ETHER))
+        assert (here.view.state, here.listener.problems) == ("heard", ())
         assert sorted(here.venue.subscribed) == CHANNELS
 
     told(story)
@@ -101,7 +101,7 @@ def test_orders_and_portfolios_wake_a_reading() -> None:
 def test_each_is_told_as_what_it_is() -> None:
     """An order as `orders`, a portfolio as `balance`."""
 
-    async def story(here: Heard) -> None:
+    async def story(here: ListenedAccount) -> None:
         heard: list[Push] = []
         listening = asyncio.ensure_future(here.account.listen(heard.append))
         await here.time.sleep(3.0)
@@ -120,7 +120,7 @@ def test_each_is_told_as_what_it_is() -> None:
 def test_nothing_is_asked_for_before_the_venue_has_let_it_in() -> None:
     """Two streams share one way in; the second waits until the first is through."""
 
-    async def story(here: Heard) -> None:
+    async def story(here: ListenedAccount) -> None:
         await here.time.sleep(10.0)
         assert (here.venue.unasked, sorted(here.venue.subscribed)) == ([], CHANNELS)
         assert len(here.venue.sockets) == 1
@@ -131,16 +131,16 @@ def test_nothing_is_asked_for_before_the_venue_has_let_it_in() -> None:
 def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
     """It never looks alive meanwhile; as soon as the venue takes the signature, the stream is heard."""
 
-    async def story(here: Heard) -> None:
+    async def story(here: ListenedAccount) -> None:
         here.venue.secret = "ANOTHER"
         await here.time.sleep(90.0)
         assert here.view.state == "lost"
-        (problem,) = here.listening.problems
+        (problem,) = here.listener.problems
         assert "the venue rejects the credentials" in problem
         assert "13004 invalid_credentials" in problem
         here.venue.secret = SECRET
         await here.time.sleep(120.0)
-        assert await here.wakes(lambda: order(here))
+        assert await here.requests_poll(lambda: order(here))
         assert here.view.state == "heard"
 
     told(story)
@@ -149,8 +149,8 @@ def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
 def test_an_error_on_the_stream_is_told_and_the_stream_begun_again() -> None:
     """ccxt stumbles over it and would read the connection no further, without a word."""
 
-    async def story(here: Heard) -> None:
-        assert await here.wakes(lambda: order(here))
+    async def story(here: ListenedAccount) -> None:
+        assert await here.requests_poll(lambda: order(here))
         (old,) = here.venue.sockets
         here.venue.told({"jsonrpc": "2.0", "id": 7, "error": {"code": 11051, "message": "system_maintenance"}})
         await here.time.sleep(0.5)
@@ -158,7 +158,7 @@ def test_an_error_on_the_stream_is_told_and_the_stream_begun_again() -> None:
         assert "11051 system_maintenance" in (here.view.why or "")
         await here.time.sleep(10.0)
         assert old not in here.venue.sockets
-        assert await here.wakes(lambda: order(here))
+        assert await here.requests_poll(lambda: order(here))
 
     told(story)
 
@@ -166,13 +166,13 @@ def test_an_error_on_the_stream_is_told_and_the_stream_begun_again() -> None:
 def test_what_ccxt_cannot_read_is_told_and_the_stream_begun_again() -> None:
     """A message of a kind that it does not know."""
 
-    async def story(here: Heard) -> None:
-        assert await here.wakes(lambda: order(here))
+    async def story(here: ListenedAccount) -> None:
+        assert await here.requests_poll(lambda: order(here))
         here.venue.notify("rfq.any", {})
         await here.time.sleep(0.5)
         assert here.view.state == "lost"
         await here.time.sleep(10.0)
-        assert await here.wakes(lambda: order(here))
+        assert await here.requests_poll(lambda: order(here))
 
     told(story)
 
@@ -180,15 +180,15 @@ def test_what_ccxt_cannot_read_is_told_and_the_stream_begun_again() -> None:
 def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> None:
     """The connection stays and answers no ping: after a minute it is stale, and what is read is as good as before."""
 
-    async def story(here: Heard) -> None:
-        assert await here.wakes(lambda: order(here))
+    async def story(here: ListenedAccount) -> None:
+        assert await here.requests_poll(lambda: order(here))
         await here.time.sleep(20.0)
         here.venue.fall_silent()
         await here.time.sleep(STALE_AFTER - 30.0)
         assert here.view.state == "heard"
         await here.time.sleep(60.0)
         assert here.view.state == "stale"
-        (problem,) = here.listening.problems
+        (problem,) = here.listener.problems
         assert "no sign of life for 60 s; until it delivers again" in problem
         assert [it.contracts for it in (await here.poll()).positions or ()] == [5000]
 
@@ -198,14 +198,14 @@ def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> No
 def test_a_stream_that_is_cut_is_told_and_comes_back() -> None:
     """It enters again: what happens after that wakes a reading as before."""
 
-    async def story(here: Heard) -> None:
-        assert await here.wakes(lambda: order(here))
+    async def story(here: ListenedAccount) -> None:
+        assert await here.requests_poll(lambda: order(here))
         for socket in list(here.venue.sockets):
             await socket.close()
         await here.time.sleep(0.5)
         assert here.view.state == "lost"
         await here.time.sleep(5.0)
         assert sorted(here.venue.subscribed) == CHANNELS
-        assert await here.wakes(lambda: order(here))
+        assert await here.requests_poll(lambda: order(here))
 
     told(story)

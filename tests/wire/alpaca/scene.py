@@ -1,4 +1,4 @@
-"""An account at Alpaca on loopback, reached by our adapter through the real alpaca-py, in time that jumps."""
+"""An account at Alpaca on loopback: our adapter and the real alpaca-py, in virtual time."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ AAPL, SPY, BTC = "AAPL", "SPY", "BTC/USD"
 REGULAR = datetime(2021, 5, 19, 15, 0, tzinfo=UTC)
 """A Wednesday, 11:00 in New York."""
 EVENING = datetime(2021, 5, 19, 21, 0, tzinfo=UTC)
-"""17:00 in New York: the extended session is on."""
+"""17:00 in New York: the extended session is open."""
 NIGHT = datetime(2021, 5, 20, 1, 0, tzinfo=UTC)
-"""21:00 in New York: no session is on until 04:00 there."""
+"""21:00 in New York: no session is open until 04:00 there."""
 TIMEOUT = 0.4
 """Real seconds that a test waits for an answer that never comes."""
 HELD: Mapping[Key, Decimal] = {(AAPL, "long"): D(10), (SPY, "short"): D(4), (BTC, "long"): D("0.5")}
 
 
 def spec_of(wire: AlpacaWire | None, **more: Any) -> AccountSpec:
-    """An account of the server. `options`, `credentials` and all else of the document as given."""
+    """An account of the server. `options`, `credentials` and all other fields of the document as given."""
     base: dict[str, Any] = {
         "account": "main", "adapter": "alpaca", "market": "equity", "currency": "USD", "environment": "sandbox",
         "endpoint": wire.address if wire else None, "endpoint_ws": wire.address_ws + "/stream" if wire else None,
@@ -50,7 +50,9 @@ async def alpaca(
     markets: tuple[Market, ...] = (),
     **more: Any,
 ) -> AsyncIterator[tuple[AlpacaWire, AlpacaVenue]]:
-    """`markets` beside AAPL at 100, SPY at 400 and BTC/USD at 50,000. What is asked and not spoken fails the test."""
+    """`markets` in addition to AAPL at 100, SPY at 400 and BTC/USD at 50,000. A request for a missing route fails the
+    test.
+    """
     known = {AAPL: Market(AAPL, D(100), step=D("0.000000001"), minimum=D("0.000000001")),
              SPY: Market(SPY, D(400), step=D("0.000000001"), minimum=D("0.000000001")),
              BTC: Market(BTC, D(50_000), step=D("0.000000001"), minimum=D("0.00002"))}  # fmt: skip
@@ -78,7 +80,7 @@ Case = Callable[[AlpacaWire, AlpacaVenue], Awaitable[None]]
 
 
 def run(case: Case, start: datetime = REGULAR, **more: Any) -> None:
-    """The case on a timeline of its own, which begins at `start`."""
+    """Run the case on a timeline of its own, which begins at `start`."""
     timeline = VirtualTime(start)
 
     async def main() -> None:

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from tests.faults.exchange import ZERO
-from tests.wire.alpaca.rows import stamp
+from tests.wire.alpaca.payloads import stamp
 from tests.wire.server import KEY, SECRET
 
 if TYPE_CHECKING:
     from tests.wire.alpaca.venue import AlpacaWire
 
 
-async def speak(wire: AlpacaWire, socket: web.WebSocketResponse, told: asyncio.Event) -> None:
-    """Let a client in, and tell it of every order that moves, until it leaves."""
-    if not await _entered(wire, socket):
+async def serve(wire: AlpacaWire, socket: web.WebSocketResponse, updated: asyncio.Event) -> None:
+    """Authenticate a client, and push every change of an order until it disconnects."""
+    if not await _authenticated(wire, socket):
         return
     seen = {it.id: (it.state, it.filled) for it in wire.exchange.orders.values()}
-    pump = asyncio.create_task(_pump(wire, socket, told, seen))
+    pump = asyncio.create_task(_push_changes(wire, socket, updated, seen))
     wire.subscribed.append("trade_updates")
     try:
         if wire.mute:  # not even a pong
@@ -34,28 +34,30 @@ async def speak(wire: AlpacaWire, socket: web.WebSocketResponse, told: asyncio.E
         await asyncio.gather(pump, return_exceptions=True)
 
 
-async def _entered(wire: AlpacaWire, socket: web.WebSocketResponse) -> bool:
+async def _authenticated(wire: AlpacaWire, socket: web.WebSocketResponse) -> bool:
     async for message in socket:
         if message.type is not WSMsgType.TEXT:
             continue
-        said = json.loads(message.data)
-        if said["action"] == "authenticate":
-            keys = said["data"]
+        request = json.loads(message.data)
+        if request["action"] == "authenticate":
+            keys = request["data"]
             good = keys == {"key_id": KEY, "secret_key": SECRET} and not wire.revoked
             status = {"status": "authorized" if good else "unauthorized", "action": "authenticate"}
             await _send(socket, {"stream": "authorization", "data": status})
             if not good:
                 return False
-        elif said["action"] == "listen":
-            await _send(socket, {"stream": "listening", "data": {"streams": said["data"]["streams"]}})
+        elif request["action"] == "listen":
+            await _send(socket, {"stream": "listening", "data": {"streams": request["data"]["streams"]}})
             return True
     return False
 
 
-async def _pump(wire: AlpacaWire, socket: web.WebSocketResponse, told: asyncio.Event, seen: dict[str, Any]) -> None:
+async def _push_changes(
+    wire: AlpacaWire, socket: web.WebSocketResponse, updated: asyncio.Event, seen: dict[str, Any]
+) -> None:
     while True:
-        await told.wait()
-        told.clear()
+        await updated.wait()
+        updated.clear()
         for it in list(wire.exchange.orders.values()):
             now = (it.state, it.filled)
             if seen.get(it.id) == now or wire.mute:
@@ -70,5 +72,5 @@ async def _pump(wire: AlpacaWire, socket: web.WebSocketResponse, told: asyncio.E
 
 
 async def _send(socket: web.WebSocketResponse, message: object) -> None:
-    """In a binary frame, as paper accounts are told."""
+    """Send a binary frame, as Alpaca does for paper accounts."""
     await socket.send_bytes(json.dumps(message).encode())

@@ -1,4 +1,4 @@
-"""A level-3 close at Alpaca on loopback: the closer, our adapter, the real alpaca-py, and the hours of the market."""
+"""A level-3 close at Alpaca on loopback: the closer, our adapter, the real alpaca-py, and the market's hours."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ HOUR = 3600.0
 NONE = D(0)
 
 
-class Closed:
-    """Everything of an account closed, as it went: the journal, the seconds it took, the server afterwards."""
+class CloseRun:
+    """The run of a close of a whole account: the journal, the seconds it took, the server afterwards."""
 
     def __init__(
         self,
@@ -40,12 +40,12 @@ class Closed:
         held: Mapping[Key, Decimal] = HELD,
         prepare: Callable[[AlpacaWire], object] = lambda _: None,
         outside_hours: Literal["queue", "extended"] | None = None,
-        most: float = 24 * HOUR,
+        limit: float = 24 * HOUR,
         target: Decimal = NONE,
         **more: Any,
     ) -> None:
-        """`most`: seconds of the timeline after which it is left as it is. `target`: what is to be left of each."""
-        self.stuck: set[str | None] = set()
+        """`limit`: seconds of the timeline after which the run ends. `target`: the amount to keep of each position."""
+        self.stall_notices: set[str | None] = set()
         self.seconds = 0.0
         timeline = VirtualTime(start)
         intents = tuple(
@@ -74,8 +74,8 @@ class Closed:
                 budget = RequestBudgets().of("main", "alpaca", traits_of(venue), D("0.5"))
                 closer = AccountExecutor("main", venue, store, timeline, budget=budget)
                 closer.adopt(decision)
-                while await closer.advance() and timeline.elapsed < most:
-                    self.stuck.add(closer.stall_notice)
+                while await closer.advance() and timeline.elapsed < limit:
+                    self.stall_notices.add(closer.stall_notice)
                     await timeline.sleep(min(max(closer.wait, 0.02), 30.0))
 
         try:
@@ -87,19 +87,19 @@ class Closed:
         self.seconds = timeline.elapsed
         self.left = {key: amount for key, amount in self.wire.exchange.held.items() if amount}
 
-    def told(self, kind: str, *names: str) -> list[tuple[str | None, ...]]:
-        """Those fields of the entries of a kind."""
+    def fields(self, kind: str, *names: str) -> list[tuple[str | None, ...]]:
+        """These fields of the journal entries of a kind."""
         return [tuple(entry.data.get(name) for name in names) for entry in self.journal if entry.kind == kind]
 
     @property
     def status(self) -> str | None:
-        (finished,) = self.told("finished", "status")
+        (finished,) = self.fields("finished", "status")
         return finished[0]
 
 
-def test_everything_is_closed_long_short_and_coins(tmp_path: Path) -> None:
-    """Three positions, three orders, flat within seconds, and no position was turned."""
-    closed = Closed(tmp_path)
+def test_longs_shorts_and_coins_are_closed(tmp_path: Path) -> None:
+    """Three positions, three orders, flat within seconds, and no position is turned."""
+    closed = CloseRun(tmp_path)
     assert (closed.status, closed.left, closed.wire.exchange.turned) == ("flat", {}, [])
     assert len(closed.wire.bodies) == 3
     intents = {body["symbol"]: body.get("position_intent") for body in closed.wire.bodies}
@@ -108,68 +108,68 @@ def test_everything_is_closed_long_short_and_coins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "garbled", "nonsense"])
-def test_an_order_taken_without_an_answer_is_sent_once(tmp_path: Path, mishap: Any) -> None:
-    """The closer asks by name what became of it, and does not send another."""
-    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, mishaps=Script(Rule("submit", mishap)))
+def test_an_accepted_order_without_an_answer_is_sent_once(tmp_path: Path, mishap: Any) -> None:
+    """The closer queries the order by client order id, and does not send another."""
+    closed = CloseRun(tmp_path, held={(AAPL, "long"): D(10)}, mishaps=Script(Rule("submit", mishap)))
     assert (closed.status, closed.left) == ("flat", {})
     assert closed.wire.calls("submit") == 1
-    assert len(closed.told("unknown")) == 1
+    assert len(closed.fields("unknown")) == 1
 
 
 @pytest.mark.parametrize("mishap", ["lost", "silent", "down"])
-def test_an_order_that_never_arrived_is_sent_again_under_the_same_name(tmp_path: Path, mishap: Any) -> None:
+def test_an_order_that_never_arrived_is_sent_again_under_the_same_client_order_id(tmp_path: Path, mishap: Any) -> None:
     """Only after Alpaca has denied it."""
-    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, mishaps=Script(Rule("submit", mishap)))
+    closed = CloseRun(tmp_path, held={(AAPL, "long"): D(10)}, mishaps=Script(Rule("submit", mishap)))
     assert (closed.status, closed.left, closed.wire.exchange.turned) == ("flat", {}, [])
     assert closed.wire.calls("submit") == 2
-    assert len(closed.told("absent")) == 1
+    assert len(closed.fields("absent")) == 1
 
 
-def test_a_stop_that_holds_the_shares_is_cancelled_first(tmp_path: Path) -> None:
-    """Refused for want of free shares, the stop is taken away and the position closed."""
+def test_a_stop_that_reserves_the_shares_is_cancelled_first(tmp_path: Path) -> None:
+    """The order is refused for want of free shares; then the stop is cancelled and the position closed."""
 
     def prepare(wire: AlpacaWire) -> None:
         stop = wire.exchange.rest(AAPL, "sell", D(10), trigger_price=D(80), trigger_when="falls")
         wire.rows[stop] = {"position_intent": "sell_to_close"}
 
-    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare)
-    assert closed.told("rejected", "reason") == [("blocked_by_order",)]
+    closed = CloseRun(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare)
+    assert closed.fields("rejected", "reason") == [("blocked_by_order",)]
     assert (closed.status, closed.left) == ("flat", {})
     assert closed.wire.exchange.resting() == ()
 
 
 def test_a_close_at_night_is_queued_and_filled_at_the_opening(tmp_path: Path) -> None:
-    """Coins go at once; the shares' order rests at Alpaca until 09:30, is sent once, and is watched."""
+    """Coins are sold at once; the order for shares rests at Alpaca until 09:30, is sent once, and is followed."""
     start = datetime(2021, 5, 20, 13, 15, tzinfo=REGULAR.tzinfo)
     held: dict[Key, Decimal] = {(AAPL, "long"): D(10), (BTC, "long"): D("0.5")}
-    closed = Closed(tmp_path, start=start, held=held, outside_hours="queue")
+    closed = CloseRun(tmp_path, start=start, held=held, outside_hours="queue")
     assert (closed.status, closed.left) == ("flat", {})
     assert len(closed.wire.bodies) == 2
     assert 900 <= closed.seconds < 960
-    assert f"{AAPL} waits for the market to open: the venue has the order" in closed.stuck
+    assert f"{AAPL} waits for the market to open: the venue has the order" in closed.stall_notices
     busiest = max(sum(at <= it.at < at + 60 for it in closed.wire.seen) for at in range(0, 900, 60))
     assert busiest <= 200
 
 
-def test_a_close_at_night_without_outside_hours_waits_here(tmp_path: Path) -> None:
-    """It is refused without a request, once; it is said what it waits for, and done at the opening."""
+def test_a_close_at_night_without_outside_hours_waits_for_the_opening(tmp_path: Path) -> None:
+    """The close is refused once without a request; the stall notice names the reason, and the opening ends it."""
     start = datetime(2021, 5, 20, 13, 10, tzinfo=REGULAR.tzinfo)
-    closed = Closed(tmp_path, start=start, held={(AAPL, "long"): D(10)})
+    closed = CloseRun(tmp_path, start=start, held={(AAPL, "long"): D(10)})
     assert (closed.status, closed.left) == ("flat", {})
     assert len(closed.wire.bodies) == 1
     assert HOUR / 3 <= closed.seconds < HOUR / 3 + 60
-    assert f"{AAPL} waits for the market to open: until then orders are refused (market_closed)" in closed.stuck
-    assert len(closed.told("rejected")) == 1
+    assert f"{AAPL} waits for the market to open: until then orders are refused (market_closed)" in closed.stall_notices
+    assert len(closed.fields("rejected")) == 1
 
 
-def test_a_close_in_the_evening_goes_into_the_extended_session(tmp_path: Path) -> None:
-    """Limit orders for the day within the band of the quote, for the long as for the short."""
+def test_a_close_in_the_evening_uses_the_extended_session(tmp_path: Path) -> None:
+    """Limit orders for the day within the band of the quote, for the long and for the short."""
 
     def prepare(wire: AlpacaWire) -> None:
         for market in wire.exchange.markets.values():
             market.slip = D("0.001")
 
-    closed = Closed(
+    closed = CloseRun(
         tmp_path, start=EVENING, held={(AAPL, "long"): D(10), (SPY, "short"): D(4)}, outside_hours="extended",
         prepare=prepare,
     )  # fmt: skip
@@ -183,53 +183,53 @@ def test_a_close_in_the_evening_goes_into_the_extended_session(tmp_path: Path) -
     assert closed.seconds < 60
 
 
-def test_a_thin_extended_market_is_followed_by_new_limits(tmp_path: Path) -> None:
-    """What rests unfilled is called back after seconds and sent anew at the quote of then: never without a bound."""
+def test_a_thin_extended_market_gets_new_limit_orders(tmp_path: Path) -> None:
+    """An unfilled order is cancelled after seconds and replaced at the new quote, always with a limit."""
 
     def prepare(wire: AlpacaWire) -> None:
         wire.exchange.markets[AAPL].shares = [D(0), D("0.5"), D(1)]
 
-    closed = Closed(
-        tmp_path, start=EVENING, held={(AAPL, "long"): D(10)}, outside_hours="extended", prepare=prepare, most=HOUR
+    closed = CloseRun(
+        tmp_path, start=EVENING, held={(AAPL, "long"): D(10)}, outside_hours="extended", prepare=prepare, limit=HOUR
     )
     assert (closed.status, closed.left, closed.wire.exchange.turned) == ("flat", {}, [])
     assert all(body["type"] == "limit" and body["extended_hours"] for body in closed.wire.bodies)
     assert closed.seconds < 120
 
 
-def test_a_suspended_account_is_said_to_be_stuck(tmp_path: Path) -> None:
-    """suspend_trade refuses our own closes, too: a full close goes on without an end, and everything is held."""
+def test_a_close_of_a_suspended_account_does_not_end(tmp_path: Path) -> None:
+    """suspend_trade refuses our own closes too: a full close continues without end, and everything is still held."""
 
     def prepare(wire: AlpacaWire) -> None:
         wire.configuration["suspend_trade"] = True
 
-    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare, most=HOUR / 3)
-    assert closed.told("finished", "status") == []
+    closed = CloseRun(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare, limit=HOUR / 3)
+    assert closed.fields("finished", "status") == []
     assert closed.left == {(AAPL, "long"): D(10)}
-    assert {reason for (reason,) in closed.told("rejected", "reason")} == {"permission"}
+    assert {reason for (reason,) in closed.fields("rejected", "reason")} == {"permission"}
 
 
-def test_a_large_book_keeps_within_the_limit(tmp_path: Path) -> None:
-    """250 positions at 200 requests a minute: none is refused, and no minute holds more than 200."""
+def test_a_large_book_is_closed_within_the_rate_limit(tmp_path: Path) -> None:
+    """250 positions at 200 requests a minute: none is refused, and no minute has more than 200."""
     held: dict[Key, Decimal] = {(f"S{number:03}", "long"): D(10) for number in range(250)}
     markets = tuple(Market(symbol) for symbol, _ in held)
-    closed = Closed(tmp_path, held=held, markets=markets, enforced=True, most=HOUR)
+    closed = CloseRun(tmp_path, held=held, markets=markets, enforced=True, limit=HOUR)
     assert (closed.status, closed.left) == ("flat", {})
-    assert closed.told("rejected") == []
+    assert closed.fields("rejected") == []
     busiest = max(sum(at <= it.at < at + 60 for it in closed.wire.seen) for at in {it.at for it in closed.wire.seen})
     assert busiest <= 200
     assert closed.seconds < 3 * 60
 
 
-def test_half_is_sold_and_the_stop_stands_again_over_the_rest(tmp_path: Path) -> None:
-    """A stop over ten shares gives way, five are sold, and it rests again over five at its price, to close only."""
+def test_half_is_sold_and_the_stop_is_restored_over_the_rest(tmp_path: Path) -> None:
+    """A stop over ten shares is cancelled, five are sold, and it rests again over five at its price, close-only."""
 
     def prepare(wire: AlpacaWire) -> None:
         wire.exchange.rest(
             AAPL, "sell", D(10), trigger_price=D(80), trigger_when="falls", key=(AAPL, "long"), reduce_only=True
         )
 
-    closed = Closed(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare, target=D(5), most=HOUR)
+    closed = CloseRun(tmp_path, held={(AAPL, "long"): D(10)}, prepare=prepare, target=D(5), limit=HOUR)
     assert (closed.status, closed.left) == ("flat", {(AAPL, "long"): D(5)})
     (stop,) = closed.wire.exchange.resting()
     assert (stop.amount, stop.trigger_price, stop.price) == (5, 80, None)
@@ -238,10 +238,10 @@ def test_half_is_sold_and_the_stop_stands_again_over_the_rest(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_storm_leaves_everything_flat_and_nothing_turned(tmp_path: Path, seed: int) -> None:
-    """A third of all calls goes wrong for a minute: every position is closed once, and none was turned."""
+def test_a_minute_of_random_failures_leaves_everything_flat_and_nothing_turned(tmp_path: Path, seed: int) -> None:
+    """A third of all calls fail for a minute: every position is closed once, and none is turned."""
     held: dict[Key, Decimal] = {(AAPL, "long"): D(10), (SPY, "short"): D(4), (BTC, "long"): D("0.5")}
-    closed = Closed(tmp_path, held=held, mishaps=Chance(seed, 0.33, 60.0), most=HOUR)
+    closed = CloseRun(tmp_path, held=held, mishaps=Chance(seed, 0.33, 60.0), limit=HOUR)
     assert (closed.status, closed.left, closed.wire.exchange.turned) == ("flat", {}, [])
-    sold = {key: sum(deed.closed for deed in closed.wire.exchange.deeds if deed.key == key) for key in held}
+    sold = {key: sum(fill.closed for fill in closed.wire.exchange.deeds if fill.key == key) for key in held}
     assert sold == held

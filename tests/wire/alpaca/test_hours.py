@@ -20,8 +20,8 @@ pytest.importorskip("alpaca")
 D = Decimal
 
 
-def test_outside_hours_nothing_is_sent_unless_the_account_says_how() -> None:
-    """Without outside_hours a close is refused with the time of the opening, and coins are sold all the same."""
+def test_outside_hours_nothing_is_sent_unless_the_account_declares_how() -> None:
+    """Without outside_hours a close is refused with the time of the opening; coins are sold all the same."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         seen = await venue.snapshot()
@@ -37,7 +37,7 @@ def test_outside_hours_nothing_is_sent_unless_the_account_says_how() -> None:
 
 
 def test_queued_orders_are_held_by_alpaca_until_the_opening() -> None:
-    """It rests for the night as a market order for the day, and fills at the opening; a limit order is not queued."""
+    """A market order for the day rests for the night and fills at the opening; a limit order is not queued."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         report = await venue.submit(sale())
@@ -55,7 +55,7 @@ def test_queued_orders_are_held_by_alpaca_until_the_opening() -> None:
 
 
 def test_the_extended_session_gets_a_limit_within_the_band_of_the_quote() -> None:
-    """A sale without a price is bounded by 1% below the bid of 99.90: 98.901, on the tick and never beyond: 98.91."""
+    """A sale without a price is bounded at 1% below the bid of 99.90: 98.901, on the tick and never beyond: 98.91."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.exchange.markets[AAPL].slip = D("0.001")
@@ -77,7 +77,7 @@ def test_the_extended_session_gets_a_limit_within_the_band_of_the_quote() -> Non
     run(case, start=EVENING, outside_hours="extended")
 
 
-def test_when_the_extended_session_is_over_too_the_next_one_is_named() -> None:
+def test_after_the_extended_session_the_refusal_names_the_next_one() -> None:
     """At 21:00 in New York the next session begins at 04:00: 08:00 UTC."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -88,22 +88,22 @@ def test_when_the_extended_session_is_over_too_the_next_one_is_named() -> None:
     run(case, start=NIGHT, outside_hours="extended")
 
 
-def test_the_state_of_a_market_turns_with_the_opening() -> None:
-    """Halted before 13:30 UTC, open after it, without another look at the clock."""
+def test_the_state_of_a_market_changes_at_the_opening() -> None:
+    """Halted before 13:30 UTC, open after it, without another query of the clock."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         before = await venue.snapshot()
         await asyncio.sleep(20)
         after = await venue.snapshot()
-        told = [{it.symbol: it.state for it in seen.instruments or ()} for seen in (before, after)]
-        assert [states.get(AAPL) for states in told] == ["halted", "open"]
+        states_by_poll = [{it.symbol: it.state for it in seen.instruments or ()} for seen in (before, after)]
+        assert [states.get(AAPL) for states in states_by_poll] == ["halted", "open"]
         assert sum(it.ask.path == "/v2/clock" for it in wire.seen) == 1
 
     run(case, start=datetime(2021, 5, 19, 13, 29, 50, tzinfo=REGULAR.tzinfo))
 
 
-def test_an_old_clock_says_nothing() -> None:
-    """Two hours after the last time that it could be read the state of shares is unknown, that of coins is not."""
+def test_a_stale_clock_leaves_the_state_of_shares_unknown() -> None:
+    """Two hours after the last readable clock the state of shares is unknown; coins are not affected."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -119,7 +119,7 @@ def test_an_old_clock_says_nothing() -> None:
 
 
 def test_without_a_clock_no_share_is_sold() -> None:
-    """Whether the market is open is not guessed: VenueDownError, and nothing was sent."""
+    """The adapter does not guess whether the market is open: VenueDownError, and nothing is sent."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire._clock = lambda: {"timestamp": "noon"}  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Orders at Alpaca on loopback through the real alpaca-py: what is sent is taken, once, and as it was meant."""
+"""Orders at Alpaca on loopback through the real alpaca-py: each is accepted once, and as meant."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytest.importorskip("alpaca")
 D = Decimal
 
 
-def test_a_market_order_of_shares_says_what_it_is_for() -> None:
-    """It goes for the day with sell_to_close, and Alpaca refuses to open a short with it once nothing is held."""
+def test_a_market_order_of_shares_states_its_position_intent() -> None:
+    """A day order with sell_to_close; Alpaca refuses to open a short with it once nothing is held."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         report = await venue.submit(sale())
@@ -42,7 +42,7 @@ def test_a_market_order_of_shares_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "wanted"),
+    ("request_", "expected"),
     [
         (sale("0.5", BTC), {"type": "market", "time_in_force": "ioc"}),
         (sale("0.1", BTC, type="limit", price=D("51000.5")), {"time_in_force": "gtc", "limit_price": "51000.5"}),
@@ -61,8 +61,8 @@ def test_a_market_order_of_shares_says_what_it_is_for() -> None:
         (sale("2", side="buy", position_side="long"), {"position_intent": "buy_to_open"}),
     ],
 )
-def test_every_kind_of_order_is_taken_as_meant(request_: OrderRequest, wanted: dict[str, str]) -> None:
-    """Type, time in force and exact numbers as Alpaca's documents want them, by asset and by size."""
+def test_every_kind_of_order_is_sent_as_documented(request_: OrderRequest, expected: dict[str, str]) -> None:
+    """Type, time in force and exact numbers as Alpaca's documents require, by asset and by size."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.exchange.trade(("AAPL", "long"), D("0.5"))
@@ -71,7 +71,7 @@ def test_every_kind_of_order_is_taken_as_meant(request_: OrderRequest, wanted: d
         report = await venue.submit(request_)
         assert report.client_order_id == "ks1"
         (body,) = wire.bodies
-        assert body.items() >= wanted.items()
+        assert body.items() >= expected.items()
         if request_.symbol == BTC:
             assert "position_intent" not in body
 
@@ -86,8 +86,8 @@ def test_every_kind_of_order_is_taken_as_meant(request_: OrderRequest, wanted: d
         (sale("0.5", type="limit", price=D(99), time_in_force="ioc"), "fractional shares"),
     ],
 )
-def test_what_alpaca_has_no_order_for_is_refused_before_it_is_sent(request_: OrderRequest, why: str) -> None:
-    """The reason says what is not to be had, and nothing arrives."""
+def test_an_order_that_alpaca_does_not_support_is_refused_before_it_is_sent(request_: OrderRequest, why: str) -> None:
+    """The reason names what is not supported, and nothing is sent."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         with pytest.raises(OrderRejectedError, match=why) as caught:
@@ -98,7 +98,7 @@ def test_what_alpaca_has_no_order_for_is_refused_before_it_is_sent(request_: Ord
     run(case)
 
 
-def test_shares_that_a_resting_order_holds_are_blocked_by_it() -> None:
+def test_a_resting_order_blocks_the_shares_that_it_reserves() -> None:
     """A stop over all ten shares leaves none to sell: blocked_by_order; once it is cancelled they are sold."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -116,8 +116,8 @@ def test_shares_that_a_resting_order_holds_are_blocked_by_it() -> None:
 
 
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "garbled", "nonsense"])
-def test_an_order_that_was_taken_without_a_good_answer_is_found_and_never_sent_again(mishap: Any) -> None:
-    """The adapter says that it does not know; asked by name, Alpaca has the one order."""
+def test_an_accepted_order_without_a_valid_answer_is_found_and_never_sent_again(mishap: Any) -> None:
+    """The adapter reports an unknown status; queried by client order id, Alpaca has the one order."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         with pytest.raises((FateUnknownError, MalformedAnswerError)):
@@ -133,8 +133,8 @@ def test_an_order_that_was_taken_without_a_good_answer_is_found_and_never_sent_a
 
 
 @pytest.mark.parametrize("mishap", ["lost", "silent", "down"])
-def test_an_order_that_never_arrived_is_of_unknown_fate_until_alpaca_denies_it(mishap: Any) -> None:
-    """A broken connection, a missing answer and a 503 do not say that nothing was done; the question does."""
+def test_an_order_that_never_arrived_has_unknown_status_until_alpaca_denies_it(mishap: Any) -> None:
+    """A broken connection, a missing answer and a 503 do not prove that nothing was done; the query does."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         with pytest.raises(FateUnknownError):
@@ -146,7 +146,7 @@ def test_an_order_that_never_arrived_is_of_unknown_fate_until_alpaca_denies_it(m
     run(case, mishaps=Script(Rule("submit", mishap)))
 
 
-def test_where_nobody_listens_surely_nothing_was_done() -> None:
+def test_a_refused_connection_means_that_no_order_was_sent() -> None:
     """A connection that is not made is VenueDownError for orders, too."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -159,8 +159,8 @@ def test_where_nobody_listens_surely_nothing_was_done() -> None:
     run(case)
 
 
-def test_the_same_name_twice_is_told_as_such() -> None:
-    """422 with 40010001 is duplicate_client_order_id: the first one stands."""
+def test_a_repeated_client_order_id_is_rejected_as_a_duplicate() -> None:
+    """422 with 40010001 is duplicate_client_order_id: the first order stays."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.submit(sale("3"))
@@ -171,8 +171,8 @@ def test_the_same_name_twice_is_told_as_such() -> None:
     run(case)
 
 
-def test_any_other_404_is_no_denial() -> None:
-    """Only Alpaca's own words for an order that is not there deny it; a wrong address is a venue that is down."""
+def test_any_other_404_does_not_deny_an_order() -> None:
+    """Only Alpaca's own message for a missing order denies it; a wrong address is a venue that is down."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.answer = lambda ask: (_ for _ in ()).throw(NotImplementedError)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Pushes, suspension, inspection and bars, at Alpaca on loopback through the real alpaca-py."""
+"""Pushes, broker suspension, inspection and bars, at Alpaca on loopback through the real alpaca-py."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ pytest.importorskip("alpaca")
 D = Decimal
 
 
-def test_suspending_makes_the_broker_refuse_every_order() -> None:
-    """Ours too: permission; the snapshot says why, and lifting it lets orders in again."""
+def test_a_suspension_makes_the_broker_refuse_every_order() -> None:
+    """Ours too: permission; the snapshot gives the reason, and lifting it accepts orders again."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.suspend_trading(True)
@@ -43,8 +43,8 @@ def test_suspending_makes_the_broker_refuse_every_order() -> None:
     run(case)
 
 
-def test_inspecting_says_what_the_account_may_do() -> None:
-    """Status, clock, hours and configuration, and that Alpaca does not tell what a key may do."""
+def test_an_inspection_shows_what_the_account_may_do() -> None:
+    """Status, clock, hours and configuration; Alpaca does not report the rights of a key."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.configuration["no_shorting"] = True
@@ -54,9 +54,9 @@ def test_inspecting_says_what_the_account_may_do() -> None:
         assert any("open until 2021-05-19 20:00 UTC" in note for note in found.notes)
         assert any("no_shorting" in note for note in found.notes)
         wire.account_flags = {"status": "ACCOUNT_UPDATED"}
-        passing = await venue.inspect()
-        assert passing.status == "ok"
-        assert any("ACCOUNT_UPDATED" in note for note in passing.notes)
+        transitional = await venue.inspect()
+        assert transitional.status == "ok"
+        assert any("ACCOUNT_UPDATED" in note for note in transitional.notes)
         wire.account_flags = {"account_blocked": True, "status": "ACCOUNT_CLOSED"}
         blocked = await venue.inspect()
         assert (blocked.status, blocked.rights.trade) == ("account_closed", False)
@@ -64,50 +64,50 @@ def test_inspecting_says_what_the_account_may_do() -> None:
     run(case)
 
 
-def test_the_stream_tells_of_orders_and_fills_and_has_the_parts_read_again() -> None:
-    """A fill is `positions`, a new order `orders`; the next snapshot reads the orders before their time has come."""
+def test_the_stream_pushes_orders_and_fills_and_makes_the_next_poll_refresh_them() -> None:
+    """A fill is `positions`, a new order `orders`; the next snapshot reads the orders before they are due."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        heard: list[Push] = []
-        listening = asyncio.create_task(venue.listen(heard.append))
+        pushes: list[Push] = []
+        listener = asyncio.create_task(venue.listen(pushes.append))
         await venue.snapshot()
         await asyncio.sleep(0.5)
-        assert heard == [Push("alive")]
+        assert pushes == [Push("alive")]
         await venue.snapshot()
         wire.exchange.place(sale("1", client_order_id="theirs"), by="hand")
         wire.exchange.rest(AAPL, "sell", D(2), type="limit", price=D(130))
         wire.exchange._changed()
         await asyncio.sleep(0.5)
-        assert [push.kind for push in heard] == ["alive", "positions", "orders"]
+        assert [push.kind for push in pushes] == ["alive", "positions", "orders"]
         seen = await venue.snapshot()
         assert len(seen.orders or ()) == 1
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
 
     run(case)
 
 
-def test_a_stream_without_a_sign_of_life_is_lost_and_connected_anew() -> None:
+def test_a_silent_stream_is_lost_and_reconnected() -> None:
     """Twenty seconds of silence after a ping: lost, with the reason, and soon alive again."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        heard: list[Push] = []
+        pushes: list[Push] = []
         wire.mute = True
-        listening = asyncio.create_task(venue.listen(heard.append))
+        listener = asyncio.create_task(venue.listen(pushes.append))
         await asyncio.sleep(19)
-        assert [push.kind for push in heard] == ["alive"]
+        assert [push.kind for push in pushes] == ["alive"]
         wire.mute = False
         await asyncio.sleep(15)
-        assert [push.kind for push in heard][:3] == ["alive", "lost", "alive"]
-        assert "no message for" in (heard[1].why or "")
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        assert [push.kind for push in pushes][:3] == ["alive", "lost", "alive"]
+        assert "no message for" in (pushes[1].why or "")
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
 
     run(case)
 
 
-def test_refused_keys_end_the_listening() -> None:
-    """Connecting anew with them will never work."""
+def test_refused_keys_end_the_listener() -> None:
+    """Reconnecting with them would never succeed."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         with pytest.raises(VenueDownError, match="refused the keys"):
@@ -116,8 +116,8 @@ def test_refused_keys_end_the_listening() -> None:
     run(case, secret="another")
 
 
-def test_many_assets_are_asked_for_in_one_request() -> None:
-    """Thirty symbols are not thirty requests."""
+def test_many_assets_are_fetched_in_one_request() -> None:
+    """Thirty symbols do not take thirty requests."""
     names = [f"S{number}" for number in range(30)]
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -129,7 +129,7 @@ def test_many_assets_are_asked_for_in_one_request() -> None:
 
 
 def test_bars_of_coins_need_no_keys_and_come_oldest_first() -> None:
-    """From the time asked for, as many as asked for, in milliseconds and exact numbers."""
+    """From the requested time, as many as requested, in milliseconds and exact numbers."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.revoked = True
@@ -149,8 +149,8 @@ def test_bars_of_coins_need_no_keys_and_come_oldest_first() -> None:
     run(case)
 
 
-def test_bars_of_stocks_are_asked_for_with_the_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Good keys get bars; others are told so, without being shown."""
+def test_bars_of_stocks_use_the_keys_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Valid keys get bars; refused keys are reported without being shown."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.bars[AAPL] = [{"t": "2021-05-19T00:00:00Z", "o": 1, "h": 2, "l": 1, "c": 2, "v": 7}]
@@ -168,8 +168,8 @@ def test_bars_of_stocks_are_asked_for_with_the_keys_of_the_environment(monkeypat
     run(case)
 
 
-def test_a_page_full_of_trades_is_followed_by_the_next() -> None:
-    """Of 130 trades between two readings none is lost."""
+def test_a_full_page_of_trades_is_followed_by_the_next() -> None:
+    """Of 130 trades between two polls none is lost."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -183,8 +183,8 @@ def test_a_page_full_of_trades_is_followed_by_the_next() -> None:
     run(case)
 
 
-def test_orders_of_a_long_list_are_read_page_by_page() -> None:
-    """1,100 open orders are three answers."""
+def test_a_long_list_of_orders_is_read_page_by_page() -> None:
+    """1,100 open orders take three answers."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for number in range(1100):
@@ -196,8 +196,8 @@ def test_orders_of_a_long_list_are_read_page_by_page() -> None:
     run(case)
 
 
-def test_requests_of_one_account_go_side_by_side_and_orders_never_wait_for_readings() -> None:
-    """Four readings that hang leave an order its way."""
+def test_requests_of_one_account_run_in_parallel_and_orders_never_wait_for_queries() -> None:
+    """Four hanging queries do not delay an order."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()

@@ -1,7 +1,7 @@
 """Alpaca on loopback: trading API v2, the quotes and bars of its data API, and the stream `trade_updates`.
 
-Shares are traded in the hours of New York in summer, on weekdays; coins always. Orders for shares outside hours wait
-for the opening, or are limit orders of the extended session.
+Shares trade during the hours of New York in summer, on weekdays; coins trade always. Outside hours, orders for shares
+wait for the opening, or are limit orders of the extended session.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from killswitch.model.snapshot import Fill, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
 from tests.faults.exchange import ZERO, Exchange, Key, Placed
 from tests.faults.mishaps import Mishap
-from tests.wire.alpaca.rows import (
+from tests.wire.alpaca.payloads import (
     EASTERN,
     asset,
     compact,
@@ -33,7 +33,7 @@ from tests.wire.alpaca.rows import (
     text,
     uuid_of,
 )
-from tests.wire.alpaca.stream import speak
+from tests.wire.alpaca.stream import serve
 from tests.wire.ledger import Contract
 from tests.wire.server import KEY, SECRET, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
@@ -48,13 +48,13 @@ CODES: Mapping[str, tuple[int, int, str]] = {
 
 
 class AlpacaWire(WireVenue):
-    """One account. Set `configuration`, `account_flags`, `moves` and `rows` (more of orders) as a case needs them."""
+    """One account. Each case sets `configuration`, `account_flags`, `moves` and `rows` (further fields of orders)."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (RateLimit("requests", 200, 60.0),)
     currency = "USD"
 
     def __init__(self, exchange: Exchange, *, fractionable: bool = True, **more: Any) -> None:
-        # The client works in threads, for which time that jumps stands still: a server that waits would wait for ever.
+        # The client works in threads, for which virtual time stands still: a server that waits would wait for ever.
         super().__init__(exchange, **(more | {"latency": 0.0}))
         self.fractionable = fractionable
         self.configuration: dict[str, Any] = {
@@ -63,32 +63,32 @@ class AlpacaWire(WireVenue):
         }  # fmt: skip
         self.account_flags: dict[str, Any] = {}
         self.assets: dict[str, dict[str, Any]] = {}
-        """What an asset says otherwise."""
+        """Symbol → fields of its asset that differ."""
         self.moves: list[dict[str, Any]] = []
-        """Activities that are no trades, the newest first."""
+        """Activities that are not trades, the newest first."""
         self.rows: dict[str, dict[str, Any]] = {}
-        """What only Alpaca knows of an order, by the exchange's id."""
+        """The fields of an order that only Alpaca knows, by the exchange's id."""
         self.queued: set[str] = set()
         """Orders that wait for the opening, by the exchange's id."""
         self.placed_at: dict[str, datetime] = {}
         self.bodies: list[dict[str, Any]] = []
-        """Every order as it was sent."""
+        """The body of every order, as sent."""
         self.bars: dict[str, list[dict[str, Any]]] = {}
         self.adjustments: list[str | None] = []
-        """How the bars were to be adjusted, each time they were asked for."""
+        """The `adjustment` of each request for bars."""
         self.traded_at: dict[str, datetime] = {}
-        """When a symbol was traded last, where that is not just now."""
+        """The time of a symbol's last trade, if it is not now."""
         self.mute = False
-        """The stream stays open, and nothing is said on it any more, not even a pong."""
+        """The stream stays open and sends nothing more, not even a pong."""
         self.revoked = False
         """Keys are refused."""
         self.round_the_clock = False
         """The regular session never ends."""
         self.suspensions: list[tuple[bool, int]] = []
-        """Each time `suspend_trade` was told: what, and how many positions were held then."""
+        """Each change of `suspend_trade`: its value, and the number of positions held then."""
         self.subscribed: list[str] = []
-        """Streams that somebody listens to."""
-        self._at_first = self.ledger.equity
+        """The streams with a subscriber."""
+        self._initial_equity = self.ledger.equity
 
     # Hours
 
@@ -111,8 +111,8 @@ class AlpacaWire(WireVenue):
                 return moment
         raise AssertionError("a week has a weekday")
 
-    def _open_up(self) -> None:
-        """What waited for the opening is traded once it has come."""
+    def _fill_queued(self) -> None:
+        """Trade the queued orders once the market is open."""
         if self.session() != "regular":
             return
         for name in sorted(self.queued):
@@ -122,7 +122,7 @@ class AlpacaWire(WireVenue):
                 self.exchange._changed()
         self.queued.clear()
 
-    # The face of a server
+    # The server's requests
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
         path = ask.path
@@ -149,8 +149,8 @@ class AlpacaWire(WireVenue):
             raise _refusal(401, 40110000, "request is not authorized")
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        status, code, words = CODES.get(error.reason, (422, 42210000, str(error)))
-        return _refusal(status, code, words).reply
+        status, code, message = CODES.get(error.reason, (422, 42210000, str(error)))
+        return _refusal(status, code, message).reply
 
     def limited(self, wait: float) -> Reply:
         reset = {"X-RateLimit-Reset": str(int(self.now()[1].timestamp() + wait) + 1), "Retry-After": f"{wait:g}"}
@@ -179,30 +179,30 @@ class AlpacaWire(WireVenue):
         return reply
 
     def answer(self, ask: Ask) -> Reply:
-        self._open_up()
+        self._fill_queued()
         path, params = ask.path, ask.params
         if path == "/v2/orders" and ask.method == "POST":
             return Reply(self._place(params))
         if path.startswith("/v2/orders/") and ask.method == "DELETE":
             return self._cancel(path.rpartition("/")[2])
         if path == "/v2/account/configurations" and ask.method == "PATCH":
-            told = json.loads(ask.body)
-            self.configuration |= told
-            if "suspend_trade" in told:
+            changes = json.loads(ask.body)
+            self.configuration |= changes
+            if "suspend_trade" in changes:
                 held = sum(amount > ZERO for amount in self.exchange.held.values())
-                self.suspensions.append((told["suspend_trade"], held))
+                self.suspensions.append((changes["suspend_trade"], held))
             return Reply(self.configuration)
         if ask.method != "GET":
             raise NotImplementedError
-        plain: dict[str, Callable[[], object]] = {
+        without_params: dict[str, Callable[[], object]] = {
             "/v2/account": self._account,
             "/v2/positions": self._positions,
             "/v2/clock": self._clock,
             "/v2/account/configurations": lambda: self.configuration,
         }
-        if path in plain:
-            return Reply(plain[path]())
-        asked: dict[str, Callable[[Mapping[str, Any]], object]] = {
+        if path in without_params:
+            return Reply(without_params[path]())
+        with_params: dict[str, Callable[[Mapping[str, Any]], object]] = {
             "/v2/orders": self._orders,
             "/v2/orders:by_client_order_id": self._find,
             "/v2/calendar": self._calendar,
@@ -215,8 +215,8 @@ class AlpacaWire(WireVenue):
             "/v1beta3/crypto/us/bars": self._bars,
             "/v2/stocks/bars": self._bars,
         }
-        if path in asked:
-            return Reply(asked[path](params))
+        if path in with_params:
+            return Reply(with_params[path](params))
         if path.startswith("/v2/assets/"):
             return Reply(self._asset(path.rpartition("/")[2]))
         raise NotImplementedError
@@ -230,13 +230,13 @@ class AlpacaWire(WireVenue):
         return ZERO
 
     def _account(self) -> dict[str, Any]:
-        """Cash is what is left of the worth beside what is held; the moves that a test has planted are in it."""
+        """Cash is the equity without the value of what is held; the moves that a test has planted are included."""
         book = self.book("equity")
         values = [lot.amount * book.marks[key[0]] * (1 if key[1] == "long" else -1) for key, lot in book.lots.items()]
         longs, shorts = (sum((it for it in values if (it > ZERO) is long), ZERO) for long in (True, False))
         planted = sum((Decimal(it.get("net_amount") or 0) for it in self.moves), ZERO)
-        worth, equity = longs + shorts, book.equity + planted
-        cash = equity - worth
+        holdings_value, equity = longs + shorts, book.equity + planted
+        cash = equity - holdings_value
         return {
             "id": uuid_of("account"),
             "account_number": "PA3PLANTED00",
@@ -246,7 +246,7 @@ class AlpacaWire(WireVenue):
             "buying_power": text(2 * cash),
             "cash": text(cash),
             "equity": text(equity),
-            "last_equity": text(self._at_first),
+            "last_equity": text(self._initial_equity),
             "portfolio_value": text(equity),
             "long_market_value": text(longs),
             "short_market_value": text(shorts),
@@ -366,7 +366,7 @@ class AlpacaWire(WireVenue):
             raise _refusal(422, 40010001, "client_order_id must be unique")
         if symbol not in self.exchange.markets:
             raise _refusal(422, 42210000, f'asset "{symbol}" not found')
-        key = self._admit(symbol, params)
+        key = self._checked_key(symbol, params)
         request = _request(params, key)
         waits = not is_crypto(symbol) and request.trigger_price is None and self.session() != "regular"
         if waits and not (params.get("extended_hours") and self.session() == "extended"):
@@ -387,8 +387,8 @@ class AlpacaWire(WireVenue):
         self.exchange._changed()
         return it
 
-    def _admit(self, symbol: str, params: Mapping[str, Any]) -> Key:
-        """The position that the order is about, after the rules of Alpaca's documents."""
+    def _checked_key(self, symbol: str, params: Mapping[str, Any]) -> Key:
+        """The position of the order, after the checks that Alpaca documents."""
         if not isinstance(params["qty"], str) or Decimal(params["qty"]) <= 0:
             raise _refusal(422, 40010001, "qty must be > 0")
         crypto, amount = is_crypto(symbol), Decimal(params["qty"])
@@ -457,12 +457,12 @@ class AlpacaWire(WireVenue):
         found = [it for it in self.bars.get(symbol, []) if it["t"] >= start][: int(params["limit"])]
         return {"bars": {symbol: found} if found else {}, "next_page_token": None}
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await speak(self, socket, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await serve(self, socket, updated)
 
 
-def _refusal(status: int, code: int, words: str) -> RefusedError:
-    return RefusedError(Reply({"code": code, "message": words}, status))
+def _refusal(status: int, code: int, message: str) -> RefusedError:
+    return RefusedError(Reply({"code": code, "message": message}, status))
 
 
 def _request(params: Mapping[str, Any], key: Key) -> OrderRequest:

@@ -1,4 +1,4 @@
-"""What can be done with orders at Binance's USD-M futures, and what is refused in which words."""
+"""Orders at Binance's USD-M futures: actions, and the codes of refusals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask, RefusedError
 
 if TYPE_CHECKING:
@@ -28,22 +28,24 @@ def place(wire: BinanceWire, ask: Ask) -> object:
 def place_one(wire: BinanceWire, params: Any) -> dict[str, Any]:
     """One order that is not conditional."""
     if params["type"] not in ("MARKET", "LIMIT"):
-        raise words.refuse(-4120, "Order type not supported for this endpoint. Please use the Algo Order API instead.")
+        raise payloads.refuse(
+            -4120, "Order type not supported for this endpoint. Please use the Algo Order API instead."
+        )
     price = Decimal(params["price"]) if params["type"] == "LIMIT" else None
     request = _request(wire, params, params.get("newClientOrderId"), price)
     market = wire.exchange.markets[request.symbol]
     if not request.reduce_only and request.amount * (price or market.price) < wire.min_notional:
         text = f"Order's notional must be no smaller than {wire.min_notional} (unless you choose reduce only)."
-        raise words.refuse(-4164, text)
+        raise payloads.refuse(-4164, text)
     wire.exchange.place(request)
     return wire.row(wire.exchange.orders[wire.exchange.names[request.client_order_id]])
 
 
 def place_all(wire: BinanceWire, ask: Ask) -> object:
-    """POST batchOrders: each stands for itself, in its place."""
+    """POST batchOrders: each order is independent, and answered in its place."""
     rows = json.loads(ask.params["batchOrders"])
     if len(rows) > 5:
-        raise words.refuse(-4082, "Invalid number of batch place orders.")
+        raise payloads.refuse(-4082, "Invalid number of batch place orders.")
     return [_placed_in_batch(wire, row) for row in rows]
 
 
@@ -60,14 +62,14 @@ def place_algo(wire: BinanceWire, ask: Ask) -> object:
     """POST algoOrder."""
     params = ask.params
     if params.get("algoType") != "CONDITIONAL":
-        raise words.refuse(-1102, "Mandatory parameter 'algoType' was not sent, was empty/null, or malformed.")
+        raise payloads.refuse(-1102, "Mandatory parameter 'algoType' was not sent, was empty/null, or malformed.")
     kind, trigger = params["type"], Decimal(params["triggerPrice"])
     price = None if kind.endswith("_MARKET") else Decimal(params["price"])
     when: Literal["falls", "rises"] = "falls" if kind.startswith("STOP") is (params["side"] == "SELL") else "rises"
     request = _request(wire, params, params.get("clientAlgoId"), price, trigger, when)
     now = wire.exchange.markets[request.symbol].price
     if now <= trigger if when == "falls" else now >= trigger:
-        raise words.refuse(-2021, "Order would immediately trigger.")
+        raise payloads.refuse(-2021, "Order would immediately trigger.")
     wire.exchange.place(request)
     order = wire.exchange.orders[wire.exchange.names[request.client_order_id]]
     wire.remember_triggers()
@@ -84,9 +86,9 @@ def _request(
 ) -> OrderRequest:
     symbol = wire.symbol(params["symbol"])
     if name is not None and not NAMES.fullmatch(name):
-        raise words.refuse(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
+        raise payloads.refuse(-1100, "Illegal characters found in parameter 'newClientOrderId'.")
     side: OrderSide = "sell" if params["side"] == "SELL" else "buy"
-    position_side, reduce_only = _place_in_book(wire, params, side)
+    position_side, reduce_only = _position_side(wire, params, side)
     return OrderRequest(
         client_order_id=name or f"auto_{len(wire.exchange.orders)}", symbol=symbol, side=side,
         position_side=position_side, amount=Decimal(params["quantity"]), reduce_only=reduce_only,
@@ -95,44 +97,44 @@ def _request(
     )  # fmt: skip
 
 
-def _place_in_book(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Side, bool]:
-    """Which position an order is about, and whether it can only reduce it."""
+def _position_side(wire: BinanceWire, params: Any, side: OrderSide) -> tuple[Side, bool]:
+    """The position side of an order, and whether it is reduce-only."""
     reduce_only = str(params.get("reduceOnly", "false")).lower() == "true"
     stated = params.get("positionSide", "BOTH")
     if (stated != "BOTH") is not (wire.exchange.mode == "hedge"):
-        raise words.refuse(-4061, "Order's position side does not match user's setting.")
+        raise payloads.refuse(-4061, "Order's position side does not match user's setting.")
     if stated == "BOTH":
         return ("long" if side == "sell" else "short") if reduce_only else ("long" if side == "buy" else "short"), (
             reduce_only
         )
     if "reduceOnly" in params:
-        raise words.refuse(-1106, "Parameter 'reduceonly' sent when not required.")
+        raise payloads.refuse(-1106, "Parameter 'reduceonly' sent when not required.")
     position_side: Side = "long" if stated == "LONG" else "short"
-    # In hedge mode the side of the position is the guard: nothing closes more of it than there is.
+    # In hedge mode the position side is the guard: no order closes more than is held.
     return position_side, (side == "sell") is (position_side == "long")
 
 
-def _wanted(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: int) -> Placed | None:
+def _order_of(wire: BinanceWire, ask: Ask, id_key: str, name_key: str, first: int) -> Placed | None:
     if ask.params.get(name_key):
         order_id = wire.exchange.names.get(ask.params[name_key], "")
     elif ask.params.get(id_key):
         order_id = f"x{int(ask.params[id_key]) - first}"
     else:
-        raise words.refuse(-1102, f"Param '{name_key}' or '{id_key}' must be sent, but both were empty/null!")
+        raise payloads.refuse(-1102, f"Param '{name_key}' or '{id_key}' must be sent, but both were empty/null!")
     return wire.exchange.orders.get(order_id)
 
 
 def ordinary(wire: BinanceWire, ask: Ask) -> Placed | None:
-    """The order that is asked for, unless it waits for its condition."""
+    """The requested order, unless it waits for its condition."""
     wire.symbol(ask.params["symbol"])
-    order = _wanted(wire, ask, "orderId", "origClientOrderId", 0)
+    order = _order_of(wire, ask, "orderId", "origClientOrderId", 0)
     conditional_by_name = order is not None and order.id in wire.triggers and "origClientOrderId" in ask.params
     return None if order is None or order.waits or conditional_by_name else order
 
 
 def conditional(wire: BinanceWire, ask: Ask) -> Placed | None:
-    """The conditional order that is asked for, whatever became of it."""
-    order = _wanted(wire, ask, "algoId", "clientAlgoId", words.ALGO_FIRST)
+    """The requested conditional order, in any state."""
+    order = _order_of(wire, ask, "algoId", "clientAlgoId", payloads.ALGO_FIRST)
     return order if order is not None and order.id in wire.triggers else None
 
 
@@ -140,7 +142,7 @@ def find(wire: BinanceWire, ask: Ask) -> object:
     """GET order."""
     order = ordinary(wire, ask)
     if order is None:
-        raise words.refuse(-2013, "Order does not exist.")
+        raise payloads.refuse(-2013, "Order does not exist.")
     return wire.row(order)
 
 
@@ -148,7 +150,7 @@ def find_algo(wire: BinanceWire, ask: Ask) -> object:
     """GET algoOrder."""
     order = conditional(wire, ask)
     if order is None:
-        raise words.refuse(-2013, "Order does not exist.")
+        raise payloads.refuse(-2013, "Order does not exist.")
     return wire.algo(order)
 
 
@@ -156,7 +158,7 @@ def cancel(wire: BinanceWire, ask: Ask) -> object:
     """DELETE order."""
     order = ordinary(wire, ask)
     if order is None or order.state != "open":
-        raise words.refuse(-2011, "Unknown order sent.")
+        raise payloads.refuse(-2011, "Unknown order sent.")
     wire.exchange.cancel(order.id)
     return wire.row(order)
 
@@ -165,14 +167,14 @@ def cancel_algo(wire: BinanceWire, ask: Ask) -> object:
     """DELETE algoOrder."""
     order = conditional(wire, ask)
     if order is None or not order.waits:
-        raise words.refuse(-2011, "Unknown order sent.")
+        raise payloads.refuse(-2011, "Unknown order sent.")
     wire.exchange.cancel(order.id)
     row = wire.algo(order)
     return {"algoId": row["algoId"], "clientAlgoId": row["clientAlgoId"], "code": "200", "msg": "success"}
 
 
 def cancel_all(wire: BinanceWire, ask: Ask) -> object:
-    """DELETE allOpenOrders: those of one symbol; conditional ones stay."""
+    """DELETE allOpenOrders: the orders of one symbol; conditional ones stay."""
     _cancel_ordinary(wire, wire.symbol(ask.params["symbol"]))
     return {"code": 200, "msg": "The operation of cancel all open order is done."}
 
@@ -199,21 +201,21 @@ def trades(wire: BinanceWire, ask: Ask) -> object:
     symbol = wire.symbol(ask.params["symbol"])
     ledger = wire.ledger
     shown = [it for it in ledger.fills() if it.symbol == symbol]
-    rows = [words.trade_row(wire.exchange, it, ledger.profits[it.id], wire.fees_in) for it in shown]
+    rows = [payloads.trade_row(wire.exchange, it, ledger.profits[it.id], wire.fees_in) for it in shown]
     if "orderId" in ask.params:
         rows = [row for row in rows if row["orderId"] == int(ask.params["orderId"])]
     return _since(ask, rows)
 
 
 def forced(wire: BinanceWire, ask: Ask) -> object:
-    """GET forceOrders: what the venue took."""
-    return _since(ask, [words.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
+    """GET forceOrders: the venue's liquidations and deleveragings."""
+    return _since(ask, [payloads.forced_row(it) for it in wire.ledger.fills() if it.cause != "trade"])
 
 
 def incomes(wire: BinanceWire, ask: Ask) -> object:
-    """GET income: oldest first, at most a thousand; the test's own rows behind the ledger's."""
+    """GET income: oldest first, at most a thousand; the test's own rows after the ledger's."""
     kind = ask.params.get("incomeType")
-    rows = [row for each in wire.ledger.shown() for row in words.income_rows(each)] + wire.incomes
+    rows = [row for each in wire.ledger.shown() for row in payloads.income_rows(each)] + wire.incomes
     return _since(ask, [row for row in rows if kind in (None, row["incomeType"])])
 
 
@@ -225,7 +227,7 @@ def _since(ask: Ask, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wrong_rows(mishap: str, rows: list[Any]) -> list[Any]:
-    """A list that arrives wrong."""
+    """A damaged list."""
     match mishap:
         case "empty":
             return []
@@ -244,7 +246,7 @@ def wrong_rows(mishap: str, rows: list[Any]) -> list[Any]:
 
 
 def wrong_order(mishap: str, row: Any) -> Any:
-    """An order that arrives wrong."""
+    """A damaged order."""
     if not isinstance(row, dict) or not {"orderId", "algoId"} & set(row):
         return row
     match mishap:

@@ -1,4 +1,4 @@
-"""What Binance tells everyone: rules, prices, books and bars."""
+"""Binance's public answers: rules, prices, books and bars."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.faults.exchange import Market
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def public_answer(wire: BinanceWire, ask: Ask) -> object:
         case "system/status":
             return {"status": int(wire.maintenance), "msg": "system_maintenance" if wire.maintenance else "normal"}
         case "exchangeInfo":
-            rows = [words.rules(it, wire.min_notional) for it in wire.exchange.markets.values()]
+            rows = [payloads.rules(it, wire.min_notional) for it in wire.exchange.markets.values()]
             return {"timezone": "UTC", "serverTime": wire.now_ms(), "rateLimits": [], "symbols": rows}
         case "assetIndex":
             return [
@@ -46,19 +46,19 @@ def public_answer(wire: BinanceWire, ask: Ask) -> object:
             return {"lastUpdateId": 1, "E": wire.now_ms(), "T": wire.now_ms(), "bids": bids, "asks": asks}
         case "klines":
             return _bars(wire, ask)
-    told = [_told(wire, ask.path, market) for market in wire.exchange.markets.values()]
+    tickers = [_ticker(wire, ask.path, market) for market in wire.exchange.markets.values()]
     if wanted is None:
-        return told
+        return tickers
     wire.symbol(wanted)
-    return next(row for row in told if row["symbol"] == wanted)
+    return next(row for row in tickers if row["symbol"] == wanted)
 
 
-def _told(wire: BinanceWire, path: str, market: Market) -> dict[str, Any]:
+def _ticker(wire: BinanceWire, path: str, market: Market) -> dict[str, Any]:
     price, now = str(market.price), wire.now_ms()
-    row: dict[str, Any] = {"symbol": words.market_id(market.symbol), "time": now}
+    row: dict[str, Any] = {"symbol": payloads.market_id(market.symbol), "time": now}
     if path.endswith("premiumIndex"):
-        told = {"markPrice": price, "indexPrice": str(market.index_price), "estimatedSettlePrice": price}
-        return row | told | {"lastFundingRate": "0.0001", "nextFundingTime": now + 60 * MINUTE}
+        prices = {"markPrice": price, "indexPrice": str(market.index_price), "estimatedSettlePrice": price}
+        return row | prices | {"lastFundingRate": "0.0001", "nextFundingTime": now + 60 * MINUTE}
     if path.endswith("bookTicker"):
         return row | {"bidPrice": str(market.taken_at("sell")), "bidQty": "1000",
                       "askPrice": str(market.taken_at("buy")), "askQty": "1000", "lastUpdateId": 1}  # fmt: skip
@@ -72,7 +72,7 @@ def _told(wire: BinanceWire, path: str, market: Market) -> dict[str, Any]:
 
 
 def _bars(wire: BinanceWire, ask: Ask) -> list[list[object]]:
-    """Flat bars of a minute up to now, whatever the interval."""
+    """Flat one-minute bars up to now, for every interval."""
     market = wire.exchange.markets[wire.symbol(ask.params["symbol"])]
     limit = int(ask.params.get("limit", 500))
     first = int(ask.params.get("startTime", wire.now_ms() - limit * MINUTE)) // MINUTE * MINUTE

@@ -1,4 +1,4 @@
-"""Binance's user data stream: what changed of positions and orders, as it changes."""
+"""Binance's user data stream: changes of positions and orders, as they happen."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.faults.exchange import ZERO
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.server import Ask, messages
 
 if TYPE_CHECKING:
     from tests.wire.binance.venue import BinanceWire
 
 
-async def speak(wire: BinanceWire, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-    """Tell of every change until the client goes. A listen key that was never given out is told nothing."""
+async def serve(wire: BinanceWire, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+    """Push every change until the client disconnects. A listen key that was never issued gets nothing."""
     key = ask.params.get("listenKey") or ask.path.rpartition("/")[2]
     if key not in wire.listen_keys:
         await socket.close(code=1008, message=b"Invalid listenKey")
         return
-    hearing = asyncio.ensure_future(messages(socket, lambda message: _answered(socket, message)))
+    receiver = asyncio.ensure_future(messages(socket, lambda message: _answered(socket, message)))
     try:
-        await _tell(wire, socket, told, hearing)
+        await _push_changes(wire, socket, updated, receiver)
     finally:
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+        receiver.cancel()
+        await asyncio.gather(receiver, return_exceptions=True)
 
 
 async def _answered(socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
@@ -35,23 +35,23 @@ async def _answered(socket: web.WebSocketResponse, message: dict[str, Any]) -> N
         await socket.send_json({"result": None, "id": message["id"]})
 
 
-async def _tell(
-    wire: BinanceWire, socket: web.WebSocketResponse, told: asyncio.Event, hearing: asyncio.Future[None]
+async def _push_changes(
+    wire: BinanceWire, socket: web.WebSocketResponse, updated: asyncio.Event, receiver: asyncio.Future[None]
 ) -> None:
     orders, held = _orders(wire), dict(wire.exchange.held)
-    while not hearing.done():
-        waiting = asyncio.ensure_future(told.wait())
-        both: set[asyncio.Future[Any]] = {waiting, hearing}
+    while not receiver.done():
+        next_update = asyncio.ensure_future(updated.wait())
+        both: set[asyncio.Future[Any]] = {next_update, receiver}
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting.cancel()
-        told.clear()
+            next_update.cancel()
+        updated.clear()
         new_orders, new_held = _orders(wire), dict(wire.exchange.held)
         events = [_order_event(wire, row) for name, row in new_orders.items() if row != orders.get(name)]
         changed = [key for key, amount in new_held.items() if amount != held.get(key, ZERO)]
         if changed:
-            rows = [words.position_row(wire.exchange, wire.book(), key, wire.now_ms()) for key in changed]
+            rows = [payloads.position_row(wire.exchange, wire.book(), key, wire.now_ms()) for key in changed]
             events.append(_account_event(wire, rows))
         orders, held = new_orders, new_held
         for event in events:
@@ -60,7 +60,7 @@ async def _tell(
 
 
 def _orders(wire: BinanceWire) -> dict[str, dict[str, Any]]:
-    return {it.id: words.order_row(wire.exchange, it, 0) for it in wire.exchange.orders.values()}
+    return {it.id: payloads.order_row(wire.exchange, it, 0) for it in wire.exchange.orders.values()}
 
 
 def _order_event(wire: BinanceWire, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is told of Binance's user data stream when it fails: what failed, and never the key that opens it."""
+"""The reported reason when Binance's user data stream fails: what failed, and never the key that opens it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from killswitch.model.venue import Push
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
 from tests.wire.binance.venue import BinanceWire
-from tests.wire.heard import Heard, listened_to
 from tests.wire.server import LISTEN_KEY, Ask, WireVenue
+from tests.wire.stream_listening import ListenedAccount, run_listened_account
 
 BTC = "BTC/USDT:USDT"
 
 
-class Shut(BinanceWire):
-    """Gives out listen keys, and lets nobody in with one."""
+class RefusingStream(BinanceWire):
+    """Issues listen keys, and refuses every connection with one."""
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if LISTEN_KEY in request.path_qs:
@@ -33,60 +33,62 @@ def venue(time: VirtualTime) -> WireVenue:
     return BinanceWire(Exchange({(BTC, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()), markets=[Market(BTC)]))
 
 
-def shut(time: VirtualTime) -> WireVenue:
+def refusing_venue(time: VirtualTime) -> WireVenue:
     """The same, without a stream."""
-    return Shut(Exchange({(BTC, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()), markets=[Market(BTC)]))
+    return RefusingStream(
+        Exchange({(BTC, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()), markets=[Market(BTC)])
+    )
 
 
-async def cut(here: Heard) -> None:
+async def close_connections(listened: ListenedAccount) -> None:
     """The venue closes the connection."""
-    for socket in list(here.venue.sockets):
+    for socket in list(listened.venue.sockets):
         await socket.close()
 
 
-async def gone(here: Heard) -> None:
-    """The venue is no more."""
-    await here.venue.stop()
+async def stop_venue(listened: ListenedAccount) -> None:
+    """The venue stops."""
+    await listened.venue.stop()
 
 
-async def never(here: Heard) -> None:
-    """Nothing more happens: it was never let in."""
+async def do_nothing(listened: ListenedAccount) -> None:
+    """Nothing more happens: no connection was accepted."""
 
 
 @pytest.mark.parametrize(
-    ("made", "happens", "told"),
+    ("server", "fail", "expected"),
     [
-        (venue, cut, "Connection closed by remote server"),
-        (venue, gone, "the venue's stream refused the connection"),
-        (shut, never, "503, message='Invalid response status', url='ws://127.0.0.1:"),
+        (venue, close_connections, "Connection closed by remote server"),
+        (venue, stop_venue, "the venue's stream refused the connection"),
+        (refusing_venue, do_nothing, "503, message='Invalid response status', url='ws://127.0.0.1:"),
     ],
 )
-def test_the_reason_is_what_failed_and_not_the_answer_that_was_good(
-    made: Callable[[VirtualTime], WireVenue], happens: Callable[[Heard], Awaitable[None]], told: str
+def test_the_reason_names_the_failure_and_not_the_last_good_answer(
+    server: Callable[[VirtualTime], WireVenue], fail: Callable[[ListenedAccount], Awaitable[None]], expected: str
 ) -> None:
-    """The key of the stream was in the last answer before it failed, and is in the stream's address."""
+    """The stream's key was in the last answer before the failure, and is in the stream's address."""
 
-    async def story(here: Heard) -> None:
-        heard: list[Push] = []
-        listening = asyncio.ensure_future(here.account.listen(heard.append))
-        await here.time.sleep(3.0)
-        await happens(here)
-        await here.time.sleep(30.0)
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
-        lost = [it.why or "" for it in heard if it.kind == "lost"]
-        assert any(told in it for it in lost), lost
-        assert not [it for it in (*lost, *here.listening.problems) if LISTEN_KEY in it or "200" in it]
+    async def scenario(listened: ListenedAccount) -> None:
+        pushes: list[Push] = []
+        listener = asyncio.ensure_future(listened.account.listen(pushes.append))
+        await listened.time.sleep(3.0)
+        await fail(listened)
+        await listened.time.sleep(30.0)
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
+        lost = [it.why or "" for it in pushes if it.kind == "lost"]
+        assert any(expected in it for it in lost), lost
+        assert not [it for it in (*lost, *listened.listener.problems) if LISTEN_KEY in it or "200" in it]
 
-    listened_to("binanceusdm", made, story)
+    run_listened_account("binanceusdm", server, scenario)
 
 
-def test_the_venue_gives_out_the_key_that_is_looked_for() -> None:
-    """Or the test above would prove nothing."""
+def test_the_venue_issues_the_key_that_the_test_searches_for() -> None:
+    """Otherwise the test above would prove nothing."""
 
-    async def story(here: Heard) -> None:
-        await here.time.sleep(3.0)
-        assert here.venue.listen_keys == {LISTEN_KEY}
-        assert any(isinstance(it.ask, Ask) and it.ask.path.endswith("/listenKey") for it in here.venue.seen)
+    async def scenario(listened: ListenedAccount) -> None:
+        await listened.time.sleep(3.0)
+        assert listened.venue.listen_keys == {LISTEN_KEY}
+        assert any(isinstance(it.ask, Ask) and it.ask.path.endswith("/listenKey") for it in listened.venue.seen)
 
-    listened_to("binanceusdm", venue, story)
+    run_listened_account("binanceusdm", venue, scenario)

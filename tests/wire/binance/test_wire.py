@@ -1,5 +1,6 @@
-"""Binance's USD-M futures on loopback, spoken to by the real client: what it sends is accepted, and what is refused
-is refused in the venue's own words."""
+"""The real client against Binance's USD-M futures on loopback: its requests are accepted, or refused with the venue's
+own codes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.wire.binance.venue import BinanceWire
 from tests.wire.server import KEY, SECRET
 
 BTC: Key = ("BTC", "long")
-Story = Callable[[BinanceWire, Any], Coroutine[Any, Any, None]]
+Scenario = Callable[[BinanceWire, Any], Coroutine[Any, Any, None]]
 
 
 def real_now() -> tuple[float, datetime]:
@@ -31,7 +32,7 @@ def real_now() -> tuple[float, datetime]:
 async def venue(
     book: dict[Key, str] | None = None, *, mode: Mode = "one_way", secret: str = SECRET, key: str = KEY, **more: Any
 ) -> AsyncIterator[tuple[BinanceWire, Any]]:
-    """The venue and the real client of it."""
+    """The venue and the real client."""
     held = {it: Decimal(amount) for it, amount in (book or {BTC: "10"}).items()}
     exchange = Exchange(held, real_now, mode=mode, markets=more.pop("markets", ()), resting_exits_block=True)
     wire = BinanceWire(exchange, **more)
@@ -51,18 +52,18 @@ async def venue(
         assert wire.refusals == []
 
 
-def tell(story: Story, *args: Any, **options: Any) -> None:
-    """Play a story at a venue of its own."""
+def play(scenario: Scenario, *args: Any, **options: Any) -> None:
+    """Run a scenario at a venue of its own."""
 
-    async def whole() -> None:
+    async def main() -> None:
         async with venue(*args, **options) as (wire, client):
-            await story(wire, client)
+            await scenario(wire, client)
 
-    asyncio.run(whole())
+    asyncio.run(main())
 
 
 async def refused(call: Coroutine[Any, Any, object], code: int) -> str:
-    """The venue's own words where it refuses."""
+    """The venue's own message of a refusal."""
     with pytest.raises(ccxt.BaseError) as caught:
         await call
     assert f'"code": {code}' in str(caught.value)
@@ -75,9 +76,9 @@ def header(client: Any, name: str) -> str:
 
 
 def test_the_client_reads_rules_account_and_positions() -> None:
-    """Symbols, steps, equity and a short position of 2 at 100 are what the exchange holds."""
+    """Symbols, steps, equity and a short position of 2 at 100 match the exchange."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         markets = await client.load_markets()
         assert sorted(markets) == ["BTC/USDT:USDT", "ETH/USDT:USDT"]
         assert markets["BTC/USDT:USDT"]["precision"]["amount"] == Decimal("0.001")
@@ -92,13 +93,13 @@ def test_the_client_reads_rules_account_and_positions() -> None:
         assert (await client.fetch_position_mode())["hedged"] is False
         assert (await client.fetch_time()) // 10_000 == int(time.time() * 1000) // 10_000
 
-    tell(story, {BTC: "10", ("ETH", "short"): "2"}, markets=[Market("ETH", maximum=Decimal(7))])
+    play(scenario, {BTC: "10", ("ETH", "short"): "2"}, markets=[Market("ETH", maximum=Decimal(7))])
 
 
-def test_an_order_is_taken_once_found_by_its_name_and_its_fills_are_told() -> None:
+def test_an_order_is_accepted_once_and_found_with_its_fills_by_client_order_id() -> None:
     """10 are sold reduce-only at market under our id; the same id again is refused with -4116."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         params = {"reduceOnly": True, "clientOrderId": "ks1"}
         sent = await client.create_order("BTC/USDT:USDT", "market", "sell", Decimal(10), None, params)
         assert (sent["status"], sent["filled"], sent["average"]) == ("closed", 10, 100)
@@ -111,7 +112,7 @@ def test_an_order_is_taken_once_found_by_its_name_and_its_fills_are_told() -> No
         again = client.create_order("BTC/USDT:USDT", "market", "sell", Decimal(5), None, params)
         await refused(again, -4116)
 
-    tell(story)
+    play(scenario)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +128,10 @@ def test_an_order_is_taken_once_found_by_its_name_and_its_fills_are_told() -> No
         (("XRP/USDT:USDT", "market", "buy", "1", None, {}), -4400),
     ],
 )
-def test_what_the_venue_does_not_take_is_refused_in_its_own_codes(order: tuple[Any, ...], code: int) -> None:
+def test_orders_are_refused_with_the_venues_own_codes(order: tuple[Any, ...], code: int) -> None:
     """Each rule of the exchange has the venue's own code."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         wire.min_notional = Decimal(5)
         await refused(client.create_order(*order), code)
 
@@ -138,13 +139,13 @@ def test_what_the_venue_does_not_take_is_refused_in_its_own_codes(order: tuple[A
         Market("BTC", maximum=Decimal(1000)), Market("ETH"), Market("XRP", state="reduce_only"),
         Market("SOL", slip=Decimal("0.1"), band=Decimal("0.05")),
     ]  # fmt: skip
-    tell(story, {BTC: "10", ("SOL", "long"): "10"}, markets=markets)
+    play(scenario, {BTC: "10", ("SOL", "long"): "10"}, markets=markets)
 
 
-def test_in_hedge_mode_the_side_of_the_position_is_the_guard_and_reduce_only_is_not_wanted() -> None:
+def test_in_hedge_mode_the_position_side_is_the_guard_and_reduce_only_is_refused() -> None:
     """-1106 for reduceOnly; 11 of 10 cannot be closed; 4 of the short are bought back."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         short: dict[str, Any] = {"positionSide": "SHORT"}
         await refused(
             client.create_order("BTC/USDT:USDT", "market", "buy", Decimal(1), None, short | {"reduceOnly": True}), -1106
@@ -155,13 +156,13 @@ def test_in_hedge_mode_the_side_of_the_position_is_the_guard_and_reduce_only_is_
         await client.create_order("BTC/USDT:USDT", "market", "buy", Decimal(4), None, hedged)
         assert wire.exchange.held == {BTC: 10, ("BTC", "short"): 6}
 
-    tell(story, {BTC: "10", ("BTC", "short"): "10"}, mode="hedge")
+    play(scenario, {BTC: "10", ("BTC", "short"): "10"}, mode="hedge")
 
 
-def test_conditional_orders_are_listed_apart_cancelled_apart_and_stay_in_countdowns() -> None:
+def test_conditional_orders_are_listed_and_cancelled_separately_and_survive_countdowns() -> None:
     """A stop is an algo order: not among the open orders, found and cancelled by its own routes."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         symbol = "BTC/USDT:USDT"
         params = {"reduceOnly": True, "stopLossPrice": "90", "clientOrderId": "stop1"}
         stop = await client.create_order(symbol, "market", "sell", Decimal(4), None, params)
@@ -179,13 +180,13 @@ def test_conditional_orders_are_listed_apart_cancelled_apart_and_stay_in_countdo
         await client.cancel_order(stop["id"], symbol, {"trigger": True})
         assert wire.exchange.resting() == ()
 
-    tell(story)
+    play(scenario)
 
 
-def test_a_batch_of_five_keeps_refused_rows_in_their_place() -> None:
-    """The second of three is refused, and stands second."""
+def test_a_batch_keeps_refused_rows_in_their_place() -> None:
+    """The second of three is refused, and is second in the answer; six are too many."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         def one(market_id: str, name: str) -> dict[str, str]:
             return {"symbol": market_id, "side": "SELL", "type": "MARKET", "quantity": "1", "reduceOnly": "true",
                     "newClientOrderId": name}  # fmt: skip
@@ -196,7 +197,7 @@ def test_a_batch_of_five_keeps_refused_rows_in_their_place() -> None:
         six = client.fapiPrivatePostBatchOrders({"batchOrders": [one("BTCUSDT", f"c{it}") for it in range(6)]})
         await refused(six, -4082)
 
-    tell(story, markets=[Market("ETH")])
+    play(scenario, markets=[Market("ETH")])
 
 
 def test_a_wrong_secret_a_wrong_key_and_an_old_request_are_refused() -> None:
@@ -214,15 +215,15 @@ def test_a_wrong_secret_a_wrong_key_and_an_old_request_are_refused() -> None:
     async def wrong_key(wire: BinanceWire, client: Any) -> None:
         await refused(client.fapiPrivateV3GetPositionRisk(), -2015)
 
-    tell(old)
-    tell(wrong_secret, secret="other")
-    tell(wrong_key, key="OTHER")
+    play(old)
+    play(wrong_secret, secret="other")
+    play(wrong_key, key="OTHER")
 
 
-def test_weights_are_counted_as_documented_and_told_with_every_answer() -> None:
-    """positionRisk is 5, the mode 30, open orders of all symbols 40; an order takes none of it."""
+def test_weights_are_counted_as_documented_and_sent_with_every_answer() -> None:
+    """positionRisk is 5, the mode 30, open orders of all symbols 40; an order adds none."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         await client.load_markets()
         await client.fapiPrivateV3GetPositionRisk()
         assert header(client, "X-MBX-USED-WEIGHT-1M") == "6"
@@ -232,13 +233,13 @@ def test_weights_are_counted_as_documented_and_told_with_every_answer() -> None:
         assert header(client, "X-MBX-USED-WEIGHT-1M") == "76"
         assert header(client, "X-MBX-ORDER-COUNT-10S") == "1"
 
-    tell(story)
+    play(scenario)
 
 
-def test_too_many_requests_are_429_and_going_on_is_418_until_the_ban_ends() -> None:
-    """61 times 40 are more than 2400 a minute; the seventh refusal in a row is a ban, with its end."""
+def test_too_many_requests_are_429_and_continuing_is_418_until_the_ban_ends() -> None:
+    """61 times 40 are more than 2400 a minute; the sixth refusal in a row is a ban, with its end."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         for _ in range(60):
             await client.fapiPrivateGetOpenOrders()
         assert "429" in await refused(client.fapiPrivateGetOpenOrders(), -1003)
@@ -248,47 +249,48 @@ def test_too_many_requests_are_429_and_going_on_is_418_until_the_ban_ends() -> N
         assert "418" in await refused(client.fapiPrivateGetOpenOrders(), -1003)
         assert header(client, "Retry-After") == "120"
 
-    tell(story, enforced=True)
+    play(scenario, enforced=True)
 
 
-def test_an_answer_may_be_a_failure_although_the_order_was_done() -> None:
+def test_an_executed_order_may_be_answered_with_a_failure() -> None:
     """503 "Unknown error, please check…": the position is closed all the same."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
-        wire.say("POST /fapi/v1/order", -1007, "Unknown error, please check your request or try again later.", 503,
-                 done=True)  # fmt: skip
+    async def scenario(wire: BinanceWire, client: Any) -> None:
+        wire.answer_next(
+            "POST /fapi/v1/order", -1007, "Unknown error, please check your request or try again later.", 503, done=True
+        )
         params = {"reduceOnly": True}
         await refused(client.create_order("BTC/USDT:USDT", "market", "sell", Decimal(10), None, params), -1007)
         assert wire.exchange.held[BTC] == 0
 
-    tell(story)
+    play(scenario)
 
 
-def test_the_user_stream_tells_of_orders_and_positions() -> None:
-    """The client's own stream hears of a fill and of the new position."""
+def test_the_user_stream_pushes_an_order_and_its_fill() -> None:
+    """The client's own stream receives the fill of its order."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         await client.load_markets()
         ws = client.urls["api"]["ws"]
         for name, url in ws.items():
             if isinstance(url, str):
                 ws[name] = wire.address_ws + "/" + url.split("/", 3)[3]
         client.options["watchPositions"] = {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False}
-        heard = asyncio.ensure_future(client.watch_orders())
-        while not wire.sockets:  # noqa: ASYNC110 - the server says nothing when a client comes
+        pushed = asyncio.ensure_future(client.watch_orders())
+        while not wire.sockets:  # noqa: ASYNC110 - the server sends no event on a connection
             await asyncio.sleep(0.01)
         wire.exchange.trade(BTC, Decimal(-3))
         await client.create_order("BTC/USDT:USDT", "market", "sell", Decimal(2), None, {"reduceOnly": True})
-        orders = await asyncio.wait_for(heard, 10)
+        orders = await asyncio.wait_for(pushed, 10)
         assert [(it["status"], it["filled"]) for it in orders] == [("closed", 2)]
 
-    tell(story)
+    play(scenario)
 
 
-def test_lists_arrive_wrong_as_they_are_told_to() -> None:
-    """A page too few, nothing at all, a number that is none."""
+def test_lists_are_damaged_as_the_script_demands() -> None:
+    """An empty list, a missing row, a number that is none."""
 
-    async def story(wire: BinanceWire, client: Any) -> None:
+    async def scenario(wire: BinanceWire, client: Any) -> None:
         from tests.faults.mishaps import Rule, Script
 
         wire.mishaps = Script(Rule("snapshot", "empty"), Rule("snapshot", "page"), Rule("snapshot", "nan"))
@@ -296,4 +298,4 @@ def test_lists_arrive_wrong_as_they_are_told_to() -> None:
         assert [len(it) for it in rows] == [0, 1, 2, 2]
         assert [it["positionAmt"] for it in rows[2]] == ["NaN", "1"]
 
-    tell(story, {BTC: "10", ("ETH", "long"): "1"})
+    play(scenario, {BTC: "10", ("ETH", "long"): "1"})

@@ -1,7 +1,7 @@
-"""Binance's USD-M futures on loopback: its paths, signatures, limits and words over an exchange of ours.
+"""Binance's USD-M futures on loopback: its paths, signatures, limits and payloads over an exchange of ours.
 
-Written from the venue's documents and from what the real client sends; weights and order limits are the documented
-ones. A client order id is taken once and never again: the venue itself asks for that among open orders only.
+Written from the venue's documents and from the requests of the real client; weights and order limits are the documented
+ones. A client order id is accepted once and never again; the venue itself only checks the open orders.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.faults.mishaps import Mishap
 from tests.faults.wire import LAG
 from tests.wire.binance import orders as orders
-from tests.wire.binance import words as words
+from tests.wire.binance import payloads as payloads
 from tests.wire.binance.public import PUBLIC, public_answer
-from tests.wire.binance.stream import speak
+from tests.wire.binance.stream import serve
 from tests.wire.server import KEY, LISTEN_KEY, SECRET, Ask, RefusedError, Reply, WireVenue
 
-PATIENCE: Final = 5
+REFUSALS_BEFORE_A_BAN: Final = 5
 """Refusals in a row for too many requests before the address is banned."""
 BAN: Final = 120.0
 WEIGHTS: Final[Mapping[str, tuple[int, int]]] = {
@@ -63,7 +63,7 @@ ORDERS: Final[Mapping[str, Callable[[BinanceWire, Ask], object]]] = {
 
 
 class BinanceWire(WireVenue):
-    """USD-M futures: one-way and hedge mode. `incomes` are rows of the income history, as the venue words them."""
+    """USD-M futures: one-way and hedge mode. `incomes` are rows of the income history, in the venue's format."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
         RateLimit("weight", 2400, 60.0, by="address"),
@@ -72,9 +72,9 @@ class BinanceWire(WireVenue):
     )
 
     def __init__(self, exchange: Exchange, *, multi_assets: bool = False, **more: Any) -> None:
-        """`assets` and `indexes` (USD) are the ledger's wallets and prices; `rights` is what the key may do.
+        """`assets` and `indexes` (USD) are the ledger's wallets and prices; `rights` are the key's permissions.
 
-        `fees_in`: an asset and its price, where fees are not taken in what is traded for.
+        `fees_in`: an asset and its price, if fees are not charged in the settlement asset.
         """
         super().__init__(exchange, **more)
         self.multi_assets = multi_assets
@@ -88,27 +88,27 @@ class BinanceWire(WireVenue):
             "enableMargin": False, "enableSpotAndMarginTrading": False, "enableVanillaOptions": False,
             "enablePortfolioMarginTrading": False,
         }  # fmt: skip
-        self.sayings: list[tuple[str, int, int, str, bool]] = []
+        self.planned_answers: list[tuple[str, int, int, str, bool]] = []
         self.listen_keys: set[str] = set()
         self.triggers: dict[str, Decimal] = {}
-        self._told: deque[tuple[float, Reply]] = deque(maxlen=50)
+        self._past_positions: deque[tuple[float, Reply]] = deque(maxlen=50)
         self._limited_in_a_row = 0
         self._banned_until = 0.0
         self.timers: dict[str, asyncio.TimerHandle] = {}
 
-    def say(self, route: str, code: int, text: str, status: int = 400, *, done: bool = False) -> None:
-        """The next answer on a route is this; with `done` it is done all the same."""
-        self.sayings.append((route, code, status, text, done))
+    def answer_next(self, route: str, code: int, text: str, status: int = 400, *, done: bool = False) -> None:
+        """Refuse the next request on a route with this answer; with `done` it is executed all the same."""
+        self.planned_answers.append((route, code, status, text, done))
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """Symbols whose countdown runs."""
+        """Symbols with a running countdown."""
         now = asyncio.get_running_loop().time()
         return tuple(name for name, timer in self.timers.items() if not timer.cancelled() and timer.when() > now)
 
     @property
     def subscribed(self) -> tuple[str, ...]:
-        """A listen key hears everything from the connection on."""
+        """Every connection with a listen key receives all events."""
         return ("user data",) * bool(self.sockets)
 
     async def stop(self) -> None:
@@ -116,15 +116,15 @@ class BinanceWire(WireVenue):
             timer.cancel()
         await super().stop()
 
-    # What the server asks of every venue
+    # The methods of every venue
 
     def answer(self, ask: Ask) -> Reply:
-        said = next((it for it in self.sayings if it[0] == ask.route), None)
-        if said is not None:
-            self.sayings.remove(said)
-            if said[4]:
+        planned = next((it for it in self.planned_answers if it[0] == ask.route), None)
+        if planned is not None:
+            self.planned_answers.remove(planned)
+            if planned[4]:
                 self._answer(ask)
-            raise words.refuse(said[1], said[3], said[2])
+            raise payloads.refuse(planned[1], planned[3], planned[2])
         self._limited_in_a_row = 0
         return self._answer(ask)
 
@@ -132,10 +132,10 @@ class BinanceWire(WireVenue):
         self.remember_triggers()
         if ask.route in PUBLIC:
             return Reply(public_answer(self, ask))
-        doing: Callable[[Ask], object] | None = self._deeds().get(ask.route)
-        if doing is None:
+        handler: Callable[[Ask], object] | None = self._handlers().get(ask.route)
+        if handler is None:
             raise NotImplementedError
-        return Reply(doing(ask))
+        return Reply(handler(ask))
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
         call = CALLS.get(ask.route)
@@ -153,28 +153,28 @@ class BinanceWire(WireVenue):
             return
         key = ask.headers.get("X-MBX-APIKEY")
         if key is None:
-            raise words.refuse(-2014, "API-key format invalid.", 401)
+            raise payloads.refuse(-2014, "API-key format invalid.", 401)
         if key != KEY:
-            raise words.refuse(-2015, "Invalid API-key, IP, or permissions for action.", 401)
+            raise payloads.refuse(-2015, "Invalid API-key, IP, or permissions for action.", 401)
         if ask.path.endswith("/listenKey"):
             return
         signed, _, signature = (ask.query + ask.body).rpartition("&signature=")
         if not signed or "timestamp" not in ask.params:
-            raise words.refuse(-1102, "Mandatory parameter 'timestamp' was not sent, was empty/null, or malformed.")
+            raise payloads.refuse(-1102, "Mandatory parameter 'timestamp' was not sent, was empty/null, or malformed.")
         if not hmac.compare_digest(hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).hexdigest(), signature):
-            raise words.refuse(-1022, "Signature for this request is not valid.")
+            raise payloads.refuse(-1022, "Signature for this request is not valid.")
         age = self.now_ms() - int(ask.params["timestamp"])
         if age > int(ask.params.get("recvWindow", 5000)):
-            raise words.refuse(-1021, "Timestamp for this request is outside of the recvWindow.")
+            raise payloads.refuse(-1021, "Timestamp for this request is outside of the recvWindow.")
         if age < -1000:
-            raise words.refuse(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
+            raise payloads.refuse(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        return Reply(words.refusal(error, reduce_only_regime="reduce-only" in str(error)), 400)
+        return Reply(payloads.refusal(error, reduce_only_regime="reduce-only" in str(error)), 400)
 
     def limited(self, wait: float) -> Reply:
         self._limited_in_a_row += 1
-        if self._limited_in_a_row > PATIENCE:
+        if self._limited_in_a_row > REFUSALS_BEFORE_A_BAN:
             self._banned_until = self.now()[0] + BAN
             return self._ban()
         text = "Too many requests; current limit is 2400 requests per minute."
@@ -208,28 +208,28 @@ class BinanceWire(WireVenue):
             return reply
         if mishap in ("stale", "lagging") and "positionRisk" in ask.path:
             since = self.now()[0] - LAG
-            return next((older for at, older in self._told if at >= since), reply)
+            return next((older for at, older in self._past_positions if at >= since), reply)
         if isinstance(reply.body, list):
             return Reply(orders.wrong_rows(mishap, reply.body), headers=reply.headers)
         if mishap == "empty" and ask.method == "GET":
-            return words.refuse(-2013, "Order does not exist.").reply
+            return payloads.refuse(-2013, "Order does not exist.").reply
         return Reply(orders.wrong_order(mishap, reply.body), headers=reply.headers)
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await speak(self, socket, ask, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await serve(self, socket, ask, updated)
 
-    # Who is who
+    # Symbols
 
     def symbol(self, market_id: str) -> str:
-        """The exchange's name of a symbol."""
+        """The exchange's symbol of a market id."""
         for symbol in self.exchange.markets:
-            if words.market_id(symbol) == market_id:
+            if payloads.market_id(symbol) == market_id:
                 return symbol
-        raise words.refuse(-1121, "Invalid symbol.")
+        raise payloads.refuse(-1121, "Invalid symbol.")
 
-    # Deeds
+    # Actions
 
-    def _deeds(self) -> Mapping[str, Callable[[Ask], object]]:
+    def _handlers(self) -> Mapping[str, Callable[[Ask], object]]:
         return {
             "GET /fapi/v2/account": self._account, "GET /fapi/v3/account": self._account,
             "GET /fapi/v2/balance": self._balances, "GET /fapi/v3/balance": self._balances,
@@ -244,31 +244,31 @@ class BinanceWire(WireVenue):
             "GET /sapi/v1/account/apiRestrictions": lambda _: self.rights,
             "POST /fapi/v1/listenKey": self._listen_key, "PUT /fapi/v1/listenKey": self._listen_key,
             "DELETE /fapi/v1/listenKey": lambda _: {},
-            **{route: partial(deed, self) for route, deed in ORDERS.items()},
+            **{route: partial(handler, self) for route, handler in ORDERS.items()},
         }  # fmt: skip
 
     def _brackets(self, ask: Ask) -> object:
         bracket = {"bracket": 1, "initialLeverage": 20, "notionalCap": 10_000_000, "notionalFloor": 0,
                    "maintMarginRatio": 0.02, "cum": 0}  # fmt: skip
-        return [{"symbol": words.market_id(it), "brackets": [bracket]} for it in self.exchange.markets]
+        return [{"symbol": payloads.market_id(it), "brackets": [bracket]} for it in self.exchange.markets]
 
     def _account(self, ask: Ask) -> object:
-        """Which assets are margin the third version leaves to accountConfig."""
-        body = words.account_body(self)
+        """The account; in the third version, accountConfig holds the setting for several margin assets."""
+        body = payloads.account_body(self)
         return body if "/v2/" in ask.path else {name: it for name, it in body.items() if name != "multiAssetsMargin"}
 
     def _balances(self, ask: Ask) -> object:
-        body = words.account_body(self)
+        body = payloads.account_body(self)
         return [{**row, "balance": row["walletBalance"]} for row in body["assets"]]
 
     def position_rows(self) -> list[dict[str, Any]]:
-        """What is held, and nothing else."""
+        """The open positions, and nothing else."""
         book = self.book("positions")
-        return [words.position_row(self.exchange, book, key, self.now_ms()) for key in book.lots]
+        return [payloads.position_row(self.exchange, book, key, self.now_ms()) for key in book.lots]
 
     def _positions(self, ask: Ask) -> object:
         rows = [row for row in self.position_rows() if ask.params.get("symbol", row["symbol"]) == row["symbol"]]
-        self._told.append((self.now()[0], Reply(rows)))
+        self._past_positions.append((self.now()[0], Reply(rows)))
         return rows
 
     def _config(self, ask: Ask) -> object:
@@ -282,19 +282,19 @@ class BinanceWire(WireVenue):
 
     def _open(self, ask: Ask, *, waiting: bool) -> object:
         mine = [it for it in self.exchange.orders.values() if it.state == "open" and it.waits is waiting]
-        wanted = [it for it in mine if ask.params.get("symbol") in (None, words.market_id(it.symbol))]
+        wanted = [it for it in mine if ask.params.get("symbol") in (None, payloads.market_id(it.symbol))]
         return [self.algo(it) if waiting else self.row(it) for it in wanted]
 
     def row(self, order: Placed) -> dict[str, Any]:
-        """An order in the venue's words."""
-        return words.order_row(self.exchange, order, self.now_ms())
+        """An order in the venue's format."""
+        return payloads.order_row(self.exchange, order, self.now_ms())
 
     def algo(self, order: Placed) -> dict[str, Any]:
-        """A conditional order in the venue's words."""
-        return words.algo_row(self.exchange, order, self.triggers.get(order.id, ZERO), self.now_ms())
+        """A conditional order in the venue's format."""
+        return payloads.algo_row(self.exchange, order, self.triggers.get(order.id, ZERO), self.now_ms())
 
     def remember_triggers(self) -> None:
-        """What waits is numbered and listed apart; what it waited for is forgotten once it has come true."""
+        """Record the trigger prices of waiting orders, which are numbered and listed separately."""
         for order in self.exchange.orders.values():
             if order.waits and order.trigger_price is not None:
                 self.triggers[order.id] = order.trigger_price

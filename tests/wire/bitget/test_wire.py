@@ -1,4 +1,4 @@
-"""The real ccxt client against Bitget on loopback: what it sends is taken, and what it gets is what is true."""
+"""The real ccxt client against Bitget on loopback: its requests are accepted, and its answers are true."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def venue(
     exchange = Exchange(held or {(BTC, "long"): D("0.5")}, _now, mode=mode, markets=(Market(BTC, D(50_000)),))
     wire = BitgetWire(exchange)
     await wire.start()
-    given = {"apiKey": KEY, "secret": SECRET, "password": PASSPHRASE, **(keys or {})}
-    client = ccxt.bitget({**given, "enableRateLimit": False})
+    credentials = {"apiKey": KEY, "secret": SECRET, "password": PASSPHRASE, **(keys or {})}
+    client = ccxt.bitget({**credentials, "enableRateLimit": False})
     client.number = Decimal
     client.has["fetchCurrencies"] = False
     client.options |= {"uta": False, "defaultType": "swap"}
@@ -65,8 +65,8 @@ def test_a_wrong_secret_or_passphrase_is_refused(keys: dict[str, str], code: str
     _run(main())
 
 
-def test_positions_and_worth_come_as_they_are() -> None:
-    """A long is told with its size and mode, and the account with its equity."""
+def test_positions_and_equity_match_the_exchange() -> None:
+    """A long is reported with its size and mode, and the account with its equity."""
 
     async def main() -> None:
         async with venue() as (_, client):
@@ -94,8 +94,8 @@ def test_a_reducing_order_closes_and_a_second_one_finds_no_position() -> None:
     _run(main())
 
 
-def test_hedge_mode_wants_orders_of_its_own_kind() -> None:
-    """In hedge mode a one-way order is refused with 40774, and one that says what it closes closes that side."""
+def test_hedge_mode_requires_orders_of_its_own_kind() -> None:
+    """In hedge mode a one-way order is refused with 40774, and one that declares a close closes that side."""
 
     async def main() -> None:
         async with venue({(BTC, "long"): D(1), (BTC, "short"): D(1)}, "hedge") as (wire, client):
@@ -108,7 +108,7 @@ def test_hedge_mode_wants_orders_of_its_own_kind() -> None:
 
 
 def test_a_trigger_price_as_text_rests_as_a_plan_order() -> None:
-    """A plan order is shown among the plan orders only, and is cancelled there."""
+    """A plan order is listed among the plan orders only, and is cancelled there."""
 
     async def main() -> None:
         async with venue() as (_, client):
@@ -123,8 +123,8 @@ def test_a_trigger_price_as_text_rests_as_a_plan_order() -> None:
     _run(main())
 
 
-def test_a_batch_answers_the_good_and_the_bad_apart() -> None:
-    """A row that is refused is told with its code in a list of its own, and the others are taken."""
+def test_a_batch_lists_accepted_and_refused_rows_separately() -> None:
+    """A refused row is listed with its code in a list of its own, and the others are accepted."""
 
     async def main() -> None:
         async with venue() as (wire, client):
@@ -132,9 +132,9 @@ def test_a_batch_answers_the_good_and_the_bad_apart() -> None:
                 {"size": "0.5", "side": "sell", "orderType": "market", "reduceOnly": "YES", "clientOid": name}
                 for name in ("ks1", "ks2")
             ]
-            asked = {**FUTURES, "symbol": "BTCUSDT", "marginCoin": "USDT", "marginMode": "crossed", "orderList": rows}
+            batch = {**FUTURES, "symbol": "BTCUSDT", "marginCoin": "USDT", "marginMode": "crossed", "orderList": rows}
             await client.load_markets()
-            data = (await client.privateMixPostV2MixOrderBatchPlaceOrder(asked))["data"]
+            data = (await client.privateMixPostV2MixOrderBatchPlaceOrder(batch))["data"]
             assert [it["clientOid"] for it in data["successList"]] == ["ks1"]
             assert [(it["clientOid"], it["errorCode"]) for it in data["failureList"]] == [("ks2", "22002")]
             assert wire.exchange.held[BTC, "long"] == D(0)
@@ -155,8 +155,8 @@ def test_closing_everything_closes_both_sides() -> None:
     _run(main())
 
 
-def test_an_unknown_client_id_is_said_to_be_unknown() -> None:
-    """order/detail answers 40109 for an order that there is not."""
+def test_an_unknown_client_order_id_is_reported_as_unknown() -> None:
+    """order/detail answers 40109 for an order that does not exist."""
 
     async def main() -> None:
         async with venue() as (_, client):

@@ -1,4 +1,4 @@
-"""Bitget's v2 API for USDT futures on loopback, for one classic account, in its own words and codes."""
+"""Bitget's v2 API for USDT futures on loopback, for one classic account, with its payloads and codes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.parse import unquote
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit
 from tests.faults.exchange import Exchange, Placed
 from tests.faults.mishaps import Mishap
-from tests.wire.bitget import words as words
+from tests.wire.bitget import payloads as payloads
 from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
 
 class BitgetWire(WireVenue):
-    """Bitget. `authorities` and `bills` are for tests to set."""
+    """Bitget. Tests set `authorities` and `bills`."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
-        *(RateLimit(name, allowed, 1.0) for name, allowed in words.LIMITS.values()),
+        *(RateLimit(name, allowed, 1.0) for name, allowed in payloads.LIMITS.values()),
         RateLimit("info", 1, 1.0),
         RateLimit("address", 6000, 60.0, "address"),
     )
@@ -33,14 +33,14 @@ class BitgetWire(WireVenue):
         """Rows of `account/bill`, newest first."""
         self.plans: dict[str, str] = {}
         """clientOid → planStatus of plan orders that are over."""
-        self._older: list[object] | None = None
+        self._previous_positions: list[object] | None = None
 
     @property
     def symbols(self) -> dict[str, str]:
-        """By Bitget's id; markets may come while the venue is open."""
-        return {words.id_of(it): it for it in self.exchange.markets}
+        """By Bitget's id; markets may be added while the venue runs."""
+        return {payloads.id_of(it): it for it in self.exchange.markets}
 
-    # Who asks, and what it counts for
+    # Authentication and rate limits
 
     def check(self, ask: Ask) -> None:
         if "/market/" in ask.path or "/public/" in ask.path or ask.path.endswith("/margin/currencies"):
@@ -51,7 +51,7 @@ class BitgetWire(WireVenue):
             raise RefusedError(self.no("40037", "Apikey does not exist", 400))
         query = f"?{unquote(ask.query)}" if ask.query else ""
         if not hmac.compare_digest(
-            head.get("ACCESS-SIGN", ""), words.signed(f"{stamp}{ask.method}{ask.path}{query}{ask.body}")
+            head.get("ACCESS-SIGN", ""), payloads.signed(f"{stamp}{ask.method}{ask.path}{query}{ask.body}")
         ):
             raise RefusedError(self.no("40009", "sign signature error", 400))
         if head.get("ACCESS-PASSPHRASE") != PASSPHRASE:
@@ -60,20 +60,20 @@ class BitgetWire(WireVenue):
             raise RefusedError(self.no("40008", "Request timestamp expired", 400))
 
     def units(self, ask: Ask) -> Mapping[str, int]:
-        found = words.LIMITS.get(f"{ask.method} {ask.path.removeprefix(words.MIX)}")
+        found = payloads.LIMITS.get(f"{ask.method} {ask.path.removeprefix(payloads.MIX)}")
         name = "info" if ask.path.endswith("/spot/account/info") else found[0] if found else None
         return {"address": 1} | ({name: 1} if name else {})
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
-        asked = self.symbols.get(str(ask.params.get("symbol", "")))
-        symbols = (asked,) if asked else ()
+        symbol = self.symbols.get(str(ask.params.get("symbol", "")))
+        symbols = (symbol,) if symbol else ()
         calls: dict[str, Call] = {
             "POST order/place-order": "submit", "POST order/place-plan-order": "submit",
             "POST order/batch-place-order": "submit_batch", "POST order/close-positions": "close_book",
             "POST order/cancel-order": "cancel", "POST order/cancel-plan-order": "cancel",
             "GET order/detail": "find_order", "GET order/orders-pending": "open_orders",
         }  # fmt: skip
-        route = f"{ask.method} {ask.path.removeprefix(words.MIX)}"
+        route = f"{ask.method} {ask.path.removeprefix(payloads.MIX)}"
         if route == "GET position/all-position":
             return "snapshot", ()
         if route == "GET order/fills":
@@ -81,7 +81,7 @@ class BitgetWire(WireVenue):
         found = calls.get(route)
         return None if found is None else (found, symbols)
 
-    # Its words
+    # Payloads
 
     def no(self, code: str, text: str, status: int = 400) -> Reply:
         return Reply({"code": code, "msg": text, "requestTime": self.now_ms(), "data": None}, status)
@@ -90,7 +90,7 @@ class BitgetWire(WireVenue):
         return Reply({"code": "00000", "msg": "success", "requestTime": self.now_ms(), "data": data})
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        code, text = words.REJECTIONS[error.reason]
+        code, text = payloads.REJECTIONS[error.reason]
         return self.no(code, f"{text} ({error})")
 
     def limited(self, wait: float) -> Reply:
@@ -114,14 +114,14 @@ class BitgetWire(WireVenue):
                 for row in rows[:1]:
                     row["total"] = "-" + row["total"] if mishap == "sign" else "NaN"
             case "stale" | "lagging":
-                body["data"] = rows if self._older is None else self._older
+                body["data"] = rows if self._previous_positions is None else self._previous_positions
             case "nonsense" if isinstance(data, dict):
-                data["clientOid"], data["orderId"] = "someone-elses", words.order_id("x999999")
+                data["clientOid"], data["orderId"] = "someone-elses", payloads.order_id("x999999")
             case "defect":
                 body["data"] = "?"
         return Reply(body, reply.status)
 
-    # What it does
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
         route = f"{ask.method}_{ask.path.removeprefix('/api/')}".lower()
@@ -136,18 +136,18 @@ class BitgetWire(WireVenue):
 
     def _get_v2_mix_market_contracts(self, params: Mapping[str, Any]) -> Reply:
         ours = params["productType"] == "USDT-FUTURES"
-        rows = (words.contract(it, self.exchange.markets[it]) for it in self.symbols.values() if ours)
+        rows = (payloads.contract(it, self.exchange.markets[it]) for it in self.symbols.values() if ours)
         return self.yes([it for it in rows if params.get("symbol") in (None, it["symbol"])])
 
     def _get_v2_mix_market_tickers(self, params: Mapping[str, Any]) -> Reply:
-        return self.yes([words.ticker(it, self.exchange.markets[it], self.now_ms()) for it in self.symbols.values()])
+        return self.yes([payloads.ticker(it, self.exchange.markets[it], self.now_ms()) for it in self.symbols.values()])
 
     def _get_v2_spot_account_info(self, _: Mapping[str, Any]) -> Reply:
         return self.yes({"userId": "1", "ips": self.ips, "authorities": self.authorities, "parentId": 1})
 
     def _get_v2_mix_account_accounts(self, params: Mapping[str, Any]) -> Reply:
         book = self.book("equity")
-        margin, profit, equity = book.gross / words.LEVERAGE, book.unrealized_in("USDT"), book.equity_in("USDT")
+        margin, profit, equity = book.gross / payloads.LEVERAGE, book.unrealized_in("USDT"), book.equity_in("USDT")
         row = {
             "marginCoin": "USDT", "locked": "0", "available": str(equity - profit), "crossedMaxAvailable":
             str(equity - margin), "isolatedMaxAvailable": str(equity - margin), "maxTransferOut":
@@ -167,48 +167,48 @@ class BitgetWire(WireVenue):
 
     def _get_v2_mix_position_all_position(self, params: Mapping[str, Any]) -> Reply:
         book = self.book("positions")
-        rows: list[object] = [words.position(self.exchange, book, key) for key in book.lots]
+        rows: list[object] = [payloads.position(self.exchange, book, key) for key in book.lots]
         reply = self.yes(rows if params["productType"] == "USDT-FUTURES" else [])
-        self._older = rows
+        self._previous_positions = rows
         return reply
 
     def _get_v2_mix_order_orders_pending(self, params: Mapping[str, Any]) -> Reply:
         found = [it for it in self._orders(params) if it.state == "open" and not it.waits]
-        return self._page([words.order(self.exchange, it, self.now_ms()) for it in found], params, "entrustedList")
+        return self._page([payloads.order(self.exchange, it, self.now_ms()) for it in found], params, "entrustedList")
 
     def _get_v2_mix_order_orders_plan_pending(self, params: Mapping[str, Any]) -> Reply:
         if params.get("planType") not in ("normal_plan", "track_plan", "profit_loss"):
             return self.no("400172", "Parameter verification failed")
         found = [it for it in self._orders(params) if it.waits and params["planType"] == "normal_plan"]
-        return self._page([words.plan(self.exchange, it, self.now_ms()) for it in found], params, "entrustedList")
+        return self._page([payloads.plan(self.exchange, it, self.now_ms()) for it in found], params, "entrustedList")
 
     def _get_v2_mix_order_orders_plan_history(self, params: Mapping[str, Any]) -> Reply:
         found = [it for it in self._orders(params) if it.trigger_when and not it.waits]
-        rows = [words.plan(self.exchange, it, self.now_ms()) for it in found]
+        rows = [payloads.plan(self.exchange, it, self.now_ms()) for it in found]
         for row, it in zip(rows, found, strict=True):
             row["planStatus"] = "cancelled" if it.state == "canceled" else "executed"
         return self._page(rows, params, "entrustedList")
 
     def _get_v2_mix_order_plan_sub_order(self, params: Mapping[str, Any]) -> Reply:
         found = [it for it in self._orders({"orderId": params["planOrderId"]}) if it.trigger_when and not it.waits]
-        return self.yes([{"orderId": words.order_id(it.id), "type": it.type, "status": "success"} for it in found])
+        return self.yes([{"orderId": payloads.order_id(it.id), "type": it.type, "status": "success"} for it in found])
 
     def _get_v2_mix_order_detail(self, params: Mapping[str, Any]) -> Reply:
         found = [it for it in self._orders(params) if not it.waits]
         if not found:
             return self.no("40109", "The data of the order cannot be found, please confirm the order number")
-        return self.yes(words.order(self.exchange, found[0], self.now_ms()))
+        return self.yes(payloads.order(self.exchange, found[0], self.now_ms()))
 
     def _get_v2_mix_order_fills(self, params: Mapping[str, Any]) -> Reply:
         shown = list(self.ledger.fills())[::-1]
-        rows = [words.fill(self.exchange, it, self.ledger.profits[it.id]) for it in shown]
+        rows = [payloads.fill(self.exchange, it, self.ledger.profits[it.id]) for it in shown]
         for name in ("symbol", "orderId"):
             rows = [it for it in rows if params.get(name, it[name]) == it[name]]
         since = int(params.get("startTime", 0))
         return self._page([it for it in rows if int(str(it["cTime"])) >= since], params, "fillList")
 
     def _get_v2_mix_account_bill(self, params: Mapping[str, Any]) -> Reply:
-        booked = [words.bill(it) for it in self.ledger.shown()]
+        booked = [payloads.bill(it) for it in self.ledger.shown()]
         begin, end = int(params.get("startTime", 0)), int(params.get("endTime", 10**15))
         rows = [it for it in booked[::-1] if begin <= int(str(it["cTime"])) <= end]
         return self._page([*rows, *self.bills], params, "bills")
@@ -226,7 +226,7 @@ class BitgetWire(WireVenue):
             try:
                 done.append(self._placed({**params, **it}))
             except OrderRejectedError as error:
-                code, text = words.REJECTIONS[error.reason]
+                code, text = payloads.REJECTIONS[error.reason]
                 failed.append({"orderId": "", "clientOid": it.get("clientOid"), "errorMsg": text, "errorCode": code})
         return self.yes({"successList": done, "failureList": failed})
 
@@ -235,7 +235,7 @@ class BitgetWire(WireVenue):
         if not found:
             return self.no("40768", "Order does not exist")
         self.exchange.cancel(found[0].id)
-        return self.yes({"orderId": words.order_id(found[0].id), "clientOid": found[0].name or ""})
+        return self.yes({"orderId": payloads.order_id(found[0].id), "clientOid": found[0].name or ""})
 
     def _post_v2_mix_order_cancel_plan_order(self, params: Mapping[str, Any]) -> Reply:
         done: list[object] = []
@@ -244,7 +244,7 @@ class BitgetWire(WireVenue):
             found = [it for it in self._orders({**params, **wanted}) if it.waits]
             if found:
                 self.exchange.cancel(found[0].id)
-                done.append({"orderId": words.order_id(found[0].id), "clientOid": found[0].name or ""})
+                done.append({"orderId": payloads.order_id(found[0].id), "clientOid": found[0].name or ""})
             else:
                 failed.append({**wanted, "errorMsg": "Plan order does not exist", "errorCode": "43025"})
         return self.yes({"successList": done, "failureList": failed})
@@ -255,18 +255,20 @@ class BitgetWire(WireVenue):
         made = [it for name, it in self.exchange.orders.items() if name not in before]
         if not made:
             return self.no("22002", "No position to close")
-        rows = [{"orderId": words.order_id(it.id), "clientOid": "", "symbol": words.id_of(it.symbol)} for it in made]
+        rows = [
+            {"orderId": payloads.order_id(it.id), "clientOid": "", "symbol": payloads.id_of(it.symbol)} for it in made
+        ]
         return self.yes({"successList": rows, "failureList": []})
 
-    # What is true
+    # State
 
     def _orders(self, params: Mapping[str, Any]) -> list[Placed]:
         return [
             it
             for it in self.exchange.orders.values()
-            if params.get("symbol", "").upper() in ("", words.id_of(it.symbol))
+            if params.get("symbol", "").upper() in ("", payloads.id_of(it.symbol))
             and (params.get("clientOid") or it.name) == it.name
-            and (params.get("orderId") or words.order_id(it.id)) == words.order_id(it.id)
+            and (params.get("orderId") or payloads.order_id(it.id)) == payloads.order_id(it.id)
         ]
 
     def _placed(self, params: Mapping[str, Any]) -> dict[str, object]:
@@ -305,7 +307,7 @@ class BitgetWire(WireVenue):
                 trigger_when=("falls" if Decimal(str(trigger)) < now else "rises") if trigger else None,
             )
         )
-        return {"orderId": words.order_id(report.id), "clientOid": params.get("clientOid", "")}
+        return {"orderId": payloads.order_id(report.id), "clientOid": params.get("clientOid", "")}
 
     def _page(self, rows: list[dict[str, object]], params: Mapping[str, Any], name: str) -> Reply:
         size = int(params.get("limit", 100))

@@ -1,4 +1,4 @@
-"""Bybit's private stream: what changed, and the protection of who loses the connection."""
+"""Bybit's private stream: what changed, and disconnection protection for a lost connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.wire.bybit import words as words
+from tests.wire.bybit import payloads as payloads
 from tests.wire.server import KEY, Ask, messages
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ class BybitStreams:
         self.topics: set[str] = set()
         """Every topic that was ever subscribed to."""
         self.mute = False
-        """Say nothing any more, not even to a ping, and keep the connection."""
+        """Send nothing more, not even a pong, and keep the connection."""
 
     @property
     def protected(self) -> int:
-        """How many connections keep the disconnection protection from going off."""
+        """The number of connections that keep the disconnection protection from going off."""
         return len(self._protected)
 
     @property
-    def guards(self) -> bool:
-        """Whether a connection is watched, or one was lost and the window has not ended."""
+    def is_guarding(self) -> bool:
+        """Whether a connection is protected, or one was lost and the window has not ended."""
         waits = self._timer is not None and not self._timer.cancelled()
         return bool(self._protected) or (waits and self._timer.when() > asyncio.get_running_loop().time())
 
@@ -42,26 +42,26 @@ class BybitStreams:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def speak(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        """One stream, until it is closed."""
+    async def serve(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        """Serve one stream until it is closed."""
         if ask.path != "/v5/private":
             await socket.close()
             return
-        talk = _Talk(self, self._venue, socket)
-        telling = asyncio.ensure_future(talk.tell(told))
+        connection = _Connection(self, self._venue, socket)
+        pusher = asyncio.ensure_future(connection.push_changes(updated))
         try:
-            await messages(socket, talk.hear)
+            await messages(socket, connection.handle)
         finally:
-            telling.cancel()
+            pusher.cancel()
             self._lost(socket)
 
     def protect(self, socket: web.WebSocketResponse) -> None:
-        """`dcp.future` was subscribed to on this connection."""
+        """Note that this connection has subscribed to `dcp.future`."""
         self._protected.add(socket)
         self.stop()
 
     def unprotect(self, socket: web.WebSocketResponse) -> None:
-        """Given back: its loss means nothing any more."""
+        """Note that the protection was given up: the loss of this connection has no effect any more."""
         self._protected.discard(socket)
 
     def _lost(self, socket: web.WebSocketResponse) -> None:
@@ -70,64 +70,64 @@ class BybitStreams:
         self._protected.discard(socket)
         window = self._venue.windows.get("DERIVATIVES")
         if window is not None and not self._protected:
-            self._timer = asyncio.get_running_loop().call_later(window, self._go_off)
+            self._timer = asyncio.get_running_loop().call_later(window, self._cancel_all)
 
-    def _go_off(self) -> None:
+    def _cancel_all(self) -> None:
         for order in list(self._venue.exchange.orders.values()):
             self._venue.exchange.cancel(order.id)
 
 
-class _Talk:
+class _Connection:
     def __init__(self, streams: BybitStreams, venue: BybitWire, socket: web.WebSocketResponse) -> None:
         self._streams = streams
         self._venue = venue
         self._socket = socket
-        self._known = False
+        self._is_authenticated = False
         self._topics: set[str] = set()
-        self._said: dict[str, dict[str, str]] = {"order": self._orders(), "position": self._positions()}
+        self._sent: dict[str, dict[str, str]] = {"order": self._orders(), "position": self._positions()}
 
-    async def hear(self, message: dict[str, Any]) -> None:
+    async def handle(self, message: dict[str, Any]) -> None:
         if self._streams.mute:
             return
         op, seen = message.get("op"), message.get("req_id", "")
         if op == "ping":
-            await self._say({"req_id": seen, "op": "pong", "args": [str(self._venue.now_ms())], "conn_id": "c"})
+            await self._send({"req_id": seen, "op": "pong", "args": [str(self._venue.now_ms())], "conn_id": "c"})
         elif op == "auth":
-            await self._say(self._authenticated(*message["args"]))
-        elif op == "unsubscribe" and self._known:
+            await self._send(self._authenticated(*message["args"]))
+        elif op == "unsubscribe" and self._is_authenticated:
             self._topics -= set(message["args"])
             if "dcp.future" in message["args"]:
                 self._streams.unprotect(self._socket)
-            await self._say({"success": True, "ret_msg": "", "op": op, "conn_id": "c", "req_id": seen})
-        elif op == "subscribe" and self._known:
+            await self._send({"success": True, "ret_msg": "", "op": op, "conn_id": "c", "req_id": seen})
+        elif op == "subscribe" and self._is_authenticated:
             self._topics |= set(message["args"])
             self._streams.topics |= set(message["args"])
             if "dcp.future" in message["args"]:
                 self._streams.protect(self._socket)
-            await self._say({"success": True, "ret_msg": "", "op": "subscribe", "conn_id": "c", "req_id": seen})
+            await self._send({"success": True, "ret_msg": "", "op": "subscribe", "conn_id": "c", "req_id": seen})
         else:
             text = f"error:request not authorized,op:{op}"
-            await self._say({"success": False, "ret_msg": text, "op": op, "conn_id": "c", "req_id": seen})
+            await self._send({"success": False, "ret_msg": text, "op": op, "conn_id": "c", "req_id": seen})
 
     def _authenticated(self, key: str, expires: object, signature: str) -> dict[str, object]:
         fresh = float(str(expires)) > self._venue.now_ms()
-        self._known = key == KEY and fresh and signature == words.signed(f"GET/realtime{expires}")
-        if self._known:
+        self._is_authenticated = key == KEY and fresh and signature == payloads.signed(f"GET/realtime{expires}")
+        if self._is_authenticated:
             return {"success": True, "ret_msg": "", "op": "auth", "conn_id": "c"}
         code, text = (10003, "Invalid apikey") if key != KEY else (10004, "Params Error")
         return {"op": "auth", "success": False, "retCode": code, "retMsg": text, "connId": "c"}
 
-    async def tell(self, told: asyncio.Event) -> None:
-        """Say what changed, each time something did."""
+    async def push_changes(self, updated: asyncio.Event) -> None:
+        """Push what changed, each time something did."""
         while True:
-            await told.wait()
-            told.clear()
+            await updated.wait()
+            updated.clear()
             if self._streams.mute:
                 continue
             for topic, now in (("order", self._orders()), ("position", self._positions())):
-                old = self._said[topic]
+                old = self._sent[topic]
                 changed = [json.loads(row) for name, row in now.items() if old.get(name) != row]
-                self._said[topic] = now
+                self._sent[topic] = now
                 if changed and topic in self._topics:
                     await self._push(topic, changed)
             if "wallet" in self._topics:
@@ -136,7 +136,7 @@ class _Talk:
     def _orders(self) -> dict[str, str]:
         of = self._venue.exchange.orders
         rows = {
-            it.id: self._venue.answers.order_row(it) | {"updatedTime": "0", "createdTime": "0"} for it in of.values()
+            it.id: self._venue.routes.order_row(it) | {"updatedTime": "0", "createdTime": "0"} for it in of.values()
         }
         return {name: json.dumps(row | {"category": self._category(str(row["symbol"]))}) for name, row in rows.items()}
 
@@ -144,9 +144,9 @@ class _Talk:
         found = {}
         book = self._venue.book()
         for symbol, side in self._venue.exchange.held:
-            of = words.listing(symbol)
-            row = words.position(of, self._venue.exchange, book, (symbol, side), 0)
-            row["entryPrice"] = row.pop("avgPrice")  # as the stream calls it
+            of = payloads.listing(symbol)
+            row = payloads.position(of, self._venue.exchange, book, (symbol, side), 0)
+            row["entryPrice"] = row.pop("avgPrice")  # the stream's name of the field
             found[symbol + side] = json.dumps(row | {"category": of.category})
         return found
 
@@ -154,8 +154,8 @@ class _Talk:
         return self._venue.listings[name].category
 
     async def _push(self, topic: str, rows: list[Any]) -> None:
-        await self._say({"id": "1", "topic": topic, "creationTime": self._venue.now_ms(), "data": rows})
+        await self._send({"id": "1", "topic": topic, "creationTime": self._venue.now_ms(), "data": rows})
 
-    async def _say(self, message: object) -> None:
+    async def _send(self, message: object) -> None:
         if not self._socket.closed:
             await self._socket.send_str(json.dumps(message))

@@ -1,4 +1,4 @@
-"""The real ccxt client against Bybit on loopback: what it sends is taken, and what it gets is what is true."""
+"""The real ccxt client against Bybit on loopback: its requests are accepted, and its answers are true."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_wrong_secret_is_refused_as_error_sign() -> None:
 
 
 def test_positions_come_with_side_and_size() -> None:
-    """A long and a short are told with their sizes, and what is flat is not told unless it is asked for."""
+    """A long and a short are reported with their sizes; a flat position only on request."""
 
     async def main() -> None:
         async with venue({(BTC, "long"): D("0.5"), ("ETH/USDT:USDT", "short"): D(3)}) as (_, client):
@@ -79,8 +79,8 @@ def test_positions_come_with_side_and_size() -> None:
     _run(main())
 
 
-def test_two_hundred_and_one_positions_are_told_in_pages() -> None:
-    """Positions come 200 at a time at most, and the cursor leads to the rest."""
+def test_two_hundred_and_one_positions_come_in_pages() -> None:
+    """At most 200 positions are in one answer, and the cursor leads to the rest."""
 
     async def main() -> None:
         held: dict[Key, Decimal] = {(f"S{number}", "long"): D(1) for number in range(201)}
@@ -92,7 +92,7 @@ def test_two_hundred_and_one_positions_are_told_in_pages() -> None:
 
 
 def test_a_market_order_that_reduces_closes_and_a_second_one_is_refused() -> None:
-    """What closes is done at once; on a flat position reduce-only is refused with 110017."""
+    """A closing order fills at once; on a flat position reduce-only is refused with 110017."""
 
     async def main() -> None:
         async with venue() as (wire, client):
@@ -105,7 +105,7 @@ def test_a_market_order_that_reduces_closes_and_a_second_one_is_refused() -> Non
     _run(main())
 
 
-def test_a_client_id_is_taken_once() -> None:
+def test_a_client_order_id_is_accepted_once() -> None:
     """The second order with one orderLinkId is refused with 110072."""
 
     async def main() -> None:
@@ -118,8 +118,8 @@ def test_a_client_id_is_taken_once() -> None:
     _run(main())
 
 
-def test_rows_of_a_batch_are_answered_in_their_places() -> None:
-    """One row is refused with its own code, and the others are taken."""
+def test_rows_of_a_batch_are_answered_in_order() -> None:
+    """One row is refused with its own code, and the others are accepted."""
 
     async def main() -> None:
         async with venue() as (wire, client):
@@ -134,7 +134,7 @@ def test_rows_of_a_batch_are_answered_in_their_places() -> None:
     _run(main())
 
 
-def test_hedge_mode_wants_the_position_named() -> None:
+def test_hedge_mode_requires_the_position_index() -> None:
     """In hedge mode an order without a position is refused, and one with it closes that side."""
 
     async def main() -> None:
@@ -149,7 +149,7 @@ def test_hedge_mode_wants_the_position_named() -> None:
 
 
 def test_a_conditional_order_rests_and_can_be_cancelled() -> None:
-    """A stop shows with its trigger, and a second cancel is refused with 110001."""
+    """A stop is listed with its trigger, and a second cancel is refused with 110001."""
 
     async def main() -> None:
         async with venue() as (_, client):
@@ -164,8 +164,8 @@ def test_a_conditional_order_rests_and_can_be_cancelled() -> None:
     _run(main())
 
 
-def test_fills_wealth_and_time_are_told() -> None:
-    """Fills carry fee and order, the wallet its totals in dollars, and the clock is the venue's."""
+def test_fills_equity_and_time_are_reported() -> None:
+    """Fills have fee and order, the wallet its totals in dollars, and the clock is the venue's."""
 
     async def main() -> None:
         async with venue(equity=D(5_000)) as (wire, client):
@@ -174,7 +174,7 @@ def test_fills_wealth_and_time_are_told() -> None:
             assert (fill["amount"], fill["price"]) == (D("0.5"), D(50_000))
             assert D(fill["info"]["execFee"]) == D("12.5")  # 0.05% of 25,000; ccxt itself loses it among Decimals
             balance = await client.fetch_balance()
-            # The fee of 12.5 is paid; the half was sold at the price at which it was held.
+            # The fee of 12.5 is paid; the half was sold at its entry price.
             assert D(balance["info"]["result"]["list"][0]["totalEquity"]) == D("4987.5")
             assert abs(await client.fetch_time() - wire.now_ms()) < 5_000
 
@@ -182,7 +182,7 @@ def test_fills_wealth_and_time_are_told() -> None:
 
 
 def test_one_request_too_many_is_refused_with_10006() -> None:
-    """Where limits are enforced, the eleventh order in a second is refused, and the headers count down to it."""
+    """With enforced limits, the eleventh order in a second is refused, and the headers count down to it."""
 
     async def main() -> None:
         async with venue(enforced=True) as (wire, client):
@@ -197,19 +197,19 @@ def test_one_request_too_many_is_refused_with_10006() -> None:
     _run(main())
 
 
-def test_the_private_stream_tells_orders_and_positions() -> None:
-    """Who is authenticated hears of a position that changes."""
+def test_the_private_stream_pushes_a_changed_position() -> None:
+    """An authenticated client receives a position that changes."""
 
     async def main() -> None:
         async with venue() as (wire, client):
             await client.load_markets()
             await client.authenticate(client.urls["api"]["ws"]["private"]["contract"])
             client.options["watchPositions"] = {"fetchPositionsSnapshot": False, "awaitPositionsSnapshot": False}
-            heard = client.spawn(client.watch_positions)
+            pushed = client.spawn(client.watch_positions)
             while "position" not in wire.streams.topics:
                 await client.sleep(10)
             wire.exchange.trade((BTC, "long"), D("0.25"))
-            (row,) = await heard
+            (row,) = await pushed
             assert (row["symbol"], row["contracts"]) == (BTC, D("0.75"))
 
     _run(main())

@@ -1,4 +1,4 @@
-"""Bybit's v5 API on loopback, for one unified account: what the switch asks of it, in its own words and codes."""
+"""Bybit's v5 API on loopback, for one unified account: the kill switch's calls, with Bybit's payloads and codes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
-from tests.wire.bybit import words as words
-from tests.wire.bybit.answers import BybitAnswers
+from tests.wire.bybit import payloads as payloads
+from tests.wire.bybit.routes import BybitRoutes
 from tests.wire.bybit.stream import BybitStreams
 from tests.wire.server import KEY, Ask, RefusedError, Reply, WireVenue, rows_without_one
 
@@ -52,7 +52,7 @@ UNITS: Mapping[str, str] = {
 
 
 class BybitWire(WireVenue):
-    """Bybit. `permissions` and `log` are for tests to set."""
+    """Bybit. Tests set `key_info` and `log`."""
 
     limits: ClassVar[tuple[RateLimit, ...]] = (
         RateLimit("create", 10, 1.0),
@@ -68,24 +68,24 @@ class BybitWire(WireVenue):
 
     def __init__(self, exchange: Exchange, **more: Any) -> None:
         super().__init__(exchange, **more)
-        self.key_info = words.key_info(self.now_ms())
+        self.key_info = payloads.key_info(self.now_ms())
         self.margin_mode = "REGULAR_MARGIN"
         self.log: list[dict[str, object]] = []
-        """Rows of the transaction log beside the ledger's, newest first."""
+        """Rows of the transaction log in addition to the ledger's, newest first."""
         self.protects = True
-        """Whether disconnection protection is switched on for the account."""
+        """Whether disconnection protection is enabled for the account."""
         self.windows: dict[str, int] = {}
         """Product → seconds, as set for disconnection protection."""
         self.streams = BybitStreams(self)
-        self.answers = BybitAnswers(self)
-        self.older: list[object] | None = None
+        self.routes = BybitRoutes(self)
+        self.previous_positions: list[object] | None = None
 
     @property
-    def listings(self) -> Mapping[str, words.Listing]:
-        """By Bybit's id; markets may come while the venue is open."""
-        return words.listed(tuple(self.exchange.markets))
+    def listings(self) -> Mapping[str, payloads.Listing]:
+        """By Bybit's id; markets may be added while the venue runs."""
+        return payloads.listed(tuple(self.exchange.markets))
 
-    # Who asks, and what it counts for
+    # Authentication and rate limits
 
     def check(self, ask: Ask) -> None:
         if ask.path.startswith(("/v5/market/", "/v5/system/")):
@@ -95,7 +95,7 @@ class BybitWire(WireVenue):
         if head.get("X-BAPI-API-KEY") != KEY:
             raise RefusedError(self.no(10003, "API key is invalid."))
         what = ask.query if ask.method == "GET" else ask.body
-        if not hmac.compare_digest(head.get("X-BAPI-SIGN", ""), words.signed(f"{stamp}{KEY}{window}{what}")):
+        if not hmac.compare_digest(head.get("X-BAPI-SIGN", ""), payloads.signed(f"{stamp}{KEY}{window}{what}")):
             raise RefusedError(self.no(10004, "Error sign, please check your signature generation algorithm."))
         if not -1000 < self.now_ms() - int(stamp) <= int(window):
             raise RefusedError(self.no(10002, "invalid request, please check your server timestamp"))
@@ -107,8 +107,8 @@ class BybitWire(WireVenue):
         return counted
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:
-        asked = self.listings.get(str(ask.params.get("symbol", "")))
-        symbols = (asked.symbol,) if asked else ()
+        listing = self.listings.get(str(ask.params.get("symbol", "")))
+        symbols = (listing.symbol,) if listing else ()
         by_name = bool(ask.params.get("orderLinkId") or ask.params.get("orderId"))
         match ask.route:
             case "GET /v5/position/list":
@@ -131,7 +131,7 @@ class BybitWire(WireVenue):
                 return ("dead_man", ())
         return None
 
-    # Its words
+    # Payloads
 
     def no(self, code: int, text: str, **headers: str) -> Reply:
         return Reply(
@@ -178,21 +178,21 @@ class BybitWire(WireVenue):
                 for row in rows[:1]:
                     row["size"] = "-" + row["size"] if mishap == "sign" else "NaN"
             case "stale" | "lagging":
-                result["list"] = rows if self.older is None else self.older
+                result["list"] = rows if self.previous_positions is None else self.previous_positions
             case "nonsense":
                 for row in rows or [result]:
-                    row["orderLinkId"], row["orderId"] = "someone-elses", words.order_id("x999999")
+                    row["orderLinkId"], row["orderId"] = "someone-elses", payloads.order_id("x999999")
             case "defect":
                 body["result"] = [None]
         return Reply(body, reply.status, reply.headers)
 
-    # What it does
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
-        do: Callable[[Mapping[str, Any]], Reply] | None = getattr(self.answers, _verb(ask.route), None)
-        if do is None:
+        handler: Callable[[Mapping[str, Any]], Reply] | None = getattr(self.routes, _route_method(ask.route), None)
+        if handler is None:
             raise NotImplementedError
-        reply = do(ask.params)
+        reply = handler(ask.params)
         name = UNITS.get(ask.route)
         if name is None:
             return reply
@@ -206,26 +206,26 @@ class BybitWire(WireVenue):
 
     def wallet(self) -> dict[str, object]:
         """The unified account: totals in dollars, which are the ledger's unit of account."""
-        return words.wallet(self.book("equity"))
+        return payloads.wallet(self.book("equity"))
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """What disconnection protection watches, or is about to cancel."""
-        return ("DERIVATIVES",) * self.streams.guards
+        """What disconnection protection guards, or is about to cancel."""
+        return ("DERIVATIVES",) * self.streams.is_guarding
 
     @property
     def subscribed(self) -> tuple[str, ...]:
-        """Topics that a connection which stands has asked for."""
+        """Topics that an open connection has subscribed to."""
         return tuple(sorted(self.streams.topics)) if self.sockets else ()
 
-    async def stream(self, socket: Any, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask, told)
+    async def stream(self, socket: Any, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask, updated)
 
     async def stop(self) -> None:
         self.streams.stop()
         await super().stop()
 
 
-def _verb(route: str) -> str:
+def _route_method(route: str) -> str:
     method, _, path = route.partition(" ")
     return method.lower() + "_" + path.removeprefix("/v5/").replace("/", "_").replace("-", "_")

@@ -1,4 +1,4 @@
-"""An account at a wire-level venue in virtual time: its adapter, and whole closes by the closer."""
+"""An account at a wire-level venue in virtual time: its adapter, and whole closes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LADDER = (Rung("limit_ioc"), Rung("market", tries=3))
 
 
 class Account:
-    """One account there. `run` does something with its adapter and the venue; what it gave."""
+    """One account at a venue. `run` passes its adapter and the venue to an action, and returns the result."""
 
     def __init__(
         self,
@@ -46,34 +46,34 @@ class Account:
         self._spec = spec
         self.journal: tuple[JournalEntry, ...] = ()
 
-    def run(self, deed: Callable[[CcxtVenue, Any], Awaitable[Any]]) -> Any:
-        async def course() -> Any:
+    def run(self, action: Callable[[CcxtVenue, Any], Awaitable[Any]]) -> Any:
+        async def main() -> Any:
             await self.venue.start()
-            made: Any = adapter(self._spec(self.venue.address, self.time))
+            adapter_: Any = adapter(self._spec(self.venue.address, self.time))
             try:
-                return await deed(made, self.venue)
+                return await action(adapter_, self.venue)
             finally:
-                await made.close()
+                await adapter_.close()
                 await self.venue.stop()
 
-        return self.time.run(course())
+        return self.time.run(main())
 
     def close_all(self, folder: Path, band: str | None = "0.005", seconds: float = 120.0) -> str | None:
-        """Close everything as a decision of level 3 would; how it ended."""
+        """Close everything as a level-3 decision does, and return the close's status."""
 
-        async def deed(made: CcxtVenue, venue: Any) -> None:
-            self.journal = await closed(made, self.time, folder, band=band, seconds=seconds)
+        async def action(adapter_: CcxtVenue, venue: Any) -> None:
+            self.journal = await closed(adapter_, self.time, folder, band=band, seconds=seconds)
 
-        self.run(deed)
+        self.run(action)
         ended = [entry.data.get("status") for entry in self.journal if entry.kind == "finished"]
         return ended[0] if ended else None
 
 
 async def closed(
-    made: CcxtVenue, time: VirtualTime, folder: Path, *, band: str | None = None, seconds: float = 120.0
+    adapter_: CcxtVenue, time: VirtualTime, folder: Path, *, band: str | None = None, seconds: float = 120.0
 ) -> tuple[JournalEntry, ...]:
-    """Close every position that a snapshot shows; the journal of it."""
-    seen = await made.snapshot()
+    """Close every position of a snapshot, and return the journal of the close."""
+    seen = await adapter_.snapshot()
     assert seen.positions is not None, seen.reason
     intents = tuple(
         Intent(
@@ -89,7 +89,9 @@ async def closed(
     store = open_store(str(folder / "store.sqlite"))
     try:
         commit(store, decision)
-        closer = AccountExecutor("main", made, store, time, budget=RequestBudgets().of("main", "ccxt", traits_of(made)))
+        closer = AccountExecutor(
+            "main", adapter_, store, time, budget=RequestBudgets().of("main", "ccxt", traits_of(adapter_))
+        )
         closer.adopt(decision)
         while await closer.advance() and time.elapsed < seconds:
             await time.sleep(min(max(closer.wait, 0.02), 1.0))

@@ -1,4 +1,4 @@
-"""The WebSocket of Kraken Futures: a challenge, feeds asked for with its signature, and what each feed says."""
+"""The WebSocket of Kraken Futures: the challenge, signed subscriptions, and the messages of each feed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aiohttp import web
 
 from killswitch.model.snapshot import Fill
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.krakenfutures.rows import market_id
+from tests.wire.krakenfutures.payloads import market_id
 from tests.wire.server import KEY, messages
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PATH: Final = "/ws/v1"
 ACCOUNT: Final = "0f9c23b8-63e2-40e4-9592-6d5aa57c12ba"
 PRIVATE: Final = ("open_orders", "open_orders_verbose", "open_positions", "balances", "fills")
 BEAT: Final = 5.0
-"""Seconds between two words of the heartbeat feed; the documents do not say how many."""
+"""Seconds between two messages of the heartbeat feed; the documents do not specify them."""
 REASONS: Final = {
     "filled": "full_fill", "canceled": "cancelled_by_user",
     "expired": "ioc_order_failed_because_it_would_not_be_executed",
@@ -34,7 +34,7 @@ CAUSES: Final = {"trade": "taker", "liquidation": "liquidation", "adl": "unwindC
 
 
 def signature(challenge: str, secret: str) -> str:
-    """What signs a challenge: HMAC-SHA-512 of its SHA-256 with the decoded secret."""
+    """The signature of a challenge: HMAC-SHA-512 of its SHA-256 with the decoded secret."""
     digest = hashlib.sha256(challenge.encode()).digest()
     return base64.b64encode(hmac.new(base64.b64decode(secret), digest, hashlib.sha512).digest()).decode()
 
@@ -45,36 +45,39 @@ class KrakenFuturesStreams:
     def __init__(self, venue: KrakenFuturesWire, secret: str) -> None:
         self._venue = venue
         self.secret = secret
-        """What signatures are checked with; a test that changes it has the venue refuse them."""
+        """The secret that signatures are checked with; a test that changes it makes the venue refuse them."""
         self._silent = asyncio.Event()
         self._challenges = 0
         self.feeds: Counter[str] = Counter()
-        """How many connections hear each feed now."""
+        """The number of connections subscribed to each feed now."""
         self.refused: list[str] = []
         """Feeds that were refused."""
 
     def fall_silent(self) -> None:
-        """Say nothing any more, not even to a ping, and keep the connections."""
+        """Send nothing more, not even a pong, and keep the connections."""
         self._silent.set()
 
-    async def speak(self, socket: web.WebSocketResponse, path: str, told: asyncio.Event) -> None:
-        """One stream, until it is closed."""
+    async def serve(self, socket: web.WebSocketResponse, path: str, updated: asyncio.Event) -> None:
+        """Serve one stream until it is closed."""
         if path != PATH:
             await socket.close()
             return
-        talk = _Talk(self, self._venue, socket)
-        await talk.say({"event": "info", "version": 1})
-        talking = [asyncio.ensure_future(it) for it in (messages(socket, talk.hear), talk.tell(told), talk.beat())]
+        connection = _Connection(self, self._venue, socket)
+        await connection.send({"event": "info", "version": 1})
+        tasks = [
+            asyncio.ensure_future(it)
+            for it in (messages(socket, connection.handle), connection.push_changes(updated), connection.beat())
+        ]
         silenced = asyncio.ensure_future(self._silent.wait())
         try:
-            await asyncio.wait({talking[0], silenced}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({tasks[0], silenced}, return_when=asyncio.FIRST_COMPLETED)
             if silenced.done():
-                for task in talking:
+                for task in tasks:
                     task.cancel()
                 await asyncio.Event().wait()
         finally:
-            self.feeds -= Counter(talk.heard)
-            for task in (*talking, silenced):
+            self.feeds -= Counter(connection.subscribed)
+            for task in (*tasks, silenced):
                 task.cancel()
 
     def challenge(self) -> str:
@@ -82,13 +85,13 @@ class KrakenFuturesStreams:
         return f"226aee50-88fc-4618-a42a-{self._challenges:012}"
 
     def admits(self, message: dict[str, Any], challenge: str | None) -> bool:
-        """Whether this asks for a private feed as the one whose account it is."""
+        """Whether the message asks for a private feed with a valid signature of the account."""
         if challenge is None or message.get("original_challenge") != challenge or message.get("api_key") != KEY:
             return False
         return hmac.compare_digest(str(message.get("signed_challenge")), signature(challenge, self.secret))
 
 
-class _Talk:
+class _Connection:
     def __init__(self, streams: KrakenFuturesStreams, venue: KrakenFuturesWire, socket: web.WebSocketResponse) -> None:
         self._streams = streams
         self._venue = venue
@@ -97,79 +100,82 @@ class _Talk:
         self._orders: dict[str, str] = {}
         self._fills = 0
         self._numbers: Counter[str] = Counter()
-        self.heard: list[str] = []
+        self.subscribed: list[str] = []
 
-    async def hear(self, message: dict[str, Any]) -> None:
+    async def handle(self, message: dict[str, Any]) -> None:
         event, feed = message.get("event"), str(message.get("feed"))
         if event == "challenge":
             self._challenge = self._streams.challenge()  # for any key
-            await self.say({"event": "challenge", "message": self._challenge})
+            await self.send({"event": "challenge", "message": self._challenge})
         elif event not in ("subscribe", "unsubscribe"):
-            await self.say({"event": "error", "message": "Json Error"})
+            await self.send({"event": "error", "message": "Json Error"})
         elif feed not in (*PRIVATE, "heartbeat"):
-            await self.say({"event": "error", "message": "Invalid feed"})
+            await self.send({"event": "error", "message": "Invalid feed"})
         elif feed in PRIVATE and not self._streams.admits(message, self._challenge):
             self._streams.refused.append(feed)
-            await self.say({"event": "alert", "message": "Failed to subscribe to authenticated feed"})
+            await self.send({"event": "alert", "message": "Failed to subscribe to authenticated feed"})
         elif event == "unsubscribe":
-            if feed in self.heard:
-                self.heard.remove(feed)
+            if feed in self.subscribed:
+                self.subscribed.remove(feed)
                 self._streams.feeds[feed] -= 1
-            await self.say(message | {"event": "unsubscribed"})
-        elif feed in self.heard:
-            await self.say({"event": "alert", "message": "Already subscribed to feed, re-requesting"})
+            await self.send(message | {"event": "unsubscribed"})
+        elif feed in self.subscribed:
+            await self.send({"event": "alert", "message": "Already subscribed to feed, re-requesting"})
         else:
-            self.heard.append(feed)
+            self.subscribed.append(feed)
             self._streams.feeds[feed] += 1
-            await self.say(message | {"event": "subscribed"})
-            await self._begin(feed)
+            await self.send(message | {"event": "subscribed"})
+            await self._send_snapshot(feed)
 
-    async def tell(self, told: asyncio.Event) -> None:
-        """Say what changed, each time something did."""
+    async def push_changes(self, updated: asyncio.Event) -> None:
+        """Push what changed, each time something did."""
         while True:
-            await told.wait()
-            told.clear()
+            await updated.wait()
+            updated.clear()
             changed, filled = self._changed_orders(), self._new_fills()
-            for feed in tuple(self.heard):
-                for message in self._news(feed, changed, filled):
-                    await self.say({"feed": feed, **message})
+            for feed in tuple(self.subscribed):
+                for message in self._messages(feed, changed, filled):
+                    await self.send({"feed": feed, **message})
 
     async def beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            if "heartbeat" in self.heard:
-                await self.say({"feed": "heartbeat", "time": self._venue.now_ms()})
+            if "heartbeat" in self.subscribed:
+                await self.send({"feed": "heartbeat", "time": self._venue.now_ms()})
 
-    async def say(self, message: object) -> None:
+    async def send(self, message: object) -> None:
         if not self._socket.closed:
             await self._socket.send_str(json.dumps(message))
 
-    async def _begin(self, feed: str) -> None:
-        """What there is when a feed is subscribed to. That of positions is called as its news are."""
+    async def _send_snapshot(self, feed: str) -> None:
+        """Send the state at the subscription. For positions, the feed has the same name as for their changes."""
         exchange = self._venue.exchange
         if feed.startswith("open_orders"):
             self._changed_orders()
             rows = [self._order(it) for it in exchange.orders.values() if it.state == "open"]
-            await self.say({"feed": f"{feed}_snapshot", "account": ACCOUNT, "orders": rows})
+            await self.send({"feed": f"{feed}_snapshot", "account": ACCOUNT, "orders": rows})
         elif feed == "fills":
             self._fills = len(exchange.fills)
             rows = [self._fill(it) for it in exchange.fills]
-            await self.say({"feed": "fills_snapshot", "account": ACCOUNT, "fills": rows})
+            await self.send({"feed": "fills_snapshot", "account": ACCOUNT, "fills": rows})
         elif feed == "balances":
-            await self.say({"feed": "balances_snapshot", **self._balances()})
+            await self.send({"feed": "balances_snapshot", **self._balances()})
         elif feed == "open_positions":
-            await self.say({"feed": feed, **self._positions()})
+            await self.send({"feed": feed, **self._positions()})
 
-    def _news(self, feed: str, changed: list[tuple[Placed, str]], filled: list[Fill]) -> list[dict[str, Any]]:
+    def _messages(self, feed: str, changed: list[tuple[Placed, str]], filled: list[Fill]) -> list[dict[str, Any]]:
         if feed.startswith("open_orders"):
-            return [self._order_news(order, before) for order, before in changed]
+            return [self._order_message(order, before) for order, before in changed]
         if feed == "fills":
             return [{"username": "DemoUser", "fills": [self._fill(it) for it in filled]}] if filled else []
-        news: dict[str, Callable[[], dict[str, Any]]] = {"open_positions": self._positions, "balances": self._balances}
-        return [news[feed]()] if feed in news else []
+        makers: dict[str, Callable[[], dict[str, Any]]] = {
+            "open_positions": self._positions,
+            "balances": self._balances,
+        }
+        return [makers[feed]()] if feed in makers else []
 
     def _changed_orders(self) -> list[tuple[Placed, str]]:
-        """Each with its state and what was filled of it before; both empty for a new one."""
+        """Each changed order with its previous state and filled amount; empty for a new one."""
         changed = []
         for order in self._venue.exchange.orders.values():
             now, before = f"{order.state} {order.filled}", self._orders.get(order.id, "")
@@ -178,8 +184,8 @@ class _Talk:
                 changed.append((order, before))
         return changed
 
-    def _order_news(self, order: Placed, before: str) -> dict[str, Any]:
-        """What ended is told by its id alone, also where nobody heard of it before."""
+    def _order_message(self, order: Placed, before: str) -> dict[str, Any]:
+        """An ended order is reported by its id alone, also where it was never reported before."""
         if order.state != "open":
             name = {"cli_ord_id": order.name} if order.name is not None else {}
             reason = REASONS.get(order.state, "not_enough_margin")
@@ -192,7 +198,7 @@ class _Talk:
         new, self._fills = fills[self._fills :], len(fills)
         return new
 
-    # Rows, as the documents of each feed have them
+    # Rows, as each feed documents them
 
     def _order(self, order: Placed) -> dict[str, Any]:
         kind = "limit" if order.trigger_price is None else "stop"

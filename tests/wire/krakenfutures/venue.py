@@ -1,7 +1,7 @@
-"""Kraken Futures on loopback: derivatives API v3 and the history API, for the calls that are made of a real account.
+"""Kraken Futures on loopback: derivatives API v3 and the history API, for the kill switch's calls.
 
-Linear contracts only are traded by the exchange behind it as they are (`PF_…`, one contract is one unit of the base);
-inverse ones (`PI_…`) are there for whoever names a market `BTC/USD:BTC`.
+The exchange behind it trades linear contracts only (`PF_…`, one contract is one unit of the base); inverse ones
+(`PI_…`) exist for tests that name a market `BTC/USD:BTC`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from aiohttp import web
 
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
 from tests.faults.exchange import Placed
-from tests.wire.krakenfutures.rows import (
+from tests.wire.krakenfutures.payloads import (
     account_rows,
     event_rows,
     fill_row,
@@ -48,7 +48,7 @@ COSTS: Final = {
     "leveragepreferences": 2,
 }  # fmt: skip
 """By the venue's document on rate limits; `batchorder` is 9 and 1 for each order. Public calls cost nothing."""
-WORDS: Final[Mapping[RejectReason, str]] = {
+STATUSES: Final[Mapping[RejectReason, str]] = {
     "already_flat": "wouldNotReducePosition", "below_minimum": "invalidSize", "above_maximum": "maxPositionViolation",
     "blocked_by_order": "wouldNotReducePosition", "price_band": "outsidePriceCollar",
     "market_closed": "marketSuspended", "insufficient_margin": "insufficientAvailableFunds",
@@ -62,13 +62,13 @@ class KrakenFuturesWire(WireVenue):
 
     limits: ClassVar = (RateLimit("derivatives", 500, 10.0), RateLimit("history", 100, 600.0))
     armed: int | None = None
-    """What the dead-man timer was set to, in seconds; None where it does not run."""
+    """The seconds of the dead-man timer; None unless it runs."""
     timer: asyncio.TimerHandle | None = None
     currency = "USD"
     logs: list[dict[str, Any]]
-    """Rows of the account log that a test plants."""
+    """Rows of the account log, set by the test."""
     forgetful = True
-    """`orders/status` forgets an order that is not open as soon as the exchange has moved on by five seconds."""
+    """`orders/status` forgets an ended order after five seconds of the exchange's clock."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -78,22 +78,22 @@ class KrakenFuturesWire(WireVenue):
         self._by_id = {market_id(symbol): symbol for symbol in self.exchange.markets}
 
     def urls(self) -> dict[str, str]:
-        """What belongs into `urls['api']` of the ccxt client."""
+        """The value of `urls['api']` of the ccxt client."""
         derivatives, history = f"{self.address}/derivatives/api/", f"{self.address}{HISTORY}"
         return {"public": derivatives, "private": derivatives, "history": history, "charts": f"{self.address}/charts/"}
 
-    # The way in
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
         if ask.path.startswith(CHARTS):
-            # The exchange behind it has no past: no bars, and no more of them.
+            # The exchange behind it has no history, so no bars.
             return Reply({"candles": [], "more_candles": False})
-        deed = self._deeds().get((ask.method, self._name(ask)))
-        if deed is None:
+        handler = self._handlers().get((ask.method, self._name(ask)))
+        if handler is None:
             raise NotImplementedError
-        return self._good(**deed(ask))
+        return self._good(**handler(ask))
 
-    def _deeds(self) -> dict[tuple[str, str], Callable[[Ask], dict[str, Any]]]:
+    def _handlers(self) -> dict[tuple[str, str], Callable[[Ask], dict[str, Any]]]:
         exchange = self.exchange
         return {
             ("GET", "instruments"): lambda _: {"instruments": [instrument_row(it) for it in exchange.markets.values()]},
@@ -157,16 +157,16 @@ class KrakenFuturesWire(WireVenue):
         if ask.headers.get("APIKey") != KEY:
             raise RefusedError(self._bad("authenticationError"))
         sent = ask.body or ask.query
-        said = ask.headers.get("Authent", "")
+        signature = ask.headers.get("Authent", "")
         endpoint = ask.path.removeprefix("/derivatives")
         texts = (f"{it}{ask.headers.get('Nonce', '')}{endpoint}" for it in (sent, unquote_plus(sent)))
-        if not any(hmac.compare_digest(said, _signature(it)) for it in texts):
+        if not any(hmac.compare_digest(signature, _signature(it)) for it in texts):
             raise RefusedError(self._bad("authenticationError"))
 
     # Refusals
 
     def refused(self, error: OrderRejectedError) -> Reply:
-        return self._good(sendStatus={"status": WORDS[error.reason], "orderEvents": []})
+        return self._good(sendStatus={"status": STATUSES[error.reason], "orderEvents": []})
 
     def limited(self, wait: float) -> Reply:
         return self._bad("apiLimitExceeded", 429)
@@ -197,7 +197,7 @@ class KrakenFuturesWire(WireVenue):
     def _bad(self, word: str, status: int = 200) -> Reply:
         return Reply({"result": "error", "error": word, "serverTime": iso(self.now()[1])}, status)
 
-    # Reading
+    # Queries
 
     def _positions(self) -> list[dict[str, Any]]:
         book = self.book("positions")
@@ -209,8 +209,8 @@ class KrakenFuturesWire(WireVenue):
         return {"orderBook": {"bids": bids, "asks": asks}}
 
     def _status(self, ask: Ask) -> dict[str, Any]:
-        asked = parse_qs(ask.body or ask.query)
-        names = {self.exchange.names.get(it, "") for it in asked.get("cliOrdIds", [])} | set(asked.get("orderIds", []))
+        query = parse_qs(ask.body or ask.query)
+        names = {self.exchange.names.get(it, "") for it in query.get("cliOrdIds", [])} | set(query.get("orderIds", []))
         rows = [self.exchange.orders[it] for it in names if it in self.exchange.orders]
         return {"orders": [status_row(it, self.now()[1]) for it in rows if self._remembered(it)]}
 
@@ -228,7 +228,7 @@ class KrakenFuturesWire(WireVenue):
         booked = [log_row(it) for it in self.ledger.shown() if it.at_ms >= since]
         return [*booked[::-1], *self.logs]
 
-    # Doing
+    # Orders
 
     def _send(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """A refusal inside `sendStatus` is still an HTTP success."""
@@ -255,7 +255,7 @@ class KrakenFuturesWire(WireVenue):
         try:
             report = self.exchange.place(request)
         except OrderRejectedError as error:
-            return {"status": WORDS[error.reason], "orderEvents": []}
+            return {"status": STATUSES[error.reason], "orderEvents": []}
         order = self.exchange.orders[report.id]
         self._placed_at[order.id] = self.now()[0]
         if name is None:
@@ -286,11 +286,11 @@ class KrakenFuturesWire(WireVenue):
 
     def _cancel_all(self, ask: Ask) -> dict[str, Any]:
         symbol = self._by_id.get(str(ask.params.get("symbol")))
-        gone = [it.id for it in self.exchange.resting() if symbol in (None, it.symbol)]
-        for order in gone:
+        cancelled = [it.id for it in self.exchange.resting() if symbol in (None, it.symbol)]
+        for order in cancelled:
             self.exchange.cancel(order)
-        rows = [{"order_id": it} for it in gone]
-        status = "cancelled" if gone else "noOrdersToCancel"
+        rows = [{"order_id": it} for it in cancelled]
+        status = "cancelled" if cancelled else "noOrdersToCancel"
         return {"cancelStatus": {"status": status, "cancelOnly": "all", "cancelledOrders": rows, "orderEvents": []}}
 
     def _dead_man(self, ask: Ask) -> dict[str, Any]:
@@ -298,29 +298,29 @@ class KrakenFuturesWire(WireVenue):
         self.armed = seconds or None
         if self.timer is not None:
             self.timer.cancel()
-        self.timer = asyncio.get_running_loop().call_later(seconds, self._go_off) if seconds else None
+        self.timer = asyncio.get_running_loop().call_later(seconds, self._cancel_everything) if seconds else None
         at = self.now()[1]
         end = iso(at + timedelta(seconds=seconds)) if seconds else "0"
         return {"status": {"currentTime": iso(at), "triggerTime": end}}
 
-    def _go_off(self) -> None:
-        """All orders of all markets go, stops included."""
+    def _cancel_everything(self) -> None:
+        """Cancel all orders of all markets, stops included."""
         self.armed = self.timer = None
         for order in self.exchange.resting():
             self.exchange.cancel(order.id)
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """Whether the switch runs."""
+        """Whether the dead-man timer runs."""
         return ("all",) * (self.timer is not None)
 
     @property
     def subscribed(self) -> list[str]:
-        """The feeds that are heard."""
+        """The feeds with a subscriber."""
         return list(self.streams.feeds.elements())
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask.path, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask.path, updated)
 
     async def stop(self) -> None:
         if self.timer is not None:

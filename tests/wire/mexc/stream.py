@@ -1,4 +1,4 @@
-"""The private side of MEXC's contract stream: login, filters, and what it pushes of one account."""
+"""The private side of MEXC's contract stream: login, filters, and the pushes of one account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from tests.faults.exchange import ZERO, Placed
-from tests.wire.mexc.rows import asset_row, deal_row, order_row, plan_row, position_row, stop_row
+from tests.wire.mexc.payloads import asset_row, deal_row, order_row, plan_row, position_row, stop_row
 from tests.wire.server import KEY, SECRET, messages
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 PATH: Final = "/edge"
 CHANNELS: Final = ("order", "order.deal", "position", "plan.order", "stop.order", "asset")
-"""What is pushed to whoever has logged in; some may be asked for with `personal.filter`."""
+"""The channels of a logged-in connection; `personal.filter` selects some of them."""
 WINDOW: Final = 10_000
-"""Milliseconds by which the time of a login may differ."""
+"""Milliseconds by which the time of a login may be off."""
 
 
 def signature(key: str, at: str, secret: str) -> str:
-    """What signs a login: HMAC-SHA-256 of key and time with the secret."""
+    """The signature of a login: HMAC-SHA-256 of key and time with the secret."""
     return hmac.new(secret.encode(), (key + at).encode(), hashlib.sha256).hexdigest()
 
 
@@ -36,94 +36,94 @@ class MexcStreams:
     def __init__(self, venue: MexcWire) -> None:
         self._venue = venue
         self.secret = SECRET
-        """What signatures are checked with; a test that changes it has the venue refuse them."""
+        """The secret that signatures are checked with; a test that changes it makes the venue refuse them."""
         self.logged_in: list[str] = []
         """The channels of every connection that has logged in."""
         self.refused: list[str] = []
-        """What was refused."""
+        """The refused methods."""
         self.mute = False
-        """Say nothing any more, not even to a ping, and keep the connections."""
+        """Send nothing more, not even a pong, and keep the connections."""
 
-    async def speak(self, socket: web.WebSocketResponse, path: str, told: asyncio.Event) -> None:
-        """One stream, until it is closed."""
+    async def serve(self, socket: web.WebSocketResponse, path: str, updated: asyncio.Event) -> None:
+        """Serve one stream until it is closed."""
         if path != PATH:
             await socket.close()
             return
-        talk = _Talk(self, self._venue, socket)
-        telling = asyncio.ensure_future(talk.tell(told))
+        connection = _Connection(self, self._venue, socket)
+        pusher = asyncio.ensure_future(connection.push_changes(updated))
         try:
-            await messages(socket, talk.hear)
+            await messages(socket, connection.handle)
         finally:
-            telling.cancel()
-            talk.leave()
+            pusher.cancel()
+            connection.leave()
 
     def admits(self, param: Mapping[str, Any]) -> bool:
-        """Whether this logs in as the one whose account it is."""
+        """Whether the parameters log in to the account with a valid signature."""
         at = str(param.get("reqTime"))
         if param.get("apiKey") != KEY or not at.isdigit() or abs(int(at) - self._venue.now_ms()) > WINDOW:
             return False
         return hmac.compare_digest(str(param.get("signature")), signature(KEY, at, self.secret))
 
 
-class _Talk:
+class _Connection:
     def __init__(self, streams: MexcStreams, venue: MexcWire, socket: web.WebSocketResponse) -> None:
         self._streams = streams
         self._venue = venue
         self._socket = socket
-        self._known = False
-        self._heard: dict[str, frozenset[str]] = {}
-        """Channel → the contracts that it is heard of; none named: all."""
-        self._said: dict[str, dict[str, str]] = {}
+        self._is_logged_in = False
+        self._filters: dict[str, frozenset[str]] = {}
+        """Channel → the contracts that it is limited to; empty: all."""
+        self._sent: dict[str, dict[str, str]] = {}
 
-    async def hear(self, message: dict[str, Any]) -> None:
+    async def handle(self, message: dict[str, Any]) -> None:
         method, param = message.get("method"), message.get("param") or {}
         if self._streams.mute:
             return
         if method == "ping":
-            await self._say("pong", self._venue.now_ms())
+            await self._send("pong", self._venue.now_ms())
         elif method == "login":
             if not self._streams.admits(param):
                 await self._refuse("login", "signature validation failed")
                 return
-            self._known = True
-            await self._say("rs.login", "success")
-            self._hear_only({} if message.get("subscribe") is False else dict.fromkeys(CHANNELS, frozenset()))
-        elif method == "personal.filter" and self._known:
+            self._is_logged_in = True
+            await self._send("rs.login", "success")
+            self._set_filters({} if message.get("subscribe") is False else dict.fromkeys(CHANNELS, frozenset()))
+        elif method == "personal.filter" and self._is_logged_in:
             filters = param.get("filters") or [{"filter": it} for it in CHANNELS]
-            self._hear_only({str(it["filter"]): frozenset(it.get("rules") or ()) for it in filters})
-            await self._say("rs.personal.filter", "success")
+            self._set_filters({str(it["filter"]): frozenset(it.get("rules") or ()) for it in filters})
+            await self._send("rs.personal.filter", "success")
         else:
             await self._refuse(str(method), "not login" if method == "personal.filter" else "invalid method")
 
     def leave(self) -> None:
-        """The connection is gone."""
-        for name in self._heard:
+        """Forget the connection's channels."""
+        for name in self._filters:
             self._streams.logged_in.remove(name)
-        self._heard = {}
+        self._filters = {}
 
-    def _hear_only(self, channels: dict[str, frozenset[str]]) -> None:
+    def _set_filters(self, channels: dict[str, frozenset[str]]) -> None:
         self.leave()
-        self._heard = channels
+        self._filters = channels
         self._streams.logged_in.extend(channels)
-        self._said = {name: self._rows(name) for name in CHANNELS}
+        self._sent = {name: self._rows(name) for name in CHANNELS}
 
-    async def tell(self, told: asyncio.Event) -> None:
-        """Say what changed, each time something did."""
+    async def push_changes(self, updated: asyncio.Event) -> None:
+        """Push what changed, each time something did."""
         while True:
-            await told.wait()
-            told.clear()
-            if self._streams.mute or not self._known:
+            await updated.wait()
+            updated.clear()
+            if self._streams.mute or not self._is_logged_in:
                 continue
             for name in CHANNELS:
-                now, before = self._rows(name), self._said.get(name, {})
-                self._said[name] = now
+                now, before = self._rows(name), self._sent.get(name, {})
+                self._sent[name] = now
                 for row in (json.loads(it) for id_, it in now.items() if before.get(id_) != it):
-                    wanted = self._heard.get(name)
+                    wanted = self._filters.get(name)
                     if wanted is not None and (not wanted or row.get("symbol") in wanted):
-                        await self._say(f"push.personal.{name}", row)
+                        await self._send(f"push.personal.{name}", row)
 
     def _rows(self, name: str) -> dict[str, str]:
-        """What a channel would say of everything now; times are left out, so that only what changed is said again."""
+        """The current rows of a channel, without times, so that only changes are pushed again."""
         exchange, at = self._venue.exchange, 0
         hedge = exchange.mode == "hedge"
         orders = exchange.orders.values()
@@ -160,13 +160,13 @@ class _Talk:
 
     async def _refuse(self, what: str, why: str) -> None:
         self._streams.refused.append(what)
-        await self._say("rs.error", why)
+        await self._send("rs.error", why)
 
-    async def _say(self, channel: str, data: object) -> None:
+    async def _send(self, channel: str, data: object) -> None:
         if not self._socket.closed:
             await self._socket.send_str(json.dumps({"channel": channel, "data": data, "ts": self._venue.now_ms()}))
 
 
 def _state(order: Placed) -> dict[str, int]:
-    """1 waits, 2 was cancelled, 3 was carried out."""
+    """1: waiting, 2: cancelled, 3: executed."""
     return {"state": 1 if order.state == "open" else 3 if order.state == "filled" else 2}

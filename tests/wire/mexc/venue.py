@@ -1,7 +1,7 @@
-"""MEXC on loopback: contract API v1, for the calls that are made of a real account.
+"""MEXC on loopback: contract API v1, for the kill switch's calls.
 
-The exchange behind it counts contracts, as MEXC does; what one contract is worth is a `contractSize` of its own for
-each symbol. In its hedge mode a position cannot be closed beyond what resting closing orders leave (`frozenVol`).
+The exchange behind it counts contracts, as MEXC does; each symbol has a `contractSize` of its own. In its hedge mode a
+position cannot be closed beyond what resting closing orders leave (`frozenVol`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from killswitch.model.snapshot import Fill, OrderSide, Side
 from killswitch.model.venue import Call, OrderRejectedError, OrderRequest, RateLimit, RejectReason
 from tests.faults.exchange import ZERO, Placed
 from tests.wire.ledger import Contract, contract_of
-from tests.wire.mexc.rows import (
+from tests.wire.mexc.payloads import (
     asset_row,
     deal_row,
     detail_row,
@@ -66,13 +66,13 @@ SIDES: Final[Mapping[int, tuple[OrderSide, Side, bool]]] = {
 
 
 class MexcWire(WireVenue):
-    """Put `address` in the place of scheme and host of the addresses of the ccxt client."""
+    """Use `address` as scheme and host of the ccxt client's addresses."""
 
     limits: ClassVar = tuple(RateLimit(it, PACE.get(it, 20), 2.0) for it in ROUTES)
     sizes: dict[str, Decimal]
-    """Symbol → contract size; 0.0001 where none is named."""
+    """Symbol → contract size; 0.0001 by default."""
     attached: set[str]
-    """Ids of waiting orders that are stops attached to a position, and no plan orders."""
+    """Ids of waiting orders that are stops attached to a position, not plan orders."""
     transfers: list[dict[str, Any]]
 
     def __init__(self, *args: Any, **more: Any) -> None:
@@ -92,24 +92,24 @@ class MexcWire(WireVenue):
 
     @property
     def subscribed(self) -> list[str]:
-        """The private channels that are heard."""
+        """The private channels with a subscriber."""
         return self.streams.logged_in
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await self.streams.speak(socket, ask.path, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await self.streams.serve(socket, ask.path, updated)
 
-    # The way in
+    # Requests
 
     def answer(self, ask: Ask) -> Reply:
         if ask.path.startswith("/api/v3/"):
             return self._spot(ask)
         name, rest = self._split(ask)
-        deed = self._deeds().get(name)
-        if deed is None:
+        handler = self._handlers().get(name)
+        if handler is None:
             raise NotImplementedError
-        return Reply({"success": True, "code": 0, "data": deed(ask, rest)})
+        return Reply({"success": True, "code": 0, "data": handler(ask, rest)})
 
-    def _deeds(self) -> dict[str, Callable[[Ask, list[str]], Any]]:
+    def _handlers(self) -> dict[str, Callable[[Ask, list[str]], Any]]:
         exchange, markets = self.exchange, self.exchange.markets.values()
         return {
             "ping": lambda ask, rest: self.now_ms(),
@@ -146,7 +146,7 @@ class MexcWire(WireVenue):
         }
 
     def _split(self, ask: Ask) -> tuple[str, list[str]]:
-        """The route, and what stands behind it in the path."""
+        """The route, and the rest of the path behind it."""
         path = ask.path.removeprefix(PRIVATE).removeprefix(PUBLIC)
         name = next((it for it in ROUTES if path == it or path.startswith(f"{it}/")), path)
         return name, [it for it in path.removeprefix(name).split("/") if it]
@@ -213,7 +213,7 @@ class MexcWire(WireVenue):
                 body["data"] = rows | {"externalOid": "another", "dealVol": -1}
         return Reply(body, reply.status)
 
-    # Reading
+    # Queries
 
     def _spot(self, ask: Ask) -> Reply:
         if ask.path.endswith("/exchangeInfo"):
@@ -252,7 +252,7 @@ class MexcWire(WireVenue):
             raise RefusedError(self._refusal(2040, "Order not exist"))
         return order_row(order, self.now_ms(), self.exchange.mode == "hedge", self.size(order.symbol))
 
-    # Doing
+    # Orders
 
     def _place(self, params: Mapping[str, Any]) -> Placed:
         symbol = self._by_id.get(str(params.get("symbol")))
@@ -303,6 +303,6 @@ def _page(rows: list[Any]) -> dict[str, Any]:
 
 
 def _cut(rows: list[object], ask: Ask) -> list[object]:
-    """One page of a list: twenty rows, or up to a hundred where asked for."""
+    """One page of a list: twenty rows, or up to a hundred on request."""
     size, number = min(100, int(ask.params.get("page_size", 20))), int(ask.params.get("page_num", 1))
     return rows[(number - 1) * size : number * size]

@@ -1,4 +1,4 @@
-"""The adapter at an account at OKX on loopback, in virtual time."""
+"""The adapter of an account at OKX on loopback, in virtual time."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 def spec(
     address: str | None, *, clock: object = None, currency: str = "USDT", market: str = "swap", **more: Any
 ) -> Any:
-    """The account as its document would say it. `more`: options."""
+    """The account as its document declares it. `more`: options."""
     options: dict[str, object] = {"timeout": 5, **({} if clock is None else {"clock": clock}), **more}
     credentials = {"key": KEY, "secret": SECRET, "passphrase": PASSPHRASE}
     return AccountSpec("main", "ccxt", market, currency, address, options, credentials, exchange="okx")
 
 
 class OkxDesk:
-    """An exchange, OKX's face of it, and the adapter that speaks to that."""
+    """An exchange, the OKX server over it, and an adapter connected to the server."""
 
     def __init__(
         self,
@@ -42,15 +42,15 @@ class OkxDesk:
         account: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
-        """`rules`: mishaps. `account`: what differs in its document. `more`: options of the venue."""
+        """`rules`: mishaps. `account`: fields of its document that differ. `more`: options of the venue."""
         self.time = VirtualTime()
         now = lambda: (self.time.monotonic(), self.time.now())  # noqa: E731 - one line, read once
         self.exchange = Exchange(held, now, mode=mode, markets=markets)
         self.venue = OkxWire(self.exchange, mishaps=Script(*rules), **more)
         self._account = dict(account or {})
 
-    def run(self, talk: Callable[[Any], Awaitable[T]], *, stream: bool = False) -> T:
-        """Let `talk` speak with the adapter; every route that it asks for must be spoken here."""
+    def run(self, scenario: Callable[[Any], Awaitable[T]], *, stream: bool = False) -> T:
+        """Run a scenario with the adapter; a request for a missing route fails it."""
 
         async def main() -> T:
             await self.venue.start()
@@ -58,11 +58,11 @@ class OkxDesk:
             document = spec(self.venue.address, clock=self.time, **({"market": market} | self._account))
             if stream:
                 document = structs.replace(document, endpoint_ws=self.venue.address_ws)
-            made: Any = adapter(document)
+            venue: Any = adapter(document)
             try:
-                return await talk(made)
+                return await scenario(venue)
             finally:
-                await made.close()
+                await venue.close()
                 await self.venue.stop()
                 assert self.venue.refusals == []
 
@@ -73,6 +73,6 @@ def order(
     name: str = "kswa1", side: OrderSide = "sell", amount: str = "1", *, of: Side | None = None, symbol: str = BTC,
     **more: Any,
 ) -> OrderRequest:  # fmt: skip
-    """A reduce-only market order, unless `more` says otherwise."""
+    """A reduce-only market order, unless `more` changes that."""
     of = of or ("long" if side == "sell" else "short")
     return OrderRequest(name, symbol, side, of, Decimal(amount), **({"reduce_only": True} | more))

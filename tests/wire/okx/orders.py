@@ -1,4 +1,4 @@
-"""Orders at OKX: placing, finding, cancelling, plain ones and algo orders apart as OKX keeps them."""
+"""Orders at OKX: placing, finding, cancelling; plain and algo orders are separate, as at OKX."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from killswitch.model.snapshot import OrderSide, Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import ZERO, Exchange, Placed
 from tests.wire.ledger import Contract, contract_of
-from tests.wire.okx.answers import good, outcome, paged, refusal, row_of
-from tests.wire.okx.rows import Row, algo_row, instrument_id, order_id, order_row, ours_of, trigger_direction
+from tests.wire.okx.payloads import Row, algo_row, instrument_id, order_id, order_row, ours_of, trigger_direction
+from tests.wire.okx.responses import good, outcome, paged, refusal, row_of
 from tests.wire.server import Ask, RefusedError, Reply, WireVenue
 
 NAME: Final = re.compile(r"^[A-Za-z0-9]{1,32}$")
@@ -24,7 +24,7 @@ BATCH: Final = 20
 
 
 class OkxOrders(WireVenue, ABC):
-    """The part of OKX that is about orders, and its names of things."""
+    """The part of OKX for orders, and its ids and symbols."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class OkxOrders(WireVenue, ABC):
         self.usd = usd
         self.ledger.prices["USDT"] = usd
         self.algos: dict[str, str] = {}
-        """Our id of each conditional order → the `ordType` as which it was placed, `conditional` for a hand's."""
+        """Our id of each conditional order → the `ordType` of its placement, `conditional` for a foreign one."""
 
     def contract(self, symbol: str) -> Contract:
         return replace(contract_of(symbol, self.currency), size=self.sizes.get(symbol, Decimal(1)))
 
-    # Names
+    # Ids and symbols
 
     @property
     def pos_mode(self) -> str:
@@ -62,13 +62,13 @@ class OkxOrders(WireVenue, ABC):
         raise RefusedError(refusal("51001", "Instrument ID, Instrument ID code, or Spread ID doesn't exist."))
 
     def more(self, symbol: str, kind: str = "") -> dict[str, str]:
-        """What rows need to know beside the record."""
+        """What rows need in addition to the order."""
         mode = "cash" if self.exchange.mode == "spot" else "isolated" if symbol in self.isolated else "cross"
         more = {"posMode": self.pos_mode, "mgnMode": mode, "usd": str(self.usd), "ordType": kind}
         return more | {"time": str(self.now_ms())}
 
     def row(self, order: Placed, *, algo: bool | None = None) -> Row:
-        """An order as its list has it: one whose condition has come true is a plain order, which a stop has sent."""
+        """An order as in its list: a triggered one is a plain order, which a stop has sent."""
         name, more = self.id_of(order.symbol), self.more(order.symbol, self.algos.get(order.id, "conditional"))
         if order.trigger_price is not None if algo is None else algo:
             return algo_row(name, order, more)
@@ -77,7 +77,7 @@ class OkxOrders(WireVenue, ABC):
             row |= {"algoId": order_id(order.id), "algoClOrdId": order.name or "", "clOrdId": ""}
         return row
 
-    # Looking
+    # Finding
 
     def _rows(self, ask: Ask, *, algo: bool, open_: bool) -> list[Row]:
         orders = reversed(list(self.exchange.orders.values()))
@@ -92,7 +92,7 @@ class OkxOrders(WireVenue, ABC):
         return good(paged(self._rows(ask, algo=False, open_=False), ask, "ordId"))
 
     def pending_algos(self, ask: Ask) -> Reply:
-        """`ordType` is required; several of them only for `conditional,oco`."""
+        """`ordType` is required; several only as `conditional,oco`."""
         kinds = str(ask.params.get("ordType", "")).split(",")
         if not kinds[0] or (len(kinds) > 1 and set(kinds) != {"conditional", "oco"}):
             return refusal("51000", "Parameter ordType error")
@@ -100,23 +100,23 @@ class OkxOrders(WireVenue, ABC):
         return good(paged(rows, ask, "algoId"))
 
     def find(self, ask: Ask) -> Reply:
-        order = self._sought(ask.params, "ordId", "clOrdId", algo=False)
+        order = self._order_of(ask.params, "ordId", "clOrdId", algo=False)
         return good([self.row(order)]) if order is not None else refusal("51603", "Order does not exist")
 
     def find_algo(self, ask: Ask) -> Reply:
-        order = self._sought(ask.params, "algoId", "algoClOrdId", algo=True)
+        order = self._order_of(ask.params, "algoId", "algoClOrdId", algo=True)
         return good([self.row(order, algo=True)]) if order is not None else refusal("51603", "Order does not exist")
 
-    def _sought(self, asked: Mapping[str, object], by_id: str, by_name: str, *, algo: bool) -> Placed | None:
-        """An algo order goes on being one by its names after it has sent its order; that order has an id alone."""
-        if asked.get(by_id):
-            placed = self.exchange.orders.get(ours_of(str(asked[by_id])))
+    def _order_of(self, params: Mapping[str, object], by_id: str, by_name: str, *, algo: bool) -> Placed | None:
+        """An algo order keeps its names after it has sent its order; that order has an id alone."""
+        if params.get(by_id):
+            placed = self.exchange.orders.get(ours_of(str(params[by_id])))
         else:
-            placed = self.exchange.orders.get(self.exchange.names.get(str(asked.get(by_name, "")), ""))
+            placed = self.exchange.orders.get(self.exchange.names.get(str(params.get(by_name, "")), ""))
         if placed is None:
             return None
         waiting, once = placed.trigger_price is not None, placed.id in self.algos
-        fits = waiting or once if algo else not waiting and (bool(asked.get(by_id)) or not once)
+        fits = waiting or once if algo else not waiting and (bool(params.get(by_id)) or not once)
         return placed if fits else None
 
     # Placing
@@ -131,26 +131,26 @@ class OkxOrders(WireVenue, ABC):
         return outcome([self._placed(it) for it in rows])
 
     def place_algo(self, ask: Ask) -> Reply:
-        """An algo order that is refused: the outer code stays 0, and the row tells."""
-        asked = ask.params
-        if asked.get("ordType") not in ALGO:
+        """Place an algo order. If it is refused the outer code stays 0, and the row has the code."""
+        params = ask.params
+        if params.get("ordType") not in ALGO:
             return refusal("51000", "Parameter ordType error")
-        row = self._placed(asked, algo=True)
+        row = self._placed(params, algo=True)
         row = {"algoId": row.pop("ordId"), "algoClOrdId": row.pop("clOrdId"), **row}
         return good([row])
 
-    def _placed(self, asked: Mapping[str, object], *, algo: bool = False) -> Row:
-        name = str(asked.get("algoClOrdId" if algo else "clOrdId") or "")
+    def _placed(self, params: Mapping[str, object], *, algo: bool = False) -> Row:
+        name = str(params.get("algoClOrdId" if algo else "clOrdId") or "")
         try:
-            wrong = self._wrong(asked, name, algo)
+            wrong = self._wrong(params, name, algo)
             if wrong:
                 return {"ordId": "", "clOrdId": name, "sCode": "51000", "sMsg": f"Parameter {wrong} error", "tag": ""}
-            self._check_side(asked)
-            report = self.exchange.place(self._request(asked, name, algo))
+            self._check_side(params)
+            report = self.exchange.place(self._request(params, name, algo))
         except OrderRejectedError as error:
-            return row_of(error, asked, ordId="", clOrdId=name)
+            return row_of(error, params, ordId="", clOrdId=name)
         if algo:
-            self.algos[report.id] = str(asked["ordType"])
+            self.algos[report.id] = str(params["ordType"])
         return {
             "ordId": order_id(report.id),
             "clOrdId": name,
@@ -160,59 +160,59 @@ class OkxOrders(WireVenue, ABC):
             "ts": "0",
         }
 
-    def _wrong(self, asked: Mapping[str, object], name: str, algo: bool) -> str | None:
-        """The name of the parameter that is wrong."""
+    def _wrong(self, params: Mapping[str, object], name: str, algo: bool) -> str | None:
+        """The name of the wrong parameter."""
         modes = ("cash",) if self.exchange.mode == "spot" else ("cross", "isolated")
         sides = ("long", "short") if self.exchange.mode == "hedge" else (None, "", "net")
         checks = {
-            "tdMode": asked.get("tdMode") in modes,
-            "side": asked.get("side") in ("buy", "sell"),
-            "posSide": asked.get("posSide") in sides,
-            "ordType": asked.get("ordType") in (ALGO if algo else PLAIN),
-            "sz": _amount(asked.get("sz")) is not None,
+            "tdMode": params.get("tdMode") in modes,
+            "side": params.get("side") in ("buy", "sell"),
+            "posSide": params.get("posSide") in sides,
+            "ordType": params.get("ordType") in (ALGO if algo else PLAIN),
+            "sz": _amount(params.get("sz")) is not None,
             "clOrdId": not name or NAME.match(name) is not None,
-            "px": asked.get("ordType") in ("market", "optimal_limit_ioc")
+            "px": params.get("ordType") in ("market", "optimal_limit_ioc")
             or algo
-            or _amount(asked.get("px")) is not None,
+            or _amount(params.get("px")) is not None,
             "algoClOrdId": not algo or bool(name),
         }
         return next((parameter for parameter, fits in checks.items() if not fits), None)
 
-    def _check_side(self, asked: Mapping[str, object]) -> None:
-        """What closes must be in the margin mode of the position, and no more than it in long/short mode."""
-        symbol = self.symbol_of(str(asked["instId"]))
-        closes = self._closes(asked)
+    def _check_side(self, params: Mapping[str, object]) -> None:
+        """A closing order must have the position's margin mode, and no more than the position in long/short mode."""
+        symbol = self.symbol_of(str(params["instId"]))
+        closes = self._closes(params)
         if not closes or self.exchange.mode == "spot":
             return
-        side: Side = "long" if asked["side"] == "sell" else "short"
+        side: Side = "long" if params["side"] == "sell" else "short"
         held = self.exchange.held.get((symbol, side), ZERO)
-        if asked["tdMode"] != self.more(symbol)["mgnMode"] or held <= ZERO:
+        if params["tdMode"] != self.more(symbol)["mgnMode"] or held <= ZERO:
             raise OrderRejectedError("already_flat", "no position in this margin mode")
-        if self.exchange.mode == "hedge" and Decimal(str(asked["sz"])) > held:
+        if self.exchange.mode == "hedge" and Decimal(str(params["sz"])) > held:
             raise OrderRejectedError("blocked_by_order", f"{held} available")
 
-    def _closes(self, asked: Mapping[str, object]) -> bool:
+    def _closes(self, params: Mapping[str, object]) -> bool:
         if self.exchange.mode == "hedge":
-            return (asked["side"] == "sell") is (asked["posSide"] == "long")
-        return str(asked.get("reduceOnly", "")).lower() == "true"
+            return (params["side"] == "sell") is (params["posSide"] == "long")
+        return str(params.get("reduceOnly", "")).lower() == "true"
 
-    def _request(self, asked: Mapping[str, object], name: str, algo: bool) -> OrderRequest:
-        symbol = self.symbol_of(str(asked["instId"]))
-        side: OrderSide = "buy" if asked["side"] == "buy" else "sell"
-        closes = self._closes(asked)
+    def _request(self, params: Mapping[str, object], name: str, algo: bool) -> OrderRequest:
+        symbol = self.symbol_of(str(params["instId"]))
+        side: OrderSide = "buy" if params["side"] == "buy" else "sell"
+        closes = self._closes(params)
         held: Side = "long" if (side == "sell") is closes else "short"
-        if asked.get("posSide") in ("long", "short"):
-            held = "long" if asked["posSide"] == "long" else "short"
-        price = _amount(asked.get("px")) if asked["ordType"] not in ("market", "optimal_limit_ioc") else None
+        if params.get("posSide") in ("long", "short"):
+            held = "long" if params["posSide"] == "long" else "short"
+        price = _amount(params.get("px")) if params["ordType"] not in ("market", "optimal_limit_ioc") else None
         trigger, when = None, None
         if algo:
-            trigger, when, at = trigger_direction(side, asked, self.exchange.markets[symbol])
+            trigger, when, at = trigger_direction(side, params, self.exchange.markets[symbol])
             price = None if at in (None, "-1") else Decimal(str(at))
         return OrderRequest(
             client_order_id=name or f"unnamed{len(self.exchange.orders)}", symbol=symbol, side=side,
-            position_side=held, amount=Decimal(str(asked["sz"])), reduce_only=closes,
+            position_side=held, amount=Decimal(str(params["sz"])), reduce_only=closes,
             type="market" if price is None else "limit", price=price,
-            time_in_force="ioc" if asked["ordType"] in ("ioc", "fok", "optimal_limit_ioc") else "gtc",
+            time_in_force="ioc" if params["ordType"] in ("ioc", "fok", "optimal_limit_ioc") else "gtc",
             trigger_price=trigger, trigger_when="falls" if when == "falls" else "rises" if when else None,
         )  # fmt: skip
 
@@ -227,11 +227,11 @@ class OkxOrders(WireVenue, ABC):
     def cancel_algos(self, ask: Ask) -> Reply:
         return outcome([self._cancelled(it, algo=True) for it in ask.params["rows"][:10]])
 
-    def _cancelled(self, asked: Mapping[str, object], *, algo: bool = False) -> Row:
+    def _cancelled(self, params: Mapping[str, object], *, algo: bool = False) -> Row:
         by_id, by_name = ("algoId", "algoClOrdId") if algo else ("ordId", "clOrdId")
-        order = self._sought(asked, by_id, by_name, algo=algo)
-        row: Row = {by_id: str(asked.get(by_id, "")), by_name: str(asked.get(by_name, "")), "ts": "0", "tag": ""}
-        if order is None or self.id_of(order.symbol) != asked.get("instId"):
+        order = self._order_of(params, by_id, by_name, algo=algo)
+        row: Row = {by_id: str(params.get(by_id, "")), by_name: str(params.get(by_name, "")), "ts": "0", "tag": ""}
+        if order is None or self.id_of(order.symbol) != params.get("instId"):
             return row | {"sCode": "51400", "sMsg": "Order cancellation failed as the order doesn't exist."}
         if order.state != "open":
             code = "51402" if order.state == "filled" else "51401"
@@ -240,14 +240,16 @@ class OkxOrders(WireVenue, ABC):
         return row | {by_id: order_id(order.id), "sCode": "0", "sMsg": ""}
 
     def close_position(self, ask: Ask) -> Reply:
-        """All of one instrument's position, at market. With closing orders pending only where `autoCxl` says so."""
+        """Close one instrument's position at market. With pending closing orders only if `autoCxl` is set."""
         symbol = self.symbol_of(str(ask.params["instId"]))
         sides: tuple[Side, ...] = ("long", "short")
-        asked = ask.params.get("posSide")
-        wanted = [
-            it for it in sides if asked in (it, "net", None, "") and self.exchange.held.get((symbol, it), ZERO) > ZERO
+        pos_side = ask.params.get("posSide")
+        sides_held = [
+            it
+            for it in sides
+            if pos_side in (it, "net", None, "") and self.exchange.held.get((symbol, it), ZERO) > ZERO
         ]
-        if not wanted or ask.params.get("mgnMode") != self.more(symbol)["mgnMode"]:
+        if not sides_held or ask.params.get("mgnMode") != self.more(symbol)["mgnMode"]:
             return refusal("51023", "Position doesn't exist.")
         closing = [
             it for it in self.exchange.resting() if it.symbol == symbol and it.reduce_only and not it.trigger_price
@@ -256,13 +258,13 @@ class OkxOrders(WireVenue, ABC):
             return refusal("51115", "Cancel all pending close-orders before liquidation.")
         for order in closing:
             self.exchange.cancel(order.id)
-        for side in wanted:
+        for side in sides_held:
             request = OrderRequest(
                 str(ask.params.get("clOrdId") or f"unnamed{len(self.exchange.orders)}"), symbol,
                 "sell" if side == "long" else "buy", side, self.exchange.held[symbol, side], reduce_only=True,
             )  # fmt: skip
             self.exchange.place(request)
-        return good([{"instId": ask.params["instId"], "posSide": asked or "net", "clOrdId": "", "tag": ""}])
+        return good([{"instId": ask.params["instId"], "posSide": pos_side or "net", "clOrdId": "", "tag": ""}])
 
 
 def _amount(value: object) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""The real ccxt client against OKX on loopback: what it sends is taken, and refused for what OKX refuses."""
+"""The real ccxt client against OKX on loopback: its requests are accepted, or refused for OKX's own reasons."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 D = Decimal
 LONG: Mapping[Key, Decimal] = {("A", "long"): D(5)}
-Talk = Callable[[OkxWire, Any], Awaitable[Any]]
+Scenario = Callable[[OkxWire, Any], Awaitable[Any]]
 
 
 def client_of(venue: OkxWire, time: VirtualTime, **more: str) -> Any:
-    """ccxt's OKX pointed at the venue, with its clock on the test's time."""
+    """ccxt's OKX client pointed at the venue, on the test's clock."""
     kind = type("okx", (ccxt.pro.okx,), {"milliseconds": lambda self: int(time.now().timestamp() * 1000)})
     credentials = {"apiKey": KEY, "secret": SECRET, "password": PASSPHRASE} | more
     client: Any = kind({**credentials, "enableRateLimit": False, "options": {"fetchMarkets": {"types": ["swap"]}}})
@@ -32,27 +32,27 @@ def client_of(venue: OkxWire, time: VirtualTime, **more: str) -> Any:
     return client
 
 
-def spoken(
-    talk: Talk,
+def play(
+    scenario: Scenario,
     held: Mapping[Key, Decimal] | None = None,
     *,
     mode: Mode = "one_way",
     keys: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Any:
-    """Let `talk` speak with a venue that holds these positions; every route must be one that is spoken here."""
+    """Run a scenario at a venue with these positions; a request for a missing route fails it."""
     time = VirtualTime()
 
     async def main() -> Any:
-        held_ = LONG if held is None else held
+        positions = LONG if held is None else held
         exchange = Exchange(
-            held_, lambda: (time.monotonic(), time.now()), mode=mode, markets=[Market("A", step=D("0.01"))]
+            positions, lambda: (time.monotonic(), time.now()), mode=mode, markets=[Market("A", step=D("0.01"))]
         )
         venue = OkxWire(exchange, **more)
         await venue.start()
         client = client_of(venue, time, **(keys or {}))
         try:
-            return await talk(venue, client)
+            return await scenario(venue, client)
         finally:
             await client.close()
             await venue.stop()
@@ -61,10 +61,10 @@ def spoken(
     return time.run(main())
 
 
-def test_positions_balance_and_rules_are_what_the_exchange_holds() -> None:
-    """5 contracts of 0.1 each at 100: notional 50 USDT, told in dollars at 0.999; equity is in coins and in dollars."""
+def test_positions_balance_and_rules_match_the_exchange() -> None:
+    """5 contracts of 0.1 each at 100: notional 50 USDT, in dollars at 0.999; equity is in coins and in dollars."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         (position,) = await client.fetch_positions()
         assert (position["symbol"], position["side"], position["contracts"]) == ("A/USDT:USDT", "long", 5)
         assert (client.market("A/USDT:USDT")["contractSize"], position["notional"]) == (D("0.1"), D("49.95"))
@@ -73,13 +73,13 @@ def test_positions_balance_and_rules_are_what_the_exchange_holds() -> None:
         assert D(balance["info"]["data"][0]["totalEq"]) == 99_900
         assert (await client.fetch_position_mode())["hedged"] is False
 
-    spoken(talk, sizes={"A": D("0.1")})
+    play(scenario, sizes={"A": D("0.1")})
 
 
-def test_an_order_closes_what_is_held_and_is_found_by_its_name() -> None:
-    """Placed through the batch route as ccxt does it; a second one of the name is 51016, and one unknown is 51603."""
+def test_an_order_closes_a_position_and_is_found_by_its_client_order_id() -> None:
+    """Placed by the batch route, as ccxt does; a repeated client order id is 51016, and an unknown one 51603."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         params = {"reduceOnly": True, "clientOrderId": "ks1"}
         await client.create_order("A/USDT:USDT", "market", "sell", D(2), None, params)
         found = await client.fetch_order(None, "A/USDT:USDT", {"clientOrderId": "ks1"})
@@ -92,7 +92,7 @@ def test_an_order_closes_what_is_held_and_is_found_by_its_name() -> None:
             await client.fetch_order(None, "A/USDT:USDT", {"clientOrderId": "ks2"})
         assert venue.exchange.held["A", "long"] == 3
 
-    spoken(talk)
+    play(scenario)
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_an_order_closes_what_is_held_and_is_found_by_its_name() -> None:
         ("1", {"posSide": "long"}, "51000"),
     ],
 )
-def test_orders_are_refused_in_okx_codes(amount: str, more: dict[str, object], code: str) -> None:
+def test_orders_are_refused_with_okx_codes(amount: str, more: dict[str, object], code: str) -> None:
     """Lot size, maximum, minimum, names, margin mode, direction, and a position side in net mode."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         venue.exchange.markets["A"].maximum = D(500)
         venue.exchange.markets["A"].minimum = D("0.01")
         order = {"instId": "A-USDT-SWAP", "tdMode": "cross", "side": "sell", "ordType": "market", "sz": amount,
@@ -120,29 +120,29 @@ def test_orders_are_refused_in_okx_codes(amount: str, more: dict[str, object], c
         assert f'"sCode": "{code}"' in str(refused.value)
         assert venue.exchange.held == LONG
 
-    spoken(talk)
+    play(scenario)
 
 
-def test_a_batch_tells_row_by_row_under_code_2() -> None:
-    """Of two orders one is refused: the other is done, and the rows stay in their places."""
+def test_a_partly_refused_batch_has_code_2_and_a_result_in_each_row() -> None:
+    """Of two orders one is refused: the other is executed, and the rows keep their places."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         one = {"instId": "A-USDT-SWAP", "tdMode": "cross", "side": "sell", "ordType": "market", "reduceOnly": True}
         rows = [one | {"sz": "1", "clOrdId": "ks1"}, one | {"sz": "1.005", "clOrdId": "ks2"}]
         answer = await client.private_post_trade_batch_orders(rows)
-        told = [(row["clOrdId"], row["sCode"]) for row in answer["data"]]
-        assert (answer["code"], told) == ("2", [("ks1", "0"), ("ks2", "51121")])
+        results = [(row["clOrdId"], row["sCode"]) for row in answer["data"]]
+        assert (answer["code"], results) == ("2", [("ks1", "0"), ("ks2", "51121")])
         assert venue.calls("submit_batch") == 1
         assert venue.taken() == {"batch orders/A-USDT-SWAP": 2}
 
-    spoken(talk)
+    play(scenario)
 
 
-def test_hedge_mode_wants_a_side_and_no_more_than_it_holds() -> None:
-    """51000 without a side, 51112 for more than is held, and the rest closes that side alone."""
+def test_hedge_mode_requires_a_side_and_at_most_the_held_amount() -> None:
+    """51000 without a side, 51112 for more than is held; the whole position closes that side alone."""
     held: Mapping[Key, Decimal] = {("A", "long"): D(5), ("A", "short"): D(3)}
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         params: dict[str, object] = {"clientOrderId": "ks1"}
         with pytest.raises(ccxt.ExchangeError, match="51000"):
             await client.create_order("A/USDT:USDT", "market", "sell", D(1), None, params)
@@ -154,13 +154,13 @@ def test_hedge_mode_wants_a_side_and_no_more_than_it_holds() -> None:
         (row,) = await client.fetch_positions()
         assert (row["side"], row["contracts"], row["hedged"]) == ("short", 3, True)
 
-    spoken(talk, held, mode="hedge")
+    play(scenario, held, mode="hedge")
 
 
-def test_algo_orders_live_in_a_list_of_their_own_and_are_cancelled_there() -> None:
-    """A stop of ours and a stop by hand: neither is in the plain list; gone ones are 51400 and 51401."""
+def test_algo_orders_have_a_list_and_a_cancel_route_of_their_own() -> None:
+    """A stop of ours and a foreign stop: neither is in the plain list; missing ones are 51400 and 51401."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         venue.exchange.rest("A", "sell", D(5), reduce_only=True, trigger_price=D(80), trigger_when="falls")
         params = {"stopLossPrice": D(90), "reduceOnly": True, "clientOrderId": "ks1", "algoClOrdId": "ks1"}
         made = await client.create_order("A/USDT:USDT", "market", "sell", D(5), None, params)
@@ -175,40 +175,40 @@ def test_algo_orders_live_in_a_list_of_their_own_and_are_cancelled_there() -> No
         venue.exchange.reprice("A", D(79))
         assert venue.exchange.held["A", "long"] == 0
 
-    spoken(talk)
+    play(scenario)
 
 
 @pytest.mark.parametrize(
     ("keys", "code"),
     [({"apiKey": "another"}, "50111"), ({"secret": "another"}, "50113"), ({"password": "another"}, "50105")],
 )
-def test_credentials_are_checked_by_their_own_codes(keys: Mapping[str, str], code: str) -> None:
+def test_each_credential_has_its_own_refusal_code(keys: Mapping[str, str], code: str) -> None:
     """Key, signature and passphrase each have one."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         with pytest.raises(ccxt.AuthenticationError, match=code):
             await client.fetch_balance()
 
-    spoken(talk, keys=keys)
+    play(scenario, keys=keys)
 
 
-def test_a_clock_that_is_off_is_told_and_a_key_that_only_reads_sends_nothing() -> None:
+def test_a_clock_that_is_off_and_a_read_only_key_are_refused() -> None:
     """30 seconds are too many (50102); a key without `trade` gets 50120."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         with pytest.raises(ccxt.ExchangeError, match="50120"):
             await client.create_order("A/USDT:USDT", "market", "sell", D(1), None, {"clientOrderId": "ks1"})
         client.options["timeDifference"] = 31_000
         with pytest.raises(ccxt.InvalidNonce, match="50102"):
             await client.fetch_balance()
 
-    spoken(talk, perm="read_only")
+    play(scenario, perm="read_only")
 
 
 def test_too_many_requests_are_429_and_maintenance_is_50001() -> None:
-    """The eleventh reading of positions within two seconds is refused, and maintenance refuses everything."""
+    """The eleventh query of positions within two seconds is refused, and maintenance refuses everything."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         for _ in range(10):
             await client.fetch_positions()
         with pytest.raises(ccxt.RateLimitExceeded, match="50011"):
@@ -219,13 +219,13 @@ def test_too_many_requests_are_429_and_maintenance_is_50001() -> None:
         with pytest.raises(ccxt.OnMaintenance, match="50001"):
             await client.fetch_positions()
 
-    spoken(talk, enforced=True)
+    play(scenario, enforced=True)
 
 
-def test_the_dead_mans_timer_takes_plain_orders_and_leaves_stops() -> None:
-    """Between 10 and 120 seconds; started again it waits again, and at its end the plain order is gone."""
+def test_the_dead_man_timer_cancels_plain_orders_and_leaves_stops() -> None:
+    """Between 10 and 120 seconds; a restart resets it, and at its end the plain order is gone."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         venue.exchange.rest("A", "sell", D(5), reduce_only=True, price=D(120), type="limit")
         venue.exchange.rest("A", "sell", D(5), reduce_only=True, trigger_price=D(80), trigger_when="falls")
         with pytest.raises(ccxt.BadRequest, match="51000"):
@@ -237,25 +237,25 @@ def test_the_dead_mans_timer_takes_plain_orders_and_leaves_stops() -> None:
         await asyncio.sleep(2)
         assert [it.trigger_price for it in venue.exchange.resting()] == [80]
 
-    spoken(talk)
+    play(scenario)
 
 
-def test_closing_a_position_by_one_call_wants_its_margin_mode() -> None:
-    """51023 for the mode in which there is none; then all of it goes."""
+def test_close_position_requires_its_margin_mode() -> None:
+    """51023 for the mode without a position; then the whole position is closed."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         with pytest.raises(ccxt.ExchangeError, match="51023"):
             await client.close_position("A/USDT:USDT")
         await client.close_position("A/USDT:USDT", None, {"marginMode": "isolated"})
         assert venue.exchange.held["A", "long"] == 0
 
-    spoken(talk, isolated=("A",))
+    play(scenario, isolated=("A",))
 
 
-def test_the_stream_logs_in_and_tells_every_change() -> None:
-    """Positions at once, and again when a hand sells; a wrong secret is not let in."""
+def test_the_stream_logs_in_and_pushes_every_change() -> None:
+    """Positions at once, and again after a foreign sale; orders and the balance too."""
 
-    async def talk(venue: OkxWire, client: Any) -> None:
+    async def scenario(venue: OkxWire, client: Any) -> None:
         first = await client.watch_positions()
         assert [(it["symbol"], it["contracts"]) for it in first] == [("A/USDT:USDT", 5)]
         venue.exchange.trade(("A", "long"), D(-2))
@@ -266,7 +266,7 @@ def test_the_stream_logs_in_and_tells_every_change() -> None:
         await client.create_order("A/USDT:USDT", "limit", "sell", D(1), D(120), {"clientOrderId": "ks1"})
         (order,) = await waiting
         assert (order["clientOrderId"], order["status"]) == ("ks1", "open")
-        told = (await client.watch_balance())["info"]["data"]
-        assert told[0]["details"][0]["eq"] == "100000"
+        accounts = (await client.watch_balance())["info"]["data"]
+        assert accounts[0]["details"][0]["eq"] == "100000"
 
-    spoken(talk)
+    play(scenario)

@@ -1,4 +1,4 @@
-"""OKX's v5 API on loopback, for the calls that the switch makes: an `Exchange` in OKX's words."""
+"""OKX's v5 API on loopback, for the calls of the kill switch: an `Exchange` with OKX's payloads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from killswitch.model.venue import Call, OrderRejectedError, RateLimit
 from tests.faults.exchange import Exchange
 from tests.faults.mishaps import Mishap
 from tests.wire.okx import stream as okx_stream
-from tests.wire.okx.answers import CODES, outcome, refusal, row_of, signature
-from tests.wire.okx.reading import OkxReading
-from tests.wire.okx.rows import Row
+from tests.wire.okx.payloads import Row
+from tests.wire.okx.queries import OkxQueries
+from tests.wire.okx.responses import CODES, outcome, refusal, row_of, signature
 from tests.wire.server import KEY, PASSPHRASE, Ask, RefusedError, Reply
 
 API: Final = "/api/v5/"
@@ -24,7 +24,7 @@ SKEW: Final = 30.0
 """Seconds by which a request's timestamp may be off."""
 
 
-class OkxWire(OkxReading):
+class OkxWire(OkxQueries):
     """One trading account at OKX.
 
     `sizes`: base units per contract, by symbol of the exchange; 1 where it is not named. `isolated`: symbols whose
@@ -57,10 +57,10 @@ class OkxWire(OkxReading):
     def __init__(self, exchange: Exchange, **more: object) -> None:
         super().__init__(exchange, **more)  # type: ignore[arg-type] # options of the rest of OKX
         self.instead: dict[str, Reply] = {}
-        """Route, or route and `instType` → what is answered in place of the truth; nothing is done then."""
+        """Route, or route and `instType` → an answer in place of the true one; the request has no effect."""
         self._used_each: dict[str, deque[tuple[float, int]]] = {}
 
-    # The way of a request
+    # Processing of a request
 
     def check(self, ask: Ask) -> None:
         path = ask.path.removeprefix(API)
@@ -113,7 +113,7 @@ class OkxWire(OkxReading):
         return taken
 
     def _count(self, units: Mapping[str, int]) -> float | None:
-        """As everywhere, and for each instrument by itself where OKX counts so."""
+        """As everywhere, and for each instrument separately where OKX counts so."""
         now = self.now()[0]
         for name, more in units.items():
             limit = next(it for it in self.limits if it.name == name.partition("/")[0])
@@ -164,8 +164,8 @@ class OkxWire(OkxReading):
                 return Reply({"code": "0", "data": "none", "msg": ""})
         return Reply(reply.body | {"data": rows}, reply.status)
 
-    async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
-        await okx_stream.speak(self, socket, ask.path, told)
+    async def stream(self, socket: web.WebSocketResponse, ask: Ask, updated: asyncio.Event) -> None:
+        await okx_stream.serve(self, socket, ask.path, updated)
 
 
 OCCASIONS: Final[Mapping[str, Call]] = {

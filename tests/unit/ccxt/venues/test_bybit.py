@@ -32,7 +32,7 @@ from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
 from killswitch_ccxt.venues.bybit.rows import account_equity, rights_of, row_report, spot_balance
 from tests.faults.exchange import Market
-from tests.wire.bybit import words
+from tests.wire.bybit import payloads
 
 D = Decimal
 SYMBOLS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "LTC/USDT:USDT")
@@ -141,7 +141,7 @@ class Recorded:
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if parts.path.endswith("instruments-info"):
             linear = query["category"] == "linear" and "status" not in query
-            return _listed([words.instrument(words.listing(it), Market(it)) for it in SYMBOLS if linear])
+            return _listed([payloads.instrument(payloads.listing(it), Market(it)) for it in SYMBOLS if linear])
         if parts.path.endswith("market/time"):
             return {"retCode": 0, "result": {"timeSecond": "0", "timeNano": "0"}, "time": 0}
         given = self.bodies.get(parts.path)

@@ -18,7 +18,7 @@ from killswitch_ccxt.venues.bybit.dialect import Bybit
 from killswitch_ccxt.venues.bybit.flows import flow_of
 from killswitch_ccxt.venues.bybit.rows import dollar_prices, row_report
 from tests.faults.exchange import Market
-from tests.wire.bybit import words
+from tests.wire.bybit import payloads
 
 D = Decimal
 BTC, INVERSE = "BTC/USDT:USDT", "BTC/USD:BTC"
@@ -74,7 +74,7 @@ class Told:
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         route = parts.path.removeprefix("/v5/")
         if route == "market/instruments-info":
-            linear = words.instrument(words.listing(BTC), Market(BTC))
+            linear = payloads.instrument(payloads.listing(BTC), Market(BTC))
             listed: Rows = [linear if query["category"] == "linear" else INSTRUMENT]
             return _listed([] if "status" in query else listed)
         if route == "market/time":

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.exchange import Key
 from tests.unit.ccxt.venues.test_mexc import BTC, ETH, account
-from tests.wire.mexc import rows
+from tests.wire.mexc import payloads
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from tests.wire.mexc import rows
 )
 def test_the_state_of_a_contract(number: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """0 enabled, 1 in delivery, 2 completed, 3 offline, 4 paused; the other contract goes on."""
-    monkeypatch.setitem(rows.MARKETS, "delisted", number)
+    monkeypatch.setitem(payloads.MARKETS, "delisted", number)
     desk = account()
     desk.exchange.markets[BTC].state = "delisted"
     seen = desk.run(lambda made, venue: made.snapshot())
@@ -28,7 +28,7 @@ def test_a_position_that_does_not_say_which_way_it_goes_is_believed_by_nobody(
     wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ccxt takes every type but 1 for a short position, and a size below zero for one above it."""
-    right = rows.position_row
+    right = payloads.position_row
 
     def told(key: Key, *about: Any) -> dict[str, Any]:
         row: dict[str, Any] = right(key, *about)

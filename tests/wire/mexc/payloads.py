@@ -1,4 +1,4 @@
-"""Rows of MEXC's contract API, as its documents have them: codes for sides and states, instants in milliseconds."""
+"""Rows of MEXC's contract API, as in its documents: codes for sides and states, times in milliseconds."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def market_id(symbol: str) -> str:
 
 
 def order_id(own: str) -> str:
-    """The exchange's `x12` is the venue's too."""
+    """The exchange's `x12`, which is the venue's id too."""
     return own
 
 
 def whole(amount: Decimal) -> int | float:
-    """An amount as JSON has it: MEXC writes 10, not 10.0."""
+    """An amount in MEXC's JSON format: 10, not 10.0."""
     return int(amount) if amount == amount.to_integral_value() else float(amount)
 
 
@@ -78,7 +78,7 @@ def asset_row(book: Book) -> dict[str, Any]:
 
 
 def position_row(key: Key, book: Book, exchange: Exchange, now: int) -> dict[str, Any]:
-    """No notional and no mark price: so is the real one. Flat where nothing is held."""
+    """No notional and no mark price, as in the real one. Flat if nothing is held."""
     lot = book.lots.get(key)
     amount, entry = (lot.amount, float(lot.entry)) if lot else (Decimal(0), 0.0)
     frozen = sum(
@@ -125,7 +125,7 @@ def plan_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
 
 
 def stop_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
-    """A stop attached to a position: it says which side that is, and never that it closes."""
+    """A stop attached to a position: it contains the position's side, and never that it closes."""
     protects = (order.side == "sell") is (order.trigger_when == "falls")
     price = float(order.trigger_price or 0)
     return {
@@ -138,7 +138,7 @@ def stop_row(order: Placed, now: int, hedge: bool) -> dict[str, Any]:
 
 
 def deal_row(fill: Fill, order: Placed | None, fee: Decimal, profit: Decimal) -> dict[str, Any]:
-    """`fee`: the venue's own; the exchange behind it trades contracts of one, and takes its fee for such."""
+    """`fee`: the venue's own; the exchange behind it trades contracts of one unit, and charges for these."""
     closes = (fill.side == "sell") is (fill.position_side == "long")
     code = (2 if closes else 1) if fill.side == "buy" else (4 if closes else 3)
     return {
@@ -160,7 +160,7 @@ def transfer_row(row: Row) -> dict[str, Any]:
 
 
 def funding_row(row: Row) -> dict[str, Any]:
-    """Funding that was paid for a position, or received."""
+    """Funding paid or received for a position."""
     return {
         "id": row.number, "symbol": market_id(row.symbol or "BTC/USDT:USDT"), "positionType": 1, "positionValue": 1000,
         "funding": float(row.amount), "rate": 0.0001, "settleTime": row.at_ms,

@@ -1,4 +1,4 @@
-"""What an account at Alpaca is worth, in parts, and how soon what happened to it is told; over the wire."""
+"""The equity of an account at Alpaca in parts, and how soon its flows and fills are reported; over the wire."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ FILLS, MOVES = "/v2/account/activities/FILL", "/v2/account/activities"
 LONG_AGO = "2021-05-17T15:00:00Z"
 
 
-def _sum(seen: AccountSnapshot) -> Decimal:
+def _sum_of_parts(seen: AccountSnapshot) -> Decimal:
     assert seen.unrealized is not None and seen.balances is not None
     parts = [each.wallet * each.price for each in seen.balances if each.wallet is not None and each.price is not None]
     assert len(parts) == len(seen.balances)
     return sum(parts, D(0)) + seen.unrealized
 
 
-def _asked(wire: AlpacaWire, path: str) -> list[float]:
+def _query_times(wire: AlpacaWire, path: str) -> list[float]:
     return [it.at for it in wire.seen if it.ask.path == path]
 
 
-def test_worth_is_money_and_what_is_held_at_its_price() -> None:
-    """100,000 in all, of which 1,000 in shares, −1,600 in shares owed and 25,000 in coins: 75,600 in money."""
+def test_equity_is_cash_and_holdings_at_their_prices() -> None:
+    """100,000 in all, of which 1,000 in shares, −1,600 in shorted shares and 25,000 in coins: 75,600 in cash."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         seen = await venue.snapshot()
-        told = {(each.asset, each.wallet, each.price) for each in seen.balances or ()}
-        assert told == {("USD", 75_600, 1), (AAPL, 10, 100), (SPY, -4, 400), ("BTC", D("0.5"), 50_000)}
-        assert (seen.unrealized, _sum(seen), seen.equity, seen.complete) == (0, 100_000, 100_000, True)
+        parts = {(each.asset, each.wallet, each.price) for each in seen.balances or ()}
+        assert parts == {("USD", 75_600, 1), (AAPL, 10, 100), (SPY, -4, 400), ("BTC", D("0.5"), 50_000)}
+        assert (seen.unrealized, _sum_of_parts(seen), seen.equity, seen.complete) == (0, 100_000, 100_000, True)
 
     run(case)
 
 
-def test_the_parts_add_up_between_two_readings_of_the_account() -> None:
-    """Shares rise by 5: the worth follows by 50 and the money stays, dated with when it was read."""
+def test_the_parts_add_up_between_two_queries_of_the_account() -> None:
+    """Shares rise by 5: the equity follows by 50 and the cash stays, dated with its query."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
         await asyncio.sleep(2)
         wire.exchange.markets[AAPL].price = D(105)
         seen = await venue.snapshot()
-        assert seen.equity == _sum(seen) == 100_050
+        assert seen.equity == _sum_of_parts(seen) == 100_050
         assert (seen.wallet_as_of, seen.positions_as_of) == (REGULAR, REGULAR + timedelta(seconds=2))
 
     run(case)
 
 
-def test_a_trade_between_the_two_answers_is_no_loss() -> None:
-    """Positions are answered, five shares are bought, and then the account is: both are asked once more."""
+def test_a_trade_between_the_two_answers_does_not_count_as_a_loss() -> None:
+    """Five shares are bought between the answers for positions and account: both are queried once more."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
-        old, told = [wire._positions()], wire._positions
-        wire._positions = lambda: old.pop() if old else told()  # type: ignore[method-assign] # the first from before it
+        old, current = [wire._positions()], wire._positions
+        wire._positions = lambda: old.pop() if old else current()  # type: ignore[method-assign] # the first is older than the trade
         wire.exchange.place(sale("5", side="buy", client_order_id="theirs"), by="hand")
         seen = await venue.snapshot()
-        assert seen.equity == _sum(seen) == 100_000
+        assert seen.equity == _sum_of_parts(seen) == 100_000
         assert (AAPL, 15) in {(p.symbol, p.contracts) for p in seen.positions or ()}
-        assert (len(_asked(wire, "/v2/account")), len(_asked(wire, "/v2/positions"))) == (2, 2)
+        assert (len(_query_times(wire, "/v2/account")), len(_query_times(wire, "/v2/positions"))) == (2, 2)
 
     run(case)
 
 
-def test_positions_that_cannot_be_read_leave_worth_known() -> None:
-    """Shares of 1,000 fall by a tenth: 99,900, in the parts that were held last, at the prices of the last trades."""
+def test_equity_stays_known_when_positions_cannot_be_read() -> None:
+    """Shares of 1,000 fall by a tenth: 99,900, from the parts held last, at the prices of the last trades."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -85,7 +85,7 @@ def test_positions_that_cannot_be_read_leave_worth_known() -> None:
         seen = await venue.snapshot()
         assert (seen.quality, seen.positions, seen.positions_as_of) == ("ok", None, None)
         assert seen.reason is not None and seen.reason.startswith("positions: ")
-        assert seen.equity == _sum(seen) == 99_900
+        assert seen.equity == _sum_of_parts(seen) == 99_900
         assert (AAPL, D(10), D(90)) in {(each.asset, each.wallet, each.price) for each in seen.balances or ()}
         wire.failing.clear()
         again = await venue.snapshot()
@@ -94,8 +94,8 @@ def test_positions_that_cannot_be_read_leave_worth_known() -> None:
     run(case)
 
 
-def test_parts_that_do_not_add_up_to_the_market_value_are_not_known() -> None:
-    """All ten shares are sold while positions cannot be read: what was held last is worth 1,000 too much."""
+def test_parts_that_do_not_add_up_to_the_market_value_are_unknown() -> None:
+    """All ten shares are sold while positions cannot be read: the parts held last are 1,000 too much."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -109,8 +109,8 @@ def test_parts_that_do_not_add_up_to_the_market_value_are_not_known() -> None:
     run(case)
 
 
-def test_an_account_of_which_nothing_was_ever_read_is_down_without_positions() -> None:
-    """The first reading fails as a whole: nobody knows what is held."""
+def test_an_account_whose_positions_were_never_read_is_down() -> None:
+    """The first snapshot fails as a whole: the holdings are unknown."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.failing.add("/v2/positions")
@@ -120,8 +120,8 @@ def test_an_account_of_which_nothing_was_ever_read_is_down_without_positions() -
     run(case)
 
 
-def test_money_that_left_has_its_row_read_with_the_next_reading_of_the_account() -> None:
-    """3,000 go out with their row: told within 4 s, and not within the 30 s after which rows are read anyway."""
+def test_a_withdrawal_is_reported_with_the_next_query_of_the_account() -> None:
+    """3,000 leave with their row: reported within 4 s, and not only after the 30 s between queries of rows."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -138,17 +138,17 @@ def test_money_that_left_has_its_row_read_with_the_next_reading_of_the_account()
     run(case)
 
 
-def test_money_whose_row_never_comes_is_asked_about_for_twenty_seconds() -> None:
-    """3,000 are gone without a word: rows are asked for at once, and 1, 2, 5, 10 and some 20 s later.
+def test_a_flow_whose_row_never_comes_is_queried_for_twenty_seconds() -> None:
+    """3,000 leave without a row: rows are queried at once, and 1, 2, 5, 10 and some 20 s later.
 
-    The one after five seconds may wait a little: what the last two take is kept for them.
+    The query after five seconds may wait a little: requests are reserved for the last two.
     """
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for _ in range(40):
             await venue.snapshot()
             await asyncio.sleep(1)
-        begun = len(wire.seen)
+        before = len(wire.seen)
         wire.ledger.row_lag = NEVER
         wire.ledger.flow("transfer", D(-3000))
         seen_at = None
@@ -159,17 +159,17 @@ def test_money_whose_row_never_comes_is_asked_about_for_twenty_seconds() -> None
                 await venue.snapshot()
             await asyncio.sleep(1)
         assert seen_at is not None
-        asked = [round(it.at - seen_at) for it in wire.seen[begun:] if it.ask.path == MOVES]
-        assert (asked[:3], asked[4]) == ([0, 1, 2], 10)
-        assert 5 <= asked[3] <= 7
-        assert any(20 <= it <= 25 for it in asked)  # the last one when there is credit for it
-        assert len(asked) <= 7  # one of them in its turn
+        delays = [round(it.at - seen_at) for it in wire.seen[before:] if it.ask.path == MOVES]
+        assert (delays[:3], delays[4]) == ([0, 1, 2], 10)
+        assert 5 <= delays[3] <= 7
+        assert any(20 <= it <= 25 for it in delays)  # the last one when the budget allows it
+        assert len(delays) <= 7  # one of them is the regular query
 
     run(case)
 
 
-def test_a_close_by_another_hand_is_explained_in_the_same_snapshot() -> None:
-    """Its fill and the price of what is gone come with it, nothing more is asked, and no money is missing."""
+def test_a_foreign_close_is_explained_in_the_same_snapshot() -> None:
+    """The snapshot has its fill and the price of what was sold, no further query follows, and no money is missing."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -180,16 +180,16 @@ def test_a_close_by_another_hand_is_explained_in_the_same_snapshot() -> None:
         assert [(fill.amount, fill.price) for fill in seen.fills or ()] == [(10, 90)]
         assert (seen.equity, seen.marks) == (99_900, (Mark(AAPL, D(90)),))
         assert seen.fills_as_of == REGULAR + timedelta(seconds=1)
-        asked = len(_asked(wire, FILLS)), len(_asked(wire, MOVES))
+        queries = len(_query_times(wire, FILLS)), len(_query_times(wire, MOVES))
         for _ in range(15):
             await asyncio.sleep(1)
             await venue.snapshot()
-        assert (len(_asked(wire, FILLS)), len(_asked(wire, MOVES))) == asked
+        assert (len(_query_times(wire, FILLS)), len(_query_times(wire, MOVES))) == queries
 
     run(case)
 
 
-def test_prices_of_what_is_gone_are_read_for_ten_seconds() -> None:
+def test_prices_of_closed_positions_are_read_for_ten_seconds() -> None:
     """They follow the market, and end."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -205,8 +205,8 @@ def test_prices_of_what_is_gone_are_read_for_ten_seconds() -> None:
     run(case)
 
 
-def test_rows_are_proven_as_of_the_question_that_was_answered() -> None:
-    """Fills up to when they were asked for; of moved money never the last day, whose rows may be yet to come."""
+def test_rows_are_complete_up_to_the_answered_query() -> None:
+    """Fills up to their query; flows never for the last day, whose rows may still come."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -217,8 +217,8 @@ def test_rows_are_proven_as_of_the_question_that_was_answered() -> None:
     run(case)
 
 
-def test_rows_that_cannot_be_read_are_not_proven() -> None:
-    """Trades fail: nobody knows up to when they are whole."""
+def test_rows_that_cannot_be_read_have_no_completeness_time() -> None:
+    """Fills fail: the time up to which they are complete is unknown."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         seen = await venue.snapshot()
@@ -229,45 +229,45 @@ def test_rows_that_cannot_be_read_are_not_proven() -> None:
     run(case, mishaps=Script(Rule("fills", "down")))
 
 
-async def _kept_back(wire: AlpacaWire, venue: AlpacaVenue, seconds: float) -> AccountSnapshot:
-    """A sale whose fill is left out of the answer to a question half a second after it, and shown `seconds` later."""
-    told = wire._fills
-    newest = len(told({}))
-    wire._fills = lambda params: told(params)[len(told(params)) - newest :]  # type: ignore[method-assign] # all but new
+async def _snapshot_with_late_fill(wire: AlpacaWire, venue: AlpacaVenue, seconds: float) -> AccountSnapshot:
+    """A sale whose fill is missing from the answer half a second later, and shown `seconds` after that."""
+    listed_fills = wire._fills
+    newest = len(listed_fills({}))
+    wire._fills = lambda params: listed_fills(params)[len(listed_fills(params)) - newest :]  # type: ignore[method-assign] # all but new
     wire.exchange.place(sale("1", client_order_id=f"late-{newest}"), by="hand")
     await asyncio.sleep(0.5)
     assert (await venue.snapshot()).fills == ()
     await asyncio.sleep(seconds)
-    wire._fills = told  # type: ignore[method-assign] # as it was
+    wire._fills = listed_fills  # type: ignore[method-assign] # as it was
     seen = await venue.snapshot()
     assert len(seen.fills or ()) == 1
     return seen
 
 
-def test_how_late_rows_come_is_measured() -> None:
-    """A fill that was asked for a second too early was late; one that was there when it was asked for was not."""
+def test_the_lag_of_rows_is_measured() -> None:
+    """A fill that was queried a second too early was late; one that was listed at its first query was not."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         assert (await venue.snapshot()).row_lag_s is None
         wire.exchange.place(sale("1", client_order_id="a"), by="hand")
         seen = await venue.snapshot()
         assert (len(seen.fills or ()), seen.row_lag_s) == (1, 0)
-        told = wire._fills
-        wire._fills = lambda params: told(params)[1:]  # type: ignore[method-assign] # the newest one is kept back
+        listed_fills = wire._fills
+        wire._fills = lambda params: listed_fills(params)[1:]  # type: ignore[method-assign] # without the newest one
         await asyncio.sleep(1)
         wire.exchange.place(sale("1", client_order_id="b"), by="hand")
         await asyncio.sleep(0.5)
         assert (await venue.snapshot()).fills == ()
         await asyncio.sleep(1)
-        wire._fills = told  # type: ignore[method-assign] # as it was
+        wire._fills = listed_fills  # type: ignore[method-assign] # as it was
         seen = await venue.snapshot()
         assert (len(seen.fills or ()), seen.row_lag_s) == (1, 1.5)
 
     run(case)
 
 
-def test_a_second_look_has_the_marks_and_only_fresh_last_prices() -> None:
-    """What is held at Alpaca's own price, and the last trade unless it is older than a second."""
+def test_a_price_check_has_the_marks_and_only_fresh_last_prices() -> None:
+    """Holdings at Alpaca's own price, and the last trade unless it is older than a second."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         assert isinstance(venue, PricedVenue)
@@ -282,12 +282,12 @@ def test_a_second_look_has_the_marks_and_only_fresh_last_prices() -> None:
     run(case)
 
 
-def test_a_lag_is_told_for_an_hour() -> None:
-    """One row was late by 1.5 s. Punctual ones do not hide it; an hour later it is forgotten, and they are not."""
+def test_a_lag_is_reported_for_an_hour() -> None:
+    """One row was late by 1.5 s. Punctual rows do not hide it; an hour later it is forgotten, and they are not."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        assert (await _kept_back(wire, venue, 1)).row_lag_s == D("1.5")
+        assert (await _snapshot_with_late_fill(wire, venue, 1)).row_lag_s == D("1.5")
         await asyncio.sleep(1800)
         wire.exchange.place(sale("1", client_order_id="punctual"), by="hand")
         seen = await venue.snapshot()
@@ -302,24 +302,24 @@ def test_a_lag_is_told_for_an_hour() -> None:
     run(case)
 
 
-def test_the_longest_lag_is_told_and_no_longer_one_than_was_ever_sensible() -> None:
-    """Twenty seconds, then eleven: 20 are told. A row that is ten minutes late counts for three."""
+def test_the_longest_lag_is_reported_up_to_three_minutes() -> None:
+    """Twenty seconds, then eleven: 20 are reported. A row that is ten minutes late counts as three."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        assert (await _kept_back(wire, venue, 19.5)).row_lag_s == 20
+        assert (await _snapshot_with_late_fill(wire, venue, 19.5)).row_lag_s == 20
         await asyncio.sleep(60)
-        assert (await _kept_back(wire, venue, 10.5)).row_lag_s == 20
+        assert (await _snapshot_with_late_fill(wire, venue, 10.5)).row_lag_s == 20
         await asyncio.sleep(60)
-        assert (await _kept_back(wire, venue, 599.5)).row_lag_s == 180
+        assert (await _snapshot_with_late_fill(wire, venue, 599.5)).row_lag_s == 180
 
     run(case)
 
 
-def test_rows_of_the_time_without_a_run_are_new() -> None:
-    """The last run saw the account at 10:55. At 10:57 ten shares were sold at 100, and 1,000 left; both are told.
+def test_rows_since_the_last_run_are_new() -> None:
+    """The last run polled at 10:55. At 10:57 ten shares were sold at 100, and 1,000 left; both are reported.
 
-    What was sold at 09:00, and what left the day before yesterday, that run has known.
+    That run has seen the sale at 09:00, and the withdrawal of the day before yesterday.
     """
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -343,8 +343,8 @@ def test_rows_of_the_time_without_a_run_are_new() -> None:
     run(case)
 
 
-def test_of_a_long_pause_every_page_is_read() -> None:
-    """250 trades of a minute without a run are three pages."""
+def test_every_page_of_fills_since_the_last_run_is_read() -> None:
+    """250 trades in a minute without a run take three pages."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         venue.remember([AAPL], REGULAR - timedelta(minutes=1))
@@ -353,13 +353,13 @@ def test_of_a_long_pause_every_page_is_read() -> None:
             wire.exchange.place(sale("1", side=side, client_order_id=f"n{number}"), by="hand")
         seen = await venue.snapshot()
         assert len(seen.fills or ()) == 250
-        assert len(_asked(wire, FILLS)) == 3
+        assert len(_query_times(wire, FILLS)) == 3
 
     run(case)
 
 
-def test_a_first_run_dates_what_has_only_a_date_before_itself() -> None:
-    """1,000 left this morning, before anyone looked: by its id a run that starts at noon knows that it is not new."""
+def test_a_first_run_dates_rows_that_have_only_a_date_before_its_start() -> None:
+    """1,000 left this morning, before the first poll: by its id a run that starts at noon knows that it is not new."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.moves.append({"id": "3", "activity_type": "CSW", "net_amount": "-1000", "date": "2021-05-19"})

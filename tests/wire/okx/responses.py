@@ -1,4 +1,4 @@
-"""The frame of OKX's answers, its codes of refusal, and its signature."""
+"""The envelope of OKX's answers, its refusal codes, and its signature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from killswitch.model.venue import OrderRejectedError, RejectReason
-from tests.wire.okx.rows import Row
+from tests.wire.okx.payloads import Row
 from tests.wire.server import SECRET, Ask, Reply
 
 CODES: Final[Mapping[RejectReason, tuple[str, str]]] = {
@@ -32,25 +32,25 @@ def good(rows: list[Row]) -> Reply:
     return Reply({"code": "0", "msg": "", "data": rows})
 
 
-def refusal(code: str, said: str, status: int = 200) -> Reply:
+def refusal(code: str, message: str, status: int = 200) -> Reply:
     """A refusal of the whole request."""
-    return Reply({"code": code, "msg": said, "data": []}, status)
+    return Reply({"code": code, "msg": message, "data": []}, status)
 
 
 def outcome(rows: list[Row]) -> Reply:
-    """Rows of which each says by itself whether it was done: 0 all, 1 none, 2 some."""
+    """Rows with a result each; the outer code is 0 for all done, 1 for none, 2 for some."""
     failed = sum(it["sCode"] != "0" for it in rows)
     code = "0" if not failed else "1" if failed == len(rows) else "2"
-    said = {"0": "", "1": ALL_FAILED, "2": "Bulk operation partially succeeded"}[code]
-    return Reply({"code": code, "msg": said, "data": rows})
+    message = {"0": "", "1": ALL_FAILED, "2": "Bulk operation partially succeeded"}[code]
+    return Reply({"code": code, "msg": message, "data": rows})
 
 
 def row_of(error: OrderRejectedError, row: Mapping[str, object], **more: str) -> Row:
     """The row of an order that was refused."""
-    code, said = CODES[error.reason]
+    code, message = CODES[error.reason]
     if error.reason == "above_maximum" and row.get("ordType") != "market":
-        code, said = "51203", "Order amount exceeds the limit"
-    return {"sCode": code, "sMsg": said, "ts": "0", "tag": "", **more}
+        code, message = "51203", "Order amount exceeds the limit"
+    return {"sCode": code, "sMsg": message, "ts": "0", "tag": "", **more}
 
 
 def signature(of: str) -> str:

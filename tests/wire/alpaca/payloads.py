@@ -1,4 +1,4 @@
-"""What is true at an exchange, in the words of Alpaca's trading API v2, by its documents."""
+"""Payloads of Alpaca's trading API v2, by its documents: rows of what is true at an exchange."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STATUS = {"filled": "filled", "canceled": "canceled", "expired": "expired", "rej
 
 
 def uuid_of(name: str) -> str:
-    """The UUID that stands for an id of the exchange."""
+    """The UUID of an id of the exchange."""
     return str(uuid.uuid5(SPACE, name))
 
 
 def stamp(at: datetime) -> str:
-    """A time as Alpaca writes it, with nanoseconds."""
+    """A time in Alpaca's format, with nanoseconds."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
@@ -37,7 +37,7 @@ def is_crypto(symbol: str) -> bool:
 
 
 def compact(symbol: str) -> str:
-    """As positions and paths write a pair."""
+    """A pair in the notation of positions and paths."""
     return symbol.replace("/", "")
 
 
@@ -46,7 +46,7 @@ def class_of(symbol: str) -> str:
 
 
 def covered(exchange: Exchange, key: Key) -> Decimal:
-    """How much of a position its resting exits hold."""
+    """The amount of a position that its resting exits reserve."""
     return sum(
         (
             it.amount - it.filled
@@ -85,7 +85,7 @@ def position(exchange: Exchange, book: Book, key: Key) -> dict[str, Any]:
 
 
 def order(it: Placed, at: datetime, more: dict[str, Any]) -> dict[str, Any]:
-    """One order. `more`: what only the server knows of it."""
+    """One order. `more`: fields that only the server knows."""
     kind = {(True, True): "stop_limit", (True, False): "stop", (False, True): "limit", (False, False): "market"}[
         it.trigger_price is not None, it.price is not None
     ]
@@ -152,11 +152,11 @@ MOVES: Final[Mapping[RowKind, tuple[str, str]]] = {
     "deposit": ("CSD", "CSD"), "withdrawal": ("CSW", "CSW"), "transfer": ("CSW", "CSD"), "funding": ("INT", "INT"),
     "insurance": ("FEE", "FEE"), "rebate": ("PTR", "PTR"),
 }  # fmt: skip
-"""Kind of a change of the cash → `activity_type` of what went, and of what came."""
+"""Kind of a cash change → `activity_type` of an outflow, and of an inflow."""
 
 
 def move_activity(row: Row) -> dict[str, Any]:
-    """An activity that is no trade."""
+    """An activity that is not a trade."""
     return {
         "id": f"{row.at.astimezone(EASTERN):%Y%m%d}000000000::{uuid_of(f'move {row.number}')}",
         "activity_type": MOVES[row.kind][row.amount > ZERO], "net_amount": text(row.amount),

@@ -1,4 +1,4 @@
-"""Rows of Kraken Futures, as its documents and answers have them: numbers are JSON numbers, instants ISO text."""
+"""Rows of Kraken Futures, as in its documents and answers: numbers are JSON numbers, times ISO text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def iso(at: datetime) -> str:
 
 
 def instrument_row(market: Market) -> dict[str, Any]:
-    """Minimum sizes are not told here: the precision of the size is all that there is."""
+    """Without minimum sizes: the precision of the size is the only limit."""
     inverse = market_id(market.symbol).startswith("PI_")
     step = Decimal(1) if inverse else market.step or Decimal(1)
     exponent = step.normalize().as_tuple().exponent
@@ -85,7 +85,7 @@ def account_rows(book: Book) -> dict[str, Any]:
 
 
 def position_row(key: Key, lot: Lot, at: datetime) -> dict[str, Any]:
-    """No notional, no leverage, no liquidation price, no mark: so is the real one."""
+    """No notional, leverage, liquidation price or mark, as in the real one."""
     return {
         "side": key[1], "symbol": market_id(key[0]), "price": float(lot.entry), "fillTime": iso(at),
         "size": float(lot.amount), "unrealizedFunding": 0.0, "pnlCurrency": "USD",
@@ -144,7 +144,7 @@ def _order(order: Placed, at: datetime, filled: Decimal) -> dict[str, Any]:
 
 
 def event_rows(order: Placed, exchange: Exchange, at: datetime) -> dict[str, Any]:
-    """What `sendorder` says of an order: it was placed, it was executed, or a taker found nobody."""
+    """The events of an order in `sendorder`: placed, executed, or a taker order without a match."""
     head = {"order_id": order.id, "receivedTime": iso(at)}
     if order.name is not None:
         head["cliOrdId"] = order.name

@@ -1,4 +1,4 @@
-"""An order leaves once, whatever becomes of its connection: nothing below the adapter repeats it either."""
+"""An order is sent once, whatever happens to its connection: no layer below the adapter repeats it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from killswitch_ccxt.client import Client
 from killswitch_ccxt.venues import dialect_of
 
 
-def test_an_order_that_is_sent_by_get_is_not_repeated_when_its_connection_breaks() -> None:
-    """The venue has it, and hangs up: it has arrived once, and its fate is unknown."""
+def test_an_order_sent_by_get_is_not_repeated_when_its_connection_breaks() -> None:
+    """The venue receives it once and hangs up: its status is unknown."""
     arrived: list[str] = []
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -24,7 +24,7 @@ def test_an_order_that_is_sent_by_get_is_not_repeated_when_its_connection_breaks
             raise asyncio.CancelledError
         return web.json_response({"jsonrpc": "2.0", "result": 1})
 
-    async def story() -> None:
+    async def main() -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", answer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -35,12 +35,12 @@ def test_an_order_that_is_sent_by_get_is_not_repeated_when_its_connection_breaks
         spec = AccountSpec("main", "ccxt", "swap", "USD", address, {}, keys, exchange="deribit")
         client = Client(spec, dialect_of("deribit"))
         try:
-            await client.call("publicGetGetTime")  # so that the order goes over a connection that is open already
+            await client.call("publicGetGetTime")  # the order then uses an open connection
             with pytest.raises(FateUnknownError):
                 await client.call("privateGetBuy", {"instrument_name": "BTC-PERPETUAL", "amount": 10}, changes=True)
         finally:
             await client.close()
             await runner.cleanup()
 
-    asyncio.run(story())
+    asyncio.run(main())
     assert arrived == ["/api/v2/public/get_time", "/api/v2/private/buy"]

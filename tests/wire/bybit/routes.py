@@ -1,4 +1,4 @@
-"""What Bybit's v5 routes answer and do, one method a route."""
+"""The answers and effects of Bybit's v5 routes, one method per route."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from killswitch.model.snapshot import Side
 from killswitch.model.venue import OrderRejectedError, OrderRequest
 from tests.faults.exchange import Placed
-from tests.wire.bybit import words as words
+from tests.wire.bybit import payloads as payloads
 from tests.wire.server import RefusedError, Reply
 
 if TYPE_CHECKING:
     from tests.wire.bybit.venue import BybitWire
 
 
-class BybitAnswers:
+class BybitRoutes:
     """`get_order_realtime` answers `GET /v5/order/realtime`, and so on."""
 
     def __init__(self, venue: BybitWire) -> None:
@@ -30,7 +30,7 @@ class BybitAnswers:
     def get_market_instruments_info(self, params: Mapping[str, Any]) -> Reply:
         wanted = {"Trading": False, "Closed": True}.get(params.get("status", "Trading"))
         rows = [
-            words.instrument(it, self._venue.exchange.markets[it.symbol])
+            payloads.instrument(it, self._venue.exchange.markets[it.symbol])
             for it in self._venue.listings.values()
             if it.category == params["category"]
             and params.get("symbol") in (None, it.id)
@@ -40,7 +40,7 @@ class BybitAnswers:
 
     def get_market_tickers(self, params: Mapping[str, Any]) -> Reply:
         of = [it for it in self._venue.listings.values() if it.category == params["category"]]
-        rows = [words.ticker(it, self._venue.exchange.markets[it.symbol]) for it in of]
+        rows = [payloads.ticker(it, self._venue.exchange.markets[it.symbol]) for it in of]
         wanted = params.get("symbol")
         return self._venue.yes(
             {"category": params["category"], "list": [it for it in rows if wanted in (None, it["symbol"])]}
@@ -76,13 +76,13 @@ class BybitAnswers:
         return self._venue.yes({"list": [self._venue.wallet()]})
 
     def get_position_list(self, params: Mapping[str, Any]) -> Reply:
-        asked = params.get("symbol")
-        if params["category"] == "linear" and not asked and not params.get("settleCoin"):
+        symbol = params.get("symbol")
+        if params["category"] == "linear" and not symbol and not params.get("settleCoin"):
             return self._venue.no(10001, "Missing some parameters that must be filled in, symbol or settleCoin")
-        rows = self.position_rows(params["category"], params.get("settleCoin"), asked)
+        rows = self.position_rows(params["category"], params.get("settleCoin"), symbol)
         reply = self._page(rows, params, 20)
         if params["category"] == "linear" and params.get("settleCoin") == "USDT":
-            self._venue.older = json.loads(json.dumps(rows))
+            self._venue.previous_positions = json.loads(json.dumps(rows))
         return reply
 
     def get_order_realtime(self, params: Mapping[str, Any]) -> Reply:
@@ -101,9 +101,9 @@ class BybitAnswers:
 
     def get_execution_list(self, params: Mapping[str, Any]) -> Reply:
         rows = [
-            words.execution(words.listing(it.symbol), self._venue.exchange, it, self._venue.ledger.profits[it.id])
+            payloads.execution(payloads.listing(it.symbol), self._venue.exchange, it, self._venue.ledger.profits[it.id])
             for it in reversed(list(self._venue.ledger.fills()))
-            if words.listing(it.symbol).category == params["category"]
+            if payloads.listing(it.symbol).category == params["category"]
         ]
         for name in ("symbol", "orderId", "orderLinkId", "execType"):
             rows = [it for it in rows if params.get(name, it[name]) == it[name]]
@@ -116,7 +116,7 @@ class BybitAnswers:
         until = int(params.get("endTime", since + 86_400_000))
         if until - since > 7 * 86_400_000:
             return self._venue.no(10001, "The time range between startTime and endTime must be less than 7 days")
-        booked = [words.log_row(it) for it in self._venue.ledger.shown()]
+        booked = [payloads.log_row(it) for it in self._venue.ledger.shown()]
         rows = [*booked[::-1], *self._venue.log]
         found = [it for it in rows if since <= int(str(it["transactionTime"])) <= until]
         return self._page(found, params, 20)
@@ -137,9 +137,9 @@ class BybitAnswers:
                 rows.append(row | {"orderId": "", "orderLinkId": ""})
                 codes.append({"code": code, "msg": text})
             except RefusedError as error:
-                said = json.loads(error.reply.text)
+                refusal = json.loads(error.reply.text)
                 rows.append(row | {"orderId": "", "orderLinkId": ""})
-                codes.append({"code": said["retCode"], "msg": said["retMsg"]})
+                codes.append({"code": refusal["retCode"], "msg": refusal["retMsg"]})
         return self._venue.yes({"list": rows}, {"list": codes})
 
     def post_order_cancel(self, params: Mapping[str, Any]) -> Reply:
@@ -147,13 +147,13 @@ class BybitAnswers:
         if not found or found[0].state != "open":
             return self._venue.no(110001, "order not exists or too late to cancel")
         self._venue.exchange.cancel(found[0].id)
-        return self._venue.yes({"orderId": words.order_id(found[0].id), "orderLinkId": found[0].name or ""})
+        return self._venue.yes({"orderId": payloads.order_id(found[0].id), "orderLinkId": found[0].name or ""})
 
     def post_order_cancel_all(self, params: Mapping[str, Any]) -> Reply:
-        gone = [it for it in self._orders(params) if it.state == "open"]
-        for order in gone:
+        cancelled = [it for it in self._orders(params) if it.state == "open"]
+        for order in cancelled:
             self._venue.exchange.cancel(order.id)
-        rows = [{"orderId": words.order_id(it.id), "orderLinkId": it.name or ""} for it in gone]
+        rows = [{"orderId": payloads.order_id(it.id), "orderLinkId": it.name or ""} for it in cancelled]
         return self._venue.yes({"list": rows, "success": "1"})
 
     def post_order_disconnected_cancel_all(self, params: Mapping[str, Any]) -> Reply:
@@ -172,38 +172,38 @@ class BybitAnswers:
         self._venue.exchange.mode = "hedge" if wanted == "hedge" else "one_way"
         return self._venue.yes({})
 
-    def position_rows(self, category: str, settle: str | None, asked: str | None) -> list[dict[str, object]]:
-        """Positions; of a symbol that is asked for also the flat ones."""
+    def position_rows(self, category: str, settle: str | None, symbol: str | None) -> list[dict[str, object]]:
+        """Positions; of a requested symbol also the flat ones."""
         rows: list[dict[str, object]] = []
         book = self._venue.book("positions")
         if book.spot:
             return rows
         now = self._venue.now_ms()
         for it in self._venue.listings.values():
-            if it.category != category or settle not in (None, it.settle) or asked not in (None, it.id):
+            if it.category != category or settle not in (None, it.settle) or symbol not in (None, it.id):
                 continue
             sides: tuple[Side, Side] = ("long", "short")
             held = [side for side in sides if (it.symbol, side) in book.lots]
-            if asked and self._venue.exchange.mode == "hedge":
+            if symbol and self._venue.exchange.mode == "hedge":
                 held = list(sides)
-            elif asked and not held:
+            elif symbol and not held:
                 held = list(sides[:1])
-            rows += [words.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
+            rows += [payloads.position(it, self._venue.exchange, book, (it.symbol, side), now) for side in held]
         return rows
 
     def order_row(self, order: Placed) -> dict[str, object]:
-        return words.order_row(words.listing(order.symbol), self._venue.exchange, order, self._venue.now_ms())
+        return payloads.order_row(payloads.listing(order.symbol), self._venue.exchange, order, self._venue.now_ms())
 
     def _orders(self, params: Mapping[str, Any]) -> list[Placed]:
         name, own = params.get("orderLinkId"), params.get("orderId")
         return [
             it
             for it in self._venue.exchange.orders.values()
-            if (of := words.listing(it.symbol)).category == params["category"]
+            if (of := payloads.listing(it.symbol)).category == params["category"]
             and params.get("symbol", of.id) == of.id
             and params.get("settleCoin", of.settle) == of.settle
             and name in (None, it.name)
-            and own in (None, words.order_id(it.id))
+            and own in (None, payloads.order_id(it.id))
         ]
 
     def _placed(self, params: Mapping[str, Any], category: str) -> dict[str, object]:
@@ -232,7 +232,7 @@ class BybitAnswers:
                 trigger_when={"1": "rises", "2": "falls"}.get(str(params.get("triggerDirection"))),  # type: ignore[arg-type]
             )
         )
-        return {"orderId": words.order_id(report.id), "orderLinkId": params.get("orderLinkId", "")}
+        return {"orderId": payloads.order_id(report.id), "orderLinkId": params.get("orderLinkId", "")}
 
     def _page(self, rows: Iterable[Mapping[str, object]], params: Mapping[str, Any], usual: int) -> Reply:
         found = list(rows)

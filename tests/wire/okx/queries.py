@@ -1,4 +1,4 @@
-"""What OKX tells when it is asked: the account, its market, its past; and the switches of the account."""
+"""OKX's queries: the account, its market, its history; and the settings of the account."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections import Counter
 from decimal import Decimal
 
 from tests.faults.exchange import ZERO, Exchange, Placed
-from tests.wire.okx.answers import good, paged, refusal
 from tests.wire.okx.orders import OkxOrders
-from tests.wire.okx.rows import (
+from tests.wire.okx.payloads import (
     Row,
     balance_row,
     bill_row,
@@ -21,11 +20,12 @@ from tests.wire.okx.rows import (
     position_row,
     text,
 )
+from tests.wire.okx.responses import good, paged, refusal
 from tests.wire.server import Ask, Reply
 
 
-class OkxReading(OkxOrders, ABC):
-    """The part of OKX that only tells, and the settings of the account."""
+class OkxQueries(OkxOrders, ABC):
+    """The part of OKX that only reports, and the settings of the account."""
 
     def __init__(
         self, exchange: Exchange, *, perm: str = "read_only,trade", ip: str = "127.0.0.1", **more: object
@@ -34,14 +34,14 @@ class OkxReading(OkxOrders, ABC):
         self.perm = perm
         self.ip = ip
         self.bills_told: list[Row] = []
-        """Rows of `account/bills` beside the ledger's, newest first, as the test gives them."""
+        """Rows of `account/bills` in addition to the ledger's, newest first, set by the test."""
         self.timer: asyncio.TimerHandle | None = None
         self.subscribed: list[str] = []
-        """Channels that somebody listens to."""
+        """Channels with a subscriber."""
 
     @property
     def timed(self) -> tuple[str, ...]:
-        """Whether the timer of the account runs."""
+        """Whether the account's timer runs."""
         return ("all",) * (self.timer is not None)
 
     async def stop(self) -> None:
@@ -104,7 +104,7 @@ class OkxReading(OkxOrders, ABC):
         return good([self.balance_row()])
 
     def balance_row(self) -> Row:
-        """What the account is worth, as `account/balance` and the stream say it."""
+        """The equity of the account, as in `account/balance` and the stream."""
         book, margin = self.book("equity"), ZERO
         if not book.spot:
             cross = (key for key in book.lots if key[0] not in self.isolated and book.marks[key[0]].is_finite())
@@ -112,7 +112,7 @@ class OkxReading(OkxOrders, ABC):
         return balance_row(book, str(self.now_ms()), margin)
 
     def index(self, ask: Ask) -> Reply:
-        """Prices of what an account may hold, in US dollars and in USDT, and of what its contracts are about."""
+        """Prices of the assets of an account, in US dollars and in USDT, and of the underlyings of its contracts."""
         found: dict[str, Decimal] = {}
         for asset, price in self.ledger.prices.items():
             found[f"{asset}-USD"] = price
@@ -129,7 +129,7 @@ class OkxReading(OkxOrders, ABC):
         return good(rows)
 
     def position_rows(self) -> list[Row]:
-        """What is held, as `account/positions` and the stream say it."""
+        """The positions, as in `account/positions` and the stream."""
         book = self.book("positions")
         keys = () if book.spot else book.lots
         return [position_row(self.id_of(key[0]), key, book, self.more(key[0])) for key in keys]
@@ -141,9 +141,9 @@ class OkxReading(OkxOrders, ABC):
             {"ccy": asset, "eq": text(book.equity_in(asset)), "disEq": text(book.equity_in(asset) * book.price(asset))}
             for asset in book.assets
         ]
-        told = ("instId", "instType", "mgnMode", "notionalUsd", "pos", "posCcy", "posId", "posSide", "ccy")
+        names = ("instId", "instType", "mgnMode", "notionalUsd", "pos", "posCcy", "posId", "posSide", "ccy")
         rows = [position_row(self.id_of(key[0]), key, book, self.more(key[0])) for key in book.lots]
-        positions: list[Row] = [{name: row[name] for name in told} for row in rows]
+        positions: list[Row] = [{name: row[name] for name in names} for row in rows]
         return good([{"adjEq": "", "balData": balances, "posData": positions, "ts": str(self.now_ms())}])
 
     def positions(self, ask: Ask) -> Reply:

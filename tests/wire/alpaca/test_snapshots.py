@@ -1,4 +1,4 @@
-"""Accounts at Alpaca on loopback, read by our adapter through the real alpaca-py: what is told is true."""
+"""Snapshots of accounts at Alpaca on loopback, through our adapter and the real alpaca-py."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ pytest.importorskip("alpaca")
 D = Decimal
 
 
-def test_a_snapshot_tells_the_whole_account() -> None:
-    """Longs, shorts and coins by our names, equity and margin, open orders, and the rules of what is held."""
+def test_a_snapshot_contains_the_whole_account() -> None:
+    """Longs, shorts and coins by our symbols, equity and margin, open orders, and the rules of what is held."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.exchange.rest(AAPL, "sell", D(3), trigger_price=D(80), trigger_when="falls")
@@ -37,7 +37,7 @@ def test_a_snapshot_tells_the_whole_account() -> None:
             (AAPL, "long", 10, 100, 1000), (SPY, "short", 4, 400, 1600), (BTC, "long", D("0.5"), 50000, 25000),
         }  # fmt: skip
         assert seen.equity == 100_000
-        # Half, and three tenths, of 1,000 + 1,600 + 25,000: a short position ties up money too.
+        # Half, and three tenths, of 1,000 + 1,600 + 25,000: a short position needs margin too.
         assert (seen.margin_used, seen.maintenance_margin) == (13_800, 8_280)
         (order,) = seen.orders or ()
         assert (order.symbol, order.side, order.amount, order.trigger_price, order.type) == (
@@ -57,8 +57,8 @@ def test_a_snapshot_tells_the_whole_account() -> None:
     run(case)
 
 
-def test_a_clock_is_not_off_by_the_time_that_importing_the_client_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both clocks go on by 700 ms while alpaca-py is imported for the first request, and agree all the while."""
+def test_the_clock_skew_excludes_the_time_to_import_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both clocks advance by 700 ms while alpaca-py is imported for the first request, and agree all the while."""
     imported = client.import_class
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -79,23 +79,23 @@ def test_a_clock_is_not_off_by_the_time_that_importing_the_client_takes(monkeypa
     run(case)
 
 
-def test_equity_follows_prices_between_two_readings_of_the_account() -> None:
-    """Ten shares that rise by 5 are 50 more, though the account itself is not asked in the same second."""
+def test_equity_follows_prices_between_two_queries_of_the_account() -> None:
+    """Ten shares that rise by 5 add 50, though the account itself is not queried in the same second."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        asked = sum(it.ask.path == "/v2/account" for it in wire.seen)
+        account_queries = sum(it.ask.path == "/v2/account" for it in wire.seen)
         wire.exchange.markets[AAPL].price = D(105)
         wire.exchange.markets[SPY].price = D(410)
         seen = await venue.snapshot()
         assert seen.equity == 100_000 + 50 - 40
-        assert sum(it.ask.path == "/v2/account" for it in wire.seen) == asked
+        assert sum(it.ask.path == "/v2/account" for it in wire.seen) == account_queries
 
     run(case)
 
 
-def test_another_quantity_has_the_account_read_at_once() -> None:
-    """A purchase of five at 100 by somebody else leaves the equity as it was, and is not counted as a gain."""
+def test_a_changed_quantity_makes_the_adapter_query_the_account_at_once() -> None:
+    """A foreign purchase of five at 100 leaves the equity as it was, and does not count as a gain."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -108,7 +108,7 @@ def test_another_quantity_has_the_account_read_at_once() -> None:
 
 
 def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
-    """Over five minutes of quiet at a tick a second a minute holds 84 of the 200 requests, the first one 8 more."""
+    """In five quiet minutes at a tick of a second, a minute has 84 of the 200 requests, the first one 8 more."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for _ in range(300):
@@ -116,15 +116,15 @@ def test_a_snapshot_each_second_takes_half_of_the_limit() -> None:
             await asyncio.sleep(1)
         times = [it.at for it in wire.seen]
         busiest = max(sum(at <= it < at + 60 for it in times) for at in times)
-        assert busiest <= 92  # the first minute has the first reading of every part in it
+        assert busiest <= 92  # the first minute includes the first query of every part
         assert sum(60 <= it < 300 for it in times) / 4 <= 84
         assert venue.used() == {"fifths of requests": 5 * wire._used["requests"]}
 
     run(case)
 
 
-def test_money_and_trades_are_told_once_when_they_become_known() -> None:
-    """What happened before we looked is dated before it; a deposit, a dividend and a trade after that are told once."""
+def test_flows_and_fills_are_reported_once_when_they_become_known() -> None:
+    """What happened before the first poll is dated before it; a later deposit, dividend and trade are reported once."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.moves.insert(0, {"id": "1", "activity_type": "CSD", "net_amount": "7", "date": "2021-05-18"})
@@ -146,8 +146,8 @@ def test_money_and_trades_are_told_once_when_they_become_known() -> None:
     run(case)
 
 
-def test_legs_of_brackets_are_told_each_once() -> None:
-    """A parent with a limit and a held stop below it is three orders."""
+def test_each_leg_of_a_bracket_is_reported_once() -> None:
+    """A parent with a limit and a held stop are two orders; the cancelled leg is none."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         parent = wire.exchange.rest(AAPL, "sell", D(3), type="limit", price=D(120))
@@ -158,13 +158,13 @@ def test_legs_of_brackets_are_told_each_once() -> None:
         gone = stop | {"id": "22222222-2222-4222-8222-222222222222", "status": "canceled"}
         wire.rows[parent] = {"legs": [stop, gone], "position_intent": "sell_to_close", "order_class": "oco"}
         orders = await venue.open_orders()
-        told = [(o.price, o.trigger_price, o.reduce_only, o.position_side) for o in orders]
-        assert told == [(120, None, True, "long"), (None, 85, True, "long")]
+        orders_seen = [(o.price, o.trigger_price, o.reduce_only, o.position_side) for o in orders]
+        assert orders_seen == [(120, None, True, "long"), (None, 85, True, "long")]
 
     run(case)
 
 
-def test_an_order_that_makes_no_sense_leaves_the_orders_unknown_and_says_which() -> None:
+def test_an_invalid_order_leaves_the_orders_unknown_and_is_named_in_the_reason() -> None:
     """Positions and equity stay; the list of orders is unknown, never shorter."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -181,8 +181,8 @@ def test_an_order_that_makes_no_sense_leaves_the_orders_unknown_and_says_which()
 @pytest.mark.parametrize(
     ("mishap", "quality"), [("down", "down"), ("lost", "down"), ("silent", "down"), ("garbled", "malformed")]
 )
-def test_a_book_that_cannot_be_read_is_unknown(mishap: Any, quality: str) -> None:
-    """No positions, no equity and a reason, and nothing is asked a second time."""
+def test_positions_that_cannot_be_read_are_unknown(mishap: Any, quality: str) -> None:
+    """No positions, no equity and a reason; nothing is queried a second time."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         seen = await venue.snapshot()
@@ -193,8 +193,8 @@ def test_a_book_that_cannot_be_read_is_unknown(mishap: Any, quality: str) -> Non
     run(case, mishaps=Script(Rule("snapshot", mishap)))
 
 
-def test_too_many_requests_are_said_with_the_time_to_wait() -> None:
-    """429 is asked once and not again, and comes out as RateLimitedError."""
+def test_a_rate_limit_error_gives_the_time_to_wait() -> None:
+    """A request answered with 429 is not repeated, and raises RateLimitedError."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         with pytest.raises(RateLimitedError) as caught:
@@ -207,8 +207,8 @@ def test_too_many_requests_are_said_with_the_time_to_wait() -> None:
     run(case, mishaps=Script(Rule("snapshot", "limited"), Rule("submit", "limited")))
 
 
-def test_a_blocked_account_takes_cancels_only() -> None:
-    """The state of every market says so, and the reason says what bars it."""
+def test_a_blocked_account_accepts_cancels_only() -> None:
+    """The state of every market shows it, and the reason names what blocks it."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.account_flags = {"trading_blocked": True}
@@ -222,8 +222,8 @@ def test_a_blocked_account_takes_cancels_only() -> None:
     run(case)
 
 
-def test_wrong_keys_are_said_and_not_shown() -> None:
-    """401 is a venue that is down for readers and a refused order for orders; neither says the key."""
+def test_wrong_keys_are_reported_and_not_shown() -> None:
+    """401 is a venue that is down, for orders too, as the clock is queried first; no message shows the key."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         seen = await venue.snapshot()
@@ -232,7 +232,7 @@ def test_wrong_keys_are_said_and_not_shown() -> None:
         with pytest.raises(VenueDownError):
             await venue.inspect()
         with pytest.raises(VenueDownError) as caught:
-            await venue.submit(sale())  # the clock is asked first
+            await venue.submit(sale())  # the clock is queried first
         for text in (seen.reason or "", str(caught.value)):
             assert "PLANTED" not in text
             assert "another" not in text
@@ -240,8 +240,8 @@ def test_wrong_keys_are_said_and_not_shown() -> None:
     run(case, secret="another")
 
 
-def test_what_another_hand_trades_beside_all_fills_costs_the_server_account_nothing() -> None:
-    """Ten shares that fell by 15 each are 150 less, and not 850 less again once another hand has sold them."""
+def test_a_foreign_trade_without_a_fill_does_not_change_the_servers_equity() -> None:
+    """Ten shares that fell by 15 each are 150 less, and not 850 less again once another client has sold them."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         wire.exchange.reprice(AAPL, D(85))

@@ -1,4 +1,4 @@
-"""An account whose stream is listened to as a runner does it, at a wire-level venue in virtual time."""
+"""An account whose stream is listened to as in a runner, at a wire-level venue in virtual time."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from tests.wire.server import KEY, SECRET, WireVenue
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a story is told with."""
+class ListenedAccount:
+    """The parts of a scenario."""
 
     time: VirtualTime
     venue: Any
     account: Any
-    listening: PushListener
+    listener: PushListener
 
     @property
     def view(self) -> StreamView:
-        """What `status` shows of the stream."""
-        (view,) = self.listening.views
+        """The view of the stream that `status` shows."""
+        (view,) = self.listener.views
         return view
 
-    async def wakes(self, deed: Callable[[], object]) -> bool:
-        """Whether `deed` calls for a reading within a second, where nothing did in the five before it."""
+    async def requests_poll(self, action: Callable[[], object]) -> bool:
+        """Whether `action` requests a poll within a second, where nothing did in the five seconds before."""
         await self.time.sleep(5.0)
-        self.listening.pushed.clear()
-        self.listening.bell.clear()
+        self.listener.pushed.clear()
+        self.listener.bell.clear()
         await self.time.sleep(5.0)
-        assert not self.listening.bell.is_set()
-        deed()
+        assert not self.listener.bell.is_set()
+        action()
         await self.time.sleep(1.0)
-        return self.listening.bell.is_set() and "main" in self.listening.pushed
+        return self.listener.bell.is_set() and "main" in self.listener.pushed
 
     async def poll(self) -> AccountSnapshot:
-        """What a scheduled tick reads."""
+        """The snapshot of a scheduled tick."""
         snapshot: AccountSnapshot = await self.account.snapshot()
         return snapshot
 
 
-def listened_to(
+def run_listened_account(
     exchange: str,
-    made: Callable[[VirtualTime], WireVenue],
-    story: Callable[[Heard], Awaitable[None]],
+    server: Callable[[VirtualTime], WireVenue],
+    scenario: Callable[[ListenedAccount], Awaitable[None]],
     *,
     currency: str = "USDT",
     credentials: Mapping[str, str] | None = None,
     options: Mapping[str, object] | None = None,
 ) -> None:
-    """Tell a story of this venue. Whatever it is asked for must be spoken there."""
-    # ccxt dates some answers to its pings by the account's clock, and counts how old they are by the machine's.
+    """Run a scenario at this venue. A request for a missing route fails it."""
+    # ccxt dates some answers to its pings by the account's clock, and computes their age by the machine's.
     time = VirtualTime(datetime.now(UTC))
 
-    async def course() -> None:
-        venue = made(time)
+    async def main() -> None:
+        venue = server(time)
         await venue.start()
         spec = AccountSpec(
             account="main", adapter="ccxt", market="swap", currency=currency, endpoint=venue.address,
@@ -71,14 +71,14 @@ def listened_to(
         )  # fmt: skip
         account: Any = adapter(spec)
         armed = ArmedAccount("main", exchange, "swap", currency, account, armed=False)
-        listening = PushListener({"main": armed}, time)
-        listening.start()
+        listener = PushListener({"main": armed}, time)
+        listener.start()
         try:
-            await story(Heard(time, venue, account, listening))
+            await scenario(ListenedAccount(time, venue, account, listener))
             assert venue.refusals == []
         finally:
-            await listening.stop(5.0)
+            await listener.stop(5.0)
             await account.close()
             await venue.stop()
 
-    time.run(course())
+    time.run(main())

@@ -1,4 +1,4 @@
-"""What OKX's answers are made of: names of instruments and orders, and the rows of its lists."""
+"""OKX's payloads: names of instruments and orders, and the rows of its lists."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATES: Final = {"open": "live", "reduce_only": "live", "limit_only": "live", "p
 
 @cache
 def instrument_id(symbol: str, mode: Mode) -> str:
-    """`BTC/USDT:USDT` and its like as OKX writes them; a bare name is a market against USDT."""
+    """`BTC/USDT:USDT` and similar symbols in OKX's format; a bare name is a market against USDT."""
     found = _UNIFIED.match(symbol)
     if found is None:
         return f"{symbol}-USDT" if mode == "spot" else f"{symbol}-USDT-SWAP"
@@ -52,7 +52,7 @@ def pair_of(inst_id: str) -> tuple[str, str]:
 
 
 def order_id(ours: str) -> str:
-    """An order's id as OKX's: digits only."""
+    """OKX's id of an order: digits only."""
     return str(FIRST_ID + int(ours.removeprefix("x")))
 
 
@@ -61,7 +61,7 @@ def ours_of(inst_order: str) -> str:
 
 
 def text(value: Decimal | None) -> str:
-    """Every number is text, and one that is not there, or is none, is empty text."""
+    """A number as text; a missing or NaN number is empty text."""
     return "" if value is None or not value.is_finite() else format(value, "f")
 
 
@@ -70,7 +70,7 @@ def instrument_row(inst_id: str, market: Market, size: Decimal) -> Row:
     kind = kind_of(inst_id)
     base, quote = pair_of(inst_id)
     more = inst_id.split("-")[2:]
-    # A name with a dash in it cannot be told by an underlying, which has one itself.
+    # An underlying contains a dash itself, so it cannot identify a name with a dash.
     named = kind == "SPOT" or "-" in base
     inverse = quote == "USD" and kind != "SPOT"
     most = text(market.maximum) or "100000000"
@@ -99,7 +99,7 @@ def _expiry(yymmdd: str) -> int:
 
 
 def position_row(inst_id: str, key: Key, book: Book, more: Mapping[str, str]) -> Row:
-    """`account/positions`: signed in net mode, and unsigned beside its side in long/short mode."""
+    """`account/positions`: signed in net mode, and unsigned with its side in long/short mode."""
     hedged = more["posMode"] == "long_short_mode"
     base, quote = pair_of(inst_id)
     lot, mark, contract = book.lots[key], text(book.marks[key[0]]), book.contracts(key[0])
@@ -137,7 +137,7 @@ def order_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
 
 
 def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
-    """`trade/orders-algo-pending`: a `conditional` order names its stop beside its target, a `trigger` one price."""
+    """`trade/orders-algo-pending`: a `conditional` order has stop and target prices, a `trigger` order one price."""
     hedged = more["posMode"] == "long_short_mode"
     limit = "-1" if order.price is None else text(order.price)
     state = "live" if order.waits else ("canceled" if order.state == "canceled" else "effective")
@@ -158,7 +158,7 @@ def algo_row(inst_id: str, order: Placed, more: Mapping[str, str]) -> Row:
 
 
 def fill_row(inst_id: str, fill: Fill, number: int, name: str | None, mode: Mode, profit: Decimal) -> Row:
-    """`trade/fills`: a fee that was charged is negative. `number`: which trade of its instrument it is."""
+    """`trade/fills`: a charged fee is negative. `number`: the number of the trade at its instrument."""
     long = fill.position_side == "long"
     opens = (fill.side == "buy") is long
     ordinary = "1" if fill.side == "buy" else "2"
@@ -203,7 +203,7 @@ def bill_row(row: LedgerRow, inst_id: str) -> Row:
 
 
 def balance_row(book: Book, stamp: str, margin: Decimal = ZERO) -> Row:
-    """`account/balance`. Totals are in US dollars. `margin`: what maintains cross positions, in USDT."""
+    """`account/balance`. Totals are in US dollars. `margin`: maintenance margin of cross positions, in USDT."""
 
     def detail(ccy: str, cash: Decimal, profit: Decimal, price: Decimal, margin: Decimal = ZERO) -> Row:
         equity = cash + profit
@@ -232,12 +232,12 @@ def balance_row(book: Book, stamp: str, margin: Decimal = ZERO) -> Row:
     }  # fmt: skip
 
 
-def trigger_direction(side: OrderSide, asked: Mapping[str, object], market: Market) -> tuple[Decimal, str, object]:
-    """The price, whether it `falls` or `rises` to it, and the price of the order: what an algo order's fields mean."""
-    if asked.get("triggerPx"):
-        price = Decimal(str(asked["triggerPx"]))
-        return price, "falls" if price < market.price else "rises", asked.get("orderPx")
-    stop = asked.get("slTriggerPx")
-    price = Decimal(str(stop or asked["tpTriggerPx"]))
+def trigger_direction(side: OrderSide, params: Mapping[str, object], market: Market) -> tuple[Decimal, str, object]:
+    """The trigger price, whether the price `falls` or `rises` to it, and the order's price, of an algo order."""
+    if params.get("triggerPx"):
+        price = Decimal(str(params["triggerPx"]))
+        return price, "falls" if price < market.price else "rises", params.get("orderPx")
+    stop = params.get("slTriggerPx")
+    price = Decimal(str(stop or params["tpTriggerPx"]))
     when = "falls" if (side == "sell") is bool(stop) else "rises"
-    return price, when, asked.get("slOrdPx") if stop else asked.get("tpOrdPx")
+    return price, when, params.get("slOrdPx") if stop else params.get("tpOrdPx")

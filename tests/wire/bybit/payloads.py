@@ -1,4 +1,4 @@
-"""Bybit's words for what is true at an exchange: ids, statuses and rows of its v5 answers."""
+"""Bybit's payloads: ids, statuses and rows of its v5 answers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def order_id(own: str) -> str:
 
 
 def own_id(order: str) -> str:
-    """The exchange's id of an order; an id that is none of it gives one that it does not have."""
+    """The exchange's id of an order; a foreign id gives one that the exchange does not have."""
     return f"x{int(order.rsplit('-', 1)[-1])}" if order.startswith("00000000-") else "none"
 
 
@@ -129,8 +129,8 @@ def position(of: Listing, exchange: Exchange, book: Book, key: Key, at: int) -> 
     }  # fmt: skip
 
 
-def told(money: Decimal) -> str:
-    """A sum as it is written; one that nobody can reckon is left empty."""
+def sum_text(money: Decimal) -> str:
+    """A sum as text; one that cannot be computed is empty."""
     return str(money) if money.is_finite() else ""
 
 
@@ -149,10 +149,10 @@ def order_row(of: Listing, exchange: Exchange, order: Placed, at: int) -> dict[s
         "orderId": order_id(order.id), "orderLinkId": order.name or "", "blockTradeId": "", "symbol": of.id,
         "price": str(order.price or 0), "qty": str(order.amount), "side": order.side.capitalize(), "isLeverage": "",
         "positionIdx": index, "orderStatus": _status(order), "cancelType": "UNKNOWN", "rejectReason": "EC_NoError",
-        "avgPrice": told(order.paid / order.filled) if order.filled else "", "cumExecQty": str(order.filled),
+        "avgPrice": sum_text(order.paid / order.filled) if order.filled else "", "cumExecQty": str(order.filled),
         "leavesQty": str(order.amount - order.filled if order.state == "open" else ZERO), "leavesValue": "0",
-        "cumExecValue": told(order.paid), "cumExecFee": told(order.paid * Decimal("0.0005")),
-        "cumFeeDetail": {of.settle or of.quote: told(order.paid * Decimal("0.0005"))} if order.filled else {},
+        "cumExecValue": sum_text(order.paid), "cumExecFee": sum_text(order.paid * Decimal("0.0005")),
+        "cumFeeDetail": {of.settle or of.quote: sum_text(order.paid * Decimal("0.0005"))} if order.filled else {},
         "timeInForce": "IOC" if order.ioc or order.type == "market" else "GTC", "orderType": order.type.capitalize(),
         "stopOrderType": "Stop" if order.trigger_price else "", "orderIv": "",
         "triggerPrice": str(order.trigger_price or ""), "takeProfit": "", "stopLoss": "",
@@ -180,7 +180,7 @@ def execution(of: Listing, exchange: Exchange, fill: Fill, profit: Decimal) -> d
 
 
 def key_info(at: int) -> dict[str, object]:
-    """`user/query-api` of a key that may trade, is bound to an address, and lasts."""
+    """`user/query-api` of a key that may trade, is bound to an address, and is not about to expire."""
     return {
         "id": "13770661", "note": "switch", "apiKey": "KEY-PLANTED", "readOnly": 0, "secret": "",
         "permissions": {
@@ -220,8 +220,8 @@ def log_row(row: Row) -> dict[str, object]:
 
 
 def wallet(book: Book) -> dict[str, object]:
-    """The row of `account/wallet-balance`: totals in dollars, coins in themselves."""
-    # The venue reckons with prices of its own: one that it tells as no number leaves its totals what they are.
+    """The row of `account/wallet-balance`: totals in dollars, coins in units of the coin."""
+    # The venue values with prices of its own: a price that it reports as NaN leaves its totals as they are.
     margin = ZERO if book.spot else book.gross / LEVERAGE
     coins = [
         _coin(

@@ -1,4 +1,4 @@
-"""Bitget's words for what is true at an exchange: rows of its v2 answers for USDT futures."""
+"""Bitget's payloads: rows of its v2 answers for USDT futures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def id_of(symbol: str) -> str:
 
 
 def order_id(own: str) -> str:
-    """The exchange's `x12` as Bitget writes ids of orders."""
+    """The exchange's `x12` in Bitget's format of order ids."""
     return str(1_100_000_000_000_000_000 + int(own[1:]))
 
 
@@ -106,7 +106,7 @@ def ticker(symbol: str, market: Market, at: int) -> dict[str, object]:
 
 
 def position(exchange: Exchange, book: Book, key: Key) -> dict[str, object]:
-    """A row of `position/all-position`. What resting orders that close cover is `locked`."""
+    """A row of `position/all-position`. `locked`: the amount that resting closing orders cover."""
     amount, entry, price = book.lots[key].amount, book.lots[key].entry, book.marks[key[0]]
     covering = (it for it in exchange.orders.values() if it.state == "open" and it.key == key and it.reduce_only)
     locked = min(amount, sum((it.amount - it.filled for it in covering if not it.waits), ZERO))

@@ -1,4 +1,4 @@
-"""What is true at an exchange, in the words of Binance's USD-M futures: ids, rows, and the codes of its refusals."""
+"""Payloads of Binance's USD-M futures: ids, rows, and the codes of refusals."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ ALGO_FIRST: Final = 2_000_000
 
 
 def refuse(code: int, text: str, status: int = 400) -> RefusedError:
-    """The venue's no."""
+    """A refusal by the venue."""
     return RefusedError(Reply({"code": code, "msg": text}, status))
 
 
 def refusal(error: OrderRejectedError, *, reduce_only_regime: bool = False) -> dict[str, Any]:
-    """What a refused order is told."""
+    """The payload of a refused order."""
     code, text = REFUSALS[error.reason]
     if reduce_only_regime and error.reason == "market_closed":
         code, text = -4400, "Futures Trading Quantitative Rules violated, only reduceOnly order is allowed."
@@ -101,7 +101,7 @@ def rules(market: Market, min_notional: Decimal) -> dict[str, Any]:
 
 
 def position_row(exchange: Exchange, book: Book, key: Key, now: int) -> dict[str, Any]:
-    """One row of positionRisk (v3), and of the account, which spells the profit otherwise."""
+    """One row of positionRisk (v3), and of the account, which names the profit differently."""
     mark, lot = book.marks[key[0]], book.lots.get(key)
     amount = (lot.amount if lot else ZERO) * (1 if key[1] == "long" else -1)
     entry, profit = (str(lot.entry), str(book.unrealized(key))) if lot else ("0.0", "0.00000000")
@@ -118,7 +118,7 @@ def position_row(exchange: Exchange, book: Book, key: Key, now: int) -> dict[str
 
 
 def order_row(exchange: Exchange, order: Placed, now: int) -> dict[str, Any]:
-    """An order, as every answer about it tells it."""
+    """An order, as in every answer about it."""
     average = order.paid / order.filled if order.filled else ZERO
     status = "PARTIALLY_FILLED" if order.state == "open" and order.filled else STATES[order.state]
     return {
@@ -134,13 +134,13 @@ def order_row(exchange: Exchange, order: Placed, now: int) -> dict[str, Any]:
 
 
 def conditional_type(order: Placed) -> str:
-    """What a conditional order is called: a stop where the price goes against it, else a take-profit."""
+    """The type of a conditional order: a stop where the price goes against it, else a take-profit."""
     stop = (order.trigger_when == "falls") is (order.side == "sell")
     return ("STOP" if stop else "TAKE_PROFIT") + ("_MARKET" if order.type == "market" else "")
 
 
 def algo_row(exchange: Exchange, order: Placed, trigger: Decimal, now: int) -> dict[str, Any]:
-    """A conditional order. What became of it once it was triggered is told as an ordinary one."""
+    """A conditional order. After its trigger, its state is that of an ordinary order."""
     triggered = order.trigger_price is None
     status = "NEW" if order.state == "open" else STATES[order.state]
     return {
@@ -158,7 +158,7 @@ def algo_row(exchange: Exchange, order: Placed, trigger: Decimal, now: int) -> d
 def trade_row(
     exchange: Exchange, fill: Fill, profit: Decimal = ZERO, fees_in: tuple[str, Decimal] | None = None
 ) -> dict[str, Any]:
-    """One row of userTrades. `profit`: what it has realised. `fees_in`: the asset of the fees, and its price."""
+    """One row of userTrades. `profit`: its realised profit. `fees_in`: the asset of the fees, and its price."""
     asset, price = (fill.fee_currency, Decimal(1)) if fees_in is None else fees_in
     hedge = exchange.mode == "hedge" and fill.position_side is not None
     return {
@@ -172,7 +172,7 @@ def trade_row(
 
 
 def forced_row(fill: Fill) -> dict[str, Any]:
-    """One row of forceOrders: what the venue itself took."""
+    """One row of forceOrders: a liquidation or deleveraging by the venue."""
     return {
         "orderId": number(fill.order or "x0"), "symbol": market_id(fill.symbol), "status": "FILLED",
         "clientOrderId": "autoclose-1" if fill.cause == "liquidation" else "adl_autoclose", "price": "0",
@@ -184,7 +184,7 @@ def forced_row(fill: Fill) -> dict[str, Any]:
 
 
 def account_body(wire: BinanceWire) -> dict[str, Any]:
-    """The account (v2 and v3 alike); with several assets as margin the totals are in USD, else of USDT alone."""
+    """The account (v2 and v3 alike); with several margin assets the totals are in USD, else of USDT alone."""
     book, now = wire.book("equity"), wire.now_ms()
     positions = [position_row(wire.exchange, book, key, now) for key in book.lots]
     used = sum((Decimal(row["initialMargin"]) for row in positions), ZERO)
@@ -224,7 +224,7 @@ INCOMES: Final[Mapping[RowKind, str]] = {
 
 
 def income_rows(row: Row) -> list[dict[str, Any]]:
-    """Rows of the income history of one change of a wallet; a trade has one for its profit and one for its fee."""
+    """Rows of the income history for one wallet change; a trade has one for its profit and one for its fee."""
 
     def one(kind: str, income: Decimal, trade: str = "") -> dict[str, Any]:
         return {
@@ -236,5 +236,5 @@ def income_rows(row: Row) -> list[dict[str, Any]]:
     if row.fill is None:
         return [one(INCOMES[row.kind], row.amount)]
     trade = str(number(row.fill.id))
-    told = [one("REALIZED_PNL", row.profit, trade)] if row.profit else []
-    return [*told, one("COMMISSION", -row.fee, trade)]
+    profits = [one("REALIZED_PNL", row.profit, trade)] if row.profit else []
+    return [*profits, one("COMMISSION", -row.fee, trade)]

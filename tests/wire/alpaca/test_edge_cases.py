@@ -1,4 +1,4 @@
-"""What comes at the wrong moment, at Alpaca on loopback: pushes while reading, closes at once, pages cut anywhere."""
+"""Edge cases at Alpaca on loopback: pushes during a poll, simultaneous orders, page boundaries, odd stream messages."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from tests.wire.alpaca.venue import AlpacaWire
 
 pytest.importorskip("alpaca")
 D = Decimal
-Speak = Callable[[web.WebSocketResponse], Awaitable[None]]
+Handler = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 
-def test_an_order_that_appears_while_orders_are_read_is_told_with_the_next_snapshot() -> None:
-    """Its push comes between the answer and our having read it: it is not taken for known."""
+def test_an_order_placed_during_a_query_of_orders_is_in_the_next_snapshot() -> None:
+    """Its push arrives between the answer and our reading of it: the adapter does not count the order as read."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
-        reading = venue._reader
-        ask = reading.queries.orders
+        reader = venue._reader
+        query = reader.queries.orders
 
         async def slowly(prices: Any) -> tuple[Order, ...]:
-            found = await ask(prices)
+            found = await query(prices)
             wire.exchange.rest(AAPL, "sell", D(2), type="limit", price=D(130))
-            reading.touch(fills=False)
+            reader.touch(fills=False)
             return found
 
-        reading.queries.orders = slowly  # type: ignore[method-assign] # as if the answer took its time
+        reader.queries.orders = slowly  # type: ignore[method-assign] # as if the answer were slow
         await asyncio.sleep(13)
         assert (await venue.snapshot()).orders == ()
-        reading.queries.orders = ask  # type: ignore[method-assign] # and no more
+        reader.queries.orders = query  # type: ignore[method-assign] # as it was
         await asyncio.sleep(1)
         assert len((await venue.snapshot()).orders or ()) == 1
 
     run(case)
 
 
-def test_forty_orders_at_once_ask_for_the_clock_once() -> None:
-    """The clock is a minute old; one that is called off keeps none of the others from the answer."""
+def test_forty_simultaneous_orders_query_the_clock_once() -> None:
+    """The clock is a minute old; a cancelled order keeps none of the others from the answer."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         await venue.snapshot()
@@ -69,7 +69,7 @@ def test_forty_orders_at_once_ask_for_the_clock_once() -> None:
     run(case)
 
 
-def test_orders_of_one_moment_at_the_edge_of_a_page_are_not_lost() -> None:
+def test_orders_of_one_moment_at_a_page_boundary_are_not_lost() -> None:
     """Of 510 orders, the 495th to the 505th were placed at one moment: the page ends among them."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
@@ -81,8 +81,8 @@ def test_orders_of_one_moment_at_the_edge_of_a_page_are_not_lost() -> None:
     run(case)
 
 
-def test_a_list_of_orders_that_cannot_be_followed_is_unknown() -> None:
-    """601 orders of one moment: a full page brings nothing new, and no part of a list is told as the whole."""
+def test_a_list_of_orders_that_cannot_be_paged_is_unknown() -> None:
+    """601 orders of one moment: a full page brings nothing new, and part of a list is never reported as the whole."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         for _ in range(601):
@@ -96,8 +96,8 @@ def test_a_list_of_orders_that_cannot_be_followed_is_unknown() -> None:
     run(case)
 
 
-def test_bars_of_stocks_are_those_that_were_traded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not adjusted: bars that are fetched before and after a split would not fit each other."""
+def test_bars_of_stocks_are_not_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adjusted bars fetched before and after a split would not fit each other."""
 
     async def case(wire: AlpacaWire, venue: AlpacaVenue) -> None:
         monkeypatch.setenv("APCA_API_KEY_ID", "KEY-PLANTED")
@@ -112,13 +112,13 @@ def test_bars_of_stocks_are_those_that_were_traded(monkeypatch: pytest.MonkeyPat
     run(case)
 
 
-async def hear(speak: Speak, seconds: float, path: str = "/stream") -> list[Push]:
-    """What is heard in that time of a stream that lets nobody in by itself, but speaks so to each who comes."""
+async def pushes_from(handle: Handler, seconds: float, path: str = "/stream") -> list[Push]:
+    """The pushes within that time from a stream whose server runs this handler for each connection."""
 
-    async def serve(asked: web.Request) -> web.WebSocketResponse:
+    async def serve(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
-        await socket.prepare(asked)
-        await speak(socket)
+        await socket.prepare(request)
+        await handle(socket)
         return socket
 
     app = web.Application()
@@ -131,29 +131,29 @@ async def hear(speak: Speak, seconds: float, path: str = "/stream") -> list[Push
     settings = read_settings(
         spec_of(None, endpoint=f"http://127.0.0.1:{port}", endpoint_ws=f"ws://127.0.0.1:{port}{path}")
     )
-    heard: list[Push] = []
+    pushes: list[Push] = []
     try:
         async with asyncio.timeout(seconds):
-            await stream.listen(settings, heard.append, lambda *, fills: None)
+            await stream.listen(settings, pushes.append, lambda *, fills: None)
     except TimeoutError:
-        return heard
+        return pushes
     finally:
         await runner.cleanup()
-    raise AssertionError("it listens no more")
+    raise AssertionError("the stream ended")
 
 
-async def let_in(socket: web.WebSocketResponse) -> None:
+async def authenticate(socket: web.WebSocketResponse) -> None:
     await socket.receive()
     await socket.send_json({"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}})
     await socket.receive()
     await socket.send_json({"stream": "listening", "data": {"streams": ["trade_updates"]}})
 
 
-def test_every_frame_is_a_sign_of_life() -> None:
-    """A server that pings every 5 s is never asked for one, and is alive each time; so is one that says else."""
+def test_every_frame_counts_as_alive() -> None:
+    """A server that pings every 5 s is never pinged, and counts as alive each time; so does any other message."""
 
-    async def speak(socket: web.WebSocketResponse) -> None:
-        await let_in(socket)
+    async def handle(socket: web.WebSocketResponse) -> None:
+        await authenticate(socket)
         for number in range(10):
             await asyncio.sleep(5)
             if number % 2:
@@ -161,8 +161,8 @@ def test_every_frame_is_a_sign_of_life() -> None:
             else:
                 await socket.send_json({"stream": "news", "data": None})
 
-    heard = VirtualTime(REGULAR).run(hear(speak, 46))
-    assert [push.kind for push in heard] == ["alive"] * 10
+    pushes = VirtualTime(REGULAR).run(pushes_from(handle, 46))
+    assert [push.kind for push in pushes] == ["alive"] * 10
 
 
 WELCOMES = (
@@ -172,32 +172,32 @@ WELCOMES = (
 
 
 @pytest.mark.parametrize("welcome", WELCOMES, ids=[json.dumps(each) for each in WELCOMES])
-def test_an_odd_welcome_is_a_stream_that_is_lost_and_connected_anew(welcome: object) -> None:
-    """It says nothing about the keys, and the next one may be as it should."""
+def test_an_invalid_authentication_answer_is_lost_and_reconnected(welcome: object) -> None:
+    """The answer shows nothing about the keys, and the next one may be valid."""
     welcomes = iter([welcome])
 
-    async def speak(socket: web.WebSocketResponse) -> None:
+    async def handle(socket: web.WebSocketResponse) -> None:
         odd = next(welcomes, None)
         if odd is None:
-            await let_in(socket)
+            await authenticate(socket)
         else:
             await socket.receive()
             await socket.send_json(odd)
         await socket.receive()
 
-    heard = VirtualTime(REGULAR).run(hear(speak, 10))
-    assert [push.kind for push in heard][:2] == ["lost", "alive"]
-    assert "no valid answer to the authentication" in (heard[0].why or "")
+    pushes = VirtualTime(REGULAR).run(pushes_from(handle, 10))
+    assert [push.kind for push in pushes][:2] == ["lost", "alive"]
+    assert "no valid answer to the authentication" in (pushes[0].why or "")
 
 
-def test_an_odd_list_of_streams_and_an_odd_update_end_nothing() -> None:
-    """The first is lost and connected anew; the second wakes a reading, as every update does."""
+def test_an_invalid_list_of_streams_or_update_does_not_end_the_listener() -> None:
+    """The first is lost and reconnected; the second wakes a poll, as every update does."""
     lists = iter([{"streams": 7}])
 
-    async def speak(socket: web.WebSocketResponse) -> None:
+    async def handle(socket: web.WebSocketResponse) -> None:
         odd = next(lists, None)
         if odd is None:
-            await let_in(socket)
+            await authenticate(socket)
             await socket.send_json({"stream": "trade_updates", "data": {"event": ["fill"]}})
         else:
             await socket.receive()
@@ -206,17 +206,17 @@ def test_an_odd_list_of_streams_and_an_odd_update_end_nothing() -> None:
             await socket.send_json({"stream": "listening", "data": odd})
         await socket.receive()
 
-    heard = VirtualTime(REGULAR).run(hear(speak, 10))
-    assert [push.kind for push in heard][:3] == ["lost", "alive", "orders"]
+    pushes = VirtualTime(REGULAR).run(pushes_from(handle, 10))
+    assert [push.kind for push in pushes][:3] == ["lost", "alive", "orders"]
 
 
 def test_a_stream_that_refuses_to_open_shows_no_secret_of_its_address() -> None:
-    """The words of the library repeat the whole address."""
+    """The library's message repeats the whole address."""
 
     async def refuse(socket: web.WebSocketResponse) -> None:
-        raise AssertionError("nobody gets in")
+        raise AssertionError("no connection is accepted")
 
-    heard = VirtualTime(REGULAR).run(hear(refuse, 1, path="/elsewhere?key=hunter2"))
-    assert heard[0].kind == "lost"
-    assert "404" in (heard[0].why or "")
-    assert "hunter2" not in (heard[0].why or "")
+    pushes = VirtualTime(REGULAR).run(pushes_from(refuse, 1, path="/elsewhere?key=hunter2"))
+    assert pushes[0].kind == "lost"
+    assert "404" in (pushes[0].why or "")
+    assert "hunter2" not in (pushes[0].why or "")
