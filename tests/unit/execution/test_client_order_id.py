@@ -1,4 +1,4 @@
-"""What an order is called: the same on every machine, unique, and within the rules of every venue."""
+"""Client order ids: the same on every machine, unique, and within the rules of every venue."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ORIGINS = st.tuples(st.text(min_size=1, max_size=30), st.integers(0, 36**4 - 1),
 
 @pytest.mark.parametrize("venue", VENUES)
 @given(origin=ORIGINS)
-def test_a_name_fits_the_venue_and_is_known_as_ours(venue: str, origin: tuple[str, int, int]) -> None:
-    """Length and alphabet are the venue's own, and the watch over foreign orders knows the form again."""
+def test_an_id_fits_the_venue_and_is_recognised_as_ours(venue: str, origin: tuple[str, int, int]) -> None:
+    """Length and alphabet are the venue's own, and the check for foreign orders recognises the form."""
     rule, allowed = VENUES[venue]
     name = client_order_id(*origin, rule)
     assert re.fullmatch(allowed, name)
@@ -36,22 +36,22 @@ def test_a_name_fits_the_venue_and_is_known_as_ours(venue: str, origin: tuple[st
 
 
 @given(origin=ORIGINS)
-def test_a_uuid_is_one_to_any_reader_of_uuids(origin: tuple[str, int, int]) -> None:
-    """Version 8, the form of one's own, in the variant of RFC 9562."""
+def test_a_uuid_parses_as_a_uuid(origin: tuple[str, int, int]) -> None:
+    """Version 8, the custom form, in the variant of RFC 9562."""
     read = uuid.UUID(client_order_id(*origin, ClientIdRule("uuid")))
     assert (read.version, read.variant) == (8, uuid.RFC_4122)
 
 
 @pytest.mark.parametrize("venue", VENUES)
-def test_names_of_one_book_do_not_meet(venue: str) -> None:
-    """Ten thousand intents and attempts of two decisions have as many names."""
+def test_ids_of_one_book_are_distinct(venue: str) -> None:
+    """Ten thousand intents and attempts of two decisions have as many ids."""
     rule, _ = VENUES[venue]
     names = {client_order_id(d, i, a, rule) for d in ("d1", "d2") for i in range(1000) for a in range(5)}
     assert len(names) == 10_000
 
 
-def test_a_venue_that_takes_too_little_is_refused() -> None:
-    """Thirteen characters could not tell the orders of one day apart: better no order than two of one name."""
+def test_a_venue_whose_ids_are_too_short_is_refused() -> None:
+    """Thirteen characters cannot distinguish the orders of one day: no order is better than two with one id."""
     with pytest.raises(ValueError, match="13 characters are too short"):
         client_order_id("d1", 0, 1, ClientIdRule("plain", 13))
 
@@ -59,6 +59,6 @@ def test_a_venue_that_takes_too_little_is_refused() -> None:
 @pytest.mark.parametrize(
     "name", [None, "", "ks", "x-ks1234", "web_4711", "KS" + "0" * 29, "6b73" * 7, "0x" + "ab" * 16]
 )
-def test_what_others_call_their_orders_is_not_ours(name: str | None) -> None:
-    """A bot's own names, and none at all, are somebody else's."""
+def test_foreign_ids_are_not_ours(name: str | None) -> None:
+    """A bot's own ids, and missing ones."""
     assert not is_ours(name)

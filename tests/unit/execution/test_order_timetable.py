@@ -1,4 +1,4 @@
-"""When the orders of a paced close may leave."""
+"""The timetable of a paced close: when each order may leave."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_orders_are_spaced_evenly_and_lateness_is_not_passed_on() -> None:
     assert abs(table.due(line("next")) - 60.0) < 1e-9
 
 
-def test_hours_of_waiting_are_not_made_up_for_by_a_burst() -> None:
+def test_a_long_wait_is_not_followed_by_a_burst() -> None:
     """After an hour without an order, two more leave a second apart, at the least the declared minute divided by 60."""
     table = Timetable(Unwinding("u", max_orders_per_minute=60))
     table.record_sent(line("A"), 0.0)

@@ -1,4 +1,4 @@
-"""What orders were charged, where only their fills tell it: asked after closing, in nobody's way, and never made up.
+"""Fee queries: orders whose fees only their fills carry are queried after closing, delay nothing, and are not guessed.
 
 The exchange of these tests takes 0.05% of what is traded, in USDT, and its price is 100: 10 contracts cost 0.5.
 """
@@ -32,8 +32,8 @@ BTC, ETH = long("BTC", "ETH")
 BY_FILLS = VenueTraits(fees_by_fills=True)
 
 
-class Wordless(Wire):
-    """No answer about an order tells its fee; `fills` does, in `asset`, once there were `late` questions."""
+class FeesByFills(Wire):
+    """No answer about an order carries its fee; `fills` does, in `asset`, once there were `late` queries."""
 
     asset = "USDT"
     late = 0
@@ -52,10 +52,10 @@ class Wordless(Wire):
 
 
 def scene_of(*rules: Rule, book: dict[Key, str | int] | None = None, **more: Any) -> Scene:
-    return Scene(book or {BTC: 10}, *rules, **{"wire": Wordless, "traits": BY_FILLS, **more})
+    return Scene(book or {BTC: 10}, *rules, **{"wire": FeesByFills, "traits": BY_FILLS, **more})
 
 
-def told(scene: Scene) -> list[tuple[str | None, str | None, str | None]]:
+def charges(scene: Scene) -> list[tuple[str | None, str | None, str | None]]:
     return [(it.symbol, it.data["fee"], it.data["text"]) for it in scene.entries("charged")]
 
 
@@ -65,11 +65,11 @@ def closed(scene: Scene, *keys: Key) -> Decision:
     return decision
 
 
-def test_fees_are_asked_for_when_all_is_closed_and_written_down() -> None:
-    """Each order once, and no question before the decision has ended."""
+def test_fees_are_queried_and_journaled_after_the_decision_has_ended() -> None:
+    """Each order once, and no query before the decision has ended."""
     scene = scene_of(book={BTC: 10, ETH: 4})
     closed(scene, BTC, ETH)
-    assert sorted(told(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
+    assert sorted(charges(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
     assert [it.kind for it in scene.store.entries][-3:] == ["finished", "charged", "charged"]
     assert scene.calls("fills") == 2
     (ended,) = scene.entries("finished")
@@ -77,92 +77,92 @@ def test_fees_are_asked_for_when_all_is_closed_and_written_down() -> None:
     assert first > (ended.at - NOW).total_seconds()
 
 
-def test_nothing_is_asked_where_the_adapter_does_not_say_that_fills_tell_more() -> None:
+def test_no_fee_is_queried_where_the_adapter_does_not_declare_fees_by_fills() -> None:
     """A fee that the venue leaves out stays unknown there."""
     scene = scene_of(traits=VenueTraits())
     closed(scene)
-    assert (told(scene), scene.calls("fills")) == ([], 0)
+    assert (charges(scene), scene.calls("fills")) == ([], 0)
 
 
-def test_nothing_is_asked_of_an_order_whose_fee_was_told_with_it() -> None:
-    """The exchange itself tells it."""
+def test_no_fee_is_queried_of_an_order_whose_report_has_it() -> None:
+    """The exchange reports it itself."""
     scene = Scene({BTC: 10}, traits=BY_FILLS)
     closed(scene)
-    assert (told(scene), scene.calls("fills")) == ([], 0)
+    assert (charges(scene), scene.calls("fills")) == ([], 0)
 
 
-def test_a_fee_in_another_asset_is_told_in_words_and_is_no_number() -> None:
+def test_a_fee_in_another_asset_is_a_text_and_no_number() -> None:
     """0.5 of BNB is not 0.5 USDT."""
     scene = scene_of()
     scene.wire.asset = "BNB"
     closed(scene)
-    assert told(scene) == [("BTC", None, "charged 0.5 BNB")]
+    assert charges(scene) == [("BTC", None, "charged 0.5 BNB")]
 
 
-def test_fills_that_the_venue_lists_late_are_asked_for_again() -> None:
+def test_fills_that_the_venue_lists_late_are_queried_again() -> None:
     """Twice nothing, then all of it."""
     scene = scene_of()
     scene.wire.late = 2
     closed(scene)
-    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 3)
+    assert (charges(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 3)
 
 
 def test_fills_that_never_come_leave_the_fee_unknown_with_a_reason() -> None:
-    """Asking has an end."""
+    """The queries end."""
     scene = scene_of()
     scene.wire.late = 99
     closed(scene)
-    assert told(scene) == [("BTC", None, "the venue lists fills of 0 contracts, and 10 were filled")]
+    assert charges(scene) == [("BTC", None, "the venue lists fills of 0 contracts, and 10 were filled")]
     assert scene.calls("fills") == TRIES
 
 
 @pytest.mark.parametrize("mishap", ["down", "lost", "garbled"])
-def test_a_question_that_fails_is_asked_again_and_after_all_tries_the_reason_is_written_down(mishap: Mishap) -> None:
-    """And the venue's breaker, which holds back orders, never hears of it."""
+def test_a_failed_fee_query_is_repeated_and_after_all_tries_its_reason_is_journaled(mishap: Mishap) -> None:
+    """The venue's breaker, which holds back orders, does not count these failures."""
     breaker = Breaker(failures=1)
     scene = scene_of(Rule("fills", mishap, times=TRIES), closing={"breaker": breaker})
     closed(scene)
-    ((_, fee, why),) = told(scene)
+    ((_, fee, why),) = charges(scene)
     assert (fee, scene.calls("fills")) == (None, TRIES)
     assert why is not None
     assert why.startswith(f"the fee was queried {TRIES} times: ")
     assert breaker.state == "closed"
 
 
-def test_a_decision_made_meanwhile_does_not_wait_for_the_answer() -> None:
-    """A question that is never answered is on its way: the order leaves all the same, at once."""
+def test_a_new_decision_does_not_wait_for_a_fee_query() -> None:
+    """While a query that is never answered is on its way, the order of the new decision leaves at once."""
     scene = scene_of(Rule("fills", "silent", times=1), book={BTC: 10, ETH: 4})
     scene.decide({BTC: 0})
     scene.at(3.0, lambda: scene.decide({ETH: 0}))
     assert scene.play() == {"d1": "flat", "d2": "flat"}
-    asked = next(it.left for it in scene.wire.travelled if it.call == "fills")
+    queried = next(it.left for it in scene.wire.travelled if it.call == "fills")
     sent = [it.left for it in scene.wire.travelled if it.call == "submit"]
-    assert asked < 3.0 < sent[1]
+    assert queried < 3.0 < sent[1]
     assert sent[1] - 3.0 <= 0.25, "a pass that waits takes no longer than that"
-    assert sorted(told(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
+    assert sorted(charges(scene), key=str) == [("BTC", "0.5000", None), ("ETH", "0.2000", None)]
 
 
-def test_what_was_not_asked_when_the_process_was_killed_is_asked_after_the_restart() -> None:
-    """Killed half a second after the end, before the first question; a tick says what the account is counted in."""
+def test_a_fee_query_that_a_kill_prevented_is_made_after_the_restart() -> None:
+    """Killed half a second after the end, before the first query; a tick reports the account's currency."""
     scene = scene_of()
     scene.decide({BTC: 0})
     scene.at(2.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange)))
     scene.play(kills=[0.7])
     assert scene.entries("finished")[0].at < NOW.replace(microsecond=700_000)
-    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
+    assert (charges(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
 
 
-def test_an_answer_that_was_written_down_is_not_asked_for_again_after_a_restart() -> None:
+def test_a_journaled_fee_is_not_queried_again_after_a_restart() -> None:
     """Killed long after it."""
     scene = scene_of()
     scene.decide({BTC: 0})
     scene.at(20.0, lambda: None)
     scene.play(kills=[10.0])
-    assert (len(told(scene)), scene.calls("fills")) == (1, 1)
+    assert (len(charges(scene)), scene.calls("fills")) == (1, 1)
 
 
-def test_questions_keep_to_the_share_of_readings() -> None:
-    """7 of 40 in ten seconds, half of them kept for closing: two questions fit beside each other, then no more."""
+def test_fee_queries_keep_to_the_request_share_of_polls() -> None:
+    """7 of 40 in ten seconds, half of them reserved for closing: two queries fit at a time, then no more."""
     limits = VenueTraits(
         limits=(RateLimit("weight", 40, 10.0),), costs=(Cost("fills", "weight", units=7),), fees_by_fills=True
     )
@@ -171,16 +171,16 @@ def test_questions_keep_to_the_share_of_readings() -> None:
     scene = scene_of(book=book, traits=limits, closing={"budget": budget})
     closed(scene, *book)
     times = [it.left for it in scene.wire.travelled if it.call == "fills"]
-    assert len(times) == len(told(scene)) == 6
+    assert len(times) == len(charges(scene)) == 6
     assert all(after - before >= 10.0 for before, after in zip(times, times[2:], strict=False))
     assert scene.wire.meter.refusals == 0
 
 
-# A venue that refuses to listen
+# A venue that rate-limits fee queries
 
 
-class Limited(Wordless):
-    """Refuses each question about fills, and wants to be left alone for `quiet` seconds."""
+class Limited(FeesByFills):
+    """Refuses each query for fills, and asks for `quiet` seconds without requests."""
 
     quiet: float | None = 60.0
 
@@ -194,44 +194,44 @@ def asked_at(scene: Scene) -> list[float]:
 
 
 @pytest.mark.parametrize(("quiet", "away"), [(None, 300.0), (60.0, 300.0), (200.0, 400.0)])
-def test_a_venue_that_refuses_to_listen_is_asked_once_more_and_much_later(quiet: float | None, away: float) -> None:
-    """Five minutes, or twice as long as it wants quiet; after the second refusal the fee stays unknown, and why."""
+def test_a_rate_limited_fee_query_is_repeated_once_and_much_later(quiet: float | None, away: float) -> None:
+    """Five minutes, or twice the requested pause; after the second refusal the fee stays unknown, with the reason."""
     scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": quiet}))
     closed(scene)
     first, second = asked_at(scene)
     assert away - 1.0 <= second - first <= away + 1.0
-    assert told(scene) == [("BTC", None, "the venue rate-limited 2 fee queries: too many of these")]
+    assert charges(scene) == [("BTC", None, "the venue rate-limited 2 fee queries: too many of these")]
 
 
-def test_a_refusal_ends_the_questions_about_every_order_of_the_account() -> None:
-    """Of six orders five are asked about at once, which is one refusal; the next one ends it for all six."""
+def test_a_second_rate_limit_ends_the_fee_queries_of_every_order_of_the_account() -> None:
+    """Of six orders five are queried at once, which is one refusal; the next one ends the queries for all six."""
     book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(6)}
     scene = scene_of(book=book, wire=Limited)
     closed(scene, *book)
     times = asked_at(scene)
     assert len(times) == 10
     assert max(times[:5]) + 300.0 <= min(times[5:])
-    assert len(told(scene)) == 6
-    assert {(fee, (why or "")[:34]) for _, fee, why in told(scene)} == {(None, "the venue rate-limited 2 fee queri")}
+    assert len(charges(scene)) == 6
+    assert {(fee, (why or "")[:34]) for _, fee, why in charges(scene)} == {(None, "the venue rate-limited 2 fee queri")}
 
 
-def test_a_refusal_that_lasts_longer_than_anybody_asks_leaves_the_fee_unknown() -> None:
-    """An hour of quiet: there is no second question."""
+def test_a_pause_longer_than_the_query_period_leaves_the_fee_unknown() -> None:
+    """An hour of quiet: there is no second query."""
     scene = scene_of(wire=type("Quiet", (Limited,), {"quiet": 3600.0}))
     closed(scene)
-    assert told(scene) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
+    assert charges(scene) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
     assert scene.calls("fills") == 1
 
 
-def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
-    """A minute each time. Its own question, due just after each refusal, is never the next to be refused."""
+def test_another_account_of_the_venue_is_paused_twice_and_no_more() -> None:
+    """A minute each time. Its own query, due just after each refusal, is never the next to be refused."""
     time, budgets = VirtualTime(), RequestBudgets()
     one, other = (
         Scene(
             {BTC: 10}, wire=wire, traits=BY_FILLS, time=time, account=name,
             closing={"budget": budgets.of(name, "venue", BY_FILLS)},
         )
-        for name, wire in (("one", Limited), ("other", Wordless))
+        for name, wire in (("one", Limited), ("other", FeesByFills))
     )  # fmt: skip
     watch = budgets.of("other", "venue", BY_FILLS)
     silent: list[float] = []
@@ -250,12 +250,12 @@ def test_another_account_of_the_venue_is_silenced_twice_and_no_more() -> None:
     time.run(story())
     assert one.calls("fills") == 2
     assert len({round(it) for it in silent}) in (120, 121, 122), "two minutes, whose ends are in the middle of a second"
-    assert told(other) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
+    assert charges(other) == [("BTC", None, "the venue rate-limited requests, and no further fee was queried")]
     assert asked_at(other) == []
 
 
-def test_where_there_is_no_room_nothing_has_been_refused() -> None:
-    """One question in twenty seconds fits, for three orders: each is asked about once, without a long pause."""
+def test_a_full_request_budget_is_no_refusal() -> None:
+    """One query in twenty seconds fits, for three orders: each is queried once, without a long pause."""
     limits = VenueTraits(
         limits=(RateLimit("fills", 1, 20.0),), costs=(Cost("fills", "fills", units=1),), fees_by_fills=True
     )
@@ -263,15 +263,15 @@ def test_where_there_is_no_room_nothing_has_been_refused() -> None:
     book: dict[Key, str | int] = {(f"S{number}", "long"): 1 for number in range(3)}
     scene = scene_of(book=book, traits=limits, closing={"budget": budget})
     closed(scene, *book)
-    assert (len(told(scene)), scene.calls("fills")) == (3, 3)
+    assert (len(charges(scene)), scene.calls("fills")) == (3, 3)
     assert asked_at(scene)[-1] < 120.0
 
 
-# Answers that make no sense
+# Damaged answers
 
 
-class Odd(Wordless):
-    """Its first symbol's fills are `made` of what they should be."""
+class DamagedFills(FeesByFills):
+    """Applies `made` to the fills of BTC."""
 
     made: Callable[[tuple[Fill, ...]], Any]
 
@@ -297,13 +297,13 @@ HUGE = D("9E+999999")
     ids=["asset list", "asset number", "amounts", "fee", "tiny", "NaN", "amount NaN", "float", "text", "None", "dict",
          "raises"],
 )  # fmt: skip
-def test_an_answer_without_meaning_is_a_try_and_leaves_that_fee_unknown(
+def test_a_damaged_answer_counts_as_a_try_and_leaves_that_fee_unknown(
     made: Callable[[tuple[Fill, ...]], Any],
 ) -> None:
     """The other order's fee is known, the decision that is made meanwhile is carried out, and no pass fails."""
-    scene = scene_of(book={BTC: 10, ETH: 4}, wire=type("Made", (Odd,), {"made": staticmethod(made)}))
+    scene = scene_of(book={BTC: 10, ETH: 4}, wire=type("Made", (DamagedFills,), {"made": staticmethod(made)}))
     closed(scene, BTC, ETH)
-    (eth, btc) = told(scene)
+    (eth, btc) = charges(scene)
     assert eth == ("ETH", "0.2000", None)
     assert (btc[0], btc[1], scene.calls("fills")) == ("BTC", None, TRIES + 1)
     assert (btc[2] or "").startswith(f"the fee was queried {TRIES} times: ")
@@ -311,12 +311,12 @@ def test_an_answer_without_meaning_is_a_try_and_leaves_that_fee_unknown(
 
 
 @pytest.mark.parametrize("asset", ["X" * 100_000, "B\ud800"])
-def test_an_asset_is_written_down_as_far_as_it_can_be_stored_and_printed(asset: str) -> None:
-    """A lone surrogate has no bytes, and no asset's name is as long as a report."""
+def test_an_asset_name_is_journaled_as_far_as_it_can_be_stored_and_printed(asset: str) -> None:
+    """A lone surrogate has no bytes, and a name of 100,000 characters is cut."""
     scene = scene_of()
     scene.wire.asset = asset
     closed(scene)
-    ((_, fee, why),) = told(scene)
+    ((_, fee, why),) = charges(scene)
     assert (fee, (why or "")[:13]) == (None, f"charged 0.5 {asset[0]}")
     assert 0 < len((why or "").encode().decode()) <= 500
 
@@ -324,8 +324,8 @@ def test_an_asset_is_written_down_as_far_as_it_can_be_stored_and_printed(asset: 
 # Which orders
 
 
-def test_what_is_owed_is_learned_without_reading_the_journal_again() -> None:
-    """A decision over many accounts has a long one, and each of them would read all of it."""
+def test_orders_without_a_fee_are_found_without_a_second_read_of_the_journal() -> None:
+    """A decision over many accounts has a long journal, and each of them would read all of it."""
     scene = scene_of()
     reads: list[str] = []
     read = scene.store.journal
@@ -336,12 +336,12 @@ def test_what_is_owed_is_learned_without_reading_the_journal_again() -> None:
 
     scene.store.journal = counted  # type: ignore[method-assign]
     closed(scene)
-    assert told(scene) == [("BTC", "0.5000", None)]
+    assert charges(scene) == [("BTC", "0.5000", None)]
     assert {*reads} == {"before"}
 
 
-def test_a_restart_asks_for_the_orders_of_its_own_account_only() -> None:
-    """The decision traded on another account too, and nobody has told what that was charged either."""
+def test_a_restart_queries_the_fees_of_its_own_account_only() -> None:
+    """The decision also traded on another account, whose order lacks its fee too."""
     scene = scene_of()
     scene.decide({BTC: 0})
     theirs = JournalEntry(
@@ -350,7 +350,7 @@ def test_a_restart_asks_for_the_orders_of_its_own_account_only() -> None:
     scene.at(0.6, lambda: scene.store.append(theirs))
     scene.at(2.0, lambda: scene.closer.apply_snapshot(statement(scene.exchange)))
     scene.play(kills=[0.7])
-    assert (told(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
+    assert (charges(scene), scene.calls("fills")) == ([("BTC", "0.5000", None)], 1)
 
 
 # Adding up
@@ -373,5 +373,5 @@ def fill(fee: str | None, asset: str | None = "USDT") -> Fill:
     ],
 )
 def test_fees_add_up_in_the_account_s_currency_only(fills: list[Fill], fee: str | None, why: str | None) -> None:
-    """A fee without an asset is in the currency; nothing in another asset changes nothing."""
+    """A fee without an asset is in the account's currency; a zero fee in another asset changes nothing."""
     assert total_fee(fills, "USDT") == (None if fee is None else D(fee), why)
