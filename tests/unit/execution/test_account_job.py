@@ -1,4 +1,4 @@
-"""One decision's work on one account: what ends how, what is left, what it cost, and what a hop may sell."""
+"""One decision's job on one account: how it ends, what is left, what it cost, and how much a hop may sell."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ D = Decimal
 FLAT = LineVerdict(LineAction.NOTHING)
 
 
-def intent(symbol: str = "BTC", contracts: str = "10", target: str = "0", **words: Any) -> Intent:
+def intent(symbol: str = "BTC", contracts: str = "10", target: str = "0", **fields: Any) -> Intent:
     given: dict[str, Any] = {"account": "main", "position_side": "long", "side": "sell", "reduce_only": True, "rank": 1}
-    return Intent(symbol=symbol, contracts=D(contracts), target=D(target), **(given | words))
+    return Intent(symbol=symbol, contracts=D(contracts), target=D(target), **(given | fields))
 
 
 def decision(*intents: Intent, cancels: tuple[Cancel, ...] = (), unwinding: Unwinding | None = None) -> Decision:
@@ -44,14 +44,14 @@ def entry(
     return decode(JournalEntry("d1", kind, NOW, account, symbol, side, name, 1, data, sequence))
 
 
-def work(*intents: Intent, entries: tuple[Entry, ...] = (), **words: Any) -> AccountJob:
-    return AccountJob(decision(*(intents or (intent(),)), **words), "main", entries)
+def job_of(*intents: Intent, entries: tuple[Entry, ...] = (), **fields: Any) -> AccountJob:
+    return AccountJob(decision(*(intents or (intent(),)), **fields), "main", entries)
 
 
 def result(
     of: AccountJob, verdicts: Sequence[LineVerdict], shown: Mapping[PositionKey, Decimal]
 ) -> dict[str, str | None]:
-    """What the row says in which the work's end is stored."""
+    """The row in which the job's end is stored."""
     return encode(of.result(NOW, verdicts, shown)).data
 
 
@@ -62,42 +62,42 @@ def sold(symbol: str, amount: str, price: str | None = "1", fee: str | None = "0
     )
 
 
-def test_only_what_is_about_its_account_moves_it() -> None:
-    """Entries and intents of another account are passed over; the first `planned` is where it begins."""
+def test_a_job_applies_only_entries_of_its_account() -> None:
+    """Entries and intents of another account are skipped; the first `planned` is where it begins."""
     other = intent(account="other", symbol="ETH")
-    of = work(intent(), other, entries=(
+    of = job_of(intent(), other, entries=(
         entry("planned", sequence=3), entry("planned", sequence=7), entry("finished", account="other", sequence=9),
     ))  # fmt: skip
     assert ([line.symbol for line in of.lines], of.planned, of.finished) == (["BTC"], 3, None)
 
 
-def test_the_declared_ladder_is_taken_and_the_market_without_one() -> None:
-    """An unwinding without rungs declares none."""
+def test_a_job_uses_the_declared_ladder_or_the_market() -> None:
+    """An unwinding without steps declares none."""
     rungs = (Rung("limit_ioc"), Rung("market"))
-    assert work(unwinding=Unwinding("u", ladder=rungs)).ladder == rungs
-    assert work(unwinding=Unwinding("u")).ladder == MARKET
-    assert work().ladder == MARKET
+    assert job_of(unwinding=Unwinding("u", ladder=rungs)).ladder == rungs
+    assert job_of(unwinding=Unwinding("u")).ladder == MARKET
+    assert job_of().ladder == MARKET
 
 
-def test_a_finished_entry_ends_every_line() -> None:
+def test_a_finished_entry_ends_every_target() -> None:
     """Whether it was at its target or not."""
     end = entry("finished", None, status="flat")
-    of = work(intent(), intent("ETH"), entries=(entry("planned"), end))
+    of = job_of(intent(), intent("ETH"), entries=(entry("planned"), end))
     assert ([line.state for line in of.lines], of.finished) == ([TargetState.OVER, TargetState.OVER], end)
 
 
-def test_a_swept_book_moves_the_lines_that_had_nothing_under_way() -> None:
-    """One order is in flight: its line waits for it as before; nothing has finished."""
-    of = work(intent(), intent("ETH"), entries=(entry("sending", "BTC", "o1", amount="1"), entry("swept", None)))
+def test_a_whole_book_close_settles_the_targets_without_an_order_in_flight() -> None:
+    """One order is in flight: its target waits for it as before; nothing has finished."""
+    of = job_of(intent(), intent("ETH"), entries=(entry("sending", "BTC", "o1", amount="1"), entry("swept", None)))
     assert [(line.symbol, line.state, line.is_in_whole_close) for line in of.lines] == [
         ("BTC", TargetState.SENDING, False), ("ETH", TargetState.SETTLED, True)
     ]  # fmt: skip
     assert of.finished is None
 
 
-def test_entries_about_no_line_of_its_move_nothing() -> None:
+def test_entries_about_no_target_of_the_job_change_nothing() -> None:
     """Another symbol, or none."""
-    of = work(entries=(entry("sending", "ETH", "o1", amount="1"), entry("sending", None, "o2", amount="1")))
+    of = job_of(entries=(entry("sending", "ETH", "o1", amount="1"), entry("sending", None, "o2", amount="1")))
     assert [line.state for line in of.lines] == [TargetState.READY]
     assert of.line_of(entry("sending", "ETH")) is None
     assert of.line_of(entry("sending", None)) is None
@@ -106,7 +106,7 @@ def test_entries_about_no_line_of_its_move_nothing() -> None:
 
 
 def test_a_position_is_named_by_symbol_and_side() -> None:
-    """Both sides; without either of the two it is none."""
+    """Both are needed; an entry that lacks one has no key."""
     assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", "short")).key == ("BTC", "short")
     assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", "long")).key == ("BTC", "long")
     assert decode(JournalEntry("d1", "planned", NOW, "main", "BTC", None)).key is None
@@ -120,9 +120,9 @@ ENTRY, STOP, OTHER = (
 
 
 def test_entries_are_cancelled_at_once_and_protection_after_closing_or_when_it_blocks() -> None:
-    """Only that of the symbol whose close the venue refuses for it."""
+    """Only the protection of the symbol whose close the venue refuses for it."""
     foreign = Cancel("other", "BTC", "f1", "entry")
-    of = work(intent(), intent("ETH"), cancels=(ENTRY, STOP, OTHER, foreign))
+    of = job_of(intent(), intent("ETH"), cancels=(ENTRY, STOP, OTHER, foreign))
     assert of.due_cancels(after_closing=False) == [ENTRY]
     assert of.due_cancels(after_closing=True) == [ENTRY, STOP, OTHER]
     of.apply(entry("sending", "BTC", "o1", amount="1"))
@@ -130,9 +130,9 @@ def test_entries_are_cancelled_at_once_and_protection_after_closing_or_when_it_b
     assert of.due_cancels(after_closing=False) == [ENTRY, STOP]
 
 
-def test_a_cancel_that_was_done_or_cannot_be_is_due_no_longer() -> None:
-    """Done: gone; refused: it is a reason why the work did not end flat."""
-    of = work(cancels=(ENTRY, STOP, OTHER))
+def test_a_cancel_that_is_done_or_failed_is_no_longer_due() -> None:
+    """Done: gone; refused: a reason why the job did not end flat."""
+    of = job_of(cancels=(ENTRY, STOP, OTHER))
     of.apply(entry("cancelled", None, order="e1"))
     assert of.due_cancels(after_closing=True) == [STOP, OTHER]
     of.cannot_cancel(STOP, "too late")
@@ -143,22 +143,22 @@ def test_a_cancel_that_was_done_or_cannot_be_is_due_no_longer() -> None:
     assert all(part in (said["reason"] or "") for part in ("s1", "too late"))
 
 
-def test_a_flat_work_says_so_and_what_it_cost() -> None:
+def test_a_flat_job_reports_its_cost() -> None:
     """Fees of 1 and 2 on two positions sold at their marks; nothing is left, and no reason given.
 
     No mark was planned with, so what the market moved before the orders is unknown.
     """
-    of = work(intent(), intent("ETH"), entries=(*sold("BTC", "10", fee="1"), *sold("ETH", "10", fee="2")))
+    of = job_of(intent(), intent("ETH"), entries=(*sold("BTC", "10", fee="1"), *sold("ETH", "10", fee="2")))
     assert result(of, [FLAT, FLAT], {("BTC", "long"): D(0), ("ETH", "long"): D(0)}) == {
         "status": "flat", "reason": None, "cost": "3", "delay": None
     }  # fmt: skip
 
 
-def test_a_cost_of_which_a_part_is_unknown_is_unknown_and_a_gain_is_no_cost() -> None:
+def test_a_partly_unknown_cost_is_unknown_and_a_gain_is_no_cost() -> None:
     """None, and 0."""
-    assert work(intent(), intent("ETH"), entries=(*sold("BTC", "10"), *sold("ETH", "10", fee=None))).cost() is None
-    assert work(entries=sold("BTC", "10", price="2")).cost() == D(0)
-    unknown = result(work(entries=sold("BTC", "10", fee=None)), [FLAT], {})
+    assert job_of(intent(), intent("ETH"), entries=(*sold("BTC", "10"), *sold("ETH", "10", fee=None))).cost() is None
+    assert job_of(entries=sold("BTC", "10", price="2")).cost() == D(0)
+    unknown = result(job_of(entries=sold("BTC", "10", fee=None)), [FLAT], {})
     assert unknown["cost"] is None
 
 
@@ -174,27 +174,27 @@ def test_a_cost_of_which_a_part_is_unknown_is_unknown_and_a_gain_is_no_cost() ->
         ),
     ],
 )
-def test_how_it_ended_is_the_worst_of_its_lines_and_every_reason_is_told(
+def test_the_status_is_the_worst_of_the_targets_with_every_reason(
     verdicts: tuple[LineVerdict, ...], status: str
 ) -> None:
-    """Blocked only if the venue's rules alone are why; an order of unknown fate outweighs the rest."""
-    said = result(work(), [FLAT, *verdicts], {("BTC", "long"): D(4)})
+    """Blocked only if the venue's rules alone are the reason; an order of unknown status outweighs the rest."""
+    said = result(job_of(), [FLAT, *verdicts], {("BTC", "long"): D(4)})
     assert (said["status"], said["reason"]) == (status, "; ".join(verdict.reason or "" for verdict in verdicts))
     assert said["left long BTC"] == "4"
 
 
-def test_an_order_that_was_abandoned_is_named_though_every_line_is_at_its_target() -> None:
-    """The work ends abandoned, and not flat."""
-    of = work(entries=(
+def test_an_abandoned_order_is_named_though_every_target_is_reached() -> None:
+    """The job ends abandoned, and not flat."""
+    of = job_of(entries=(
         entry("sending", "BTC", "o1", amount="1"), entry("set_aside", "BTC", "o1"), entry("abandoned", "BTC", "o1"),
     ))  # fmt: skip
     said = result(of, [FLAT], {})
     assert (said["status"], "o1" in (said["reason"] or ""), said["cost"]) == ("abandoned", True, None)
 
 
-def test_what_is_left_is_told_for_each_position_and_read_back() -> None:
-    """Above the target by 4; one at its target is not told."""
-    of = work(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
+def test_the_residual_is_stored_for_each_position_and_read_back() -> None:
+    """Above the target by 4; a position at its target is not listed."""
+    of = job_of(intent(target="2", contracts="8"), intent("ETH", position_side="short", side="buy"))
     said = result(
         of, [LineVerdict(LineAction.GIVE_UP, reason="tired")], {("BTC", "long"): D(6), ("ETH", "short"): D(0)}
     )
@@ -205,9 +205,9 @@ def test_what_is_left_is_told_for_each_position_and_read_back() -> None:
     )  # fmt: skip
 
 
-def test_while_it_works_it_says_how_far_it_is() -> None:
-    """Planned until an order has left; then closing, and what is left by the venue, or by its fills where unsaid."""
-    of = work(intent(target="2", contracts="8"))
+def test_an_unfinished_job_reports_its_progress() -> None:
+    """Planned until an order was sent; then closing, with what is left by the venue, or by its fills where unknown."""
+    of = job_of(intent(target="2", contracts="8"))
     left = Residual("main", "BTC", "long", D(8))
     assert of.closing({}) == Closing("d1", "planned", (left,), D(0), "account/main")
     of.apply(entry("sending", "BTC", "o1", amount="8", mark="1", value="1"))
@@ -221,7 +221,7 @@ def test_while_it_works_it_says_how_far_it_is() -> None:
 
 def test_a_position_that_was_at_its_target_from_the_start_counts_as_begun() -> None:
     """Nothing had to leave for it."""
-    assert work(entries=(entry("verified", position="0", target="0"),)).closing({}).status == "closing"
+    assert job_of(entries=(entry("verified", position="0", target="0"),)).closing({}).status == "closing"
 
 
 @pytest.mark.parametrize(
@@ -229,8 +229,8 @@ def test_a_position_that_was_at_its_target_from_the_start_counts_as_begun() -> N
     [("flat", "flat"), ("residual", "residual"), ("blocked", "blocked"), ("abandoned", "abandoned"), ("x", "abandoned"),
      (None, "abandoned")],
 )  # fmt: skip
-def test_an_end_that_nobody_knows_is_no_good_one(said: str | None, status: str) -> None:
-    """A word of a later program, or none."""
+def test_an_unknown_status_counts_as_abandoned(said: str | None, status: str) -> None:
+    """A status of a later version, or none."""
     finished = entry("finished", None, status=said)
     assert isinstance(finished, Finished)
     assert finished.final_status == status
@@ -251,16 +251,16 @@ def hop(of: AccountJob) -> PositionTarget:
     return next(line for line in of.lines if line.symbol == "BTC/USDT")
 
 
-def test_a_hop_sells_what_was_paid_for_what_came_before_it() -> None:
+def test_a_hop_sells_the_proceeds_of_the_sales_before_it() -> None:
     """10 X at 0.02 and 10 Y at 0.03 came to 0.5: it sells that, and not the 1 of before."""
-    of = work(*hops("X", "Y", target="1"), entries=(*sold("X", "10", "0.02"), *sold("Y", "10", "0.03")))
+    of = job_of(*hops("X", "Y", target="1"), entries=(*sold("X", "10", "0.02"), *sold("Y", "10", "0.03")))
     of.supply(hop(of), D("1.5"), None)
     assert (hop(of).decided, hop(of).largest, of.short, of.unsupplied) == (D("0.5"), D("0.5"), set(), set())
 
 
-def test_a_fee_of_two_percent_is_taken_out_of_what_arrives_and_more_is_a_lag() -> None:
+def test_up_to_two_percent_missing_is_a_fee_and_more_is_a_lag() -> None:
     """0.49 of 0.5 is a fee; below that the hop is short until it arrives."""
-    of = work(*hops("X"), entries=sold("X", "10", "0.05"))
+    of = job_of(*hops("X"), entries=sold("X", "10", "0.05"))
     line = hop(of)
     of.supply(line, D("0.489"), None)
     assert (line.decided, of.short) == (D("0.489"), {line.name})
@@ -270,25 +270,25 @@ def test_a_fee_of_two_percent_is_taken_out_of_what_arrives_and_more_is_a_lag() -
     assert line.decided == D("0.5")
 
 
-def test_what_a_hop_has_sold_is_not_brought_in_again() -> None:
+def test_what_a_hop_has_sold_is_not_supplied_again() -> None:
     """0.2 sold of 0.5, 0.3 shown: all of it has arrived; nothing shown: what is sold is decided."""
-    of = work(*hops("X"), entries=(*sold("X", "10", "0.05"), *sold("BTC/USDT", "0.2")))
+    of = job_of(*hops("X"), entries=(*sold("X", "10", "0.05"), *sold("BTC/USDT", "0.2")))
     of.supply(hop(of), D("0.3"), None)
     assert (hop(of).decided, of.short) == (D("0.5"), set())
     of.supply(hop(of), D(0), None)
     assert (hop(of).decided, of.short) == (D("0.2"), {hop(of).name})
 
 
-def test_less_than_was_there_before_has_brought_nothing() -> None:
+def test_a_balance_below_the_kept_amount_supplies_nothing() -> None:
     """Somebody has sold of the 1 that was kept: nothing is the hop's, and never less than nothing."""
-    of = work(*hops("X", target="1"), entries=sold("X", "10", "0.05"))
+    of = job_of(*hops("X", target="1"), entries=sold("X", "10", "0.05"))
     of.supply(hop(of), D("0.2"), None)
     assert (hop(of).decided, of.short) == (D(0), {hop(of).name})
 
 
 def test_a_hop_sells_whole_steps_of_contracts_of_their_size() -> None:
     """0.505 in contracts of 0.1 are 5.05, in steps of 0.2 five."""
-    of = work(*hops("X"), entries=sold("X", "10", "0.0505"))
+    of = job_of(*hops("X"), entries=sold("X", "10", "0.0505"))
     of.supply(hop(of), D(9), Instrument("BTC/USDT", contract_size=D("0.1"), amount_step=D("0.2")))
     assert hop(of).decided == D("5.0")
     of.supply(hop(of), D(9), Instrument("BTC/USDT"))
@@ -296,24 +296,24 @@ def test_a_hop_sells_whole_steps_of_contracts_of_their_size() -> None:
 
 
 def test_a_hop_after_a_sale_of_unknown_proceeds_is_not_supplied() -> None:
-    """Nobody knows what of it is the sale's."""
-    of = work(*hops("X", "Y"), entries=(*sold("X", "10"), *sold("Y", "10", price=None)))
+    """It is unknown which part is the sale's."""
+    of = job_of(*hops("X", "Y"), entries=(*sold("X", "10"), *sold("Y", "10", price=None)))
     of.supply(hop(of), D(9), None)
     assert (of.unsupplied, hop(of).decided) == ({hop(of).name}, D(0))
 
 
-def test_only_hops_that_come_after_something_are_supplied() -> None:
+def test_only_hops_after_a_sale_are_supplied() -> None:
     """A position is reduced, and a first hop sells, by what was decided."""
     for one in (intent(), intent(purpose="hop"), intent(after=0)):
-        of = work(one)
+        of = job_of(one)
         before = of.lines[0].decided
         of.supply(of.lines[0], D(99), None)
         assert (of.lines[0].decided, of.unsupplied, of.short) == (before, set(), set())
 
 
 @pytest.mark.parametrize("place", [2, 99, -1])
-def test_a_hop_after_nothing_that_the_decision_holds_is_not_supplied(place: int) -> None:
-    """A place that is none of its intents: what was brought in is not known."""
-    of = work(intent("X", purpose="hop"), intent("BTC/USDT", purpose="hop", after=place, rank=2))
+def test_a_hop_after_an_unknown_intent_is_not_supplied(place: int) -> None:
+    """The index is none of its intents: the proceeds are unknown."""
+    of = job_of(intent("X", purpose="hop"), intent("BTC/USDT", purpose="hop", after=place, rank=2))
     of.supply(hop(of), D(9), None)
     assert of.unsupplied == {hop(of).name}

@@ -1,4 +1,4 @@
-"""Performing effects: a table without gaps, by rank, and once for each decision whatever restarts there are."""
+"""Performing effects: a complete table, by rank, and once for each decision whatever restarts there are."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ class Twin(Orders, frozen=True, tag="orders", tag_field="kind"):
     """A class with the tag of another."""
 
 
-class Noted(Performer):
-    """Writes down when it is its turn."""
+class RecordingPerformer(Performer):
+    """Records when it is called."""
 
-    def __init__(self, name: str, notes: list[str]) -> None:
-        self._name, self._notes = name, notes
+    def __init__(self, name: str, calls: list[str]) -> None:
+        self._name, self._calls = name, calls
 
     async def perform(self, decisions: Sequence[Decision], snapshot: Snapshot) -> tuple[str, ...]:
-        self._notes.append(self._name)
+        self._calls.append(self._name)
         return (f"{self._name} is slow",)
 
 
-def test_each_performer_has_its_turn_once_by_rank() -> None:
-    """The lock before cancels and orders, whatever the order of the table; what is wrong, of all of them."""
-    notes: list[str] = []
-    closing = Noted("closing", notes)
-    table = EffectPerformers({**IDLE, Orders: closing, Cancels: closing, Lock: Noted("lock", notes)})
+def test_each_performer_runs_once_by_rank() -> None:
+    """The lock before cancels and orders, whatever the order of the table; the result has the problems of all."""
+    calls: list[str] = []
+    closing = RecordingPerformer("closing", calls)
+    table = EffectPerformers({**IDLE, Orders: closing, Cancels: closing, Lock: RecordingPerformer("lock", calls)})
     assert asyncio.run(table.perform((), SNAPSHOT)) == ("lock is slow", "closing is slow")
-    assert notes == ["lock", "closing"]
+    assert calls == ["lock", "closing"]
 
 
-def test_a_table_with_a_gap_or_too_much_is_refused() -> None:
+def test_a_table_with_a_missing_or_repeated_kind_is_refused() -> None:
     """Before anything is performed, with the kind's name."""
     with pytest.raises(RegistryError, match=r"^`lock` is in EFFECTS, and the table of performers lacks it$"):
         EffectPerformers({effect: performer for effect, performer in IDLE.items() if effect is not Lock})
@@ -90,39 +90,39 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
     opened.close()
 
 
-def decided(store: SqlStore, journal: tuple[JournalEntry, ...], decision: Decision = LOCKS) -> None:
-    """The tick that stores the decision with what was planned."""
+def commit_decision(store: SqlStore, journal: tuple[JournalEntry, ...], decision: Decision = LOCKS) -> None:
+    """The tick that stores the decision with its planned entries."""
     store.commit_tick(TickRecord(START, "sha256:0", (), (), (decision,), (), journal, None, (), 0))
 
 
-def test_an_effect_is_performed_once_and_tried_until_then(store: SqlStore) -> None:
-    """What is not over yet, and what fails, is tried at the next pass; how it ended is journaled with its kind."""
+def test_an_effect_is_retried_until_it_is_performed_once(store: SqlStore) -> None:
+    """An unfinished or failed effect is tried at the next pass; its end is journaled with its kind."""
     once = Once(store, None, RuntimeError("no answer"), "done")
     planned = once.planned(LOCKS, SNAPSHOT)
     assert planned == (JournalEntry("d1", "planned", START, data={"effect": "lock"}),)
-    decided(store, planned)
+    commit_decision(store, planned)
     failed = "lock of decision d1 failed and is retried: no answer"
-    told = [asyncio.run(once.perform(each, SNAPSHOT)) for each in ((LOCKS,), (), (), ())]
-    assert told == [(), (failed,), (), ()]
+    reported = [asyncio.run(once.perform(each, SNAPSHOT)) for each in ((LOCKS,), (), (), ())]
+    assert reported == [(), (failed,), (), ()]
     assert (once.attempts, once.ended, once.ends_run) == (3, ("d1",), True)
     assert [(each.kind, each.data.get("status")) for each in store.journal("d1")] == [
         ("planned", None), ("finished", "done"),
     ]  # fmt: skip
 
 
-def test_the_store_ends_what_it_cannot_record(store: SqlStore) -> None:
-    """Nothing is performed that is not recorded: its trouble is not one of the effect."""
+def test_a_store_error_ends_the_pass(store: SqlStore) -> None:
+    """Nothing is performed without a record: a store error is not an error of the effect."""
     with pytest.raises(StoreError):
         asyncio.run(Once(store, StoreError("the disk is full")).perform((LOCKS,), SNAPSHOT))
 
 
 @pytest.mark.parametrize(("finished", "attempts"), [(False, 1), (True, 0)])
-def test_after_a_restart_only_what_is_open_is_performed(store: SqlStore, finished: bool, attempts: int) -> None:
-    """What was planned and not finished is taken up, and what is finished never again; another kind's end is none."""
+def test_after_a_restart_only_unfinished_effects_are_performed(store: SqlStore, finished: bool, attempts: int) -> None:
+    """Planned and not finished: performed; finished: never again; another kind's end does not count."""
     planned = JournalEntry("d1", "planned", START, data={"effect": "lock"})
     other = JournalEntry("d1", "finished", START, data={"effect": "mark", "status": "done"})
     mine = JournalEntry("d1", "finished", START, data={"effect": "lock", "status": "done"})
-    decided(store, (planned, other, *([mine] if finished else [])))
+    commit_decision(store, (planned, other, *([mine] if finished else [])))
     once = Once(store, "done")
     asyncio.run(once.recover())
     asyncio.run(once.perform((), SNAPSHOT))

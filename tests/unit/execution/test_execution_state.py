@@ -1,4 +1,4 @@
-"""Execution state: what of a position was closed before a decision began to count, by the place of its plan in the journal."""
+"""Execution state: what of a position was closed before a decision counts, by the place of its plan in the journal."""
 
 from __future__ import annotations
 

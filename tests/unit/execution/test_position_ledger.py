@@ -1,4 +1,4 @@
-"""What our orders leave of a position: anchors and outstanding amounts worked by hand from journal entries."""
+"""The position ledger: anchors and outstanding amounts, worked by hand from journal entries."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def fold(*entries: Entry) -> PositionLedger:
     return of
 
 
-def test_the_anchor_is_the_least_that_was_verified() -> None:
-    """Ten, then seven, then a late nine: seven; what cannot be read moves nothing."""
+def test_the_anchor_is_the_smallest_verified_position() -> None:
+    """Ten, then seven, then a late nine: seven; an unreadable position changes nothing."""
     shown = [entry("verified", None, position=text) for text in ("10", "7", "9", "?")]
     assert fold(shown[0]).anchor == D(10)
     assert fold(*shown).anchor == D(7)
 
 
-def test_an_order_anchors_on_what_is_believed_before_it_when_it_is_alone() -> None:
-    """It may lie above the last anchor, since the position may have grown; a second one in flight moves nothing."""
+def test_a_single_order_sets_the_anchor_to_the_position_it_was_sent_on() -> None:
+    """It may lie above the last anchor, since the position may have grown; a second one in flight changes nothing."""
     of = fold(entry("verified", None, position="5"), entry("sending", position="8", amount="3"))
     assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3)})
     of.apply(entry("sending", "o2", position="20", amount="4"), DECIDED)
     assert (of.anchor, of.outstanding) == (D(8), {"o1": D(3), "o2": D(4)})
 
 
-def test_nothing_is_verified_while_something_may_fill() -> None:
+def test_the_anchor_does_not_move_while_an_order_may_fill() -> None:
     """The venue's positions may lag behind its fills: the anchor waits for the answer."""
     of = fold(entry("sending", position="8", amount="3"), entry("verified", None, position="1"))
     assert of.anchor == D(8)
 
 
 def test_fills_lower_the_anchor_and_add_to_what_is_closed() -> None:
-    """8 less 2 less 1; another telling of the same order counts for nothing."""
+    """8 less 2 less 1; a repeated report of the same order counts for nothing."""
     of = fold(entry("sending", position="8", amount="3"), entry("filled", filled="2"), entry("filled", filled="2"))
     assert (of.anchor, of.closed, of.outstanding) == (D(6), D(2), {})
     of.apply(entry("sending", "o2", position="6", amount="3"), DECIDED)
@@ -60,7 +60,7 @@ def test_fills_lower_the_anchor_and_add_to_what_is_closed() -> None:
     assert (of.anchor, of.closed) == (D(5), D(3))
 
 
-def test_a_fill_that_cannot_be_read_counts_as_full() -> None:
+def test_an_unreadable_fill_counts_as_full() -> None:
     """All 3 that were sent; an anchor that is unknown stays unknown."""
     of = fold(entry("sending", position="8", amount="3"), entry("filled", filled=None))
     assert (of.anchor, of.closed) == (D(5), D(3))
@@ -68,38 +68,38 @@ def test_a_fill_that_cannot_be_read_counts_as_full() -> None:
     assert (of.anchor, of.closed) == (None, D(1))
 
 
-def test_an_amount_that_cannot_be_read_is_outstanding_by_name() -> None:
+def test_an_order_with_an_unreadable_amount_is_outstanding() -> None:
     """That something is in flight is known, though not how much."""
     assert fold(entry("sending", position="8", amount="?")).outstanding == {"o1": DECIDED}
 
 
 @pytest.mark.parametrize("kind", ["rejected", "absent"])
-def test_an_order_that_never_was_is_outstanding_no_longer(kind: JournalKind) -> None:
-    """The anchor and what is closed stay; told twice, it is the same."""
+def test_an_absent_or_rejected_order_is_no_longer_outstanding(kind: JournalKind) -> None:
+    """The anchor and the closed amount stay; a repeated entry changes nothing."""
     of = fold(entry("sending", position="8", amount="3"), entry(kind), entry(kind))
     assert (of.anchor, of.closed, of.outstanding) == (D(8), D(0), {})
 
 
-def test_what_is_set_aside_is_counted_unless_the_venue_guards_the_next_order() -> None:
-    """8 held, 3 aside: 5 are free, and all 8 for a guarded order; one in flight is counted for both."""
+def test_a_detached_order_counts_unless_the_venue_caps_the_next_order() -> None:
+    """8 held, 3 detached: 5 are free, and all 8 for a capped order; one in flight is counted for both."""
     of = fold(entry("sending", position="8", amount="3"), entry("set_aside"))
     assert (of.detached, of.closable(D(8)), of.closable(D(8), is_capped_by_venue=True)) == ({"o1"}, D(5), D(8))
     of.apply(entry("sending", "o2", position="8", amount="1"), DECIDED)
     assert (of.closable(D(8)), of.closable(D(8), is_capped_by_venue=True)) == (D(4), D(7))
 
 
-def test_an_order_sent_again_under_its_name_is_waited_for_again() -> None:
-    """It is no longer aside: even a guarded order is held back by it."""
+def test_an_order_sent_again_under_its_id_is_no_longer_detached() -> None:
+    """Even a capped order is held back by it."""
     of = fold(entry("sending", position="8", amount="3"), entry("set_aside"), entry("sending", amount="3"))
     assert (of.detached, of.closable(D(8), is_capped_by_venue=True)) == (set(), D(5))
 
 
-def test_only_what_is_outstanding_can_be_set_aside() -> None:
-    """A name that was settled before is not kept."""
+def test_only_an_outstanding_order_can_be_detached() -> None:
+    """The id of an order that was settled before is not kept."""
     assert fold(entry("set_aside")).detached == set()
 
 
-def test_nobody_waits_once_everything_outstanding_is_abandoned() -> None:
+def test_the_ledger_waits_until_every_outstanding_order_is_abandoned() -> None:
     """Of two, one abandoned: it still waits; both: no longer, though both still count."""
     of = fold(entry("sending", position="8", amount="3"), entry("sending", "o2", amount="2"))
     assert of.is_waiting
@@ -109,7 +109,7 @@ def test_nobody_waits_once_everything_outstanding_is_abandoned() -> None:
     assert (of.is_waiting, of.closable(D(8))) == (False, D(3))
 
 
-def test_what_is_surely_there_is_the_smaller_of_the_venues_word_and_ours() -> None:
+def test_the_assumed_position_is_the_smaller_of_the_venues_and_ours() -> None:
     """Before the first anchor the venue's; what our orders leave is then what it was before."""
     blank = PositionLedger()
     assert (blank.assumed(D(4)), blank.remaining(D(9)), blank.closable(D(4)), blank.is_waiting) == (
@@ -129,7 +129,7 @@ def test_a_number_is_read_as_it_is_written(text: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "much", "NaN", "Infinity", "-Infinity", "sNaN"])
-def test_what_is_no_finite_number_is_unknown(text: str | None) -> None:
+def test_a_text_that_is_no_finite_number_is_unknown(text: str | None) -> None:
     """None, and never 0."""
     assert known(number(text)) is None
 
@@ -145,15 +145,15 @@ def test_what_is_no_finite_number_is_unknown(text: str | None) -> None:
         ("?", "?", TargetEvent.VERIFIED_ABOVE),
     ],
 )
-def test_a_target_is_reached_only_by_two_numbers_that_say_so(
+def test_a_target_is_reached_only_by_two_readable_numbers(
     position: str | None, target: str | None, event: TargetEvent
 ) -> None:
-    """What cannot be read is never at its target."""
+    """An unreadable position is never at its target."""
     assert event_of(entry("verified", None, position=position, target=target)) is event
 
 
-def test_a_slice_that_follows_at_once_is_told_from_an_order_that_does_not() -> None:
-    """By the words in `after`; kinds that move no line are none."""
+def test_a_slice_that_follows_at_once_differs_from_any_other_order() -> None:
+    """By the text in `after`; kinds that move no target give no event."""
     assert event_of(entry("sending", after="next slice")) is TargetEvent.NEXT_SLICE
     assert event_of(entry("sending", after="else")) is TargetEvent.SENDING
     assert event_of(entry("acknowledged", after="next slice")) is TargetEvent.ACKNOWLEDGED

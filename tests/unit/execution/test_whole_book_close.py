@@ -29,8 +29,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-class Sweepable(HonestVenue):
-    """Takes two orders a minute, and closes its whole book in one request."""
+class WholeBookVenue(HonestVenue):
+    """Accepts two orders a minute, and closes its whole book in one request."""
 
     traits = VenueTraits(
         limits=(RateLimit("orders", 2, 60.0),), costs=(Cost("submit", "orders", each=1),), whole_book=True
@@ -46,7 +46,9 @@ class Sweepable(HonestVenue):
             raise FateUnknownError("no answer")
 
 
-def swept(venue: Sweepable, store: Store, targets: dict[str, Decimal], *, metered: bool = True) -> list[str]:
+def calls_of_close(
+    venue: WholeBookVenue, store: Store, targets: dict[str, Decimal], *, metered: bool = True
+) -> list[str]:
     """The venue's log of closing `targets`."""
     clock = VirtualClock()
     budget = RequestBudgets().of("main", "venue", venue.traits) if metered else None
@@ -61,19 +63,19 @@ def statuses(store: Store) -> list[str | None]:
 
 
 def test_a_whole_book_that_would_have_to_wait_is_closed_in_one_request(store: Store) -> None:
-    """Three orders at two a minute: the venue is asked once, no order leaves, and its positions prove the end."""
-    assert swept(Sweepable(BOOK), store, dict.fromkeys(BOOK, D(0))) == ["close"]
+    """Three orders at two a minute: one request closes the book, no order leaves, and the positions prove the end."""
+    assert calls_of_close(WholeBookVenue(BOOK), store, dict.fromkeys(BOOK, D(0))) == ["close"]
     assert statuses(store) == ["flat"]
     kinds = [entry.kind for entry in store.journal() if entry.kind != "planned"]
     assert kinds == ["swept", "verified", "verified", "verified", "finished"]
 
 
 @pytest.mark.parametrize("closes", [True, False])
-def test_an_answer_that_is_lost_is_no_answer(store: Store, closes: bool) -> None:
-    """Whether it was carried out or not, the positions say; what is left goes in single orders, and no second sweep."""
-    venue = Sweepable(BOOK)
+def test_a_lost_answer_is_resolved_by_the_positions(store: Store, closes: bool) -> None:
+    """They show whether it was executed; what is left goes in single orders, without a second whole-book close."""
+    venue = WholeBookVenue(BOOK)
     venue.lost, venue.closes = True, closes
-    log = swept(venue, store, dict.fromkeys(BOOK, D(0)))
+    log = calls_of_close(venue, store, dict.fromkeys(BOOK, D(0)))
     assert (log.count("close"), log.count("submit")) == (1, 0 if closes else 3)
     assert statuses(store) == ["flat"]
 
@@ -87,20 +89,20 @@ def test_an_answer_that_is_lost_is_no_answer(store: Store, closes: bool) -> None
     ],
     ids=["a position is to stay", "a part is to stay", "single orders need not wait"],
 )
-def test_single_orders_go_where_the_whole_book_is_not_meant_or_not_needed(
+def test_single_orders_are_sent_where_a_whole_book_close_is_not_decided_or_not_needed(
     store: Store, targets: dict[str, Decimal], metered: bool
 ) -> None:
-    """The venue's button would close what nobody decided to close, or is no faster."""
-    venue = Sweepable(BOOK)
-    log = swept(venue, store, targets, metered=metered)
+    """The venue's request would close what nobody decided to close, or is no faster."""
+    venue = WholeBookVenue(BOOK)
+    log = calls_of_close(venue, store, targets, metered=metered)
     assert (log.count("close"), log.count("submit")) == (0, len(targets))
     assert {symbol: venue.position(symbol) for symbol in BOOK} == BOOK | targets
 
 
-def test_positions_that_the_venue_does_not_hold_to_reduce_only_are_not_swept(store: Store) -> None:
+def test_positions_without_reduce_only_are_not_closed_as_a_whole_book(store: Store) -> None:
     """Spot holdings go in orders of their own."""
 
-    class Spot(Sweepable):
+    class Spot(WholeBookVenue):
         async def submit(self, request: OrderRequest):  # type: ignore[no-untyped-def]  # as HonestVenue's
             assert not request.reduce_only
             return await super().submit(request)
