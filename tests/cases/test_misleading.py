@@ -16,7 +16,7 @@ from tests.faults.exchange import Exchange, Market
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
 from tests.faults.wire import Wire
-from tests.unit.execution.passes.test_closing_hops import COIN, MARKETS, D, X, of, sale
+from tests.unit.execution.passes.test_closing_hops import COIN, MARKETS, D, X, sale, with_intents
 
 (BTC,) = long("BTC")
 
@@ -182,6 +182,6 @@ class SlowToShow(Wire):
 def test_c19_a_hop_that_sold_nothing_of_what_was_paid_is_not_flat() -> None:
     """What the first hop brought in is not seen for too long: the close ends as what it is, and says why."""
     scene = Scene({X: 10, COIN: 1}, mode="spot", markets=MARKETS, wire=SlowToShow)
-    scene.decide({X: 0}, change=of([sale("X/BTC", "10", hop=False), sale("BTC/USDT", "0.2", "1", after=0)]))
+    scene.decide({X: 0}, change=with_intents([sale("X/BTC", "10", hop=False), sale("BTC/USDT", "0.2", "1", after=0)]))
     scene.play()
     assert scene.held(COIN)[0] < D("1.01") or scene.statuses != {"d1": "flat"}

@@ -38,7 +38,7 @@ ROOMS = (
         "execution",
         ("tests/unit/execution", "tests/cases"),
         without=(
-            "tests/unit/execution/passes/test_closing_patience.py::test_a_full_close_outlasts_a_closed_market",
+            "tests/unit/execution/passes/test_closing_stall_reasons.py::test_a_full_close_outlasts_a_closed_market",
             "tests/cases/test_venues.py::test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
             "tests/cases/test_unwinding.py::test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that",
         ),
@@ -47,7 +47,7 @@ ROOMS = (
         "ratelimit",
         (
             "tests/unit/ratelimit",
-            "tests/unit/execution/passes/test_closing_budget.py",
+            "tests/unit/execution/passes/test_request_budget.py",
             "tests/property/test_breaker_closes_again.py",
             "tests/property/test_budget_against_a_log.py",
             "tests/unit/accounts/test_metering.py",

@@ -1,4 +1,4 @@
-"""Closing outlasts what time may lift, and says what it is waiting for."""
+"""Closing continues through what time may lift, and reports what it is waiting for."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def test_a_full_close_outlasts_a_closed_market(
     store: Store, reason: RejectReason, target: Decimal, left: Decimal
 ) -> None:
-    """Refused for ten minutes: told after eight times, tried at growing intervals, and closed; a trim gives up."""
+    """Refused for ten minutes: reported after eight times, tried at growing intervals, and closed; a trim gives up."""
     clock = VirtualClock()
 
     class Closed(HonestVenue):
@@ -57,8 +57,8 @@ def test_a_full_close_outlasts_a_closed_market(
         assert told == {None, f"BTC is refused repeatedly ({reason}) and is retried"}
 
 
-def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
-    """It is followed on, and after half a minute a person hears of it by its name."""
+def test_an_order_that_rests_for_long_is_reported(store: Store) -> None:
+    """It is still queried, and after half a minute it is reported by its id."""
 
     class Slow(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -79,8 +79,8 @@ def test_an_order_that_rests_for_long_is_told(store: Store) -> None:
     assert closer.stall_notice == f"order {name} on BTC has been open since 2021-05-19 12:00:00 UTC"
 
 
-def test_an_order_of_unknown_fate_for_long_is_told(store: Store) -> None:
-    """It is set aside and asked about, and a person who can ask the venue by other means is told of it."""
+def test_an_order_of_unknown_status_for_long_is_reported(store: Store) -> None:
+    """It is detached and queried, and reported to people, who can check at the venue by other means."""
 
     class Mute(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:

@@ -1,4 +1,4 @@
-"""What the request budget says in single cases: sharing, silence after a refusal, counts of the venue, mistakes."""
+"""The request budget in single cases: sharing, pauses after a refusal, the venue's counts, and contradictory traits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRAITS = VenueTraits(
 )
 
 
-def test_units_come_back_their_time_after_the_answer() -> None:
+def test_units_are_free_again_their_period_after_the_answer() -> None:
     """The fifth order of a second waits until a second after the first answer, not after the first request."""
     budget = RequestBudgets().of("a", "v", TRAITS)
     tickets = [budget.reserve(0.0, "submit", ("X",)) for _ in range(4)]
@@ -34,8 +34,8 @@ def test_units_come_back_their_time_after_the_answer() -> None:
     assert budget.wait(1.5, "submit", ("X",)) == 0.0
 
 
-def test_answering_twice_gives_back_once() -> None:
-    """A ticket that is given back again frees nothing more."""
+def test_a_ticket_returned_twice_frees_its_units_once() -> None:
+    """A second return frees nothing more."""
     budget = RequestBudgets().of("a", "v", TRAITS)
     tickets = [budget.reserve(0.0, "submit", ("X",)) for _ in range(4)]
     budget.answered(0.0, tickets[0])
@@ -43,8 +43,8 @@ def test_answering_twice_gives_back_once() -> None:
     assert budget.room(1.0, "submit", ("X",) * 4) == 1
 
 
-def test_c14_what_counts_for_the_address_is_shared_by_its_accounts_and_by_no_other_venue() -> None:
-    """Two accounts at one venue draw on one weight and each on orders of its own; another venue is untouched."""
+def test_c14_a_limit_of_the_address_is_shared_by_its_accounts_and_by_no_other_venue() -> None:
+    """Two accounts at one venue share one weight and each has its own orders; another venue is unaffected."""
     budgets = RequestBudgets()
     one, two, other = budgets.of("a", "v", TRAITS), budgets.of("b", "v", TRAITS), budgets.of("c", "w", TRAITS)
     one.reserve(0.0, "snapshot")
@@ -82,16 +82,16 @@ def test_a_call_that_does_not_fit_takes_nothing() -> None:
     assert budget.room(1.0, "submit", ("X",) * 9) == 4
 
 
-def test_a_reading_that_is_greater_than_its_share_is_still_let_in_alone() -> None:
-    """With 90% kept for closing, 4 of 10 units are more than reading's share: one reading fits, a second does not."""
+def test_a_poll_that_is_greater_than_its_share_is_still_let_in_alone() -> None:
+    """With 90% reserved for closing, 4 of 10 units exceed the share of polls: one poll fits, a second does not."""
     budget = RequestBudgets().of("a", "v", TRAITS, Decimal("0.9"))
     budget.reserve(0.0, "snapshot", purpose="reading")
     assert budget.wait(0.0, "snapshot", purpose="reading") > 0
     assert budget.wait(0.0, "snapshot", purpose="closing") == 0
 
 
-def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says() -> None:
-    """After 429 no account of that venue sends anything for the seconds it named; other venues go on."""
+def test_c14_a_refusal_pauses_its_venue_for_the_time_that_the_venue_asks() -> None:
+    """After 429 no account of that venue sends anything for the seconds it named; other venues continue."""
     budgets = RequestBudgets()
     one, two, other = budgets.of("a", "v", TRAITS), budgets.of("b", "v", TRAITS), budgets.of("c", "w", TRAITS)
     one.refused(100.0, 7.0)
@@ -102,8 +102,8 @@ def test_c14_a_refusal_silences_its_venue_for_the_time_that_the_venue_says() -> 
     assert other.wait(100.0, "submit", ("X",)) == 0.0
 
 
-def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard() -> None:
-    """1, 2, 4, … up to 60 s; a request that leaves after the silence and is answered begins anew at 1."""
+def test_refusals_without_a_time_double_the_pause_until_a_request_is_answered() -> None:
+    """1, 2, 4, … up to 60 s; a request that leaves after the pause and is answered resets it to 1."""
     budget, now, waits = RequestBudget.unlimited(), 0.0, []
     for _ in range(8):
         ticket = budget.reserve(now, "submit", ("X",))
@@ -117,8 +117,8 @@ def test_refusals_without_a_time_double_the_silence_until_a_request_is_heard() -
     assert budget.paused_until == now + 2
 
 
-def test_the_refusals_of_one_wave_count_as_one() -> None:
-    """Twenty requests on their way when the first refusal comes do not double the silence twenty times."""
+def test_the_refusals_of_one_batch_count_as_one() -> None:
+    """Twenty requests on their way at the first refusal do not double the pause twenty times."""
     budget = RequestBudget.unlimited()
     for _ in range(20):
         budget.refused(5.0, None)
@@ -126,22 +126,22 @@ def test_the_refusals_of_one_wave_count_as_one() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [0.0, -3.0, math.nan])
-def test_a_time_that_is_none_counts_as_not_said(nonsense: float) -> None:
-    """A retry-after of zero, less, or not a number is waited for as if the venue had said nothing."""
+def test_an_invalid_retry_after_counts_as_missing(nonsense: float) -> None:
+    """For a retry-after of zero, less, or not a number the pause is the same as without one."""
     budget = RequestBudget.unlimited()
     budget.refused(0.0, nonsense)
     assert budget.paused_until == 1.0
 
 
-def test_a_ban_of_a_thousand_years_is_taken_for_three_days() -> None:
-    """Milliseconds taken for seconds must not silence the venue for the rest of the run."""
+def test_a_ban_of_a_thousand_years_is_limited_to_three_days() -> None:
+    """Milliseconds taken for seconds must not pause the venue for the rest of the run."""
     budget = RequestBudget.unlimited()
     budget.refused(0.0, math.inf)
     assert budget.paused_until == 3 * 86_400
 
 
-def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice() -> None:
-    """Others at the same address count until their time is over; the same number told again is no news."""
+def test_the_venues_higher_count_applies_and_a_repeated_one_only_once() -> None:
+    """Others at the same address count until their period is over; the same number repeated adds nothing."""
     budget = RequestBudgets().of("a", "v", TRAITS)
     budget.answered(0.0, budget.reserve(0.0, "snapshot"))
     budget.observed(0.0, {"weight": 9, "unheard-of": 5})
@@ -154,7 +154,7 @@ def test_the_venues_higher_count_is_believed_and_an_old_one_not_twice() -> None:
     assert budget.room(60.0, "submit", ("X",) * 4) == 2
 
 
-def test_two_words_on_one_limit_come_to_the_stricter() -> None:
+def test_of_two_descriptions_of_one_limit_the_stricter_applies() -> None:
     """Where two accounts describe the limit of one address differently, both keep to the stricter."""
     budgets = RequestBudgets()
     one = budgets.of("a", "v", TRAITS)
@@ -173,6 +173,6 @@ def test_two_words_on_one_limit_come_to_the_stricter() -> None:
     ],
 )
 def test_traits_that_contradict_themselves_are_refused(traits: VenueTraits, says: str) -> None:
-    """A cost of a limit that is not there, and a limit of nothing, are an adapter's mistake and said so."""
+    """A cost of a missing limit, and a limit of zero, are an adapter's mistake, and the error says so."""
     with pytest.raises(ValueError, match=says):
         RequestBudgets().of("a", "v", traits)

@@ -1,4 +1,4 @@
-"""Closing against answers that make no sense: nothing is written that cannot be read back, nothing is sent twice."""
+"""Closing with malformed answers: every journal entry is readable, and nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def closed(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> AccountExecutor:
+def close_position(venue: HonestVenue, store: Store, target: Decimal, passes: int = 5000) -> AccountExecutor:
     closer = AccountExecutor(venue.account, venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": target})))
     asyncio.run(drive(closer, passes))
@@ -44,7 +44,7 @@ def kinds(store: Store) -> list[str]:
 
 
 class Garbling(HonestVenue):
-    """Does what it is told; its answers to orders, and to the first `asked` questions, carry `wrong` fields."""
+    """Executes what it is sent; its answers to orders, and to the first `asked` queries, carry `wrong` fields."""
 
     wrong: dict[str, Any] = {}
     asked = 2
@@ -72,51 +72,51 @@ class Garbling(HonestVenue):
     ],
     ids=lambda wrong: " ".join(f"{key}={value}" for key, value in wrong.items()),
 )
-def test_an_answer_that_cannot_be_true_is_unknown_and_asked_about(store: Store, wrong: dict[str, Any]) -> None:
-    """It is not written down as a fill, the order is not sent again, and the true answer is taken when it comes."""
+def test_an_impossible_answer_is_unknown_and_queried(store: Store, wrong: dict[str, Any]) -> None:
+    """It is not journaled as a fill, the order is not sent again, and the true answer counts when it arrives."""
     venue = Garbling({"BTC": D(100)})
     venue.wrong = wrong
-    closed(venue, store, D(50))
+    close_position(venue, store, D(50))
     assert kinds(store) == ["planned", "sending", "unknown", "filled", "verified", "finished"]
     assert (venue.position("BTC"), len(venue.state["orders"])) == (D(50), 1)
 
 
 def test_an_overfill_counts_as_the_amount(store: Store) -> None:
-    """A venue that says for ever that more was filled than was sent has filled the order, and is not asked for ever."""
+    """An order that the venue always reports as overfilled counts as filled, and its queries end."""
     venue = Garbling({"BTC": D(100)})
     venue.wrong, venue.asked = {"filled": D(51)}, 10**6
-    closed(venue, store, D(50))
+    close_position(venue, store, D(50))
     assert kinds(store) == ["planned", "sending", "filled", "verified", "finished"]
     assert store.journal("d1")[2].data["filled"] == "50"
 
 
 @pytest.mark.parametrize("wrong", [{"average_price": D("NaN")}, {"fee": D("sNaN")}, {"fee": "0.1"}])
 def test_a_price_that_is_no_number_makes_the_cost_unknown_and_nothing_else(store: Store, wrong: dict[str, Any]) -> None:
-    """The close goes on to flat, and is told without a cost, after a restart too."""
+    """The close continues to flat, and its cost is unknown, after a restart too."""
     venue = Garbling({"BTC": D(100)})
     venue.wrong = wrong
-    (closing,) = closed(venue, store, D(0)).progress()
+    (closing,) = close_position(venue, store, D(0)).progress()
     assert (closing.status, closing.cost) == ("flat", None)
     again = AccountExecutor("main", venue, store, VirtualClock())
     asyncio.run(again.recover())
     assert again.progress() == (closing,)
 
 
-def test_words_that_no_file_can_hold_are_journaled_as_far_as_they_go(store: Store) -> None:
-    """A venue's text with half a character in it does not keep its refusal from being written down."""
+def test_a_text_that_cannot_be_encoded_is_journaled_as_far_as_possible(store: Store) -> None:
+    """A venue's text with a lone surrogate does not prevent its refusal from being journaled."""
 
-    class Mumbling(HonestVenue):
+    class UnencodableText(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
             raise ValueError("\ud800" * 10_000)
 
-    venue = Mumbling({"BTC": D(100)})
-    closed(venue, store, D(0), passes=3)
+    venue = UnencodableText({"BTC": D(100)})
+    close_position(venue, store, D(0), passes=3)
     answer = next(entry for entry in store.journal("d1") if entry.kind == "unknown")
     assert len(answer.data["text"] or "") == 500
 
 
-def test_an_entry_of_old_that_holds_no_number_counts_as_filled_in_full() -> None:
-    """A journal with such an entry is read: at worst the order closed all it could, and its cost is unknown."""
+def test_an_older_entry_without_a_number_counts_as_filled_in_full() -> None:
+    """A journal with such an entry is readable: at worst the order closed all it could, and its cost is unknown."""
     line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     for kind, data in (("sending", {"amount": "10", "position": "10"}), ("filled", {"filled": "None", "price": "NaN"})):
         line.apply(
@@ -127,7 +127,7 @@ def test_an_entry_of_old_that_holds_no_number_counts_as_filled_in_full() -> None
 
 @pytest.mark.parametrize("request_", ["submit", "find_order", "snapshot", "cancel"])
 def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, request_: str) -> None:
-    """A CancelledError that nobody asked for is an unknown fate, not the end of the run."""
+    """A CancelledError that nobody requested leaves the status unknown, and does not end the run."""
 
     class Fickle(HonestVenue):
         times = 1
@@ -148,8 +148,8 @@ def test_an_adapter_that_cancels_itself_has_given_no_answer(store: Store, reques
     assert (venue.position("BTC"), kinds(store)[-1]) == (D(0), "finished")
 
 
-def test_a_pass_that_is_called_off_by_the_runner_does_end() -> None:
-    """A cancel of ours comes through: it is told from an adapter's own by the task that it was asked of."""
+def test_a_pass_that_the_runner_cancels_does_end() -> None:
+    """Our own cancellation propagates: the cancelled task distinguishes it from an adapter's own."""
     from killswitch.execution.response_timeouts import is_task_cancelled
 
     async def story() -> bool:

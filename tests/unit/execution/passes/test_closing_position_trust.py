@@ -1,4 +1,4 @@
-"""What of the venue's own account of the world closing believes, and how often it must be said (C1)."""
+"""Which snapshots closing believes, and how often they must repeat themselves (C1)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Spot(HonestVenue):
 
 @pytest.mark.parametrize("lost", [{"BTC"}, {"BTC", "ETH"}], ids=["a page of it", "all of it"])
 def test_c1_positions_that_vanish_by_no_order_of_ours_are_not_flat_in_any_market(store: Store, lost: set[str]) -> None:
-    """A spot account's answer is lost for four seconds in mid-close: nothing is closed before it truly is."""
+    """A spot account's answer is lost for four seconds during a close: nothing counts as closed before it is."""
     clock = VirtualClock()
     venue = Spot(clock, lost, 4.0, BTC=100, ETH=10)
     closer = AccountExecutor("main", venue, store, clock)
@@ -61,8 +61,8 @@ def test_c1_positions_that_vanish_by_no_order_of_ours_are_not_flat_in_any_market
     assert verified[-1] == "0"
 
 
-def test_c1_a_position_that_stays_away_is_believed_to_be_gone(store: Store) -> None:
-    """Closed by someone else in mid-close: said for some seconds it is true, and nothing more is sent for it."""
+def test_c1_a_position_that_stays_missing_is_believed_to_be_gone(store: Store) -> None:
+    """Closed by someone else during a close: missing for some seconds it is gone, and nothing more is sent for it."""
     clock = VirtualClock()
     venue = Spot(clock, set(), 0.0, BTC=100, ETH=10)
     closer = AccountExecutor("main", venue, store, clock)
@@ -76,10 +76,10 @@ def test_c1_a_position_that_stays_away_is_believed_to_be_gone(store: Store) -> N
 
 
 @pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
-def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, size: str) -> None:
-    """Such an answer trims nothing, and the close goes on when the venue makes sense again."""
+def test_a_size_that_is_no_number_makes_every_position_unknown(store: Store, size: str) -> None:
+    """Such an answer trims nothing, and the close continues at the next valid answer."""
 
-    class Senseless(HonestVenue):
+    class MalformedSizes(HonestVenue):
         lies = 30
 
         async def snapshot(self) -> AccountSnapshot:
@@ -90,7 +90,7 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
             held = tuple(msgspec.structs.replace(each, contracts=D(size)) for each in true.positions or ())
             return msgspec.structs.replace(true, positions=held)
 
-    venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
     asyncio.run(drive(closer, 30))
@@ -100,10 +100,10 @@ def test_a_size_that_is_no_number_says_nothing_about_any_position(store: Store, 
 
 
 @pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
-def test_a_full_close_goes_on_by_what_was_known_while_sizes_are_no_numbers(store: Store, size: str) -> None:
-    """Of 100 half fills; the other 50 follow on no such answer, and the close ends on the first that makes sense."""
+def test_a_full_close_continues_on_the_last_known_positions_while_sizes_are_no_numbers(store: Store, size: str) -> None:
+    """Of 100 half fills; the other 50 follow on no such answer, and the close ends on the first valid one."""
 
-    class Senseless(HonestVenue):
+    class MalformedSizes(HonestVenue):
         lies = True
 
         async def snapshot(self) -> AccountSnapshot:
@@ -113,7 +113,7 @@ def test_a_full_close_goes_on_by_what_was_known_while_sizes_are_no_numbers(store
             (held,) = true.positions or (Position("BTC", "long", D(1)),)
             return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
 
-    venue = Senseless({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert not asyncio.run(drive(closer, 60))
@@ -125,7 +125,7 @@ def test_a_full_close_goes_on_by_what_was_known_while_sizes_are_no_numbers(store
 
 
 def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:
-    """A step of NaN does not keep the position from being closed."""
+    """A step of NaN does not prevent the close of a position."""
 
     class Ruled(HonestVenue):
         async def snapshot(self) -> AccountSnapshot:

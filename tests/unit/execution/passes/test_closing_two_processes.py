@@ -1,4 +1,4 @@
-"""Two processes that close one account: the elder is stopped, and what it has left in the journal is lived with."""
+"""Two processes that close one account: the first is stopped, and the second continues from the journal it left."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def stores(tmp_path: Path) -> Iterator[tuple[SqlStore, SqlStore]]:
         store.close()
 
 
-def test_a_closer_whose_lease_has_passed_on_sends_nothing(stores: tuple[SqlStore, SqlStore]) -> None:
-    """Stopped in mid-close and woken up after another has taken over, it fails before its next order leaves."""
+def test_an_executor_that_has_lost_its_lease_sends_nothing(stores: tuple[SqlStore, SqlStore]) -> None:
+    """Stopped during a close and resumed after another has taken over, it fails before its next order leaves."""
     old, new = stores
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1", "0.1"))
     old.fence(old.acquire("a", 0, 1).generation)
-    elder = AccountExecutor("main", venue, old, VirtualClock())
-    elder.adopt(commit(old, decide(venue, {"BTC": D(0)})))
-    asyncio.run(drive(elder, 1))
+    earlier = AccountExecutor("main", venue, old, VirtualClock())
+    earlier.adopt(commit(old, decide(venue, {"BTC": D(0)})))
+    asyncio.run(drive(earlier, 1))
     new.fence(new.acquire("b", 2, 10).generation)
     sent = len(venue.state["log"])
     with pytest.raises(FencedError):
-        asyncio.run(drive(elder))
+        asyncio.run(drive(earlier))
     assert len(venue.state["log"]) == sent
-    heir = AccountExecutor("main", venue, new, VirtualClock())
-    asyncio.run(heir.recover())
-    assert asyncio.run(drive(heir))
+    successor = AccountExecutor("main", venue, new, VirtualClock())
+    asyncio.run(successor.recover())
+    assert asyncio.run(drive(successor))
     assert venue.position("BTC") == 0
 
 
@@ -67,8 +67,8 @@ def entry(kind: str, name: str, filled: str) -> JournalEntry:
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(("x1", "x2")), st.sampled_from(("0", "20"))), max_size=9)
 )
-def test_every_history_can_be_recalled(history: list[tuple[str, str, str]]) -> None:
-    """Whatever order two hands have written in, the line has a state, and no order counts twice."""
+def test_every_journal_of_two_processes_can_be_replayed(history: list[tuple[str, str, str]]) -> None:
+    """Whatever two processes have written, and in whatever order, the target has a state, and no order counts twice."""
     line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(100), D(100), True, 1, 0)
     for each in history:
         line.replay(decode(entry(*each)))
@@ -76,8 +76,10 @@ def test_every_history_can_be_recalled(history: list[tuple[str, str, str]]) -> N
     assert (line.state is TargetState.OVER) == any(kind == "finished" for kind, _, _ in history)
 
 
-def test_a_history_that_does_not_follow_is_asked_about_and_the_close_goes_on(stores: tuple[SqlStore, SqlStore]) -> None:
-    """The journal says twice that an order filled: the venue is asked about it, its positions decide, and it ends."""
+def test_an_inconsistent_journal_is_resolved_by_queries_and_the_close_continues(
+    stores: tuple[SqlStore, SqlStore],
+) -> None:
+    """The journal has the fill of one order twice: the venue is queried, its positions decide, and the close ends."""
     store, _ = stores
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.1",))
     closer = AccountExecutor("main", venue, store, VirtualClock())
@@ -86,9 +88,9 @@ def test_a_history_that_does_not_follow_is_asked_about_and_the_close_goes_on(sto
     (filled,) = [each for each in store.journal("d1") if each.kind == "filled"]
     store.append(filled)
     for _ in range(2):
-        heir = AccountExecutor("main", venue, store, VirtualClock(NOW.replace(hour=13)))
-        asyncio.run(heir.recover())
-        asyncio.run(drive(heir))
+        successor = AccountExecutor("main", venue, store, VirtualClock(NOW.replace(hour=13)))
+        asyncio.run(successor.recover())
+        asyncio.run(drive(successor))
     (finished,) = [each for each in store.journal("d1") if each.kind == "finished"]
     assert (venue.position("BTC"), finished.data["status"]) == (D(0), "flat")
     assert f"ask {filled.client_order_id}" in venue.state["log"]
