@@ -93,8 +93,8 @@ class Scene:
         self.closer = self.new_closer()
         self.bounds: dict[Key, Bound] = {}
         self.decisions: list[Decision] = []
-        self.told: set[str] = set()
-        """What a person was told meanwhile: why nothing was believed, and what went on without getting anywhere."""
+        self.notices: set[str] = set()
+        """What people were notified of: why no snapshot was believed, and which orders were stalled."""
         self._handed: list[Decision] = []
         self._at: list[tuple[float, Callable[[], object]]] = []
         self.ended_at: float | None = None
@@ -166,7 +166,7 @@ class Scene:
             while self._handed:
                 self.closer.adopt(self._handed.pop(0))
             busy = await self.closer.advance() or self.closer.has_pending_fees
-            self._hear()
+            self._collect_notices()
             if not busy and not self._handed and self.time.elapsed >= last:
                 self.ended_at = self.time.elapsed
                 return
@@ -174,8 +174,8 @@ class Scene:
             if pause > 0:
                 await self.time.sleep(min(pause, 1.0))
 
-    def _hear(self) -> None:
-        self.told |= {said for said in (self.closer.distrust, self.closer.stall_notice) if said}
+    def _collect_notices(self) -> None:
+        self.notices |= {notice for notice in (self.closer.distrust, self.closer.stall_notice) if notice}
 
     # Afterwards
 

@@ -30,7 +30,7 @@ ROOMS = (
             "tests/unit/planning",
             "tests/unit/docs/test_semantics.py",
             "tests/unit/operations/test_apply.py",
-            "tests/cases/test_deciding.py",
+            "tests/cases/test_decisions.py",
             "tests/property/test_passing_over.py",
         ),
     ),
@@ -39,8 +39,8 @@ ROOMS = (
         ("tests/unit/execution", "tests/cases"),
         without=(
             "tests/unit/execution/passes/test_closing_stall_reasons.py::test_a_full_close_outlasts_a_closed_market",
-            "tests/cases/test_venues.py::test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
-            "tests/cases/test_unwinding.py::test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that",
+            "tests/cases/test_venue_failures.py::test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
+            "tests/cases/test_close_execution.py::test_c24_an_order_whose_status_stays_unknown_is_reported_as_abandoned",
         ),
     ),
     Room(

@@ -33,7 +33,7 @@ def metered(traits: VenueTraits) -> dict[str, object]:
 
 
 def test_c23_an_urgent_close_is_not_held_to_the_pace_of_the_one_before_it() -> None:
-    """Ten slices at one a minute are under way; a close by hand of the same position takes over at once."""
+    """Ten slices at one a minute are being sent; a manual close of the same position takes over at once."""
     scene = Scene({BTC: 10})
     scene.decide({BTC: 0}, change=sliced(10, unwinding=Unwinding("slow", max_orders_per_minute=1)))
     scene.at(5.0, lambda: scene.decide({BTC: 0}, change=lambda d: structs.replace(d, level=3, kind="manual")))
@@ -42,7 +42,7 @@ def test_c23_an_urgent_close_is_not_held_to_the_pace_of_the_one_before_it() -> N
 
 
 def test_a_higher_level_does_not_wait_for_the_slices_of_another_position() -> None:
-    """A thousand slices follow one another; what is decided meanwhile has its turn within seconds."""
+    """A thousand slices follow one another; a new decision has its turn within seconds."""
     scene = Scene({BTC: 10, ETH: 10})
     scene.decide({BTC: 0}, change=sliced(1000, "0.01"))
     scene.at(1.0, lambda: scene.decide({ETH: 0}, change=lambda d: structs.replace(d, level=3)))
@@ -50,8 +50,8 @@ def test_a_higher_level_does_not_wait_for_the_slices_of_another_position() -> No
     assert min(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 3.0
 
 
-def test_slices_that_fill_follow_one_another_with_few_looks_in_between() -> None:
-    """A hundred slices are reckoned from their fills: the account is looked at a few times a second, not for each."""
+def test_slices_that_fill_follow_one_another_with_few_polls_in_between() -> None:
+    """A hundred slices are computed from their fills: the account is polled a few times a second, not for each."""
     scene = Scene({BTC: 10})
     scene.decide({BTC: 0}, change=sliced(100, "0.1"))
     scene.play()
@@ -74,7 +74,7 @@ def test_c23_a_trim_counts_what_was_closed_since_it_was_planned_live_and_after_a
 
 
 def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decisions() -> None:
-    """Twenty decisions of others have been recorded since one that has ended here: it is remembered all the same."""
+    """Twenty decisions of others were recorded since one that has ended here: a restart still knows it."""
 
     def left(others: int) -> Decimal:
         scene = Scene({BTC: 10, ETH: 10}, markets=[Market("ETH", state="halted"), Market("BTC", state="halted")])
@@ -95,8 +95,8 @@ def test_c3_what_a_restart_knows_of_a_position_does_not_depend_on_other_decision
     assert left(0) == left(20)
 
 
-def test_c14_a_symbol_that_has_used_up_its_own_limit_holds_no_other_up() -> None:
-    """Two orders in 30 s for each symbol: BTC has ten slices to go, and ETH is closed at once."""
+def test_c14_a_symbol_that_has_used_up_its_own_limit_delays_no_other() -> None:
+    """Two orders in 30 s for each symbol: BTC has ten slices left, and ETH is closed at once."""
     traits = VenueTraits(limits=(RateLimit("orders", 2, 30.0, by="symbol"),), costs=(Cost("submit", "orders", 1),))
     scene = Scene({BTC: 10, ETH: 10}, traits=traits, closing=metered(traits))
     scene.decide({BTC: 0}, change=sliced(10))
@@ -105,8 +105,8 @@ def test_c14_a_symbol_that_has_used_up_its_own_limit_holds_no_other_up() -> None
     assert min(deed.at for deed in scene.exchange.deeds if deed.key == ETH) < 4
 
 
-def test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs() -> None:
-    """Sixty requests a minute, and a trim that is asked about for ever: twenty orders leave all the same."""
+def test_c14_an_endless_query_leaves_orders_their_reserved_budget() -> None:
+    """Sixty requests a minute, and a trim that is queried for ever: twenty orders leave all the same."""
     names = [f"S{number}" for number in range(20)]
     calls = (("submit", 1), ("snapshot", 5), ("find_order", 1), ("cancel", 1), ("open_orders", 1), ("fills", 1))
     traits = VenueTraits(
@@ -124,8 +124,8 @@ def test_c14_a_question_without_end_leaves_orders_the_room_that_is_theirs() -> N
     assert max(deed.at for deed in scene.exchange.deeds if deed.key != BTC) < 90 + 15
 
 
-def test_a_place_in_the_timetable_is_taken_by_an_order_that_leaves_and_by_no_other() -> None:
-    """One a minute is declared and the venue takes one in 61 s: five leave within four such times, and a little."""
+def test_only_an_order_that_leaves_takes_a_place_in_the_timetable() -> None:
+    """One a minute is declared and the venue accepts one in 61 s: five leave within four such periods, and a little."""
     traits = VenueTraits(limits=(RateLimit("orders", 1, 61.0),), costs=(Cost("submit", "orders", 1),))
     scene = Scene({BTC: 5}, traits=traits, closing=metered(traits))
     scene.decide({BTC: 0}, change=sliced(5, unwinding=Unwinding("slow", max_orders_per_minute=1)))
@@ -133,7 +133,7 @@ def test_a_place_in_the_timetable_is_taken_by_an_order_that_leaves_and_by_no_oth
     assert max(deed.at for deed in scene.exchange.deeds) < 4 * 61 * 1.05
 
 
-def test_c25_slices_that_planning_has_put_in_turn_leave_in_turn() -> None:
+def test_c25_slices_leave_in_the_order_of_the_plan() -> None:
     """Five slices of the long, the whole short, five slices: never more than half of the long is uncovered."""
     short = ("ETH", "short")
     scene = Scene({BTC: 10, short: 10})

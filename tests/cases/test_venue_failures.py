@@ -1,4 +1,4 @@
-"""C14–C16: venues that are slow, busy, broken or back again, and adapters with defects."""
+"""C14–C16: venues that are slow, busy, failing or back again, and adapters with defects."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned(
     assert scene.play() == {"d1": "flat"}
     assert sum(scene.exchange.held.values()) == 0
     assert (scene.wire.meter.refusals, scene.wire.meter.bans) == (0, 0)
-    # 55 in the first ten seconds beside one reading of 5; the rest when those have left the window.
+    # 55 in the first ten seconds with one poll of 5; the rest when those have left the window.
     assert scene.ended_at is not None
     assert scene.ended_at < 25.0
 
 
-def test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same() -> None:
-    """The venue says 429 and when to come back: nothing is lost, nothing is sent twice, and there is no ban."""
+def test_c14_a_close_without_known_limits_is_refused_and_ends_all_the_same() -> None:
+    """The venue answers 429 with a time: nothing is lost, nothing is sent twice, and there is no ban."""
     scene = Scene(MANY, traits=VenueTraits())
     scene.wire.meter = type(scene.wire.meter)(LIMITED)
     scene.decide(dict.fromkeys(MANY, 0))
@@ -47,7 +47,7 @@ def test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same() 
     assert len(scene.orders()) == 60
 
 
-def test_c14_a_ban_is_waited_out_and_other_venues_go_on() -> None:
+def test_c14_a_ban_is_waited_out_and_other_venues_continue() -> None:
     """Everything of one venue is refused for a minute; the other account is flat within a second."""
     banned = Scene({BTC: 10}, account="banned")
     free = Scene({ETH: 10}, account="free", time=banned.time)
@@ -70,7 +70,7 @@ def test_c14_a_ban_is_waited_out_and_other_venues_go_on() -> None:
 
 
 def test_c14_one_silent_venue_delays_no_other() -> None:
-    """It never answers anything for a minute; the other account is flat within a second, and it itself in the end."""
+    """It answers nothing for a minute; the other account is flat within a second, and its own account in the end."""
     silent = Scene({BTC: 10}, *silence(), account="silent")
     quick = Scene({ETH: 10}, account="quick", time=silent.time)
     ended: list[float] = []
@@ -105,7 +105,7 @@ SLOW = VenueTraits((RateLimit("orders", 3, 10.0),), (Cost("submit", "orders", ea
 @pytest.mark.parametrize(
     "mishap", ["none", "done", "done_silent", "lost", "silent", "late", "twice", "garbled", "down"]
 )
-def test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one(mishap: Mishap) -> None:
+def test_c14_a_whole_book_close_is_requested_once_and_its_residual_is_closed_one_by_one(mishap: Mishap) -> None:
     """Twelve positions where three orders in ten seconds are let in: all flat in the end, whatever was answered."""
     book: dict[Key, str | int] = {(f"S{number}", "long"): 5 for number in range(12)}
     budget = RequestBudgets().of("main", "venue", SLOW, Decimal("0.5"))
@@ -129,11 +129,11 @@ def test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back(kind: Misha
     assert scene.held(BTC) == [0]
     assert scene.ended_at is not None
     assert scene.ended_at <= outage + 45.0, "later than the longest wait between two probes and between two orders"
-    assert scene.told
+    assert scene.notices
 
 
 class Outage:
-    """Everything goes wrong in one way until then."""
+    """Every call fails in one way until then."""
 
     def __init__(self, kind: Mishap, until: float) -> None:
         self._kind: Mishap = kind
@@ -145,7 +145,7 @@ class Outage:
 
 @pytest.mark.parametrize("defect", ["defect", "garbled", "called_off", "nonsense"])
 def test_c16_a_position_whose_orders_make_the_adapter_fail_aborts_nothing(defect: Mishap) -> None:
-    """Whatever the adapter does with BTC: ETH is flat within a second, and BTC is not said to be what it is not."""
+    """Whatever the adapter does with BTC: ETH is flat within a second, and BTC is not reported as what it is not."""
     scene = Scene({BTC: 10, ETH: 4}, Rule("submit", defect, "BTC", times=1000), Rule("find_order", defect, times=6))
     flat: list[bool] = []
     scene.at(1.5, lambda: flat.append(scene.held(ETH) == [0]))

@@ -40,7 +40,7 @@ class Late(Wire):
 
 
 def test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial() -> None:
-    """The venue's lists lag a second behind its word: the trim is not sent again."""
+    """The venue's lists lag a second behind its acknowledgement: the trim is not sent again."""
     scene = Scene({BTC: 10}, wire=Late)
     scene.decide({BTC: 5})
     scene.at(10.0, lambda: None)
@@ -50,7 +50,7 @@ def test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial() -> None
 
 @pytest.mark.parametrize("why", RESTING)
 def test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests(why: Resting) -> None:
-    """Denied by name once, with the open orders unknown, it fills a second later; the trim is done once."""
+    """Denied by id once, with the open orders unknown, it fills a second later; the trim is done once."""
     rules = [Rule("find_order", "empty"), Rule("open_orders", "lost")]
     scene = Scene({BTC: 10}, *rules, markets=[resting_market(why, makers_slip="0")])
     scene.decide({BTC: 5}, change=resting_order(why))
@@ -64,8 +64,8 @@ def test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests(why:
     assert scene.held(BTC) == [5]
 
 
-class SaysNothing(Wire):
-    """The first order is said to be filled, and to have filled nothing."""
+class FilledWithNothing(Wire):
+    """The first order is reported as filled, with an amount of nothing."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         report = await super().submit(request)
@@ -73,16 +73,16 @@ class SaysNothing(Wire):
         return structs.replace(report, filled=Decimal(0), average_price=None) if first else report
 
 
-def test_c2_a_report_that_contradicts_itself_is_asked_about() -> None:
-    """Filled with nothing, while positions lag: believed, the trim would go twice."""
-    scene = Scene({BTC: 10}, Rule("snapshot", "lagging", after=1, times=20), wire=SaysNothing)
+def test_c2_a_report_that_contradicts_itself_is_queried() -> None:
+    """Filled with nothing, while positions lag: believed, the trim would be sent twice."""
+    scene = Scene({BTC: 10}, Rule("snapshot", "lagging", after=1, times=20), wire=FilledWithNothing)
     scene.decide({BTC: 5})
     scene.play()
     assert scene.held(BTC) == [5]
 
 
-def test_c24_an_outage_of_eleven_minutes_ends_no_question() -> None:
-    """Nothing was heard for so long; back again, the venue is asked and says that the order had filled."""
+def test_c24_an_outage_of_eleven_minutes_ends_no_query() -> None:
+    """No answer for so long; once it is back, the venue is queried and answers that the order had filled."""
     down = [Rule(call, "down", times=10**6) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
     scene = Scene({BTC: 10}, Rule("submit", "done"), Rule("snapshot", "lost", times=10**6), *down)
     scene.decide({BTC: 5})
@@ -90,8 +90,8 @@ def test_c24_an_outage_of_eleven_minutes_ends_no_question() -> None:
     assert scene.play(patience=700) == {"d1": "flat"}
 
 
-def test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now() -> None:
-    """An answer is lost and the question about it hangs for ten seconds; others trade meanwhile: it is not flat."""
+def test_c4_a_poll_that_waited_for_a_slow_query_is_not_taken_for_a_current_one() -> None:
+    """An answer is lost and its query hangs for ten seconds; others trade meanwhile: the account is not flat."""
     eth = ("ETH", "long")
     scene = Scene({BTC: 10, eth: 4}, Rule("submit", "done", "ETH"), Rule("find_order", "silent", "ETH"))
     scene.decide({BTC: 5, eth: 2})
@@ -102,7 +102,7 @@ def test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now()
 
 
 class SlowOrders(Wire):
-    """Orders are answered after three seconds, looks at once."""
+    """Orders are answered after three seconds, polls at once."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.watch(request)
@@ -111,7 +111,7 @@ class SlowOrders(Wire):
         return self.exchange.place(request)
 
 
-def test_c14_slow_orders_are_not_cut_off_because_looks_are_fast() -> None:
+def test_c14_slow_orders_do_not_time_out_because_polls_are_fast() -> None:
     """Twenty positions, and about as many orders."""
     keys = long(*[f"S{number}" for number in range(20)])
     scene = Scene(dict.fromkeys(keys, 1), wire=SlowOrders)
@@ -121,7 +121,7 @@ def test_c14_slow_orders_are_not_cut_off_because_looks_are_fast() -> None:
 
 
 class Tight(Exchange):
-    """Refuses everything for want of margin for twelve seconds."""
+    """Refuses everything for lack of margin for twelve seconds."""
 
     def _admit(self, request: OrderRequest) -> None:
         if self.now()[0] < 12.0:
@@ -129,7 +129,7 @@ class Tight(Exchange):
         super()._admit(request)
 
 
-def test_c25_halving_for_want_of_margin_does_not_end_as_dust() -> None:
+def test_c25_halving_for_lack_of_margin_does_not_end_as_dust() -> None:
     """Whole contracts, halved again and again: never below one, and all of it once there is margin."""
     scene = Scene({BTC: 10}, markets=[Market("BTC", step=Decimal(1), minimum=Decimal(1))], exchange=Tight)
     scene.decide({BTC: 0})
@@ -138,7 +138,7 @@ def test_c25_halving_for_want_of_margin_does_not_end_as_dust() -> None:
 
 
 class TakesStopsAlways(Exchange):
-    """Holds a conditional order against the position when it triggers, not before."""
+    """Checks a conditional order against the position when it triggers, not before."""
 
     def _admit_reduction(self, request: OrderRequest, key: Any, held: Decimal) -> None:
         if request.trigger_price is None:
@@ -146,7 +146,7 @@ class TakesStopsAlways(Exchange):
 
 
 class LongRefusal(Wire):
-    """The second order is refused with fifteen seconds to wait."""
+    """Refuses the second order with fifteen seconds to wait."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         if self._calls["submit", request.symbol] == 1 and not getattr(self, "refused", False):
@@ -157,8 +157,8 @@ class LongRefusal(Wire):
 
 
 @pytest.mark.parametrize(("target", "stops"), [(0, []), (5, [5])])
-def test_c22_protection_is_put_back_by_a_reading_from_after_the_fill(target: int, stops: list[int]) -> None:
-    """Away for longer than allowed when the close fills: no stop on a closed position, none over more than is left."""
+def test_c22_protection_is_restored_from_a_snapshot_made_after_the_fill(target: int, stops: list[int]) -> None:
+    """Unprotected for too long when the close fills: no stop on a closed position, none over more than is left."""
     scene = Scene({BTC: 10}, blocking=True, wire=LongRefusal, exchange=TakesStopsAlways)
     stop = {"reduce_only": True, "trigger_price": Decimal(90), "trigger_when": "falls", "type": "market"}
     scene.exchange.rest("BTC", "sell", Decimal(10), **stop)
@@ -179,8 +179,8 @@ class SlowToShow(Wire):
         return structs.replace(true, positions=(*others, structs.replace(held[0], contracts=D(1))))
 
 
-def test_c19_a_hop_that_sold_nothing_of_what_was_paid_is_not_flat() -> None:
-    """What the first hop brought in is not seen for too long: the close ends as what it is, and says why."""
+def test_c19_a_hop_that_sold_nothing_of_its_proceeds_is_not_flat() -> None:
+    """The proceeds of the first hop do not show for too long: the close ends short, with the reason."""
     scene = Scene({X: 10, COIN: 1}, mode="spot", markets=MARKETS, wire=SlowToShow)
     scene.decide({X: 0}, change=with_intents([sale("X/BTC", "10", hop=False), sale("BTC/USDT", "0.2", "1", after=0)]))
     scene.play()

@@ -1,4 +1,4 @@
-"""C11, C18, C22, C24, C25: bounds that hold, exits that exist, protection that comes back, and nothing that waits."""
+"""C11, C18, C22, C24, C25: price bounds, exits, protection, orders of unknown status, and margin during a close."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_c11_a_price_band_that_refuses_market_orders_leaves_an_exit() -> None:
     assert scene.held(BTC) == [0]
 
 
-def test_c11_where_market_orders_are_disabled_a_limit_order_goes() -> None:
-    """`limit_only`: no market order is even tried, because the rules say so; the bid is taken at once."""
+def test_c11_where_market_orders_are_disabled_a_limit_order_is_sent() -> None:
+    """`limit_only`: no market order is even tried, because the rules forbid it; the bid is taken at once."""
     scene = Scene({BTC: 10}, markets=[Market("BTC", state="limit_only", slip=Decimal("0.01"))])
     scene.decide({BTC: 0})
     assert scene.play() == {"d1": "flat"}
@@ -50,8 +50,8 @@ def test_c11_where_market_orders_are_disabled_a_limit_order_goes() -> None:
 
 
 @pytest.mark.parametrize("state", ["post_only", "reduce_only", "cancel_only"])
-def test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true(state: InstrumentState) -> None:
-    """The mode lasts for a minute. Makers are filled when the price comes to them; where nothing goes, it is waited."""
+def test_c11_in_every_market_state_the_close_ends_with_a_true_status(state: InstrumentState) -> None:
+    """The state lasts for a minute. Makers fill when the price reaches them; where nothing trades, the close waits."""
     market = Market("BTC", state=state, slip=Decimal("0.01"))
     scene = Scene({BTC: 10, ETH: 4}, markets=[market])
     scene.at(3.0, lambda: scene.exchange.reprice("BTC", Decimal(102)))
@@ -78,7 +78,7 @@ def test_c18_the_bound_is_in_every_order_and_is_widened_as_declared() -> None:
 
 
 def test_c18_an_exit_without_a_bound_is_journaled_as_such() -> None:
-    """Takers get 95: no limit is good, and the last rung is a market order, which the journal calls by its name."""
+    """Takers get 95: no limit fills, and the last step is a market order, which the journal names as such."""
     scene = Scene({BTC: 10}, markets=[Market("BTC", slip=Decimal("0.05"))])
     scene.decide({BTC: 0}, change=within("0.005"))
     assert scene.play() == {"d1": "flat"}
@@ -88,7 +88,7 @@ def test_c18_an_exit_without_a_bound_is_journaled_as_such() -> None:
 
 
 def test_c18_each_position_has_its_own_bound() -> None:
-    """BTC at 0.1% does not fill, ETH at 2% does, in the same wave."""
+    """BTC at 0.1% does not fill, ETH at 2% does, in the same batch."""
     slip = Decimal("0.01")
     scene = Scene({BTC: 10, ETH: 4}, markets=[Market("BTC", slip=slip), Market("ETH", slip=slip)])
 
@@ -103,60 +103,60 @@ def test_c18_each_position_has_its_own_bound() -> None:
     assert firsts == {"BTC": (Decimal("99.90"), 0), "ETH": (Decimal("98.00"), 4)}
 
 
-# C22: what protects a position, and how long it does not.
+# C22: protective orders, and how long a position lacks them.
 
 STOP = {"reduce_only": True, "trigger_price": Decimal(90), "trigger_when": "falls"}
 
 
-class Guarded(Scene):
-    """A scene with a stop on BTC that blocks its close; knows when the position was naked."""
+class ProtectedScene(Scene):
+    """A scene with a stop on BTC that blocks its close; records when the position was unprotected."""
 
     def __init__(self, book: dict[Key, str | int], *rules: Rule, markets: Sequence[Market] = ()) -> None:
         super().__init__(book, *rules, markets=markets, blocking=True)
         self.stop = self.exchange.rest("BTC", "sell", self.exchange.held[BTC], **STOP)
-        self.naked: list[float] = []
+        self.unprotected_at: list[float] = []
         for tenth in range(1, 1200):
-            self.at(tenth / 10, self._look)
+            self.at(tenth / 10, self._sample)
 
     def stops(self) -> list[Decimal]:
         """What the stops that rest on BTC would sell."""
         return [it.amount for it in self.exchange.resting() if it.symbol == "BTC" and it.trigger_price == 90]
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         if self.exchange.held[BTC] > 0 and not self.stops():
-            self.naked.append(self.time.elapsed)
+            self.unprotected_at.append(self.time.elapsed)
 
 
 def test_c22_a_trim_leaves_a_stop_for_what_remains() -> None:
-    """Half of 10 goes, and the stop over 10 that was in the way comes back over 5, as it was."""
-    scene = Guarded({BTC: 10})
+    """Half of 10 is closed, and the blocking stop over 10 is restored over 5, otherwise unchanged."""
+    scene = ProtectedScene({BTC: 10})
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC) == [5]
     assert scene.stops() == [5]
     kinds = [entry.kind for entry in scene.entries("unprotected", "cancelled", "protected", "guarded")]
     assert kinds == ["unprotected", "cancelled", "protected", "guarded"]
-    assert len(scene.naked) <= 5, "naked for more than half a second"
+    assert len(scene.unprotected_at) <= 5, "naked for more than half a second"
 
 
 @pytest.mark.parametrize("refusal", ["other", "price_band", "permission"])
-def test_c22_a_close_that_is_refused_after_its_stop_was_cancelled_does_not_stand_naked(refusal: RejectReason) -> None:
-    """The way is cleared, and then the venue refuses the close for a minute: the stop is back after seconds."""
-    scene = Guarded({BTC: 10})
+def test_c22_a_close_refused_after_its_stop_was_cancelled_is_protected_again(refusal: RejectReason) -> None:
+    """The stop is cancelled, and then the venue refuses the close for a minute: the stop is restored after seconds."""
+    scene = ProtectedScene({BTC: 10})
     refuse_until(scene, 60.0, refusal)
     scene.decide({BTC: 0})
     (status,) = scene.play().values()
-    assert longest_stretch(scene.naked) <= 15.0
+    assert longest_stretch(scene.unprotected_at) <= 15.0
     if status == "flat":
         assert scene.held(BTC) == [0]
     else:
-        # Given up and told: then what protects it is there, over all that is left.
+        # Given up and reported: then its protection is there, over all that is left.
         assert status == ("blocked" if refusal == "permission" else "residual")
         assert scene.stops() == scene.held(BTC) == [10]
 
 
 def refuse_until(scene: Scene, until: float, reason: RejectReason) -> None:
-    """The venue takes conditional orders, and refuses everything else."""
+    """The venue accepts conditional orders, and refuses everything else."""
     admit = scene.exchange._admit
 
     def refuse(request: OrderRequest) -> None:
@@ -179,9 +179,9 @@ def longest_stretch(moments: Sequence[float]) -> float:
 
 
 @pytest.mark.parametrize("second", [0.05, 0.1, 0.15, 0.2, 0.3])
-def test_c22_killed_while_naked_the_program_puts_protection_back(second: float) -> None:
-    """Whenever it dies: after the restart a half is closed, and one stop over the other half rests."""
-    scene = Guarded({BTC: 10})
+def test_c22_killed_while_unprotected_the_process_restores_protection(second: float) -> None:
+    """Whenever it is killed: after the restart a half is closed, and one stop over the other half rests."""
+    scene = ProtectedScene({BTC: 10})
     scene.decide({BTC: 5})
     assert scene.play(kills=[second]) == {"d1": "flat"}
     assert scene.held(BTC) == [5]
@@ -190,9 +190,9 @@ def test_c22_killed_while_naked_the_program_puts_protection_back(second: float) 
 
 @pytest.mark.parametrize("answer", ["late", "done", "done_silent"])
 @pytest.mark.parametrize("question", ["empty", "lost"])
-def test_c22_protection_whose_answer_is_lost_is_not_put_back_twice(answer: Mishap, question: Mishap) -> None:
-    """The cancel takes long, the answer about the new stop is lost, and asking goes wrong: one stop rests, not two."""
-    scene = Guarded(
+def test_c22_protection_whose_answer_is_lost_is_not_restored_twice(answer: Mishap, question: Mishap) -> None:
+    """The cancel takes long, the answer about the new stop is lost, and its query fails: one stop rests, not two."""
+    scene = ProtectedScene(
         {BTC: 10}, Rule("cancel", "slow"), Rule("submit", answer, after=2), Rule("find_order", question, times=3)
     )
     scene.decide({BTC: 5})
@@ -202,9 +202,9 @@ def test_c22_protection_whose_answer_is_lost_is_not_put_back_twice(answer: Misha
 
 
 @pytest.mark.parametrize("answer", ["limited", "down", "lost"])
-def test_c22_a_stop_that_could_not_be_cancelled_is_not_put_back_beside_itself(answer: Mishap) -> None:
-    """The cancel does not arrive, and a hand takes the position to its target: the stop that was there is the one."""
-    scene = Guarded({BTC: 10}, Rule("cancel", answer, times=4))
+def test_c22_a_stop_that_could_not_be_cancelled_is_not_restored_besides(answer: Mishap) -> None:
+    """The cancel does not arrive, and a manual trade takes the position to its target: only the original stop rests."""
+    scene = ProtectedScene({BTC: 10}, Rule("cancel", answer, times=4))
     scene.decide({BTC: 5})
     scene.at(0.3, lambda: scene.exchange.trade(BTC, Decimal(-5)))
     scene.play()
@@ -213,17 +213,17 @@ def test_c22_a_stop_that_could_not_be_cancelled_is_not_put_back_beside_itself(an
 
 
 @pytest.mark.parametrize("answer", ["limited", "down"])
-def test_c22_protection_comes_back_however_often_the_venue_would_not_listen(answer: Mishap) -> None:
-    """A dozen requests are refused with 429, or find nobody: nothing was tried, so nothing is given up."""
-    scene = Guarded({BTC: 10}, Rule("submit", answer, after=2, times=12))
+def test_c22_protection_is_restored_after_any_number_of_unprocessed_requests(answer: Mishap) -> None:
+    """A dozen requests are refused with 429, or find the venue down: no attempt counts, so nothing is given up."""
+    scene = ProtectedScene({BTC: 10}, Rule("submit", answer, after=2, times=12))
     scene.decide({BTC: 5})
     scene.play()
     assert scene.stops() == [5]
 
 
-def test_c22_a_stop_that_two_decisions_have_taken_away_comes_back_once() -> None:
-    """The first one's cancel is lost, the second one's is done: over the 2 that are left there is one stop."""
-    scene = Guarded({BTC: 10}, Rule("cancel", "silent", times=1))
+def test_c22_a_stop_cancelled_by_two_decisions_is_restored_once() -> None:
+    """The first one's cancel is lost, the second one's succeeds: over the 2 that are left there is one stop."""
+    scene = ProtectedScene({BTC: 10}, Rule("cancel", "silent", times=1))
     scene.decide({BTC: 5})
     scene.at(1.0, lambda: scene.decide({BTC: 2}))
     scene.play()
@@ -231,12 +231,12 @@ def test_c22_a_stop_that_two_decisions_have_taken_away_comes_back_once() -> None
     assert scene.stops() == [2]
 
 
-# C24: an order of unknown fate.
+# C24: an order of unknown status.
 
 
 @pytest.mark.parametrize("arrived", ["done_silent", "silent"])
-def test_c24_a_full_close_does_not_wait_for_an_order_that_nobody_can_tell_of(arrived: Mishap) -> None:
-    """For a minute nothing can be asked about: the position is flat within 15 s, and a person is told."""
+def test_c24_a_full_close_does_not_wait_for_an_order_of_unknown_status(arrived: Mishap) -> None:
+    """For a minute no query is answered: the position is flat within 15 s, and the order is reported."""
     outage = Rule("find_order", "down", times=60)
     scene = Scene({BTC: 10}, Rule("submit", arrived), outage, Rule("open_orders", "garbled", times=60))
     flat: list[Decimal] = []
@@ -247,8 +247,8 @@ def test_c24_a_full_close_does_not_wait_for_an_order_that_nobody_can_tell_of(arr
     assert scene.held(("BTC", "short")) == [0]
 
 
-def test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that() -> None:
-    """It is asked about until asking has an end: the position is flat, and the close is not called so."""
+def test_c24_an_order_whose_status_stays_unknown_is_reported_as_abandoned() -> None:
+    """It is queried until the queries end: the position is flat, and the close is not reported as flat."""
     deaf = [Rule(call, "garbled", times=10_000) for call in ("find_order", "open_orders", "fills")]  # type: ignore[arg-type] # literals
     scene = Scene({BTC: 10}, Rule("submit", "lost"), *deaf)
     scene.decide({BTC: 0})
@@ -258,11 +258,11 @@ def test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that() -> None:
     (ended,) = scene.entries("finished")
     assert lost.client_order_id is not None
     assert lost.client_order_id in (ended.data["reason"] or "")
-    assert any("unknown status" in told for told in scene.told)
+    assert any("unknown status" in text for text in scene.notices)
 
 
-def test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent() -> None:
-    """Spot, 10 held, 4 at a time: the fate of the first 4 is unknown, so 6 more may go, and no 7th yet."""
+def test_c24_of_a_position_without_reduce_only_at_most_the_rest_is_sent() -> None:
+    """Spot, 10 held, 4 at a time: the status of the first 4 is unknown, so 6 more may be sent, and no 7th yet."""
     rules = [Rule("submit", "silent"), Rule("find_order", "down", times=40), Rule("fills", "garbled", times=40)]
     scene = Scene({BTC: 10}, *rules, mode="spot", markets=[Market("BTC", maximum=Decimal(4))])
     held: list[Decimal] = []
@@ -275,7 +275,7 @@ def test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent() -> None
 
 
 def test_c24_a_trim_sends_nothing_beyond_what_was_decided_while_its_order_may_fill_yet() -> None:
-    """Half of 10, and its order is lost for 40 s: it may have filled, so nothing more goes; then the other half is."""
+    """Half of 10, and its order is lost for 40 s: it may have filled, so nothing goes; then the other half does."""
     scene = Scene({BTC: 10}, Rule("submit", "done_silent"), Rule("find_order", "garbled", times=30))
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
@@ -284,8 +284,8 @@ def test_c24_a_trim_sends_nothing_beyond_what_was_decided_while_its_order_may_fi
 
 
 @pytest.mark.parametrize("why", RESTING)
-def test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests(why: Resting) -> None:
-    """Asked by name the venue denies it three times, and does not say what is open: it rests, and fills later."""
+def test_c24_a_resting_order_is_not_taken_for_gone_while_the_open_orders_are_unknown(why: Resting) -> None:
+    """Queried by id the venue denies it three times, and the open orders are missing: it rests, and fills later."""
     rules = [Rule("find_order", "empty", times=3), Rule("open_orders", "down", times=30)]
     scene = Scene({BTC: 10}, *rules, markets=[resting_market(why)])
     scene.at(4.0, lambda: scene.exchange.reprice("BTC", Decimal(103)))
@@ -309,7 +309,7 @@ class PortfolioMargined(Exchange):
             raise OrderRejectedError("insufficient_margin", f"the net exposure would be {then}")
 
 
-def test_c25_legs_that_margin_holds_back_go_in_turn_and_in_parts() -> None:
+def test_c25_legs_limited_by_margin_are_closed_in_turn_and_in_parts() -> None:
     """10 long against 10 short, and no more than 2 net: each refusal halves the order until both legs are gone."""
     short: Key = ("BTC-PERP", "short")
     scene = Scene({BTC: 10, short: 10}, exchange=PortfolioMargined)

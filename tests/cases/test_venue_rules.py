@@ -1,4 +1,4 @@
-"""C6–C13, C17: what the venue's own rules do to a close."""
+"""C6–C13, C17: closes under the venue's own rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROFIT = {"reduce_only": True, "type": "limit", "price": Decimal(120)}
 
 @pytest.mark.parametrize("resting", [STOP, PROFIT], ids=["stop", "take-profit"])
 def test_c6_what_blocks_a_close_is_cancelled_and_only_that(resting: dict[str, object]) -> None:
-    """The venue refuses while the resting exit covers the position; the exit of another symbol is left to the end."""
+    """The venue refuses while the resting exit covers the position; another symbol's exit is kept until the end."""
     scene = Scene({BTC: 10, ETH: 4}, blocking=True)
     blocks = scene.exchange.rest("BTC", "sell", Decimal(10), **resting)
     other = scene.exchange.rest("SOL", "buy", Decimal(1), type="limit", price=Decimal(1))
@@ -29,9 +29,9 @@ def test_c6_what_blocks_a_close_is_cancelled_and_only_that(resting: dict[str, ob
 
 @pytest.mark.parametrize("target", [0, 4])
 def test_c6_a_refusal_because_of_resting_orders_costs_two_round_trips(target: int) -> None:
-    """Of 40 ms each: the open orders are read, the one in the way is cancelled, and the next order arrives in 20 ms.
+    """Of 40 ms each: the open orders are fetched, the blocking one is cancelled, and the next order arrives in 20 ms.
 
-    The first was refused after one, and the account was read before it where no tick has done so.
+    The first was refused after one, and the account was polled before it where no tick has done so.
     """
     scene = Scene({BTC: 10}, blocking=True)
     scene.exchange.rest("BTC", "sell", Decimal(10), **STOP)
@@ -41,7 +41,7 @@ def test_c6_a_refusal_because_of_resting_orders_costs_two_round_trips(target: in
     assert closed.at - (refused.at - scene.time.start).total_seconds() <= 2 * 0.04 + 0.02 + 0.005
 
 
-def test_c6_trigger_orders_are_among_the_orders_and_do_not_stay_alive() -> None:
+def test_c6_trigger_orders_are_cancelled_like_the_others() -> None:
     """Nothing rests on the account after everything is closed, conditional orders included."""
     scene = Scene({BTC: 10})
     orders = [scene.exchange.rest("BTC", "sell", Decimal(10), **it) for it in (STOP, PROFIT)]
@@ -52,7 +52,7 @@ def test_c6_trigger_orders_are_among_the_orders_and_do_not_stay_alive() -> None:
 
 
 def test_c8_both_sides_of_a_symbol_are_closed_in_hedge_mode() -> None:
-    """The second close is taken like the first, and none of the fills opens anything."""
+    """The second close is accepted like the first, and none of the fills opens anything."""
     short: Key = ("BTC", "short")
     scene = Scene({BTC: 10, short: 6}, mode="hedge")
     scene.decide({BTC: 0, short: 3})
@@ -61,7 +61,7 @@ def test_c8_both_sides_of_a_symbol_are_closed_in_hedge_mode() -> None:
     assert {(it.key, it.side) for it in scene.orders()} == {(BTC, "sell"), (short, "buy")}
 
 
-def test_c9_a_remainder_below_the_minimum_is_told_and_holds_nothing_up() -> None:
+def test_c9_a_remainder_below_the_minimum_is_reported_and_delays_nothing() -> None:
     """Of 0.003 fill 0.002; what is left is below the minimum of 0.002: blocked as dust, and the rest is closed."""
     markets = [Market("BTC", minimum=Decimal("0.002"), shares=[Decimal("0.7")])]
     scene = Scene({BTC: "0.003", ETH: 1}, markets=markets)
@@ -74,24 +74,24 @@ def test_c9_a_remainder_below_the_minimum_is_told_and_holds_nothing_up() -> None
     assert len(scene.orders("BTC")) == 1
 
 
-def test_c10_above_the_maximum_it_is_sent_in_parts() -> None:
-    """10 at 4 a time, where the venue says so: 4, 4 and 2."""
+def test_c10_an_order_above_the_maximum_is_sent_in_parts() -> None:
+    """10 at 4 a time, where the venue states its maximum: 4, 4 and 2."""
     scene = Scene({BTC: 10}, markets=[Market("BTC", maximum=Decimal(4))])
     scene.decide({BTC: 0})
     assert scene.play() == {"d1": "flat"}
     assert [order.amount for order in scene.orders()] == [4, 4, 2]
 
 
-def test_c10_a_maximum_that_only_a_refusal_tells_of_is_found_by_halving() -> None:
-    """Nobody knew of the maximum of 3: 10 is refused, 5 is refused, 2.5 fits."""
-    scene = Scene({BTC: 10}, exchange=Reticent)
+def test_c10_an_unstated_maximum_is_found_by_halving() -> None:
+    """The maximum of 3 was unknown: 10 is refused, 5 is refused, 2.5 fits."""
+    scene = Scene({BTC: 10}, exchange=UnstatedMaximum)
     scene.decide({BTC: 0})
     assert scene.play() == {"d1": "flat"}
     assert [order.amount for order in scene.orders()] == [Decimal("2.5")] * 4
 
 
-class Reticent(Exchange):
-    """Does not tell its maximum, and refuses what is beyond it."""
+class UnstatedMaximum(Exchange):
+    """Does not state its maximum, and refuses what is beyond it."""
 
     def _admit(self, request: OrderRequest) -> None:
         if request.amount > 3:
@@ -100,7 +100,7 @@ class Reticent(Exchange):
 
 
 def test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens() -> None:
-    """The others are flat within a second; the halted one is told, waits, and is closed after two minutes."""
+    """The others are flat within a second; the halted one is reported, waits, and is closed after two minutes."""
     scene = Scene({BTC: 10, ETH: 4, SOL: 2}, markets=[Market("BTC", state="halted")])
     seen: list[list[Decimal]] = []
     scene.at(1.0, lambda: seen.append(scene.held(ETH, SOL)))
@@ -108,11 +108,11 @@ def test_c12_a_halted_symbol_blocks_nothing_else_and_is_closed_when_it_opens() -
     scene.decide({BTC: 0, ETH: 0, SOL: 0})
     assert scene.play() == {"d1": "flat"}
     assert seen == [[0, 0]]
-    assert any("BTC" in told and "market_closed" in told for told in scene.told)
+    assert any("BTC" in text and "market_closed" in text for text in scene.notices)
 
 
-def test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told() -> None:
-    """Half of it was to go; nothing can be traded, and what is left is said."""
+def test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_reported() -> None:
+    """Half of it was to be closed; it cannot be traded, and what is left is reported."""
     scene = Scene({BTC: 10, ETH: 4}, markets=[Market("BTC", state="delisted")])
     scene.decide({BTC: 5, ETH: 0})
     assert scene.play() == {"d1": "blocked"}
@@ -122,8 +122,8 @@ def test_c12_a_delisted_symbol_of_a_trim_ends_as_blocked_and_is_told() -> None:
 
 
 @pytest.mark.parametrize("second", [0.0, 0.03, 0.07, 0.2])
-def test_c13_what_was_closed_by_hand_is_flat_and_no_error(second: float) -> None:
-    """Before the first reading, while the order is under way, or after it: the close ends flat, and opens nothing."""
+def test_c13_a_position_closed_by_hand_is_flat_and_no_error(second: float) -> None:
+    """Before the first poll, while the order is on its way, or after it: the close ends flat, and opens nothing."""
     scene = Scene({BTC: 10, ETH: 4})
     scene.decide({BTC: 0, ETH: 0})
     scene.at(second, lambda: scene.exchange.trade(BTC, Decimal(-10)))
@@ -132,16 +132,16 @@ def test_c13_what_was_closed_by_hand_is_flat_and_no_error(second: float) -> None
 
 
 def test_c17_a_close_waits_until_the_cancel_has_taken_effect() -> None:
-    """The venue says that it cancels, and does so half a second later: until then it refuses, and that is no end."""
-    scene = Scene({BTC: 10}, blocking=True, exchange=Hesitant)
+    """The venue confirms the cancel and executes it half a second later: refusals until then do not end the close."""
+    scene = Scene({BTC: 10}, blocking=True, exchange=DelayedCancels)
     stop = scene.exchange.rest("BTC", "sell", Decimal(10), **STOP)
     scene.decide({BTC: 0}, cancels={stop: ("BTC", "all")})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC) == [0]
 
 
-class Hesitant(Exchange):
-    """Takes half a second to do what it has agreed to."""
+class DelayedCancels(Exchange):
+    """Executes a cancel half a second after it has confirmed it."""
 
     def __init__(self, *args: object, **more: object) -> None:
         super().__init__(*args, **more)  # type: ignore[arg-type] # as the base

@@ -14,7 +14,7 @@ from tests.faults.scene import Scene, long
 BTC, ETH = long("BTC", "ETH")
 
 
-def test_c20_what_is_opened_again_during_the_flush_is_closed_and_later_it_is_another_decisions() -> None:
+def test_c20_a_position_reopened_during_the_close_is_closed_and_later_left_to_another_decision() -> None:
     """A bot buys 3 back while everything is being closed: closed too. What it buys after the end is left alone."""
     scene = Scene({BTC: 10})
     scene.decide({BTC: 0})
@@ -28,10 +28,10 @@ def test_c20_what_is_opened_again_during_the_flush_is_closed_and_later_it_is_ano
 @pytest.mark.parametrize("cause", ["liquidation", "adl"])
 @pytest.mark.parametrize("second", [0.01, 0.05, 0.09, 0.13, 0.3])
 @pytest.mark.parametrize("target", [0, 5])
-def test_c21_a_size_that_the_venue_changes_under_way_is_met_and_not_fought(
+def test_c21_a_size_that_the_venue_changes_during_a_close_is_respected(
     cause: FillCause, second: float, target: int
 ) -> None:
-    """A quarter of the first order fills; then the venue takes 4: together never past the target by our hand."""
+    """A quarter of the first order fills; then the venue takes 4: our orders never close beyond the target."""
     scene = Scene({BTC: 10, ETH: 2}, markets=[Market("BTC", shares=[Decimal("0.25")])])
     scene.decide({BTC: target, ETH: 0})
     scene.at(second, lambda: scene.exchange.take_away(BTC, Decimal(4), cause))
@@ -39,7 +39,7 @@ def test_c21_a_size_that_the_venue_changes_under_way_is_met_and_not_fought(
     assert scene.held(ETH) == [0]
     ours = [deed for deed in scene.exchange.deeds if deed.actor == "ours" and deed.key == BTC]
     acted = next((deed.at for deed in scene.exchange.deeds if deed.actor == cause), scene.time.elapsed)
-    # An order that was under way already when the venue acted could not know of it; every later one must.
+    # An order that was already on its way when the venue acted cannot reflect it; every later one must.
     late = [deed for deed in ours if deed.at > acted + 0.1]
     assert all(deed.after >= target for deed in late)
     assert scene.held(BTC)[0] <= target
@@ -57,7 +57,7 @@ def test_c23_two_policies_that_each_halve_leave_a_half(lost: bool) -> None:
 
 @pytest.mark.parametrize("second", [1.0])
 def test_c23_two_policies_that_each_halve_do_not_close_what_others_open_meanwhile(second: float) -> None:
-    """Both decided that 5 of 10 go; a hand opens 3 more: together they close 5, and say what is left."""
+    """Both decided to close 5 of 10; a manual trade opens 3 more: together they close 5, and report what is left."""
     scene = Scene({BTC: 10, ETH: 1}, Rule("submit", "silent", "ETH", times=2))
     scene.decide({BTC: 5, ETH: 0})
     scene.decide({BTC: 5, ETH: 0})
@@ -87,7 +87,7 @@ def test_l3_a_bot_that_buys_while_the_switch_sells_is_outlasted_and_never_turned
         scene.at(0.5 * step, lambda: scene.exchange.trade(BTC, Decimal(2)))
     scene.play()
     assert scene.held(("BTC", "short")) == [0]
-    # What it bought after the close had ended is not this close's; all else is gone.
+    # What it bought after the end of the close is not part of it; all else is closed.
     ended = (scene.entries("finished")[-1].at - scene.time.start).total_seconds()
     after = sum(2 for step in range(1, 11) if 0.5 * step > ended)
     assert scene.held(BTC) == [after]

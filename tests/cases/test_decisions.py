@@ -1,4 +1,4 @@
-"""C7, D20, D21: what is decided, before anything is sent."""
+"""C7, D20, D21: the decision, before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.worlds import account, after, position, rules, snapshot
 
 
 @pytest.mark.parametrize("flag", ['"NO"', '"false"', '"true"'])
-def test_c7_a_flag_that_is_a_string_is_refused_where_the_snapshot_is_read(flag: str) -> None:
-    """A venue's `"NO"` is true to a program that only asks whether there is something: it never gets that far."""
+def test_c7_a_flag_that_is_a_string_is_refused_where_the_snapshot_is_decoded(flag: str) -> None:
+    """A venue's `"NO"` is truthy: it never gets past the decoder."""
     whole = snapshot(after(), account("100000", (position("BTC", "long", "0"),)))
     order = b'{"id":"o","symbol":"BTC","side":"buy","amount":"1","reduce_only":' + flag.encode() + b"}"
     wrong = encode_snapshot(whole).replace(b'"orders":[]', b'"orders":[' + order + b"]")
@@ -30,8 +30,8 @@ def test_c7_a_flag_that_is_a_string_is_refused_where_the_snapshot_is_read(flag: 
         decode_snapshot(wrong)
 
 
-def test_c7_an_entry_that_claims_to_reduce_is_cancelled_and_an_exit_that_does_not_say_so_is_kept() -> None:
-    """Whatever the venue answers: an order that could add risk goes, one that can only reduce a position stays."""
+def test_c7_an_entry_marked_reduce_only_is_cancelled_and_an_unmarked_exit_is_kept() -> None:
+    """Whatever the venue answers: an order that could add risk is cancelled, one that can only reduce stays."""
     from killswitch.graph.actions.cancel_orders import CancelOrders
     from killswitch.model.snapshot import Order
 
@@ -57,11 +57,11 @@ LONGS, SHORTS = ("A", "B"), ("C", "D")
 
 
 class Book:
-    """A hedged book at prices; what is decided is filled at once, at the mark."""
+    """A hedged book at prices; every decision is filled at once, at the mark."""
 
     def __init__(self) -> None:
         self.held = {**dict.fromkeys(LONGS, Decimal(600)), **dict.fromkeys(SHORTS, Decimal(-600))}
-        self.banked = Decimal(100_000)
+        self.cash = Decimal(100_000)
         self.entry = Decimal(100)
         self.price = dict.fromkeys(self.held, Decimal(100))
         self.decisions: list[Decision] = []
@@ -71,7 +71,7 @@ class Book:
 
     @property
     def equity(self) -> Decimal:
-        return self.banked + sum(self.held[s] * (self.price[s] - self.entry) for s in self.held)
+        return self.cash + sum(self.held[s] * (self.price[s] - self.entry) for s in self.held)
 
     def positions(self) -> list[Position]:
         return [
@@ -84,23 +84,23 @@ class Book:
             if amount
         ]  # fmt: skip
 
-    def seen(self, minute: int) -> Snapshot:
+    def snapshot_at(self, minute: int) -> Snapshot:
         markets = [rules(symbol) for symbol in self.held]
-        seen = account(str(self.equity), self.positions(), instruments=markets, margin_used="1000", free="50000")
-        return snapshot(after(minutes=minute), seen)
+        observed = account(str(self.equity), self.positions(), instruments=markets, margin_used="1000", free="50000")
+        return snapshot(after(minutes=minute), observed)
 
     def fill(self, decision: Decision) -> None:
         self.decisions.append(decision)
         for intent in decision.intents:
             traded = intent.contracts if intent.side == "buy" else -intent.contracts
-            self.banked -= traded * (self.price[intent.symbol] - self.entry)
+            self.cash -= traded * (self.price[intent.symbol] - self.entry)
             self.held[intent.symbol] += traded
 
 
 def fall_and_rebound(repository: Path, name: str) -> Book:
     """The longs fall by 8% while the shorts fall by half of it, minute by minute; then all rise by 10%."""
-    policies, told = compile_policies(load([repository / "policies" / name]).documents)
-    assert policies is not None, told
+    policies, diagnostics = compile_policies(load([repository / "policies" / name]).documents)
+    assert policies is not None, diagnostics
     interpreter, book = Interpreter(policies), Book()
     for minute in range(140):
         if 75 <= minute < 90:
@@ -111,13 +111,13 @@ def fall_and_rebound(repository: Path, name: str) -> Book:
                 book.price[symbol] += Decimal("0.6")
         book.equities.append(book.equity)
         book.nets.append(sum(book.held.values(), Decimal(0)))
-        for decision in interpreter.tick(book.seen(minute)).decisions:
+        for decision in interpreter.tick(book.snapshot_at(minute)).decisions:
             book.fill(decision)
     return book
 
 
-def test_d20_a_hedged_book_is_cut_on_both_sides_and_never_left_with_a_naked_one(repository: Path) -> None:
-    """`futures-degross` keeps the hedge in proportion; closing the losing side alone leaves the shorts naked."""
+def test_d20_a_hedged_book_is_cut_on_both_sides_and_never_left_with_an_unhedged_one(repository: Path) -> None:
+    """`futures-degross` keeps the hedge in proportion; closing the losing side alone leaves the shorts unhedged."""
     both, losing = fall_and_rebound(repository, "futures-degross"), fall_and_rebound(repository, "futures-drawdown")
     assert both.decisions, "the fall fired nothing"
     assert losing.decisions, "the fall fired nothing"
@@ -126,13 +126,13 @@ def test_d20_a_hedged_book_is_cut_on_both_sides_and_never_left_with_a_naked_one(
     # Contracts were equal on both sides before: they still are where the book was cut as a whole.
     assert set(both.nets) == {Decimal(0)}
     assert min(losing.nets) < 0
-    # In the rebound the naked shorts are squeezed, and closed in their turn: that is what the case is about.
+    # In the rebound the unhedged shorts are squeezed, and closed in their turn: that is what the case is about.
     later = {intent.symbol for decision in losing.decisions[1:] for intent in decision.intents}
     assert later & set(SHORTS)
     assert min(both.equities[92:]) > min(losing.equities[92:])
 
 
-def told_of(notices: tuple[Notice, ...]) -> list[tuple[str, str]]:
+def texts_of(notices: tuple[Notice, ...]) -> list[tuple[str, str]]:
     return [(notice.kind, notice.severity) for notice in notices]
 
 
@@ -153,22 +153,22 @@ def test_d21_a_loss_by_liquidation_fires_without_a_row_and_pages(ledger: str, fi
     )
     read = after(minutes=15) if ledger == "silent" else None
 
-    def seen(seconds: float, equity: str, *held: Position) -> Snapshot:
+    def snapshot_at(seconds: float, equity: str, *held: Position) -> Snapshot:
         at = after(seconds=seconds)
         return snapshot(at, account(equity, held, fills_as_of=read or at, flows_as_of=read or at))
 
     for minute in range(16):
-        interpreter.tick(seen(60 * minute, "100000", liquidated, kept))
-    told: list[tuple[str, str]] = []
+        interpreter.tick(snapshot_at(60 * minute, "100000", liquidated, kept))
+    notices: list[tuple[str, str]] = []
     fired: list[tuple[int, Decision]] = []
     for second in range(10, 130, 10):
-        outcome = interpreter.tick(seen(900 + second, "88000", kept))
-        told += told_of(outcome.notices)
+        outcome = interpreter.tick(snapshot_at(900 + second, "88000", kept))
+        notices += texts_of(outcome.notices)
         fired += [(second, decision) for decision in outcome.decisions]
     ((second, decision),) = fired
     assert second == fires_at
     assert [(intent.symbol, intent.target) for intent in decision.intents] == [("ETH", Decimal(0))]
-    assert ("unexplained", "page") in told
+    assert ("unexplained", "page") in notices
 
 
 @pytest.mark.parametrize("closes", [False, True])
@@ -182,11 +182,11 @@ def test_d21_money_that_no_trade_can_have_lost_pages_and_closes_only_where_the_p
     held = [position("BTC", "long", "0", contracts="10", mark_price="100", notional="1000")]
     for minute in range(16):
         interpreter.tick(snapshot(after(minutes=minute), account("100000", held)))
-    told: list[tuple[str, str]] = []
+    notices: list[tuple[str, str]] = []
     fired: list[int] = []
     for second in range(10, 7200, 10):
         outcome = interpreter.tick(snapshot(after(minutes=15, seconds=second), account("88000", held)))
-        told += told_of(outcome.notices)
+        notices += texts_of(outcome.notices)
         fired += [second for decision in outcome.decisions if decision.kind != "suspicion"]
     assert fired == ([70] if closes else [])
-    assert told.count(("unexplained", "page")) == 1
+    assert notices.count(("unexplained", "page")) == 1
