@@ -26,7 +26,7 @@ def random_runs(venue: str, first: int, count: int) -> int:
     seeds = seeds_for(CARRIERS[venue], first, count)
     with carried_by(venue):
         for seed in seeds:
-            if random_run(seed).crimes:
+            if random_run(seed).violations:
                 failed += 1
                 print(smallest(seed), flush=True)
     print(

@@ -51,7 +51,7 @@ def test_a_random_close_ends_and_no_promise_is_broken(venue: str, seed: int) -> 
     """No order is unwritten, no position turned or closed too far, nothing called flat that is not, and it ends."""
     with carried_by(venue):
         outcome = random_run(seed)
-    assert outcome.crimes == (), str(outcome)
+    assert outcome.violations == (), str(outcome)
     assert outcome.seconds is not None
 
 

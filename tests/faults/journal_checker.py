@@ -1,4 +1,4 @@
-"""Holds the journal against the truth at the moment at which something is written, sent or done."""
+"""Compares the journal with the truth at the moment at which something is written, sent or executed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.exchange import ZERO, Deed, Exchange, Key
 
 
 class MemoryJournal:
-    """What closing needs of a store, without a disk. A transaction is whole or not at all, as it is there."""
+    """What closing needs of a store, in memory. A transaction is whole or not at all, as in a real store."""
 
     def __init__(self) -> None:
         self.entries: list[JournalEntry] = []
@@ -60,10 +60,10 @@ class MemoryJournal:
         return [StoredDecision(it, None) for it in newest]
 
 
-class Witness:
-    """Stands between closing, its journal and the exchange, and writes down every lie and every crime.
+class JournalChecker:
+    """Sits between closing, its journal and the exchange, and records every false entry and every violation.
 
-    It is the journal that closing is given. `watch` is to be told of every order that leaves.
+    It is the journal that closing is given. `watch` is called with every order that is sent.
     """
 
     def __init__(self, store: Any, exchange: Exchange) -> None:
@@ -71,7 +71,7 @@ class Witness:
         self._exchange = exchange
         self._allowed: dict[str, tuple[str, str]] = {}
         self._swept = False
-        self.crimes: list[str] = []
+        self.violations: list[str] = []
         self.first_sent: float | None = None
         self.misled_since: Callable[[float], bool] = lambda since: False
         """Whether an answer left out positions since then."""
@@ -90,14 +90,14 @@ class Witness:
             self._written(entry)
 
     def watch(self, request: OrderRequest) -> None:
-        """An order leaves: it must be in the journal, to the letter."""
+        """An order is sent: the journal must have exactly this order."""
         if self.first_sent is None:
             self.first_sent = self._exchange.now()[0]
         written = self._allowed.get(request.client_order_id)
         if written is None:
-            self.crimes.append(f"{request.client_order_id} was sent, and no entry says so")
+            self.violations.append(f"{request.client_order_id} was sent, and no entry says so")
         elif written != (request.side, str(request.amount)):
-            self.crimes.append(
+            self.violations.append(
                 f"{request.client_order_id}: {request.side} {request.amount} was sent, {written} journaled"
             )
 
@@ -111,16 +111,16 @@ class Witness:
         if entry.kind == "swept":
             self._swept = True
         if entry.kind == "finished" and entry.data.get("status") == "flat":
-            self._hold_against_truth(entry)
+            self._compare_with_truth(entry)
 
-    def _hold_against_truth(self, finished: JournalEntry) -> None:
+    def _compare_with_truth(self, finished: JournalEntry) -> None:
         stored = self._store.decision(finished.decision)
         for intent in stored.decision.intents:
             if intent.account != finished.account or intent.purpose != "reduce":
                 continue
             least = self._least_lately((intent.symbol, intent.position_side))
             if least > intent.target:
-                self.crimes.append(
+                self.violations.append(
                     f"{finished.decision} is flat, it says, and {intent.symbol} {intent.position_side} is {least}"
                 )
 
@@ -148,7 +148,7 @@ class Bound:
     last: float
 
     def also(self, target: Decimal, at: float) -> None:
-        """Another decision comes."""
+        """Include another decision."""
         self.target, self.last = min(self.target, target), at
 
 
@@ -174,24 +174,24 @@ def overclosed(exchange: Exchange, key: Key, bound: Bound) -> str | None:
 
 
 def wrong_stops(exchange: Exchange, journal: Sequence[JournalEntry], keys: Iterable[Key]) -> list[str]:
-    """Positions that had a stop and have lost it without a word, or have it twice.
+    """Positions that have lost their stop without a journal entry, or have it twice.
 
-    The venue takes the stop of a position that was closed; whoever opens it again has none, and that is his affair.
+    The venue removes the stop of a position that was closed; whoever opens it again has none, and that is their affair.
     """
     closed = {deed.key for deed in exchange.deeds if deed.after == ZERO}
-    told = [it for it in journal if it.kind == "guarded" and it.data["state"] != "resting"]
-    silent = {(it.symbol, it.position_side) for it in told}
+    reported = [it for it in journal if it.kind == "guarded" and it.data["state"] != "resting"]
+    excused = {(it.symbol, it.position_side) for it in reported}
     found = []
     for key in keys:
         stops = [it for it in exchange.resting() if it.reduce_only and (it.symbol, it.position_side) == key]
         if len(stops) > 1:
             found.append(f"{key} has {len(stops)} stops")
-        if exchange.held[key] > ZERO and not stops and key not in silent | closed:
+        if exchange.held[key] > ZERO and not stops and key not in excused | closed:
             found.append(f"{key} stands naked with {exchange.held[key]}")
     return found
 
 
-def orphans(exchange: Exchange, witness: Witness) -> list[Deed]:
-    """Deeds of ours under a name that the journal does not know."""
-    known = witness.sent()
+def orphans(exchange: Exchange, checker: JournalChecker) -> list[Deed]:
+    """Deeds of ours under an id that the journal does not know."""
+    known = checker.sent()
     return [deed for deed in exchange.deeds if deed.actor == "ours" and deed.name not in known]

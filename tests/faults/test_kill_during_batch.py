@@ -1,4 +1,4 @@
-"""A kill -9 at every durable write and at every request of a close in waves: nothing is lost, nothing is done twice."""
+"""A kill -9 at every durable write and at every request of a close in batches: nothing is lost, nothing done twice."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 from killswitch.store.sqlite import open_store
 from tests.faults.exchange import ZERO
-from tests.faults.killed_wave import BOOK, BTC, LEFT, venue_in
+from tests.faults.killed_batch import BOOK, BTC, LEFT, venue_in
 from tests.virtual_time import VirtualTime
 
 
 def run(repository: Path, folder: Path, *arguments: str) -> Mapping[str, list[str]]:
     """Moment → how its children ended."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.faults.killed_wave", folder, *arguments],
+        [sys.executable, "-m", "tests.faults.killed_batch", folder, *arguments],
         capture_output=True, text=True, check=False, cwd=repository,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), str(repository / "adapters")])},
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (0, "")
-    told = (line.split(" ") for line in ended.stdout.splitlines())
-    return {moment: [" ".join(pair) for pair in pairs(words)] for moment, *words in told}
+    ends_by_moment = (line.split(" ") for line in ended.stdout.splitlines())
+    return {moment: [" ".join(pair) for pair in pairs(words)] for moment, *words in ends_by_moment}
 
 
 def pairs(words: list[str]) -> list[list[str]]:
@@ -38,7 +38,7 @@ def pairs(words: list[str]) -> list[list[str]]:
 
 
 def wrong_in(folder: Path) -> list[str]:
-    """What is not as it should be at the end, in the venue's truth and in the journal."""
+    """What is wrong at the end, in the venue's truth and in the journal."""
     venue = venue_in(folder, VirtualTime())
     store = open_store(str(folder / "store.sqlite"), read_only=True)
     journal = store.journal("d1")
@@ -63,17 +63,17 @@ def wrong_in(folder: Path) -> list[str]:
     return [f"{folder.name}: {what}" for what, is_wrong in found.items() if is_wrong]
 
 
-def test_kill_9_at_any_moment_of_a_wave_changes_nothing_about_the_end(repository: Path, tmp_path: Path) -> None:
-    """Before and after each write and each request: the same quantities, one stop, and a record that says flat."""
-    told = run(repository, tmp_path)
-    assert len(told) > 30
-    assert {moment: ends for moment, ends in told.items() if ends != ["killed", "exit 0"]} == {}
-    assert [wrong for moment in ["undisturbed", *told] for wrong in wrong_in(tmp_path / moment)] == []
+def test_kill_9_at_any_moment_of_a_batch_does_not_change_the_end(repository: Path, tmp_path: Path) -> None:
+    """Before and after each write and each request: the same quantities, one stop, and a journal that ends flat."""
+    ends_by_moment = run(repository, tmp_path)
+    assert len(ends_by_moment) > 30
+    assert {moment: ends for moment, ends in ends_by_moment.items() if ends != ["killed", "exit 0"]} == {}
+    assert [wrong for moment in ["undisturbed", *ends_by_moment] for wrong in wrong_in(tmp_path / moment)] == []
 
 
-def test_kill_9_while_picking_up_the_pieces_changes_nothing_either(repository: Path, tmp_path: Path) -> None:
+def test_kill_9_during_recovery_of_a_batch_does_not_change_the_end(repository: Path, tmp_path: Path) -> None:
     """Every fifth first death, and after each of them every tenth second one."""
-    told = run(repository, tmp_path, "10", "3")
-    assert len(told) > 30
-    assert {moment: ends for moment, ends in told.items() if ends != ["killed", "killed", "exit 0"]} == {}
-    assert [wrong for moment in told for wrong in wrong_in(tmp_path / moment)] == []
+    ends_by_moment = run(repository, tmp_path, "10", "3")
+    assert len(ends_by_moment) > 30
+    assert {moment: ends for moment, ends in ends_by_moment.items() if ends != ["killed", "killed", "exit 0"]} == {}
+    assert [wrong for moment in ends_by_moment for wrong in wrong_in(tmp_path / moment)] == []

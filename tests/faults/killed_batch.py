@@ -1,13 +1,13 @@
-"""Closes a book in waves, in child processes that die at one moment each, and then once more without dying.
+"""Closes a book in batches, in child processes that die at one moment each, and then once more without dying.
 
-Run as a program: `python -m tests.faults.killed_wave FOLDER`. First one child lives undisturbed, and the moments that
-it passes through are taken down: `write-N` is the N-th durable write of the store (a wave's orders are one), and
+Run as a program: `python -m tests.faults.killed_batch FOLDER`. First one child lives undisturbed, and the moments that
+it passes through are recorded: `write-N` is the N-th durable write of the store (a batch's orders are one), and
 `submit-N`, `cancel-N`, `snapshot-N` and so on the N-th request of a kind, each before and after it has taken effect.
-Then, for each of them, a child is killed there, and the next one goes on. What the venue and the store hold at the
+Then, for each of them, a child is killed there, and the next one continues. What the venue and the store hold at the
 end stays in `FOLDER/MOMENT`, and each moment is printed with how its children ended.
 
-With `FOLDER EVERY SEED`, each child that goes on is killed as well, at every EVERY-th of its own moments; the first
-moment is every fifth then. SEED says with which of them to begin.
+With `FOLDER EVERY SEED`, each child that continues is killed as well, at every EVERY-th of its own moments; the first
+moment is every fifth then. SEED gives the first of them.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class DyingStore:
 
 
 class FiledWire(Wire):
-    """Every request is a moment, before and after it has taken effect; what it did is in a file by then."""
+    """Every request is a moment, before and after it has taken effect; its effect is in a file by then."""
 
     def __init__(self, exchange: Exchange, file: Path, death: Death, time: VirtualTime, script: Script) -> None:
         super().__init__(exchange, time, script)
@@ -94,7 +94,7 @@ class FiledWire(Wire):
 
 
 def keep(exchange: Exchange, file: Path) -> None:
-    """Whole or not at all: a venue does not lose an order because its client was killed."""
+    """Write the whole file or nothing: a venue does not lose an order because its client was killed."""
     state = {name: value for name, value in vars(exchange).items() if name != "now"}
     temporary = file.with_suffix(".tmp")
     temporary.write_bytes(pickle.dumps(state))
@@ -104,7 +104,7 @@ def keep(exchange: Exchange, file: Path) -> None:
 def venue_in(folder: Path, time: VirtualTime) -> Exchange:
     """A stop that blocks a trim, a short that fills in part, and a long that takes more than its first bound.
 
-    Anew, or as the file in `folder` has it.
+    New, or as the file in `folder` has it.
     """
     markets = [
         Market("BTC"),
@@ -137,7 +137,7 @@ def decide(exchange: Exchange, time: VirtualTime) -> Decision:
 
 
 async def life(folder: Path, death: Death, time: VirtualTime, number: int) -> bool:
-    """What a runner does for closing from its start on. In the first life the answer about XRP is lost."""
+    """What a runner does for closing from its start. In the first life the answer about XRP is lost."""
     exchange = venue_in(folder, time)
     script = (
         Script(Rule("submit", "done", "XRP"), Rule("find_order", "garbled", "XRP", times=2)) if not number else Script()
@@ -196,7 +196,7 @@ def main() -> None:
             continue
         if index % 5 != seed % 5:
             continue
-        # What the second life passes through is known only from a second life.
+        # The moments of the second life are known only from a second life.
         _, second = lives(folder / "rehearsal" / moment, [moment, None])
         for again in second[(index + seed) % every :: every]:
             name = f"{moment}+{again}"
