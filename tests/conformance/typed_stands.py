@@ -1,4 +1,4 @@
-"""Venues without a wire of their own, for what is made of their answers: typed ones, and the paper venue over HTTP."""
+"""Stands for damaged answers at venues without a wire-level server: typed answers, and the paper venue over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Typed:
-    """What a venue answers, by question, for one account. `symbol`: that of the order asked for; `name`: its id."""
+    """A venue's answers for one account, by question. `symbol`: that of the order asked for; `name`: its id."""
 
     exchange: str
     currency: str
@@ -42,7 +42,7 @@ class Typed:
     """Of the order that the answer to a submit is about."""
 
     def question(self, method: str, url: str, body: str | None) -> str:
-        """Which of them a request asks for: method and path, or the type in its body."""
+        """The question of a request: method and path, or the type in its body."""
         if self.by_path:
             return f"{method} {urlsplit(url).path}"
         asked = json.loads(body) if body and body.startswith("{") else {}
@@ -51,7 +51,7 @@ class Typed:
 
 
 class TypedStand:
-    """An account that is what is typed: nothing is sent, and every answer is given as often as it is asked for."""
+    """An account made of typed answers: nothing is sent, and every answer is given as often as it is requested."""
 
     offers = frozenset({"answers"})
     patience = 0.0
@@ -106,11 +106,11 @@ class TypedStand:
         return venue
 
     async def close(self) -> None:
-        """Nothing was opened."""
+        """Nothing to close."""
 
 
 class PaperAnswers(PaperStand):
-    """The paper venue over HTTP, whose answers are changed where the client has them."""
+    """The paper venue over HTTP, whose answers are changed where the client receives them."""
 
     more = ()
     mutations = 40
@@ -136,7 +136,7 @@ class PaperAnswers(PaperStand):
 
 
 def deribit() -> TypedStand:
-    """A long perpetual and a short option in BTC, an order that is done, a stop, fills and a deposit."""
+    """A long perpetual and a short option in BTC, a finished order, a stop, fills and a deposit."""
     from tests.unit.ccxt.venues import test_deribit as typed
 
     fill = {

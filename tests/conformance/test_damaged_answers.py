@@ -1,6 +1,6 @@
-"""Answers with one wrong field, at every venue of the house; a share of them, evenly spread and the same each time.
+"""Answers with one wrong field, at every venue of this project; a share of them, evenly spread and the same each time.
 
-Each venue takes its turn; a few fields of each are changed in `test_guarantees`, by turns as well. The whole of it is
+Each venue takes its turn; a few fields of each are changed in `test_guarantees`, by turns as well. All of them are in
 `python -m tests.wire.mutants [VENUE…]`.
 """
 
@@ -15,15 +15,15 @@ from killswitch.conformance.answers import wrong_query_results
 from killswitch.conformance.mutations import MISSING, Mutation, mutations, sample
 from killswitch.conformance.order_answers import complaints_of, wrong_order_results
 from killswitch.model.venue import FateUnknownError, OrderRejectedError, OrderReport, OrderState, VenueDownError
-from tests.conformance.reading_stands import reading_stands
+from tests.conformance.mutation_stands import mutation_stands
 from tests.rotation import taking_turns
 
-STANDS = reading_stands()
+STANDS = mutation_stands()
 
 
 @pytest.mark.parametrize("venue", taking_turns(STANDS, "a wrong field"))
 def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
-    """Every fact is as it was or unknown, or the reading fails and says why; no position vanishes or turns."""
+    """Every fact is unchanged or unknown, or the poll fails with a reason; no position vanishes or turns."""
     stand = STANDS[venue]()
     tried, wrong = stand.run(wrong_query_results(stand, most=stand.mutations))
     assert tried > stand.mutations // 2
@@ -31,8 +31,8 @@ def test_a_wrong_field_of_an_answer_is_never_a_wrong_number(venue: str) -> None:
 
 
 @pytest.mark.parametrize("venue", taking_turns([name for name in STANDS if name != "paper"], "a damaged answer"))
-def test_a_damaged_answer_to_what_was_done_is_never_a_refusal_nor_another_fill(venue: str) -> None:
-    """Of a submit, a batch and a cancel: the same report, or a fate that is open; a refusal would send it again."""
+def test_a_damaged_answer_to_an_executed_request_is_never_a_refusal_nor_another_fill(venue: str) -> None:
+    """Of a submit, a batch and a cancel: the same report, or an unknown status; a refusal would send it again."""
     stand = STANDS[venue]()
     tried, wrong = stand.run(wrong_order_results(stand, most=stand.mutations))
     assert tried["submit"] > stand.mutations // 2
@@ -40,8 +40,8 @@ def test_a_damaged_answer_to_what_was_done_is_never_a_refusal_nor_another_fill(v
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def test_an_adapter_that_takes_every_damaged_answer_for_a_refusal_is_found_out() -> None:
-    """The table itself: of such an adapter each damaged answer to an order is a complaint."""
+def test_an_adapter_that_takes_every_damaged_answer_for_a_refusal_is_detected() -> None:
+    """The check itself: for such an adapter each damaged answer to an order is a complaint."""
     done = report("open", "0")
     assert complaints_of(done, OrderRejectedError("other", "nonsense"), is_done=True)
     assert complaints_of(done, VenueDownError("down"), is_done=True)
@@ -60,7 +60,7 @@ ANSWER: dict[str, Any] = {"rows": [{"size": "1.5", "side": "buy", "open": True}]
 
 
 def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
-    """Ten ways for a number, seven for a word, eight for a list of rows, five for a yes, four for a row."""
+    """Ten ways for a number, seven for a word, eight for a list of rows, five for a boolean, four for a row."""
     found = mutations({"question": ANSWER})
     by_path = {path: sorted(it.kind for it in found if it.path == path) for path in {it.path for it in found}}
     assert by_path["rows", 0, "size"] == sorted(
@@ -88,15 +88,15 @@ def test_every_field_is_changed_in_every_way_that_its_kind_has() -> None:
     assert by_path["rows", 0, "open"] == sorted(["null", "missing", "a word", "an object", "a list"])
 
 
-def test_a_row_that_is_there_twice_is_of_whichever_answer_is_changed() -> None:
+def test_a_repeated_row_belongs_to_the_answer_that_is_changed() -> None:
     """One route may answer about several markets: the row is one of its own."""
     found = {it.kind: it for it in mutations({"question": [{"size": "1.5"}]}) if not it.path}
     assert found["the same row twice"].change("question", [{"size": "3.5"}]) == [{"size": "3.5"}] * 2
     assert found["a row again with zeros"].change("question", [{"size": "3.5"}]) == [{"size": "3.5"}, {"size": "0"}]
 
 
-def test_a_change_is_of_its_own_question_and_field() -> None:
-    """The answer that it is made of stays as it was."""
+def test_a_change_applies_to_its_own_question_and_field() -> None:
+    """The original answer is not modified."""
     change = Mutation("question", ("rows", 0, "size"), "missing", MISSING).change
     assert change("question", ANSWER) == {**ANSWER, "rows": [{"side": "buy", "open": True}]}
     assert change("another", ANSWER) == ANSWER

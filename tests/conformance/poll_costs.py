@@ -1,4 +1,4 @@
-"""What watching an account costs of a venue's documented limits, counted by the wire-level venue itself."""
+"""The cost of polling an account, as a share of a venue's documented limits, counted by the wire-level venue itself."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ BOOK, ORDERS = 4, 20
 @dataclass(frozen=True)
 class Cost:
     """`requests`: a snapshot, on average. `shares`: limit → the most of it that was used in any of its windows, as a
-    fraction of what it allows. `means`: limit → units a snapshot, on average. `refused`: requests that the venue did
-    not listen to; `unwell`: snapshots that were not `ok`."""
+    fraction of what it allows. `means`: limit → units a snapshot, on average. `refused`: requests that the venue
+    rate-limited; `unwell`: snapshots that were not `ok`.
+    """
 
     requests: float
     shares: dict[str, float]
@@ -29,7 +30,7 @@ class Cost:
     unwell: int
 
 
-def watched(wired: Wired, *, moving: bool = False, seconds: int = SECONDS) -> Cost:
+def measure_polling(wired: Wired, *, moving: bool = False, seconds: int = SECONDS) -> Cost:
     """A snapshot a second; `moving`: somebody trades every ten seconds."""
     stand = WireStand(wired)
     book: dict[Key, Decimal] = {(symbol, "long"): Decimal(BOOK) for symbol in stand.symbols}

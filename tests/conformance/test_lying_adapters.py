@@ -1,4 +1,4 @@
-"""Adapters that lie do not keep the guarantees: each lie is held against the one that is about it."""
+"""Adapters that lie fail the conformance suite: each lie is checked against the guarantee that it breaks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GUARANTEES = AdapterGuarantees()
 
 
 class Liar:
-    """Another adapter, and what it tells of it."""
+    """Wraps another adapter, and changes its snapshots with `altered_snapshot`."""
 
     def __init__(self, honest: VenueAdapter) -> None:
         self.honest: Any = honest
@@ -32,14 +32,14 @@ class Liar:
         return getattr(self.honest, name)
 
     async def snapshot(self) -> AccountSnapshot:
-        return self.told(await self.honest.snapshot())
+        return self.altered_snapshot(await self.honest.snapshot())
 
-    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+    def altered_snapshot(self, seen: AccountSnapshot) -> AccountSnapshot:
         return seen
 
 
-class TellsTheLastGoodOne(Liar):
-    """A reading that failed is told as the last one that did not."""
+class RepeatsTheLastGoodSnapshot(Liar):
+    """Answers a failed poll with the last good snapshot."""
 
     last: AccountSnapshot
 
@@ -54,18 +54,18 @@ class TellsTheLastGoodOne(Liar):
 
 
 class Changed(Liar):
-    """What is `ok` is told with other numbers."""
+    """Changes the numbers of an `ok` snapshot."""
 
     def __init__(self, honest: VenueAdapter, change: Callable[[AccountSnapshot], dict[str, Any]]) -> None:
         super().__init__(honest)
         self.change = change
 
-    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+    def altered_snapshot(self, seen: AccountSnapshot) -> AccountSnapshot:
         return structs.replace(seen, **self.change(seen)) if seen.quality == "ok" else seen
 
 
 class DropsPrices(Liar):
-    """Limits and stops leave as orders at the market."""
+    """Sends limits and stops as market orders."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         sent: OrderReport = await self.honest.submit(
@@ -74,8 +74,8 @@ class DropsPrices(Liar):
         return sent
 
 
-class TellsOtherPrices(Liar):
-    """Fills at a price that never was."""
+class InventsPrices(Liar):
+    """Reports fills at a price that never was."""
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
         found = await self.honest.fills(symbol, client_order_id)
@@ -83,14 +83,14 @@ class TellsOtherPrices(Liar):
 
 
 class TakesNonsenseForFlat(Liar):
-    """An answer that makes no sense is told as an account without positions."""
+    """Reports a malformed answer as an account without positions."""
 
-    def told(self, seen: AccountSnapshot) -> AccountSnapshot:
+    def altered_snapshot(self, seen: AccountSnapshot) -> AccountSnapshot:
         return structs.replace(seen, quality="ok", positions=()) if seen.quality != "ok" else seen
 
 
 class SendsTwice(Liar):
-    """An order without an answer is sent again, under a name of its own."""
+    """Sends an order without an answer again, under another id."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         try:
@@ -102,7 +102,7 @@ class SendsTwice(Liar):
 
 @dataclass(frozen=True)
 class Lie:
-    """How it is told, and which guarantee is broken by it."""
+    """The lying adapter, and the guarantee that it breaks."""
 
     liar: Callable[[VenueAdapter], Any]
     breaks: Callable[[Stand], None]
@@ -118,7 +118,7 @@ def _rules(**more: Any) -> Callable[[AccountSnapshot], dict[str, Any]]:
 
 LIES: Mapping[str, Lie] = {
     "the last good reading": Lie(
-        TellsTheLastGoodOne,
+        RepeatsTheLastGoodSnapshot,
         lambda stand: GUARANTEES.test_a_failed_snapshot_is_never_an_empty_or_an_old_account(stand, "garbled"),
     ),
     "another worth": Lie(
@@ -145,7 +145,7 @@ LIES: Mapping[str, Lie] = {
         GUARANTEES.test_positions_carry_their_trading_rules,
     ),
     "orders at the market": Lie(DropsPrices, GUARANTEES.test_our_limit_and_stop_orders_rest_as_they_were_sent),
-    "other prices of fills": Lie(TellsOtherPrices, GUARANTEES.test_an_order_executes_once_and_is_found_by_its_client_id),
+    "other prices of fills": Lie(InventsPrices, GUARANTEES.test_an_order_executes_once_and_is_found_by_its_client_id),
     "nonsense is flat": Lie(TakesNonsenseForFlat, GUARANTEES.test_a_wrong_field_is_never_a_wrong_number),
     "a second sending": Lie(
         SendsTwice, lambda stand: GUARANTEES.test_a_failed_submission_has_the_right_error(stand, "lost")
@@ -154,7 +154,7 @@ LIES: Mapping[str, Lie] = {
 
 
 class LyingStand(WireStand):
-    """Kraken Futures, told by a liar."""
+    """Kraken Futures behind a lying adapter."""
 
     def __init__(self, liar: Callable[[VenueAdapter], Any]) -> None:
         super().__init__(WIRES["krakenfutures"])
@@ -162,17 +162,17 @@ class LyingStand(WireStand):
         self._liar = liar
 
     async def open(self, book: Mapping[Key, Decimal], *, hedge: bool = False) -> VenueAdapter:
-        told: VenueAdapter = self._liar(await super().open(book, hedge=hedge))
-        return told
+        liar: VenueAdapter = self._liar(await super().open(book, hedge=hedge))
+        return liar
 
     async def connect(self, change: Change) -> VenueAdapter:
-        told: VenueAdapter = self._liar(await super().connect(change))
-        return told
+        liar: VenueAdapter = self._liar(await super().connect(change))
+        return liar
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_lie_is_noticed(name: str) -> None:
-    """The same guarantee is kept by the adapter that tells the truth."""
+def test_a_lie_breaks_its_guarantee(name: str) -> None:
+    """The honest adapter keeps the same guarantee."""
     lie = LIES[name]
     lie.breaks(WireStand(WIRES["krakenfutures"]))
     with pytest.raises(AssertionError):
