@@ -35,7 +35,7 @@ from killswitch_ccxt.venue import CcxtVenue
 from tests.bench.measure import Measure
 from tests.bench.memory import fast_folder, resident
 from tests.bench.replay import POLICIES, compiled
-from tests.conformance.costs import watched
+from tests.conformance.poll_costs import measure_polling
 from tests.conformance.wires import WIRES
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
@@ -75,7 +75,7 @@ def measures() -> Iterator[Measure]:
     name = f"snapshot of {POSITIONS} positions and {ORDERS} orders ({requests} requests)"
     yield Measure(name, ours * 1000, bare * 1000, "the same facts by ccxt alone", OWN)
     for venue, wired in WIRES.items():
-        cost = watched(wired)
+        cost = measure_polling(wired)
         limit, share = max(cost.shares.items(), key=lambda each: each[1])
         name = f"{venue}: {cost.requests:.1f} requests a snapshot at a tick of 1 s, {limit} used"
         yield Measure(name, share, 1.0, "documented", 1.0, "of it")

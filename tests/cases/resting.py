@@ -1,4 +1,4 @@
-"""Two reasons for which an order of ours rests: the market lets in makers only, or it was declared so."""
+"""Two reasons for which an order of ours rests: a post-only market, or a declared ladder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESTING: Final[tuple[Resting, ...]] = ("post_only", "declared")
 
 
 def resting_market(why: Resting, *, makers_slip: str = "0.01") -> Market:
-    """Takers get 99 for a mark of 100; where there are makers only, the best prices are `makers_slip` away from it."""
+    """Takers get 99 for a mark of 100; in a post-only market the best prices are `makers_slip` away from it."""
     if why == "post_only":
         return Market("BTC", state="post_only", slip=Decimal(makers_slip))
     return Market("BTC", slip=Decimal("0.01"))

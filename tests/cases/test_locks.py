@@ -1,4 +1,4 @@
-"""C20, L3 at the runner: the lock stands before the first order leaves, and stays when the last one is filled."""
+"""C20, L3 at the runner: the lock is written before the first order leaves, and stays when the last one is filled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 class Rebuying(ScriptedVenue):
-    """A bot of the trading firm buys back what has just been sold, so many times; knows what the lock said then."""
+    """A bot of the trading firm buys back what was just sold, `times` times, and records the lock's verdicts."""
 
     def __init__(self, world: World, times: int) -> None:
         super().__init__(None)
@@ -47,7 +47,7 @@ class Rebuying(ScriptedVenue):
 
 
 def test_l3_the_bot_that_buys_while_the_switch_sells_is_locked_out_from_before_the_first_order(world: World) -> None:
-    """It ignores the lock three times: each time it is sold again, and the lock said reduce-only throughout."""
+    """It ignores the lock three times: each time the position is sold again; the lock is reduce-only throughout."""
     store, venue = world.open(), Rebuying(world, 3)
     seen = asyncio.run(crash(world, store, venue))
     assert len(venue.sent) == 4
@@ -57,8 +57,8 @@ def test_l3_the_bot_that_buys_while_the_switch_sells_is_locked_out_from_before_t
     assert venue.answer.positions == ()
 
 
-def test_c20_after_the_flush_the_lock_stays_and_what_is_opened_again_is_not_this_closes(world: World) -> None:
-    """Everything is flat; a bot opens the symbol again: the lock still forbids it, and nothing is sold unasked."""
+def test_c20_after_the_close_the_lock_stays_and_a_reopened_position_is_not_closed(world: World) -> None:
+    """Everything is flat; a bot opens the symbol again: the lock still forbids it, and nothing is sold undecided."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue))
 

@@ -15,7 +15,7 @@ from tests.faults.scene import Scene
 
 X, COIN = ("X/BTC", "long"), ("BTC/USDT", "long")
 MARKETS = (Market("X/BTC", price=Decimal("0.02")), Market("BTC/USDT", price=Decimal(30_000), step=Decimal("0.0001")))
-BROUGHT = Decimal("0.1999")
+PROCEEDS = Decimal("0.1999")
 """10 X at 0.02 BTC, less the fee of 0.05%."""
 
 
@@ -38,8 +38,8 @@ def scene_of(held: str, *rules: Rule) -> Scene:
 
 
 @pytest.mark.parametrize("held", ["0", "1"])
-def test_c19_the_second_hop_sells_what_the_first_has_bought_and_nothing_that_was_there(held: str) -> None:
-    """10 X bring 0.1999 BTC after the fee: so much is sold, in whole steps, and the BTC of before stays."""
+def test_c19_the_second_hop_sells_the_proceeds_of_the_first_and_nothing_held_before(held: str) -> None:
+    """10 X bring 0.1999 BTC after the fee: so much is sold, in whole steps, and the BTC held before stay."""
     scene = scene_of(held)
     scene.decide({X: 0}, change=hopping(Decimal(held)))
     scene.play()
@@ -51,7 +51,7 @@ def test_c19_the_second_hop_sells_what_the_first_has_bought_and_nothing_that_was
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "lost", "late", "twice", "garbled"])
 @pytest.mark.parametrize("symbol", ["X/BTC", "BTC/USDT"])
 def test_c19_a_hop_whose_answer_is_lost_is_not_sold_twice(symbol: str, mishap: Mishap) -> None:
-    """Whichever of the two orders it is: the BTC of before stays."""
+    """Whichever of the two orders it is: the BTC held before stay."""
     scene = scene_of("1", Rule("submit", mishap, symbol))
     scene.decide({X: 0}, change=hopping(Decimal(1)))
     scene.play()
@@ -69,7 +69,7 @@ def test_c19_killed_between_the_hops_the_second_is_done_once(second: float) -> N
     assert 1 <= scene.held(COIN)[0] < Decimal("1.0002")
 
 
-def test_c9_dust_of_a_holding_is_told_and_is_no_error() -> None:
+def test_c9_dust_of_a_holding_is_reported_and_is_no_error() -> None:
     """0.0004 X below the smallest order of 0.001: blocked from the start, and the rest is sold."""
     market = Market("DUST/USDT", minimum=Decimal("0.001"))
     scene = Scene({("DUST/USDT", "long"): "0.0004", COIN: 1}, mode="spot", markets=[market, *MARKETS])

@@ -1,4 +1,4 @@
-"""Venues in a tester's hands: every wire-level venue behind its real client, and the paper venue in its two ways."""
+"""Stands for the conformance tests: every wire-level venue behind its real client, and the paper venue in both ways."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PROCESSES = count()
 
 @dataclass(frozen=True)
 class Wired:
-    """How one wire-level venue is reached: its server, its adapter, and what can be tried there."""
+    """How one wire-level venue is reached: its server, its adapter, and what can be tested there."""
 
     server: Callable[..., WireVenue]
     factory: Callable[[AccountSpec], VenueAdapter]

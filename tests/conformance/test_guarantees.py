@@ -1,4 +1,4 @@
-"""Every adapter of the house, held against the guarantees that any adapter must keep."""
+"""Every adapter of this project against the guarantees that any adapter must keep."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools.reference.guarantees import guarantees
 
 
 class TestPaperInProcess(AdapterGuarantees):
-    """The paper venue without a network between."""
+    """The paper venue without a network."""
 
     @pytest.fixture
     def stand(self) -> Stand:
@@ -91,6 +91,6 @@ class TestAlpaca(AdapterGuarantees):
 
 
 def test_no_two_guarantees_have_one_number() -> None:
-    """A report that names a number names one guarantee."""
+    """A number in a report names one guarantee."""
     numbers = [number for number, _, _ in guarantees()]
     assert sorted(set(numbers)) == numbers

@@ -1,4 +1,4 @@
-"""One list of promises for both ways to the paper venue: in process, and over HTTP."""
+"""One list of promises for both adapters of the paper venue: in process, and over HTTP."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def _over_http(desk: Desk, promise: Promise) -> None:
 
 @pytest.fixture(params=[_in_process, _over_http], ids=["in process", "over HTTP"])
 def keeps(request: pytest.FixtureRequest) -> Callable[[Promise], None]:
-    """Hold one way against a promise, on a fresh desk: A at 100, 10,000 USDT, 10×, nothing costs anything."""
+    """Check a promise for one adapter, on a fresh desk: A at 100, 10,000 USDT, 10×, no costs."""
 
     def run(promise: Promise) -> None:
         asyncio.run(request.param(Desk(instrument("A", min_notional="5")), promise))
@@ -71,7 +71,7 @@ def _order(number: int, side: str, amount: str, **more: object) -> OrderRequest:
     return OrderRequest(f"c{number}", "A", side, amount=Decimal(amount), **fields)  # type: ignore[arg-type] # as named
 
 
-def test_a_snapshot_is_what_the_market_says(keeps: Callable[[Promise], None]) -> None:
+def test_a_snapshot_equals_the_state_of_the_market(keeps: Callable[[Promise], None]) -> None:
     """Nothing is lost or changed on the way, whatever the numbers look like."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
@@ -79,18 +79,18 @@ def test_a_snapshot_is_what_the_market_says(keeps: Callable[[Promise], None]) ->
         await venue.submit(_order(2, "buy", "1", type="limit", price=Decimal("99.99")))
         desk.pass_bar(A=bar("100.01"))
         desk.market.flow("main", "deposit", Decimal("0.00000001"))
-        seen, said = await venue.snapshot(), desk.seen
-        for name in said.__struct_fields__:
+        seen, stated = await venue.snapshot(), desk.seen
+        for name in stated.__struct_fields__:
             if name != "health":
-                assert getattr(seen, name) == getattr(said, name), name
+                assert getattr(seen, name) == getattr(stated, name), name
         assert seen.health is not None
         assert (seen.health.requests, seen.health.errors, seen.health.malformed) == (1, 0, 0)
 
     keeps(promise)
 
 
-def test_prices_are_asked_by_themselves(keeps: Callable[[Promise], None]) -> None:
-    """For a second look: what each symbol costs, and when; one that is not there is left out."""
+def test_prices_are_fetched_separately(keeps: Callable[[Promise], None]) -> None:
+    """For a second poll: the price of each symbol, and its time; a missing symbol is left out."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         assert isinstance(venue, PricedVenue)
@@ -102,7 +102,7 @@ def test_prices_are_asked_by_themselves(keeps: Callable[[Promise], None]) -> Non
     keeps(promise)
 
 
-def test_what_happens_after_a_snapshot_is_dated_after_it() -> None:
+def test_a_fill_after_a_snapshot_is_dated_after_it() -> None:
     """The server's clock runs on between bars: a fill is never older than the snapshot that did not show it."""
     desk = Desk()
     seconds = iter(range(1, 100))
@@ -141,7 +141,7 @@ def test_instruments_are_given_first_and_when_they_change(keeps: Callable[[Promi
 
 
 def test_an_order_is_reported_filled_and_found_again(keeps: Callable[[Promise], None]) -> None:
-    """The answer to sending, the answer to asking, and the fills agree."""
+    """The answer to sending, the answer to the query, and the fills agree."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         sent = await venue.submit(_order(1, "buy", "2"))
@@ -154,7 +154,7 @@ def test_an_order_is_reported_filled_and_found_again(keeps: Callable[[Promise], 
 
 
 def test_an_order_that_was_never_sent_is_not_found(keeps: Callable[[Promise], None]) -> None:
-    """The venue says that it has none: under that id, under that symbol."""
+    """The venue answers that it has none: under that id, under that symbol."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         await venue.submit(_order(1, "buy", "2"))
@@ -166,7 +166,7 @@ def test_an_order_that_was_never_sent_is_not_found(keeps: Callable[[Promise], No
 
 
 def test_a_refusal_keeps_its_reason(keeps: Callable[[Promise], None]) -> None:
-    """Whoever closes must know whether there was nothing to close or something in the way (C13)."""
+    """Closing must know whether there was nothing to close or a blocking order (C13)."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         exit_order = _order(1, "sell", "1", reduce_only=True, position_side="long")
@@ -185,7 +185,7 @@ def test_a_refusal_keeps_its_reason(keeps: Callable[[Promise], None]) -> None:
 
 
 def test_a_resting_order_is_listed_until_it_is_cancelled_once_or_twice(keeps: Callable[[Promise], None]) -> None:
-    """Cancelling what is gone is no error."""
+    """Cancelling an order that is gone is no error."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         sent = await venue.submit(_order(1, "buy", "2", type="limit", price=Decimal(90)))
@@ -200,8 +200,8 @@ def test_a_resting_order_is_listed_until_it_is_cancelled_once_or_twice(keeps: Ca
     keeps(promise)
 
 
-def test_names_that_need_quoting_arrive(keeps: Callable[[Promise], None]) -> None:
-    """A client id with every awkward sign is the same at the other end."""
+def test_ids_that_need_quoting_arrive(keeps: Callable[[Promise], None]) -> None:
+    """A client order id with every special character is the same at the other end."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         awkward = "a/b?c=d&e #%ü"
@@ -216,7 +216,7 @@ def test_names_that_need_quoting_arrive(keeps: Callable[[Promise], None]) -> Non
 
 
 def test_conditional_and_immediate_orders_arrive_as_they_were_sent(keeps: Callable[[Promise], None]) -> None:
-    """A stop is listed with its trigger and goes when the price falls; what an immediate limit leaves has expired."""
+    """A stop is listed with its trigger and sent when the price falls; the rest of an immediate limit has expired."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         await venue.submit(_order(1, "buy", "2"))
@@ -234,7 +234,7 @@ def test_conditional_and_immediate_orders_arrive_as_they_were_sent(keeps: Callab
 
 
 def test_a_batch_is_answered_order_by_order(keeps: Callable[[Promise], None]) -> None:
-    """One refused among three leaves the others done, each answer in its place."""
+    """One refused among three leaves the others executed, each answer in its place."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         desk.market.agree(read_terms({"batch": 3}))
@@ -251,8 +251,8 @@ def test_a_batch_is_answered_order_by_order(keeps: Callable[[Promise], None]) ->
     keeps(promise)
 
 
-def test_a_whole_book_is_closed_where_the_venue_does_that(keeps: Callable[[Promise], None]) -> None:
-    """Refused by a plain venue; by one that has it, the positions say that it was done."""
+def test_a_whole_book_is_closed_where_the_venue_supports_it(keeps: Callable[[Promise], None]) -> None:
+    """Refused by a plain venue; at one that supports it, the positions show that it was executed."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         assert isinstance(venue, BookClosingVenue)
@@ -267,7 +267,7 @@ def test_a_whole_book_is_closed_where_the_venue_does_that(keeps: Callable[[Promi
     keeps(promise)
 
 
-def test_what_is_beyond_a_limit_is_refused_and_the_count_is_told(keeps: Callable[[Promise], None]) -> None:
+def test_an_order_beyond_a_limit_is_refused_and_the_count_is_reported(keeps: Callable[[Promise], None]) -> None:
     """Two orders a minute: the third is refused, did nothing, and fits after the bar that lasts a minute."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
@@ -289,7 +289,7 @@ def test_what_is_beyond_a_limit_is_refused_and_the_count_is_told(keeps: Callable
 
 
 def test_liquidity_arrives_with_the_snapshot(keeps: Callable[[Promise], None]) -> None:
-    """What the market shows is what the reader sees."""
+    """The snapshot has the liquidity of the market."""
 
     async def promise(venue: VenueAdapter, desk: Desk) -> None:
         assert (await venue.snapshot()).liquidity is None
@@ -302,18 +302,18 @@ def test_liquidity_arrives_with_the_snapshot(keeps: Callable[[Promise], None]) -
     keeps(promise)
 
 
-def test_an_adapter_says_what_its_venue_is_like() -> None:
-    """In process as the market's terms are, over HTTP as the account's options say; plain where nothing is said."""
+def test_an_adapter_declares_the_traits_of_its_venue() -> None:
+    """In process from the market's terms, over HTTP from the account's options; plain where nothing is declared."""
     desk = Desk(terms=read_terms({"batch": 5}))
     assert traits_of(adapter(_spec(market=desk.market))).batch == 5
     away: dict[str, object] = {"endpoint": "http://127.0.0.1:1"}
     assert traits_of(adapter(_spec(**away))) == PLAIN_VENUE
-    said = traits_of(adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}])))
-    assert (said.batch, said.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
+    stated = traits_of(adapter(_spec(**away, batch=20, limits=[{"name": "a", "allowed": 3, "per": 1, "by": "symbol"}])))
+    assert (stated.batch, stated.limits) == (20, (RateLimit("a", 3, 1.0, "symbol"),))
 
 
-def test_the_venues_own_hand_over_http() -> None:
-    """A part is taken, the symbol is halted and delivered; what cannot be is refused with the reason."""
+def test_the_venues_own_actions_over_http() -> None:
+    """A part is taken, the symbol is halted and delivered; an impossible action is refused with the reason."""
 
     async def play(venue: VenueAdapter, desk: Desk) -> None:
         await venue.submit(_order(1, "buy", "10"))
@@ -352,14 +352,14 @@ def test_the_venues_own_hand_over_http() -> None:
         ({"endpoint": "http://127.0.0.1:1", "batch": "many"}, "batch"),
     ],
 )
-def test_an_account_that_leads_nowhere_is_refused(fields: dict[str, object], text: str) -> None:
-    """The mistake is told when the adapter is made, not at the first tick."""
+def test_an_account_without_a_desk_is_refused(fields: dict[str, object], text: str) -> None:
+    """The mistake is reported when the adapter is created, not at the first tick."""
     with pytest.raises(ValueError, match=text):
         adapter(_spec(**fields))
 
 
 def test_an_account_that_the_market_does_not_have_is_refused() -> None:
-    """With the names of those it has."""
+    """With the names of the accounts it has."""
     desk = Desk()
     spec = AccountSpec("other", "paper", "swap", "USDT", None, {"market": desk.market}, {})
     with pytest.raises(ValueError, match="has no account other; it has main"):

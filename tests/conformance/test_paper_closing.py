@@ -1,4 +1,4 @@
-"""The closer on the paper venue: what is strict there is met, and what is bounded there stays bounded."""
+"""The executor on the paper venue: strict rules are met, and bounds hold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Closed:
         bars: Mapping[str, MarketBar] | None = None,
         minutely: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`bars` close each minute, and `minutely` is told which one it was."""
+        """`bars` close each minute, and `minutely` is called with the number of each."""
         assert desk.market.now is not None
         self._desk = desk
         self._bars = bars or {}
@@ -94,37 +94,37 @@ class Closed:
                 self._desk.market.advance(self._clock.now(), self._bars)
                 self._minutely(minute)
 
-    def told(self, kind: str, *names: str) -> list[tuple[str | None, ...]]:
+    def fields_of(self, kind: str, *names: str) -> list[tuple[str | None, ...]]:
         """Those fields of the entries of a kind."""
         return [tuple(entry.data.get(name) for name in names) for entry in self.journal if entry.kind == kind]
 
     @property
     def status(self) -> str | None:
-        (finished,) = self.told("finished", "status")
+        (finished,) = self.fields_of("finished", "status")
         return finished[0]
 
 
-def test_a_bound_is_kept_rung_by_rung_until_one_has_none(tmp_path: Path) -> None:
+def test_a_bound_is_kept_step_by_step_until_one_has_none(tmp_path: Path) -> None:
     """Within 0.5% the book has (99.90 − 99.50) ÷ 0.02 = 20, within 1.5% 50 more; the market order takes the rest."""
     desk = Desk(rules=BOOK)
     desk.market.open_position("main", "A", "long", D(20000))
     ladder = (Rung("limit_ioc"), Rung("limit_ioc", D(3)), Rung("market", tries=2), Rung("limit", D(3)))
     closed = Closed(desk, _decision(_all(desk, band="0.005"), Unwinding("u", ladder)), tmp_path)
     sent = [("limit_ioc", "99.50"), ("limit_ioc", "98.50"), ("market", None)]
-    assert closed.told("sending", "order", "price") == sent
-    filled = [(state, D(amount or 0)) for state, amount in closed.told("filled", "state", "filled")]
+    assert closed.fields_of("sending", "order", "price") == sent
+    filled = [(state, D(amount or 0)) for state, amount in closed.fields_of("filled", "state", "filled")]
     assert filled == [("expired", D(20)), ("expired", D(50)), ("filled", D(130))]
     assert (closed.status, desk.seen.positions) == ("flat", ())
 
 
-def test_c6_c22_exits_that_block_are_cleared_and_put_back_for_what_is_left(tmp_path: Path) -> None:
-    """Of 300 with a take-profit and a stop, 100 are left: both stand again, over 100, with their prices."""
+def test_c6_c22_blocking_exits_are_cancelled_and_restored_for_what_is_left(tmp_path: Path) -> None:
+    """Of 300 with a take-profit and a stop, 100 are left: both rest again, over 100, with their prices."""
     desk = Desk(terms=read_terms({"resting_exits_block": True}))
     desk.send("buy", "300")
     desk.send("sell", "300", reduce_only=True, price="120")
     desk.send("sell", "300", reduce_only=True, falls_to="90")
     closed = Closed(desk, _decision(_all(desk, left="100")), tmp_path)
-    assert closed.told("rejected", "reason") == [("blocked_by_order",)]
+    assert closed.fields_of("rejected", "reason") == [("blocked_by_order",)]
     assert desk.position().contracts == 100
     resting = [(o.amount, o.price, o.trigger_price, o.reduce_only) for o in desk.market.open_orders("main")]
     assert sorted(resting, key=str) == sorted([(100, 120, None, True), (100, None, 90, True)], key=str)
@@ -132,7 +132,7 @@ def test_c6_c22_exits_that_block_are_cleared_and_put_back_for_what_is_left(tmp_p
     assert desk.seen.positions == ()
 
 
-def test_c14_a_close_keeps_within_the_venues_limit_and_no_longer_than_it_needs(tmp_path: Path) -> None:
+def test_c14_a_close_keeps_to_the_venues_limit_and_takes_no_longer_than_needed(tmp_path: Path) -> None:
     """Thirty orders at ten in ten seconds: ten at once, ten at 10 s and ten at 20 s, and none is refused."""
     limits = [{"name": "orders", "allowed": 10, "per": 10}]
     costs = [{"call": call, "limit": "orders", "each": 1} for call in ("submit", "submit_batch")]
@@ -142,13 +142,13 @@ def test_c14_a_close_keeps_within_the_venues_limit_and_no_longer_than_it_needs(t
         desk.market.open_position("main", symbol.symbol, "long", D(1000))
     closed = Closed(desk, _decision(_all(desk)), tmp_path)
     assert (closed.status, desk.seen.positions) == ("flat", ())
-    assert (len(closed.told("sending")), closed.told("rejected")) == (30, [])
+    assert (len(closed.fields_of("sending")), closed.fields_of("rejected")) == (30, [])
     assert 20 <= closed.seconds < 20.5
 
 
 @pytest.mark.parametrize("blocked", [False, True])
 def test_c8_both_sides_of_a_symbol_are_closed_each_by_its_own_order(tmp_path: Path, blocked: bool) -> None:
-    """5 long and 3 short: flat, with two orders, or three where a stop had to be taken away first."""
+    """5 long and 3 short: flat, with two orders, or three where a stop had to be cancelled first."""
     desk = Desk()
     desk.market = PaperMarket([instrument("A")], seed=1, rules=FREE, terms=read_terms({"resting_exits_block": blocked}))
     desk.market.add_account("main", market="swap", currency="USDT", wallet=D(10000), leverage=D(10), hedge=True)
@@ -158,12 +158,12 @@ def test_c8_both_sides_of_a_symbol_are_closed_each_by_its_own_order(tmp_path: Pa
     desk.send("sell", "5", position_side="long", falls_to="90")
     closed = Closed(desk, _decision(_all(desk)), tmp_path)
     assert (closed.status, desk.seen.positions, desk.seen.orders) == ("flat", (), ())
-    assert len(closed.told("sending")) == 2 + blocked
+    assert len(closed.fields_of("sending")) == 2 + blocked
     assert desk.seen.equity == 10000
 
 
-def test_c19_two_hops_sell_what_the_first_brought_and_nothing_else(tmp_path: Path) -> None:
-    """10 X bring 0.0999… BTC; what of it is a whole lot goes for USDT, and the 0.1 BTC from before stay."""
+def test_c19_two_hops_sell_the_proceeds_of_the_first_and_nothing_else(tmp_path: Path) -> None:
+    """10 X bring 0.0999… BTC; whole lots of it are sold for USDT, and the 0.1 BTC held before stay."""
     names = {"X/BTC": {"price_step": "0.00000001"}, "BTC/USDT": {"amount_step": "0.00001", "min_amount": "0.00001"}}
     symbols = [instrument(name, **more) for name, more in names.items()]
     desk = Desk(*symbols, wallet="20000", market="spot", rules=MarketRules(participation=D(1)))
@@ -184,19 +184,19 @@ def test_c19_two_hops_sell_what_the_first_brought_and_nothing_else(tmp_path: Pat
 
 
 @pytest.mark.parametrize("state", ["limit_only", "post_only"])
-def test_c11_an_exit_is_found_where_market_orders_are_not_taken(tmp_path: Path, state: InstrumentState) -> None:
+def test_c11_an_exit_is_found_where_market_orders_are_not_accepted(tmp_path: Path, state: InstrumentState) -> None:
     """At once where a limit may cross, and with the next bars where it must rest."""
     desk = Desk(rules=BOOK)
     desk.market.open_position("main", "A", "long", D(3000))
     desk.market.set_state("A", state)
     closed = Closed(desk, _decision(_all(desk)), tmp_path, {"A": bar("100", high="103", low="97")})
     assert (closed.status, desk.seen.positions) == ("flat", ())
-    assert {order for (order,) in closed.told("sending", "order")} == {"limit"}
+    assert {order for (order,) in closed.fields_of("sending", "order")} == {"limit"}
     assert (closed.seconds < 1) == (state == "limit_only")
 
 
-def test_c12_a_halt_delays_nobody_else_and_is_outlasted(tmp_path: Path) -> None:
-    """A is halted for ten minutes: B is closed at once, A is said to wait for the opening, and is closed after it."""
+def test_c12_a_halt_delays_no_other_symbol_and_is_outlasted(tmp_path: Path) -> None:
+    """A is halted for ten minutes: B is closed at once, A is reported as waiting for the opening, and closed then."""
     desk = Desk(instrument("A"), instrument("B"))
     for symbol in ("A", "B"):
         desk.market.open_position("main", symbol, "long", D(1000))
@@ -215,8 +215,8 @@ def test_c12_a_halt_delays_nobody_else_and_is_outlasted(tmp_path: Path) -> None:
     assert 600 <= closed.seconds < 900
 
 
-def test_c21_what_the_venue_takes_under_way_is_respected(tmp_path: Path) -> None:
-    """Of 250 go 100 at once and 100 in the first minute; of 50 left ADL takes 30, and 20 are sold: no more."""
+def test_c21_a_deleveraging_by_the_venue_during_a_close_is_respected(tmp_path: Path) -> None:
+    """Of 250, 100 are sold at once and 100 in the first minute; of 50 left ADL takes 30, and 20 are sold: no more."""
     desk = Desk(rules=MarketRules(impact=D(0), participation=D("0.1"), liquidates=False))
     desk.market.open_position("main", "A", "long", D(25000))
 

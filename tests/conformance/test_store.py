@@ -1,4 +1,4 @@
-"""What every store must do, whatever database is under it. A store joins by a line in `STORES`."""
+"""What every store must do, whatever its database. A store joins by a line in `STORES`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ STORES: dict[str, Callable[[Path], Opener]] = {
 
 @pytest.fixture(params=sorted(STORES))
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """Opens one store, as often as asked; all of them are closed at the end."""
+    """Opens one store, as often as called; all of them are closed at the end."""
     opened: list[Store] = []
     make = STORES[request.param](tmp_path)
 
@@ -94,7 +94,7 @@ def entry(name: str, kind: JournalKind, account: str | None = "main") -> Journal
 
 
 def test_a_new_store_is_empty(store: Store) -> None:
-    """Nothing is there before something was written, and nothing raises."""
+    """Every read of a new store returns nothing, and nothing raises."""
     assert list(store.states()) == []
     assert list(store.rows("p", "s", 0)) == []
     assert list(store.journal()) == []
@@ -105,7 +105,7 @@ def test_a_new_store_is_empty(store: Store) -> None:
     assert (store.decision("abc"), store.live("tick"), store.lease()) == (None, None, None)
 
 
-def test_a_tick_is_there_for_the_next_process(opener: Opener) -> None:
+def test_a_tick_is_visible_to_the_next_process(opener: Opener) -> None:
     """All that a tick wrote is found by a store opened afterwards, as it was written."""
     state, row = MachineState("p", "account/main", b"\x00\xff state"), HistoryRow("p", "account/main", 7, b"\x00row")
     notice = Notice(NOW, "p", "account/main", "unknown", "page", "equity is unknown")
@@ -159,20 +159,20 @@ def test_a_state_replaces_the_one_before(store: Store) -> None:
     assert list(store.states()) == [MachineState("p", "a", b"2"), MachineState("p", "b", b"1")]
 
 
-def test_rows_come_oldest_first_from_the_asked_instant_on(store: Store) -> None:
+def test_rows_come_oldest_first_from_the_given_instant_on(store: Store) -> None:
     """`since` is included, other machines' rows are not."""
     store.commit_tick(tick(rows=tuple(HistoryRow("p", scope, at, b"x") for at in (30, 10, 20) for scope in ("a", "b"))))
     assert [(row.scope, row.at) for row in store.rows("p", "a", 20)] == [("a", 20), ("a", 30)]
 
 
-def test_rows_older_than_asked_are_pruned(store: Store) -> None:
+def test_rows_older_than_the_given_instant_are_pruned(store: Store) -> None:
     """Pruning drops what is before the instant, of every machine, and keeps the instant itself."""
     store.commit_tick(tick(rows=tuple(HistoryRow("p", "a", at, b"x") for at in (10, 20, 30))))
     store.commit_tick(tick(prune_before=20))
     assert [row.at for row in store.rows("p", "a", 0)] == [20, 30]
 
 
-def test_the_journal_numbers_what_it_is_given(opener: Opener) -> None:
+def test_the_journal_numbers_its_entries(opener: Opener) -> None:
     """Sequence numbers grow in the order of writing, across processes, and are what `append` returned."""
     first, second = opener(), opener()
     numbers = [first.append(entry("d1", "sending")), second.append(entry("d2", "sending"))]
@@ -199,7 +199,7 @@ def test_a_journal_entry_comes_back_as_it_was_written(store: Store) -> None:
 
 
 def test_a_decision_is_unfinished_until_every_account_has_finished(store: Store) -> None:
-    """Work on two accounts is over when both have said so."""
+    """A decision on two accounts is finished once both have their `finished` entry."""
     journal = (entry("d1", "planned", "a"), entry("d1", "planned", "b"))
     store.commit_tick(tick(decisions=(decision("d1"),), journal=journal))
     store.append(entry("d1", "finished", "a"))
@@ -209,7 +209,7 @@ def test_a_decision_is_unfinished_until_every_account_has_finished(store: Store)
 
 
 def test_unfinished_decisions_come_oldest_first_and_only_planned_ones(store: Store) -> None:
-    """A decision that planned nothing is no work; the others come in the order in which they were made."""
+    """A decision that planned nothing is not unfinished; the others come in the order in which they were made."""
     for name in ("z", "m", "a"):
         journal = () if name == "m" else (entry(name, "planned"),)
         store.commit_tick(tick(decisions=(decision(name),), journal=journal))
@@ -217,7 +217,7 @@ def test_unfinished_decisions_come_oldest_first_and_only_planned_ones(store: Sto
 
 
 def test_decisions_come_newest_first_without_their_snapshots(store: Store) -> None:
-    """History shows the last ones, as many as asked."""
+    """History shows the last ones, as many as requested."""
     for name in ("d1", "d2", "d3"):
         store.commit_tick(tick(decisions=(decision(name),), snapshot=b"x"))
     assert [(stored.decision.id, stored.snapshot) for stored in store.decisions(2)] == [("d3", None), ("d2", None)]
@@ -235,8 +235,8 @@ def test_a_decision_is_found_by_the_start_of_its_id(store: Store) -> None:
         store.decision("ab")
 
 
-def test_a_hand_waits_until_a_tick_consumes_it(opener: Opener) -> None:
-    """What one process puts, another one's tick finds, in order, and consumes once; a repeat counts once."""
+def test_an_operator_command_waits_until_a_tick_consumes_it(opener: Opener) -> None:
+    """An event that one process puts, another one's tick finds, in order, and consumes once; a repeat counts once."""
     hand, runner = opener(), opener()
     events = [Event(id=name, at=NOW, kind="reset", scope="account/main", author="o") for name in ("e2", "e1")]
     for event in (*events, events[0]):
@@ -276,7 +276,7 @@ def test_renewing_keeps_the_generation(store: Store) -> None:
 
 
 def test_generations_only_grow(store: Store) -> None:
-    """Who takes a lease after it was given back is a new writer, even under the old name."""
+    """The owner of a lease that was released and taken again is a new writer, even under the old name."""
     assert store.acquire("a", 0, 10).generation == 1
     store.release("b")
     assert store.lease() is not None
@@ -299,15 +299,15 @@ def test_a_reader_sees_a_tick_whole_while_the_writer_works(opener: Opener) -> No
     at=st.datetimes(min_value=datetime(1970, 1, 2), max_value=datetime(9999, 12, 30)),  # noqa: DTZ001 - made aware below
 )
 def test_any_text_and_any_instant_survive_the_journal(store: Store, data: dict[str, str | None], at: datetime) -> None:
-    """Whatever a venue's message holds, and whenever: the journal gives back what it got."""
+    """Whatever a venue's message holds, at any instant: the journal returns what it stored."""
     number = store.append(JournalEntry("any", "rejected", at.replace(tzinfo=UTC), data=data))
     assert store.journal("any")[-1] == JournalEntry(
         "any", "rejected", at.replace(tzinfo=UTC), data=data, sequence=number
     )
 
 
-def test_a_thousand_ticks_leave_no_more_history_than_asked(store: Store) -> None:
-    """What is kept is bounded by the window, not by how long the runner has run."""
+def test_a_thousand_ticks_leave_no_more_history_than_the_window(store: Store) -> None:
+    """The stored history is bounded by the window, not by how long the runner has run."""
     for number in range(300):
         at = NOW + timedelta(seconds=number)
         rows = (HistoryRow("p", "a", number, b"x"),)
@@ -316,7 +316,7 @@ def test_a_thousand_ticks_leave_no_more_history_than_asked(store: Store) -> None
 
 
 def test_a_fenced_handle_writes_nothing_once_the_lease_has_passed_on(opener: Opener) -> None:
-    """Who overslept its lease adds nothing to a history that another goes on with, nor after that one has gone."""
+    """An owner whose lease has expired adds nothing to another owner's history, nor after that one has released it."""
     old, new = opener(), opener()
     old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
     old.commit_tick(tick(decisions=(decision("d1"),), journal=(entry("d1", "planned"),)))
@@ -341,8 +341,8 @@ def outgoing(name: str, at: int = 1, target: str = "log warning", route: str = "
     return Outgoing(name, at, route, target, b"\x00 body of " + name.encode())
 
 
-def test_a_message_waits_with_the_tick_that_it_tells_of(opener: Opener) -> None:
-    """It is there for the next process if its tick is, and not if its tick is not; a repeat counts once."""
+def test_a_message_is_stored_with_its_tick(opener: Opener) -> None:
+    """It is visible to the next process if its tick is, and not if its tick is not; a repeat counts once."""
     first = opener()
     first.commit_tick(tick(decisions=(decision("d1"),), messages=(outgoing("m1"),)))
     with pytest.raises(StoreError, match="d1"):
@@ -351,7 +351,7 @@ def test_a_message_waits_with_the_tick_that_it_tells_of(opener: Opener) -> None:
     assert [each.message for each in opener().deliveries(10)] == [outgoing("m3"), outgoing("m1")]
 
 
-def test_messages_can_be_passed_over(opener: Opener) -> None:
+def test_messages_can_be_skipped(opener: Opener) -> None:
     """The oldest besides those named, each attempt counted as ever; nothing if all are named."""
     store = opener()
     messages = (outgoing("z"), outgoing("a"), outgoing("m"))
@@ -362,8 +362,8 @@ def test_messages_can_be_passed_over(opener: Opener) -> None:
     assert store.claim("log warning") == Delivery(messages[0], attempts=1)
 
 
-def test_a_target_gets_its_messages_in_the_order_in_which_they_came(opener: Opener) -> None:
-    """One at a time, each attempt counted before it is made; what failed is the next one again, others go past it."""
+def test_a_target_gets_its_messages_in_their_order(opener: Opener) -> None:
+    """One at a time, each attempt counted before it is made; a failed one is the next again, others overtake it."""
     store = opener()
     messages = (outgoing("z"), outgoing("other", target="file /x"), outgoing("a"))
     store.commit_tick(tick(messages=messages))
@@ -379,8 +379,8 @@ def test_a_target_gets_its_messages_in_the_order_in_which_they_came(opener: Open
     assert store.deliveries(1) == [Delivery(messages[2], "delivered", 1, None, 7)]
 
 
-def test_what_waits_for_too_long_is_given_up(store: Store) -> None:
-    """Only what was decided before the instant and still waits, with the error it had, or the reason."""
+def test_a_message_that_waits_for_too_long_is_given_up(store: Store) -> None:
+    """Only one that was decided before the instant and still waits, with the error it had, or the reason."""
     store.commit_tick(tick(messages=tuple(outgoing(f"m{at}", at) for at in (10, 20, 30))))
     store.claim("log warning")
     store.settle("m10", 11, "refused")
@@ -410,7 +410,7 @@ def test_the_outbox_counts_by_route_and_target(store: Store) -> None:
 
 
 def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
-    """Who has lost its lease gets no message to send, so that the next holder's are not sent twice."""
+    """An owner that has lost its lease gets no message to send, so that the next owner's are not sent twice."""
     old, new = opener(), opener()
     old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
     old.commit_tick(tick(messages=(outgoing("m1"),)))
@@ -426,8 +426,8 @@ def test_a_fenced_handle_sends_nothing_any_more(opener: Opener) -> None:
     assert new.claim("log warning") == Delivery(outgoing("m1"), attempts=1)
 
 
-def test_an_incident_keeps_its_first_note_and_every_point_once(opener: Opener) -> None:
-    """What was so when it began is not overwritten, and a course that is kept piece by piece has no point twice."""
+def test_an_incident_keeps_its_first_context_and_every_point_once(opener: Opener) -> None:
+    """The context of its beginning is not overwritten, and an equity curve stored in parts has no point twice."""
     store = opener()
     assert (store.incident_note("i"), list(store.equity_curve("i"))) == (None, [])
     store.keep_incident("i", b"first", [EquityCurvePoint(2, 0.5), EquityCurvePoint(1, 1.25)])
@@ -441,8 +441,8 @@ def test_an_incident_keeps_its_first_note_and_every_point_once(opener: Opener) -
     ]
 
 
-def test_a_fenced_handle_keeps_no_incident(opener: Opener) -> None:
-    """Whose lease has passed to another writes no course any more."""
+def test_a_fenced_handle_stores_no_incident(opener: Opener) -> None:
+    """An owner whose lease has passed to another writes no equity curve any more."""
     old, new = opener(), opener()
     old.fence(old.acquire("runner-a", 0, 10 * SECOND).generation)
     new.fence(new.acquire("runner-b", 10 * SECOND, 10 * SECOND).generation)

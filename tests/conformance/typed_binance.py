@@ -1,4 +1,4 @@
-"""Binance's markets without a wire of their own: spot, cross margin and COIN-M, by typed answers."""
+"""Binance's markets without a wire-level server: spot, cross margin and COIN-M, by typed answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from tests.conformance.answering import Typed, TypedStand
+from tests.conformance.typed_stands import Typed, TypedStand
 
 AT: Final = 1_625_474_304_765
 NAME: Final = "ks0001"
@@ -14,7 +14,7 @@ KEYS: Final = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
 
 
 def spot() -> TypedStand:
-    """Held: one BTC and 200 000 USDT; a limit order and a stop rest, one order is filled, money has come."""
+    """Held: one BTC and 200 000 USDT; a limit order and a stop rest, one order is filled, and a deposit has arrived."""
     balances = [
         {"asset": "BTC", "free": "0.75", "locked": "0.25"}, {"asset": "USDT", "free": "200000.0", "locked": "0.0"}
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def _spot_answers(place: str) -> dict[str, Any]:
 
 
 def _filters() -> list[dict[str, str]]:
-    """With one maximum for orders of all kinds: one that is missing leaves the other."""
+    """With one maximum for orders of all kinds: where one is missing, the other applies."""
     return [
         {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000", "tickSize": "0.01"},
         {"filterType": "LOT_SIZE", "minQty": "0.001", "maxQty": "120", "stepSize": "0.001"},

@@ -1,4 +1,4 @@
-"""The wire-level venues, each with the adapter that reaches it and what can be tried there."""
+"""The wire-level venues, each with the adapter that reaches it and what can be tested there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from killswitch.conformance.stand import Offer
 from killswitch_alpaca import adapter as alpaca
 from killswitch_ccxt import adapter as ccxt
-from tests.conformance import ledgers
+from tests.conformance import ledger_rows
 from tests.conformance.stands import Wired
 from tests.wire.alpaca.venue import AlpacaWire
 from tests.wire.binance.venue import BinanceWire
@@ -39,31 +39,31 @@ OPEN_MARKET: Final = datetime(2021, 5, 19, 15, tzinfo=UTC)
 WIRES: Final[Mapping[str, Wired]] = {
     "binance": Wired(
         BinanceWire, ccxt, "ccxt", "binanceusdm", USDT, "USDT", KEYS, EVERYTHING,
-        more=MANY_USDT, flow=ledgers.binance,
+        more=MANY_USDT, flow=ledger_rows.binance,
     ),
     "bybit": Wired(
-        BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, more=MANY_USDT, flow=ledgers.bybit
+        BybitWire, ccxt, "ccxt", "bybit", USDT, "USDT", KEYS, EVERYTHING, more=MANY_USDT, flow=ledger_rows.bybit
     ),
     "bitget": Wired(
         BitgetWire, ccxt, "ccxt", "bitget", USDT, "USDT", WITH_PHRASE, EVERYTHING,
-        more=MANY_USDT, flow=ledgers.bitget,
+        more=MANY_USDT, flow=ledger_rows.bitget,
     ),
     "okx": Wired(
-        OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, more=MANY_USDT, flow=ledgers.okx,
+        OkxWire, ccxt, "ccxt", "okx", USDT, "USDT", WITH_PHRASE, EVERYTHING, more=MANY_USDT, flow=ledger_rows.okx,
         signed=frozenset({"pos", "slOrdPx", "tpOrdPx", "ordPx"}),  # a price of -1 is "at the market"
     ),
-    # No hedge mode; its rules tell no minimum, and one word stands for every wrong size.
+    # No hedge mode; its rules have no minimum, and one error code covers every wrong size.
     "krakenfutures": Wired(
         KrakenFuturesWire, ccxt, "ccxt", "krakenfutures", USD, "USD", IN_BASE64, NO_HEDGE - {"minimum"},
-        more=MANY_USD, flow=ledgers.krakenfutures,
+        more=MANY_USD, flow=ledger_rows.krakenfutures,
         signed=frozenset({"contractValueTradePrecision"}),  # less than zero where the step is more than one
     ),
     "mexc": Wired(
         MexcWire, ccxt, "ccxt", "mexc", USDT, "USDT", KEYS, EVERYTHING,
-        contract_size=Decimal("0.0001"), more=MANY_USDT, flow=ledgers.mexc,
+        contract_size=Decimal("0.0001"), more=MANY_USDT, flow=ledger_rows.mexc,
     ),
     "alpaca": Wired(
         AlpacaWire, alpaca, "alpaca", None, SHARES, "USD", KEYS, NO_HEDGE, market="equity",
-        amount_step=Decimal("1E-9"), more=MANY_SHARES, flow=ledgers.alpaca, begins=OPEN_MARKET,
+        amount_step=Decimal("1E-9"), more=MANY_SHARES, flow=ledger_rows.alpaca, begins=OPEN_MARKET,
     ),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""Random closes under random trouble, the same each time for the same seed: `random_run(seed)`.
+"""Random closes under random faults, the same each time for the same seed: `random_run(seed)`.
 
-As a program: `python -m tests.faults.campaign FIRST COUNT` runs so many seeds and prints what went wrong.
+As a program: `python -m tests.faults.campaign FIRST COUNT` runs so many seeds and prints their violations.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from killswitch.model.decision import Cancel, Decision
 from killswitch.model.venue import VenueTraits
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import ZERO, Exchange, Key, Market
+from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import Chance, Mishap, Occasion
 from tests.faults.plans import Plan, disturbed_plan, plain_plan
 from tests.faults.scene import committed, decision_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Travelled, Wire
-from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed, wrong_stops
 from tests.virtual_time import VirtualTime
 
 TROUBLE_ENDS = 20.0
@@ -37,14 +37,14 @@ LONGEST = 400.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run. `seconds`: from the first decision's commit to the last `finished`; None: never ended.
+    """The result of one run. `seconds`: from the first decision's commit to the last `finished`; None: never ended.
 
-    `travelled` are all requests in order; `crimes` must be empty.
+    `travelled` are all requests in order; `violations` must be empty.
     """
 
     seed: int
     seconds: float | None
-    crimes: tuple[str, ...]
+    violations: tuple[str, ...]
     mishaps: Mapping[Occasion, Mishap]
     travelled: tuple[Travelled, ...]
     first_sent: float | None
@@ -57,8 +57,8 @@ class Outcome:
 
     def __str__(self) -> str:
         script = "\n".join(f"    {occasion}: {mishap}" for occasion, mishap in self.mishaps.items())
-        crimes = "\n".join(f"  {crime}" for crime in self.crimes)
-        return f"seed {self.seed} ({self.seconds} s, {self.statuses}):\n{crimes}\n  {self.plan}\n  with\n{script}"
+        violations = "\n".join(f"  {violation}" for violation in self.violations)
+        return f"seed {self.seed} ({self.seconds} s, {self.statuses}):\n{violations}\n  {self.plan}\n  with\n{script}"
 
 
 def random_run(
@@ -70,11 +70,11 @@ def random_run(
     only: Collection[Occasion] | None = None,
     traits: VenueTraits | None = None,
 ) -> Outcome:
-    """One account's close. `failing`: the share of calls that go wrong in the first 20 s.
+    """One account's close. `failing`: the share of calls that fail in the first 20 s.
 
     `disturbed`: also restarts, trades of others, several decisions, partial fills and odd account modes; without,
-    `positions` are closed whole by one decision and nothing but the calls goes wrong. `only`: of the mishaps of the
-    seed, those at these occasions.
+    `positions` are closed whole by one decision and only calls fail. `only`: of the mishaps of the seed, those at
+    these occasions.
     """
     plan = (disturbed_plan if disturbed else plain_plan)(random.Random(seed), positions)
     if traits is not None:
@@ -89,7 +89,7 @@ def smallest(seed: int, **options: Any) -> Outcome:
     for occasion in list(kept):
         fewer = [it for it in kept if it != occasion]
         tried = random_run(seed, **options, only=frozenset(fewer))
-        if tried.crimes:
+        if tried.violations:
             worst, kept = tried, [it for it in fewer if it in tried.mishaps]
     return worst
 
@@ -119,32 +119,34 @@ class VirtualTimeRun:
         kind = BookClosingWire if plan.traits.whole_book else BatchingWire if plan.traits.batch > 1 else Wire
         self.wire = kind(self.exchange, self.time, chance, seed=seed, traits=plan.traits)
         self.store = MemoryJournal()
-        self.witness = Witness(self.store, self.exchange)
-        self.wire.watch = self.witness.watch
-        self.witness.misled_since = self.wire.misled_since
+        self.checker = JournalChecker(self.store, self.exchange)
+        self.wire.watch = self.checker.watch
+        self.checker.misled_since = self.wire.misled_since
         self._decided: dict[str, Decision] = {}
         self._bounds: dict[Key, Bound] = {}
         self._ended_at: float | None = None
         self._closer: AccountExecutor | None = None
 
     def outcome(self) -> Outcome:
-        """Run it, and say what became of it."""
-        self.time.run(self._everything())
-        crimes = [*self.witness.crimes, *self.exchange.turned]
-        crimes += [f"an order that the journal does not know: {deed}" for deed in orphans(self.exchange, self.witness)]
+        """Run it, and return its result."""
+        self.time.run(self._run())
+        violations = [*self.checker.violations, *self.exchange.turned]
+        violations += [
+            f"an order that the journal does not know: {deed}" for deed in orphans(self.exchange, self.checker)
+        ]
         for key, bound in self._bounds.items():
-            crime = overclosed(self.exchange, key, bound)
-            crimes += [crime] if crime else []
+            violation = overclosed(self.exchange, key, bound)
+            violations += [violation] if violation else []
         statuses = {it.decision: it.data["status"] or "" for it in self.store.entries if it.kind == "finished"}
-        crimes += [f"{name} has no end" for name in self._decided if name not in statuses]
-        crimes += self._untold(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
+        violations += [f"{name} has no end" for name in self._decided if name not in statuses]
+        violations += self._unreported(statuses) + wrong_stops(self.exchange, self.store.entries, self._plan.stops)
         return Outcome(
-            self._seed, self._ended_at, tuple(crimes), dict(self._chance.happened), tuple(self.wire.travelled),
-            self.witness.first_sent, statuses, self._plan,
+            self._seed, self._ended_at, tuple(violations), dict(self._chance.happened), tuple(self.wire.travelled),
+            self.checker.first_sent, statuses, self._plan,
         )  # fmt: skip
 
-    def _untold(self, statuses: Mapping[str, str]) -> list[str]:
-        """Positions that are not at their targets, whose decisions all say that they are."""
+    def _unreported(self, statuses: Mapping[str, str]) -> list[str]:
+        """Positions above their targets, whose decisions all report flat."""
         touched = {deed.key for deed in self.exchange.deeds if deed.actor == "hand" and deed.closed < ZERO}
         return [
             f"{key} is {self.exchange.held[key]}, and nobody says so"
@@ -152,7 +154,7 @@ class VirtualTimeRun:
             if key not in touched and self.exchange.held[key] > bound.target and set(statuses.values()) <= {"flat"}
         ]
 
-    async def _everything(self) -> None:
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         for at, key, change in self._plan.hands:
             loop.call_later(at, self.exchange.trade, key, change)
@@ -174,7 +176,7 @@ class VirtualTimeRun:
 
     async def _one_life(self, moments: list[tuple[float, Mapping[Key, Decimal]]], *, last: bool) -> None:
         budget = RequestBudgets().of("main", "exchange", self._plan.traits, Decimal("0.5"))
-        closer = AccountExecutor("main", self.wire, self.witness, self.time, budget=budget)
+        closer = AccountExecutor("main", self.wire, self.checker, self.time, budget=budget)
         await closer.recover()
         end = TROUBLE_ENDS + LONGEST
         passes = 0
@@ -220,7 +222,7 @@ def main() -> None:
     first, count = int(sys.argv[1]), int(sys.argv[2])
     began, failed = time.perf_counter(), 0
     for seed in range(first, first + count):
-        if random_run(seed).crimes:
+        if random_run(seed).violations:
             failed += 1
             print(smallest(seed), flush=True)
     print(f"{count} runs, {failed} failed, {time.perf_counter() - began:.1f} s")

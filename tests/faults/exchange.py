@@ -1,7 +1,7 @@
-"""What is true at a venue: one account, its markets, its orders, and who did what when.
+"""The true state of a venue: one account, its markets, its orders, and every change with its actor and time.
 
-The exchange does what it says and never lies; whatever goes wrong between it and us is `tests.faults.wire`. Every
-change of a position is a deed in `deeds`, so that a test can say afterwards who closed what, and how far.
+The exchange is always honest; every fault between it and us is in `tests.faults.wire`. Every change of a position is
+a deed in `deeds`, so that a test can check afterwards who closed what, and how far.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Placed:
 
     @property
     def waits(self) -> bool:
-        """Whether it is conditional, and its condition has not come true."""
+        """Whether it is conditional, and its condition is not yet met."""
         return self.state == "open" and self.trigger_price is not None
 
 
@@ -99,20 +99,20 @@ class Deed:
 
 
 class Books(Protocol):
-    """Whoever keeps the money of an exchange's account."""
+    """The ledger of an exchange's account."""
 
     def filled(self, fill: Fill) -> None:
         """A fill is booked; the change of its position follows."""
 
     def changed(self, key: Key, before: Decimal, after: Decimal, price: Decimal | None, fill: Fill | None) -> None:
-        """A position has changed at a price; None: it was moved, and nobody traded."""
+        """A position has changed at a price; None: it was moved without a trade."""
 
     def repriced(self) -> None:
         """A mark has moved."""
 
 
 class Exchange:
-    """One account. `now` tells the seconds and the instant at which something is done."""
+    """One account. `now` returns the seconds and the instant of the present."""
 
     def __init__(
         self,
@@ -145,14 +145,14 @@ class Exchange:
         self.books: list[Books] = []
         self._last_id = 0
 
-    # What a client can ask for
+    # Requests of a client
 
     def _next_id(self) -> str:
         self._last_id += 1
         return f"x{self._last_id}"
 
     def place(self, request: OrderRequest, by: Actor = "ours") -> OrderReport:
-        """Take an order. OrderRejectedError in the venue's own words."""
+        """Accept an order. Raises OrderRejectedError with the venue's own reason."""
         known = self.orders.get(self.names.get(request.client_order_id, ""))
         if known is not None and (self.keeps_names == "ever" or known.state == "open"):
             raise OrderRejectedError("duplicate_client_order_id", f"there is an order {request.client_order_id}")
@@ -191,7 +191,7 @@ class Exchange:
         return tuple(fill for fill in self.fills if fill.order == order) if order else ()
 
     def cancel(self, order: str) -> None:
-        """What is gone already is no error."""
+        """Cancelling an order that is already gone is no error."""
         placed = self.orders.get(order)
         if placed is not None and placed.state == "open":
             placed.state = "canceled"
@@ -206,10 +206,10 @@ class Exchange:
                 self.orders[order.id] = order
                 self._match(order)
 
-    # What happens without us
+    # Changes by others
 
     def rest(self, symbol: str, side: OrderSide, amount: Decimal, **more: object) -> str:
-        """An order that somebody placed before; its id."""
+        """Place an order that somebody placed before; returns its id."""
         position_side: Side = "long" if side == "sell" else "short"
         if not more.get("reduce_only"):
             position_side = "long" if side == "buy" else "short"
@@ -220,7 +220,7 @@ class Exchange:
         return order.id
 
     def trade(self, key: Key, by: Decimal, actor: Actor = "hand") -> None:
-        """Someone else grows the position, or takes from it (no more than there is)."""
+        """Someone else increases the position, or reduces it (by no more than there is)."""
         before = self.held.get(key, ZERO)
         self._set(key, max(ZERO, before + by), actor, None, price=self.markets[key[0]].price)
 
@@ -235,7 +235,7 @@ class Exchange:
             self._set(key, self.held[key] - taken, actor, None, price=price, fill=fill)
 
     def reprice(self, symbol: str, price: Decimal) -> None:
-        """The mark moves: conditional orders whose condition comes true are sent, and what rests there is filled."""
+        """The mark moves: conditional orders whose condition is met are sent, and what rests there is filled."""
         market = self.markets[symbol]
         market.price = price
         for books in self.books:
@@ -345,7 +345,7 @@ class Exchange:
             self._pay_out(order, amount * price * (1 - FEE))
 
     def _pay_out(self, order: Placed, proceeds: Decimal) -> None:
-        """What a sale of X against BTC brings is a holding of BTC, where BTC has a market of its own."""
+        """The proceeds of a sale of X against BTC are a holding of BTC, where BTC has a market of its own."""
         quote = order.symbol.partition("/")[2]
         for symbol in self.markets:
             if symbol.partition("/")[0] == quote:

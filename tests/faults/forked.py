@@ -1,7 +1,8 @@
 """Runs programs many times, each run in a fork of one process that has imported them: only the first one pays for that.
 
-Run as a program, `python -m tests.faults.forked MODULE …`: each line of its input is a run, as JSON: a module, the file
-for its output, and its arguments. The answer is a line with its exit code. It has one thread, so that a fork is whole.
+Run as a program, `python -m tests.faults.forked MODULE …`: each line of its input is a run, as JSON: a module, the
+file for its output, and its arguments. The answer is a line with its exit code. It has one thread, so that a fork is
+complete.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Forked:
 
 
 def _child(module: str, output: str, arguments: list[str]) -> int:
-    """Be that program; the exit code."""
+    """Run that program in the child; returns its exit code."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)

@@ -1,4 +1,4 @@
-"""Closes a book in a child process that kills itself at one moment, and then, in another child, without being killed.
+"""Closes a book in a child process that kills itself at one moment, and then, in another child, without a kill.
 
 Run as a program: `python -m tests.faults.killed_closer FOLDER MOMENT [MOMENT …]`. A moment is
 `write-N-before`, `write-N-after` (the N-th durable write of the store, the decision's own commit being the first),
@@ -30,7 +30,7 @@ from tests.honest_venue import NOW, HonestVenue, VirtualClock
 
 
 class Death:
-    """Kills this process, with no chance to tidy up, when the moment has come."""
+    """Kills this process without cleanup at the given moment."""
 
     def __init__(self, moment: str | None) -> None:
         self._moment = moment
@@ -38,7 +38,7 @@ class Death:
         self.passed: list[str] = []
 
     def before(self, what: str) -> int:
-        """Which of its kind it is: of requests that overlap, the answers may come in any order."""
+        """Count it among its kind: of requests that overlap, the answers may arrive in any order."""
         self._seen[what] += 1
         self._pass(f"{what}-{self._seen[what]}-before")
         return self._seen[what]
@@ -80,7 +80,7 @@ class DyingStore:
 
 
 class DyingVenue(HonestVenue):
-    """The honest venue in its file; what it does is a moment, before it is done and before the answer arrives."""
+    """The honest venue in its file; each request is a moment, before it is executed and before the answer arrives."""
 
     death: Death
 
@@ -107,7 +107,7 @@ def venue_in(folder: Path) -> DyingVenue:
 
 
 async def life(folder: Path, death: Death, number: int) -> bool:
-    """What a runner does for closing from its start on; the decision is made if no earlier life has made it."""
+    """What a runner does for closing from its start; the decision is made if no earlier life has made it."""
     venue, clock = venue_in(folder), VirtualClock(NOW + timedelta(hours=number))
     venue.death = death
     store = DyingStore(open_store(str(folder / "store.sqlite")), death)

@@ -1,6 +1,6 @@
-"""A sender that is killed: `claimed` before the message leaves, `sent` before it is marked, `never` not at all.
+"""A sender that is killed: `claimed` before the message is sent, `sent` before it is marked, `never` not at all.
 
-Arguments: folder, moment. It makes the store with three messages, commits, and sends to a file.
+Arguments: folder, moment. It creates the store with three messages, commits, and sends to a file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.outboxes import START, waiting
 NAMES = ("m1", "m2", "m3")
 
 
-class Mortal:
+class KilledSink:
     """The file, and a SIGKILL before or after its second message."""
 
     def __init__(self, path: Path, moment: str) -> None:
@@ -41,7 +41,7 @@ def main(folder: Path, moment: str) -> None:
     waiting(store, NAMES)
     if moment == "enqueued":
         os.kill(os.getpid(), signal.SIGKILL)
-    lane = TargetDelivery("t", Mortal(folder / "n.jsonl", moment), store, VirtualClock(START), HOUR)
+    lane = TargetDelivery("t", KilledSink(folder / "n.jsonl", moment), store, VirtualClock(START), HOUR)
     while lane.step() == 0:
         pass
     store.close()

@@ -1,10 +1,10 @@
-"""Writes a lock, and looks at every line of the gate at what a kill -9 there would leave; then kills it for real.
+"""Writes a lock, and records at every line of the gate what a kill -9 there would leave; then kills it for real.
 
-Run as a program: `lock_killed_writer.py FOLDER [suspicion]`; with `suspicion` the lock that is there already is one on
-suspicion. A kill takes nothing back that has reached the kernel, so what another reader finds at a line is what a kill
-there leaves. That this is so is tried in forked children: around every line at which the files change, and at every
-fortieth. Each printed line is `n TAB content of the scope file TAB content of the union`, of the kill where there was
-one, and the last is the finished write.
+Run as a program: `lock_killed_writer.py FOLDER [suspicion]`; with `suspicion` the lock that is already there is one on
+suspicion. A kill undoes nothing that has reached the kernel, so what another reader finds at a line is what a kill
+there leaves. Forked children verify this: around every line at which the files change, and at every fortieth. Each
+printed line is `n TAB content of the scope file TAB content of the union`, of the kill where there was one, and the
+last is the finished write.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The venue's own counting of requests: a sliding window for each limit, and a ban for those who go on."""
+"""The venue's own count of requests: a sliding window for each limit, and a ban for clients that continue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BAN = 60.0
 
 
 class Meter:
-    """Counts arrivals as the venue does. One of a venue: several accounts at one address share it."""
+    """Counts arrivals as the venue does. One for each venue: several accounts at one address share it."""
 
     def __init__(self, traits: VenueTraits) -> None:
         self._traits = traits
@@ -26,7 +26,7 @@ class Meter:
         self.bans = 0
 
     def arrive(self, now: float, call: Call, symbols: Sequence[str], account: str) -> None:
-        """Count a request with one order for each of `symbols`. RateLimitedError if it is one too many."""
+        """Count a request with one order for each of `symbols`. Raises RateLimitedError if it is one too many."""
         if now < self.banned_until:
             self.refusals += 1
             raise RateLimitedError("banned (418)", self.banned_until - now)

@@ -1,7 +1,7 @@
-"""What goes wrong between a venue and us: by script, or by chance that a seed decides.
+"""Faults between a venue and us: by script, or by chance that a seed decides.
 
-Chance is decided for the n-th call of a kind about a symbol and nothing else, so that a mishap can be left out and
-the others stay: what a failing run printed can be made smaller by hand, or by `tests.faults.campaign`.
+Chance is decided for the n-th call of a kind about a symbol and nothing else, so that one mishap can be left out and
+the others stay: what a failing run printed can be reduced by hand, or by `tests.faults.campaign`.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ Occasion = tuple[Call, str, int]
 
 
 class Mishaps(Protocol):
-    """Says what goes wrong at each occasion."""
+    """Decides the mishap at each occasion."""
 
     def at(self, occasion: Occasion, now: float) -> Mishap: ...
 
 
 @dataclass
 class Rule:
-    """The next `times` calls of this kind (and about this symbol) go wrong so, from the `after`-th on."""
+    """The next `times` calls of this kind (and about this symbol) fail in this way, from the `after`-th on."""
 
     call: Call
     mishap: Mishap
@@ -71,7 +71,7 @@ class Rule:
 
 
 class Script:
-    """Rules, the first that applies; nothing else goes wrong."""
+    """Rules, of which the first that applies decides; no other call fails."""
 
     def __init__(self, *rules: Rule) -> None:
         self.rules = list(rules)
@@ -86,7 +86,7 @@ class Script:
 
 
 class Chance:
-    """A share `rate` of all calls goes wrong, until `until` (seconds). `only`: no occasion but these."""
+    """A share `rate` of all calls fails, until `until` (seconds). `only`: no occasion but these."""
 
     def __init__(self, seed: int, rate: float, until: float, only: Collection[Occasion] | None = None) -> None:
         self._seed = seed

@@ -1,4 +1,4 @@
-"""What a seed stands for: a book, its decisions, and what happens to them besides requests that go wrong."""
+"""The plan of a seed: a book, its decisions, and events besides failing requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Plan:
 
 
 def plain_plan(chance: random.Random, positions: int | None) -> Plan:
-    """Everything is closed whole by one decision, and nothing but the calls goes wrong."""
+    """Everything is closed whole by one decision, and only calls fail."""
     book: dict[Key, Decimal] = {
         (symbol, chance.choice(("long", "short"))): Decimal(chance.randint(1, 100))
         for symbol in _symbols(positions or chance.randint(1, 6))
@@ -59,7 +59,7 @@ def plain_plan(chance: random.Random, positions: int | None) -> Plan:
 
 
 def disturbed_plan(chance: random.Random, positions: int | None) -> Plan:
-    """Anything may happen."""
+    """Any event may happen."""
     symbols = _symbols(positions or chance.randint(1, 6))
     mode: Mode = chance.choice(("one_way", "one_way", "hedge", "spot"))
     book = _book(chance, mode, symbols)

@@ -16,10 +16,10 @@ from killswitch.model.decision import Cancel, CancelWhy, Decision, Intent
 from killswitch.model.snapshot import Closing, Snapshot
 from killswitch.model.store import JournalEntry, TickRecord
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode, Placed
+from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed
 from tests.faults.mishaps import Mishaps, Rule, Script
 from tests.faults.statement import statement
 from tests.faults.wire import Wire
-from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed
 from tests.virtual_time import VirtualTime
 
 PATIENCE = 900.0
@@ -27,14 +27,14 @@ PATIENCE = 900.0
 
 
 def instead(wire: type[Wire], exchange: Exchange) -> type[Any]:
-    """Which wire takes the place of `wire`: itself, unless something else carries the tests."""
+    """The wire that replaces `wire`: itself, unless something else carries the tests."""
     return wire
 
 
 def decision_on(
     exchange: Exchange, name: str, as_of: datetime, targets: Mapping[Key, Decimal], *, reduce_only: bool = True
 ) -> Decision:
-    """What deciding says on the account as it is: leave `targets` contracts of each position."""
+    """The decision on the account as it is: leave `targets` contracts of each position."""
     intents = tuple(
         Intent(
             account=exchange.account, symbol=key[0], position_side=key[1],
@@ -50,7 +50,7 @@ def decision_on(
 
 
 def committed(store: Any, decision: Decision, snapshot: Snapshot | None = None) -> Decision:
-    """Written with its planned entries, in one tick."""
+    """Commit the decision with its planned entries, in one tick."""
     store.commit_tick(
         TickRecord(
             as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
@@ -61,7 +61,7 @@ def committed(store: Any, decision: Decision, snapshot: Snapshot | None = None) 
 
 
 class Scene:
-    """One account. Say what is `decided` and what happens `at` which second, then `play`."""
+    """One account. Declare decisions with `decide` and events with `at`, then `play`."""
 
     def __init__(
         self,
@@ -86,23 +86,23 @@ class Scene:
         )  # fmt: skip
         self.wire = instead(wire, self.exchange)(self.exchange, self.time, mishaps or Script(*rules), **wired)
         self.store = MemoryJournal()
-        self.witness = Witness(self.store, self.exchange)
-        self.wire.watch = self.witness.watch
-        self.witness.misled_since = self.wire.misled_since
+        self.checker = JournalChecker(self.store, self.exchange)
+        self.wire.watch = self.checker.watch
+        self.checker.misled_since = self.wire.misled_since
         self._closing = dict(closing or {})
         self.closer = self.new_closer()
         self.bounds: dict[Key, Bound] = {}
         self.decisions: list[Decision] = []
-        self.told: set[str] = set()
-        """What a person was told meanwhile: why nothing was believed, and what went on without getting anywhere."""
-        self._handed: list[Decision] = []
+        self.notices: set[str] = set()
+        """What people were notified of: why no snapshot was believed, and which orders were stalled."""
+        self._not_adopted: list[Decision] = []
         self._at: list[tuple[float, Callable[[], object]]] = []
         self.ended_at: float | None = None
 
     def new_closer(self) -> AccountExecutor:
-        return AccountExecutor(self.exchange.account, self.wire, self.witness, self.time, **self._closing)
+        return AccountExecutor(self.exchange.account, self.wire, self.checker, self.time, **self._closing)
 
-    # Before, and while it plays
+    # Before and during the play
 
     def decide(
         self,
@@ -111,7 +111,7 @@ class Scene:
         cancels: Mapping[str, tuple[str, CancelWhy]] | None = None,
         change: Callable[[Decision], Decision] = lambda decision: decision,
     ) -> Decision:
-        """Decide on the account as it is, and commit; handed over before the next pass. `cancels`: id → its why."""
+        """Decide on the account as it is, and commit; adopted before the next pass. `cancels`: id → its why."""
         wanted = {key: Decimal(target) for key, target in targets.items()}
         plain = decision_on(
             self.exchange, f"d{len(self.decisions) + 1}", self.time.now(), wanted,
@@ -121,7 +121,7 @@ class Scene:
         orders = tuple(Cancel(account, symbol, order, why) for order, (symbol, why) in (cancels or {}).items())
         decision = change(structs.replace(plain, cancels=orders))
         seen = Snapshot(decision.as_of, (statement(self.exchange),), "killswitch.snapshot/v1")
-        self._handed.append(committed(self.store, decision, seen))
+        self._not_adopted.append(committed(self.store, decision, seen))
         self.decisions.append(decision)
         for key, target in wanted.items():
             new = Bound(self.exchange.held[key], target, self.time.elapsed, self.time.elapsed)
@@ -129,14 +129,14 @@ class Scene:
         return decision
 
     def at(self, second: float, happens: Callable[[], object]) -> None:
-        """Something happens at that second of the play."""
+        """Schedule an event at that second of the play."""
         self._at.append((second, happens))
 
     def play(self, patience: float = PATIENCE, kills: Iterable[float] = ()) -> dict[str, str]:
         """Close until nothing is left to do; the process is killed and started again at `kills`.
 
-        How each decision ended; one that has not within `patience` seconds is not in it. Every promise that holds
-        always is held against the truth.
+        Returns how each decision ended; one that has not within `patience` seconds is not in it. Every promise that
+        always holds is checked against the truth.
         """
         self.time.run(self._play(patience, sorted(kills)))
         self.assert_honest()
@@ -162,28 +162,28 @@ class Scene:
     async def _live(self, end: float, last: float) -> None:
         await self.closer.recover()
         while self.time.elapsed < end:
-            # Between two passes, as the runner does it.
-            while self._handed:
-                self.closer.adopt(self._handed.pop(0))
+            # Between two passes, as in the runner.
+            while self._not_adopted:
+                self.closer.adopt(self._not_adopted.pop(0))
             busy = await self.closer.advance() or self.closer.has_pending_fees
-            self._hear()
-            if not busy and not self._handed and self.time.elapsed >= last:
+            self._collect_notices()
+            if not busy and not self._not_adopted and self.time.elapsed >= last:
                 self.ended_at = self.time.elapsed
                 return
             pause = 0.05 if not busy else getattr(self.closer, "wait", 0.0)
             if pause > 0:
                 await self.time.sleep(min(pause, 1.0))
 
-    def _hear(self) -> None:
-        self.told |= {said for said in (self.closer.distrust, self.closer.stall_notice) if said}
+    def _collect_notices(self) -> None:
+        self.notices |= {notice for notice in (self.closer.distrust, self.closer.stall_notice) if notice}
 
     # Afterwards
 
     def assert_honest(self) -> None:
-        """Nothing was closed beyond what was decided, turned, sent unwritten, or called flat that is not."""
-        crimes = [*self.witness.crimes, *self.exchange.turned, *map(str, orphans(self.exchange, self.witness))]
+        """Nothing was closed beyond what was decided, turned, sent unjournaled, or reported flat that is not."""
+        violations = [*self.checker.violations, *self.exchange.turned, *map(str, orphans(self.exchange, self.checker))]
         found = (overclosed(self.exchange, key, bound) for key, bound in self.bounds.items())
-        assert [*crimes, *(crime for crime in found if crime)] == []
+        assert [*violations, *(violation for violation in found if violation)] == []
 
     @property
     def statuses(self) -> dict[str, str]:
@@ -194,7 +194,7 @@ class Scene:
         return [it for it in self.store.entries if it.kind in kinds]
 
     def orders(self, symbol: str | None = None) -> list[Placed]:
-        """The orders of ours that the venue took, in order."""
+        """The orders of ours that the venue accepted, in order."""
         return [
             it for it in self.exchange.orders.values() if it.by == "ours" and symbol in (None, it.symbol)
         ]  # fmt: skip
@@ -203,7 +203,7 @@ class Scene:
         return [self.exchange.held.get(key, ZERO) for key in keys]
 
     def calls(self, call: str, since: float = 0.0) -> int:
-        """How many requests of a kind left, from that second on."""
+        """How many requests of a kind were sent, from that second on."""
         return sum(it.call == call and it.left >= since for it in self.wire.travelled)
 
     def progress(self) -> tuple[Closing, ...]:

@@ -1,4 +1,4 @@
-"""The snapshot of an exchange's account, true; and the ways in which one arrives wrong."""
+"""The true snapshot of an exchange's account, and the ways in which one arrives wrong."""
 
 from __future__ import annotations
 

@@ -12,19 +12,19 @@ BLOCK = 50
 
 @pytest.mark.parametrize("first", range(0, RUNS, BLOCK))
 def test_no_random_close_loses_doubles_turns_or_misreports_anything(first: int) -> None:
-    """Whatever goes wrong, and however often the program is killed, the truth and the journal agree in the end."""
-    failed = [seed for seed in range(first, first + BLOCK) if random_run(seed).crimes]
+    """Whatever fails, and however often the process is killed, the truth and the journal agree in the end."""
+    failed = [seed for seed in range(first, first + BLOCK) if random_run(seed).violations]
     assert not failed, str(smallest(failed[0]))
 
 
-def test_the_same_seed_takes_the_same_course() -> None:
-    """Every request, every mishap and every second of it, or a failing seed would be of no use."""
+def test_the_same_seed_gives_the_same_run() -> None:
+    """Every request, every mishap and every second of it; otherwise a failing seed would be of no use."""
     assert random_run(7) == random_run(7)
 
 
-def test_a_close_in_which_nothing_goes_wrong_needs_no_more_than_a_second() -> None:
-    """One position: cancel, read, send and look again, at 40 ms each."""
+def test_a_close_without_faults_needs_no_more_than_a_second() -> None:
+    """One position: cancel, poll, send and poll again, at 40 ms each."""
     run = random_run(1, failing=0.0, disturbed=False, positions=1)
-    assert (run.crimes, run.statuses) == ((), {"d1": "flat"})
+    assert (run.violations, run.statuses) == ((), {"d1": "flat"})
     assert run.seconds is not None
     assert run.seconds < 1.0

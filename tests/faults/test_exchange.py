@@ -1,4 +1,4 @@
-"""The venue that the other tests stand on: what it says must be true, and its rules must hold."""
+"""The simulated venue of the other tests: its answers must be true, and its rules must hold."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def order(name: str, symbol: str, amount: str, side: str = "sell", **more: Any) 
     return OrderRequest(name, symbol, side, amount=Decimal(amount), **fields)  # type: ignore[arg-type] # literals
 
 
-def test_a_reduce_only_order_stops_at_flat_and_another_turns_the_position_and_is_told_on() -> None:
-    """Ten are held and fifteen sold, with the guard and without."""
+def test_a_reduce_only_order_stops_at_flat_and_another_turns_the_position_and_is_recorded() -> None:
+    """Ten are held and fifteen sold, with reduce-only and without."""
     guarded = exchange({("BTC", "long"): "10"})
     assert guarded.place(order("a", "BTC", "15")).filled == 10
     assert (guarded.held["BTC", "long"], guarded.turned) == (0, [])
@@ -37,8 +37,8 @@ def test_a_reduce_only_order_stops_at_flat_and_another_turns_the_position_and_is
     assert (bare.held["BTC", "long"], bare.held["BTC", "short"], len(bare.turned)) == (0, 5, 1)
 
 
-def test_a_name_is_taken_once_and_a_flat_position_cannot_be_reduced() -> None:
-    """The two refusals that save a close from its own doubts."""
+def test_an_id_is_accepted_once_and_a_flat_position_cannot_be_reduced() -> None:
+    """The two refusals that protect a close from its own uncertainty."""
     venue = exchange({("BTC", "long"): "10"})
     venue.place(order("a", "BTC", "10"))
     for name, reason in (("a", "duplicate_client_order_id"), ("b", "already_flat")):
@@ -48,7 +48,7 @@ def test_a_name_is_taken_once_and_a_flat_position_cannot_be_reduced() -> None:
 
 
 def test_resting_exits_block_a_close_until_they_are_cancelled() -> None:
-    """As Binance's −4118: what rests and what is asked for may not be more than what is held."""
+    """As Binance's −4118: resting and new orders together may not exceed the position."""
     venue = exchange({("BTC", "long"): "10"}, blocking=True)
     stop = venue.rest("BTC", "sell", Decimal(10), reduce_only=True, trigger_price=Decimal(90), trigger_when="falls")
     with pytest.raises(OrderRejectedError, match="cover 10 of 10"):
@@ -58,7 +58,7 @@ def test_resting_exits_block_a_close_until_they_are_cancelled() -> None:
 
 
 def test_a_stop_is_sent_when_the_mark_falls_to_it_and_expires_with_its_position() -> None:
-    """At 95 nothing happens, at 90 it closes; the stop of a flat position is gone."""
+    """At 95 it waits, at 90 it closes; the stop of a flat position is gone."""
     venue = exchange({("BTC", "long"): "10", ("ETH", "long"): "1"})
     rest = {"reduce_only": True, "trigger_price": Decimal(90), "trigger_when": "falls"}
     venue.rest("BTC", "sell", Decimal(10), **rest)
@@ -87,8 +87,8 @@ def test_the_sale_of_a_coin_against_another_pays_out_in_it() -> None:
     assert venue.held["BTC/USDT", "long"] == Decimal("1.1999")
 
 
-def test_the_venue_counts_in_a_sliding_window_and_bans_who_goes_on() -> None:
-    """Two in ten seconds: the third must wait for the first to be ten seconds old; insisting ends in a ban."""
+def test_the_venue_counts_in_a_sliding_window_and_bans_clients_that_continue() -> None:
+    """Two in ten seconds: the third must wait for the first to be ten seconds old; repeating it ends in a ban."""
     meter = Meter(VenueTraits((RateLimit("orders", 2, 10.0),), (Cost("submit", "orders", each=1),)))
     for at in (0.0, 4.0):
         meter.arrive(at, "submit", ("BTC",), "main")
@@ -103,7 +103,7 @@ def test_the_venue_counts_in_a_sliding_window_and_bans_who_goes_on() -> None:
 
 
 def test_chance_keeps_the_other_mishaps_when_one_is_left_out() -> None:
-    """What happens at one occasion does not hang on what happened at another."""
+    """The mishap at one occasion does not depend on what happened at another."""
     occasions = [("submit", "BTC", number) for number in range(200)]
     whole = Chance(3, 0.2, 1.0)
     for it in occasions:

@@ -1,4 +1,4 @@
-"""A kill -9 between any two writes of a close, and between a request and its answer, changes nothing about the end."""
+"""A kill -9 between any two writes of a close, and between a request and its answer, does not change its end."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(closers: Forked, folder: Path, *arguments: str, program: str = CLOSER) -
 
 
 def assert_closed_as_decided(folder: Path) -> None:
-    """Exactly the intended quantity is closed, each order was journaled before, and the record says flat."""
+    """Exactly the intended quantity is closed, each order was journaled before, and the journal ends flat."""
     venue = HonestVenue({}, file=folder / "venue.json")
     store = open_store(str(folder / "store.sqlite"), read_only=True)
     journal = store.journal("d1")
@@ -86,7 +86,7 @@ def test_kill_9_at_any_moment_leaves_exactly_the_intended_quantity_closed(
 def test_kill_9_during_recovery_changes_nothing_either(
     closers: Forked, tmp_path: Path, first: str, second: str
 ) -> None:
-    """Killed in mid-close, and killed again while picking up the pieces."""
+    """Killed during a close, and killed again during recovery."""
     assert run(closers, tmp_path, first, second) == ["killed", "killed", "exit 0"]
     assert_closed_as_decided(tmp_path)
 
@@ -117,7 +117,7 @@ def endpoint(paper_venues: subprocess.Popen[str]) -> str:
 def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
     closers: Forked, tmp_path: Path, endpoint: str, moment: str
 ) -> None:
-    """The same over HTTP: what the venue has done stays done, and is not done again."""
+    """The same over HTTP: what the venue has executed stays executed, and is not repeated."""
     assert run(closers, tmp_path, endpoint, moment, program=PAPER_CLOSER) == ["killed", "exit 0"]
     account = asyncio.run(account_at(endpoint))
     held = {position.symbol: (position.side, position.contracts) for position in account.positions or ()}
@@ -132,7 +132,7 @@ def test_kill_9_at_any_moment_on_a_paper_venue_of_another_process(
 def test_the_paper_moments_are_all_that_an_undisturbed_close_passes_through(
     closers: Forked, tmp_path: Path, endpoint: str
 ) -> None:
-    """As above, for the kills on the paper venue. Two answers that come together are one write, else two."""
+    """As above, for the kills on the paper venue. Two answers that arrive together are one write, else two."""
     passed = run(closers, tmp_path, endpoint, program=PAPER_CLOSER)
     assert set(PAPER_MOMENTS) <= set(passed)
     assert set(passed) - set(PAPER_MOMENTS) <= {"write-8-before", "write-8-after"}

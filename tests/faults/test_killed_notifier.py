@@ -1,4 +1,4 @@
-"""A kill -9 around sending loses no message, and repeats at most the one that was under way, with its id."""
+"""A kill -9 around sending loses no message, and repeats at most the one that was being sent, with its id."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.outboxes import START, lane, waiting
 def test_a_kill_around_sending_loses_nothing(moment: str, arrived: list[str], repository: Path, tmp_path: Path) -> None:
     """Between enqueueing and sending nothing is repeated; between sending and marking that one message is.
 
-    The runner that comes after enqueues the same messages again, as one does that has not seen its predecessor's end.
+    The next runner enqueues the same messages again, as one does that has not seen its predecessor's end.
     """
     killed = subprocess.run(
         [sys.executable, "-m", "tests.faults.killed_notifier", tmp_path, moment],

@@ -1,4 +1,4 @@
-"""A runner that dies while it writes a lock."""
+"""A runner that is killed while it writes a lock."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PROGRAM = Path(__file__).with_name("lock_killed_writer.py")
 
 @pytest.mark.parametrize("old", ["lock", "suspicion"])
 def test_l1_kill_9_at_any_line_of_a_write_leaves_the_old_file_or_the_new_one(tmp_path: Path, old: str) -> None:
-    """Whatever line of the gate a kill comes at, scope file and union are each whole: the old or the new.
+    """At whatever line of the gate it is killed, scope file and union are each whole: the old or the new.
 
-    That what is locked on suspicion only is to be locked for good opens nothing in between.
+    Making a lock on suspicion permanent opens nothing in between.
     """
     ended = subprocess.run([sys.executable, PROGRAM, tmp_path, old], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")

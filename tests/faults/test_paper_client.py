@@ -40,11 +40,11 @@ async def _against(answer: Answer, ask: Callable[[VenueAdapter], Awaitable[objec
     over = asyncio.Event()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said = await answer(await _request(reader))
-        if said is None:
+        received = await answer(await _request(reader))
+        if received is None:
             await over.wait()
         else:
-            writer.write(said)
+            writer.write(received)
         writer.close()
 
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
@@ -64,7 +64,7 @@ async def _request(reader: asyncio.StreamReader) -> bytes:
     return head + (await reader.readexactly(int(lengths[0].split(b":")[1])) if lengths else b"")
 
 
-def _says(status: str, body: str = "", *headers: str) -> Answer:
+def _answers_with(status: str, body: str = "", *headers: str) -> Answer:
     async def answer(_request: bytes) -> bytes:
         lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
         return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
@@ -72,7 +72,7 @@ def _says(status: str, body: str = "", *headers: str) -> Answer:
     return answer
 
 
-async def _hangs_up(_request: bytes) -> bytes:
+async def _closes_connection(_request: bytes) -> bytes:
     return b""
 
 
@@ -80,7 +80,7 @@ async def _never_answers(_request: bytes) -> None:
     return None
 
 
-async def _breaks_off(_request: bytes) -> bytes:
+async def _truncates(_request: bytes) -> bytes:
     return b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id": "o1", '
 
 
@@ -100,13 +100,13 @@ CHANGES = {"submit", "batch", "close book", "cancel"}
 @pytest.mark.parametrize(
     "answer",
     [
-        _hangs_up, _never_answers, _breaks_off, _says("502 Bad Gateway"), _says("503 No"),
-        _says("307 Temporary", "{}", "Location: http://127.0.0.1:1/"), _says("304 Not Modified"),
+        _closes_connection, _never_answers, _truncates, _answers_with("502 Bad Gateway"), _answers_with("503 No"),
+        _answers_with("307 Temporary", "{}", "Location: http://127.0.0.1:1/"), _answers_with("304 Not Modified"),
     ],
     ids=["hangs up", "never answers", "breaks off", "502", "503", "307", "304"],
 )  # fmt: skip
-def test_c2_no_answer_to_a_change_is_unknown_and_to_a_question_is_down(answer: Answer, ask: str) -> None:
-    """A request that left may have worked; a question that was not answered changed nothing."""
+def test_c2_no_answer_to_a_change_is_unknown_and_to_a_query_is_down(answer: Answer, ask: str) -> None:
+    """A change that was sent may have been executed; an unanswered query changed nothing."""
     expected = FateUnknownError if ask in CHANGES else VenueDownError
     with pytest.raises(VenueError) as caught:
         asyncio.run(_against(answer, ASKS[ask]))
@@ -114,7 +114,7 @@ def test_c2_no_answer_to_a_change_is_unknown_and_to_a_question_is_down(answer: A
 
 
 @pytest.mark.parametrize("ask", ASKS)
-def test_a_venue_that_cannot_be_reached_surely_did_nothing(ask: str) -> None:
+def test_an_unreachable_venue_executed_nothing(ask: str) -> None:
     """No connection, no request: down, for changes too."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -133,31 +133,31 @@ def test_a_venue_that_cannot_be_reached_surely_did_nothing(ask: str) -> None:
 
 @pytest.mark.parametrize("ask", ["submit", "batch", "find", "orders", "fills"])
 @pytest.mark.parametrize("body", ["", "<html>", "{}", "null", '{"id": 3}'])
-def test_c1_an_answer_that_makes_no_sense_is_malformed_and_not_empty(ask: str, body: str) -> None:
-    """Nothing is read as no order, no fill or no position that is not said so."""
+def test_c1_a_nonsensical_answer_is_malformed_and_not_empty(ask: str, body: str) -> None:
+    """A missing order, fill or position is read only where the answer states it."""
     with pytest.raises(MalformedAnswerError):
-        asyncio.run(_against(_says("200 OK", body), ASKS[ask]))
+        asyncio.run(_against(_answers_with("200 OK", body), ASKS[ask]))
 
 
 @pytest.mark.parametrize("body", ["", "<html>not here</html>", '{"detail": "no such page"}'])
-def test_c1_a_wrong_address_is_not_an_order_that_never_was(body: str) -> None:
-    """Only the venue's own word says that there is no order; any other 404 says nothing."""
+def test_c1_a_wrong_address_is_not_an_absent_order(body: str) -> None:
+    """Only the venue's own answer proves that there is no order; any other 404 proves nothing."""
     with pytest.raises(MalformedAnswerError):
-        asyncio.run(_against(_says("404 Not Found", body), ASKS["find"]))
+        asyncio.run(_against(_answers_with("404 Not Found", body), ASKS["find"]))
 
 
 @pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize("status", ["429 Slow", "418 Banned"])
-def test_c14_too_many_requests_says_when_to_come_again(status: str, ask: str) -> None:
-    """The venue refused to listen, so nothing was done; seven seconds are seven seconds. A ban is the same, longer."""
+def test_c14_too_many_requests_carries_the_retry_time(status: str, ask: str) -> None:
+    """The venue did not process it, so nothing was done; seven seconds are seven seconds. A ban is the same, longer."""
     with pytest.raises(RateLimitedError) as caught:
-        asyncio.run(_against(_says(status, "", "Retry-After: 7"), ASKS[ask]))
+        asyncio.run(_against(_answers_with(status, "", "Retry-After: 7"), ASKS[ask]))
     assert caught.value.retry_after == 7.0
 
 
 @pytest.mark.parametrize("status", ["200 OK", "429 Slow"])
 def test_c14_the_venues_own_count_is_read_from_every_answer(status: str) -> None:
-    """Also from a refusal; what is not understood in the header is left out."""
+    """Also from a refusal; unknown parts of the header are left out."""
 
     async def ask(venue: VenueAdapter) -> object:
         assert isinstance(venue, MeteredVenue)
@@ -166,7 +166,7 @@ def test_c14_the_venues_own_count_is_read_from_every_answer(status: str) -> None
             await venue.open_orders()
         return venue.used()
 
-    answer = _says(status, "[]", "Limits-Used: orders-10s=12; weight=2400; x=; =3; y=-1; z=1.5; w")
+    answer = _answers_with(status, "[]", "Limits-Used: orders-10s=12; weight=2400; x=; =3; y=-1; z=1.5; w")
     assert asyncio.run(_against(answer, ask)) == {"orders-10s": 12, "weight": 2400}
 
 
@@ -178,54 +178,54 @@ REPORT = '{"id":"o1","client_order_id":"%s","symbol":"A","state":"filled","amoun
     ["[]", '[{"report":' + REPORT % "c1" + "}," + '{"report":' + REPORT % "c2" + "}]", '[{"report":{"id":"o1"}}]'],
 )
 def test_c2_a_batch_with_another_number_of_answers_is_malformed(body: str) -> None:
-    """Which answer is about which order cannot be told."""
+    """No answer can be assigned to an order."""
     with pytest.raises(MalformedAnswerError):
-        asyncio.run(_against(_says("200 OK", body), ASKS["batch"]))
+        asyncio.run(_against(_answers_with("200 OK", body), ASKS["batch"]))
 
 
 @pytest.mark.parametrize("body", ["[{}]", '[{"report":' + REPORT % "c2" + "}]"])
 def test_c2_an_answer_in_a_batch_that_is_not_about_its_order_leaves_that_one_unknown(body: str) -> None:
-    """Neither a report nor a refusal, or the report of another order: malformed, and not done or refused."""
-    answers = asyncio.run(_against(_says("200 OK", body), ASKS["batch"]))
+    """Neither a report nor a refusal, or the report of another order: malformed, and not executed or refused."""
+    answers = asyncio.run(_against(_answers_with("200 OK", body), ASKS["batch"]))
     assert isinstance(answers, list)
     assert [type(answer) for answer in answers] == [MalformedAnswerError]
 
 
 def test_too_many_requests_without_a_time_leaves_it_unknown() -> None:
     """A date or nothing in the header is no number of seconds."""
-    answer = _says("429 Slow", "", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT")
+    answer = _answers_with("429 Slow", "", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT")
     with pytest.raises(RateLimitedError) as caught:
         asyncio.run(_against(answer, ASKS["submit"]))
     assert caught.value.retry_after is None
 
 
-def test_an_unknown_account_is_down_and_a_senseless_request_rejected() -> None:
-    """In both cases the venue says that nothing was done."""
-    nobody = _says("404 Not Found", '{"code":"no_such_account","text":"no account main"}')
+def test_an_unknown_account_is_down_and_an_invalid_request_is_rejected() -> None:
+    """In both cases the venue's answer is that nothing was done."""
+    nobody = _answers_with("404 Not Found", '{"code":"no_such_account","text":"no account main"}')
     with pytest.raises(VenueDownError, match="no account main"):
         asyncio.run(_against(nobody, ASKS["submit"]))
-    senseless = _says("400 Bad", '{"code":"bad_request","text":"not an OrderRequest"}')
+    senseless = _answers_with("400 Bad", '{"code":"bad_request","text":"not an OrderRequest"}')
     with pytest.raises(OrderRejectedError) as caught:
         asyncio.run(_against(senseless, ASKS["submit"]))
     assert caught.value.reason == "other"
 
 
 SNAPSHOTS: list[tuple[str, Answer, str, str]] = [
-    ("hangs up", _hangs_up, "down", "errors"),
+    ("hangs up", _closes_connection, "down", "errors"),
     ("never answers", _never_answers, "down", "timeouts"),
-    ("500", _says("500 Oops"), "down", "errors"),
-    ("429", _says("429 Slow"), "down", "rate_limited"),
-    ("no account", _says("404 No", '{"code":"no_such_account","text":"none"}'), "down", "errors"),
-    ("a redirect", _says("302 Found", "", "Location: http://127.0.0.1:1/"), "down", "errors"),
-    ("nonsense", _says("200 OK", "[]"), "malformed", "malformed"),
+    ("500", _answers_with("500 Oops"), "down", "errors"),
+    ("429", _answers_with("429 Slow"), "down", "rate_limited"),
+    ("no account", _answers_with("404 No", '{"code":"no_such_account","text":"none"}'), "down", "errors"),
+    ("a redirect", _answers_with("302 Found", "", "Location: http://127.0.0.1:1/"), "down", "errors"),
+    ("nonsense", _answers_with("200 OK", "[]"), "malformed", "malformed"),
     ("somebody else's account",
-     _says("200 OK", '{"account":"other","venue":"v","market":"swap","currency":"USDT","quality":"ok"}'),
+     _answers_with("200 OK", '{"account":"other","venue":"v","market":"swap","currency":"USDT","quality":"ok"}'),
      "malformed", "malformed"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "answer", "quality", "count"), SNAPSHOTS, ids=[case[0] for case in SNAPSHOTS])
-def test_c1_a_failed_snapshot_says_so_and_holds_no_numbers(name: str, answer: Answer, quality: str, count: str) -> None:
+def test_c1_a_failed_snapshot_has_a_reason_and_no_numbers(name: str, answer: Answer, quality: str, count: str) -> None:
     """Quality and reason, one failure counted under its name, and nothing that could be taken for flat."""
     seen = asyncio.run(_against(answer, lambda venue: venue.snapshot()))
     assert getattr(seen, "quality") == quality, name  # noqa: B009 - an object to the type checker
@@ -236,8 +236,8 @@ def test_c1_a_failed_snapshot_says_so_and_holds_no_numbers(name: str, answer: An
     assert {field for field, number in counts.items() if number} == {count}
 
 
-def test_c2_after_a_lost_answer_asking_finds_the_order_that_was_done() -> None:
-    """The order reached the market, its answer did not come: unknown; asked, the venue has it, once."""
+def test_c2_after_a_lost_answer_a_query_finds_the_executed_order() -> None:
+    """The order reached the market, its answer was lost: unknown; queried, the venue has it, once."""
     desk = Desk()
 
     async def run() -> None:

@@ -1,6 +1,6 @@
-"""The wire between closing and an exchange: it takes time, breaks, and garbles; what is sent may arrive all the same.
+"""The wire between closing and an exchange: it has latency, breaks, and garbles; a lost request may still arrive.
 
-A request travels on its own: whoever gave up waiting for the answer, or was killed, does not stop it.
+A request travels on its own: a client that stopped waiting for the answer, or was killed, does not stop it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ KNOWN: Final = VenueTraits(order_life=OrderLife(always=LATE))
 
 @dataclass(frozen=True)
 class Travelled:
-    """One request: when it left, what it was, what went wrong, and when its answer was back (None: never)."""
+    """One request: when it was sent, what it was, its mishap, and when its answer was back (None: never)."""
 
     left: float
     call: Call
@@ -138,7 +138,7 @@ class Wire:
         await self._travel("cancel", (), mishap, lambda: self.exchange.cancel(order_id))
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
     def used(self) -> Mapping[str, int]:
         """The venue's own count."""
@@ -148,7 +148,7 @@ class Wire:
         """Whether a snapshot since then has left out positions."""
         return self._lied_at >= since
 
-    # The way
+    # The journey of a request
 
     def _place(self, request: OrderRequest, left: float) -> OrderReport:
         life = self.traits.order_life
@@ -186,12 +186,12 @@ class Wire:
             case "down" | "limited" | "lost" | "late" | "held":
                 if mishap in ("late", "held"):
                     after = LATE if mishap == "late" else HELD
-                    asyncio.get_running_loop().call_later(after, self._unheard, call, symbols, deed)
+                    asyncio.get_running_loop().call_later(after, self._without_answer, call, symbols, deed)
                 await asyncio.sleep(way)
                 raise _FAILURES[mishap]()
         answer, refusal = self._do(call, symbols, deed)
         if mishap == "twice":
-            self._unheard(call, symbols, deed)
+            self._without_answer(call, symbols, deed)
         await asyncio.sleep(way + (SLOW if mishap == "slow" else 0.0))
         if mishap == "done_silent":
             await asyncio.Event().wait()
@@ -208,8 +208,8 @@ class Wire:
         except VenueError as error:
             return None, error
 
-    def _unheard(self, call: Call, symbols: Sequence[str], deed: Callable[[], object]) -> None:
-        """It arrives, and nobody hears the answer."""
+    def _without_answer(self, call: Call, symbols: Sequence[str], deed: Callable[[], object]) -> None:
+        """It arrives, and its answer is lost."""
         self._do(call, symbols, deed)
 
     def _picture(self) -> AccountSnapshot:
@@ -219,7 +219,7 @@ class Wire:
 
 
 class BatchingWire(Wire):
-    """An adapter that sends several orders in one request; each of them may go wrong for itself."""
+    """An adapter that sends several orders in one request; each of them may fail separately."""
 
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         for request in requests:
@@ -266,7 +266,7 @@ _FAILURES: Mapping[Mishap, Callable[[], BaseException]] = {
 
 
 def _venue_error(mishap: Mishap) -> VenueError:
-    """What a batch says of one of its orders: a defect in reading one is an answer without meaning."""
+    """The answer of a batch about one of its orders: a defect in reading one is a malformed answer."""
     error = _FAILURES[mishap]()
     return error if isinstance(error, VenueError) else MalformedAnswerError(repr(error))
 

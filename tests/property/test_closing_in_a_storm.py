@@ -1,7 +1,7 @@
 """The venue's truth against the journal, whatever happens in whatever order: requests, hands, the venue, and deaths.
 
 Calls overlap in virtual time, and what is on its way arrives whether or not anyone waits for it. What comes out
-besides a crash is in `tests.faults.witness`.
+besides a crash is in `tests.faults.journal_checker`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from killswitch.model.decision import Unwinding
 from killswitch.model.snapshot import FillCause, InstrumentState
 from killswitch.model.venue import Call, VenueTraits
 from tests.faults.exchange import ZERO, Exchange, Key, Market, Mode
+from tests.faults.journal_checker import Bound, JournalChecker, MemoryJournal, orphans, overclosed, wrong_stops
 from tests.faults.mishaps import MISHAPS, Mishap, Occasion
 from tests.faults.plans import CAREFUL
 from tests.faults.scene import committed, decision_on
 from tests.faults.wire import BatchingWire, BookClosingWire, Wire
-from tests.faults.witness import Bound, MemoryJournal, Witness, orphans, overclosed, wrong_stops
 from tests.virtual_time import VirtualTime
 
 SYMBOLS = ("BTC", "ETH", "SOL")
@@ -102,13 +102,13 @@ class ClosingInAStorm(RuleBasedStateMachine):
         kind, traits = WIRES[wire]
         self.wire = kind(self.exchange, self.time, self.mishaps, traits=traits)
         self.store = MemoryJournal()
-        self.witness = Witness(self.store, self.exchange)
-        self.wire.watch = self.witness.watch
-        self.witness.misled_since = self.wire.misled_since
+        self.checker = JournalChecker(self.store, self.exchange)
+        self.wire.watch = self.checker.watch
+        self.checker.misled_since = self.wire.misled_since
         self.closer = self.new_closer()
 
     def new_closer(self) -> AccountExecutor:
-        return AccountExecutor("main", self.wire, self.witness, self.time)
+        return AccountExecutor("main", self.wire, self.checker, self.time)
 
     @precondition(lambda self: self.decided < 5)
     @rule(
@@ -188,9 +188,9 @@ class ClosingInAStorm(RuleBasedStateMachine):
         """Closed beyond what was decided, turned, sent unwritten, or called flat that is not."""
         if not hasattr(self, "exchange"):
             return
-        assert self.witness.crimes == []
+        assert self.checker.violations == []
         assert self.exchange.turned == []
-        assert orphans(self.exchange, self.witness) == []
+        assert orphans(self.exchange, self.checker) == []
         for key, bound in self.bounds.items():
             assert overclosed(self.exchange, key, bound) is None
 

@@ -32,7 +32,7 @@ def random_runs(venue: str, first: int, count: int) -> int:
     seeds = seeds_for(CLOSING_VENUES[venue], first, count)
     with closing_over(venue):
         for seed in seeds:
-            if random_run(seed).crimes:
+            if random_run(seed).violations:
                 failed += 1
                 print(smallest(seed), flush=True)
     print(

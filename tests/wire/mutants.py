@@ -11,12 +11,12 @@ import time
 
 from killswitch.conformance.answers import wrong_query_results
 from killswitch.conformance.order_answers import wrong_order_results
-from tests.conformance.reading_stands import reading_stands
+from tests.conformance.mutation_stands import mutation_stands
 
 
 def main() -> int:
     """Exit status 1 if an adapter makes a wrong number of an answer."""
-    stands = reading_stands()
+    stands = mutation_stands()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("venue", nargs="*", help=", ".join(stands))
     parser.add_argument("--most", type=int, help="number of changes for each venue")

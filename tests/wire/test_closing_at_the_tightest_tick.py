@@ -22,9 +22,9 @@ from killswitch.ratelimit.budget import RequestBudgets
 from killswitch.ratelimit.poll_cost import PolledAccount, poll_costs
 from tests.conformance.stands import Wired, WireStand
 from tests.conformance.wires import WIRES
+from tests.faults.journal_checker import MemoryJournal
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on
-from tests.faults.witness import MemoryJournal
 from tests.rotation import each_taking_turns
 
 SHARE: Final = Decimal("0.5")

@@ -19,8 +19,8 @@ from killswitch.ratelimit.breaker import Breaker
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.conformance.stands import WireStand
 from tests.conformance.wires import WIRES
+from tests.faults.journal_checker import MemoryJournal
 from tests.faults.scene import committed, decision_on
-from tests.faults.witness import MemoryJournal
 
 LAG = 3.0
 PATIENCE = 120.0

@@ -21,7 +21,8 @@ from tests.wire.adapter_wire import NotOverTheWireError, closing_over
 from tests.wire.closing_venues import ALL_MODES, CLOSING_VENUES
 
 MODULES: Final = (
-    "deciding", "locks", "misleading", "others", "rules", "side_by_side", "spot", "unknown", "unwinding", "venues",
+    "decisions", "locks", "contradictory_answers", "concurrent_trading", "venue_rules", "concurrent_decisions", "spot",
+    "unknown_answers", "close_execution", "venue_failures",
 )  # fmt: skip
 OWN_WIRE: Final = "the test has a wire of its own, whose faults no server can produce"
 INVENTED_LIMITS: Final = "the test invents limits that no venue counts by"
@@ -29,34 +30,35 @@ PAPER: Final = "the test closes at the paper venue, not in a scene"
 HOP: Final = "holdings are reported against the account's currency, so that no market is ever X/BTC"
 NOT_OVER_THE_WIRE: Final[dict[str, str]] = {
     "test_c2_an_acknowledged_order_is_not_written_off_at_a_first_denial": OWN_WIRE,
-    "test_c2_a_report_that_contradicts_itself_is_asked_about": OWN_WIRE,
-    "test_c14_slow_orders_are_not_cut_off_because_looks_are_fast": OWN_WIRE,
-    "test_c22_protection_is_put_back_by_a_reading_from_after_the_fill": OWN_WIRE,
-    "test_c19_a_hop_that_sold_nothing_of_what_was_paid_is_not_flat": OWN_WIRE,
-    "test_c19_the_second_hop_sells_what_the_first_has_bought_and_nothing_that_was_there": HOP,
+    "test_c2_a_report_that_contradicts_itself_is_queried": OWN_WIRE,
+    "test_c14_slow_orders_do_not_time_out_because_polls_are_fast": OWN_WIRE,
+    "test_c22_protection_is_restored_from_a_snapshot_made_after_the_fill": OWN_WIRE,
+    "test_c19_a_hop_that_sold_nothing_of_its_proceeds_is_not_flat": OWN_WIRE,
+    "test_c19_the_second_hop_sells_the_proceeds_of_the_first_and_nothing_held_before": HOP,
     "test_c19_a_hop_whose_answer_is_lost_is_not_sold_twice": HOP,
     "test_c19_killed_between_the_hops_the_second_is_done_once": HOP,
-    "test_c14_one_request_for_the_whole_book_is_made_once_and_what_it_left_is_closed_one_by_one":
+    "test_c14_a_whole_book_close_is_requested_once_and_its_residual_is_closed_one_by_one":
         "none of the venues closes a whole book in one request",
     "test_c14_a_close_within_the_venues_limits_is_never_refused_and_never_banned": INVENTED_LIMITS,
-    "test_c14_a_close_that_knows_of_no_limits_is_refused_and_ends_all_the_same": INVENTED_LIMITS,
-    "test_c14_a_ban_is_waited_out_and_other_venues_go_on": INVENTED_LIMITS,
-    "test_c11_where_market_orders_are_disabled_a_limit_order_goes": "no venue reports a state limit_only in its rules",
-    "test_c24_an_order_that_nobody_can_ever_tell_of_is_said_to_be_that":
+    "test_c14_a_close_without_known_limits_is_refused_and_ends_all_the_same": INVENTED_LIMITS,
+    "test_c14_a_ban_is_waited_out_and_other_venues_continue": INVENTED_LIMITS,
+    "test_c11_where_market_orders_are_disabled_a_limit_order_is_sent":
+        "no venue reports a state limit_only in its rules",
+    "test_c24_an_order_whose_status_stays_unknown_is_reported_as_abandoned":
         "a garbled refusal reads as a venue that is down, and then the query never ends",
     "test_l3_the_bot_that_buys_while_the_switch_sells_is_locked_out_from_before_the_first_order": PAPER,
-    "test_c20_after_the_flush_the_lock_stays_and_what_is_opened_again_is_not_this_closes": PAPER,
+    "test_c20_after_the_close_the_lock_stays_and_a_reopened_position_is_not_closed": PAPER,
     "test_c1_an_empty_book_with_margin_in_use_is_not_flat_though_our_orders_would_explain_it":
         "the adapter itself rejects such an answer, with its own message",
 }  # fmt: skip
 """Case → why no wire supports it."""
 MANUAL_ONLY: Final = frozenset({
-    "test_c24_an_outage_of_eleven_minutes_ends_no_question",
+    "test_c24_an_outage_of_eleven_minutes_ends_no_query",
     "test_c15_a_breaker_that_has_opened_closes_when_the_venue_is_back",
 })  # fmt: skip
 """Minutes of an outage take thousands of requests."""
 AT_ONE_VENUE: Final = frozenset({
-    "test_c3_killed_at_any_moment_the_close_goes_on_where_it_was",
+    "test_c3_killed_at_any_moment_the_close_continues_where_it_was",
     "test_a_higher_level_does_not_wait_for_the_slices_of_another_position",
 })  # fmt: skip
 STALE: Final = "only an adapter marks an answer as stale; over a wire it looks like any other"
@@ -73,8 +75,8 @@ PARTLY: Final[dict[str, str]] = {
         for venue, why in NO_SUCH_MODE.items()
         for case in (
             "test_c2_a_denial_and_a_broken_connection_do_not_end_an_order_that_rests",
-            "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true",
-            "test_c24_an_order_that_rests_is_not_taken_for_gone_while_nobody_says_what_rests",
+            "test_c11_in_every_market_state_the_close_ends_with_a_true_status",
+            "test_c24_a_resting_order_is_not_taken_for_gone_while_the_open_orders_are_unknown",
         )
     },
     **{f"test_c1_a_missing_or_empty_answer_is_never_taken_for_flat[{it}-stale]": STALE for it in CLOSING_VENUES},
@@ -83,9 +85,9 @@ PARTLY: Final[dict[str, str]] = {
         for venue in ("bitget", "mexc")
         for price in ("NaN", "Infinity")
     },
-    "test_c11_in_every_mode_of_the_venue_the_close_comes_to_an_end_that_is_true[mexc-reduce_only]":
+    "test_c11_in_every_market_state_the_close_ends_with_a_true_status[mexc-reduce_only]":
         "a contract of MEXC is enabled, in delivery, completed, offline or paused; no state is reduce-only",
-    "test_c22_killed_while_naked_the_program_puts_protection_back[mexc-0.15]":
+    "test_c22_killed_while_unprotected_the_process_restores_protection[mexc-0.15]":
         "conditional orders have no client id at MEXC: while there are any, an order that was in flight when the "
         "process was killed may be one of them, and is queried for ten minutes and abandoned",
 }  # fmt: skip
@@ -109,20 +111,20 @@ NOT_AT: Final[dict[tuple[str, str], str]] = {
         (venue, case): why
         for venue in ("bybit", "okx", "bitget", "mexc")
         for case, why in {
-            "test_c4_a_look_that_waited_for_a_slow_question_is_not_taken_for_one_of_now": BOTH_QUERIED,
-            "test_slices_that_fill_follow_one_another_with_few_looks_in_between": SLICE_BY_SLICE,
+            "test_c4_a_poll_that_waited_for_a_slow_query_is_not_taken_for_a_current_one": BOTH_QUERIED,
+            "test_slices_that_fill_follow_one_another_with_few_polls_in_between": SLICE_BY_SLICE,
         }.items()
     },
-    ("bybit", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
-    ("okx", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
-    ("mexc", "test_c4_flat_is_said_by_a_reading_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("bybit", "test_c4_flat_is_proved_by_a_poll_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("okx", "test_c4_flat_is_proved_by_a_poll_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
+    ("mexc", "test_c4_flat_is_proved_by_a_poll_made_after_the_last_order"): QUERIED_DURING_THE_POLL,
     ("bitget", "test_c14_one_silent_venue_delays_no_other"): ONE_TICK_LATER,
 }  # fmt: skip
 """Venue and prefix of a case's name → why it does not run there."""
 SPOT: Final = frozenset({
-    "test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_unknown_fate",
-    "test_c9_dust_of_a_holding_is_told_and_is_no_error",
-    "test_c24_of_a_position_without_that_guard_at_most_the_rest_is_sent",
+    "test_c1_one_wrong_answer_ends_nothing_while_an_order_on_the_position_is_of_unknown_status",
+    "test_c9_dust_of_a_holding_is_reported_and_is_no_error",
+    "test_c24_of_a_position_without_reduce_only_at_most_the_rest_is_sent",
 })  # fmt: skip
 """Cases on a spot account whose parameters do not show it."""
 DEFECTS: Final[dict[str, str]] = {}

@@ -54,7 +54,7 @@ def test_a_random_close_ends_and_breaks_no_guarantee(venue: str, seed: int) -> N
     """
     with closing_over(venue):
         outcome = random_run(seed)
-    assert outcome.crimes == (), str(outcome)
+    assert outcome.violations == (), str(outcome)
     assert outcome.seconds is not None
 
 

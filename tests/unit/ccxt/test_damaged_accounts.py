@@ -17,7 +17,7 @@ from killswitch_ccxt.venues.bybit.rows import spot_balance
 from killswitch_ccxt.venues.kraken.rows import held_amounts, margin_rows
 from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.conformance import typed_binance
-from tests.conformance.answering import TypedStand
+from tests.conformance.typed_stands import TypedStand
 
 D = Decimal
 OWED: dict[str, Any] = {"asset": "BTC", "free": "0.75", "locked": "0.25", "borrowed": "3", "interest": "0.1"}

@@ -1,4 +1,4 @@
-"""By which order the next attempt is made: the bound that was declared, the tick, the venue's band, and a way out."""
+"""The execution ladder: steps, price bounds, ticks, the venue's band, and the fallbacks where no price is known."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ RULES = Instrument("BTC", price_step=D("0.5"))
 
 
 @pytest.mark.parametrize(
-    ("side", "rung", "price"),
+    ("side", "step", "price"),
     [("sell", 0, "99.5"), ("buy", 0, "101.0"), ("sell", 1, "98.5"), ("buy", 1, "102.0"), ("sell", 3, "97.5")],
 )
-def test_a_rung_is_priced_at_its_multiple_of_the_band_and_never_beyond_it(
-    side: OrderSide, rung: int, price: str
+def test_a_step_is_priced_at_its_multiple_of_the_band_and_never_beyond_it(
+    side: OrderSide, step: int, price: str
 ) -> None:
     """1% of 100.05, 2% and 3%; on the tick of 0.5 a sale rounds up and a purchase down."""
-    assert execution_style(LADDER, rung, side, D("0.01"), HELD, RULES).price == D(price)
+    assert execution_style(LADDER, step, side, D("0.01"), HELD, RULES).price == D(price)
 
 
-def test_the_venues_own_band_holds_the_price_in() -> None:
-    """Three percent are declared and the venue takes two: the order stays within two, instead of being refused."""
+def test_the_price_stays_within_the_venues_own_band() -> None:
+    """Three percent are declared and the venue accepts two: the order stays within two, instead of being refused."""
     rules = msgspec.structs.replace(RULES, price_band=D("0.02"), price_step=D("0.01"))
     assert execution_style(LADDER, 3, "sell", D("0.01"), HELD, rules).price == D("98.05")
 
 
-def test_a_market_that_takes_no_market_orders_is_left_by_the_other_side_of_its_book() -> None:
+def test_where_market_orders_are_not_accepted_the_book_prices_the_order() -> None:
     """Limit-only: a sale goes to the bid, a purchase to the ask; post-only: to the own side, where it rests."""
     only = msgspec.structs.replace(RULES, state="limit_only", price_step=D("0.1"))
     posting = msgspec.structs.replace(only, state="post_only")
@@ -53,7 +53,7 @@ def test_a_market_that_takes_no_market_orders_is_left_by_the_other_side_of_its_b
 
 
 def test_a_bound_that_cannot_be_priced_is_left_out_and_not_guessed() -> None:
-    """Neither mark nor book is known: the order goes at market, and says that it has no price."""
+    """Neither mark nor book is known: the order goes at market, and its style has no price."""
     blind = Position("BTC", "long", D(1))
     assert execution_style(LADDER, 0, "sell", D("0.01"), blind, None) == execution_style(
         LADDER, 0, "sell", D("0.01"), None, None
@@ -63,27 +63,27 @@ def test_a_bound_that_cannot_be_priced_is_left_out_and_not_guessed() -> None:
 
 
 @given(tries=st.lists(st.integers(1, 4), min_size=1, max_size=5))
-def test_every_rung_gets_its_tries_and_the_last_one_has_no_end(tries: list[int]) -> None:
-    """Failing again and again walks the ladder down in the declared numbers of tries, and stays on the last rung."""
+def test_every_step_gets_its_tries_and_the_last_one_is_repeated(tries: list[int]) -> None:
+    """Repeated failures walk down the ladder in the declared numbers of tries, and stay on the last step."""
     ladder = [Rung("limit_ioc", tries=count) for count in tries]
-    seen, rung, tried = [], 0, 0
+    seen, index, tried = [], 0, 0
     for _ in range(sum(tries) + 5):
-        wanted = next_step(ladder, rung, tried)
-        rung, tried = wanted, (tried if wanted == rung else 0) + 1
-        seen.append(rung)
+        wanted = next_step(ladder, index, tried)
+        index, tried = wanted, (tried if wanted == index else 0) + 1
+        seen.append(index)
     assert [seen.count(number) for number in range(len(tries) - 1)] == tries[:-1]
     assert seen[-1] == len(tries) - 1
     assert seen == sorted(seen)
 
 
-def test_after_the_last_rung_the_market_is_tried_anew() -> None:
-    """Two bounded, one at market, one resting, and then the market again: a refusal of a moment ago binds nobody."""
+def test_after_a_resting_last_step_the_market_is_tried_again() -> None:
+    """Two bounded, one at market, one resting, and then the market again: an earlier refusal may no longer apply."""
     ladder = [Rung("limit_ioc", tries=2), Rung("market"), Rung("limit")]
-    seen, rung, tried = [], 0, 0
+    seen, index, tried = [], 0, 0
     for _ in range(7):
-        wanted = next_step(ladder, rung, tried)
-        rung, tried = wanted, (tried if wanted == rung else 0) + 1
-        seen.append(ladder[rung].order)
+        wanted = next_step(ladder, index, tried)
+        index, tried = wanted, (tried if wanted == index else 0) + 1
+        seen.append(ladder[index].order)
     assert seen == ["limit_ioc", "limit_ioc", "market", "limit", "market", "limit", "market"]
 
 
@@ -107,29 +107,29 @@ def test_without_a_ladder_two_tries_at_market_come_before_a_limit_and_then_the_m
     assert execution_style(MARKET, 1, "sell", None, seen(), None) == ExecutionStyle(1, "limit", D(99), rests=True)
 
 
-def test_a_rung_beyond_a_shorter_ladder_is_its_last() -> None:
+def test_a_step_beyond_a_shorter_ladder_is_its_last() -> None:
     """A journal of a longer ladder."""
     assert next_step(IOC, 7, 0) == 1
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "98"), ("buy", "102")])
-def test_a_bound_is_kept_from_the_mark_and_expires_at_once(side: OrderSide, price: str) -> None:
-    """Twice one percent of 100; the next rung rests at thrice."""
+def test_a_bound_is_measured_from_the_mark_and_expires_at_once(side: OrderSide, price: str) -> None:
+    """Twice one percent of 100; the next step rests at three times."""
     assert execution_style(IOC, 0, side, D("0.01"), seen(), None) == ExecutionStyle(0, "limit_ioc", D(price))
     resting = execution_style(IOC, 1, side, D("0.01"), seen(), None)
     assert (resting.order, resting.rests, resting.step) == ("limit", True, 1)
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "99"), ("buy", "101")])
-def test_without_a_mark_or_a_bound_the_book_prices_it(side: OrderSide, price: str) -> None:
+def test_without_a_mark_or_a_bound_the_book_prices_the_order(side: OrderSide, price: str) -> None:
     """The best price of the other side."""
     assert execution_style(IOC, 0, side, D("0.01"), seen(mark=None), None).price == D(price)
     assert execution_style(IOC, 0, side, None, seen(), None).price == D(price)
     assert execution_style(IOC, 0, side, D("0.01"), seen(mark="NaN"), None).price == D(price)
 
 
-def test_where_the_book_is_unknown_too_it_goes_at_market() -> None:
-    """No price, and it says so; the side of the book that is not needed does not help."""
+def test_without_a_mark_and_a_book_the_order_goes_at_market() -> None:
+    """Its style has no price; the side of the book that is not needed does not help."""
     market = ExecutionStyle(0, "market", None)
     assert execution_style(IOC, 0, "sell", None, seen(bid=None), None) == market
     assert execution_style(IOC, 0, "buy", None, seen(ask=None), None) == market
@@ -139,16 +139,16 @@ def test_where_the_book_is_unknown_too_it_goes_at_market() -> None:
 
 
 @pytest.mark.parametrize("state", ["limit_only", "post_only"])
-def test_a_market_rung_is_a_limit_where_market_orders_are_not_taken(state: str) -> None:
-    """Without the bound: it exists to get out; it rests."""
+def test_a_market_step_is_a_limit_where_market_orders_are_not_accepted(state: str) -> None:
+    """Without the bound, since the step exists to get out; it rests."""
     ladder = (Rung("market", D(1), 2),)
     how = execution_style(ladder, 0, "sell", D("0.01"), seen(), rules(state=state))
     assert (how.order, how.rests) == ("limit", True)
     assert how.price == (D(99) if state == "limit_only" else D(101))
 
 
-def test_where_only_makers_are_let_in_nothing_expires_at_once() -> None:
-    """A bounded rung rests there; where limits are taken it does not."""
+def test_in_a_post_only_market_no_order_expires_at_once() -> None:
+    """A bounded step rests there; where limits are accepted it does not."""
     assert execution_style(IOC, 0, "sell", D("0.01"), seen(), rules(state="post_only")) == ExecutionStyle(
         0, "limit", D(98), rests=True
     )
@@ -159,7 +159,7 @@ def test_where_only_makers_are_let_in_nothing_expires_at_once() -> None:
 
 
 @pytest.mark.parametrize(("side", "price"), [("sell", "99.5"), ("buy", "100.5")])
-def test_the_venues_own_band_holds_wider_prices_in_and_leaves_narrower_ones(side: OrderSide, price: str) -> None:
+def test_the_venues_own_band_limits_wider_prices_and_leaves_narrower_ones(side: OrderSide, price: str) -> None:
     """Half a percent is the venue's; five percent more is wider than ours."""
     assert execution_style(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.005"))).price == D(price)
     wide = execution_style(IOC, 0, side, D("0.01"), seen(), rules(price_band=D("0.05"))).price
@@ -170,13 +170,13 @@ def test_the_venues_own_band_holds_wider_prices_in_and_leaves_narrower_ones(side
 
 @pytest.mark.parametrize(("tick", "sell", "buy"), [("0.9", "98.1", "101.7"), ("7", "98", "98"), ("0", "98", "102")])
 def test_prices_lie_on_the_tick_and_never_beyond_the_bound(tick: str, sell: str, buy: str) -> None:
-    """A sale at 98 rounds up and a purchase at 102 down; a tick of nothing is none."""
+    """A sale at 98 rounds up and a purchase at 102 down; a tick of 0 is ignored."""
     how = rules(price_step=D(tick))
     assert execution_style(IOC, 0, "sell", D("0.01"), seen(), how).price == D(sell)
     assert execution_style(IOC, 0, "buy", D("0.01"), seen(), how).price == D(buy)
 
 
-def test_a_price_of_nothing_is_none() -> None:
+def test_a_price_of_zero_is_no_price() -> None:
     """A purchase that rounds down to 0, and a bound of half and more: at market instead."""
     assert execution_style(IOC, 0, "buy", D("0.01"), seen(), rules(price_step=D(500))) == ExecutionStyle(
         0, "market", None

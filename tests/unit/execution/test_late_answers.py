@@ -1,4 +1,4 @@
-"""Orders without an answer: asked about after 1.5 s while their request still runs, and never sent again meanwhile."""
+"""Orders without an answer are queried after 1.5 s while their request still runs, and not sent again meanwhile."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def second(scene: Scene, entry: JournalEntry) -> float:
 
 @pytest.mark.parametrize("batch", [1, 10])
 @pytest.mark.parametrize("answer", ["silent", "done_silent"])
-def test_an_order_without_an_answer_is_asked_about_after_a_second_and_a_half(answer: Mishap, batch: int) -> None:
-    """The request may take ten seconds; the venue is asked after 1.5, and the position is closed soon after that."""
+def test_an_order_without_an_answer_is_queried_after_a_second_and_a_half(answer: Mishap, batch: int) -> None:
+    """The request may take ten seconds; the order is queried after 1.5, and the position is closed soon after that."""
     rules = [Rule("submit", answer), Rule("submit_batch", answer)][batch > 1 :]
     keys = [BTC, ETH][: 1 + (batch > 1)]
     scene = Scene(dict.fromkeys(keys, 10), *rules, wire=BatchingWire, traits=VenueTraits(batch=batch))
     scene.decide(dict.fromkeys(keys, 0))
     assert scene.play() == {"d1": "flat"}
-    asked = [it.left for it in scene.wire.travelled if it.call == "find_order"]
-    assert 1.5 <= min(asked) <= 1.6
+    queried = [it.left for it in scene.wire.travelled if it.call == "find_order"]
+    assert 1.5 <= min(queried) <= 1.6
     assert max(deed.at for deed in scene.exchange.deeds) < 2.0
 
 
-def test_an_answer_that_comes_after_all_counts() -> None:
-    """Every question goes unanswered, and the order's own answer takes three seconds: its fill is written down then."""
+def test_a_late_answer_counts() -> None:
+    """Every query goes unanswered, and the order's own answer takes three seconds: its fill is journaled then."""
     scene = Scene(
         {BTC: 10}, Rule("submit", "slow"), *(Rule(call, "lost", times=99) for call in ("find_order", "fills"))
     )
@@ -50,7 +50,7 @@ def test_an_answer_that_comes_after_all_counts() -> None:
 
 @pytest.mark.parametrize("mode", ["one_way", "hedge", "spot"])
 def test_the_same_order_is_not_sent_again_while_its_request_still_runs(mode: Mode) -> None:
-    """The venue denies it for ten seconds; a denial counts from when the request is given up, and not from two on."""
+    """The venue denies it for ten seconds; a denial counts once the request is given up, not after two seconds."""
     scene = Scene({BTC: 10}, Rule("submit", "silent"), mode=mode)
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
@@ -59,17 +59,17 @@ def test_the_same_order_is_not_sent_again_while_its_request_still_runs(mode: Mod
     assert sum(order.filled for order in scene.orders()) == 5
 
 
-class Senseless(Wire):
-    """The answers about BTC say that the order is in a state that is a list."""
+class MalformedReports(Wire):
+    """Reports about BTC have a list as state."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         report = await super().submit(request)
         return structs.replace(report, state=["filled"]) if request.symbol == "BTC" else report  # type: ignore[arg-type]
 
 
-def test_an_answer_that_breaks_the_reading_of_it_takes_no_other_answer_with_it() -> None:
-    """BTC's answer is of no shape that is known, ETH's comes at the same time: one is unknown, the other counts."""
-    scene = Scene({BTC: 10, ETH: 4}, wire=Senseless)
+def test_a_malformed_answer_loses_no_other_answer() -> None:
+    """BTC's answer is malformed, ETH's arrives at the same time: one is unknown, the other counts."""
+    scene = Scene({BTC: 10, ETH: 4}, wire=MalformedReports)
     scene.decide({BTC: 5, ETH: 2})
     assert scene.play() == {"d1": "flat"}
     assert ("ETH", "2") in [(entry.symbol, entry.data["filled"]) for entry in scene.entries("filled")]
@@ -78,8 +78,8 @@ def test_an_answer_that_breaks_the_reading_of_it_takes_no_other_answer_with_it()
     assert scene.held(BTC, ETH) == [Decimal(5), Decimal(2)]
 
 
-def test_an_answer_that_was_found_out_before_is_not_counted_twice() -> None:
-    """Asking tells the fill after 1.5 s; the answer that comes after three changes nothing."""
+def test_a_late_answer_to_a_settled_order_is_not_counted_twice() -> None:
+    """A query finds the fill after 1.5 s; the answer that arrives after three changes nothing."""
     scene = Scene({BTC: 10, ETH: 4}, Rule("submit", "slow", "BTC"), Rule("submit", "silent", "ETH"))
     scene.decide({BTC: 5, ETH: 2})
     assert scene.play() == {"d1": "flat"}
@@ -87,8 +87,8 @@ def test_an_answer_that_was_found_out_before_is_not_counted_twice() -> None:
     assert scene.held(BTC, ETH) == [Decimal(5), Decimal(2)]
 
 
-def test_the_others_do_not_wait_for_an_order_without_an_answer() -> None:
-    """BTC's request hangs; what is left of ETH after a partial fill leaves all the same, before BTC is given up."""
+def test_other_orders_do_not_wait_for_one_without_an_answer() -> None:
+    """BTC's request hangs; what is left of ETH after a partial fill is sent anyway, before BTC's is given up."""
     from tests.faults.exchange import Market
 
     scene = Scene(

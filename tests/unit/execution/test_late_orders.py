@@ -1,4 +1,4 @@
-"""Orders that are held up on their way, and when the venue's word that it has none of them is believed."""
+"""Orders that are delayed on their way, and when the venue's denial that it has them is accepted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scene_with(
 @pytest.mark.parametrize("mode", ["one_way", "spot"])
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
 def test_c2_a_half_is_a_half_however_late_its_order_arrives(life: OrderLife, mode: Literal["one_way", "spot"]) -> None:
-    """The venue carries it out eight seconds after it was sent, or refuses it then; never is another done beside it."""
+    """The venue executes it eight seconds after it was sent, or refuses it then; no second order is executed too."""
     scene = scene_with(life, Rule("submit", "held", "BTC"), mode=mode)
     scene.decide({BTC: 5, ETH: 2})
     assert scene.play() == {"d1": "flat"}
@@ -45,16 +45,16 @@ def test_c2_a_half_is_a_half_however_late_its_order_arrives(life: OrderLife, mod
 
 
 @pytest.mark.parametrize("life", LIVES.values(), ids=LIVES)
-def test_c2_a_half_is_a_half_where_the_first_question_is_lost_too(life: OrderLife) -> None:
-    """So the order is set aside, and what follows has another name, which stops no order of the first one."""
+def test_c2_a_half_is_a_half_where_the_first_query_is_lost_too(life: OrderLife) -> None:
+    """The order is detached, and the next one has another id, which does not stop the first one."""
     scene = scene_with(life, Rule("submit", "held", "BTC"), Rule("find_order", "lost", "BTC", times=6))
     scene.decide({BTC: 5})
     assert scene.play() == {"d1": "flat"}
     assert scene.held(BTC) == [5]
 
 
-def test_c2_a_name_that_may_come_late_is_kept_when_its_repeat_is_refused() -> None:
-    """The first is held up, its repeat meets a price band, and the one after that would fill under another name."""
+def test_c2_the_id_of_an_order_that_may_arrive_late_is_kept_when_its_repeat_is_refused() -> None:
+    """The first is delayed, its repeat meets a price band, and the one after that would fill under another id."""
     scene = scene_with(LIVES["no bound, names for ever"], Rule("submit", "held", "BTC"))
     market = scene.exchange.markets["BTC"]
     market.band = Decimal("0.01")
@@ -67,7 +67,7 @@ def test_c2_a_name_that_may_come_late_is_kept_when_its_repeat_is_refused() -> No
     assert len({entry.client_order_id for entry in scene.entries("sending")}) == 1
 
 
-def test_an_order_that_never_arrived_is_sent_again_as_soon_as_its_time_is_up() -> None:
+def test_an_order_that_never_arrived_is_sent_again_as_soon_as_its_validity_has_ended() -> None:
     """Three seconds of validity, and one and a half for clocks and lists: not at the next poll but one."""
     scene = scene_with(LIVES["says its validity"], Rule("submit", "lost", "BTC"))
     scene.decide({BTC: 5})
@@ -76,8 +76,8 @@ def test_an_order_that_never_arrived_is_sent_again_as_soon_as_its_time_is_up() -
     assert 4.5 <= (second.at - first.at).total_seconds() <= 4.5 + PACE.poll_interval + 0.2
 
 
-def test_c14_a_venue_that_takes_longer_than_an_order_is_valid_gets_orders_that_are_valid_for_longer() -> None:
-    """Four seconds to the venue: the first order is refused there for its three, the next is good for six."""
+def test_c14_orders_that_expire_on_their_way_get_a_longer_validity() -> None:
+    """Four seconds to the venue: the first order is refused there for its three, the next is valid for six."""
     scene = scene_with(LIVES["says its validity"], latency=8.0)
     scene.decide({BTC: 0})
     assert scene.play() == {"d1": "flat"}
@@ -97,15 +97,15 @@ def test_c14_a_venue_that_takes_longer_than_an_order_is_valid_gets_orders_that_a
         (OrderLife(always=30.0), 0, None),
     ],
 )
-def test_validity_is_short_and_doubled_by_each_refusal_for_lateness(
+def test_validity_is_short_and_doubled_by_each_expired_order(
     life: OrderLife, expired: int, seconds: float | None
 ) -> None:
-    """Within what the venue takes; None where it takes none."""
+    """Within what the venue accepts; None where it accepts none."""
     assert validity(life, PACE, expired) == seconds
 
 
 @pytest.mark.parametrize(
-    ("life", "said", "seconds"),
+    ("life", "stated", "seconds"),
     [
         (OrderLife(longest=60.0, always=10.0), 3.0, 4.5),
         (OrderLife(longest=60.0, always=10.0), None, 11.5),
@@ -113,8 +113,8 @@ def test_validity_is_short_and_doubled_by_each_refusal_for_lateness(
         (OrderLife(always=0.1), None, 2.0),
     ],
 )
-def test_a_request_is_over_when_the_nearer_bound_is_and_clocks_and_lists_have_had_their_time(
-    life: OrderLife, said: float | None, seconds: float
+def test_a_request_lapses_at_the_nearer_bound_plus_a_margin_for_clocks_and_lists(
+    life: OrderLife, stated: float | None, seconds: float
 ) -> None:
-    """What the request says, what the venue holds for all, or a minute where nobody knows; never below two seconds."""
-    assert lapses_after(life, PACE, said) == seconds
+    """The request's own validity, the venue's for all, or a minute where neither is known; never below two seconds."""
+    assert lapses_after(life, PACE, stated) == seconds

@@ -21,7 +21,7 @@ from killswitch.model.store import JournalEntry
 from killswitch.model.venue import OrderRejectedError, OrderReport, OrderRequest
 from killswitch.operations.commands import operator_event
 from tests import graphs
-from tests.cases.test_going_on import Unwilling
+from tests.cases.test_full_close_persistence import RefusingExchange
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene, long
 from tests.runner_world import ScriptedVenue, World, book, crash_policy
@@ -45,7 +45,7 @@ def giving_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:
 
 def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
     """BTC is refused for twenty minutes and given up after two; ETH was closed before."""
-    scene = Scene({BTC: 10, ETH: 4}, exchange=Unwilling)
+    scene = Scene({BTC: 10, ETH: 4}, exchange=RefusingExchange)
     scene.decide({BTC: 0, ETH: 0})
     scene.at(120.0, giving_up(scene))
     assert scene.play() == {"d1": "residual"}
@@ -63,7 +63,7 @@ def test_what_is_held_is_known_when_it_ends() -> None:
 
     The close took until the last look before that, at most half a minute, and not until ETH was closed.
     """
-    scene = Scene({BTC: 10, ETH: 4}, exchange=Unwilling)
+    scene = Scene({BTC: 10, ETH: 4}, exchange=RefusingExchange)
     decision = scene.decide({BTC: 0, ETH: 0})
     scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
     scene.at(120.0, giving_up(scene))
@@ -120,7 +120,7 @@ def test_another_decision_on_the_position_goes_on() -> None:
 
 def test_a_restart_knows_that_it_was_given_up() -> None:
     """Killed right after the command was journaled: the next process sends nothing either."""
-    scene = Scene({BTC: 10}, exchange=Unwilling)
+    scene = Scene({BTC: 10}, exchange=RefusingExchange)
     scene.decide({BTC: 0})
     scene.at(119.9, giving_up(scene))
     assert scene.play(kills=[120.0]) == {"d1": "residual"}

@@ -20,7 +20,7 @@ from tests import worlds
 from tests.faults.mishaps import Rule
 from tests.faults.scene import Scene
 from tests.runner_world import ScriptedVenue, World, book
-from tests.unit.execution.test_charges import BTC, BY_FILLS, scene_of, told
+from tests.unit.execution.test_fee_queries import BTC, BY_FILLS, charges, scene_of
 
 
 def worked(scene: Scene, story: Callable[[ClosingWorkers], Awaitable[None]]) -> None:
@@ -47,7 +47,7 @@ def test_closing_is_over_when_only_fees_are_owed() -> None:
         while works.has_work(fees=True):
             assert not works.is_working, "a pass that only asks closes nothing"
             await asyncio.sleep(works.wait if works.wait < math.inf else 0.01)
-        assert told(scene) == [("BTC", "0.5000", None)]
+        assert charges(scene) == [("BTC", "0.5000", None)]
         assert (works.is_owing_fees, works.wait) == (False, math.inf)
 
     scene = scene_of()

@@ -13,9 +13,9 @@ from killswitch.model.venue import AccountSpec, traits_of
 from killswitch.ratelimit.budget import RequestBudgets
 from killswitch_ccxt import adapter
 from tests.faults.exchange import Exchange, Key, Market, Mode
+from tests.faults.journal_checker import MemoryJournal
 from tests.faults.mishaps import Rule, Script
 from tests.faults.scene import committed, decision_on
-from tests.faults.witness import MemoryJournal
 from tests.virtual_time import VirtualTime
 from tests.wire.server import KEY, PASSPHRASE, SECRET, WireVenue
 

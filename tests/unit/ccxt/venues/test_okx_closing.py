@@ -14,10 +14,10 @@ from killswitch.model.snapshot import OrderSide, Snapshot
 from killswitch.model.venue import traits_of
 from killswitch.ratelimit.budget import RequestBudgets
 from tests.faults.exchange import Key, Market, Mode
+from tests.faults.journal_checker import MemoryJournal
 from tests.faults.mishaps import Mishap, Rule
 from tests.faults.scene import committed, decision_on
 from tests.faults.statement import statement
-from tests.faults.witness import MemoryJournal
 from tests.wire.okx.desk import BTC, ETH, OkxDesk
 
 D = Decimal

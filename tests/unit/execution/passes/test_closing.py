@@ -1,4 +1,4 @@
-"""Closing: what is sent, what is believed, and how a decision's work ends. Cases C1, C4, C5, C9 by name."""
+"""Closing: what is sent, what is believed, and how a decision's job ends. Cases C1, C4, C5, C9 by name."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def closer_for(venue: HonestVenue, store: Store, clock: VirtualClock | None = No
 
 
 def close(venue: HonestVenue, store: Store, targets: dict[str, Decimal], passes: int = 5000) -> AccountExecutor:
-    """Decide, adopt and drive; the closer, for what it says of itself."""
+    """Decide, adopt and drive; returns the executor, which has the status of the close."""
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, targets)))
     asyncio.run(drive(closer, passes))
@@ -63,13 +63,13 @@ def kinds(store: Store, decision: str = "d1") -> list[str]:
     return [entry.kind for entry in store.journal(decision)]
 
 
-def ending(store: Store, decision: str = "d1") -> dict[str, str | None]:
+def finished_fields(store: Store, decision: str = "d1") -> dict[str, str | None]:
     (finished,) = [entry for entry in store.journal(decision) if entry.kind == "finished"]
     return finished.data
 
 
-class Answering(HonestVenue):
-    """Says something else than the truth about the account, for as long as `answer` gives it."""
+class FalseSnapshots(HonestVenue):
+    """Answers with `answer` instead of the true snapshot, `lies` times."""
 
     lies = 10**9
 
@@ -85,7 +85,7 @@ class Answering(HonestVenue):
 
 
 class Refusing(HonestVenue):
-    """Refuses orders for the first `times`, for `reason`."""
+    """Refuses the first `times` orders, for `reason`."""
 
     reason: RejectReason = "other"
     times = 10**9
@@ -98,7 +98,7 @@ class Refusing(HonestVenue):
 
 
 def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
-    """Half of the long goes, all of the short goes, and the journal tells it in order."""
+    """Half of the long is closed, all of the short, and the journal has it in order."""
     venue = HonestVenue({"BTC": D(100), "ETH": D(-30)})
     closer = close(venue, store, {"BTC": D(50), "ETH": D(0)})
     assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
@@ -111,12 +111,12 @@ def test_a_trim_closes_exactly_what_was_decided(store: Store) -> None:
 
 
 def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None:
-    """The venue says that nothing is held and that margin is in use: nothing is recorded as closed.
+    """The venue lists no position while margin is in use: nothing is recorded as closed.
 
-    Of a trim: a full close goes on by what was known last.
+    This is a trim: a full close continues on what was known last.
     """
 
-    class Empty(Answering):
+    class Empty(FalseSnapshots):
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
             return msgspec.structs.replace(true, positions=())
 
@@ -128,10 +128,12 @@ def test_c1_an_empty_answer_with_margin_in_use_is_not_flat(store: Store) -> None
     assert closer.distrust == "an empty book with 1100.0 of margin in use"
 
 
-def test_c1_a_full_close_goes_on_by_what_was_known_while_an_empty_book_has_margin_in_use(store: Store) -> None:
-    """Of 100 half fills, and the venue says that nothing is held: the other 50 follow, and nothing ends before them."""
+def test_c1_a_full_close_continues_on_the_last_known_positions_while_an_empty_book_has_margin_in_use(
+    store: Store,
+) -> None:
+    """Of 100 half fills, and the venue lists no position: the other 50 follow, and nothing ends before them."""
 
-    class Empty(Answering):
+    class Empty(FalseSnapshots):
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
             if true.positions:
                 assert "verified" not in kinds(store)
@@ -141,14 +143,14 @@ def test_c1_a_full_close_goes_on_by_what_was_known_while_an_empty_book_has_margi
     venue = Empty({"BTC": D(100)}, fill_shares=("0.5",))
     close(venue, store, {"BTC": D(0)})
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
 
 
 @pytest.mark.parametrize("quality", ["stale", "malformed", "down"])
 def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality) -> None:
-    """Positions that come with anything but `ok` say nothing, however empty they are."""
+    """Positions with any quality but `ok` prove nothing, however empty they are."""
 
-    class Bad(Answering):
+    class Bad(FalseSnapshots):
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
             return msgspec.structs.replace(true, quality=quality, reason="r", positions=(), margin_used=D(0))
 
@@ -159,13 +161,13 @@ def test_c1_an_answer_of_bad_quality_is_not_flat(store: Store, quality: Quality)
     restarted = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(restarted.recover())
     assert asyncio.run(drive(restarted))
-    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+    assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
 
-def test_c1_positions_that_are_not_given_are_not_flat(store: Store) -> None:
+def test_c1_missing_positions_are_not_flat(store: Store) -> None:
     """`positions: null` is unknown, not empty."""
 
-    class Silent(Answering):
+    class Silent(FalseSnapshots):
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
             return msgspec.structs.replace(true, positions=None)
 
@@ -174,10 +176,10 @@ def test_c1_positions_that_are_not_given_are_not_flat(store: Store) -> None:
     assert "finished" not in kinds(store)
 
 
-def test_c1_sizes_that_read_zero_once_are_not_flat(store: Store) -> None:
-    """Positions of size 0 must repeat themselves before they count; one such answer is passed over."""
+def test_c1_sizes_of_zero_in_one_answer_are_not_flat(store: Store) -> None:
+    """Positions of size 0 must repeat themselves before they count; one such answer is ignored."""
 
-    class ZeroOnce(Answering):
+    class ZeroOnce(FalseSnapshots):
         lies = 2
 
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
@@ -186,24 +188,24 @@ def test_c1_sizes_that_read_zero_once_are_not_flat(store: Store) -> None:
 
     venue = ZeroOnce({"BTC": D(100)}, fill_shares=("0.5",))
     close(venue, store, {"BTC": D(0)})
-    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+    assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
 
-def test_c4_close_all_is_not_done_until_the_venue_says_flat(store: Store) -> None:
-    """Orders that fill in part are followed by others, and the end is written only at a position of zero."""
+def test_c4_close_all_is_not_done_until_the_venue_shows_flat(store: Store) -> None:
+    """Partial fills are followed by further orders, and the end is journaled only at a position of zero."""
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.3", "0", "0.5"))
     close(venue, store, {"BTC": D(0)})
     assert venue.position("BTC") == D(0)
-    assert ending(store)["status"] == "flat"
+    assert finished_fields(store)["status"] == "flat"
     shown = [entry.data["position"] for entry in store.journal("d1") if entry.kind == "verified"]
     assert [D(each or "nan") for each in shown] == [D(70), D(70), D(35), D(0)]
 
 
-def test_c4_a_close_that_cannot_finish_says_what_is_left(store: Store) -> None:
-    """A trim of which a venue fills no more ends as `residual`, with the contracts, never as flat."""
+def test_c4_a_close_that_cannot_finish_reports_the_residual(store: Store) -> None:
+    """A trim that a venue fills no further ends as `residual`, with the contracts, never as flat."""
     venue = HonestVenue({"BTC": D(100)}, fill_shares=("0.3", *["0"] * 50))
     closer = close(venue, store, {"BTC": D(10)})
-    assert ending(store)["status"] == "residual"
+    assert finished_fields(store)["status"] == "residual"
     (closing,) = closer.progress()
     assert closing.status == "residual"
     assert [(left.symbol, left.position_side, left.contracts) for left in closing.residual] == [("BTC", "long", D(63))]
@@ -213,7 +215,7 @@ def test_c4_a_close_that_cannot_finish_says_what_is_left(store: Store) -> None:
 
 
 def test_c5_an_observing_decision_touches_nothing(store: Store) -> None:
-    """No planned entry, no order, no cancel: the venue hears not one request."""
+    """No planned entry, no order, no cancel: the venue gets no request."""
     venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC"})
     observed = msgspec.structs.replace(decide(venue, {"BTC": D(0)}, cancels={"o1": ("BTC", "entry")}), mode="observe")
     assert planned_entries(observed) == ()
@@ -231,19 +233,19 @@ def test_c9_dust_ends_as_blocked_and_raises_nothing(store: Store) -> None:
     assert (venue.position("BTC"), venue.position("ETH")) == (D("0.05"), D(0))
     (closing,) = closer.progress()
     assert (closing.status, [left.contracts for left in closing.residual]) == ("blocked", [D("0.05")])
-    assert ending(store)["reason"] == "dust: 0.050 of BTC is below the venue's minimum"
+    assert finished_fields(store)["reason"] == "dust: 0.050 of BTC is below the venue's minimum"
 
 
 def test_c9_a_minimum_that_only_the_venue_knows_ends_as_blocked(store: Store) -> None:
-    """Without rules at hand the venue is asked once, and its `below_minimum` ends the line."""
+    """Without known rules one order is sent, and its `below_minimum` refusal ends the target."""
     venue = HonestVenue({"BTC": D("0.05")}, step=None, minimum="0.1")
     close(venue, store, {"BTC": D(0)})
-    assert ending(store)["status"] == "blocked"
+    assert finished_fields(store)["status"] == "blocked"
     assert kinds(store).count("sending") == 1
 
 
 def test_l4_a_lock_never_holds_back_our_own_close(store: Store, tmp_path: Path) -> None:
-    """With the strictest lock on the account, the close goes through: halting is not asked before reducing."""
+    """With the strictest lock on the account, the close goes through: the lock is not checked before reducing."""
     folder = LockFolder(tmp_path / "locks", None, generation=1, alive_for=15)
     folder.write(LockOrder("account/main", "all", None), "s", "r", "d1", NOW)
     venue = HonestVenue({"BTC": D(100)})
@@ -252,7 +254,7 @@ def test_l4_a_lock_never_holds_back_our_own_close(store: Store, tmp_path: Path) 
 
 
 def test_entries_are_cancelled_before_and_protection_after_closing(store: Store) -> None:
-    """The order of acting is the program's: entries, orders, and then what is left."""
+    """Entries are cancelled first, then orders are sent, and then the protection is cancelled."""
     venue = HonestVenue({"BTC": D(100)}, resting={"stop": "BTC", "entry": "BTC"})
     closer = closer_for(venue, store)
     cancels = {"stop": ("BTC", "all"), "entry": ("BTC", "entry")}
@@ -260,11 +262,11 @@ def test_entries_are_cancelled_before_and_protection_after_closing(store: Store)
     asyncio.run(drive(closer))
     name = client_order_id("d1", 0, 1)
     assert venue.state["log"] == ["cancel entry", f"submit {name}", "cancel stop"]
-    assert ending(store)["status"] == "flat"
+    assert finished_fields(store)["status"] == "flat"
 
 
 def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) -> None:
-    """`blocked_by_order` takes away that symbol's resting orders, and the close is tried again."""
+    """`blocked_by_order` cancels that symbol's resting orders, and the close is tried again."""
 
     class Blocked(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -276,11 +278,11 @@ def test_a_resting_order_that_blocks_the_close_is_cancelled_first(store: Store) 
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer))
-    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+    assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
 
-def test_a_close_that_is_told_flat_because_orders_cover_the_position_comes_to_flat(store: Store) -> None:
-    """One code for "gone" and "covered by resting orders": while the position is shown, these are taken away."""
+def test_a_close_refused_as_flat_because_orders_cover_the_position_becomes_flat(store: Store) -> None:
+    """One code for "gone" and "covered by resting orders": while the position is shown, these orders are cancelled."""
 
     class Covered(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -292,11 +294,11 @@ def test_a_close_that_is_told_flat_because_orders_cover_the_position_comes_to_fl
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer))
-    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(0))
+    assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(0))
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
-def test_an_unknown_fate_is_resolved_by_asking(store: Store, after_effect: bool) -> None:
+def test_an_unknown_order_status_is_resolved_by_a_query(store: Store, after_effect: bool) -> None:
     """A timeout closes the position once, whether the order had arrived or not."""
 
     class Timeout(HonestVenue):
@@ -326,9 +328,9 @@ def test_an_unknown_fate_is_resolved_by_asking(store: Store, after_effect: bool)
 
 
 def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> None:
-    """While the venue does not say what became of a trim's order, nothing more is sent for the position."""
+    """While the status of a trim's order is unknown, nothing more is sent for the position."""
 
-    class Deaf(HonestVenue):
+    class Unanswering(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
             await super().submit(request)
             raise FateUnknownError("timeout")
@@ -336,15 +338,15 @@ def test_no_answer_about_a_sent_order_means_no_second_order(store: Store) -> Non
         async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
             raise VenueDownError("maintenance")
 
-    venue = Deaf({"BTC": D(100)}, fill_shares=("0.5",))
+    venue = Unanswering({"BTC": D(100)}, fill_shares=("0.5",))
     closer = close(venue, store, {"BTC": D(50)}, passes=300)
     assert len(venue.state["orders"]) == 1
     assert closer.progress()[0].status == "closing"
 
 
 @pytest.mark.parametrize("error", [VenueDownError("maintenance"), RateLimitedError("slow down", 7.0)])
-def test_a_venue_that_does_not_listen_spends_no_attempt(store: Store, error: VenueError) -> None:
-    """However often it does not listen, the close goes on, under the same name, once it does."""
+def test_a_venue_that_processes_no_order_uses_no_attempt(store: Store, error: VenueError) -> None:
+    """However often it refuses to process it, the close continues under the same id once it does."""
 
     class Busy(HonestVenue):
         left = 40
@@ -359,12 +361,12 @@ def test_a_venue_that_does_not_listen_spends_no_attempt(store: Store, error: Ven
     closer = closer_for(venue, store)
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
     assert asyncio.run(drive(closer, passes=5000))
-    assert ending(store)["status"] == "flat"
+    assert finished_fields(store)["status"] == "flat"
     assert {entry.attempt for entry in store.journal("d1") if entry.kind == "sending"} == {1}
 
 
 def test_a_rate_limit_is_kept(store: Store) -> None:
-    """Nothing at all is asked of the venue before `retry_after` is over."""
+    """The venue gets no request before `retry_after` is over."""
 
     class Limited(HonestVenue):
         calls: list[float]
@@ -402,11 +404,11 @@ def test_one_position_that_is_refused_does_not_hold_up_the_others(store: Store) 
     closer = close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=1)
     assert venue.position("ETH") == D(0)
     asyncio.run(drive(closer, passes=2000))
-    assert ending(store)["status"] == "blocked"
+    assert finished_fields(store)["status"] == "blocked"
 
 
 def test_a_defect_in_an_adapter_does_not_hold_up_the_others(store: Store) -> None:
-    """Whatever an adapter raises, the other positions are closed, and the order is asked about."""
+    """Whatever an adapter raises, the other positions are closed, and the order is queried."""
 
     class Broken(HonestVenue):
         broken = True
@@ -420,22 +422,22 @@ def test_a_defect_in_an_adapter_does_not_hold_up_the_others(store: Store) -> Non
     venue = Broken({"BTC": D(100), "ETH": D(10)})
     close(venue, store, {"BTC": D(0), "ETH": D(0)})
     assert (venue.position("BTC"), venue.position("ETH")) == (D(0), D(0))
-    assert ending(store)["status"] == "flat"
+    assert finished_fields(store)["status"] == "flat"
 
 
 def test_a_position_closed_by_hand_meanwhile_is_at_target(store: Store) -> None:
-    """Nothing is sent for what is gone, and the work ends as flat."""
+    """Nothing is sent for it, and the job ends as flat."""
     venue = HonestVenue({"BTC": D(100)})
     decision = commit(store, decide(venue, {"BTC": D(0)}))
     venue.move("BTC", D(-100))
     closer = closer_for(venue, store)
     closer.adopt(decision)
     asyncio.run(drive(closer))
-    assert (venue.state["log"], ending(store)["status"]) == ([], "flat")
+    assert (venue.state["log"], finished_fields(store)["status"]) == ([], "flat")
 
 
 def test_a_position_that_turned_meanwhile_is_left_alone(store: Store) -> None:
-    """Long was to be closed and is short now: no order is sent into the short."""
+    """A long was to be closed and is a short now: no order is sent into the short."""
     venue = HonestVenue({"BTC": D(100)})
     decision = commit(store, decide(venue, {"BTC": D(0)}))
     venue.move("BTC", D(-150))
@@ -454,11 +456,11 @@ def test_targets_of_several_decisions_merge_to_the_smallest(store: Store) -> Non
         closer.adopt(commit(store, decision))
     asyncio.run(drive(closer))
     assert (venue.position("BTC"), venue.traded("BTC")) == (D(40), D(60))
-    assert (ending(store, "d1")["status"], ending(store, "d2")["status"]) == ("flat", "flat")
+    assert (finished_fields(store, "d1")["status"], finished_fields(store, "d2")["status"]) == ("flat", "flat")
 
 
-def test_a_full_close_does_not_wait_for_a_trim_of_unknown_fate(store: Store) -> None:
-    """What the trim cannot have closed at worst is closed at once; the rest once its fate is known."""
+def test_a_full_close_does_not_wait_for_a_trim_of_unknown_status(store: Store) -> None:
+    """What the trim cannot have closed is closed at once; the rest once its status is known."""
 
     class Lost(HonestVenue):
         deaf = True
@@ -488,7 +490,7 @@ def test_a_full_close_does_not_wait_for_a_trim_of_unknown_fate(store: Store) -> 
 def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: Store) -> None:
     """The venue shows the old position for a while after the fill: 50% stays 50%."""
 
-    class Lagging(Answering):
+    class Lagging(FalseSnapshots):
         lies = 6
         first: AccountSnapshot | None = None
 
@@ -498,13 +500,13 @@ def test_a_trim_is_not_repeated_when_the_positions_lag_behind_the_fills(store: S
 
     venue = Lagging({"BTC": D(100)})
     close(venue, store, {"BTC": D(50)})
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(50), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(50), "flat")
 
 
 def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store) -> None:
-    """The venue shows the position from before an order of a decision that has ended since: nothing is sent twice."""
+    """The venue shows the position from before an order of a decision that has since ended: nothing is sent twice."""
 
-    class Lagging(Answering):
+    class Lagging(FalseSnapshots):
         lies = 0
 
         def answer(self, true: AccountSnapshot) -> AccountSnapshot:
@@ -516,18 +518,18 @@ def test_a_restarted_closer_knows_what_an_ended_decision_has_closed(store: Store
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)})))
     closer.adopt(commit(store, decide(venue, {"BTC": D(25)}, name="d2", cancels={"stop": ("BTC", "all")})))
     asyncio.run(drive(closer, passes=1))
-    assert (ending(store)["status"], "finished" in kinds(store, "d2")) == ("flat", False)
+    assert (finished_fields(store)["status"], "finished" in kinds(store, "d2")) == ("flat", False)
     venue.lies = 5
     restarted = closer_for(venue, store)
     asyncio.run(restarted.recover())
     asyncio.run(drive(restarted))
-    assert (venue.position("BTC"), ending(store, "d2")["status"]) == (D(25), "flat")
+    assert (venue.position("BTC"), finished_fields(store, "d2")["status"]) == (D(25), "flat")
 
 
 def test_the_orders_of_an_ended_decision_bound_what_another_sends_after_a_restart(store: Store) -> None:
-    """The second decision was made before the first one's fill, and the venue shows the position from then."""
+    """The second decision was made before the first one's fill, and the venue shows the position of then."""
 
-    class Busy(Answering):
+    class Busy(FalseSnapshots):
         lies = 0
         limited = False
 
@@ -548,16 +550,16 @@ def test_the_orders_of_an_ended_decision_bound_what_another_sends_after_a_restar
     venue.limited = True
     closer.adopt(commit(store, second))
     asyncio.run(drive(closer, passes=1))
-    assert (ending(store)["status"], venue.position("BTC")) == ("flat", D(50))
+    assert (finished_fields(store)["status"], venue.position("BTC")) == ("flat", D(50))
     venue.limited, venue.lies = False, 1
     restarted = closer_for(venue, store)
     asyncio.run(restarted.recover())
     asyncio.run(drive(restarted))
-    assert (venue.position("BTC"), ending(store, "d2")["status"]) == (D(25), "flat")
+    assert (venue.position("BTC"), finished_fields(store, "d2")["status"]) == (D(25), "flat")
 
 
 def test_an_absence_is_not_believed_before_a_late_request_can_have_arrived(store: Store) -> None:
-    """Asked a moment after sending, the venue has no such order: that is no answer yet."""
+    """Queried a moment after sending, the venue has no such order: that is no final answer yet."""
 
     class Slow(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -574,8 +576,8 @@ def test_an_absence_is_not_believed_before_a_late_request_can_have_arrived(store
     assert "absent" in kinds(store)
 
 
-def test_a_name_that_the_venue_has_already_is_asked_about(store: Store) -> None:
-    """Wrongly told that there is no such order, closing sends it again; the refused repeat leads to the fill."""
+def test_an_order_refused_as_a_duplicate_is_queried(store: Store) -> None:
+    """After a false denial the order is sent again; the refused repeat leads to the fill."""
 
     class Forgetful(HonestVenue):
         forgets = 7
@@ -601,14 +603,14 @@ def test_a_name_that_the_venue_has_already_is_asked_about(store: Store) -> None:
 
     venue = Forgetful({"BTC": D(100)})
     closer = close(venue, store, {"BTC": D(50)})
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(50), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(50), "flat")
     assert "absent" in kinds(store)
     assert [D(e.data["filled"] or 0) for e in store.journal("d1") if e.kind == "filled"] == [D(50)]
     assert closer.progress()[0].cost == D(50) * D("0.05")
 
 
 def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store) -> None:
-    """A bot that buys back what was sold makes a residual: the decision closes no more than it decided."""
+    """A bot that buys back what was sold causes a residual: the decision closes no more than it decided."""
 
     class Rebought(HonestVenue):
         async def submit(self, request: OrderRequest) -> OrderReport:
@@ -619,12 +621,12 @@ def test_a_trimmed_position_that_grows_again_is_reported_not_chased(store: Store
     venue = Rebought({"BTC": D(100)})
     close(venue, store, {"BTC": D(50)})
     assert venue.traded("BTC") == D(50)
-    assert ending(store)["status"] == "residual"
-    assert "has grown meanwhile" in (ending(store)["reason"] or "")
+    assert finished_fields(store)["status"] == "residual"
+    assert "has grown meanwhile" in (finished_fields(store)["reason"] or "")
 
 
 def test_a_full_close_chases_a_position_that_grows(store: Store) -> None:
-    """Close everything means everything: what was bought meanwhile goes too."""
+    """What was bought meanwhile is closed too."""
 
     class ReboughtOnce(HonestVenue):
         bought = False
@@ -638,30 +640,30 @@ def test_a_full_close_chases_a_position_that_grows(store: Store) -> None:
 
     venue = ReboughtOnce({"BTC": D(100)})
     close(venue, store, {"BTC": D(0)})
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
 
 
-def test_a_fresh_decision_goes_out_although_the_account_cannot_be_read(store: Store) -> None:
-    """The reading it was made on is seconds old and the order is reduce-only: the crash does not wait."""
+def test_a_fresh_decision_is_sent_although_the_account_is_unavailable(store: Store) -> None:
+    """Its snapshot is seconds old and the order is reduce-only: the crash does not wait."""
 
-    class Unreadable(HonestVenue):
+    class Unavailable(HonestVenue):
         async def snapshot(self) -> AccountSnapshot:
             raise VenueDownError("positions endpoint")
 
-    venue = Unreadable({"BTC": D(100), "ETH": D(5)})
+    venue = Unavailable({"BTC": D(100), "ETH": D(5)})
     close(venue, store, {"BTC": D(50), "ETH": D(0)}, passes=50)
     assert (venue.position("BTC"), venue.position("ETH")) == (D(50), D(0))
     assert "finished" not in kinds(store)
 
 
-def test_an_old_decision_waits_for_a_reading(store: Store) -> None:
-    """After a restart nothing is sent on an old reading."""
+def test_an_old_decision_waits_for_a_snapshot(store: Store) -> None:
+    """After a restart nothing is sent on an old snapshot."""
 
-    class Unreadable(HonestVenue):
+    class Unavailable(HonestVenue):
         async def snapshot(self) -> AccountSnapshot:
             raise VenueDownError("positions endpoint")
 
-    venue = Unreadable({"BTC": D(100)})
+    venue = Unavailable({"BTC": D(100)})
     commit(store, decide(venue, {"BTC": D(50)}))
     closer = closer_for(venue, store, VirtualClock(NOW.replace(hour=13)))
     asyncio.run(closer.recover())
@@ -670,7 +672,7 @@ def test_an_old_decision_waits_for_a_reading(store: Store) -> None:
 
 
 def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
-    """An acknowledged order is asked about until it is final; no second one is sent beside it."""
+    """An acknowledged order is queried until it is final; no second one is sent meanwhile."""
 
     class Slow(HonestVenue):
         asked = 0
@@ -690,8 +692,8 @@ def test_an_order_that_stays_open_is_followed_to_its_end(store: Store) -> None:
     assert len(venue.state["orders"]) == 1
 
 
-def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> None:
-    """Eight refusals in a row of the last kind of order end the line of a trim, with growing waits between them."""
+def test_refusals_are_retried_at_growing_intervals_and_then_reported(store: Store) -> None:
+    """Eight refusals in a row of the last kind of order end the target of a trim, with growing waits between them."""
     venue, clock = Refusing({"BTC": D(100)}), VirtualClock()
     venue.reason = "price_band"
     closer = closer_for(venue, store, clock)
@@ -699,8 +701,8 @@ def test_refusals_are_retried_with_patience_and_then_reported(store: Store) -> N
     assert asyncio.run(drive(closer, passes=5000))
     assert kinds(store).count("sending") == 2 + 8, "two at market before the last rung, and eight more"
     assert clock.monotonic() >= 0.5 + 0.5 + 0.5 + 1 + 2 + 4 + 8 + 16 + 30
-    assert ending(store)["status"] == "residual"
-    assert "price_band" in (ending(store)["reason"] or "")
+    assert finished_fields(store)["status"] == "residual"
+    assert "price_band" in (finished_fields(store)["reason"] or "")
 
 
 def test_an_order_above_the_maximum_is_sent_in_smaller_parts(store: Store) -> None:
@@ -714,7 +716,7 @@ def test_an_order_above_the_maximum_is_sent_in_smaller_parts(store: Store) -> No
 
     venue = Small({"BTC": D(100)})
     close(venue, store, {"BTC": D(0)}, passes=5000)
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(0), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(0), "flat")
 
 
 def test_a_split_order_of_one_position_is_one_target(store: Store) -> None:
@@ -725,7 +727,7 @@ def test_a_split_order_of_one_position_is_one_target(store: Store) -> None:
     closer = closer_for(venue, store)
     closer.adopt(commit(store, msgspec.structs.replace(whole, intents=parts)))
     asyncio.run(drive(closer))
-    assert (venue.position("BTC"), ending(store)["status"]) == (D(20), "flat")
+    assert (venue.position("BTC"), finished_fields(store)["status"]) == (D(20), "flat")
     assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(30), D(30), D(20)]
 
 
@@ -779,24 +781,24 @@ def test_a_client_order_id_is_short_plain_and_always_the_same(decision: str, ind
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 40), st.integers(0, 40)), unique=True, max_size=40))
 def test_different_orders_have_different_client_order_ids(orders: list[tuple[str, int, int]]) -> None:
-    """No two of (decision, intent, attempt) share a name."""
+    """No two of (decision, intent, attempt) share an id."""
     assert len({client_order_id(*order) for order in orders}) == len(orders)
 
 
-def test_a_line_never_sends_while_an_order_of_its_own_is_in_flight() -> None:
-    """The table has no way from an order in flight, or from one not yet verified, to another order."""
+def test_a_target_never_sends_while_an_order_of_its_own_is_in_flight() -> None:
+    """The table has no transition from an order in flight, or from one not yet verified, to another order."""
     for state in (TargetState.SENDING, TargetState.UNKNOWN, TargetState.WORKING, TargetState.SETTLED, TargetState.OVER):
         assert TargetEvent.SENDING not in TRANSITIONS[state]
 
 
-def test_a_line_never_ends_while_an_order_is_in_flight() -> None:
+def test_a_target_never_ends_while_an_order_is_in_flight() -> None:
     """`finished` follows only where nothing can fill any more."""
     allowed = {state for state, moves in TRANSITIONS.items() if TargetEvent.FINISHED in moves}
     assert allowed == {TargetState.READY, TargetState.AT_TARGET}
 
 
 def test_every_state_but_the_last_can_be_left() -> None:
-    """No state is a trap, and none is out of reach from the beginning."""
+    """No state is a trap, and every one is reachable from the first."""
     reached, edge = {TargetState.READY}, [TargetState.READY]
     while edge:
         for state in TRANSITIONS[edge.pop()].values():
@@ -807,8 +809,8 @@ def test_every_state_but_the_last_can_be_left() -> None:
     assert [state for state, moves in TRANSITIONS.items() if not moves] == [TargetState.OVER]
 
 
-def test_an_entry_that_cannot_follow_is_refused() -> None:
-    """A journal in which an order is final twice is not believed."""
+def test_a_forbidden_entry_is_refused() -> None:
+    """A journal in which an order is final twice is refused."""
     line = PositionTarget("d1", "main", "BTC", "long", "sell", D(0), D(10), D(10), True, 1, 0)
     line.apply(decode(order_entry("sending", amount="10", position="10")))
     line.apply(decode(order_entry("filled", filled="10")))

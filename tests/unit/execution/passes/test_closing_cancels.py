@@ -1,4 +1,4 @@
-"""Cancels that fail or hang: the close does not wait for them, they come to an end, and it is said how."""
+"""Cancels that fail or hang: the close does not wait for them, they end, and the result says how."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Stubborn(HonestVenue):
         return tuple(order for order in await super().open_orders() if order.id not in self.gone)
 
 
-def closed(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[str, str | None]:
+def close_with_cancels(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[str, str | None]:
     """What the `finished` entry says."""
     closer = AccountExecutor("main", venue, store, VirtualClock())
     closer.adopt(commit(store, decide(venue, {"BTC": D(0)}, cancels=cancels)))
@@ -55,9 +55,9 @@ def closed(venue: HonestVenue, store: Store, cancels: dict[str, Any]) -> dict[st
 
 @pytest.mark.parametrize("why", ["entry", "all"])
 def test_a_cancel_that_always_fails_is_given_up_and_reported(store: Store, why: str) -> None:
-    """The position is closed, the order is named with the reason, and the closing ends: not flat."""
+    """The position is closed, the order is named with the reason, and the close ends: not flat."""
     venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
-    data = closed(venue, store, {"o1": ("BTC", why)})
+    data = close_with_cancels(venue, store, {"o1": ("BTC", why)})
     assert venue.position("BTC") == 0
     assert (data["status"], venue.state["log"].count("cancel o1")) == ("blocked", PACE.fruitless_attempts)
     assert "order o1 cannot be cancelled: 8 requests in a row failed, the last one with RuntimeError: 404" in (
@@ -66,15 +66,15 @@ def test_a_cancel_that_always_fails_is_given_up_and_reported(store: Store, why: 
 
 
 def test_an_order_that_is_no_longer_open_counts_as_cancelled(store: Store) -> None:
-    """The adapter raises for what is gone; the venue's open orders, asked several times, say that it is."""
+    """The adapter raises for a missing order; the venue's open orders, queried several times, confirm it."""
     venue = Stubborn({"BTC": D(100)}, resting={"o1": "BTC"})
     venue.gone = frozenset({"o1"})
-    assert closed(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
+    assert close_with_cancels(venue, store, {"o1": ("BTC", "entry")})["status"] == "flat"
     assert venue.state["log"].count("cancel o1") == 1 + PACE.confirm_snapshots
 
 
 def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: Store) -> None:
-    """Six are asked for at the same time, and the first order leaves after one timeout: here, all six hang at once."""
+    """Six are sent at the same time, and the first order leaves after one timeout, although all six hang."""
 
     class Hanging(HonestVenue):
         waiting = 0
@@ -100,7 +100,7 @@ def test_cancels_that_hang_cost_the_close_one_short_wait_for_all_of_them(store: 
 
 
 def test_the_cancels_of_a_suspicion_end_by_themselves_and_are_no_close(store: Store) -> None:
-    """A run dies with them planned: the next one cancels, leaves the position alone, and shows no close meanwhile."""
+    """A run ends with them planned: the next one cancels, leaves the position alone, and shows no close meanwhile."""
     venue = HonestVenue({"BTC": D(100)}, resting={"o1": "BTC", "o2": "BTC"})
     decision = structs.replace(decide(venue, {}, cancels={"o1": ("BTC", "entry")}), kind="suspicion")
     dead = AccountExecutor("main", venue, store, VirtualClock())

@@ -31,7 +31,7 @@ def sale(symbol: str, contracts: str, target: str = "0", *, after: int | None = 
     )  # fmt: skip
 
 
-def of(intents: Sequence[Intent]) -> Callable[[Decision], Decision]:
+def with_intents(intents: Sequence[Intent]) -> Callable[[Decision], Decision]:
     return lambda decision: structs.replace(decision, intents=tuple(intents))
 
 
@@ -39,32 +39,32 @@ def scene_of(book: dict[Key, str | int], *rules: Rule) -> Scene:
     return Scene(book, *rules, mode="spot", markets=[replace(market) for market in MARKETS])
 
 
-def test_c19_what_two_holdings_bring_over_one_asset_is_sold_and_the_coin_of_before_is_not() -> None:
+def test_c19_the_proceeds_of_two_holdings_are_sold_and_the_coin_held_before_is_not() -> None:
     """10 X bring 0.1999 BTC and 10 Y 0.29985 after fees: both are sold in whole steps, and the 1 BTC stays."""
     scene = scene_of({X: 10, Y: 10, COIN: 1})
     orders = [
         sale("X/BTC", "10", hop=False), sale("BTC/USDT", "0.2", "1", after=0),
         sale("Y/BTC", "10", hop=False), sale("BTC/USDT", "0.3", "1", after=2),
     ]  # fmt: skip
-    scene.decide({X: 0, Y: 0}, change=of(orders))
+    scene.decide({X: 0, Y: 0}, change=with_intents(orders))
     scene.play()
     assert scene.held(X) == scene.held(Y) == [D(0)]
     assert D(1) <= scene.held(COIN)[0] < D("1.0002")
 
 
 def test_c12_a_holding_is_sold_on_another_market_by_exactly_what_was_decided() -> None:
-    """Of 10 X the decision sells 6 on X/BTC, where no position is to be brought to a target: 4 are left, and BTC 1."""
+    """Of 10 X the decision sells 6 on X/BTC, where no position has a target: 4 are left, and BTC 1."""
     scene = scene_of({X: 10, COIN: 1})
-    scene.decide({}, change=of([sale("X/BTC", "6", "4"), sale("BTC/USDT", "0.12", "1", after=0)]))
+    scene.decide({}, change=with_intents([sale("X/BTC", "6", "4"), sale("BTC/USDT", "0.12", "1", after=0)]))
     assert scene.play() == {"d1": "flat"}
     assert scene.held(X) == [D(4)]
     assert D(1) <= scene.held(COIN)[0] < D("1.0002")
 
 
-def test_c12_a_sale_on_another_market_that_is_refused_is_not_told_as_flat() -> None:
-    """Nothing was sold, so nothing is flat: the closing ends short, and the coin of before stays."""
+def test_c12_a_refused_sale_on_another_market_is_not_reported_as_flat() -> None:
+    """Nothing was sold, so nothing is flat: the close ends short, and the coin held before stays."""
     scene = scene_of({X: 10, COIN: 1})
     scene.exchange.markets["X/BTC"].state = "halted"
-    scene.decide({}, change=of([sale("X/BTC", "6", "4"), sale("BTC/USDT", "0.12", "1", after=0)]))
+    scene.decide({}, change=with_intents([sale("X/BTC", "6", "4"), sale("BTC/USDT", "0.12", "1", after=0)]))
     assert scene.play().get("d1") != "flat"
     assert (scene.held(X), scene.held(COIN)) == ([D(10)], [D(1)])

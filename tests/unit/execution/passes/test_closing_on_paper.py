@@ -1,4 +1,4 @@
-"""Closing on the paper market: partial fills over several bars, real rules of symbols, margin and fees."""
+"""Closing on the paper market: partial fills over several bars, real symbol rules, margin and fees."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def closer_at(desk: Desk, store: Store, clock: VirtualClock) -> AccountExecutor:
 
 
 def passes(closer: AccountExecutor, clock: VirtualClock, seconds: float) -> bool:
-    """Passes for so long; whether work remains."""
+    """Runs passes for `seconds`; whether work remains."""
     until = clock.monotonic() + seconds
     more = True
     while more and clock.monotonic() < until:
@@ -57,8 +57,8 @@ def held(desk: Desk) -> Decimal:
     return sum((position.contracts for position in desk.seen.positions or ()), D(0))
 
 
-def thin() -> Desk:
-    """A market in which a tenth of the volume is there for us: 100 contracts a bar."""
+def thin_market() -> Desk:
+    """A market in which a tenth of the volume is available to us: 100 contracts a bar."""
     rules = msgspec.structs.replace(FREE, participation=D("0.1"))
     desk = Desk(wallet="1000000", rules=rules, volume="1000")
     desk.market.open_position("main", "A", "long", D(35_000))
@@ -66,8 +66,8 @@ def thin() -> Desk:
 
 
 def test_a_close_follows_its_order_through_the_bars(store: Store) -> None:
-    """350 contracts at 100 a bar: acknowledged, followed, and flat only when the last lot is gone."""
-    desk, clock = thin(), VirtualClock()
+    """350 contracts at 100 a bar: acknowledged, queried, and flat only when the last lot is filled."""
+    desk, clock = thin_market(), VirtualClock()
     closer = closer_at(desk, store, clock)
     closer.adopt(commit(store, decision("350", "0")))
     seen = []
@@ -84,8 +84,8 @@ def test_a_close_follows_its_order_through_the_bars(store: Store) -> None:
 
 
 def test_a_higher_level_starts_while_a_lower_one_is_still_closing(store: Store) -> None:
-    """A trim works through the bars; close-all comes, and together they close the book exactly once."""
-    desk, clock = thin(), VirtualClock()
+    """A trim works through the bars; close-all follows, and together they close the book exactly once."""
+    desk, clock = thin_market(), VirtualClock()
     closer = closer_at(desk, store, clock)
     closer.adopt(commit(store, decision("175", "175")))
     assert passes(closer, clock, 3)
@@ -101,8 +101,8 @@ def test_a_higher_level_starts_while_a_lower_one_is_still_closing(store: Store) 
     assert sold == D(350)
 
 
-def test_a_liquidation_under_way_is_the_same_as_closed(store: Store) -> None:
-    """The venue takes the rest of the position itself: nothing more is sent, and the end is flat."""
+def test_a_liquidation_during_a_close_counts_as_closed(store: Store) -> None:
+    """The venue closes the rest of the position itself: nothing more is sent, and the end is flat."""
     desk, clock = Desk(wallet="400", leverage="10"), VirtualClock()
     desk.market.open_position("main", "A", "long", D(3000))
     closer = closer_at(desk, store, clock)

@@ -1,0 +1,139 @@
+"""Which snapshots closing believes, and how often they must repeat themselves (C1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from killswitch.execution.account_executor import AccountExecutor
+from killswitch.model.snapshot import AccountSnapshot, Instrument, Position
+from killswitch.model.store import Store
+from killswitch.store.sqlite import open_store
+from tests.closing_cases import commit, decide, drive
+from tests.honest_venue import HonestVenue, VirtualClock
+
+D = Decimal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    opened = open_store(str(tmp_path / "store.sqlite"))
+    yield opened
+    opened.close()
+
+
+class Spot(HonestVenue):
+    """A venue without margin; between two times of the clock its answers lack the symbols in `lost`."""
+
+    def __init__(self, clock: VirtualClock, lost: set[str], until: float, **positions: int) -> None:
+        super().__init__({symbol: D(amount) for symbol, amount in positions.items()}, fill_shares=("0.1", "0.1"))
+        self.clock, self.lost, self.until = clock, lost, until
+
+    async def snapshot(self) -> AccountSnapshot:
+        true = msgspec.structs.replace(await super().snapshot(), market="spot", margin_used=None)
+        if self.clock.monotonic() >= self.until or not self.state["orders"]:
+            return true
+        held = tuple(position for position in true.positions or () if position.symbol not in self.lost)
+        return msgspec.structs.replace(true, positions=held)
+
+
+@pytest.mark.parametrize("lost", [{"BTC"}, {"BTC", "ETH"}], ids=["a page of it", "all of it"])
+def test_c1_positions_that_vanish_by_no_order_of_ours_are_not_flat_in_any_market(store: Store, lost: set[str]) -> None:
+    """A spot account's answer is lost for four seconds during a close: nothing counts as closed before it is."""
+    clock = VirtualClock()
+    venue = Spot(clock, lost, 4.0, BTC=100, ETH=10)
+    closer = AccountExecutor("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, reduce_only=False)))
+    while clock.monotonic() < 4.0:
+        asyncio.run(drive(closer, 1))
+        clock.elapsed += 0.1
+        assert "finished" not in [entry.kind for entry in store.journal("d1")]
+        assert "BTC long" in (closer.distrust or "BTC long")
+    assert asyncio.run(drive(closer))
+    assert (venue.position("BTC"), venue.position("ETH")) == (D(0), D(0))
+    verified = [e.data["position"] for e in store.journal("d1") if (e.kind, e.symbol) == ("verified", "BTC")]
+    assert verified[-1] == "0"
+
+
+def test_c1_a_position_that_stays_missing_is_believed_to_be_gone(store: Store) -> None:
+    """Closed by someone else during a close: missing for some seconds it is gone, and nothing more is sent for it."""
+    clock = VirtualClock()
+    venue = Spot(clock, set(), 0.0, BTC=100, ETH=10)
+    closer = AccountExecutor("main", venue, store, clock)
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0), "ETH": D(0)}, reduce_only=False)))
+    asyncio.run(drive(closer, 1))
+    venue.move("BTC", -venue.position("BTC"))
+    assert asyncio.run(drive(closer))
+    assert clock.monotonic() >= 5.0
+    assert [order["symbol"] for order in venue.state["orders"].values()].count("BTC") == 1
+    assert venue.position("ETH") == 0, "the other position did not wait"
+
+
+@pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
+def test_a_size_that_is_no_number_makes_every_position_unknown(store: Store, size: str) -> None:
+    """Such an answer trims nothing, and the close continues at the next valid answer."""
+
+    class MalformedSizes(HonestVenue):
+        lies = 30
+
+        async def snapshot(self) -> AccountSnapshot:
+            true = await super().snapshot()
+            self.lies -= 1
+            if self.lies < 0:
+                return true
+            held = tuple(msgspec.structs.replace(each, contracts=D(size)) for each in true.positions or ())
+            return msgspec.structs.replace(true, positions=held)
+
+    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(10)})))
+    asyncio.run(drive(closer, 30))
+    assert closer.distrust == f"BTC long has an invalid size: {size} contracts"
+    assert asyncio.run(drive(closer))
+    assert venue.position("BTC") == 10
+
+
+@pytest.mark.parametrize("size", ["NaN", "sNaN", "Infinity", "-1"])
+def test_a_full_close_continues_on_the_last_known_positions_while_sizes_are_no_numbers(store: Store, size: str) -> None:
+    """Of 100 half fills; the other 50 follow on no such answer, and the close ends on the first valid one."""
+
+    class MalformedSizes(HonestVenue):
+        lies = True
+
+        async def snapshot(self) -> AccountSnapshot:
+            true = await super().snapshot()
+            if not (self.lies and self.state["orders"]):
+                return true
+            (held,) = true.positions or (Position("BTC", "long", D(1)),)
+            return msgspec.structs.replace(true, positions=(msgspec.structs.replace(held, contracts=D(size)),))
+
+    venue = MalformedSizes({"BTC": D(100)}, fill_shares=("0.5",))
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert not asyncio.run(drive(closer, 60))
+    assert [D(order["amount"]) for order in venue.state["orders"].values()] == [D(100), D(50)]
+    assert "finished" not in [entry.kind for entry in store.journal("d1")]
+    venue.lies = False
+    assert asyncio.run(drive(closer))
+    assert venue.traded("BTC") == 100
+
+
+def test_rules_that_are_no_numbers_are_unknown_rules(store: Store) -> None:
+    """A step of NaN does not prevent the close of a position."""
+
+    class Ruled(HonestVenue):
+        async def snapshot(self) -> AccountSnapshot:
+            rules = (Instrument("BTC", amount_step=D("NaN"), min_amount=D("sNaN"), max_amount=D("Infinity")),)
+            return msgspec.structs.replace(await super().snapshot(), instruments=rules)
+
+    venue = Ruled({"BTC": D(100)})
+    closer = AccountExecutor("main", venue, store, VirtualClock())
+    closer.adopt(commit(store, decide(venue, {"BTC": D(0)})))
+    assert asyncio.run(drive(closer))
+    assert venue.position("BTC") == 0
