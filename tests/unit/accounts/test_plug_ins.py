@@ -59,7 +59,7 @@ def declared(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
     monkeypatch.setattr(module, "entry_points", lambda group: points if group == GROUP else [])
 
 
-HERE = "tests.unit.accounts.test_families"
+HERE = "tests.unit.accounts.test_plug_ins"
 
 
 def test_a_family_whose_client_is_not_installed_says_what_to_install(

@@ -17,7 +17,7 @@ from killswitch.runner.assembly import assemble
 from killswitch.runner.loop import Runner
 from tests import graphs
 from tests.runner_world import PACE, ScriptedVenue, World, book
-from tests.unit.accounts.test_metering import LimitedVenue, watched
+from tests.unit.accounts.test_poll_budget import LimitedVenue, watched
 from tests.worlds import account
 
 

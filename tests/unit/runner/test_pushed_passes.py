@@ -20,7 +20,7 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import RunnerPace
 from tests import graphs
 from tests.runner_world import book, crash_policy
-from tests.unit.accounts.test_listening import PushingTestVenue, Script, Site, said
+from tests.unit.accounts.test_push_listener import PushingTestVenue, Script, Site, said
 
 PORTFOLIO = ScopeRule("portfolio", None, None, None, None)
 
