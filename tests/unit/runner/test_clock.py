@@ -1,4 +1,4 @@
-"""Wall clocks that jump under a run: what is measured goes on by the monotonic clock, and people are told."""
+"""Wall clocks that jump during a run: durations follow the monotonic clock, and people are notified."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ELSEWHERE = "another.host/boot/space/1/1"
 
 
 class JumpingClock(VirtualClock):
-    """Virtual time whose wall clock is off by `jump`; `machine` names what its seconds are counted from."""
+    """Virtual time whose wall clock is off by `jump`; `machine` identifies the origin of its seconds."""
 
     def __init__(self, start: datetime = START, machine: str = "one machine") -> None:
         super().__init__(start)
@@ -82,7 +82,7 @@ class JumpingWorld(World):
         self.clock: JumpingClock = clock
 
     def ticks(self, runner: Runner, count: int = 1) -> datetime:
-        """So many ticks, a second apart; the `as_of` of the last."""
+        """Run `count` ticks, a second apart; returns the `as_of` of the last."""
 
         async def story() -> datetime:
             for _ in range(count):
@@ -106,7 +106,7 @@ def world(tmp_path: Path, clock: JumpingClock) -> Iterator[JumpingWorld]:
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS, timedelta(minutes=11), -timedelta(minutes=11)])
 def test_a_wall_clock_that_jumps_does_not_move_the_timeline(clock: JumpingClock, jump: timedelta) -> None:
-    """Ten seconds are ten seconds, less or more than the hundredth by which the two come nearer to each other."""
+    """Ten seconds stay ten seconds, within the 1% at which the two clocks converge."""
     timeline = Timeline(clock)
     timeline.next()
     clock.passes(10.0)
@@ -118,7 +118,7 @@ def test_a_wall_clock_that_jumps_does_not_move_the_timeline(clock: JumpingClock,
     assert abs(timeline.next() - after(seconds=20)) <= timedelta(seconds=0.2)
 
 
-def test_a_wall_clock_that_is_set_a_little_is_followed_and_never_back(clock: JumpingClock) -> None:
+def test_a_small_wall_clock_step_is_followed_and_time_never_runs_back(clock: JumpingClock) -> None:
     """A leap second, or a step of the time synchronisation."""
     timeline = Timeline(clock)
     clock.passes(10.0)
@@ -131,8 +131,8 @@ def test_a_wall_clock_that_is_set_a_little_is_followed_and_never_back(clock: Jum
 
 
 @pytest.mark.parametrize("rate", [5.9, 2.0, 0.1])
-def test_a_wall_clock_that_runs_wrong_is_followed_by_five_seconds_and_paged(clock: JumpingClock, rate: float) -> None:
-    """However small its steps are: after half an hour the timeline is off by a hundredth and those five seconds."""
+def test_a_drifting_wall_clock_is_followed_by_at_most_five_seconds_and_paged(clock: JumpingClock, rate: float) -> None:
+    """However small its steps: after half an hour the timeline is off by 1% and those five seconds."""
     watch, problems = WallClockCheck(Timeline(clock)), set()
     for _ in range(1800):
         clock.passes(1.0)
@@ -144,8 +144,8 @@ def test_a_wall_clock_that_runs_wrong_is_followed_by_five_seconds_and_paged(cloc
     assert 2 <= len(problems) <= 13, "one at each doubling, from 5 s to two hours and a half"
 
 
-def test_restarts_do_not_follow_a_wall_clock_that_runs_fast_any_further(clock: JumpingClock) -> None:
-    """Each process goes on with what the one before it has followed."""
+def test_restarts_do_not_follow_a_fast_wall_clock_any_further(clock: JumpingClock) -> None:
+    """Each process continues with the offset that its predecessor has followed."""
     timeline = Timeline(clock)
     for _ in range(60):
         clock.passes(1.0)
@@ -155,8 +155,8 @@ def test_restarts_do_not_follow_a_wall_clock_that_runs_fast_any_further(clock: J
 
 
 @pytest.mark.parametrize("jump", [timedelta(minutes=5), -timedelta(minutes=5)])
-def test_the_two_come_together_again_by_a_hundredth(clock: JumpingClock, jump: timedelta) -> None:
-    """Five minutes are made up in 300 s / 0.01 = 30,000 s: before that they differ, after it they do not."""
+def test_timeline_and_wall_clock_converge_at_one_percent(clock: JumpingClock, jump: timedelta) -> None:
+    """Five minutes are made up in 300 s / 0.01 = 30,000 s: they differ before that and agree after it."""
     timeline = Timeline(clock)
     clock.jump = jump
     for _ in range(264):
@@ -169,7 +169,7 @@ def test_the_two_come_together_again_by_a_hundredth(clock: JumpingClock, jump: t
     assert timeline.off() == timedelta(0)
 
 
-def test_a_restart_on_the_same_machine_goes_on_by_the_monotonic_clock(clock: JumpingClock) -> None:
+def test_a_restart_on_the_same_machine_continues_by_the_monotonic_clock(clock: JumpingClock) -> None:
     """A process that died while the wall clock jumped leaves no gap and no leap."""
     stamp = Timeline(clock).state()
     clock.passes(60.0)
@@ -180,8 +180,8 @@ def test_a_restart_on_the_same_machine_goes_on_by_the_monotonic_clock(clock: Jum
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
-def test_a_restart_on_another_machine_goes_by_its_wall_clock_and_never_back(jump: timedelta) -> None:
-    """Nothing else tells how long it took. What only the wall clock vouches for is remembered as a leap."""
+def test_a_restart_on_another_machine_uses_its_wall_clock_and_never_runs_back(jump: timedelta) -> None:
+    """Nothing else shows how long it took. An interval that only the wall clock confirms is recorded as a leap."""
     stamp = Timeline(JumpingClock()).state()
     other = JumpingClock(START + jump, machine="another")
     line = Timeline(other, stamp)
@@ -190,8 +190,8 @@ def test_a_restart_on_another_machine_goes_by_its_wall_clock_and_never_back(jump
     assert line.leaps == ((Leap(START, START + TWO_HOURS),) if jump > timedelta(0) else ())
 
 
-def test_the_machines_own_clock_counts_what_other_processes_can_compare() -> None:
-    """Two processes of one start of the machine count alike, so that an age needs no wall clock."""
+def test_the_system_clock_counts_from_an_origin_that_processes_share() -> None:
+    """Two processes of one boot of the machine count alike, so that an age needs no wall clock."""
     first, second = SystemClock(), SystemClock()
     assert first.origin == second.origin
     assert first.monotonic() <= second.monotonic()
@@ -204,8 +204,8 @@ def closing_event(at: datetime) -> Event:
     return operator_event("close", None, "ada", "operator", at)
 
 
-def test_what_the_tick_before_did_not_find_is_no_older_than_it() -> None:
-    """Whatever clock it was dated by. What waits for more than a tick grows older from the first one that met it."""
+def test_an_event_that_the_previous_tick_did_not_find_is_no_older_than_that_tick() -> None:
+    """Whatever clock dated it. An event that waits for more than a tick ages from the first tick that found it."""
     dates = EventDates()
     dates.dated((), START)
     old, new = closing_event(START - TWO_HOURS), closing_event(START + TWO_HOURS)
@@ -213,17 +213,17 @@ def test_what_the_tick_before_did_not_find_is_no_older_than_it() -> None:
     assert [each.at for each in dates.dated((old, new), after(seconds=9))] == [START, after(seconds=1)]
 
 
-def test_what_waited_before_the_first_tick_keeps_its_date() -> None:
-    """An order that was given an hour before anybody lived is an hour old, and refused as such."""
+def test_an_event_that_waited_before_the_first_tick_keeps_its_date() -> None:
+    """A command given an hour before any runner lived is an hour old, and is refused for that."""
     assert EventDates().dated((closing_event(START - TWO_HOURS),), START)[0].at == START - TWO_HOURS
 
 
 @pytest.mark.parametrize("jumps", [(TWO_HOURS, -TWO_HOURS), (-TWO_HOURS, TWO_HOURS), (TWO_HOURS, timedelta(0))])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_close_by_hand_is_carried_out_after_any_jump(
+def test_a_manual_close_is_carried_out_after_any_jump(
     world: JumpingWorld, jumps: tuple[timedelta, ...], force: bool
 ) -> None:
-    """The clock was wrong at the start, and is set while the runner lives: the next order is as good as any."""
+    """The clock is wrong at the start and is set while the runner lives: the next command is as valid as any."""
     venue, store = ScriptedVenue(book("1100")), world.open()
     world.clock.jump = jumps[0]
     runner = world.runner(store, [venue])
@@ -243,8 +243,8 @@ def test_a_close_by_hand_is_carried_out_after_any_jump(
     assert as_of - again.at < timedelta(seconds=2)
 
 
-def test_the_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> None:
-    """While it lasts it is a problem in `status`; notices are not repeated at every tick."""
+def test_the_clock_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> None:
+    """While it lasts it is a problem in `status`; its notice is not repeated at every tick."""
     store = world.open()
     runner = world.runner(store, [ScriptedVenue(book("1100"))])
     asyncio.run(runner.start())
@@ -259,8 +259,8 @@ def test_the_difference_is_paged_once_and_so_is_its_end(world: JumpingWorld) -> 
     assert "agrees with the dates of the ticks again" in told[1][1]
 
 
-def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
-    """Back and forth: each jump is another problem, and coming nearer by and by is none."""
+def test_a_clock_difference_that_changes_is_reported_anew(clock: JumpingClock) -> None:
+    """Back and forth: each jump is another problem; converging slowly is none."""
     watch = WallClockCheck(Timeline(clock))
     said = []
     for jump in (-TWO_HOURS, -TWO_HOURS, TWO_HOURS, TWO_HOURS):
@@ -272,45 +272,45 @@ def test_a_difference_that_changes_is_told_anew(clock: JumpingClock) -> None:
     assert "120 min ahead of" in (said[2] or "")
 
 
-# Windows, readings
+# Windows, snapshots
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
-def test_a_reading_of_this_moment_is_never_stale_by_a_jump(clock: JumpingClock, jump: timedelta) -> None:
+def test_a_fresh_snapshot_is_never_stale_because_of_a_jump(clock: JumpingClock, jump: timedelta) -> None:
     """Whether the adapter dates it by this machine's wall clock or by the venue's, which is right."""
     timeline = Timeline(clock)
     right = clock.now()
     clock.jump = jump
     clock.passes(1.0)
     for observed in (clock.now(), right + timedelta(seconds=1)):
-        seen = on_timeline(account("1", observed_at=observed), timeline)
-        assert seen.observed_at is not None
-        assert abs(timeline.now() - seen.observed_at) < timedelta(seconds=1)
+        snapshot = on_timeline(account("1", observed_at=observed), timeline)
+        assert snapshot.observed_at is not None
+        assert abs(timeline.now() - snapshot.observed_at) < timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
-def test_a_crash_fires_under_stale_after_whatever_the_clock_does(world: JumpingWorld, jump: timedelta) -> None:
-    """`stale_after` counts from when the venue was read, in the time of the ticks."""
+def test_a_crash_fires_under_stale_after_in_spite_of_a_jump(world: JumpingWorld, jump: timedelta) -> None:
+    """`stale_after` counts from the poll of the venue, in the time of the ticks."""
     venue, store = ScriptedVenue(None), world.open()
 
-    def seen(equity: str) -> None:
+    def set_equity(equity: str) -> None:
         venue.answer = book(equity, observed_at=world.clock.now() + timedelta(seconds=1))
 
     graph = crash_policy()
     graph = replace(graph, equity=replace(graph.equity, stale_after=30 * SECOND))
     runner = world.runner(store, [venue], policies=graphs.policy_set(graph))
     asyncio.run(runner.start())
-    seen("1100")
+    set_equity("1100")
     world.ticks(runner)
     world.clock.jump = jump
-    seen("900")
+    set_equity("900")
     world.ticks(runner)
     assert len(venue.sent) == 1
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
 def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timedelta) -> None:
-    """It is dated as the ticks are, when it is made and when it is applied."""
+    """It is dated like the ticks, both when it is made and when it is applied."""
     venue, store = ScriptedVenue(book("1100")), world.open()
     runner = world.runner(store, [venue])
     asyncio.run(runner.start())
@@ -333,8 +333,8 @@ def test_a_saved_plan_is_applied_across_a_jump(world: JumpingWorld, jump: timede
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
-def test_a_fall_is_seen_and_confirmed_over_a_jump(world: JumpingWorld, jump: timedelta) -> None:
-    """The window still holds the peak, and the confirmation takes its seconds: no fewer, and none of the jump's."""
+def test_a_fall_is_confirmed_across_a_jump(world: JumpingWorld, jump: timedelta) -> None:
+    """The window still holds the peak, and the confirmation lasts its seconds: no fewer, and none of the jump's."""
     fall = SignalRef("equity.drawdown", window=15 * MINUTE)
     stage = graphs.stage("close-everything", 3, 0, actions=(graphs.close(),))
     trigger = graphs.trigger("fall", 0, 0.10, confirm=5 * SECOND)
@@ -387,7 +387,7 @@ class Locks:
         self.locking.act((one,), now)
 
     def later(self, minutes: float) -> bool:
-        """Whether bots, which hold the file against the wall clock, are locked by order after so long."""
+        """Whether bots, which compare the file with the wall clock, find a lock of ours after `minutes`."""
         for _ in range(round(minutes * 6)):
             self.world.clock.passes(10.0)
             self.locking.act((), self.timeline.now())
@@ -403,8 +403,8 @@ def locks(world: JumpingWorld) -> Locks:
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS, timedelta(days=400)])
-def test_a_timed_lock_ends_after_its_time_and_by_no_jump(locks: Locks, jump: timedelta) -> None:
-    """Half an hour stays half an hour, while the wall clock is two hours ahead, behind, or right again."""
+def test_a_timed_lock_ends_after_its_duration_in_spite_of_jumps(locks: Locks, jump: timedelta) -> None:
+    """Half an hour stays half an hour while the wall clock is two hours ahead, behind, or right again."""
     locks.fires(30)
     locks.world.clock.jump = jump
     assert locks.later(20)
@@ -413,8 +413,8 @@ def test_a_timed_lock_ends_after_its_time_and_by_no_jump(locks: Locks, jump: tim
     assert not locks.later(2)
 
 
-def test_readers_find_the_file_kept_alive_by_their_clock(locks: Locks) -> None:
-    """`alive_until` is the wall clock's: an open file outlives no jump by more than its life, and is no lock either."""
+def test_readers_find_the_lock_file_alive_by_their_own_clock(locks: Locks) -> None:
+    """`alive_until` is wall-clock time: an open file outlives a jump by at most its life, and is no lock either."""
     assert not locks.later(0.2)
     for jump in (TWO_HOURS, -TWO_HOURS, timedelta(0)):
         locks.world.clock.jump = jump
@@ -424,8 +424,8 @@ def test_readers_find_the_file_kept_alive_by_their_clock(locks: Locks) -> None:
 
 
 @pytest.mark.parametrize("jump", [TWO_HOURS, -TWO_HOURS])
-def test_a_run_keeps_its_lock_files_alive_by_the_clock_of_their_readers(world: JumpingWorld, jump: timedelta) -> None:
-    """At the tick after a jump, bots on the machine trade on as before."""
+def test_a_run_keeps_its_lock_files_alive_by_the_clock_of_the_readers(world: JumpingWorld, jump: timedelta) -> None:
+    """At the tick after a jump, bots on the machine trade as before."""
     runner = world.runner(world.open(), [ScriptedVenue(book("1100"))])
     asyncio.run(runner.start())
     world.ticks(runner)
@@ -434,8 +434,8 @@ def test_a_run_keeps_its_lock_files_alive_by_the_clock_of_their_readers(world: J
     assert read_lock(world.locks.folder / "account__main.json", world.clock.now()).reason == "open"
 
 
-def test_a_restart_whose_clock_is_ahead_lifts_no_timed_lock(locks: Locks) -> None:
-    """After a boot with the hardware clock in local time, what was left of the lock is left, and over after that."""
+def test_a_restart_with_a_clock_ahead_lifts_no_timed_lock(locks: Locks) -> None:
+    """After a boot with the hardware clock in local time, the rest of the lock remains, and ends after that time."""
     locks.fires(30)
     locks.later(10)
     last = locks.timeline.state()
@@ -443,19 +443,19 @@ def test_a_restart_whose_clock_is_ahead_lifts_no_timed_lock(locks: Locks) -> Non
     locks.world.clock.jump = TWO_HOURS
     locks.begin(last)
     assert locks.later(19)
-    locks.begin(locks.timeline.state())  # killed and started again on the same machine
+    locks.begin(locks.timeline.state())  # killed and restarted on the same machine
     assert locks.later(0.5)
     assert not locks.later(1)
 
 
 def boots(world: JumpingWorld, ahead: timedelta) -> None:
-    """The machine is started anew, with a hardware clock that is so much ahead."""
+    """Boot the machine with a hardware clock that is `ahead`."""
     world.clock.machine = f"after a boot, {ahead} ahead"
     world.clock.jump += ahead
 
 
 def halving(cooldown: int = HOUR) -> PolicySet:
-    """Locks as soon as the account is 10% below its start, again when it loses more, an hour later at the earliest."""
+    """Locks as soon as the account is 10% below its start; again when it loses more, an hour later at the earliest."""
     fall = SignalRef("equity.loss_from_start")
     stage = replace(
         graphs.stage("close-everything", 3, 0, actions=(LockTrading("reduce_only", None),)), cooldown=cooldown
@@ -465,7 +465,7 @@ def halving(cooldown: int = HOUR) -> PolicySet:
 
 
 def test_a_boot_with_a_clock_that_is_ahead_ends_no_cooldown_and_is_paged(world: JumpingWorld) -> None:
-    """What was left of it then is left afterwards: the stage acts no second time two hours early."""
+    """The rest of the cooldown remains: the stage acts no second time two hours early."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
 
     def begins() -> Runner:
@@ -495,10 +495,8 @@ def test_a_boot_with_a_clock_that_is_ahead_ends_no_cooldown_and_is_paged(world: 
 
 
 @pytest.mark.parametrize(("ahead", "sent"), [(TWO_HOURS, 1), (timedelta(hours=14), 1), (timedelta(hours=16), 0)])
-def test_a_close_by_hand_that_waits_over_a_boot_is_carried_out(
-    world: JumpingWorld, ahead: timedelta, sent: int
-) -> None:
-    """Its age is what has been measured. Beyond what a clock in local time explains it is truly old, and paged."""
+def test_a_manual_close_that_waits_over_a_boot_is_carried_out(world: JumpingWorld, ahead: timedelta, sent: int) -> None:
+    """Its age is what was measured. Beyond what a clock in local time explains it is truly old, and paged."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
     runner = world.runner(store, [venue])
     asyncio.run(runner.start())
@@ -515,8 +513,8 @@ def test_a_close_by_hand_that_waits_over_a_boot_is_carried_out(
     assert [each.severity for each in answer_to(store, event).notices] == ["page"] * (1 - sent)
 
 
-def test_a_close_by_hand_that_was_old_before_the_boot_is_refused(world: JumpingWorld) -> None:
-    """Eleven minutes were measured: the book may be another by now, whatever the wall clock says."""
+def test_a_manual_close_that_was_old_before_the_boot_is_refused(world: JumpingWorld) -> None:
+    """Eleven minutes were measured: the book may have changed by now, whatever the wall clock shows."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
     runner = world.runner(store, [venue])
     asyncio.run(runner.start())
@@ -527,10 +525,10 @@ def test_a_close_by_hand_that_was_old_before_the_boot_is_refused(world: JumpingW
 
 
 @pytest.mark.parametrize(("ours", "wall"), [(START, START + TWO_HOURS), (START + TWO_HOURS, START)])
-def test_the_lock_of_another_program_is_over_when_both_clocks_say_so(
+def test_a_foreign_lock_ends_when_both_clocks_have_passed_its_end(
     tmp_path: Path, ours: datetime, wall: datetime
 ) -> None:
-    """It is dated by a wall clock, ours may have jumped since: neither cuts its hour short."""
+    """A wall clock dates it, and ours may have jumped since: neither cuts its hour short."""
     union = tmp_path / "union.json"
     union.write_text(json.dumps({"locked": True, "expires_ts": after(hours=1).timestamp()}))
     folder = LockFolder(tmp_path / "locks", union, generation=1, alive_for=30.0, wall=lambda: wall)
@@ -542,8 +540,8 @@ def test_the_lock_of_another_program_is_over_when_both_clocks_say_so(
     assert not json.loads(union.read_text())["locked"]
 
 
-def test_a_lock_that_was_over_stays_over_and_an_endless_one_has_no_end() -> None:
-    """A leap prolongs only what was in force when it began, and each leap by its own length."""
+def test_an_expired_lock_stays_expired_and_an_endless_one_has_no_end() -> None:
+    """A leap prolongs only locks that were in force when it began, and each leap by its own length."""
     leaps = (Leap(START, after(hours=2)), Leap(after(hours=3), after(hours=4)))
     half = timedelta(minutes=30)
     assert confirmed_end(START - half, START - 2 * half, leaps) == START - half
@@ -566,7 +564,7 @@ def elsewhere(store: SqlStore, clock: JumpingClock, ttl: float = 30.0) -> LeaseH
 def test_a_living_runner_renews_its_lease_at_the_first_tick_after_a_jump(
     world: JumpingWorld, clock: JumpingClock, jump: timedelta
 ) -> None:
-    """It is dated by the wall clock that others go by, at most one life ahead."""
+    """The lease is dated by the wall clock that others use, at most one lease duration ahead."""
     store = world.open()
     holder = elsewhere(store, clock)
     clock.jump = jump
@@ -577,10 +575,10 @@ def test_a_living_runner_renews_its_lease_at_the_first_tick_after_a_jump(
     assert lease.expires_at - to_micros(clock.now()) == 30 * SECOND
 
 
-def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_is_dated(
+def test_the_lease_of_a_dead_runner_ends_after_one_duration_however_far_ahead_it_is_dated(
     world: JumpingWorld, clock: JumpingClock
 ) -> None:
-    """Killed while the clock was ahead, in a container that is gone: the next start waits for one life, and says so."""
+    """Killed while the clock was ahead, in a container that is gone: the next start waits one duration and says so."""
     store = world.open()
     clock.jump = TWO_HOURS
     dead = elsewhere(store, clock)
@@ -594,8 +592,8 @@ def test_the_lease_of_a_dead_runner_is_over_after_one_life_however_far_ahead_it_
     assert "set back" in said[0]
 
 
-def test_one_that_lives_is_not_succeeded_for_its_date(world: JumpingWorld, clock: JumpingClock) -> None:
-    """It renews its lease meanwhile, and the start is refused as ever."""
+def test_a_living_runner_is_not_succeeded_because_of_its_lease_date(world: JumpingWorld, clock: JumpingClock) -> None:
+    """It renews its lease meanwhile, and the start is refused as usual."""
     store = world.open()
     clock.jump = TWO_HOURS
     living = elsewhere(store, clock, ttl=300.0)
@@ -611,8 +609,8 @@ def test_one_that_lives_is_not_succeeded_for_its_date(world: JumpingWorld, clock
     assert clock.monotonic() == 20.0
 
 
-def test_a_long_lease_is_not_taken_for_a_misdated_one(world: JumpingWorld, clock: JumpingClock) -> None:
-    """Its own life counts, which its holder has written down, and not that of who looks at it."""
+def test_a_long_lease_is_not_taken_for_misdated(world: JumpingWorld, clock: JumpingClock) -> None:
+    """The duration that its holder recorded counts, not that of the process that inspects it."""
     store = world.open()
     elsewhere(store, clock, ttl=3600.0)
     lease = store.lease()
@@ -622,8 +620,8 @@ def test_a_long_lease_is_not_taken_for_a_misdated_one(world: JumpingWorld, clock
         LeaseHolder(store, clock, 30.0, "here/2/2", pause=lambda _: pytest.fail("nothing to wait for")).acquire()
 
 
-def test_a_lease_that_is_renewed_at_the_last_moment_is_left_alone(world: JumpingWorld, clock: JumpingClock) -> None:
-    """What is taken back is what was watched."""
+def test_a_lease_that_is_renewed_at_the_last_moment_is_kept(world: JumpingWorld, clock: JumpingClock) -> None:
+    """Only the very lease that was watched is ended."""
     store = world.open()
     clock.jump = TWO_HOURS
     living = elsewhere(store, clock)
@@ -637,11 +635,11 @@ def test_a_lease_that_is_renewed_at_the_last_moment_is_left_alone(world: Jumping
     assert store.lease() is not None
 
 
-# What is asked from outside
+# Queries from other processes
 
 
-def test_a_probe_tells_the_age_of_a_tick_by_the_monotonic_clock(world: JumpingWorld) -> None:
-    """A hung runner is not `live` because the clock was put back, and one that ticks is not dead because it jumped."""
+def test_the_probe_measures_the_age_of_a_tick_by_the_monotonic_clock(world: JumpingWorld) -> None:
+    """A hung runner is not `live` because the clock was set back; one that ticks is not dead because it jumped."""
     store = world.open()
     runner = world.runner(store, [ScriptedVenue(book("1100"))])
     asyncio.run(runner.start())
@@ -653,7 +651,7 @@ def test_a_probe_tells_the_age_of_a_tick_by_the_monotonic_clock(world: JumpingWo
     assert not probe_of(store, "live", world.clock.now(), clock=world.clock).passed
 
 
-def test_commands_date_what_they_give_as_the_next_tick_does(clock: JumpingClock) -> None:
+def test_commands_are_dated_as_the_next_tick_is(clock: JumpingClock) -> None:
     """On the runner's machine to the moment; elsewhere by the wall clock, and not before the last tick."""
     timeline = Timeline(clock)
     clock.jump = -TWO_HOURS

@@ -1,4 +1,4 @@
-"""Running closers beside the ticks: order, isolation, and who may end a run."""
+"""Closers that run in parallel with the ticks: order, isolation, and what may end a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def decision(name: str, *accounts: str) -> Decision:
 
 
 class Seconds:
-    """A clock that is put on by hand."""
+    """A clock that is advanced manually."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -38,8 +38,8 @@ class Seconds:
         return self.now
 
 
-class FakeCloser:
-    """Works off one adopted decision a pass; `errors` are raised by the first passes; `gate` holds a pass up."""
+class FakeExecutor:
+    """Completes one adopted decision a pass; `errors` are raised by the first passes; `gate` blocks a pass."""
 
     def __init__(self, errors: Sequence[BaseException] = (), gate: asyncio.Event | None = None) -> None:
         self.errors = list(errors)
@@ -56,10 +56,10 @@ class FakeCloser:
         self.has_pending_fees = False
 
     def give_up(self, entry: object) -> None:
-        """Nobody gives anything up here."""
+        """No test gives up a close here."""
 
     def abandon(self) -> asyncio.Future[object] | None:
-        """Nothing is asked beside its passes."""
+        """Queries nothing outside its passes."""
 
     async def recover(self) -> None:
         self.recovered += 1
@@ -92,7 +92,9 @@ class FakeCloser:
         return tuple(Closing(name, "flat" if name in self.done else "closing") for name in self.adopted)
 
 
-def closings(clock: Seconds | None = None, leftover: Sequence[Closing] = (), **closers: FakeCloser) -> ClosingWorkers:
+def workers_for(
+    clock: Seconds | None = None, leftover: Sequence[Closing] = (), **closers: FakeExecutor
+) -> ClosingWorkers:
     workers = {name: ClosingWorker(name, closer, leftover, clock or Seconds()) for name, closer in closers.items()}
     return ClosingWorkers(workers)
 
@@ -108,11 +110,11 @@ async def rounds(works: ClosingWorkers, clock: Seconds | None = None, most: int 
 
 
 def test_each_account_gets_the_decisions_that_trade_on_it_after_its_recovery() -> None:
-    """A decision over two accounts goes to both closers; one that does not trade there is not handed over."""
+    """A decision over two accounts goes to both closers; one that does not trade there is not passed on."""
 
     async def story() -> None:
-        one, two = FakeCloser(), FakeCloser()
-        works = closings(one=one, two=two)
+        one, two = FakeExecutor(), FakeExecutor()
+        works = workers_for(one=one, two=two)
         works.adopt([decision("both", "one", "two"), decision("second", "two"), decision("elsewhere", "three")])
         assert one.adopted == [], "adopted before the recovery"
         await rounds(works)
@@ -122,13 +124,13 @@ def test_each_account_gets_the_decisions_that_trade_on_it_after_its_recovery() -
     asyncio.run(story())
 
 
-def test_c14_a_pass_that_hangs_keeps_neither_ticks_nor_other_accounts() -> None:
-    """C14: the other account closes while one venue does not answer, and no second pass is begun beside it."""
+def test_c14_a_pass_that_hangs_delays_neither_ticks_nor_other_accounts() -> None:
+    """C14: the other account closes while one venue does not answer, and no second pass starts in parallel."""
 
     async def story() -> None:
         gate = asyncio.Event()
-        slow, quick = FakeCloser(gate=gate), FakeCloser()
-        works = closings(slow=slow, quick=quick)
+        slow, quick = FakeExecutor(gate=gate), FakeExecutor()
+        works = workers_for(slow=slow, quick=quick)
         works.adopt([decision("both", "slow", "quick")])
         for _ in range(5):
             await works.advance(0.001)
@@ -153,12 +155,12 @@ def test_c14_a_pass_that_hangs_keeps_neither_ticks_nor_other_accounts() -> None:
     ],
     ids=["the venue", "a defect", "cancelled from inside"],
 )
-def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseException, says: str) -> None:
-    """C16: nothing that goes wrong in closing one account ends the watch, or the closing."""
+def test_c16_trouble_in_a_pass_is_reported_and_the_pass_retried(error: BaseException, says: str) -> None:
+    """C16: no error in closing one account ends the run or the close."""
 
     async def story() -> None:
-        clock, closer = Seconds(), FakeCloser([error])
-        works = closings(clock, main=closer)
+        clock, closer = Seconds(), FakeExecutor([error])
+        works = workers_for(clock, main=closer)
         works.adopt([decision("one", "main")])
         await works.advance(1.0)
         assert (f"closing on account main is retried after {says}",) == works.troubles
@@ -169,10 +171,10 @@ def test_c16_trouble_in_a_pass_is_told_and_the_pass_tried_again(error: BaseExcep
     asyncio.run(story())
 
 
-def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> None:
-    """After some passes the reason is a trouble; waiting between passes does not count; it ends with the distrust."""
+def test_c1_a_close_that_stalls_for_lack_of_trust_is_reported() -> None:
+    """After some passes the reason becomes a trouble; time between passes does not count; it ends with the distrust."""
 
-    class Distrusting(FakeCloser):
+    class Distrusting(FakeExecutor):
         waits = False
 
         async def advance(self) -> bool:
@@ -187,7 +189,7 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
 
     async def story() -> None:
         closer = Distrusting()
-        works = closings(main=closer)
+        works = workers_for(main=closer)
         await works.recover(1.0)
         for _ in range(DISTRUSTED_PASSES - 1):
             await closer.one_pass(works)
@@ -206,12 +208,12 @@ def test_c1_a_closing_that_stands_still_because_it_trusts_nothing_is_told() -> N
     asyncio.run(story())
 
 
-def test_a_recovery_that_fails_is_tried_again_before_anything_is_sent() -> None:
-    """Until an earlier run's orders are accounted for, no pass is made, and its closings are shown as under way."""
+def test_a_recovery_that_fails_is_retried_before_anything_is_sent() -> None:
+    """Until an earlier run's orders are reconciled, no pass is made, and its closes are shown as in progress."""
 
     async def story() -> None:
-        clock, closer = Seconds(), FakeCloser([ConnectionError("refused")])
-        works = closings(clock, (Closing("old", "closing"),), main=closer)
+        clock, closer = Seconds(), FakeExecutor([ConnectionError("refused")])
+        works = workers_for(clock, (Closing("old", "closing"),), main=closer)
         works.adopt([decision("new", "main")])
         await works.advance(1.0)
         assert (closer.recovered, closer.adopted) == (1, [])
@@ -222,11 +224,11 @@ def test_a_recovery_that_fails_is_tried_again_before_anything_is_sent() -> None:
     asyncio.run(story())
 
 
-def test_a_store_that_fails_in_a_pass_comes_out() -> None:
+def test_a_store_that_fails_in_a_pass_raises() -> None:
     """Acting unrecorded is worse than stopping."""
 
     async def story() -> None:
-        works = closings(main=FakeCloser([StoreError("the disk is full")]))
+        works = workers_for(main=FakeExecutor([StoreError("the disk is full")]))
         works.adopt([decision("one", "main")])
         await rounds(works)
 
@@ -234,10 +236,10 @@ def test_a_store_that_fails_in_a_pass_comes_out() -> None:
         asyncio.run(story())
 
 
-def test_one_decision_on_two_accounts_is_one_closing_with_the_worse_status_and_the_summed_cost() -> None:
-    """The machine that waits for the close hears one answer, and an unknown part makes the cost unknown."""
+def test_one_decision_on_two_accounts_reports_the_worse_status_and_the_summed_cost() -> None:
+    """The stage machine that waits for the close gets one answer; an unknown part makes the cost unknown."""
 
-    class Said(FakeCloser):
+    class FixedResult(FakeExecutor):
         def __init__(self, closing: Closing) -> None:
             super().__init__()
             self.closing = closing
@@ -248,9 +250,9 @@ def test_one_decision_on_two_accounts_is_one_closing_with_the_worse_status_and_t
     left = Residual("two", "BTC", "long", Decimal(1))
 
     async def story(cost: str | None) -> Closing:
-        works = closings(
-            one=Said(Closing("d", "flat", (), Decimal(3), "portfolio")),
-            two=Said(Closing("d", "residual", (left,), None if cost is None else Decimal(cost), "portfolio")),
+        works = workers_for(
+            one=FixedResult(Closing("d", "flat", (), Decimal(3), "portfolio")),
+            two=FixedResult(Closing("d", "residual", (left,), None if cost is None else Decimal(cost), "portfolio")),
         )
         await rounds(works)
         (found,) = works.progress()
@@ -260,12 +262,12 @@ def test_one_decision_on_two_accounts_is_one_closing_with_the_worse_status_and_t
     assert asyncio.run(story(None)).cost is None
 
 
-def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
-    """What was sent gets its answer journaled if it comes in time; what does not is asked about at the next start."""
+def test_a_stop_lets_a_pass_finish_and_cancels_it_after_the_timeout() -> None:
+    """The answer to an order is journaled if it arrives in time; otherwise the order is queried at the next start."""
 
     async def story() -> tuple[bool, bool]:
-        ending, hanging = FakeCloser(gate=asyncio.Event()), FakeCloser(gate=asyncio.Event())
-        works = closings(ending=ending, hanging=hanging)
+        ending, hanging = FakeExecutor(gate=asyncio.Event()), FakeExecutor(gate=asyncio.Event())
+        works = workers_for(ending=ending, hanging=hanging)
         works.adopt([decision("both", "ending", "hanging")])
         for _ in range(3):
             await works.advance(0.001)
@@ -277,12 +279,12 @@ def test_a_stop_lets_a_pass_end_and_calls_it_off_when_it_does_not() -> None:
     assert asyncio.run(story()) == (True, False)
 
 
-def test_c14_an_account_goes_on_at_once_where_its_pass_ends_whoever_else_is_still_waiting() -> None:
-    """C14: while one venue answers nothing, the passes of another follow one another without a pause in between."""
+def test_c14_an_account_continues_as_soon_as_its_own_pass_ends() -> None:
+    """C14: while one venue answers nothing, the passes of another follow one another without a pause."""
 
     async def story() -> list[str]:
-        slow, quick = FakeCloser(gate=asyncio.Event()), FakeCloser()
-        works = closings(slow=slow, quick=quick)
+        slow, quick = FakeExecutor(gate=asyncio.Event()), FakeExecutor()
+        works = workers_for(slow=slow, quick=quick)
         works.adopt([decision("both", "slow", "quick"), *(decision(f"more {n}", "quick") for n in range(40))])
         # More turns of the loop than all passes of the one need, and no time for the other.
         await works.run_until(until=asyncio.ensure_future(turns(1000)))
@@ -293,22 +295,22 @@ def test_c14_an_account_goes_on_at_once_where_its_pass_ends_whoever_else_is_stil
 
 
 async def turns(count: int) -> None:
-    """Let everything run that is ready, without time going by."""
+    """Let every ready task run, without time passing."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def test_a_pass_is_not_begun_before_its_closer_says_and_another_account_does_not_wait_for_that() -> None:
-    """One account that waits a second leaves the other to close; its own pass begins when the second is over."""
+def test_a_pass_starts_no_earlier_than_its_closer_asks_and_delays_no_other_account() -> None:
+    """One account that waits a second leaves the other to close; its own pass starts when the second is over."""
 
-    class Patient(FakeCloser):
+    class Patient(FakeExecutor):
         async def advance(self) -> bool:
             self.wait = 1.0
             return await super().advance()
 
     async def story() -> None:
-        waiting, quick = Patient(), FakeCloser()
-        works = closings(waiting=waiting, quick=quick)
+        waiting, quick = Patient(), FakeExecutor()
+        works = workers_for(waiting=waiting, quick=quick)
         waiting.adopted = ["first", "second"]
         works.adopt([decision("third", "quick")])
         await works.advance(1.0)
@@ -321,17 +323,17 @@ def test_a_pass_is_not_begun_before_its_closer_says_and_another_account_does_not
     asyncio.run(story())
 
 
-def test_passes_do_not_go_round_for_ever_while_a_clock_stands_still() -> None:
-    """In a demo time passes only when the runner sleeps: a closer that always wants to go on must let it."""
+def test_passes_do_not_loop_for_ever_on_a_clock_that_does_not_advance() -> None:
+    """In a demo, time passes only when the runner sleeps: a closer that always wants to continue must let it."""
 
-    class Restless(FakeCloser):
+    class Restless(FakeExecutor):
         async def advance(self) -> bool:
             self.passes += 1
             return True
 
     async def story() -> int:
         closer = Restless()
-        works = closings(main=closer)
+        works = workers_for(main=closer)
         await works.advance(60.0)
         assert works.wait > 0
         return closer.passes
@@ -339,12 +341,12 @@ def test_passes_do_not_go_round_for_ever_while_a_clock_stands_still() -> None:
     assert 1 < asyncio.run(story()) <= AT_ONE_INSTANT
 
 
-def test_a_closer_that_fails_again_and_again_is_tried_more_and_more_rarely() -> None:
-    """0.1, 0.2, 0.4, … seconds, at most 5, and 0.1 again after a pass that went well."""
+def test_retries_of_a_failing_closer_back_off() -> None:
+    """0.1, 0.2, 0.4, … seconds, at most 5, and 0.1 again after a successful pass."""
 
     async def story() -> list[float]:
-        clock, closer = Seconds(), FakeCloser([VenueDownError("down")] * 8)
-        works = closings(clock, main=closer)
+        clock, closer = Seconds(), FakeExecutor([VenueDownError("down")] * 8)
+        works = workers_for(clock, main=closer)
         works.adopt([decision("one", "main"), decision("two", "main")])
         waits = []
         for _ in range(8):
@@ -362,9 +364,9 @@ def test_a_closer_that_fails_again_and_again_is_tried_more_and_more_rarely() -> 
     assert asyncio.run(story()) == pytest.approx(expected)
 
 
-def test_a_failure_in_half_characters_is_told_in_whole_ones() -> None:
+def test_lone_surrogates_in_a_failure_are_escaped() -> None:
     """The trouble becomes a notice, and a notice with a lone surrogate cannot be stored."""
-    worker = ClosingWorker("main", FakeCloser([ConnectionError("bad \udc80")]), ())
+    worker = ClosingWorker("main", FakeExecutor([ConnectionError("bad \udc80")]), ())
 
     async def one_pass() -> None:
         started = worker.kick()
@@ -376,12 +378,12 @@ def test_a_failure_in_half_characters_is_told_in_whole_ones() -> None:
     assert worker.trouble.endswith("bad \\udc80")
 
 
-def test_a_question_about_charges_that_fails_is_told_and_holds_up_no_close() -> None:
-    """It is no closing, and the decision that comes next does not wait for the pause after a failure."""
+def test_a_failing_fee_query_is_reported_and_delays_no_close() -> None:
+    """It is no close, and the next decision does not wait for the back-off."""
 
     async def story() -> None:
-        clock, closer = Seconds(), FakeCloser()
-        works = closings(clock, main=closer)
+        clock, closer = Seconds(), FakeExecutor()
+        works = workers_for(clock, main=closer)
         await works.recover(1.0)
         await rounds(works)
         closer.has_pending_fees, closer.errors = True, [ZeroDivisionError("a defect")] * 3
@@ -401,13 +403,13 @@ def test_a_question_about_charges_that_fails_is_told_and_holds_up_no_close() -> 
     asyncio.run(story())
 
 
-def test_what_is_owed_after_a_recovery_is_no_closing() -> None:
-    """A run that starts with nothing to close says so, and asks all the same."""
+def test_pending_fees_after_a_recovery_are_no_close() -> None:
+    """A run that starts with nothing to close says so, and queries the fees all the same."""
 
     async def story() -> None:
-        closer = FakeCloser()
+        closer = FakeExecutor()
         closer.has_pending_fees = True
-        works = closings(main=closer)
+        works = workers_for(main=closer)
         assert works.is_working, "nobody knows before the recovery"
         await works.recover(1.0)
         assert (works.is_working, works.is_owing_fees, works.wait) == (False, True, 0.0)

@@ -1,4 +1,4 @@
-"""Dead-man timers at the venue: kept running by healthy ticks only, and never over naked positions unasked."""
+"""Dead-man timers at the venue: only healthy ticks refresh them, and none runs unasked over unprotected positions."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def flat(**more: Any) -> AccountSnapshot:
 
 
 def held(*orders: Order) -> AccountSnapshot:
-    """Ten contracts of BTC long, and what rests."""
+    """Ten contracts of BTC long, and the resting orders."""
     return structs.replace(book("1000"), orders=orders)
 
 
@@ -66,7 +66,7 @@ STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(90), reduce
 
 
 class TimerVenue(ScriptedVenue):
-    """A venue that keeps a dead-man timer as venues do: what it is told is noted, and it goes off by itself."""
+    """A venue that keeps a dead-man timer as venues do: calls are recorded, and the timer fires by itself."""
 
     def __init__(self, time: VirtualTime, rule: DeadManRule | None, answer: AccountSnapshot, **traits: Any) -> None:
         super().__init__(answer, "main")
@@ -77,8 +77,8 @@ class TimerVenue(ScriptedVenue):
         self.trip = 0.0
         self.runs_out: float | None = None
 
-    def goes_off(self) -> bool:
-        """Whether its time is over."""
+    def has_fired(self) -> bool:
+        """Whether the timer has run out."""
         return self.runs_out is not None and self.time.monotonic() >= self.runs_out
 
     async def arm_dead_man(self, seconds: float, symbols: Collection[str]) -> None:
@@ -94,13 +94,13 @@ class TimerVenue(ScriptedVenue):
             raise self.fails
         self.runs_out = None
 
-    def said(self, what: str) -> list[float]:
-        """When it was told so, in whole seconds."""
+    def times_of(self, what: str) -> list[float]:
+        """When the call was made, in whole seconds."""
         return [round(at) for at, call, *_ in self.calls if call == what]
 
 
-class Inspected(TimerVenue):
-    """One whose state can be asked for."""
+class InspectableVenue(TimerVenue):
+    """A venue whose status can be queried."""
 
     status: str | None = "ok"
     asked = 0
@@ -145,12 +145,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) -> None:
-    """Started after the first tick, anew every 20 s with the whole timeout, stopped once at the end; all is told."""
+    """Started after the first tick, refreshed every 20 s with the full timeout, stopped at the end; all is reported."""
     venue = TimerVenue(site.time, PLAIN, flat())
     site.run(site.runner(venue), 46)
-    assert venue.said("arm") == [0, 20, 40]
+    assert venue.times_of("arm") == [0, 20, 40]
     assert {seconds for _, call, seconds, _ in venue.calls if call == "arm"} == {60.0}
-    assert venue.said("disarm") == [45]
+    assert venue.times_of("disarm") == [45]
     assert venue.runs_out is None
     assert site.notices() == [
         "the dead-man timer of account main is running (60 s, refreshed every 20 s, by the switch venue-timer)"
@@ -166,8 +166,8 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert memory.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"
 
 
-def test_what_a_clean_stop_did_is_told_by_the_next_run(site: Site) -> None:
-    """No tick comes after a stop, so the first tick of the next run has the notice, once, with the time of the stop."""
+def test_the_next_run_reports_what_a_clean_stop_did(site: Site) -> None:
+    """No tick follows a stop, so the first tick of the next run has the notice, once, with the time of the stop."""
     venue = TimerVenue(site.time, PLAIN, flat())
     site.run(site.runner(venue), 2)
     stopped = site.time.now()
@@ -180,8 +180,8 @@ def test_what_a_clean_stop_did_is_told_by_the_next_run(site: Site) -> None:
     ]
 
 
-def test_after_a_clean_stop_the_status_says_that_the_timer_is_off(site: Site) -> None:
-    """What was armed at the last tick is not what is left: the runner has stopped it."""
+def test_after_a_clean_stop_the_status_shows_the_timer_as_off(site: Site) -> None:
+    """The state of the last tick is no longer true: the runner has stopped the timer."""
     site.run(site.runner(TimerVenue(site.time, PLAIN, flat())), 3)
     assert [each.state for each in site.seen.reports[-1].timers] == ["armed"]
     blob = site.store.live(STATUS)
@@ -190,8 +190,8 @@ def test_after_a_clean_stop_the_status_says_that_the_timer_is_off(site: Site) ->
     assert (view.state, view.until, view.refreshed_at, view.why) == ("off", None, None, "the runner was stopped")
 
 
-def test_after_a_stop_that_the_venue_did_not_hear_the_status_says_what_was_left(site: Site) -> None:
-    """Until when it runs is under problems too, since the run's last line is gone with the terminal."""
+def test_after_a_stop_that_did_not_reach_the_venue_the_status_shows_what_still_runs(site: Site) -> None:
+    """The end of the timer is listed under problems too, since the run's last line is gone with the terminal."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
 
@@ -213,7 +213,7 @@ def test_after_a_stop_that_the_venue_did_not_hear_the_status_says_what_was_left(
 
 
 class TornStore:
-    """A store that takes no more ticks from some moment on."""
+    """A store that accepts no more ticks from some moment on."""
 
     def __init__(self, store: Any, good: int) -> None:
         self._store = store
@@ -229,31 +229,31 @@ class TornStore:
         self._store.commit_tick(record)
 
 
-def test_a_crash_leaves_the_timer_running_and_it_goes_off(site: Site) -> None:
-    """The 30th tick cannot be committed: nothing is refreshed or stopped after that, so the venue's time runs out."""
+def test_a_crash_leaves_the_timer_running_and_it_fires(site: Site) -> None:
+    """The 30th tick cannot be committed: nothing is refreshed or stopped after that, so the timer runs out."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
     runner.store = TornStore(site.store, 29)
     with pytest.raises(StoreError):
         site.run(runner, 100)
-    assert venue.said("arm") == [0, 20]
-    assert venue.said("disarm") == []
+    assert venue.times_of("arm") == [0, 20]
+    assert venue.times_of("disarm") == []
     site.time.elapsed += 60
-    assert venue.goes_off()
+    assert venue.has_fired()
 
 
-def test_the_tick_that_fails_does_not_refresh(site: Site) -> None:
+def test_a_tick_that_fails_does_not_refresh(site: Site) -> None:
     """The refresh is due at the very tick that cannot be committed: it is not sent."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
     runner.store = TornStore(site.store, 20)
     with pytest.raises(StoreError):
         site.run(runner, 100)
-    assert venue.said("arm") == [0]
+    assert venue.times_of("arm") == [0]
 
 
-def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
-    """Nobody refreshed it: the next run says when it went off, and starts it anew."""
+def test_a_restart_reports_that_the_timer_has_fired_meanwhile(site: Site) -> None:
+    """No runner refreshed it: the next run reports when it fired, and starts it anew."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
     runner.store = TornStore(site.store, 3)
@@ -266,11 +266,11 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
     (page,) = site.notices("page")
     assert page.startswith("the dead-man timer of account main has fired at 2021-05-19T12:01:00")
     assert page.endswith("and the venue cancels the orders there: no runner refreshed it")
-    assert len(venue.said("arm")) == 2
+    assert len(venue.times_of("arm")) == 2
 
 
 @pytest.mark.parametrize(
-    ("rule", "timeout", "refresh", "said"),
+    ("rule", "timeout", "refresh", "expected"),
     [
         (None, 60.0, 20.0, "venue kraken has no timer that could be set"),
         (DeadManRule("connection", 1.0), 60.0, 20.0, "covers the orders of one connection only"),
@@ -279,16 +279,16 @@ def test_a_restart_knows_that_the_timer_went_off_meanwhile(site: Site) -> None:
         (DeadManRule("account", 1.0), 10.0, 4.0, "a tick may come 11 s late"),
     ],
 )  # fmt: skip
-def test_what_the_venue_cannot_do_is_refused_before_the_first_tick(
-    site: Site, rule: DeadManRule | None, timeout: float, refresh: float, said: str
+def test_a_switch_that_the_venue_cannot_keep_is_refused_before_the_first_tick(
+    site: Site, rule: DeadManRule | None, timeout: float, refresh: float, expected: str
 ) -> None:
-    """With the place in the policy, the account, the cause and the way out; the lease is not even taken."""
+    """With the place in the policy, the account, the cause and the way out; the lease is not even acquired."""
     venue = TimerVenue(site.time, rule, flat())
-    pace = RunnerPace(1.0, 10.0) if said.startswith("a tick") else RunnerPace(1.0, 0.5)
+    pace = RunnerPace(1.0, 10.0) if expected.startswith("a tick") else RunnerPace(1.0, 0.5)
     with pytest.raises(TimerError) as refused:
         site.runner(venue, timeout=timeout, refresh=refresh, pace=pace)
     assert str(refused.value).startswith("switch.yaml:3:12: DeadMansSwitch venue-timer, account main: ")
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert site.store.lease() is None
     assert venue.reads == 0
 
@@ -301,16 +301,16 @@ def test_an_account_that_is_not_armed_is_neither_refused_nor_touched(site: Site)
     assert venue.calls == []
 
 
-def test_a_hand_that_ticks_once_leaves_a_timer_alone(site: Site) -> None:
-    """It neither refuses to close for a wrong switch nor starts or stops what a runner keeps."""
+def test_a_command_that_ticks_once_changes_no_timer(site: Site) -> None:
+    """It neither refuses to close for a wrong switch nor starts or stops the timers of a runner."""
     venue = TimerVenue(site.time, None, flat())
     site.run(site.runner(venue, timers=False), 2)
     assert venue.calls == []
 
 
 @pytest.mark.parametrize("rule", [HARSH, DeadManRule("account", 5.0, takes_stops=None)])
-def test_protective_stops_keep_a_timer_from_starting_and_a_person_is_told(site: Site, rule: DeadManRule) -> None:
-    """It would cancel the stop of an open position: refused loudly, in a page and in `status`."""
+def test_protective_stops_keep_a_timer_from_starting_and_page(site: Site, rule: DeadManRule) -> None:
+    """It would cancel the stop of an open position: refused in a page and in `status`."""
     venue = TimerVenue(site.time, rule, held(STOP))
     site.run(site.runner(venue), 30)
     assert venue.calls == []
@@ -323,7 +323,7 @@ def test_protective_stops_keep_a_timer_from_starting_and_a_person_is_told(site: 
 
 
 def test_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site) -> None:
-    """Not at the next refresh: the book is looked at after every tick; once the stop is gone it starts again."""
+    """Not at the next refresh: the book is checked after every tick; once the stop is gone the timer starts again."""
     venue = TimerVenue(site.time, HARSH, flat())
     runner = site.runner(venue)
 
@@ -337,17 +337,17 @@ def test_a_stop_that_is_placed_later_ends_the_timer_at_the_next_tick(site: Site)
         await runner.shut_down()
 
     site.time.run(story())
-    assert venue.said("arm") == [0, 30]
-    assert venue.said("disarm") == [5, 40]
+    assert venue.times_of("arm") == [0, 30]
+    assert venue.times_of("disarm") == [5, 40]
     assert any("was stopped: it would cancel the protective orders of BTC" in text for text in site.notices("page"))
 
 
-def test_what_is_accepted_or_survives_does_not_keep_it_from_starting(site: Site) -> None:
-    """A policy may accept it; and a venue whose timer leaves conditional orders alone takes nothing away."""
+def test_accepted_or_unaffected_stops_do_not_keep_a_timer_from_starting(site: Site) -> None:
+    """A policy may accept it; and a venue whose timer leaves conditional orders alone removes nothing."""
     accepted, harmless = TimerVenue(site.time, HARSH, held(STOP)), TimerVenue(site.time, PLAIN, held(STOP))
     site.run(site.runner(accepted, accept=True), 2)
     site.run(site.runner(harmless), 2)
-    assert (len(accepted.said("arm")), len(harmless.said("arm"))) == (1, 1)
+    assert (len(accepted.times_of("arm")), len(harmless.times_of("arm"))) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -362,13 +362,13 @@ def test_what_is_accepted_or_survives_does_not_keep_it_from_starting(site: Site)
         (structs.replace(STOP, client_order_id="ks" + "0" * 29), ()),
     ],
 )  # fmt: skip
-def test_protective_is_what_rests_to_make_a_position_smaller(order: Order, bare: tuple[str, ...]) -> None:
+def test_a_protective_order_is_one_that_reduces_a_position(order: Order, bare: tuple[str, ...]) -> None:
     """Stops and reduce-only limits of a long position sell it; entries, other symbols and our own closes are none."""
     assert unprotected_symbols(held(order), HARSH) == bare
 
 
-def test_a_book_that_is_not_known_starts_no_timer_and_keeps_one_that_runs(site: Site) -> None:
-    """To let go of a running timer would cancel the very stops that may rest; to start one might."""
+def test_an_unknown_book_starts_no_timer_and_keeps_a_running_one(site: Site) -> None:
+    """Letting a running timer fire would cancel the very stops that may rest; starting one might, too."""
     venue = TimerVenue(site.time, HARSH, structs.replace(flat(), orders=None))
     runner = site.runner(venue)
 
@@ -383,12 +383,12 @@ def test_a_book_that_is_not_known_starts_no_timer_and_keeps_one_that_runs(site: 
             await site.time.sleep(1.0)
 
     site.time.run(story())
-    assert venue.said("arm") == [10, 30, 50]
-    assert venue.said("disarm") == []
+    assert venue.times_of("arm") == [10, 30, 50]
+    assert venue.times_of("disarm") == []
 
 
-def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: Site) -> None:
-    """From 15 s on the venue is down: tries come after 1, 2, 4 … s, and the page says when the timer goes off."""
+def test_a_failing_refresh_is_reported_with_the_time_left_and_retried(site: Site) -> None:
+    """From 15 s on the venue is down: retries follow after 1, 2, 4 … s, and the page states when the timer fires."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
 
@@ -400,7 +400,7 @@ def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: S
             await site.time.sleep(1.0)
 
     site.time.run(story())
-    assert venue.said("arm")[:5] == [0, 20, 22, 25, 30]
+    assert venue.times_of("arm")[:5] == [0, 20, 22, 25, 30]
     pages = site.notices("page")
     assert pages[0] == (
         "the dead-man timer of account main: it could not be refreshed: no route to host; "
@@ -409,8 +409,8 @@ def test_a_refresh_that_fails_is_told_with_the_time_left_and_tried_again(site: S
     assert "has fired at 2021-05-19T12:01:00Z" in pages[1]
 
 
-def test_a_timer_that_is_refreshed_again_is_told_to_those_who_were_paged(site: Site) -> None:
-    """Down from 15 s to 25 s: a page with the reason, and a page that it is over; the timer never went off."""
+def test_a_refresh_that_works_again_is_paged(site: Site) -> None:
+    """Down from 15 s to 25 s: a page with the reason, and a page that it is over; the timer never fired."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
 
@@ -427,8 +427,8 @@ def test_a_timer_that_is_refreshed_again_is_told_to_those_who_were_paged(site: S
     assert over == "the dead-man timer of account main is refreshed again"
 
 
-def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_paged(site: Site) -> None:
-    """Down from 15 s to 75 s: it could not be refreshed, has gone off, and runs; each is a page."""
+def test_a_timer_that_runs_again_after_it_fired_is_paged(site: Site) -> None:
+    """Down from 15 s to 75 s: it could not be refreshed, has fired, and runs again; each is a page."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
 
@@ -446,8 +446,8 @@ def test_a_timer_that_runs_again_after_it_went_off_is_told_to_those_who_were_pag
     assert not any("refreshed again" in text for text in pages)
 
 
-def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site: Site) -> None:
-    """The refresh leaves at 4 s, reaches the venue, and is answered after the old time was over: it never went off."""
+def test_a_late_answer_is_awaited_before_a_timer_counts_as_fired(site: Site) -> None:
+    """The refresh leaves at 4 s, reaches the venue, and is answered after the old end: the timer never fired."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue, timeout=5.0, refresh=2.0, pace=RunnerPace(1.0, 1.9, stop_timeout=2.0))
 
@@ -460,12 +460,12 @@ def test_an_answer_that_comes_late_is_waited_for_before_a_timer_is_given_up(site
             await site.time.sleep(1.0)
 
     site.time.run(story())
-    assert venue.said("arm") == [0, 2, 4, 6, 8]
+    assert venue.times_of("arm") == [0, 2, 4, 6, 8]
     assert not any("has fired" in text for text in site.notices())
 
 
-def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> None:
-    """Nobody knows whether it was started: it is tried again, and stopped at the end as if it ran."""
+def test_a_lost_answer_counts_as_a_timer_that_may_run(site: Site) -> None:
+    """Whether it was started is unknown: the start is retried, and the timer is stopped at the end as if it ran."""
     venue = TimerVenue(site.time, PLAIN, flat())
     venue.fails = FateUnknownError("the answer was cut off")
     runner = site.runner(venue)
@@ -485,8 +485,8 @@ def test_an_answer_that_is_lost_counts_as_a_timer_that_may_run(site: Site) -> No
     assert runner.stop_problems == ()
 
 
-def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> None:
-    """A clean stop tries a few times, and then says what will happen and when."""
+def test_a_timer_that_cannot_be_stopped_is_reported_at_the_end(site: Site) -> None:
+    """A clean stop retries a few times, and then reports what will happen and when."""
     venue = TimerVenue(site.time, PLAIN, flat())
     runner = site.runner(venue)
 
@@ -505,8 +505,8 @@ def test_a_timer_that_cannot_be_stopped_is_left_behind_in_words(site: Site) -> N
     assert decode_record(site.store.live(LIVE_NAME)).running.keys() == {"main"}
 
 
-def test_a_timer_for_symbols_is_started_where_orders_rest_and_stopped_where_none_do(site: Site) -> None:
-    """Binance keeps one a symbol: a new symbol at once, one that has no order any more is stopped."""
+def test_a_timer_per_symbol_starts_where_orders_rest_and_stops_where_none_do(site: Site) -> None:
+    """Binance keeps one a symbol: a new symbol gets one at once; one without orders is stopped."""
     rests = {
         name: Order(name, symbol, "buy", Decimal(1), price=Decimal(1)) for name, symbol in (("a", "BTC"), ("b", "ETH"))
     }
@@ -532,7 +532,7 @@ def test_a_timer_for_symbols_is_started_where_orders_rest_and_stopped_where_none
 
 
 def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> None:
-    """Kraken wants it disabled before maintenance: its own word and its symbols' states are heeded, and told."""
+    """Kraken wants it disabled before maintenance: its status and its symbols' states are observed, and reported."""
     venue = TimerVenue(site.time, KRAKEN, flat())
     runner = site.runner(venue)
 
@@ -545,16 +545,16 @@ def test_announced_maintenance_stops_the_timer_until_it_is_over(site: Site) -> N
             await site.time.sleep(1.0)
 
     site.time.run(story())
-    assert venue.said("arm") == [0, 20]
-    assert venue.said("disarm") == [5]
+    assert venue.times_of("arm") == [0, 20]
+    assert venue.times_of("disarm") == [5]
     assert any(
         "the venue accepts no ordinary orders, as around its maintenance" in text for text in site.notices("page")
     )
 
 
-def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Site) -> None:
-    """Every five minutes, since asking costs; nothing is started meanwhile."""
-    venue = Inspected(site.time, KRAKEN, flat())
+def test_a_venue_in_maintenance_is_queried_until_it_is_ok(site: Site) -> None:
+    """Every five minutes, since queries cost; nothing is started meanwhile."""
+    venue = InspectableVenue(site.time, KRAKEN, flat())
     venue.status = "maintenance"
     runner = site.runner(venue)
 
@@ -567,14 +567,14 @@ def test_a_venue_that_says_maintenance_is_asked_again_until_it_says_ok(site: Sit
             await site.time.sleep(1.0)
 
     site.time.run(story())
-    assert venue.said("arm")[0] == 601
+    assert venue.times_of("arm")[0] == 601
     assert venue.asked == 3
     assert not any("has fired" in text for text in site.notices())
     assert any("does not run: the venue announces maintenance" in text for text in site.notices("page"))
 
 
-def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
-    """Hyperliquid allows ten a day: after the last one it is told, and started again when a day has gone by."""
+def test_a_timer_that_fired_as_often_as_the_venue_allows_is_not_started(site: Site) -> None:
+    """Hyperliquid allows ten a day: after the last one it is reported, and started again when a day has passed."""
     rule = DeadManRule("account", 5.0, a_day=2, takes_stops=False)
     venue = TimerVenue(site.time, rule, flat())
     runner = site.runner(venue, timeout=10.0, refresh=5.0)
@@ -585,19 +585,19 @@ def test_a_timer_that_has_gone_off_as_often_as_the_venue_allows_is_not_started(s
             venue.fails = VenueDownError("gone") if 1 <= second < 20 or 40 <= second < 60 else None
             await runner.tick()
             await site.time.sleep(1.0)
-        armed = len(venue.said("arm"))
+        armed = len(venue.times_of("arm"))
         site.time.elapsed += 86_400
         await runner.tick()
         await site.time.sleep(1.0)
-        assert len(venue.said("arm")) == armed + 1
+        assert len(venue.times_of("arm")) == armed + 1
 
     site.time.run(story())
     assert any("it has fired 2 times in 24 h" in text for text in site.notices("page"))
-    assert max(at for at in venue.said("arm") if at < 80_000) < 60
+    assert max(at for at in venue.times_of("arm") if at < 80_000) < 60
 
 
-def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> None:
-    """Half of forty units is spent by others when the run begins: the timer waits, and closing still has its half."""
+def test_refreshes_never_use_the_share_reserved_for_closing(site: Site) -> None:
+    """Others use half of forty units when the run starts: the timer waits, and closing still has its half."""
     limits = (RateLimit("weight", 40, 60.0),)
     venue = TimerVenue(site.time, PLAIN, flat(), limits=limits, costs=(Cost("dead_man", "weight", units=4),))
     runner = site.runner(venue)
@@ -605,13 +605,13 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     for _ in range(5):
         budget.answered(0.0, budget.reserve(0.0, "dead_man", purpose="reading"))
     site.run(runner, 55)
-    assert venue.said("arm") == []
+    assert venue.times_of("arm") == []
     assert any("the request budget is spent" in text for text in site.notices("page"))
     assert budget.room(55.0, "dead_man", [""] * 9) == 5
 
 
 @pytest.mark.parametrize(
-    ("limits", "costs", "said"),
+    ("limits", "costs", "expected"),
     [
         # 60 polls of 4 and 3 refreshes of 10 in a minute are 270, and half of 500 is for reading.
         ((500,), (Cost("snapshot", "weight", units=4), Cost("dead_man", "weight", units=10)),
@@ -624,18 +624,18 @@ def test_refreshes_never_take_the_share_that_is_kept_for_closing(site: Site) -> 
     ],
 )  # fmt: skip
 def test_polls_and_refreshes_that_do_not_both_fit_are_refused_before_the_first_tick(
-    site: Site, limits: tuple[int], costs: tuple[Cost, ...], said: str
+    site: Site, limits: tuple[int], costs: tuple[Cost, ...], expected: str
 ) -> None:
-    """A timer that a healthy runner cannot keep from going off is not started."""
+    """A timer that a healthy runner cannot keep from firing is not started."""
     venue = TimerVenue(site.time, PLAIN, flat(), limits=(RateLimit("weight", limits[0], 60.0),), costs=costs)
     with pytest.raises(TimerError) as refused:
         site.runner(venue)
-    assert said in str(refused.value)
+    assert expected in str(refused.value)
     assert venue.calls == []
 
 
-class Storming(TimerVenue):
-    """A venue whose stream says something ten times a second."""
+class StormingVenue(TimerVenue):
+    """A venue whose stream pushes ten times a second."""
 
     async def listen(self, hear: Callable[[Push], None]) -> None:
         while True:
@@ -647,28 +647,28 @@ class Storming(TimerVenue):
     ("allowed", "reading", "refresh", "timeout", "every"),
     [(400, 1, 10, 60.0, 20.0), (400, 1, 40, 60.0, 20.0), (400, 1, 10, 30.0, 10.0), (2000, 5, 25, 60.0, 20.0)],
 )
-def test_a_storm_of_pushes_takes_no_room_from_a_refresh(
+def test_a_storm_of_pushes_delays_no_refresh(
     site: Site, allowed: int, reading: int, refresh: int, timeout: float, every: float
 ) -> None:
-    """Woken readings have what polls and refreshes leave: every refresh comes in time, and no poll is lost."""
-    venue = Storming(
+    """Pushed polls get what scheduled polls and refreshes leave: every refresh is in time, and no poll is lost."""
+    venue = StormingVenue(
         site.time, PLAIN, flat(), limits=(RateLimit("weight", allowed, 60.0),),
         costs=(Cost("snapshot", "weight", units=reading), Cost("dead_man", "weight", units=refresh)),
     )  # fmt: skip
     runner = site.runner(venue, timeout=timeout, refresh=every)
     site.run(runner, 130)  # two windows of the limit
     assert not any("gone off" in text for text in site.notices())
-    at = venue.said("arm")
+    at = venue.times_of("arm")
     assert max(late - early for early, late in pairwise(at)) < every + 5
     polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
     assert set(polls) == {"ok"}
-    assert len(site.seen.reports) > 130 or refresh == 40  # there nothing is left for woken readings
+    assert len(site.seen.reports) > 130 or refresh == 40  # there nothing is left for pushed polls
     assert runner.stop_problems == ()
 
 
 @pytest.mark.parametrize("seconds", [85, 100, 120])
-def test_the_last_word_of_a_clean_stop_may_take_what_is_kept_for_closing(site: Site, seconds: int) -> None:
-    """Whatever readings have spent by then: after a stop no runner is there to close, and the timer must not run on."""
+def test_the_final_request_of_a_clean_stop_may_use_the_share_for_closing(site: Site, seconds: int) -> None:
+    """However much the polls have spent: after a stop no runner is there to close, and the timer must not run on."""
     venue = TimerVenue(
         site.time, PLAIN, flat(), limits=(RateLimit("weight", 400, 60.0),),
         costs=(Cost("snapshot", "weight", units=1), Cost("dead_man", "weight", units=20)),
@@ -696,8 +696,8 @@ def resting(*symbols: str) -> AccountSnapshot:
     return flat(orders=tuple(Order(f"o{each}", each, "buy", Decimal(1), price=Decimal(1)) for each in symbols))
 
 
-class BySymbol(TimerVenue):
-    """A venue with a timer for each symbol, that takes no word about some."""
+class TimerPerSymbol(TimerVenue):
+    """A venue with a timer for each symbol, which rejects calls for some symbols."""
 
     def __init__(self, time: VirtualTime, answer: AccountSnapshot, **traits: Any) -> None:
         super().__init__(time, BY_SYMBOL, answer, **traits)
@@ -723,9 +723,9 @@ class BySymbol(TimerVenue):
 
 
 @pytest.mark.parametrize("doing", ["arm", "disarm"])
-def test_a_symbol_that_the_venue_refuses_holds_up_no_other(site: Site, doing: str) -> None:
-    """OLD is delisted at 5 s: BTC and ETH are refreshed every 20 s, and the trouble with OLD is told."""
-    venue = BySymbol(site.time, resting("BTC", "ETH", "OLD"))
+def test_a_symbol_that_the_venue_refuses_delays_no_other(site: Site, doing: str) -> None:
+    """OLD is delisted at 5 s: BTC and ETH are refreshed every 20 s, and the trouble with OLD is reported."""
+    venue = TimerPerSymbol(site.time, resting("BTC", "ETH", "OLD"))
     runner = site.runner(venue)
 
     async def story() -> None:
@@ -743,14 +743,14 @@ def test_a_symbol_that_the_venue_refuses_holds_up_no_other(site: Site, doing: st
         assert venue.ends[symbol] > 230.0
     told = site.notices("page")
     assert any("for OLD: no such symbol OLD; it is retried" in text for text in told)
-    # Of what has an order, it matters that it went off; where nothing rests, nothing was cancelled.
+    # For symbols with orders, it matters that the timer fired; where nothing rests, nothing was cancelled.
     assert [text for text in told if "gone off" in text and "OLD" not in text] == []
     assert any("fired for OLD" in text for text in told) == (doing == "arm")
 
 
 def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site) -> None:
-    """Forty symbols of ten in a minute are 800 with 60 polls of 5 under the 1200 for reading: each keeps its time."""
-    venue = BySymbol(
+    """Forty symbols of ten a minute are 800, and 60 polls of 5 are 300, of the 1200 for reading: each is in time."""
+    venue = TimerPerSymbol(
         site.time, resting(*(f"S{number:02}" for number in range(40))), limits=(RateLimit("weight", 2400, 60.0),),
         costs=(Cost("snapshot", "weight", units=5), Cost("dead_man", "weight", each=10)),
     )  # fmt: skip
@@ -762,9 +762,9 @@ def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site
     assert polls.count("ok") > 180
 
 
-def test_a_timer_for_more_symbols_than_the_limits_allow_is_stopped_and_a_person_told(site: Site) -> None:
-    """A hundred symbols of ten take fifty seconds of all that is for reading: polls go on, and the timer does not."""
-    venue = BySymbol(
+def test_a_timer_for_more_symbols_than_the_limits_allow_is_stopped_and_paged(site: Site) -> None:
+    """A hundred symbols of ten take fifty seconds of the share for reading: polls continue, the timer does not."""
+    venue = TimerPerSymbol(
         site.time, resting("BTC"), limits=(RateLimit("weight", 2400, 60.0),),
         costs=(Cost("snapshot", "weight", units=5), Cost("dead_man", "weight", each=10)),
     )  # fmt: skip
@@ -802,10 +802,10 @@ BOOKS = {
     accept=st.booleans(),
     takes_stops=st.sampled_from([True, None, False]),
 )  # fmt: skip
-def test_never_started_over_a_position_that_it_would_leave_naked(
+def test_never_started_over_a_position_that_it_would_leave_unprotected(
     moves: list[tuple[str, str | None]], accept: bool, takes_stops: bool | None
 ) -> None:
-    """Whatever the book and the venue do: no start or refresh leaves after a tick that saw such a position."""
+    """Whatever the book and the venue do: no start or refresh follows a tick that saw such a position."""
     failures = {"down": VenueDownError("down"), "lost": FateUnknownError("lost"), None: None}
     with TemporaryDirectory() as folder:
         site = Site(Path(folder))
@@ -826,7 +826,7 @@ def test_never_started_over_a_position_that_it_would_leave_naked(
             venue.fails = None
             await runner.finish()
             await runner.shut_down()
-            assert venue.runs_out is None or venue.goes_off()
+            assert venue.runs_out is None or venue.has_fired()
 
         try:
             site.time.run(story())
@@ -837,7 +837,7 @@ def test_never_started_over_a_position_that_it_would_leave_naked(
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(good=st.integers(1, 30), timeout=st.integers(6, 20))
 def test_never_refreshed_after_a_tick_that_failed(good: int, timeout: int) -> None:
-    """Wherever the store tears, the last word to the venue is of a tick that was committed."""
+    """Wherever the store fails, the last call to the venue belongs to a tick that was committed."""
     with TemporaryDirectory() as folder:
         site = Site(Path(folder))
         venue = TimerVenue(site.time, PLAIN, flat())
@@ -848,8 +848,8 @@ def test_never_refreshed_after_a_tick_that_failed(good: int, timeout: int) -> No
                 site.run(runner, 60)
         finally:
             site.store.close()
-        assert venue.said("disarm") == []
-        assert max(venue.said("arm"), default=-math.inf) <= good - 1
+        assert venue.times_of("disarm") == []
+        assert max(venue.times_of("arm"), default=-math.inf) <= good - 1
         assert venue.runs_out is not None
 
 
@@ -877,8 +877,8 @@ spec: {accounts: {venue: [kraken]}, at_venue: true, timeout: 30s, refresh: 10s}
 """
 
 
-def test_a_switch_as_it_is_written_is_kept_by_the_run(site: Site) -> None:
-    """From the YAML to the venue: 30 s, every ten, for the account that it asks for by its venue."""
+def test_a_switch_in_a_policy_document_is_kept_by_the_run(site: Site) -> None:
+    """From the YAML to the venue: 30 s, refreshed every ten, for the account that it selects by its venue."""
     file = site.folder / "set.yaml"
     file.write_text(SET)
     written = read_policies([file])
@@ -893,4 +893,4 @@ def test_a_switch_as_it_is_written_is_kept_by_the_run(site: Site) -> None:
     assert [(round(at), seconds) for at, call, seconds, _ in venue.calls if call == "arm"] == [
         (0, 30.0), (10, 30.0), (20, 30.0),
     ]  # fmt: skip
-    assert venue.said("disarm") == [24]
+    assert venue.times_of("disarm") == [24]

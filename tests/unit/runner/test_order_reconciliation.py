@@ -1,4 +1,4 @@
-"""A runner pages for orders of ours at the venue that its journal does not know, and for those that it gives up."""
+"""A runner pages for orders of ours that its journal does not know, and for orders that it detaches."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def pages(folder: Path, venue: MoodyVenue, *, rounds: int = 60) -> list[str]:
         world.close()
 
 
-def test_an_order_of_ours_that_nobody_journaled_pages_once_over_two_runs(tmp_path: Path) -> None:
-    """It is seen at every tick from the fall on, and told at the first of them only."""
+def test_an_unjournaled_order_of_ours_pages_once_over_two_runs(tmp_path: Path) -> None:
+    """Every tick from the fall on sees it; only the first reports it."""
     found = [text for text in pages(tmp_path, MoodyVenue(book("1100"), [])) if STRANGE in text]
     assert len(found) == 1
     assert "is open at the venue, and the journal has no such order" in found[0]
 
 
-def test_an_order_of_unknown_fate_pages_when_it_is_set_aside(tmp_path: Path) -> None:
-    """The venue fills it, loses the answer and answers no question: the closing goes on, and a person is told."""
+def test_an_order_of_unknown_status_pages_when_it_is_detached(tmp_path: Path) -> None:
+    """The venue fills it, loses the answer and answers no query: the close continues, and a person is notified."""
     venue = MoodyVenue(book("1100"), ["unsure"])
     venue.deaf = True
     found = [text for text in pages(tmp_path, venue, rounds=30) if "is detached" in text]

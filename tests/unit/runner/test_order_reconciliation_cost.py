@@ -1,4 +1,4 @@
-"""What was judged once is not judged again, however long the run, and nothing that changes later is missed."""
+"""An order is reconciled once, however long the run, and no later change is missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 MANY = KEPT + 36
 
 
-class Reads:
+class CountingStore:
     """A store that counts how often a journal is read."""
 
     def __init__(self) -> None:
@@ -57,16 +57,16 @@ def resting(number: int) -> Order:
 
 
 @pytest.fixture
-def store() -> Reads:
+def store() -> CountingStore:
     """A hundred decisions, each with one order that has filled."""
-    found = Reads()
+    found = CountingStore()
     for number in range(MANY):
         sent, answered = entry("sending", number, side="sell", amount="1"), entry("filled", number, filled="1")
         found.journals[sent.decision] = [sent, answered]
     return found
 
 
-def confirming(store: Reads) -> OrderReconciliation:
+def reconciliation(store: CountingStore) -> OrderReconciliation:
     return OrderReconciliation(store)  # type: ignore[arg-type] # what it reads of a store
 
 
@@ -74,9 +74,9 @@ def fills(count: int, each: str = "1") -> tuple[object, ...]:
     return tuple(fill(f"f{each}{n}", START, "BTC", "sell", each, "1", order=name_of(n)) for n in range(count))
 
 
-def test_a_quiet_tick_reads_no_journal(store: Reads) -> None:
-    """More decisions have filled than are kept in memory: each is read once, when its fill is new."""
-    watch = confirming(store)
+def test_a_quiet_tick_reads_no_journal(store: CountingStore) -> None:
+    """More decisions have fills than are kept in memory: each is read once, when its fill is new."""
+    watch = reconciliation(store)
     watch.notices(snapshot(later(3600), account("1", fills=fills(MANY))))  # type: ignore[arg-type] # fills
     assert store.reads <= 2 * MANY
     store.reads = 0
@@ -85,9 +85,9 @@ def test_a_quiet_tick_reads_no_journal(store: Reads) -> None:
     assert store.reads == 0
 
 
-def test_orders_that_rest_unchanged_are_read_about_once(store: Reads) -> None:
-    """Each is told of once, as resting although it has ended, and costs nothing after that."""
-    watch = confirming(store)
+def test_unchanged_open_orders_are_read_about_once(store: CountingStore) -> None:
+    """Each is reported once, as open although it has ended, and costs nothing after that."""
+    watch = reconciliation(store)
     orders = tuple(resting(number) for number in range(MANY))
     told = watch.notices(snapshot(later(3600), account("1", orders=orders)))
     assert len(told) == MANY
@@ -96,24 +96,24 @@ def test_orders_that_rest_unchanged_are_read_about_once(store: Reads) -> None:
     assert store.reads == 0
 
 
-def test_what_is_too_fresh_to_be_judged_is_judged_when_it_is_not() -> None:
-    """Refused at 0 s and filled all the same: told from 30 s on, though no reading shows the fill any more."""
-    store = Reads()
+def test_an_order_too_recent_to_compare_is_compared_later() -> None:
+    """Rejected at 0 s and filled all the same: reported from 30 s on, though no snapshot shows the fill any more."""
+    store = CountingStore()
     sent, refused = entry("sending", 0, side="sell", amount="1"), entry("rejected", 0, reason="other")
     store.journals[sent.decision] = [sent, refused]
-    watch = confirming(store)
+    watch = reconciliation(store)
     assert watch.notices(snapshot(later(1), account("1", fills=fills(1)))) == ()  # type: ignore[arg-type] # fills
     assert watch.notices(snapshot(later(LAG - 1), account("1"))) == ()
     (told,) = watch.notices(snapshot(later(LAG), account("1")))
     assert "was filled, and by the journal it was refused or never arrived" in told.text
 
 
-def test_an_entry_that_is_written_later_is_held_against_what_was_seen_before() -> None:
-    """Two were filled while the order was under way; that it ended with one is written a minute later."""
-    store = Reads()
+def test_a_later_entry_is_compared_with_earlier_fills() -> None:
+    """Two were filled while the order was in flight; the entry that it ended with one is written a minute later."""
+    store = CountingStore()
     sent = entry("sending", 0, side="sell", amount="2")
     store.journals[sent.decision] = [sent]
-    watch = confirming(store)
+    watch = reconciliation(store)
     assert watch.notices(snapshot(later(40), account("1", fills=fills(1, "2")))) == ()  # type: ignore[arg-type] # fills
     answered = entry("filled", 0, at=60, filled="1")
     store.journals[sent.decision].append(answered)
@@ -123,12 +123,12 @@ def test_an_entry_that_is_written_later_is_held_against_what_was_seen_before() -
     assert "was filled beyond the 1 with which it had ended" in told.text
 
 
-def test_an_order_that_grows_while_it_rests_is_told() -> None:
+def test_an_order_whose_amount_grows_is_reported() -> None:
     """One contract was sent; the venue shows one, and then three."""
-    store = Reads()
+    store = CountingStore()
     sent = entry("sending", 0, side="sell", amount="1")
     store.journals[sent.decision] = [sent]
-    watch = confirming(store)
+    watch = reconciliation(store)
     assert watch.notices(snapshot(later(40), account("1", orders=(resting(0),)))) == ()
     grown = Order("v0", "BTC", "sell", Decimal(3), client_order_id=name_of(0))
     (told,) = watch.notices(snapshot(later(41), account("1", orders=(grown,))))
