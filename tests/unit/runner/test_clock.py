@@ -111,8 +111,8 @@ def test_a_wall_clock_that_jumps_does_not_move_the_timeline(clock: JumpingClock,
     timeline.next()
     clock.passes(10.0)
     clock.jump = jump
-    gone = timeline.next() - START
-    assert abs(gone - timedelta(seconds=10)) <= timedelta(seconds=0.1)
+    elapsed = timeline.next() - START
+    assert abs(elapsed - timedelta(seconds=10)) <= timedelta(seconds=0.1)
     clock.passes(10.0)
     clock.jump = timedelta(0)
     assert abs(timeline.next() - after(seconds=20)) <= timedelta(seconds=0.2)
@@ -133,14 +133,14 @@ def test_a_small_wall_clock_step_is_followed_and_time_never_runs_back(clock: Jum
 @pytest.mark.parametrize("rate", [5.9, 2.0, 0.1])
 def test_a_drifting_wall_clock_is_followed_by_at_most_five_seconds_and_paged(clock: JumpingClock, rate: float) -> None:
     """However small its steps: after half an hour the timeline is off by 1% and those five seconds."""
-    watch, problems = WallClockCheck(Timeline(clock)), set()
+    check, problems = WallClockCheck(Timeline(clock)), set()
     for _ in range(1800):
         clock.passes(1.0)
         clock.jump += timedelta(seconds=rate - 1)
-        watch.check(watch.timeline.next())
-        problems.add(watch.problem)
-    gone = watch.timeline.now() - START
-    assert abs(gone - timedelta(minutes=30)) <= FOLLOWED + timedelta(seconds=18 + 3)
+        check.check(check.timeline.next())
+        problems.add(check.problem)
+    elapsed = check.timeline.now() - START
+    assert abs(elapsed - timedelta(minutes=30)) <= FOLLOWED + timedelta(seconds=18 + 3)
     assert 2 <= len(problems) <= 13, "one at each doubling, from 5 s to two hours and a half"
 
 
@@ -184,10 +184,10 @@ def test_a_restart_on_another_machine_uses_its_wall_clock_and_never_runs_back(ju
     """Nothing else shows how long it took. An interval that only the wall clock confirms is recorded as a leap."""
     stamp = Timeline(JumpingClock()).state()
     other = JumpingClock(START + jump, machine="another")
-    line = Timeline(other, stamp)
-    assert line.next() > START
-    assert line.now() >= max(START, START + jump)
-    assert line.leaps == ((Leap(START, START + TWO_HOURS),) if jump > timedelta(0) else ())
+    timeline = Timeline(other, stamp)
+    assert timeline.next() > START
+    assert timeline.now() >= max(START, START + jump)
+    assert timeline.leaps == ((Leap(START, START + TWO_HOURS),) if jump > timedelta(0) else ())
 
 
 def test_the_system_clock_counts_from_an_origin_that_processes_share() -> None:
@@ -253,23 +253,23 @@ def test_the_clock_difference_is_paged_once_and_so_is_its_end(world: JumpingWorl
     world.ticks(runner, 3)
     world.clock.jump = timedelta(0)
     world.ticks(runner, 3)
-    told = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
-    assert [severity for severity, _ in told] == ["page", "page"]
-    assert "is 120 min behind the dates of the ticks" in told[0][1]
-    assert "agrees with the dates of the ticks again" in told[1][1]
+    pages = [(notice.severity, notice.text) for notice in reversed(store.notices(20)) if "wall clock" in notice.text]
+    assert [severity for severity, _ in pages] == ["page", "page"]
+    assert "is 120 min behind the dates of the ticks" in pages[0][1]
+    assert "agrees with the dates of the ticks again" in pages[1][1]
 
 
 def test_a_clock_difference_that_changes_is_reported_anew(clock: JumpingClock) -> None:
     """Back and forth: each jump is another problem; converging slowly is none."""
-    watch = WallClockCheck(Timeline(clock))
-    said = []
+    check = WallClockCheck(Timeline(clock))
+    problems = []
     for jump in (-TWO_HOURS, -TWO_HOURS, TWO_HOURS, TWO_HOURS):
         clock.jump = jump
         clock.passes(60.0)
-        watch.check(watch.timeline.now())
-        said.append(watch.problem)
-    assert said[0] == said[1] != said[2] == said[3]
-    assert "120 min ahead of" in (said[2] or "")
+        check.check(check.timeline.now())
+        problems.append(check.problem)
+    assert problems[0] == problems[1] != problems[2] == problems[3]
+    assert "120 min ahead of" in (problems[2] or "")
 
 
 # Windows, snapshots
@@ -585,11 +585,11 @@ def test_the_lease_of_a_dead_runner_ends_after_one_duration_however_far_ahead_it
     clock.jump = timedelta(0)
     lease = store.lease()
     assert runner_state(lease, clock.now()).liveness == "silent"
-    waited, said = [], []
-    taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, on_wait=said.append)
+    waited, messages = [], []
+    taker = LeaseHolder(store, clock, 30.0, "here/2/2", pause=waited.append, on_wait=messages.append)
     assert taker.acquire().generation == dead.generation + 1
     assert sum(waited) == 30.0
-    assert "set back" in said[0]
+    assert "set back" in messages[0]
 
 
 def test_a_living_runner_is_not_succeeded_because_of_its_lease_date(world: JumpingWorld, clock: JumpingClock) -> None:
@@ -625,13 +625,13 @@ def test_a_lease_that_is_renewed_at_the_last_moment_is_kept(world: JumpingWorld,
     store = world.open()
     clock.jump = TWO_HOURS
     living = elsewhere(store, clock)
-    watched = store.lease()
-    assert watched is not None
+    lease = store.lease()
+    assert lease is not None
     clock.jump = timedelta(0)
     living.renew()
-    store.release_unrenewed(watched)
+    store.release_unrenewed(lease)
     assert store.lease() is not None
-    end_misdated(store, watched, lambda _: None)
+    end_misdated(store, lease, lambda _: None)
     assert store.lease() is not None
 
 

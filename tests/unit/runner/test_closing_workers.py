@@ -99,10 +99,10 @@ def workers_for(
     return ClosingWorkers(workers)
 
 
-async def rounds(works: ClosingWorkers, clock: Seconds | None = None, most: int = 50) -> None:
+async def rounds(workers: ClosingWorkers, clock: Seconds | None = None, most: int = 50) -> None:
     for _ in range(most):
-        await works.advance(1.0)
-        if not works.is_working:
+        await workers.advance(1.0)
+        if not workers.is_working:
             return
         if clock is not None:
             clock.now += 0.1
@@ -114,10 +114,10 @@ def test_each_account_gets_the_decisions_that_trade_on_it_after_its_recovery() -
 
     async def story() -> None:
         one, two = FakeExecutor(), FakeExecutor()
-        works = workers_for(one=one, two=two)
-        works.adopt([decision("both", "one", "two"), decision("second", "two"), decision("elsewhere", "three")])
+        workers = workers_for(one=one, two=two)
+        workers.adopt([decision("both", "one", "two"), decision("second", "two"), decision("elsewhere", "three")])
         assert one.adopted == [], "adopted before the recovery"
-        await rounds(works)
+        await rounds(workers)
         assert (one.done, two.done) == (["both"], ["both", "second"])
         assert (one.recovered, two.recovered) == (1, 1)
 
@@ -130,16 +130,16 @@ def test_c14_a_pass_that_hangs_delays_neither_ticks_nor_other_accounts() -> None
     async def story() -> None:
         gate = asyncio.Event()
         slow, quick = FakeExecutor(gate=gate), FakeExecutor()
-        works = workers_for(slow=slow, quick=quick)
-        works.adopt([decision("both", "slow", "quick")])
+        workers = workers_for(slow=slow, quick=quick)
+        workers.adopt([decision("both", "slow", "quick")])
         for _ in range(5):
-            await works.advance(0.001)
+            await workers.advance(0.001)
         assert (slow.done, quick.done) == ([], ["both"])
-        works.adopt([decision("more", "slow")])
-        await works.advance(0.001)
+        workers.adopt([decision("more", "slow")])
+        await workers.advance(0.001)
         assert slow.adopted == ["both"], "a decision was handed over in the middle of a pass"
         gate.set()
-        await rounds(works)
+        await rounds(workers)
         assert slow.done == ["both", "more"]
         assert not slow.interrupted
 
@@ -147,7 +147,7 @@ def test_c14_a_pass_that_hangs_delays_neither_ticks_nor_other_accounts() -> None
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "expected"),
     [
         (VenueDownError("maintenance"), "VenueDownError: maintenance"),
         (ZeroDivisionError("a defect"), "unexpected ZeroDivisionError: a defect"),
@@ -155,18 +155,18 @@ def test_c14_a_pass_that_hangs_delays_neither_ticks_nor_other_accounts() -> None
     ],
     ids=["the venue", "a defect", "cancelled from inside"],
 )
-def test_c16_trouble_in_a_pass_is_reported_and_the_pass_retried(error: BaseException, says: str) -> None:
+def test_c16_trouble_in_a_pass_is_reported_and_the_pass_retried(error: BaseException, expected: str) -> None:
     """C16: no error in closing one account ends the run or the close."""
 
     async def story() -> None:
         clock, closer = Seconds(), FakeExecutor([error])
-        works = workers_for(clock, main=closer)
-        works.adopt([decision("one", "main")])
-        await works.advance(1.0)
-        assert (f"closing on account main is retried after {says}",) == works.troubles
-        assert 0 < works.wait < 1, "tried again at once, or not soon"
-        await rounds(works, clock)
-        assert (closer.done, works.troubles) == (["one"], ())
+        workers = workers_for(clock, main=closer)
+        workers.adopt([decision("one", "main")])
+        await workers.advance(1.0)
+        assert (f"closing on account main is retried after {expected}",) == workers.troubles
+        assert 0 < workers.wait < 1, "tried again at once, or not soon"
+        await rounds(workers, clock)
+        assert (closer.done, workers.troubles) == (["one"], ())
 
     asyncio.run(story())
 
@@ -183,27 +183,27 @@ def test_c1_a_close_that_stalls_for_lack_of_trust_is_reported() -> None:
             self.distrust = "an empty book with 5 of margin in use" if self.passes <= DISTRUSTED_PASSES else None
             return self.distrust is not None
 
-        async def one_pass(self, works: ClosingWorkers) -> None:
+        async def one_pass(self, workers: ClosingWorkers) -> None:
             self.wait = 0.0
-            await works.advance(1.0)
+            await workers.advance(1.0)
 
     async def story() -> None:
         closer = Distrusting()
-        works = workers_for(main=closer)
-        await works.recover(1.0)
+        workers = workers_for(main=closer)
+        await workers.recover(1.0)
         for _ in range(DISTRUSTED_PASSES - 1):
-            await closer.one_pass(works)
+            await closer.one_pass(workers)
         closer.waits = True
         for _ in range(20):
-            await closer.one_pass(works)
-        assert works.troubles == ()
+            await closer.one_pass(workers)
+        assert workers.troubles == ()
         closer.waits = False
-        await closer.one_pass(works)
-        said = "closing on account main makes no progress: an empty book with 5 of margin in use"
-        assert list(works.troubles) == [said]
-        await closer.one_pass(works)
-        assert works.troubles == ()
-        assert not works.is_working
+        await closer.one_pass(workers)
+        trouble = "closing on account main makes no progress: an empty book with 5 of margin in use"
+        assert list(workers.troubles) == [trouble]
+        await closer.one_pass(workers)
+        assert workers.troubles == ()
+        assert not workers.is_working
 
     asyncio.run(story())
 
@@ -213,12 +213,12 @@ def test_a_recovery_that_fails_is_retried_before_anything_is_sent() -> None:
 
     async def story() -> None:
         clock, closer = Seconds(), FakeExecutor([ConnectionError("refused")])
-        works = workers_for(clock, (Closing("old", "closing"),), main=closer)
-        works.adopt([decision("new", "main")])
-        await works.advance(1.0)
+        workers = workers_for(clock, (Closing("old", "closing"),), main=closer)
+        workers.adopt([decision("new", "main")])
+        await workers.advance(1.0)
         assert (closer.recovered, closer.adopted) == (1, [])
-        assert {each.decision: each.status for each in works.progress()} == {"old": "closing", "new": "planned"}
-        await rounds(works, clock)
+        assert {each.decision: each.status for each in workers.progress()} == {"old": "closing", "new": "planned"}
+        await rounds(workers, clock)
         assert (closer.recovered, closer.done) == (2, ["new"])
 
     asyncio.run(story())
@@ -228,9 +228,9 @@ def test_a_store_that_fails_in_a_pass_raises() -> None:
     """Acting unrecorded is worse than stopping."""
 
     async def story() -> None:
-        works = workers_for(main=FakeExecutor([StoreError("the disk is full")]))
-        works.adopt([decision("one", "main")])
-        await rounds(works)
+        workers = workers_for(main=FakeExecutor([StoreError("the disk is full")]))
+        workers.adopt([decision("one", "main")])
+        await rounds(workers)
 
     with pytest.raises(StoreError, match="the disk is full"):
         asyncio.run(story())
@@ -250,12 +250,12 @@ def test_one_decision_on_two_accounts_reports_the_worse_status_and_the_summed_co
     left = Residual("two", "BTC", "long", Decimal(1))
 
     async def story(cost: str | None) -> Closing:
-        works = workers_for(
+        workers = workers_for(
             one=FixedResult(Closing("d", "flat", (), Decimal(3), "portfolio")),
             two=FixedResult(Closing("d", "residual", (left,), None if cost is None else Decimal(cost), "portfolio")),
         )
-        await rounds(works)
-        (found,) = works.progress()
+        await rounds(workers)
+        (found,) = workers.progress()
         return found
 
     assert asyncio.run(story("4")) == Closing("d", "residual", (left,), Decimal(7), "portfolio")
@@ -267,13 +267,13 @@ def test_a_stop_lets_a_pass_finish_and_cancels_it_after_the_timeout() -> None:
 
     async def story() -> tuple[bool, bool]:
         ending, hanging = FakeExecutor(gate=asyncio.Event()), FakeExecutor(gate=asyncio.Event())
-        works = workers_for(ending=ending, hanging=hanging)
-        works.adopt([decision("both", "ending", "hanging")])
+        workers = workers_for(ending=ending, hanging=hanging)
+        workers.adopt([decision("both", "ending", "hanging")])
         for _ in range(3):
-            await works.advance(0.001)
+            await workers.advance(0.001)
         assert ending.gate is not None
         ending.gate.set()
-        await works.stop(0.05)
+        await workers.stop(0.05)
         return ending.done == ["both"], hanging.in_pass
 
     assert asyncio.run(story()) == (True, False)
@@ -284,11 +284,11 @@ def test_c14_an_account_continues_as_soon_as_its_own_pass_ends() -> None:
 
     async def story() -> list[str]:
         slow, quick = FakeExecutor(gate=asyncio.Event()), FakeExecutor()
-        works = workers_for(slow=slow, quick=quick)
-        works.adopt([decision("both", "slow", "quick"), *(decision(f"more {n}", "quick") for n in range(40))])
+        workers = workers_for(slow=slow, quick=quick)
+        workers.adopt([decision("both", "slow", "quick"), *(decision(f"more {n}", "quick") for n in range(40))])
         # More turns of the loop than all passes of the one need, and no time for the other.
-        await works.run_until(until=asyncio.ensure_future(turns(1000)))
-        await works.abandon()
+        await workers.run_until(until=asyncio.ensure_future(turns(1000)))
+        await workers.abandon()
         return quick.done
 
     assert len(asyncio.run(story())) == 41
@@ -310,14 +310,14 @@ def test_a_pass_starts_no_earlier_than_its_closer_asks_and_delays_no_other_accou
 
     async def story() -> None:
         waiting, quick = Patient(), FakeExecutor()
-        works = workers_for(waiting=waiting, quick=quick)
+        workers = workers_for(waiting=waiting, quick=quick)
         waiting.adopted = ["first", "second"]
-        works.adopt([decision("third", "quick")])
-        await works.advance(1.0)
+        workers.adopt([decision("third", "quick")])
+        await workers.advance(1.0)
         assert (waiting.done, quick.done) == (["first"], ["third"])
-        assert works.wait == 1.0
+        assert workers.wait == 1.0
         waiting.wait = 0.0
-        await works.advance(1.0)
+        await workers.advance(1.0)
         assert waiting.done == ["first", "second"]
 
     asyncio.run(story())
@@ -333,9 +333,9 @@ def test_passes_do_not_loop_for_ever_on_a_clock_that_does_not_advance() -> None:
 
     async def story() -> int:
         closer = Restless()
-        works = workers_for(main=closer)
-        await works.advance(60.0)
-        assert works.wait > 0
+        workers = workers_for(main=closer)
+        await workers.advance(60.0)
+        assert workers.wait > 0
         return closer.passes
 
     assert 1 < asyncio.run(story()) <= AT_ONE_INSTANT
@@ -346,19 +346,19 @@ def test_retries_of_a_failing_closer_back_off() -> None:
 
     async def story() -> list[float]:
         clock, closer = Seconds(), FakeExecutor([VenueDownError("down")] * 8)
-        works = workers_for(clock, main=closer)
-        works.adopt([decision("one", "main"), decision("two", "main")])
+        workers = workers_for(clock, main=closer)
+        workers.adopt([decision("one", "main"), decision("two", "main")])
         waits = []
         for _ in range(8):
-            await works.advance(1.0)
-            waits.append(works.wait)
-            clock.now += works.wait
+            await workers.advance(1.0)
+            waits.append(workers.wait)
+            clock.now += workers.wait
         closer.adopted.append("three")
-        await works.advance(1.0)
+        await workers.advance(1.0)
         closer.errors = [VenueDownError("down")]
-        works.adopt([decision("four", "main")])
-        await works.advance(1.0)
-        return [*waits, works.wait]
+        workers.adopt([decision("four", "main")])
+        await workers.advance(1.0)
+        return [*waits, workers.wait]
 
     expected = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 0.1]
     assert asyncio.run(story()) == pytest.approx(expected)
@@ -383,22 +383,22 @@ def test_a_failing_fee_query_is_reported_and_delays_no_close() -> None:
 
     async def story() -> None:
         clock, closer = Seconds(), FakeExecutor()
-        works = workers_for(clock, main=closer)
-        await works.recover(1.0)
-        await rounds(works)
+        workers = workers_for(clock, main=closer)
+        await workers.recover(1.0)
+        await rounds(workers)
         closer.has_pending_fees, closer.errors = True, [ZeroDivisionError("a defect")] * 3
         for _ in range(3):
-            assert works.has_work(fees=True)
-            await works.advance(1.0)
-            assert (works.is_working, works.busy) == (False, frozenset())
-            clock.now += works.wait
-        assert len(works.troubles) == 1
+            assert workers.has_work(fees=True)
+            await workers.advance(1.0)
+            assert (workers.is_working, workers.busy) == (False, frozenset())
+            clock.now += workers.wait
+        assert len(workers.troubles) == 1
         clock.now -= 0.01
-        assert works.wait > 0
-        works.adopt([decision("one", "main")])
-        assert (works.is_working, works.wait) == (True, 0.0)
-        await works.advance(1.0)
-        assert (closer.done, list(works.troubles)) == (["one"], [])
+        assert workers.wait > 0
+        workers.adopt([decision("one", "main")])
+        assert (workers.is_working, workers.wait) == (True, 0.0)
+        await workers.advance(1.0)
+        assert (closer.done, list(workers.troubles)) == (["one"], [])
 
     asyncio.run(story())
 
@@ -409,11 +409,11 @@ def test_pending_fees_after_a_recovery_are_no_close() -> None:
     async def story() -> None:
         closer = FakeExecutor()
         closer.has_pending_fees = True
-        works = workers_for(main=closer)
-        assert works.is_working, "nobody knows before the recovery"
-        await works.recover(1.0)
-        assert (works.is_working, works.is_owing_fees, works.wait) == (False, True, 0.0)
-        assert (works.has_work(), works.has_work(fees=True)) == (False, True)
-        await works.abandon()
+        workers = workers_for(main=closer)
+        assert workers.is_working, "nobody knows before the recovery"
+        await workers.recover(1.0)
+        assert (workers.is_working, workers.is_owing_fees, workers.wait) == (False, True, 0.0)
+        assert (workers.has_work(), workers.has_work(fees=True)) == (False, True)
+        await workers.abandon()
 
     asyncio.run(story())

@@ -103,10 +103,10 @@ class InspectableVenue(TimerVenue):
     """A venue whose status can be queried."""
 
     status: str | None = "ok"
-    asked = 0
+    queries = 0
 
     async def inspect(self) -> Inspection:
-        self.asked += 1
+        self.queries += 1
         return Inspection(self.status, None, KeyRights(), None, None, ())
 
 
@@ -161,9 +161,9 @@ def test_a_timer_is_started_refreshed_and_stopped_by_a_clean_stop(site: Site) ->
     assert (view.until - site.time.start).total_seconds() == pytest.approx(100.0)
     assert view.refreshed_at is not None
     assert (view.refreshed_at - site.time.start).total_seconds() == pytest.approx(40.0)
-    memory = decode_record(site.store.live(LIVE_NAME))
-    assert memory.running == {}
-    assert memory.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"
+    record = decode_record(site.store.live(LIVE_NAME))
+    assert record.running == {}
+    assert record.happenings[-1].text == "the dead-man timer of account main was stopped: the runner was stopped"
 
 
 def test_the_next_run_reports_what_a_clean_stop_did(site: Site) -> None:
@@ -499,9 +499,9 @@ def test_a_timer_that_cannot_be_stopped_is_reported_at_the_end(site: Site) -> No
         await runner.finish()
 
     site.time.run(story())
-    (words,) = runner.stop_problems
-    assert "could not be stopped" in words
-    assert "it fires at 2021-05-19T12:01:00Z" in words
+    (problem,) = runner.stop_problems
+    assert "could not be stopped" in problem
+    assert "it fires at 2021-05-19T12:01:00Z" in problem
     assert decode_record(site.store.live(LIVE_NAME)).running.keys() == {"main"}
 
 
@@ -568,7 +568,7 @@ def test_a_venue_in_maintenance_is_queried_until_it_is_ok(site: Site) -> None:
 
     site.time.run(story())
     assert venue.times_of("arm")[0] == 601
-    assert venue.asked == 3
+    assert venue.queries == 3
     assert not any("has fired" in text for text in site.notices())
     assert any("does not run: the venue announces maintenance" in text for text in site.notices("page"))
 
@@ -644,16 +644,16 @@ class StormingVenue(TimerVenue):
 
 
 @pytest.mark.parametrize(
-    ("allowed", "reading", "refresh", "timeout", "every"),
+    ("allowed", "poll_cost", "refresh", "timeout", "every"),
     [(400, 1, 10, 60.0, 20.0), (400, 1, 40, 60.0, 20.0), (400, 1, 10, 30.0, 10.0), (2000, 5, 25, 60.0, 20.0)],
 )
 def test_a_storm_of_pushes_delays_no_refresh(
-    site: Site, allowed: int, reading: int, refresh: int, timeout: float, every: float
+    site: Site, allowed: int, poll_cost: int, refresh: int, timeout: float, every: float
 ) -> None:
     """Pushed polls get what scheduled polls and refreshes leave: every refresh is in time, and no poll is lost."""
     venue = StormingVenue(
         site.time, PLAIN, flat(), limits=(RateLimit("weight", allowed, 60.0),),
-        costs=(Cost("snapshot", "weight", units=reading), Cost("dead_man", "weight", units=refresh)),
+        costs=(Cost("snapshot", "weight", units=poll_cost), Cost("dead_man", "weight", units=refresh)),
     )  # fmt: skip
     runner = site.runner(venue, timeout=timeout, refresh=every)
     site.run(runner, 130)  # two windows of the limit
@@ -741,11 +741,11 @@ def test_a_symbol_that_the_venue_refuses_delays_no_other(site: Site, doing: str)
     site.time.run(story())
     for symbol in ("BTC", "ETH"):
         assert venue.ends[symbol] > 230.0
-    told = site.notices("page")
-    assert any("for OLD: no such symbol OLD; it is retried" in text for text in told)
+    pages = site.notices("page")
+    assert any("for OLD: no such symbol OLD; it is retried" in text for text in pages)
     # For symbols with orders, it matters that the timer fired; where nothing rests, nothing was cancelled.
-    assert [text for text in told if "gone off" in text and "OLD" not in text] == []
-    assert any("fired for OLD" in text for text in told) == (doing == "arm")
+    assert [text for text in pages if "gone off" in text and "OLD" not in text] == []
+    assert any("fired for OLD" in text for text in pages) == (doing == "arm")
 
 
 def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site) -> None:

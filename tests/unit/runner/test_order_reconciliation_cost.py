@@ -76,23 +76,23 @@ def fills(count: int, each: str = "1") -> tuple[object, ...]:
 
 def test_a_quiet_tick_reads_no_journal(store: CountingStore) -> None:
     """More decisions have fills than are kept in memory: each is read once, when its fill is new."""
-    watch = reconciliation(store)
-    watch.notices(snapshot(later(3600), account("1", fills=fills(MANY))))  # type: ignore[arg-type] # fills
+    reconciled = reconciliation(store)
+    reconciled.notices(snapshot(later(3600), account("1", fills=fills(MANY))))  # type: ignore[arg-type] # fills
     assert store.reads <= 2 * MANY
     store.reads = 0
     for tick in range(3):
-        assert watch.notices(snapshot(later(7200 + tick), account("1"))) == ()
+        assert reconciled.notices(snapshot(later(7200 + tick), account("1"))) == ()
     assert store.reads == 0
 
 
 def test_unchanged_open_orders_are_read_about_once(store: CountingStore) -> None:
     """Each is reported once, as open although it has ended, and costs nothing after that."""
-    watch = reconciliation(store)
+    reconciled = reconciliation(store)
     orders = tuple(resting(number) for number in range(MANY))
-    told = watch.notices(snapshot(later(3600), account("1", orders=orders)))
-    assert len(told) == MANY
+    notices = reconciled.notices(snapshot(later(3600), account("1", orders=orders)))
+    assert len(notices) == MANY
     store.reads = 0
-    assert watch.notices(snapshot(later(3601), account("1", orders=orders))) == ()
+    assert reconciled.notices(snapshot(later(3601), account("1", orders=orders))) == ()
     assert store.reads == 0
 
 
@@ -101,11 +101,11 @@ def test_an_order_too_recent_to_compare_is_compared_later() -> None:
     store = CountingStore()
     sent, refused = entry("sending", 0, side="sell", amount="1"), entry("rejected", 0, reason="other")
     store.journals[sent.decision] = [sent, refused]
-    watch = reconciliation(store)
-    assert watch.notices(snapshot(later(1), account("1", fills=fills(1)))) == ()  # type: ignore[arg-type] # fills
-    assert watch.notices(snapshot(later(LAG - 1), account("1"))) == ()
-    (told,) = watch.notices(snapshot(later(LAG), account("1")))
-    assert "was filled, and by the journal it was refused or never arrived" in told.text
+    reconciled = reconciliation(store)
+    assert reconciled.notices(snapshot(later(1), account("1", fills=fills(1)))) == ()  # type: ignore[arg-type] # fills
+    assert reconciled.notices(snapshot(later(LAG - 1), account("1"))) == ()
+    (notice,) = reconciled.notices(snapshot(later(LAG), account("1")))
+    assert "was filled, and by the journal it was refused or never arrived" in notice.text
 
 
 def test_a_later_entry_is_compared_with_earlier_fills() -> None:
@@ -113,14 +113,14 @@ def test_a_later_entry_is_compared_with_earlier_fills() -> None:
     store = CountingStore()
     sent = entry("sending", 0, side="sell", amount="2")
     store.journals[sent.decision] = [sent]
-    watch = reconciliation(store)
-    assert watch.notices(snapshot(later(40), account("1", fills=fills(1, "2")))) == ()  # type: ignore[arg-type] # fills
+    reconciled = reconciliation(store)
+    assert reconciled.notices(snapshot(later(40), account("1", fills=fills(1, "2")))) == ()  # type: ignore[arg-type] # fills
     answered = entry("filled", 0, at=60, filled="1")
     store.journals[sent.decision].append(answered)
-    watch.wrote(decode(answered))
-    assert watch.notices(snapshot(later(61), account("1"))) == ()
-    (told,) = watch.notices(snapshot(later(60 + LAG), account("1")))
-    assert "was filled beyond the 1 with which it had ended" in told.text
+    reconciled.wrote(decode(answered))
+    assert reconciled.notices(snapshot(later(61), account("1"))) == ()
+    (notice,) = reconciled.notices(snapshot(later(60 + LAG), account("1")))
+    assert "was filled beyond the 1 with which it had ended" in notice.text
 
 
 def test_an_order_whose_amount_grows_is_reported() -> None:
@@ -128,8 +128,8 @@ def test_an_order_whose_amount_grows_is_reported() -> None:
     store = CountingStore()
     sent = entry("sending", 0, side="sell", amount="1")
     store.journals[sent.decision] = [sent]
-    watch = reconciliation(store)
-    assert watch.notices(snapshot(later(40), account("1", orders=(resting(0),)))) == ()
+    reconciled = reconciliation(store)
+    assert reconciled.notices(snapshot(later(40), account("1", orders=(resting(0),)))) == ()
     grown = Order("v0", "BTC", "sell", Decimal(3), client_order_id=name_of(0))
-    (told,) = watch.notices(snapshot(later(41), account("1", orders=(grown,))))
-    assert "is of 3 contracts, and 1 were sent" in told.text
+    (notice,) = reconciled.notices(snapshot(later(41), account("1", orders=(grown,))))
+    assert "is of 3 contracts, and 1 were sent" in notice.text
