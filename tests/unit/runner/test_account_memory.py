@@ -1,4 +1,4 @@
-"""What a run leaves for the next one: which symbols were held lately, and the rules of their markets."""
+"""What a run stores for the next one: the symbols held lately, and the rules of their markets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ POLICIES = graphs.policy_set(observing(crash_policy()))
 FLAT = worlds.account("1000", ())
 
 
-class Attentive(ScriptedVenue):
-    """Notes what it is told before the first snapshot; has rules to keep once."""
+class RecordingVenue(ScriptedVenue):
+    """Records what it gets before the first snapshot; has rules to keep once."""
 
     def __init__(self, answer: AccountSnapshot | BaseException) -> None:
         super().__init__(answer)
@@ -54,7 +54,7 @@ def holding(*symbols: str) -> AccountSnapshot:
     return worlds.account("1000", tuple(worlds.position(symbol, "long", "0") for symbol in symbols))
 
 
-def run(world: World, store: SqlStore, venue: Attentive, *answers: AccountSnapshot | BaseException) -> None:
+def run(world: World, store: SqlStore, venue: RecordingVenue, *answers: AccountSnapshot | BaseException) -> None:
     """A run of a tick a second, each with its answer."""
 
     async def whole() -> None:
@@ -70,9 +70,9 @@ def run(world: World, store: SqlStore, venue: Attentive, *answers: AccountSnapsh
     asyncio.run(whole())
 
 
-def test_symbols_of_the_last_run_are_told_before_anything_is_asked_and_since_when(world: World) -> None:
-    """BTC and ETH were held, ETH closed a second before the end; the last tick was at one second past the start."""
-    store, first, second = world.open(), Attentive(FLAT), Attentive(FLAT)
+def test_symbols_of_the_last_run_are_passed_on_before_the_first_request_with_their_time(world: World) -> None:
+    """BTC and ETH were held, ETH closed a second before the end; the last tick was one second after the start."""
+    store, first, second = world.open(), RecordingVenue(FLAT), RecordingVenue(FLAT)
     run(world, store, first, holding("BTC", "ETH"), holding("BTC"))
     assert first.remembered == []
     run(world, store, second, holding("BTC"))
@@ -80,54 +80,54 @@ def test_symbols_of_the_last_run_are_told_before_anything_is_asked_and_since_whe
     assert (first.rules, second.rules) == ([], [b"rules of BTC"])
 
 
-def test_what_an_account_held_outlives_an_outage_and_says_no_time_then(world: World) -> None:
-    """The last tick could not read it: how far back its rows are missing is not known."""
+def test_held_symbols_survive_an_outage_without_a_time(world: World) -> None:
+    """The last tick could not read the account: how far back its rows are missing is unknown."""
     store = world.open()
-    run(world, store, Attentive(FLAT), holding("BTC"), VenueDownError("away"))
-    run(world, store, Attentive(FLAT), VenueDownError("away"))
-    third = Attentive(FLAT)
+    run(world, store, RecordingVenue(FLAT), holding("BTC"), VenueDownError("away"))
+    run(world, store, RecordingVenue(FLAT), VenueDownError("away"))
+    third = RecordingVenue(FLAT)
     run(world, store, third, FLAT)
     assert third.remembered == [(["BTC"], None)]
 
 
-def test_a_symbol_that_was_held_long_ago_is_forgotten(world: World) -> None:
-    """After five minutes its rows have come."""
-    store, second = world.open(), Attentive(FLAT)
-    run(world, store, Attentive(FLAT), holding("BTC"), *[FLAT] * 302)
+def test_a_symbol_held_long_ago_is_forgotten(world: World) -> None:
+    """After five minutes its rows have arrived."""
+    store, second = world.open(), RecordingVenue(FLAT)
+    run(world, store, RecordingVenue(FLAT), holding("BTC"), *[FLAT] * 302)
     run(world, store, second, FLAT)
     assert [symbols for symbols, _ in second.remembered] == [[]]
 
 
-def test_what_was_closed_between_two_runs_is_told_to_the_one_after_too(world: World) -> None:
-    """ETH was closed while nobody looked; the second run has a tick, which may be too early for its rows."""
-    store, third = world.open(), Attentive(FLAT)
-    run(world, store, Attentive(FLAT), holding("BTC", "ETH"))
-    run(world, store, Attentive(FLAT), holding("BTC"))
+def test_a_symbol_closed_between_two_runs_is_passed_on_to_the_one_after_too(world: World) -> None:
+    """ETH was closed while no runner ran; the second run has one tick, which may be too early for its rows."""
+    store, third = world.open(), RecordingVenue(FLAT)
+    run(world, store, RecordingVenue(FLAT), holding("BTC", "ETH"))
+    run(world, store, RecordingVenue(FLAT), holding("BTC"))
     run(world, store, third, FLAT)
     assert [symbols for symbols, _ in third.remembered] == [["BTC", "ETH"]]
 
 
-def test_what_was_closed_between_two_runs_is_forgotten_five_minutes_after_the_second_began(world: World) -> None:
-    """By then its rows have come."""
-    store, third = world.open(), Attentive(FLAT)
-    run(world, store, Attentive(FLAT), holding("BTC", "ETH"))
-    run(world, store, Attentive(FLAT), *[holding("BTC")] * 302)
+def test_a_symbol_closed_between_two_runs_is_forgotten_five_minutes_after_the_second_began(world: World) -> None:
+    """By then its rows have arrived."""
+    store, third = world.open(), RecordingVenue(FLAT)
+    run(world, store, RecordingVenue(FLAT), holding("BTC", "ETH"))
+    run(world, store, RecordingVenue(FLAT), *[holding("BTC")] * 302)
     run(world, store, third, FLAT)
     assert [symbols for symbols, _ in third.remembered] == [["BTC"]]
 
 
-def test_what_another_version_left_is_passed_over(world: World) -> None:
-    """It is not the end of a run."""
-    store, second = world.open(), Attentive(FLAT)
-    run(world, store, Attentive(FLAT), holding("BTC"))
+def test_the_record_of_another_version_is_ignored(world: World) -> None:
+    """It is not taken for the end of a run."""
+    store, second = world.open(), RecordingVenue(FLAT)
+    run(world, store, RecordingVenue(FLAT), holding("BTC"))
     store.put_live(SYMBOLS_NAME, b'{"accounts": 7}')
     run(world, store, second, FLAT)
     assert second.remembered == []
 
 
-def test_what_hides_credentials_passes_these_calls_on() -> None:
+def test_the_redacting_adapter_passes_these_calls_on() -> None:
     """They answer at once, so nothing of them is awaited."""
-    venue = Attentive(FLAT)
+    venue = RecordingVenue(FLAT)
     hidden = RedactedAdapter(venue, Redactor(["SECRET"]))
     assert isinstance(hidden, RememberingVenue)
     assert isinstance(hidden, RuleKeepingVenue)

@@ -28,18 +28,18 @@ from tests.virtual_time import VirtualTime
 
 
 class BrokerVenue(ScriptedVenue):
-    """A broker that refuses every order while it is told to."""
+    """A broker that refuses every order while trading is suspended."""
 
     def __init__(self, time: VirtualTime, answer: AccountSnapshot) -> None:
         super().__init__(answer)
         self.time = time
         self.suspended = False
-        self.told: list[tuple[int, bool]] = []
+        self.requests: list[tuple[int, bool]] = []
         self.fails: Exception | None = None
         self.sent_while_suspended = 0
 
     async def suspend_trading(self, suspended: bool) -> None:
-        self.told.append((round(self.time.monotonic()), suspended))
+        self.requests.append((round(self.time.monotonic()), suspended))
         if self.fails is not None:
             raise self.fails
         self.suspended = suspended
@@ -68,7 +68,7 @@ class Site:
             live=armed, locks=LockPaths(self.folder / "locks", None), observers=(self.seen,),
         )  # fmt: skip
 
-    def says(self, kind: OperatorCommandKind, reason: str) -> None:
+    def command(self, kind: OperatorCommandKind, reason: str) -> None:
         """A person's command about the account."""
         self.store.put_event(
             operator_event(
@@ -90,8 +90,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.store.close()
 
 
-def test_the_broker_is_told_once_nothing_is_left_to_close_and_again_when_the_lock_is_lifted(site: Site) -> None:
-    """The close leaves first; the suspension follows it, and the reset by hand ends it."""
+def test_the_broker_suspends_once_nothing_is_left_to_close_and_resumes_when_the_lock_is_lifted(site: Site) -> None:
+    """The close leaves first; the suspension follows it, and the manual reset ends it."""
     venue = BrokerVenue(site.time, book("1000"))
     runner = site.runner(venue)
 
@@ -102,7 +102,7 @@ def test_the_broker_is_told_once_nothing_is_left_to_close_and_again_when_the_loc
         await site.ticks(runner, 4)
         assert venue.suspended
         assert site.seen.reports[-1].suspended == ("main",)
-        site.says("reset", "looked at it")
+        site.command("reset", "looked at it")
         await site.ticks(runner, 3)
         await runner.finish()
         await runner.shut_down()
@@ -110,13 +110,13 @@ def test_the_broker_is_told_once_nothing_is_left_to_close_and_again_when_the_loc
     site.time.run(story())
     assert len(venue.sent) == 1
     assert venue.sent_while_suspended == 0
-    assert [suspended for _, suspended in venue.told] == [True, False]
+    assert [suspended for _, suspended in venue.requests] == [True, False]
     assert not venue.suspended
 
 
 @pytest.mark.parametrize("why", ["not asked for", "not armed"])
-def test_who_does_not_ask_for_it_or_is_not_armed_is_not_suspended(site: Site, why: str) -> None:
-    """The lock file stands alone there."""
+def test_an_account_that_does_not_request_it_or_is_not_armed_is_not_suspended(site: Site, why: str) -> None:
+    """Only the lock file is written there."""
     venue = BrokerVenue(site.time, book("1000"))
     runner = site.runner(venue, armed=why != "not armed", suspends=why != "not asked for")
 
@@ -127,10 +127,10 @@ def test_who_does_not_ask_for_it_or_is_not_armed_is_not_suspended(site: Site, wh
         await site.ticks(runner, 3)
 
     site.time.run(story())
-    assert venue.told == []
+    assert venue.requests == []
 
 
-def test_a_broker_that_does_not_listen_is_told_of_and_tried_again(site: Site) -> None:
+def test_a_broker_that_does_not_answer_is_reported_and_retried(site: Site) -> None:
     """After 1, 2 and 4 seconds; one page, until it has worked."""
     venue = BrokerVenue(site.time, book("1000"))
     runner = site.runner(venue)
@@ -146,14 +146,14 @@ def test_a_broker_that_does_not_listen_is_told_of_and_tried_again(site: Site) ->
 
     site.time.run(story())
     assert venue.suspended
-    assert 4 <= len(venue.told) <= 6
+    assert 4 <= len(venue.requests) <= 6
     pages = [notice.text for report in site.seen.reports for notice in report.notices if "broker" in notice.text]
     assert pages == ["trading of account main could not be suspended at its broker: 503; it is retried"]
     assert site.seen.reports[-1].problems == ()
 
 
-def test_a_restart_takes_the_suspension_up_again(site: Site) -> None:
-    """The lock still stands: the broker is told anew, since it may have forgotten; what we suspended we also lift."""
+def test_a_restart_resumes_the_suspension(site: Site) -> None:
+    """The lock is in force: the broker gets the request again, as it may have lost it; our own suspension is lifted too."""
     venue = BrokerVenue(site.time, book("1000"))
 
     async def story() -> None:
@@ -168,8 +168,8 @@ def test_a_restart_takes_the_suspension_up_again(site: Site) -> None:
         await second.start()
         await site.ticks(second, 2)
         assert venue.suspended
-        assert [suspended for _, suspended in venue.told] == [True, True]
-        site.says("reset", "looked at it")
+        assert [suspended for _, suspended in venue.requests] == [True, True]
+        site.command("reset", "looked at it")
         await second.tick()
         await second.finish()
         third = site.runner(venue)
@@ -182,7 +182,7 @@ def test_a_restart_takes_the_suspension_up_again(site: Site) -> None:
 
 
 def test_a_suspension_that_is_not_ours_is_left_alone(site: Site) -> None:
-    """A person at the broker has suspended it: no tick of ours lifts that."""
+    """A person at the broker has suspended trading: no tick of ours lifts that."""
     venue = BrokerVenue(site.time, worlds.account("1000", (), name="main"))
     venue.suspended = True
 
@@ -194,11 +194,11 @@ def test_a_suspension_that_is_not_ours_is_left_alone(site: Site) -> None:
 
     site.time.run(story())
     assert venue.suspended
-    assert venue.told == []
+    assert venue.requests == []
 
 
-def test_what_the_broker_refuses_is_let_through_before_a_close_begins(site: Site) -> None:
-    """A position appears under the lock and is closed by hand: the suspension is lifted first, then comes back."""
+def test_the_suspension_is_lifted_before_a_close_starts(site: Site) -> None:
+    """A position appears under the lock and is closed manually: the suspension is lifted first, then returns."""
     venue = BrokerVenue(site.time, book("1000"))
     runner = site.runner(venue)
 
@@ -210,17 +210,17 @@ def test_what_the_broker_refuses_is_let_through_before_a_close_begins(site: Site
         assert venue.suspended
         venue.answer = book("850")
         await site.ticks(runner, 1)
-        site.says("close", "it came back")
+        site.command("close", "it came back")
         await site.ticks(runner, 8)
 
     site.time.run(story())
     assert len(venue.sent) == 2
     assert venue.sent_while_suspended == 0
-    assert [suspended for _, suspended in venue.told] == [True, False, True]
+    assert [suspended for _, suspended in venue.requests] == [True, False, True]
 
 
-def test_an_account_that_asks_for_what_its_adapter_cannot_do_is_refused(tmp_path: Path) -> None:
-    """Whoever relies on the broker's lock learns at the start that there is none."""
+def test_an_account_that_requests_what_its_adapter_cannot_do_is_refused(tmp_path: Path) -> None:
+    """A user who relies on the broker's lock learns at the start that there is none."""
     file = tmp_path / "account.yaml"
     file.write_text(
         "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
@@ -235,17 +235,17 @@ def test_an_account_that_asks_for_what_its_adapter_cannot_do_is_refused(tmp_path
 
 
 class HangingBroker(BrokerVenue):
-    """A broker that takes the request to allow trading, and never answers it."""
+    """A broker that accepts the request to allow trading, and never answers it."""
 
     async def suspend_trading(self, suspended: bool) -> None:
-        self.told.append((round(self.time.monotonic()), suspended))
+        self.requests.append((round(self.time.monotonic()), suspended))
         if not suspended:
             await asyncio.Event().wait()
         self.suspended = suspended
 
 
 class TimedVenue(ScriptedVenue):
-    """A venue that notes when orders leave for it."""
+    """A venue that records when orders leave for it."""
 
     def __init__(self, time: VirtualTime, answer: AccountSnapshot, account: str) -> None:
         super().__init__(answer, account)
@@ -257,7 +257,7 @@ class TimedVenue(ScriptedVenue):
         return await super().submit(request)
 
 
-def test_a_broker_that_does_not_answer_holds_up_no_other_account(site: Site) -> None:
+def test_a_broker_that_does_not_answer_delays_no_other_account(site: Site) -> None:
     """Both accounts fall: the one at its venue is closed at once, the one at the broker when the request is over."""
     slow = HangingBroker(site.time, book("1000"))
     fast = TimedVenue(site.time, book("1000", "other"), "other")

@@ -1,4 +1,4 @@
-"""What a run does to its interpreter, so that no thread of its own holds up a tick for long."""
+"""How a run configures its interpreter, so that no thread of its own delays a tick for long."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ print(sys.getswitchinterval() <= 0.001, gc.isenabled(), gc.get_freeze_count() > 
 """
 
 
-def test_threads_change_often_and_collections_leave_out_what_is_loaded() -> None:
-    """Garbage is still collected: only what was there at the start is not looked through each time."""
+def test_threads_switch_often_and_collections_skip_loaded_objects() -> None:
+    """Garbage is still collected: only objects that existed at the start are not scanned each time."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "True", "True"], done.stdout
 
@@ -37,7 +37,7 @@ print(tick(("a", "down"), ("b", "down")), tick(("a", "ok"), ("b", "down")), tick
 """
 
 
-def test_what_an_adapter_has_loaded_is_left_out_from_the_first_answer_of_each_account_on() -> None:
+def test_objects_of_an_adapter_are_skipped_from_the_first_answer_of_each_account() -> None:
     """Once for each account, and not at every tick: garbage of one tick must not be kept for ever."""
     done = subprocess.run([sys.executable, "-c", ANSWERING], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "False", "True", "False"], done.stdout

@@ -1,4 +1,4 @@
-"""A hedge through a living runner: opened once on the other account, and not a second time by the next run."""
+"""A hedge through a running runner: opened once on the other account, and not a second time by the next run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.unit.accounts.test_poll_budget import LimitedVenue, watched
 from tests.worlds import account
 
 
-class Gone(ScriptedVenue):
-    """A venue that goes down when the first order comes."""
+class FailingVenue(ScriptedVenue):
+    """A venue that goes down at the first order."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.answer = VenueDownError("maintenance")
         raise VenueDownError("maintenance")
 
 
-class Beside(ScriptedVenue):
-    """An account that takes every order at once and whole."""
+class FillingVenue(ScriptedVenue):
+    """An account that fills every order at once and in full."""
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.sent.append(request)
@@ -41,7 +41,7 @@ class Beside(ScriptedVenue):
 
 
 def policies() -> PolicySet:
-    """Close `main` at a loss of 10%, and let BTC on `other` stand in after a minute."""
+    """Close `main` at a loss of 10%, and let BTC on `other` hedge it after a minute."""
     stage = graphs.stage("out", 3, 0, actions=(graphs.close(unwinding="u"),))
     policy = graphs.graph(
         [SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.10)], [stage],
@@ -52,17 +52,17 @@ def policies() -> PolicySet:
 
 
 async def seconds(runner: Runner, world: World, count: int) -> None:
-    """A tick each second, and what closing makes of it."""
+    """A tick each second, with the closing work that follows it."""
     for _ in range(count):
         await runner.tick()
         await runner.advance()
         await world.clock.sleep(1.0)
 
 
-def test_an_account_that_goes_down_in_its_close_is_hedged_once_over_a_restart(tmp_path: Path) -> None:
+def test_an_account_that_goes_down_in_its_close_is_hedged_once_across_a_restart(tmp_path: Path) -> None:
     """10 contracts are hedged by 10 of the same, whatever their marks: sold on `other` after a minute, by two runs."""
-    main = Gone(book("1100"))
-    other = Beside(book("1100", name="other"), account="other")
+    main = FailingVenue(book("1100"))
+    other = FillingVenue(book("1100", name="other"), account="other")
     world = World(tmp_path)
 
     async def runs() -> None:
@@ -89,14 +89,14 @@ def test_an_account_that_goes_down_in_its_close_is_hedged_once_over_a_restart(tm
     assert (hedge.policy, hedge.scope, hedge.stage) == ("test", "account/main", "out")
     ended = [entry for entry in store.journal(hedge.id) if entry.kind == "finished"]
     assert [(entry.account, entry.data["status"]) for entry in ended] == [("other", "flat")]
-    told = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
-    assert len(told) == 1
+    notices = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert len(notices) == 1
     world.close()
 
 
-def test_a_hedge_that_nobody_may_send_is_suggested_and_not_recorded(tmp_path: Path) -> None:
-    """`other` is watched and not armed: no decision says that anything was opened, and people are told once why."""
-    main, other = Gone(book("1100")), Beside(book("1100", name="other"), account="other")
+def test_a_hedge_that_cannot_be_sent_is_suggested_and_not_recorded(tmp_path: Path) -> None:
+    """`other` is observed and not armed: no decision records an opening, and the reason is notified once."""
+    main, other = FailingVenue(book("1100")), FillingVenue(book("1100", name="other"), account="other")
     world = World(tmp_path)
     accounts = {v.account: ArmedAccount(v.account, "paper", "swap", "USDT", v, armed=v is main) for v in (main, other)}
 
@@ -114,18 +114,18 @@ def test_a_hedge_that_nobody_may_send_is_suggested_and_not_recorded(tmp_path: Pa
     assert other.sent == []
     store = world.open()
     assert [each for each in store.decisions(10) if each.decision.kind == "hedge"] == []
-    [told] = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
-    assert "suggested to stand in until it is closed: sell 10 BTC on other" in told
-    assert told.endswith("not opened: other is not armed")
+    [notice] = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert "suggested to stand in until it is closed: sell 10 BTC on other" in notice
+    assert notice.endswith("not opened: other is not armed")
     world.close()
 
 
-def test_an_account_that_no_request_was_left_for_says_what_planning_knows_it_by() -> None:
-    """The words with which a reading is left out are those by which its account is not taken for stuck."""
+def test_an_account_without_request_budget_has_the_reason_that_planning_recognises() -> None:
+    """The reason of a skipped poll is the one by which planning does not take the account for uncloseable."""
 
     async def story() -> None:
-        readers, _ = watched(LimitedVenue(account("1")))
-        seen = [(await readers.gather())[0] for _ in range(3)]
-        assert seen[-1].reason == OUT_OF_BUDGET
+        poller, _ = watched(LimitedVenue(account("1")))
+        accounts = [(await poller.gather())[0] for _ in range(3)]
+        assert accounts[-1].reason == OUT_OF_BUDGET
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""The lock folder kept at what the decisions call for, whatever happens to its files meanwhile."""
+"""The lock folder is kept at what the decisions require, whatever happens to its files meanwhile."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Site:
         self.gate = self.started()
 
     def started(self) -> Locking:
-        """What a runner that starts now makes of the folder."""
+        """The content of the folder after a runner starts now."""
         venue = ScriptedVenue(None)
         accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", venue, armed=True)}
         policies = graphs.policy_set(crash_policy(), graphs.graph([], [], [], policy="other"))
@@ -56,7 +56,7 @@ class Site:
         self.now += timedelta(seconds=seconds)
         return self.gate.act((), self.now)
 
-    def says(self, path: Path) -> LockVerdict:
+    def read(self, path: Path) -> LockVerdict:
         return read_lock(path, self.now)
 
     def fires(self, policy: str = "crash", mode: LockMode = "reduce_only", seconds: float | None = None) -> Decision:
@@ -67,7 +67,7 @@ class Site:
         )  # fmt: skip
 
     def suspects(self, policy: str = "crash", mode: LockMode = "reduce_only", seconds: float = 20) -> Decision:
-        """A lock on suspicion for so many seconds; for 0, the withdrawal of those before it."""
+        """A lock on suspicion for so many seconds; 0 withdraws those before it."""
         until = self.now + timedelta(seconds=seconds)
         return Decision(
             id=f"{policy}-suspects-{self.now.timestamp():.0f}", as_of=self.now, policy=policy,
@@ -77,8 +77,8 @@ class Site:
 
     @property
     def is_locked(self) -> bool:
-        """Whether bots are locked, which the scope's file and the union say alike."""
-        scope, union = self.says(self.file).locked, self.says(self.union).locked
+        """Whether bots are locked, on which the scope's file and the union agree."""
+        scope, union = self.read(self.file).locked, self.read(self.union).locked
         assert scope == union
         return scope
 
@@ -103,25 +103,27 @@ def site(tmp_path: Path) -> Iterator[Site]:
     world.close()
 
 
-@pytest.mark.parametrize("left", [None, "open", "milder"])
-def test_l1_a_lock_whose_file_is_taken_away_or_weakened_is_written_again(site: Site, left: str | None) -> None:
+@pytest.mark.parametrize("remaining", [None, "open", "milder"])
+def test_l1_a_lock_whose_file_is_deleted_or_weakened_is_written_again(site: Site, remaining: str | None) -> None:
     """Neither the scope's file nor the union ever opens because somebody deleted or rewrote the scope's file."""
     site.commit(site.fires(mode="all"))
-    if left is None:
+    if remaining is None:
         site.file.unlink()
     else:
-        said = json.loads(site.file.read_text()) | ({"locked": False} if left == "open" else {"mode": "reduce_only"})
-        site.file.write_text(json.dumps(said))
+        content = json.loads(site.file.read_text()) | (
+            {"locked": False} if remaining == "open" else {"mode": "reduce_only"}
+        )
+        site.file.write_text(json.dumps(content))
     assert site.later(1) == ()
-    assert (site.says(site.file).mode, site.says(site.union).mode) == ("all", "all")
+    assert (site.read(site.file).mode, site.read(site.union).mode) == ("all", "all")
 
 
-def test_an_open_file_that_is_taken_away_is_made_again(site: Site) -> None:
-    """Its readers take a missing file for locked, and a runner lives that says otherwise."""
-    assert not site.says(site.file).locked
+def test_an_open_file_that_is_deleted_is_written_again(site: Site) -> None:
+    """Readers take a missing file for locked, and a living runner says otherwise."""
+    assert not site.read(site.file).locked
     site.file.unlink()
     site.later(1)
-    assert not site.says(site.file).locked
+    assert not site.read(site.file).locked
 
 
 def closing_of(decision: Decision, kind: JournalKind, at: datetime) -> JournalEntry:
@@ -129,8 +131,8 @@ def closing_of(decision: Decision, kind: JournalKind, at: datetime) -> JournalEn
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_c4_a_reset_in_mid_close_leaves_the_lock_until_the_closing_has_ended(site: Site, restart: bool) -> None:
-    """While the switch still sells, bots must not buy: the lock goes with the last order, over restarts too."""
+def test_c4_a_reset_during_a_close_keeps_the_lock_until_the_close_has_ended(site: Site, restart: bool) -> None:
+    """While the switch still sells, bots must not buy: the lock ends with the last order, also across restarts."""
     fires = site.fires()
     site.commit(fires)
     site.store.append(closing_of(fires, "planned", site.now))
@@ -138,15 +140,15 @@ def test_c4_a_reset_in_mid_close_leaves_the_lock_until_the_closing_has_ended(sit
     if restart:
         site.started()
     site.later(1)
-    assert site.says(site.file).locked
+    assert site.read(site.file).locked
     site.store.append(closing_of(fires, "finished", site.now))
     site.later(1)
-    assert not site.says(site.file).locked
-    assert not site.says(site.union).locked
+    assert not site.read(site.file).locked
+    assert not site.read(site.union).locked
 
 
-def test_what_fires_after_a_reset_in_mid_close_keeps_its_own_lock(site: Site) -> None:
-    """The end of the earlier closing takes back the earlier lock, not the one ordered since."""
+def test_a_lock_ordered_after_a_reset_during_a_close_is_kept(site: Site) -> None:
+    """The end of the earlier close lifts the earlier lock, not the one ordered since."""
     fires = site.fires()
     site.commit(fires)
     site.store.append(closing_of(fires, "planned", site.now))
@@ -155,9 +157,9 @@ def test_what_fires_after_a_reset_in_mid_close_keeps_its_own_lock(site: Site) ->
     site.commit(site.fires())
     site.store.append(closing_of(fires, "finished", site.now))
     site.later(1)
-    assert site.says(site.file).locked
+    assert site.read(site.file).locked
     site.started()
-    assert site.says(site.file).locked
+    assert site.read(site.file).locked
 
 
 def reset_by_hand(site: Site, scope: str) -> tuple[str, ...]:
@@ -165,50 +167,50 @@ def reset_by_hand(site: Site, scope: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("content", [b"garbage", b""])
-def test_a_reset_by_hand_lifts_a_lock_file_that_nobody_can_read(site: Site, content: bytes) -> None:
-    """No policy is latched, so no decision says so: the hand alone is enough."""
+def test_a_manual_reset_lifts_an_unreadable_lock_file(site: Site, content: bytes) -> None:
+    """No policy is latched, so no decision says so: the operator command alone is enough."""
     site.file.write_bytes(content)
     site.later(1)
-    assert site.says(site.union).locked
+    assert site.read(site.union).locked
     assert reset_by_hand(site, MAIN) == ()
-    assert not site.says(site.file).locked
-    assert not site.says(site.union).locked
+    assert not site.read(site.file).locked
+    assert not site.read(site.union).locked
 
 
-def test_a_reset_by_hand_of_foreign_lifts_what_another_program_left(site: Site) -> None:
-    """The documents say that a hand lifts it, under that name."""
+def test_a_manual_reset_of_foreign_lifts_a_foreign_lock(site: Site) -> None:
+    """The documents say that an operator lifts it, under that name."""
     site.union.write_text('{"locked": tru')
     site.later(1)
-    assert site.says(site.union).locked
+    assert site.read(site.union).locked
     reset_by_hand(site, "foreign")
     site.later(1)
-    assert not site.says(site.union).locked
+    assert not site.read(site.union).locked
 
 
-def test_a_lock_without_a_latch_is_lifted_by_hand_and_stays_lifted(site: Site) -> None:
+def test_a_lock_without_a_latch_is_lifted_manually_and_stays_lifted(site: Site) -> None:
     """Also that of a policy that is gone, or that locked without latching; no restart writes it again."""
     site.commit(site.fires("removed-since"))
     reset_by_hand(site, MAIN)
-    assert not site.says(site.file).locked
+    assert not site.read(site.file).locked
     site.started()
-    assert not site.says(site.file).locked
+    assert not site.read(site.file).locked
 
 
-def test_a_lock_that_fires_in_the_tick_of_the_hand_stands(site: Site) -> None:
-    """The hand takes back what stood when it was given."""
+def test_a_lock_that_fires_in_the_tick_of_the_reset_is_kept(site: Site) -> None:
+    """The reset lifts the locks in force when it was given."""
     fires = site.fires()
     site.store.commit_tick(
         TickRecord(site.now, "sha256:test", (), (), (fires,), (), site.gate.planned(fires), None, (), 0)
     )
     site.gate.act((fires,), site.now, (operator_event("reset", MAIN, "operator-1", "looked at it", site.now),))
-    assert site.says(site.file).locked
+    assert site.read(site.file).locked
 
 
-def test_only_a_hand_lifts_what_cannot_be_read(site: Site) -> None:
-    """A reset that stands in history opens, at a restart, only a file that can be read as one of ours."""
+def test_only_a_manual_reset_lifts_an_unreadable_file(site: Site) -> None:
+    """A reset in the history opens, at a restart, only a file that can be read as one of ours."""
     site.commit(site.fires())
     site.commit(site.resets(author="operator-1"))
-    assert not site.says(site.file).locked
+    assert not site.read(site.file).locked
     site.file.write_bytes(b"garbage")
     site.started()
     site.later(1)
@@ -216,8 +218,8 @@ def test_only_a_hand_lifts_what_cannot_be_read(site: Site) -> None:
     assert site.is_locked
 
 
-def test_a_lock_on_suspicion_says_so_and_until_when_and_ends_by_itself(site: Site) -> None:
-    """20 s from 00:00:00; the reason is what bots and people read, and `details` is what programs read."""
+def test_a_lock_on_suspicion_states_its_kind_and_end_and_ends_by_itself(site: Site) -> None:
+    """20 s from 00:00:00; bots and people read the reason, programs read `details`."""
     site.commit(site.suspects())
     assert site.is_locked
     reason = "suspicion: equity fell by 30000 USDT; locked until 2024-01-01T00:00:20Z unless the cause is known before"
@@ -234,11 +236,11 @@ def test_a_lock_on_suspicion_says_so_and_until_when_and_ends_by_itself(site: Sit
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("first", ["lock", "suspicion"])
 def test_a_suspicion_never_lengthens_another_lock(site: Site, first: str, restart: bool) -> None:
-    """A lock of 5 s by another policy, before the suspicion or after it: trading opens when the 5 s are over."""
+    """A lock of 5 s by another policy, before the suspicion or after it: trading opens after the 5 s."""
     lock, suspicion = site.fires("other", "all", seconds=5), site.suspects()
     for decision in (lock, suspicion) if first == "lock" else (suspicion, lock):
         site.commit(decision)
-    assert site.says(site.file).mode == "all"
+    assert site.read(site.file).mode == "all"
     assert "on_suspicion" not in json.loads(site.union.read_text())["details"]
     site.later(4)
     assert site.is_locked
@@ -250,8 +252,8 @@ def test_a_suspicion_never_lengthens_another_lock(site: Site, first: str, restar
     assert site.unfinished() == []
 
 
-def test_a_suspicion_of_the_same_tick_leaves_the_lock_as_it_is(site: Site) -> None:
-    """Both are committed before either is written; the milder mode and the nearer end of the lock hold."""
+def test_a_suspicion_in_the_same_tick_leaves_the_lock_unchanged(site: Site) -> None:
+    """Both are committed before either is written; the milder mode and the earlier end of the lock hold."""
     lock, suspicion = site.fires("other", seconds=5), site.suspects(mode="all")
     site.store.commit_tick(
         TickRecord(
@@ -260,14 +262,14 @@ def test_a_suspicion_of_the_same_tick_leaves_the_lock_as_it_is(site: Site) -> No
         )
     )  # fmt: skip
     site.gate.act((suspicion, lock), site.now)
-    assert site.says(site.file).mode == "reduce_only"
+    assert site.read(site.file).mode == "reduce_only"
     assert site.written()["details"] == {"decision": lock.id}
     site.later(5)
     assert not site.is_locked
 
 
 def test_a_suspicion_leaves_a_lock_that_this_store_did_not_order(site: Site) -> None:
-    """Another writer has locked the scope for 5 s: the file stays as it is, and nothing follows its end."""
+    """Another writer has locked the scope for 5 s: the file stays unchanged, and nothing follows its end."""
     until = site.now + timedelta(seconds=5)
     others = LockFolder(site.folder, site.union, generation=1, alive_for=3600.0)
     others.write(LockOrder(MAIN, "reduce_only", until), "theirs", "theirs", "theirs", site.now)
@@ -278,7 +280,7 @@ def test_a_suspicion_leaves_a_lock_that_this_store_did_not_order(site: Site) -> 
     assert not site.is_locked
 
 
-def test_two_suspicions_hold_to_the_later_end(site: Site) -> None:
+def test_two_suspicions_last_until_the_later_end(site: Site) -> None:
     """Of two policies, or of two falls: each has its own 20 s."""
     site.commit(site.suspects())
     site.later(10)
@@ -291,7 +293,7 @@ def test_two_suspicions_hold_to_the_later_end(site: Site) -> None:
 
 @pytest.mark.parametrize("restart", ["none", "before", "after"])
 def test_a_suspicion_that_is_withdrawn_opens_at_once(site: Site, restart: str) -> None:
-    """Its fall was money that moved; also where a new run withdraws it, and where a new run begins afterwards."""
+    """Its fall was money that moved; also where a new run withdraws it, and where a new run starts afterwards."""
     site.commit(site.suspects())
     if restart == "before":
         site.started()
@@ -305,7 +307,7 @@ def test_a_suspicion_that_is_withdrawn_opens_at_once(site: Site, restart: str) -
 
 
 def test_a_withdrawal_leaves_the_suspicion_of_another_policy(site: Site) -> None:
-    """What one policy knows by now, the other may not."""
+    """What one policy knows by now, the other may not know."""
     site.commit(site.suspects())
     site.commit(site.suspects("other"))
     site.later(1)
@@ -315,8 +317,8 @@ def test_a_withdrawal_leaves_the_suspicion_of_another_policy(site: Site) -> None
     assert not site.is_locked
 
 
-def test_a_withdrawal_leaves_the_lock_that_took_the_place_of_the_suspicion(site: Site) -> None:
-    """The stage has fired since: what it locked, it locked for good."""
+def test_a_withdrawal_leaves_the_lock_that_replaced_the_suspicion(site: Site) -> None:
+    """The stage has fired since: its lock is permanent."""
     site.commit(site.suspects())
     site.commit(site.fires())
     site.later(1)
@@ -325,7 +327,7 @@ def test_a_withdrawal_leaves_the_lock_that_took_the_place_of_the_suspicion(site:
 
 
 def crashed_before_acting(site: Site, *decisions: Decision) -> None:
-    """A tick that was committed by a run that did not live to act on it."""
+    """A tick committed by a run that died before it acted."""
     for one in decisions:
         site.store.commit_tick(
             TickRecord(site.now, "sha256:test", (), (), (one,), (), site.gate.planned(one), None, (), 0)
@@ -333,10 +335,8 @@ def crashed_before_acting(site: Site, *decisions: Decision) -> None:
 
 
 @pytest.mark.parametrize(("later", "locked"), [(5, True), (20, False)])
-def test_a_suspicion_that_was_planned_and_not_written_is_over_after_its_end(
-    site: Site, later: int, locked: bool
-) -> None:
-    """A run dies between commit and lock. The next one writes what is left of the 20 s, or nothing at all."""
+def test_a_planned_suspicion_that_was_not_written_expires_at_its_end(site: Site, later: int, locked: bool) -> None:
+    """A run dies between commit and lock. The next one writes the rest of the 20 s, or nothing at all."""
     crashed_before_acting(site, site.suspects())
     site.now += timedelta(seconds=later)
     site.started()
@@ -355,8 +355,8 @@ def test_a_withdrawal_that_was_not_carried_out_is_carried_out_by_the_next_run(si
     assert not site.is_locked
 
 
-def test_a_suspicion_that_another_lock_outlived_stays_unwritten_after_a_crash(site: Site) -> None:
-    """A lock of 5 s was in force when a run died with a suspicion planned; the next one begins after those 5 s."""
+def test_a_suspicion_that_ends_under_another_lock_stays_unwritten_after_a_crash(site: Site) -> None:
+    """A lock of 5 s was in force when a run died with a suspicion planned; the next one starts after those 5 s."""
     site.commit(site.fires("other", seconds=5))
     crashed_before_acting(site, site.suspects())
     site.now += timedelta(seconds=6)
@@ -368,7 +368,7 @@ def test_a_suspicion_that_another_lock_outlived_stays_unwritten_after_a_crash(si
 def test_a_suspicion_that_could_not_be_written_in_time_leaves_no_unfinished_work(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full for its 20 s: by then it is over, and nobody writes it afterwards."""
+    """The disk is full for its 20 s: by then it has expired, and nobody writes it afterwards."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(ENOSPC, "No space left on device")
@@ -384,14 +384,14 @@ def test_a_suspicion_that_could_not_be_written_in_time_leaves_no_unfinished_work
 
 
 def test_a_suspicion_suspends_no_broker(site: Site) -> None:
-    """It writes a lock of mode `all`, and no account counts as one that is locked whole."""
+    """It writes a lock of mode `all`, and no account counts as fully locked."""
     site.commit(site.suspects(mode="all"))
-    assert site.says(site.file).mode == "all"
+    assert site.read(site.file).mode == "all"
     assert site.gate.fully_locked(site.now) == frozenset()
 
 
-def test_a_suspicion_that_gave_way_does_not_come_back_when_the_lock_is_reset(site: Site) -> None:
-    """A stage fires and is reset within the 20 s of another policy's suspicion; a new run begins in them."""
+def test_a_suspicion_replaced_by_a_lock_does_not_return_when_the_lock_is_reset(site: Site) -> None:
+    """A stage fires and is reset within the 20 s of another policy's suspicion; a new run starts within them."""
     site.commit(site.suspects("other"))
     site.commit(site.fires())
     site.later(1)

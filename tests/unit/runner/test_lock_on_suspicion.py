@@ -1,4 +1,4 @@
-"""A run in which 30% of an account leaves without a row: what is locked, shown and told, and that nothing fires."""
+"""A run in which 30% of an account leaves without a row: what is locked, shown and notified, and that nothing fires."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ENTRY = Order("e1", "BTC", "buy", Decimal(1), price=Decimal(50))
 
 
 class Cancelling(ScriptedVenue):
-    """Takes an order out of the book when it is asked to."""
+    """Removes an order from the book when it is cancelled."""
 
     async def cancel(self, symbol: str, order_id: str) -> None:
         assert isinstance(self.answer, AccountSnapshot)
@@ -57,7 +57,7 @@ class Cancelling(ScriptedVenue):
 
 
 class Run:
-    """A runner on one account of 1,100, of which 10 contracts at 110 are held; it is read each second."""
+    """A runner on one account of 1,100, of which 10 contracts at 110 are held; it is polled each second."""
 
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
@@ -114,7 +114,7 @@ async def suspected(run: Run) -> None:
 
 
 def test_a_suspicion_locks_for_twenty_seconds_and_sends_nothing(run: Run) -> None:
-    """The file opens again by itself, nothing is latched, and no work stays behind."""
+    """The file opens again by itself, nothing is latched, and no unfinished work remains."""
 
     async def play() -> None:
         await suspected(run)
@@ -133,15 +133,15 @@ def test_a_suspicion_locks_for_twenty_seconds_and_sends_nothing(run: Run) -> Non
     assert left_to_do(run.store) == {}
 
 
-def test_the_row_of_the_money_opens_the_lock_before_its_time(run: Run) -> None:
-    """The withdrawal of 330 is told five seconds late."""
+def test_the_row_of_the_withdrawal_opens_the_lock_early(run: Run) -> None:
+    """The withdrawal of 330 is reported five seconds late."""
 
     async def play() -> None:
         await suspected(run)
-        gone = worlds.flow("w1", worlds.after(seconds=3), "-330")
+        withdrawal = worlds.flow("w1", worlds.after(seconds=3), "-330")
         await run.reads("770", 3)
         assert run.is_locked
-        await run.reads("770", 1, flows=(gone,))
+        await run.reads("770", 1, flows=(withdrawal,))
         assert not run.is_locked
         await run.ends()
 
@@ -149,7 +149,7 @@ def test_the_row_of_the_money_opens_the_lock_before_its_time(run: Run) -> None:
     assert [decision.is_withdrawal for decision in run.decisions()] == [False, True]
 
 
-def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None:
+def test_status_history_and_explain_show_the_suspicion(run: Run) -> None:
     """Until when, of which stage, and that nothing has fired; `history` shows it when nothing follows."""
 
     async def play() -> str:
@@ -162,11 +162,11 @@ def test_status_history_and_explain_say_that_it_is_a_suspicion(run: Run) -> None
     shown = asyncio.run(play())
     (decision,) = run.decisions()
     assert "on suspicion until 2024-01-01T00:00:24Z" in shown
-    words = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of equity"
-    assert f"crash on account/main: {words}" in shown
+    reason = "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of equity"
+    assert f"crash on account/main: {reason}" in shown
     assert "suspicion: equity fell by 330 USDT" in shown
     later = run.status()
-    assert words not in later
+    assert reason not in later
     assert "LOCKED" not in later
     assert "suspicion of close-everything, a lock until 2024-01-01T00:00:24Z and nothing else" in later
     history = history_text(newest_results(run.store, 10))
@@ -200,7 +200,7 @@ def test_a_plan_shows_the_lock_that_would_be_written_and_saves_none(run: Run) ->
     assert plan_of(shown, shown.decisions) is None
 
 
-def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
+def test_a_plan_during_a_suspicion_shows_the_lock_in_force(run: Run) -> None:
     """Nothing is latched and nothing is to be done, and bots are locked all the same until second 24."""
 
     async def play() -> Snapshot:
@@ -217,7 +217,7 @@ def test_a_plan_during_a_suspicion_shows_the_lock_that_stands(run: Run) -> None:
     assert "lock on suspicion, reduce_only until 2024-01-01T00:00:24Z: close-everything fires if the fall of" in text
 
 
-def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:
+def test_the_event_stream_distinguishes_a_suspicion_from_a_trip(run: Run) -> None:
     """One line of its own kind, with the end of its lock."""
 
     class Kept:
@@ -239,14 +239,14 @@ def test_the_event_stream_tells_a_suspicion_apart_from_a_trip(run: Run) -> None:
     teller = EventEmitter(kept, lambda text: text)  # type: ignore[arg-type]  # all of a stream that is used
     for report in run.seen.reports:
         teller.ticked(report)
-    told = [decode_event(line) for line in kept.lines]
-    (suspicion,) = [each for each in told if isinstance(each, Suspicion)]
+    events = [decode_event(line) for line in kept.lines]
+    (suspicion,) = [each for each in events if isinstance(each, Suspicion)]
     assert (suspicion.stage, suspicion.acted_on, suspicion.lock) == ("close-everything", True, "reduce_only")
     assert suspicion.until == worlds.after(seconds=24)
-    assert "Trip" not in {type(each).__name__ for each in told}
+    assert "Trip" not in {type(each).__name__ for each in events}
 
 
-def test_entries_are_cancelled_and_that_is_no_close(run: Run) -> None:
+def test_cancelled_entries_count_as_no_close(run: Run) -> None:
     """66 of 1,100 are lost by marks, more than half of 10%, before 264 leave: the entry goes, and no close is shown."""
 
     async def play() -> None:
@@ -266,7 +266,7 @@ def test_entries_are_cancelled_and_that_is_no_close(run: Run) -> None:
     assert (result.standing, result.cancelled, result.orders) == ("locked on suspicion", ("e1",), ())
 
 
-def test_a_suspicion_opens_no_incident_and_is_told_in_the_one_that_follows(run: Run) -> None:
+def test_a_suspicion_opens_no_incident_and_is_part_of_the_one_that_follows(run: Run) -> None:
     """Prices take another 15% four seconds later: the incident is the stage's, with the suspicion in its timeline."""
 
     async def play() -> int:
@@ -283,14 +283,14 @@ def test_a_suspicion_opens_no_incident_and_is_told_in_the_one_that_follows(run: 
     assert (life.id, firing.kind, firing.stage) == (firing.id, None, "close-everything")
     incident = incident_of(run.store, life, StartedAs("store.sqlite"))
     assert [each.decision for each in incident.firings] == [firing.id]
-    told = [moment for moment in incident.timeline if moment.kind == "suspicion"]
-    assert [moment.at for moment in told] == [suspicion.as_of]
-    assert told[0].text.startswith("suspicion: equity fell by 330 USDT")
+    moments = [moment for moment in incident.timeline if moment.kind == "suspicion"]
+    assert [moment.at for moment in moments] == [suspicion.as_of]
+    assert moments[0].text.startswith("suspicion: equity fell by 330 USDT")
     assert "lock of account/main: superseded by another lock" in [moment.text for moment in incident.timeline]
 
 
 @pytest.mark.parametrize("row_comes", [False, True])
-def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run: Run, *, row_comes: bool) -> None:
+def test_the_equity_curve_of_an_incident_does_not_show_money_that_moved_as_a_loss(run: Run, *, row_comes: bool) -> None:
     """330 of 1,100 leave, and prices take 120 of the 770: before the firing a unit was worth 770 ÷ 650, never more.
 
     That holds while no row has come, when one comes a minute later, and after a reset by hand.
@@ -306,16 +306,16 @@ def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run:
         await suspected(run)
         await run.reads("650", 2, pnl="-120")
         assert reports.wait(60.0)
-        found = [course(run)]
+        found = [equity_curve(run)]
         if row_comes:
             await run.reads("650", 1, pnl="-120", flows=(worlds.flow("w1", worlds.after(seconds=3), "-330"),))
             await run.reads("650", 15, pnl="-120")
-            found.append(course(run))
+            found.append(equity_curve(run))
         run.store.put_event(worlds.hand("reset", run.world.clock.now()))
         await run.reads("650", 2, pnl="-120")
         assert reports.close(60.0)
         await run.ends()
-        found.append(course(run))
+        found.append(equity_curve(run))
         return found
 
     for found in asyncio.run(play()):
@@ -325,8 +325,8 @@ def test_the_course_of_an_incident_does_not_show_money_that_moved_as_a_loss(run:
         assert found.pending == ()
 
 
-def course(run: Run) -> EquityCurve | None:
-    """That of the only incident."""
+def equity_curve(run: Run) -> EquityCurve | None:
+    """The equity curve of the only incident."""
     (life,) = read_incidents(run.store)
     return incident_of(run.store, life, StartedAs("store.sqlite")).course
 
@@ -353,7 +353,7 @@ def routed(rule: RouteRule) -> PolicySet:
 @pytest.mark.parametrize(
     ("paged_before", "severity"), [(None, "page"), (1.0, "warning"), (2.0, "warning"), (3.0, "page"), (59.0, "page")]
 )
-def test_a_suspicion_pages_unless_the_fall_has_paged_itself(
+def test_a_suspicion_pages_unless_the_fall_has_paged_already(
     run: Run, paged_before: float | None, severity: str
 ) -> None:
     """One fall is one page; it was seen two seconds before the suspicion, and what paged before that was another."""
@@ -382,7 +382,7 @@ def test_a_suspicion_pages_unless_the_fall_has_paged_itself(
     ],
 )
 def test_a_suspicion_goes_to_the_routes_of_its_stage(rule: RouteRule, reached: bool) -> None:
-    """By the stage's level, and by whom it names. Its end is sent as an info, so that nobody is woken for it."""
+    """By the stage's level, and by the targets that it names. Its end is sent as an info, so that it wakes nobody."""
     ended = structs.replace(SUSPICION, lock=LockOrder("account/main", "reduce_only", SUSPICION.as_of))
     to = NotificationRouter(routed(rule))
     sent = [
@@ -394,7 +394,7 @@ def test_a_suspicion_goes_to_the_routes_of_its_stage(rule: RouteRule, reached: b
 
 
 def test_a_suspicion_hides_no_latch_that_was_only_observed(run: Run) -> None:
-    """A stage fired while nothing was armed, and stays latched; the suspicion after it does not take its place."""
+    """A stage fired while nothing was armed, and stays latched; the suspicion after it does not replace it."""
     accounts = {"main": ArmedAccount("main", "paper", "swap", "USDT", run.venue, armed=True)}
     fired = structs.replace(SUSPICION, id="f", as_of=worlds.START, kind=None, level=3)
     for one in (fired, SUSPICION):

@@ -1,4 +1,4 @@
-"""What a run leaves in the outbox with its ticks, and what leaves it; with real files, threads and a real store."""
+"""What the ticks of a run put into the outbox, and what leaves it; with real files, threads and a real store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture(autouse=True)
 def apprise_is_there() -> None:
-    """Importing it takes longer than these runs wait at their end, where the machine is under load."""
+    """Importing it takes longer than these runs wait at their end on a machine under load."""
     import apprise
 
     assert apprise
@@ -80,14 +80,14 @@ async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bo
         await world.clock.sleep(1.0)
         await runner.tick()
     finally:
-        # However it ends: a thread that went on sending would open a connection of a store that is closed already.
+        # However it ends: a thread that continued to send would use a connection of a store that is already closed.
         await runner.finish()
         await runner.shut_down()
     return seen
 
 
 async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
-    """A run of one tick that finds the book flat; what its targets take, it hands over before it ends."""
+    """A run of one tick that finds the book flat; messages that its targets accept are delivered before it ends."""
     venue = ScriptedVenue(book("850"))
     runner = world.runner(store, [venue], armed=False, policies=policies, pace=PATIENT)
     await world.clock.sleep(60.0)
@@ -97,7 +97,7 @@ async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
     await runner.shut_down()
 
 
-def test_a_stage_and_the_end_of_its_close_are_told(world: World) -> None:
+def test_a_stage_and_the_end_of_its_close_are_notified(world: World) -> None:
     """One message for each, in order, delivered by the end of the run."""
     store = world.open()
     asyncio.run(crash(world, store, routed(in_file(world))))
@@ -106,16 +106,16 @@ def test_a_stage_and_the_end_of_its_close_are_told(world: World) -> None:
     assert (count.pending, count.delivered, count.given_up) == (0, 2, 0)
 
 
-def test_a_run_that_only_observes_says_that_nothing_was_done(world: World) -> None:
-    """It tells people all the same."""
+def test_an_observing_run_notifies_that_nothing_was_done(world: World) -> None:
+    """It notifies people all the same."""
     asyncio.run(crash(world, world.open(), routed(in_file(world)), armed=False))
     (fired,) = [line for line in lines(world) if line["event"] == "fired"]
     assert fired["title"].endswith("(observed only: nothing was done)")
     assert "this run only observes" in fired["body"]
 
 
-def test_a_restart_tells_nothing_twice(world: World) -> None:
-    """The outbox knows what was told: the ids are worked out of what they are about."""
+def test_a_restart_notifies_nothing_twice(world: World) -> None:
+    """The outbox knows what was notified: ids are derived from the subject."""
     store = world.open()
     asyncio.run(crash(world, store, routed(in_file(world))))
     before = lines(world)
@@ -123,7 +123,7 @@ def test_a_restart_tells_nothing_twice(world: World) -> None:
     assert [line for line in lines(world) if line["event"] != "notice"] == before
 
 
-def test_what_could_not_be_sent_is_sent_by_the_next_run(world: World) -> None:
+def test_messages_that_could_not_be_sent_are_sent_by_the_next_run(world: World) -> None:
     """A webhook that is down for the whole of a run gets everything from the next one, once."""
     webhook = Webhook(free_port())
     policies = routed(RouteTarget("apprise", f"json://127.0.0.1:{webhook.port}/"))
@@ -137,15 +137,15 @@ def test_what_could_not_be_sent_is_sent_by_the_next_run(world: World) -> None:
     assert len(set(webhook.ids)) == len(webhook.ids)
 
 
-def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_in_a_day(world: World) -> None:
-    """The route was taken out, or renamed its target: nothing is lost without a word, nor waits for ever."""
+def test_messages_for_a_target_that_no_route_names_any_more_are_reported_and_expire_in_a_day(world: World) -> None:
+    """The route was removed, or its target renamed: nothing is lost without a notice, nor waits for ever."""
     store = world.open()
     asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
     asyncio.run(again(world, store, routed(in_file(world))))
     view = store_status(store, world.clock.now(), 0).view
     assert view is not None
-    (told,) = [text for text in view.problems if "no route names this target any more" in text]
-    assert f"{world.folder}/none/n.jsonl 3 wait" in told  # the stage, its end, and that this target cannot work
+    (problem,) = [text for text in view.problems if "no route names this target any more" in text]
+    assert f"{world.folder}/none/n.jsonl 3 wait" in problem  # the stage, its end, and that this target cannot work
     asyncio.run(world.clock.sleep(25 * 3600.0))
     asyncio.run(again(world, store, graphs.policy_set(crash_policy())))
     stranded = [each for each in store.deliveries(50) if "none" in each.message.target]
@@ -153,8 +153,8 @@ def test_what_waits_for_a_target_that_no_route_names_any_more_is_told_and_ends_i
     assert all(each.error for each in stranded)
 
 
-def test_a_tick_that_is_not_committed_tells_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message is part of the tick: a crash in between leaves neither, and the next run decides and tells."""
+def test_a_tick_that_is_not_committed_notifies_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is part of the tick: a crash in between leaves neither, and the next run decides and notifies."""
     store = world.open()
     commit = store.commit_tick
 
@@ -176,8 +176,8 @@ def fallen(seconds: float) -> Notice:
     return Notice(at, "crash", "account/main", "unexplained", "page", f"a fall of {seconds:g} counts as loss")
 
 
-def test_a_wall_of_pages_for_one_crash_is_one_page_and_later_one_with_their_count(world: World) -> None:
-    """159 notices in 159 seconds: one leaves at once; after five minutes one says that there were 158 more."""
+def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(world: World) -> None:
+    """159 notices in 159 seconds: one leaves at once; after five minutes one states that there were 158 more."""
     notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
     sent = []
     for second in range(400):
@@ -195,7 +195,7 @@ def test_a_wall_of_pages_for_one_crash_is_one_page_and_later_one_with_their_coun
     ]
 
 
-def test_a_runner_that_takes_over_tells_the_count_once(world: World) -> None:
+def test_a_runner_that_takes_over_sends_the_count_once(world: World) -> None:
     """Killed after the message with the count was committed, or before: the next run makes the same message."""
     store = world.open()
     notices = tuple(fallen(second) for second in range(10))
@@ -217,8 +217,8 @@ def test_a_runner_that_takes_over_tells_the_count_once(world: World) -> None:
     assert ids[0] == ids[1]
 
 
-def test_a_stage_that_fires_after_it_did_not_corrects_what_people_were_told(world: World) -> None:
-    """A second look held it back for two seconds: the page of the firing says that it replaces the first one."""
+def test_a_stage_that_fires_after_it_was_held_back_corrects_the_first_page(world: World) -> None:
+    """A second poll held it back for two seconds: the page of the firing states that it replaces the first one."""
     notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
     held = Notice(START, "crash", "account/main", "uncorroborated", "page", "close did not fire: stale", "close")
     decision = Decision(
@@ -233,7 +233,7 @@ def test_a_stage_that_fires_after_it_did_not_corrects_what_people_were_told(worl
     )
 
 
-def test_without_a_route_nothing_is_kept_for_sending(world: World) -> None:
+def test_without_a_route_the_outbox_stays_empty(world: World) -> None:
     """No table grows, no thread is started, and status has no block for it."""
     store = world.open()
     asyncio.run(crash(world, store, graphs.policy_set(crash_policy())))
@@ -241,7 +241,7 @@ def test_without_a_route_nothing_is_kept_for_sending(world: World) -> None:
     assert "Notifications" not in status_text(store_status(store, world.clock.now(), 10), "x")
 
 
-def test_a_reset_is_told_to_who_heard_of_the_stage(world: World) -> None:
+def test_a_reset_is_notified_to_those_notified_of_the_stage(world: World) -> None:
     """With the level that ends."""
     store = world.open()
     asyncio.run(crash(world, store, routed(in_file(world))))
@@ -252,7 +252,7 @@ def test_a_reset_is_told_to_who_heard_of_the_stage(world: World) -> None:
     assert "reset to level 0 by o" in reset["title"]
 
 
-def test_status_shows_what_waits_and_why(world: World) -> None:
+def test_status_shows_which_messages_wait_and_why(world: World) -> None:
     """By route and target, with the last error of the oldest one."""
     store = world.open()
     asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
@@ -265,7 +265,7 @@ def test_status_shows_what_waits_and_why(world: World) -> None:
 TOKEN = "T0KENsup3rsecret"
 
 
-def test_a_planted_secret_is_nowhere(
+def test_a_planted_secret_appears_nowhere(
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in the store's bytes, a notice, the status, a stream or a log, though the target fails and says why."""
@@ -276,15 +276,15 @@ def test_a_planted_secret_is_nowhere(
     (count,) = store.outbox()
     assert count.pending == 2
     assert "refused the connection" in (count.error or "")
-    standing = store_status(store, world.clock.now(), 100)
-    said = status_text(standing, "x").encode() + encode_status(standing) + repr(seen.reports).encode()
+    status = store_status(store, world.clock.now(), 100)
+    output = status_text(status, "x").encode() + encode_status(status) + repr(seen.reports).encode()
     written = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
     streams = "".join(capfd.readouterr()) + caplog.text
-    assert TOKEN.encode() not in said + written + streams.encode()
+    assert TOKEN.encode() not in output + written + streams.encode()
 
 
-def test_a_secret_that_is_missing_is_a_reason_and_no_refusal_to_start(world: World) -> None:
-    """Who watches positions starts without its chat; the message waits and says what is wrong."""
+def test_a_missing_secret_is_a_reason_and_no_refusal_to_start(world: World) -> None:
+    """An observing run starts without its chat; the message waits and states what is wrong."""
     store = world.open()
     asyncio.run(crash(world, store, routed(RouteTarget("apprise", "env:KS_NOT_SET"))))
     assert "the environment variable KS_NOT_SET is not set" in (store.outbox()[0].error or "")
@@ -294,10 +294,10 @@ def notice_of(runner_notices: tuple[Notice, ...], part: str) -> list[Notice]:
     return [notice for notice in runner_notices if part in notice.text]
 
 
-def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
+def test_an_abandoned_message_pages_once_through_the_other_targets(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A target that took nothing for an hour is told as a problem, by the targets that work."""
+    """A target that accepted nothing for an hour is reported as a problem, by the targets that work."""
     store = world.open()
     broken = RouteTarget("file", str(world.folder / "none" / "n.jsonl"))
 
@@ -320,14 +320,14 @@ def test_what_is_given_up_pages_once_and_reaches_the_other_targets(
         return seen
 
     seen = asyncio.run(run())
-    told = [notice for report in seen.reports for notice in notice_of(report.notices, "given up")]
-    assert len(told) == 1
-    assert (told[0].policy, told[0].severity) == ("runner", "page")
+    notices = [notice for report in seen.reports for notice in notice_of(report.notices, "given up")]
+    assert len(notices) == 1
+    assert (notices[0].policy, notices[0].severity) == ("runner", "page")
     assert any("given up" in line["body"] for line in lines(world) if line["event"] == "notice")
 
 
 def test_every_message_in_the_store_decodes_to_its_own_id(world: World) -> None:
-    """What receivers are told to dedupe by is what the outbox is keyed by."""
+    """The documented key for deduplication by receivers is the key of the outbox."""
     store = world.open()
     asyncio.run(crash(world, store, routed(in_file(world))))
     for each in store.deliveries(10):

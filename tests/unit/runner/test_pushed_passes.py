@@ -1,4 +1,4 @@
-"""A pass that a push woke is for the account that pushed: for every other one it is as if it had not been."""
+"""A pass that a push triggers concerns the account that pushed: for every other account it is as if it had not been."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def reporting(site: Site, name: str, latency: float, script: Script = ()) -> PushingTestVenue:
-    """A venue that tells how its readings went."""
+    """A venue that reports the health of its polls."""
     venue = PushingTestVenue(site.time, name, script)
     venue.answer = structs.replace(book("1000", name), health=health(latency))
     return venue
 
 
 def health(latency: float) -> Health:
-    """Five requests, none of which went wrong."""
+    """Five requests, none of which failed."""
     return Health(latency_ms=latency, requests=5, errors=0, timeouts=0, malformed=0, rate_limited=0, clock_skew_ms=0.0)
 
 
@@ -67,8 +67,8 @@ def run(site: Site, graph: Graph, ticks: int, *venues: PushingTestVenue, interva
 
 @pytest.mark.parametrize("each", ["account", "portfolio"])
 @pytest.mark.parametrize("signal", ["venue.latency", "venue.error_rate", "venue.malformed"])
-def test_a_push_on_one_account_makes_nothing_unknown_of_another(site: Site, signal: str, each: str) -> None:
-    """An unknown trips: the account that was not read keeps what is known of its venue, and nothing is closed."""
+def test_a_push_on_one_account_makes_nothing_unknown_on_another(site: Site, signal: str, each: str) -> None:
+    """An unknown trips: the account that was not polled keeps what is known of its venue, and nothing is closed."""
     quiet = reporting(site, "one", 0.5)
     pushes = reporting(site, "two", 0.5, tuple((0.4 + number, said("orders")) for number in range(4)))
     assert run(site, watched(signal, 1.0, "trip", each=each), 5, quiet, pushes) == []
@@ -76,7 +76,7 @@ def test_a_push_on_one_account_makes_nothing_unknown_of_another(site: Site, sign
 
 
 @pytest.mark.parametrize("each", ["account", "portfolio"])
-def test_pushes_on_one_account_do_not_restart_what_is_confirmed_on_another(site: Site, each: str) -> None:
+def test_pushes_on_one_account_do_not_restart_a_confirmation_on_another(site: Site, each: str) -> None:
     """Slow for longer than five seconds: closed after five, however often the other account pushes."""
     quiet = reporting(site, "one", 5000.0)
     pushes = reporting(site, "two", 5000.0, tuple((0.5 + number, said("orders")) for number in range(9)))
@@ -86,9 +86,9 @@ def test_pushes_on_one_account_do_not_restart_what_is_confirmed_on_another(site:
 
 
 def test_a_push_on_one_account_confirms_nothing_on_another(site: Site) -> None:
-    """Slow from 0 s and well again before the poll at 4 s: three seconds to confirm are not over at any poll of it.
+    """Slow from 0 s and well again before the poll at 4 s: the three seconds to confirm pass at no poll of it.
 
-    The passes that the other account wakes between 3 and 4 s show the poll of 2 s again, which is no three seconds.
+    The passes that the other account triggers between 3 and 4 s show the poll of 2 s again, which is no three seconds.
     """
     quiet = reporting(site, "one", 5000.0)
     pushes = reporting(site, "two", 0.5, tuple((at / 4, said("orders")) for at in range(9, 16)))
@@ -102,8 +102,8 @@ def test_a_push_on_one_account_confirms_nothing_on_another(site: Site) -> None:
     assert quiet.sent == []
 
 
-def test_a_second_reading_that_takes_up_a_woken_one_makes_no_account_down(site: Site) -> None:
-    """Two accounts push; the fall of the first is read again with both while the second is still being read."""
+def test_a_second_poll_that_joins_a_pushed_one_makes_no_account_down(site: Site) -> None:
+    """Two accounts push; the fall of the first is polled again with both while the second is still being polled."""
     one = PushingTestVenue(site.time, "one", ((0.30, said("positions")),))
     two = PushingTestVenue(site.time, "two", ((0.32, said("positions")),))
     one.on_push = lambda _: setattr(one, "answer", book("500", "one"))
@@ -117,6 +117,6 @@ def test_a_second_reading_that_takes_up_a_woken_one_makes_no_account_down(site: 
     run(site, graph, 2, one, two, interval=10.0)
     accounts = [account for report in site.seen.reports for account in report.snapshot.accounts]
     assert {account.quality for account in accounts} == {"ok"}
-    # What the woken reading of the second came to is decided on long before the next poll.
+    # The decision on the pushed poll of the second comes long before the next poll.
     woken = [report.snapshot for report in site.seen.reports if not report.snapshot.scheduled]
     assert woken[-1].accounts[1].equity == Decimal(900)

@@ -1,4 +1,4 @@
-"""Runbooks and reports beside a run: rendered in the background, over restarts, and never at a tick's expense."""
+"""Runbooks and reports during a run: rendered in the background, across restarts, and never at a tick's expense."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ async def crashing(world: World, store: SqlStore, reports: ReportRenderer, *, wo
     return seen
 
 
-def test_a_stage_that_fires_leaves_its_runbook_and_the_report(world: World) -> None:
-    """Both forms of both, in the folder of the incident, and as things stand at the end."""
+def test_a_stage_that_fires_produces_its_runbook_and_the_report(world: World) -> None:
+    """Both forms of both, in the folder of the incident, with the state at the end."""
     store = world.open()
     reports = reporting(world, store)
     seen = asyncio.run(crashing(world, store, reports))
@@ -87,8 +87,8 @@ def test_a_stage_that_fires_leaves_its_runbook_and_the_report(world: World) -> N
     assert store.incident_note(decision.id) is not None
 
 
-def test_nothing_is_rendered_and_no_thread_waits_on_the_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a page takes for ever, ticks go on and orders leave: rendering is not in their way."""
+def test_rendering_delays_no_tick(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a page takes for ever, ticks continue and orders leave: rendering does not delay them."""
     held, begun = threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:
@@ -106,7 +106,7 @@ def test_nothing_is_rendered_and_no_thread_waits_on_the_tick(world: World, monke
     assert reports.close(PATIENCE)
 
 
-def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_for_it(
+def test_a_disk_that_hangs_under_a_page_is_a_problem_and_does_not_delay_a_stop(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However patient the stop is; when the disk answers again, the problem is over."""
@@ -130,8 +130,8 @@ def test_a_disk_that_hangs_under_a_page_is_a_problem_and_a_stop_does_not_wait_fo
     assert reports.problem is None
 
 
-def test_what_others_put_in_place_of_a_page_is_neither_written_through_nor_waited_for(tmp_path: Path) -> None:
-    """A pipe under the temporary name, and a link to another file: the page is there, and the other file as it was."""
+def test_a_pipe_or_link_in_place_of_a_page_is_neither_written_through_nor_waited_for(tmp_path: Path) -> None:
+    """A pipe under the temporary name, and a link to another file: the page is there, and the other file unchanged."""
     folder = tmp_path / "incident"
     folder.mkdir()
     os.mkfifo(folder / ".report.md.tmp")
@@ -143,7 +143,7 @@ def test_what_others_put_in_place_of_a_page_is_neither_written_through_nor_waite
     assert (tmp_path / "other").read_text(encoding="utf-8") == "mine"
 
 
-def test_a_failure_is_told_as_a_problem_until_it_works_again(world: World) -> None:
+def test_a_failure_is_reported_as_a_problem_until_it_works_again(world: World) -> None:
     """A folder that cannot be made ends no run; once it can be, the report is there and the problem is gone."""
     store = world.open()
     (world.folder / "rendered").write_text("a file in the way", encoding="utf-8")
@@ -160,8 +160,8 @@ def test_a_failure_is_told_as_a_problem_until_it_works_again(world: World) -> No
     assert "report.md" in rendered(world)
 
 
-def test_a_broken_template_of_a_runbook_keeps_back_neither_the_report_nor_the_run(world: World) -> None:
-    """The template was changed after validation: the problem names it, and a generic runbook says why it is there."""
+def test_a_broken_runbook_template_prevents_neither_the_report_nor_the_run(world: World) -> None:
+    """The template was changed after validation: the problem names it, and a generic runbook gives the reason."""
     store = world.open()
     (world.folder / "own.md.j2").write_text("{{ incident.nope }}", encoding="utf-8")
     facts = RunbookFacts("own", str(world.folder), "own.md.j2")
@@ -178,8 +178,8 @@ def test_a_broken_template_of_a_runbook_keeps_back_neither_the_report_nor_the_ru
     assert "# close-everything on account/main" in found["runbook-close-everything.md"]
 
 
-def test_a_template_of_the_policy_sets_own_is_used(world: World) -> None:
-    """What the document names is rendered, with the shipped pieces under it."""
+def test_a_template_of_the_policy_set_is_used(world: World) -> None:
+    """The template that the document names is rendered, with the shipped pieces under it."""
     store = world.open()
     own = '{% extends "stage.md.j2" %}{% block you %}Call {{ incident.contacts|length }} people.{% endblock %}'
     (world.folder / "own.md.j2").write_text(own, encoding="utf-8")
@@ -191,10 +191,10 @@ def test_a_template_of_the_policy_sets_own_is_used(world: World) -> None:
     assert "Call 0 people." in rendered(world)["runbook-close-everything.md"]
 
 
-def test_a_restart_goes_on_with_what_a_kill_left(world: World) -> None:
+def test_a_restart_completes_what_a_kill_interrupted(world: World) -> None:
     """The run was killed right after the firing, before a page was written: the next run writes it all."""
     store = world.open()
-    asyncio.run(crashing(world, store, _Deaf(), work=False))  # type: ignore[arg-type] # a run that never got to it
+    asyncio.run(crashing(world, store, _NoReports(), work=False))  # type: ignore[arg-type] # a run that never got to it
     assert rendered(world) == {}
     reports = reporting(world, store)
     venue = ScriptedVenue(book("850"))
@@ -213,14 +213,14 @@ def test_a_restart_goes_on_with_what_a_kill_left(world: World) -> None:
     assert "[x] **Positions confirmed closed**" in rendered(world)["report.md"]
 
 
-class _Deaf:
-    """In the place of Reporting, for a run that is killed before it gets to anything."""
+class _NoReports:
+    """Replaces the reports in a run that is killed before it gets to anything."""
 
     def ticked(self, report: object) -> None:
         pass
 
 
-def test_the_reset_is_the_reports_last_word(world: World) -> None:
+def test_the_reset_is_the_last_entry_of_the_report(world: World) -> None:
     """Rendered once more when the incident ends: closed, by whom, and with nothing to reset any more."""
     store = world.open()
     reports = reporting(world, store)
@@ -243,11 +243,11 @@ def test_the_reset_is_the_reports_last_word(world: World) -> None:
     assert "ksctl reset" not in found
 
 
-def test_a_course_point_comes_every_ten_seconds_and_only_then_is_anything_asked(world: World) -> None:
-    """Ticks without news wake nobody, save for the course of an open incident."""
+def test_an_equity_curve_point_is_stored_every_ten_seconds_and_only_then_anything_is_queried(world: World) -> None:
+    """Uneventful ticks wake nothing, except for the equity curve of an open incident."""
     store = world.open()
     reports = reporting(world, store)
-    asked: list[int] = []
+    requests: list[int] = []
 
     async def ticks() -> None:
         runner = world.runner(store, [ScriptedVenue(flat("849"))], witnesses=(reports,))
@@ -255,7 +255,7 @@ def test_a_course_point_comes_every_ten_seconds_and_only_then_is_anything_asked(
         for _ in range(25):
             await runner.tick()
             assert reports.wait(PATIENCE)
-            asked.append(reports._requested)
+            requests.append(reports._requested)
             await world.clock.sleep(1.0)
         await runner.finish()
 
@@ -263,14 +263,14 @@ def test_a_course_point_comes_every_ten_seconds_and_only_then_is_anything_asked(
     assert reports.wait(PATIENCE)
     asyncio.run(ticks())
     assert reports.close(PATIENCE)
-    wakings = [later - earlier for earlier, later in pairwise(asked)]
-    assert sum(wakings) in (2, 3)
+    intervals = [later - earlier for earlier, later in pairwise(requests)]
+    assert sum(intervals) in (2, 3)
 
 
-def test_a_runner_that_lost_its_lease_writes_no_course(world: World) -> None:
-    """The course is fenced as ticks are: an older runner's thread cannot write after a newer one has begun."""
+def test_a_runner_that_lost_its_lease_writes_no_equity_curve(world: World) -> None:
+    """The curve is fenced as ticks are: an older runner's thread cannot write after a newer one has started."""
     store, other = world.open(), world.open()
-    asyncio.run(crashing(world, store, _Deaf()))  # type: ignore[arg-type] # as above
+    asyncio.run(crashing(world, store, _NoReports()))  # type: ignore[arg-type] # as above
     generation = other.acquire("other", 1 << 60, 1).generation
     assert generation > 1
     with pytest.raises(FencedError):
@@ -278,7 +278,7 @@ def test_a_runner_that_lost_its_lease_writes_no_course(world: World) -> None:
 
 
 def by_hand(written: HandWritten) -> Decision:
-    """A person closes 5 BTC; nothing has come of it yet."""
+    """A person closes 5 BTC; nothing has resulted yet."""
     decision = Decision(
         "dd" * 10, after(), "operator", incidents.SET, "portfolio", "enforce", None, 0, 0, kind="manual",
         author="ada", reason="drill", intents=(incidents.intent("BTC", "sell", "5", "0"),),
@@ -288,42 +288,42 @@ def by_hand(written: HandWritten) -> Decision:
 
 
 def flat_by_hand(written: HandWritten, decision: Decision) -> None:
-    """The close by hand comes to its end."""
+    """The manual close ends."""
     written.store.append(entry(decision.id, "verified", after(minutes=3), position="0", target="0"))
     written.store.append(entry(decision.id, "finished", after(minutes=3), None, status="flat"))
 
 
-def told(reports: ReportRenderer, minutes: int, *decisions: Decision) -> None:
-    """A tick says that there is news."""
+def notify(reports: ReportRenderer, minutes: int, *decisions: Decision) -> None:
+    """A tick with an event."""
     reports.ticked(TickReport(incidents.snapshot(after(minutes=minutes)), decisions, (), (), (), 0.0))
     assert reports.wait(PATIENCE)
 
 
-def test_a_close_by_hand_is_followed_to_its_end_whatever_fires_meanwhile(tmp_path: Path) -> None:
-    """Six accounts fire while it goes on: its report still says when the venue showed the positions closed."""
+def test_a_manual_close_is_followed_to_its_end_whatever_fires_meanwhile(tmp_path: Path) -> None:
+    """Six accounts fire while it runs: its report still says when the venue showed the positions closed."""
     written = incidents.hand_written(tmp_path)
     reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     page = tmp_path / "rendered" / ("dd" * 10) / "report.md"
     try:
         decision = by_hand(written)
-        told(reports, 0, decision)
+        notify(reports, 0, decision)
         assert "still closing on main" in page.read_text(encoding="utf-8")
         fired = [
             incidents.firing(f"{number}e" * 10, after(minutes=1), "trim", 1, 0, scope=f"account/{number}")
             for number in range(1, 7)
         ]
         written.tick(after(minutes=1), fired)
-        told(reports, 1, *fired)
+        notify(reports, 1, *fired)
         flat_by_hand(written, decision)
-        told(reports, 4, *fired)
+        notify(reports, 4, *fired)
         assert "[x] **Positions confirmed closed**" in page.read_text(encoding="utf-8")
     finally:
         assert reports.close(PATIENCE)
         written.store.close()
 
 
-def test_a_report_that_could_not_be_written_is_tried_again_after_its_end(tmp_path: Path) -> None:
-    """The disk was full when the incident ended, and nothing has happened since: its last word is written all the same.
+def test_a_report_that_could_not_be_written_is_retried_after_its_end(tmp_path: Path) -> None:
+    """The disk was full when the incident ended, and nothing has happened since: its final state is written.
 
     Ten seconds later, by the ticks' own time.
     """
@@ -332,11 +332,11 @@ def test_a_report_that_could_not_be_written_is_tried_again_after_its_end(tmp_pat
     reports = ReportRenderer(written.store, str(written.path), tmp_path / "rendered", pause=0.0, pause_for_work=0.0)
     try:
         incidents.whole_incident(written)
-        told(reports, 11)
+        notify(reports, 11)
         assert reports.problem is not None
-        told(reports, 12)  # the run's first pass is over, and nothing is open
+        notify(reports, 12)  # the run's first pass is over, and nothing is open
         (tmp_path / "rendered").unlink()
-        told(reports, 13)
+        notify(reports, 13)
         assert reports.problem is None
         assert "**closed**" in (tmp_path / "rendered" / incidents.FIRST / "report.md").read_text(encoding="utf-8")
     finally:
@@ -344,8 +344,8 @@ def test_a_report_that_could_not_be_written_is_tried_again_after_its_end(tmp_pat
         written.store.close()
 
 
-def test_what_is_loaded_is_left_alone_once_the_first_page_is_drawn(tmp_path: Path) -> None:
-    """Collections of garbage stop the ticks: they need not look through a drawing library at every page."""
+def test_loaded_objects_are_not_scanned_again_once_the_first_page_is_drawn(tmp_path: Path) -> None:
+    """Garbage collections stop the ticks: they need not scan a drawing library at every page."""
     written = incidents.hand_written(tmp_path)
     loaded: list[bool] = []
     reports = ReportRenderer(
@@ -353,12 +353,12 @@ def test_what_is_loaded_is_left_alone_once_the_first_page_is_drawn(tmp_path: Pat
         warmed_up=lambda: loaded.append((tmp_path / "rendered" / ("dd" * 10) / "report.html").is_file()),
     )  # fmt: skip
     try:
-        told(reports, 0)
+        notify(reports, 0)
         assert loaded == [], "nothing has been drawn yet"
         decision = by_hand(written)
-        told(reports, 1, decision)
+        notify(reports, 1, decision)
         flat_by_hand(written, decision)
-        told(reports, 4, decision)
+        notify(reports, 4, decision)
         assert loaded == [True]
     finally:
         assert reports.close(PATIENCE)

@@ -1,4 +1,4 @@
-"""When passes begin: at once after a decision, at once after one another, and never because of another account."""
+"""When passes start: at once after a decision, at once after one another, and never delayed by another account."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIMITED = VenueTraits((RateLimit("orders", 1, EVERY),), (Cost("submit", "orders"
 
 
 class DistantVenue(ScriptedVenue):
-    """A ScriptedVenue behind a line: what it was sent, and when; it may fall silent."""
+    """A ScriptedVenue with network latency: which requests it got, and when; it may stop answering."""
 
     def __init__(self, time: VirtualTime, account: str, traits: VenueTraits = LIMITED) -> None:
         super().__init__(wide("1000", account), account)
@@ -40,14 +40,14 @@ class DistantVenue(ScriptedVenue):
         self.traits = traits
         self.mute_reading = False
         self.mute_orders = False
-        self.left: list[float] = []
+        self.sent_at: list[float] = []
 
     async def snapshot(self) -> AccountSnapshot:
         await self._trip(mute=self.mute_reading)
         return await super().snapshot()
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        self.left.append(self.time.monotonic())
+        self.sent_at.append(self.time.monotonic())
         await self._trip(mute=self.mute_orders)
         return await super().submit(request)
 
@@ -72,21 +72,21 @@ def wide(equity: str, name: str) -> AccountSnapshot:
 
 
 class Site:
-    """Runners over distant venues on a timeline, each account on a venue of its own."""
+    """Runners over distant venues in virtual time, each account on a venue of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.time = VirtualTime()
         self.store = open_store(str(folder / "store.sqlite"))
 
-    def runner(self, *venues: DistantVenue, read_timeout: float = 0.5, witnesses: tuple[Observer, ...] = ()) -> Runner:
+    def runner(self, *venues: DistantVenue, read_timeout: float = 0.5, observers: tuple[Observer, ...] = ()) -> Runner:
         graph = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
         accounts = {
             each.account: ArmedAccount(each.account, each.account, "swap", "USDT", each, armed=True) for each in venues
         }
         return assemble(
             graphs.policy_set(graph), accounts, self.store, self.time, RunnerPace(1.0, read_timeout, stop_timeout=0.5),
-            live=True, locks=LockPaths(self.folder / "locks", None), observers=witnesses,
+            live=True, locks=LockPaths(self.folder / "locks", None), observers=observers,
         )  # fmt: skip
 
 
@@ -98,15 +98,15 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def assert_at_the_venues_own_pace(venue: DistantVenue) -> None:
-    """Each order left as soon as the answer to the one before was `EVERY` seconds old, give or take a round trip."""
-    assert len(venue.left) == ORDERS
-    for number, left in enumerate(venue.left):
-        due = venue.left[0] + number * (EVERY + TRIP)
-        assert left == pytest.approx(due, abs=ORDERS * TRIP), f"order {number} of {venue.account}"
+    """Each order left as soon as the answer to the previous one was `EVERY` seconds old, give or take a round trip."""
+    assert len(venue.sent_at) == ORDERS
+    for number, sent_at in enumerate(venue.sent_at):
+        due = venue.sent_at[0] + number * (EVERY + TRIP)
+        assert sent_at == pytest.approx(due, abs=ORDERS * TRIP), f"order {number} of {venue.account}"
 
 
 async def decided(site: Site, runner: Runner, *venues: DistantVenue) -> TickReport:
-    """Start, see the accounts whole, and tick again after all of them have fallen."""
+    """Start, poll the accounts whole, and tick again after all of them have fallen."""
     await runner.start()
     await runner.tick()
     for venue in venues:
@@ -132,8 +132,8 @@ def test_c14_a_venue_that_answers_no_order_delays_no_other_account(site: Site) -
     assert quick.answer == structs.replace(quick.answer, positions=())
 
 
-def test_c14_a_venue_that_cannot_be_read_delays_no_other_account(site: Site) -> None:
-    """C14: while a tick waits ten seconds for one venue's reading, the other account's orders leave in time."""
+def test_c14_a_venue_that_cannot_be_polled_delays_no_other_account(site: Site) -> None:
+    """C14: while a tick waits ten seconds for one venue's snapshot, the other account's orders leave in time."""
     silent, quick = DistantVenue(site.time, "silent"), DistantVenue(site.time, "quick")
 
     async def story() -> None:
@@ -146,18 +146,18 @@ def test_c14_a_venue_that_cannot_be_read_delays_no_other_account(site: Site) -> 
     assert_at_the_venues_own_pace(quick)
 
 
-def test_the_first_orders_leave_in_the_instant_of_the_decision_and_before_anyone_is_told(site: Site) -> None:
-    """No sleep of ours lies between the commit and the orders; who only watches is told after they have left."""
+def test_the_first_orders_leave_at_the_instant_of_the_decision_before_any_observer_is_notified(site: Site) -> None:
+    """No sleep of ours lies between the commit and the orders; observers are notified after they have left."""
     venue = DistantVenue(site.time, "main", VenueTraits())
-    told: list[tuple[float, int]] = []
+    notified: list[tuple[float, int]] = []
 
     class Watching:
         def ticked(self, report: TickReport) -> None:
             if report.acting_on:
-                told.append((site.time.monotonic(), len(venue.left)))
+                notified.append((site.time.monotonic(), len(venue.sent_at)))
 
     async def story() -> float:
-        runner = site.runner(venue, witnesses=(Watching(),))
+        runner = site.runner(venue, observers=(Watching(),))
         await runner.start()
         await runner.tick()
         venue.falls()
@@ -168,13 +168,13 @@ def test_the_first_orders_leave_in_the_instant_of_the_decision_and_before_anyone
         return begun
 
     begun = site.time.run(story())
-    # The tick reads for one round trip; everything after that takes no time on this timeline but requests.
-    assert venue.left[0] in (pytest.approx(begun + TRIP), pytest.approx(begun + 2 * TRIP))
-    assert told[0][1] == ORDERS
+    # The tick polls for one round trip; everything after that takes no time on this timeline but requests.
+    assert venue.sent_at[0] in (pytest.approx(begun + TRIP), pytest.approx(begun + 2 * TRIP))
+    assert notified[0][1] == ORDERS
 
 
-def test_closing_without_ticks_goes_at_the_venues_pace_and_says_whether_it_is_done(site: Site) -> None:
-    """A hand that ticks once closes as fast as a runner does, and stops asking when its patience ends."""
+def test_closing_without_ticks_uses_the_venues_pace_and_reports_whether_it_is_done(site: Site) -> None:
+    """A command that ticks once closes as fast as a runner does, and stops at its timeout."""
     venue = DistantVenue(site.time, "main")
 
     async def story() -> tuple[bool, bool]:
@@ -189,8 +189,8 @@ def test_closing_without_ticks_goes_at_the_venues_pace_and_says_whether_it_is_do
     assert_at_the_venues_own_pace(venue)
 
 
-def test_ticks_go_on_on_a_clock_that_only_the_runner_moves_while_a_pass_hangs(tmp_path: Path) -> None:
-    """In a demo nobody else lets time pass: a pass that waits for its venue must not stop the clock for all."""
+def test_ticks_continue_while_a_pass_hangs_on_a_clock_that_only_the_runner_advances(tmp_path: Path) -> None:
+    """In a demo only the runner lets time pass: a pass that waits for its venue must not stop the clock for all."""
     world = World(tmp_path)
     venue = ScriptedVenue(book("1000"))
 
@@ -199,11 +199,11 @@ def test_ticks_go_on_on_a_clock_that_only_the_runner_moves_while_a_pass_hangs(tm
         raise AssertionError
 
     async def story() -> int:
-        told: list[TickReport] = []
+        reports: list[TickReport] = []
 
         class Watching:
             def ticked(self, report: TickReport) -> None:
-                told.append(report)
+                reports.append(report)
 
         venue.submit = hang  # type: ignore[method-assign]  # the fault
         pace = RunnerPace(interval=0.05, read_timeout=0.5, stop_timeout=0.05)
@@ -213,7 +213,7 @@ def test_ticks_go_on_on_a_clock_that_only_the_runner_moves_while_a_pass_hangs(tm
         venue.answer = book("850")
         await world.clock.sleep(1.0)
         await runner.run(asyncio.Event(), ticks=4)
-        return len(told)
+        return len(reports)
 
     try:
         assert asyncio.run(story()) == 5
