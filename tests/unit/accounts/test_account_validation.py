@@ -1,4 +1,4 @@
-"""`ksctl validate` tells what of an account its venue does not have, at the key, before anything is made."""
+"""`ksctl validate` reports which parts of an account its venue does not have, at the key, before anything is made."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEAD = "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\nsp
 """Four lines: the first key of the spec is on the fifth."""
 
 
-def told(folder: Path, *keys: str) -> tuple[Diagnostic, ...]:
-    """What is said of an account with these keys, one a line."""
+def findings(folder: Path, *keys: str) -> tuple[Diagnostic, ...]:
+    """The findings about an account with these keys, one a line."""
     text = HEAD + "".join(f"  {key}\n" for key in (*keys, "execution: live"))
     (folder / "account.yaml").write_text(text)
     return account_misfits(load([folder]))
@@ -34,9 +34,9 @@ def places(found: Sequence[Diagnostic]) -> list[tuple[str, int, int, str]]:
     return [(each.severity, each.line, each.column, each.message) for each in found]
 
 
-def test_a_market_is_told_with_where_it_is_instead(tmp_path: Path) -> None:
+def test_a_market_is_reported_with_the_exchange_that_has_it(tmp_path: Path) -> None:
     """Binance's swaps are exchanges of their own."""
-    (found,) = told(tmp_path, "adapter: ccxt", "exchange: binance", "market: swap", "currency: USDT")
+    (found,) = findings(tmp_path, "adapter: ccxt", "exchange: binance", "market: swap", "currency: USDT")
     assert (found.code, found.severity, found.line, found.column) == ("KS3051", "error", 7, 11)
     assert found.message == "binance has no market swap here; it has spot, margin"
     assert found.fix == (
@@ -45,9 +45,9 @@ def test_a_market_is_told_with_where_it_is_instead(tmp_path: Path) -> None:
     )
 
 
-def test_everything_is_told_in_one_pass(tmp_path: Path) -> None:
+def test_all_findings_are_reported_in_one_pass(tmp_path: Path) -> None:
     """Each at its own key."""
-    found = told(
+    found = findings(
         tmp_path, "adapter: ccxt", "exchange: bitget", "market: spot", "currency: BTC",
         "credentials: {key: 'env:A', sceret: 'env:B'}",
     )  # fmt: skip
@@ -61,9 +61,9 @@ def test_everything_is_told_in_one_pass(tmp_path: Path) -> None:
     assert found[1].fix == "write USDT or USDC"
 
 
-def test_a_missing_credential_is_told_at_the_others(tmp_path: Path) -> None:
+def test_a_missing_credential_is_reported_at_the_others(tmp_path: Path) -> None:
     """OKX wants three."""
-    (found,) = told(
+    (found,) = findings(
         tmp_path, "adapter: ccxt", "exchange: okx", "market: swap", "currency: USDT",
         "credentials: {key: 'env:A', secret: 'env:B'}",
     )  # fmt: skip
@@ -80,43 +80,43 @@ def test_a_missing_credential_is_told_at_the_others(tmp_path: Path) -> None:
         ("mexc", "sandbox", "mexc has no sandbox; it has neither sandbox nor demo", "take `sandbox` out"),
     ],
 )  # fmt: skip
-def test_a_system_that_is_not_there_is_told(tmp_path: Path, exchange: str, key: str, message: str, fix: str) -> None:
-    """With the one that is, where there is one."""
-    (found,) = told(
+def test_an_unknown_system_is_reported(tmp_path: Path, exchange: str, key: str, message: str, fix: str) -> None:
+    """With the one that exists, where there is one."""
+    (found,) = findings(
         tmp_path, "adapter: ccxt", f"exchange: {exchange}", "market: swap", "currency: USDT", f"{key}: true"
     )
     assert (found.line, found.column, found.message, found.fix) == (9, len(key) + 5, message, fix)
 
 
-def test_an_exchange_is_told_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_exchange_is_reported_with_the_nearest(tmp_path: Path) -> None:
     """Names are ccxt's."""
     pytest.importorskip("ccxt")
-    (found,) = told(tmp_path, "adapter: ccxt", "exchange: binanceusdtm", "market: swap", "currency: USDT")
+    (found,) = findings(tmp_path, "adapter: ccxt", "exchange: binanceusdtm", "market: swap", "currency: USDT")
     assert (found.line, found.column) == (6, 13)
     assert found.message == "ccxt knows no exchange called `binanceusdtm`"
     assert found.fix.startswith("did you mean `binanceusdm`?")
 
 
-def test_a_key_that_is_not_written_is_told_at_what_should_hold_it(tmp_path: Path) -> None:
+def test_a_missing_key_is_reported_at_its_parent(tmp_path: Path) -> None:
     """No exchange: at `spec`."""
-    (found,) = told(tmp_path, "adapter: ccxt", "market: swap", "currency: USDT")
+    (found,) = findings(tmp_path, "adapter: ccxt", "market: swap", "currency: USDT")
     assert (found.line, found.column) == (4, 1)
     assert found.message == "the adapter ccxt needs an exchange, by its name in ccxt"
 
 
-def test_two_systems_at_once_are_told_whatever_the_adapter(tmp_path: Path) -> None:
-    """Once, and neither is judged."""
+def test_two_systems_at_once_are_reported_whatever_the_adapter(tmp_path: Path) -> None:
+    """Once, and neither is checked."""
     for adapter in ("paper", "ccxt"):
-        (found,) = told(
+        (found,) = findings(
             tmp_path, f"adapter: {adapter}", "exchange: mexc", "market: swap", "currency: USDT", "sandbox: true",
             "demo: true",
         )  # fmt: skip
         assert (found.line, found.column, found.message) == (10, 9, "sandbox and demo are two systems of a venue")
 
 
-def test_alpaca_is_told_apart_from_an_exchange(tmp_path: Path) -> None:
-    """Its own words, at its own keys."""
-    found = told(
+def test_alpaca_findings_differ_from_those_of_an_exchange(tmp_path: Path) -> None:
+    """Its own text, at its own keys."""
+    found = findings(
         tmp_path, "adapter: alpaca", "exchange: nyse", "market: swap", "currency: USD", "demo: true",
         "credentials: {key: 'env:A'}",
     )  # fmt: skip
@@ -139,22 +139,22 @@ def test_alpaca_is_told_apart_from_an_exchange(tmp_path: Path) -> None:
         ("adapter: paper", "market: equity", "currency: USD"),
     ],
 )  # fmt: skip
-def test_what_fits_is_not_told(tmp_path: Path, keys: tuple[str, ...]) -> None:
-    """Nor what no family can tell: it may run where the adapter is."""
-    assert told(tmp_path, *keys) == ()
+def test_a_valid_account_has_no_findings(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """Nor has one that no plug-in can check: it may run where the adapter is."""
+    assert findings(tmp_path, *keys) == ()
 
 
-def test_a_document_that_could_not_be_read_is_left_alone(tmp_path: Path) -> None:
-    """What stands in for a value means nothing: no market is read here, whichever the venue has."""
+def test_an_unreadable_document_is_not_checked(tmp_path: Path) -> None:
+    """A filler for a value means nothing: no market is checked here, whichever the venue has."""
     for exchange in ("mexc", "binance"):
-        assert told(tmp_path, "adapter: ccxt", f"exchange: {exchange}", "market: spto", "currency: USDT") == ()
+        assert findings(tmp_path, "adapter: ccxt", f"exchange: {exchange}", "market: spto", "currency: USDT") == ()
 
 
 @pytest.mark.parametrize("family", [SimpleNamespace(), "broken", "gone"])
-def test_a_family_that_cannot_tell_says_nothing(
+def test_a_plug_in_that_cannot_check_reports_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: object
 ) -> None:
-    """One without the question, one that fails at it, and one that cannot be loaded."""
+    """One without the check, one that fails at it, and one that cannot be loaded."""
 
     class Broken:
         def misfits(self, account: WrittenAccount) -> Sequence[Misfit]:
@@ -166,12 +166,12 @@ def test_a_family_that_cannot_tell_says_nothing(
         return Broken() if family == "broken" else family
 
     monkeypatch.setattr(metadata, "entry_points", lambda group: [SimpleNamespace(name="ccxt", load=entry)])
-    assert told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT") == ()
+    assert findings(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT") == ()
 
 
-def test_the_verb_fails_with_it(tmp_path: Path) -> None:
-    """Exit 1, in the one object, beside what the compiler says; no digest is told of what could not start."""
-    told(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT")
+def test_the_verb_fails_with_the_finding(tmp_path: Path) -> None:
+    """Exit 1, in the one object, beside the compiler's errors; a set that could not start has no digest."""
+    findings(tmp_path, "adapter: ccxt", "exchange: mexc", "market: spot", "currency: USDT")
     done = _ksctl("validate", str(tmp_path), "--output", "json")
     answer = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (1, "")
@@ -205,9 +205,9 @@ def _ksctl(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_an_adapter_that_is_not_installed_is_told_with_what_to_install(tmp_path: Path) -> None:
-    """By the entry points that there are; a slip of the pen gets the name that was meant."""
-    (found,) = told(tmp_path, "adapter: cxct", "market: swap", "currency: USDT")
+def test_an_adapter_that_is_not_installed_is_reported_with_what_to_install(tmp_path: Path) -> None:
+    """From the installed entry points; a misspelt name gets the suggestion."""
+    (found,) = findings(tmp_path, "adapter: cxct", "market: swap", "currency: USDT")
     assert places([found]) == [
         ("error", 5, 12, "no adapter is called `cxct`; installed: alpaca, ccxt, paper"),
     ]
@@ -225,7 +225,7 @@ def test_an_adapter_that_is_not_installed_is_told_with_what_to_install(tmp_path:
         ("alpaca", "alpaca-py is not installed", "pip install '.[alpaca]' in a clone of Killswitch"),
     ],
 )
-def test_a_library_that_is_missing_is_a_warning_and_no_run(
+def test_a_missing_library_is_a_warning_in_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, library: str, fix: str
 ) -> None:
     """Policies may be checked on a machine that never runs them; where they are run, the adapter refuses to be made."""
@@ -233,7 +233,7 @@ def test_a_library_that_is_missing_is_a_warning_and_no_run(
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     keys = ["exchange: okx", "market: swap"] if adapter == "ccxt" else ["market: equity"]
     credentials = "credentials: {key: 'env:A', secret: 'env:B', passphrase: 'env:C'}"
-    found = told(tmp_path, f"adapter: {adapter}", *keys, "currency: USD", credentials)
+    found = findings(tmp_path, f"adapter: {adapter}", *keys, "currency: USD", credentials)
     assert [(each.code, each.severity, each.message, each.fix) for each in found if each.severity == "warning"] == [
         ("KS5096", "warning", library, fix)
     ]

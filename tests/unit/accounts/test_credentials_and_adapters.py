@@ -22,7 +22,7 @@ from tests.runner_world import ScriptedVenue
 from tests.worlds import START, account, fill, flow, rules
 
 
-def test_w3_a_credential_never_shows_in_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_w3_a_credential_never_appears_in_a_record(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """W3: not its first characters, not its length; the value itself is usable as text."""
     monkeypatch.setenv("VENUE_KEY", "abcdefghij0123456789")
     (tmp_path / "secret").write_text("s3cr3t-value\n", encoding="utf-8")
@@ -42,7 +42,7 @@ def test_w3_a_credential_never_shows_in_a_record(monkeypatch: pytest.MonkeyPatch
     ],
     ids=["no variable", "no file", "a pasted secret is not repeated"],
 )
-def test_a_reference_that_cannot_be_resolved_names_itself_and_the_way_out(reference: str, says: str) -> None:
+def test_an_unresolved_reference_names_itself_and_the_way_out(reference: str, says: str) -> None:
     """Account and credential are named, and never a value."""
     with pytest.raises(CredentialError) as refused:
         resolve({"key": reference}, account="main")
@@ -64,10 +64,10 @@ def test_a_credential_in_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_pa
         assert f"account main, credential key: cannot read {path} ({why})" in str(refused.value)
 
 
-def test_a_credential_on_a_disk_that_hangs_is_given_up_and_asked_for_once(
+def test_a_credential_on_a_disk_that_hangs_times_out_and_is_read_by_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often it is wanted meanwhile, one thread hangs; when the disk answers, so does the next question."""
+    """However often it is requested meanwhile, one thread hangs; when the disk answers, so does the next request."""
     disk, asked, real = threading.Event(), [], os.open
 
     def hangs(path: Path, flags: int) -> int:
@@ -87,15 +87,15 @@ def test_a_credential_on_a_disk_that_hangs_is_given_up_and_asked_for_once(
     assert resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main") == {"key": "s3cr3t"}
 
 
-def test_an_unknown_adapter_is_refused_with_what_there_is() -> None:
+def test_an_unknown_adapter_is_refused_with_the_installed_ones() -> None:
     """A misspelt adapter gets a suggestion and the list of installed ones."""
     with pytest.raises(AdapterError) as refused:
         make_adapter(AccountSpec("main", "papre", "swap", "USDT", None, {}, {}))
     assert "no adapter is called `papre`; installed: alpaca, ccxt, paper; did you mean `paper`?" in str(refused.value)
 
 
-def test_an_adapter_that_refuses_its_account_says_which_and_why() -> None:
-    """The adapter's own words come through."""
+def test_an_adapter_that_refuses_its_account_is_reported_with_account_and_reason() -> None:
+    """The adapter's own text passes through."""
     with pytest.raises(AdapterError) as refused:
         make_adapter(AccountSpec("main", "paper", "swap", "USDT", None, {}, {}))
     assert "account main: adapter paper refused the account" in str(refused.value)
@@ -111,10 +111,10 @@ spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1
 
 
 @pytest.mark.parametrize(("written", "share"), [("", "0.5"), (", closing_share: 80%", "0.8")])
-def test_an_account_carries_the_share_of_its_venues_limits_that_is_kept_for_closing(
+def test_an_account_has_the_share_of_its_venues_limits_reserved_for_closing(
     written: str, share: str, tmp_path: Path
 ) -> None:
-    """As its document says, and half where that says nothing."""
+    """As its document states, and half where that states nothing."""
     (tmp_path / "account.yaml").write_text(ACCOUNT % written, encoding="utf-8")
     (document,) = load([tmp_path]).documents
     assert isinstance(document.model, AccountDocument)
@@ -125,7 +125,7 @@ def test_an_account_carries_the_share_of_its_venues_limits_that_is_kept_for_clos
 def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A cost of a limit that is not there would mean a venue that is asked without measure."""
+    """A cost of a limit that does not exist would mean a venue with unlimited requests."""
 
     class Confused(ScriptedVenue):
         traits = VenueTraits(costs=(Cost("submit", "odrers", units=1),))
@@ -140,8 +140,8 @@ def test_an_adapter_that_contradicts_itself_on_its_venue_is_refused_before_the_s
         open_accounts([document.model], live=True)
 
 
-def test_what_a_venue_tells_once_reaches_both_readers() -> None:
-    """Instruments, flows and fills that the closing was told of are in the next tick's snapshot, once."""
+def test_rows_that_a_venue_reports_once_reach_executor_and_poller() -> None:
+    """Instruments, flows and fills that the closing received are in the next tick's snapshot, once."""
 
     async def story() -> None:
         venue = ScriptedVenue(
@@ -160,8 +160,8 @@ def test_what_a_venue_tells_once_reaches_both_readers() -> None:
     asyncio.run(story())
 
 
-def test_what_was_kept_waits_for_a_reading_that_is_ok() -> None:
-    """Rows are not lost to a snapshot that nobody decides on."""
+def test_rows_are_kept_until_a_poll_that_is_ok() -> None:
+    """Rows are not lost to a snapshot that is not evaluated."""
 
     async def story() -> None:
         venue = ScriptedVenue(account("1", instruments=(rules("BTC"),)))

@@ -16,7 +16,7 @@ def _documents(
     folder: Path, exchange: str = "bybit", market: str = "swap", second: str = "USDT", more: str = "",
     **executions: str,
 ) -> list[AccountDocument]:  # fmt: skip
-    """`second`: the currency of the one that is called two. `more` credentials, as they are written."""
+    """`second`: the currency of the document named two. `more` credentials, as they are written."""
     for name, execution in executions.items():
         (folder / f"{name}.yaml").write_text(
             f"apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {{name: {name}}}\n"
@@ -37,25 +37,25 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_live_documents_with_one_key_are_refused(tmp_path: Path) -> None:
-    """Also where the references differ: what counts is the key. Each would close the same book."""
+    """Also where the references differ: the key is compared. Each would close the same book."""
     with pytest.raises(AdapterError, match="accounts one and two are one account of one venue") as told:
         open_accounts(_documents(tmp_path, one="live", two="live"), live=True)
     assert "the-key" not in str(told.value)
 
 
 @pytest.mark.parametrize("executions", [{"one": "live", "two": "observe"}, {"one": "live", "other": "live"}])
-def test_a_second_look_and_another_key_are_fine(tmp_path: Path, executions: dict[str, str]) -> None:
+def test_an_observing_duplicate_and_another_key_are_allowed(tmp_path: Path, executions: dict[str, str]) -> None:
     """One of them only observes, or they are two accounts."""
     assert len(open_accounts(_documents(tmp_path, **executions), live=True)) == 2
 
 
-def test_what_settles_in_another_currency_is_another_account(tmp_path: Path) -> None:
+def test_another_settlement_currency_is_another_account(tmp_path: Path) -> None:
     """MEXC keeps a wallet and positions in USDT, and others in USDC, under one key."""
     assert len(open_accounts(_documents(tmp_path, "mexc", second="USDC", one="live", two="live"), live=True)) == 2
 
 
 @pytest.mark.parametrize("exchange", ["bybit", "okx", "binanceusdm", "krakenfutures"])
-def test_where_one_account_holds_all_currencies_a_second_document_is_refused(tmp_path: Path, exchange: str) -> None:
+def test_a_second_document_is_refused_where_one_account_holds_all_currencies(tmp_path: Path, exchange: str) -> None:
     """A unified account shows every position to both, whatever it settles in."""
     more = ", passphrase: 'env:KS_SECRET'" if exchange == "okx" else ""
     documents = _documents(tmp_path, exchange, second="USDC", more=more, one="live", two="live")
@@ -63,12 +63,12 @@ def test_where_one_account_holds_all_currencies_a_second_document_is_refused(tmp
         open_accounts(documents, live=True)
 
 
-def test_coins_at_spot_are_the_same_in_any_currency(tmp_path: Path) -> None:
-    """Both would sell all that lies there."""
+def test_spot_balances_are_the_same_account_in_any_currency(tmp_path: Path) -> None:
+    """Both would sell the whole balance."""
     with pytest.raises(AdapterError, match="accounts one and two are one account"):
         open_accounts(_documents(tmp_path, market="spot", second="USDC", one="live", two="live"), live=True)
 
 
-def test_what_is_not_armed_is_not_refused(tmp_path: Path) -> None:
+def test_unarmed_documents_are_not_refused(tmp_path: Path) -> None:
     """Without --live nobody closes anything."""
     assert len(open_accounts(_documents(tmp_path, one="live", two="live"), live=False)) == 2

@@ -1,4 +1,4 @@
-"""A venue's first answer holds the rules of all its markets, and may take longer than a tick waits."""
+"""A venue's first answer contains the rules of all its markets, and may take longer than a tick waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT = 5.0
 
 
 class Slow(ScriptedVenue):
-    """Answers each read after its own number of seconds."""
+    """Answers each poll after its own number of seconds."""
 
     def __init__(self, *seconds: float) -> None:
         super().__init__(account("1"))
@@ -54,22 +54,22 @@ def read(venue: Slow, ticks: int) -> list[str]:
     return timeline.run(story())
 
 
-def test_a_first_answer_that_takes_twelve_seconds_comes() -> None:
-    """Ticks wait 5 s for it and go on without; it is not called off, and asked for once until it is there."""
+def test_a_first_answer_that_takes_twelve_seconds_arrives() -> None:
+    """Ticks wait 5 s for it and continue without; it is not cancelled, and requested once until it is there."""
     venue = Slow(12.0, 0.0, 0.0, 0.0)
     assert read(venue, 4) == ["down", "down", "down", "ok"]
     assert (venue.asked, venue.called_off) == (1, 0)
 
 
-def test_once_it_has_answered_a_venue_has_the_timeout_and_no_more() -> None:
-    """The second read is called off after 5 s."""
+def test_after_its_first_answer_a_venue_has_only_the_timeout() -> None:
+    """The second poll is cancelled after 5 s."""
     venue = Slow(0.0, 100.0, 0.0)
     assert read(venue, 3)[:2] == ["ok", "down"]
     assert venue.called_off == 1
 
 
-def test_a_venue_that_never_answers_is_asked_anew_after_thirty_seconds() -> None:
-    """Called off at the tick that finds it 30 s old."""
+def test_a_venue_that_never_answers_is_polled_anew_after_thirty_seconds() -> None:
+    """Cancelled at the tick that finds it 30 s old."""
     venue = Slow(100.0, 100.0)
     assert set(read(venue, 10)) == {"down"}
     assert (venue.asked, venue.called_off) == (2, 2)

@@ -1,4 +1,4 @@
-"""An armed account that cannot be read for long is a page with its reason, once, and so is that it is read again."""
+"""An armed account that cannot be polled for long is a page with its reason, once, and so is its recovery."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOWN = VenueDownError("connection refused")
 
 
 class Timed(ScriptedVenue):
-    """Answers as its script says for the second of the run; a number is so many seconds before a sound answer."""
+    """Answers as its script says for the second of the run; a number is the seconds before a sound answer."""
 
     def __init__(self, time: VirtualTime, script: Callable[[float], Answer], account: str = "main") -> None:
         super().__init__(book("1000", account), account)
@@ -51,7 +51,7 @@ class Site:
         self.seen = Seen()
 
     def run(self, ticks: int, *venues: ScriptedVenue, armed: bool = True, pace: RunnerPace | None = None) -> None:
-        """At an interval of 1 s and a timeout of 0.5 s: so an account is told of after 15 s, the least there is."""
+        """At an interval of 1 s and a timeout of 0.5 s: so an outage is reported after 15 s, the least there is."""
         accounts = {
             each.account: ArmedAccount(each.account, "paper", "swap", "USDT", each, armed=armed) for each in venues
         }
@@ -63,7 +63,7 @@ class Site:
         self.time.run(runner.run(asyncio.Event(), ticks))
 
     def told(self, word: str = "account") -> list[tuple[int, str, str]]:
-        """Notices of the runner, with the second of the run at which they were told."""
+        """Notices of the runner, with the second of the run at which they were sent."""
         return [
             (round((report.snapshot.as_of - self.time.start).total_seconds()), each.severity, each.text)
             for report in self.seen.reports
@@ -85,7 +85,7 @@ def out(first: float, last: float) -> Callable[[float], Answer]:
 
 
 def test_an_outage_of_72_s_is_one_page_with_its_reason_and_one_all_clear(site: Site) -> None:
-    """Down from 5 s to 77 s: a page after 15 s of it, and one when it is read again."""
+    """Down from 5 s to 77 s: a page after 15 s of it, and one when it is polled again."""
     site.run(90, Timed(site.time, out(5, 77)))
     assert site.told() == [
         (
@@ -98,8 +98,8 @@ def test_an_outage_of_72_s_is_one_page_with_its_reason_and_one_all_clear(site: S
     ]
 
 
-def test_the_status_lists_it_under_problems_until_it_is_read_again(site: Site) -> None:
-    """From 15 s of it on, at every tick, in the same words; not after it."""
+def test_the_status_lists_an_outage_under_problems_until_it_is_over(site: Site) -> None:
+    """From 15 s of it on, at every tick, in the same text; not after it."""
     site.run(60, Timed(site.time, out(5, 45)))
     listed = [
         round((each.snapshot.as_of - site.time.start).total_seconds()) for each in site.seen.reports if each.problems
@@ -111,15 +111,15 @@ def test_the_status_lists_it_under_problems_until_it_is_read_again(site: Site) -
     assert decode_view(blob).problems == ()
 
 
-def test_an_outage_of_fourteen_seconds_is_no_news(site: Site) -> None:
-    """Venues restart and limit: what is over before anybody could look is left to the terminal."""
+def test_an_outage_of_fourteen_seconds_is_not_reported(site: Site) -> None:
+    """Venues restart and limit: an outage that ends before anybody could look is left to the terminal."""
     site.run(40, Timed(site.time, out(5, 19)))
     assert site.told() == []
     assert not any(report.problems for report in site.seen.reports)
 
 
-def test_slow_ticks_bear_three_slow_readings(site: Site) -> None:
-    """Every 60 s with a timeout of 5 s: three readings take up to 195 s, so the fifth in a row that fails is told."""
+def test_slow_ticks_allow_three_slow_polls(site: Site) -> None:
+    """Every 60 s with a timeout of 5 s: three polls take up to 195 s, so the fifth failure in a row is reported."""
     pace = RunnerPace(60.0, 5.0, stop_timeout=0.5)
     site.run(12, Timed(site.time, lambda now: DOWN if now in (60, 120) or 300 <= now <= 540 else 0.0), pace=pace)
     assert [(at, text.partition(" (")[0]) for at, _, text in site.told()] == [
@@ -128,8 +128,8 @@ def test_slow_ticks_bear_three_slow_readings(site: Site) -> None:
     ]
 
 
-def test_a_refused_key_is_told_at_once(site: Site) -> None:
-    """From the first tick on: asking again brings the same, so nothing is waited for; one page, with the way out."""
+def test_a_rejected_key_is_reported_at_once(site: Site) -> None:
+    """From the first tick on: a retry has the same result, so nothing is waited for; one page, with the way out."""
     site.run(40, Timed(site.time, lambda _: CredentialsRefusedError("invalid signature")))
     assert site.told() == [
         (
@@ -142,8 +142,8 @@ def test_a_refused_key_is_told_at_once(site: Site) -> None:
     assert site.seen.reports[0].problems == (site.told()[0][2],)
 
 
-def test_an_outage_that_turns_out_to_be_a_refused_key_is_told_as_that_too(site: Site) -> None:
-    """Two pages: the reason that asks for a deed is not kept back because another was told."""
+def test_an_outage_that_turns_out_to_be_a_rejected_key_is_reported_as_that_too(site: Site) -> None:
+    """Two pages: the reason that needs an action is not held back because another was reported."""
     site.run(60, Timed(site.time, lambda now: DOWN if now < 30 else CredentialsRefusedError("revoked")))
     assert [(at, text.partition(" (")[0].partition(":")[0]) for at, _, text in site.told()] == [
         (15, "account main cannot be read since 2021-05-19T12"),
@@ -157,21 +157,21 @@ def test_an_account_that_is_only_observed_pages_nobody(site: Site) -> None:
     assert site.told() == []
 
 
-def test_one_account_that_cannot_be_read_says_nothing_of_another(site: Site) -> None:
+def test_an_outage_of_one_account_is_not_reported_for_another(site: Site) -> None:
     site.run(30, Timed(site.time, out(0, 40), "one"), Timed(site.time, lambda _: 0.0, "two"))
     assert [text.split()[1] for _, _, text in site.told()] == ["one"]
 
 
-def test_an_account_that_comes_and_goes_is_told_less_and_less(site: Site) -> None:
-    """20 s away and one reading in between, 40 times: each page doubles what must go by before the next."""
+def test_an_intermittent_account_is_reported_less_and_less(site: Site) -> None:
+    """20 s away and one poll in between, 40 times: each page doubles the interval before the next."""
     site.run(850, Timed(site.time, lambda now: 0.0 if now % 21 == 0 else DOWN))
     assert [text.partition(" since")[0].partition(",")[0] for _, _, text in site.told()] == [
         "account main cannot be read", "account main can be read again",
     ]  # fmt: skip
 
 
-def test_a_first_answer_that_takes_twelve_seconds_is_waited_for_without_a_problem(site: Site) -> None:
-    """The reason says what is waited for, and the terminal does not say that the account is down."""
+def test_a_first_answer_that_takes_twelve_seconds_is_awaited_without_a_problem(site: Site) -> None:
+    """The reason states what is waited for, and the terminal does not show the account as down."""
     site.run(20, Timed(site.time, lambda now: 12.0 if now == 0 else 0.0))
     waited = [report.snapshot.accounts[0] for report in site.seen.reports if report.snapshot.accounts[0].reason]
     assert {(each.quality, outage_text(each)) for each in waited} == {
@@ -185,8 +185,8 @@ def test_a_first_answer_that_takes_twelve_seconds_is_waited_for_without_a_proble
     assert not any(report.problems for report in site.seen.reports)
 
 
-def test_a_venue_that_gives_no_first_answer_is_a_page_once_its_allowance_is_over(site: Site) -> None:
-    """Not before 30 s, although 15 s are enough for one that has answered before; and it stays one page."""
+def test_a_venue_without_a_first_answer_is_a_page_once_its_allowance_is_over(site: Site) -> None:
+    """Not before 30 s, although 15 s are enough for one that has answered before; and it remains one page."""
     site.run(90, Timed(site.time, lambda _: 1000.0))
     ((at, severity, text),) = site.told()
     assert (at in (30, 31), severity) == (True, "page")
@@ -194,7 +194,7 @@ def test_a_venue_that_gives_no_first_answer_is_a_page_once_its_allowance_is_over
 
 
 class Pushing(Timed):
-    """One with a stream that is lost in an outage and tried again after 300 s only, as adapters' pauses grow."""
+    """A venue with a stream that is lost in an outage and retried after 300 s only, as adapters' pauses grow."""
 
     began: list[float]
 
@@ -208,7 +208,7 @@ class Pushing(Timed):
             await asyncio.sleep(1.0)
 
 
-def test_a_lost_stream_is_begun_anew_as_soon_as_the_account_is_read_again(site: Site) -> None:
+def test_a_lost_stream_is_restarted_as_soon_as_the_account_is_polled_again(site: Site) -> None:
     """Its own pause is not waited for; the stream is a warning with an all-clear, the account a page with one."""
     venue = Pushing(site.time, out(5, 77))
     site.run(160, venue)
@@ -224,8 +224,8 @@ def test_a_lost_stream_is_begun_anew_as_soon_as_the_account_is_read_again(site: 
     assert [severity for _, severity, text in site.told() if "stream" not in text] == ["page", "page"]
 
 
-def test_no_notice_is_told_twice(site: Site) -> None:
-    """Over an outage with a stream, whatever is told is told by one tick."""
+def test_no_notice_is_sent_twice(site: Site) -> None:
+    """Over an outage with a stream, each notice is sent by one tick."""
     site.run(160, Pushing(site.time, out(5, 77)))
     told = [each for report in site.seen.reports for each in report.notices]
     assert all(isinstance(each, Notice) for each in told)

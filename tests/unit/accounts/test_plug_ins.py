@@ -1,4 +1,4 @@
-"""Venue families by name: those that are there, and the way out for those that are not."""
+"""Venue plug-ins by name: those that are installed, and the way out for those that are not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from killswitch.model.venue import VenueTraits
 
 
 class Bars:
-    """No bar at all."""
+    """No bars at all."""
 
     async def bars(self, symbol: str, timeframe: str, since: int, limit: int | None = None) -> Sequence[Bar]:
         return ()
@@ -23,7 +23,7 @@ class Bars:
     async def close(self) -> None: ...
 
 
-class Family:
+class TwoExchanges:
     """Two exchanges of one adapter; one of them has bars."""
 
     def listings(self) -> Sequence[VenueListing]:
@@ -36,7 +36,7 @@ class Family:
         return Bars() if exchange == "swapex" else None
 
 
-made_up = Family()
+made_up = TwoExchanges()
 
 
 def broken() -> None:
@@ -53,7 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def declared(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
-    """As though this distribution declared these families."""
+    """As though this distribution declared these plug-ins."""
     ours = distribution("killswitch")
     points = [EntryPoint(name, value, GROUP)._for(ours) for name, value in entries.items()]  # type: ignore[attr-defined] # how the library itself binds them
     monkeypatch.setattr(module, "entry_points", lambda group: points if group == GROUP else [])
@@ -62,10 +62,10 @@ def declared(monkeypatch: pytest.MonkeyPatch, **entries: str) -> None:
 HERE = "tests.unit.accounts.test_plug_ins"
 
 
-def test_a_family_whose_client_is_not_installed_says_what_to_install(
+def test_a_plug_in_whose_client_is_not_installed_names_what_to_install(
     monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
-    """The extra of its name; the other families are there all the same."""
+    """The extra of its name; the other plug-ins are available all the same."""
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
     found = load_plug_ins()
     assert [listing.exchange for listing in found.listings] == ["spotex", "swapex"]
@@ -75,8 +75,8 @@ def test_a_family_whose_client_is_not_installed_says_what_to_install(
     ]
 
 
-def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """What fails in any other way is told as the family's own, as is a module of its own that is not there."""
+def test_a_defect_of_a_plug_in_is_not_blamed_on_the_installation(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Any other failure is reported as the plug-in's own, as is a missing module of its own."""
     declared(monkeypatch, ccxt="defective:family", alpaca="nowhere.at.all:family")
     told = [str(each) for each in load_plug_ins().absent]
     assert told[0].endswith(
@@ -85,23 +85,23 @@ def test_a_defect_is_none_of_the_users_install(monkeypatch: pytest.MonkeyPatch, 
     assert "RuntimeError: it does not compute; this is a defect of defective:family" in told[1]
 
 
-def test_a_client_that_is_missed_later_is_told_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_missing_at_its_first_use_is_reported_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients are imported at their first use, so that a verb starts fast."""
     declared(monkeypatch, ccxt=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match=r"No module named 'bigclient'; pip install '\.\[ccxt\]' in a clone"):
         load_plug_ins().history("lazy", None)
 
 
-def test_an_unknown_venue_is_told_with_what_was_meant(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """And with the families that are not there: it may be one of theirs."""
+def test_an_unknown_venue_is_reported_with_a_suggestion(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """And with the plug-ins that are not available: it may be one of theirs."""
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
     with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as told:
         load_plug_ins().named("swapexx")
     assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(told.value)
 
 
-def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A venue without any is told apart from one that nobody knows."""
+def test_bars_come_from_the_first_plug_in_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A venue without any is distinguished from an unknown one."""
     declared(monkeypatch, madeup=f"{HERE}:made_up")
     assert isinstance(load_plug_ins().history("swapex", None), Bars)
     with pytest.raises(NoSuchVenueError, match="spotex gives no public bars here"):
@@ -110,7 +110,7 @@ def test_bars_are_of_the_first_family_that_has_some(monkeypatch: pytest.MonkeyPa
         load_plug_ins().history("otherex", None)
 
 
-def test_where_a_family_reaches_more_than_it_lists_that_is_said_of_an_unknown_name(
+def test_an_unknown_name_mentions_that_a_plug_in_reaches_more_than_it_lists(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It was asked for the name too, and has none."""

@@ -1,4 +1,4 @@
-"""Which commit a decision names for its policies."""
+"""The commit that a decision names for its policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reading takes of a venue's limits: never what is kept for closing, and never more than the venue allows."""
+"""What polls take of a venue's limits: never the share for closing, and never more than the venue allows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TRAITS = VenueTraits(
 
 
 class LimitedVenue(ScriptedVenue):
-    """A venue that describes its limits, and says how much of them it has counted."""
+    """A venue that describes its limits, and reports how much of them it has counted."""
 
     def __init__(self, answer: AccountSnapshot | BaseException | None, name: str = "main") -> None:
         super().__init__(answer, name)
@@ -56,19 +56,19 @@ def armed(venue: ScriptedVenue, at: str = "paper") -> ArmedAccount:
     return ArmedAccount(venue.account, at, "swap", "USDT", venue, armed=True, closing_share=Decimal("0.4"))
 
 
-def watched(*venues: ScriptedVenue, at: Mapping[str, str] | None = None) -> tuple[Polls, dict[str, RequestMeter]]:
-    """Readers of these venues, on a clock that stands still, and what they are counted on."""
+def poller_of(*venues: ScriptedVenue, at: Mapping[str, str] | None = None) -> tuple[Polls, dict[str, RequestMeter]]:
+    """A poller of these venues, on a clock that does not advance, and its request budgets."""
     accounts = {each.account: armed(each, (at or {}).get(each.account, "paper")) for each in venues}
     meters = request_meters(accounts, VirtualClock(START))
     return Polls(accounts, 0.5, meters), meters
 
 
-def test_c14_readings_stop_where_the_share_for_closing_begins_and_orders_go_on() -> None:
-    """Of 10 units 4 are kept: two readings of 3 fit, the third finds the account down, and 4 orders may leave."""
+def test_c14_polls_stop_at_the_share_for_closing_and_orders_continue() -> None:
+    """Of 10 units 4 are reserved: two polls of 3 fit, the third finds the account down, and 4 orders may leave."""
 
     async def story() -> None:
         venue = LimitedVenue(account("1"))
-        readers, meters = watched(venue)
+        readers, meters = poller_of(venue)
         seen = [(await readers.gather())[0] for _ in range(3)]
         assert [each.quality for each in seen] == ["ok", "ok", "down"]
         assert seen[2].reason == "the request budget is spent"
@@ -78,7 +78,7 @@ def test_c14_readings_stop_where_the_share_for_closing_begins_and_orders_go_on()
     asyncio.run(story())
 
 
-def test_a_reading_waits_for_room_that_comes_within_its_time() -> None:
+def test_a_poll_waits_for_budget_that_is_free_within_its_timeout() -> None:
     """Units that come back in a moment are waited for, and the tick has its account."""
 
     async def story() -> None:
@@ -91,24 +91,24 @@ def test_a_reading_waits_for_room_that_comes_within_its_time() -> None:
 
 
 def test_accounts_at_one_venue_share_what_is_counted_for_the_address_and_others_do_not() -> None:
-    """Two accounts at one venue come to two readings together; one elsewhere has its own."""
+    """Two accounts at one venue fit two polls together; one at another venue has its own limit."""
 
     async def story() -> list[str]:
         one, two, far = (LimitedVenue(account("1", name=name), name) for name in ("one", "two", "far"))
-        readers, _ = watched(one, two, far, at={"far": "elsewhere"})
+        readers, _ = poller_of(one, two, far, at={"far": "elsewhere"})
         await readers.gather()
         return [each.quality for each in await readers.gather()]
 
     assert asyncio.run(story()) == ["down", "down", "ok"]
 
 
-def test_c14_a_refused_reading_silences_its_venue_for_all_accounts_there_and_for_no_other() -> None:
-    """After 429 nothing is asked for the time that it names; the next tick says why, and another venue is read."""
+def test_c14_a_rate_limited_poll_silences_its_venue_for_all_accounts_there_and_for_no_other() -> None:
+    """After 429 nothing is requested for the time that it names; the next tick says why; another venue is polled."""
 
     async def story() -> None:
         one, two = LimitedVenue(RateLimitedError("slow down", 30.0), "one"), LimitedVenue(account("1"), "two")
         far = LimitedVenue(account("1", name="far"), "far")
-        readers, meters = watched(one, two, far, at={"far": "elsewhere"})
+        readers, meters = poller_of(one, two, far, at={"far": "elsewhere"})
         await readers.gather()
         seen = {each.account: each for each in await readers.gather()}
         assert (one.reads, two.reads, far.reads) == (1, 0, 2)
@@ -119,13 +119,13 @@ def test_c14_a_refused_reading_silences_its_venue_for_all_accounts_there_and_for
     asyncio.run(story())
 
 
-def test_what_the_venue_has_counted_besides_is_heeded() -> None:
-    """Another program at the same address has used 9 of 10 units: one order is left, and no reading."""
+def test_units_that_the_venue_has_counted_for_others_are_respected() -> None:
+    """Another program at the same address has used 9 of 10 units: one order fits, and no poll."""
 
     async def story() -> None:
         venue = LimitedVenue(account("1"))
         venue.counted = {"weight": 9}
-        readers, meters = watched(venue)
+        readers, meters = poller_of(venue)
         await readers.gather()
         assert meters["main"].budget.room(0.0, "submit", ["BTC"] * 9) == 1
 
@@ -133,23 +133,23 @@ def test_what_the_venue_has_counted_besides_is_heeded() -> None:
 
 
 @pytest.mark.parametrize("counted", [{"weight": "many"}, None, 7], ids=["text", "nothing", "a number"])
-def test_an_adapter_that_cannot_count_costs_no_reading(counted: object) -> None:
-    """A defect in what it says it has used leaves the account readable."""
+def test_a_failing_request_count_of_an_adapter_costs_no_poll(counted: object) -> None:
+    """A defect in the reported count leaves the account readable."""
 
     async def story() -> str:
         venue = LimitedVenue(account("1"))
         venue.counted = counted  # type: ignore[assignment]  # the defect
-        return (await watched(venue)[0].gather())[0].quality
+        return (await poller_of(venue)[0].gather())[0].quality
 
     assert asyncio.run(story()) == "ok"
 
 
-def test_c15_a_reading_asks_no_breaker_and_its_answer_closes_it() -> None:
-    """C15: with orders stopped by five failures, the account is read all the same, and that lets orders leave again."""
+def test_c15_a_poll_ignores_the_breaker_and_its_answer_closes_it() -> None:
+    """C15: with orders stopped by five failures, the account is polled all the same; that lets orders leave again."""
 
     async def story() -> None:
         venue = LimitedVenue(VenueDownError("maintenance"))
-        readers, meters = watched(venue)
+        readers, meters = poller_of(venue)
         breaker = meters["main"].breaker
         for _ in range(5):
             breaker.failed(0.0)
@@ -163,11 +163,11 @@ def test_c15_a_reading_asks_no_breaker_and_its_answer_closes_it() -> None:
     asyncio.run(story())
 
 
-def test_an_account_that_cannot_be_read_stops_no_order() -> None:
-    """A venue may fail to tell positions and take orders all the same: failed readings open no breaker."""
+def test_an_account_that_cannot_be_polled_stops_no_order() -> None:
+    """A venue may fail to report positions and accept orders all the same: failed polls open no breaker."""
 
     async def story() -> None:
-        readers, meters = watched(ScriptedVenue(VenueDownError("positions are not to be had")))
+        readers, meters = poller_of(ScriptedVenue(VenueDownError("positions are not to be had")))
         for _ in range(20):
             await readers.gather()
         assert meters["main"].breaker.allows(0.0)
@@ -176,7 +176,7 @@ def test_an_account_that_cannot_be_read_stops_no_order() -> None:
 
 
 class GiftedVenue(LimitedVenue):
-    """Has everything that only some adapters have."""
+    """Has every capability that only some adapters have."""
 
     async def submit_batch(self, requests: object) -> list[object]:
         return [requests]
@@ -185,8 +185,8 @@ class GiftedVenue(LimitedVenue):
         self.answer = account("1")
 
 
-def test_a_view_offers_what_its_adapter_offers_and_nothing_else() -> None:
-    """Who uses batches asks whether there are any: a view of a plain adapter must not say yes."""
+def test_a_shared_adapter_offers_exactly_what_its_adapter_offers() -> None:
+    """Callers test for batches: the wrapper of a plain adapter must not claim them."""
     optional = (MeteredVenue, BatchingVenue, BookClosingVenue)
     for view in share_adapter(ScriptedVenue(None)):
         assert not any(isinstance(view, each) for each in optional)
@@ -199,8 +199,8 @@ def test_a_view_offers_what_its_adapter_offers_and_nothing_else() -> None:
     assert asyncio.run(ticks.submit_batch(asked)) == [asked]  # type: ignore[arg-type]  # passed on as it is
 
 
-def test_a_closing_goes_out_on_the_share_that_reading_left(tmp_path: Path) -> None:
-    """Through a whole runner: the tick reads until its share is spent, and the close it decides leaves all the same."""
+def test_a_close_leaves_on_the_share_that_polls_left(tmp_path: Path) -> None:
+    """Through a whole runner: the tick polls until its share is spent, and the close that it decides leaves."""
     world = World(tmp_path)
     venue = LimitedVenue(book("1000"))
     venue.traits = VenueTraits(
@@ -226,7 +226,7 @@ def test_a_closing_goes_out_on_the_share_that_reading_left(tmp_path: Path) -> No
 
 
 class Crowd:
-    """Accounts at one address, each read again a second after its last reading, beside a close without an end."""
+    """Accounts at one address, each polled again a second after its last poll, beside a close without an end."""
 
     def __init__(self, accounts: int, allowed: int, per: float, reading: int) -> None:
         self.time = VirtualTime()
@@ -248,7 +248,7 @@ class Crowd:
         self.time.run(all_of_it())
 
     async def _close(self, end: float) -> None:
-        """Every unit that is there is taken by an order; answers take 0.04 to 0.22 s."""
+        """Orders take every unit that is free; answers take 0.04 to 0.22 s."""
         budget, loop = self._meters[0].budget, asyncio.get_running_loop()
         while self.time.elapsed < end:
             while budget.wait(now := self.time.elapsed, "submit", ("X",)) <= 0.0:
@@ -269,16 +269,16 @@ class Crowd:
 
     @property
     def longest_gap(self) -> float:
-        """The longest time, in seconds, for which any account was not read."""
+        """The longest time, in seconds, for which any account was not polled."""
         ends = [[0.0, *times, self.time.elapsed] for times in self.read_at]
         return max(later - earlier for each in ends for earlier, later in pairwise(each))
 
 
 @pytest.mark.parametrize(("allowed", "per", "reading"), [(20, 1.0, 5), (100, 10.0, 20), (2400, 60.0, 50)])
-def test_a_close_with_a_backlog_does_not_keep_the_account_from_being_read(
+def test_a_close_with_a_backlog_does_not_keep_the_account_from_being_polled(
     allowed: int, per: float, reading: int
 ) -> None:
-    """Orders that take every unit as it comes back leave a reading its own once in a window, and keep their half."""
+    """Orders that take every unit as it comes back leave a poll its own once in a window, and keep their half."""
     crowd = Crowd(1, allowed, per, reading)
     crowd.go_on_for(300.0, closing=True)
     assert crowd.longest_gap < per + 3.0
@@ -286,8 +286,8 @@ def test_a_close_with_a_backlog_does_not_keep_the_account_from_being_read(
 
 
 @pytest.mark.parametrize("closing", [True, False])
-def test_accounts_at_one_address_are_read_equally_often(*, closing: bool) -> None:
-    """Ten accounts on room for two and a half readings a second: none is passed by for others."""
+def test_accounts_at_one_address_are_polled_equally_often(*, closing: bool) -> None:
+    """Ten accounts on room for two and a half polls a second: none is skipped for others."""
     crowd = Crowd(10, 100, 1.0, 20)
     crowd.go_on_for(60.0, closing=closing)
     counts = [len(each) for each in crowd.read_at]
@@ -296,7 +296,7 @@ def test_accounts_at_one_address_are_read_equally_often(*, closing: bool) -> Non
 
 
 @pytest.mark.parametrize("accounts", [3, 5])
-def test_too_many_accounts_at_one_address_are_read_seldom_and_not_in_turns_of_sight_and_blindness(
+def test_too_many_accounts_at_one_address_are_polled_rarely_but_evenly(
     accounts: int,
 ) -> None:
     """Half of 2400 units a minute is 60 polls of 20: three accounts in step would have spent them after 20 s."""
@@ -308,14 +308,14 @@ def test_too_many_accounts_at_one_address_are_read_seldom_and_not_in_turns_of_si
 
 
 def test_polls_that_fit_into_a_long_limit_are_never_slowed() -> None:
-    """55 polls of 20 in a minute are less than half of 2400: each leaves in the moment that it is due."""
+    """55 polls of 20 in a minute are less than half of 2400: each leaves at the moment that it is due."""
     crowd = Crowd(1, 2400, 60.0, 20)
     crowd.go_on_for(300.0, closing=False)
     assert {round(later - earlier, 6) for earlier, later in pairwise(crowd.read_at[0])} == {1.04}
 
 
-def test_a_reading_that_something_called_for_keeps_no_pace() -> None:
-    """Ten polls of 20 of 400 in ten seconds are the pace of 2400 a minute; what a push wakes leaves at once, beside."""
+def test_a_pushed_poll_is_not_paced() -> None:
+    """Ten polls of 20 of 400 in ten seconds are the pace of 2400 a minute; a pushed poll leaves at once, besides."""
 
     async def story() -> list[int]:
         limit = RateLimit("weight", 2400, 60.0, "address")
@@ -333,7 +333,7 @@ def test_a_reading_that_something_called_for_keeps_no_pace() -> None:
 
 
 class Ticking:
-    """Accounts that are all polled at every interval, as a runner does it; `answer` in seconds."""
+    """Accounts that are all polled at every interval, as by a runner; `answer` in seconds."""
 
     def __init__(
         self, accounts: int, reading: int, interval: float, *, allowed: int = 2400, patience: float = 5.0
@@ -382,18 +382,18 @@ class Ticking:
     ("accounts", "reading", "interval"),
     [(1, 17, 1.0), (3, 17, 4.0), (13, 17, 12.0), (20, 17, 20.0), (4, 150, 35.0), (60, 17, 60.0)],
 )
-def test_polls_that_fit_into_a_limit_are_not_refused_by_their_pace(
+def test_polls_that_fit_into_a_limit_are_not_refused_by_their_pacing(
     accounts: int, reading: int, interval: float
 ) -> None:
-    """All of a tick leave together; half of 2400 a minute holds them at every interval, and so must the pace."""
+    """All of a tick leave together; half of 2400 a minute holds them at every interval, and so must the pacing."""
     assert accounts * reading * 60 / interval <= 1200
     ticking = Ticking(accounts, reading, interval)
     ticking.go_on_for(1200.0)
     assert ticking.missed == 0
 
 
-def test_far_too_many_accounts_are_all_read_in_turn() -> None:
-    """Fifty accounts in room for one reading a second: each about once in fifty seconds, none of them forgotten."""
+def test_far_too_many_accounts_are_all_polled_in_turn() -> None:
+    """Fifty accounts in room for one poll a second: each about once in fifty seconds, none of them forgotten."""
     ticking = Ticking(50, 20, 1.0)
     ticking.go_on_for(260.0)
     assert ticking.longest_gap < 75.0
@@ -401,7 +401,7 @@ def test_far_too_many_accounts_are_all_read_in_turn() -> None:
     assert max(counts) <= 1.5 * min(counts)
 
 
-def test_accounts_whose_readings_cost_differently_share_one_pace() -> None:
+def test_accounts_whose_polls_cost_differently_share_one_pace() -> None:
     """The dearer poll always fits, whichever account was named first."""
     limit = RateLimit("weight", 40, 60.0, "address")
     for costs in ((10, 5), (5, 10)):
@@ -414,7 +414,7 @@ def test_accounts_whose_readings_cost_differently_share_one_pace() -> None:
             assert budget.wait(0.0, "snapshot", (), "poll") == 0.0
 
 
-def test_a_claim_of_a_poll_does_not_outlast_the_reading_that_took_its_place() -> None:
+def test_a_claim_of_a_poll_ends_with_the_poll_that_replaced_it() -> None:
     """A corroboration that claims after the poll takes over; once it is read, the others need not wait for either."""
     limit = RateLimit("weight", 240, 60.0, "address")
     traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=40),))

@@ -1,4 +1,4 @@
-"""Reading all accounts for a tick: whatever a venue does, a snapshot of each account comes back."""
+"""Polling all accounts for a tick: whatever a venue does, a snapshot of each account is returned."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def armed(venue: ScriptedVenue) -> ArmedAccount:
     return ArmedAccount(venue.account, "paper", "swap", "USDT", venue, armed=False)
 
 
-def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Polls:
+def poller_of(*venues: ScriptedVenue, timeout: float = 0.05) -> Polls:
     return Polls({venue.account: armed(venue) for venue in venues}, timeout)
 
 
@@ -41,22 +41,22 @@ def readers(*venues: ScriptedVenue, timeout: float = 0.05) -> Polls:
     ],
     ids=["down", "fate unknown", "rate limited", "malformed", "a defect of the adapter", "no text", "cancelled"],
 )
-def test_a_failed_read_is_an_unreadable_account_with_the_reason(
+def test_a_failed_poll_is_an_unreadable_account_with_the_reason(
     error: BaseException, quality: str, reason: str
 ) -> None:
-    """No error of a venue, nor a defect of its adapter, leaves the reading of a tick."""
-    (seen,) = asyncio.run(readers(ScriptedVenue(error)).gather())
+    """No error of a venue, nor a defect of its adapter, escapes the poll of a tick."""
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(error)).gather())
     assert (quality, reason) == (seen.quality, seen.reason)
     assert seen.positions is None
     assert seen.equity is None
 
 
 def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> None:
-    """C14: the first silent read is waited for until its timeout; after that, ticks go on without waiting."""
+    """C14: the first silent poll is waited for until its timeout; after that, ticks continue without waiting."""
 
     async def story() -> None:
         silent, good = ScriptedVenue(None, "silent"), ScriptedVenue(account("1", name="good"), "good")
-        watch = readers(silent, good, timeout=0.05)
+        watch = poller_of(silent, good, timeout=0.05)
         first = asyncio.create_task(watch.gather())
         await turns(50)
         assert not first.done(), "the first tick gave up before the timeout"
@@ -74,17 +74,17 @@ def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> N
 
 
 async def turns(count: int) -> None:
-    """Let everything run that is ready, without time going by."""
+    """Let every ready task run, without time passing."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-def test_a_late_venue_is_back_as_soon_as_a_background_read_has_come_in() -> None:
-    """An account that was given up on is read in the background, and its answer ends the waiting."""
+def test_a_late_venue_is_back_as_soon_as_a_background_poll_has_arrived() -> None:
+    """An account that timed out is polled in the background, and its answer ends the waiting."""
 
     async def story() -> list[str]:
         venue = ScriptedVenue(None)
-        watch = readers(venue, timeout=0.01)
+        watch = poller_of(venue, timeout=0.01)
         found = [(await watch.gather())[0].quality]
         venue.answer = account("1")
         for _ in range(1000):
@@ -110,23 +110,23 @@ def test_a_late_venue_is_back_as_soon_as_a_background_read_has_come_in() -> None
     ids=["account", "market", "currency"],
 )
 def test_an_answer_about_something_else_is_malformed(answer: object, reason: str) -> None:
-    """What the venue says is held against the account's document before anybody decides on it."""
-    (seen,) = asyncio.run(readers(ScriptedVenue(answer)).gather())  # type: ignore[arg-type]  # a snapshot by the cases
+    """The answer is compared with the account's document before anybody decides on it."""
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())  # type: ignore[arg-type]  # a snapshot by the cases
     assert ("malformed", reason) == (seen.quality, seen.reason)
 
 
-def test_the_documents_name_for_the_venue_holds() -> None:
+def test_the_name_in_the_document_is_the_venues_name() -> None:
     """Policies match venues by the name in the document, whatever the adapter calls it."""
-    (seen,) = asyncio.run(readers(ScriptedVenue(book("1", venue="testnet"))).gather())
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(book("1", venue="testnet"))).gather())
     assert seen.venue == "paper"
 
 
-def test_a_second_reading_reads_only_the_accounts_named() -> None:
-    """Corroboration asks about the scope's accounts and leaves the others alone."""
+def test_a_second_poll_reads_only_the_accounts_named() -> None:
+    """Corroboration polls the scope's accounts and leaves the others alone."""
 
     async def again() -> tuple[int, int]:
         one, two = ScriptedVenue(account("1", name="one"), "one"), ScriptedVenue(account("1", name="two"), "two")
-        watch = readers(one, two)
+        watch = poller_of(one, two)
         seen = await watch.gather_again(("two",), 2.0)
         assert {"two"} == set(seen)
         return one.reads, two.reads
@@ -147,25 +147,25 @@ def test_a_second_reading_reads_only_the_accounts_named() -> None:
     ids=["lone surrogate", "text for a position", "text for a number", "naive time", "unknown state", "no type"],
 )
 def test_an_answer_that_cannot_be_recorded_is_malformed(wrong: dict[str, object]) -> None:
-    """An adapter's types are not checked by anyone else: what could not be stored would end the run."""
+    """No other code checks an adapter's types: a value that could not be stored would end the run."""
     answer = structs.replace(account("1"), **wrong)
-    (seen,) = asyncio.run(readers(ScriptedVenue(answer)).gather())
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())
     assert seen.quality == "malformed"
     assert seen.reason is not None
     seen.reason.encode()
 
 
-def test_a_float_becomes_the_number_that_it_shows() -> None:
+def test_a_float_becomes_the_decimal_that_it_prints() -> None:
     """A float contract count would raise in the first sum with a Decimal."""
     held = structs.replace(position("BTC", "long", "0"), contracts=0.1)
-    (seen,) = asyncio.run(readers(ScriptedVenue(account("1", (held,)))).gather())
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(account("1", (held,)))).gather())
     assert seen.positions is not None
     assert str(seen.positions[0].contracts) == "0.1"
 
 
-def test_a_reason_of_half_characters_can_be_stored() -> None:
-    """Lone surrogates in an error's text are shown as escapes."""
-    (seen,) = asyncio.run(readers(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
+def test_lone_surrogates_in_a_reason_are_escaped() -> None:
+    """So that the reason of an error can be stored."""
+    (seen,) = asyncio.run(poller_of(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
     assert seen.reason == "bad \\udc80"
 
 
@@ -181,8 +181,8 @@ class SlowVenue(ScriptedVenue):
         return await super().snapshot()
 
 
-def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
-    """Asked at 5 s and answered at 6.6 s an account is told as of 5 s; that one cannot be read is known at 6.6 s."""
+def test_a_snapshot_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
+    """Requested at 5 s and answered at 6.6 s an account is as of 5 s; that it cannot be read is known at 6.6 s."""
     clock = VirtualClock(START)
     clock.set(START + timedelta(seconds=5))
     fast, down = ScriptedVenue(account("1", name="fast"), "fast"), ScriptedVenue(VenueDownError("gone"), "down")
@@ -193,8 +193,10 @@ def test_a_reading_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
     assert [watch[name].dated for name in accounts] == [5.0, 6.6, 5.0]
 
 
-def test_a_closer_is_told_when_its_account_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another account takes 1.6 s longer to answer: the first one's reading is not taken for news of that moment."""
+def test_a_closer_gets_the_time_at_which_its_account_was_requested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another account takes 1.6 s longer to answer: the first one's snapshot is not dated to that moment."""
     world, learned = World(tmp_path), dict[str, float | None]()
 
     def learn(_: AccountExecutor, told: AccountSnapshot, at: float | None = None) -> None:

@@ -1,4 +1,4 @@
-"""A push wakes a tick; silence, loss and the end of a stream are told, and the polls go on whatever it says."""
+"""A push wakes a tick; silence, loss and the end of a stream are reported; polls continue whatever it pushes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRIP = 0.03
 
 
 class PushingTestVenue(ScriptedVenue):
-    """A ScriptedVenue with a private stream that says what its script has, at seconds from the start of listening."""
+    """A ScriptedVenue with a private stream that pushes what its script has, at seconds from the start of listening."""
 
     def __init__(self, time: VirtualTime, account: str, script: Script = (), traits: VenueTraits | None = None) -> None:
         super().__init__(book("1000", account), account)
@@ -59,19 +59,19 @@ class PushingTestVenue(ScriptedVenue):
         began = self.time.monotonic()
         self.began.append(began)
         try:
-            for at, said in self.script:
+            for at, push in self.script:
                 await asyncio.sleep(began + at - self.time.monotonic())
-                if isinstance(said, BaseException):
-                    raise said
+                if isinstance(push, BaseException):
+                    raise push
                 if self.on_push is not None:
-                    self.on_push(said)
-                hear(said)
+                    self.on_push(push)
+                hear(push)
             await asyncio.Event().wait()
         finally:
             self.listeners -= 1
 
 
-class Quiet(ScriptedVenue):
+class VenueWithoutStream(ScriptedVenue):
     """A venue without a stream."""
 
     def __init__(self, time: VirtualTime, account: str) -> None:
@@ -107,7 +107,7 @@ class Site:
         self.time.run(runner.run(asyncio.Event(), ticks))
 
     def passes(self) -> list[tuple[bool, dict[str, float]]]:
-        """Whether each pass was scheduled, and when each account of it was observed, in seconds of the run."""
+        """Whether each pass was scheduled, and when each account in it was observed, in seconds of the run."""
         return [
             (
                 report.snapshot.scheduled,
@@ -128,14 +128,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
     made.store.close()
 
 
-def said(kind: str, why: str | None = None) -> Push:
+def push(kind: str, why: str | None = None) -> Push:
     return Push(kind, why)  # type: ignore[arg-type] # a kind in a test
 
 
 @pytest.mark.parametrize("kind", ["positions", "orders", "balance"])
-def test_a_push_wakes_a_tick_at_once_that_reads_only_the_account_that_pushed(site: Site, kind: str) -> None:
-    """At 0.5 s something is heard: the pass after it is not scheduled, and the other account is as it was observed."""
-    one, other = PushingTestVenue(site.time, "one", ((0.5, said(kind)),)), Quiet(site.time, "two")
+def test_a_push_triggers_a_pass_at_once_that_polls_only_the_account_that_pushed(site: Site, kind: str) -> None:
+    """A push at 0.5 s: the pass after it is not scheduled, and the other account is as it was observed."""
+    one, other = PushingTestVenue(site.time, "one", ((0.5, push(kind)),)), VenueWithoutStream(site.time, "two")
     site.run(site.runner(one, other), 2)
     (first, before), (second, woken), (third, after) = site.passes()
     assert (first, second, third) == (True, False, True)
@@ -146,17 +146,17 @@ def test_a_push_wakes_a_tick_at_once_that_reads_only_the_account_that_pushed(sit
     assert other.reads == 2
 
 
-def test_a_sign_of_life_reads_nothing(site: Site) -> None:
-    """`alive` is no news about the account."""
-    venue = PushingTestVenue(site.time, "one", ((0.3, said("alive")), (0.6, said("alive"))))
+def test_a_sign_of_life_triggers_no_poll(site: Site) -> None:
+    """`alive` is no change of the account."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, push("alive")), (0.6, push("alive"))))
     site.run(site.runner(venue), 2)
     assert [scheduled for scheduled, _ in site.passes()] == [True, True]
     assert venue.reads == 2
 
 
-def test_a_fall_that_is_pushed_is_closed_before_the_next_poll(site: Site) -> None:
-    """The push comes at 0.3 s, the order leaves on the woken reading, long before the poll at 10 s."""
-    venue = PushingTestVenue(site.time, "one", ((0.3, said("positions")),))
+def test_a_pushed_fall_is_closed_before_the_next_poll(site: Site) -> None:
+    """The push comes at 0.3 s, the order leaves on the pushed poll, long before the scheduled one at 10 s."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, push("positions")),))
     venue.on_push = lambda _: setattr(venue, "answer", book("850", "one"))
     runner = site.runner(venue, interval=10.0)
     site.run(runner, 2)
@@ -169,9 +169,9 @@ def test_a_fall_that_is_pushed_is_closed_before_the_next_poll(site: Site) -> Non
     )
 
 
-def test_a_burst_is_one_reading_and_the_scheduled_tick_keeps_its_time(site: Site) -> None:
-    """A push every 10 ms for three seconds: readings and passes keep their distance, and polls are at 0, 1, 2 and 3."""
-    venue = PushingTestVenue(site.time, "one", tuple((number * 0.01, said("orders")) for number in range(1, 300)))
+def test_a_burst_of_pushes_is_one_poll_and_the_scheduled_tick_keeps_its_time(site: Site) -> None:
+    """A push every 10 ms for three seconds: polls and passes keep their distance, and ticks are at 0, 1, 2 and 3."""
+    venue = PushingTestVenue(site.time, "one", tuple((number * 0.01, push("orders")) for number in range(1, 300)))
     runner = site.runner(venue)
     began: list[float] = []
     tick = runner.tick
@@ -192,16 +192,16 @@ def test_a_burst_is_one_reading_and_the_scheduled_tick_keeps_its_time(site: Site
     assert 3 <= woken <= 3 / LEAST_DISTANCE
 
 
-def test_a_push_during_a_reading_is_read_after_it(site: Site) -> None:
-    """What the reading under way may not have seen is read by the next one."""
-    venue = PushingTestVenue(site.time, "one", ((0.3, said("orders")), (0.31, said("positions"))))
+def test_a_push_during_a_poll_triggers_a_poll_after_it(site: Site) -> None:
+    """What the poll in progress may not have seen is read by the next one."""
+    venue = PushingTestVenue(site.time, "one", ((0.3, push("orders")), (0.31, push("positions"))))
     site.run(site.runner(venue), 2)
     assert venue.read_at == pytest.approx([0.0, 0.3, 0.3 + LEAST_DISTANCE, 1.0], abs=0.05)
 
 
-def test_a_slow_woken_reading_is_taken_up_by_the_scheduled_tick(site: Site) -> None:
-    """It began at 0.75 s and takes 0.4: the tick at 1.0 waits for its rest, asks nothing anew and is not delayed."""
-    venue = PushingTestVenue(site.time, "one", ((0.75, said("orders")),))
+def test_the_scheduled_tick_joins_a_slow_pushed_poll(site: Site) -> None:
+    """It began at 0.75 s and takes 0.4: the tick at 1.0 waits for its rest, requests nothing anew, and is on time."""
+    venue = PushingTestVenue(site.time, "one", ((0.75, push("orders")),))
     venue.on_push = lambda _: setattr(venue, "trip", 0.4)
     site.run(site.runner(venue), 2)
     assert [scheduled for scheduled, _ in site.passes()] == [True, True]
@@ -210,27 +210,27 @@ def test_a_slow_woken_reading_is_taken_up_by_the_scheduled_tick(site: Site) -> N
 
 
 def test_a_push_just_before_a_poll_is_left_to_it(site: Site) -> None:
-    """Nearer to the poll than the least distance, nothing is read twice."""
-    venue = PushingTestVenue(site.time, "one", ((1.0 - LEAST_DISTANCE / 2, said("orders")),))
+    """Nearer to the scheduled poll than the least distance, nothing is read twice."""
+    venue = PushingTestVenue(site.time, "one", ((1.0 - LEAST_DISTANCE / 2, push("orders")),))
     site.run(site.runner(venue), 2)
     assert [scheduled for scheduled, _ in site.passes()] == [True, True]
     assert venue.read_at == pytest.approx([0.0, 1.0])
 
 
-def test_one_accounts_slow_reading_holds_no_other_accounts_push(site: Site) -> None:
-    """One takes half a second to read, the other pushes meanwhile: its pass comes at once."""
-    slow = PushingTestVenue(site.time, "slow", ((0.2, said("orders")),))
+def test_a_slow_poll_of_one_account_delays_no_push_of_another(site: Site) -> None:
+    """One takes half a second to poll, the other pushes meanwhile: its pass comes at once."""
+    slow = PushingTestVenue(site.time, "slow", ((0.2, push("orders")),))
     slow.on_push = lambda _: setattr(slow, "trip", 0.5)
-    fast = PushingTestVenue(site.time, "fast", ((0.3, said("orders")),))
+    fast = PushingTestVenue(site.time, "fast", ((0.3, push("orders")),))
     site.run(site.runner(slow, fast), 2)
     woken = [observed for scheduled, observed in site.passes() if not scheduled]
     assert woken[0]["fast"] == pytest.approx(0.3 + TRIP)
     assert woken[1]["slow"] == pytest.approx(0.7)
 
 
-def test_rows_and_rules_of_an_account_that_is_not_read_are_not_given_again(site: Site) -> None:
-    """Flows and fills are what became known since the last snapshot: between two readings nothing has; rules hold."""
-    one, two = PushingTestVenue(site.time, "one", ((0.5, said("orders")),)), Quiet(site.time, "two")
+def test_rows_and_rules_of_an_account_that_is_not_polled_are_not_repeated(site: Site) -> None:
+    """Flows and fills are what became known since the last snapshot: nothing did between two polls; rules remain."""
+    one, two = PushingTestVenue(site.time, "one", ((0.5, push("orders")),)), VenueWithoutStream(site.time, "two")
     row = fill("f1", site.time.start, "BTC", "buy", "1", "100")
     two.answer = structs.replace(book("1000", "two"), fills=(row,), flows=None, health=Health(requests=3))
     site.run(site.runner(one, two), 2)
@@ -240,9 +240,9 @@ def test_rows_and_rules_of_an_account_that_is_not_read_are_not_given_again(site:
     assert (woken.equity, woken.positions, woken.observed_at) == (first.equity, first.positions, first.observed_at)
 
 
-def test_what_was_read_longer_than_an_interval_ago_is_not_given_again(site: Site) -> None:
-    """A second after it was asked for it is stale, with the reason, and nothing of it is told."""
-    account = ArmedAccount("two", "two", "swap", "USDT", Quiet(site.time, "two"), armed=True)
+def test_a_snapshot_older_than_an_interval_is_not_reused(site: Site) -> None:
+    """A second after its request it is stale, with the reason, and nothing in it is reported."""
+    account = ArmedAccount("two", "two", "swap", "USDT", VenueWithoutStream(site.time, "two"), armed=True)
     readers = Polls({"two": account}, 0.5, request_meters({"two": account}, site.time))
 
     async def story() -> tuple[AccountSnapshot, AccountSnapshot]:
@@ -258,11 +258,11 @@ def test_what_was_read_longer_than_an_interval_ago_is_not_given_again(site: Site
     assert (late.quality, late.equity, late.reason) == ("stale", None, "the last snapshot is older than an interval")
 
 
-def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
-    """The limit allows what polling needs and four readings more a minute: a storm of pushes costs no poll."""
+def test_pushed_polls_leave_every_scheduled_poll_its_budget(site: Site) -> None:
+    """The limit allows what polling needs and four polls more a minute: a storm of pushes costs no scheduled poll."""
     limit = RateLimit("weight", 2 * 10 * (61 + 4), 60.0)
     traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=10),))
-    script = tuple((number * 0.1, said("orders")) for number in range(1, 590))
+    script = tuple((number * 0.1, push("orders")) for number in range(1, 590))
     venue = PushingTestVenue(site.time, "one", script, traits)
     site.run(site.runner(venue), 61)
     qualities = [report.snapshot.accounts[0].quality for report in site.seen.reports]
@@ -270,16 +270,16 @@ def test_pushed_readings_leave_every_poll_its_room(site: Site) -> None:
     assert [scheduled for scheduled, _ in site.passes()].count(False) == 4
 
 
-def test_a_push_for_which_there_is_no_room_yet_is_read_as_soon_as_there_is(site: Site) -> None:
-    """The limit leaves one woken reading a second and polls come every 30 s: the second push waits for 0.8 s."""
+def test_a_push_without_request_budget_is_polled_as_soon_as_there_is_some(site: Site) -> None:
+    """The limit leaves one pushed poll a second and ticks come every 30 s: the second push waits for 0.8 s."""
     limit = RateLimit("account", 6, 1.0)
     traits = VenueTraits((limit,), (Cost("snapshot", "account", units=1),))
-    venue = PushingTestVenue(site.time, "one", ((2.0, said("orders")), (2.2, said("orders"))), traits)
+    venue = PushingTestVenue(site.time, "one", ((2.0, push("orders")), (2.2, push("orders"))), traits)
     site.run(site.runner(venue, interval=30.0), 2)
     assert venue.read_at == pytest.approx([0.0, 2.0, 3.0, 30.0], abs=0.3)
 
 
-def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
+def test_accounts_behind_one_address_share_what_the_scheduled_polls_leave() -> None:
     """Of 20 units in ten seconds half is kept; two accounts polled every 10 s at one unit leave 10 − 2·2 to both."""
     traits = VenueTraits((RateLimit("weight", 20, 10.0, by="address"),), (Cost("snapshot", "weight", units=1),))
     accounts = {}
@@ -296,8 +296,8 @@ def test_accounts_behind_one_address_share_what_the_polls_leave() -> None:
     assert shared["one"].admits(10.0)
 
 
-def test_a_stream_that_says_nothing_is_stale_and_told_once_while_polling_goes_on(site: Site) -> None:
-    """Not a word for longer than the declared time: one warning, shown in `status`, and every poll is read."""
+def test_a_silent_stream_is_stale_and_reported_once_while_polling_continues(site: Site) -> None:
+    """No push for longer than the declared time: one warning, shown in `status`, and every scheduled poll is made."""
     venue = PushingTestVenue(site.time, "one")
     ticks = int(STALE_AFTER) + 10
     site.run(site.runner(venue), ticks)
@@ -310,17 +310,17 @@ def test_a_stream_that_says_nothing_is_stale_and_told_once_while_polling_goes_on
 
 
 def test_signs_of_life_keep_a_stream_from_being_stale(site: Site) -> None:
-    """An account on which nothing happens is heard all the same."""
-    venue = PushingTestVenue(site.time, "one", tuple((number * 20.0, said("alive")) for number in range(1, 10)))
+    """An account on which nothing happens still sends signs of life."""
+    venue = PushingTestVenue(site.time, "one", tuple((number * 20.0, push("alive")) for number in range(1, 10)))
     site.run(site.runner(venue), 150)
     assert not any(report.problems for report in site.seen.reports)
     assert site.seen.reports[-1].streams[0].state == "heard"
 
 
-def test_a_lost_stream_is_told_with_its_reason_and_once_however_often_it_flaps(site: Site) -> None:
-    """Down, up, down: one warning until it has been heard for the declared time; `status` gives the same reason."""
+def test_a_lost_stream_is_reported_once_with_its_reason_however_often_it_flaps(site: Site) -> None:
+    """Down, up, down: one warning until it has been up for the declared time; `status` gives the same reason."""
     script = tuple(
-        (at, said(*words))
+        (at, push(*words))
         for at, words in ((1.5, ("lost", "code 1006")), (3.5, ("alive",)), (4.5, ("lost", "code 1001")))
     )
     site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
@@ -330,8 +330,8 @@ def test_a_lost_stream_is_told_with_its_reason_and_once_however_often_it_flaps(s
     assert site.seen.reports[-1].streams[0].why == "code 1006"
 
 
-def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
-    """The trouble ends after the declared time of being heard."""
+def test_a_stream_that_was_steady_again_is_reported_when_it_is_lost() -> None:
+    """The trouble ends once it has been up for the declared time."""
     time = VirtualTime()
     stream = Stream("one", time)
     stream.record_loss("first")
@@ -349,10 +349,8 @@ def test_a_stream_that_was_steady_again_is_news_when_it_is_lost() -> None:
 
 
 @pytest.mark.parametrize("error", [VenueDownError("no private stream for this key"), ValueError("a defect")])
-def test_what_listening_raises_is_told_once_and_it_is_begun_again_after_growing_pauses(
-    site: Site, error: Exception
-) -> None:
-    """It fails 0.5 s after each begin: at 0, then pauses of 1, 2, 4, 8 … s; one warning says that it is tried again."""
+def test_an_error_of_listening_is_reported_once_and_retried_with_growing_pauses(site: Site, error: Exception) -> None:
+    """It fails 0.5 s after each start: at 0, then pauses of 1, 2, 4, 8 … s; one warning states that it is retried."""
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 20)
     told = [notice.text for report in site.seen.reports for notice in report.notices]
@@ -363,7 +361,7 @@ def test_what_listening_raises_is_told_once_and_it_is_begun_again_after_growing_
     assert venue.reads == 20
 
 
-def test_pauses_between_beginnings_grow_to_five_minutes(site: Site) -> None:
+def test_pauses_between_retries_grow_to_five_minutes(site: Site) -> None:
     """An hour of failing at once: 1 + 2 + … + 256 s, and from then on every 300 s."""
     venue = PushingTestVenue(site.time, "one", ((0.0, VenueDownError("no route to host")),))
     site.run(site.runner(venue, interval=60.0), 60)
@@ -373,10 +371,10 @@ def test_pauses_between_beginnings_grow_to_five_minutes(site: Site) -> None:
     assert len(gaps) > 12
 
 
-def test_a_stream_that_was_down_at_the_start_wakes_readings_once_it_is_heard(site: Site) -> None:
-    """The first listening fails, the second hears: what it hears wakes a reading as any other."""
+def test_a_stream_that_was_down_at_the_start_triggers_polls_once_it_is_up(site: Site) -> None:
+    """The first attempt fails, the second succeeds: its pushes trigger polls as any other."""
     venue = PushingTestVenue(site.time, "one", ((0.1, VenueDownError("no route to host")),))
-    hears = PushingTestVenue(site.time, "one", ((0.3, said("orders")),))
+    hears = PushingTestVenue(site.time, "one", ((0.3, push("orders")),))
     first = venue.listen
 
     async def listen(hear: Callable[[Push], None]) -> None:
@@ -387,8 +385,8 @@ def test_a_stream_that_was_down_at_the_start_wakes_readings_once_it_is_heard(sit
     assert venue.read_at == pytest.approx([0.0, 1.0, 1.4, 2.0])
 
 
-def test_a_stream_whose_credentials_are_refused_is_given_up(site: Site) -> None:
-    """Asking again with a wrong key gets an address banned; one warning says what is left."""
+def test_a_stream_whose_credentials_are_rejected_is_not_retried(site: Site) -> None:
+    """Retrying with a wrong key gets an address banned; one warning states what remains."""
     error = CredentialsRefusedError("invalid key")
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 8)
@@ -399,7 +397,7 @@ def test_a_stream_whose_credentials_are_refused_is_given_up(site: Site) -> None:
 
 
 def test_a_stop_ends_the_listening(site: Site) -> None:
-    """No task of it is left, whether the run ends well or not."""
+    """No task of it remains, whether the run ends well or not."""
     venue = PushingTestVenue(site.time, "one")
     runner = site.runner(venue)
     site.run(runner, 1)
@@ -416,9 +414,9 @@ def test_a_stop_ends_the_listening(site: Site) -> None:
     assert other.listeners == 0
 
 
-def test_woken_passes_are_not_counted_as_ticks(site: Site) -> None:
+def test_pushed_passes_are_not_counted_as_ticks(site: Site) -> None:
     """`status` counts scheduled passes."""
-    venue = PushingTestVenue(site.time, "one", ((0.3, said("orders")), (1.3, said("orders"))))
+    venue = PushingTestVenue(site.time, "one", ((0.3, push("orders")), (1.3, push("orders"))))
     site.run(site.runner(venue), 3)
     blob = site.store.live(LIVE_NAME)
     assert blob is not None
@@ -427,7 +425,7 @@ def test_woken_passes_are_not_counted_as_ticks(site: Site) -> None:
 
 
 class SlowToFill(PushingTestVenue):
-    """A venue that takes one order in two seconds, so that a close of several positions goes on beside pushes."""
+    """A venue that takes two seconds for an order, so that a close of several positions runs during pushes."""
 
     def __init__(self, time: VirtualTime, account: str, script: Script) -> None:
         traits = VenueTraits((RateLimit("orders", 1, 2.0),), (Cost("submit", "orders", each=1),))
@@ -461,8 +459,8 @@ class SlowToFill(PushingTestVenue):
 
 
 def test_a_close_keeps_the_venues_own_pace_under_a_storm_of_pushes(site: Site) -> None:
-    """Orders leave every two seconds, as the limit says, while fifty pushes a second wake passes."""
-    script = tuple((1.5 + number * 0.02, said("orders")) for number in range(400))
+    """Orders leave every two seconds, as the limit requires, while fifty pushes a second trigger passes."""
+    script = tuple((1.5 + number * 0.02, push("orders")) for number in range(400))
     venue = SlowToFill(site.time, "one", script)
     venue.hold(mark=108)
     venue.on_push = lambda _: venue.hold(mark=102) if not venue.left and len(venue.read_at) < 4 else None

@@ -1,4 +1,4 @@
-"""W3: a credential comes out of no adapter's error, wherever it is raised."""
+"""W3: no adapter error reveals a credential, wherever it is raised."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SPEC = AccountSpec("main", "leaky", "swap", "USDT", None, {}, {"key": SECRET})
 
 
 class WordyError(VenueError):
-    """Makes its words of something else than its arguments."""
+    """Builds its text from something other than its arguments."""
 
     def __str__(self) -> str:
         return f"401 for {SECRET}"
@@ -71,10 +71,10 @@ class Leaky:
     ("call", "arguments"),
     [("snapshot", 0), ("submit", 1), ("find_order", 2), ("open_orders", 0), ("fills", 2), ("cancel", 2)],
 )
-def test_w3_no_error_of_an_adapter_says_a_credential(
+def test_w3_no_error_of_an_adapter_contains_a_credential(
     error: Exception, call: str, arguments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the request and the error: its words come through, the credential in them does not."""
+    """Whatever the request and the error: its text passes through, the credential in it does not."""
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: Leaky(error))
     venue = make_adapter(SPEC)
     with pytest.raises(Exception, match="hidden credential") as raised:
@@ -85,8 +85,8 @@ def test_w3_no_error_of_an_adapter_says_a_credential(
         assert raised.value is error, "reason and time to wait are kept"
 
 
-def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal names the account and the cause, and neither it nor its chain holds the credential."""
+def test_w3_an_adapter_that_refuses_its_account_does_not_reveal_its_credential(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal names the account and the cause, and neither it nor its chain contains the credential."""
 
     def refuse(spec: AccountSpec) -> object:
         raise ValueError(f"key {spec.credentials['key']} is malformed")
@@ -98,13 +98,13 @@ def test_w3_an_adapter_that_refuses_its_account_does_not_say_its_credential(monk
     assert refused.value.__cause__ is None
 
 
-def test_of_two_credentials_the_one_that_holds_the_other_is_hidden_whole() -> None:
+def test_of_two_credentials_the_one_that_contains_the_other_is_hidden_whole() -> None:
     """No piece of the longer one is left over."""
     assert Redactor(["abc", "abcdef", ""]).hide("abcdef abc") == f"{HIDDEN} {HIDDEN}"
 
 
-def test_a_credential_that_is_no_utf8_is_hidden_too() -> None:
-    """The environment hands such bytes over as surrogates; quoting them must not raise."""
+def test_a_credential_that_is_not_utf8_is_hidden_too() -> None:
+    """The environment passes such bytes as surrogates; quoting them must not raise."""
     redactor = Redactor(["k\udcffy"])
     assert redactor.hide("key k\udcffy in ?key=k%FFy") == f"key {HIDDEN} in ?key={HIDDEN}"
 
@@ -113,8 +113,8 @@ def test_a_credential_that_is_no_utf8_is_hidden_too() -> None:
     "words",
     ["{}/?venue=7&token=T0KENsup3r cannot be reached", "401 for T0KENsup3r", "asked with venue=7&token=T0KENsup3r"],
 )
-def test_what_an_endpoint_is_asked_with_is_hidden(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token in the query of an address stands in a document, and need not stand in logs and stores too."""
+def test_a_query_string_of_an_endpoint_is_hidden(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token in the query of an address is written in a document, and need not be in logs and stores too."""
     address = "http://127.0.0.1:1"
     spec = AccountSpec("main", "leaky", "swap", "USDT", f"{address}/?venue=7&token=T0KENsup3r", {}, {})
     monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Leaky(VenueDownError(words.format(address))))
@@ -125,7 +125,7 @@ def test_what_an_endpoint_is_asked_with_is_hidden(words: str, monkeypatch: pytes
 
 
 class LeakyBatches:
-    """Answers a batch with an order, and with a refusal that says the credential."""
+    """Answers a batch with an order, and with a refusal that contains the credential."""
 
     account = "main"
 
@@ -134,10 +134,10 @@ class LeakyBatches:
         return ["an order", OrderRejectedError("permission", f"no rights: {SECRET}"), refusal, WordyError()]
 
 
-def test_w3_no_answer_in_a_batch_says_a_credential_and_each_means_what_it_meant(
+def test_w3_no_answer_in_a_batch_contains_a_credential_and_each_keeps_its_meaning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The errors of single orders come as answers, not as exceptions: their words are looked at all the same."""
+    """The errors of single orders come as answers, not as exceptions: their text is redacted all the same."""
     monkeypatch.setattr(plug_ins, "_factory", lambda name: lambda spec: LeakyBatches())
     venue = make_adapter(SPEC)
     assert isinstance(venue, BatchingVenue)
@@ -151,8 +151,8 @@ def test_w3_no_answer_in_a_batch_says_a_credential_and_each_means_what_it_meant(
     assert not any("s3cr" in str(each) for each in (rejected, limited, wordy))
 
 
-def test_discretion_offers_what_the_adapter_offers_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An adapter with credentials is asked for batches, whole books and counts only where it has them."""
+def test_the_redacting_adapter_offers_exactly_what_its_adapter_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter with credentials is asked for batches, whole-book closes and counts only where it has them."""
 
     class Plain:
         account = "main"
@@ -189,20 +189,20 @@ LONG = "S3CRET+abc/defghijklmnopqrstuvwxyz=0123456789"
     "words",
     ["{}", "{}\n", "'{}'", "{}…", "{}..., it said", "{}…; are these keys for this address?", "['{}']", "{}…, {}…"],
 )
-def test_the_beginning_of_a_credential_is_hidden_where_a_text_was_cut_off(words: str, kept: int) -> None:
+def test_the_beginning_of_a_credential_is_hidden_where_a_text_was_truncated(words: str, kept: int) -> None:
     """A proxy's page that repeats the request may be cut in the middle of the key, by us or by the proxy."""
     hidden = Redactor([LONG, "S3CRET-and-another"]).hide("x" * 300 + " " + words.format(LONG[:kept], LONG[:kept]))
     assert LONG[:4] not in hidden
     assert hidden == "x" * 300 + " " + words.format(HIDDEN, HIDDEN)
 
 
-def test_words_that_only_begin_as_a_credential_does_are_left_within_a_text() -> None:
-    """A pass phrase may begin with a word that is in every message."""
+def test_text_that_only_begins_like_a_credential_is_kept_within_a_text() -> None:
+    """A pass phrase may begin with a word that occurs in every message."""
     assert Redactor(["order-of-the-day"]).hide("the order is late") == "the order is late"
 
 
-def test_what_was_shortened_before_it_was_hidden_holds_no_part_of_a_credential() -> None:
-    """Wherever the cut falls: at most three characters of the credential are left, which say nothing."""
+def test_a_text_truncated_before_redaction_contains_no_part_of_a_credential() -> None:
+    """Wherever the cut falls: at most three characters of the credential are left, which reveal nothing."""
     redactor = Redactor([LONG])
     for most in range(20, 90):
         hidden = redactor.hide(shortened("x" * 20 + LONG + "y" * 40, most))
@@ -225,14 +225,14 @@ def _percent(secret: str) -> str:
     ],
     ids=["JSON of PHP", "lower-case percent", "upper-case hex", "basic authorization", "of which the end is cut off"],
 )
-def test_a_credential_is_hidden_in_every_form_that_proxies_write_it_in(written: Callable[[str], str]) -> None:
-    """What is left of it, in any form, is the edge of a base64 text: a character or two."""
+def test_a_credential_is_hidden_in_every_encoding_that_proxies_use(written: Callable[[str], str]) -> None:
+    """What is left of it, in any encoding, is the edge of a base64 text: a character or two."""
     hidden = Redactor([LONG]).hide(f"refused: {written(LONG)}")
     assert HIDDEN in hidden
     assert not any(written(LONG)[at : at + 12] in hidden for at in range(12, len(written(LONG)) - 12))
 
 
-def test_a_credential_in_a_page_of_html_is_hidden() -> None:
+def test_a_credential_in_an_html_page_is_hidden() -> None:
     """A proxy escapes what it repeats on its page."""
     assert (
         Redactor(["p&ss'w<rd"]).hide("<p>p&amp;ss&#39;w&lt;rd, p&amp;ss&#x27;w&lt;rd</p>")
@@ -250,7 +250,7 @@ class Righted:
 
 
 @pytest.mark.parametrize("passphrase", ["withdraw", "true", "trade"])
-def test_a_credential_spelled_like_a_right_does_not_hide_that_the_key_may_withdraw(
+def test_a_credential_spelled_like_a_right_does_not_hide_the_right_to_withdraw(
     passphrase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Righted())

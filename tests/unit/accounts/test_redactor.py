@@ -11,7 +11,7 @@ SECRETS = ("SECRET-PLANTED", 'p/a+s s"w\\ö=rd', "KEY&plänted%20")
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_no_form_of_a_credential_is_left_in_a_text(secret: str) -> None:
+def test_no_form_of_a_credential_remains_in_a_text(secret: str) -> None:
     """Plain, in a URL, in a form, as text and bytes of Python, as JSON, in hex and inside of base64."""
     redactor = Redactor([secret])
     for form, written in forms(secret).items():

@@ -153,7 +153,7 @@ def test_a_broker_that_does_not_answer_is_reported_and_retried(site: Site) -> No
 
 
 def test_a_restart_resumes_the_suspension(site: Site) -> None:
-    """The lock is in force: the broker gets the request again, as it may have lost it; our own suspension is lifted too."""
+    """The lock is in force: the broker gets the request again, as it may have lost it; we lift what we suspended."""
     venue = BrokerVenue(site.time, book("1000"))
 
     async def story() -> None:

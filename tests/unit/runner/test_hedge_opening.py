@@ -17,7 +17,7 @@ from killswitch.runner.assembly import assemble
 from killswitch.runner.loop import Runner
 from tests import graphs
 from tests.runner_world import PACE, ScriptedVenue, World, book
-from tests.unit.accounts.test_poll_budget import LimitedVenue, watched
+from tests.unit.accounts.test_poll_budget import LimitedVenue, poller_of
 from tests.worlds import account
 
 
@@ -124,7 +124,7 @@ def test_an_account_without_request_budget_has_the_reason_that_planning_recognis
     """The reason of a skipped poll is the one by which planning does not take the account for uncloseable."""
 
     async def story() -> None:
-        poller, _ = watched(LimitedVenue(account("1")))
+        poller, _ = poller_of(LimitedVenue(account("1")))
         accounts = [(await poller.gather())[0] for _ in range(3)]
         assert accounts[-1].reason == OUT_OF_BUDGET
 

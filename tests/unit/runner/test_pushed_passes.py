@@ -20,7 +20,7 @@ from killswitch.runner.assembly import LockPaths, assemble
 from killswitch.runner.loop import RunnerPace
 from tests import graphs
 from tests.runner_world import book, crash_policy
-from tests.unit.accounts.test_push_listener import PushingTestVenue, Script, Site, said
+from tests.unit.accounts.test_push_listener import PushingTestVenue, Script, Site, push
 
 PORTFOLIO = ScopeRule("portfolio", None, None, None, None)
 
@@ -70,7 +70,7 @@ def run(site: Site, graph: Graph, ticks: int, *venues: PushingTestVenue, interva
 def test_a_push_on_one_account_makes_nothing_unknown_on_another(site: Site, signal: str, each: str) -> None:
     """An unknown trips: the account that was not polled keeps what is known of its venue, and nothing is closed."""
     quiet = reporting(site, "one", 0.5)
-    pushes = reporting(site, "two", 0.5, tuple((0.4 + number, said("orders")) for number in range(4)))
+    pushes = reporting(site, "two", 0.5, tuple((0.4 + number, push("orders")) for number in range(4)))
     assert run(site, watched(signal, 1.0, "trip", each=each), 5, quiet, pushes) == []
     assert [report.snapshot.scheduled for report in site.seen.reports].count(False) == 4
 
@@ -79,7 +79,7 @@ def test_a_push_on_one_account_makes_nothing_unknown_on_another(site: Site, sign
 def test_pushes_on_one_account_do_not_restart_a_confirmation_on_another(site: Site, each: str) -> None:
     """Slow for longer than five seconds: closed after five, however often the other account pushes."""
     quiet = reporting(site, "one", 5000.0)
-    pushes = reporting(site, "two", 5000.0, tuple((0.5 + number, said("orders")) for number in range(9)))
+    pushes = reporting(site, "two", 5000.0, tuple((0.5 + number, push("orders")) for number in range(9)))
     (first, *_) = run(site, watched("venue.latency", 1.0, "warn", 5.0, each=each), 10, quiet, pushes)
     assert 5.0 <= first < 6.1
     assert len(quiet.sent) == 1
@@ -91,7 +91,7 @@ def test_a_push_on_one_account_confirms_nothing_on_another(site: Site) -> None:
     The passes that the other account triggers between 3 and 4 s show the poll of 2 s again, which is no three seconds.
     """
     quiet = reporting(site, "one", 5000.0)
-    pushes = reporting(site, "two", 0.5, tuple((at / 4, said("orders")) for at in range(9, 16)))
+    pushes = reporting(site, "two", 0.5, tuple((at / 4, push("orders")) for at in range(9, 16)))
 
     def mends(_: object) -> None:
         if site.time.monotonic() > 2.1:
@@ -104,8 +104,8 @@ def test_a_push_on_one_account_confirms_nothing_on_another(site: Site) -> None:
 
 def test_a_second_poll_that_joins_a_pushed_one_makes_no_account_down(site: Site) -> None:
     """Two accounts push; the fall of the first is polled again with both while the second is still being polled."""
-    one = PushingTestVenue(site.time, "one", ((0.30, said("positions")),))
-    two = PushingTestVenue(site.time, "two", ((0.32, said("positions")),))
+    one = PushingTestVenue(site.time, "one", ((0.30, push("positions")),))
+    two = PushingTestVenue(site.time, "two", ((0.32, push("positions")),))
     one.on_push = lambda _: setattr(one, "answer", book("500", "one"))
 
     def slower(_: object) -> None:
