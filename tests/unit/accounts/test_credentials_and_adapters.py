@@ -34,7 +34,7 @@ def test_w3_a_credential_never_appears_in_a_record(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("reference", "says"),
+    ("reference", "reason"),
     [
         ("env:NOT_SET_ANYWHERE", "the environment variable NOT_SET_ANYWHERE is not set; set it for this process"),
         ("file:/not/there", "cannot read /not/there (No such file or directory); check the path and its permissions"),
@@ -42,11 +42,11 @@ def test_w3_a_credential_never_appears_in_a_record(monkeypatch: pytest.MonkeyPat
     ],
     ids=["no variable", "no file", "a pasted secret is not repeated"],
 )
-def test_an_unresolved_reference_names_itself_and_the_way_out(reference: str, says: str) -> None:
+def test_an_unresolved_reference_names_itself_and_the_way_out(reference: str, reason: str) -> None:
     """Account and credential are named, and never a value."""
     with pytest.raises(CredentialError) as refused:
         resolve({"key": reference}, account="main")
-    assert f"account main, credential key: {says}" == str(refused.value)
+    assert f"account main, credential key: {reason}" == str(refused.value)
 
 
 def test_a_credential_in_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -68,10 +68,10 @@ def test_a_credential_on_a_disk_that_hangs_times_out_and_is_read_by_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it is requested meanwhile, one thread hangs; when the disk answers, so does the next request."""
-    disk, asked, real = threading.Event(), [], os.open
+    disk, opened, real = threading.Event(), [], os.open
 
     def hangs(path: Path, flags: int) -> int:
-        asked.append(path)
+        opened.append(path)
         disk.wait()
         return real(path, flags)
 
@@ -81,7 +81,7 @@ def test_a_credential_on_a_disk_that_hangs_times_out_and_is_read_by_one_thread(
     for _ in range(3):
         with pytest.raises(CredentialError, match="no answer within"):
             resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main")
-    assert len(asked) == 1
+    assert len(opened) == 1
     disk.set()
     monkeypatch.setattr(credentials, "READ_WITHIN", 60.0)
     assert resolve({"key": f"file:{tmp_path / 'secret'}"}, account="main") == {"key": "s3cr3t"}
@@ -151,10 +151,10 @@ def test_rows_that_a_venue_reports_once_reach_executor_and_poller() -> None:
         ticks, closing = share_adapter(venue)
         await closing.snapshot()
         venue.answer = account("1", flows=(flow("w2", START, "-6"),))
-        seen = await ticks.snapshot()
-        assert [each.symbol for each in seen.instruments or ()] == ["BTC"]
-        assert [each.id for each in seen.flows or ()] == ["w1", "w2"]
-        assert [each.id for each in seen.fills or ()] == ["f1"]
+        snapshot = await ticks.snapshot()
+        assert [each.symbol for each in snapshot.instruments or ()] == ["BTC"]
+        assert [each.id for each in snapshot.flows or ()] == ["w1", "w2"]
+        assert [each.id for each in snapshot.fills or ()] == ["f1"]
         assert [each.id for each in (await ticks.snapshot()).flows or ()] == ["w2"]
 
     asyncio.run(story())

@@ -38,9 +38,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_live_documents_with_one_key_are_refused(tmp_path: Path) -> None:
     """Also where the references differ: the key is compared. Each would close the same book."""
-    with pytest.raises(AdapterError, match="accounts one and two are one account of one venue") as told:
+    with pytest.raises(AdapterError, match="accounts one and two are one account of one venue") as refused:
         open_accounts(_documents(tmp_path, one="live", two="live"), live=True)
-    assert "the-key" not in str(told.value)
+    assert "the-key" not in str(refused.value)
 
 
 @pytest.mark.parametrize("executions", [{"one": "live", "two": "observe"}, {"one": "live", "other": "live"}])

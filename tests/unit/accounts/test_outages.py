@@ -34,13 +34,13 @@ class Timed(ScriptedVenue):
         self.script = script
 
     async def snapshot(self) -> AccountSnapshot:
-        said = self.script(self.time.monotonic())
-        if isinstance(said, BaseException):
-            raise said
-        if isinstance(said, float):
-            await asyncio.sleep(said)
+        answer = self.script(self.time.monotonic())
+        if isinstance(answer, BaseException):
+            raise answer
+        if isinstance(answer, float):
+            await asyncio.sleep(answer)
             return book("1000", self.account)
-        return said
+        return answer
 
 
 class Site:
@@ -62,13 +62,13 @@ class Site:
         )  # fmt: skip
         self.time.run(runner.run(asyncio.Event(), ticks))
 
-    def told(self, word: str = "account") -> list[tuple[int, str, str]]:
+    def notices(self, part: str = "account") -> list[tuple[int, str, str]]:
         """Notices of the runner, with the second of the run at which they were sent."""
         return [
             (round((report.snapshot.as_of - self.time.start).total_seconds()), each.severity, each.text)
             for report in self.seen.reports
             for each in report.notices
-            if each.policy == "runner" and word in each.text
+            if each.policy == "runner" and part in each.text
         ]
 
 
@@ -87,7 +87,7 @@ def out(first: float, last: float) -> Callable[[float], Answer]:
 def test_an_outage_of_72_s_is_one_page_with_its_reason_and_one_all_clear(site: Site) -> None:
     """Down from 5 s to 77 s: a page after 15 s of it, and one when it is polled again."""
     site.run(90, Timed(site.time, out(5, 77)))
-    assert site.told() == [
+    assert site.notices() == [
         (
             20,
             "page",
@@ -114,7 +114,7 @@ def test_the_status_lists_an_outage_under_problems_until_it_is_over(site: Site) 
 def test_an_outage_of_fourteen_seconds_is_not_reported(site: Site) -> None:
     """Venues restart and limit: an outage that ends before anybody could look is left to the terminal."""
     site.run(40, Timed(site.time, out(5, 19)))
-    assert site.told() == []
+    assert site.notices() == []
     assert not any(report.problems for report in site.seen.reports)
 
 
@@ -122,7 +122,7 @@ def test_slow_ticks_allow_three_slow_polls(site: Site) -> None:
     """Every 60 s with a timeout of 5 s: three polls take up to 195 s, so the fifth failure in a row is reported."""
     pace = RunnerPace(60.0, 5.0, stop_timeout=0.5)
     site.run(12, Timed(site.time, lambda now: DOWN if now in (60, 120) or 300 <= now <= 540 else 0.0), pace=pace)
-    assert [(at, text.partition(" (")[0]) for at, _, text in site.told()] == [
+    assert [(at, text.partition(" (")[0]) for at, _, text in site.notices()] == [
         (540, "account main cannot be read since 2021-05-19T12:05:00Z"),
         (600, "account main can be read again, after 5 min"),
     ]
@@ -131,7 +131,7 @@ def test_slow_ticks_allow_three_slow_polls(site: Site) -> None:
 def test_a_rejected_key_is_reported_at_once(site: Site) -> None:
     """From the first tick on: a retry has the same result, so nothing is waited for; one page, with the way out."""
     site.run(40, Timed(site.time, lambda _: CredentialsRefusedError("invalid signature")))
-    assert site.told() == [
+    assert site.notices() == [
         (
             0,
             "page",
@@ -139,13 +139,13 @@ def test_a_rejected_key_is_reported_at_once(site: Site) -> None:
             "valid key where the document's credentials point to, and restart the runner",
         )
     ]
-    assert site.seen.reports[0].problems == (site.told()[0][2],)
+    assert site.seen.reports[0].problems == (site.notices()[0][2],)
 
 
 def test_an_outage_that_turns_out_to_be_a_rejected_key_is_reported_as_that_too(site: Site) -> None:
     """Two pages: the reason that needs an action is not held back because another was reported."""
     site.run(60, Timed(site.time, lambda now: DOWN if now < 30 else CredentialsRefusedError("revoked")))
-    assert [(at, text.partition(" (")[0].partition(":")[0]) for at, _, text in site.told()] == [
+    assert [(at, text.partition(" (")[0].partition(":")[0]) for at, _, text in site.notices()] == [
         (15, "account main cannot be read since 2021-05-19T12"),
         (30, "the venue refuses the key of account main"),
     ]
@@ -154,18 +154,18 @@ def test_an_outage_that_turns_out_to_be_a_rejected_key_is_reported_as_that_too(s
 def test_an_account_that_is_only_observed_pages_nobody(site: Site) -> None:
     """Nothing would be closed there."""
     site.run(40, Timed(site.time, out(5, 40)), armed=False)
-    assert site.told() == []
+    assert site.notices() == []
 
 
 def test_an_outage_of_one_account_is_not_reported_for_another(site: Site) -> None:
     site.run(30, Timed(site.time, out(0, 40), "one"), Timed(site.time, lambda _: 0.0, "two"))
-    assert [text.split()[1] for _, _, text in site.told()] == ["one"]
+    assert [text.split()[1] for _, _, text in site.notices()] == ["one"]
 
 
 def test_an_intermittent_account_is_reported_less_and_less(site: Site) -> None:
     """20 s away and one poll in between, 40 times: each page doubles the interval before the next."""
     site.run(850, Timed(site.time, lambda now: 0.0 if now % 21 == 0 else DOWN))
-    assert [text.partition(" since")[0].partition(",")[0] for _, _, text in site.told()] == [
+    assert [text.partition(" since")[0].partition(",")[0] for _, _, text in site.notices()] == [
         "account main cannot be read", "account main can be read again",
     ]  # fmt: skip
 
@@ -181,14 +181,14 @@ def test_a_first_answer_that_takes_twelve_seconds_is_awaited_without_a_problem(s
         )
     }
     assert len(waited) in (12, 13)
-    assert site.told() == []
+    assert site.notices() == []
     assert not any(report.problems for report in site.seen.reports)
 
 
 def test_a_venue_without_a_first_answer_is_a_page_once_its_allowance_is_over(site: Site) -> None:
     """Not before 30 s, although 15 s are enough for one that has answered before; and it remains one page."""
     site.run(90, Timed(site.time, lambda _: 1000.0))
-    ((at, severity, text),) = site.told()
+    ((at, severity, text),) = site.notices()
     assert (at in (30, 31), severity) == (True, "page")
     assert "(down: no first answer within 30 s)" in text
 
@@ -213,7 +213,7 @@ def test_a_lost_stream_is_restarted_as_soon_as_the_account_is_polled_again(site:
     venue = Pushing(site.time, out(5, 77))
     site.run(160, venue)
     assert [round(at) for at in venue.began] == [0, 77]
-    assert [(severity, text) for _, severity, text in site.told("stream")] == [
+    assert [(severity, text) for _, severity, text in site.notices("stream")] == [
         (
             "warning",
             "the stream of account main is unreliable: the venue hung up; until it delivers again the "
@@ -221,12 +221,12 @@ def test_a_lost_stream_is_restarted_as_soon_as_the_account_is_polled_again(site:
         ),
         ("warning", "the stream of account main delivers again"),
     ]
-    assert [severity for _, severity, text in site.told() if "stream" not in text] == ["page", "page"]
+    assert [severity for _, severity, text in site.notices() if "stream" not in text] == ["page", "page"]
 
 
 def test_no_notice_is_sent_twice(site: Site) -> None:
     """Over an outage with a stream, each notice is sent by one tick."""
     site.run(160, Pushing(site.time, out(5, 77)))
-    told = [each for report in site.seen.reports for each in report.notices]
-    assert all(isinstance(each, Notice) for each in told)
-    assert len({each.text for each in told}) == len(told) == 4
+    sent = [each for report in site.seen.reports for each in report.notices]
+    assert all(isinstance(each, Notice) for each in sent)
+    assert len({each.text for each in sent}) == len(sent) == 4

@@ -78,11 +78,11 @@ def test_a_plug_in_whose_client_is_not_installed_names_what_to_install(
 def test_a_defect_of_a_plug_in_is_not_blamed_on_the_installation(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Any other failure is reported as the plug-in's own, as is a missing module of its own."""
     declared(monkeypatch, ccxt="defective:family", alpaca="nowhere.at.all:family")
-    told = [str(each) for each in load_plug_ins().absent]
-    assert told[0].endswith(
+    absent = [str(each) for each in load_plug_ins().absent]
+    assert absent[0].endswith(
         "No module named 'nowhere'; this is a defect of nowhere.at.all:family; other venues are not affected"
     )
-    assert "RuntimeError: it does not compute; this is a defect of defective:family" in told[1]
+    assert "RuntimeError: it does not compute; this is a defect of defective:family" in absent[1]
 
 
 def test_a_client_missing_at_its_first_use_is_reported_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +95,9 @@ def test_a_client_missing_at_its_first_use_is_reported_the_same_way(monkeypatch:
 def test_an_unknown_venue_is_reported_with_a_suggestion(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """And with the plug-ins that are not available: it may be one of theirs."""
     declared(monkeypatch, ccxt="needs_client:family", madeup=f"{HERE}:made_up")
-    with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as told:
+    with pytest.raises(NoSuchVenueError, match="no venue is called swapexx, did you mean swapex") as refused:
         load_plug_ins().named("swapexx")
-    assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(told.value)
+    assert "pip install '.[ccxt]' in a clone of killswitch, or what its extra ccxt lists" in str(refused.value)
 
 
 def test_bars_come_from_the_first_plug_in_that_has_some(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,10 @@ def test_c14_polls_stop_at_the_share_for_closing_and_orders_continue() -> None:
 
     async def story() -> None:
         venue = LimitedVenue(account("1"))
-        readers, meters = poller_of(venue)
-        seen = [(await readers.gather())[0] for _ in range(3)]
-        assert [each.quality for each in seen] == ["ok", "ok", "down"]
-        assert seen[2].reason == "the request budget is spent"
+        poller, meters = poller_of(venue)
+        polled = [(await poller.gather())[0] for _ in range(3)]
+        assert [each.quality for each in polled] == ["ok", "ok", "down"]
+        assert polled[2].reason == "the request budget is spent"
         assert venue.reads == 2, "asked though there was no room"
         assert meters["main"].budget.room(0.0, "submit", ["BTC"] * 9) == 4
 
@@ -84,8 +84,8 @@ def test_a_poll_waits_for_budget_that_is_free_within_its_timeout() -> None:
     async def story() -> None:
         venue = LimitedVenue(account("1"))
         venue.traits = VenueTraits((RateLimit("reads", 1, 0.05),), (Cost("snapshot", "reads", units=1),))
-        readers = Polls({"main": armed(venue)}, 30.0, request_meters({"main": armed(venue)}, SystemClock()))
-        assert [(await readers.gather())[0].quality for _ in range(3)] == ["ok", "ok", "ok"]
+        poller = Polls({"main": armed(venue)}, 30.0, request_meters({"main": armed(venue)}, SystemClock()))
+        assert [(await poller.gather())[0].quality for _ in range(3)] == ["ok", "ok", "ok"]
 
     asyncio.run(story())
 
@@ -95,9 +95,9 @@ def test_accounts_at_one_venue_share_what_is_counted_for_the_address_and_others_
 
     async def story() -> list[str]:
         one, two, far = (LimitedVenue(account("1", name=name), name) for name in ("one", "two", "far"))
-        readers, _ = poller_of(one, two, far, at={"far": "elsewhere"})
-        await readers.gather()
-        return [each.quality for each in await readers.gather()]
+        poller, _ = poller_of(one, two, far, at={"far": "elsewhere"})
+        await poller.gather()
+        return [each.quality for each in await poller.gather()]
 
     assert asyncio.run(story()) == ["down", "down", "ok"]
 
@@ -108,12 +108,12 @@ def test_c14_a_rate_limited_poll_silences_its_venue_for_all_accounts_there_and_f
     async def story() -> None:
         one, two = LimitedVenue(RateLimitedError("slow down", 30.0), "one"), LimitedVenue(account("1"), "two")
         far = LimitedVenue(account("1", name="far"), "far")
-        readers, meters = poller_of(one, two, far, at={"far": "elsewhere"})
-        await readers.gather()
-        seen = {each.account: each for each in await readers.gather()}
+        poller, meters = poller_of(one, two, far, at={"far": "elsewhere"})
+        await poller.gather()
+        polled = {each.account: each for each in await poller.gather()}
         assert (one.reads, two.reads, far.reads) == (1, 0, 2)
-        assert seen["one"].reason == seen["two"].reason == "the venue has asked for a pause"
-        assert seen["far"].quality == "ok"
+        assert polled["one"].reason == polled["two"].reason == "the venue has asked for a pause"
+        assert polled["far"].quality == "ok"
         assert meters["two"].budget.wait(0.0, "submit", ["BTC"]) == 30.0
 
     asyncio.run(story())
@@ -125,8 +125,8 @@ def test_units_that_the_venue_has_counted_for_others_are_respected() -> None:
     async def story() -> None:
         venue = LimitedVenue(account("1"))
         venue.counted = {"weight": 9}
-        readers, meters = poller_of(venue)
-        await readers.gather()
+        poller, meters = poller_of(venue)
+        await poller.gather()
         assert meters["main"].budget.room(0.0, "submit", ["BTC"] * 9) == 1
 
     asyncio.run(story())
@@ -149,15 +149,15 @@ def test_c15_a_poll_ignores_the_breaker_and_its_answer_closes_it() -> None:
 
     async def story() -> None:
         venue = LimitedVenue(VenueDownError("maintenance"))
-        readers, meters = poller_of(venue)
+        poller, meters = poller_of(venue)
         breaker = meters["main"].breaker
         for _ in range(5):
             breaker.failed(0.0)
         assert not breaker.allows(0.0)
-        await readers.gather()
+        await poller.gather()
         assert breaker.state == "open", "an account that cannot be read says nothing for its orders"
         venue.answer = account("1")
-        assert (await readers.gather())[0].quality == "ok"
+        assert (await poller.gather())[0].quality == "ok"
         assert breaker.state == "closed"
 
     asyncio.run(story())
@@ -167,9 +167,9 @@ def test_an_account_that_cannot_be_polled_stops_no_order() -> None:
     """A venue may fail to report positions and accept orders all the same: failed polls open no breaker."""
 
     async def story() -> None:
-        readers, meters = poller_of(ScriptedVenue(VenueDownError("positions are not to be had")))
+        poller, meters = poller_of(ScriptedVenue(VenueDownError("positions are not to be had")))
         for _ in range(20):
-            await readers.gather()
+            await poller.gather()
         assert meters["main"].breaker.allows(0.0)
 
     asyncio.run(story())
@@ -194,9 +194,9 @@ def test_a_shared_adapter_offers_exactly_what_its_adapter_offers() -> None:
     for view in share_adapter(GiftedVenue(None)):
         assert all(isinstance(view, each) for each in optional)
         assert traits_of(view) == TRAITS
-    (ticks, _), asked = share_adapter(GiftedVenue(None)), ("one", "two")
+    (ticks, _), requests = share_adapter(GiftedVenue(None)), ("one", "two")
     assert isinstance(ticks, BatchingVenue)
-    assert asyncio.run(ticks.submit_batch(asked)) == [asked]  # type: ignore[arg-type]  # passed on as it is
+    assert asyncio.run(ticks.submit_batch(requests)) == [requests]  # type: ignore[arg-type]  # passed on as it is
 
 
 def test_a_close_leaves_on_the_share_that_polls_left(tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ def test_a_close_leaves_on_the_share_that_polls_left(tmp_path: Path) -> None:
 class Crowd:
     """Accounts at one address, each polled again a second after its last poll, beside a close without an end."""
 
-    def __init__(self, accounts: int, allowed: int, per: float, reading: int) -> None:
+    def __init__(self, accounts: int, allowed: int, per: float, poll_cost: int) -> None:
         self.time = VirtualTime()
         limit = RateLimit("weight", allowed, per, "address")
-        traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=reading), Cost("submit", "weight", units=1)))
+        traits = VenueTraits((limit,), (Cost("snapshot", "weight", units=poll_cost), Cost("submit", "weight", units=1)))
         budgets = RequestBudgets()
         self._meters = [
             RequestMeter(budgets.of(str(each), "v", traits, Decimal("0.5")), monotonic=self.time.monotonic)
@@ -242,8 +242,8 @@ class Crowd:
 
     def go_on_for(self, seconds: float, *, closing: bool) -> None:
         async def all_of_it() -> None:
-            readers = [self._read(each, seconds) for each in range(len(self._meters))]
-            await asyncio.gather(*readers, *([self._close(seconds)] if closing else []))
+            polls = [self._read(each, seconds) for each in range(len(self._meters))]
+            await asyncio.gather(*polls, *([self._close(seconds)] if closing else []))
 
         self.time.run(all_of_it())
 
@@ -274,12 +274,12 @@ class Crowd:
         return max(later - earlier for each in ends for earlier, later in pairwise(each))
 
 
-@pytest.mark.parametrize(("allowed", "per", "reading"), [(20, 1.0, 5), (100, 10.0, 20), (2400, 60.0, 50)])
+@pytest.mark.parametrize(("allowed", "per", "poll_cost"), [(20, 1.0, 5), (100, 10.0, 20), (2400, 60.0, 50)])
 def test_a_close_with_a_backlog_does_not_keep_the_account_from_being_polled(
-    allowed: int, per: float, reading: int
+    allowed: int, per: float, poll_cost: int
 ) -> None:
     """Orders that take every unit as it comes back leave a poll its own once in a window, and keep their half."""
-    crowd = Crowd(1, allowed, per, reading)
+    crowd = Crowd(1, allowed, per, poll_cost)
     crowd.go_on_for(300.0, closing=True)
     assert crowd.longest_gap < per + 3.0
     assert crowd.orders >= allowed / 2 * 300.0 / (per + 0.22)
@@ -336,11 +336,11 @@ class Ticking:
     """Accounts that are all polled at every interval, as by a runner; `answer` in seconds."""
 
     def __init__(
-        self, accounts: int, reading: int, interval: float, *, allowed: int = 2400, patience: float = 5.0
+        self, accounts: int, poll_cost: int, interval: float, *, allowed: int = 2400, patience: float = 5.0
     ) -> None:
         self.time = VirtualTime()
         traits = VenueTraits(
-            (RateLimit("weight", allowed, 60.0, "address"),), (Cost("snapshot", "weight", units=reading),)
+            (RateLimit("weight", allowed, 60.0, "address"),), (Cost("snapshot", "weight", units=poll_cost),)
         )
         budgets = RequestBudgets(interval)
         self._meters = [
@@ -379,15 +379,15 @@ class Ticking:
 
 
 @pytest.mark.parametrize(
-    ("accounts", "reading", "interval"),
+    ("accounts", "poll_cost", "interval"),
     [(1, 17, 1.0), (3, 17, 4.0), (13, 17, 12.0), (20, 17, 20.0), (4, 150, 35.0), (60, 17, 60.0)],
 )
 def test_polls_that_fit_into_a_limit_are_not_refused_by_their_pacing(
-    accounts: int, reading: int, interval: float
+    accounts: int, poll_cost: int, interval: float
 ) -> None:
     """All of a tick leave together; half of 2400 a minute holds them at every interval, and so must the pacing."""
-    assert accounts * reading * 60 / interval <= 1200
-    ticking = Ticking(accounts, reading, interval)
+    assert accounts * poll_cost * 60 / interval <= 1200
+    ticking = Ticking(accounts, poll_cost, interval)
     ticking.go_on_for(1200.0)
     assert ticking.missed == 0
 

@@ -45,10 +45,10 @@ def test_a_failed_poll_is_an_unreadable_account_with_the_reason(
     error: BaseException, quality: str, reason: str
 ) -> None:
     """No error of a venue, nor a defect of its adapter, escapes the poll of a tick."""
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(error)).gather())
-    assert (quality, reason) == (seen.quality, seen.reason)
-    assert seen.positions is None
-    assert seen.equity is None
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(error)).gather())
+    assert (quality, reason) == (polled.quality, polled.reason)
+    assert polled.positions is None
+    assert polled.equity is None
 
 
 def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> None:
@@ -56,18 +56,18 @@ def test_c14_a_venue_that_never_answers_costs_the_others_its_timeout_once() -> N
 
     async def story() -> None:
         silent, good = ScriptedVenue(None, "silent"), ScriptedVenue(account("1", name="good"), "good")
-        watch = poller_of(silent, good, timeout=0.05)
-        first = asyncio.create_task(watch.gather())
+        poller = poller_of(silent, good, timeout=0.05)
+        first = asyncio.create_task(poller.gather())
         await turns(50)
         assert not first.done(), "the first tick gave up before the timeout"
-        assert tuple(seen.quality for seen in await first) == ("down", "ok")
+        assert tuple(polled.quality for polled in await first) == ("down", "ok")
         for _ in range(3):
-            tick = asyncio.create_task(watch.gather())
+            tick = asyncio.create_task(poller.gather())
             await turns(50)
             assert tick.done(), "a tick waited again for a venue that is known to be silent"
-            assert tuple(seen.quality for seen in tick.result()) == ("down", "ok")
+            assert tuple(polled.quality for polled in tick.result()) == ("down", "ok")
         assert silent.in_flight <= 1
-        await watch.abandon()
+        await poller.abandon()
         assert silent.in_flight == 0
 
     asyncio.run(story())
@@ -84,15 +84,15 @@ def test_a_late_venue_is_back_as_soon_as_a_background_poll_has_arrived() -> None
 
     async def story() -> list[str]:
         venue = ScriptedVenue(None)
-        watch = poller_of(venue, timeout=0.01)
-        found = [(await watch.gather())[0].quality]
+        poller = poller_of(venue, timeout=0.01)
+        found = [(await poller.gather())[0].quality]
         venue.answer = account("1")
         for _ in range(1000):
-            found.append((await watch.gather())[0].quality)
+            found.append((await poller.gather())[0].quality)
             if found[-1] == "ok":
                 break
             await asyncio.sleep(0)
-        found.append((await watch.gather())[0].quality)
+        found.append((await poller.gather())[0].quality)
         return found
 
     qualities = asyncio.run(story())
@@ -111,14 +111,14 @@ def test_a_late_venue_is_back_as_soon_as_a_background_poll_has_arrived() -> None
 )
 def test_an_answer_about_something_else_is_malformed(answer: object, reason: str) -> None:
     """The answer is compared with the account's document before anybody decides on it."""
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())  # type: ignore[arg-type]  # a snapshot by the cases
-    assert ("malformed", reason) == (seen.quality, seen.reason)
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())  # type: ignore[arg-type]  # a snapshot by the cases
+    assert ("malformed", reason) == (polled.quality, polled.reason)
 
 
 def test_the_name_in_the_document_is_the_venues_name() -> None:
     """Policies match venues by the name in the document, whatever the adapter calls it."""
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(book("1", venue="testnet"))).gather())
-    assert seen.venue == "paper"
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(book("1", venue="testnet"))).gather())
+    assert polled.venue == "paper"
 
 
 def test_a_second_poll_reads_only_the_accounts_named() -> None:
@@ -126,9 +126,9 @@ def test_a_second_poll_reads_only_the_accounts_named() -> None:
 
     async def again() -> tuple[int, int]:
         one, two = ScriptedVenue(account("1", name="one"), "one"), ScriptedVenue(account("1", name="two"), "two")
-        watch = poller_of(one, two)
-        seen = await watch.gather_again(("two",), 2.0)
-        assert {"two"} == set(seen)
+        poller = poller_of(one, two)
+        polled = await poller.gather_again(("two",), 2.0)
+        assert {"two"} == set(polled)
         return one.reads, two.reads
 
     assert asyncio.run(again()) == (0, 1)
@@ -149,24 +149,24 @@ def test_a_second_poll_reads_only_the_accounts_named() -> None:
 def test_an_answer_that_cannot_be_recorded_is_malformed(wrong: dict[str, object]) -> None:
     """No other code checks an adapter's types: a value that could not be stored would end the run."""
     answer = structs.replace(account("1"), **wrong)
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())
-    assert seen.quality == "malformed"
-    assert seen.reason is not None
-    seen.reason.encode()
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(answer)).gather())
+    assert polled.quality == "malformed"
+    assert polled.reason is not None
+    polled.reason.encode()
 
 
 def test_a_float_becomes_the_decimal_that_it_prints() -> None:
     """A float contract count would raise in the first sum with a Decimal."""
     held = structs.replace(position("BTC", "long", "0"), contracts=0.1)
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(account("1", (held,)))).gather())
-    assert seen.positions is not None
-    assert str(seen.positions[0].contracts) == "0.1"
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(account("1", (held,)))).gather())
+    assert polled.positions is not None
+    assert str(polled.positions[0].contracts) == "0.1"
 
 
 def test_lone_surrogates_in_a_reason_are_escaped() -> None:
     """So that the reason of an error can be stored."""
-    (seen,) = asyncio.run(poller_of(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
-    assert seen.reason == "bad \\udc80"
+    (polled,) = asyncio.run(poller_of(ScriptedVenue(VenueDownError("bad \udc80"))).gather())
+    assert polled.reason == "bad \\udc80"
 
 
 class SlowVenue(ScriptedVenue):
@@ -188,9 +188,9 @@ def test_a_snapshot_is_as_old_as_its_request_and_a_failure_as_its_end() -> None:
     fast, down = ScriptedVenue(account("1", name="fast"), "fast"), ScriptedVenue(VenueDownError("gone"), "down")
     slow = SlowVenue(account("1", name="slow"), "slow", clock)
     accounts = {venue.account: armed(venue) for venue in (fast, down, slow)}
-    watch = Polls(accounts, 5.0, request_meters(accounts, clock))
-    asyncio.run(watch.gather())
-    assert [watch[name].dated for name in accounts] == [5.0, 6.6, 5.0]
+    poller = Polls(accounts, 5.0, request_meters(accounts, clock))
+    asyncio.run(poller.gather())
+    assert [poller[name].dated for name in accounts] == [5.0, 6.6, 5.0]
 
 
 def test_a_closer_gets_the_time_at_which_its_account_was_requested(
@@ -199,8 +199,8 @@ def test_a_closer_gets_the_time_at_which_its_account_was_requested(
     """Another account takes 1.6 s longer to answer: the first one's snapshot is not dated to that moment."""
     world, learned = World(tmp_path), dict[str, float | None]()
 
-    def learn(_: AccountExecutor, told: AccountSnapshot, at: float | None = None) -> None:
-        learned[told.account] = at
+    def learn(_: AccountExecutor, snapshot: AccountSnapshot, at: float | None = None) -> None:
+        learned[snapshot.account] = at
 
     monkeypatch.setattr(AccountExecutor, "apply_snapshot", learn)
     fast, slow = ScriptedVenue(book("1100")), SlowVenue(book("1100", name="other"), "other", world.clock)

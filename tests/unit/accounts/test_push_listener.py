@@ -137,10 +137,10 @@ def test_a_push_triggers_a_pass_at_once_that_polls_only_the_account_that_pushed(
     """A push at 0.5 s: the pass after it is not scheduled, and the other account is as it was observed."""
     one, other = PushingTestVenue(site.time, "one", ((0.5, push(kind)),)), VenueWithoutStream(site.time, "two")
     site.run(site.runner(one, other), 2)
-    (first, before), (second, woken), (third, after) = site.passes()
+    (first, before), (second, pushed), (third, after) = site.passes()
     assert (first, second, third) == (True, False, True)
-    assert woken["one"] == pytest.approx(0.5 + TRIP)
-    assert woken["two"] == before["two"]
+    assert pushed["one"] == pytest.approx(0.5 + TRIP)
+    assert pushed["two"] == before["two"]
     assert after["two"] == pytest.approx(1.0)
     assert one.read_at == pytest.approx([0.0, 0.5, 1.0])
     assert other.reads == 2
@@ -160,11 +160,11 @@ def test_a_pushed_fall_is_closed_before_the_next_poll(site: Site) -> None:
     venue.on_push = lambda _: setattr(venue, "answer", book("850", "one"))
     runner = site.runner(venue, interval=10.0)
     site.run(runner, 2)
-    (woken,) = [report for report in site.seen.reports if report.decisions]
-    assert not woken.snapshot.scheduled
-    assert woken.acting_on
+    (pushed,) = [report for report in site.seen.reports if report.decisions]
+    assert not pushed.snapshot.scheduled
+    assert pushed.acting_on
     assert len(venue.sent) == 1
-    assert (woken.snapshot.as_of - START.replace(tzinfo=START.tzinfo)).total_seconds() == pytest.approx(
+    assert (pushed.snapshot.as_of - START.replace(tzinfo=START.tzinfo)).total_seconds() == pytest.approx(
         (site.time.start - START).total_seconds() + 0.3 + TRIP, abs=0.01
     )
 
@@ -188,8 +188,8 @@ def test_a_burst_of_pushes_is_one_poll_and_the_scheduled_tick_keeps_its_time(sit
     assert all(
         gap >= LEAST_DISTANCE - 1e-6 for gap, end in zip(gaps, venue.read_at[1:], strict=True) if end not in polls
     )
-    woken = [scheduled for scheduled, _ in site.passes()].count(False)
-    assert 3 <= woken <= 3 / LEAST_DISTANCE
+    pushed = [scheduled for scheduled, _ in site.passes()].count(False)
+    assert 3 <= pushed <= 3 / LEAST_DISTANCE
 
 
 def test_a_push_during_a_poll_triggers_a_poll_after_it(site: Site) -> None:
@@ -223,9 +223,9 @@ def test_a_slow_poll_of_one_account_delays_no_push_of_another(site: Site) -> Non
     slow.on_push = lambda _: setattr(slow, "trip", 0.5)
     fast = PushingTestVenue(site.time, "fast", ((0.3, push("orders")),))
     site.run(site.runner(slow, fast), 2)
-    woken = [observed for scheduled, observed in site.passes() if not scheduled]
-    assert woken[0]["fast"] == pytest.approx(0.3 + TRIP)
-    assert woken[1]["slow"] == pytest.approx(0.7)
+    pushed = [observed for scheduled, observed in site.passes() if not scheduled]
+    assert pushed[0]["fast"] == pytest.approx(0.3 + TRIP)
+    assert pushed[1]["slow"] == pytest.approx(0.7)
 
 
 def test_rows_and_rules_of_an_account_that_is_not_polled_are_not_repeated(site: Site) -> None:
@@ -234,23 +234,23 @@ def test_rows_and_rules_of_an_account_that_is_not_polled_are_not_repeated(site: 
     row = fill("f1", site.time.start, "BTC", "buy", "1", "100")
     two.answer = structs.replace(book("1000", "two"), fills=(row,), flows=None, health=Health(requests=3))
     site.run(site.runner(one, two), 2)
-    first, woken, _ = (report.snapshot.accounts[1] for report in site.seen.reports)
+    first, pushed, _ = (report.snapshot.accounts[1] for report in site.seen.reports)
     assert (first.fills, first.flows, first.health) == ((row,), None, Health(requests=3))
-    assert (woken.fills, woken.flows, woken.instruments, woken.health) == ((), None, None, Health(requests=3))
-    assert (woken.equity, woken.positions, woken.observed_at) == (first.equity, first.positions, first.observed_at)
+    assert (pushed.fills, pushed.flows, pushed.instruments, pushed.health) == ((), None, None, Health(requests=3))
+    assert (pushed.equity, pushed.positions, pushed.observed_at) == (first.equity, first.positions, first.observed_at)
 
 
 def test_a_snapshot_older_than_an_interval_is_not_reused(site: Site) -> None:
     """A second after its request it is stale, with the reason, and nothing in it is reported."""
     account = ArmedAccount("two", "two", "swap", "USDT", VenueWithoutStream(site.time, "two"), armed=True)
-    readers = Polls({"two": account}, 0.5, request_meters({"two": account}, site.time))
+    poller = Polls({"two": account}, 0.5, request_meters({"two": account}, site.time))
 
     async def story() -> tuple[AccountSnapshot, AccountSnapshot]:
-        await readers.gather()
+        await poller.gather()
         await site.time.sleep(1.0 - TRIP)
-        (in_time,) = readers.complete({}, 1.0)
+        (in_time,) = poller.complete({}, 1.0)
         await site.time.sleep(0.01)
-        (late,) = readers.complete({}, 1.0)
+        (late,) = poller.complete({}, 1.0)
         return in_time, late
 
     in_time, late = site.time.run(story())
@@ -301,8 +301,8 @@ def test_a_silent_stream_is_stale_and_reported_once_while_polling_continues(site
     venue = PushingTestVenue(site.time, "one")
     ticks = int(STALE_AFTER) + 10
     site.run(site.runner(venue), ticks)
-    told = [notice for report in site.seen.reports for notice in report.notices if "stream" in notice.text]
-    assert [(notice.severity, "no sign of life for 60 s" in notice.text) for notice in told] == [("warning", True)]
+    notices = [notice for report in site.seen.reports for notice in report.notices if "stream" in notice.text]
+    assert [(notice.severity, "no sign of life for 60 s" in notice.text) for notice in notices] == [("warning", True)]
     blob = site.store.live(LIVE_NAME)
     assert blob is not None
     assert [(each.account, each.state) for each in decode_view(blob).streams] == [("one", "stale")]
@@ -320,12 +320,12 @@ def test_signs_of_life_keep_a_stream_from_being_stale(site: Site) -> None:
 def test_a_lost_stream_is_reported_once_with_its_reason_however_often_it_flaps(site: Site) -> None:
     """Down, up, down: one warning until it has been up for the declared time; `status` gives the same reason."""
     script = tuple(
-        (at, push(*words))
-        for at, words in ((1.5, ("lost", "code 1006")), (3.5, ("alive",)), (4.5, ("lost", "code 1001")))
+        (at, push(*arguments))
+        for at, arguments in ((1.5, ("lost", "code 1006")), (3.5, ("alive",)), (4.5, ("lost", "code 1001")))
     )
     site.run(site.runner(PushingTestVenue(site.time, "one", script)), 8)
-    told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == [f"the stream of account one is unreliable: code 1006; {LEFT}"]
+    notices = [notice.text for report in site.seen.reports for notice in report.notices]
+    assert notices == [f"the stream of account one is unreliable: code 1006; {LEFT}"]
     assert site.seen.reports[-1].streams[0].state == "lost"
     assert site.seen.reports[-1].streams[0].why == "code 1006"
 
@@ -353,8 +353,8 @@ def test_an_error_of_listening_is_reported_once_and_retried_with_growing_pauses(
     """It fails 0.5 s after each start: at 0, then pauses of 1, 2, 4, 8 … s; one warning states that it is retried."""
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 20)
-    told = [notice.text for report in site.seen.reports for notice in report.notices]
-    assert told == [
+    notices = [notice.text for report in site.seen.reports for notice in report.notices]
+    assert notices == [
         f"the stream of account one is unreliable: {error}; it is reopened after pauses of up to 5 minutes; {LEFT}"
     ]
     assert venue.began == pytest.approx([0.0, 1.5, 4.0, 8.5, 17.0])
@@ -390,9 +390,9 @@ def test_a_stream_whose_credentials_are_rejected_is_not_retried(site: Site) -> N
     error = CredentialsRefusedError("invalid key")
     venue = PushingTestVenue(site.time, "one", ((0.5, error),))
     site.run(site.runner(venue), 8)
-    told = [notice.text for report in site.seen.reports for notice in report.notices]
+    notices = [notice.text for report in site.seen.reports for notice in report.notices]
     after = "from now on the account is polled at the interval only"
-    assert told == [f"the stream of account one is closed for this run: invalid key; {after}"]
+    assert notices == [f"the stream of account one is closed for this run: invalid key; {after}"]
     assert venue.began == [0.0]
 
 

@@ -110,14 +110,14 @@ def test_a_credential_that_is_not_utf8_is_hidden_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "template",
     ["{}/?venue=7&token=T0KENsup3r cannot be reached", "401 for T0KENsup3r", "asked with venue=7&token=T0KENsup3r"],
 )
-def test_a_query_string_of_an_endpoint_is_hidden(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_string_of_an_endpoint_is_hidden(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A token in the query of an address is written in a document, and need not be in logs and stores too."""
     address = "http://127.0.0.1:1"
     spec = AccountSpec("main", "leaky", "swap", "USDT", f"{address}/?venue=7&token=T0KENsup3r", {}, {})
-    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Leaky(VenueDownError(words.format(address))))
+    monkeypatch.setattr(plug_ins, "_factory", lambda _: lambda _: Leaky(VenueDownError(template.format(address))))
     with pytest.raises(VenueDownError) as raised:
         asyncio.run(make_adapter(spec).snapshot())
     assert "T0KEN" not in str(raised.value)
@@ -186,14 +186,14 @@ LONG = "S3CRET+abc/defghijklmnopqrstuvwxyz=0123456789"
 
 @pytest.mark.parametrize("kept", [4, 5, len(LONG) // 2, len(LONG) - 1])
 @pytest.mark.parametrize(
-    "words",
+    "template",
     ["{}", "{}\n", "'{}'", "{}…", "{}..., it said", "{}…; are these keys for this address?", "['{}']", "{}…, {}…"],
 )
-def test_the_beginning_of_a_credential_is_hidden_where_a_text_was_truncated(words: str, kept: int) -> None:
+def test_the_beginning_of_a_credential_is_hidden_where_a_text_was_truncated(template: str, kept: int) -> None:
     """A proxy's page that repeats the request may be cut in the middle of the key, by us or by the proxy."""
-    hidden = Redactor([LONG, "S3CRET-and-another"]).hide("x" * 300 + " " + words.format(LONG[:kept], LONG[:kept]))
+    hidden = Redactor([LONG, "S3CRET-and-another"]).hide("x" * 300 + " " + template.format(LONG[:kept], LONG[:kept]))
     assert LONG[:4] not in hidden
-    assert hidden == "x" * 300 + " " + words.format(HIDDEN, HIDDEN)
+    assert hidden == "x" * 300 + " " + template.format(HIDDEN, HIDDEN)
 
 
 def test_text_that_only_begins_like_a_credential_is_kept_within_a_text() -> None:
