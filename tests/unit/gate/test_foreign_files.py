@@ -1,4 +1,4 @@
-"""What others put into the lock folder: nothing of it is waited for, followed, or stops what is beside it."""
+"""Foreign files in the lock folder: none is waited for or followed, and none stops the files beside it."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ KINDS = pytest.mark.parametrize("put", [pipe, link, dead_link, directory, huge, 
 
 
 @KINDS
-def test_what_is_no_small_regular_file_is_a_lock_and_is_never_waited_for(
+def test_an_entry_that_is_no_small_regular_file_is_a_lock_and_is_never_waited_for(
     folder: LockFolder, put: Callable[[Path], None]
 ) -> None:
-    """The union counts it as locked without end, as it does every file that cannot be read; a hand lifts it."""
+    """The union counts it as locked without end, like every unreadable file; an operator lifts it."""
     path = folder.path_of("bot")
     put(path)
     assert read_file(path).problem is not None
@@ -85,8 +85,10 @@ def test_what_is_no_small_regular_file_is_a_lock_and_is_never_waited_for(
 
 
 @KINDS
-def test_a_lock_is_written_over_it_and_those_beside_it_too(folder: LockFolder, put: Callable[[Path], None]) -> None:
-    """A folder of that name cannot be replaced: that is a problem in words, and the other scopes are locked."""
+def test_a_lock_replaces_it_and_those_beside_it_are_written_too(
+    folder: LockFolder, put: Callable[[Path], None]
+) -> None:
+    """A folder of that name cannot be replaced: that is a problem as text, and the other scopes are locked."""
     path = folder.path_of(OTHER)
     put(path)
     requests = tuple(
@@ -108,10 +110,10 @@ def test_a_lock_is_written_over_it_and_those_beside_it_too(folder: LockFolder, p
 
 
 @pytest.mark.parametrize("put", [pipe, link, device])
-def test_an_account_whose_file_was_exchanged_for_another_kind_is_locked_until_a_hand_lifts_it(
+def test_an_account_whose_file_was_replaced_by_another_kind_is_locked_until_an_operator_lifts_it(
     folder: LockFolder, put: Callable[[Path], None]
 ) -> None:
-    """Bots that follow a link must not read there whatever somebody else writes."""
+    """Bots that follow a link must not read whatever somebody else writes there."""
     path = folder.path_of(OTHER)
     put(path)
     folder.watch(OTHER, at(1))
@@ -127,10 +129,10 @@ HALF_OPEN = json.dumps({"locked": False, "alive_until": NOW.timestamp() + 80_000
 
 
 @pytest.mark.parametrize("content", [HALF_OPEN, "garbage", ""])
-def test_an_unreadable_file_of_a_watched_account_is_replaced_by_the_lock_that_it_is(
+def test_an_unreadable_file_of_a_covered_account_is_replaced_by_the_lock_that_it_means(
     folder: LockFolder, content: str
 ) -> None:
-    """Every reader then reads a lock, until a hand lifts it, and for so long it is a problem: nobody decided it."""
+    """Every reader then reads a lock, until an operator lifts it; until then it is a problem: nobody decided it."""
     path = folder.path_of(MAIN)
     path.write_text(content)
     for second in (1, 2):
@@ -153,16 +155,16 @@ def test_without_the_guard_an_unreadable_file_is_replaced_as_well(folder: LockFo
     assert json.loads(folder.path_of(MAIN).read_text())["locked"] is True
 
 
-def test_an_unreadable_file_keeps_the_mode_that_the_printed_readers_find_in_it(folder: LockFolder) -> None:
-    """A lock of a version to come, say: what is written over it is never milder."""
+def test_an_unreadable_file_keeps_the_mode_that_the_printed_readers_see_in_it(folder: LockFolder) -> None:
+    """A lock of a later version, for example: its replacement is never milder."""
     folder.path_of(MAIN).write_text('{"locked": true, "mode": "all", "generation": 99, "scope": {"kind": "account"}}')
     folder.renew(at(1))
     assert json.loads(folder.path_of(MAIN).read_text())["mode"] == "all"
     assert read_lock(folder.path_of(MAIN), at(1)).mode == "all"
 
 
-def test_an_unreadable_file_supersedes_no_suspicion(folder: LockFolder) -> None:
-    """For its 20 s the suspicion's mode holds; then what nobody could read is as strict as it was."""
+def test_an_unreadable_file_does_not_replace_a_suspicion(folder: LockFolder) -> None:
+    """For its 20 s the suspicion's mode holds; then the unreadable file is as strict as it was."""
     folder.path_of(MAIN).write_text(HALF_OPEN)
     request = LockRequest(LockOrder(MAIN, "all", at(20)), "stop", "suspicion", "s", on_suspicion=True)
     for second in (1, 2):
@@ -175,10 +177,10 @@ def test_an_unreadable_file_supersedes_no_suspicion(folder: LockFolder) -> None:
     assert read_lock(folder.path_of(MAIN), at(20)).mode == "reduce_only"
 
 
-def test_a_file_that_the_disk_would_not_read_this_once_is_left_as_it_is(
+def test_a_file_with_a_transient_read_error_is_left_unchanged(
     folder: LockFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is known of it: an account is not locked for good because a process ran out of descriptors."""
+    """Its content is unknown: an account is not locked for good because a process ran out of descriptors."""
     before = folder.path_of(MAIN).read_bytes()
 
     def refuse(*_: object, **__: object) -> bytes:
@@ -194,44 +196,44 @@ def test_a_file_that_the_disk_would_not_read_this_once_is_left_as_it_is(
 
 
 @pytest.mark.parametrize("kind", ["garbage", "open", "locked"])
-def test_files_that_nobody_asked_for_come_last_are_bounded_and_are_never_written(
+def test_unrelated_files_are_read_last_bounded_and_never_written(
     folder: LockFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A thousand of them: the lock is written before the first of them is looked at, and a few are all that is read."""
+    """A thousand of them: the lock is written before the first of them is read, and only a few are read at all."""
     valid = json.dumps(json.loads(folder.path_of(MAIN).read_text()) | {"locked": kind == "locked", "expires_ts": 9e9})
     junk = [tmp_path / "locks" / f"account__0-{number}.json" for number in range(1000)]
     for each in junk:
         each.write_text("x" if kind == "garbage" else valid)
-    looked_at: list[bool] = []
+    locked_before: list[bool] = []
 
-    def looking(path: Path) -> LockFile:
+    def read_and_record(path: Path) -> LockFile:
         if path in junk:
-            looked_at.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
+            locked_before.append(json.loads(folder.path_of(MAIN).read_text())["mode"] == "all")
         return read_file(path)
 
-    monkeypatch.setattr("killswitch.gate.foreign_files.read_file", looking)
+    monkeypatch.setattr("killswitch.gate.foreign_files.read_file", read_and_record)
     order = LockOrder(MAIN, "all", at(60))
     changes = LockChanges((LockRequest(order, None, None, "d"),), watch=frozenset({MAIN}), known=frozenset({"d"}))
     before = [each.stat().st_ino for each in junk]
     outcome = folder.settle(changes, at(10))
-    assert (len(looked_at), all(looked_at)) == (MOST, True)
+    assert (len(locked_before), all(locked_before)) == (MOST, True)
     assert [each.stat().st_ino for each in junk] == before
     (strange, many) = outcome.problems
     assert "has 1000 files of no account that is armed" in strange.text
     assert "account__0-0.json, account__0-1.json, account__0-10.json, …" in strange.text
     assert (strange.is_warning, many.is_warning) == (True, False)
     assert f"more than {MOST} such files" in many.text
-    # Nobody knows what the rest says.
+    # The rest cannot be known.
     assert read_lock(tmp_path / "union.json", at(10)).locked
     folder.settle(LockChanges(lift=frozenset({MAIN}), watch=frozenset({MAIN})), at(11))
     assert not read_lock(folder.path_of(MAIN), at(11)).locked
     assert read_lock(tmp_path / "union.json", at(11)).locked
 
 
-def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
+def test_the_problem_of_a_folder_that_refuses_does_not_change_from_write_to_write(
     folder: LockFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name of the temporary file is another one each time, and is in the message of the error."""
+    """The temporary file has another name each time, which is in the message of the error."""
 
     def refuse(path: Path, _: bytes) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", f"{path.parent}/.killswitch-{os.urandom(8).hex()}.tmp")
@@ -248,8 +250,8 @@ def test_what_a_folder_that_refuses_says_does_not_change_from_turn_to_turn(
 
 
 @KINDS
-def test_a_union_that_was_exchanged_is_a_foreign_lock(folder: LockFolder, put: Callable[[Path], None]) -> None:
-    """It is replaced by a file of ours, which stays locked until a hand lifts it."""
+def test_a_union_that_was_replaced_is_a_foreign_lock(folder: LockFolder, put: Callable[[Path], None]) -> None:
+    """A file of ours replaces it, which stays locked until an operator lifts it."""
     union = folder.path_of(MAIN).parent.parent / "union.json"
     folder.renew(at(1))
     union.unlink()
@@ -270,8 +272,8 @@ def test_a_union_that_was_exchanged_is_a_foreign_lock(folder: LockFolder, put: C
     assert not read_lock(union, at(3)).locked
 
 
-def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> None:
-    """The guard is not opened through a link, nor is a temporary file; both are the owner's alone until whole."""
+def test_no_planted_link_is_written_through(tmp_path: Path) -> None:
+    """Neither the guard nor a temporary file is opened through a link; both are the owner's alone until complete."""
     (tmp_path / "locks").mkdir()
     victim = tmp_path / "store.sqlite"
     victim.write_bytes(b"precious")
@@ -285,8 +287,8 @@ def test_no_link_that_was_laid_out_before_is_written_through(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("put", [pipe, directory, device])
-def test_a_guard_of_another_kind_keeps_no_lock_from_being_written(tmp_path: Path, put: Callable[[Path], None]) -> None:
-    """What locks is written without it; what opens waits, and the files go stale, which locks as well."""
+def test_a_guard_of_another_kind_prevents_no_lock(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    """Locks are written without it; what opens waits, and the files go stale, which locks as well."""
     (tmp_path / "locks").mkdir()
     put(tmp_path / "locks" / ".guard")
     folder = LockFolder(tmp_path / "locks", tmp_path / "union.json", generation=1, alive_for=15)
@@ -299,10 +301,8 @@ def test_a_guard_of_another_kind_keeps_no_lock_from_being_written(tmp_path: Path
     assert not folder.path_of(OTHER).exists()
 
 
-def test_a_guard_that_somebody_holds_keeps_no_lock_from_being_written_and_lets_none_be_lifted(
-    folder: LockFolder, tmp_path: Path
-) -> None:
-    """The wider scope's lock reaches the account as well; when the guard is free, everything goes its way."""
+def test_a_held_guard_prevents_no_lock_and_blocks_every_lift(folder: LockFolder, tmp_path: Path) -> None:
+    """The wider scope's lock reaches the account as well; when the guard is free, all changes are made."""
     with (tmp_path / "locks" / ".guard").open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         outcome = folder.settle(
@@ -317,7 +317,7 @@ def test_a_guard_that_somebody_holds_keeps_no_lock_from_being_written_and_lets_n
     assert not read_lock(folder.path_of(MAIN), at(2)).locked
 
 
-def test_without_the_guard_nothing_is_written_that_locks_less(folder: LockFolder, tmp_path: Path) -> None:
+def test_without_the_guard_no_write_locks_less(folder: LockFolder, tmp_path: Path) -> None:
     """Two writers at once may both lock; neither may open what the other has just locked."""
     folder.write(LockOrder(MAIN, "all", at(60)), None, None, "d1", NOW)
     before = folder.path_of(MAIN).read_bytes()
@@ -325,12 +325,12 @@ def test_without_the_guard_nothing_is_written_that_locks_less(folder: LockFolder
         fcntl.flock(held, fcntl.LOCK_EX)
         folder.settle(LockChanges((LockRequest(LockOrder(MAIN, "reduce_only", at(30)), None, None, "d2"),)), at(1))
         assert folder.path_of(MAIN).read_bytes() == before
-        folder.settle(LockChanges(), at(100))  # it has run out, and nobody may say so
+        folder.settle(LockChanges(), at(100))  # it has expired, and nobody may say so
         assert read_lock(folder.path_of(MAIN), at(100)).locked
 
 
-def test_the_guard_is_its_owners_alone_also_one_of_an_earlier_version(tmp_path: Path) -> None:
-    """Whoever can open a file can hold a lock on it."""
+def test_only_its_owner_can_open_the_guard_also_one_of_an_earlier_version(tmp_path: Path) -> None:
+    """A process that can open a file can hold a lock on it."""
     (tmp_path / "locks").mkdir()
     guard = tmp_path / "locks" / ".guard"
     guard.touch(mode=0o644)
@@ -342,10 +342,10 @@ def test_the_guard_is_its_owners_alone_also_one_of_an_earlier_version(tmp_path: 
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0, 0o644)])
-def test_the_umask_decides_who_reads_a_lock_and_nobody_else_ever_writes_it(
+def test_the_umask_decides_who_reads_a_lock_and_only_the_owner_may_write_it(
     tmp_path: Path, umask: int, mode: int
 ) -> None:
-    """With no umask at all too."""
+    """Even with an empty umask."""
     before = os.umask(umask)
     try:
         replace_file(tmp_path / "lock.json", b"{}")
@@ -355,19 +355,19 @@ def test_the_umask_decides_who_reads_a_lock_and_nobody_else_ever_writes_it(
     assert [each.name for each in tmp_path.iterdir()] == ["lock.json"]
 
 
-def test_what_a_killed_writer_has_left_is_removed_at_the_next_start(tmp_path: Path) -> None:
-    """A minute later: by then nobody writes it any more."""
+def test_temporary_files_of_a_killed_writer_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    """A minute later: by then nobody writes them any more."""
     (tmp_path / "locks").mkdir()
-    left = tmp_path / "locks" / ".killswitch-0123456789abcdef.tmp"
+    temporary = tmp_path / "locks" / ".killswitch-0123456789abcdef.tmp"
     for age, there in ((30.0, True), (90.0, False)):
-        left.touch()
-        os.utime(left, (NOW.timestamp() - age,) * 2)
+        temporary.touch()
+        os.utime(temporary, (NOW.timestamp() - age,) * 2)
         LockFolder(tmp_path / "locks", None, generation=1, alive_for=15).watch(MAIN, NOW)
-        assert left.exists() is there
+        assert temporary.exists() is there
 
 
-def test_a_folder_in_which_everybody_may_write_is_named(tmp_path: Path) -> None:
-    """Whoever may exchange files there may open trading; in one with the sticky bit they may not."""
+def test_a_world_writable_folder_is_reported(tmp_path: Path) -> None:
+    """A user who may replace files there may open trading; in a folder with the sticky bit they may not."""
     locks = tmp_path / "locks"
     locks.mkdir()
     found = {}
@@ -377,8 +377,8 @@ def test_a_folder_in_which_everybody_may_write_is_named(tmp_path: Path) -> None:
     assert found == {0o755: 0, 0o775: 0, 0o777: 1, 0o1777: 0}
 
 
-def test_a_thousand_accounts_all_locked_are_no_large_file() -> None:
-    """The union of all of them is read again as a lock, and not refused for its size."""
+def test_the_union_of_a_thousand_locked_accounts_can_be_read() -> None:
+    """It is read again as a lock, and not refused for its size."""
     reason = "equity.drawdown 15m 5.1% ≥ 4.5%; " * 4
     locks = [
         LockRecord(True, f"account/book-{number}", "stop", reason, 0.0, 1e12, {"decision": "d"}, "all", 1, 1e12)

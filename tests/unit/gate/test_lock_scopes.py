@@ -1,4 +1,4 @@
-"""A bot reads one file: what locks a portfolio or a venue is in the file of every account of it, and ends with it.
+"""A bot reads one file: a lock of a portfolio or venue is in the file of each of its accounts, and ends with it.
 
 The files are read by the reader that README.md prints.
 """
@@ -52,7 +52,7 @@ class Site:
         self.gate = self.started()
 
     def started(self, store: SqlStore | None = None, *, armed: str = "abc", documented: str = "abc") -> Locking:
-        """What a runner that starts now makes of the folder. `armed`, `documented`: the accounts that are."""
+        """The content of the folder after a runner starts now. `armed`, `documented`: the accounts that are."""
         accounts = {
             name: ArmedAccount(name, venue, market, "USDT", ScriptedVenue(None), armed=name in armed)  # type: ignore[arg-type] # literals
             for name, venue, market in (("a", "binance", "swap"), ("b", "binance", "swap"), ("c", "kraken", "spot"))
@@ -71,7 +71,7 @@ class Site:
         self, scope: str, mode: LockMode = "all", *, policy: str = "everything", seconds: float | None = None,
         suspicion: bool = False,
     ) -> Decision:  # fmt: skip
-        """A decision that locks, committed and acted on."""
+        """A decision that locks, committed and carried out."""
         until = None if seconds is None else self.now + timedelta(seconds=seconds)
         return self._commit(Decision(
             id=f"{policy}-{scope}-{self.now.timestamp():.0f}", as_of=self.now, policy=policy, policy_set="sha256:test",
@@ -99,16 +99,16 @@ class Site:
     def reset_by_hand(self, scope: str) -> None:
         assert self._acted((), (operator_event("reset", scope, "operator-1", "looked at it", self.now),)) == ()
 
-    def _acted(self, decisions: tuple[Decision, ...], hands: tuple[Event, ...] = ()) -> tuple[str, ...]:
-        """What is wrong, besides locks that stand for a file which nobody could read."""
-        found = self.gate.act(decisions, self.now, hands)
+    def _acted(self, decisions: tuple[Decision, ...], commands: tuple[Event, ...] = ()) -> tuple[str, ...]:
+        """The problems, except for locks that replace an unreadable file."""
+        found = self.gate.act(decisions, self.now, commands)
         return tuple(each for each in found if "until `ksctl reset" not in each)
 
     def path(self, scope: str) -> Path:
         return self.folder / f"{scope.replace('/', '__')}.json"
 
     def reads(self, *scopes: str) -> list[str | None]:
-        """What bots are told, by the printed reader."""
+        """What bots read, by the printed reader."""
         return [self._reader(self.path(scope)) for scope in scopes or ("account/a", "account/b", "account/c")]
 
     def view(self, scope: str) -> LockView:
@@ -126,24 +126,24 @@ def site(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> I
     world.close()
 
 
-def test_a_lock_of_the_portfolio_is_in_the_file_of_every_account(site: Site) -> None:
+def test_a_portfolio_lock_is_in_the_file_of_every_account(site: Site) -> None:
     """Open before; `all` for every bot from the moment on that the portfolio is locked."""
     assert site.reads() == [None, None, None]
     site.locks("portfolio")
     assert site.reads() == ["all", "all", "all"]
-    said = json.loads(site.path("account/a").read_text())
-    assert (said["scope"], said["details"]["scopes"]) == ("account/a", "portfolio")
-    assert said["expires_ts"] == 253402300799  # the reader of version 6 is locked as well
+    content = json.loads(site.path("account/a").read_text())
+    assert (content["scope"], content["details"]["scopes"]) == ("account/a", "portfolio")
+    assert content["expires_ts"] == 253402300799  # the reader of version 6 is locked as well
 
 
-def test_a_lock_of_a_venue_is_in_the_files_of_its_accounts_alone(site: Site) -> None:
-    """The account at the other venue trades on; also where the policy that locked watches another scope by now."""
+def test_a_venue_lock_is_in_the_files_of_its_accounts_alone(site: Site) -> None:
+    """The account at the other venue trades on; also where the policy that locked covers another scope by now."""
     site.locks("venue/binance", "reduce_only")
     assert site.reads() == ["reduce_only", "reduce_only", None]
 
 
-def test_a_lock_of_the_portfolio_is_in_the_file_of_a_venue(site: Site) -> None:
-    """There is one where the venue has been locked before."""
+def test_a_portfolio_lock_is_in_the_file_of_a_venue(site: Site) -> None:
+    """A venue has one if it has been locked before."""
     site.locks("venue/binance", "reduce_only", seconds=5)
     site.later(5)
     assert site.reads("venue/binance") == [None]
@@ -154,7 +154,7 @@ def test_a_lock_of_the_portfolio_is_in_the_file_of_a_venue(site: Site) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("ends", ["by itself", "by a reset", "by hand"])
 def test_the_accounts_open_with_the_portfolio(site: Site, ends: str, restart: bool) -> None:
-    """However the wider lock ends, also behind a restart."""
+    """However the wider lock ends, also after a restart."""
     site.locks("portfolio", seconds=60 if ends == "by itself" else None)
     if restart:
         site.started()
@@ -172,8 +172,8 @@ def test_the_accounts_open_with_the_portfolio(site: Site, ends: str, restart: bo
 
 @pytest.mark.parametrize("first", ["account", "portfolio"])
 @pytest.mark.parametrize("restart", [False, True])
-def test_an_accounts_own_lock_outlives_the_portfolios(site: Site, first: str, restart: bool) -> None:
-    """`all` for 60 s by the portfolio, `reduce_only` for 120 s by its own stage: each for as long as it is ordered."""
+def test_an_account_lock_outlives_the_portfolio_lock(site: Site, first: str, restart: bool) -> None:
+    """`all` for 60 s by the portfolio, `reduce_only` for 120 s by its own stage: each for its ordered duration."""
     orders = [("account/a", "reduce_only", 120.0), ("portfolio", "all", 60.0)]
     for scope, mode, seconds in orders if first == "account" else reversed(orders):
         site.locks(scope, mode, seconds=seconds)  # type: ignore[arg-type] # a literal
@@ -187,8 +187,8 @@ def test_an_accounts_own_lock_outlives_the_portfolios(site: Site, first: str, re
     assert site.reads() == [None, None, None]
 
 
-def test_a_reset_of_an_account_leaves_what_the_portfolio_locks(site: Site) -> None:
-    """Its own lock is lifted, the file says by whom it is still locked, and a hand is not offered to lift it there."""
+def test_a_reset_of_an_account_leaves_the_portfolio_lock(site: Site) -> None:
+    """Its own lock is lifted, the file names what still locks it, and no manual reset is offered for that there."""
     site.locks("account/a", "reduce_only")
     site.locks("portfolio")
     assert site.view("account/a").has_own
@@ -200,17 +200,17 @@ def test_a_reset_of_an_account_leaves_what_the_portfolio_locks(site: Site) -> No
     assert site.reads() == [None, None, None]
 
 
-def test_an_account_that_the_policy_leaves_out_trades_on(site: Site) -> None:
+def test_an_account_outside_the_policy_trades_on(site: Site) -> None:
     """The portfolio of this policy is the futures; the spot account is in another one's, and is locked with that."""
     site.locks("portfolio", policy="futures", seconds=60)
     assert site.reads() == ["all", "all", None]
     site.later(1)
     site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
-    # One file for the portfolio, as strict as the strictest in it; each account says what reaches it.
+    # One file for the portfolio, as strict as the strictest in it; each account states which locks reach it.
     assert site.reads("portfolio", "account/a", "account/c") == ["all", "all", "reduce_only"]
 
 
-def test_of_two_portfolios_that_hold_an_account_each_locks_it(site: Site) -> None:
+def test_an_account_in_two_portfolios_is_locked_by_each(site: Site) -> None:
     """The reset of one policy leaves the account locked for the other."""
     site.locks("portfolio", policy="futures")
     site.later(1)
@@ -222,8 +222,8 @@ def test_of_two_portfolios_that_hold_an_account_each_locks_it(site: Site) -> Non
     assert site.reads() == [None, None, None]
 
 
-def test_a_suspicion_of_the_portfolio_locks_its_accounts_and_ends_with_it(site: Site) -> None:
-    """It says so in their files too, and never lengthens a lock that an account has of its own."""
+def test_a_portfolio_suspicion_locks_its_accounts_and_ends_with_it(site: Site) -> None:
+    """Their files state it too, and it never lengthens a lock that an account has of its own."""
     site.locks("account/a", seconds=30)
     site.locks("portfolio", "reduce_only", seconds=20, suspicion=True)
     assert site.reads() == ["all", "reduce_only", "reduce_only"]
@@ -236,7 +236,7 @@ def test_a_suspicion_of_the_portfolio_locks_its_accounts_and_ends_with_it(site: 
 
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("first", ["lock", "suspicion"])
-def test_a_suspicion_stays_where_the_lock_of_another_policy_does_not_reach(
+def test_a_suspicion_remains_where_the_lock_of_another_policy_does_not_reach(
     site: Site, first: str, restart: bool
 ) -> None:
     """Two policies call different accounts the portfolio: the futures are locked, the spot account is suspected."""
@@ -258,8 +258,8 @@ def test_a_suspicion_stays_where_the_lock_of_another_policy_does_not_reach(
     assert site.reads() == [None, None, None]
 
 
-def test_a_suspicion_gives_way_for_the_accounts_that_a_lock_reaches_and_for_no_others(site: Site) -> None:
-    """A lock of 5 s opens when it said so, for its accounts; the others are locked for the whole 20 s."""
+def test_a_suspicion_yields_only_for_the_accounts_that_a_lock_reaches(site: Site) -> None:
+    """A lock of 5 s opens at its end for its accounts; the others are locked for the whole 20 s."""
     site.locks("portfolio", "reduce_only", policy="everything", seconds=20, suspicion=True)
     site.locks("portfolio", policy="futures", seconds=5)
     assert site.reads() == ["all", "all", "reduce_only"]
@@ -269,8 +269,8 @@ def test_a_suspicion_gives_way_for_the_accounts_that_a_lock_reaches_and_for_no_o
     assert site.reads() == [None, None, None]
 
 
-def test_a_reset_of_the_lock_leaves_the_suspicion_of_the_accounts_beside(site: Site) -> None:
-    """One file for both: what takes back the one must not take the other's place."""
+def test_a_reset_of_the_lock_leaves_the_suspicion_of_other_accounts(site: Site) -> None:
+    """One file for both: the reset of the one must not replace the other."""
     site.locks("portfolio", "reduce_only", policy="spot", seconds=20, suspicion=True)
     site.locks("portfolio", policy="futures")
     site.later(1)
@@ -280,8 +280,8 @@ def test_a_reset_of_the_lock_leaves_the_suspicion_of_the_accounts_beside(site: S
     assert site.reads() == [None, None, None]
 
 
-def test_an_account_is_locked_as_strictly_and_as_long_as_what_reaches_it(site: Site) -> None:
-    """`all` for the futures for 60 s, `reduce_only` for everything for 120 s, each for as long as it was ordered."""
+def test_an_account_has_the_strictest_mode_and_latest_end_of_the_locks_that_reach_it(site: Site) -> None:
+    """`all` for the futures for 60 s, `reduce_only` for everything for 120 s, each for its ordered duration."""
     site.locks("portfolio", policy="futures", seconds=60)
     site.locks("portfolio", "reduce_only", policy="everything", seconds=120)
     site.later(59)
@@ -293,7 +293,7 @@ def test_an_account_is_locked_as_strictly_and_as_long_as_what_reaches_it(site: S
 
 
 @pytest.mark.parametrize("restart", [False, True])
-def test_a_lock_of_one_policy_opens_nothing_that_a_lock_of_unknown_reach_holds(site: Site, restart: bool) -> None:
+def test_a_policys_lock_opens_nothing_that_a_lock_of_unknown_reach_holds(site: Site, restart: bool) -> None:
     """The portfolio's file cannot be read, which locks all; then the futures are locked: the spot account stays so."""
     site.path("portfolio").write_bytes(b"garbage")
     site.later(1)
@@ -307,11 +307,11 @@ def test_a_lock_of_one_policy_opens_nothing_that_a_lock_of_unknown_reach_holds(s
     assert site.reads() == [None, None, None]
 
 
-@pytest.mark.parametrize("gone", ["not armed", "in no document"])
-def test_the_file_of_an_account_that_nobody_would_lock_goes_stale(site: Site, gone: str) -> None:
-    """A bot must not trade on a file that no lock of its venue or portfolio would close; every turn says so."""
+@pytest.mark.parametrize("missing", ["not armed", "in no document"])
+def test_the_file_of_an_account_that_no_policy_would_lock_goes_stale(site: Site, missing: str) -> None:
+    """A bot must not trade on a file that no lock of its venue or portfolio would close; every write reports it."""
     assert site.reads("account/c") == [None]
-    site.started(armed="ab", documented="abc" if gone == "not armed" else "ab")
+    site.started(armed="ab", documented="abc" if missing == "not armed" else "ab")
     (remark,) = site.remarks
     assert "account__c.json" in remark
     site.later(3601)
@@ -319,7 +319,7 @@ def test_the_file_of_an_account_that_nobody_would_lock_goes_stale(site: Site, go
     assert site.reads() == [None, None, "reduce_only"]
     site.locks("venue/kraken", seconds=60)
     site.locks("portfolio", seconds=60)
-    assert site.reads("account/c") == ["all" if gone == "not armed" else "reduce_only"]
+    assert site.reads("account/c") == ["all" if missing == "not armed" else "reduce_only"]
     site.later(60)
     assert site.reads() == [None, None, "reduce_only"], "opened for a bot whose account nobody would lock"
     for scope in ("account/c", "venue/kraken"):
@@ -327,28 +327,28 @@ def test_the_file_of_an_account_that_nobody_would_lock_goes_stale(site: Site, go
     assert site.gate.act((), site.now) == ()
 
 
-def test_a_suspicion_of_an_account_ends_under_the_lock_of_the_portfolio(site: Site) -> None:
-    """What the account's own file said meanwhile does not come back after the wider lock."""
+def test_an_account_suspicion_ends_under_the_portfolio_lock(site: Site) -> None:
+    """The interim content of the account's own file does not return after the wider lock."""
     site.locks("account/a", seconds=20, suspicion=True)
     site.locks("portfolio", seconds=60)
     site.later(60)
     assert site.reads() == [None, None, None]
 
 
-@pytest.mark.parametrize("left", ["nothing", "open", "garbage", "pipe", "link"])
-def test_an_accounts_file_that_others_exchange_is_locked_again_at_the_next_tick(site: Site, left: str) -> None:
-    """Deleted, weakened, or another kind of file altogether."""
+@pytest.mark.parametrize("replacement", ["nothing", "open", "garbage", "pipe", "link"])
+def test_a_foreign_change_of_an_accounts_file_is_locked_again_at_the_next_tick(site: Site, replacement: str) -> None:
+    """Deleted, weakened, or replaced by another kind of file."""
     open_ = site.path("account/a").read_bytes()
     site.locks("portfolio")
     path = site.path("account/a")
     path.unlink()
-    if left == "open":
+    if replacement == "open":
         path.write_bytes(open_)
-    elif left == "garbage":
+    elif replacement == "garbage":
         path.write_bytes(b'{"locked": fal')
-    elif left == "pipe":
+    elif replacement == "pipe":
         os.mkfifo(path)
-    elif left == "link":
+    elif replacement == "link":
         (site.folder.parent / "mine.json").write_bytes(open_)
         path.symlink_to(site.folder.parent / "mine.json")
     site.later(1)
@@ -358,10 +358,8 @@ def test_an_accounts_file_that_others_exchange_is_locked_again_at_the_next_tick(
 
 
 @pytest.mark.parametrize("lost", ["store", "file"])
-def test_a_portfolio_that_nobody_remembers_to_have_locked_locks_its_accounts(
-    site: Site, lost: str, tmp_path: Path
-) -> None:
-    """Its file stands in the folder, from a store that is gone, or cannot be read any more: a hand lifts it."""
+def test_a_portfolio_file_of_unknown_origin_locks_its_accounts(site: Site, lost: str, tmp_path: Path) -> None:
+    """The file is in the folder, from a store that is gone, or cannot be read any more: an operator lifts it."""
     site.locks("portfolio")
     if lost == "store":
         (tmp_path / "new").mkdir()
@@ -378,8 +376,8 @@ def test_a_portfolio_that_nobody_remembers_to_have_locked_locks_its_accounts(
         world.close()
 
 
-def test_a_file_that_says_a_wider_lock_goes_stale_as_every_file(site: Site) -> None:
-    """Behind a dead runner the lock stays; behind a living one it is kept alive, half-way through its life."""
+def test_a_file_with_a_wider_lock_goes_stale_like_any_file(site: Site) -> None:
+    """After a runner's death the lock stays; a living runner keeps it alive, half-way through its life."""
     site.locks("portfolio", "reduce_only")
     before = json.loads(site.path("account/a").read_text())["alive_until"]
     site.later(1799)
@@ -390,8 +388,8 @@ def test_a_file_that_says_a_wider_lock_goes_stale_as_every_file(site: Site) -> N
     assert site.reads() == ["reduce_only"] * 3
 
 
-def test_one_turn_writes_only_what_has_changed(site: Site) -> None:
-    """A lock that stands is not written at every tick: bots read these files before each order."""
+def test_a_write_changes_only_the_files_that_differ(site: Site) -> None:
+    """A lock in force is not written at every tick: bots read these files before each order."""
     site.locks("portfolio")
     before = {path: path.stat().st_ino for path in site.folder.glob("*.json")}
     site.later(1)

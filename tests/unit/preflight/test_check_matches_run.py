@@ -1,4 +1,4 @@
-"""`venues check` and `run --live` agree: what the run refuses or leaves undone, the check says before, in its words."""
+"""`venues check` and `run --live` agree: what the run refuses or omits, the check reports before, in the same text."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ STOP = Order("s1", "BTC", "sell", Decimal(10), trigger_price=Decimal(90), reduce
 TIMED = VenueTraits(dead_man=DeadManRule("account", 1.0, 3600.0, takes_stops=None))
 
 
-class Kept(Inspected):
-    """One that has calls for a timer, of which a check makes none."""
+class TimerVenue(Inspected):
+    """A venue with the calls for a timer, of which a check makes none."""
 
     arm_dead_man = disarm_dead_man = Inspected._changes  # type: ignore[assignment] # fails the test
 
 
-def add_twin(desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str, **spec: object) -> None:
+def add_duplicate(desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str, **spec: object) -> None:
     """A second document, with another reference to a key."""
     monkeypatch.setenv("ANOTHER_NAME", value)
     second = Inspected(book("1100", "second", position_mode="one_way"), account="second")
     desk.add(second, credentials={"apiKey": "env:ANOTHER_NAME"}, **spec)
 
 
-def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
+def test_two_armed_documents_of_one_key_fail_with_the_text_of_the_run(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The references differ, so that no compiler sees it; the run goes by the key, and so does the check."""
+    """The references differ, so that no compiler sees it; the run compares the key, and so does the check."""
     desk.add(Inspected(SOUND))
-    add_twin(desk, monkeypatch, "KEY-PLANTED")
+    add_duplicate(desk, monkeypatch, "KEY-PLANTED")
     checked = desk.check()
     assert checked.return_value == 1
     with pytest.raises(AdapterError) as refused:
@@ -57,10 +57,10 @@ def test_two_armed_documents_of_one_key_fail_in_the_words_of_the_run(
     assert "KEY-PLANTED" not in checked.stdout
 
 
-def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_venue_keeps_them_apart(
+def test_another_currency_is_another_account_for_run_and_check_where_the_venue_separates_them(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the run refuses the two of them, nor does the check warn of them; each has a wallet of its own."""
+    """Neither does the run refuse the two of them, nor the check warn of them; each has a wallet of its own."""
 
     class Apart:
         def keeps_apart(self, exchange: str | None) -> bool:
@@ -68,7 +68,7 @@ def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_v
 
     monkeypatch.setattr("killswitch.accounts.validation.plug_ins_of", lambda adapters: dict.fromkeys(adapters, Apart()))
     desk.add(Inspected(SOUND))
-    add_twin(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
+    add_duplicate(desk, monkeypatch, "KEY-PLANTED", currency="USDC")
     assert findings(desk.checked("main"), "failed", "warning") == []
     key = {"apiKey": "env:SCRIPTED_KEY"}
     third = Inspected(book("1100", "third", position_mode="one_way"), account="third")
@@ -76,21 +76,21 @@ def test_another_currency_is_another_account_of_a_run_and_of_a_check_where_the_v
     assert findings(desk.checked("main"), "failed", "warning") == []
 
 
-def test_a_check_of_one_of_them_says_it_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other was not asked for."""
+def test_a_check_of_one_of_them_reports_it_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is not queried."""
     desk.add(Inspected(SOUND))
-    add_twin(desk, monkeypatch, "KEY-PLANTED")
+    add_duplicate(desk, monkeypatch, "KEY-PLANTED")
     (failed,) = findings(desk.checked("second"), "failed")
     assert "accounts main and second are one account of one venue" in failed
 
 
 @pytest.mark.parametrize("value", ["ANOTHER-KEY", ""])
-def test_another_key_and_one_that_is_missing_are_no_twin(
+def test_another_key_and_a_missing_key_are_no_duplicate(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    """What is missing is told as such, of its own account."""
+    """A missing key is reported as such, for its own account."""
     desk.add(Inspected(SOUND))
-    add_twin(desk, monkeypatch, value)
+    add_duplicate(desk, monkeypatch, value)
     assert findings(desk.checked("main"), "failed", "warning") == []
 
 
@@ -104,14 +104,14 @@ def test_another_key_and_one_that_is_missing_are_no_twin(
     ],
     ids=["a stop rests", "none rests", "accepted", "observed only"],
 )
-def test_a_timer_that_a_resting_stop_keeps_off_is_warned_of_in_the_words_of_the_run(
+def test_a_timer_blocked_by_a_resting_stop_is_a_warning_with_the_text_of_the_run(
     desk: Desk, more: str, execution: str, orders: tuple[Order, ...], *, warned: bool
 ) -> None:
-    """The words are those of the page and of Problems in `ksctl status`; the stop may be gone before the run."""
-    desk.add(Kept(structs.replace(SOUND, orders=orders), traits=TIMED), execution=execution)
+    """The text is that of the page and of Problems in `ksctl status`; the stop may be gone before the run."""
+    desk.add(TimerVenue(structs.replace(SOUND, orders=orders), traits=TIMED), execution=execution)
     desk._documents.append(SWITCH % more)
-    words = (
+    text = (
         "dead man: the dead-man timer of account main does not run: it may cancel the protective orders of BTC and "
         "leave the position unprotected; `accept_unprotected: true` would accept that"
     )
-    assert [each for each in findings(desk.checked(), "warning") if "dead man" in each] == [words] * warned
+    assert [each for each in findings(desk.checked(), "warning") if "dead man" in each] == [text] * warned

@@ -1,4 +1,4 @@
-"""What the key of an armed account may do is asked before a run; one that may withdraw is refused."""
+"""The rights of an armed account's key are queried before a run; a key that may withdraw is refused."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ POLICY = (Path(__file__).parents[3] / "policies" / "futures-drawdown" / "policy.
 
 
 class Keyed(ScriptedVenue):
-    """A venue with a flat account whose key may do what `rights` says; None never answers."""
+    """A venue with a flat account whose key has `rights`; None never answers."""
 
     def __init__(self, rights: KeyRights | BaseException | None, name: str) -> None:
         super().__init__(account("1000", (), name=name, orders=(), fills=(), flows=()), name)
         self.rights = rights
-        self.asked = 0
+        self.queries = 0
 
     async def key_rights(self) -> KeyRights:
-        self.asked += 1
+        self.queries += 1
         if self.rights is None:
             await asyncio.Event().wait()
         if isinstance(self.rights, BaseException):
@@ -43,7 +43,7 @@ class Keyed(ScriptedVenue):
 
 
 class InspectedOnly(ScriptedVenue):
-    """One that can only be asked for everything at once."""
+    """An adapter that can only be queried for everything at once."""
 
     async def inspect(self) -> Inspection:
         return Inspection("ok", None, MIGHTY, None, None, ())
@@ -82,12 +82,12 @@ class Desk:
         )  # fmt: skip
 
     @property
-    def asked(self) -> int:
-        """How often a key was asked for."""
-        return sum(each.asked for each in self.made if isinstance(each, Keyed))
+    def queries(self) -> int:
+        """How often the rights of a key were queried."""
+        return sum(each.queries for each in self.made if isinstance(each, Keyed))
 
     def notices(self) -> list[tuple[str, str]]:
-        """What the run has told of keys."""
+        """What the run has reported about keys."""
         store = open_store(str(self.folder / "store.sqlite"), read_only=True)
         try:
             return [(each.severity, each.text) for each in store.notices(20) if "key" in each.text]
@@ -105,7 +105,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> None:
-    """Exit 1 with the place, the cause and the way out; no store is made, and the key is nowhere in the words."""
+    """Exit 1 with the place, the cause and the way out; no store is made, and the key is nowhere in the text."""
     desk.key("main", MIGHTY)
     refused = desk.run("--live")
     assert refused.exit_code == 1
@@ -118,22 +118,22 @@ def test_a_key_that_may_withdraw_is_refused_before_anything_else(desk: Desk) -> 
     )
     assert "KEY-main" not in refused.output
     assert not (desk.folder / "store.sqlite").exists()
-    assert all(venue.closed for venue in desk.made if isinstance(venue, Keyed) and venue.asked)
+    assert all(venue.closed for venue in desk.made if isinstance(venue, Keyed) and venue.queries)
 
 
 def test_every_account_with_such_a_key_is_named_at_once(desk: Desk) -> None:
-    """Nobody should mend one key to hear of the next."""
+    """Nobody should fix one key to learn of the next."""
     desk.key("main", MIGHTY)
     desk.key("fine", GOOD)
     desk.key("other", MIGHTY)
-    said = desk.run("--live").stderr
-    assert ("account main: its key" in said, "account other: its key" in said, "account fine" in said) == (
+    stderr = desk.run("--live").stderr
+    assert ("account main: its key" in stderr, "account other: its key" in stderr, "account fine" in stderr) == (
         True, True, False,
     )  # fmt: skip
 
 
-def test_an_adapter_that_only_inspects_is_asked_so(desk: Desk) -> None:
-    """An adapter of others knows no shorter question."""
+def test_an_adapter_that_only_inspects_is_inspected(desk: Desk) -> None:
+    """A third-party adapter may know no shorter query."""
     desk.add("main", lambda: InspectedOnly(account("1000", (), name="main")))
     assert "its key may withdraw" in desk.run("--live").stderr
 
@@ -143,18 +143,18 @@ def test_an_adapter_that_only_inspects_is_asked_so(desk: Desk) -> None:
     [((), {}), (("--live",), {"execution": "observe"}), (("--live",), {"allow_withdrawal_keys": True})],
     ids=["no --live", "observed only", "allowed"],
 )
-def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
+def test_a_key_that_is_unused_or_allowed_is_not_queried(
     desk: Desk, arguments: tuple[str, ...], more: dict[str, object]
 ) -> None:
-    """Watching changes nothing at the venue, and what the document allows need not be asked."""
+    """Observing changes nothing at the venue, and what the document allows need not be queried."""
     desk.key("main", MIGHTY, **more)
     done = desk.run(*arguments)
     assert done.exit_code == 0, done.output
-    assert desk.asked == 0
+    assert desk.queries == 0
 
 
 @pytest.mark.parametrize(
-    ("rights", "told"),
+    ("rights", "notice"),
     [
         (
             VenueDownError("connection refused"),
@@ -187,19 +187,19 @@ def test_a_key_that_nothing_acts_with_or_that_is_allowed_is_not_asked_for(
     ],
     ids=["down", "silent", "untold", "may not trade"],
 )
-def test_what_is_not_known_of_a_key_is_a_notice_and_the_run_starts(
-    desk: Desk, rights: KeyRights | BaseException | None, told: tuple[str, str]
+def test_an_unknown_right_is_a_notice_and_the_run_starts(
+    desk: Desk, rights: KeyRights | BaseException | None, notice: tuple[str, str]
 ) -> None:
-    """A kill switch must start in an outage. One question is asked, and no other at this venue."""
+    """A kill switch must start in an outage. One query is made, and no other at this venue."""
     desk.key("main", rights)
     done = desk.run("--live")
     assert done.exit_code == 0, done.output
-    assert desk.notices() == [told]
-    assert desk.asked == 1
+    assert desk.notices() == [notice]
+    assert desk.queries == 1
 
 
-def test_silent_venues_are_waited_for_side_by_side(desk: Desk) -> None:
-    """Ten of them cost one read timeout together: the run's first tick is not held up by each in turn."""
+def test_silent_venues_are_waited_for_in_parallel(desk: Desk) -> None:
+    """Ten of them cost one read timeout together: the run's first tick does not wait for each in turn."""
     from killswitch.accounts.opening import read_policies
     from killswitch.preflight.key_rights import require_harmless_keys
     from tests.virtual_time import VirtualTime
@@ -208,20 +208,20 @@ def test_silent_venues_are_waited_for_side_by_side(desk: Desk) -> None:
         desk.key(f"a{number}", None)
     found = read_policies([desk.folder / "policies"])
     time = VirtualTime()
-    told = time.run(require_harmless_keys(found.accounts, found.places, 5.0))
-    assert (len(told), round(time.elapsed, 3)) == (10, 5.0)
+    notices = time.run(require_harmless_keys(found.accounts, found.places, 5.0))
+    assert (len(notices), round(time.elapsed, 3)) == (10, 5.0)
 
 
 @pytest.mark.parametrize("key", ["endpoint", "endpoint_ws"])
-def test_an_armed_account_sends_no_key_over_the_network_in_clear(desk: Desk, key: str) -> None:
-    """Refused before any venue is asked, with the place and both ways out; no store is made."""
+def test_an_armed_account_sends_no_key_over_an_unencrypted_network(desk: Desk, key: str) -> None:
+    """Refused before any venue is queried, with the place and both ways out; no store is made."""
     address = {"endpoint": "http://gateway.example", "endpoint_ws": "ws://10.0.0.7:8080"}[key]
     desk.key("main", GOOD, **{key: address})
     refused = desk.run("--live")
     assert refused.exit_code == 1
     assert f"account main: {key} would send its credentials beyond this machine without TLS" in refused.stderr
     assert "main.yaml:4:" in refused.stderr and "allow_unencrypted: true" in refused.stderr
-    assert desk.asked == 0
+    assert desk.queries == 0
     assert not (desk.folder / "store.sqlite").exists()
 
 
@@ -237,14 +237,14 @@ def test_an_armed_account_sends_no_key_over_the_network_in_clear(desk: Desk, key
     ],
     ids=["allowed", "observes", "no key", "loopback", "loopback 6", "tls"],
 )
-def test_what_stays_here_or_is_allowed_runs(desk: Desk, more: dict[str, object]) -> None:
-    """A proxy on this machine may speak TLS for us, and a document may take the network for trusted."""
+def test_a_local_or_allowed_unencrypted_address_runs(desk: Desk, more: dict[str, object]) -> None:
+    """A proxy on this machine may speak TLS for us, and a document may declare the network trusted."""
     desk.key("main", GOOD, **more)
     assert desk.run("--live").exit_code == 0
 
 
 def test_an_adapter_that_raises_before_it_can_be_awaited_fails_one_account_only() -> None:
-    """A call of a plug-in need not be a coroutine function."""
+    """A plug-in's call need not be a coroutine function."""
 
     def refuse() -> Awaitable[None]:
         raise RuntimeError("a bug")

@@ -1,4 +1,4 @@
-"""What `venues check` and `venues list` say to a person who has just written an Account document."""
+"""What `venues check` and `venues list` report to a person who has just written an Account document."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.unit.preflight.test_venue_verbs import (
     findings,
     inspection,
     policy,
-    told,
+    run_venues,
 )
 
 __all__ = ["desk", "policy"]  # fixtures
@@ -48,7 +48,7 @@ REFUSAL = CredentialsRefusedError("-2015 Invalid API-key")
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal on which no line is wrapped, where a test does not say another."""
+    """A terminal on which no line is wrapped, unless a test sets another."""
     monkeypatch.setenv("COLUMNS", "1000")
 
 
@@ -60,8 +60,8 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["by-the-inspection", "by-the-reading"],
 )
-def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Inspected) -> None:
-    """Not an outage: nothing of addresses, of rights to withdraw, of what could be done; and no table."""
+def test_a_rejected_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Inspected) -> None:
+    """Not an outage: nothing about addresses, rights to withdraw, or capabilities; and no table."""
     desk.add(adapter)
     done = desk.check()
     assert done.return_value == 1
@@ -77,30 +77,30 @@ def test_a_refused_key_is_one_finding_with_one_way_out(desk: Desk, adapter: Insp
     assert (account["capabilities"], account["reading"], account["closing"]) == ([], [], None)
 
 
-def test_an_outage_is_told_once(desk: Desk) -> None:
-    """Inspection and reading end with the same words, which are printed one time."""
+def test_an_outage_is_reported_once(desk: Desk) -> None:
+    """Inspection and poll end with the same text, which is printed one time."""
     why = VenueDownError("nobody answers at 127.0.0.1:1")
     desk.add(Inspected(why, why))
     assert desk.check().stdout.count("nobody answers at 127.0.0.1:1") == 1
 
 
-def test_what_a_venue_that_is_away_could_not_be_asked_is_unknown(desk: Desk) -> None:
-    """The adapter can ask what a key may do: of one that cannot, it is said that it does not offer it."""
+def test_questions_that_an_unreachable_venue_left_open_are_unknown(desk: Desk) -> None:
+    """The adapter can query the rights of a key: only one that cannot is reported as not offering it."""
     why = VenueDownError("nobody answers")
     desk.add(Inspected(why, why))
     (rights,) = [it for it in desk.checked()["capabilities"] if it["name"] == "key rights"]
     assert (rights["can"], rights["note"]) == ("unknown", "the venue was not reachable")
 
 
-def test_an_outage_is_not_told_again_for_each_question(desk: Desk) -> None:
-    """What an inspection could not ask is of the same cause."""
-    asked = inspection(notes=("clock: nobody answers", "status: nobody answers"))
-    desk.add(Inspected(VenueDownError("nobody answers"), asked))
+def test_an_outage_is_not_reported_again_for_each_question(desk: Desk) -> None:
+    """The questions that an inspection could not answer have the same cause."""
+    inspected = inspection(notes=("clock: nobody answers", "status: nobody answers"))
+    desk.add(Inspected(VenueDownError("nobody answers"), inspected))
     assert desk.check().stdout.count("nobody answers") == 1
 
 
-def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None:
-    """The reading is held up because the inspection was refused: one cause, and nothing is wrong with the key."""
+def test_a_rate_limit_is_reported_once_with_its_own_way_out(desk: Desk) -> None:
+    """The poll is delayed because the inspection was refused: one cause, and nothing is wrong with the key."""
     why = RateLimitedError("429 too many requests; it wants no requests for 7 s", 7.0)
     desk.add(Inspected(why, why))
     out = desk.check().stdout
@@ -109,8 +109,8 @@ def test_too_many_requests_is_told_once_with_its_own_way_out(desk: Desk) -> None
     assert "look at the address, the credentials" not in out
 
 
-def test_two_documents_of_one_book_are_told(desk: Desk) -> None:
-    """Both are warned of, each with the other's name; another currency, or key, is another book.
+def test_two_documents_of_one_account_are_reported(desk: Desk) -> None:
+    """Both have a warning with the other's name; another currency, or key, is another account.
 
     One of them only observes: two that are armed do not get as far.
     """
@@ -139,7 +139,7 @@ spec: {accounts: [main], at_venue: true, timeout: 60s, refresh: 20s}
     [("live", ["dead man: `run --live` would not start"]), ("observe", [])],
 )
 def test_a_switch_that_a_run_would_refuse_fails(desk: Desk, execution: str, failed: list[str]) -> None:
-    """The venue has no timer; what is only observed gets none, and no run refuses that."""
+    """The venue has no timer; an observed account gets none, and no run refuses that."""
     desk.add(Inspected(SOUND), execution=execution)
     desk._documents.append(SWITCH)
     account = desk.checked()
@@ -159,14 +159,14 @@ def test_a_switch_that_the_venue_can_keep_is_no_finding(desk: Desk) -> None:
 
 
 def timed(reach: Reach, by: By = "account") -> VenueTraits:
-    """100 of weight a minute, of which half are for polling; a reading takes 2, starting a timer anew 3."""
+    """100 of weight a minute, of which half are for polls; a poll takes 2, starting a timer anew 3."""
     costs = (Cost("snapshot", "weight", units=2), Cost("dead_man", "weight", units=3))
     limits = (RateLimit("weight", 100, 60.0, by=by),)
     return VenueTraits(limits=limits, costs=costs, dead_man=DeadManRule(reach, 1.0, 3600.0, takes_stops=False))
 
 
-def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
-    """3 each 20 s are 9 a minute. 20 readings a minute and that are 49 of 50; 24 readings are too many."""
+def test_timer_refreshes_count_with_the_polls(desk: Desk) -> None:
+    """3 each 20 s are 9 a minute. 20 polls a minute and that are 49 of 50; 24 polls are too many."""
     desk.add(Inspected(SOUND, traits=timed("account")))
     desk._documents.append(SWITCH)
     (row,) = desk.checked("--interval", "3s")["reading"]
@@ -176,7 +176,7 @@ def test_what_a_timer_takes_counts_with_the_readings(desk: Desk) -> None:
     assert "3 s is the minimum. Polling and refreshing dead-man timers would take 57 of weight in 60 s" in text
 
 
-def test_a_timer_of_what_is_only_observed_takes_nothing(desk: Desk) -> None:
+def test_the_timer_of_an_observed_account_takes_nothing(desk: Desk) -> None:
     """`run --live` starts none there."""
     desk.add(Inspected(SOUND, traits=timed("account")), execution="observe")
     desk._documents.append(SWITCH)
@@ -196,8 +196,8 @@ def test_timers_of_one_symbol_each_count_for_the_symbols_with_orders(desk: Desk)
     assert (row["takes"], row["refreshes"]) == (48.0, 18.0)
 
 
-def test_the_timer_of_an_account_that_is_not_asked_counts_at_their_address(desk: Desk) -> None:
-    """Two accounts behind one limit: the other's readings and timer are told of too."""
+def test_the_timer_of_an_unchecked_account_counts_at_its_address(desk: Desk) -> None:
+    """Two accounts behind one limit: the other's polls and timer are reported too."""
     desk.add(
         Inspected(book("1100", "other", position_mode="one_way"), traits=timed("account", "address"), account="other")
     )
@@ -207,22 +207,22 @@ def test_the_timer_of_an_account_that_is_not_asked_counts_at_their_address(desk:
     assert (row["takes"], row["refreshes"], row["accounts"]) == (49.0, 9.0, 2)
 
 
-def test_the_patience_of_a_run_is_what_run_has() -> None:
-    """What the switch is judged by is the default of `run --read-timeout`."""
+def test_the_read_timeout_of_the_check_is_that_of_run() -> None:
+    """The switch is checked against the default of `run --read-timeout`."""
     assert options.DURATION.convert("5s", None, None) == account_check.RUN_READ_TIMEOUT
 
 
 def equity(state: str, **spec: Any) -> tuple[Inspected, dict[str, Any]]:
     held = [worlds.position("AAPL", "long", contracts="3", mark_price="200")]
-    seen = worlds.account(
+    snapshot = worlds.account(
         "1000", held, instruments=[worlds.rules("AAPL", state=state, amount_step="1")], market="equity",
         currency="USD",
     )  # fmt: skip
-    return Inspected(seen), {"market": "equity", "currency": "USD", **spec}
+    return Inspected(snapshot), {"market": "equity", "currency": "USD", **spec}
 
 
 @pytest.mark.parametrize(
-    ("hours", "severity", "words"),
+    ("hours", "severity", "expected"),
     [
         (
             None,
@@ -233,20 +233,20 @@ def equity(state: str, **spec: Any) -> tuple[Inspected, dict[str, Any]]:
         ("queue", None, "a close is held until it opens (outside_hours: queue)"),
     ],
 )
-def test_a_closed_stock_market_is_about_its_hours(
-    desk: Desk, hours: str | None, severity: str | None, words: str
+def test_a_closed_stock_market_is_reported_with_its_hours(
+    desk: Desk, hours: str | None, severity: str | None, expected: str
 ) -> None:
-    """Nobody is told to close by hand what nobody can close; what is queued for the opening is no warning."""
+    """Nobody is told to close manually what nobody can close; an order queued for the opening is no warning."""
     adapter, spec = equity("halted", **({} if hours is None else {"outside_hours": hours}))
     desk.add(adapter, **spec)
     out = desk.check().stdout
-    assert words in out
+    assert expected in out
     assert "dust" not in out
     assert ("warning  positions: 1 of 1" in out) == (severity == "warning")
 
 
-def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
-    """Dust by hand, a remainder stays, a delisted one is the venue's to settle."""
+def test_each_reason_has_its_own_advice(desk: Desk) -> None:
+    """Dust manually, a remainder stays, a delisted one is the venue's to settle."""
     held = [
         worlds.position("DUST", "long", contracts="0.0001", mark_price="10"),
         worlds.position("ODD", "long", contracts="1.0004", mark_price="10"),
@@ -272,7 +272,7 @@ def test_each_reason_brings_its_own_advice(desk: Desk) -> None:
         ("position BTC/USDT:USDT: no contracts", {}, "keep the account at execution: observe until it can"),
     ],
 )  # fmt: skip
-def test_an_answer_without_sense_is_told_with_what_mends_it(
+def test_a_malformed_answer_is_reported_with_its_remedy(
     desk: Desk, reason: str, spec: dict[str, object], way_out: str
 ) -> None:
     """A wrong currency, another venue's address, or neither."""
@@ -281,13 +281,13 @@ def test_an_answer_without_sense_is_told_with_what_mends_it(
     assert way_out in found["way_out"]
 
 
-def test_the_address_of_streams_is_one_of_streams(desk: Desk) -> None:
-    """https:// there is refused before anything is asked."""
+def test_the_address_of_streams_has_a_stream_scheme(desk: Desk) -> None:
+    """https:// there is refused before any request."""
     desk.add(Inspected(SOUND), endpoint_ws="https://127.0.0.1:1")
     assert "account: endpoint_ws begins with ws:// or wss://, not https://" in desk.check().stdout
 
 
-def test_one_is_one(desk: Desk) -> None:
+def test_counts_of_one_are_singular(desk: Desk) -> None:
     """1 position, 1 resting order."""
     held = [worlds.position("BTC/USDT:USDT", "long", contracts="1", mark_price="10")]
     orders = [Order("1", "BTC/USDT:USDT", "buy", Decimal(1))]
@@ -296,8 +296,8 @@ def test_one_is_one(desk: Desk) -> None:
     assert ", 1 position, 1 resting order\n" in desk.check().stdout
 
 
-def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eighty columns: findings hang below themselves, and cells too."""
+def test_no_line_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eighty columns: findings are indented below themselves, and cells too."""
     monkeypatch.setattr(terminal, "terminal_width", lambda *_: 80)
     desk.add(Inspected(VenueDownError("the venue says at some length why it is not there " * 3), inspection()))
     out = desk.check().stdout
@@ -306,7 +306,7 @@ def test_nothing_is_wider_than_the_terminal(desk: Desk, monkeypatch: pytest.Monk
 
 
 def test_a_table_is_narrowed_at_its_widest_column() -> None:
-    """By hand: 4 + 2 + 12 columns; no word is broken."""
+    """Computed manually: 4 + 2 + 12 columns; no word is broken."""
     assert table(("a", "note"), [("1234", "one two three four")], "", 18) == (
         "a     note\n1234  one two\n      three four"
     )
@@ -316,11 +316,11 @@ def test_a_table_is_narrowed_at_its_widest_column() -> None:
     ]
 
 
-def test_a_venue_that_is_not_listed_is_shown_where_its_family_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In full; what no family reaches is unknown as before; and the list says that there is more."""
+def test_an_unlisted_venue_is_shown_where_its_plug_in_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In full; what no plug-in reaches is unknown as before; and the list says that there is more."""
     entries = [Entry("made-up", Listed), Entry("wide", Wide)]
     monkeypatch.setattr(families_module, "entry_points", lambda group: entries)
-    shown = told("list", "farex")
+    shown = run_venues("list", "farex")
     assert shown.stdout.startswith("Adapter wide, exchange farex: spot\nIt is not tried: other\n")
-    assert told("list", "nowhere").exit_code == 1
-    assert "\nwide     any other exchange of wide" in told("list").stdout
+    assert run_venues("list", "nowhere").exit_code == 1
+    assert "\nwide     any other exchange of wide" in run_venues("list").stdout
