@@ -446,7 +446,7 @@ def test_an_adapter_without_inspection_is_reported_by_its_capabilities(desk: Des
         can["batch orders"],
     ) == ("yes", "yes", "no", "no")
     assert "trigger orders" not in can
-    assert list(can) == [name for name in CAPABILITIES if name in capabilities]
+    assert list(can) == [name for name in CAPABILITIES if name in can]
 
 
 def test_credentials_are_never_printed(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""What readings take of the limits: Binance's documented weights, worked by hand."""
+"""What polls take of the limits: Binance's documented weights, computed manually."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def weighing(units: int, by: str = "address") -> VenueTraits:
     return VenueTraits(limits=(limit,), costs=(Cost("snapshot", "weight-1m", units=units),))
 
 
-def test_a_reading_of_twenty_a_second_takes_half_and_just_fits() -> None:
-    """20 × 60 = 1,200 of 2,400, and 1,200 are for reading: a tick of a second is the least."""
+def test_a_poll_of_twenty_a_second_takes_half_and_just_fits() -> None:
+    """20 × 60 = 1,200 of 2,400, and 1,200 are for polls: a tick of a second is the least."""
     (cost,) = poll_costs([PolledAccount("main", "binance", weighing(20), HALF)], 1.0)["main"]
     assert (cost.takes, cost.for_reading, cost.allowed, cost.least, cost.too_fast) == (1200.0, 1200, 2400, 1.0, False)
 
 
-def test_a_dearer_reading_wants_a_longer_tick() -> None:
+def test_a_dearer_poll_needs_a_longer_tick() -> None:
     """50 each: 24 fit into the 1,200 of a minute, which is one every 2.5 s."""
     (cost,) = poll_costs([PolledAccount("main", "binance", weighing(50), HALF)], 1.0)["main"]
     assert (cost.takes, cost.least, cost.too_fast) == (3000.0, 2.5, True)
@@ -33,7 +33,7 @@ def test_a_dearer_reading_wants_a_longer_tick() -> None:
     assert not slower.too_fast
 
 
-def test_accounts_at_one_address_read_in_turn() -> None:
+def test_accounts_at_one_address_share_the_limit() -> None:
     """Two of them: 2 × 32 × 60 = 3,840 a second; 3.2 s is the least. Counted for each account, it is 1.6 s."""
     two = [PolledAccount(name, "binance", weighing(32), HALF) for name in ("a", "b")]
     costs = poll_costs(two, 1.0)
@@ -55,13 +55,13 @@ def test_accounts_at_two_venues_share_nothing() -> None:
     assert [cost.accounts for (cost,) in costs.values()] == [1, 1]
 
 
-def test_a_single_reading_always_may_however_dear() -> None:
-    """1,500 of 2,400 with half for reading: more than its share, once a minute all the same."""
+def test_a_single_poll_is_always_allowed_however_expensive() -> None:
+    """1,500 of 2,400 with half for polls: more than its share, once a minute all the same."""
     (cost,) = poll_costs([PolledAccount("main", "binance", weighing(1500), HALF)], 60.0)["main"]
     assert (cost.least, cost.too_fast) == (60.0, False)
 
 
-def test_what_a_reading_does_not_count_against_is_not_told() -> None:
+def test_a_limit_that_polls_do_not_count_against_is_not_reported() -> None:
     """A limit of orders alone, or no limit at all."""
     traits = VenueTraits(limits=(RateLimit("orders", 10, 1.0),), costs=(Cost("submit", "orders", each=1),))
     assert poll_costs([PolledAccount("main", "v", traits, HALF), PolledAccount("b", "v", VenueTraits(), HALF)],

@@ -1,4 +1,4 @@
-"""What a run that is under way does when its store is locked, damaged, moved or out of descriptors: it goes on."""
+"""A store that is locked, damaged, moved or out of descriptors during a run: the run continues."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def store(path: Path) -> Iterator[SqlStore]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[sqlite3.Connection]:
-    """Another connection has begun to write and does not end it, as a forgotten shell does."""
+    """Another connection has started to write and does not end, like a forgotten shell."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as shell:
         shell.execute("BEGIN IMMEDIATE")
         yield shell
@@ -84,7 +84,7 @@ def locked(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def altered(path: Path, *statements: str) -> None:
-    """Somebody writes into the store beside the run."""
+    """Another process writes into the store during the run."""
     with closing(sqlite3.connect(path, isolation_level=None)) as shell:
         for statement in statements:
             shell.execute(statement)
@@ -98,10 +98,10 @@ def journal(path: Path) -> list[str]:
 # A write lock of another process
 
 
-def test_a_write_lock_of_another_process_keeps_the_holder_from_nothing(
+def test_a_write_lock_of_another_process_does_not_stop_the_holder(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on in memory, says why, and all of it is in the store once the lock is gone."""
+    """It continues in memory, reports why, and all of it is in the store once the lock is released."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     store.commit_tick(tick())
@@ -115,10 +115,10 @@ def test_a_write_lock_of_another_process_keeps_the_holder_from_nothing(
     assert journal(path) == ["sending", "sending", "acknowledged", "filled"]
 
 
-def test_a_commit_of_another_process_sends_no_holder_to_memory(
+def test_a_short_commit_of_another_process_moves_no_holder_to_memory(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands are put beside a run all the time: what ends within the patience is only waited for."""
+    """Commands are stored during a run all the time: a commit that ends within the timeout is only waited for."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", LONG)
     with locked(path) as shell:
         threading.Timer(0.1, shell.execute, ("COMMIT",)).start()
@@ -128,7 +128,7 @@ def test_a_commit_of_another_process_sends_no_holder_to_memory(
 
 
 def test_the_last_write_of_a_run_waits_for_a_lock(store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in memory only ends with the process, so that its end is worth some patience."""
+    """Content that is in memory only ends with the process, so that the end of a run is worth some patience."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "LAST_TIMEOUT", LONG)
     with locked(path) as shell:
@@ -139,10 +139,10 @@ def test_the_last_write_of_a_run_waits_for_a_lock(store: SqlStore, path: Path, m
     assert journal(path) == ["sending"]
 
 
-def test_a_runner_that_took_the_store_when_the_lock_went_ends_the_one_in_memory(
+def test_a_runner_that_acquired_the_store_after_the_lock_ends_the_one_in_memory(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lease ran out behind the lock: it sends nothing beside the new one, and writes nothing over."""
+    """Its lease expired behind the lock: it sends nothing in parallel with the new one, and overwrites nothing."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     with locked(path):
         store.append(entry())
@@ -157,7 +157,7 @@ def test_a_runner_that_took_the_store_when_the_lock_went_ends_the_one_in_memory(
 
 
 def test_a_command_that_finds_the_store_locked_names_the_way_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who only starts holds no lease, and must not act on a memory of its own without being asked."""
+    """A process that only starts holds no lease, and must not act on a memory of its own without being asked."""
     open_store(str(path)).close()
     monkeypatch.setitem(sqlite._CONNECT, "timeout", 0.01)
     with locked(path), pytest.raises(WriteLockedError, match=r"`fuser` on the file.*--journal memory"):
@@ -183,7 +183,7 @@ def put(path: Path, id_: str, body: object) -> None:
         json.dumps({"id": "another", "at": "2021-05-19T00:00:00Z", "kind": "close"}).encode(),
     ],
 )
-def test_a_command_that_cannot_be_read_keeps_no_other_from_its_tick(store: SqlStore, path: Path, body: object) -> None:
+def test_an_unreadable_command_does_not_keep_others_from_their_tick(store: SqlStore, path: Path, body: object) -> None:
     """One of a newer version, a damaged one, and one under another's id, which no tick would ever consume."""
     put(path, "e1", body)
     store.put_event(Event("e2", NOW, "close"))
@@ -194,8 +194,8 @@ def test_a_command_that_cannot_be_read_keeps_no_other_from_its_tick(store: SqlSt
     assert store.commands().unreadable == ()
 
 
-def test_an_unreadable_command_is_paged_once_consumed_and_the_run_goes_on(tmp_path: Path) -> None:
-    """Whoever gave it reads that it must be given again; `status` shows it while no runner has taken it."""
+def test_an_unreadable_command_is_paged_once_consumed_and_the_run_continues(tmp_path: Path) -> None:
+    """Its author reads that it must be given again; `status` shows it while no runner has consumed it."""
     world = World(tmp_path)
     store, seen = world.open(), Seen()
     put(tmp_path / "store.sqlite", "hand-1", b'{"kind": "freeze"}')
@@ -216,12 +216,12 @@ def test_an_unreadable_command_is_paged_once_consumed_and_the_run_goes_on(tmp_pa
     world.close()
 
 
-# Damage under a run
+# Damage during a run
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_whatever_table_is_lost_under_a_run_it_goes_on_in_memory(store: SqlStore, path: Path, table: str) -> None:
-    """It keeps its lease, pages that are due and commands that can still be read, and leaves the file as it is."""
+def test_a_run_continues_in_memory_whatever_table_is_lost(store: SqlStore, path: Path, table: str) -> None:
+    """It keeps its lease, pages that are due and commands that can still be read, and leaves the file unchanged."""
     store.commit_tick(tick(messages=(message("m1"),)))
     store.put_event(Event("e1", NOW, "close"))
     altered(path, f"DROP TABLE {table}")
@@ -242,17 +242,17 @@ def test_whatever_table_is_lost_under_a_run_it_goes_on_in_memory(store: SqlStore
     assert "nothing is written to the file" in (store.trouble or "")
 
 
-def test_a_damaged_store_is_still_refused_at_a_start(store: SqlStore, path: Path) -> None:
+def test_a_damaged_store_is_refused_at_a_start(store: SqlStore, path: Path) -> None:
     """Before the first tick the store is all that a run remembers."""
     altered(path, "DROP TABLE outbox")
     with pytest.raises(DamagedStoreError, match="--journal memory"):
         store.commit_tick(tick(messages=(message("m1"),)))
 
 
-def test_a_copy_that_turns_out_to_be_damaged_is_left_too(
+def test_a_copy_that_turns_out_to_be_damaged_is_dropped_too(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock sent the run to memory, and with the whole file its damage came along: it is never written back."""
+    """A lock moved the run to memory, and with the whole file its damage came along: it is never written back."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     store.commit_tick(tick())
@@ -266,8 +266,8 @@ def test_a_copy_that_turns_out_to_be_damaged_is_left_too(
     assert journal(path) == ["sending"]
 
 
-def test_an_error_that_nobody_has_a_name_for_ends_no_run_either(store: SqlStore, path: Path) -> None:
-    """Memory is the rule for who holds the lease; the exceptions are the ones that are listed."""
+def test_an_unlisted_error_ends_no_run_either(store: SqlStore, path: Path) -> None:
+    """Memory is the rule for the holder of the lease; the exceptions are the ones that are listed."""
     store.commit_tick(tick())
     event.listen(store._on_disk, "checkout", lambda raw, *_: raw.set_progress_handler(lambda: 1, 1))
     store.append(entry("acknowledged"))
@@ -275,7 +275,9 @@ def test_an_error_that_nobody_has_a_name_for_ends_no_run_either(store: SqlStore,
     assert "interrupted" in (store.trouble or "")
 
 
-def test_a_lease_that_another_has_taken_on_a_damaged_disk_ends_the_run_in_memory(store: SqlStore, path: Path) -> None:
+def test_a_lease_that_another_runner_acquired_on_a_damaged_disk_ends_the_run_in_memory(
+    store: SqlStore, path: Path
+) -> None:
     """As far as the file can still be read, it decides who acts."""
     store.commit_tick(tick())
     altered(path, "DROP TABLE history", "UPDATE lease SET generation = 2, owner = 'you'")
@@ -283,8 +285,8 @@ def test_a_lease_that_another_has_taken_on_a_damaged_disk_ends_the_run_in_memory
         store.commit_tick(tick())
 
 
-def test_salvaging_takes_what_is_before_and_behind_the_damage(tmp_path: Path) -> None:
-    """Rows on both sides of a page that is garbage are kept, and numbers go on behind the newest one."""
+def test_salvaging_keeps_rows_before_and_after_the_damage(tmp_path: Path) -> None:
+    """Rows on both sides of a corrupt page are kept, and numbers continue after the newest one."""
     path = tmp_path / "store.sqlite"
     made = open_store(str(path))
     made.append_all([JournalEntry("d1", "sending", NOW, data={"note": "x" * 300}) for _ in range(400)])
@@ -314,8 +316,8 @@ def test_salvaging_takes_what_is_before_and_behind_the_damage(tmp_path: Path) ->
     assert 300 < len(kept) < 400
 
 
-def test_a_notification_that_cannot_be_read_keeps_no_other_from_being_sent(store: SqlStore, path: Path) -> None:
-    """It is given up, which `status` counts, and it is a problem of the run."""
+def test_an_unreadable_notification_does_not_keep_others_from_being_sent(store: SqlStore, path: Path) -> None:
+    """It is abandoned, which `status` counts, and it is a problem of the run."""
     store.commit_tick(tick(messages=(message("m1"), message("m2"))))
     altered(path, "UPDATE outbox SET body = 'text' WHERE id = 'm1'")
     claimed = store.claim("file")
@@ -329,10 +331,10 @@ def test_a_notification_that_cannot_be_read_keeps_no_other_from_being_sent(store
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR_SHMOPEN])
-def test_too_many_open_files_are_told_from_a_bad_disk_and_use_up_no_reserve(
+def test_too_many_open_files_are_distinguished_from_a_bad_disk_and_use_no_reserve(
     store: SqlStore, path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite says of both that it is unable to open the file."""
+    """SQLite reports of both that it is unable to open the file."""
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -363,7 +365,7 @@ def test_too_many_open_files_are_told_from_a_bad_disk_and_use_up_no_reserve(
 def test_a_start_raises_its_limit_of_descriptors_and_warns_where_it_is_too_low(
     soft: int, hard: int, becomes: int, warned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A soft limit is a default, a hard one is somebody's will."""
+    """A soft limit is a default, a hard one is an administrator's decision."""
     limits = [(soft, hard)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
@@ -373,13 +375,13 @@ def test_a_start_raises_its_limit_of_descriptors_and_warns_where_it_is_too_low(
     assert words is None or f"10 accounts may need {BASE + 10 * PER_ACCOUNT}" in words
 
 
-# A full disk under a log that was left
+# A full disk under a leftover log
 
 
-def test_a_store_whose_log_cannot_be_indexed_in_its_place_is_read_as_a_copy(
+def test_a_store_whose_log_cannot_be_indexed_in_place_is_read_as_a_copy(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a full disk `-shm` cannot grow: history is read all the same, and the emergency way knows what it knew."""
+    """On a full disk `-shm` cannot grow: history is read all the same, and the emergency copy has the same content."""
     writer = open_store(str(path))
     writer.append(entry("planned"))
     in_place = sqlite._prepare
@@ -405,11 +407,11 @@ def test_a_store_whose_log_cannot_be_indexed_in_its_place_is_read_as_a_copy(
     writer.close()
 
 
-# Modes and places
+# Modes and locations
 
 
-def test_a_new_store_and_what_lies_beside_it_is_its_owners_alone(path: Path, tmp_path: Path) -> None:
-    """Whatever the umask says: who writes there gives commands. A copy on another disk too."""
+def test_a_new_store_and_its_companion_files_are_its_owners_alone(path: Path, tmp_path: Path) -> None:
+    """Whatever the umask is: a user who may write there gives commands. A copy on another disk too."""
     before = os.umask(0o022)
     try:
         made = open_store(str(path))
@@ -423,8 +425,8 @@ def test_a_new_store_and_what_lies_beside_it_is_its_owners_alone(path: Path, tmp
     assert exposure(str(path)) is None
 
 
-def test_a_store_that_others_may_write_is_a_warning(path: Path) -> None:
-    """An older one keeps its mode: whoever runs it decides."""
+def test_a_store_that_other_users_may_write_is_a_warning(path: Path) -> None:
+    """An existing store keeps its mode: its operator decides."""
     assert exposure(str(path)) is None
     open_store(str(path)).close()
     path.chmod(0o644)
@@ -434,10 +436,10 @@ def test_a_store_that_others_may_write_is_a_warning(path: Path) -> None:
 
 
 @pytest.mark.parametrize("became", ["was removed or moved away", "was replaced by another file"])
-def test_a_store_that_is_no_longer_in_its_place_is_a_problem_at_the_next_tick(
+def test_a_store_that_was_moved_away_is_a_problem_at_the_next_tick(
     store: SqlStore, path: Path, became: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And what is in memory only is never written into the file that lies there now."""
+    """Content that is in memory only is never written into the file that is there now."""
     monkeypatch.setattr(fallback, "HOLDER_TIMEOUT", 0.01)
     monkeypatch.setattr(fallback, "RETURN_EVERY", 0.0)
     copy_store(str(path), path.with_name("other.sqlite"))

@@ -1,4 +1,4 @@
-"""Who writes first where many want to: what acts, before what tells."""
+"""The order of concurrent writes: trading writes go before background writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 
 def until(seen: Callable[[], bool]) -> None:
-    """Wait for what another thread is about to do; its deadline is no expectation."""
+    """Wait for the progress of another thread; the timeout is no expectation."""
     pause = threading.Event()
     for _ in range(int(PATIENCE / 0.01)):
         if seen():
@@ -29,8 +29,8 @@ def until(seen: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("_again", range(10))
-def test_what_is_urgent_passes_all_that_waits_in_the_background(_again: int) -> None:
-    """Three background writers came first; the urgent one that came last has its turn before them.
+def test_an_urgent_write_overtakes_waiting_background_writes(_again: int) -> None:
+    """Three background writers came first; the urgent one that came last writes before them.
 
     Ten times, because the system may wake the right one by chance.
     """
@@ -54,8 +54,8 @@ def test_what_is_urgent_passes_all_that_waits_in_the_background(_again: int) -> 
     assert turns.waiting.total() == 0
 
 
-def test_a_write_that_fails_gives_its_turn_back(tmp_path: Path) -> None:
-    """A store whose tables are gone refuses in words, as often as it is asked, and keeps nobody waiting."""
+def test_a_write_that_fails_releases_its_turn(tmp_path: Path) -> None:
+    """A store whose tables are gone refuses with a message, as often as it is called, and blocks nobody."""
     store = open_store(str(tmp_path / "store.sqlite"))
     try:
         with store._engine.begin() as connection:
@@ -68,8 +68,8 @@ def test_a_write_that_fails_gives_its_turn_back(tmp_path: Path) -> None:
         store.close()
 
 
-def test_many_targets_at_once_lose_nothing_and_nothing_comes_twice(tmp_path: Path) -> None:
-    """Eight threads claim and settle while ticks are committed beside them: every message is claimed exactly once."""
+def test_many_concurrent_targets_lose_no_message_and_claim_none_twice(tmp_path: Path) -> None:
+    """Eight threads claim and settle while ticks are committed in parallel: every message is claimed exactly once."""
     store = open_store(str(tmp_path / "store.sqlite"))
     targets = [f"t{number}" for number in range(8)]
     claimed: list[str] = []

@@ -1,4 +1,4 @@
-"""Both kinds of sessions: how much of an answer they read, and where they do not go."""
+"""Both kinds of sessions: the cap on every answer, and the redirects that they do not follow."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _body(packing: str, size: int) -> bytes:
 
 
 class _Venue(BaseHTTPRequestHandler):
-    """Answers by path: /PACKING/BYTES with so many zeros, /endless, and /redirect/STATUS to somebody else."""
+    """Answers by path: /PACKING/BYTES with so many zeros, /endless, and /redirect/STATUS to another host."""
 
     protocol_version = "HTTP/1.1"
     strayed: list[str]
@@ -112,31 +112,33 @@ def ask(request: pytest.FixtureRequest) -> Callable[..., int]:
 
 
 @pytest.mark.parametrize("packing", PACKED)
-def test_an_answer_of_the_largest_size_is_read_and_one_more_byte_is_too_much(
+def test_an_answer_of_the_largest_size_is_read_and_one_more_byte_is_refused(
     ask: Callable[..., int], packing: str, address: str
 ) -> None:
-    """Counted as it is unpacked, whatever it is packed with."""
+    """Counted after decompression, whatever the encoding."""
     assert ask(f"{address}/{packing}/{MOST}") == MOST
     with pytest.raises(AnswerTooLargeError, match="larger than 1 MB"):
         ask(f"{address}/{packing}/{MOST + 1}")
 
 
-def test_many_small_values_are_too_much_before_many_bytes_are(ask: Callable[..., int], address: str) -> None:
-    """A million empty lists are 3 MB as text and 70 MB as what is made of it."""
+def test_many_small_values_are_refused_before_many_bytes_are(ask: Callable[..., int], address: str) -> None:
+    """A million empty lists are 3 MB as text and 70 MB as parsed objects."""
     with pytest.raises(AnswerTooLargeError, match="of more than 4,000,000 values"):
         ask(f"{address}/values/2000001", most=16 * MOST)
     assert ask(f"{address}/values/1999999", most=16 * MOST) == 3 * 1_999_999
 
 
-def test_an_answer_without_an_end_is_left(ask: Callable[..., int], address: str) -> None:
-    """It says no length, and goes on for as long as anybody reads."""
+def test_an_endless_answer_is_abandoned(ask: Callable[..., int], address: str) -> None:
+    """It declares no length, and continues for as long as anybody reads."""
     with pytest.raises(AnswerTooLargeError):
         ask(f"{address}/endless")
 
 
 @pytest.mark.parametrize("packing", ["gzip", "deflate"])
-def test_a_bomb_takes_no_more_memory_than_a_large_answer(ask: Callable[..., int], packing: str, address: str) -> None:
-    """128 MB in an answer of 128 kB, of which 1 MB may be read: what is unpacked is read in pieces."""
+def test_a_decompression_bomb_takes_no_more_memory_than_a_large_answer(
+    ask: Callable[..., int], packing: str, address: str
+) -> None:
+    """128 MB in an answer of 128 kB, of which 1 MB may be read: it is decompressed in pieces."""
     _body(packing, 128 * MOST)
     tracemalloc.start()
     try:
@@ -149,10 +151,10 @@ def test_a_bomb_takes_no_more_memory_than_a_large_answer(ask: Callable[..., int]
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 399])
-def test_no_status_of_3xx_is_an_answer_and_nobody_else_is_asked(
+def test_no_redirect_is_an_answer_and_none_is_followed(
     ask: Callable[..., int], status: int, method: str, address: str
 ) -> None:
-    """Who is named is said, and nothing of the address that might be a secret."""
+    """The host of the redirect is named, and nothing of the address that might be a secret."""
     _Venue.strayed = []
     with pytest.raises(RedirectRefusedError, match=rf"{status} and names localhost:\d+; redirects are not") as caught:
         ask(f"{address}/redirect/{status}?signature={SECRET}", method)
@@ -161,7 +163,7 @@ def test_no_status_of_3xx_is_an_answer_and_nobody_else_is_asked(
 
 
 @pytest.mark.parametrize("status", [301, 307])
-def test_a_stream_goes_where_it_was_sent_to(status: int, address: str) -> None:
+def test_a_stream_follows_no_redirect(status: int, address: str) -> None:
     """The first answer of a WebSocket may be a redirect too."""
     _Venue.strayed = []
 
