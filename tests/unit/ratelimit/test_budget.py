@@ -316,13 +316,13 @@ def test_a_count_without_its_symbol_counts_for_none() -> None:
 class Meter:
     """An adapter that reports what the venue counts, or fails to."""
 
-    def __init__(self, told: Mapping[str, int] | None) -> None:
-        self.told = told
+    def __init__(self, count: Mapping[str, int] | None) -> None:
+        self.count = count
 
     def used(self) -> Mapping[str, int]:
-        if self.told is None:
+        if self.count is None:
             raise RuntimeError("no header")
-        return self.told
+        return self.count
 
 
 def test_an_adapter_that_counts_is_used_and_one_that_fails_or_does_not_costs_nothing() -> None:
@@ -336,14 +336,14 @@ def test_an_adapter_that_counts_is_used_and_one_that_fails_or_does_not_costs_not
 
 
 @pytest.mark.parametrize(
-    ("said", "until"),
+    ("pause", "until"),
     [(7.0, 107.0), (0.5, 100.5), (0.0, 101.0), (-3.0, 101.0), (math.nan, 101.0), (1e9, 100.0 + LONGEST_BAN)],
 )
-def test_a_pause_lasts_as_long_as_the_venue_says_if_that_is_a_time(said: float, until: float) -> None:
+def test_a_pause_lasts_as_long_as_the_venue_says_if_that_is_a_time(pause: float, until: float) -> None:
     """Zero, negative and invalid numbers are none; three days are the longest there is."""
     budget = RequestBudget.unlimited()
     assert budget.paused_until == -math.inf
-    budget.refused(100.0, said)
+    budget.refused(100.0, pause)
     assert budget.paused_until == until
     assert budget.room(until, "submit", ("X",)) == 1
     assert budget.room(until - 0.25, "submit", ("X",)) == 0

@@ -184,7 +184,7 @@ def test_a_wait_is_never_shorter_than_a_clock_can_tell() -> None:
      Cost("snapshot", "w", units=6)],
 )  # fmt: skip
 def test_a_call_that_could_never_be_made_is_refused_at_the_start(cost: Cost) -> None:
-    """It costs six of a limit of five: the adapter's declaration is wrong, and the close would wait silently for ever."""
+    """It costs six of a limit of five: the adapter's declaration is wrong, and the close would silently never come."""
     with pytest.raises(ValueError, match=f"{cost.call} costs 6 of limit 'w', which never allows more than 5"):
         RequestBudgets().of("a", "v", VenueTraits((RateLimit("w", 5, 1.0),), (cost,)))
 
@@ -200,10 +200,10 @@ def test_a_call_that_costs_exactly_the_limit_can_be_made() -> None:
 def test_the_stricter_limit_of_an_address_holds_for_later_requests(*, stricter_first: bool) -> None:
     """Ten by one account and four by the other: together they never have more than four, whoever began."""
     budgets, cost = RequestBudgets(), Cost("submit", "w", units=1)
-    words = (4, 10) if stricter_first else (10, 4)
+    limits = (4, 10) if stricter_first else (10, 4)
     one, two = (
         budgets.of(name, "v", VenueTraits((RateLimit("w", allowed, 1.0, "address"),), (cost,)))
-        for name, allowed in zip("ab", words, strict=True)
+        for name, allowed in zip("ab", limits, strict=True)
     )
     assert (room(one, 0.0), room(two, 0.0)) == (4, 4)
 

@@ -38,13 +38,13 @@ def test_accounts_at_one_address_share_the_limit() -> None:
     two = [PolledAccount(name, "binance", weighing(32), HALF) for name in ("a", "b")]
     costs = poll_costs(two, 1.0)
     assert [(cost.takes, cost.least, cost.accounts) for (cost,) in costs.values()] == [(3840.0, 3.2, 2)] * 2
-    apart = poll_costs([structs_reader(each, "account") for each in two], 1.0)
+    apart = poll_costs([with_limits_by(each, "account") for each in two], 1.0)
     assert [cost.least for (cost,) in apart.values()] == [pytest.approx(60 / 37)] * 2
 
 
-def structs_reader(reader: PolledAccount, by: str) -> PolledAccount:
-    limits = tuple(structs.replace(each, by=by) for each in reader.traits.limits)
-    return PolledAccount(reader.account, reader.venue, structs.replace(reader.traits, limits=limits), reader.share)
+def with_limits_by(poller: PolledAccount, by: str) -> PolledAccount:
+    limits = tuple(structs.replace(each, by=by) for each in poller.traits.limits)
+    return PolledAccount(poller.account, poller.venue, structs.replace(poller.traits, limits=limits), poller.share)
 
 
 def test_accounts_at_two_venues_share_nothing() -> None:

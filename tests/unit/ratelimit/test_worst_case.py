@@ -119,8 +119,8 @@ def test_polls_of_an_account_without_a_task_have_taken_theirs_too(by: str, secon
     )
     busy, flat = task(traits, 6), PolledAccount("flat", "venue", traits, HALF)
     assert alone(busy, interval=20.0).seconds == pytest.approx(0.3, abs=0.01)
-    for readers in ([flat], [flat, PolledAccount("main", "venue", traits, HALF)]):
-        found = estimate_close([busy], trip=TRIP, interval=20.0, polled=readers)
+    for polled in ([flat], [flat, PolledAccount("main", "venue", traits, HALF)]):
+        found = estimate_close([busy], trip=TRIP, interval=20.0, polled=polled)
         assert list(found) == ["main"]
         assert found["main"].seconds == pytest.approx(seconds, abs=0.05)
 

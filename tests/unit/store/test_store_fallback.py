@@ -76,15 +76,15 @@ def test_a_full_disk_without_permission_to_use_memory_is_reported_with_file_caus
 
 def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(store: SqlStore, path: Path) -> None:
     """Reads see entries from before and after; the numbers of entries continue; the disk has none of the new ones."""
-    said: list[str] = []
+    reported: list[str] = []
     store.append(entry("planned"))
-    store.allow_memory(said.append)
+    store.allow_memory(reported.append)
     full(store)
     assert [store.append(large(n)) for n in (1, 2)] == [2, 3]
     assert [each.kind for each in store.journal("d1")] == ["planned", "sending", "sending"]
     assert kinds(path) == ["planned"]
-    assert len(said) == 2
-    assert '"number":"2"' in said[1]
+    assert len(reported) == 2
+    assert '"number":"2"' in reported[1]
     assert "in memory only" in (store.trouble or "")
 
 
@@ -149,7 +149,7 @@ def test_a_link_in_place_of_the_reserve_is_left_unchanged(path: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "says"),
+    ("code", "kind", "expected"),
     [
         (sqlite3.SQLITE_FULL, MediumError, "the disk is full"),
         (sqlite3.SQLITE_IOERR_WRITE, MediumError, "quota"),
@@ -160,14 +160,16 @@ def test_a_link_in_place_of_the_reserve_is_left_unchanged(path: Path, tmp_path: 
         (sqlite3.SQLITE_NOTADB, DamagedStoreError, "restore a backup"),
     ],
 )
-def test_each_error_of_a_bad_disk_names_file_cause_and_next_step(code: int, kind: type[StoreError], says: str) -> None:
+def test_each_error_of_a_bad_disk_names_file_cause_and_next_step(
+    code: int, kind: type[StoreError], expected: str
+) -> None:
     """The extended codes of sqlite.org/rescode.html, by their low byte."""
     error = sqlite3.OperationalError("it said")
     error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_X"
     found = store_error("/data/s.sqlite", error)
     assert type(found) is kind
-    for words in ("/data/s.sqlite", "it said", says, "--journal memory"):
-        assert words in str(found)
+    for part in ("/data/s.sqlite", "it said", expected, "--journal memory"):
+        assert part in str(found)
 
 
 def test_an_empty_file_is_not_taken_for_a_new_store(path: Path) -> None:

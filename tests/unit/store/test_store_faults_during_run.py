@@ -369,10 +369,10 @@ def test_a_start_raises_its_limit_of_descriptors_and_warns_where_it_is_too_low(
     limits = [(soft, hard)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
-    words = make_room(10)
+    warning = make_room(10)
     assert limits[-1][0] == becomes
-    assert (words is not None) is warned
-    assert words is None or f"10 accounts may need {BASE + 10 * PER_ACCOUNT}" in words
+    assert (warning is not None) is warned
+    assert warning is None or f"10 accounts may need {BASE + 10 * PER_ACCOUNT}" in warning
 
 
 # A full disk under a leftover log

@@ -41,14 +41,16 @@ def test_an_urgent_write_overtakes_waiting_background_writes(_again: int) -> Non
             order.append(name)
 
     with turns.acquire():
-        telling = [threading.Thread(target=write, args=("tell",), kwargs={"background": True}) for _ in range(3)]
-        for thread in telling:
+        background_writers = [
+            threading.Thread(target=write, args=("tell",), kwargs={"background": True}) for _ in range(3)
+        ]
+        for thread in background_writers:
             thread.start()
         until(lambda: turns.waiting["background"] == 3)
         acting = threading.Thread(target=write, args=("act",), kwargs={"background": False})
         acting.start()
         until(lambda: turns.waiting["urgent"] == 1)
-    for thread in (*telling, acting):
+    for thread in (*background_writers, acting):
         thread.join(PATIENCE)
     assert order == ["act", "tell", "tell", "tell"]
     assert turns.waiting.total() == 0
