@@ -50,7 +50,7 @@ ROOMS = (
             "tests/unit/execution/passes/test_request_budget.py",
             "tests/property/test_breaker_closes_again.py",
             "tests/property/test_budget_against_a_log.py",
-            "tests/unit/accounts/test_metering.py",
+            "tests/unit/accounts/test_poll_budget.py",
         ),
     ),
 )

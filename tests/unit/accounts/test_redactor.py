@@ -11,13 +11,13 @@ SECRETS = ("SECRET-PLANTED", 'p/a+s s"w\\ö=rd', "KEY&plänted%20")
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_no_form_of_a_credential_is_left_in_a_text(secret: str) -> None:
+def test_no_form_of_a_credential_remains_in_a_text(secret: str) -> None:
     """Plain, in a URL, in a form, as text and bytes of Python, as JSON, in hex and inside of base64."""
     redactor = Redactor([secret])
     for form, written in forms(secret).items():
-        said = redactor.hide(f"before {written.decode('latin-1' if form.startswith('hex') else 'utf-8')} after")
-        assert written.decode() not in said, form
-        assert HIDDEN in said, form
+        redacted = redactor.hide(f"before {written.decode('latin-1' if form.startswith('hex') else 'utf-8')} after")
+        assert written.decode() not in redacted, form
+        assert HIDDEN in redacted, form
 
 
 def test_a_short_secret_does_not_make_texts_unreadable() -> None:

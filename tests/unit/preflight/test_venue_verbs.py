@@ -43,31 +43,31 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def inspection(**more: Any) -> Inspection:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "status": "ok", "clock_skew_ms": 12.0, "rights": RIGHTS, "position_mode": "one_way", "margin_mode": "cross",
         "capabilities": CAN,
     }  # fmt: skip
-    return Inspection(**(told | more))
+    return Inspection(**(fields | more))
 
 
 class Inspected(ScriptedVenue):
-    """A venue that can be asked; whatever would change something there fails the test."""
+    """A venue that can be inspected; a call that would change something there fails the test."""
 
     def __init__(
         self,
         answer: AccountSnapshot | BaseException | None,
-        asked: Inspection | BaseException | None = None,
+        inspected: Inspection | BaseException | None = None,
         traits: VenueTraits = VenueTraits(),  # noqa: B008 - frozen
         account: str = "main",
     ) -> None:
         super().__init__(answer, account)
-        self.asked = asked if asked is not None else inspection()
+        self.inspected = inspected if inspected is not None else inspection()
         self.traits = traits
 
     async def inspect(self) -> Inspection:
-        if isinstance(self.asked, BaseException):
-            raise self.asked
-        return self.asked
+        if isinstance(self.inspected, BaseException):
+            raise self.inspected
+        return self.inspected
 
     async def _changes(self, *_: object) -> None:
         raise AssertionError("a check changes nothing")
@@ -84,7 +84,7 @@ def document(name: str, **more: object) -> str:
 
 
 def invoked(command: object, *arguments: str) -> Result:
-    """What a verb gives back as its exit, or the refusal in `exception`; a traceback fails the test."""
+    """Exit and output of a verb, or the refusal in `exception`; a traceback fails the test."""
     result = CliRunner().invoke(command, arguments, standalone_mode=False)  # type: ignore[arg-type] # a command
     if result.exception is not None and not isinstance(result.exception, click.ClickException):
         raise result.exception
@@ -104,7 +104,7 @@ class Desk:
         monkeypatch.setattr(plug_ins, "_factory", lambda _name: self._made)
 
     def add(self, adapter: ScriptedVenue, **spec: object) -> None:
-        """An account with a key of its own, unless its `spec` says another."""
+        """An account with a key of its own, unless its `spec` declares another."""
         name = adapter.account
         self.adapters[name] = adapter
         if name != "main":
@@ -113,7 +113,7 @@ class Desk:
         self._documents.append(document(name, **spec))
 
     def check(self, *arguments: str) -> Result:
-        return self._told(venues, "check", *arguments)
+        return self._invoke(venues, "check", *arguments)
 
     def checked(self, *arguments: str) -> dict[str, Any]:
         """The only account's part of the JSON."""
@@ -122,9 +122,9 @@ class Desk:
         return found
 
     def snapshot(self, *arguments: str) -> Result:
-        return self._told(snapshot, *arguments)
+        return self._invoke(snapshot, *arguments)
 
-    def _told(self, command: object, *arguments: str) -> Result:
+    def _invoke(self, command: object, *arguments: str) -> Result:
         (self.folder / "all.yaml").write_text("".join(self._documents), encoding="utf-8")
         whole = [*arguments, "--policies", str(self.folder)]
         return invoked(command, *whole)
@@ -136,7 +136,7 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal on which no line is wrapped, where a test does not say another."""
+    """A terminal on which no line is wrapped, unless a test sets another."""
     monkeypatch.setenv("COLUMNS", "1000")
 
 
@@ -147,7 +147,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str) -> Desk:
 
 @pytest.fixture(scope="module")
 def policy(repository: Path) -> str:
-    """One that closes everything in every account."""
+    """A policy that closes everything in every account."""
     return (repository / "policies" / "circuit-breaker" / "policy.yaml").read_text(encoding="utf-8")
 
 
@@ -159,7 +159,7 @@ SOUND = book("1100", position_mode="one_way")
 
 
 def test_a_sound_account_is_ok(desk: Desk) -> None:
-    """Exit 0, also under --strict; nothing failed and nothing is to be warned of."""
+    """Exit 0, also under --strict; no failure and no warning."""
     desk.add(Inspected(SOUND))
     done = desk.check("--strict")
     assert done.return_value == 0, done.stdout
@@ -170,7 +170,7 @@ def test_a_sound_account_is_ok(desk: Desk) -> None:
 
 
 def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
-    """Exit 1 and the way out; with allow_withdrawal_keys it is only said."""
+    """Exit 1 and the way out; with allow_withdrawal_keys it is only mentioned."""
     able = inspection(rights=KeyRights(True, True, True, False, True))
     desk.add(Inspected(SOUND, able))
     refused = desk.check()
@@ -183,8 +183,8 @@ def test_a_key_that_may_withdraw_is_refused(desk: Desk) -> None:
     assert desk.check("--strict").return_value == 0
 
 
-def test_an_unknown_right_is_said_as_unknown(desk: Desk) -> None:
-    """A warning: exit 0, and 3 under --strict. Credentials that are not there have no rights to be unknown."""
+def test_an_unknown_right_is_reported_as_unknown(desk: Desk) -> None:
+    """A warning: exit 0, and 3 under --strict. Missing credentials have no rights to be unknown."""
     desk.add(Inspected(SOUND, inspection(rights=KeyRights(True, True, note="the venue does not tell"))))
     done = desk.check("--strict")
     assert done.return_value == 3
@@ -208,7 +208,7 @@ def test_an_unknown_right_is_said_as_unknown(desk: Desk) -> None:
     ],
     ids=["no-trade", "no-read", "unknown-trade", "any-address", "expired", "expires"],
 )  # fmt: skip
-def test_what_a_key_may_and_may_not_is_weighed(desk: Desk, rights: KeyRights, severity: str, text: str) -> None:
+def test_rights_of_a_key_become_findings(desk: Desk, rights: KeyRights, severity: str, text: str) -> None:
     """A live account whose key cannot trade closes nothing."""
     desk.add(Inspected(SOUND, inspection(rights=rights)))
     assert any(found.startswith(f"key: {text}") for found in findings(desk.checked(), severity))
@@ -218,15 +218,15 @@ def test_what_a_key_may_and_may_not_is_weighed(desk: Desk, rights: KeyRights, se
     ("skew", "verdict"),
     [(0.0, "ok"), (500.0, "ok"), (-501.0, "warnings"), (5001.0, "warnings"), (-60000.0, "warnings")],
 )
-def test_clocks_that_differ_are_told_before_requests_are_refused(desk: Desk, skew: float, verdict: str) -> None:
-    """Half a second is a warning, whichever is ahead; more is no worse where the venue takes the requests."""
+def test_clock_skew_is_reported_before_requests_are_refused(desk: Desk, skew: float, verdict: str) -> None:
+    """Half a second is a warning, whichever is ahead; more is no worse where the venue accepts the requests."""
     desk.add(Inspected(SOUND, inspection(clock_skew_ms=skew)))
     account = desk.checked()
     assert (account["verdict"], account["clock_skew_ms"]) == (verdict, skew)
 
 
-def test_the_skew_of_the_reading_stands_in_for_that_of_an_inspection(desk: Desk) -> None:
-    """An adapter that cannot be asked may tell it in its snapshots' health."""
+def test_the_skew_of_a_snapshot_replaces_that_of_an_inspection(desk: Desk) -> None:
+    """An adapter that cannot be inspected may report it in its snapshots' health."""
     desk.add(ScriptedVenue(book("1100", position_mode="one_way", health=Health(clock_skew_ms=-7000.0))))
     account = desk.checked()
     assert findings(account, "failed") == []
@@ -236,8 +236,8 @@ def test_the_skew_of_the_reading_stands_in_for_that_of_an_inspection(desk: Desk)
     ]
 
 
-def test_clocks_far_apart_are_a_failure_where_nothing_could_be_read(desk: Desk) -> None:
-    """The reading failed with words that nobody knows, and the clock is a likely cause."""
+def test_a_large_clock_skew_is_a_failure_where_nothing_could_be_read(desk: Desk) -> None:
+    """The poll failed for an unknown reason, and the clock is a likely cause."""
     health = Health(clock_skew_ms=-7000.0)
     desk.add(ScriptedVenue(worlds.account(None, None, quality="down", reason="no", health=health)))
     assert findings(desk.checked(), "failed") == [
@@ -248,8 +248,8 @@ def test_clocks_far_apart_are_a_failure_where_nothing_could_be_read(desk: Desk) 
 
 
 @pytest.mark.parametrize("skew", [None, -7000.0])
-def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, skew: float | None) -> None:
-    """The clock is what is to be set right: neither the address nor the credentials are named."""
+def test_requests_refused_for_their_time_have_one_cause(desk: Desk, skew: float | None) -> None:
+    """The clock is what must be set: neither the address nor the credentials are named."""
     why = f"400 -1021 outside of the recvWindow; {CLOCK_OFF}"
     down = worlds.account(None, None, quality="down", reason=why)
     desk.add(Inspected(down, inspection(clock_skew_ms=skew, notes=(f"key rights: {why}",))))
@@ -273,7 +273,7 @@ def test_requests_that_are_refused_for_their_time_have_one_cause(desk: Desk, ske
     ],
     ids=["uninspected", "down", "malformed", "defect", "defect-in-inspection"],
 )
-def test_what_cannot_be_reached_fails_with_cause_and_way_out(desk: Desk, adapter: Inspected, text: str) -> None:
+def test_an_unreachable_venue_fails_with_cause_and_way_out(desk: Desk, adapter: Inspected, text: str) -> None:
     """Exit 1, a sentence, no traceback."""
     desk.add(adapter)
     done = desk.check()
@@ -283,8 +283,8 @@ def test_what_cannot_be_reached_fails_with_cause_and_way_out(desk: Desk, adapter
     assert "; " in line, "with what can be done"
 
 
-def test_a_venue_that_does_not_answer_is_given_its_time_and_no_more(desk: Desk) -> None:
-    """50 ms, as told."""
+def test_a_venue_that_does_not_answer_gets_its_timeout_and_no_more(desk: Desk) -> None:
+    """50 ms, as configured."""
     desk.add(Inspected(None))
     done = desk.check("--read-timeout", "50ms")
     assert done.return_value == 1
@@ -305,8 +305,8 @@ def test_an_account_without_its_secret_does_not_keep_others_from_being_checked(
     assert done.stdout.endswith("2 accounts: 1 failed, 1 ok. Nothing was changed.\n")
 
 
-def test_only_the_named_accounts_are_asked(desk: Desk) -> None:
-    """The other's adapter is not even made; a name that there is not is told with the one that was meant."""
+def test_only_the_named_accounts_are_checked(desk: Desk) -> None:
+    """The other's adapter is not even made; an unknown name is reported with a suggestion."""
     desk.add(Inspected(SOUND))
     desk.add(Inspected(book("1100", "second", position_mode="one_way"), account="second"))
     done = desk.check("second")
@@ -334,7 +334,7 @@ def test_positions_that_could_not_be_closed_are_named(desk: Desk) -> None:
     assert (shown["HALT"]["shut"], shown["DUST"]["leaves"], shown["BIG"]["orders"]) == (True, "0.0001", 3)
 
 
-def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
+def test_a_finding_about_several_positions_is_reported_once(desk: Desk) -> None:
     """Eleven positions with a stop each, of other sizes, and three of them halted: two paragraphs, not fourteen."""
     names = [f"P{number:02}" for number in range(1, 12)]
     held = [worlds.position(name, "long", contracts=str(n), mark_price="10") for n, name in enumerate(names, start=1)]
@@ -352,7 +352,7 @@ def test_what_is_equal_of_several_positions_is_said_once(desk: Desk) -> None:
 
 
 def test_unknown_positions_fail_and_unknown_orders_warn(desk: Desk) -> None:
-    """A reading without positions closes nothing; one without orders does not know what is in the way."""
+    """A snapshot without positions closes nothing; one without orders does not show what blocks a close."""
     desk.add(Inspected(worlds.account("1000", None, position_mode="one_way")))
     assert "positions: they are unknown: no position can be closed" in findings(desk.checked(), "failed")
 
@@ -363,25 +363,25 @@ WEIGHING = VenueTraits(
 )
 
 
-def test_a_tick_that_is_too_fast_is_told_with_the_least(desk: Desk) -> None:
-    """50 a reading, 1,200 a minute for readings: 2.5 s. At 3 s it is fine."""
+def test_a_tick_that_is_too_fast_is_reported_with_the_minimum(desk: Desk) -> None:
+    """50 a poll, 1,200 a minute for polls: 2.5 s. At 3 s it is fine."""
     desk.add(Inspected(SOUND, traits=WEIGHING))
-    (told,) = findings(desk.checked(), "warning")
-    assert told == (
+    (warning,) = findings(desk.checked(), "warning")
+    assert warning == (
         "reading: a tick of 1 s is too fast here: 2.5 s is the minimum. Polling would take 3,000 of weight-1m in 60 s, "
         "and 1,200 of 2,400 are for polling"
     )
     assert desk.checked("--interval", "3s")["verdict"] == "ok"
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.04, 0.1), (1.6, 1.6), (1.6216, 1.7), (2.5, 2.5), (0.1 + 0.2, 0.3)])
-def test_the_least_tick_is_rounded_up(seconds: float, told: float) -> None:
-    """A tick of the time that is told is not too fast again; what only binary arithmetic adds is none."""
-    assert rounded_up(seconds) == told
+@pytest.mark.parametrize(("seconds", "shown"), [(0.04, 0.1), (1.6, 1.6), (1.6216, 1.7), (2.5, 2.5), (0.1 + 0.2, 0.3)])
+def test_the_minimum_tick_is_rounded_up(seconds: float, shown: float) -> None:
+    """A tick of the reported length is not too fast again; an excess of binary arithmetic alone is none."""
+    assert rounded_up(seconds) == shown
 
 
-def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) -> None:
-    """Two accounts at one address: each may read every 5 s, whichever of them is checked."""
+def test_accounts_that_are_not_checked_still_share_the_limit(desk: Desk) -> None:
+    """Two accounts at one address: each may be polled every 5 s, whichever of them is checked."""
     desk.add(Inspected(SOUND, traits=WEIGHING))
     desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=WEIGHING, account="second"))
     account = desk.checked("main", "--interval", "3s")
@@ -391,26 +391,24 @@ def test_accounts_that_are_not_asked_share_the_limit_all_the_same(desk: Desk) ->
 
 
 def test_a_worst_case_that_takes_too_long_is_a_warning(desk: Desk) -> None:
-    """Sixty positions at ten orders a minute: six waves, five minutes and more; the worst stage is named."""
+    """Sixty positions at ten orders a minute: six batches, five minutes and more; the worst stage is named."""
     held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(60)]
     rules = [worlds.rules(f"S{n}") for n in range(60)]
     slow = VenueTraits(limits=(RateLimit("orders", 10, 60.0),), costs=(Cost("submit", "orders", each=1),))
     desk.add(Inspected(worlds.account("1000", held, instruments=rules, position_mode="one_way"), traits=slow))
     account = desk.checked()
     assert account["verdict"] == "warnings"
-    (told,) = findings(account, "warning")
-    assert told.startswith("closing: closing everything takes 300 s at best (121 requests, bound by orders)")
+    (warning,) = findings(account, "warning")
+    assert warning.startswith("closing: closing everything takes 300 s at best (121 requests, bound by orders)")
     assert account["closing"]["everything"]["orders"] == 60
     assert account["closing"]["worst_stage"]["policy"] == "circuit-breaker"
     assert desk.checked("--within", "10m")["verdict"] == "ok"
 
 
-@pytest.mark.parametrize("asked", [(), ("main",)], ids=["flat", "not asked"])
-def test_a_worst_case_leaves_room_for_readings_of_accounts_where_nothing_is_to_be_done(
-    desk: Desk, asked: tuple[str, ...]
-) -> None:
-    """Six orders at ten units a minute for the address, half of them for reading, and a reading of each account every
-    20 s: on its own the account is through at once; with a flat one beside it, the sixth order waits a minute.
+@pytest.mark.parametrize("named", [(), ("main",)], ids=["flat", "not asked"])
+def test_a_worst_case_includes_polls_of_accounts_with_nothing_to_do(desk: Desk, named: tuple[str, ...]) -> None:
+    """Six orders at ten units a minute for the address, half of them for polls, and a poll of each account every
+    20 s: on its own the account is done at once; with a flat one beside it, the sixth order waits a minute.
     """
     held = [worlds.position(f"S{n}", "long", contracts="1", mark_price="10") for n in range(6)]
     rules = [worlds.rules(f"S{n}") for n in range(6)]
@@ -422,32 +420,37 @@ def test_a_worst_case_leaves_room_for_readings_of_accounts_where_nothing_is_to_b
     closing = desk.checked("--interval", "20s")["closing"]
     assert closing["everything"]["seconds"] < 60 and closing["worst_stage"]["reckoning"]["seconds"] < 60
     desk.add(Inspected(book("1100", "second", position_mode="one_way"), traits=narrow, account="second"))
-    told = json.loads(desk.check(*asked, "--interval", "20s", "--output", "json").stdout)["accounts"]
-    (closing,) = [each["closing"] for each in told if each["account"] == "main"]
+    accounts = json.loads(desk.check(*named, "--interval", "20s", "--output", "json").stdout)["accounts"]
+    (closing,) = [each["closing"] for each in accounts if each["account"] == "main"]
     assert closing["everything"]["seconds"] >= 60
     assert closing["worst_stage"]["reckoning"]["seconds"] >= 60
 
 
-def test_an_account_that_no_policy_watches_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is reached and read, and nothing would ever be done."""
+def test_an_account_that_no_policy_covers_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reached and polled, and nothing would ever be done."""
     desk = Desk(tmp_path, monkeypatch, "")
     desk.add(Inspected(SOUND))
     assert findings(desk.checked(), "warning") == ["policies: no policy watches this account"]
 
 
-def test_an_adapter_that_cannot_be_asked_is_told_by_what_it_offers(desk: Desk) -> None:
-    """Its optional calls and one reading; what neither shows is left out."""
+def test_an_adapter_without_inspection_is_reported_by_its_capabilities(desk: Desk) -> None:
+    """Its optional calls and one poll; what neither shows is left out."""
     desk.add(ScriptedVenue(SOUND), credentials={})
     account = desk.checked()
-    told = {each["name"]: each["can"] for each in account["capabilities"]}
+    can = {each["name"]: each["can"] for each in account["capabilities"]}
     assert account["told_by"] == "offers"
-    assert (told["equity"], told["find by client id"], told["push"], told["batch orders"]) == ("yes", "yes", "no", "no")
-    assert "trigger orders" not in told
-    assert list(told) == [name for name in CAPABILITIES if name in told]
+    assert (
+        can["equity"],
+        can["find by client id"],
+        can["push"],
+        can["batch orders"],
+    ) == ("yes", "yes", "no", "no")
+    assert "trigger orders" not in can
+    assert list(can) == [name for name in CAPABILITIES if name in can]
 
 
-def test_credentials_never_come_out(desk: Desk) -> None:
-    """Neither in what failed nor in what the venue says of itself."""
+def test_credentials_are_never_printed(desk: Desk) -> None:
+    """Neither in a failure nor in what the venue reports of itself."""
     leaky = inspection(status="KEY-PLANTED is on hold", notes=("hello KEY-PLANTED",))
     desk.add(Inspected(VenueDownError("bad key KEY-PLANTED"), leaky))
     done = desk.check()
@@ -456,7 +459,7 @@ def test_credentials_never_come_out(desk: Desk) -> None:
     assert "[hidden credential] is on hold" in done.stdout
 
 
-def test_without_any_account_there_is_nothing_to_check(desk: Desk) -> None:
+def test_without_any_account_the_check_fails_with_a_sentence(desk: Desk) -> None:
     """A sentence with the way out."""
     done = desk.check()
     assert done.exit_code == 1
@@ -466,20 +469,20 @@ def test_without_any_account_there_is_nothing_to_check(desk: Desk) -> None:
 # -- snapshot ---------------------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_is_a_line_that_a_replay_reads(desk: Desk, tmp_path: Path) -> None:
+def test_a_snapshot_is_a_line_that_a_replay_accepts(desk: Desk, tmp_path: Path) -> None:
     """One line, the public format, and the same account when it is read again."""
     desk.add(Inspected(SOUND))
     done = desk.snapshot("main")
     assert (done.return_value, done.stdout.count("\n"), done.stderr) == (0, 1, "")
     recording = tmp_path / "one.jsonl"
     recording.write_text(done.stdout)
-    (seen,) = read(recording)
-    (account,) = seen.accounts
-    assert (seen.format, account.account, account.venue) == ("killswitch.snapshot/v1", "main", "swapex")
+    (snapshot_line,) = read(recording)
+    (account,) = snapshot_line.accounts
+    assert (snapshot_line.format, account.account, account.venue) == ("killswitch.snapshot/v1", "main", "swapex")
     assert (account.equity, account.positions) == (SOUND.equity, SOUND.positions)
 
 
-def test_a_bad_reading_is_printed_and_exits_1(desk: Desk, tmp_path: Path) -> None:
+def test_a_failed_poll_is_printed_and_exits_1(desk: Desk, tmp_path: Path) -> None:
     """The line is there, with quality and reason; the reason is on stderr, too."""
     desk.add(Inspected(VenueDownError("maintenance")))
     done = desk.snapshot("main")
@@ -489,8 +492,8 @@ def test_a_bad_reading_is_printed_and_exits_1(desk: Desk, tmp_path: Path) -> Non
     assert done.stderr == "Error: account main is down: maintenance\n"
 
 
-def test_a_snapshot_in_words_says_what_is_unknown(desk: Desk) -> None:
-    """A table of positions; resting orders that were not told are unknown and not none."""
+def test_a_snapshot_as_text_shows_what_is_unknown(desk: Desk) -> None:
+    """A table of positions; resting orders that were not reported are unknown and not none."""
     unknown = AccountSnapshot(
         "main", "swapex", "swap", "USDT", "ok", equity=Decimal(1000),
         positions=(worlds.position(BTC, "long", "5", contracts="1.50", mark_price="50000"),),
@@ -505,8 +508,10 @@ def test_a_snapshot_in_words_says_what_is_unknown(desk: Desk) -> None:
     assert row == [BTC, "long", "1.50", "unknown", "50000", "unknown", "5.00", "unknown", "unknown"]
 
 
-def test_a_snapshot_of_an_account_without_its_secret_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit 1, and nothing on stdout that could be taken for a reading."""
+def test_a_snapshot_of_an_account_without_its_secret_is_an_error_sentence(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 1, and nothing on stdout that could be taken for a snapshot."""
     desk.add(Inspected(SOUND), credentials={"apiKey": "env:NOT_SET"})
     monkeypatch.delenv("NOT_SET", raising=False)
     done = desk.snapshot("main")
@@ -531,7 +536,7 @@ SPOTEX = VenueListing("made-up", "spotex", ("spot",), (Capability("equity", "yes
 
 
 class Listed:
-    """A family of two."""
+    """A plug-in with two exchanges."""
 
     def listings(self) -> Sequence[VenueListing]:
         return (SWAPEX, SPOTEX)
@@ -541,7 +546,7 @@ class Listed:
 
 
 class Entry:
-    """An entry point that is as it was made."""
+    """An entry point that loads what it was made with."""
 
     dist = None
 
@@ -561,7 +566,7 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Wide(Listed):
-    """A family that reaches more than it lists."""
+    """A plug-in that reaches more than it lists."""
 
     def listing(self, exchange: str) -> VenueListing | None:
         if exchange != "farex":
@@ -569,14 +574,14 @@ class Wide(Listed):
         return VenueListing("wide", "farex", ("spot",), (Capability("push", "no"),), VenueTraits(), "not tried: other")
 
 
-def told(*arguments: str) -> Result:
+def run_venues(*arguments: str) -> Result:
     return invoked(venues, *arguments)
 
 
 @pytest.mark.usefixtures("listed")
 def test_the_list_has_a_row_for_each_venue() -> None:
     """Adapter, exchange, markets, batch, whole book, timer, limits, what it does partly or not; absences on stderr."""
-    done = told("list")
+    done = run_venues("list")
     assert done.return_value == 0
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines[1:3]] == [["made-up", "spotex"], ["made-up", "swapex"]]
@@ -588,8 +593,8 @@ def test_the_list_has_a_row_for_each_venue() -> None:
 
 @pytest.mark.usefixtures("listed")
 def test_one_venue_is_shown_in_full() -> None:
-    """Every capability with its note, the timer in words, and what each request takes of each limit."""
-    done = told("list", "swapex")
+    """Every capability with its note, the timer as text, and what each request takes of each limit."""
+    done = run_venues("list", "swapex")
     assert (
         done.stdout
         == """\
@@ -616,8 +621,8 @@ Client order ids: plain, up to 36
 
 @pytest.mark.usefixtures("listed")
 def test_the_list_as_json_is_complete() -> None:
-    """Traits and notes, and the families that are not there with the way out."""
-    answer = json.loads(told("list", "--output", "json").stdout)
+    """Traits and notes, and the plug-ins that are not available with the way out."""
+    answer = json.loads(run_venues("list", "--output", "json").stdout)
     assert answer["format"] == "killswitch.venues/v1"
     assert [each["exchange"] for each in answer["venues"]] == ["spotex", "swapex"]
     assert answer["venues"][1]["traits"]["dead_man"]["a_day"] == 10
@@ -625,15 +630,15 @@ def test_the_list_as_json_is_complete() -> None:
 
 
 @pytest.mark.usefixtures("listed")
-def test_a_venue_that_is_not_there_is_told_with_the_one_that_was_meant() -> None:
+def test_an_unknown_venue_is_reported_with_a_suggestion() -> None:
     """Exit 1."""
-    done = told("list", "swapx")
+    done = run_venues("list", "swapx")
     assert done.exit_code == 1
     assert "no venue is called swapx, did you mean swapex?; known: spotex, swapex" in str(done.exception)
 
 
-def test_accounts_at_one_venue_are_asked_one_after_another(desk: Desk) -> None:
-    """Twenty accounts at one address do not ask at the same moment; those of another venue do not wait for them."""
+def test_accounts_at_one_venue_are_checked_one_after_another(desk: Desk) -> None:
+    """Twenty accounts at one address are not queried at the same moment; those of another venue do not wait."""
     busy: list[int] = []
     now = 0
 

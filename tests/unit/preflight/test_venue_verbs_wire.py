@@ -1,4 +1,4 @@
-"""The venue verbs against venues that speak the wire, as a user calls them: the real clients, another process."""
+"""The venue verbs against simulated venues over HTTP, as a user calls them: the real clients, another process."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ async def ksctl(*arguments: str | Path) -> Done:
     return Done(process.returncode, stdout.decode(), stderr.decode())
 
 
-def tell(venue: str, folder: Path, repository: Path, *calls: tuple[str | Path, ...]) -> tuple[list[Done], WireVenue]:
+def run_verbs(
+    venue: str, folder: Path, repository: Path, *calls: tuple[str | Path, ...]
+) -> tuple[list[Done], WireVenue]:
     """Serve a venue with two positions and four resting orders while the verbs are called, one after another."""
 
     async def whole() -> tuple[list[Done], WireVenue]:
@@ -78,19 +80,29 @@ def tell(venue: str, folder: Path, repository: Path, *calls: tuple[str | Path, .
 
 @pytest.mark.parametrize("venue", one_and_others("okx"))
 def test_a_check_reaches_the_venue_and_only_reads(venue: str, tmp_path: Path, repository: Path) -> None:
-    """Key, modes, capabilities and the worst case are told; every request that the venue saw was a GET, and the book is
-    as it was."""
+    """Key, modes, capabilities and the worst case are reported; every request that the venue saw was a GET, and the
+    book is unchanged.
+    """
     call = ("venues", "check", "--strict", "--output", "json")
-    (done,), wire = tell(venue, tmp_path, repository, call)
+    (done,), wire = run_verbs(venue, tmp_path, repository, call)
     assert done.status == 0, done.stdout + done.stderr
-    (told,) = json.loads(done.stdout)["accounts"]
-    assert (told["verdict"], told["positions"], told["orders"], told["told_by"]) == ("ok", 2, 4, "inspection")
-    assert (told["position_mode"], told["rights"]["withdraw"], told["rights"]["trade"]) == ("one_way", False, True)
-    assert abs(told["clock_skew_ms"]) < 5000
-    assert told["reading"], "the venue's limits are known"
-    everything = told["closing"]["everything"]
+    (found,) = json.loads(done.stdout)["accounts"]
+    assert (found["verdict"], found["positions"], found["orders"], found["told_by"]) == (
+        "ok",
+        2,
+        4,
+        "inspection",
+    )
+    assert (found["position_mode"], found["rights"]["withdraw"], found["rights"]["trade"]) == (
+        "one_way",
+        False,
+        True,
+    )
+    assert abs(found["clock_skew_ms"]) < 5000
+    assert found["reading"], "the venue's limits are known"
+    everything = found["closing"]["everything"]
     assert (everything["orders"], everything["cancels"]) == (2, 4)
-    assert told["closing"]["worst_stage"]["stage"] == "close-everything"
+    assert found["closing"]["worst_stage"]["stage"] == "close-everything"
     assert {seen.ask.method for seen in wire.seen} == {"GET"}
     assert wire.refusals == []
     assert {key: str(amount) for key, amount in wire.exchange.held.items()} == {
@@ -99,9 +111,9 @@ def test_a_check_reaches_the_venue_and_only_reads(venue: str, tmp_path: Path, re
 
 
 @pytest.mark.parametrize("venue", one_and_others("bybit"))
-def test_a_snapshot_of_the_wire_is_read_by_a_replay(venue: str, tmp_path: Path, repository: Path) -> None:
+def test_a_snapshot_of_the_real_client_is_accepted_by_a_replay(venue: str, tmp_path: Path, repository: Path) -> None:
     """One line, quality ok, both positions."""
-    (done,), _ = tell(venue, tmp_path, repository, ("snapshot", "main"))
+    (done,), _ = run_verbs(venue, tmp_path, repository, ("snapshot", "main"))
     assert done.status == 0, done.stderr
     recording = tmp_path / "one.jsonl"
     recording.write_text(done.stdout, encoding="utf-8")
@@ -110,12 +122,12 @@ def test_a_snapshot_of_the_wire_is_read_by_a_replay(venue: str, tmp_path: Path, 
     assert held == {("BTC/USDT:USDT", "long"): "2", ("ETH/USDT:USDT", "short"): "3"}
 
 
-def test_a_wrong_secret_fails_with_the_venues_words(
+def test_a_wrong_secret_fails_with_the_venues_message(
     tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 1, no traceback, no further section, and the secret is not repeated."""
     monkeypatch.setitem(SECRETS, "WIRE_SECRET", "WRONG-SECRET-PLANTED")
-    (done,), _ = tell("binance", tmp_path, repository, ("venues", "check"))
+    (done,), _ = run_verbs("binance", tmp_path, repository, ("venues", "check"))
     assert done.status == 1
     assert "failed key: the venue rejects it (wrong secret, revoked, wrong address or system)" in " ".join(
         done.stdout.split()
@@ -126,8 +138,8 @@ def test_a_wrong_secret_fails_with_the_venues_words(
     assert "Traceback" not in done.stderr
 
 
-def test_bars_of_the_wire_are_what_a_backtest_reads(tmp_path: Path) -> None:
-    """An hour of minutes through the real client, in pages, without a key; called again it asks nothing."""
+def test_bars_of_the_real_client_are_accepted_by_a_backtest(tmp_path: Path) -> None:
+    """An hour of minutes through the real client, in pages, without a key; a second call requests nothing."""
 
     async def whole() -> tuple[FetchResult, FetchResult, set[str]]:
         wire = await server_of("binance")(exchange_of(["BTC/USDT:USDT=2"], [], 0, "one_way")).start()
@@ -135,10 +147,10 @@ def test_bars_of_the_wire_are_what_a_backtest_reads(tmp_path: Path) -> None:
         assert history is not None
         try:
             now = int(datetime.now(UTC).timestamp() * 1000)
-            asked = (now - 3_600_000, now - 120_000)
+            span = (now - 3_600_000, now - 120_000)
             whose = BarOrigin("binanceusdm", "BTC/USDT:USDT", "1m")
-            first = await Fetch(history, whose, tmp_path, SystemClock()).run(*asked)
-            again = await Fetch(history, whose, tmp_path, SystemClock()).run(*asked)
+            first = await Fetch(history, whose, tmp_path, SystemClock()).run(*span)
+            again = await Fetch(history, whose, tmp_path, SystemClock()).run(*span)
             return first, again, {seen.ask.method for seen in wire.seen}
         finally:
             await history.close()

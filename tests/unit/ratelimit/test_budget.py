@@ -1,4 +1,4 @@
-"""Request limits at their edges: exact units, exact instants, the reserved share, silence, and what is no limit."""
+"""Request limits at their edges: exact units, exact instants, the reserved share, pauses, and invalid limits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_bucket_takes_exactly_what_is_allowed() -> None:
     assert (bucket.fits(0.0, 3, None), bucket.fits(0.0, 4, None)) == (True, False)
 
 
-def test_units_come_back_at_the_very_instant_and_in_their_order() -> None:
+def test_units_come_back_at_the_exact_instant_and_in_order() -> None:
     """3 answered at 1 s and 5 at 2 s: two more than are left wait for the first, six more for both."""
     bucket = Bucket(10, 60.0)
     spend(bucket, 0.0, 3, answered=1.0)
@@ -52,15 +52,15 @@ def test_units_come_back_at_the_very_instant_and_in_their_order() -> None:
     assert bucket.fits(62.0, 10, None)
 
 
-def test_what_nobody_has_answered_waits_a_whole_window_at_the_earliest() -> None:
-    """No answer is here yet, so at least `per` seconds from whenever it is asked."""
+def test_an_unanswered_call_holds_its_units_for_at_least_a_window() -> None:
+    """There is no answer yet, so at least `per` seconds from the time of the query."""
     bucket = Bucket(4, 60.0)
     spend(bucket, 0.0, 4)
     assert bucket.wait(7.0, 1, None) == 60.0
 
 
-def test_readings_leave_the_reserve_alone_and_a_single_one_always_finds_its_way() -> None:
-    """Of ten, four are reserved: readings hold up to six; one that is greater than that goes alone."""
+def test_polls_leave_the_reserve_alone_and_a_single_one_always_fits() -> None:
+    """Of ten, four are reserved: polls hold up to six; one that is greater than that goes alone."""
     bucket = Bucket(10, 60.0)
     assert (bucket.fits(0.0, 6, 4), bucket.fits(0.0, 7, 4)) == (True, True)
     spend(bucket, 0.0, 4, reading=True, answered=0.0)
@@ -72,8 +72,8 @@ def test_readings_leave_the_reserve_alone_and_a_single_one_always_finds_its_way(
     assert (bucket.fits(60.0, 4, 4), bucket.fits(60.0, 5, 4)) == (True, False)
 
 
-def test_closing_does_not_eat_the_readings_share_twice() -> None:
-    """Orders count against the whole, and not against what readings may hold."""
+def test_closing_does_not_count_against_the_share_of_polls_too() -> None:
+    """Orders count against the whole, and not against what polls may hold."""
     bucket = Bucket(10, 60.0)
     spend(bucket, 0.0, 4)
     assert (bucket.fits(0.0, 6, 4), bucket.fits(0.0, 6, 5)) == (True, True)
@@ -81,8 +81,8 @@ def test_closing_does_not_eat_the_readings_share_twice() -> None:
     assert (bucket.fits(0.0, 4, 5), bucket.fits(0.0, 5, 5)) == (True, False)
 
 
-def test_a_call_without_an_answer_gives_its_units_back_when_it_is_lost_for_sure() -> None:
-    """LOST_AFTER and a window later, and not an instant before; a late answer gives back nothing more."""
+def test_a_call_without_an_answer_returns_its_units_when_it_is_surely_lost() -> None:
+    """LOST_AFTER and a window later, and not an instant before; a late answer returns nothing more."""
     bucket = Bucket(4, 60.0)
     name = spend(bucket, 5.0, 4)
     assert not bucket.fits(5.0 + LOST_AFTER + 59.999, 1, None)
@@ -93,14 +93,14 @@ def test_a_call_without_an_answer_gives_its_units_back_when_it_is_lost_for_sure(
 
 
 def test_only_the_calls_that_are_old_enough_are_lost() -> None:
-    """One at 0 s and one at 50 s: at 180 s the first alone has given its units back."""
+    """One at 0 s and one at 50 s: at 180 s the first alone has returned its units."""
     bucket = Bucket(4, 60.0)
     spend(bucket, 0.0, 2)
     spend(bucket, 50.0, 2)
     assert (bucket.fits(180.0, 2, None), bucket.fits(180.0, 3, None)) == (True, False)
 
 
-def test_what_the_venue_counts_beyond_ours_is_held_for_one_window() -> None:
+def test_units_that_the_venue_counts_beyond_ours_are_held_for_one_window() -> None:
     """We hold 3, it says 5: two are someone else's, gone a window later, or when it counts less than ours."""
     bucket = Bucket(10, 60.0)
     spend(bucket, 0.0, 3)
@@ -112,15 +112,15 @@ def test_what_the_venue_counts_beyond_ours_is_held_for_one_window() -> None:
     assert (bucket.fits(72.0, 7, None), bucket.fits(72.0, 8, None)) == (True, False)
 
 
-def test_others_units_are_no_reading_of_ours() -> None:
-    """What someone else has used leaves our readings their share, as far as the whole has room."""
+def test_units_of_others_do_not_count_as_our_polls() -> None:
+    """Units used by others leave our polls their share, as far as the whole has room."""
     bucket = Bucket(10, 60.0)
     bucket.observed(0.0, 4)
     assert bucket.fits(0.0, 6, 4)
 
 
-def test_others_units_that_have_come_back_give_readings_no_more_than_their_share() -> None:
-    """A window later readings hold up to six of ten again, and not the four of the others on top."""
+def test_returned_units_of_others_give_polls_no_more_than_their_share() -> None:
+    """A window later polls hold up to six of ten again, and not the four of the others on top."""
     bucket = Bucket(10, 60.0)
     bucket.observed(0.0, 4)
     assert bucket.fits(60.0, 6, 4)
@@ -128,8 +128,8 @@ def test_others_units_that_have_come_back_give_readings_no_more_than_their_share
     assert not bucket.fits(60.0, 1, 4)
 
 
-def test_a_count_of_nothing_is_a_count_and_one_of_twice_the_limit_still_is() -> None:
-    """0 takes back what was told before; twenty of ten fill it up; more than that is a defect, and changes nothing."""
+def test_a_count_of_zero_and_one_of_twice_the_limit_are_valid() -> None:
+    """0 takes back the earlier count; twenty of ten fill it up; more than that is a defect, and changes nothing."""
     bucket = Bucket(10, 60.0)
     bucket.observed(0.0, 8)
     bucket.observed(1.0, 0)
@@ -142,15 +142,15 @@ def test_a_count_of_nothing_is_a_count_and_one_of_twice_the_limit_still_is() -> 
     assert not bucket.fits(4.0, 1, None)
 
 
-def test_one_unit_of_others_is_one() -> None:
+def test_one_unit_of_others_counts_as_one() -> None:
     """Nine are left of ten, and not ten."""
     bucket = Bucket(10, 60.0)
     bucket.observed(0.0, 1)
     assert (bucket.fits(0.0, 9, None), bucket.fits(0.0, 10, None)) == (True, False)
 
 
-def test_a_reading_waits_for_units_of_readings_though_orders_give_theirs_back_before() -> None:
-    """Readings hold their six until 65 s, and four of orders come back at 61 s: the next reading waits for 65 s."""
+def test_a_poll_waits_for_units_of_polls_though_orders_return_theirs_before() -> None:
+    """Polls hold their six until 65 s, and four of orders come back at 61 s: the next poll waits for 65 s."""
     bucket = Bucket(10, 60.0)
     spend(bucket, 0.0, 4, answered=1.0)
     spend(bucket, 0.0, 6, reading=True, answered=5.0)
@@ -158,7 +158,7 @@ def test_a_reading_waits_for_units_of_readings_though_orders_give_theirs_back_be
     assert bucket.wait(10.0, 2, None) == 51.0
 
 
-def test_what_is_counted_for_an_account_is_its_own() -> None:
+def test_a_limit_per_account_is_counted_for_each_account() -> None:
     """One account's orders take nothing from another's, at the same venue."""
     own, budgets = traits(Cost("submit", "w", units=10)), RequestBudgets()
     budgets.of("a", "v", own).reserve(0.0, "submit", ("X",))
@@ -166,8 +166,8 @@ def test_what_is_counted_for_an_account_is_its_own() -> None:
     assert budgets.of("a", "v", own).wait(0.0, "submit", ("X",)) == 60.0
 
 
-def test_of_two_words_on_one_limit_the_stricter_holds() -> None:
-    """Fewer units and the longer window, whichever said it first."""
+def test_of_two_declarations_of_one_limit_the_stricter_holds() -> None:
+    """Fewer units and the longer window, whichever came first."""
     bucket = Bucket(10, 60.0)
     bucket.tighten(8, 30.0)
     bucket.tighten(9, 90.0)
@@ -176,7 +176,7 @@ def test_of_two_words_on_one_limit_the_stricter_holds() -> None:
 
 
 @pytest.mark.parametrize("reserved", ["-0.1", "1", "1.5"])
-def test_a_share_that_is_none_is_refused(reserved: str) -> None:
+def test_an_invalid_share_is_refused(reserved: str) -> None:
     """Below nothing, all, and more than all."""
     with pytest.raises(ValueError, match=reserved):
         RequestBudgets().of("a", "v", traits(), D(reserved))
@@ -185,7 +185,7 @@ def test_a_share_that_is_none_is_refused(reserved: str) -> None:
 @pytest.mark.parametrize(
     "cost", [Cost("submit", "other", each=1), Cost("submit", "w", units=-1), Cost("submit", "w", each=-1)]
 )
-def test_a_cost_of_no_limit_or_of_less_than_nothing_is_refused(cost: Cost) -> None:
+def test_a_cost_of_an_unknown_limit_or_a_negative_one_is_refused(cost: Cost) -> None:
     """The message names the call."""
     with pytest.raises(ValueError, match="submit"):
         RequestBudgets().of("a", "v", traits(cost))
@@ -200,7 +200,7 @@ def test_a_limit_of_nothing_or_without_an_end_is_refused(limit: RateLimit) -> No
         RequestBudgets().of("a", "v", traits(limits=(limit,)))
 
 
-def test_a_limit_of_one_in_the_shortest_time_is_one() -> None:
+def test_a_limit_of_one_in_the_shortest_time_is_valid() -> None:
     """And a reserve of nothing, and costs of nothing, are allowed."""
     budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w"), limits=(RateLimit("w", 1, 0.001),)), D(0))
     assert budget.room(0.0, "submit", ("X",) * 5) == 5
@@ -232,7 +232,7 @@ def test_single_calls_pay_for_each_request_and_a_batch_once() -> None:
 
 
 def test_a_call_about_nothing_is_one_request() -> None:
-    """A reading without symbols costs its units once."""
+    """A poll without symbols costs its units once."""
     budget = RequestBudgets().of("a", "v", traits(Cost("snapshot", "w", units=4, each=3)))
     for _ in range(2):
         budget.reserve(0.0, "snapshot")
@@ -255,8 +255,8 @@ def test_each_symbol_has_a_limit_of_its_own_where_the_venue_counts_so() -> None:
     assert (budget.wait(0.0, "submit", ("X",)), budget.wait(0.0, "submit", ("Y",))) == (60.0, 0.0)
 
 
-def test_reading_is_held_to_its_share_and_closing_is_not() -> None:
-    """Half of ten is reserved: readings of 2 fit twice, and not a third time; an order of 2 still does."""
+def test_polling_is_held_to_its_share_and_closing_is_not() -> None:
+    """Half of ten is reserved: polls of 2 fit twice, and not a third time; an order of 2 still does."""
     budget = RequestBudgets().of(
         "a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5")
     )
@@ -269,8 +269,8 @@ def test_reading_is_held_to_its_share_and_closing_is_not() -> None:
     assert budget.room(0.0, "submit", ("X",) * 9) == 3
 
 
-def test_what_is_taken_for_closing_is_no_reading() -> None:
-    """Closing holds 4 of ten; readings still have their five."""
+def test_units_of_closing_do_not_count_as_polls() -> None:
+    """Closing holds 4 of ten; polls still have their five."""
     budget = RequestBudgets().of(
         "a", "v", traits(Cost("snapshot", "w", units=2), Cost("submit", "w", units=2)), D("0.5")
     )
@@ -281,7 +281,7 @@ def test_what_is_taken_for_closing_is_no_reading() -> None:
     assert budget.wait(0.0, "snapshot", purpose="reading") == 60.0
 
 
-def test_an_answer_gives_back_a_window_later() -> None:
+def test_an_answer_returns_its_units_a_window_later() -> None:
     """Not at once, and at the very instant."""
     budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=10)))
     ticket = budget.reserve(0.0, "submit", ("X",))
@@ -290,8 +290,8 @@ def test_an_answer_gives_back_a_window_later() -> None:
     assert (budget.wait(63.0, "submit", ("X",)), budget.room(63.0, "submit", ("X",))) == (0.0, 1)
 
 
-def test_the_venues_own_count_is_taken_once_each_time_that_it_changes() -> None:
-    """Six used by others; the same number again is no news, another is."""
+def test_the_venues_own_count_is_applied_each_time_that_it_changes() -> None:
+    """Six used by others; the same number again changes nothing, another does."""
     budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=1)))
     budget.observed(0.0, {"w": 6, "else": 99})
     assert budget.room(0.0, "submit", ("X",) * 20) == 4
@@ -301,7 +301,7 @@ def test_the_venues_own_count_is_taken_once_each_time_that_it_changes() -> None:
     assert budget.room(60.0, "submit", ("X",) * 20) == 3
 
 
-def test_a_count_that_does_not_say_of_which_symbol_counts_for_none() -> None:
+def test_a_count_without_its_symbol_counts_for_none() -> None:
     """And the limits after it are still observed."""
     limits = RateLimit("s", 10, 60.0, "symbol"), RateLimit("w", 10, 60.0)
     budget = RequestBudgets().of(
@@ -314,19 +314,19 @@ def test_a_count_that_does_not_say_of_which_symbol_counts_for_none() -> None:
 
 
 class Meter:
-    """An adapter that tells what the venue counts, or fails to."""
+    """An adapter that reports what the venue counts, or fails to."""
 
-    def __init__(self, told: Mapping[str, int] | None) -> None:
-        self.told = told
+    def __init__(self, count: Mapping[str, int] | None) -> None:
+        self.count = count
 
     def used(self) -> Mapping[str, int]:
-        if self.told is None:
+        if self.count is None:
             raise RuntimeError("no header")
-        return self.told
+        return self.count
 
 
-def test_an_adapter_that_counts_is_heeded_and_one_that_fails_or_does_not_costs_nothing() -> None:
-    """Only what it says changes anything."""
+def test_an_adapter_that_counts_is_used_and_one_that_fails_or_does_not_costs_nothing() -> None:
+    """Only a reported count changes anything."""
     budget = RequestBudgets().of("a", "v", traits(Cost("submit", "w", units=1)))
     budget.observe_venue(0.0, object())
     budget.observe_venue(0.0, Meter(None))
@@ -336,21 +336,21 @@ def test_an_adapter_that_counts_is_heeded_and_one_that_fails_or_does_not_costs_n
 
 
 @pytest.mark.parametrize(
-    ("said", "until"),
+    ("pause", "until"),
     [(7.0, 107.0), (0.5, 100.5), (0.0, 101.0), (-3.0, 101.0), (math.nan, 101.0), (1e9, 100.0 + LONGEST_BAN)],
 )
-def test_silence_lasts_as_long_as_the_venue_says_if_that_is_a_time(said: float, until: float) -> None:
-    """Nothing, less, and no number at all are none; three days are the longest there is."""
+def test_a_pause_lasts_as_long_as_the_venue_says_if_that_is_a_time(pause: float, until: float) -> None:
+    """Zero, negative and invalid numbers are none; three days are the longest there is."""
     budget = RequestBudget.unlimited()
     assert budget.paused_until == -math.inf
-    budget.refused(100.0, said)
+    budget.refused(100.0, pause)
     assert budget.paused_until == until
     assert budget.room(until, "submit", ("X",)) == 1
     assert budget.room(until - 0.25, "submit", ("X",)) == 0
     assert budget.wait(until - 0.25, "submit", ("X",)) == 0.25
 
 
-def test_a_shorter_word_never_shortens_a_silence() -> None:
+def test_a_shorter_pause_never_shortens_a_longer_one() -> None:
     """Sixty seconds, and then one: sixty."""
     budget = RequestBudget.unlimited()
     budget.refused(0.0, 60.0)
@@ -359,7 +359,7 @@ def test_a_shorter_word_never_shortens_a_silence() -> None:
 
 
 def test_a_breaker_opens_at_its_number_of_failures_and_not_before() -> None:
-    """Three in a row; a success in between begins anew."""
+    """Three in a row; a success in between resets the count."""
     breaker = Breaker(3, 2.0, 8.0)
     for failed in (True, True, False, True, True):
         (breaker.failed if failed else breaker.succeeded)(10.0)
@@ -385,7 +385,7 @@ def test_failed_probes_double_the_wait_up_to_the_longest() -> None:
     assert breaker.wait(now) == 2.0
 
 
-def test_one_probe_at_a_time_and_a_lost_one_is_given_up() -> None:
+def test_one_probe_at_a_time_and_a_lost_one_expires() -> None:
     """A second waits until the longest wait has passed since the first."""
     breaker = Breaker(1, 2.0, 8.0)
     breaker.failed(0.0)
@@ -400,7 +400,7 @@ def test_one_probe_at_a_time_and_a_lost_one_is_given_up() -> None:
     assert (breaker.state, breaker.probe_at) == ("open", 15.0)
 
 
-def test_failures_while_it_is_open_move_nothing() -> None:
+def test_failures_while_the_breaker_is_open_change_nothing() -> None:
     """Those requests left before."""
     breaker = Breaker(1, 2.0, 8.0)
     for now in (0.0, 1.0, 1.5):

@@ -1,4 +1,4 @@
-"""What closing a book comes to within a venue's limits: worked by hand, and held against the bench's own floor."""
+"""The time to close a book within a venue's limits: computed manually, and compared with the benchmark's own floor."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def alone(one: CloseTask, *, interval: float = math.inf) -> CloseEstimate:
     return estimate_close([one], trip=TRIP, interval=interval)[one.account]
 
 
-def test_without_limits_it_is_three_ways_there_and_back() -> None:
-    """All orders at once, a question for each, and the look that proves the book flat: 0.1 s each."""
+def test_without_limits_it_is_three_round_trips() -> None:
+    """All orders at once, a query for each, and the poll that proves the book flat: 0.1 s each."""
     found = alone(task(VenueTraits(), 40))
     assert found == CloseEstimate(40, 0, 81, {"find_order": 40, "snapshot": 1, "submit": 40}, 0.3, None)
 
@@ -66,15 +66,15 @@ def test_entries_are_cancelled_before_and_the_rest_at_the_end() -> None:
     assert found.seconds == pytest.approx(2.2 + 0.2, abs=0.01)
 
 
-def test_a_position_above_the_maximum_goes_wave_by_wave() -> None:
-    """Three orders of one position leave one after another, each with its question and look: 3 × 0.3 s."""
+def test_a_position_above_the_maximum_is_closed_in_batches() -> None:
+    """Three orders of one position leave one after another, each with its query and poll: 3 × 0.3 s."""
     found = alone(CloseTask("main", "venue", VenueTraits(), HALF, book(1, 3)))
     assert (found.orders, found.calls["submit"], found.calls["snapshot"]) == (3, 3, 3)
     assert found.seconds == pytest.approx(0.9, abs=0.01)
 
 
-def test_a_whole_book_goes_in_one_request_where_single_orders_would_wait() -> None:
-    """One close and one look; where ten orders fit at once they are sent, and where the policy trims nothing else."""
+def test_a_whole_book_close_is_one_request_where_single_orders_would_wait() -> None:
+    """One close and one poll; where ten orders fit at once they are sent, and where the policy trims nothing else."""
     traits = structs.replace(TEN_A_SECOND, whole_book=True)
     swept = alone(task(traits, 100, whole_book=True))
     assert swept.calls == {"close_book": 1, "snapshot": 1}
@@ -92,7 +92,7 @@ def test_accounts_at_one_address_share_its_limit() -> None:
     assert [each.seconds for each in apart.values()] == [0.3, 0.3]
 
 
-def test_readings_have_taken_their_share_before() -> None:
+def test_polls_have_taken_their_share_before() -> None:
     """Ten units a minute, half of them for reading, which holds them all: closing has the other five.
 
     Of eight orders five leave at once, and three when those units are back, at 60.1 s; the question and the look take
@@ -107,7 +107,7 @@ def test_readings_have_taken_their_share_before() -> None:
 
 
 @pytest.mark.parametrize(("by", "seconds"), [("address", 60.4), ("account", 0.3)])
-def test_readings_of_an_account_without_a_task_have_taken_theirs_too(by: str, seconds: float) -> None:
+def test_polls_of_an_account_without_a_task_have_taken_theirs_too(by: str, seconds: float) -> None:
     """Ten units a minute and a reading every 20 s: three are gone for the account's own, and seven do for six orders
     and a look. A flat account at the address would take three more, of which the five for reading leave two: of the six
     orders five leave at once, and one when their units are back, at 60.1 s; its way, the question and the look are
@@ -119,26 +119,26 @@ def test_readings_of_an_account_without_a_task_have_taken_theirs_too(by: str, se
     )
     busy, flat = task(traits, 6), PolledAccount("flat", "venue", traits, HALF)
     assert alone(busy, interval=20.0).seconds == pytest.approx(0.3, abs=0.01)
-    for readers in ([flat], [flat, PolledAccount("main", "venue", traits, HALF)]):
-        found = estimate_close([busy], trip=TRIP, interval=20.0, polled=readers)
+    for polled in ([flat], [flat, PolledAccount("main", "venue", traits, HALF)]):
+        found = estimate_close([busy], trip=TRIP, interval=20.0, polled=polled)
         assert list(found) == ["main"]
         assert found["main"].seconds == pytest.approx(seconds, abs=0.05)
 
 
-def test_a_declared_pace_spaces_the_orders() -> None:
-    """One a second: five leave at 0, 1, 2, 3 and 4, however much the venue would take."""
+def test_a_declared_interval_spaces_the_orders() -> None:
+    """One a second: five leave at 0, 1, 2, 3 and 4, however much the venue would accept."""
     found = alone(task(structs.replace(TEN_A_SECOND, batch=5), 5, every=1.0))
     assert found.calls["submit"] == 5
     assert found.seconds == pytest.approx(4.3, abs=0.01)
 
 
-def test_a_declared_pause_lies_between_two_orders_of_a_position() -> None:
-    """Two slices with two seconds between the end of one wave and the next: 0.3 + 2 + 0.3 s."""
+def test_a_declared_pause_separates_two_orders_of_a_position() -> None:
+    """Two slices with two seconds between the end of one batch and the next: 0.3 + 2 + 0.3 s."""
     found = alone(CloseTask("main", "venue", VenueTraits(), HALF, book(1, 2), pause=2.0))
     assert found.seconds == pytest.approx(2.6, abs=0.01)
 
 
-def test_what_takes_more_than_a_day_has_no_time() -> None:
+def test_a_close_that_takes_more_than_a_day_has_no_time() -> None:
     """Ten orders a day for a hundred of them."""
     slow = structs.replace(TEN_A_SECOND, limits=(RateLimit("orders", 10, 86_400.0),))
     assert alone(task(slow, 100)).seconds is None
@@ -182,7 +182,7 @@ def test_everything_is_sent_and_no_limit_is_broken(
     limits: list[tuple[int, float, str]], costs: list[tuple[Call, int, int, int]], counts: list[int], batch: int,
     trip: float,
 ) -> None:  # fmt: skip
-    """Whatever the limits: each order and cancel once, and in the time that is told there is room for all of them."""
+    """Whatever the limits: each order and cancel once, and the reported time has room for all of them."""
     names = tuple(
         RateLimit(f"l{n}", allowed, per, by=by)  # type: ignore[arg-type] # one of the literals
         for n, (allowed, per, by) in enumerate(limits)

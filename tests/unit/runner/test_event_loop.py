@@ -1,4 +1,4 @@
-"""The event loop of a verb that acts: calls that hang keep neither other calls nor the end of the process."""
+"""The event loop of a verb that acts: calls that hang block neither other calls nor the end of the process."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> NoThreads:
     return NoThreads(monkeypatch)
 
 
-def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end() -> None:
-    """Fifty names that nobody resolves: the next call is answered, and the run is over when its work is."""
+def test_hanging_calls_block_neither_other_calls_nor_the_end_of_the_loop() -> None:
+    """Fifty names that nobody resolves: the next call is answered, and the run ends when its work is done."""
     never = threading.Event()
 
     async def work() -> str:
@@ -35,8 +35,8 @@ def test_calls_that_hang_keep_no_other_from_being_made_nor_the_loop_from_its_end
     never.set()
 
 
-def test_more_calls_than_may_hang_are_an_error_and_not_one_more_that_waits() -> None:
-    """An OSError, which whoever looks up a name takes for a venue that cannot be reached; room is made by an end."""
+def test_a_call_beyond_the_limit_of_hanging_calls_is_an_error_and_does_not_wait() -> None:
+    """An OSError, which callers of a name look-up take for an unreachable venue; a call that ends makes room."""
     never = threading.Event()
     threads = DaemonThreadExecutor("look-up", most=2)
     hanging = [threads.submit(never.wait) for _ in range(2)]
@@ -71,8 +71,8 @@ def test_the_process_ends_while_a_call_hangs() -> None:
     assert done.stdout == "over\n"
 
 
-def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None:
-    """A look-up is an OSError, one thread that is idle is used, and the end of the loop needs none."""
+def test_a_loop_ends_where_no_thread_can_be_started(no_threads: NoThreads) -> None:
+    """A look-up is an OSError, an idle thread is reused, and the end of the loop needs none."""
 
     async def work() -> str:
         assert await asyncio.to_thread(lambda: "answered") == "answered"
@@ -84,8 +84,8 @@ def test_a_loop_ends_where_no_thread_can_be_begun(no_threads: NoThreads) -> None
         process.run(asyncio.to_thread(int))
 
 
-def test_what_a_thread_that_was_not_begun_took_is_given_back(no_threads: NoThreads) -> None:
-    """As often as it fails: when threads can be begun again, so many calls are made as before."""
+def test_a_thread_that_cannot_be_started_uses_up_no_slot(no_threads: NoThreads) -> None:
+    """However often it fails: when threads can be started again, as many calls are made as before."""
     threads = DaemonThreadExecutor("look-up", most=1)
     no_threads.begin()
     for _ in range(3):

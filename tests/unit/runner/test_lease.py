@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Iterator[SqlStore]:
     opened.close()
 
 
-def test_a_second_runner_is_refused_and_told_who_lives_there(store: SqlStore) -> None:
+def test_a_second_runner_is_refused_and_told_who_holds_the_lease(store: SqlStore) -> None:
     """The message names the holder, until when its lease runs, and the way out."""
     clock = VirtualClock(START)
     LeaseHolder(store, clock, 30.0, "elsewhere/1/1").acquire()
@@ -36,8 +36,8 @@ def test_a_second_runner_is_refused_and_told_who_lives_there(store: SqlStore) ->
     assert "SIGTERM" in str(refused.value)
 
 
-def test_a_lease_that_ran_out_is_taken_with_a_new_generation(store: SqlStore) -> None:
-    """A runner that died elsewhere blocks the store for its lease, and not longer."""
+def test_an_expired_lease_is_acquired_with_a_new_generation(store: SqlStore) -> None:
+    """A runner that died on another machine blocks the store for its lease, and no longer."""
     import asyncio
 
     clock = VirtualClock(START)
@@ -47,20 +47,20 @@ def test_a_lease_that_ran_out_is_taken_with_a_new_generation(store: SqlStore) ->
     assert second.generation == first.generation + 1
 
 
-def test_the_lease_of_a_process_that_is_proven_dead_is_succeeded_at_once(store: SqlStore) -> None:
-    """After a kill -9 on the same machine the next runner does not wait for the lease to run out."""
-    said = subprocess.run(
+def test_the_lease_of_a_process_proven_dead_is_acquired_at_once(store: SqlStore) -> None:
+    """After a kill -9 on the same machine the next runner does not wait for the lease to expire."""
+    printed = subprocess.run(
         [sys.executable, "-c", "from killswitch.runner.lease import this_process; print(this_process())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    dead = said.stdout.strip()
+    dead = printed.stdout.strip()
     clock = VirtualClock(START)
     store.acquire(dead, to_micros(clock.now()), 3600 * SECOND)
     assert LeaseHolder(store, clock, 30.0).acquire().generation == 2
 
 
-def test_only_proof_makes_a_holder_dead() -> None:
-    """A living process, one of another machine and a name we cannot read are not taken for dead."""
+def test_a_holder_counts_as_dead_only_with_proof() -> None:
+    """A living process, one of another machine and an unreadable name are not taken for dead."""
     assert not is_dead(this_process())
     assert not is_dead("another-host/boot/space/1/1")
     assert not is_dead("somebody")
@@ -69,13 +69,13 @@ def test_only_proof_makes_a_holder_dead() -> None:
 
 
 def test_a_reused_process_id_does_not_keep_a_dead_runner_alive() -> None:
-    """The start time is part of the name, so another process under the same id is another one."""
+    """The start time is part of the name, so another process with the same id is distinguished."""
     machine, pid, started = this_process().rsplit("/", 2)
     assert is_dead(f"{machine}/{pid}/{int(started) - 1}")
 
 
-def test_the_lease_is_renewed_before_it_runs_out_and_not_at_every_tick(store: SqlStore) -> None:
-    """Renewal costs a write, so it waits until half of the lease is used up."""
+def test_the_lease_is_renewed_before_it_expires_and_not_at_every_tick(store: SqlStore) -> None:
+    """Renewal costs a write, so it waits until half of the lease has passed."""
     import asyncio
 
     clock = VirtualClock(START)
@@ -94,7 +94,7 @@ def test_the_lease_is_renewed_before_it_runs_out_and_not_at_every_tick(store: Sq
 
 
 def test_a_runner_that_overslept_its_lease_stops_if_another_has_acted_since(store: SqlStore) -> None:
-    """Its memory is older than the store: it must not go on, even if the other has gone again."""
+    """Its memory is older than the store: it must not continue, even if the other runner has ended."""
     import asyncio
 
     clock = VirtualClock(START)

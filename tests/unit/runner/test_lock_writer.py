@@ -1,4 +1,4 @@
-"""A lock folder that hangs: closing goes on, people are paged, and the lock is written when it answers again."""
+"""A lock folder that hangs: closing continues, people are paged, and the lock is written when it answers again."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ SHORT = replace(PACE, lock_timeout=0.01, stop_timeout=0.05)
 
 
 class Mount:
-    """The file system of a folder, as far as replacing a file goes; while it hangs, no call comes back."""
+    """The file system of a folder, as far as replacing a file goes; while it hangs, no call returns."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.answers = threading.Event()
-        self.asked = 0
+        self.writes = 0
         self._patch = monkeypatch
         self.answer()
 
         def replace_file_there(path: Path, content: bytes) -> None:
             if path.parent == folder:
-                self.asked += not self.answers.is_set()
+                self.writes += not self.answers.is_set()
                 self.answers.wait()
             replace_file(path, content)
 
         monkeypatch.setattr("killswitch.gate.lock_file_writer.replace_file", replace_file_there)
 
     def hang(self) -> None:
-        """From now on; whoever waits for it is told so at once."""
+        """Hang from now on; a caller that waits for the result is told so at once."""
         self._patch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 0.0)
         self.answers.clear()
 
     def answer(self) -> None:
-        """Whatever has hung, and whatever comes; however slow this machine is, nothing is given up."""
+        """Release every call, hanging or future; however slow this machine is, nothing is given up."""
         self._patch.setattr("killswitch.runner.locks.lock_writer.DEADLINE", 3600.0)
         self.answers.set()
 
@@ -74,8 +74,8 @@ async def ticks(world: World, runner: Runner, count: int) -> None:
         await runner.tick()
 
 
-def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
-    """It is paged and shown that the account is not locked; the end of the run does not wait for it either."""
+def test_l3_a_close_starts_in_the_tick_that_decides_it_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
+    """It is paged and shown that the account is not locked; the end of the run does not wait for the folder either."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
     async def story() -> None:
@@ -96,13 +96,13 @@ def test_l3_a_close_begins_in_the_tick_that_decides_it_though_the_lock_folder_ha
     assert missing == "the lock of account/main is not written yet: bots may still trade there"
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
     assert sorted(pages) == sorted([hangs, missing]), "each is paged once"
-    assert mount.asked == 1, "one thread hangs, however many ticks go by"
+    assert mount.writes == 1, "one thread hangs, however many ticks go by"
 
 
 def test_a_union_on_a_mount_that_hangs_keeps_no_lock_of_the_folder_from_being_written(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Locked, renewed and lifted as ever; what is wrong is told of the union, and nothing of the folder."""
+    """Locked, renewed and lifted as usual; the trouble is reported for the union, and none for the folder."""
     union, locks = world.folder / "mount" / "union.json", world.locks.folder
     world.locks = replace(world.locks, union=union)
     union.parent.mkdir()
@@ -130,14 +130,14 @@ def test_a_union_on_a_mount_that_hangs_keeps_no_lock_of_the_folder_from_being_wr
     mount.answers.set()
     (hangs,) = seen.reports[-1].problems
     assert f"the lock file {union} for all scopes has not answered since" in hangs
-    assert mount.asked == 1, "one thread hangs, however many ticks go by"
+    assert mount.writes == 1, "one thread hangs, however many ticks go by"
     assert read_lock(locks / "account__main.json", world.clock.now()).mode == "reduce_only"
     pages = [notice.text for notice in store.notices(20) if notice.severity == "page" and notice.policy == "runner"]
     assert pages == [hangs]
 
 
-def test_a_union_is_locked_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
-    """A bot of version 6 reads nothing else: what is called for is enough to lock it."""
+def test_the_union_locks_though_the_lock_folder_hangs(world: World, mount: Mount) -> None:
+    """A bot of version 6 reads nothing else: the requested lock is enough to lock it."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
     assert world.locks.union is not None
     union = world.locks.union
@@ -160,10 +160,10 @@ def test_a_union_is_locked_though_the_lock_folder_hangs(world: World, mount: Mou
     assert json.loads(union.read_text())["details"]["scopes"] == "account/main"
 
 
-def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
+def test_a_lock_folder_that_refuses_is_one_page_and_its_recovery_another(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two minutes of ticks, in which the stage fires: what fired is told beside it, at once."""
+    """Two minutes of ticks in which the stage fires: the firing is reported separately, at once."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
 
     def refuse(path: Path, _: bytes) -> None:
@@ -193,8 +193,8 @@ def test_a_lock_folder_that_refuses_is_one_page_and_its_end_is_another(
     assert len(pages) == 6
 
 
-def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mount: Mount) -> None:
-    """However patient the runner is: one that hangs costs its patience once, and not in every tick."""
+def test_a_folder_that_timed_out_is_not_waited_for_again(world: World, mount: Mount) -> None:
+    """However patient the runner is: a folder that hangs costs its patience once, and not in every tick."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
 
     async def story() -> None:
@@ -211,8 +211,8 @@ def test_a_folder_that_has_been_given_up_is_waited_for_no_more(world: World, mou
     asyncio.run(asyncio.wait_for(story(), 60))
 
 
-def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: World, mount: Mount) -> None:
-    """In the same run, and without a hand; then nothing is wrong any more."""
+def test_a_lock_that_waited_for_a_hung_folder_is_written_when_the_folder_answers(world: World, mount: Mount) -> None:
+    """In the same run, and without an operator; then nothing is wrong any more."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
     async def story() -> None:
@@ -235,8 +235,8 @@ def test_a_lock_that_waited_for_a_hung_folder_is_written_when_it_answers(world: 
     assert store.unfinished() == []
 
 
-def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(world: World, mount: Mount) -> None:
-    """What it was to write is minutes old by then: the next turn knows better."""
+def test_a_write_that_timed_out_writes_nothing_when_the_folder_answers(world: World, mount: Mount) -> None:
+    """Its content is minutes old by then: the next write knows better."""
     store = world.open()
     venues = [ScriptedVenue(book("1100", name), name) for name in ("one", "two")]
 
@@ -256,8 +256,8 @@ def test_a_turn_that_was_given_up_writes_nothing_more_when_the_folder_answers(wo
     assert len(list(world.locks.folder.glob("*.json"))) <= 1, "more than the write that had begun"
 
 
-def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothing(world: World) -> None:
-    """Whoever may write there could else stop the switch, or keep trading open, with one number: it is paged."""
+def test_an_impossible_generation_in_a_lock_file_ends_no_run_and_opens_nothing(world: World) -> None:
+    """Otherwise anyone who may write there could stop the switch, or keep trading open, with one number: it pages."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
     path = world.locks.folder / "account__main.json"
 
@@ -280,7 +280,7 @@ def test_a_lock_file_of_a_generation_that_never_was_ends_no_run_and_opens_nothin
     assert read_lock(path, world.clock.now()).mode == "reduce_only"
 
 
-def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_harm(world: World) -> None:
+def test_an_undecodable_file_name_and_control_characters_in_a_reason_do_no_harm(world: World) -> None:
     """A byte that no encoding knows would end the run at the union; `status` prints no control characters."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
@@ -308,10 +308,10 @@ def test_a_file_name_that_is_no_text_and_a_reason_that_moves_the_cursor_do_no_ha
     assert "\x1b" not in shown
 
 
-def test_a_mistake_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_open(
+def test_a_defect_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_open(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever others find to put there."""
+    """Whatever others put there to trigger it."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
     def stumble(*_: object) -> None:
@@ -333,7 +333,7 @@ def test_a_mistake_of_ours_in_the_lock_folder_is_a_page_and_keeps_no_position_op
 
 
 def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so among the problems, and everything else as ever."""
+    """It says so among the problems, and everything else as usual."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
 
     async def story() -> None:
@@ -346,18 +346,18 @@ def test_status_does_not_wait_for_a_lock_folder_that_hangs(world: World, monkeyp
     hangs = threading.Event()
     monkeypatch.setattr("killswitch.operations.status.read_lock", lambda *_: hangs.wait())
     monkeypatch.setattr("killswitch.operations.status.LOCK_FOLDER_TIMEOUT", 0.01)
-    standing = store_status(store, world.clock.now(), 0)
-    assert [(view.scope, view.locked, view.file) for view in standing.locks] == [
+    status = store_status(store, world.clock.now(), 0)
+    assert [(view.scope, view.locked, view.file) for view in status.locks] == [
         (None, True, str(world.locks.folder)),
         (None, True, str(world.locks.union)),
     ]
-    assert any("locks did not answer within 0.01 s" in problem for problem in standing.problems)
+    assert any("locks did not answer within 0.01 s" in problem for problem in status.problems)
     hangs.set()
     assert locks_at(None, None, world.clock.now()) == ()
 
 
-def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
-    """And what takes longer than it may is an error that names what was waited for."""
+def test_a_call_with_a_deadline_passes_on_its_result_or_error() -> None:
+    """A call that takes longer than it may is an error that names what was waited for."""
     hangs = threading.Event()
     assert call_within(60, "it", lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
@@ -367,10 +367,10 @@ def test_what_a_call_beside_returns_or_raises_is_handed_on() -> None:
     hangs.set()
 
 
-def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begun(
+def test_a_close_continues_and_locks_are_written_later_where_no_thread_can_be_started(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the start of the run, for two ticks: it is a problem, no end; then the lock is there."""
+    """From the start of the run, for two ticks: it is a problem and ends nothing; then the lock is there."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
     no_threads = NoThreads(monkeypatch)
 
@@ -395,8 +395,8 @@ def test_a_close_goes_on_and_locks_are_written_later_where_no_thread_can_be_begu
     assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now().timestamp()).locked
 
 
-def test_a_foreign_lock_outlives_turns_that_end_later_than_they_are_waited_for(world: World) -> None:
-    """The union becomes the sum of all before the folder keeps what another program has left there: it stays locked."""
+def test_a_foreign_lock_survives_writes_that_end_after_their_timeout(world: World) -> None:
+    """The union becomes the sum of all before the folder keeps another program's lock: it stays locked."""
     store, venue = world.open(), ScriptedVenue(book("1100"))
     union = world.locks.union
     assert union is not None

@@ -1,4 +1,4 @@
-"""The tick: read, decide, write down, act; and what each kind of trouble does to it."""
+"""The tick: poll, decide, record, act; and the effect of each kind of failure on it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: bool = True,
                 policies: PolicySet | None = None) -> Seen:  # fmt: skip
-    """A runner that sees 1,000, then 850, and has all the time it wants to close."""
+    """A runner that sees 1,000, then 850, and has unlimited time to close."""
     seen = Seen()
     runner = world.runner(store, [venue], armed=armed, policies=policies, witnesses=(seen,))
     venue.answer = book("1000")
@@ -57,7 +57,7 @@ async def crash(world: World, store: SqlStore, venue: ScriptedVenue, *, armed: b
 
 
 def test_a_snapshot_that_no_longer_decodes_leaves_the_decision_readable(world: World) -> None:
-    """A format that has changed, or a torn row: what was decided, and what came of it, is told all the same."""
+    """A format that has changed, or a torn row: the decision and its outcome are reported all the same."""
     store = world.open()
     asyncio.run(crash(world, store, ScriptedVenue(None)))
     ((decision, before),) = newest_results(store, 1)
@@ -68,7 +68,7 @@ def test_a_snapshot_that_no_longer_decodes_leaves_the_decision_readable(world: W
 
 
 def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
-    """The whole of a tick, in the order in which the journal has it: planned, locked, sent, verified flat."""
+    """The whole of a tick, in the order of its journal: planned, locked, sent, verified flat."""
     store, venue = world.open(), ScriptedVenue(None)
     seen = asyncio.run(crash(world, store, venue))
     (decision,) = [decision for report in seen.reports for decision in report.decisions]
@@ -88,8 +88,8 @@ def test_a_crash_is_decided_recorded_locked_and_closed(world: World) -> None:
 
 
 @pytest.mark.parametrize("why", ["not armed", "the policy observes"])
-def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: str) -> None:
-    """Live is armed twice, and an observing policy never acts: no order, no lock, but the decision is there."""
+def test_unarmed_decisions_are_recorded_and_nothing_is_sent(world: World, why: str) -> None:
+    """Live is armed twice, and an observing policy never acts: no order, no lock, but the decision is recorded."""
     store, venue = world.open(), ScriptedVenue(None)
     policies = graphs.policy_set(observing(crash_policy())) if why == "the policy observes" else None
     seen = asyncio.run(crash(world, store, venue, armed=why != "not armed", policies=policies))
@@ -101,7 +101,7 @@ def test_what_is_not_armed_is_recorded_and_nothing_is_sent(world: World, why: st
     assert not lock.exists() or not read_lock(lock, world.clock.now()).locked
 
 
-def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
+def test_a_decision_over_armed_and_unarmed_accounts_is_carried_out_on_the_armed(world: World) -> None:
     """A portfolio's decision names both; only the armed account sends, and only its part is planned."""
     from killswitch.accounts.arming import ArmedAccount
     from killswitch.runner.assembly import assemble
@@ -141,7 +141,7 @@ def test_a_decision_that_spans_armed_and_unarmed_accounts_is_carried_out_on_the_
 def test_an_armed_account_that_no_policy_watches_is_a_problem_for_as_long_as_it_runs(
     world: World, policy: Graph, armed: bool, problem: bool
 ) -> None:
-    """A scope that is misspelled looks just like a calm market."""
+    """A misspelled scope looks just like a calm market."""
     store = world.open()
 
     async def story() -> TickReport:
@@ -149,14 +149,14 @@ def test_an_armed_account_that_no_policy_watches_is_a_problem_for_as_long_as_it_
         await runner.start()
         return await runner.tick()
 
-    words = "account main is armed, and no enforcing policy has it in its scope"
+    problem_text = "account main is armed, and no enforcing policy has it in its scope"
     report = asyncio.run(story())
-    assert any(words in each.text for each in report.notices) is problem
-    assert any(words in each for each in report.problems) is problem
+    assert any(problem_text in each.text for each in report.notices) is problem
+    assert any(problem_text in each for each in report.problems) is problem
 
 
-def test_a_venue_that_is_down_is_a_quality_and_not_the_end(world: World) -> None:
-    """A tick over a venue error carries the reason, and the next tick sees the venue again."""
+def test_a_venue_that_is_down_is_a_quality_and_does_not_end_the_run(world: World) -> None:
+    """A tick with a venue error carries the reason, and the next tick reads the venue again."""
 
     async def story() -> tuple[Snapshot, Snapshot]:
         store, venue = world.open(), ScriptedVenue(VenueDownError("maintenance"))
@@ -173,7 +173,7 @@ def test_a_venue_that_is_down_is_a_quality_and_not_the_end(world: World) -> None
 
 
 def test_a_store_that_fails_ends_the_run_before_anything_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Acting unrecorded is worse than stopping: no order, no lock, and the error comes out of the run."""
+    """Acting unrecorded is worse than stopping: no order, no lock, and the run raises the error."""
     store, venue = world.open(), ScriptedVenue(book("1000"))
 
     async def story() -> None:
@@ -196,15 +196,15 @@ def test_a_store_that_fails_ends_the_run_before_anything_is_sent(world: World, m
     assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
 
 
-def test_a_lock_that_cannot_be_written_is_told_and_does_not_keep_positions_open(world: World) -> None:
-    """L3: the close goes on, the trouble is a page, and the lock is written as soon as the folder allows it."""
+def test_a_lock_that_cannot_be_written_is_reported_and_does_not_keep_positions_open(world: World) -> None:
+    """L3: the close continues, the trouble is a page, and the lock is written as soon as the folder allows it."""
     store, venue = world.open(), ScriptedVenue(None)
     (world.folder / "locks").write_text("a file where the folder should be", encoding="utf-8")
     seen = asyncio.run(crash(world, store, venue))
     assert len(venue.sent) == 1
     assert any("lock of account/main is not written" in problem for problem in seen.reports[-1].problems)
-    told = [notice for notice in store.notices(10) if notice.policy == "runner"]
-    assert any("lock of account/main is not written" in notice.text and notice.severity == "page" for notice in told)
+    notices = [notice for notice in store.notices(10) if notice.policy == "runner"]
+    assert any("lock of account/main is not written" in notice.text and notice.severity == "page" for notice in notices)
 
     async def again() -> None:
         (world.folder / "locks").unlink()
@@ -216,7 +216,7 @@ def test_a_lock_that_cannot_be_written_is_told_and_does_not_keep_positions_open(
     assert read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
 
 
-def test_a_restart_writes_the_lock_that_a_kill_kept_from_being_written(world: World) -> None:
+def test_a_restart_writes_the_lock_that_a_kill_prevented(world: World) -> None:
     """L1: the lock is planned in the decision's own transaction, so a crash before the file loses nothing."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue))
@@ -233,7 +233,7 @@ def test_a_restart_writes_the_lock_that_a_kill_kept_from_being_written(world: Wo
     assert read_lock(world.folder / "union.json", world.clock.now()).locked
 
 
-def test_a_restart_does_not_fire_again_and_goes_on_from_the_stage(world: World) -> None:
+def test_a_restart_does_not_fire_again_and_continues_from_the_stage(world: World) -> None:
     """D7: the latch, and the drawdown behind it, come from the store."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue))
@@ -254,8 +254,8 @@ def test_a_restart_does_not_fire_again_and_goes_on_from_the_stage(world: World) 
     assert (machine.level, machine.stage) == (3, "close-everything")
 
 
-def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: World) -> None:
-    """L5: a hand is an event of the next tick; after it the machine is at 0 and bots may trade."""
+def test_a_manual_reset_is_processed_once_ends_the_latch_and_lifts_the_lock(world: World) -> None:
+    """L5: an operator command is an event of the next tick; after it the machine is at 0 and bots may trade."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue))
     store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", world.clock.now()))
@@ -275,8 +275,8 @@ def test_a_reset_by_hand_is_taken_once_ends_the_latch_and_lifts_the_lock(world: 
     assert not read_lock(world.folder / "locks" / "account__main.json", world.clock.now()).locked
 
 
-def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World) -> None:
-    """A hand that finds no runner ticks once: the lock waits for the closing, and no tick comes after it."""
+def test_a_manual_reset_lifts_the_lock_once_its_close_has_ended(world: World) -> None:
+    """A command that finds no runner ticks once: the lock waits for the close, and no tick comes after it."""
     store, venue = world.open(), GatedVenue(book("1000"))
 
     def locked() -> bool:
@@ -303,8 +303,8 @@ def test_a_reset_by_hand_lifts_the_lock_once_its_closing_has_ended(world: World)
     assert not locked()
 
 
-def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: World) -> None:
-    """L2: the scope's file is lifted when no policy wants it any more, and not before."""
+def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_requires(world: World) -> None:
+    """L2: the scope's file is lifted when no policy requires it any more, and not before."""
     from killswitch.accounts.arming import ArmedAccount, Arming
     from killswitch.model.decision import Decision, LockOrder
     from killswitch.model.store import TickRecord
@@ -345,7 +345,7 @@ def test_a_reset_of_one_policy_leaves_the_lock_that_another_still_wants(world: W
 
 
 def test_a_second_runner_on_the_store_is_refused(world: World) -> None:
-    """The lease is taken before anything else is read or written."""
+    """The lease is acquired before anything else is read or written."""
     store = world.open()
     store.acquire("elsewhere/1/1", to_micros(world.clock.now()), 3600 * SECOND)
     with pytest.raises(LeaseRefusedError):
@@ -354,7 +354,7 @@ def test_a_second_runner_on_the_store_is_refused(world: World) -> None:
 
 
 def test_closing_without_ticks_keeps_the_lease(world: World) -> None:
-    """A close by hand ticks once and then works for as long as it takes: no other runner may begin meanwhile."""
+    """A manual close ticks once and then works for as long as it takes: no other runner may start meanwhile."""
     store = world.open()
 
     async def story() -> None:
@@ -373,7 +373,7 @@ def test_closing_without_ticks_keeps_the_lease(world: World) -> None:
 
 
 def test_a_latch_that_was_only_observed_is_paged_when_the_account_is_armed(world: World) -> None:
-    """An armed start on a store that has observed a firing says that nothing was sent about it."""
+    """An armed start on a store that has observed a firing reports that nothing was sent for it."""
     store, venue = world.open(), ScriptedVenue(None)
     asyncio.run(crash(world, store, venue, armed=False))
     seen = asyncio.run(_one_tick(world, store, venue))
@@ -390,8 +390,8 @@ async def _one_tick(world: World, store: SqlStore, venue: ScriptedVenue, policie
     return seen
 
 
-def test_a_stop_is_heeded_between_ticks_and_gives_the_lease_back(world: World) -> None:
-    """A set stop ends the run after the step under way; the next runner need not wait."""
+def test_a_stop_takes_effect_between_ticks_and_releases_the_lease(world: World) -> None:
+    """A set stop ends the run after the current step; the next runner need not wait."""
     store = world.open()
 
     async def story() -> None:
@@ -405,19 +405,19 @@ def test_a_stop_is_heeded_between_ticks_and_gives_the_lease_back(world: World) -
                 if self.ticks == 3:
                     stop.set()
 
-        witness = StopAtThird()
-        await world.runner(store, [ScriptedVenue(book("1000"))], witnesses=(witness,)).run(stop)
-        assert witness.ticks == 3
+        observer = StopAtThird()
+        await world.runner(store, [ScriptedVenue(book("1000"))], witnesses=(observer,)).run(stop)
+        assert observer.ticks == 3
 
     asyncio.run(story())
     assert store.lease() is None
     assert world.clock.now() >= START
 
 
-def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) -> None:
-    """C4: what a trim could not close is told with what is left, and a restart does not tell it again.
+def test_c4_a_close_that_ends_short_is_paged_once_over_restarts(world: World) -> None:
+    """C4: what a trim could not close is reported with the remainder, and a restart does not report it again.
 
-    A full close would go on while the venue shows the position.
+    A full close would continue while the venue shows the position.
     """
     store, venue = world.open(), UnwillingVenue(None)
     crash = crash_policy()
@@ -440,8 +440,8 @@ def test_c4_a_closing_that_ends_short_is_paged_once_over_restarts(world: World) 
 
     asyncio.run(until_ended())
     asyncio.run(_one_tick(world, store, venue, policies))
-    told = [notice for notice in store.notices(50) if "left: 5 BTC long on main" in notice.text]
-    assert [(notice.policy, notice.severity) for notice in told] == [("runner", "page")]
+    notices = [notice for notice in store.notices(50) if "left: 5 BTC long on main" in notice.text]
+    assert [(notice.policy, notice.severity) for notice in notices] == [("runner", "page")]
 
 
 class GatedVenue(ScriptedVenue):
@@ -474,8 +474,8 @@ def corroborated() -> PolicySet:
     [(book("1000"), False), (book("840"), True), (VenueDownError("gone"), True)],
     ids=["the fall is gone", "the fall is still there", "no second reading: the first one stands"],
 )
-def test_d16_a_corroborated_stage_reads_again_before_it_acts(world: World, second: object, fires: bool) -> None:
-    """D16: one bad reading closes nothing; a venue that fails just then does not keep the stage from firing."""
+def test_d16_a_corroborated_stage_polls_again_before_it_acts(world: World, second: object, fires: bool) -> None:
+    """D16: one bad snapshot closes nothing; a venue that fails just then does not keep the stage from firing."""
 
     class Second(ScriptedVenue):
         async def snapshot(self) -> AccountSnapshot:
@@ -500,8 +500,8 @@ def test_d16_a_corroborated_stage_reads_again_before_it_acts(world: World, secon
     assert asyncio.run(story()) == ((1, 0) if fires else (0, 1))
 
 
-def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(world: World) -> None:
-    """Whoever cannot be told is a problem for as long as it lasts; the orders have left before anyone is told."""
+def test_a_failing_observer_stops_neither_the_close_nor_other_observers(world: World) -> None:
+    """A failing observer is a problem for as long as it fails; the orders have left before any observer is notified."""
     store, venue = world.open(), ScriptedVenue(None)
     sent_when_told: list[int] = []
 
@@ -524,10 +524,10 @@ def test_a_witness_that_fails_neither_stops_the_close_nor_the_other_witnesses(wo
         await runner.shut_down()
 
     asyncio.run(story())
-    said = "the observer Deaf failed (OSError: [Errno 28] No space left on device); closing continues"
+    problem = "the observer Deaf failed (OSError: [Errno 28] No space left on device); closing continues"
     assert sent_when_told == [1]
-    assert [said in report.problems for report in seen.reports] == [False, False, True, False]
-    assert said in [notice.text for notice in store.notices(10)]
+    assert [problem in report.problems for report in seen.reports] == [False, False, True, False]
+    assert problem in [notice.text for notice in store.notices(10)]
 
 
 async def _start_and_tick(runner: Runner) -> None:
@@ -544,10 +544,10 @@ async def _start_and_tick(runner: Runner) -> None:
     ],
     ids=lambda each: each.rpartition(".")[2],
 )
-def test_a_mistake_beside_a_close_is_a_problem_and_keeps_no_position_open(
+def test_a_defect_outside_the_close_is_a_problem_and_keeps_no_position_open(
     world: World, monkeypatch: pytest.MonkeyPatch, place: str, part: str
 ) -> None:
-    """Whatever locks, messages or traces raise: the order leaves, and a tick names it for as long as it lasts."""
+    """Whatever locks, messages or traces raise: the order leaves, and a tick names the defect while it lasts."""
     store, venue, seen = world.open(), ScriptedVenue(book("1100")), Seen()
 
     def mistaken(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""What an effect asks of a venue is asked before a runner starts, and only where it would be performed."""
+"""An effect's requirements of a venue are checked before a runner starts, and only where it would be performed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SuspendingScript(ScriptedVenue):
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """Where a lock asks for a broker that suspends."""
+    """A lock asks for a broker that suspends trading."""
     asking = replace(effects.kind_named("lock"), needs=SuspendingVenue)
     monkeypatch.setitem(effects._BY_KEY, "lock", asking)
     made = World(tmp_path)
@@ -32,7 +32,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_an_effect_that_an_account_cannot_perform_is_refused(world: World) -> None:
-    """With the place, the action, the account and what its adapter lacks; no lease is taken, so nothing has begun."""
+    """With the place, the action, the account and what its adapter lacks; no lease is acquired: nothing has started."""
     sentence = (
         "policy.yaml:1: `lock_trading` of stage close-everything cannot be performed on account main: the adapter of "
         "venue paper is no SuspendingVenue; take the account out of the scope, or the action out of the stage"
@@ -44,13 +44,13 @@ def test_an_effect_that_an_account_cannot_perform_is_refused(world: World) -> No
     world.runner(store, [SuspendingScript(book("1100"))])
 
 
-def test_an_account_that_is_not_armed_is_asked_for_nothing(world: World) -> None:
-    """Of an account that is not armed."""
+def test_an_unarmed_account_needs_no_capability(world: World) -> None:
+    """No effect is performed on it."""
     store = world.open()
     world.runner(store, [ScriptedVenue(book("1100"))], armed=False)
 
 
-def test_a_policy_that_observes_asks_for_nothing(world: World) -> None:
-    """Its decisions are recorded, and no effect of theirs is performed."""
+def test_an_observing_policy_needs_no_capability(world: World) -> None:
+    """Its decisions are recorded, and none of their effects is performed."""
     policies = graphs.policy_set(observing(crash_policy()))
     world.runner(world.open(), [ScriptedVenue(book("1100"))], policies=policies)

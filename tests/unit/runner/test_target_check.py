@@ -1,4 +1,4 @@
-"""Targets of notifications that cannot work are known before the incident: to `validate`, `run --live` and `status`."""
+"""Notification targets that cannot work are known before the incident: to `validate`, `run --live` and `status`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(folder: Path, *more: str) -> Result:
 
 
 def broken(folder: Path) -> Sequence[tuple[object, str]]:
-    """Targets that cannot work, and what is said of each."""
+    """Targets that cannot work, and the expected text about each."""
     (folder.parent / "garbage").write_text("not a url\n")
     os.mkfifo(folder.parent / "pipe")
     return (
@@ -63,28 +63,28 @@ def broken(folder: Path) -> Sequence[tuple[object, str]]:
 
 
 def test_validate_warns_of_every_target_that_cannot_work_from_here(folder: Path) -> None:
-    """Each with its route's place and the reason; one that works is not named, and nothing is written by looking."""
+    """Each with its route's place and the reason; one that works is not named, and the check writes nothing."""
     targets = broken(folder)
     good = folder.parent / "messages.jsonl"
     routed(folder, *(target for target, _ in targets), {"file": {"path": str(good)}}, {"log": {"level": "warning"}})
-    told = called("validate", folder)
-    assert told.exit_code == 0
-    assert told.output.count("warning KS5029") == len(targets)
-    assert all(why in told.output for _, why in targets)
-    assert str(good) not in told.output
+    result = called("validate", folder)
+    assert result.exit_code == 0
+    assert result.output.count("warning KS5029") == len(targets)
+    assert all(why in result.output for _, why in targets)
+    assert str(good) not in result.output
     assert not good.exists()
 
 
-def test_a_target_that_cannot_work_is_shown_where_it_is_written(folder: Path) -> None:
+def test_a_target_that_cannot_work_is_shown_where_it_is_declared(folder: Path) -> None:
     """On its own line and underlined whole; the reason names neither a path nor a variable twice."""
     header = "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: desk}\nspec:\n  match: {}\n"
     (folder / "routes.yaml").write_text(
         f"{header}  targets:\n    - log: {{level: info}}\n"
         "    - apprise: {url: 'env:KS_TEST_UNSET'}\n    - apprise: {url: file:/nowhere/url}\n"
     )
-    told = called("validate", folder).output
-    at = told.index("KS_TEST_UNSET")
-    found = [line.partition("|")[2] or line for line in told[told.rfind("\n", 0, at) + 1 :].splitlines()]
+    result = called("validate", folder).output
+    at = result.index("KS_TEST_UNSET")
+    found = [line.partition("|")[2] or line for line in result[result.rfind("\n", 0, at) + 1 :].splitlines()]
     assert found[0].endswith(
         "routes.yaml:8:22: warning KS5029: this target accepts no message from this process: "
         "the environment variable KS_TEST_UNSET is not set; set it for this process"
@@ -92,11 +92,11 @@ def test_a_target_that_cannot_work_is_shown_where_it_is_written(folder: Path) ->
     written, underlined = found[1:3]
     begins = written.index("'env:")
     assert underlined == " " * begins + "^" * (written.rindex("'") + 1 - begins)
-    (line,) = [line for line in told.splitlines() if "/nowhere/url (" in line]
+    (line,) = [line for line in result.splitlines() if "/nowhere/url (" in line]
     assert line.count("/nowhere/url") == 1
 
 
-def test_a_live_run_does_not_start_where_somebody_cannot_be_told(folder: Path) -> None:
+def test_a_live_run_does_not_start_where_somebody_cannot_be_notified(folder: Path) -> None:
     """A shipped set without a route, and one whose target cannot work; with --unnotified it starts, and says so."""
     refused = run(folder, "--live")
     assert refused.exit_code == 1
@@ -109,7 +109,7 @@ def test_a_live_run_does_not_start_where_somebody_cannot_be_told(folder: Path) -
     assert (refused.exit_code, "KS_TEST_UNSET is not set" in refused.output) == (1, True)
 
 
-def test_status_lists_who_cannot_be_told_under_problems(folder: Path) -> None:
+def test_status_lists_those_who_cannot_be_notified_under_problems(folder: Path) -> None:
     """Of a run that was started with --unnotified: names without a route, then a target that cannot work."""
     assert run(folder, "--live", "--unnotified").exit_code == 0
     store = folder.parent / "store.sqlite"
@@ -119,8 +119,8 @@ def test_status_lists_who_cannot_be_told_under_problems(folder: Path) -> None:
     assert "env:KS_TEST_UNSET will fail" in called("status", "--store", store).output
 
 
-def test_a_test_message_reaches_every_target_and_says_which_did_not_take_it(folder: Path) -> None:
-    """Exit 1 while one fails, 0 when all take it; a webhook gets the real thing, and a file a line."""
+def test_a_test_message_reaches_every_target_and_reports_which_failed(folder: Path) -> None:
+    """Exit 1 while one fails, 0 when all accept it; a webhook gets the real thing, and a file a line."""
     webhook = Webhook(free_port())
     file = folder.parent / "messages.jsonl"
     routed(folder, {"apprise": {"url": f"json://127.0.0.1:{webhook.port}/"}}, {"file": {"path": str(file)}})
@@ -139,9 +139,9 @@ def test_a_test_message_reaches_every_target_and_says_which_did_not_take_it(fold
 
 
 def test_without_a_route_there_is_nothing_to_test(folder: Path) -> None:
-    """That nobody would be told is a failure."""
-    told = called("notify", "test", "--policies", folder)
-    assert (told.exit_code, "no NotificationRoute" in told.output) == (1, True)
+    """That nobody would be notified is a failure."""
+    result = called("notify", "test", "--policies", folder)
+    assert (result.exit_code, "no NotificationRoute" in result.output) == (1, True)
 
 
 def test_a_plug_in_that_exits_is_a_failed_target_and_ends_nothing(

@@ -1,4 +1,4 @@
-"""What a store does when its disk takes no writes: the reserve, a copy in memory, and the way back."""
+"""A store whose disk accepts no writes: the reserve, a copy in memory, and the way back."""
 
 from __future__ import annotations
 
@@ -64,32 +64,32 @@ def kinds(path: Path) -> list[str]:
         reader.close()
 
 
-def test_without_leave_to_use_memory_a_full_disk_is_told_with_file_cause_and_next_step(
+def test_a_full_disk_without_permission_to_use_memory_is_reported_with_file_cause_and_next_step(
     store: SqlStore, path: Path
 ) -> None:
-    """What is handed to another process must not vanish with this one."""
+    """A record for another process must not vanish with this one."""
     full(store)
     with pytest.raises(MediumError, match=r"could not be written: .*full.*free some space.*--journal memory"):
         store.append(large(1))
     assert kinds(path) == []
 
 
-def test_on_a_full_disk_it_goes_on_in_memory_and_says_every_entry(store: SqlStore, path: Path) -> None:
-    """Reads see what was written before and after; the numbers of entries go on; the disk has nothing of it."""
-    said: list[str] = []
+def test_a_full_disk_moves_the_store_to_memory_and_every_entry_is_reported(store: SqlStore, path: Path) -> None:
+    """Reads see entries from before and after; the numbers of entries continue; the disk has none of the new ones."""
+    reported: list[str] = []
     store.append(entry("planned"))
-    store.allow_memory(said.append)
+    store.allow_memory(reported.append)
     full(store)
     assert [store.append(large(n)) for n in (1, 2)] == [2, 3]
     assert [each.kind for each in store.journal("d1")] == ["planned", "sending", "sending"]
     assert kinds(path) == ["planned"]
-    assert len(said) == 2
-    assert '"number":"2"' in said[1]
+    assert len(reported) == 2
+    assert '"number":"2"' in reported[1]
     assert "in memory only" in (store.trouble or "")
 
 
-def test_what_is_in_memory_is_written_back_whole_once_there_is_space(store: SqlStore, path: Path) -> None:
-    """Journal, states, live blobs and the hands of others: nothing is lost, nothing is there twice."""
+def test_the_content_of_memory_is_written_back_whole_once_there_is_space(store: SqlStore, path: Path) -> None:
+    """Journal, states, live blobs and operator commands: nothing is lost, nothing is there twice."""
     store.allow_memory(lambda _: None)
     store.put_event(Event("e1", NOW, "close"))
     full(store)
@@ -99,7 +99,7 @@ def test_what_is_in_memory_is_written_back_whole_once_there_is_space(store: SqlS
     other.put_event(Event("e2", NOW, "reset"))
     assert [each.id for each in store.pending_events()] == ["e1", "e2"]
     store.commit_tick(TickRecord(NOW, "p", (), (), (), (), (entry("planned"),), None, ("e1",), 0))
-    store.release("me")  # the end of a run tries once more, whenever it tried last
+    store.release("me")  # the end of a run retries once more, whenever it tried last
     assert store.trouble is None
     assert [each.kind for each in other.journal()] == ["sending", "planned"]
     assert [each.id for each in other.pending_events()] == ["e2"]
@@ -108,10 +108,10 @@ def test_what_is_in_memory_is_written_back_whole_once_there_is_space(store: SqlS
     other.close()
 
 
-def test_a_store_that_another_runner_has_taken_meanwhile_is_not_written_over(
+def test_a_store_that_another_runner_has_taken_meanwhile_is_not_overwritten(
     store: SqlStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fence holds for memory too, at every tick and every entry, and nothing of it reaches the disk."""
+    """The fence holds for memory too, at every tick and every entry, and none of it reaches the disk."""
     store.allow_memory(lambda _: None)
     full(store)
     store.append_all([large(1)])
@@ -125,8 +125,8 @@ def test_a_store_that_another_runner_has_taken_meanwhile_is_not_written_over(
     other.close()
 
 
-def test_the_reserve_is_given_up_a_slice_at_a_time(path: Path) -> None:
-    """Whatever fills the disk would take all of it at once; the last slice takes the file with it."""
+def test_the_reserve_is_released_a_slice_at_a_time(path: Path) -> None:
+    """The process that fills the disk would take all of it at once; the last slice removes the file too."""
     reserve = Reserve(path, size=2 * SLICE + 5)
     reserve.make()
     assert reserve.path.stat().st_blocks * 512 >= reserve.size, "it is there, and not only promised"
@@ -138,8 +138,8 @@ def test_the_reserve_is_given_up_a_slice_at_a_time(path: Path) -> None:
     assert not reserve.path.exists()
 
 
-def test_a_reserve_is_no_link_to_another_file(path: Path, tmp_path: Path) -> None:
-    """What somebody has put in its place is neither grown nor cut."""
+def test_a_link_in_place_of_the_reserve_is_left_unchanged(path: Path, tmp_path: Path) -> None:
+    """A file put in its place is neither grown nor cut."""
     (tmp_path / "other").write_bytes(b"kept")
     reserve = Reserve(path, size=SLICE)
     reserve.path.symlink_to(tmp_path / "other")
@@ -149,7 +149,7 @@ def test_a_reserve_is_no_link_to_another_file(path: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "says"),
+    ("code", "kind", "expected"),
     [
         (sqlite3.SQLITE_FULL, MediumError, "the disk is full"),
         (sqlite3.SQLITE_IOERR_WRITE, MediumError, "quota"),
@@ -160,18 +160,20 @@ def test_a_reserve_is_no_link_to_another_file(path: Path, tmp_path: Path) -> Non
         (sqlite3.SQLITE_NOTADB, DamagedStoreError, "restore a backup"),
     ],
 )
-def test_each_answer_of_a_bad_disk_names_file_cause_and_next_step(code: int, kind: type[StoreError], says: str) -> None:
+def test_each_error_of_a_bad_disk_names_file_cause_and_next_step(
+    code: int, kind: type[StoreError], expected: str
+) -> None:
     """The extended codes of sqlite.org/rescode.html, by their low byte."""
     error = sqlite3.OperationalError("it said")
     error.sqlite_errorcode, error.sqlite_errorname = code, "SQLITE_X"
     found = store_error("/data/s.sqlite", error)
     assert type(found) is kind
-    for words in ("/data/s.sqlite", "it said", says, "--journal memory"):
-        assert words in str(found)
+    for part in ("/data/s.sqlite", "it said", expected, "--journal memory"):
+        assert part in str(found)
 
 
-def test_an_empty_file_is_no_new_store(path: Path) -> None:
-    """Where there was a store, a new one would know of no close and no latch; the file stays as it is."""
+def test_an_empty_file_is_not_taken_for_a_new_store(path: Path) -> None:
+    """Where there was a store, a new one would know of no close and no latch; the file is left unchanged."""
     path.touch()
     for read_only in (False, True):
         with pytest.raises(DamagedStoreError, match=r"the file is empty.*if it is new, remove it"):
@@ -180,10 +182,10 @@ def test_an_empty_file_is_no_new_store(path: Path) -> None:
 
 
 @pytest.mark.parametrize("journal", ["memory", "elsewhere.sqlite"])
-def test_the_emergency_copy_knows_what_the_store_knew(
+def test_the_emergency_copy_has_the_content_of_the_store(
     journal: str, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the store itself is not touched; a file that is there is not written over."""
+    """The store itself is not touched; an existing file is not overwritten."""
     before = open_store(str(path))
     before.append(entry("planned"))
     before.close()
@@ -204,8 +206,8 @@ def test_the_emergency_copy_knows_what_the_store_knew(
             pass
 
 
-def test_no_emergency_goes_beside_a_runner_that_lives(path: Path, tmp_path: Path) -> None:
-    """Also where its lease has run out because it cannot write: the process is what counts."""
+def test_no_emergency_copy_is_made_while_a_runner_lives(path: Path, tmp_path: Path) -> None:
+    """Also where its lease has expired because it cannot write: the process is what counts."""
     store = open_store(str(path))
     store.acquire(this_process(), 0, 1)
     store.close()
@@ -226,8 +228,8 @@ class Disk:
         return None
 
 
-def test_free_space_below_the_declared_amount_is_a_problem_that_does_not_change_its_words(tmp_path: Path) -> None:
-    """Numbers that change at every look are no news; a store in trouble comes first."""
+def test_free_space_below_the_declared_amount_is_a_problem_with_constant_text(tmp_path: Path) -> None:
+    """Numbers that change at every check are no new alert; a store in trouble comes first."""
     disk, now = Disk(), [0.0]
     space = DiskSpace(disk, tmp_path, 2**62, lambda: now[0])
     first = space.problem

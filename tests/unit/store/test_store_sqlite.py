@@ -1,4 +1,4 @@
-"""What is particular to the SQLite store: files, durability, versions, and readers that touch nothing."""
+"""The SQLite store: files, durability, versions, and readers that change nothing."""
 
 from __future__ import annotations
 
@@ -26,22 +26,20 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Where the store of a test lies; nothing is there yet."""
+    """The path of a test's store; nothing is there yet."""
     return tmp_path / "store.sqlite"
 
 
-def test_reading_makes_no_store(path: Path) -> None:
-    """Where there is none, a reader is told so, and no file appears."""
+def test_reading_creates_no_store(path: Path) -> None:
+    """A reader of a missing store is told so, and no file appears."""
     with pytest.raises(StoreMissingError, match="there is no store at"):
         open_store(str(path), read_only=True)
     assert contents(path.parent) == {}
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_store_on_a_mount_that_hangs_is_given_up(
-    path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
-) -> None:
-    """Writer and reader hear that the file system does not answer, and what to do about it."""
+def test_a_store_on_a_mount_that_hangs_times_out(path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool) -> None:
+    """Writer and reader report that the file system does not answer, and what to do about it."""
     answers = threading.Event()
     monkeypatch.setattr(Path, "exists", lambda _: answers.wait())
     monkeypatch.setattr(sqlite, "ANSWERS_WITHIN", 0.05)
@@ -66,8 +64,8 @@ def test_reading_changes_no_byte(path: Path) -> None:
     assert contents(path.parent) == before
 
 
-def test_a_reader_beside_a_living_writer_sees_its_last_write(path: Path) -> None:
-    """What lies in the write-ahead log only is read too, and the database file stays as it is."""
+def test_a_reader_sees_the_last_write_of_a_running_writer(path: Path) -> None:
+    """Content of the write-ahead log only is read too, and the database file is left unchanged."""
     writer = open_store(str(path))
     reader = open_store(str(path), read_only=True)
     before = path.read_bytes()
@@ -79,7 +77,7 @@ def test_a_reader_beside_a_living_writer_sees_its_last_write(path: Path) -> None
 
 
 def test_a_url_and_a_path_name_the_same_store(path: Path) -> None:
-    """`sqlite:///FILE` is FILE; another scheme is refused in words."""
+    """`sqlite:///FILE` is FILE; another scheme is refused with a message."""
     store = open_store(f"sqlite:///{path}")
     store.close()
     assert path.is_file()
@@ -111,7 +109,7 @@ def test_another_programs_database_is_refused(path: Path) -> None:
 
 
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    """A text file in its place is told, not overwritten."""
+    """A text file in its place is reported, not overwritten."""
     path.write_text("apiVersion: killswitch.dev/v1\n" * 100)
     before = path.read_bytes()
     with pytest.raises(StoreError, match="not a database"):
@@ -119,14 +117,14 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    """The folder is named; it is not made."""
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
+    """The folder is named; it is not created."""
     with pytest.raises(StoreError, match=r"the folder .*nowhere does not exist"):
         open_store(str(tmp_path / "nowhere" / "store.sqlite"))
 
 
 def test_every_commit_is_synced(path: Path) -> None:
-    """Connections of the store run in WAL with synchronous FULL, as the journal demands."""
+    """Connections of the store run in WAL with synchronous FULL, as the journal requires."""
     store = open_store(str(path))
     with store._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
@@ -134,7 +132,7 @@ def test_every_commit_is_synced(path: Path) -> None:
     store.close()
 
 
-def test_a_write_holds_the_lock_from_its_first_read_on(path: Path) -> None:
+def test_a_write_holds_the_lock_from_its_first_read(path: Path) -> None:
     """Taking the lease reads before it writes: nobody may come in between."""
     store = open_store(str(path))
     other = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -147,7 +145,7 @@ def test_a_write_holds_the_lock_from_its_first_read_on(path: Path) -> None:
 
 
 def test_a_written_entry_survives_kill_9(path: Path) -> None:
-    """What `append` has returned for is there after the process was killed without a chance to close."""
+    """Entries for which `append` has returned survive when the process is killed without a chance to close."""
     program = (
         "import os, signal, sys\nfrom datetime import UTC, datetime\n"
         "from killswitch.model.store import JournalEntry\nfrom killswitch.store.sqlite import open_store\n"
@@ -161,8 +159,8 @@ def test_a_written_entry_survives_kill_9(path: Path) -> None:
     reader.close()
 
 
-def test_two_processes_may_make_the_same_store_at_once(path: Path) -> None:
-    """Migrations run once, whoever comes first."""
+def test_two_processes_may_create_the_same_store_at_once(path: Path) -> None:
+    """Migrations run once, whichever process comes first."""
     program = "import sys\nfrom killswitch.store.sqlite import open_store\nopen_store(sys.argv[1]).close()\n"
     several = [
         subprocess.Popen([sys.executable, "-c", program, path], stderr=subprocess.PIPE, text=True) for _ in range(4)
@@ -171,7 +169,7 @@ def test_two_processes_may_make_the_same_store_at_once(path: Path) -> None:
 
 
 def test_writers_in_several_threads_wait_for_each_other(path: Path) -> None:
-    """Writes at the same time are all done, none is refused for a locked database."""
+    """Concurrent writes all succeed; none is refused for a locked database."""
     store = open_store(str(path))
 
     def write(name: str) -> None:

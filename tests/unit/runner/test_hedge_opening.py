@@ -1,0 +1,131 @@
+"""A hedge through a running runner: opened once on the other account, and not a second time by the next run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+from killswitch.accounts.arming import ArmedAccount
+from killswitch.graph.nodes import PolicySet, SignalRef
+from killswitch.graph.unwinding import HedgeInstrument, HedgeRule, UnwindingRule
+from killswitch.model.instant import HOUR, MINUTE
+from killswitch.model.venue import OrderReport, OrderRequest, VenueDownError
+from killswitch.planning.hedge.uncloseable import OUT_OF_BUDGET
+from killswitch.runner.assembly import assemble
+from killswitch.runner.loop import Runner
+from tests import graphs
+from tests.runner_world import PACE, ScriptedVenue, World, book
+from tests.unit.accounts.test_poll_budget import LimitedVenue, poller_of
+from tests.worlds import account
+
+
+class FailingVenue(ScriptedVenue):
+    """A venue that goes down at the first order."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.answer = VenueDownError("maintenance")
+        raise VenueDownError("maintenance")
+
+
+class FillingVenue(ScriptedVenue):
+    """An account that fills every order at once and in full."""
+
+    async def submit(self, request: OrderRequest) -> OrderReport:
+        self.sent.append(request)
+        return OrderReport(
+            f"o{len(self.sent)}", request.client_order_id, request.symbol, "filled", request.amount, request.amount,
+            Decimal(110), Decimal(0),
+        )  # fmt: skip
+
+
+def policies() -> PolicySet:
+    """Close `main` at a loss of 10%, and let BTC on `other` hedge it after a minute."""
+    stage = graphs.stage("out", 3, 0, actions=(graphs.close(unwinding="u"),))
+    policy = graphs.graph(
+        [SignalRef("equity.loss_from_start")], [graphs.trigger("fall", 0, 0.10)], [stage],
+        scope=replace(graphs.graph((), (), ()).scope, accounts=("main",)),
+    )  # fmt: skip
+    rule = HedgeRule("act", MINUTE, (HedgeInstrument("other", "BTC"),), HOUR, Decimal(5000), "USDT")
+    return replace(graphs.policy_set(policy), unwindings=(UnwindingRule("u", hedge=rule),))
+
+
+async def seconds(runner: Runner, world: World, count: int) -> None:
+    """A tick each second, with the closing work that follows it."""
+    for _ in range(count):
+        await runner.tick()
+        await runner.advance()
+        await world.clock.sleep(1.0)
+
+
+def test_an_account_that_goes_down_in_its_close_is_hedged_once_across_a_restart(tmp_path: Path) -> None:
+    """10 contracts are hedged by 10 of the same, whatever their marks: sold on `other` after a minute, by two runs."""
+    main = FailingVenue(book("1100"))
+    other = FillingVenue(book("1100", name="other"), account="other")
+    world = World(tmp_path)
+
+    async def runs() -> None:
+        first = world.runner(world.open(), [main, other], policies=policies())
+        await first.start()
+        await first.tick()
+        main.answer = book("900")
+        await seconds(first, world, 58)
+        assert other.sent == []
+        await seconds(first, world, 10)
+        await first.finish()
+        await first.shut_down()
+        assert [(sent.symbol, sent.side, sent.amount) for sent in other.sent] == [("BTC", "sell", Decimal(10))]
+        second = world.runner(world.open(), [main, other], policies=policies())
+        await second.start()
+        await seconds(second, world, 90)
+        await second.finish()
+        await second.shut_down()
+
+    asyncio.run(runs())
+    assert len(other.sent) == 1
+    store = world.open()
+    [hedge] = [each.decision for each in store.decisions(10) if each.decision.kind == "hedge"]
+    assert (hedge.policy, hedge.scope, hedge.stage) == ("test", "account/main", "out")
+    ended = [entry for entry in store.journal(hedge.id) if entry.kind == "finished"]
+    assert [(entry.account, entry.data["status"]) for entry in ended] == [("other", "flat")]
+    notices = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert len(notices) == 1
+    world.close()
+
+
+def test_a_hedge_that_cannot_be_sent_is_suggested_and_not_recorded(tmp_path: Path) -> None:
+    """`other` is observed and not armed: no decision records an opening, and the reason is notified once."""
+    main, other = FailingVenue(book("1100")), FillingVenue(book("1100", name="other"), account="other")
+    world = World(tmp_path)
+    accounts = {v.account: ArmedAccount(v.account, "paper", "swap", "USDT", v, armed=v is main) for v in (main, other)}
+
+    async def runs() -> None:
+        for _ in range(2):  # the second run sees the account for a moment, and then it is down again
+            runner = assemble(policies(), accounts, world.open(), world.clock, PACE, live=True, locks=world.locks)
+            await runner.start()
+            await runner.tick()
+            main.answer = book("900")
+            await seconds(runner, world, 130)
+            await runner.finish()
+            await runner.shut_down()
+
+    asyncio.run(runs())
+    assert other.sent == []
+    store = world.open()
+    assert [each for each in store.decisions(10) if each.decision.kind == "hedge"] == []
+    [notice] = [notice.text for notice in store.notices(100) if notice.text.startswith("hedge:")]
+    assert "suggested to stand in until it is closed: sell 10 BTC on other" in notice
+    assert notice.endswith("not opened: other is not armed")
+    world.close()
+
+
+def test_an_account_without_request_budget_has_the_reason_that_planning_recognises() -> None:
+    """The reason of a skipped poll is the one by which planning does not take the account for uncloseable."""
+
+    async def story() -> None:
+        poller, _ = poller_of(LimitedVenue(account("1")))
+        accounts = [(await poller.gather())[0] for _ in range(3)]
+        assert accounts[-1].reason == OUT_OF_BUDGET
+
+    asyncio.run(story())

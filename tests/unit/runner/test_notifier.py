@@ -1,0 +1,336 @@
+"""What the ticks of a run put into the outbox, and what leaves it; with real files, threads and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from killswitch.cli.live.status_text import status_text
+from killswitch.graph.nodes import PolicySet
+from killswitch.graph.routing import Route, RouteRule, RouteTarget
+from killswitch.incident.notify.message import decode_message
+from killswitch.model.decision import Decision, Notice
+from killswitch.model.instant import HOUR
+from killswitch.model.snapshot import Snapshot
+from killswitch.model.store import TickRecord
+from killswitch.operations.commands import operator_event
+from killswitch.operations.status import encode_status, store_status
+from killswitch.runner.notify.notifier import Notifier
+from killswitch.store.errors import StoreError
+from killswitch.store.sql import SqlStore
+from tests import graphs
+from tests.runner_world import PACE, ScriptedVenue, Seen, World, book, crash_policy
+from tests.webhooks import Webhook, free_port
+from tests.worlds import START
+
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+EVERYTHING = RouteRule(None, None, None, None, None, None, ())
+PATIENT = replace(PACE, stop_timeout=60.0)
+"""A message that is on its way when a run ends goes out once more in the next, so these runs end after it."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def apprise_is_there() -> None:
+    """Importing it takes longer than these runs wait at their end on a machine under load."""
+    import apprise
+
+    assert apprise
+
+
+def routed(*targets: RouteTarget) -> PolicySet:
+    route = Route("desk", EVERYTHING, targets, HOUR, graphs.HERE)
+    return replace(graphs.policy_set(crash_policy()), routes=(route,))
+
+
+def in_file(world: World) -> RouteTarget:
+    return RouteTarget("file", str(world.folder / "n.jsonl"))
+
+
+def lines(world: World) -> list[dict[str, str]]:
+    path = world.folder / "n.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+async def crash(world: World, store: SqlStore, policies: PolicySet, *, armed: bool = True) -> Seen:
+    """A run that sees 1,000, then 850, closes, and ends."""
+    seen, venue = Seen(), ScriptedVenue(book("1000"))
+    runner = world.runner(store, [venue], armed=armed, policies=policies, pace=PATIENT, witnesses=(seen,))
+    try:
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        await world.clock.sleep(1.0)
+        await runner.tick()
+        assert await runner.close_within(60.0)
+        await world.clock.sleep(1.0)
+        await runner.tick()
+    finally:
+        # However it ends: a thread that continued to send would use a connection of a store that is already closed.
+        await runner.finish()
+        await runner.shut_down()
+    return seen
+
+
+async def again(world: World, store: SqlStore, policies: PolicySet) -> None:
+    """A run of one tick that finds the book flat; messages that its targets accept are delivered before it ends."""
+    venue = ScriptedVenue(book("850"))
+    runner = world.runner(store, [venue], armed=False, policies=policies, pace=PATIENT)
+    await world.clock.sleep(60.0)
+    await runner.start()
+    await runner.tick()
+    await runner.finish()
+    await runner.shut_down()
+
+
+def test_a_stage_and_the_end_of_its_close_are_notified(world: World) -> None:
+    """One message for each, in order, delivered by the end of the run."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    assert [(line["event"], line["severity"]) for line in lines(world)] == [("fired", "page"), ("closed", "info")]
+    (count,) = store.outbox()
+    assert (count.pending, count.delivered, count.given_up) == (0, 2, 0)
+
+
+def test_an_observing_run_notifies_that_nothing_was_done(world: World) -> None:
+    """It notifies people all the same."""
+    asyncio.run(crash(world, world.open(), routed(in_file(world)), armed=False))
+    (fired,) = [line for line in lines(world) if line["event"] == "fired"]
+    assert fired["title"].endswith("(observed only: nothing was done)")
+    assert "this run only observes" in fired["body"]
+
+
+def test_a_restart_notifies_nothing_twice(world: World) -> None:
+    """The outbox knows what was notified: ids are derived from the subject."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    before = lines(world)
+    asyncio.run(again(world, store, routed(in_file(world))))
+    assert [line for line in lines(world) if line["event"] != "notice"] == before
+
+
+def test_messages_that_could_not_be_sent_are_sent_by_the_next_run(world: World) -> None:
+    """A webhook that is down for the whole of a run gets everything from the next one, once."""
+    webhook = Webhook(free_port())
+    policies = routed(RouteTarget("apprise", f"json://127.0.0.1:{webhook.port}/"))
+    store = world.open()
+    asyncio.run(crash(world, store, policies))
+    waited = [each.message.id for each in reversed(store.deliveries(10))]
+    assert len(waited) == 2
+    with webhook.listening():
+        asyncio.run(again(world, store, policies))
+    assert webhook.ids[:2] == waited
+    assert len(set(webhook.ids)) == len(webhook.ids)
+
+
+def test_messages_for_a_target_that_no_route_names_any_more_are_reported_and_expire_in_a_day(world: World) -> None:
+    """The route was removed, or its target renamed: nothing is lost without a notice, nor waits for ever."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
+    asyncio.run(again(world, store, routed(in_file(world))))
+    view = store_status(store, world.clock.now(), 0).view
+    assert view is not None
+    (problem,) = [text for text in view.problems if "no route names this target any more" in text]
+    assert f"{world.folder}/none/n.jsonl 3 wait" in problem  # the stage, its end, and that this target cannot work
+    asyncio.run(world.clock.sleep(25 * 3600.0))
+    asyncio.run(again(world, store, graphs.policy_set(crash_policy())))
+    stranded = [each for each in store.deliveries(50) if "none" in each.message.target]
+    assert {each.state for each in stranded} == {"given_up"}
+    assert all(each.error for each in stranded)
+
+
+def test_a_tick_that_is_not_committed_notifies_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message is part of the tick: a crash in between leaves neither, and the next run decides and notifies."""
+    store = world.open()
+    commit = store.commit_tick
+
+    def fails(record: TickRecord) -> None:
+        if record.decisions:
+            assert record.messages
+            raise StoreError("disk full")
+        commit(record)
+
+    monkeypatch.setattr(store, "commit_tick", fails)
+    with pytest.raises(StoreError):
+        asyncio.run(crash(world, store, routed(in_file(world))))
+    assert list(store.deliveries(10)) == []
+    assert lines(world) == []
+
+
+def fallen(seconds: float) -> Notice:
+    at = START + timedelta(seconds=seconds)
+    return Notice(at, "crash", "account/main", "unexplained", "page", f"a fall of {seconds:g} counts as loss")
+
+
+def test_many_pages_of_one_crash_are_one_page_and_later_one_with_their_count(world: World) -> None:
+    """159 notices in 159 seconds: one leaves at once; after five minutes one states that there were 158 more."""
+    notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
+    sent = []
+    for second in range(400):
+        seen = Snapshot(START + timedelta(seconds=second), (), "killswitch.snapshot/v1")
+        notices = [fallen(second)] if second < 159 else []
+        sent += [(second, decode_message(each.body)) for each in notifier.outgoing(seen, (), notices, ())]
+    assert [(second, message.severity, message.count) for second, message in sent] == [
+        (0, "page", 1), (300, "page", 158),
+    ]  # fmt: skip
+    assert sent[1][1].title == "[page] notice: crash on account/main: 158 more"
+    assert sent[1][1].body.splitlines() == [
+        "158 more since the last message, 159 since 2024-01-01T00:00:00Z; the newest:",
+        "a fall of 158 counts as loss",
+        "see: ksctl status",
+    ]
+
+
+def test_a_runner_that_takes_over_sends_the_count_once(world: World) -> None:
+    """Killed after the message with the count was committed, or before: the next run makes the same message."""
+    store = world.open()
+    notices = tuple(fallen(second) for second in range(10))
+    store.commit_tick(
+        TickRecord(
+            as_of=START, policy_set="sha256:test", states=(), rows=(), decisions=(), notices=notices, journal=(),
+            snapshot=None, consumed_events=(), prune_before=0, messages=(),
+        )
+    )  # fmt: skip
+    asyncio.run(world.clock.sleep(20.0))
+    ids = []
+    for _ in range(2):
+        notifier = Notifier(routed(in_file(world)), store, world.clock)
+        notifier.start()
+        seen = Snapshot(START + timedelta(seconds=310), (), "killswitch.snapshot/v1")
+        (found,) = notifier.outgoing(seen, (), (), ())
+        assert decode_message(found.body).count == 9
+        ids.append(found.id)
+    assert ids[0] == ids[1]
+
+
+def test_a_stage_that_fires_after_it_was_held_back_corrects_the_first_page(world: World) -> None:
+    """A second poll held it back for two seconds: the page of the firing states that it replaces the first one."""
+    notifier = Notifier(routed(in_file(world)), world.open(), world.clock)
+    held = Notice(START, "crash", "account/main", "uncorroborated", "page", "close did not fire: stale", "close")
+    decision = Decision(
+        "d1", START + timedelta(seconds=2), "crash", "sha256:test", "account/main", "enforce", "close", 3, 0
+    )
+    seen = Snapshot(START, (), "killswitch.snapshot/v1")
+    later = Snapshot(START + timedelta(seconds=2), (), "killswitch.snapshot/v1")
+    assert len(notifier.outgoing(seen, (), (held,), ())) == 1
+    (fired,) = notifier.outgoing(later, (decision,), (), (decision,))
+    assert decode_message(fired.body).body.splitlines()[0] == (
+        "this corrects the messages since 2024-01-01T00:00:00Z: the stage has fired now"
+    )
+
+
+def test_without_a_route_the_outbox_stays_empty(world: World) -> None:
+    """No table grows, no thread is started, and status has no block for it."""
+    store = world.open()
+    asyncio.run(crash(world, store, graphs.policy_set(crash_policy())))
+    assert list(store.outbox()) == []
+    assert "Notifications" not in status_text(store_status(store, world.clock.now(), 10), "x")
+
+
+def test_a_reset_is_notified_to_those_notified_of_the_stage(world: World) -> None:
+    """With the level that ends."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    store.put_event(operator_event("reset", "account/main", at=world.clock.now(), author="o", reason="over"))
+    asyncio.run(again(world, store, routed(in_file(world))))
+    (reset,) = [line for line in lines(world) if line["event"] == "reset"]
+    assert reset["level"] == 3
+    assert "reset to level 0 by o" in reset["title"]
+
+
+def test_status_shows_which_messages_wait_and_why(world: World) -> None:
+    """By route and target, with the last error of the oldest one."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("file", str(world.folder / "none" / "n.jsonl")))))
+    text = status_text(store_status(store, world.clock.now(), 10), "x")
+    (row,) = [line for line in text.splitlines() if line.startswith("  desk")]
+    assert "none/n.jsonl  3        0          0" in row  # the stage, its end, and that this target cannot work
+    assert "No such file or directory" in row
+
+
+TOKEN = "T0KENsup3rsecret"
+
+
+def test_a_planted_secret_appears_nowhere(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in the store's bytes, a notice, the status, a stream or a log, though the target fails and says why."""
+    monkeypatch.setenv("DESK_URL", f"json://user:{TOKEN}@127.0.0.1:{free_port()}/{TOKEN}/?-k={TOKEN}")
+    store = world.open()
+    with caplog.at_level(logging.DEBUG):
+        seen = asyncio.run(crash(world, store, routed(RouteTarget("apprise", "env:DESK_URL"))))
+    (count,) = store.outbox()
+    assert count.pending == 2
+    assert "refused the connection" in (count.error or "")
+    status = store_status(store, world.clock.now(), 100)
+    output = status_text(status, "x").encode() + encode_status(status) + repr(seen.reports).encode()
+    written = b"".join(path.read_bytes() for path in world.folder.rglob("*") if path.is_file())
+    streams = "".join(capfd.readouterr()) + caplog.text
+    assert TOKEN.encode() not in output + written + streams.encode()
+
+
+def test_a_missing_secret_is_a_reason_and_no_refusal_to_start(world: World) -> None:
+    """An observing run starts without its chat; the message waits and states what is wrong."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(RouteTarget("apprise", "env:KS_NOT_SET"))))
+    assert "the environment variable KS_NOT_SET is not set" in (store.outbox()[0].error or "")
+
+
+def notice_of(runner_notices: tuple[Notice, ...], part: str) -> list[Notice]:
+    return [notice for notice in runner_notices if part in notice.text]
+
+
+def test_an_abandoned_message_pages_once_through_the_other_targets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target that accepted nothing for an hour is reported as a problem, by the targets that work."""
+    store = world.open()
+    broken = RouteTarget("file", str(world.folder / "none" / "n.jsonl"))
+
+    async def run() -> Seen:
+        seen, venue = Seen(), ScriptedVenue(book("1000"))
+        runner = world.runner(store, [venue], armed=False, policies=routed(broken, in_file(world)), witnesses=(seen,))
+        # No threads: the lanes work when the test says so, in its time.
+        monkeypatch.setattr(runner.observers.notifier._sender, "wake", lambda: None)
+        await runner.start()
+        await runner.tick()
+        venue.answer = book("850")
+        for _ in range(4):
+            await world.clock.sleep(3601.0)
+            await runner.tick()
+            for lane in runner.observers.notifier._sender.deliveries.values():
+                while lane.step() == 0:
+                    pass
+        await runner.finish()
+        await runner.shut_down()
+        return seen
+
+    seen = asyncio.run(run())
+    notices = [notice for report in seen.reports for notice in notice_of(report.notices, "given up")]
+    assert len(notices) == 1
+    assert (notices[0].policy, notices[0].severity) == ("runner", "page")
+    assert any("given up" in line["body"] for line in lines(world) if line["event"] == "notice")
+
+
+def test_every_message_in_the_store_decodes_to_its_own_id(world: World) -> None:
+    """The documented key for deduplication by receivers is the key of the outbox."""
+    store = world.open()
+    asyncio.run(crash(world, store, routed(in_file(world))))
+    for each in store.deliveries(10):
+        assert decode_message(each.message.body).id == each.message.id
+    decided: list[Decision] = [stored.decision for stored in store.decisions(10)]
+    assert lines(world)[0]["decision"] == decided[0].id
