@@ -150,7 +150,7 @@ def long(contracts: Decimal, mark: Decimal) -> Position:
 
 def ledger_of(row: Row, seconds: float) -> list[Fill | Flow]:
     """`withdrawal −30,000`, `fill −1,000 at 89`, each with `of 1` if its time differs from its row's."""
-    outcome: list[Fill | Flow] = []
+    entries: list[Fill | Flow] = []
     for place, text in enumerate(each for each in row.get("rows", "").split("; ") if each not in ("", "—")):
         parts = re.fullmatch(r"(\w+) ([−\d,]+)(?: at ([\d,.]+))?(?: of (\d+))?", text)
         assert parts, text
@@ -159,10 +159,10 @@ def ledger_of(row: Row, seconds: float) -> list[Fill | Flow]:
         name = f"{seconds}-{place}"
         if kind == "fill":
             side = "sell" if number(amount) < 0 else "buy"
-            outcome.append(fill(name, when, "L", side, str(abs(number(amount))), price))
+            entries.append(fill(name, when, "L", side, str(abs(number(amount))), price))
         else:
-            outcome.append(flow(name, when, str(number(amount)), kind))
-    return outcome
+            entries.append(flow(name, when, str(number(amount)), kind))
+    return entries
 
 
 def policy_for(page: dict[str, Section], rows: list[Row]) -> str:
@@ -228,12 +228,12 @@ def decisions_until(end: int, example: Example, row: Row, *, is_ledger_read: boo
     """The decisions with their times for an account in the state `row` from second 1 on."""
     for seconds in (-900, -600, -300, -60):
         example.tick({**UNCHANGED, "read to": str(seconds)}, seconds, rows=False)
-    outcome = []
+    decisions = []
     for seconds in range(end):
         now = {**UNCHANGED, **(row if seconds else {}), "read to": str(seconds if is_ledger_read else 0)}
         outcome = example.tick(now, seconds, rows=False)
-        outcome += [(seconds, decision_text(each)) for each in outcome.decisions]
-    return outcome
+        decisions += [(seconds, decision_text(each)) for each in outcome.decisions]
+    return decisions
 
 
 def test_a_portfolio_with_an_unavailable_venue_is_decided_as_the_page_says(
@@ -314,8 +314,8 @@ def drawdown(interpreter: Interpreter) -> str:
 
 def decisions_by_account(outcome: Outcome) -> str:
     """Stages with their orders and accounts."""
-    outcome = []
+    texts = []
     for decision in outcome.decisions:
         orders = [f"{it.side} {it.contracts.normalize():,f} {it.symbol} of {it.account}" for it in decision.intents]
-        outcome.append(f"{decision.stage}: {', '.join(sorted(orders, key=lambda text: text[-1]))}")
-    return "; ".join(outcome) or "—"
+        texts.append(f"{decision.stage}: {', '.join(sorted(orders, key=lambda text: text[-1]))}")
+    return "; ".join(texts) or "—"
