@@ -1,4 +1,4 @@
-"""What several tests look at and one run is enough for."""
+"""Fixtures that several tests share and that need only one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The demo, as fast as it goes: the folder that it left, and what it printed. One run for all test processes."""
+    """The demo at full speed: its folder and its output. One run for all test processes."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "demo"
     folder.mkdir(exist_ok=True)
@@ -22,6 +22,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
             command = [str(Path(sys.executable).parent / "ksctl"), "demo", "--pace", "0"]
-            done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-            printed.write_text(done.stdout, encoding="utf-8")
+            result = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+            printed.write_text(result.stdout, encoding="utf-8")
     return folder / "demo-run", printed.read_text(encoding="utf-8")

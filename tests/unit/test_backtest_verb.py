@@ -1,4 +1,4 @@
-"""`ksctl backtest`: what it runs, what it writes, and how it refuses."""
+"""`ksctl backtest`: its runs, its output, and its refusals."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def book(tmp_path: Path) -> Path:
 def market(folder: Path, bars: int = 30, *symbols: str) -> Path:
     """A market folder of the generated crash's first bars, as CSV."""
     folder.mkdir(parents=True)
-    for one in crash_bars(7).series:
-        if not symbols or one.symbol in symbols:
-            rows = zip(one.opened, one.open, one.high, one.low, one.close, one.volume, strict=True)
+    for series in crash_bars(7).series:
+        if not symbols or series.symbol in symbols:
+            rows = zip(series.opened, series.open, series.high, series.low, series.close, series.volume, strict=True)
             lines = [f"{ts // 1000},{','.join(map(repr, map(float, rest)))}" for ts, *rest in list(rows)[:bars]]
             text = "\n".join(["ts,open,high,low,close,volume", *lines])
-            (folder / f"{one.symbol}.csv").write_text(text + "\n", encoding="utf-8")
+            (folder / f"{series.symbol}.csv").write_text(text + "\n", encoding="utf-8")
     return folder
 
 
@@ -53,17 +53,17 @@ def ksctl_backtest(*arguments: str | Path) -> Result:
     return CliRunner().invoke(ksctl, ["backtest", *map(str, arguments)], prog_name="ksctl")
 
 
-def answered(*arguments: str | Path) -> dict[str, object]:
-    """The JSON of a run that must end well."""
+def json_answer(*arguments: str | Path) -> dict[str, object]:
+    """The JSON output of a run that must succeed."""
     result = ksctl_backtest("--output", "json", *arguments)
     assert result.exit_code == 0, result.output
     read: dict[str, object] = json.loads(result.stdout)
     return read
 
 
-def test_the_three_rules_stand_side_by_side(policies: str) -> None:
-    """Through a whole generated crash: staging acts, nothing does nothing, close-all closes once."""
-    read = answered("--policies", policies, "--crash", 7)
+def test_the_three_rules_are_compared_side_by_side(policies: str) -> None:
+    """In a whole generated crash: staging acts, `nothing` does nothing, close-all closes once."""
+    read = json_answer("--policies", policies, "--crash", 7)
     (tried,) = read["books"]  # type: ignore[misc] # it is a list
     runs = {run["rule"]: run for run in tried["runs"]}
     assert set(runs) == {"staged", "none", "close-all"}
@@ -74,7 +74,7 @@ def test_the_three_rules_stand_side_by_side(policies: str) -> None:
     assert read["complete"] is True
 
 
-def test_it_comes_to_what_the_demo_came_to(policies: str, readme_equity: str) -> None:
+def test_the_backtest_ends_with_the_equity_of_the_demo(policies: str, readme_equity: str) -> None:
     """The live run of the demo and the backtest of the same bars end with the same equity."""
     result = ksctl_backtest("--policies", policies, "--crash", 7)
     assert readme_equity in result.output
@@ -87,21 +87,23 @@ def readme_equity(repository: Path) -> str:
     return line.split("at the end")[1].split()[0]
 
 
-def test_files_are_written_by_suffix(policies: str, tmp_path: Path) -> None:
-    """Beside what goes to stdout, which stays the whole answer."""
+def test_the_suffix_of_a_file_selects_its_format(policies: str, tmp_path: Path) -> None:
+    """In addition to stdout, which still has the whole answer."""
     files = [tmp_path / f"report{suffix}" for suffix in (".html", ".md", ".json", ".txt")]
     folder = market(tmp_path / "m", 40)
-    read = answered("--policies", policies, "--market", folder, *(part for file in files for part in ("--out", file)))
+    read = json_answer(
+        "--policies", policies, "--market", folder, *(part for file in files for part in ("--out", file))
+    )
     assert files[0].read_text(encoding="utf-8").startswith("<!doctype html>")
     assert files[1].read_text(encoding="utf-8").startswith("# Backtest")
     assert json.loads(files[2].read_text(encoding="utf-8")) == read
     assert "The rules side by side" in files[3].read_text(encoding="utf-8")
 
 
-def test_all_splits_are_all_of_them_and_random_books_beside(policies: str, tmp_path: Path) -> None:
-    """C(3, 1) × C(2, 1) splits of three symbols, and two books of each random kind."""
+def test_all_splits_and_random_books_are_backtested(policies: str, tmp_path: Path) -> None:
+    """C(3, 1) × C(2, 1) splits of three symbols, and two random books of each kind."""
     folder = market(tmp_path / "m", 20, "BTC_USDT", "ETH_USDT", "XRP_USDT")
-    read = answered("--policies", policies, "--market", folder, "--all-splits", 1, "--random", 2)
+    read = json_answer("--policies", policies, "--market", folder, "--all-splits", 1, "--random", 2)
     kinds = [book["kind"] for book in read["books"]]  # type: ignore[attr-defined] # it is a list
     assert kinds.count("split") == math.comb(3, 1) * math.comb(2, 1)
     assert {kind: kinds.count(kind) for kind in set(kinds) - {"split"}} == {
@@ -109,51 +111,51 @@ def test_all_splits_are_all_of_them_and_random_books_beside(policies: str, tmp_p
     }  # fmt: skip
 
 
-def test_a_folder_of_markets_is_all_of_them(policies: str, tmp_path: Path) -> None:
-    """One command for every folder; what a market is too small for is said."""
+def test_a_folder_of_markets_runs_all_of_them(policies: str, tmp_path: Path) -> None:
+    """One command runs every folder; what a market is too small for is listed."""
     market(tmp_path / "markets" / "one", 20, "BTC_USDT")
     market(tmp_path / "markets" / "two", 20, "BTC_USDT", "ETH_USDT")
-    read = answered("--policies", policies, "--market", tmp_path / "markets", "--all-splits", 1, "--random", 1)
+    read = json_answer("--policies", policies, "--market", tmp_path / "markets", "--all-splits", 1, "--random", 1)
     assert {book["market"] for book in read["books"]} == {"one", "two"}  # type: ignore[attr-defined] # it is a list
     assert "one: no splits: 1 long and 1 short need 2 symbols, and there is 1" in read["missing"]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_a_book_that_is_left_out_is_told_in_every_form(policies: str, book: Path, tmp_path: Path, form: str) -> None:
-    """Among the facts, with the cause: a table of fewer books must not look like one of all of them."""
+def test_a_book_that_is_left_out_is_named_in_every_format(policies: str, book: Path, tmp_path: Path, form: str) -> None:
+    """With the reason: a table of fewer books must not look like a table of all."""
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.yaml").write_text(BOOK, encoding="utf-8")
     (tmp_path / "books" / "b.yaml").write_text(
         BOOK.replace("two", "odd").replace("BTC_USDT", "FOO_USDT"), encoding="utf-8"
     )
     bars = market(tmp_path / "m", 20)
-    done = ksctl_backtest(
+    result = ksctl_backtest(
         "--policies", policies, "--market", bars, "--books", tmp_path / "books", "--output", form, "--quiet"
     )  # fmt: skip
-    assert done.exit_code == 0
-    told = " ".join(done.output.replace("\\_", "_").split())
-    assert "Left out" in told
-    assert "book odd cannot be held: has no FOO_USDT; it has" in told
+    assert result.exit_code == 0
+    output = " ".join(result.output.replace("\\_", "_").split())
+    assert "Left out" in output
+    assert "book odd cannot be held: has no FOO_USDT; it has" in output
 
 
-def test_books_from_a_folder(policies: str, book: Path, tmp_path: Path) -> None:
-    """Each of them, by name."""
+def test_every_book_of_a_folder_is_backtested(policies: str, book: Path, tmp_path: Path) -> None:
+    """The answer names each of them."""
     (tmp_path / "books").mkdir()
     for name in ("a", "b"):
         (tmp_path / "books" / f"{name}.yaml").write_text(BOOK.replace("two", name), encoding="utf-8")
-    read = answered("--policies", policies, "--market", market(tmp_path / "m", 20), "--books", tmp_path / "books")
+    read = json_answer("--policies", policies, "--market", market(tmp_path / "m", 20), "--books", tmp_path / "books")
     assert [tried["book"]["name"] for tried in read["books"]] == ["a", "b"]  # type: ignore[attr-defined] # it is a list
 
 
-def test_several_processes_give_the_same_answer(policies: str, tmp_path: Path) -> None:
-    """To the last digit."""
+def test_several_processes_give_the_same_answer_as_one(policies: str, tmp_path: Path) -> None:
+    """The answers are equal to the last digit."""
     folder = market(tmp_path / "m", 30, "BTC_USDT", "ETH_USDT", "XRP_USDT")
     arguments = ("--policies", policies, "--market", folder, "--all-splits", "1", "--random", "1")
-    assert answered(*arguments) == answered(*arguments, "--jobs", "2")
+    assert json_answer(*arguments) == json_answer(*arguments, "--jobs", "2")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ((), "the source of the prices"),
         (("--crash", "1", "--market", "."), "--market and --crash exclude each other"),
@@ -166,17 +168,17 @@ def test_several_processes_give_the_same_answer(policies: str, tmp_path: Path) -
     ],
 )
 def test_wrong_usage_is_refused(
-    policies: str, arguments: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    policies: str, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With what is wrong; `main` makes an exit of 64 of it."""
+    """With the mistake; `main` turns it into exit 64."""
     monkeypatch.chdir(tmp_path)
     result = ksctl_backtest("--policies", policies, *arguments)
-    assert result.exit_code == 2  # click's own number for wrong usage
-    assert words in " ".join(result.output.split())
+    assert result.exit_code == 2  # click's exit code for wrong usage
+    assert message in " ".join(result.output.split())
 
 
 def test_books_from_two_places_exclude_each_other(policies: str, book: Path) -> None:
-    """And a gross is for books that are made here."""
+    """So do a given book and --gross, which applies to generated books."""
     result = ksctl_backtest("--policies", policies, "--crash", "1", "--book", book, "--all-splits", "2")
     assert result.exit_code == 2
     assert "exclude each other" in result.output
@@ -184,8 +186,8 @@ def test_books_from_two_places_exclude_each_other(policies: str, book: Path) -> 
     assert result.exit_code == 2
 
 
-def refused(*arguments: str | Path) -> str:
-    """The words of a run that must fail with exit 1 and no traceback."""
+def error_of(*arguments: str | Path) -> str:
+    """The output of a run that must fail with exit 1 and no traceback."""
     result = ksctl_backtest(*arguments)
     assert result.exit_code == 1, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit)
@@ -193,49 +195,49 @@ def refused(*arguments: str | Path) -> str:
 
 
 def test_a_folder_without_bars_is_refused(policies: str, tmp_path: Path) -> None:
-    """By name."""
+    """The message names the folder."""
     (tmp_path / "empty").mkdir()
-    words = refused("--policies", policies, "--market", tmp_path / "empty")
-    assert "empty: holds no .parquet and no .csv file" in words
+    message = error_of("--policies", policies, "--market", tmp_path / "empty")
+    assert "empty: holds no .parquet and no .csv file" in message
 
 
-def test_bars_that_are_none_are_refused_with_their_place(policies: str, tmp_path: Path) -> None:
-    """File and row."""
+def test_invalid_bars_are_refused_with_their_place(policies: str, tmp_path: Path) -> None:
+    """The message has file and row."""
     folder = market(tmp_path / "m", 5, "BTC_USDT")
     file = folder / "BTC_USDT.csv"
     file.write_text(file.read_text(encoding="utf-8") + "9999999999999,1,2,3,4,5\n", encoding="utf-8")
-    assert "BTC_USDT.csv: row 6: not a bar" in refused("--policies", policies, "--market", folder)
+    assert "BTC_USDT.csv: row 6: not a bar" in error_of("--policies", policies, "--market", folder)
 
 
 def test_a_book_with_an_unknown_symbol_is_refused(policies: str, book: Path, tmp_path: Path) -> None:
-    """It says which symbols there are."""
+    """The message lists the existing symbols."""
     folder = market(tmp_path / "m", 20, "BTC_USDT")
-    words = refused("--policies", policies, "--market", folder, "--book", book)
-    assert "book two cannot be held: has no XRP_USDT; it has BTC_USDT" in words
+    message = error_of("--policies", policies, "--market", folder, "--book", book)
+    assert "book two cannot be held: has no XRP_USDT; it has BTC_USDT" in message
 
 
 def test_a_book_with_a_mistake_is_refused_with_its_place(policies: str, book: Path) -> None:
-    """file:line:column."""
+    """The message has file:line:column."""
     book.write_text(BOOK.replace("side: long", "side: up"), encoding="utf-8")
-    assert f"{book.name}:8:28" in refused("--policies", policies, "--crash", "1", "--book", book)
+    assert f"{book.name}:8:28" in error_of("--policies", policies, "--crash", "1", "--book", book)
 
 
 def test_a_folder_without_books_is_refused(policies: str, tmp_path: Path) -> None:
-    """By name."""
-    assert "holds no book" in refused("--policies", policies, "--crash", "1", "--books", tmp_path)
+    """The message names the folder."""
+    assert "holds no book" in error_of("--policies", policies, "--crash", "1", "--books", tmp_path)
 
 
-def test_policies_that_watch_no_book_are_refused(repository: Path) -> None:
-    """Staging would be doing nothing, and look like it."""
-    words = refused("--policies", repository / "policies" / "spot-drawdown", "--crash", "1")
-    assert "no policy watches the book demo" in words
-    assert "scope.match" in words
+def test_policies_without_a_scope_on_the_book_are_refused(repository: Path) -> None:
+    """Staging would otherwise do nothing and look like a result."""
+    message = error_of("--policies", repository / "policies" / "spot-drawdown", "--crash", "1")
+    assert "no policy watches the book demo" in message
+    assert "scope.match" in message
 
 
 def test_an_empty_policy_set_is_refused(tmp_path: Path) -> None:
-    """Whatever the loader calls it."""
+    """The refusal does not depend on the loader's message."""
     (tmp_path / "empty").mkdir()
-    refused("--policies", tmp_path / "empty", "--crash", "1")
+    error_of("--policies", tmp_path / "empty", "--crash", "1")
 
 
 def test_a_policy_set_without_a_policy_is_refused(tmp_path: Path) -> None:
@@ -245,20 +247,20 @@ def test_a_policy_set_without_a_policy_is_refused(tmp_path: Path) -> None:
         "spec: {adapter: paper, market: swap, currency: USDT, endpoint: 'http://127.0.0.1:1', execution: observe}\n"
     )
     (tmp_path / "account.yaml").write_text(text, encoding="utf-8")
-    assert "no Policy document" in refused("--policies", tmp_path / "account.yaml", "--crash", "1")
+    assert "no Policy document" in error_of("--policies", tmp_path / "account.yaml", "--crash", "1")
 
 
-def test_a_file_that_cannot_be_written_is_told(policies: str, tmp_path: Path) -> None:
-    """With why."""
+def test_a_file_that_cannot_be_written_is_an_error(policies: str, tmp_path: Path) -> None:
+    """The message has the reason."""
     folder = market(tmp_path / "m", 5, "BTC_USDT", "XRP_USDT")
-    words = refused("--policies", policies, "--market", folder, "--out", tmp_path / "nowhere" / "report.html")
-    assert "cannot be written: No such file or directory" in words
+    message = error_of("--policies", policies, "--market", folder, "--out", tmp_path / "nowhere" / "report.html")
+    assert "cannot be written: No such file or directory" in message
 
 
-def test_a_variant_is_tried_where_it_is_asked_for(policies: str) -> None:
-    """The tight one fires sooner, and the answer says which it was."""
-    usual = answered("--policies", policies, "--crash", 7)
-    tight = answered("--policies", policies, "--crash", 7, "--variant", "tight")
+def test_a_variant_is_backtested_on_request(policies: str) -> None:
+    """The tighter variant fires sooner, and the answer names it."""
+    usual = json_answer("--policies", policies, "--crash", 7)
+    tight = json_answer("--policies", policies, "--crash", 7, "--variant", "tight")
     assert tight["policies"]["variant"] == "tight"  # type: ignore[index] # it is an object
     first = [read["books"][0]["runs"][0]["firings"][0]["at"] for read in (usual, tight)]  # type: ignore[index]
     assert first[1] < first[0]

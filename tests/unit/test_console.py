@@ -1,4 +1,4 @@
-"""stdout and stderr of a verb that acts: everything that writes there arrives in order, and nothing waits."""
+"""The console of a verb that sends orders: all output arrives in order, and no write blocks."""
 
 from __future__ import annotations
 
@@ -50,31 +50,31 @@ raise SystemExit(7)
 """
 
 
-def test_what_is_written_arrives_in_order_and_whole_at_the_end_of_the_process() -> None:
+def test_output_arrives_complete_and_in_order_by_the_end_of_the_process() -> None:
     """Echoes, prints, bytes, a library's log line, a character that cannot be encoded, and a line without its end."""
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", IN_ORDER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=90
     )
-    assert done.stdout.decode() == "one\ntwo\nthree\nfour\nfive\nsechs \\udcff\nno newline"
-    assert done.returncode == 7
+    assert result.stdout.decode() == "one\ntwo\nthree\nfour\nfive\nsechs \\udcff\nno newline"
+    assert result.returncode == 7
 
 
-def test_a_reader_that_never_reads_holds_up_neither_a_line_nor_the_end(tmp_path: Path) -> None:
-    """Megabytes to a pipe, a log line and a traceback among them: the problem is known, and the process ends."""
-    reading, writing = os.pipe()
+def test_a_reader_that_never_reads_blocks_neither_a_line_nor_the_end(tmp_path: Path) -> None:
+    """Megabytes to a pipe, with a log line and a traceback: the problem is recorded, and the process ends."""
+    read_end, writing = os.pipe()
     place = tmp_path / "problem"
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-c", NOBODY_READS, str(place)], stdout=writing, stderr=writing, check=False, timeout=90
         )
     finally:
-        os.close(reading)
+        os.close(read_end)
         os.close(writing)
-    assert done.returncode == 1
+    assert result.returncode == 1
     assert place.read_text() == "lines to stdout are late or lost: the reader is too slow, or the disk hangs"
 
 
-def test_a_process_without_stdout_and_stderr_goes_on() -> None:
-    """As a service starts one whose streams are closed: text is lost, and nothing fails."""
+def test_a_process_without_stdout_and_stderr_continues() -> None:
+    """A service may start a process with closed streams: text is lost, and nothing fails."""
     closed = ["sh", "-c", 'exec "$0" -c "$1" >&- 2>&-', sys.executable, NO_STREAMS]
     assert subprocess.run(closed, check=False, timeout=90).returncode == 7

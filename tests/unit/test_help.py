@@ -1,4 +1,4 @@
-"""The end of every verb's help can be copied, and a shell completes what only the program knows."""
+"""The example at the end of every verb's help is valid, and shell completion offers the program's own values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCOUNTS = "".join(
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every verb that does something, by its path."""
+    """Every verb that is not a group, by its path."""
     context = click.Context(ksctl)
     for verb in VERBS:
         command = ksctl.get_command(context, verb)
@@ -37,10 +37,10 @@ COMMANDS = dict(commands())
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_the_help_of_a_verb_ends_in_an_example_that_is_understood(
+def test_the_help_of_a_verb_ends_with_a_valid_example(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is of this verb, and every argument and option of it exists."""
+    """The example is of this verb, and each of its arguments and options exists."""
     monkeypatch.chdir(tmp_path)
     for file in ("trim.plan.json", "run.jsonl.gz", "book.yaml"):
         (tmp_path / file).touch()
@@ -54,17 +54,17 @@ def test_the_help_of_a_verb_ends_in_an_example_that_is_understood(
         COMMANDS[path].make_context(path, words[len(begin) :])
 
 
-def completed(words: str, folder: Path) -> list[str]:
-    """What bash is offered at the end of the words."""
+def completions(words: str, folder: Path) -> list[str]:
+    """The completions that bash gets at the end of the words."""
     environment = os.environ | {
         "_KSCTL_COMPLETE": "bash_complete", "COMP_WORDS": f"ksctl {words}", "COMP_CWORD": str(len(words.split(" "))),
     }  # fmt: skip
     program = "import sys; sys.argv = ['ksctl']; from killswitch.cli import main; main()"
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
-    assert done.stderr == ""
-    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+    assert result.stderr == ""
+    return [line.partition(",")[2] for line in result.stdout.splitlines() if line]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def completed(words: str, folder: Path) -> list[str]:
         ("reset --policies nowhere account/", []),
     ],
 )
-def test_a_shell_completes_what_is_begun(words: str, offered: list[str], tmp_path: Path) -> None:
-    """Verbs, kinds, codes, accounts and scopes of the policies that were named, venues, options; else nothing."""
+def test_a_shell_completes_a_prefix(words: str, offered: list[str], tmp_path: Path) -> None:
+    """Verbs, kinds, codes, accounts and scopes of the given policies, venues and options; otherwise nothing."""
     (tmp_path / "accounts.yaml").write_text(ACCOUNTS)
-    assert completed(words, tmp_path) == offered
+    assert completions(words, tmp_path) == offered

@@ -1,4 +1,4 @@
-"""One spelling of an order's kind, whatever a venue calls it."""
+"""Order types have one spelling for all venues."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from killswitch.model.order_type import order_type
 
 
 @pytest.mark.parametrize(
-    ("told", "conditional", "priced", "guards", "spelled"),
+    ("venue_type", "conditional", "priced", "guards", "expected"),
     [
         ("limit", False, True, None, "limit"),
         ("LIMIT", False, True, None, "limit"),
@@ -30,20 +30,20 @@ from killswitch.model.order_type import order_type
         ("stop", True, False, None, "stop_market"),
         ("take_profit", True, False, None, "take_profit_market"),
         ("stop_limit", True, True, None, "stop_limit"),
-        # Bybit, MEXC: the direction stands beside the word
+        # Bybit, MEXC: the direction is another field
         ("market", True, False, True, "stop_market"),
         ("limit", True, True, False, "take_profit_limit"),
         ("market", True, True, True, "stop_market"),
-        # Bitget, OKX: nobody says which of the two it is
+        # Bitget, OKX: stop or take-profit is not reported
         ("market", True, False, None, "trigger_market"),
         ("trigger", True, True, None, "trigger_limit"),
-        # What is not known stays as it is
+        # An unknown type stays unchanged
         ("settle-position", False, False, None, "settle-position"),
         (None, False, True, None, None),
     ],
 )  # fmt: skip
-def test_what_venues_call_an_order_has_one_spelling(
-    told: str | None, conditional: bool, priced: bool, guards: bool | None, spelled: str | None
+def test_an_order_type_of_a_venue_has_our_spelling(
+    venue_type: str | None, conditional: bool, priced: bool, guards: bool | None, expected: str | None
 ) -> None:
-    """A word that is known becomes ours; one that is not stays the venue's."""
-    assert order_type(told, conditional=conditional, priced=priced, guards=guards) == spelled
+    """A known type gets our spelling; an unknown one keeps the venue's."""
+    assert order_type(venue_type, conditional=conditional, priced=priced, guards=guards) == expected

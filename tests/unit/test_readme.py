@@ -1,4 +1,4 @@
-"""What the README says is so: its reader reads, its verbs exist, its policy is one."""
+"""The README is correct: its lock reader works, its verbs exist, its policy compiles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def readme(repository: Path) -> str:
 
 @pytest.fixture
 def reader(readme: str, monkeypatch: pytest.MonkeyPatch) -> Reader:
-    """The lock reader as printed, at the time NOW."""
+    """The README's lock reader at the time NOW."""
     (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     monkeypatch.setattr("time.time", lambda: NOW)
     names: dict[str, Reader] = {}
@@ -67,17 +67,17 @@ def reader(readme: str, monkeypatch: pytest.MonkeyPatch) -> Reader:
         "empty",
     ],
 )
-def test_l1_the_printed_reader_takes_what_it_cannot_read_for_a_lock(
+def test_l1_the_printed_reader_treats_an_unreadable_file_as_a_lock(
     reader: Reader, tmp_path: Path, content: object, verdict: str | None
 ) -> None:
-    """Open only if the file says so and is kept alive; half a file, a stale or a foreign one is a lock."""
+    """Trading is open only if the file says so and is kept alive; a partial, stale or foreign file is a lock."""
     path = tmp_path / "lock.json"
     path.write_text(json.dumps(content) if content != "" else '{"locked": fal', encoding="utf-8")
     assert reader(path) == verdict
 
 
-def test_l1_the_printed_reader_takes_a_missing_file_for_a_lock(reader: Reader, tmp_path: Path) -> None:
-    """No file is no permission."""
+def test_l1_the_printed_reader_treats_a_missing_file_as_a_lock(reader: Reader, tmp_path: Path) -> None:
+    """Without a file, trading is not allowed."""
     assert reader(tmp_path / "nothing.json") == "reduce_only"
 
 
@@ -93,16 +93,16 @@ def test_l1_the_printed_reader_takes_a_missing_file_for_a_lock(reader: Reader, t
     ],
     ids=["1e999", "huge number", "deep", "not UTF-8", "two", "huge file"],
 )
-def test_l1_the_printed_reader_takes_every_trouble_of_parsing_for_a_lock(
+def test_l1_the_printed_reader_treats_every_parse_error_as_a_lock(
     reader: Reader, tmp_path: Path, content: bytes
 ) -> None:
-    """Also what is no ValueError: a stack that runs out, a number that is none."""
+    """Also errors other than ValueError: an exhausted stack, a value that is no number."""
     path = tmp_path / "lock.json"
     path.write_bytes(content)
     assert reader(path) == "reduce_only"
 
 
-def test_l1_the_printed_reader_waits_for_no_pipe_and_leaks_nothing(reader: Reader, tmp_path: Path) -> None:
+def test_l1_the_printed_reader_never_blocks_on_a_pipe_and_leaks_no_descriptor(reader: Reader, tmp_path: Path) -> None:
     """A pipe without a writer, one with a silent writer, and a folder are locks at once."""
     pipe, folder = tmp_path / "pipe.json", tmp_path / "folder.json"
     os.mkfifo(pipe)
@@ -122,15 +122,15 @@ def test_the_printed_reader_is_the_one_of_the_lock_page(readme: str, repository:
     assert fence.findall(readme) == fence.findall(page)
 
 
-def test_every_verb_in_the_readme_is_one(readme: str) -> None:
-    """Nobody is told to type a command that is not there, and every `make` target exists."""
+def test_every_verb_and_target_in_the_readme_exists(readme: str) -> None:
+    """Every `ksctl` verb and every `make` target of the README exists."""
     named = set(re.findall(r"`ksctl ([a-z]+)", readme))
     assert named
     assert named <= set(VERBS)
 
 
 def test_the_first_commands_of_the_readme_are_targets_of_the_makefile(readme: str, repository: Path) -> None:
-    """`make demo` and `make test` lead, and both are there."""
+    """`make demo` and `make test` come first, and both exist."""
     first = readme[readme.index("```sh") :].split("```")[1]
     targets = re.findall(r"^make ([a-z]+)", first, re.MULTILINE)
     makefile = (repository / "Makefile").read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def test_the_first_commands_of_the_readme_are_targets_of_the_makefile(readme: st
 
 
 def test_the_policy_of_the_readme_compiles(readme: str, tmp_path: Path) -> None:
-    """The example can be copied: it loads and compiles without an error or a warning."""
+    """The example loads and compiles without an error or a warning."""
     from killswitch.graph.compile import compile_policies
     from killswitch.policy.loader import load
 
@@ -155,19 +155,19 @@ def test_the_demo_prints_what_the_readme_shows(readme: str, demo: tuple[Path, st
     """Every line of the README's block (but its `…`) is a line of the demo, in that order."""
     (block,) = re.findall(r"```text\n(.*?)```", readme, re.DOTALL)
     printed = iter([line.rstrip() for line in demo[1].splitlines()])
-    shown = [line.rstrip() for line in block.splitlines()]
-    assert [line for line in shown if line not in {"", "…"} and line not in printed] == []
+    block_lines = [line.rstrip() for line in block.splitlines()]
+    assert [line for line in block_lines if line not in {"", "…"} and line not in printed] == []
 
 
-def test_the_demo_leaves_a_report_with_the_whole_course(demo: tuple[Path, str]) -> None:
+def test_the_report_of_the_demo_has_the_whole_equity_curve(demo: tuple[Path, str]) -> None:
     """A runbook for each stage, and the fall between them: 85,193 of 91,662 is 92.94, as the two firings say."""
-    folder, said = demo
+    folder, text = demo
     (incident,) = (folder / "killswitch.sqlite.incidents").iterdir()
     assert sorted(page.name for page in incident.glob("*.md")) == [
         "report.md", "runbook-close-everything.md", "runbook-close-losing-side.md", "runbook-trim-top-risk.md",
     ]  # fmt: skip
     assert "92.94 at its lowest since" in (incident / "report.md").read_text(encoding="utf-8")
-    assert "ksctl report --store" in said
+    assert "ksctl report --store" in text
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def paper_commands(readme: str) -> str:
     return section.split("```sh\n")[1].split("```")[0]
 
 
-def test_the_account_of_the_readme_is_watched_by_the_shipped_policy(
+def test_the_account_of_the_readme_is_in_the_scope_of_the_shipped_policy(
     paper_commands: str, repository: Path, tmp_path: Path
 ) -> None:
     """The two documents of the section compile together, without an error or a warning."""
@@ -193,10 +193,10 @@ def test_the_account_of_the_readme_is_watched_by_the_shipped_policy(
     assert policies is not None
 
 
-def test_every_command_of_the_paper_section_is_understood(
+def test_every_command_of_the_paper_section_is_valid(
     paper_commands: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Verbs, options and their values are taken as printed; the section uses every verb that it promises."""
+    """Verbs, options and their values are accepted as printed; the section uses every verb that it announces."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my-policies").mkdir()
     lines = re.findall(r"^\.venv/bin/ksctl (.*)$", paper_commands, re.MULTILINE)
@@ -217,13 +217,13 @@ def test_every_command_of_the_paper_section_is_understood(
     ]
 
 
-def test_what_the_readme_says_of_recorded_crashes_is_on_the_page_of_evidence(repository: Path) -> None:
-    """Both rows of hedged books, drawdown and final equity, as measured."""
+def test_the_recorded_crashes_of_the_readme_are_on_the_evidence_page(repository: Path) -> None:
+    """Both rows of hedged books have the measured drawdown and final equity."""
     page = (repository / "docs" / "evidence.md").read_text(encoding="utf-8")
     hedged = page[page.index("### Hedged books") :]
     rows = [[cell.strip() for cell in line.split("|")] for line in hedged.splitlines() if line.startswith("| ")]
-    shown = {(row[1], row[2]): (row[3], row[6]) for row in rows[:12]}
-    (with_it, ended), (without, kept) = shown["circuit-breaker", "staged"], shown["none", ""]
+    measured = {(row[1], row[2]): (row[3], row[6]) for row in rows[:12]}
+    (with_it, ended), (without, kept) = measured["circuit-breaker", "staged"], measured["none", ""]
     text = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
     assert f"a mean drawdown of {with_it} with `circuit-breaker` and of {without} without protection" in text
     assert f"ended with {ended} of their equity and with {kept}." in text

@@ -1,4 +1,4 @@
-"""What `--reason` takes: a declared word, or a person's own words, which never keep a close from happening."""
+"""`--reason` accepts a declared cause or free text; free text never prevents a close."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from killswitch.cli.operate.reasons import MEANINGS, reason_of, scope_warning
 from killswitch.model.words import Cause
 
 
-def test_every_declared_word_is_offered() -> None:
-    """The vocabulary of the records is the one that a person can use."""
+def test_every_declared_cause_is_offered() -> None:
+    """The vocabulary of the records is the one that an operator can use."""
     assert set(MEANINGS) == set(get_args(Cause))
 
 
 @pytest.mark.parametrize(
-    ("written", "cause", "text"),
+    ("reason", "cause", "text"),
     [
         ("market", "market", "market"),
         ("market: prices run away", "market", "prices run away"),
@@ -26,14 +26,14 @@ def test_every_declared_word_is_offered() -> None:
         ("regulatory: by order: no. 7", "regulatory", "by order: no. 7"),
     ],
 )
-def test_a_declared_word_begins_the_reason(written: str, cause: str, text: str) -> None:
-    """Nothing is remarked, and the text after the colon is what is recorded."""
-    found = reason_of(written)
-    assert (found.cause, found.text, found.remark) == (cause, text, None)
+def test_a_reason_that_starts_with_a_declared_cause_has_that_cause(reason: str, cause: str, text: str) -> None:
+    """There is no remark, and the text after the colon is recorded."""
+    parsed = reason_of(reason)
+    assert (parsed.cause, parsed.text, parsed.remark) == (cause, text, None)
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("reason", "suggestion"),
     [
         ("markt", "'market'?"),
         ("markt: too fast", "'market: …'?"),
@@ -44,17 +44,17 @@ def test_a_declared_word_begins_the_reason(written: str, cause: str, text: str) 
         ("r", None),
     ],
 )
-def test_other_words_count_as_an_operators_with_the_words_listed(written: str, meant: str | None) -> None:
-    """A close never fails for want of a word; a near miss is asked about."""
-    found = reason_of(written)
-    assert (found.cause, found.text) == ("operator", written)
-    assert found.remark is not None
-    assert all(word in found.remark for word in MEANINGS)
-    assert found.remark.endswith(meant) if meant else "Did you mean" not in found.remark
+def test_free_text_counts_as_an_operators_reason_with_the_causes_listed(reason: str, suggestion: str | None) -> None:
+    """A close never fails for a missing cause; a near miss gets a suggestion."""
+    parsed = reason_of(reason)
+    assert (parsed.cause, parsed.text) == ("operator", reason)
+    assert parsed.remark is not None
+    assert all(word in parsed.remark for word in MEANINGS)
+    assert parsed.remark.endswith(suggestion) if suggestion else "Did you mean" not in parsed.remark
 
 
-def test_a_breach_of_the_venue_deserves_more_than_one_account() -> None:
-    """A scope that leaves something open there is remarked, not refused."""
+def test_an_exchange_breach_on_one_account_gets_a_warning() -> None:
+    """A scope that leaves positions open at the venue gets a warning, and is not refused."""
     assert "the rest of the account stays open" in (scope_warning("exchange-breach", "account/main") or "")
     assert scope_warning("exchange-breach", None) is None
     assert scope_warning("market", "account/main") is None

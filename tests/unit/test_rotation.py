@@ -1,4 +1,4 @@
-"""`make test` and `make test-venues` together are everything, once; and each run says what it leaves out."""
+"""`make test` and `make test-venues` together run every test once, and each run reports what it leaves out."""
 
 from __future__ import annotations
 
@@ -32,70 +32,70 @@ def test_alone():
 
 
 @pytest.fixture(autouse=True)
-def no_wish(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However this run was started."""
+def no_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the selection with which this run was started."""
     for name in ("KILLSWITCH_VENUE", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "TESTS", "K"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def small(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
-    """What has pytest run a file with two tests that take turns and one that does not, as it runs this tree."""
+def small_suite(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """Pytest arguments for a file with two rotating tests and one other, with the configuration of this tree."""
     monkeypatch.setenv("PYTHONPATH", str(repository))
     (tmp_path / "test_small.py").write_text(SMALL, encoding="utf-8")
     return ("-p", "tests.conftest", "-c", str(repository / "pyproject.toml"), str(tmp_path))
 
 
-def marked(parameters: list[object]) -> list[bool]:
-    """Which of them are left to `make test-venues`."""
+def are_left_to_venues(parameters: list[object]) -> list[bool]:
+    """For each parameter set whether it is left to `make test-venues`."""
     return [any(mark.name == "venues" for mark in it.marks) for it in parameters]  # type: ignore[attr-defined]
 
 
 def selections(repository: Path) -> dict[str, list[str]]:
-    """What the Makefile gives pytest to select by, by target."""
+    """The pytest selection of the Makefile, by target."""
     found = {}
     for target in ("test", "test-venues"):
         command = ["make", "--dry-run", "--silent", target]
-        told = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
-        words = shlex.split(told.strip().splitlines()[-1])
+        output = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
+        words = shlex.split(output.strip().splitlines()[-1])
         found[target] = words[words.index("-m") : words.index("-m") + 2]
     return found
 
 
-def run(repository: Path, *words: str) -> str:
-    """What pytest prints, of this tree."""
+def run_pytest(repository: Path, *words: str) -> str:
+    """The output of pytest with this tree."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words]
     return subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
 
 
-def test_all_but_one_venue_are_left() -> None:
-    """Each venue is there, and one is not marked; what else a test is given is handed through."""
+def test_all_venues_but_one_are_left_to_the_other_target() -> None:
+    """Each venue has a parameter set, and one is not marked; further values are passed through."""
     several = taking_turns(VENUES, "a test", 1, "two")
     assert [it.values for it in several] == [(venue, 1, "two") for venue in VENUES]
-    assert sorted(marked(several)) == [False, *[True] * (len(VENUES) - 1)]
+    assert sorted(are_left_to_venues(several)) == [False, *[True] * (len(VENUES) - 1)]
     each = each_taking_turns(VENUES, "a test", range(100))
     assert len({it.values for it in each}) == 100 * len(VENUES)
-    assert marked(each).count(False) == 100
+    assert are_left_to_venues(each).count(False) == 100
 
 
-def test_different_tests_take_different_venues() -> None:
-    """No venue is left out of a run, nor is one in most of it."""
-    taken = Counter(at_its_turn(VENUES, f"test {number}") for number in range(700))
-    assert set(taken) == set(VENUES)
-    assert max(taken.values()) < 200
+def test_different_tests_run_at_different_venues() -> None:
+    """A run leaves out no venue, and no venue dominates it."""
+    venues = Counter(at_its_turn(VENUES, f"test {number}") for number in range(700))
+    assert set(venues) == set(VENUES)
+    assert max(venues.values()) < 200
 
 
-def test_another_commit_takes_another_venue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over some commits a test has been at every venue."""
-    taken = set()
+def test_another_commit_selects_another_venue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over some commits a test runs at every venue."""
+    venues = set()
     for number in range(100):
         monkeypatch.setattr(rotation, "commit", lambda number=number: f"{number:040x}")
-        taken.add(at_its_turn(VENUES, "a test"))
-    assert taken == set(VENUES)
+        venues.add(at_its_turn(VENUES, "a test"))
+    assert venues == set(VENUES)
 
 
-def test_whoever_names_a_venue_has_it_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the test is told there, under whatever name; elsewhere it is its turn. A name of no venue is refused."""
+def test_a_named_venue_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the test has that venue, under any of its names; else the rotation applies. An unknown name is refused."""
     turn = at_its_turn(["okx", "mexc"], "a test")
     monkeypatch.setenv("KILLSWITCH_VENUE", "binance")
     assert at_its_turn(["okx", "binanceusdm", "mexc"], "a test") == "binanceusdm"
@@ -106,48 +106,48 @@ def test_whoever_names_a_venue_has_it_taken(monkeypatch: pytest.MonkeyPatch) -> 
         headline()
 
 
-def test_both_commands_together_are_everything_once(
-    repository: Path, small: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+def test_both_targets_together_run_every_test_once(
+    repository: Path, small_suite: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What one leaves out the other runs, whichever process says so and however it hashes."""
+    """What one target leaves out the other runs, in any process and with any hash seed."""
     listed: dict[str, list[str]] = {}
     for number, (target, selection) in enumerate([("all", []), *selections(repository).items()]):
         monkeypatch.setenv("PYTHONHASHSEED", str(number))
-        told = run(repository, "--collect-only", "-o", "addopts=", "-q", *selection, *small)
-        listed[target] = [line for line in told.splitlines() if "::" in line]
+        output = run_pytest(repository, "--collect-only", "-o", "addopts=", "-q", *selection, *small_suite)
+        listed[target] = [line for line in output.splitlines() if "::" in line]
     assert len(listed["all"]) == 2 * len(VENUES) + 1
     assert sorted(listed["test"] + listed["test-venues"]) == sorted(listed["all"])
     assert len(listed["test"]) == 3
 
 
-def test_a_run_says_which_venues_it_takes_and_how_many_tests_it_leaves(
-    repository: Path, small: tuple[str, ...]
+def test_a_run_reports_its_venues_and_the_number_of_deselected_tests(
+    repository: Path, small_suite: tuple[str, ...]
 ) -> None:
-    """Also where processes of their own run the tests: these agree, and what they leave out is counted once."""
+    """Also with several worker processes: they agree, and a deselected test is counted once."""
     for processes in ([], ["--numprocesses", "2", "--dist", "worksteal"]):
-        told = run(repository, *small, *selections(repository)["test"], *processes).strip().splitlines()
-        assert told[0] == headline()
-        assert re.fullmatch(rf"3 passed, {2 * (len(VENUES) - 1)} deselected in .*", told[-1])
+        output = run_pytest(repository, *small_suite, *selections(repository)["test"], *processes).strip().splitlines()
+        assert output[0] == headline()
+        assert re.fullmatch(rf"3 passed, {2 * (len(VENUES) - 1)} deselected in .*", output[-1])
 
 
-def test_a_file_that_hides_what_it_leaves_is_refused(
+def test_a_file_that_hides_its_mark_is_refused(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`make test-venues` reads only files that name the mark, so `make test` takes none that has it from elsewhere."""
+    """`make test-venues` reads only files that name the mark, so `make test` refuses a mark imported indirectly."""
     monkeypatch.setenv("PYTHONPATH", f"{repository}:{tmp_path}")
     (tmp_path / "elsewhere.py").write_text("from tests.rotation import LEFT", encoding="utf-8")
     hidden = "from elsewhere import LEFT\n\n@LEFT\ndef test_it():\n    pass\n"
     (tmp_path / "test_small.py").write_text(hidden, encoding="utf-8")
     with pytest.raises(subprocess.CalledProcessError) as refused:
-        run(repository, "-p", "tests.conftest", "-c", str(repository / "pyproject.toml"), str(tmp_path))
+        run_pytest(repository, "-p", "tests.conftest", "-c", str(repository / "pyproject.toml"), str(tmp_path))
     assert "test_small.py: has tests for `make test-venues`" in refused.value.stderr
 
 
-def test_whoever_names_tests_gets_all_of_them(repository: Path) -> None:
-    """`make test TESTS=path` and `K=words` leave nothing to another command."""
+def test_named_tests_are_all_run(repository: Path) -> None:
+    """`make test TESTS=path` and `K=words` leave nothing to the other target."""
     for named in ("TESTS=tests/wire", "K=lost"):
         command = ["make", "--dry-run", "--silent", "test", named]
-        told = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
-        words = shlex.split(told.strip().splitlines()[-1])
+        output = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
+        words = shlex.split(output.strip().splitlines()[-1])
         assert "-m" not in words
         assert named.partition("=")[2] in words

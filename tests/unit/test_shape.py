@@ -1,4 +1,4 @@
-"""The shape of the code: short functions, few collaborators, one meaning a name, verbs that engineers search for."""
+"""The shape of the code: short functions, few collaborators, one meaning per name, verbs that engineers search for."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ DIALECT = frozenset(
         "hands",
     ]
 )
-"""Words that once named many things at once; the field has its own word for each of these meanings."""
+"""Words that once had many meanings; the field has its own term for each of them."""
 
 SAME_MEANING = (
     ("killswitch/policy/schema", "killswitch/graph"),  # a part of a document, and what it is compiled to
     ("killswitch/policy/schema", "killswitch/model"),  # a part of a document, and the record that adapters see
-    ("adapters/killswitch_alpaca", "adapters/killswitch_ccxt"),  # the same job in two families of venues
+    ("adapters/killswitch_alpaca", "adapters/killswitch_ccxt"),  # the same job in two venue plug-ins
 )
 
 VALUES = frozenset(
@@ -165,7 +165,7 @@ def test_no_class_has_more_than_eight_collaborators(repository: Path) -> None:
 
 
 def test_a_class_name_has_one_meaning(repository: Path) -> None:
-    """A name is defined once, but for a document's part and its node, and for one job in two families of venues."""
+    """A name is defined once, except for a document's part and its node, and for one job in two venue plug-ins."""
     places: dict[str, list[str]] = defaultdict(list)
     for path, node in classes(repository):
         if not node.name.startswith("_"):
@@ -187,7 +187,7 @@ def have_one_meaning(first: str, second: str) -> bool:
     )
 
 
-def test_names_of_functions_are_words_of_the_field(repository: Path) -> None:
-    """No function is called after telling, standing or taking; the API of the conformance tests keeps its names."""
+def test_function_names_are_terms_of_the_field(repository: Path) -> None:
+    """No function is named after telling, standing or taking; the API of the conformance tests keeps its names."""
     named = {f"{path}:{node.name}" for path, node in functions(repository) if DIALECT & set(node.name.split("_"))}
     assert sorted(name for name in named if not name.startswith("killswitch/conformance/")) == []

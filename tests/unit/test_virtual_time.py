@@ -1,4 +1,4 @@
-"""The tests' own time: it jumps, keeps the order of events, and says where real time would hang."""
+"""The virtual time of the tests: it jumps, keeps the order of events, and raises where real time would hang."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from tests.virtual_time import START, NothingWillHappenError, VirtualTime, run
 
 
-def test_a_day_of_waiting_is_over_at_once_and_has_taken_a_day() -> None:
-    """The clock shows what was slept, to the second."""
+def test_a_day_of_virtual_waiting_ends_at_once() -> None:
+    """The clock has advanced by the slept time, to the second."""
     timeline = VirtualTime()
     timeline.run(timeline.sleep(86_400))
     assert timeline.now() == START + timedelta(days=1)
 
 
-def test_tasks_that_wait_side_by_side_take_as_long_as_the_longest() -> None:
-    """And are woken in the order of their times, not in the order in which they began."""
+def test_concurrent_waits_take_as_long_as_the_longest() -> None:
+    """Tasks wake up in the order of their times, not in the order of their starts."""
     order: list[float] = []
 
     async def wait(seconds: float) -> None:
@@ -34,8 +34,8 @@ def test_tasks_that_wait_side_by_side_take_as_long_as_the_longest() -> None:
     assert order == [0.04, 10.0, 30.0]
 
 
-def test_a_timeout_ends_what_never_answers() -> None:
-    """The ten seconds of patience pass, and no more."""
+def test_a_timeout_ends_a_call_that_never_answers() -> None:
+    """Exactly the ten seconds of the timeout pass."""
     timeline = VirtualTime()
 
     async def main() -> None:
@@ -47,14 +47,14 @@ def test_a_timeout_ends_what_never_answers() -> None:
     assert timeline.elapsed == pytest.approx(10.0, abs=1e-6)
 
 
-def test_what_would_hang_for_ever_is_an_error() -> None:
-    """Waiting for something that nobody can bring about."""
+def test_a_wait_that_would_never_end_is_an_error() -> None:
+    """No task or timer can end the wait."""
     with pytest.raises(NothingWillHappenError):
         run(asyncio.Event().wait())
 
 
-def test_time_stands_still_while_a_thread_works() -> None:
-    """A timeout around work in a thread does not run out because the loop had nothing else to do."""
+def test_virtual_time_stops_while_a_thread_works() -> None:
+    """A timeout around work in a thread does not expire because the loop is idle."""
     timeline = VirtualTime()
 
     async def main() -> str:
@@ -69,8 +69,8 @@ def test_time_stands_still_while_a_thread_works() -> None:
     assert timeline.elapsed == 0.0
 
 
-def test_a_timeline_goes_on_where_the_last_run_ended() -> None:
-    """A program that is killed and started again finds the time that it is."""
+def test_virtual_time_continues_where_the_last_run_ended() -> None:
+    """A program that is killed and restarted finds the current virtual time."""
     timeline = VirtualTime()
     timeline.run(timeline.sleep(5.0))
     timeline.run(timeline.sleep(7.0))

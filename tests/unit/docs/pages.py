@@ -1,4 +1,4 @@
-"""Reading the pages of docs/ as tests do: their tables and their blocks, by section."""
+"""Reads the pages of docs/ for tests: tables and blocks by section."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Rows = list[dict[str, str]]
 
 
 class Section(NamedTuple):
-    """What stands below a heading: its tables, each row by column, and its YAML blocks."""
+    """The content of a section: its tables, each row by column, and its YAML blocks."""
 
     tables: list[Rows]
     yaml: list[str]
 
 
 def sections(page: str) -> dict[str, Section]:
-    """The sections of a page by the words of their headings, without their anchors."""
+    """The sections of a page by the text of their headings, without their anchors."""
     parts = re.split(r"^## (.+?)(?: \{ #[\w-]+ \})?$", page, flags=re.MULTILINE)
     found = {"": Section(_tables(parts[0]), _yaml(parts[0]))}
     for heading, text in zip(parts[1::2], parts[2::2], strict=True):

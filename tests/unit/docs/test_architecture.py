@@ -1,4 +1,4 @@
-"""docs/architecture.md says what there is: rooms, layers, and functions that are where its links lead."""
+"""docs/architecture.md matches the code: rooms, layers, and the files of the linked functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.docs.pages import Section, sections
 
 LINK = re.compile(r"\[`([A-Za-z_.]+)`\]\(\.\./([a-z_/]+\.py)\)")
 MOST_FILES = 15
-"""Files on the way from a price to an order, so that somebody new can read all of them in one go."""
+"""Most files on the path from a price to an order, so that a newcomer can read all of them at once."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def page(text: str) -> dict[str, Section]:
     return sections(text)
 
 
-def defined(source: str) -> set[str]:
+def defined_names(source: str) -> set[str]:
     """The names that a module defines, and those of its classes as `Class.method`."""
     found = set()
     for node in ast.parse(source).body:
@@ -40,24 +40,24 @@ def defined(source: str) -> set[str]:
     return found
 
 
-def test_every_name_is_defined_in_the_file_that_its_link_leads_to(text: str, repository: Path) -> None:
+def test_every_name_is_defined_in_the_file_of_its_link(text: str, repository: Path) -> None:
     """Functions, methods, classes and tables of the program."""
     links = LINK.findall(text)
     assert len(links) > 20
     assert len(links) == text.count("](../"), "each link to code names what is there"
-    lost = [name for name, path in links if name not in defined((repository / path).read_text(encoding="utf-8"))]
+    lost = [name for name, path in links if name not in defined_names((repository / path).read_text(encoding="utf-8"))]
     assert lost == []
 
 
-def test_the_way_from_a_price_to_an_order_is_short_enough_to_be_read(text: str) -> None:
-    """At most fifteen files, the adapter's not counted."""
-    way = text.partition("## From a falling price to an order")[2].partition("\n## ")[0]
-    files = {path for row in way.splitlines() if row.startswith("|") for _, path in LINK.findall(row)}
+def test_the_path_from_a_price_to_an_order_has_at_most_fifteen_files(text: str) -> None:
+    """The adapter's files are not counted."""
+    path_section = text.partition("## From a falling price to an order")[2].partition("\n## ")[0]
+    files = {path for row in path_section.splitlines() if row.startswith("|") for _, path in LINK.findall(row)}
     assert 10 <= len(files) <= MOST_FILES
 
 
-def test_every_room_has_its_line(page: dict[str, Section], repository: Path) -> None:
-    """And every line its room, with all of its chapters."""
+def test_every_room_has_its_row(page: dict[str, Section], repository: Path) -> None:
+    """Every row has its room, with all of its chapters."""
     packages = repository / "killswitch"
     rooms = {folder.name: folder for folder in packages.iterdir() if (folder / "__init__.py").exists()}
     (table,) = page["Rooms"].tables
@@ -68,7 +68,7 @@ def test_every_room_has_its_line(page: dict[str, Section], repository: Path) -> 
         assert set(re.findall(r"`([a-z_]+)`", row["chapters"])) == chapters, row["room"]
 
 
-def test_the_layers_are_those_that_import_linter_holds(text: str, repository: Path) -> None:
+def test_the_layers_are_those_of_import_linter(text: str, repository: Path) -> None:
     """In the same order, from the top."""
     drawn = text.partition("```\n")[2].partition("```")[0].splitlines()
     settings = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))

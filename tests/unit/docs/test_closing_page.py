@@ -1,4 +1,4 @@
-"""docs/closing.md says of closing what its code does: the life of an order, names, refusals, ends and numbers."""
+"""docs/closing.md matches the code of closing: order states, client order ids, rejections, ends and constants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.unit.docs.pages import Section, sections
 D = Decimal
 LONGEST = {"hex": 34, "uuid": 36}
 NOT_BY_A_REFUSAL = {"duplicate_client_order_id"}
-"""A refusal that is journaled as `unknown`, and asked about."""
+"""Reject reasons that are journaled as `unknown` and queried."""
 
 
 @pytest.fixture(scope="module")
@@ -54,40 +54,40 @@ def measured(value: str) -> float:
     return float(value.removesuffix(" s"))
 
 
-# The life of an order
+# Order states
 
 
-def test_the_table_of_states_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
-    """Every state, and for each of them every entry that moves it, with the state that it leads to."""
-    told = {
+def test_the_table_of_states_is_the_transition_table_of_the_code(page: dict[str, Section]) -> None:
+    """Every state with every entry that changes it, and the next state."""
+    transitions = {
         TargetState(row["state"].strip("`")): {
             TargetEvent(entry): TargetState(then)
             for entry, then in re.findall(r"`([^`]+)` → `([^`]+)`", row["entry → next state"])
         }
         for row in page["Order states"].tables[0]
     }
-    assert told == {state: dict(moves) for state, moves in TRANSITIONS.items()}
+    assert transitions == {state: dict(moves) for state, moves in TRANSITIONS.items()}
 
 
-def test_every_kind_of_journal_entry_has_its_line(page: dict[str, Section]) -> None:
-    """In the order in which the store knows them."""
+def test_every_kind_of_journal_entry_has_its_row(page: dict[str, Section]) -> None:
+    """In the order of the store's declaration."""
     rows = page["Order states"].tables[1]
     assert [row["entry"].strip("`") for row in rows] == list(get_args(JournalKind))
 
 
-def test_the_table_of_detached_orders_is_the_one_that_the_program_folds(page: dict[str, Section]) -> None:
-    """Whether an order is still queried after each entry about it."""
+def test_the_table_of_detached_orders_is_the_transition_table_of_the_code(page: dict[str, Section]) -> None:
+    """For each entry whether the order is still queried afterwards."""
     rows = page["Orders of unknown status"].tables[0]
     assert {TargetEvent(row["entry"].strip("`")): row["queried afterwards"] == "yes" for row in rows} == dict(
         DETACHED_TRANSITIONS
     )
 
 
-# Names
+# Client order ids
 
 
-def test_the_names_of_the_page_are_those_that_orders_get(text: str, page: dict[str, Section]) -> None:
-    """Decision, intent and attempt as the page gives them, by the rule of each row."""
+def test_the_client_order_ids_of_the_page_are_those_of_the_code(text: str, page: dict[str, Section]) -> None:
+    """For the decision, intent and attempt of the page, by the rule of each row."""
     found = re.search(r"decision `(\w+)`, intent (\d+), attempt (\d+)", plain(text))
     assert found is not None
     rows = page["Client order ids"].tables[0]
@@ -102,7 +102,7 @@ def test_the_names_of_the_page_are_those_that_orders_get(text: str, page: dict[s
         assert len(name) <= longest
 
 
-def test_the_shortest_name_of_the_page_is_the_shortest_that_is_made(text: str) -> None:
+def test_the_shortest_client_order_id_of_the_page_is_that_of_the_code(text: str) -> None:
     """14 characters are enough, 13 are not."""
     said = re.search(r"accepts fewer than (\d+) characters is not supported", plain(text))
     assert said is not None
@@ -112,19 +112,19 @@ def test_the_shortest_name_of_the_page_is_the_shortest_that_is_made(text: str) -
         client_order_id("d", 0, 1, ClientIdRule("plain", shortest - 1))
 
 
-# Refusals
+# Rejections
 
 
-def line(target: str) -> PositionTarget:
+def position_target(target: str) -> PositionTarget:
     return PositionTarget(
         decision="d", account="main", symbol="X", position_side="long", side="sell", target=D(target),
         decided=10 - D(target), largest=10 - D(target), reduce_only=True, rank=1, index=0,
     )  # fmt: skip
 
 
-def refused(target: str, reason: str | None, times: int) -> PositionTarget:
-    """A line on 10 contracts of which `times` orders in a row filled nothing, and why."""
-    found = line(target)
+def refused_target(target: str, reason: str | None, times: int) -> PositionTarget:
+    """A target on 10 contracts after `times` consecutive orders without a fill, rejected with `reason`."""
+    found = position_target(target)
     for attempt in range(1, times + 1):
         about = {"client_order_id": f"ks{attempt}", "attempt": attempt}
         found.apply(entry("sending", {"amount": str(min(found.decided, found.largest)), "rung": "0"}, about))
@@ -143,31 +143,31 @@ def entry(kind: JournalKind, data: dict[str, str | None], about: dict[str, objec
 
 
 def next_order(reason: str | None) -> str:
-    """What the page calls the order after one that ended so."""
-    once = refused("0", reason, 1)
-    if verdict(once) is not LineAction.SEND:
+    """The page's term for the order after one that ended with `reason`."""
+    once = refused_target("0", reason, 1)
+    if next_action(once) is not LineAction.SEND:
         return "none"
-    if once.largest < line("0").largest:
+    if once.largest < position_target("0").largest:
         assert (once.largest, once.failed_tries) == (D(5), 0)
         return "half"
     return "the next try" if once.failed_tries else "the same"
 
 
-def verdict(of: PositionTarget) -> LineAction:
-    return evaluate_line(of, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
+def next_action(target: PositionTarget) -> LineAction:
+    return evaluate_line(target, D(10), PositionLedger(), None, attempts=PACE.fruitless_attempts).do
 
 
 def after_eight(target: str, reason: str | None) -> str:
-    """What the page calls the end of a line after so many of them."""
+    """The page's term for the end of a target after eight such orders."""
     words = {LineAction.SEND: "continues", LineAction.BLOCKED: "blocked", LineAction.GIVE_UP: "residual"}
-    at_once = verdict(refused(target, reason, 1)) is not LineAction.SEND
-    before = verdict(refused(target, reason, PACE.fruitless_attempts - 1))
+    at_once = next_action(refused_target(target, reason, 1)) is not LineAction.SEND
+    before = next_action(refused_target(target, reason, PACE.fruitless_attempts - 1))
     assert at_once or before is LineAction.SEND
-    return words[verdict(refused(target, reason, PACE.fruitless_attempts))] + (" at once" if at_once else "")
+    return words[next_action(refused_target(target, reason, PACE.fruitless_attempts))] + (" at once" if at_once else "")
 
 
-def test_every_refusal_does_what_the_page_says(page: dict[str, Section]) -> None:
-    """The next order, and how a full close and a trim go on or end after eight of them in a row."""
+def test_every_reject_reason_has_the_consequences_of_the_page(page: dict[str, Section]) -> None:
+    """The next order, and how a full close and a trim continue or end after eight in a row."""
     rows = {row["rejected as"].strip("`"): row for row in page["Rejections"].tables[0]}
     reasons = [each for each in get_args(RejectReason) if each not in NOT_BY_A_REFUSAL]
     assert list(rows) == [*reasons, "not rejected, and expired without a fill"]
@@ -177,30 +177,30 @@ def test_every_refusal_does_what_the_page_says(page: dict[str, Section]) -> None
         assert row["a trim, after eight"] == after_eight("4", reason), reason
 
 
-def test_a_refusal_to_listen_counts_for_nothing(text: str) -> None:
-    """It spends neither the name nor an attempt nor a try; and eight is the number of the table."""
+def test_a_rate_limited_order_is_not_counted(text: str) -> None:
+    """It uses up neither the client order id nor an attempt nor a try; and eight is the number of the table."""
     assert PACE.fruitless_attempts == 8
-    unheard = refused("0", "rate_limited", 1)
-    assert (unheard.attempts_without_fill, unheard.failed_tries, unheard.is_id_used) == (0, 0, False)
+    rate_limited = refused_target("0", "rate_limited", 1)
+    assert (rate_limited.attempts_without_fill, rate_limited.failed_tries, rate_limited.is_id_used) == (0, 0, False)
     assert "**Not counted:** a rejection because of too many requests" in plain(text)
 
 
 # Ends
 
 
-def test_every_end_that_a_close_can_have_has_its_line(page: dict[str, Section]) -> None:
-    """Those of a report but what is no end, what no order was ever sent for, and suspicions, which close nothing."""
+def test_every_end_of_a_close_has_its_row(page: dict[str, Section]) -> None:
+    """Every status except those that are no end, those without any order, and suspicions, which close nothing."""
     rows = page["How a close ends"].tables[0]
     others = ("recorded only", "nothing to close", "closing", "locked on suspicion", "suspicion over")
     ends = [each for each in get_args(DecisionStatus) if each not in others]
     assert [row["end"].strip("`") for row in rows] == ends
 
 
-# Numbers
+# Constants
 
 
-def test_the_numbers_of_the_pace_are_the_ones_of_the_code(page: dict[str, Section]) -> None:
-    """All of them, in their order; counts without a unit, everything else in seconds."""
+def test_the_constants_of_the_pace_are_those_of_the_code(page: dict[str, Section]) -> None:
+    """All of them in order; counts without a unit, all others in seconds."""
     rows = page["Constants"].tables[0]
     assert [row["constant"].strip("`") for row in rows] == [field.name for field in fields(ClosingPace)]
     for row in rows:
@@ -209,8 +209,8 @@ def test_the_numbers_of_the_pace_are_the_ones_of_the_code(page: dict[str, Sectio
         assert row["value"].endswith(" s") is isinstance(value, float), row["constant"]
 
 
-def test_the_other_numbers_are_where_the_page_says(page: dict[str, Section]) -> None:
-    """Each by the module and the name that it has there; those of a breaker are what it is made with."""
+def test_the_other_constants_are_where_the_page_says(page: dict[str, Section]) -> None:
+    """Each by its module and name; those of a breaker are its constructor's defaults."""
     rows = page["Constants"].tables[1]
     assert len({row["constant"] for row in rows}) == len(rows)
     for row in rows:
@@ -223,8 +223,8 @@ def test_the_other_numbers_are_where_the_page_says(page: dict[str, Section]) -> 
         assert measured(row["value"]) == value, row["constant"]
 
 
-def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None:
-    """What is said in words follows from the same constants."""
+def test_the_numbers_in_the_text_are_those_of_the_tables(text: str) -> None:
+    """The text follows from the same constants."""
     words = plain(text)
     waits = [PACE.wait_after(count) for count in range(1, 9)]
     assert waits[:3] == [0.5, 1.0, 2.0]
@@ -251,7 +251,7 @@ def test_the_numbers_in_the_sentences_are_those_of_the_tables(text: str) -> None
         assert said in words, said
 
 
-def test_without_a_ladder_there_are_two_tries_at_market_and_then_a_limit(text: str) -> None:
+def test_without_a_ladder_there_are_two_market_tries_and_then_a_limit(text: str) -> None:
     """As the section on the ladder says."""
     assert [(rung.order, rung.tries) for rung in MARKET] == [("market", 2), ("limit", 1)]
     assert "Without a ladder: two tries at market, then a limit" in plain(text)

@@ -1,4 +1,4 @@
-"""docs/reference/formats.md names every key of the public formats, and none that they do not have."""
+"""docs/reference/formats.md names every key of the public formats, and no other."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ FORMATS = {
     "Against": summary.Against,
 }
 
-NEEDED = ("Account", "Position", "Order", "Fill", "Balance", "Mark", "Rate")
-"""The formats of which the page says what is needed."""
+WITH_REQUIRED_KEYS = ("Account", "Position", "Order", "Fill", "Balance", "Mark", "Rate")
+"""The formats whose required keys the page lists."""
 
 
 def keys_of(page: str, heading: str) -> list[str]:
@@ -71,15 +71,15 @@ def keys_of(page: str, heading: str) -> list[str]:
 
 @pytest.mark.parametrize("heading", FORMATS)
 def test_the_page_names_every_key_once(repository: Path, heading: str) -> None:
-    """Whoever reads the format finds each key, and is promised nothing that is not written."""
+    """A reader of the format finds each key, and no key that is never written."""
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     written = [field.encode_name for field in msgspec.structs.fields(FORMATS[heading])]
     assert sorted(keys_of(page, heading)) == sorted(written)
 
 
-@pytest.mark.parametrize("heading", [name for name in FORMATS if name in NEEDED])
-def test_what_is_needed_is_said_to_be(repository: Path, heading: str) -> None:
-    """A line that ends in `needed` names keys that the decoder demands, and all of them."""
+@pytest.mark.parametrize("heading", [name for name in FORMATS if name in WITH_REQUIRED_KEYS])
+def test_the_page_marks_exactly_the_required_keys(repository: Path, heading: str) -> None:
+    """The rows that end in `needed` name all keys that the decoder requires."""
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     text = page.split(f"\n### {heading}\n")[1].split("\n#")[0]
     needed = [
@@ -92,7 +92,7 @@ def test_what_is_needed_is_said_to_be(repository: Path, heading: str) -> None:
 
 
 def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path) -> None:
-    """A receiver of a file or a webhook finds each key there."""
+    """The receiver of a file or a webhook finds each key there."""
     page = (repository / "docs" / "notifications.md").read_text(encoding="utf-8")
     written = [field.encode_name for field in msgspec.structs.fields(Message)]
     written.append(Message.__struct_config__.tag_field or "")
@@ -100,9 +100,9 @@ def test_the_page_on_notifications_names_every_key_of_a_message(repository: Path
 
 
 def test_the_page_names_every_key_of_a_preview(repository: Path) -> None:
-    """`ksctl plan --output json` is read by other programs too."""
+    """Other programs read `ksctl plan --output json`."""
     policies = graphs.policy_set()
-    seen = snapshot.Snapshot(START, (), snapshot.SNAPSHOT_FORMAT)
-    shown = json.loads(encode_preview(preview(policies, seen, Interpreter(policies), "", frozenset())))
+    polled = snapshot.Snapshot(START, (), snapshot.SNAPSHOT_FORMAT)
+    previewed = json.loads(encode_preview(preview(policies, polled, Interpreter(policies), "", frozenset())))
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
-    assert sorted(keys_of(page, "Preview")) == sorted(shown)
+    assert sorted(keys_of(page, "Preview")) == sorted(previewed)

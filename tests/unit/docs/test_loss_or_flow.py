@@ -1,8 +1,8 @@
-"""The worked examples of docs/semantics.md on what counts as a loss are what the program decides, second by second.
+"""The program decides the worked examples of docs/semantics.md on losses and flows as the page shows, each second.
 
-A row of a table is what the venue shows from that second on: marks, contracts, wallet, rows of its ledger. Equity is
-checked here to be the sum of its parts, so that no table can show a fall that did not happen; drawdown, decisions and
-pages come out of the program. In the seconds between two rows nothing changes and nothing is decided.
+A table row is the venue's state from that second on: marks, contracts, wallet, ledger rows. Equity is checked to be
+the sum of its parts, so that no table can show a fall that did not happen; drawdown, decisions and pages are computed
+by the program. In the seconds between two rows nothing changes and nothing is decided.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.worlds import account, after, fill, flow, position, rules, snapshot
 
 HEADING = "Losses and transfers"
 BEFORE = 15 * 60
-"""Seconds of quiet before an example."""
+"""Seconds without a change before an example."""
 ENTRY = Decimal(100)
 """The entry price of `L`."""
 SEVERITIES = ("info", "warning", "page")
@@ -43,8 +43,8 @@ def page() -> dict[str, Section]:
     return sections(page_text())
 
 
-def worked() -> list[object]:
-    """Every table of the section that is an account over seconds, by its place."""
+def worked_examples() -> list[object]:
+    """Every table of the section with an account over seconds, by its index."""
     tables = sections(page_text())[HEADING].tables
     return [place for place, rows in enumerate(tables) if next(iter(rows[0])) == "second"]
 
@@ -53,12 +53,12 @@ def second(row: Row) -> int:
     return int(row["second"].split(" ")[0])
 
 
-def at(seconds: float) -> datetime:
+def time_at(seconds: float) -> datetime:
     return after(seconds=BEFORE + seconds)
 
 
 class Example:
-    """An account as the columns of a table show it, and the program that watches it."""
+    """An account with the state of a table row, and the interpreter that evaluates it."""
 
     def __init__(self, folder: Path, policy: str) -> None:
         self.policies = compiled(folder, policy)
@@ -66,43 +66,43 @@ class Example:
         self.stored: list[HistoryRow] = []
 
     def tick(self, row: Row, seconds: float, *, rows: bool) -> Outcome:
-        """Show the row at a second; with the rows of the ledger that come with it, or without any."""
-        found = self.interpreter.tick(snapshot(at(seconds), shown(row, seconds, rows=rows)))
+        """Evaluate the row's state at a second, with the row's ledger entries or without."""
+        outcome = self.interpreter.tick(snapshot(time_at(seconds), account_of(row, seconds, rows=rows)))
         self.stored += self.interpreter.rows()
-        return found
+        return outcome
 
     def restart(self) -> None:
-        """Another process takes up the stored memory."""
+        """Restore another interpreter from the stored states and history."""
         states = self.interpreter.states()
         self.interpreter = Interpreter(self.policies)
         self.interpreter.restore(states, lambda *_: list(self.stored))
 
     def cell(self, column: str, row: Row, outcome: Outcome) -> str:
-        """What the program makes of a column; of one that is given, what is given."""
+        """The program's value for a column; the given value for an input column."""
         if column == "drawdown":
             return drawdown(self.interpreter)
         if column.startswith("decides"):
-            return "; ".join(decided(each) for each in outcome.decisions) or "—"
+            return "; ".join(decision_text(each) for each in outcome.decisions) or "—"
         if column == "notice":
             severities = [each.severity for each in outcome.notices if each.kind == "unexplained"]
             return max(severities, key=SEVERITIES.index, default="—")
         return row[column]
 
 
-def decided(decision: Decision) -> str:
+def decision_text(decision: Decision) -> str:
     if decision.kind == "suspicion":
         assert decision.lock is not None
         assert decision.lock.until is not None
         assert not decision.intents
-        return f"lock until {(to_micros(decision.lock.until) - to_micros(at(0))) // 1_000_000}"
+        return f"lock until {(to_micros(decision.lock.until) - to_micros(time_at(0))) // 1_000_000}"
     orders = ", ".join(f"{each.side} {each.contracts.normalize():,f} {each.symbol}" for each in decision.intents)
     return f"{decision.stage}: {orders}" if orders else f"{decision.stage}"
 
 
-def shown(row: Row, seconds: float, *, rows: bool) -> AccountSnapshot:
-    """The account of a row: a swap account that holds `L`, or a spot account where the row gives no wallet."""
+def account_of(row: Row, seconds: float, *, rows: bool) -> AccountSnapshot:
+    """The account of a row: a swap account that holds `L`, or a spot account if the row has no wallet."""
     ledger = ledger_of(row, seconds) if rows else []
-    proven = at(min(float(row.get("read to") or 0), seconds))
+    proven = time_at(min(float(row.get("read to") or 0), seconds))
     spot = "wallet" not in row
     balances, positions = [], []
     wallet = number(row["USDT" if spot else "wallet"])
@@ -149,33 +149,33 @@ def long(contracts: Decimal, mark: Decimal) -> Position:
 
 
 def ledger_of(row: Row, seconds: float) -> list[Fill | Flow]:
-    """`withdrawal −30,000`, `fill −1,000 at 89`, each `of 1` where it is dated otherwise than by its row."""
-    found: list[Fill | Flow] = []
+    """`withdrawal −30,000`, `fill −1,000 at 89`, each with `of 1` if its time differs from its row's."""
+    entries: list[Fill | Flow] = []
     for place, text in enumerate(each for each in row.get("rows", "").split("; ") if each not in ("", "—")):
         parts = re.fullmatch(r"(\w+) ([−\d,]+)(?: at ([\d,.]+))?(?: of (\d+))?", text)
         assert parts, text
         kind, amount, price, of = parts.groups()
-        when = at(float(of) - 0.5 if of else seconds - 0.5)
+        when = time_at(float(of) - 0.5 if of else seconds - 0.5)
         name = f"{seconds}-{place}"
         if kind == "fill":
             side = "sell" if number(amount) < 0 else "buy"
-            found.append(fill(name, when, "L", side, str(abs(number(amount))), price))
+            entries.append(fill(name, when, "L", side, str(abs(number(amount))), price))
         else:
-            found.append(flow(name, when, str(number(amount)), kind))
-    return found
+            entries.append(flow(name, when, str(number(amount)), kind))
+    return entries
 
 
 def policy_for(page: dict[str, Section], rows: list[Row]) -> str:
-    """The policy at the top of the page, with the key that the head of the `decides` column gives."""
+    """The policy at the top of the page, with the key in the header of the `decides` column."""
     (text,) = page[""].yaml
     (column,) = [each for each in rows[0] if each.startswith("decides")]
     key = re.search(r"`(.+)`", column)
     return text if key is None else text.replace("  max_gap: 30m\n", f"  max_gap: 30m\n  {key[1]}\n")
 
 
-@pytest.mark.parametrize("place", worked())
+@pytest.mark.parametrize("place", worked_examples())
 def test_an_example_is_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path, place: int) -> None:
-    """Each row's equity is the sum of its parts; its drawdown, decisions and notices come out of the policy."""
+    """Each row's equity is the sum of its parts; its drawdown, decisions and notices are those of the policy."""
     table = page[HEADING].tables[place]
     example = Example(tmp_path, policy_for(page, table))
     for minute in (0, 5, 10, 14):
@@ -192,63 +192,65 @@ def test_an_example_is_decided_as_the_page_says(page: dict[str, Section], tmp_pa
         before, then = row, second(row)
 
 
-SAME = {"second": "0", "mark": "100", "L": "1,000", "wallet": "100,000", "equity": "100,000"}
+UNCHANGED = {"second": "0", "mark": "100", "L": "1,000", "wallet": "100,000", "equity": "100,000"}
 
 
 @pytest.mark.parametrize(
-    ("seen", "row"),
+    ("observation", "row"),
     [
         ("the same, by more than 20%", {"L": "200", "wallet": "80,000", "equity": "80,000"}),
         ("a position grows, the wallet falls, no fill", {"L": "1,100", "wallet": "88,000", "equity": "88,000"}),
     ],
 )
-def test_money_is_what_the_page_says_that_nothing_bounds(
-    page: dict[str, Section], tmp_path: Path, seen: str, row: Row
+def test_a_change_that_the_page_classifies_as_money_fires_no_stage(
+    page: dict[str, Section], tmp_path: Path, observation: str, row: Row
 ) -> None:
-    """20,000 beside 800 × 100 that were sold, 12,000 beside 100 × 100 that were bought: a fifth is less."""
+    """20,000 against 800 × 100 sold, 12,000 against 100 × 100 bought: both exceed a fifth."""
     rows = [each for table in page[HEADING].tables for each in table]
-    (choice,) = [each for each in rows if each.get("what is seen") == seen]
-    assert "money" in choice["classified as"]
-    fired = decided_until(90, Example(tmp_path, page[""].yaml[0]), row, read=True)
+    (classified,) = [each for each in rows if each.get("what is seen") == observation]
+    assert "money" in classified["classified as"]
+    fired = decisions_until(90, Example(tmp_path, page[""].yaml[0]), row, is_ledger_read=True)
     assert [each for each in fired if not each[1].startswith("lock until")] == []
 
 
-def test_a_ledger_that_does_not_answer_holds_up_a_pending_fall_for_the_grace(
+def test_an_unavailable_ledger_delays_a_pending_fall_by_the_grace_period(
     page: dict[str, Section], tmp_path: Path
 ) -> None:
-    """The stops far from the mark, and rows that are never known: 60 s, as in the table of keys."""
+    """The stops are far from the mark, and the ledger rows stay unknown: 60 s, as in the table of keys."""
     keys = {each["key"]: each["default"] for rows in page[HEADING].tables for each in rows if "key" in each}
     assert keys["`unexplained.flow_grace`"].startswith("60 s")
     row = {"mark": "95", "L": "100", "wallet": "89,200", "equity": "88,700"}
-    fired = decided_until(90, Example(tmp_path, page[""].yaml[0]), row, read=False)
+    fired = decisions_until(90, Example(tmp_path, page[""].yaml[0]), row, is_ledger_read=False)
     assert fired == [(6, "lock until 26"), (61, "everything: sell 100 L")]
 
 
-def decided_until(end: int, example: Example, row: Row, *, read: bool) -> list[tuple[int, str]]:
-    """What is decided, and when, of an account that is as in `row` from second 1 on; `read`: its ledger answers."""
+def decisions_until(end: int, example: Example, row: Row, *, is_ledger_read: bool) -> list[tuple[int, str]]:
+    """The decisions with their times for an account in the state `row` from second 1 on."""
     for seconds in (-900, -600, -300, -60):
-        example.tick({**SAME, "read to": str(seconds)}, seconds, rows=False)
-    found = []
+        example.tick({**UNCHANGED, "read to": str(seconds)}, seconds, rows=False)
+    decisions = []
     for seconds in range(end):
-        now = {**SAME, **(row if seconds else {}), "read to": str(seconds if read else 0)}
+        now = {**UNCHANGED, **(row if seconds else {}), "read to": str(seconds if is_ledger_read else 0)}
         outcome = example.tick(now, seconds, rows=False)
-        found += [(seconds, decided(each)) for each in outcome.decisions]
-    return found
+        decisions += [(seconds, decision_text(each)) for each in outcome.decisions]
+    return decisions
 
 
-def test_a_portfolio_with_a_venue_down_is_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path) -> None:
-    """By hand: `a` lost 4 × 10,500; `b` held 50,000, which moved by 21%: 168,500 or 147,500 are left of 200,000."""
+def test_a_portfolio_with_an_unavailable_venue_is_decided_as_the_page_says(
+    page: dict[str, Section], tmp_path: Path
+) -> None:
+    """Worked out: `a` lost 4 × 10,500; `b` held 50,000, which moved by 21%: 168,500 or 147,500 are left of 200,000."""
     (text,) = page[""].yaml
     policy = text.replace("each: account", "each: portfolio").replace("at_least: 10%", "at_least: 15%")
 
     def accounts(row: Row) -> list[AccountSnapshot]:
-        return [one_of_two(name, held, row) for name, held in (("a", 4), ("b", 1))]
+        return [account_of_two(name, held, row) for name, held in (("a", 4), ("b", 1))]
 
-    are_decided(compiled(tmp_path, policy), page["Partly unknown values are bounded"].tables[1], accounts)
+    assert_decisions(compiled(tmp_path, policy), page["Partly unknown values are bounded"].tables[1], accounts)
 
 
-def one_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
-    """An account of 100,000 that is long so many at 50,000, at its price of the row."""
+def account_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
+    """An account of 100,000 that is long `held` at 50,000, at its price in the row."""
     known = {"name": name, "venue": name, "instruments": [rules("BTC")]}
     price = row[f"price at `{name}`"]
     if price == "down":
@@ -263,7 +265,7 @@ def one_of_two(name: str, held: int, row: Row) -> AccountSnapshot:
 
 
 def test_accounts_of_two_currencies_are_decided_as_the_page_says(page: dict[str, Section], tmp_path: Path) -> None:
-    """By hand: the USDT of `a`, and the USDC of `b` and `c` times the rate."""
+    """Worked out: the USDT of `a`, and the USDC of `b` and `c` times the rate."""
     section = page["Several currencies: the reference currency"]
 
     def accounts(row: Row) -> list[AccountSnapshot]:
@@ -271,18 +273,18 @@ def test_accounts_of_two_currencies_are_decided_as_the_page_says(page: dict[str,
         assert a + rate * (b + c) == number(row["together, USD"])
         rates = (Rate("USD", rate),)
         return [
-            in_currency("a", "USDT", a, a - 100_000, None),
-            in_currency("b", "USDC", b, b - 50_000, rates),
-            in_currency("c", "USDC", c, c - 50_000, rates),
+            account_in_currency("a", "USDT", a, a - 100_000, None),
+            account_in_currency("b", "USDC", b, b - 50_000, rates),
+            account_in_currency("c", "USDC", c, c - 50_000, rates),
         ]
 
-    are_decided(compiled(tmp_path, *section.yaml), section.tables[1], accounts)
+    assert_decisions(compiled(tmp_path, *section.yaml), section.tables[1], accounts)
 
 
-def in_currency(
+def account_in_currency(
     name: str, currency: str, equity: Decimal, profit: Decimal, rates: tuple[Rate, ...] | None
 ) -> AccountSnapshot:
-    """An account that is long 500 at 100, by which it made the profit."""
+    """An account that is long 500 from 100 and has made the profit with it."""
     mark = ENTRY + profit / 500
     book = position(
         "L", "long", str(profit), contracts="500", mark_price=str(mark), notional=str(500 * mark), entry_price="100"
@@ -293,27 +295,27 @@ def in_currency(
     )  # fmt: skip
 
 
-def are_decided(policies: PolicySet, rows: list[Row], accounts: Callable[[Row], list[AccountSnapshot]]) -> None:
-    """Assert drawdown and decisions of each row, after a quarter of an hour as in the first."""
+def assert_decisions(policies: PolicySet, rows: list[Row], accounts: Callable[[Row], list[AccountSnapshot]]) -> None:
+    """Assert drawdown and decisions of each row, after a quarter of an hour in the state of the first."""
     interpreter = Interpreter(policies)
     for minute in (0, 5, 10, 14):
         interpreter.tick(snapshot(after(minutes=minute), *accounts(rows[0])))
     for row in rows:
-        outcome = interpreter.tick(snapshot(at(int(row["second"])), *accounts(row)))
-        assert (drawdown(interpreter), by_account(outcome)) == (row["drawdown"], row["decides"])
+        outcome = interpreter.tick(snapshot(time_at(int(row["second"])), *accounts(row)))
+        assert (drawdown(interpreter), decisions_by_account(outcome)) == (row["drawdown"], row["decides"])
 
 
 def drawdown(interpreter: Interpreter) -> str:
     (machine,) = interpreter.status()
-    (reading,) = [each for each in machine.readings if each.trigger.name == "fall-10"]
-    low, high = (round(end, 5) for end in reading.value or (0.0, 1.0))
+    (observed,) = [each for each in machine.readings if each.trigger.name == "fall-10"]
+    low, high = (round(end, 5) for end in observed.value or (0.0, 1.0))
     return percent(low) if low == high else f"{percent(low)} … {percent(high)}"
 
 
-def by_account(outcome: Outcome) -> str:
-    """Stages and their orders, each with its account."""
-    found = []
+def decisions_by_account(outcome: Outcome) -> str:
+    """Stages with their orders and accounts."""
+    texts = []
     for decision in outcome.decisions:
         orders = [f"{it.side} {it.contracts.normalize():,f} {it.symbol} of {it.account}" for it in decision.intents]
-        found.append(f"{decision.stage}: {', '.join(sorted(orders, key=lambda text: text[-1]))}")
-    return "; ".join(found) or "—"
+        texts.append(f"{decision.stage}: {', '.join(sorted(orders, key=lambda text: text[-1]))}")
+    return "; ".join(texts) or "—"

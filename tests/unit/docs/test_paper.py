@@ -1,4 +1,4 @@
-"""The documents that the page on the paper venue shows."""
+"""The documents on the page of the paper venue are valid and have the described effect."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _blocks() -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_terms_of_the_page_are_terms() -> None:
-    """Every key that the page shows is understood, and each says something else than the plain venue."""
+def test_the_terms_of_the_page_are_valid() -> None:
+    """Every key of the page is accepted, and each differs from the default of the venue."""
     terms = read_terms(YAML(typ="safe", pure=True).load(_blocks()[0]))
     assert [limit.name for limit in terms.traits.limits] == ["orders-10s", "weight"]
     assert (terms.traits.batch, terms.traits.whole_book) == (5, True)
@@ -29,8 +29,8 @@ def test_the_terms_of_the_page_are_terms() -> None:
     assert (terms.fill_lag, terms.flow_lag) == (10, 15)
 
 
-def test_the_account_of_the_page_makes_an_adapter_with_its_traits(tmp_path: Path) -> None:
-    """The document compiles, and the options come out of it as the adapter takes them."""
+def test_the_account_of_the_page_opens_an_adapter_with_its_options(tmp_path: Path) -> None:
+    """The document compiles, and its options are those of the adapter."""
     (tmp_path / "account.yaml").write_text(_blocks()[1], encoding="utf-8")
     loaded = load([tmp_path])
     assert not loaded.diagnostics

@@ -1,4 +1,4 @@
-"""The reference pages are the code's: remade by one command, and stale ones are found here."""
+"""The reference pages are generated from the code by one command; stale pages are found here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tools.reference.values import VALUES
 
 
 def test_no_generated_page_is_stale(repository: Path) -> None:
-    """The pages of the reference and the schema are what the code gives now; `make reference` writes them anew."""
+    """The reference pages and the schema are those generated now; `make reference` rewrites them."""
     stale = [name for name, text in generated().items() if (repository / name).read_text(encoding="utf-8") != text]
     assert stale == [], "run `make reference`, and commit what it writes"
 
@@ -40,14 +40,14 @@ def test_every_key_of_a_kind_has_an_example(kind: str) -> None:
 
 
 def test_the_examples_are_a_policy_set_without_an_error() -> None:
-    """What the page shows can be copied: the examples load and compile together."""
+    """The examples can be copied: they load and compile together."""
     loaded = load([FOLDER])
     _, problems = compile_loaded(loaded)
     assert [problem for problem in problems if problem.severity == "error"] == []
 
 
 def test_every_key_kind_code_signal_and_verb_is_on_its_page() -> None:
-    """Nothing that a user may write, read or type is left out; counted from the registries, not from the pages."""
+    """Nothing that a user may write, read or type is missing; the registries are compared, not the pages."""
     pages = reference()
     keys = {key for kind in KINDS.values() for part in parts(kind) for key in keys_of(part)}
     assert [key for key in keys if f"| `{key}` |" not in pages["policy.md"]] == []
@@ -57,8 +57,8 @@ def test_every_key_kind_code_signal_and_verb_is_on_its_page() -> None:
     assert [spec.name for spec in CATALOGUE if f"\n### `{spec.name}" not in pages["signals.md"]] == []
 
 
-def test_the_examples_of_values_are_values() -> None:
-    """What the page shows for a duration, a fraction and so on is one to the reader of documents."""
+def test_the_examples_of_value_types_are_valid() -> None:
+    """The page's examples of a duration, a fraction and so on are accepted by the document reader."""
     for read, words in VALUES.items():
         assert words.examples
         for example in words.examples:

@@ -1,4 +1,4 @@
-"""The worked numbers of docs/semantics.md are what the program computes."""
+"""The program computes the worked numbers of docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.unit.docs.pages import Rows, Section, compiled, number, percent, sect
 from tests.worlds import account, after, flow, hand, position, rules, snapshot
 
 BEFORE = 15
-"""Minutes of quiet before an example."""
+"""Minutes without a change before an example."""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def page(repository: Path) -> dict[str, Section]:
     return sections((repository / "docs" / "semantics.md").read_text(encoding="utf-8"))
 
 
-def worked() -> list[object]:
-    """Every table of the page that is an account over time, as (section, place in it)."""
+def worked_examples() -> list[object]:
+    """Every table of the page with an account over time, as (section, index in it)."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text(encoding="utf-8")
     return [
         pytest.param(heading, place, id=f"{heading.split(':')[0]}-{place}")
@@ -52,13 +52,13 @@ def worked() -> list[object]:
 
 
 class Account:
-    """The account of the examples, moved by the columns of a table."""
+    """The account of the examples, changed by the rows of a table."""
 
     def __init__(self) -> None:
         self.moved = Decimal(0)
 
-    def at(self, row: dict[str, str]) -> Snapshot:
-        """What a row says, as a snapshot; its equity is held against its parts in a test of its own."""
+    def snapshot_of(self, row: dict[str, str]) -> Snapshot:
+        """The snapshot of a row; another test compares its equity with its parts."""
         minute = Decimal(re.match(r"\d+", next(iter(row.values())))[0])  # type: ignore[index]  # rows begin with a minute
         now = after(minutes=BEFORE + float(minute))
         long, short = (row.get(f"{side} P&L", "0") for side in ("long", "short"))
@@ -81,41 +81,41 @@ def held(symbol: str, side: str, pnl: str) -> Position:
     return position(symbol, side, pnl, contracts="10", notional="50000", margin="10000")
 
 
-QUIET = {"minute": "0", "equity": "100,000", "long P&L": "0", "short P&L": "0"}
+UNCHANGED = {"minute": "0", "equity": "100,000", "long P&L": "0", "short P&L": "0"}
 
 
-def quiet(minutes: int) -> Snapshot:
-    """The account at the given minute before an example, when nothing had happened."""
-    calm = Account().at(QUIET)
-    return Snapshot(as_of=after(minutes=minutes), accounts=calm.accounts, format=calm.format)
+def unchanged(minutes: int) -> Snapshot:
+    """The unchanged account at the given minute before an example."""
+    initial = Account().snapshot_of(UNCHANGED)
+    return Snapshot(as_of=after(minutes=minutes), accounts=initial.accounts, format=initial.format)
 
 
-@pytest.mark.parametrize(("heading", "place"), worked())
+@pytest.mark.parametrize(("heading", "place"), worked_examples())
 def test_an_account_over_time_is_what_the_page_says(
     page: dict[str, Section], tmp_path: Path, heading: str, place: int
 ) -> None:
-    """Each row's drawdown, trigger, firing, level, source and orders come out of the policy of the page."""
+    """Each row's drawdown, trigger, firing, level, source and orders are those of the page's policy."""
     rows = page[heading].tables[place]
     interpreter = Interpreter(compiled(tmp_path, *page[""].yaml, *page[heading].yaml))
     if "minute" in rows[0]:
         for minute in (0, 5, 10, 14):
-            interpreter.tick(quiet(minute))
-    moving = Account()
+            interpreter.tick(unchanged(minute))
+    example = Account()
     for row in rows:
-        outcome = interpreter.tick(moving.at(row))
-        assert {column: told(column, row, interpreter, outcome.decisions) for column in row} == row
+        outcome = interpreter.tick(example.snapshot_of(row))
+        assert {column: cell_text(column, row, interpreter, outcome.decisions) for column in row} == row
 
 
-def told(column: str, row: dict[str, str], interpreter: Interpreter, decisions: tuple[Decision, ...]) -> str:
-    """What the program says of a column; of one that is given, what is given."""
+def cell_text(column: str, row: dict[str, str], interpreter: Interpreter, decisions: tuple[Decision, ...]) -> str:
+    """The program's value for a column; the given value for an input column."""
     machine = interpreter.status()[-1 if len(interpreter.status()) == 1 else 0]
-    readings = {reading.trigger.name: reading for reading in machine.readings}
+    observed_triggers = {observed.trigger.name: observed for observed in machine.readings}
     fired = [decision for decision in decisions if decision.stage is not None and decision.kind is None]
     if column == "drawdown":
-        low, high = readings["fall-10"].value or (0.0, 1.0)
+        low, high = observed_triggers["fall-10"].value or (0.0, 1.0)
         return percent(low) if low == high else f"{percent(low)} … {percent(high)}"
-    if column in readings:
-        return truth(readings[column])
+    if column in observed_triggers:
+        return truth_text(observed_triggers[column])
     if column == "fires":
         return ", ".join(str(decision.stage) for decision in fired) or "—"
     if column == "level":
@@ -129,16 +129,16 @@ def told(column: str, row: dict[str, str], interpreter: Interpreter, decisions: 
     return row[column]
 
 
-def truth(reading: ObservedTrigger) -> str:
-    if reading.truth is None:
+def truth_text(observed: ObservedTrigger) -> str:
+    if observed.truth is None:
         return "unknown"
-    if not reading.truth:
+    if not observed.truth:
         return "false"
-    return "confirmed" if reading.confirmed else "true"
+    return "confirmed" if observed.confirmed else "true"
 
 
 def test_the_bounds_of_a_portfolio_with_an_account_down_are_those_of_the_page(page: dict[str, Section]) -> None:
-    """By hand: 4 × 10,500 lost; of 50,000 long between nothing and 21%, and 1% of it either way."""
+    """Worked out: 4 × 10,500 lost; of 50,000 long between nothing and 21%, and 1% of it either way."""
     rows = {row[""]: row for row in page["Partly unknown values are bounded"].tables[0]}
     b, together, fall = rows["`b`"], rows["together"], rows["fall from 200,000"]
     move = Decimal(10_500) / 50_000
@@ -150,7 +150,7 @@ def test_the_bounds_of_a_portfolio_with_an_account_down_are_those_of_the_page(pa
 
 
 def test_rates_are_those_of_the_page(page: dict[str, Section], tmp_path: Path) -> None:
-    """Each price by a venue of its own; the policy of the page compiles, with the reference that it has."""
+    """Each price is from its own venue; the policy of the page compiles with its reference currency."""
     section = page["Several currencies: the reference currency"]
     reference = compiled(tmp_path, *section.yaml).graphs[0].equity.reference
     assert reference is not None
@@ -167,7 +167,7 @@ def test_rates_are_those_of_the_page(page: dict[str, Section], tmp_path: Path) -
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_limit_fires_as_often_as_the_page_says(page: dict[str, Section], tmp_path: Path, place: int) -> None:
-    """The leverage of each row is that of 100,000 with positions of so much notional; equity never moves."""
+    """The leverage of each row is that of 100,000 with positions of that notional; equity never changes."""
     section = page["A limit acts as often as it is broken"]
     interpreter = Interpreter(compiled(tmp_path, *section.yaml))
     for row in section.tables[place]:
@@ -179,17 +179,17 @@ def test_a_limit_fires_as_often_as_the_page_says(page: dict[str, Section], tmp_p
             book = [position("L", "long", "0", contracts="10", notional=notional, margin="10000")]
             seen = account("100000", book, instruments=[rules("L")])
         events = [hand("reset", now)] if "reset" in row["after"] else []
-        fired = decisions(interpreter.tick(snapshot(now, seen, events=events)).decisions)
+        fired = fired_stages(interpreter.tick(snapshot(now, seen, events=events)).decisions)
         assert [row["fires"]] == (fired or ["—"]), row
 
 
-def decisions(found: tuple[Decision, ...]) -> list[str]:
-    """The stages that fired, without what an operator did."""
+def fired_stages(found: tuple[Decision, ...]) -> list[str]:
+    """The stages that fired, without operator commands."""
     return [str(decision.stage) for decision in found if decision.kind is None]
 
 
-def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> None:
-    """100,000 and all that was moved, won and lost."""
+def test_equity_is_the_sum_of_its_columns(page: dict[str, Section]) -> None:
+    """100,000 plus transfers, gains and losses."""
     for section in page.values():
         for rows in section.tables:
             if not next(iter(rows[0])).startswith("minute"):
@@ -201,8 +201,8 @@ def test_equity_is_the_sum_of_what_the_columns_say(page: dict[str, Section]) -> 
                 assert row["equity"] in ("down", f"{total:,}".replace("-", "−")), row
 
 
-def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Section]) -> None:
-    """Scores and places of the three positions."""
+def test_the_ranking_table_is_the_result_of_the_default_ranking(page: dict[str, Section]) -> None:
+    """Scores and ranks of the three positions."""
     rows, *_ = page["Ranking: the largest losses first"].tables
     ranked = rank(DEFAULT_RANKING, [candidate(row) for row in rows])
     assert {r.candidate.position.symbol: (f"{r.score:.4f}", str(r.rank)) for r in ranked} == {
@@ -210,8 +210,8 @@ def test_the_ranking_table_is_what_the_default_ranking_says(page: dict[str, Sect
     }
 
 
-def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Section], repository: Path) -> None:
-    """What is kept of each position, and the two variances; minimising by hand gives 250/7, 250/7 and 25/7."""
+def test_the_table_of_component_risk_is_the_result_of_the_cut(page: dict[str, Section], repository: Path) -> None:
+    """The remaining positions and the two variances; minimising by hand gives 250/7, 250/7 and 25/7."""
     _, rows, _ = page["Ranking: the largest losses first"].tables
     exposures = [float(number(row["exposure"])) for row in rows]
     covariance = [[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -224,8 +224,8 @@ def test_the_table_of_component_risk_is_what_the_cut_leaves(page: dict[str, Sect
     assert said in text
 
 
-def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section]) -> None:
-    """Scores and places, from marks whose three returns r, −r and 0 have the standard deviation r."""
+def test_the_table_of_genesis_is_the_result_of_the_ranking(page: dict[str, Section]) -> None:
+    """Scores and ranks, from marks whose three returns r, −r and 0 have the standard deviation r."""
     _, _, rows = page["Ranking: the largest losses first"].tables
     marks = Marks(MINUTE, HOUR, HOUR)
     for minute, swing in enumerate(((0, 0), (1, 0), (1, -1), (1, -1))):
@@ -243,9 +243,9 @@ def test_the_table_of_genesis_is_what_the_ranking_says(page: dict[str, Section])
 
 
 def of_genesis(row: dict[str, str]) -> Candidate:
-    """A position of an account in a currency of its own, of which one unit is worth its share of the scope's.
+    """A position of an account with its own currency, whose rate to the scope's currency is its share.
 
-    So that the numbers in the accounts' currencies are all the same, and only those in the scope's are the page's.
+    The numbers in the accounts' currencies are therefore all equal, and only those in the scope's are the page's.
     """
     share = number(row["part of the gross"])
     return Candidate(
@@ -280,8 +280,8 @@ def candidate(row: dict[str, str]) -> Candidate:
     )
 
 
-def test_the_lock_table_is_what_the_reader_says(page: dict[str, Section], tmp_path: Path) -> None:
-    """Open only where the file says so and somebody keeps it alive."""
+def test_the_lock_table_is_the_result_of_the_reader(page: dict[str, Section], tmp_path: Path) -> None:
+    """Trading is open only if the file says so and a runner keeps it alive."""
     now = after(minutes=0)
     for row in page["The lock"].tables[0]:
         path = tmp_path / "lock.json"
@@ -290,8 +290,8 @@ def test_the_lock_table_is_what_the_reader_says(page: dict[str, Section], tmp_pa
             path.write_text('{"locked": fal', encoding="utf-8")
         elif row["the file contains"] != "no file":
             path.write_text(lock_text(row, to_micros(now) // 1_000_000), encoding="utf-8")
-        verdict = read_lock(path, now)
-        assert (f"`{verdict.mode}`" if verdict.locked else "open") == row["a bot reads"], row
+        read = read_lock(path, now)
+        assert (f"`{read.mode}`" if read.locked else "open") == row["a bot reads"], row
 
 
 def lock_text(row: dict[str, str], now: int) -> str:
@@ -305,7 +305,7 @@ def lock_text(row: dict[str, str], now: int) -> str:
 
 
 def test_only_the_last_line_of_the_arming_table_acts(page: dict[str, Section], tmp_path: Path) -> None:
-    """The document's word and the runner's are both needed."""
+    """Document and runner must both be armed."""
     rows: Rows = page["Live trading is armed twice"].tables[0]
     for row in rows:
         execution = row["Account document"].strip("`").removeprefix("execution: ")
@@ -323,8 +323,8 @@ def test_only_the_last_line_of_the_arming_table_acts(page: dict[str, Section], t
     assert [row["sends orders"] for row in rows] == ["no", "no", "no", "yes"]
 
 
-def test_with_an_order_outstanding_the_worst_case_is_what_may_be_sent(repository: Path) -> None:
-    """Of 10 contracts with an order for 4 of unknown fate, at most 6, as the section on targets says."""
+def test_with_an_order_of_unknown_status_the_next_order_assumes_the_worst_case(repository: Path) -> None:
+    """Of 10 contracts with an order for 4 of unknown status, at most 6 are sent, as the section on targets says."""
     text = " ".join((repository / "docs" / "semantics.md").read_text(encoding="utf-8").split())
     assert "of 10 contracts with an order for 4 outstanding, at most 6" in text
     ledger = PositionLedger(anchor=Decimal(10), outstanding={"ks-1": Decimal(4)})

@@ -1,4 +1,4 @@
-"""The documentation builds as a site that asks nothing of any other host."""
+"""The documentation builds as a site that fetches nothing from another host."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def site(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Fetches(HTMLParser):
-    """Collects what a page fetches by itself when it is opened."""
+    """Collects the resources that a page fetches when it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +50,8 @@ class Fetches(HTMLParser):
             self.addresses.append(given.get(FETCHED[tag], ""))
 
 
-def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
-    """No font, script, style or picture of another host, so that the site can be read behind any wall."""
+def test_no_page_fetches_a_resource_from_another_host(site: Path) -> None:
+    """No font, script, style or picture of another host, so the site works behind any firewall."""
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 20
     for page in pages:
@@ -62,8 +62,8 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path) -> None:
         assert re.findall(r"(?:url\(|@import\s+)['\"]?https?://", style.read_text(encoding="utf-8")) == [], style.name
 
 
-def test_no_page_has_what_the_theme_would_fetch_a_script_for(site: Path) -> None:
-    """The theme loads Mermaid from a CDN where a page has a diagram, and asks hosts of code about a repository."""
+def test_no_page_has_an_element_for_which_the_theme_fetches_a_script(site: Path) -> None:
+    """The theme loads Mermaid from a CDN for a diagram, and queries code hosts about a repository."""
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert 'class="mermaid"' not in text, page.name
@@ -71,7 +71,7 @@ def test_no_page_has_what_the_theme_would_fetch_a_script_for(site: Path) -> None
 
 
 def test_every_decision_and_every_policy_set_has_a_page(site: Path, repository: Path) -> None:
-    """They take their places by themselves; the template is no decision."""
+    """Pages are added automatically; the template is no decision."""
     decisions = {path.stem for path in (repository / "docs" / "adr").glob("*.md")} - {"0000-template"}
     assert {path.stem for path in (site / "adr").glob("*.html")} == decisions
     assert {path.stem for path in (site / "policies").glob("*.html")} == {
@@ -80,7 +80,7 @@ def test_every_decision_and_every_policy_set_has_a_page(site: Path, repository: 
 
 
 def test_a_broken_page_fails_the_build(repository: Path, tmp_path: Path) -> None:
-    """A link or an anchor that leads nowhere and a page that nobody can find are errors, each of them named."""
+    """A broken link or anchor and a page outside the navigation are errors, each named."""
     copied = tmp_path / "copy"
     for name in ("docs", "policies", "tools"):
         shutil.copytree(repository / name, copied / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -90,8 +90,8 @@ def test_a_broken_page_fails_the_build(repository: Path, tmp_path: Path) -> None
     (copied / "docs" / "forgotten.md").write_text("# Forgotten\n", encoding="utf-8")
     built = build(copied, tmp_path / "site")
     assert built.returncode != 0
-    told = re.split(r"^(?=[A-Z]+ +-)", built.stderr, flags=re.MULTILINE)
-    warnings = [each for each in told if each.startswith("WARNING")]
+    output = re.split(r"^(?=[A-Z]+ +-)", built.stderr, flags=re.MULTILINE)
+    warnings = [each for each in output if each.startswith("WARNING")]
     assert len(warnings) == 3
     for named in ("'nowhere.md'", "#nowhere", "- forgotten.md"):
         assert any(named in each for each in warnings), (named, warnings)

@@ -1,4 +1,4 @@
-"""The section of docs/semantics.md on how a close is carried out is what the program has compiled in."""
+"""The section of docs/semantics.md on the execution of a close matches the program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def section(repository: Path) -> Section:
 
 @pytest.fixture
 def careful(section: Section, tmp_path: Path) -> UnwindingRule:
-    """The unwinding of the page, compiled without a word said about it."""
+    """The unwinding of the page, which compiles without a diagnostic."""
     (text,) = section.yaml
     (tmp_path / "unwinding.yaml").write_text(text, encoding="utf-8")
     policies, problems = compile_loaded(load([tmp_path]))
@@ -33,22 +33,22 @@ def careful(section: Section, tmp_path: Path) -> UnwindingRule:
     return rule
 
 
-def test_the_ladder_of_the_page_is_what_its_unwinding_says(section: Section, careful: UnwindingRule) -> None:
-    """Each try of each rung, limited at so many times the bound from a mark of 1,000."""
+def test_the_ladder_of_the_page_is_that_of_its_unwinding(section: Section, careful: UnwindingRule) -> None:
+    """Each try of each execution step, with its limit in multiples of the bound from a mark of 1,000."""
     bound = careful.bound("BTC/USDT:USDT", "BTC")
     assert bound is not None
     expected = []
     for rung in careful.ladder:
         limits = [1000 * (1 - bound * rung.widen), 1000 * (1 + bound * rung.widen)]
-        shown = ["—", "—"] if rung.order == "market" else [f"{limit:,.0f}" for limit in limits]
-        expected += [[f"`{rung.order}`", *shown]] * rung.tries
+        ladder = ["—", "—"] if rung.order == "market" else [f"{limit:,.0f}" for limit in limits]
+        expected += [[f"`{rung.order}`", *ladder]] * rung.tries
     rows = section.tables[0]
     assert [list(row.values())[1:] for row in rows] == expected
     assert [row["order"] for row in rows] == [str(number) for number in range(1, len(expected) + 1)]
 
 
-def test_the_reasons_of_the_page_are_what_is_built_in(section: Section) -> None:
-    """Every word of the vocabulary, its bound, the orders within it and its pace."""
+def test_the_reasons_of_the_page_are_the_built_in_ones(section: Section) -> None:
+    """Every reason of the vocabulary, its bound, the orders within it and its pace."""
     rows = section.tables[1]
     assert [row["reason"].strip("`") for row in rows] == list(get_args(Cause)) == list(OF_CAUSE)
     for row, rule in zip(rows, OF_CAUSE.values(), strict=True):

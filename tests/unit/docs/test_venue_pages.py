@@ -1,4 +1,4 @@
-"""The pages of venues hold documents that validate, and there is one for every venue that is supported by name."""
+"""Venue pages contain valid documents, and every venue supported by name has a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from killswitch.policy.loader import load
 PAGE_OF = {
     "binanceusdm": "binance", "binancecoinm": "binance", "binance": "binance", None: "alpaca",
 }  # fmt: skip
-"""Exchanges whose page has another name than theirs."""
+"""Exchanges whose page has a different name."""
 
 
 def _pages(repository: Path) -> list[Path]:
@@ -21,7 +21,7 @@ def _pages(repository: Path) -> list[Path]:
 
 
 def test_every_supported_venue_has_a_page_that_the_overview_links(repository: Path) -> None:
-    """Keys, permissions, modes, limits, and what cannot be done there."""
+    """Pages describe keys, permissions, modes, limits, and what the venue does not support."""
     overview = (repository / "docs" / "venues.md").read_text(encoding="utf-8")
     found = load_plug_ins()
     assert found.absent == ()
@@ -32,7 +32,7 @@ def test_every_supported_venue_has_a_page_that_the_overview_links(repository: Pa
 
 
 def test_every_document_of_these_pages_validates(repository: Path, tmp_path: Path) -> None:
-    """What is shown can be copied: no unknown key, no misspelt value."""
+    """Documents can be copied: no unknown key, no misspelt value."""
     shown = 0
     for page in _pages(repository):
         for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)):

@@ -1,9 +1,9 @@
-"""Doing what a page says: its `sh` blocks in order in one shell, and what each printed beside what the page shows.
+"""Follows a page: runs its `sh` blocks in order in one shell, and compares their output with the page.
 
-A block is marked by a comment before it, which a reader of the page does not see:
-`<!-- exits 1 -->`: the block ends with this status. `<!-- numbers differ -->` before a `text` block: it depends on when
-it was run, so numbers, instants, ids and symbols count as alike. Where a line ends in ` …` its beginning is shown, and
-a line `…` stands for any number of lines.
+A block is marked by a comment before it, which is not rendered:
+`<!-- exits 1 -->`: the block ends with this status. `<!-- numbers differ -->` before a `text` block: its output
+differs between runs, so numbers, times, ids and symbols count as equal. A line that ends in ` …` shows only its
+beginning, and a line `…` means any number of lines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Block:
     shown: list[tuple[str, bool]] = field(default_factory=list)
 
 
-def blocks(page: str) -> list[Block]:
+def shell_blocks(page: str) -> list[Block]:
     """The `sh` blocks of a page, each with the `text` blocks that follow it."""
     found: list[Block] = []
     for mark, language, text in _FENCE.findall(page):
@@ -42,12 +42,14 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-def do(commands: list[str], folder: Path, environment: Mapping[str, str], seconds: float) -> list[tuple[str, int]]:
-    """Each block's output (stdout and stderr as they come) and status, all in one shell; subprocess.TimeoutExpired."""
+def run_blocks(
+    commands: list[str], folder: Path, environment: Mapping[str, str], seconds: float
+) -> list[tuple[str, int]]:
+    """Run all blocks in one shell. Returns output (stdout and stderr merged) and status; raises TimeoutExpired."""
     marked = [f"{each}\nprintf '\\n{_END} %s\\n' $?\n" for each in commands]
     script, output = folder / ".walkthrough.sh", folder / ".walkthrough.out"
     script.write_text("".join(marked), encoding="utf-8")
-    with output.open("w") as sink:  # a file, because what runs on in the background would keep a pipe open
+    with output.open("w") as sink:  # a file, because a background process would keep a pipe open
         shell = subprocess.Popen(
             ["bash", str(script)], cwd=folder, env={**_own(), **environment}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
@@ -55,7 +57,7 @@ def do(commands: list[str], folder: Path, environment: Mapping[str, str], second
         try:
             shell.wait(seconds)
         finally:
-            with contextlib.suppress(ProcessLookupError):  # nothing of it runs any more
+            with contextlib.suppress(ProcessLookupError):  # no process of it is running
                 os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
     printed = output.read_text(encoding="utf-8", errors="replace")
@@ -64,12 +66,12 @@ def do(commands: list[str], folder: Path, environment: Mapping[str, str], second
 
 
 def _own() -> dict[str, str]:
-    """The environment without what would speak into the commands."""
+    """The environment without the variables that configure the commands."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("KSCTL_", "OTEL_"))}
 
 
-def missing(shown: str, printed: str, *, numbers_differ: bool) -> list[str]:
-    """The lines that a page shows and that were not printed, in that order."""
+def missing_lines(shown: str, printed: str, *, numbers_differ: bool) -> list[str]:
+    """The lines shown on a page that were not printed, in order."""
     rest = iter([_plain(line, numbers_differ) for line in printed.splitlines()])
     return [line for line in _lines(shown) if not _found(_plain(line, numbers_differ), rest)]
 
@@ -85,7 +87,7 @@ def _found(line: str, rest: Iterator[str]) -> bool:
 
 
 def _plain(line: str, numbers_differ: bool) -> str:
-    """A line without what differs from run to run, or from machine to machine."""
+    """A line without the parts that differ between runs or machines."""
     line = re.sub(r"sha256:[0-9a-f]+", "sha256:#", line)
     line = re.sub(r"commit [0-9a-f]{12,40}", "commit #", line)
     if numbers_differ:

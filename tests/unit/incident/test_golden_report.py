@@ -1,4 +1,4 @@
-"""The report of a close in which one order was never explained and dust was left, made by the real closer."""
+"""The report of a close with an order of unknown status and with dust, made by the real executor."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ PRICES = {"limit_ioc": Decimal("99.6"), "market": Decimal("98.9")}
 BAND = Decimal("0.005")
 
 
-class Evasive(HonestVenue):
-    """Fills the BTC order and never says a word about it; fills ETH at the limit in part, and the rest at market."""
+class EvasiveVenue(HonestVenue):
+    """Fills the BTC order and never answers about it; fills ETH at the limit in part, and the rest at market."""
 
     def __init__(self) -> None:
         super().__init__({"BTC": Decimal(10), "ETH": Decimal("5.0004")}, fill_shares=("1", "0.4"))
@@ -56,20 +56,20 @@ class Evasive(HonestVenue):
         return await super().fills(symbol, client_order_id)
 
     async def snapshot(self) -> AccountSnapshot:
-        """Both were bought at 110, so that a contract has lost 10 at the mark of 100."""
+        """Both positions were bought at 110, so a contract has lost 10 at the mark of 100."""
         account = await super().snapshot()
-        held = tuple(
+        positions = tuple(
             structs.replace(each, entry_price=Decimal(110), unrealized_pnl=each.contracts * -10)
             for each in account.positions or ()
         )
-        return structs.replace(account, positions=held)
+        return structs.replace(account, positions=positions)
 
     def _report(self, name: str) -> OrderReport:
         return structs.replace(super()._report(name), average_price=PRICES[self.kinds[name]])
 
 
-def close_of(venue: Evasive, gross: Decimal) -> Decision:
-    """A close of everything by hand, at half a per cent and then at market."""
+def manual_close(venue: EvasiveVenue, gross: Decimal) -> Decision:
+    """A manual close of everything, within half a per cent and then at market."""
     intents = tuple(
         Intent("main", symbol, "long", "sell", venue.position(symbol), Decimal(0), True, rank, band=BAND)
         for rank, symbol in enumerate(("BTC", "ETH"), start=1)
@@ -85,12 +85,14 @@ def close_of(venue: Evasive, gross: Decimal) -> Decision:
 @pytest.fixture(scope="module")
 def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     store = open_store(str(tmp_path_factory.mktemp("golden") / "store.sqlite"))
-    venue, clock = Evasive(), VirtualClock()
+    venue, clock = EvasiveVenue(), VirtualClock()
 
     async def close() -> None:
         account = await venue.snapshot()
         snapshot = Snapshot(NOW, (account,), "killswitch.snapshot/v1")
-        decision = close_of(venue, sum((each.notional or Decimal(0) for each in account.positions or ()), Decimal(0)))
+        decision = manual_close(
+            venue, sum((each.notional or Decimal(0) for each in account.positions or ()), Decimal(0))
+        )
         store.commit_tick(
             TickRecord(
                 as_of=NOW, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
@@ -98,9 +100,9 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
                 consumed_events=(), prune_before=0,
             )
         )  # fmt: skip
-        closer = AccountExecutor("main", venue, store, clock)
-        closer.adopt(decision)
-        while await closer.advance():
+        executor = AccountExecutor("main", venue, store, clock)
+        executor.adopt(decision)
+        while await executor.advance():
             assert clock.elapsed < 3600
 
     asyncio.run(close())
@@ -108,8 +110,8 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     store.close()
 
 
-def test_what_the_record_says_is_what_happened(incident: Incident) -> None:
-    """The venue filled 10 BTC in silence, 2 ETH at 99.60 and 3 at 98.90, and 0.0004 cannot be sold.
+def test_the_record_matches_the_fills_of_the_venue(incident: Incident) -> None:
+    """The venue filled 10 BTC without an answer, 2 ETH at 99.60 and 3 at 98.90, and 0.0004 cannot be sold.
 
     On paper: 2 and 3 ETH realise (99.6 − 110) × 2 + (98.9 − 110) × 3 = −54.1, slip 0.8 + 3.3, and cost 0.25 of fees.
     """
@@ -130,10 +132,10 @@ def test_what_the_record_says_is_what_happened(incident: Incident) -> None:
     assert {states[key] for key in ("closed", "reconciled", "counted")} == {"open"}
 
 
-def test_the_report_reads_true(incident: Incident) -> None:
-    """Word for word, but for times and the order of the timeline's rows, which are the closer's own pace.
+def test_the_report_equals_the_golden_report(incident: Incident) -> None:
+    """Word for word, except times and the order of the timeline's rows, which depend on the executor's pace.
 
-    KILLSWITCH_WRITE_GOLDEN=1 writes it anew: read it before it is committed.
+    KILLSWITCH_WRITE_GOLDEN=1 rewrites it: review it before it is committed.
     """
     found = re.sub(r"\b\d\d:\d\d:\d\dZ?\b", "hh:mm:ss", report(incident).markdown)
     found = re.sub(r"\b\d+\.\d s\b", "0.0 s", found)
@@ -145,7 +147,7 @@ def test_the_report_reads_true(incident: Incident) -> None:
     assert found == GOLDEN.read_text(encoding="utf-8")
 
 
-def test_the_page_is_the_same_report(incident: Incident) -> None:
+def test_the_html_page_has_the_content_of_the_report(incident: Incident) -> None:
     """The HTML has the remarks, the table of bounds and the reason."""
     html = report(incident).html
     for words in ("EXCHANGE-BREACH", "API keys revoked", "no longer queried", "(dust)", "sent without a bound"):

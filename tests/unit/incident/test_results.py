@@ -1,4 +1,4 @@
-"""What is counted of a close beyond plain fills: bounds, unknown orders, others' hands, dust, missing protection."""
+"""Results of a close beyond plain fills: bounds, unknown orders, changes by others, dust, missing protection."""
 
 from __future__ import annotations
 
@@ -44,38 +44,38 @@ def banded(symbol: str, side: str, contracts: str, band: str | None = "0.005") -
 
 
 def decision(*intents: Intent, **more: object) -> Decision:
-    """A stage that closes in a declared manner."""
+    """The decision of a stage with a declared execution style."""
     return incidents.firing(
         FIRST, after(), "trim", 1, 0, *intents, **{"unwinding": Unwinding("careful", LADDER), **more}
     )
 
 
 def planned(symbol: str = "BTC", contracts: str = "10", target: str = "0") -> JournalEntry:
-    """The mark is 100, and one contract is worth as much."""
+    """The plan of a position: the mark and the value of a contract are 100."""
     return entry(FIRST, "planned", after(), symbol, contracts=contracts, target=target, mark="100", value="100")
 
 
 def sent(number: int, amount: str, **data: str | None) -> JournalEntry:
-    """Order `number`, a second after the one before; the mark is still 100 unless it says another."""
+    """The sending of order `number`, a second after the previous one; the mark is 100 unless `data` has another."""
     data = {"mark": "100", "value": "100", **data}
     made = entry(FIRST, "sending", after(seconds=number), side="sell", amount=amount, **data)
     return structs.replace(made, client_order_id=f"ks{number}", attempt=number)
 
 
-def said(kind: str, number: int, seconds: float, **data: str | None) -> JournalEntry:
-    """What the venue said of order `number`."""
+def order_entry(kind: str, number: int, seconds: float, **data: str | None) -> JournalEntry:
+    """An entry about order `number`, for example the venue's answer."""
     return structs.replace(entry(FIRST, kind, after(seconds=seconds), **data), client_order_id=f"ks{number}")
 
 
 def filled(number: int, amount: str, price: str, seconds: float = 9, fee: str | None = "1") -> JournalEntry:
-    return said("filled", number, seconds, state="filled", filled=amount, price=price, fee=fee)
+    return order_entry("filled", number, seconds, state="filled", filled=amount, price=price, fee=fee)
 
 
-def seen(position: str, seconds: float, target: str = "0") -> JournalEntry:
+def verified(position: str, seconds: float, target: str = "0") -> JournalEntry:
     return entry(FIRST, "verified", after(seconds=seconds), position=position, target=target)
 
 
-def ended(seconds: float, status: str = "flat", **data: str | None) -> JournalEntry:
+def finished(seconds: float, status: str = "flat", **data: str | None) -> JournalEntry:
     return entry(FIRST, "finished", after(seconds=seconds), None, status=status, **data)
 
 
@@ -85,7 +85,7 @@ def result(made: Decision, *journal: JournalEntry, snapshot: Snapshot | None = N
 
 
 def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> tuple[Incident, str]:
-    """The incident and its report, of a decision and its journal in a store."""
+    """The incident and its report for a decision and its journal in a store."""
     plans = [each for each in journal if each.kind == "planned"]
     written.tick(made.as_of, [made], plans, snapshot=incidents.snapshot(made.as_of))
     for each in journal:
@@ -95,7 +95,7 @@ def report_of(written: HandWritten, made: Decision, *journal: JournalEntry) -> t
     return found, report_markdown(found)
 
 
-def test_each_rung_says_what_became_of_its_bound() -> None:
+def test_each_execution_step_records_whether_its_bound_was_kept() -> None:
     """Half of one per cent is declared: 99.60 keeps it, 99.20 at the wider limit exceeds it, the market had none."""
     found = result(
         decision(banded("BTC", "sell", "10")),
@@ -106,8 +106,8 @@ def test_each_rung_says_what_became_of_its_bound() -> None:
         filled(2, "4", "99.2"),
         sent(3, "2", order="market", rung="2", mark="100"),
         filled(3, "2", "98"),
-        seen("0", 12),
-        ended(12),
+        verified("0", 12),
+        finished(12),
     )
     band = Decimal("0.005")
     assert [order.bound for order in found.orders] == [
@@ -122,8 +122,8 @@ def test_each_rung_says_what_became_of_its_bound() -> None:
     assert (totals.kept, totals.exceeded, totals.unbounded, totals.took) == (1, 2, 1, 11.0)
 
 
-def test_a_bound_is_held_against_the_mark_that_the_order_was_sent_at() -> None:
-    """The price had fallen to 90 before it was sent: 89.82 is 0.2% from there, 0.18 of slippage, after 10 of delay."""
+def test_a_bound_is_compared_with_the_mark_at_sending() -> None:
+    """The mark fell to 90 before the order was sent: 89.82 is 0.2% from it, 0.18 of slippage, after 10 of delay."""
     found = result(
         decision(banded("BTC", "sell", "1")),
         planned(contracts="1"),
@@ -137,7 +137,7 @@ def test_a_bound_is_held_against_the_mark_that_the_order_was_sent_at() -> None:
     assert (found.slippage, found.delay) == (Decimal("0.18"), Decimal(10))
 
 
-def test_a_market_that_went_our_way_before_the_order_is_no_gain_of_the_execution() -> None:
+def test_a_favourable_move_before_the_order_is_delay_and_not_slippage() -> None:
     """Decided at 100 and sent at 120: sold at 119 it slipped 1 a contract, and the delay gained 20."""
     found = result(
         decision(banded("BTC", "sell", "2", None)), planned(contracts="2"),
@@ -146,7 +146,7 @@ def test_a_market_that_went_our_way_before_the_order_is_no_gain_of_the_execution
     assert (found.fees, found.slippage, found.delay) == (Decimal(1), Decimal(2), Decimal(-40))
 
 
-def test_of_a_purchase_both_costs_have_the_other_sign() -> None:
+def test_for_a_buy_order_both_costs_have_the_opposite_sign() -> None:
     """A short decided at 100, bought back at 111 after the mark had risen to 110: 10 of delay, 1 of slippage."""
     made = sent(1, "1", mark="110", value="110")
     bought = structs.replace(made, data={**made.data, "side": "buy"})
@@ -154,8 +154,8 @@ def test_of_a_purchase_both_costs_have_the_other_sign() -> None:
     assert (found.slippage, found.delay) == (Decimal(1), Decimal(10))
 
 
-def test_without_a_mark_when_it_was_sent_both_costs_are_unknown_and_why() -> None:
-    """An order on the decision's own reading, sent while the account could not be read."""
+def test_without_a_mark_at_sending_both_costs_are_unknown_with_the_reason() -> None:
+    """An order on the decision's own snapshot, sent while the account was unavailable."""
     found = result(
         decision(banded("BTC", "sell", "1")), planned(contracts="1"),
         sent(1, "1", order="market", rung="2", mark=None, value=None), filled(1, "1", "99"),
@@ -168,8 +168,8 @@ def test_without_a_mark_when_it_was_sent_both_costs_are_unknown_and_why() -> Non
     assert found.orders[0].bound == Bound(Decimal("0.005"), sent=False, slipped=None, kept=None)
 
 
-def test_a_fill_beyond_the_orders_own_limit_is_told() -> None:
-    """A venue that fills a limit of 99.5 at 99.4 has broken its word."""
+def test_a_fill_beyond_the_orders_own_limit_is_reported() -> None:
+    """The venue fills a limit of 99.5 at 99.4, which it must not."""
     found = result(
         decision(banded("BTC", "sell", "1")), planned(contracts="1"),
         sent(1, "1", order="limit_ioc", price="99.5", rung="0", mark="100"), filled(1, "1", "99.4"),
@@ -178,20 +178,20 @@ def test_a_fill_beyond_the_orders_own_limit_is_told() -> None:
                                           beyond_limit=True)  # fmt: skip
 
 
-def test_without_a_declared_bound_nothing_is_said_of_one() -> None:
-    """Neither of an order at market without a band, nor of one whose journal is from before there were bounds."""
+def test_without_a_declared_bound_an_order_has_none() -> None:
+    """Neither a market order without a band, nor an order from a journal older than bounds."""
     plain = decision(banded("BTC", "sell", "2", None))
     assert result(plain, planned(), sent(1, "1", order="market"), filled(1, "1", "99")).orders[0].bound is None
     bounded = decision(banded("BTC", "sell", "2"))
     assert result(bounded, planned(), sent(1, "1"), filled(1, "1", "99")).orders[0].bound is None
 
 
-def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
+def test_an_unknown_sum_names_its_known_part_and_the_missing_orders() -> None:
     """Order 2 has no fee and order 3 no answer: 1 of fees is known, and 4 + 8 of slippage."""
     found = result(
         decision(banded("BTC", "sell", "10", None)), planned(),
         sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
-        sent(3, "2"), said("unknown", 3, 9), said("set_aside", 3, 12), said("abandoned", 3, 20),
+        sent(3, "2"), order_entry("unknown", 3, 9), order_entry("set_aside", 3, 12), order_entry("abandoned", 3, 20),
         snapshot=incidents.snapshot(after()),
     )  # fmt: skip
     assert (found.fees, found.slippage, found.realised) == (None, None, None)
@@ -205,23 +205,23 @@ def test_a_sum_that_is_not_known_says_what_is_and_which_orders_lack() -> None:
     assert found.orders[2].outcome == "status unknown, no longer queried"
 
 
-def test_fees_that_the_fills_told_later_count_as_if_they_had_come_with_the_order() -> None:
-    """1 with the order, 2 told after the end."""
+def test_fees_reported_later_count_like_fees_of_the_order() -> None:
+    """1 with the order, 2 reported after the end."""
     found = result(
         decision(banded("BTC", "sell", "8", None)), planned(),
         sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
-        said("charged", 2, 30, fee="2", text=None), snapshot=incidents.snapshot(after()),
+        order_entry("charged", 2, 30, fee="2", text=None), snapshot=incidents.snapshot(after()),
     )  # fmt: skip
     assert (found.fees, found.missing) == (Decimal(3), ())
     assert found.orders[1].filled == Decimal(4)
 
 
-def test_a_fee_in_another_asset_is_told_beside_the_sum_and_never_in_it() -> None:
-    """1 of the currency is known; 0.002 BNB are words, in the sum's reason and beside the order."""
+def test_a_fee_in_another_asset_is_named_but_not_added() -> None:
+    """1 in the currency is known; 0.002 BNB is text, in the sum's reason and with the order."""
     found = result(
         decision(banded("BTC", "sell", "8", None)), planned(),
         sent(1, "4"), filled(1, "4", "99"), sent(2, "4"), filled(2, "4", "98", fee=None),
-        said("charged", 2, 30, fee=None, text="charged 0.002 BNB"), snapshot=incidents.snapshot(after()),
+        order_entry("charged", 2, 30, fee=None, text="charged 0.002 BNB"), snapshot=incidents.snapshot(after()),
     )  # fmt: skip
     assert found.fees is None
     assert found.missing == (Missing("fees", Decimal(1), (2,), why="charged 0.002 BNB"),)
@@ -229,32 +229,35 @@ def test_a_fee_in_another_asset_is_told_beside_the_sum_and_never_in_it() -> None
     assert (outcome.fee, outcome.text, outcome.outcome) == (None, "charged 0.002 BNB", "filled")
 
 
-def test_of_many_reasons_for_unknown_fees_the_first_three_are_told_with_the_sum() -> None:
-    """Each order has its own beside it."""
+def test_of_many_reasons_for_unknown_fees_the_sum_names_the_first_three() -> None:
+    """Each order keeps its own reason."""
     orders = [it for number in range(1, 6) for it in (
         sent(number, "1"), filled(number, "1", "99", fee=None),
-        said("charged", number, 30, fee=None, text=f"charged 0.00{number} BNB"),
+        order_entry("charged", number, 30, fee=None, text=f"charged 0.00{number} BNB"),
     )]  # fmt: skip
     found = result(decision(banded("BTC", "sell", "5", None)), planned(), *orders)
     (missing,) = [it for it in found.missing if it.what == "fees"]
     assert missing.why == "charged 0.001 BNB; charged 0.002 BNB; charged 0.003 BNB; and 2 more"
 
 
-def test_an_order_that_rests_is_a_part_that_is_not_known_yet() -> None:
-    """It has filled nothing so far, which is no sum of what it will come to."""
+def test_a_resting_order_leaves_the_sum_unknown() -> None:
+    """It has filled nothing so far; its final costs are not known."""
     found = result(
-        decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), said("acknowledged", 1, 2, filled="0")
+        decision(banded("BTC", "sell", "10", None)),
+        planned(),
+        sent(1, "4"),
+        order_entry("acknowledged", 1, 2, filled="0"),
     )
     assert (found.fees, found.slippage, found.realised) == (None, None, None)
     assert [(each.known, each.orders) for each in found.missing] == [(None, (1,))] * 4
 
 
-def test_a_sum_of_which_no_part_is_known_is_unknown_and_not_nothing(written: HandWritten) -> None:
-    """Two orders were filled and neither has a fee, a third was refused: 0.00 is nowhere said of fees."""
+def test_a_sum_without_a_known_part_is_unknown_and_not_zero(written: HandWritten) -> None:
+    """Two orders were filled without a fee, a third was refused: fees are nowhere shown as 0.00."""
     close = decision(banded("BTC", "sell", "10", None))
     journal = (
         planned(), sent(1, "4"), filled(1, "4", "99", fee=None), sent(2, "4"), filled(2, "4", "98", fee=None),
-        sent(3, "2"), said("rejected", 3, 5, reason="price_band"), seen("2", 10), ended(11, "residual"),
+        sent(3, "2"), order_entry("rejected", 3, 5, reason="price_band"), verified("2", 10), finished(11, "residual"),
     )  # fmt: skip
     incident, text = report_of(written, close, *journal)
     assert incident.money.missing == (Missing("fees", None, (1, 2)),)
@@ -263,17 +266,17 @@ def test_a_sum_of_which_no_part_is_known_is_unknown_and_not_nothing(written: Han
     assert not [line for line in text.splitlines() if "fees" in line and "0.00" in line.partition("slippage")[0]]
 
 
-def test_the_orders_that_a_sum_lacks_are_told_as_a_range(written: HandWritten) -> None:
-    """Twenty-five orders without a fee, one with 1: all of it fits into a line."""
+def test_the_orders_missing_in_a_sum_are_named_as_a_range(written: HandWritten) -> None:
+    """Twenty-five orders without a fee, one with 1: the text fits on one line."""
     close = decision(banded("BTC", "sell", "26", None))
     orders = [it for n in range(1, 27) for it in (sent(n, "1"), filled(n, "1", "99", 40, None if n < 26 else "1"))]
-    _, text = report_of(written, close, planned(contracts="26"), *orders, seen("0", 50), ended(51))
+    _, text = report_of(written, close, planned(contracts="26"), *orders, verified("0", 50), finished(51))
     assert "| fees, as far as known | 1.00 USDT without orders 1 to 25 |" in text
     assert "fees unknown (of orders 1 to 25)" in text
 
 
-def test_a_hedge_belongs_to_the_incident_that_it_stands_in_for() -> None:
-    """To the stage that stands; after a close by hand, to that close; without either it is one of its own."""
+def test_a_hedge_belongs_to_the_incident_whose_close_it_replaces() -> None:
+    """To the latched stage; after a manual close, to that close; without either it is its own incident."""
     hedge = structs.replace(decision(), id="hh" * 10, kind="hedge", stage=None, level=0)
     fired, by_hand = decision(), structs.replace(decision(), id="mm" * 10, kind="manual", policy="operator")
     assert [[each.id for each in life.decisions] for life in group_decisions([fired, hedge])] == [[FIRST, hedge.id]]
@@ -283,68 +286,71 @@ def test_a_hedge_belongs_to_the_incident_that_it_stands_in_for() -> None:
     assert [[each.id for each in life.decisions] for life in group_decisions([hedge, fired])] == [[hedge.id], [FIRST]]
 
 
-def test_what_the_venue_refused_adds_nothing_and_is_known() -> None:
+def test_an_order_that_filled_nothing_leaves_every_sum_known() -> None:
     """A refusal, an order that never arrived and one that expired unfilled leave every sum known."""
     found = result(
         decision(banded("BTC", "sell", "10", None)), planned(),
-        sent(1, "4"), said("rejected", 1, 5, reason="price_band"), sent(2, "4"), said("absent", 2, 6),
+        sent(1, "4"), order_entry("rejected", 1, 5, reason="price_band"), sent(2, "4"), order_entry("absent", 2, 6),
         sent(3, "4"), filled(3, "0", "99", fee=None), sent(4, "4"), filled(4, "4", "99"),
         snapshot=incidents.snapshot(after()),
     )  # fmt: skip
     assert (found.fees, found.slippage, found.realised, found.missing) == (Decimal(1), Decimal(4), Decimal(-44), ())
 
 
-def test_what_others_took_is_told_apart_from_our_own_fills() -> None:
-    """10 were held, our orders took 4 and the venue shows 3: another 3 went by other hands."""
+def test_changes_by_others_are_separated_from_our_own_fills() -> None:
+    """10 were held, our orders closed 4 and the venue shows 3: others closed 3."""
     found = result(
-        decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), filled(1, "4", "99"), seen("3", 10)
+        decision(banded("BTC", "sell", "10", None)), planned(), sent(1, "4"), filled(1, "4", "99"), verified("3", 10)
     )
     (position,) = found.positions
     assert [position.start, position.filled, position.left, position.others] == [10, 4, 3, 3]
 
 
-def test_what_others_took_is_unknown_while_an_order_is() -> None:
-    """It may have been our own order; and one answered after the last look is not in what was seen."""
+def test_changes_by_others_are_unknown_while_an_order_is() -> None:
+    """Our own order may have closed it; an order answered after the last snapshot is not part of it."""
     made = decision(banded("BTC", "sell", "10", None))
-    (unclear,) = result(made, planned(), sent(1, "4"), said("unknown", 1, 5), seen("3", 10)).positions
+    (unclear,) = result(made, planned(), sent(1, "4"), order_entry("unknown", 1, 5), verified("3", 10)).positions
     assert (unclear.filled, unclear.others) == (None, None)
-    (late,) = result(made, planned(), sent(1, "4"), seen("10", 5), filled(1, "4", "99", 6)).positions
+    (late,) = result(made, planned(), sent(1, "4"), verified("10", 5), filled(1, "4", "99", 6)).positions
     assert [late.filled, late.left, late.others] == [4, 10, None]
 
 
-def test_dust_is_less_than_the_venue_takes() -> None:
-    """By the rule in the snapshot where it is known, else by the word of the closing; worth 100 a contract."""
+def test_dust_is_an_amount_below_the_venues_minimum() -> None:
+    """By the rule in the snapshot if it is known, else by the final journal entry; a contract is worth 100."""
     account = structs.replace(
         incidents.snapshot(after()).accounts[0], instruments=(Instrument("BTC", min_amount=Decimal("0.01")),)
     )
     snapshot = structs.replace(incidents.snapshot(after()), accounts=(account,))
     made = decision(banded("BTC", "sell", "10", None))
     for left, dust in (("0.009", True), ("0.01", False), ("0", False)):
-        (position,) = result(made, planned(), seen(left, 5), snapshot=snapshot).positions
+        (position,) = result(made, planned(), verified(left, 5), snapshot=snapshot).positions
         assert position.dust is dust
     (worded,) = result(
-        made, planned(), seen("0.009", 5), ended(6, "blocked", reason="dust: 0.009 BTC is below the venue's minimum")
+        made,
+        planned(),
+        verified("0.009", 5),
+        finished(6, "blocked", reason="dust: 0.009 BTC is below the venue's minimum"),
     ).positions
     assert (worded.dust, worded.worth) == (True, Decimal("0.9"))
-    assert result(made, planned(), seen("0.009", 5)).positions[0].dust is None
+    assert result(made, planned(), verified("0.009", 5)).positions[0].dust is None
 
 
 @pytest.mark.parametrize(
     ("journal", "seconds", "end", "text"),
     [
-        ([said("guarded", 7, 6, **{"for": "s1", "state": "resting"})], 4.0, "put back", None),
-        ([said("guarded", 7, 6, **{"for": "s1", "state": "not needed"})], 4.0, "not needed", None),
-        ([said("guarded", 7, 6, **{"for": "s2", "state": "resting"})], None, "open", None),
-        ([said("guarded", 7, 6, **{"for": "s1", "state": "refused: too close"})], None, "refused",
+        ([order_entry("guarded", 7, 6, **{"for": "s1", "state": "resting"})], 4.0, "put back", None),
+        ([order_entry("guarded", 7, 6, **{"for": "s1", "state": "not needed"})], 4.0, "not needed", None),
+        ([order_entry("guarded", 7, 6, **{"for": "s2", "state": "resting"})], None, "open", None),
+        ([order_entry("guarded", 7, 6, **{"for": "s1", "state": "refused: too close"})], None, "refused",
          "refused: too close"),
-        ([said("guarded", 7, 6, **{"for": "s1", "state": "canceled"})], None, "refused", "canceled"),
-        ([said("guarded", 7, 6, **{"for": "s1", "state": "again"}),
-          said("guarded", 7, 9, **{"for": "s1", "state": "resting"})], 7.0, "put back", None),
-        ([seen("0", 5)], 3.0, "position closed", None),
-        ([seen("1", 5)], None, "open", None),
+        ([order_entry("guarded", 7, 6, **{"for": "s1", "state": "canceled"})], None, "refused", "canceled"),
+        ([order_entry("guarded", 7, 6, **{"for": "s1", "state": "again"}),
+          order_entry("guarded", 7, 9, **{"for": "s1", "state": "resting"})], 7.0, "put back", None),
+        ([verified("0", 5)], 3.0, "position closed", None),
+        ([verified("1", 5)], None, "open", None),
     ],
 )  # fmt: skip
-def test_time_without_protection_runs_until_something_covers(
+def test_time_without_protection_ends_when_the_position_is_covered(
     journal: list[JournalEntry], seconds: float | None, end: str, text: str | None
 ) -> None:
     """From the cancel at second 2: until a new order rests, none is needed, or the position is gone."""
@@ -355,24 +361,24 @@ def test_time_without_protection_runs_until_something_covers(
 
 
 def test_hops_and_hedges_are_counted_by_their_fills_and_have_no_target() -> None:
-    """They are no positions that are closed, and what a hedge opens realises nothing."""
+    """They are not closed positions, and an opened hedge realises nothing."""
     hedge = structs.replace(incidents.intent("BTC", "sell", "2", "0"), purpose="hedge", reduce_only=False)
     made = structs.replace(decision(hedge), kind="hedge")
     found = result(
         made, entry(FIRST, "planned", after(), contracts="2", mark="100", value="100"), sent(1, "2"),
-        filled(1, "2", "99"), ended(9), snapshot=incidents.snapshot(after()),
+        filled(1, "2", "99"), finished(9), snapshot=incidents.snapshot(after()),
     )  # fmt: skip
     assert (found.closed, found.positions, found.totals.hedges) == (0, (), 1)
     assert [found.standing, found.realised, found.fees] == ["at target", 0, 1]
 
 
-def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(written: HandWritten) -> None:
-    """One request, no order, and the venue shows 0: one position is closed, and nobody knows what it came to."""
+def test_a_whole_book_close_counts_as_closed_without_known_sums(written: HandWritten) -> None:
+    """One request, no order, and the venue shows 0: one position is closed, and its P&L is unknown."""
     journal = (
         planned(),
         structs.replace(entry(FIRST, "swept", after(seconds=1), None), client_order_id=None),
-        seen("0", 5),
-        ended(6),
+        verified("0", 5),
+        finished(6),
     )
     found = result(decision(banded("BTC", "sell", "10", None)), *journal)
     assert (found.closed, found.swept) == (1, ("main",))
@@ -387,8 +393,8 @@ def test_what_a_whole_book_request_closed_is_counted_as_closed_and_not_as_money(
     assert [states[key] for key in ("closed", "reconciled", "counted")] == ["proved", "open", "open"]
 
 
-def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: HandWritten) -> None:
-    """A bound that was not kept, a liquidation, dust, a position that stands bare: each in words and in its table."""
+def test_the_report_of_a_close_with_exceptions_names_all_of_them(written: HandWritten) -> None:
+    """An exceeded bound, a liquidation, dust, an unprotected position: each as a remark and in its table."""
     found, text = report_of(
         written,
         decision(banded("BTC", "sell", "10")),
@@ -399,7 +405,7 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
         sent(4, "3", order="market", rung="2", mark="100"),
         filled(4, "3", "98", 5),
         entry(FIRST, "verified", after(seconds=6), position="0.009", target="0"),
-        ended(7, "blocked", reason="dust: 0.009 BTC is below the venue's minimum"),
+        finished(7, "blocked", reason="dust: 0.009 BTC is below the venue's minimum"),
     )
     assert found.remarks == (
         "order 2 (sell 3 BTC long on main, ks4) was sent without a bound: slippage 2.00% against the declared 0.50%",
@@ -415,8 +421,8 @@ def test_the_report_of_a_close_that_did_not_go_plainly_says_all_of_it(written: H
     assert "Sent by the unwinding careful." in text
 
 
-def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
-    """Nothing to be noted, no bounds; only the time that each close took: from 1 s to 3 s, and from 61 s to 69 s."""
+def test_the_report_of_a_plain_close_has_no_exceptions(written: HandWritten) -> None:
+    """No remarks and no bounds; only the duration of each close: from 1 s to 3 s, and from 61 s to 69 s."""
     incidents.whole_incident(written)
     found = incident_of(written.store, find_incident(written.store, None), StartedAs("store.sqlite"))
     text = report_markdown(found)
@@ -442,15 +448,17 @@ def test_a_report_of_a_plain_close_has_none_of_it(written: HandWritten) -> None:
         ("operator", "Close by hand on account/main", []),
     ],
 )  # fmt: skip
-def test_a_close_by_hand_is_reported_by_its_declared_reason(
+def test_a_manual_close_is_reported_by_its_declared_cause(
     written: HandWritten, cause: Cause, heading: str, items: list[str]
 ) -> None:
-    """Heading and checklist are those of the word; an operator's own judgement reads as a close by hand always did."""
+    """Heading and checklist follow the cause; the cause `operator` keeps the text of a plain manual close."""
     made = Decision(
         FIRST, after(), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual", author="ada",
         reason="as the plan says", cause=cause, intents=(incidents.intent("BTC", "sell", "10", "0"),),
     )  # fmt: skip
-    found, text = report_of(written, made, planned(), sent(1, "10"), filled(1, "10", "99"), seen("0", 10), ended(10))
+    found, text = report_of(
+        written, made, planned(), sent(1, "10"), filled(1, "10", "99"), verified("0", 10), finished(10)
+    )
     assert found.title == heading
     keys = {"closed", "reconciled", "counted", "notified", "audited", "cause", "recovery", "debrief"}
     added = [item for item in found.checklist if item.key not in keys]

@@ -1,4 +1,4 @@
-"""A suspicion opens no incident, and is told in the one that follows it or is open."""
+"""A suspicion opens no incident, and is listed in the incident that is open or follows it."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ def suspicion(at: datetime, policy: str = POLICY, scope: str = SCOPE) -> Decisio
     )  # fmt: skip
 
 
-def told(*decisions: Decision) -> list[list[str]]:
-    """Of each incident the ids of the suspicions that it is told with."""
-    return [[each.id for each in life.suspicions] for life in group_decisions(decisions)]
+def suspicions_of(*decisions: Decision) -> list[list[str]]:
+    """For each incident the ids of its suspicions."""
+    return [[each.id for each in incident.suspicions] for incident in group_decisions(decisions)]
 
 
-def fires(minutes: float, name: str = "aa") -> Decision:
+def firing_at(minutes: float, name: str = "aa") -> Decision:
     return firing(name * 10, after(minutes=minutes), "trim", 1, 0)
 
 
 def test_a_suspicion_alone_is_no_incident() -> None:
-    """Nothing has fired, and nobody has closed."""
+    """No stage has fired, and there is no manual close."""
     assert group_decisions([suspicion(after())]) == []
 
 
-@pytest.mark.parametrize(("minutes", "with_it"), [(0.5, True), (10, True), (10.1, False)])
-def test_a_suspicion_of_the_last_ten_minutes_is_told_with_what_follows(minutes: float, with_it: bool) -> None:
-    """What was suspected longer ago was something else."""
+@pytest.mark.parametrize(("minutes", "is_included"), [(0.5, True), (10, True), (10.1, False)])
+def test_a_suspicion_of_the_last_ten_minutes_belongs_to_the_next_incident(minutes: float, is_included: bool) -> None:
+    """An older suspicion had another cause."""
     before = suspicion(after())
-    assert told(before, fires(minutes)) == [[before.id] if with_it else []]
+    assert suspicions_of(before, firing_at(minutes)) == [[before.id] if is_included else []]
 
 
-def test_a_suspicion_while_an_incident_is_open_belongs_to_it_and_is_none_of_its_firings() -> None:
-    """Its level and its decisions stay what they were."""
+def test_a_suspicion_during_an_incident_belongs_to_it_and_is_no_firing() -> None:
+    """The decisions of the incident stay the same."""
     during = suspicion(after(minutes=5))
-    (life,) = group_decisions([fires(0), during, reset(after(minutes=11))])
-    assert ([each.id for each in life.decisions], life.suspicions) == (["aa" * 10], [during])
+    (incident,) = group_decisions([firing_at(0), during, reset(after(minutes=11))])
+    assert ([each.id for each in incident.decisions], incident.suspicions) == (["aa" * 10], [during])
 
 
 def test_a_suspicion_after_the_reset_belongs_to_the_next_incident_only() -> None:
-    """Each suspicion is told once."""
+    """Each suspicion is listed once."""
     between = suspicion(after(minutes=12))
-    first, second = fires(0), fires(13, "bb")
-    assert told(first, reset(after(minutes=11)), between, second) == [[], [between.id]]
+    first, second = firing_at(0), firing_at(13, "bb")
+    assert suspicions_of(first, reset(after(minutes=11)), between, second) == [[], [between.id]]
 
 
 @pytest.mark.parametrize("other", [{"policy": "other"}, {"scope": "account/other"}])
-def test_a_suspicion_of_another_policy_or_scope_is_not_told(other: dict[str, str]) -> None:
-    """An incident is one policy's on one scope."""
-    assert told(suspicion(after(), **other), fires(1)) == [[]]
+def test_a_suspicion_of_another_policy_or_scope_is_not_listed(other: dict[str, str]) -> None:
+    """An incident belongs to one policy on one scope."""
+    assert suspicions_of(suspicion(after(), **other), firing_at(1)) == [[]]
 
 
-def test_the_id_of_a_suspicion_does_not_make_it_the_incidents() -> None:
-    """The incident goes by the decision that fired first."""
-    (life,) = group_decisions([suspicion(after()), fires(1)])
-    assert isinstance(life, IncidentDecisions)
-    assert life.id == "aa" * 10
+def test_the_id_of_a_suspicion_is_not_the_id_of_the_incident() -> None:
+    """The id of the incident is that of the decision that fired first."""
+    (incident,) = group_decisions([suspicion(after()), firing_at(1)])
+    assert isinstance(incident, IncidentDecisions)
+    assert incident.id == "aa" * 10

@@ -1,4 +1,4 @@
-"""The log and the file as targets: whole lines, safe rights, honest refusals; and Apprise's words without secrets."""
+"""Log and file as targets: whole lines, file modes, errors; and Apprise's messages without secrets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.webhooks import Webhook, free_port
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 
-def test_a_file_gets_a_line_for_each_message_and_is_its_owners_alone(tmp_path: Path) -> None:
-    """JSON Lines with the public format; made with mode 0600, also under a lax umask."""
+def test_a_file_gets_one_line_for_each_message_and_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    """JSON Lines in the public format; the file is created with mode 0600, also under a lax umask."""
     path = tmp_path / "n.jsonl"
     before = os.umask(0)
     try:
@@ -41,8 +41,8 @@ def test_a_file_gets_a_line_for_each_message_and_is_its_owners_alone(tmp_path: P
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_line_that_a_crash_tore_is_closed_before_the_next_one(tmp_path: Path) -> None:
-    """What somebody left without its end stays a line of its own; ours is whole."""
+def test_a_line_torn_by_a_crash_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    """A line without its end stays a separate line; ours is whole."""
     path = tmp_path / "n.jsonl"
     path.write_text('{"id": "tor', encoding="utf-8")
     FileSender(str(path)).send(message("m1"))
@@ -59,22 +59,22 @@ def test_a_line_that_a_crash_tore_is_closed_before_the_next_one(tmp_path: Path) 
     ],
     ids=["no folder", "a folder", "a device"],
 )
-def test_a_path_that_cannot_be_written_says_so(make: object, why: str, tmp_path: Path) -> None:
-    """NotSentError, so that it is tried again."""
+def test_a_path_that_cannot_be_written_is_an_error_that_is_retried(make: object, why: str, tmp_path: Path) -> None:
+    """It raises NotSentError, so the message is sent again."""
     assert callable(make)
     with pytest.raises(NotSentError, match=why):
         FileSender(str(make(tmp_path))).send(message("m1"))
 
 
-def test_a_pipe_that_nobody_reads_does_not_hold_the_thread(tmp_path: Path) -> None:
-    """It is no file to keep anything in."""
+def test_an_unread_pipe_does_not_block_the_thread(tmp_path: Path) -> None:
+    """A pipe is refused, because it stores nothing."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotSentError, match="not a regular file"):
         FileSender(str(tmp_path / "pipe")).send(message("m1"))
 
 
-def test_a_file_that_takes_no_more_keeps_whole_lines_only(tmp_path: Path) -> None:
-    """What was written of a line before the disk was full is taken back."""
+def test_a_file_on_a_full_disk_keeps_whole_lines_only(tmp_path: Path) -> None:
+    """The part of a line that was written before the disk was full is removed."""
     path = tmp_path / "n.jsonl"
     sender = FileSender(str(path))
     sender.send(message("m1"))
@@ -91,7 +91,7 @@ def test_a_file_that_takes_no_more_keeps_whole_lines_only(tmp_path: Path) -> Non
     assert len(path.read_bytes().splitlines()) == 2
 
 
-def test_the_log_gets_one_line_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_gets_one_record_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
     """A configured log takes title, text and id in one record."""
     with caplog.at_level(logging.INFO):
         LogSender("error").send(message("m1", body="one\ntwo"))
@@ -100,10 +100,10 @@ def test_the_log_gets_one_line_at_its_level(caplog: pytest.LogCaptureFixture) ->
     assert found.getMessage() == "[page] m1: one; two [notification m1]"
 
 
-def test_without_a_configured_log_the_line_is_on_stderr(
+def test_without_a_configured_log_the_line_is_written_to_stderr(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a run under a supervisor shows it without any set-up."""
+    """A run under a supervisor shows it without configuration."""
     monkeypatch.setattr(logging.getLogger(LOGGER), "propagate", False)
     LogSender("info").send(message("m1"))
     assert capsys.readouterr().err == "2021-05-19T12:00:00Z  [page] m1: body of m1 [notification m1]\n"
@@ -124,10 +124,10 @@ TOKEN = "T0KENsup3rsecret"
     ],
     ids=["password", "path", "query", "incomplete", "unknown", "no URL"],
 )
-def test_a_secret_never_stands_in_a_reason_or_on_a_stream(
+def test_a_secret_never_appears_in_a_reason_or_on_a_stream(
     url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Apprise's own words may hold the URL, and parts of it: they are hidden, and reach no log."""
+    """Apprise's own messages may contain the URL or parts of it: they are hidden, and reach no log."""
     with pytest.raises(NotSentError) as refused:
         AppriseSender("env:URL", lambda: url.format(port=free_port()), url_redaction).send(message("m1"))
     assert TOKEN not in f"{refused.value!r} {refused.value.__cause__!r}"
@@ -136,8 +136,8 @@ def test_a_secret_never_stands_in_a_reason_or_on_a_stream(
     assert TOKEN not in out + err
 
 
-def test_a_secret_that_is_put_right_is_taken_at_the_next_attempt() -> None:
-    """A reference is looked up at every message: a run needs no restart for it."""
+def test_a_corrected_secret_is_used_at_the_next_attempt() -> None:
+    """A reference is resolved for every message, so a run needs no restart."""
     answers = iter(["nothing://here", f"json://127.0.0.1:{free_port()}/"])
     sender = AppriseSender("env:URL", lambda: next(answers), lambda _: str)
     with pytest.raises(NotSentError, match="env:URL does not refer to one URL that Apprise understands"):
@@ -147,8 +147,8 @@ def test_a_secret_that_is_put_right_is_taken_at_the_next_attempt() -> None:
 
 
 @pytest.mark.parametrize("more", ["", "?redirect=yes"])
-def test_a_service_that_sends_on_to_another_is_not_followed(more: str) -> None:
-    """The message names accounts and amounts, and its address may hold a secret; also where the URL asks for it."""
+def test_a_redirect_of_a_service_is_not_followed(more: str) -> None:
+    """The message names accounts and amounts, and its URL may hold a secret; even if the URL enables redirects."""
     named, other = Webhook(free_port()), Webhook(free_port())
     named.redirect = f"http://127.0.0.1:{other.port}/"
     with named.listening(), other.listening(), pytest.raises(NotSentError):
@@ -160,11 +160,11 @@ def apprise(webhook: Webhook) -> AppriseSender:
     return AppriseSender("env:URL", lambda: f"json://127.0.0.1:{webhook.port}/", lambda _: str)
 
 
-def test_a_service_whose_answer_is_too_long_has_taken_the_message() -> None:
-    """Its status says so. It is in the process that ticks: of the rest of the answer no memory is taken."""
+def test_a_service_with_too_long_an_answer_has_accepted_the_message() -> None:
+    """Its status code decides. The rest of the answer takes no memory, because this is the process that ticks."""
     webhook = Webhook(free_port())
     webhook.endless = True
-    apprise(webhook).check()  # what is imported takes memory too
+    apprise(webhook).check()  # imports take memory too
     tracemalloc.start()
     try:
         with webhook.listening():
@@ -175,8 +175,10 @@ def test_a_service_whose_answer_is_too_long_has_taken_the_message() -> None:
     assert webhook.ids == ["m1"]
 
 
-def test_a_service_whose_answer_drips_has_taken_the_message_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A byte now and then begins every read timeout anew: the attempt has an end of its own."""
+def test_a_service_with_a_dripping_answer_has_accepted_the_message_and_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each byte restarts the read timeout, so the attempt has its own deadline."""
     monkeypatch.setattr(sinks, "BODY_WITHIN", 0.2)
     webhook = Webhook(free_port())
     webhook.drips = "body"
@@ -186,8 +188,8 @@ def test_a_service_whose_answer_drips_has_taken_the_message_and_that_is_said(mon
     assert webhook.ids == ["m1"]
 
 
-def test_a_service_whose_status_drips_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it has taken the message is unknown, and the target is known to stall at once."""
+def test_a_service_with_a_dripping_status_line_has_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it accepted the message is unknown, and the target counts as stalled at once."""
     monkeypatch.setattr(apprise_target, "TIMEOUT", 0.3)
     webhook = Webhook(free_port())
     webhook.drips = "status"
@@ -195,8 +197,8 @@ def test_a_service_whose_status_drips_has_stalled(monkeypatch: pytest.MonkeyPatc
         apprise(webhook).send(message("m1"))
 
 
-def test_a_service_that_is_not_there_is_said_with_the_innermost_cause_first() -> None:
-    """What a library wraps round it comes after, where it may be cut off."""
+def test_the_error_of_an_unreachable_service_starts_with_the_innermost_cause() -> None:
+    """The text of the wrapping library follows, where it may be cut off."""
     with pytest.raises(NotSentError, match=r"^127\.0\.0\.1:\d+ refused the connection") as refused:
         apprise(Webhook(free_port())).send(message("m1"))
     assert not isinstance(refused.value, StalledError)
@@ -222,8 +224,10 @@ LONG = "\n".join(
         ("mailto://user:password@example.com", 32768),
     ],
 )
-def test_no_message_is_longer_than_its_service_takes(url: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends at the end of a line, and says how many are left out, which command shows them, and its id."""
+def test_no_message_is_longer_than_the_limit_of_its_service(
+    url: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is cut at the end of a line, and names the omitted lines, the command that shows them, and its id."""
     posted: list[str] = []
     sender = AppriseSender("env:URL", lambda: url, lambda _: str)
     service = sender._service(url)[0]
@@ -242,15 +246,15 @@ def test_no_message_is_longer_than_its_service_takes(url: str, most: int, monkey
 
 
 @pytest.mark.parametrize("most", [0, 1, 20, 45, 60])
-def test_a_message_for_next_to_no_room_is_the_way_to_the_rest(most: int) -> None:
-    """Where no line has room the command has, as far as that goes."""
+def test_a_very_short_message_is_the_command_that_shows_the_rest(most: int) -> None:
+    """If no line fits, the command is sent, as far as it fits."""
     text = fit_message(structs.replace(message("m1", body="x" * 100), decision="d1"), most)
     assert len(text) <= max(1, most)
     assert text.startswith("ksctl report d1"[: max(0, most - 1)])
 
 
-def test_what_a_file_gets_says_its_format(tmp_path: Path) -> None:
-    """As the documentation promises; and what an older version kept without one is read."""
+def test_each_line_of_a_file_names_its_format(tmp_path: Path) -> None:
+    """As documented; a line that an older version stored without a format is still read."""
     FileSender(str(tmp_path / "n")).send(message("m1"))
     line = json.loads((tmp_path / "n").read_text(encoding="utf-8"))
     assert line["format"] == "killswitch.notification/v1"

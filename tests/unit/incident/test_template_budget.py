@@ -1,4 +1,4 @@
-"""Templates that would never end, or fill memory: refused when they are checked, else stopped while they render."""
+"""Templates that would never end or fill memory: refused by the check, or stopped while they render."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from killswitch.incident.report.rendering import runbook
 from killswitch.incident.report.template_budget import LONGEST_TEXT
 from killswitch.incident.report.templates import RenderingError
 from tests.incidents import hand_written, whole_incident
-from tests.unit.incident.test_validation import found_in
+from tests.unit.incident.test_runbook_validation import diagnostics_of
 
 
 def doubling(levels: int) -> str:
-    """Macros of which each calls the next one twice."""
+    """Macros that each call the next one twice."""
     called = "".join(
         f"{{% macro m{n}() %}}{{{{ m{n + 1}() }}}}{{{{ m{n + 1}() }}}}{{% endmacro %}}" for n in range(levels)
     )
@@ -30,7 +30,7 @@ LOOPS = "".join(f"{{% for x{n} in [1,2,3,4,5,6,7,8,9,10] %}}" for n in range(12)
 
 
 @pytest.mark.parametrize(
-    ("template", "code", "says"),
+    ("template", "code", "message"),
     [
         ("{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}\n{{ m() }}", "KS6106", "call each other in a circle here"),
         ("{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}", "KS6106", "circle"),
@@ -45,12 +45,12 @@ LOOPS = "".join(f"{{% for x{n} in [1,2,3,4,5,6,7,8,9,10] %}}" for n in range(12)
     ],
     ids=["itself", "each other", "include", "extends", "doubling", "loops", "brackets", "parts", "digits", "record"],
 )  # fmt: skip
-def test_a_template_that_would_not_end_is_refused_when_it_is_checked(
-    template: str, code: str, says: str, tmp_path: Path
+def test_a_template_that_would_not_end_is_refused_by_the_check(
+    template: str, code: str, message: str, tmp_path: Path
 ) -> None:
-    """At its place, by its code, and the check itself ends."""
-    found = found_in(tmp_path, template.encode())
-    assert (found[0].code, says in found[0].message) == (code, True), found[0].message
+    """With its place and code, and the check itself ends."""
+    found = diagnostics_of(tmp_path, template.encode())
+    assert (found[0].code, message in found[0].message) == (code, True), found[0].message
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def incident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Incident]:
     written.store.close()
 
 
-def rendered(incident: Incident, folder: Path, template: str) -> str:
-    """What a template that nobody has checked comes to: it was changed since."""
+def render(incident: Incident, folder: Path, template: str) -> str:
+    """Render a template that was changed after its check."""
     (folder / "own.md.j2").write_text(template, encoding="utf-8")
     stage = incident.firings[0].stage
     assert stage is not None
@@ -77,7 +77,7 @@ MANY = "{% set many = [" + "1," * 5000 + "] %}"
 
 
 @pytest.mark.parametrize(
-    ("template", "says"),
+    ("template", "message"),
     [
         (LOOPS + "x" + "{% endfor %}" * 12, "more than 100,000 steps"),
         (MANY + "{% for a in many %}{% for b in many if false %}{% endfor %}{% endfor %}", "more than 100,000 steps"),
@@ -100,26 +100,26 @@ MANY = "{% set many = [" + "1," * 5000 + "] %}"
     ids=["loops", "conditions", "doubling", "itself", "joined", "blocks", "texts times", "numbers", "decimals",
          "between", "lists", "filtered lists", "lists in lists", "compared", "tested", "python", "record"],
 )  # fmt: skip
-def test_a_template_that_costs_too_much_is_stopped_while_it_is_rendered(
-    incident: Incident, template: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_template_that_exceeds_its_budget_is_stopped_while_it_renders(
+    incident: Incident, template: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As an error of the template in words, before memory or the day is gone."""
+    """As an error of the template with a message, before it uses up memory or time."""
     monkeypatch.setattr(template_budget, "MOST_STEPS", 100_000)
     with pytest.raises(RenderingError) as stopped:
-        rendered(incident, tmp_path, template)
-    assert says in str(stopped.value)
+        render(incident, tmp_path, template)
+    assert message in str(stopped.value)
 
 
-def test_a_template_that_has_grown_since_it_was_checked_is_not_read(incident: Incident, tmp_path: Path) -> None:
-    """Nor is one that lies beside it and is taken in."""
+def test_a_template_that_grew_too_large_after_its_check_is_not_read(incident: Incident, tmp_path: Path) -> None:
+    """Nor is an included template."""
     (tmp_path / "large.md.j2").write_bytes(b" " * (1 << 17))
     with pytest.raises(RenderingError, match=r"large.md.j2 is larger than 64 KiB"):
-        rendered(incident, tmp_path, '{% include "large.md.j2" %}')
+        render(incident, tmp_path, '{% include "large.md.j2" %}')
 
 
-def test_what_a_report_needs_is_far_from_the_limits(incident: Incident, tmp_path: Path) -> None:
-    """Loops in macros in loops, texts put together, values compared, the first and the last of a list."""
-    text = rendered(
+def test_a_realistic_report_is_far_from_the_limits(incident: Incident, tmp_path: Path) -> None:
+    """Loops in macros in loops, concatenated texts, compared values, the first and the last of a list."""
+    text = render(
         incident,
         tmp_path,
         "{% macro row(each) %}{% for t in each.triggers %}{{ t.name ~ '!' }}{% endfor %}{% endmacro %}"
@@ -135,8 +135,8 @@ def test_what_a_report_needs_is_far_from_the_limits(incident: Incident, tmp_path
     assert len(text) < LONGEST_TEXT
 
 
-def test_a_long_page_of_somebodys_own_is_shown_as_it_is_written(incident: Incident, tmp_path: Path) -> None:
-    """Reading it as Markdown takes time with the square of its length, beside the ticks; a shorter one is read."""
+def test_a_long_page_of_a_users_template_is_shown_as_plain_text(incident: Incident, tmp_path: Path) -> None:
+    """Parsing Markdown takes time with the square of its length, beside the ticks; a shorter page is parsed."""
     (tmp_path / "own.md.j2").write_text("# A heading <b>\n" + "[" * LONGEST_FORMATTED, encoding="utf-8")
     stage = incident.firings[0].stage
     page = runbook(incident, stage, RunbookFacts("own", str(tmp_path), "own.md.j2")).html

@@ -1,4 +1,4 @@
-"""The timeline tells what came before what: the order of a close's cancels, orders and answers is the journal's."""
+"""The order of the timeline: cancels, orders and answers of a close are listed in the order of the journal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def written(tmp_path: Path) -> Iterator[HandWritten]:
 
 
 def at(millis: int) -> datetime:
-    """So long after the decision."""
+    """The time `millis` after the decision."""
     return after() + timedelta(milliseconds=millis)
 
 
@@ -45,7 +45,7 @@ def cancelled(millis: int, order: str, why: str) -> JournalEntry:
 
 
 def order(number: int, kind: str, millis: int, symbol: str = "BTC", **data: str | None) -> JournalEntry:
-    """What is journaled of order `number`."""
+    """A journal entry of order `number`."""
     return structs.replace(entry(FIRST, kind, at(millis), symbol, **data), client_order_id=f"ks{number}")
 
 
@@ -53,14 +53,14 @@ def sent(number: int, millis: int, symbol: str = "BTC", kind: str = "market") ->
     return order(number, "sending", millis, symbol, side="sell", amount="1", order=kind)
 
 
-def decided() -> Decision:
+def close_decision() -> Decision:
     """A close of ten BTC."""
     return incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "10", "0"))
 
 
-def told(written: HandWritten, journal: Sequence[JournalEntry], *orders: Order) -> list[str]:
-    """What the timeline says after the firing. `orders`: what rested when it was decided."""
-    made = decided()
+def timeline_texts(written: HandWritten, journal: Sequence[JournalEntry], *orders: Order) -> list[str]:
+    """The texts of the timeline after the firing. `orders`: the resting orders at the decision."""
+    made = close_decision()
     seen = incidents.snapshot(after())
     accounts = tuple(structs.replace(each, orders=orders) for each in seen.accounts)
     plan = [entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100")]
@@ -71,17 +71,17 @@ def told(written: HandWritten, journal: Sequence[JournalEntry], *orders: Order) 
     return [each.text for each in found if each.kind not in ("trigger", "fired")]
 
 
-def test_protective_stops_that_were_cancelled_after_the_close_are_told_after_it(written: HandWritten) -> None:
+def test_protective_stops_cancelled_after_the_close_are_listed_after_it(written: HandWritten) -> None:
     """Two entries at .005 and .013, orders at .019, flat at .037, an exit at .049, a stop at .062: in that order.
 
-    All of it lies in one second, and four of the six are cancels.
+    All moments lie in one second, and four of the six are cancels.
     """
     journal = [
         cancelled(5, "e1", "entry"), cancelled(13, "e2", "entry"), sent(1, 19),
         entry(FIRST, "verified", at(37), position="0", target="0"),
         cancelled(49, "x1", "all"), cancelled(62, "s1", "all"),
     ]  # fmt: skip
-    assert told(written, journal, ENTRY, TAKE, STOP) == [
+    assert timeline_texts(written, journal, ENTRY, TAKE, STOP) == [
         "resting entry order e1 of BTC on main is cancelled: buy 1 at 50",
         "resting entry order e2 of BTC on main is cancelled",
         "order sent: sell 1 BTC long on main",
@@ -91,48 +91,48 @@ def test_protective_stops_that_were_cancelled_after_the_close_are_told_after_it(
     ]
 
 
-def test_many_cancels_of_one_kind_are_one_line_and_those_of_another_kind_are_not_in_it(written: HandWritten) -> None:
-    """Four entries and four stops follow each other in one second: a line for each kind."""
+def test_many_cancels_of_one_kind_are_one_line_without_those_of_other_kinds(written: HandWritten) -> None:
+    """Four entries and four stops follow each other within a second: one line for each kind."""
     stops = tuple(structs.replace(STOP, id=f"s{number}") for number in range(4))
     journal = [cancelled(number, f"e{number}", "entry") for number in range(4)]
     journal += [cancelled(10 + number, f"s{number}", "all") for number in range(4)]
-    assert told(written, journal, *stops) == [
+    assert timeline_texts(written, journal, *stops) == [
         "4 times: a resting entry order is cancelled (BTC)",
         "4 times: a resting protective order is cancelled (BTC)",
     ]
 
 
-def test_what_came_between_two_like_moments_parts_them(written: HandWritten) -> None:
-    """Four orders, a rejection, four orders: nine moments of one second in three lines."""
+def test_a_different_moment_between_equal_ones_separates_them(written: HandWritten) -> None:
+    """Four orders, a rejection, four orders: nine moments of one second are three lines."""
     journal = [sent(number, number) for number in range(1, 5)]
     journal.append(order(1, "rejected", 5, reason="price_band"))
     journal += [sent(number, number) for number in range(6, 10)]
-    assert told(written, journal) == [
+    assert timeline_texts(written, journal) == [
         "4 times: an order was sent (BTC)",
         "the order on BTC long on main was rejected: price_band",
         "4 times: an order was sent (BTC)",
     ]
 
 
-def test_like_moments_of_two_seconds_are_two_lines(written: HandWritten) -> None:
+def test_equal_moments_in_two_seconds_are_two_lines(written: HandWritten) -> None:
     """Four orders at the end of a second and four at the beginning of the next."""
     journal = [sent(number, 990 + number) for number in range(1, 5)] + [sent(n, 1000 + n) for n in range(5, 9)]
-    assert told(written, journal) == ["4 times: an order was sent (BTC)"] * 2
+    assert timeline_texts(written, journal) == ["4 times: an order was sent (BTC)"] * 2
 
 
 def test_two_slices_of_one_size_sent_at_one_instant_are_two_orders(written: HandWritten) -> None:
-    """The clock of a journal may stand still for a wave of orders."""
-    assert told(written, [sent(1, 5), sent(2, 5)]) == ["order sent: sell 1 BTC long on main"] * 2
+    """All orders of a batch may have the same journal time."""
+    assert timeline_texts(written, [sent(1, 5), sent(2, 5)]) == ["order sent: sell 1 BTC long on main"] * 2
 
 
 def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWritten) -> None:
-    """The venue has taken both; the one at market waits for nothing."""
+    """The venue has accepted both; a market order does not rest."""
     journal = [
         sent(1, 1), order(1, "acknowledged", 2, order="v1", filled="0"),
         sent(2, 3, kind="limit"), order(2, "acknowledged", 4, order="v2", filled="0"),
     ]  # fmt: skip
-    timeline = told(written, journal)
-    lines = order_lines(decided(), decode_all(journal), None)
+    timeline = timeline_texts(written, journal)
+    lines = order_lines(close_decision(), decode_all(journal), None)
     assert [each.outcome for each in lines] == ["accepted by the venue", "resting at the venue"]
     assert [text for text in timeline if "the order on" in text] == [
         "the order on BTC long on main was accepted by the venue",
@@ -152,15 +152,15 @@ def test_only_a_limit_order_rests_and_a_market_order_is_accepted(written: HandWr
         (None, TAKE, ""),
     ],
 )
-def test_a_cancelled_order_is_called_what_it_is_known_to_be(why: str | None, order: Order | None, kind: str) -> None:
-    """An order that opened at a trigger is an entry; without the order itself the rest cannot be told apart."""
+def test_a_cancelled_order_is_named_by_what_is_known_of_it(why: str | None, order: Order | None, kind: str) -> None:
+    """An order that would open at a trigger is an entry; without the order itself, the others are not distinguished."""
     assert cancel_kind(why, order) == kind
 
 
-def test_an_effect_that_has_ended_is_a_moment_of_its_own(written: HandWritten) -> None:
-    """By its key and how it ended; the end of a lock is told as one."""
+def test_the_end_of_an_effect_is_its_own_moment(written: HandWritten) -> None:
+    """With its key and how it ended; the end of a lock is named as such."""
     journal = [
         JournalEntry(FIRST, "finished", at(10), data={"scope": "account/main", "status": "lifted"}),
         JournalEntry(FIRST, "finished", at(20), data={"effect": "mark", "status": "set"}),
     ]
-    assert told(written, journal) == ["lock of account/main: lifted", "mark: set"]
+    assert timeline_texts(written, journal) == ["lock of account/main: lifted", "mark: set"]

@@ -38,96 +38,96 @@ def crashed(world: World) -> World:
     return world
 
 
-def told(command: object, *arguments: str) -> Result:
+def invoke(command: object, *arguments: str) -> Result:
     return CliRunner().invoke(command, list(arguments), catch_exceptions=False)  # type: ignore[arg-type] # a command
 
 
-def at(world: World) -> tuple[str, str]:
+def store_option(world: World) -> tuple[str, str]:
     return ("--store", str(world.folder / "store.sqlite"))
 
 
 @pytest.mark.parametrize("command", [status, history, explain], ids=["status", "history", "explain"])
-def test_a_store_that_is_not_there_is_said_and_not_made(command: object, world: World) -> None:
-    """Looking makes nothing: exit 1, one line, no file."""
+def test_a_missing_store_is_reported_and_not_created(command: object, world: World) -> None:
+    """A read-only verb creates nothing: exit 1, one line, no file."""
     subject = ("abc",) if command is explain else ()
-    refused = told(command, *subject, *at(world))
+    refused = invoke(command, *subject, *store_option(world))
     assert refused.exit_code == 1
     assert f"there is no store at {world.folder}/store.sqlite" in refused.stderr
     assert list(world.folder.iterdir()) == []
 
 
-def test_status_of_a_store_that_never_ticked_says_so(world: World) -> None:
-    """Unknown says why."""
+def test_status_of_a_store_without_a_tick_says_so(world: World) -> None:
+    """What is unknown is shown with the reason."""
     world.open().close()
-    shown = told(status, *at(world))
-    assert shown.exit_code == 0
-    assert "not running: no runner holds the lease" in shown.stdout
-    assert "Stages: unknown, no runner has ticked on this store yet" in shown.stdout
-    assert told(history, *at(world)).stdout == "No decision is recorded on this store.\n"
+    output = invoke(status, *store_option(world))
+    assert output.exit_code == 0
+    assert "not running: no runner holds the lease" in output.stdout
+    assert "Stages: unknown, no runner has ticked on this store yet" in output.stdout
+    assert invoke(history, *store_option(world)).stdout == "No decision is recorded on this store.\n"
 
 
-def test_status_shows_the_latch_and_the_lock_apart_and_dates_what_is_old(crashed: World) -> None:
-    """The stage stands until it is reset, the lock until it is lifted, and nobody renews it."""
-    shown = told(status, *at(crashed)).stdout
-    assert "Accounts, stages and triggers below are as of that tick, not as of now." in shown
-    (stage,) = [line for line in shown.splitlines() if "enforce" in line]
+def test_status_shows_latch_and_lock_separately_and_dates_old_values(crashed: World) -> None:
+    """The stage stays latched until it is reset, the lock in force until it is lifted; nobody renews it."""
+    output = invoke(status, *store_option(crashed)).stdout
+    assert "Accounts, stages and triggers below are as of that tick, not as of now." in output
+    (stage,) = [line for line in output.splitlines() if "enforce" in line]
     assert stage.split()[:6] == ["account/main", "crash", "enforce", "3", "close-everything", "2024-01-01T00:00:01Z"]
-    (lock,) = [line for line in shown.splitlines() if "LOCKED" in line and line.strip().startswith("account/main")]
+    (lock,) = [line for line in output.splitlines() if "LOCKED" in line and line.strip().startswith("account/main")]
     assert "LOCKED reduce_only  it is lifted" in lock
     assert "(stale)" in lock
-    (trigger,) = [line for line in shown.splitlines() if line.strip().startswith("fall ")]
+    (trigger,) = [line for line in output.splitlines() if line.strip().startswith("fall ")]
     assert ">= 10.0%" in trigger
     assert "true since 2024-01-01T00:00:01Z, confirmed" in trigger
 
 
 def test_status_as_json_is_one_object_with_its_format(crashed: World) -> None:
-    """JSON on stdout is the whole answer."""
-    shown = json.loads(told(status, *at(crashed), "--output", "json").stdout)
-    assert shown["format"] == "killswitch.status/v1"
-    assert shown["runner"]["liveness"] == "gone"
-    (machine,) = shown["view"]["machines"]
+    """Stdout holds nothing but the JSON object."""
+    output = json.loads(invoke(status, *store_option(crashed), "--output", "json").stdout)
+    assert output["format"] == "killswitch.status/v1"
+    assert output["runner"]["liveness"] == "gone"
+    (machine,) = output["view"]["machines"]
     assert (machine["level"], machine["stage"]) == (3, "close-everything")
-    assert {lock["locked"] for lock in shown["locks"]} == {True}
+    assert {lock["locked"] for lock in output["locks"]} == {True}
 
 
-def test_status_tells_a_living_runner_from_one_that_fell_silent(world: World) -> None:
-    """The lease says who lives; one that ran out is a runner that died without a word."""
+def test_status_distinguishes_a_living_runner_from_one_whose_lease_expired(world: World) -> None:
+    """A lease in force means a living runner; an expired one means a runner that died without releasing it."""
     store = world.open()
     store.acquire(this_process(), to_micros(START), 10 * SECOND)
-    assert "NOT RUNNING: its lease expired without renewal" in told(status, *at(world)).stdout
+    assert "NOT RUNNING: its lease expired without renewal" in invoke(status, *store_option(world)).stdout
     store.acquire(this_process(), to_micros(START), 100 * 366 * 24 * 3600 * SECOND)
-    assert "Runner   alive (pid " in told(status, *at(world)).stdout
+    assert "Runner   alive (pid " in invoke(status, *store_option(world)).stdout
     store.close()
 
 
-def test_status_lists_hands_that_no_tick_has_taken(world: World) -> None:
-    """A pending hand shows who gave it and why."""
+def test_status_lists_pending_commands(world: World) -> None:
+    """A pending command is shown with its author and reason."""
     store = world.open()
     store.put_event(operator_event("reset", "account/main", "operator-1", "reviewed", START))
     store.close()
-    shown = told(status, *at(world)).stdout
-    assert "reset account/main by operator-1" in shown
-    assert "reviewed" in shown
+    output = invoke(status, *store_option(world)).stdout
+    assert "reset account/main by operator-1" in output
+    assert "reviewed" in output
 
 
-def test_history_has_the_result_with_what_is_known_of_the_money(crashed: World) -> None:
+def test_history_shows_the_result_with_realised_pnl_and_fees(crashed: World) -> None:
     """Ten contracts bought at 110 and sold at 85 lost 250 before the fee of 1."""
-    shown = told(history, *at(crashed)).stdout.splitlines()
-    assert len(shown) == 2
-    assert "level 3 close-everything: crash on account/main" in shown[1]
-    assert shown[0].split()[-7:] == ["closed", "realised", "fees", "slippage", "delay", "took", "remarks"]
-    assert shown[1].split()[-9:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00", "0.00"]
-    record = json.loads(told(history, *at(crashed), "--output", "json").stdout)
+    output = invoke(history, *store_option(crashed)).stdout.splitlines()
+    assert len(output) == 2
+    assert "level 3 close-everything: crash on account/main" in output[1]
+    assert output[0].split()[-7:] == ["closed", "realised", "fees", "slippage", "delay", "took", "remarks"]
+    assert output[1].split()[-9:-2] == ["flat", "1", "position", "-250.00", "1.00", "0.00", "0.00"]
+    record = json.loads(invoke(history, *store_option(crashed), "--output", "json").stdout)
     assert record["decision"]["format"] == "killswitch.decision/v1"
     assert (record["result"]["standing"], record["result"]["realised"]) == ("flat", "-250")
 
 
-def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) -> None:
-    """Policy line, trigger with value and threshold, snapshot, order, fill, and the venue's own word at the end."""
+def test_explain_shows_the_chain_from_policy_line_to_flat(crashed: World) -> None:
+    """Policy line, trigger with value and threshold, snapshot, order, fill, and the venue's confirmation at the end."""
     store = crashed.open(read_only=True)
     (stored,) = store.decisions(10)
     store.close()
-    shown = told(explain, stored.decision.id[:6], *at(crashed)).stdout
+    output = invoke(explain, stored.decision.id[:6], *store_option(crashed)).stdout
     order = [
         "Decision " + stored.decision.id,
         "policy.yaml:1",
@@ -141,17 +141,17 @@ def test_explain_shows_the_chain_from_the_policy_line_to_flat(crashed: World) ->
         "flat: the venue itself shows every target of 0 reached",
         "realised -250.00 before fees, fees 1.00",
     ]
-    places = [shown.find(part) for part in order]
-    assert -1 not in places, order[places.index(-1)] + "\n" + shown
+    places = [output.find(part) for part in order]
+    assert -1 not in places, order[places.index(-1)] + "\n" + output
     assert places == sorted(places)
-    chain = json.loads(told(explain, stored.decision.id, *at(crashed), "--output", "json").stdout)
+    chain = json.loads(invoke(explain, stored.decision.id, *store_option(crashed), "--output", "json").stdout)
     assert chain["format"] == "killswitch.explanation/v1"
     assert chain["snapshot"]["accounts"][0]["equity"] == "850"
 
 
-def test_explain_of_an_unknown_decision_says_where_to_look(crashed: World) -> None:
-    """Exit 1 and the way out."""
-    refused = told(explain, "zzz", *at(crashed))
+def test_explain_of_an_unknown_decision_points_to_history(crashed: World) -> None:
+    """Exit 1, and the command that lists the decisions."""
+    refused = invoke(explain, "zzz", *store_option(crashed))
     assert (refused.exit_code, refused.stderr) == (
         1,
         "Error: no decision id starts with zzz; `ksctl history` lists them\n",
@@ -159,21 +159,21 @@ def test_explain_of_an_unknown_decision_says_where_to_look(crashed: World) -> No
 
 
 def test_explain_of_a_code_prints_its_page_without_a_store() -> None:
-    """Small letters are accepted; a code that there is not is refused."""
-    assert told(explain, "ks1203").stdout.startswith("KS1203: ")
-    refused = told(explain, "KS9999")
+    """Lower case is accepted; an unknown code is refused."""
+    assert invoke(explain, "ks1203").stdout.startswith("KS1203: ")
+    refused = invoke(explain, "KS9999")
     assert refused.exit_code == 1
     assert "unknown code KS9999" in refused.stderr
 
 
 def test_explain_of_a_decision_needs_a_store() -> None:
-    """Wrong usage names the option."""
-    refused = told(explain, "d43")
+    """The usage error names the option."""
+    refused = invoke(explain, "d43")
     assert "name the store with --store FILE" in refused.stderr
 
 
 @pytest.mark.parametrize(
-    ("command", "arguments", "says"),
+    ("command", "arguments", "message"),
     [
         (close, ("--store", "s"), "Missing option '--reason'"),
         (close, ("--store", "s", "--reason", " "), "the text is empty"),
@@ -185,14 +185,14 @@ def test_explain_of_a_decision_needs_a_store() -> None:
     ],
     ids=["no reason", "a blank reason", "a reason of odd bytes", "no policies", "no store", "no duration", "no unit"],
 )
-def test_wrong_usage_is_refused_before_anything_is_made(
-    command: object, arguments: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_wrong_usage_is_refused_before_any_file_is_created(
+    command: object, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """click's usage error (64 through `ksctl`), with the cause, and no file left behind."""
     monkeypatch.chdir(tmp_path)
-    refused = told(command, *arguments)
+    refused = invoke(command, *arguments)
     assert refused.exit_code == 2
-    assert says in refused.stderr
+    assert message in refused.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,7 +216,7 @@ spec:
 
 
 @pytest.mark.parametrize(
-    ("account", "says"),
+    ("account", "message"),
     [
         ("", "the policies hold no Account document"),
         (ACCOUNT % "", "account main: adapter paper refused the account: account main needs an endpoint"),
@@ -229,13 +229,13 @@ spec:
     ],
     ids=["no account", "no endpoint", "no credential", "no adapter", "not YAML"],
 )
-def test_a_run_that_cannot_begin_says_why_in_one_line(account: str, says: str, tmp_path: Path) -> None:
-    """Exit 1 with place or name, cause and way out; never a traceback, and no lease left behind."""
+def test_a_run_that_cannot_start_prints_the_reason_on_one_line(account: str, message: str, tmp_path: Path) -> None:
+    """Exit 1 with place or name, cause and remedy; never a traceback, and no store remains."""
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "watch.yaml").write_text(WATCH, encoding="utf-8")
     if account:
         (tmp_path / "p" / "account.yaml").write_text(account, encoding="utf-8")
-    refused = told(run, "--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s"), "--ticks", "1")
+    refused = invoke(run, "--policies", str(tmp_path / "p"), "--store", str(tmp_path / "s"), "--ticks", "1")
     assert refused.exit_code == 1
-    assert says in refused.stderr
+    assert message in refused.stderr
     assert not (tmp_path / "s").exists(), "a store was left behind"

@@ -1,4 +1,4 @@
-"""What `ksctl plan` and a dry run look like to a person: one spelling, each reason once, and every cancel in words."""
+"""The text of `ksctl plan` and of a dry run: one number format, each reason once, and every cancel in words."""
 
 from __future__ import annotations
 
@@ -59,37 +59,37 @@ def policies(folder: Path) -> PolicySet:
     return read_policies([folder]).policies
 
 
-def held(equity: str, *orders: Order) -> AccountSnapshot:
-    """10 BTC at 100, which have lost what 1,000 of equity lacks."""
+def account_of(equity: str, *orders: Order) -> AccountSnapshot:
+    """10 BTC at 100; the unrealised loss is what equity lacks to 1,000."""
     lost = str(Decimal(equity) - 1000)
     book = (position("BTC", "long", lost, contracts="10", mark_price="100", notional="1000"),)
     return account(equity, book, orders=orders, instruments=(rules("BTC"),))
 
 
-def shown(folder: Path, *accounts: AccountSnapshot) -> Preview:
-    """The plan on the last of these readings of the account, a minute apart."""
-    found = policies(folder)
-    interpreter = Interpreter(found)
+def previewed(folder: Path, *accounts: AccountSnapshot) -> Preview:
+    """The plan on the last of these snapshots of the account, a minute apart."""
+    policy_set = policies(folder)
+    interpreter = Interpreter(policy_set)
     *before, last = [
         Snapshot(START + timedelta(minutes=minute), (each,), SNAPSHOT_FORMAT) for minute, each in enumerate(accounts)
     ]
     for each in before:
         interpreter.tick(each)
-    return preview(found, last, interpreter, "scripted", frozenset({"main"}))
+    return preview(policy_set, last, interpreter, "scripted", frozenset({"main"}))
 
 
-def test_a_fall_is_told_in_per_cent_wherever_a_person_reads_it(tmp_path: Path) -> None:
-    """A fifth of equity is gone in a window whose beginning nobody saw: the same interval above and below."""
-    text = plan_text(shown(tmp_path, held("1000"), held("800")))
+def test_a_fraction_is_printed_in_per_cent_in_table_and_reason(tmp_path: Path) -> None:
+    """A fifth of equity is lost in a window whose start was not observed: both places show the same interval."""
+    text = plan_text(previewed(tmp_path, account_of("1000"), account_of("800")))
     (row,) = [line for line in text.splitlines() if line.startswith("  fall ")]
     assert "[20.00%, 100.00%]" in row
     assert "  because fall: [20.00%, 100.00%] against >= 10%" in text
     assert "0.2" not in text
 
 
-def test_cancels_say_what_is_cancelled_and_many_alike_are_counted(tmp_path: Path) -> None:
-    """Five entries: three by name and two more; the stop with its trigger."""
-    text = plan_text(shown(tmp_path, held("1000"), held("800", *ENTRIES, STOP)))
+def test_cancels_name_their_orders_and_further_ones_of_a_kind_are_counted(tmp_path: Path) -> None:
+    """Five entry orders: three are named, two counted; the stop order is named with its trigger price."""
+    text = plan_text(previewed(tmp_path, account_of("1000"), account_of("800", *ENTRIES, STOP)))
     assert (
         "  cancel first: 5 entry orders of BTC on main: e0 (buy 1 at 50), e1 (buy 1 at 51), e2 (buy 1 at 52) and 2 more"
     ) in text.splitlines()
@@ -97,10 +97,10 @@ def test_cancels_say_what_is_cancelled_and_many_alike_are_counted(tmp_path: Path
     assert " in main" not in text
 
 
-def test_why_an_account_cannot_be_read_is_said_once(tmp_path: Path) -> None:
-    """With the account's name, above the triggers, which point there, as the summary does."""
+def test_the_reason_of_an_unavailable_account_is_printed_once(tmp_path: Path) -> None:
+    """It follows the account's name above the triggers; triggers and summary refer to it."""
     down = structs.replace(account(None, None), quality="down", reason=WHY)
-    text = plan_text(shown(tmp_path, down))
+    text = plan_text(previewed(tmp_path, down))
     assert text.count(WHY) == 1
     assert f"  main is down: {WHY}" in text.splitlines()
     assert text.count("unknown: main is down, see above") == 2
@@ -108,9 +108,9 @@ def test_why_an_account_cannot_be_read_is_said_once(tmp_path: Path) -> None:
     assert max(len(line) for line in text.splitlines() if WHY not in line) < 120
 
 
-def test_a_trigger_whose_window_is_longer_than_history_says_when_it_is_ready(tmp_path: Path) -> None:
-    """On a first plan there is no headroom to show, and the value is at least what was seen."""
-    text = plan_text(shown(tmp_path, held("1000"), held("950"))).splitlines()
+def test_a_trigger_with_a_window_longer_than_the_history_shows_when_it_is_ready(tmp_path: Path) -> None:
+    """A first plan has no headroom to show, and the value is a lower bound."""
+    text = plan_text(previewed(tmp_path, account_of("1000"), account_of("950"))).splitlines()
     rows = [line.split() for line in text if "ready within" in line]
     assert [(row[0], row[1:4], row[-1]) for row in rows] == [
         ("fall", ["5.00%", "or", "more"], "15m"), ("deep", ["5.00%", "or", "more"], "15m"),
@@ -118,22 +118,22 @@ def test_a_trigger_whose_window_is_longer_than_history_says_when_it_is_ready(tmp
     assert not [line for line in text if "100.00%]" in line]
 
 
-def test_a_long_reason_of_many_triggers_stands_once_below_their_table(tmp_path: Path) -> None:
-    """Two triggers of an account that cannot be read: two marks, one reason."""
+def test_a_long_reason_of_many_triggers_is_printed_once_below_their_table(tmp_path: Path) -> None:
+    """Two triggers of an unavailable account: two footnote marks, one reason."""
     down = structs.replace(account(None, None), account="a-name-that-is-long", quality="down", reason=WHY)
-    text = plan_text(shown(tmp_path, down)).splitlines()
+    text = plan_text(previewed(tmp_path, down)).splitlines()
     assert [line.split()[0] for line in text if line.endswith("unknown: [1]")] == ["fall", "deep"]
     assert len([line for line in text if line.startswith("  [1] ")]) == 1
 
 
 def slices(count: int) -> tuple[Intent, ...]:
-    """A position of so many slices of 100 and one of 50."""
-    whole = Intent("main", "BTC", "long", "sell", Decimal(100), Decimal(0), reduce_only=True, rank=1)
-    return (*[whole] * count, structs.replace(whole, contracts=Decimal(50)))
+    """A close in `count` slices of 100 and one of 50."""
+    slice_of_100 = Intent("main", "BTC", "long", "sell", Decimal(100), Decimal(0), reduce_only=True, rank=1)
+    return (*[slice_of_100] * count, structs.replace(slice_of_100, contracts=Decimal(50)))
 
 
 def test_many_slices_of_one_size_are_one_line() -> None:
-    """Fifteen times 100 and once 50 of 1,550: after the fifteen 50 is left, and nothing is lost in the telling."""
+    """1,550 is closed by fifteen slices of 100 and one of 50: after the fifteen, 50 is left; the total is kept."""
     orders = slices(15)
     assert [(each.number, each.amount, each.leaves) for each in group_orders(orders)] == [
         (15, "15 × 100", Decimal(50)), (1, "50", Decimal(0)),
@@ -143,36 +143,36 @@ def test_many_slices_of_one_size_are_one_line() -> None:
     )  # fmt: skip
 
 
-def test_a_few_slices_are_told_one_by_one() -> None:
-    """Three of 100 and one of 50: four lines, each with what it leaves."""
+def test_a_few_slices_are_one_line_each() -> None:
+    """Three of 100 and one of 50: four lines, each with the remaining quantity."""
     assert [each.rpartition(" ")[2] for each in order_texts(slices(3))] == ["250", "150", "50", "0"]
 
 
-def test_a_dry_run_tells_slices_and_cancels_in_the_same_way() -> None:
-    """Without a snapshot the orders are named by what the decision says of them."""
+def test_a_dry_run_prints_slices_and_cancels_as_a_plan_does() -> None:
+    """Without a snapshot the orders are described from the decision."""
     decision = Decision(
         "d1", START, "operator", "sha256:0", "portfolio", "enforce", None, 0, 0, kind="manual", intents=slices(15),
         cancels=(Cancel("main", "BTC", "e1", "entry"), Cancel("main", "BTC", "s1", "all")),
     )  # fmt: skip
-    told = effects_text(decision, None).splitlines()
-    assert [line.split()[2:] for line in told[2:4]] == [
+    lines = effects_text(decision, None).splitlines()
+    assert [line.split()[2:] for line in lines[2:4]] == [
         ["sell", "15", "×", "100", "BTC", "(long)", "50", "-", "reduce-only"],
         ["sell", "50", "BTC", "(long)", "0", "-", "reduce-only"],
     ]
-    assert told[4:] == [
+    assert lines[4:] == [
         "  cancel first: entry order e1 of BTC on main",
         "  cancel at the end: exit or protective order s1 of BTC on main",
     ]
 
 
-def test_a_plan_of_which_nothing_is_known_does_not_say_that_there_is_nothing_to_do(tmp_path: Path) -> None:
-    """The account is read, and its equity in the reference currency is not known: every trigger is unknown."""
+def test_a_plan_without_any_known_trigger_does_not_claim_that_nothing_is_to_do(tmp_path: Path) -> None:
+    """The account is available, but its equity in the reference currency is unknown: so is every trigger."""
     text = POLICY.replace("{each: account, match: {}}", "{each: portfolio, match: {}}")
     (tmp_path / "policy.yaml").write_text(
         text.replace("  max_gap", "  reference: {currency: USD}\n  max_gap"), encoding="utf-8"
     )
-    found = read_policies([tmp_path]).policies
-    seen = Snapshot(START, (account("1000", ()),), SNAPSHOT_FORMAT)
-    shown = preview(found, seen, Interpreter(found), "nothing", frozenset())
-    last = plan_text(shown).splitlines()[-1]
+    policy_set = read_policies([tmp_path]).policies
+    snapshot = Snapshot(START, (account("1000", ()),), SNAPSHOT_FORMAT)
+    previewed = preview(policy_set, snapshot, Interpreter(policy_set), "nothing", frozenset())
+    last = plan_text(previewed).splitlines()[-1]
     assert last == "Unknown: every trigger of stop on portfolio is unknown, see above. Nothing was changed."

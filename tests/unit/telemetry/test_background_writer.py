@@ -1,4 +1,4 @@
-"""Writing to a sink from a thread: in order, never waiting, and reporting what is lost or late."""
+"""The background writer: writes to a sink in order, never blocks the caller, and reports lost or late lines."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from killswitch.telemetry.events import RunEvent, Shutdown, decode_event, encode
 from tests import worlds
 
 
-def eventually(seen: Callable[[], bool]) -> None:
-    """Wait for what another thread will do; fails after half a minute."""
+def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait until another thread has made a condition true; fails after half a minute."""
     tick = threading.Event()
     for _ in range(3000):
-        if seen():
+        if is_true():
             return
         tick.wait(0.01)
-    raise AssertionError("it never came about")
+    raise AssertionError("the condition never became true")
 
 
 def test_a_file_is_appended_to_in_order(tmp_path: Path) -> None:
-    """What was there stays; every line that was put is there once the stream is closed."""
+    """Existing content stays; every line is in the file once the stream is closed."""
     path = tmp_path / "events"
     path.write_bytes(b"old\n")
     writer = BackgroundWriter(str(path), "events")
@@ -40,14 +40,14 @@ def test_a_file_is_appended_to_in_order(tmp_path: Path) -> None:
     assert writer.problem is None
 
 
-def test_a_folder_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
-    """Who starts a run is told, not the first tick."""
+def test_a_missing_folder_is_an_error_at_once(tmp_path: Path) -> None:
+    """The error comes at the start of a run, not at the first tick."""
     with pytest.raises(FileNotFoundError):
         BackgroundWriter(str(tmp_path / "nowhere" / "events"), "events")
 
 
-def test_a_pipe_that_is_not_read_loses_lines_and_counts_them(tmp_path: Path) -> None:
-    """No `put` waits; the next line that finds room says how many were lost, and the problem lasts until then."""
+def test_an_unread_pipe_loses_lines_and_counts_them(tmp_path: Path) -> None:
+    """No `put` blocks; the next line with room returns the number of lost lines, and the problem lasts until then."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -75,8 +75,8 @@ def test_a_pipe_that_is_not_read_loses_lines_and_counts_them(tmp_path: Path) -> 
     assert bytes(got) == line * (20 - lost) + b"last\n"
 
 
-def test_a_pipe_without_a_reader_is_waited_for_in_the_background(tmp_path: Path) -> None:
-    """The stream opens and closes at once; what nobody was there to read is not written."""
+def test_a_pipe_without_a_reader_is_awaited_in_the_background(tmp_path: Path) -> None:
+    """The stream opens and closes at once; lines without a reader are not written."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = BackgroundWriter(str(pipe), "events")
@@ -86,8 +86,8 @@ def test_a_pipe_without_a_reader_is_waited_for_in_the_background(tmp_path: Path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
-def test_a_full_disk_is_told_in_words() -> None:
-    """The line is lost, the reason is the system's, and the stream goes on."""
+def test_a_full_disk_is_reported_with_the_systems_reason() -> None:
+    """The line is lost, the reason is the system's, and the stream continues."""
     writer = BackgroundWriter("/dev/full", "events")
     writer.put(b"line\n")
     eventually(lambda: writer.problem is not None)
@@ -95,10 +95,8 @@ def test_a_full_disk_is_told_in_words() -> None:
     assert not writer.close()
 
 
-def test_a_sink_that_takes_nothing_for_a_while_is_a_problem_before_anything_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Reported while everything still fits into memory; over as soon as it is read, and then nothing is missing."""
+def test_a_stalled_sink_is_a_problem_before_a_line_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reported while all lines still fit into the queue; over as soon as the sink is read, and no line is missing."""
     monkeypatch.setattr(background_writer, "STALLED_AFTER", 0.0)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -115,8 +113,8 @@ def test_a_sink_that_takes_nothing_for_a_while_is_a_problem_before_anything_is_l
     os.close(reader)
 
 
-def test_the_end_does_not_wait_for_a_sink_that_has_stalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However patient it is asked to be: whoever took nothing for so long takes no last words either."""
+def test_closing_does_not_wait_for_a_stalled_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its timeout: a sink that stalled for so long would not accept the last lines either."""
     monkeypatch.setattr(background_writer, "STALLED_AFTER", 0.0)
     os.mkfifo(tmp_path / "pipe")
     writer = BackgroundWriter(str(tmp_path / "pipe"), "events")
@@ -125,8 +123,8 @@ def test_the_end_does_not_wait_for_a_sink_that_has_stalled(tmp_path: Path, monke
     assert not writer.close(timeout=3600.0)
 
 
-class Disk:
-    """Takes so many bytes of each write, and is then full for the rest of it, for so many writes."""
+class FullDisk:
+    """Accepts some bytes of each write and is then full for the rest of it, for `full_for` writes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, full_for: int) -> None:
         self._write = os.write
@@ -145,11 +143,11 @@ class Disk:
         return self._write(descriptor, data)
 
 
-def test_a_line_that_a_full_disk_broke_off_goes_on_where_it_stopped(
+def test_a_line_interrupted_by_a_full_disk_continues_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three bytes fit, then none for a while, then all: the file holds every line once, and no torn one."""
-    Disk(monkeypatch, full_for=5)
+    FullDisk(monkeypatch, full_for=5)
     writer = BackgroundWriter(str(tmp_path / "events"), "events")
     writer.put(b"first\n")
     writer.put(b"second\n")
@@ -157,10 +155,10 @@ def test_a_line_that_a_full_disk_broke_off_goes_on_where_it_stopped(
     assert writer.close()
 
 
-def test_a_line_that_is_given_up_leaves_no_part_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abandoned_line_leaves_no_part_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full at the end too: the file ends with the last whole line."""
     (tmp_path / "events").write_bytes(b"old\n")
-    Disk(monkeypatch, full_for=1 << 60)
+    FullDisk(monkeypatch, full_for=1 << 60)
     writer = BackgroundWriter(str(tmp_path / "events"), "events")
     writer.put(b"first\n")
     eventually(lambda: writer.problem is not None)
@@ -168,8 +166,8 @@ def test_a_line_that_is_given_up_leaves_no_part_of_itself(tmp_path: Path, monkey
     assert (tmp_path / "events").read_bytes() == b"old\n"
 
 
-def test_a_reader_that_goes_away_and_comes_back_gets_what_is_written_then(tmp_path: Path) -> None:
-    """A closed pipe is told; with a new reader lines arrive again, and the problem is over."""
+def test_a_reader_that_disconnects_and_returns_gets_the_later_lines(tmp_path: Path) -> None:
+    """A closed pipe is a problem; with a new reader lines arrive again, and the problem is over."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     first = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -188,15 +186,15 @@ def test_a_reader_that_goes_away_and_comes_back_gets_what_is_written_then(tmp_pa
 
 
 def _read(pipe: int) -> bytes:
-    """What waits in a pipe."""
+    """Everything that waits in a pipe."""
     try:
         return os.read(pipe, 100)
     except BlockingIOError:
         return b""
 
 
-def test_the_schema_asks_for_every_part_of_every_event() -> None:
-    """One case for each kind, told apart by `kind`; all fields are required, null where they are not known."""
+def test_the_schema_requires_every_field_of_every_event() -> None:
+    """One case for each `kind`; all fields are required, and null if unknown."""
     schema: dict[str, Any] = event_schema()
     event = Shutdown(at=worlds.START, why="stopped by SIGTERM", ticks=3, latched=(), unfinished=())
     line = json.loads(encode_event(event))
@@ -208,8 +206,8 @@ def test_the_schema_asks_for_every_part_of_every_event() -> None:
     assert case["properties"]["format"] == {"enum": ["killswitch.event/v1"], "default": "killswitch.event/v1"}
 
 
-def test_a_line_that_broke_off_is_ended_before_the_next_one(tmp_path: Path) -> None:
-    """The reader goes away in the middle of a long line: the one after it stands on a line of its own."""
+def test_an_interrupted_line_is_ended_before_the_next_one(tmp_path: Path) -> None:
+    """The reader disconnects within a long line: the next line starts on a new line."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     first = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -230,7 +228,7 @@ def test_a_line_that_broke_off_is_ended_before_the_next_one(tmp_path: Path) -> N
 
 
 def _drained(pipe: int, into: bytearray) -> bool:
-    """Take what waits in a pipe; whether there was anything."""
+    """Read what waits in a pipe into a buffer; returns whether there was anything."""
     found = _read(pipe)
     into += found
     return bool(found)

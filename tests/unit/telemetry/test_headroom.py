@@ -1,4 +1,4 @@
-"""Headroom as metrics and events give it: at the least what it is, and never a number that nobody knows."""
+"""Headroom in metrics and events: its lower bound, and no number if it is unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from killswitch.telemetry.metrics import headroom, headroom_ratio
 from tests.runner_world import crash_policy
 
 
-def reading(room: Interval | None, truth: bool | None) -> ObservedTrigger:
+def observed_trigger(room: Interval | None, truth: bool | None) -> ObservedTrigger:
     """A trigger with the threshold 0.10."""
     (trigger,) = crash_policy().triggers
     return ObservedTrigger(
@@ -31,12 +31,12 @@ def reading(room: Interval | None, truth: bool | None) -> ObservedTrigger:
         (None, False, None, None),
         (None, None, None, None),
     ],
-    ids=["known", "partly known, and clear all the same", "beyond", "unknown", "unbounded", "expression", "nothing"],
+    ids=["known", "partly known, still clear", "beyond", "unknown", "unbounded", "expression", "nothing"],
 )
-def test_headroom_is_the_least_that_is_known(
+def test_headroom_is_its_known_lower_bound(
     room: Interval | None, truth: bool | None, least: float | None, share: float | None
 ) -> None:
-    """Of an interval the end nearer to the threshold; nothing where the trigger is neither true nor false."""
-    found = reading(room, truth)
-    assert headroom(found) == least
-    assert headroom_ratio(found) == (None if share is None else pytest.approx(share))
+    """The end of the interval nearer to the threshold; absent if the trigger is neither true nor false."""
+    trigger = observed_trigger(room, truth)
+    assert headroom(trigger) == least
+    assert headroom_ratio(trigger) == (None if share is None else pytest.approx(share))

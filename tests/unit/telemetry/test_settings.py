@@ -1,4 +1,4 @@
-"""The OTEL_* variables: what asks for something, what means nothing, and what it says then."""
+"""The OTEL_* variables: which values enable an export, which are invalid, and their errors."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def test_nothing_is_exported_unless_an_exporter_or_an_endpoint_is_named(environ:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, ...], metrics: tuple[str, ...]) -> None:
-    """Exporters by name, in their order and once; else OTLP where an endpoint is; no spans where none is sampled."""
+def test_named_exporters_are_used(environ: dict[str, str], traces: tuple[str, ...], metrics: tuple[str, ...]) -> None:
+    """Exporters by name, in order and once; else OTLP if there is an endpoint; no spans if none is sampled."""
     found = read_telemetry_settings(environ)
     assert found is not None
     assert (found.traces, found.metrics) == (traces, metrics)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("OTEL_TRACES_EXPORTER", "jaeger", "'jaeger' is not an exporter; write none, console or otlp"),
         ("OTEL_METRICS_EXPORTER", "prometheus", "'prometheus' is not an exporter; write none, console or otlp"),
@@ -68,16 +68,16 @@ def test_what_is_named_is_exported(environ: dict[str, str], traces: tuple[str, .
         ("OTEL_SDK_DISABLED", "yes", "'yes' is neither true nor false"),
     ],
 )  # fmt: skip
-def test_a_value_that_means_nothing_is_an_error_that_names_the_variable(name: str, value: str, words: str) -> None:
-    """The message is the variable, what is wrong, and what may be said."""
+def test_an_invalid_value_is_an_error_that_names_the_variable(name: str, value: str, message: str) -> None:
+    """The message names the variable, the mistake, and the accepted values."""
     with pytest.raises(TelemetryError) as raised:
         read_telemetry_settings({"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, name: value})
     assert str(raised.value).startswith(f"{name}: ")
-    assert words in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_headers_are_secrets_and_no_error_repeats_them() -> None:
-    """Their values are handed on to be hidden; one that is malformed is told by its place."""
+    """Their values are passed on for redaction; a malformed one is named by its position."""
     found = read_telemetry_settings(
         {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_HEADERS": "api-key=k%3D1,x=y",
          "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=Bearer t"}
@@ -89,8 +89,8 @@ def test_headers_are_secrets_and_no_error_repeats_them() -> None:
     assert "planted" not in str(raised.value)
 
 
-def test_grpc_is_said_to_be_missing_where_its_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way out is named: the package, or the protocol that is there. Where it is installed, it is used."""
+def test_grpc_without_its_package_is_an_error_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the package, or the available protocol. If the package is installed, it is used."""
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     monkeypatch.setattr(reading, "_installed", lambda _module: False)
     with pytest.raises(TelemetryError, match="opentelemetry-exporter-otlp-proto-grpc, which is not installed"):
@@ -102,7 +102,7 @@ def test_grpc_is_said_to_be_missing_where_its_package_is(monkeypatch: pytest.Mon
 
 
 def test_a_run_that_exports_nothing_imports_nothing() -> None:
-    """Opening silent telemetry and the verb itself leave OpenTelemetry on the disk."""
+    """Opening telemetry without an exporter, and the verb itself, do not import OpenTelemetry."""
     code = (
         "import sys; import killswitch.cli.live.run, killswitch.cli.live.run_outputs, killswitch.runner.assembly;"
         "from killswitch.telemetry.opened import SILENT, open_telemetry;"

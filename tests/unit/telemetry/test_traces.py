@@ -1,4 +1,4 @@
-"""What a trace shows: parts under wholes, two lives of one closing, failures in words, and never a secret."""
+"""Traces: parents and children, a close over two runs, failures with their reason, and no secret."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def only(spans: list[ReadableSpan]) -> ReadableSpan:
     return span
 
 
-def test_an_order_is_a_span_from_sending_to_the_venues_last_word(tmp_path: Path) -> None:
-    """A refusal fails with the venue's words; the next attempt is a span of its own under the same close."""
+def test_an_order_is_a_span_from_sending_to_its_final_status(tmp_path: Path) -> None:
+    """A rejection fails the span with the venue's message; the next attempt is another span of the same close."""
     exported = run_crash(tmp_path, ["refuse"], graphs.policy_set(crash_policy()))
     close = only(exported.spans("close"))
     first, second = exported.spans("order")
@@ -47,8 +47,8 @@ def test_an_order_is_a_span_from_sending_to_the_venues_last_word(tmp_path: Path)
     assert close.status.status_code is StatusCode.UNSET
 
 
-def test_a_close_hangs_under_the_tick_that_decided_it(tmp_path: Path) -> None:
-    """The ticks are traces of their own; of three, only the one that decided has the close."""
+def test_a_close_is_a_child_of_the_tick_that_decided_it(tmp_path: Path) -> None:
+    """Each tick is its own trace; of three, only the deciding one has the close."""
     exported = run_crash(tmp_path, [], graphs.policy_set(crash_policy()))
     ticks = exported.spans("tick")
     assert len({span.context.trace_id for span in ticks if span.context}) == 3
@@ -63,20 +63,20 @@ def test_a_close_hangs_under_the_tick_that_decided_it(tmp_path: Path) -> None:
     assert tick.attributes["killswitch.as_of"] == close.attributes["killswitch.as_of"]
 
 
-def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path) -> None:
-    """A runner dies while an order is of unknown fate; the next one ends that order and its close, in one trace."""
+def test_orders_of_two_runs_are_children_of_one_close(tmp_path: Path) -> None:
+    """A runner dies with an order of unknown status; the next one ends that order and its close, in one trace."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     venue = MoodyVenue(book("1100"), ["refuse", "unsure"])
 
-    async def first_life(exported: Exported) -> None:
+    async def first_run(exported: Exported) -> None:
         runner = runner_of(world, venue, found, exported)
         venue.deaf = True
         await crash(world, runner, venue, rounds=30)
         venue.deaf = False
         await runner.shut_down()
 
-    async def second_life(exported: Exported) -> None:
+    async def second_run(exported: Exported) -> None:
         await world.clock.sleep(120.0)
         runner = runner_of(world, venue, found, exported)
         await runner.start()
@@ -86,10 +86,10 @@ def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path) -> None:
 
     try:
         before = Exported(world, found)
-        asyncio.run(first_life(before))
+        asyncio.run(first_run(before))
         died = to_micros(world.clock.now()) * 1000
         after = Exported(world, found)
-        asyncio.run(second_life(after))
+        asyncio.run(second_run(after))
     finally:
         world.close()
     refused, resumed = only(before.spans("order")), after.spans("order")[0]
@@ -108,15 +108,15 @@ def test_orders_of_two_lives_hang_under_one_close(tmp_path: Path) -> None:
     assert close.parent.span_id == deciding.context.span_id
 
 
-@pytest.mark.parametrize("words", ["HTTP 401 for key={}", "refused {}"])
-def test_no_secret_reaches_a_span(tmp_path: Path, words: str) -> None:
-    """A venue that shouts the key back is quoted without it, in attributes, events and status."""
+@pytest.mark.parametrize("text", ["HTTP 401 for key={}", "refused {}"])
+def test_no_secret_reaches_a_span(tmp_path: Path, text: str) -> None:
+    """A venue that echoes the key is quoted without it, in attributes, events and status."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     exported = Exported(world, found, hide=Redactor([SECRET]).hide)
-    venue = ScriptedVenue(VenueDownError(words.format(SECRET)))
+    venue = ScriptedVenue(VenueDownError(text.format(SECRET)))
 
-    async def go() -> None:
+    async def run() -> None:
         runner = runner_of(world, venue, found, exported)
         await runner.start()
         await runner.tick()
@@ -125,30 +125,30 @@ def test_no_secret_reaches_a_span(tmp_path: Path, words: str) -> None:
         await runner.shut_down()
 
     try:
-        asyncio.run(go())
+        asyncio.run(run())
     finally:
         world.close()
-    said = "".join(span.to_json() for span in exported.spans())
-    assert SECRET not in said
+    texts = "".join(span.to_json() for span in exported.spans())
+    assert SECRET not in texts
     read = only(exported.spans("snapshot"))
-    assert read.status.description == f"down: {words.format(HIDDEN)}"
+    assert read.status.description == f"down: {text.format(HIDDEN)}"
 
 
-def test_a_read_that_outlasts_its_tick_is_still_a_part_of_it(tmp_path: Path) -> None:
-    """The venue never answers: the read is called off after the tick, and fails under the tick that began it."""
+def test_a_poll_that_outlasts_its_tick_is_still_its_child(tmp_path: Path) -> None:
+    """The venue never answers: the poll is cancelled after the tick, and fails under the tick that started it."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     exported = Exported(world, found)
     venue = ScriptedVenue(None)
 
-    async def go() -> None:
+    async def run() -> None:
         runner = runner_of(world, venue, found, exported)
         await runner.start()
         await runner.tick()
         await runner.shut_down()
 
     try:
-        asyncio.run(go())
+        asyncio.run(run())
     finally:
         world.close()
     read, tick = only(exported.spans("snapshot")), only(exported.spans("tick"))
@@ -158,13 +158,13 @@ def test_a_read_that_outlasts_its_tick_is_still_a_part_of_it(tmp_path: Path) -> 
     assert read.status.description == "cancelled before it ended"
 
 
-def test_a_tick_that_ends_the_run_fails_in_words(tmp_path: Path) -> None:
-    """What ends a run is the status of its last tick."""
+def test_a_tick_that_ends_the_run_fails_with_the_reason(tmp_path: Path) -> None:
+    """The reason for the end of a run is the status of its last tick."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     exported = Exported(world, found)
 
-    async def go() -> None:
+    async def run() -> None:
         runner = runner_of(world, ScriptedVenue(book("1100")), found, exported)
         await runner.start()
         await world.clock.sleep(3600.0)
@@ -177,25 +177,25 @@ def test_a_tick_that_ends_the_run_fails_in_words(tmp_path: Path) -> None:
         assert tick.status.description == f"LeaseLostError: {raised.value}"
 
     try:
-        asyncio.run(go())
+        asyncio.run(run())
     finally:
         world.close()
 
 
-def test_a_sampler_that_keeps_nothing_still_keeps_what_belongs_to_a_decision(tmp_path: Path) -> None:
-    """Ticks that decide nothing are thinned out, late parts included."""
+def test_a_sampler_that_drops_everything_keeps_the_traces_of_decisions(tmp_path: Path) -> None:
+    """Ticks without a decision are dropped, with their late children."""
     world = World(tmp_path)
     found = graphs.policy_set(crash_policy())
     exported = Exported(world, found, sampler=ALWAYS_OFF)
     venue = MoodyVenue(book("1100"), [])
 
-    async def go() -> None:
+    async def run() -> None:
         runner = runner_of(world, venue, found, exported)
         await crash(world, runner, venue)
         await runner.shut_down()
 
     try:
-        asyncio.run(go())
+        asyncio.run(run())
     finally:
         world.close()
     tick = only(exported.spans("tick"))
@@ -207,10 +207,10 @@ def test_a_sampler_that_keeps_nothing_still_keeps_what_belongs_to_a_decision(tmp
 
 
 @pytest.mark.parametrize(("state", "seconds"), [("resting", 4.0), ("not needed", 4.0), ("refused: no", None)])
-def test_time_without_protection_is_measured_until_something_covers(
+def test_time_without_protection_is_measured_until_the_position_is_covered(
     tmp_path: Path, state: str, seconds: float | None
 ) -> None:
-    """From the cancel of the protective order to the answer about the one in its place; none for a refusal."""
+    """From the cancel of the protective order to the answer about its replacement; none for a refusal."""
     world = World(tmp_path)
     try:
         exported = Exported(world, graphs.policy_set(crash_policy()))

@@ -1,4 +1,4 @@
-"""Performs a mark: one line more among the store's live values."""
+"""Performs a mark: stores it among the store's live values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a close by hand without a runner leaves behind: the next run finds every change explained."""
+"""The costs of a manual close without a runner: the next run reports no unexplained balance change."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-class Slipping(ScriptedVenue):
-    """Fills 1 below the mark for a fee of 1, dates the fill by the clock, and keeps it among the rows."""
+class SlippingVenue(ScriptedVenue):
+    """Fills at 1 below the mark with a fee of 1, dates the fill by the clock, and keeps it in the account's fills."""
 
-    def __init__(self, world: World, answer: AccountSnapshot, *, says_gain: bool) -> None:
+    def __init__(self, world: World, answer: AccountSnapshot, *, reports_realized_pnl: bool) -> None:
         super().__init__(answer)
         self._world = world
-        self._says_gain = says_gain
+        self._reports_realized_pnl = reports_realized_pnl
 
     async def submit(self, request: OrderRequest) -> OrderReport:
         report = await super().submit(request)
         account = self.answer
         assert isinstance(account, AccountSnapshot)
         assert account.equity is not None
-        (row,) = account.fills or ()
-        assert row.realized_pnl is not None
-        worse = structs.replace(
-            row, at=self._world.clock.now(), price=row.price - 1,
-            realized_pnl=row.realized_pnl - row.amount if self._says_gain else None,
+        (fill,) = account.fills or ()
+        assert fill.realized_pnl is not None
+        slipped = structs.replace(
+            fill, at=self._world.clock.now(), price=fill.price - 1,
+            realized_pnl=fill.realized_pnl - fill.amount if self._reports_realized_pnl else None,
         )  # fmt: skip
-        self.answer = structs.replace(account, equity=account.equity - row.amount, fills=(worse,))
-        return structs.replace(report, price=worse.price)
+        self.answer = structs.replace(account, equity=account.equity - fill.amount, fills=(slipped,))
+        return structs.replace(report, price=slipped.price)
 
 
-async def look(world: World, store: SqlStore, venue: ScriptedVenue) -> None:
-    """A run of two ticks."""
+async def run_two_ticks(world: World, store: SqlStore, venue: ScriptedVenue) -> None:
+    """An unarmed run of two ticks."""
     runner = world.runner(store, [venue], armed=False)
     await runner.start()
     for _ in range(2):
@@ -58,18 +58,18 @@ async def look(world: World, store: SqlStore, venue: ScriptedVenue) -> None:
     await runner.finish()
 
 
-@pytest.mark.parametrize("says_gain", [True, False])
-@pytest.mark.parametrize("first", [True, False])
-def test_the_cost_of_a_close_by_hand_without_a_runner_is_explained_to_the_next_run(
-    world: World, says_gain: bool, first: bool
+@pytest.mark.parametrize("reports_realized_pnl", [True, False])
+@pytest.mark.parametrize("is_first_tick", [True, False])
+def test_the_next_run_can_explain_the_cost_of_a_manual_close_without_a_runner(
+    world: World, reports_realized_pnl: bool, is_first_tick: bool
 ) -> None:
-    """Slippage of 10 and a fee of 1: by the fill's own result, or by the entry price that it met.
+    """Slippage of 10 and a fee of 1 are explained by the fill's realised P&L, or by the entry price of the position.
 
-    Whether the hand's tick is the first that the store ever saw, or one after a run's.
+    The tick of the command is the first on the store, or follows a run.
     """
-    store, venue = world.open(), Slipping(world, book("1200"), says_gain=says_gain)
-    if not first:
-        asyncio.run(look(world, store, venue))
+    store, venue = world.open(), SlippingVenue(world, book("1200"), reports_realized_pnl=reports_realized_pnl)
+    if not is_first_tick:
+        asyncio.run(run_two_ticks(world, store, venue))
     event = operator_event("close", "account/main", "risk-desk", "drill", world.clock.now())
     asyncio.run(world.clock.sleep(1.0))
     asyncio.run(run_one_tick(world.runner(store, [venue]), store, event, 600.0))
@@ -77,5 +77,5 @@ def test_the_cost_of_a_close_by_hand_without_a_runner_is_explained_to_the_next_r
     assert isinstance(account, AccountSnapshot)
     assert (account.equity, account.positions) == (Decimal(1200 - 10 - 1), ())
     asyncio.run(world.clock.sleep(3600.0))
-    asyncio.run(look(world, store, venue))
+    asyncio.run(run_two_ticks(world, store, venue))
     assert [(notice.kind, notice.text) for notice in store.notices(20) if notice.kind == "unexplained"] == []

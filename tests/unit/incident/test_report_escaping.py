@@ -1,4 +1,4 @@
-"""Values of others cannot break a page: symbols, reasons and names are text, whatever they hold."""
+"""Values from outside cannot break a page: symbols, reasons and names are escaped, whatever they contain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOSTILE = (
 PARSER = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
-class Structure(HTMLParser):
+class PageStructure(HTMLParser):
     """The elements of a page, their attributes, and its text."""
 
     def __init__(self, html: str) -> None:
@@ -54,38 +54,38 @@ class Structure(HTMLParser):
         self.text += data
 
 
-def shape(markdown: str) -> list[str]:
-    """The blocks of a Markdown text, without what is in them."""
+def block_types(markdown: str) -> list[str]:
+    """The types of the blocks of a Markdown text, without their contents."""
     return [token.type for token in PARSER.parse(markdown)]
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_hostile_value_is_text_wherever_it_stands(value: str) -> None:
-    """In a paragraph, a list, a table's cell and a heading, the blocks are those of a harmless word."""
+def test_a_hostile_value_is_text_in_every_place(value: str) -> None:
+    """In a paragraph, list, table cell and heading, the blocks are those of a harmless word."""
     for frame in ("{}", "a {} b", "- {}", "# {}", "| a | b |\n|---|---|\n| {} | x |\n", "**{}**: x"):
         for written in (escape(value), code(value)):
-            assert shape(frame.format(written)) == shape(frame.format("word")), (frame, str(written))
+            assert block_types(frame.format(written)) == block_types(frame.format("word")), (frame, str(written))
 
 
 @given(st.text())
-def test_any_text_stays_one_cell_and_reads_as_it_was(value: str) -> None:
-    """Of a cell with any text comes one cell, whose words are the value's own, blanks and controls aside."""
+def test_any_text_stays_one_cell_with_the_same_words(value: str) -> None:
+    """A cell with any text renders to one cell with the same words, except blanks and control characters."""
     tokens = PARSER.parse(f"| a | b |\n|---|---|\n| {escape(value)} | x |\n")
-    assert [token.type for token in tokens] == shape("| a | b |\n|---|---|\n| word | x |\n")
+    assert [token.type for token in tokens] == block_types("| a | b |\n|---|---|\n| word | x |\n")
     inline = [token for token in tokens if token.type == "inline"][2]
     assert {child.type for child in inline.children or []} <= {"text", "text_special"}
     assert "".join(child.content for child in inline.children or []) == plain(value)
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_a_block_of_code_holds_whatever_it_is_given(value: str) -> None:
-    """The fence is longer than any run of backticks inside, so nothing gets out."""
-    assert shape(f"{fenced(value)}\n") == ["fence"]
+def test_a_code_block_contains_any_text(value: str) -> None:
+    """The fence is longer than any run of backticks inside, so no text leaves the block."""
+    assert block_types(f"{fenced(value)}\n") == ["fence"]
 
 
 @pytest.fixture
 def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
-    """An incident in which everything that others write is hostile."""
+    """An incident in which every value from outside is hostile."""
     written = hand_written(tmp_path)
     bad = "x|<script>alert(1)</script>\n# y `z` [l](javascript:1)"
     line = WrittenAt(bad, 1, bad)
@@ -109,12 +109,12 @@ def poisoned(tmp_path: Path) -> Iterator[HandWritten]:
 
 
 def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: HandWritten) -> None:
-    """No element, link or attribute comes from a value: report and runbook hold what the templates wrote."""
+    """No element, link or attribute comes from a value: report and runbook hold only those of the templates."""
     found = incident_of(
         poisoned.store, find_incident(poisoned.store, None), StartedAs("store.sqlite", ("a b; rm -rf",))
     )
     for rendered in (report(found), runbook(found, "trim", RunbookFacts("trim-top-risk"))):
-        structure = Structure(rendered.html)
+        structure = PageStructure(rendered.html)
         tags = {tag for tag, _ in structure.elements}
         assert tags & {"script", "img", "iframe", "a", "object", "form", "link"} == set()
         assert not [name for _, attributes in structure.elements for name in attributes if name.startswith("on")]
@@ -124,7 +124,7 @@ def test_a_poisoned_incident_renders_to_harmless_pages(poisoned: HandWritten) ->
 
 
 def assert_tables_are_even(markdown: str) -> None:
-    """Every row of a table has as many cells as its head: a parser would drop what is too much without a word."""
+    """Every row of a table has as many cells as its header: a parser would silently drop further ones."""
     width = 0
     for line in markdown.splitlines():
         bars = re.sub(r"\\.", "", line).count("|") if line.startswith("|") else 0
@@ -132,8 +132,8 @@ def assert_tables_are_even(markdown: str) -> None:
         width = bars
 
 
-def test_a_page_of_no_chart_keeps_the_sparkline() -> None:
-    """Where nothing can be drawn the block of characters stays, and where there is a drawing it goes."""
+def test_a_page_without_a_chart_keeps_the_sparkline() -> None:
+    """The sparkline of characters stays if nothing can be drawn, and is removed if there is a chart."""
     text = "# T\n\n```equity\n▁▂▃\n```\n"
     assert "▁▂▃" in page(text, ())
     drawn = page(text, ("<svg>1</svg>", "<svg>2</svg>"))
@@ -141,15 +141,15 @@ def test_a_page_of_no_chart_keeps_the_sparkline() -> None:
     assert drawn.count("<svg>") == 2
 
 
-def test_numbers_read_as_people_write_them() -> None:
+def test_numbers_are_not_escaped() -> None:
     """A minus sign and a decimal point need no escape."""
     assert escape(Decimal("-5.00")) == "-5.00"
     assert escape("BTC/USDT:USDT") == "BTC/USDT:USDT"
     assert escape(None) == "unknown"
 
 
-def test_values_that_a_template_puts_together_are_escaped_one_by_one(poisoned: HandWritten, tmp_path: Path) -> None:
-    """With `~`, with join, in a macro and from a block of text: wherever two values meet, both stay text."""
+def test_values_joined_by_a_template_are_escaped_one_by_one(poisoned: HandWritten, tmp_path: Path) -> None:
+    """With `~`, with join, in a macro and from a text block: both joined values stay text."""
     (tmp_path / "own.md.j2").write_text(
         "{% macro m(x) %}{{ x ~ '/' ~ x }}{% endmacro %}{% set kept %}{{ incident.scope }}{% endset %}\n"
         "| a | b | c | d |\n|---|---|---|---|\n"
@@ -160,7 +160,7 @@ def test_values_that_a_template_puts_together_are_escaped_one_by_one(poisoned: H
     found = incident_of(poisoned.store, find_incident(poisoned.store, None), StartedAs("s"))
     rendered = runbook(found, "trim", RunbookFacts("own", str(tmp_path), "own.md.j2"))
     assert_tables_are_even(rendered.markdown)
-    structure = Structure(rendered.html)
+    structure = PageStructure(rendered.html)
     assert {tag for tag, _ in structure.elements} & {"script", "a"} == set()
     assert structure.text.count("<script>alert(1)</script>") == 7
     assert "&lt;" not in structure.text, "escaped once, not twice"
@@ -172,8 +172,8 @@ def test_values_that_a_template_puts_together_are_escaped_one_by_one(poisoned: H
      "{{ ''.__class__ }}", "{{ incident.__class__.__mro__ }}", "{% include '../secret.md.j2' %}",
      "{% for i in range(9) %}{% endfor %}", "{{ incident.id|tojson }}"],
 )  # fmt: skip
-def test_a_template_can_show_values_and_do_nothing_else(poisoned: HandWritten, tmp_path: Path, template: str) -> None:
-    """Even one that nobody validated: it is refused with its place, in words."""
+def test_a_template_can_only_show_values(poisoned: HandWritten, tmp_path: Path, template: str) -> None:
+    """Even a template that was never validated is refused with its place and a reason."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "secret.md.j2").write_text("secret", encoding="utf-8")
     (tmp_path / "folder" / "own.md.j2").write_text(template, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`ksctl status --watch`: every change of a running close, until nothing is closing."""
+"""`ksctl status --watch` prints every change of a running close until no close is in progress."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.runner_world import World
 NOW = datetime.now(UTC)
 
 
-class Closing:
-    """A store on which a living runner closes A and B; every look of a watcher lets the next step happen."""
+class WatchedStore:
+    """A store on which a living runner closes A and B; each poll of the watcher performs the next step."""
 
     def __init__(self, store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = store
@@ -65,36 +65,38 @@ class Closing:
 
 
 @pytest.fixture
-def closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Closing]:
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedStore]:
     world = World(tmp_path)
-    yield Closing(world.open(), monkeypatch)
+    yield WatchedStore(world.open(), monkeypatch)
     world.close()
 
 
-def to_the_end(closing: Closing, status: str) -> None:
-    closing.steps += [
-        closing.write("sending", "A", side="sell", amount="1"),
+def add_steps_to_the_end(watched: WatchedStore, status: str) -> None:
+    watched.steps += [
+        watched.write("sending", "A", side="sell", amount="1"),
         lambda: None,
-        closing.write("filled", "A", state="filled", filled="1", price="10", fee="0"),
-        closing.write("verified", "A", position="0", target="0"),
-        closing.write("finished", status=status, reason="B is halted"),
+        watched.write("filled", "A", state="filled", filled="1", price="10", fee="0"),
+        watched.write("verified", "A", position="0", target="0"),
+        watched.write("finished", status=status, reason="B is halted"),
     ]
 
 
-def test_nothing_closing_is_said_and_fine(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is nothing to wait for."""
-    assert follow(closing.store, json=False, terminal=False) == 0
+def test_a_watch_without_a_close_in_progress_says_so_and_exits_0(
+    watched: WatchedStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing has to be awaited."""
+    assert follow(watched.store, json=False, terminal=False) == 0
     assert capsys.readouterr().err == "no close is in progress\n"
 
 
 @pytest.mark.parametrize(("status", "code"), [("flat", 0), ("blocked", 1)])
-def test_elsewhere_than_on_a_terminal_each_change_is_a_line(
-    closing: Closing, capsys: pytest.CaptureFixture[str], status: str, code: int
+def test_without_a_terminal_each_change_is_one_line(
+    watched: WatchedStore, capsys: pytest.CaptureFixture[str], status: str, code: int
 ) -> None:
-    """Five things happen, one look shows nothing new: no line for it. The exit says whether it is flat."""
-    closing.decide()
-    to_the_end(closing, status)
-    assert follow(closing.store, json=False, terminal=False) == code
+    """Each of five changes is one line, a poll without a change none. The exit code tells whether the close is flat."""
+    watched.decide()
+    add_steps_to_the_end(watched, status)
+    assert follow(watched.store, json=False, terminal=False) == code
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     assert "closing: 0 of 2 positions done; orders: 0 sent, 0 filled, 0 unknown;" in lines[0]
@@ -103,82 +105,82 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_line(
     assert ("held up: ? B long on main: B is halted" in lines[4]) is (status == "blocked")
 
 
-def test_as_json_each_change_is_an_object(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line a change, with the format's name, and null with the reason where no end can be expected."""
-    closing.decide()
-    to_the_end(closing, "flat")
-    assert follow(closing.store, json=True, terminal=True) == 0
+def test_as_json_each_change_is_one_object(watched: WatchedStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line per change with the format's name; without an expected end, null and the reason."""
+    watched.decide()
+    add_steps_to_the_end(watched, "flat")
+    assert follow(watched.store, json=True, terminal=True) == 0
     first, *_, last = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["format"] == "killswitch.progress/v1"
     assert (first["expected_end"], first["unknown_because"]) == (None, "nothing has filled yet")
     assert (last["standing"], last["done"], last["open"]) == ("flat", 2, 0)
 
 
-def test_a_hand_that_waits_for_its_tick_is_waited_for(closing: Closing) -> None:
-    """Watched from a second window, a close that was just given is not missed."""
+def test_a_watch_waits_for_a_command_that_no_tick_has_processed(watched: WatchedStore) -> None:
+    """A watch in a second window does not miss a close that was just requested."""
     event = operator_event("close", None, "op", "seen", NOW)
-    closing.store.put_event(event)
+    watched.store.put_event(event)
 
-    def take() -> None:
-        closing.decide()
-        closing.store.commit_tick(TickRecord(NOW, "s", (), (), (), (), (), None, (event.id,), prune_before=0))
+    def process_command() -> None:
+        watched.decide()
+        watched.store.commit_tick(TickRecord(NOW, "s", (), (), (), (), (), None, (event.id,), prune_before=0))
 
-    closing.steps = [lambda: None, take, closing.write("finished", status="flat")]
-    assert follow(closing.store, json=False, terminal=False) == 0
-    assert closing.steps == []
+    watched.steps = [lambda: None, process_command, watched.write("finished", status="flat")]
+    assert follow(watched.store, json=False, terminal=False) == 0
+    assert watched.steps == []
 
 
-def test_a_close_that_begins_and_ends_between_two_looks_is_shown(closing: Closing) -> None:
-    """A fast venue must not make a close invisible."""
-    watch = CloseWatch(closing.store)
+def test_a_close_that_begins_and_ends_between_two_polls_is_shown(watched: WatchedStore) -> None:
+    """A close on a fast venue must not be missed."""
+    watch = CloseWatch(watched.store)
     assert watch.poll(NOW) == ()
-    closing.decide()
-    closing.write("finished", status="flat")()
-    (shown,) = watch.poll(NOW)
-    assert (shown.decision, shown.standing) == ("d1", "flat")
+    watched.decide()
+    watched.write("finished", status="flat")()
+    (progress,) = watch.poll(NOW)
+    assert (progress.decision, progress.standing) == ("d1", "flat")
 
 
-def test_what_ended_before_is_not_shown(closing: Closing) -> None:
-    """Watching is about what is under way, and what begins meanwhile."""
-    closing.decide()
-    closing.write("finished", status="blocked")()
-    assert CloseWatch(closing.store).poll(NOW) == ()
+def test_a_close_that_ended_before_the_watch_is_not_shown(watched: WatchedStore) -> None:
+    """A watch shows closes in progress, and those that begin during it."""
+    watched.decide()
+    watched.write("finished", status="blocked")()
+    assert CloseWatch(watched.store).poll(NOW) == ()
 
 
-def test_without_a_runner_watching_ends_and_says_so(closing: Closing, capsys: pytest.CaptureFixture[str]) -> None:
-    """What nobody works on is not waited for longer than a restart takes."""
-    closing.decide()
-    closing.store.release(this_process())
-    assert follow(closing.store, json=False, terminal=False) == 1
+def test_without_a_runner_the_watch_ends_and_says_so(watched: WatchedStore, capsys: pytest.CaptureFixture[str]) -> None:
+    """The watch waits for a runner only as long as a restart takes."""
+    watched.decide()
+    watched.store.release(this_process())
+    assert follow(watched.store, json=False, terminal=False) == 1
     captured = capsys.readouterr()
     assert "end unknown: no runner is running to work on it" in captured.out
     assert "`ksctl run --live` resumes the remaining work" in captured.err
-    assert closing.slept == pytest.approx(close_progress.MAX_SECONDS_WITHOUT_RUNNER)
+    assert watched.slept == pytest.approx(close_progress.MAX_SECONDS_WITHOUT_RUNNER)
 
 
-def test_an_interrupted_watch_says_that_the_closing_goes_on(
-    closing: Closing, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_watch_says_that_the_close_continues(
+    watched: WatchedStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the looking, not the close: no traceback, and the exit code of an interrupt."""
-    closing.decide()
+    """Ctrl-C ends the watch, not the close: no traceback, and the exit code of an interrupt."""
+    watched.decide()
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    closing.steps = [interrupt]
-    assert follow(closing.store, json=False, terminal=False) == 130
+    watched.steps = [interrupt]
+    assert follow(watched.store, json=False, terminal=False) == 130
     assert capsys.readouterr().err == "stopped watching; the close continues\n"
 
 
-def test_a_terminal_is_redrawn_in_place_and_never_overrun(
-    closing: Closing, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_terminal_is_redrawn_in_place_within_its_size(
+    watched: WatchedStore, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many lines up as were drawn; a small terminal gets fewer and shorter lines."""
+    """The cursor moves up by the lines drawn before; a small terminal gets fewer and shorter lines."""
     monkeypatch.setenv("COLUMNS", "30")
     monkeypatch.setenv("LINES", "5")
-    closing.decide()
-    closing.write("rejected", "A")()
-    watch, screen = CloseWatch(closing.store), TerminalProgress()
+    watched.decide()
+    watched.write("rejected", "A")()
+    watch, screen = CloseWatch(watched.store), TerminalProgress()
     screen.show(watch.poll(NOW))
     first = capsys.readouterr().out
     screen.show(watch.poll(NOW))

@@ -1,4 +1,4 @@
-"""The pages on adding an action and an effect, followed on a copy of the tree: nothing else is needed, nothing less."""
+"""The guides for adding an action and an effect, followed on a copy of the tree: each step is necessary, none lacks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EFFECTS = "killswitch/model/effects.py"
 GRAPH, PLANNING = "killswitch/graph/actions/registry.py", "killswitch/planning/actions/registry.py"
 PERFORMERS = "killswitch/runner/performers.py"
 
-WRITTEN = {
+NEW_FILES = {
     "killswitch/graph/actions/set_mark.py": "graph.py",
     "killswitch/planning/actions/set_mark.py": "planning.py",
     "killswitch/execution/effects/mark.py": "performer.py",
 }
-"""New file → the sample that is written there."""
+"""New file → the sample file that is copied there."""
 
-CHANGED = {
+EDITS = {
     SCHEMA: (
         (
             "class Action(Part):",
@@ -66,54 +66,54 @@ CHANGED = {
         ),
     ),
 }
-"""File → what is replaced by what in it."""
+"""File → the replacements in it."""
 
 
 @pytest.fixture
 def tree(repository: Path, tmp_path: Path) -> Path:
-    """A copy of the program that may be changed."""
+    """A copy of the program that a test may change."""
     shutil.copytree(repository / "killswitch", tmp_path / "killswitch", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
-def follow(tree: Path, *steps: str) -> None:
-    """Do these steps of the pages: write the new file, or change the one that is there."""
+def follow_steps(tree: Path, *steps: str) -> None:
+    """Follow steps of the pages: create a new file, or edit an existing one."""
     for step in steps:
-        if step in WRITTEN:
-            shutil.copy(SAMPLE / WRITTEN[step], tree / step)
+        if step in NEW_FILES:
+            shutil.copy(SAMPLE / NEW_FILES[step], tree / step)
             continue
         text = (tree / step).read_text(encoding="utf-8")
-        for before, after in CHANGED[step]:
+        for before, after in EDITS[step]:
             assert text.count(before) == 1, (step, before)
             text = text.replace(before, after)
         (tree / step).write_text(text, encoding="utf-8")
 
 
-def python(tree: Path, repository: Path, *arguments: str) -> str:
-    """What a Python with the changed program prints; of one that fails the last line that it complains with."""
+def run_python(tree: Path, repository: Path, *arguments: str) -> str:
+    """Run Python with the changed program. Returns the last line of stdout, or of stderr if it fails."""
     path = os.pathsep.join(map(str, (tree, repository / "adapters", repository)))
     command = [sys.executable, *arguments]
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(command, env=environment, cwd=tree, capture_output=True, text=True, check=False)
-    return (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1]
+    result = subprocess.run(command, env=environment, cwd=tree, capture_output=True, text=True, check=False)
+    return (result.stderr if result.returncode else result.stdout).strip().splitlines()[-1]
 
 
 def test_an_action_with_an_effect_is_compiled_planned_shown_and_performed_once(tree: Path, repository: Path) -> None:
-    """By the files that the pages name and no other; it ends the run, and the run after it does not do it again."""
-    follow(tree, *WRITTEN, *CHANGED)
+    """By the files that the pages name and no other; it ends the run, and the next run does not repeat it."""
+    follow_steps(tree, *NEW_FILES, *EDITS)
     folder = tree / "story"
     folder.mkdir()
-    assert python(tree, repository, "-m", "tests.unit.docs.sample_kind.story", str(folder)) == "performed once"
+    assert run_python(tree, repository, "-m", "tests.unit.docs.sample_kind.scenario", str(folder)) == "performed once"
 
 
 def test_the_pages_name_each_file_that_is_touched(repository: Path) -> None:
-    """In their tables, new ones by the key of the kind."""
+    """In their tables; new files by the key of the kind."""
     pages = "".join(
         (repository / "docs" / f"add-an-{what}.md").read_text(encoding="utf-8") for what in ("action", "effect")
     )
     rows = [line for line in pages.splitlines() if re.match(r"\| \d+ \|", line)]
     named = {name for row in rows for name in re.findall(r"`([a-z_/<>.]+)`", row.split(" | ")[1])}
-    touched = {re.sub(r"(set_)?mark\.py$", "<key>.py", each) for each in (*WRITTEN, *CHANGED)}
+    touched = {re.sub(r"(set_)?mark\.py$", "<key>.py", each) for each in (*NEW_FILES, *EDITS)}
     assert touched <= named
 
 
@@ -131,14 +131,16 @@ INCOMPLETE = {
         (EFFECTS,), None, "`mark` is in EFFECTS, and the table of performers lacks it",
     ),
 }  # fmt: skip
-"""Case → the steps that are done, what is imported then (None: the runner's table is made), and how that is refused."""
+"""Case → the steps that are followed, the module imported then (None: the runner's table is built), and the error."""
 
 
 @pytest.mark.parametrize("case", INCOMPLETE)
-def test_a_kind_that_lacks_a_part_is_refused_with_what_lacks_it(tree: Path, repository: Path, case: str) -> None:
-    """Before anything is compiled or performed."""
+def test_a_kind_that_lacks_a_part_is_refused_with_the_table_that_lacks_it(
+    tree: Path, repository: Path, case: str
+) -> None:
+    """The refusal comes before anything is compiled or performed."""
     steps, module, sentence = INCOMPLETE[case]
-    follow(tree, *steps)
+    follow_steps(tree, *steps)
     program = f"import {module}"
     if module is None:
         program = (
@@ -146,13 +148,13 @@ def test_a_kind_that_lacks_a_part_is_refused_with_what_lacks_it(tree: Path, repo
             "from killswitch.runner.performers import performers\n"
             "EffectPerformers(performers(None, None, None, None))"
         )
-    assert python(tree, repository, "-c", program).endswith(sentence)
+    assert run_python(tree, repository, "-c", program).endswith(sentence)
 
 
 def test_an_effect_without_a_kind_is_refused(tree: Path, repository: Path) -> None:
-    """A member of the union that nothing is known of."""
+    """A member of the union without an entry in EFFECTS."""
     module = tree / EFFECTS
-    (union, _kind) = CHANGED[EFFECTS]
+    (union, _kind) = EDITS[EFFECTS]
     module.write_text(module.read_text(encoding="utf-8").replace(*union), encoding="utf-8")
-    told = python(tree, repository, "-c", "import killswitch.model.effects")
-    assert told.endswith("`mark` is in Effect, and EFFECTS lacks it")
+    error = run_python(tree, repository, "-c", "import killswitch.model.effects")
+    assert error.endswith("`mark` is in Effect, and EFFECTS lacks it")

@@ -1,4 +1,4 @@
-"""docs/telemetry.md says what a run emits, and a run emits what the page says: nothing more, nothing less."""
+"""docs/telemetry.md lists exactly what a run emits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sections(page: str, under: str) -> dict[str, str]:
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
-    """Cells of the table that begins with this heading."""
+    """Cells of the table whose first header is `heading`."""
     table = re.search(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n?)*)", text, re.MULTILINE)
     lines = [] if table is None else table[1].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -55,19 +55,19 @@ def names(cell: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan], dict[str, Metric], list[Any]]:
-    """Spans, metrics and events of a crash in which everything happens: a venue that refuses, loses an answer, and
-    tells of its health; a second reading; a resting order to cancel; a reset by hand; a suspicion; a report."""
+    """Spans, metrics and events of a crash with every case: a venue that refuses, loses an answer, and
+    reports its health; a second poll; a resting order to cancel; an operator's reset; a suspicion; a report."""
     folder = tmp_path_factory.mktemp("page")
     world, found = World(folder), _policies()
     exported = Exported(world, found)
     exported.notifications = NotificationCounts(1, {"log": 1}, {"log": 1})
     venue = MoodyVenue(book("1100"), ["refuse", "lose", "rest"])
     stream = BackgroundWriter(str(folder / "events"), "events")
-    teller = EventEmitter(stream, str)
+    emitter = EventEmitter(stream, str)
 
-    async def go() -> dict[str, Metric]:
+    async def run() -> dict[str, Metric]:
         store = world.open()
-        runner = runner_of(world, venue, found, exported, teller)
+        runner = runner_of(world, venue, found, exported, emitter)
         resting = Order("o-7", "BTC", "sell", Decimal(10), position_side="long", reduce_only=True)
         await crash(world, runner, venue, 900, book("900", orders=(resting,)))
         metrics = exported.metrics()
@@ -75,7 +75,7 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
             span.fail("no such template")
         store.put_event(Event("e1", world.clock.now(), "reset", scope="account/main", author="me", reason="seen"))
         await runner.tick()
-        for _ in range(2):  # half of it is gone, and the ledger, which is known up to now, has no row for it
+        for _ in range(2):  # half of the equity is gone, and the ledger is complete up to now without a row for it
             await world.clock.sleep(1.0)
             now = world.clock.now()
             venue.answer = worlds.account("450", unrealized=Decimal(0), fills_as_of=now, flows_as_of=now)
@@ -83,15 +83,15 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
         venue.answer = None
         await world.clock.sleep(1.0)
         await runner.tick()
-        _close_by_hand(exported)
+        _manual_close(exported)
         metrics |= exported.metrics()
-        teller.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
+        emitter.ended(world.clock.now(), "stopped by SIGTERM", runner.closings())
         await runner.finish()
         await runner.shut_down()
         return metrics
 
     try:
-        metrics = asyncio.run(go())
+        metrics = asyncio.run(run())
     finally:
         world.close()
     assert stream.close()
@@ -99,8 +99,8 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[ReadableSpan
     return exported.spans(), metrics, [msgjson.decode(line) for line in lines]
 
 
-def _close_by_hand(exported: Exported) -> None:
-    """The journal of a close by hand in a declared manner, in which all happens that the crash does not need."""
+def _manual_close(exported: Exported) -> None:
+    """The journal of a manual close with a declared execution style, with every entry that the crash lacks."""
     decision = Decision(
         "dd" * 10, worlds.START, "operator", "sha256:1", "account/main", "enforce", None, 0, 0, kind="manual",
         cause="drill", unwinding=Unwinding("careful"),
@@ -132,41 +132,43 @@ Emitted = tuple[list[ReadableSpan], dict[str, Metric], list[Any]]
 
 def test_spans_and_their_attributes_are_those_of_the_page(page: str, emitted: Emitted) -> None:
     """Name, attributes and their types, in both directions."""
-    told: dict[str, set[tuple[str, str]]] = {}
+    documented: dict[str, set[tuple[str, str]]] = {}
     for span in emitted[0]:
-        attributes = told.setdefault(span.name, set())
+        attributes = documented.setdefault(span.name, set())
         attributes |= {(name, TYPES[type(value)]) for name, value in (span.attributes or {}).items()}
     written = {
         name: {(*names(cells[0]), cells[1]) for cells in rows(text, "attribute")}
         for name, text in sections(page, "Spans").items()
     }
-    assert written == told
+    assert written == documented
 
 
 def test_events_of_spans_are_those_of_the_page(page: str, emitted: Emitted) -> None:
-    """What happens inside a close and an order."""
-    told = {(span.name, event.name, frozenset(event.attributes or {})) for span in emitted[0] for event in span.events}
+    """The events within a close and within an order."""
+    documented = {
+        (span.name, event.name, frozenset(event.attributes or {})) for span in emitted[0] for event in span.events
+    }
     written = {
         (name, cells[0].strip("`"), frozenset(names(cells[1])))
         for name, text in sections(page, "Spans").items()
         for cells in rows(text, "event")
     }
-    assert written == told
+    assert written == documented
 
 
 def test_metrics_are_those_of_the_page(page: str, emitted: Emitted) -> None:
     """Name, type, unit and attributes, in both directions."""
-    told = {}
+    documented = {}
     for name, metric in emitted[1].items():
         kind = {Histogram: "histogram", Sum: "counter", Gauge: "gauge"}[type(metric.data)]
         attributes = {key for point in metric.data.data_points for key in point.attributes or {}}
-        told[name] = (kind, metric.unit, attributes)
+        documented[name] = (kind, metric.unit, attributes)
     written = {cells[0].strip("`"): (cells[1], cells[2].strip("`"), names(cells[3])) for cells in rows(page, "metric")}
-    assert written == told
+    assert written == documented
 
 
 def test_every_kind_of_event_is_on_the_page_with_its_fields(page: str, emitted: Emitted) -> None:
-    """Fields of every kind, and of the parts in them; every kind is written by a run."""
+    """Fields of every kind and of its nested structs; a run writes every kind."""
     found = sections(page, "Events")
     assert (
         set(found)
@@ -182,7 +184,7 @@ def test_every_kind_of_event_is_on_the_page_with_its_fields(page: str, emitted: 
 
 
 def _parts(kind: Any) -> list[Any]:
-    """Structs of which an event holds many, or one."""
+    """The structs that an event contains, one or many."""
     found = []
     for hint in get_type_hints(kind).values():
         for each in (hint, *get_args(hint)):
@@ -191,16 +193,16 @@ def _parts(kind: Any) -> list[Any]:
     return found
 
 
-def test_the_examples_of_events_are_events(page: str) -> None:
-    """Each example is read back, and is written as it stands."""
+def test_the_examples_of_events_are_valid(page: str) -> None:
+    """Each example is decoded, and encodes to the same text."""
     examples = re.findall(r"^```json\n(.*?)\n```", page, re.MULTILINE | re.DOTALL)
     assert len(examples) == len(get_args(RunEvent))
     for example in examples:
         assert msgjson.decode(encode_event(decode_event(example))) == msgjson.decode(example)
 
 
-def test_every_event_of_a_run_is_read_back_as_it_was_written(emitted: Emitted) -> None:
-    """The decoder takes each line, and each says its format."""
+def test_every_event_of_a_run_decodes_to_what_was_written(emitted: Emitted) -> None:
+    """The decoder accepts each line, and each names its format."""
     for each in emitted[2]:
         line = msgjson.encode(each)
         assert msgjson.decode(encode_event(decode_event(line))) == each

@@ -1,4 +1,4 @@
-"""What `ksctl explain` says of a decision whose close did not go plainly, from its journal alone."""
+"""`ksctl explain` on a close with exceptions, from its journal alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.incidents import FIRST, SCOPE, SET, entry
 from tests.worlds import after
 
 
-def explained(decision: Decision, *journal: JournalEntry) -> list[str]:
-    """The lines of the explanation."""
+def explanation_of(decision: Decision, *journal: JournalEntry) -> list[str]:
+    """The lines of the explanation of a decision and its journal."""
     numbered = [structs.replace(each, sequence=number) for number, each in enumerate(journal, start=1)]
     snapshot = incidents.snapshot(after())
     return decision_history_text(
@@ -25,13 +25,13 @@ def explained(decision: Decision, *journal: JournalEntry) -> list[str]:
     ).splitlines()
 
 
-def test_bounds_others_dust_and_protection_are_explained() -> None:
-    """10 BTC: our market order took 4 at 99, 1% from the mark; 5.991 went by other hands, and 0.009 is left."""
+def test_bounds_changes_by_others_dust_and_missing_protection_are_explained() -> None:
+    """10 BTC: our market order sold 4 at 99, 1% from the mark; others closed 5.991, and 0.009 is left."""
     intent = structs.replace(incidents.intent("BTC", "sell", "10", "0"), band=Decimal("0.005"))
     decision = incidents.firing(
         FIRST, after(), "trim", 1, 0, intent, unwinding=Unwinding("careful", (Rung("limit_ioc"), Rung("market")))
     )
-    found = explained(
+    lines = explanation_of(
         decision,
         entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100"),
         entry(FIRST, "unprotected", after(seconds=1), order="s1"),
@@ -44,18 +44,18 @@ def test_bounds_others_dust_and_protection_are_explained() -> None:
         entry(FIRST, "finished", after(seconds=8), None, status="blocked",
               reason="dust: 0.009 BTC is below the venue's minimum"),
     )  # fmt: skip
-    assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in found
-    assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in found
-    assert "  BTC long on main: 5.991 closed without an order of Killswitch, the rest is dust, 0.90" in found
-    assert "  BTC long on main without protective order s1 for 4.0 s: put back" in found
-    assert "  5.0 s from the first order to the last verification" in found
+    assert "  1      2     market   -      0.50%  1.00%    exceeded, sent without a bound" in lines
+    assert "  slippage 4.00 against the marks when the orders were sent, delay cost 0.00 until then" in lines
+    assert "  BTC long on main: 5.991 closed without an order of Killswitch, the rest is dust, 0.90" in lines
+    assert "  BTC long on main without protective order s1 for 4.0 s: put back" in lines
+    assert "  5.0 s from the first order to the last verification" in lines
 
 
-def test_a_sum_that_is_not_known_names_the_orders_that_lack() -> None:
-    """One order is given up: what the other realised is shown as what it is."""
+def test_an_unknown_sum_names_its_known_part_and_the_missing_orders() -> None:
+    """One order is abandoned: the realised P&L of the other is shown as the known part."""
     decision = incidents.firing(FIRST, after(), "trim", 1, 0, incidents.intent("BTC", "sell", "10", "0"))
     lost = structs.replace(entry(FIRST, "sending", after(seconds=2), side="sell", amount="6"), client_order_id="ks2")
-    found = explained(
+    lines = explanation_of(
         decision,
         entry(FIRST, "planned", after(), contracts="10", target="0", mark="100", value="100"),
         entry(FIRST, "sending", after(seconds=1), side="sell", amount="4"),
@@ -64,19 +64,19 @@ def test_a_sum_that_is_not_known_names_the_orders_that_lack() -> None:
         structs.replace(lost, kind="abandoned", at=after(minutes=9), data={}),
         entry(FIRST, "finished", after(minutes=9), None, status="abandoned", reason="an order was lost"),
     )
-    assert "  abandoned: the status of an order was never confirmed, see above" in found
-    assert "  realised unknown before fees, fees unknown" in found
-    assert "  realised -44.00 known, without order 2" in found
-    assert "  fees 1.00 known, without order 2" in found
+    assert "  abandoned: the status of an order was never confirmed, see above" in lines
+    assert "  realised unknown before fees, fees unknown" in lines
+    assert "  realised -44.00 known, without order 2" in lines
+    assert "  fees 1.00 known, without order 2" in lines
 
 
-def test_a_close_by_hand_says_its_declared_reason() -> None:
-    """The word and what kind of thing it is, under who closed and why."""
-    by_hand = Decision(
+def test_a_manual_close_shows_its_declared_cause() -> None:
+    """The cause and its description, below author and reason."""
+    manual_close = Decision(
         FIRST, after(), "operator", SET, SCOPE, "enforce", None, 0, 0, kind="manual", author="ada", reason="rehearsal",
         cause="drill",
     )  # fmt: skip
-    found = explained(by_hand)
-    assert "  ada: rehearsal" in found
-    assert "  drill: This is a DRILL. Nothing was wrong. Orders that are listed were really sent." in found
-    assert found[1].endswith("DRILL: close by hand by ada: account/main (rehearsal)")
+    lines = explanation_of(manual_close)
+    assert "  ada: rehearsal" in lines
+    assert "  drill: This is a DRILL. Nothing was wrong. Orders that are listed were really sent." in lines
+    assert lines[1].endswith("DRILL: close by hand by ada: account/main (rehearsal)")

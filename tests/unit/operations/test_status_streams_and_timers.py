@@ -1,4 +1,4 @@
-"""What `ksctl status` says in words of streams, dead-man timers and suspensions."""
+"""The text of `ksctl status` on streams, dead-man timers and broker suspensions."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ Suspended at the broker
   stocks  the broker refuses every new order"""
 
 
-def test_streams_are_told_with_when_they_were_heard_and_why_they_are_not() -> None:
-    """One of each state, each in one line."""
+def test_streams_are_shown_with_their_last_message_and_the_reason_of_an_outage() -> None:
+    """One stream of each state, each on one line."""
     assert streams_text(STREAMS, NOW) == STREAMS_TEXT
 
 
-def test_a_stream_that_has_just_come_back_gives_the_reason_that_problems_give() -> None:
-    """It is heard, and Problems still lists the loss until it has been heard for a minute: both name one reason."""
+def test_a_stream_that_has_just_recovered_shows_the_reason_listed_in_problems() -> None:
+    """It receives messages again, and Problems lists the loss for another minute: both name the same reason."""
     time = VirtualTime()
     stream = Stream("main", time)
     stream.record_loss("code 1006")
@@ -78,29 +78,29 @@ def test_a_stream_that_has_just_come_back_gives_the_reason_that_problems_give() 
     assert streams_text((stream.view,), time.now()).endswith("0s ago; interrupted a moment ago: code 1006")
 
 
-def test_timers_are_told_with_their_times_and_what_was_refused() -> None:
-    """One that runs, one whose refresh fails, one that a dead runner has left, one that is off, one nobody knows of."""
+def test_timers_are_shown_with_their_times_and_errors() -> None:
+    """One armed, one whose refresh fails, one left by a dead runner, one off, and one of unknown status."""
     assert timers_text(TIMERS, NOW) == TIMERS_TEXT
 
 
-def test_a_name_or_a_reason_of_several_lines_forges_no_line() -> None:
-    """What a venue says stays in its row."""
-    told = streams_text((StreamView("main", "lost", None, "gone\nProblems\n  none"),), NOW)
-    assert all(line.startswith("         ") or line.startswith("  main") for line in told.splitlines()[1:])
+def test_a_reason_of_several_lines_cannot_forge_a_line() -> None:
+    """The venue's text stays in its row."""
+    text = streams_text((StreamView("main", "lost", None, "gone\nProblems\n  none"),), NOW)
+    assert all(line.startswith("         ") or line.startswith("  main") for line in text.splitlines()[1:])
 
 
-def test_status_shows_the_blocks_where_there_are_any_and_else_not(tmp_path: Path) -> None:
-    """A run without streams, timers and broker has no such block; one with them has all three, after the locks."""
+def test_status_shows_only_blocks_that_have_entries(tmp_path: Path) -> None:
+    """A run without streams, timers and suspensions has no such block; one with them has all three, after the locks."""
     world = World(tmp_path)
     store = world.open()
     asyncio.run(crash(world, store, ScriptedVenue(None)))
     plain = store_status(store, NOW, 10)
     world.close()
-    said = status_text(plain, "x")
+    plain_text = status_text(plain, "x")
     assert plain.view is not None
-    assert not any(title in said for title in ("Streams", "Dead-man", "Suspended"))
+    assert not any(title in plain_text for title in ("Streams", "Dead-man", "Suspended"))
     view = structs.replace(plain.view, streams=STREAMS, timers=TIMERS, suspended=("stocks",))
-    shown = status_text(structs.replace(plain, view=view), "x")
-    assert f"\n\n{STREAMS_TEXT}\n\n{TIMERS_TEXT}\n\n{SUSPENDED_TEXT}" in shown
+    text = status_text(structs.replace(plain, view=view), "x")
+    assert f"\n\n{STREAMS_TEXT}\n\n{TIMERS_TEXT}\n\n{SUSPENDED_TEXT}" in text
     assert suspended_text(("stocks",)) == SUSPENDED_TEXT
-    assert shown.index("Locks") < shown.index("Streams")
+    assert text.index("Locks") < text.index("Streams")

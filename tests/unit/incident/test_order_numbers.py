@@ -1,4 +1,4 @@
-"""Numbers of orders are told in few words, and none is lost."""
+"""Lists of order numbers are printed briefly, and no number is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from killswitch.render.formats import order_numbers
 
 
 @pytest.mark.parametrize(
-    ("numbers", "words"),
+    ("numbers", "text"),
     [
         ([3], "order 3"),
         ([1, 2], "orders 1 and 2"),
@@ -20,6 +20,6 @@ from killswitch.render.formats import order_numbers
         ([1, 3, 5, 7, 9, 11, 21, 22, 23], "orders 1, 3, 5, 7, 9, 11 and 3 more"),
     ],
 )
-def test_neighbours_are_a_range_and_many_are_counted(numbers: list[int], words: str) -> None:
-    """1 to 37 by twos are nineteen: six are named and thirteen counted."""
-    assert order_numbers(numbers) == words
+def test_consecutive_numbers_are_a_range_and_many_are_counted(numbers: list[int], text: str) -> None:
+    """The odd numbers from 1 to 37 are nineteen: six are named and thirteen counted."""
+    assert order_numbers(numbers) == text

@@ -1,4 +1,4 @@
-"""`ksctl status` tells of a close by hand, whoever carried it out: when, by whom, of what, and with which result."""
+"""`ksctl status` lists manual closes, with or without a runner: time, author, scope and result."""
 
 from __future__ import annotations
 
@@ -33,96 +33,96 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-def close(world: World, store: SqlStore, author: str, reason: str) -> None:
-    """A close of the account by hand, which is the runner of one tick: 10 BTC at 110, for a fee of 1."""
+def close_manually(world: World, store: SqlStore, author: str, reason: str) -> None:
+    """Close the account with a command that runs a single tick: 10 BTC at 110, for a fee of 1."""
     runner = world.runner(store, [ScriptedVenue(book("1100"))])
     event = operator_event("close", "account/main", author, reason, world.clock.now(), cause="drill")
     asyncio.run(run_one_tick(runner, store, event, 600.0))
 
 
-def pass_by(world: World, seconds: float) -> None:
+def advance_clock(world: World, seconds: float) -> None:
     asyncio.run(world.clock.sleep(seconds))
 
 
-def told(world: World, store: SqlStore) -> StoreStatus:
+def status_of(world: World, store: SqlStore) -> StoreStatus:
     return store_status(store, world.clock.now(), 0)
 
 
-def lines(standing: StoreStatus) -> list[str]:
-    """The block of closes by hand, without its head."""
-    text = status_text(standing, "s")
+def manual_close_rows(status: StoreStatus) -> list[str]:
+    """The rows of the block `Closes by hand`, without its header."""
+    text = status_text(status, "s")
     if "Closes by hand\n" not in text:
         return []
     return text.partition("Closes by hand\n")[2].partition("\n\n")[0].splitlines()[1:]
 
 
-def test_a_close_without_a_runner_is_told_afterwards(world: World) -> None:
-    """The tick that took it shows the book as it was before; this shows what became of it."""
+def test_status_shows_the_result_of_a_close_without_a_runner(world: World) -> None:
+    """The snapshot of its tick precedes the close; this block shows the result."""
     store = world.open()
-    assert lines(told(world, store)) == []
+    assert manual_close_rows(status_of(world, store)) == []
     began = world.clock.now()
-    close(world, store, "risk-desk", "order 12")
-    (row,) = lines(told(world, store))
+    close_manually(world, store, "risk-desk", "order 12")
+    (row,) = manual_close_rows(status_of(world, store))
     assert row.strip().startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
-    for words in ("risk-desk", "account/main (order 12)", "flat, 1 position reduced, fees 1.00"):
-        assert words in row
-    (found,) = json.decode(encode_status(told(world, store)))["by_hand"]
-    assert (found["author"], found["scope"], found["reason"], found["cause"]) == (
+    for text in ("risk-desk", "account/main (order 12)", "flat, 1 position reduced, fees 1.00"):
+        assert text in row
+    (closed,) = json.decode(encode_status(status_of(world, store)))["by_hand"]
+    assert (closed["author"], closed["scope"], closed["reason"], closed["cause"]) == (
         "risk-desk", "account/main", "order 12", "drill",
     )  # fmt: skip
-    assert found["result"]["standing"] == "flat"
+    assert closed["result"]["standing"] == "flat"
 
 
-def test_the_answer_to_a_close_and_status_tell_what_history_tells(
+def test_the_answer_to_a_close_and_status_show_the_result_of_history(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Held 10 BTC from 110, sold at its mark of 120: all three tell 100 realised before fees."""
+    """10 BTC bought at 110 are sold at the mark of 120: all three show 100 realised before fees."""
     store = world.open()
     runner = world.runner(store, [ScriptedVenue(book("1200"))])
     event = operator_event("close", "account/main", "risk-desk", "order 12", world.clock.now(), cause="drill")
     asyncio.run(run_one_tick(runner, store, event, 600.0))
     order = CommandRequest("close", "account/main", "risk-desk", "order 12", 0.0, json=True)
     print_outcome(order, store, answer_to(store, event), None)
-    (answered,) = json.decode(capsys.readouterr().out)["decisions"]
-    (found,) = json.decode(encode_status(told(world, store)))["by_hand"]
+    (decision,) = json.decode(capsys.readouterr().out)["decisions"]
+    (closed,) = json.decode(encode_status(status_of(world, store)))["by_hand"]
     ((_, recorded),) = newest_results(store, 1)
     assert recorded.realised == Decimal(100)
-    assert answered["result"] == found["result"] == json.decode(json.encode(recorded))
+    assert decision["result"] == closed["result"] == json.decode(json.encode(recorded))
 
 
-def test_the_last_one_stays_where_no_runner_lives(world: World) -> None:
-    """Two closes, two days ago: of the newer one it is told; after a further one of today of that alone."""
+def test_without_a_runner_the_last_manual_close_stays_listed(world: World) -> None:
+    """Of two closes two days ago the newer is listed; after a further one today, only that."""
     store = world.open()
-    close(world, store, "first", "morning")
-    pass_by(world, 3600.0)
-    close(world, store, "second", "noon")
-    assert [row.split()[1] for row in lines(told(world, store))] == ["second", "first"]
-    pass_by(world, 2 * DAY)
-    assert [row.split()[1] for row in lines(told(world, store))] == ["second"]
-    close(world, store, "third", "today")
-    assert [row.split()[1] for row in lines(told(world, store))] == ["third"]
+    close_manually(world, store, "first", "morning")
+    advance_clock(world, 3600.0)
+    close_manually(world, store, "second", "noon")
+    assert [row.split()[1] for row in manual_close_rows(status_of(world, store))] == ["second", "first"]
+    advance_clock(world, 2 * DAY)
+    assert [row.split()[1] for row in manual_close_rows(status_of(world, store))] == ["second"]
+    close_manually(world, store, "third", "today")
+    assert [row.split()[1] for row in manual_close_rows(status_of(world, store))] == ["third"]
 
 
-def test_beside_a_runner_an_old_one_is_no_news(world: World) -> None:
-    """A runner lives, and ticks: what was closed by hand two days ago is in `history`."""
+def test_with_a_runner_an_old_manual_close_is_not_listed(world: World) -> None:
+    """A runner is alive and ticks: a manual close of two days ago is only in `history`."""
     store = world.open()
-    close(world, store, "risk-desk", "order 12")
-    pass_by(world, 2 * DAY)
+    close_manually(world, store, "risk-desk", "order 12")
+    advance_clock(world, 2 * DAY)
 
-    async def live() -> list[str]:
+    async def rows_with_runner() -> list[str]:
         runner = world.runner(store, [ScriptedVenue(book("1100"))])
         await runner.start()
         await runner.tick()
-        found = lines(told(world, store))
+        closed = manual_close_rows(status_of(world, store))
         await runner.finish()
         await runner.shut_down()
-        return found
+        return closed
 
-    assert asyncio.run(live()) == []
+    assert asyncio.run(rows_with_runner()) == []
 
 
-def held_up(outcome_of_order: str, text: str | None = None) -> Result:
-    """10 AAPL were to be closed, one order has left, and this is what the venue said of it last."""
+def held_up_result(outcome_of_order: str, text: str | None = None) -> Result:
+    """10 AAPL are to be closed, one order was sent, and this is its last outcome at the venue."""
     position = ClosedPosition("main", "AAPL", "long", Decimal(10), Decimal(0), None, None, None, None, None, None)
     order = OrderLine(
         "main", "AAPL", "long", "sell", 1, "ks1", worlds.START, Decimal(10), outcome_of_order, text=text
@@ -131,7 +131,7 @@ def held_up(outcome_of_order: str, text: str | None = None) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("said", "text", "why", "hint"),
+    ("outcome", "text", "why", "hint"),
     [
         (
             "resting at the venue", None, "left: 10 AAPL long: the venue holds the order and has not filled it",
@@ -150,11 +150,11 @@ def held_up(outcome_of_order: str, text: str | None = None) -> Result:
         ("rejected: other", "no", "left: 10 AAPL long: its last order: rejected: other (no)", ""),
     ],
 )  # fmt: skip
-def test_what_a_halt_holds_up_is_said_with_what_a_person_can_do(
-    said: str, text: str | None, why: str, hint: str
+def test_a_position_held_up_by_a_halt_is_listed_with_what_an_operator_can_do(
+    outcome: str, text: str | None, why: str, hint: str
 ) -> None:
-    """Which position, what the venue said of its order, and how it goes on."""
-    first, left, *hints = result_lines(held_up(said, text))
+    """The position, the venue's answer to its order, and how it continues."""
+    first, left, *hints = result_lines(held_up_result(outcome, text))
     assert first == "closing, 0 positions reduced, fees unknown"
     assert left == why
     assert "".join(hints).endswith(hint)

@@ -1,4 +1,4 @@
-"""docs/operator-commands.md says of each declared reason what the program does."""
+"""docs/operator-commands.md describes each declared reason as the program treats it."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ def rows(repository: Path) -> list[dict[str, str]]:
 
 
 def test_the_page_lists_every_declared_reason(repository: Path) -> None:
-    """Word and meaning are those of the vocabulary, in its order."""
+    """Reason and meaning are those of the vocabulary, in its order."""
     assert [(row["word"], row["when"]) for row in rows(repository)] == [
         (f"`{word}`", meaning) for word, meaning in MEANINGS.items()
     ]
 
 
 @pytest.mark.parametrize("cause", list(MEANINGS))
-def test_bounds_tries_and_pace_of_a_reason_are_those_that_are_sent(cause: Cause, repository: Path) -> None:
-    """Each try within a bound is counted, and what has no bound is said to go at market."""
+def test_bounds_tries_and_pace_of_a_reason_are_those_of_its_orders(cause: Cause, repository: Path) -> None:
+    """Each try within a bound is counted, and tries without a bound are described as market orders."""
     (how,) = (row["carried out"] for row in rows(repository) if row["word"] == f"`{cause}`")
     rule = OF_CAUSE[cause]
-    told = [
+    described = [
         (TRIES[count], Decimal(share)) for count, share in re.findall(r"(one|two) (?:tr\w+ )?within ([\d.]+)%", how)
     ]
     at_most = Decimal(0) if not rule.slippage else rule.slippage[0].at_most
-    assert told == [(rung.tries, at_most * rung.widen * 100) for rung in rule.ladder if rung.order == "limit_ioc"]
+    assert described == [(rung.tries, at_most * rung.widen * 100) for rung in rule.ladder if rung.order == "limit_ioc"]
     assert "at market" in how
     pace = re.search(r"(\d+) orders a minute", how)
     assert (None if pace is None else int(pace[1])) == rule.max_orders_per_minute
 
 
-def by_hand(unwinding: Unwinding | None, *bands: str | None) -> Decision:
-    """A close of as many positions as there are bounds."""
+def manual_close(unwinding: Unwinding | None, *bands: str | None) -> Decision:
+    """A manual close with one position for each bound."""
     intents = tuple(
         Intent("main", f"S{number}", "long", "sell", Decimal(1), Decimal(0), reduce_only=True, rank=number,
                band=None if band is None else Decimal(band))
@@ -62,10 +62,10 @@ def by_hand(unwinding: Unwinding | None, *bands: str | None) -> Decision:
     )  # fmt: skip
 
 
-def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path) -> None:
+def test_a_dry_run_describes_the_reason_market_as_the_page_does(repository: Path) -> None:
     """One try within 3%, two at market, and three times the bound, which is 9%; the page quotes it."""
-    said = execution_style(by_hand(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
-    rungs, _, pace = said.partition("; ")
+    style = execution_style(manual_close(as_decided(OF_CAUSE["market"]), "0.03", "0.03"))
+    rungs, _, pace = style.partition("; ")
     assert rungs == (
         "within 3% of the mark, 1 try, then at market, 2 tries, then resting within 9% of the mark where no market "
         "order fills"
@@ -75,13 +75,13 @@ def test_a_dry_run_says_what_the_page_says_of_the_reason_market(repository: Path
     assert f'"{rungs}"' in page
 
 
-def test_bounds_that_differ_are_told_as_what_lies_between() -> None:
-    """0.5% for one symbol and 2% for the other: the rungs speak of the bound."""
-    said = execution_style(by_hand(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
-    assert said.startswith("within the bound, 2 tries, then within 2 × the bound, 2 tries, then at market, 2 tries, ")
-    assert "; the bound is 0.5% to 2% of the mark; " in said
+def test_different_bounds_are_printed_as_a_range() -> None:
+    """0.5% for one symbol and 2% for the other: the execution steps refer to `the bound`."""
+    style = execution_style(manual_close(as_decided(OF_CAUSE["regulatory"]), "0.02", "0.005"))
+    assert style.startswith("within the bound, 2 tries, then within 2 × the bound, 2 tries, then at market, 2 tries, ")
+    assert "; the bound is 0.5% to 2% of the mark; " in style
 
 
-def test_a_close_without_bounds_goes_at_market() -> None:
-    """Nothing more is asked for."""
-    assert execution_style(by_hand(None, None)) == "at market; as fast as the venue allows"
+def test_a_close_without_bounds_uses_market_orders() -> None:
+    """There is no other execution step."""
+    assert execution_style(manual_close(None, None)) == "at market; as fast as the venue allows"

@@ -1,4 +1,4 @@
-"""A close that waits for an account that cannot be read: `status`, `plan` and the lock's reason say so."""
+"""A close that waits for an unavailable account is shown by `status`, by `plan` and in the lock's reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from killswitch.operations.status import encode_status, store_status
 from tests import graphs, worlds
 from tests.runner_world import ScriptedVenue, World, book
 
-WORDS = (
+WAITING_TEXT = (
     "close-all fired at 2024-01-01T00:00:02Z, and its close waits for main, which cannot be read, "
     "until 2024-01-01T00:10:02Z or while its triggers stay true"
 )
@@ -34,8 +34,8 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.close()
 
 
-def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world: World) -> None:
-    """The account fails at 1 s and 2 s, which fires; a plan and `status` at 2 s say what waits; it answers at 3 s."""
+def test_a_waiting_close_is_shown_and_its_lock_names_policy_and_trigger(world: World) -> None:
+    """Failed polls at 1 s and 2 s fire; a plan and `status` at 2 s show the waiting close; the venue answers at 3 s."""
     stage = graphs.stage(
         "close-all", 2, 0, actions=(LockTrading("reduce_only", None), graphs.close()), close_within=10 * MINUTE
     )
@@ -44,9 +44,9 @@ def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world
         graphs.graph([SignalRef("venue.consecutive_failures")], [failing], [stage], policy="outage")
     )
     store, venue = world.open(), ScriptedVenue(book("1100"))
-    shown: list[str] = []
+    texts: list[str] = []
 
-    async def play() -> None:
+    async def run() -> None:
         runner = world.runner(store, [venue], policies=policies)
         await runner.start()
         await runner.tick()
@@ -54,31 +54,31 @@ def test_a_close_that_waits_is_shown_and_its_lock_names_policy_and_trigger(world
         for _ in range(2):
             await world.clock.sleep(1.0)
             await runner.tick()
-        standing = store_status(store, world.clock.now(), 0)
-        shown.append(status_text(standing, "s"))
-        (machine,) = json.loads(encode_status(standing))["view"]["machines"]
+        status = store_status(store, world.clock.now(), 0)
+        texts.append(status_text(status, "s"))
+        (machine,) = json.loads(encode_status(status))["view"]["machines"]
         assert machine["waiting"]["accounts"] == ["main"]
-        interpreter, memory = from_store(policies, store)
+        interpreter, history_text = from_store(policies, store)
         down = worlds.account(None, None, quality="down", reason="maintenance")
-        at_once = preview(
+        immediate_preview = preview(
             policies,
             worlds.snapshot(worlds.after(seconds=2.5), down, scheduled=False),
             interpreter,
-            memory,
+            history_text,
             frozenset(),
         )
-        shown.append(plan_text(at_once))
+        texts.append(plan_text(immediate_preview))
         venue.answer = book("1100")
         await world.clock.sleep(1.0)
         await runner.tick()
-        shown.append(status_text(store_status(store, world.clock.now(), 0), "s"))
+        texts.append(status_text(store_status(store, world.clock.now(), 0), "s"))
         await runner.shut_down()
 
-    asyncio.run(play())
-    status, plan, after = shown
-    assert f"outage on account/main: {WORDS}" in status
-    assert WORDS in plan
-    assert WORDS not in after
+    asyncio.run(run())
+    status, plan, after = texts
+    assert f"outage on account/main: {WAITING_TEXT}" in status
+    assert WAITING_TEXT in plan
+    assert WAITING_TEXT not in after
     lock = read_lock(world.locks.folder / "account__main.json", world.clock.now())
     assert lock.locked
     assert "outage: failing; fired at 2024-01-01T00:00:02Z, when main could not be read" in lock.reason

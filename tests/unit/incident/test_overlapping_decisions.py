@@ -1,4 +1,4 @@
-"""What a killed process has closed is told as ours, beside a later decision on the same positions."""
+"""Overlapping decisions: what the order of a killed process closed is no change by others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from killswitch.model.store import JournalEntry
 from tests.incidents import FIRST, SECOND, HandWritten, entry, firing, hand_written, intent, snapshot
 from tests.worlds import after
 
-BEGUN = (intent("BTC", "sell", "10", "0"),)
+INTENTS = (intent("BTC", "sell", "10", "0"),)
 
 
 @pytest.fixture
@@ -27,16 +27,16 @@ def written(tmp_path: Path) -> Iterator[HandWritten]:
 
 
 def two_closes(written: HandWritten, *first: JournalEntry) -> None:
-    """A close whose process was killed after its order left at 1 s, and one by hand at 5 s that found nothing to do.
+    """A close whose process is killed after sending its order at 1 s, and a manual one at 5 s with nothing to do.
 
-    The second was decided on 10 BTC that were held still, and saw none at 8 s. `first`: what became of the order.
+    The second is decided on 10 BTC still held, and verifies 0 at 8 s. `first`: the entries on the order's outcome.
     """
-    one = firing(FIRST, after(), "close-everything", 3, 0, *BEGUN, kind="manual")
-    two = firing(SECOND, after(seconds=5), "close-everything", 3, 0, *BEGUN, kind="manual")
-    written.tick(after(), [one], [entry(FIRST, "planned", after(), contracts="10", target="0", value="100")],
+    killed = firing(FIRST, after(), "close-everything", 3, 0, *INTENTS, kind="manual")
+    later = firing(SECOND, after(seconds=5), "close-everything", 3, 0, *INTENTS, kind="manual")
+    written.tick(after(), [killed], [entry(FIRST, "planned", after(), contracts="10", target="0", value="100")],
                  snapshot=snapshot(after()))  # fmt: skip
     written.store.append(entry(FIRST, "sending", after(seconds=1), side="sell", amount="10", order="market"))
-    written.tick(after(seconds=5), [two],
+    written.tick(after(seconds=5), [later],
                  [entry(SECOND, "planned", after(seconds=5), contracts="10", target="0", value="100")],
                  snapshot=snapshot(after(seconds=5)))  # fmt: skip
     for each in (*first, entry(SECOND, "verified", after(seconds=8), position="0", target="0"),
@@ -44,8 +44,8 @@ def two_closes(written: HandWritten, *first: JournalEntry) -> None:
         written.store.append(each)
 
 
-def divided(written: HandWritten) -> tuple[Decimal | None, Decimal | None]:
-    """What went by orders of other decisions, and by nobody of ours; the same in history and in the report."""
+def closed_by_others(written: HandWritten) -> tuple[Decimal | None, Decimal | None]:
+    """The quantities closed by other decisions of ours, and by others; history and report must agree."""
     decision = written.store.decision(SECOND)
     assert decision is not None
     (position,) = read_result(written.store, decision.decision).positions
@@ -54,34 +54,34 @@ def divided(written: HandWritten) -> tuple[Decimal | None, Decimal | None]:
     return position.other_decisions, position.others
 
 
-def test_what_the_order_of_a_killed_process_filled_is_no_change_by_others(written: HandWritten) -> None:
-    """All of the 10 that were gone: its fill was found after the second decision."""
+def test_a_fill_of_a_killed_process_is_no_change_by_others(written: HandWritten) -> None:
+    """Its fill of all 10 is found after the second decision."""
     two_closes(written, entry(FIRST, "filled", after(seconds=6), state="filled", filled="10", price="99"))
-    assert divided(written) == (10, 0)
+    assert closed_by_others(written) == (10, 0)
 
 
-def test_what_neither_decision_ordered_is_a_change_by_others(written: HandWritten) -> None:
+def test_a_quantity_that_neither_decision_ordered_is_a_change_by_others(written: HandWritten) -> None:
     """The order filled 4 of the 10."""
     two_closes(written, entry(FIRST, "filled", after(seconds=6), state="filled", filled="4", price="99"))
-    assert divided(written) == (4, 6)
+    assert closed_by_others(written) == (4, 6)
 
 
-def test_as_long_as_the_fate_of_its_order_is_unknown_nobody_is_named(written: HandWritten) -> None:
-    """It may have been that order, or somebody else."""
+def test_while_the_status_of_its_order_is_unknown_the_split_is_unknown(written: HandWritten) -> None:
+    """Either that order closed the position, or others did."""
     two_closes(written)
-    assert divided(written) == (None, None)
+    assert closed_by_others(written) == (None, None)
 
 
-def test_what_it_filled_before_the_second_decision_explains_nothing_after_it(written: HandWritten) -> None:
-    """Its 10 were gone when the second was decided on 10 that were held: these went by others."""
+def test_a_fill_before_the_second_decision_explains_no_later_change(written: HandWritten) -> None:
+    """Its 10 were closed before the second decision, which held another 10: others closed these."""
     two_closes(written, entry(FIRST, "filled", after(seconds=4), state="filled", filled="10", price="99"))
-    assert divided(written) == (0, 10)
+    assert closed_by_others(written) == (0, 10)
 
 
-def test_an_order_that_the_venue_did_not_have_may_have_been_under_way(written: HandWritten) -> None:
-    """It was absent when the next process asked, and the position was gone a second later: by whom is not known."""
-    one = firing(FIRST, after(), "close-everything", 3, 0, *BEGUN, kind="manual")
-    written.tick(after(), [one], [entry(FIRST, "planned", after(), contracts="10", target="0", value="100")],
+def test_an_order_absent_at_the_venue_may_have_been_in_flight(written: HandWritten) -> None:
+    """It is absent when the next process queries it, and the position is closed a second later, by whom is unknown."""
+    killed = firing(FIRST, after(), "close-everything", 3, 0, *INTENTS, kind="manual")
+    written.tick(after(), [killed], [entry(FIRST, "planned", after(), contracts="10", target="0", value="100")],
                  snapshot=snapshot(after()))  # fmt: skip
     for each in (
         entry(FIRST, "sending", after(seconds=1), side="sell", amount="10", order="market"),
@@ -90,5 +90,5 @@ def test_an_order_that_the_venue_did_not_have_may_have_been_under_way(written: H
         entry(FIRST, "finished", after(seconds=7), None, status="flat"),
     ):
         written.store.append(each)
-    (position,) = read_result(written.store, one).positions
+    (position,) = read_result(written.store, killed).positions
     assert (position.filled, position.others) == (0, None)

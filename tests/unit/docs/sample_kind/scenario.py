@@ -1,4 +1,4 @@
-"""A program with the sample kind: compiled, planned, shown, performed once. Run on a copy of the program's tree."""
+"""Runs the program with the sample kind: compiled, planned, shown, performed once, on a copy of the program's tree."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ spec:
 
 def main(folder: Path) -> None:
     (folder / "crash.yaml").write_text(POLICY)
-    policies, told = compile_loaded(load([folder / "crash.yaml"]))
-    assert policies is not None, [each.message for each in told]
+    policies, diagnostics = compile_loaded(load([folder / "crash.yaml"]))
+    assert policies is not None, [each.message for each in diagnostics]
     assert "set the mark hello" in mermaid(policies)
     world, venue = World(folder), ScriptedVenue(book("1100"))
     store = world.open()
@@ -49,16 +49,18 @@ def main(folder: Path) -> None:
         await runner.start()
         await runner.tick()
         venue.answer = book("900")
-        await runner.run(asyncio.Event())  # no signal ends it, and no number of ticks: the effect does
-        again = world.runner(store, [venue], policies=policies)
-        await again.run(asyncio.Event(), ticks=2)
+        await runner.run(asyncio.Event())  # the effect ends it, not a signal or a number of ticks
+        second_run = world.runner(store, [venue], policies=policies)
+        await second_run.run(asyncio.Event(), ticks=2)
 
     asyncio.run(run())
     (decision,) = [stored.decision for stored in store.decisions(10)]
     assert b'"effects":[{"kind":"mark","text":"hello"}]' in encode_decision(decision)
     assert decision_lines(decision)[-1] == "    set the mark hello"
-    mine = [(each.kind, each.data) for each in store.journal(decision.id) if "effect" in each.data]
-    assert mine == [("planned", {"effect": "mark"}), ("finished", {"effect": "mark", "status": "set"})], mine
+    effect_entries = [(each.kind, each.data) for each in store.journal(decision.id) if "effect" in each.data]
+    assert effect_entries == [("planned", {"effect": "mark"}), ("finished", {"effect": "mark", "status": "set"})], (
+        effect_entries
+    )
     assert store.live("mark") == b"hello"
     world.close()
     print("performed once")

@@ -1,4 +1,4 @@
-"""`validate`, `schema` and `graph`: what they print and how they exit."""
+"""`validate`, `schema` and `graph`: their output and exit codes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FIXTURES = Path(__file__).parent / "policy" / "mistakes"
 
 
 def ksctl(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run it as a user does."""
+    """Run `ksctl` as a user does."""
     command = [sys.executable, "-c", "from killswitch.cli import main; main()", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
-def warned(tmp_path: Path, repository: Path) -> Path:
-    """A policy with a trigger that no stage uses: a warning, and nothing worse."""
+def policy_with_warning(tmp_path: Path, repository: Path) -> Path:
+    """A policy with a trigger that no stage uses: a warning, but no error."""
     text = (repository / "policies" / "circuit-breaker" / "policy.yaml").read_text()
     spare = "  triggers:\n    spare: {signal: exposure.leverage, above: 5, on_unknown: warn}\n"
     file = tmp_path / "policy.yaml"
@@ -28,32 +28,32 @@ def warned(tmp_path: Path, repository: Path) -> Path:
     return file
 
 
-def test_sound_policies_are_told_with_their_digest(repository: Path) -> None:
-    """Exit 0, nothing on stderr; of each shipped set, that it needs a route before anybody is told."""
-    done = ksctl("validate", repository / "policies")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("warning KS5020: messages for `risk-desk` go nowhere") == 7
-    assert done.stdout.splitlines()[-1].startswith("7 documents, 7 warnings; sha256:")
+def test_valid_policies_are_reported_with_their_digest(repository: Path) -> None:
+    """Exit 0, nothing on stderr; each shipped set has the remark that it needs a route before anybody is notified."""
+    result = ksctl("validate", repository / "policies")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.count("warning KS5020: messages for `risk-desk` go nowhere") == 7
+    assert result.stdout.splitlines()[-1].startswith("7 documents, 7 warnings; sha256:")
 
 
-def test_mistakes_are_told_with_place_caret_and_fix() -> None:
-    """Exit 1, every mistake of the file."""
-    done = ksctl("validate", FIXTURES / "many-mistakes-in-one-pass.yaml")
-    assert done.returncode == 1
-    assert done.stdout.count("error KS") == 4
-    assert f"{FIXTURES / 'many-mistakes-in-one-pass.yaml'}:9:37: error KS2001: unknown key `windw`" in done.stdout
-    assert done.stdout.endswith(
+def test_mistakes_are_reported_with_place_caret_and_fix() -> None:
+    """Exit 1, with every mistake of the file."""
+    result = ksctl("validate", FIXTURES / "many-mistakes-in-one-pass.yaml")
+    assert result.returncode == 1
+    assert result.stdout.count("error KS") == 4
+    assert f"{FIXTURES / 'many-mistakes-in-one-pass.yaml'}:9:37: error KS2001: unknown key `windw`" in result.stdout
+    assert result.stdout.endswith(
         "4 errors, 0 warnings; `ksctl explain CODE` says more\n"
         "parts that cannot be read are not checked further: correct them and validate again\n"
     )
-    assert done.stderr == ""
+    assert result.stderr == ""
 
 
-def test_as_json_the_answer_is_whole() -> None:
-    """Every field of every diagnostic, on stdout, and nothing else there."""
-    done = ksctl("validate", FIXTURES / "KS2004-misspelt-mode.yaml", "--output", "json")
-    assert done.returncode == 1
-    answer = json.loads(done.stdout)
+def test_json_output_has_every_field() -> None:
+    """Stdout has every field of every diagnostic, and nothing else."""
+    result = ksctl("validate", FIXTURES / "KS2004-misspelt-mode.yaml", "--output", "json")
+    assert result.returncode == 1
+    answer = json.loads(result.stdout)
     assert answer == {
         "valid": False,
         "complete": False,
@@ -75,7 +75,7 @@ def test_as_json_the_answer_is_whole() -> None:
     }
 
 
-def test_as_json_sound_policies_are_listed(repository: Path) -> None:
+def test_json_output_lists_valid_documents(repository: Path) -> None:
     """Kind, name and file of each document, and the digest of all."""
     answer = json.loads(ksctl("validate", repository / "policies", "--output", "json").stdout)
     assert (answer["valid"], answer["complete"]) == (True, True)
@@ -86,21 +86,21 @@ def test_as_json_sound_policies_are_listed(repository: Path) -> None:
     )
 
 
-def test_warnings_fail_only_when_asked_to(warned: Path) -> None:
-    """Exit 0, and 3 under --strict; the warning is told either way."""
-    lenient, strict = ksctl("validate", warned), ksctl("validate", "--strict", warned)
+def test_warnings_fail_only_under_strict(policy_with_warning: Path) -> None:
+    """Exit 0, and 3 under --strict; the warning is printed either way."""
+    lenient, strict = ksctl("validate", policy_with_warning), ksctl("validate", "--strict", policy_with_warning)
     assert (lenient.returncode, strict.returncode) == (0, 3)
     assert "warning KS" in lenient.stdout
     assert lenient.stdout == strict.stdout
 
 
 def test_errors_are_errors_under_strict_too() -> None:
-    """Exit 1 wins over 3."""
+    """Exit 1 takes precedence over 3."""
     assert ksctl("validate", "--strict", FIXTURES / "KS2004-misspelt-mode.yaml").returncode == 1
 
 
-def test_a_reference_into_a_refused_document_is_not_told(tmp_path: Path, repository: Path) -> None:
-    """The ranking is there, but has a mistake: saying that it is missing would send people looking."""
+def test_a_reference_to_an_invalid_document_is_not_reported(tmp_path: Path, repository: Path) -> None:
+    """The ranking exists but has a mistake: reporting it as missing would be misleading."""
     text = (repository / "policies" / "futures-drawdown" / "policy.yaml").read_text()
     (tmp_path / "policy.yaml").write_text(text.replace("rank: default", "rank: mine"))
     alone = ksctl("validate", tmp_path)
@@ -116,37 +116,37 @@ def test_a_reference_into_a_refused_document_is_not_told(tmp_path: Path, reposit
 
 
 def test_a_missing_folder_is_no_success(tmp_path: Path) -> None:
-    """Nor is an empty one."""
+    """Nor is an empty folder."""
     assert ksctl("validate", tmp_path / "nowhere").returncode == 1
     assert ksctl("validate", tmp_path).returncode == 1
 
 
 def test_wrong_usage_exits_with_64() -> None:
-    """No path, and an option that does not exist."""
+    """Without a path, and with an unknown option."""
     assert ksctl("validate").returncode == 64
     assert ksctl("validate", "--sloppy", "policies").returncode == 64
-    done = ksctl("schema", "Polcy")
-    assert done.returncode == 64
-    assert "Did you mean Policy?" in done.stderr
+    result = ksctl("schema", "Polcy")
+    assert result.returncode == 64
+    assert "Did you mean Policy?" in result.stderr
 
 
-def test_a_verb_that_is_not_there_is_answered_with_the_nearest() -> None:
-    """Exit 64; what resembles no verb is not guessed at."""
-    done = ksctl("stauts")
-    assert done.returncode == 64
-    assert "No such command 'stauts'. Did you mean status?" in done.stderr
+def test_an_unknown_verb_gets_the_nearest_one_as_suggestion() -> None:
+    """Exit 64; a word that resembles no verb gets no suggestion."""
+    result = ksctl("stauts")
+    assert result.returncode == 64
+    assert "No such command 'stauts'. Did you mean status?" in result.stderr
     assert "Did you mean" not in ksctl("xyzzy").stderr
     assert ksctl("--help").returncode == 0
 
 
 def test_schemas_are_printed_as_json() -> None:
-    """One kind, or all of them when nothing is named."""
+    """One kind, or all of them if none is named."""
     assert json.loads(ksctl("schema", "Ranking").stdout)["title"] == "Ranking"
     assert json.loads(ksctl("schema").stdout) == json.loads(ksctl("schema", "all").stdout)
 
 
-def test_the_signal_catalogue_is_printed_for_people_and_machines() -> None:
-    """Every signal with its unit, its meaning, and what makes it unknown."""
+def test_the_signal_catalogue_is_printed_as_text_and_json() -> None:
+    """Every signal with its unit, its meaning, and when it is unknown."""
     text = ksctl("schema", "signals").stdout
     assert 'equity.drawdown("15m")  (fraction, of a scope)' in text
     signals = json.loads(ksctl("schema", "signals", "--output", "json").stdout)
@@ -156,7 +156,7 @@ def test_the_signal_catalogue_is_printed_for_people_and_machines() -> None:
 
 
 def test_the_graph_is_drawn_in_two_languages(repository: Path) -> None:
-    """Mermaid unless told otherwise; as JSON with the digest that it belongs to."""
+    """Mermaid by default; JSON with the digest of the policies."""
     policies = repository / "policies" / "futures-drawdown"
     assert "close-everything" in ksctl("graph", policies).stdout
     assert ksctl("graph", policies, "--format", "dot").stdout.startswith("digraph")
@@ -165,15 +165,15 @@ def test_the_graph_is_drawn_in_two_languages(repository: Path) -> None:
     assert answer["digest"] == json.loads(ksctl("validate", policies, "--output", "json").stdout)["digest"]
 
 
-def test_a_graph_of_mistakes_is_not_drawn() -> None:
-    """Exit 1, the mistakes on stderr, and stdout empty so that a pipe gets no half of a diagram."""
-    done = ksctl("graph", FIXTURES / "KS2004-misspelt-mode.yaml")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "KS2004" in done.stderr
+def test_a_graph_of_invalid_policies_is_not_drawn() -> None:
+    """Exit 1, the mistakes on stderr, and an empty stdout, so that a pipe gets no partial diagram."""
+    result = ksctl("graph", FIXTURES / "KS2004-misspelt-mode.yaml")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "KS2004" in result.stderr
 
 
 def test_validate_loads_nothing_heavy(repository: Path) -> None:
-    """What reading policies does not need is not imported: that is where its speed comes from."""
+    """It imports only what reading policies needs, which makes it fast."""
     heavy = ("numpy", "sqlalchemy", "rich", "aiohttp", "msgspec", "opentelemetry", "jinja2", "asyncio")
     code = (
         "import sys\nfrom killswitch.cli import ksctl\n"
@@ -181,5 +181,5 @@ def test_validate_loads_nothing_heavy(repository: Path) -> None:
         "ksctl.main(standalone_mode=False)\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

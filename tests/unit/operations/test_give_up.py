@@ -1,4 +1,4 @@
-"""A person ends a close that would go on: nothing more is sent, it ends as residual, and who and why are on record."""
+"""An operator gives up a running close: no further order is sent, and its residual end names author and reason."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from tests.runner_world import ScriptedVenue, World, book, crash_policy
 BTC, ETH = long("BTC", "ETH")
 
 
-def giving_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:
-    """What the tick does that takes the command."""
+def give_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:
+    """What the tick that processes the command does."""
 
-    def happens() -> None:
+    def journal_and_give_up() -> None:
         entry = JournalEntry(
             decision=decision, kind="given_up", at=scene.time.now(), account="main",
             data={"author": "mia", "reason": "sold over the phone"},
@@ -40,14 +40,14 @@ def giving_up(scene: Scene, decision: str = "d1") -> Callable[[], None]:
         scene.store.append(entry)
         scene.closer.give_up(entry)
 
-    return happens
+    return journal_and_give_up
 
 
-def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
-    """BTC is refused for twenty minutes and given up after two; ETH was closed before."""
+def test_no_further_order_is_sent_and_the_final_entry_names_author_and_reason() -> None:
+    """BTC orders are refused for twenty minutes and the close is given up after two; ETH is closed before."""
     scene = Scene({BTC: 10, ETH: 4}, exchange=RefusingExchange)
     scene.decide({BTC: 0, ETH: 0})
-    scene.at(120.0, giving_up(scene))
+    scene.at(120.0, give_up(scene))
     assert scene.play() == {"d1": "residual"}
     (finished,) = scene.entries("finished")
     assert finished.data["reason"] == "BTC: given up by mia: sold over the phone"
@@ -58,15 +58,15 @@ def test_nothing_more_is_sent_and_the_end_says_who_and_why() -> None:
     assert scene.ended_at < 123.0
 
 
-def test_what_is_held_is_known_when_it_ends() -> None:
-    """BTC is refused from the beginning, and somebody else takes 3 of its 10 after a minute; given up after two.
+def test_the_remaining_position_is_known_at_the_end() -> None:
+    """BTC orders are refused throughout; another party takes 3 of its 10 after a minute; given up after two.
 
-    The close took until the last look before that, at most half a minute, and not until ETH was closed.
+    The duration counts to the last poll before that, at most half a minute earlier, not to the close of ETH.
     """
     scene = Scene({BTC: 10, ETH: 4}, exchange=RefusingExchange)
     decision = scene.decide({BTC: 0, ETH: 0})
     scene.at(60.0, lambda: scene.exchange.take_away(BTC, Decimal(3), "liquidation"))
-    scene.at(120.0, giving_up(scene))
+    scene.at(120.0, give_up(scene))
     scene.play()
     result = fold_result(decision, decode_all(scene.store.journal(decision.id)), None)
     (btc,) = (each for each in result.positions if each.symbol == BTC[0])
@@ -76,58 +76,58 @@ def test_what_is_held_is_known_when_it_ends() -> None:
     assert [(each.symbol, each.position) for each in result.verified if each.symbol == BTC[0]] == [(BTC[0], Decimal(7))]
 
 
-def test_nothing_is_said_to_have_been_seen_where_nothing_can_be_read() -> None:
-    """The account was never read: what is left of it stays unknown."""
+def test_the_remaining_position_is_unknown_if_the_account_was_never_read() -> None:
+    """Every poll fails: the remaining position is absent, not guessed."""
     scene = Scene({BTC: 10}, Rule("submit", "down", times=10**6), Rule("snapshot", "down", times=10**6))
     decision = scene.decide({BTC: 0})
-    scene.at(60.0, giving_up(scene))
+    scene.at(60.0, give_up(scene))
     scene.play()
     assert [
         each.left for each in fold_result(decision, decode_all(scene.store.journal(decision.id)), None).positions
     ] == [None]
 
 
-def test_a_close_that_cannot_read_its_account_can_be_given_up() -> None:
-    """Neither orders nor positions get through."""
+def test_a_close_of_an_unavailable_account_can_be_given_up() -> None:
+    """Neither orders nor polls reach the venue."""
     scene = Scene({BTC: 10}, Rule("submit", "down", times=10**6), Rule("snapshot", "down", times=10**6))
     scene.decide({BTC: 0})
-    scene.at(60.0, giving_up(scene))
+    scene.at(60.0, give_up(scene))
     assert scene.play() == {"d1": "residual"}
     assert scene.ended_at is not None
     assert scene.ended_at < 75.0
 
 
-def test_an_order_under_way_is_followed_to_its_end_first() -> None:
-    """What became of it is asked until the venue says so; the close does not end before that."""
+def test_an_order_in_flight_is_first_followed_to_its_final_status() -> None:
+    """The order is queried until the venue returns its status; the close does not end before that."""
     scene = Scene(
         {BTC: 10}, Rule("submit", "done"), Rule("find_order", "lost", times=20), Rule("fills", "lost", times=20)
     )
     scene.decide({BTC: 5})
-    scene.at(1.0, giving_up(scene))
+    scene.at(1.0, give_up(scene))
     assert scene.play() == {"d1": "flat"}
     assert sum(order.filled for order in scene.orders()) == 5
 
 
-def test_another_decision_on_the_position_goes_on() -> None:
+def test_another_decision_on_the_same_position_continues() -> None:
     """The trim is given up, the full close is not."""
     scene = Scene({BTC: 10}, Rule("submit", "down", times=40))
     scene.decide({BTC: 5})
     scene.decide({BTC: 0})
-    scene.at(1.0, giving_up(scene))
+    scene.at(1.0, give_up(scene))
     assert scene.play()["d2"] == "flat"
     assert scene.held(BTC) == [0]
 
 
-def test_a_restart_knows_that_it_was_given_up() -> None:
-    """Killed right after the command was journaled: the next process sends nothing either."""
+def test_a_close_stays_given_up_after_a_restart() -> None:
+    """The process is killed right after the command was journaled: the next process sends nothing either."""
     scene = Scene({BTC: 10}, exchange=RefusingExchange)
     scene.decide({BTC: 0})
-    scene.at(119.9, giving_up(scene))
+    scene.at(119.9, give_up(scene))
     assert scene.play(kills=[120.0]) == {"d1": "residual"}
     assert max((entry.at - scene.time.start).total_seconds() for entry in scene.entries("sending")) <= 120.0
 
 
-class Refusing(ScriptedVenue):
+class RefusingVenue(ScriptedVenue):
     async def submit(self, request: OrderRequest) -> OrderReport:
         self.sent.append(request)
         raise OrderRejectedError("permission", "this key may not trade")
@@ -135,18 +135,18 @@ class Refusing(ScriptedVenue):
 
 @pytest.mark.parametrize("scope", [None, "account/main"])
 def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str | None) -> None:
-    """With the transaction in which the command is consumed; the venue is asked for no order after it."""
+    """In the transaction that consumes the command; no order is sent to the venue after it."""
 
-    async def course(world: World) -> tuple[int, int]:
-        store, venue = world.open(), Refusing(book("1100"))
+    async def run(world: World) -> tuple[int, int]:
+        store, venue = world.open(), RefusingVenue(book("1100"))
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
         venue.answer = book("900")
         await runner.tick()
-        (open_one,) = store.unfinished()
+        (unfinished,) = store.unfinished()
         event = operator_event(
-            "give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=open_one.decision.id
+            "give_up", scope, "mia", "sold over the phone", world.clock.now(), decision=unfinished.decision.id
         )
         store.put_event(event)
         sent = len(venue.sent)
@@ -166,16 +166,16 @@ def test_a_tick_journals_the_command_and_answers_it(tmp_path: Path, scope: str |
 
     world = World(tmp_path)
     try:
-        before, after = asyncio.run(course(world))
+        before, after = asyncio.run(run(world))
     finally:
         world.close()
     assert before == after >= 1
 
 
-def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> None:
-    """It is answered, and nothing is journaled."""
+def test_a_command_for_a_decision_without_a_close_is_a_page(tmp_path: Path) -> None:
+    """The command is answered, and nothing is journaled."""
 
-    async def course(world: World) -> None:
+    async def run(world: World) -> None:
         store, venue = world.open(), ScriptedVenue(book("1100"))
         runner = world.runner(store, [venue])
         await runner.start()
@@ -188,16 +188,16 @@ def test_a_command_for_what_is_not_being_closed_is_a_page(tmp_path: Path) -> Non
 
     world = World(tmp_path)
     try:
-        asyncio.run(course(world))
+        asyncio.run(run(world))
     finally:
         world.close()
 
 
 def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
-    """Two people give it up at the same time: both are answered, and one end is journaled."""
+    """Two operators give it up at the same time: both are answered, and one entry is journaled."""
 
-    async def course(world: World) -> None:
-        store, venue = world.open(), Refusing(book("1100"))
+    async def run(world: World) -> None:
+        store, venue = world.open(), RefusingVenue(book("1100"))
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
@@ -219,18 +219,20 @@ def test_two_commands_of_one_tick_end_a_close_once(tmp_path: Path) -> None:
 
     world = World(tmp_path)
     try:
-        asyncio.run(course(world))
+        asyncio.run(run(world))
     finally:
         world.close()
 
 
 @pytest.mark.parametrize("scope", [None, "venue/paper", "account/b"])
-def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_path: Path, scope: str | None) -> None:
-    """A route for account/b hears of the part that is given up there; `status` has no hint for a part that is over."""
+def test_each_account_has_its_own_notice_and_a_venue_scope_names_its_accounts(
+    tmp_path: Path, scope: str | None
+) -> None:
+    """A route for account/b gets the notice of that account; `status` has no hint for an account that has ended."""
 
-    async def play(world: World) -> tuple[list[str], list[str], str]:
+    async def run(world: World) -> tuple[list[str], list[str], str]:
         store = world.open()
-        venues = [Refusing(None, "main"), Refusing(None, "b")]
+        venues = [RefusingVenue(None, "main"), RefusingVenue(None, "b")]
         portfolio = replace(crash_policy(), scope=ScopeRule("portfolio", None, None, None, None))
         runner = world.runner(store, venues, policies=graphs.policy_set(portfolio))
         await runner.start()
@@ -238,36 +240,36 @@ def test_each_account_is_told_of_by_itself_and_a_venue_names_its_accounts(tmp_pa
             for venue in venues:
                 venue.answer = book(equity, venue.account)
             await runner.tick()
-        (open_one,) = store.unfinished()
+        (unfinished,) = store.unfinished()
         store.put_event(
-            operator_event("give_up", scope, "mia", "over", world.clock.now(), decision=open_one.decision.id)
+            operator_event("give_up", scope, "mia", "over", world.clock.now(), decision=unfinished.decision.id)
         )
         report = await runner.tick()
         await runner.close_within(5.0)
-        given = sorted(it.account or "" for it in store.journal(open_one.decision.id) if it.kind == "given_up")
+        given_up = sorted(it.account or "" for it in store.journal(unfinished.decision.id) if it.kind == "given_up")
         scopes = sorted(notice.scope for notice in report.notices if "is ended on" in notice.text)
-        words = "\n".join(result_lines(read_result(store, open_one.decision)))
+        lines = "\n".join(result_lines(read_result(store, unfinished.decision)))
         await runner.shut_down()
-        return given, scopes, words
+        return given_up, scopes, lines
 
     world = World(tmp_path)
     try:
-        given, scopes, words = asyncio.run(play(world))
+        given_up, scopes, lines = asyncio.run(run(world))
     finally:
         world.close()
-    named = ["b"] if scope == "account/b" else ["b", "main"]
-    assert given == named
-    assert scopes == [f"account/{each}" for each in named]
-    assert words.count("left: ") == 2 - len(named)
+    expected = ["b"] if scope == "account/b" else ["b", "main"]
+    assert given_up == expected
+    assert scopes == [f"account/{each}" for each in expected]
+    assert lines.count("left: ") == 2 - len(expected)
 
 
-def test_the_verb_takes_the_beginning_of_an_id_and_says_what_a_plain_reason_counts_as(tmp_path: Path) -> None:
-    """As `explain` and `report` do, and as every close by hand does."""
+def test_the_verb_accepts_an_id_prefix_and_prints_the_cause_of_a_free_text_reason(tmp_path: Path) -> None:
+    """The prefix as in `explain` and `report`, the cause as in every manual close."""
     world = World(tmp_path)
     store = world.open()
 
-    async def course() -> str:
-        runner = world.runner(store, [venue := Refusing(book("1100"))])
+    async def run() -> str:
+        runner = world.runner(store, [venue := RefusingVenue(book("1100"))])
         await runner.start()
         await runner.tick()
         venue.answer = book("900")
@@ -277,25 +279,25 @@ def test_the_verb_takes_the_beginning_of_an_id_and_says_what_a_plain_reason_coun
         return store.unfinished()[0].decision.id
 
     try:
-        decision = asyncio.run(course())
-        asked = ["--give-up", decision[:6], "--reason", "foo", "--store", str(tmp_path / "store.sqlite")]
-        told = CliRunner().invoke(close, asked)
-        assert told.exit_code == 0, told.output
-        assert "so it counts as 'operator: foo'" in told.output
+        decision = asyncio.run(run())
+        arguments = ["--give-up", decision[:6], "--reason", "foo", "--store", str(tmp_path / "store.sqlite")]
+        result = CliRunner().invoke(close, arguments)
+        assert result.exit_code == 0, result.output
+        assert "so it counts as 'operator: foo'" in result.output
         (event,) = store.pending_events()
         assert event.decision == decision
     finally:
         world.close()
 
 
-def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_run(tmp_path: Path) -> None:
-    """Where no runner lives, the command waits in the store."""
+def test_the_verb_refuses_an_unknown_close_and_leaves_the_others_to_the_next_run(tmp_path: Path) -> None:
+    """Without a living runner, the command stays pending in the store."""
     world = World(tmp_path)
     store = world.open()
     store_at = str(tmp_path / "store.sqlite")
 
-    async def course() -> str:
-        venue = Refusing(book("1100"))
+    async def run() -> str:
+        venue = RefusingVenue(book("1100"))
         runner = world.runner(store, [venue])
         await runner.start()
         await runner.tick()
@@ -306,38 +308,38 @@ def test_the_verb_refuses_what_is_not_under_way_and_leaves_the_rest_to_the_next_
         return store.unfinished()[0].decision.id
 
     try:
-        decision = asyncio.run(course())
-        told = CliRunner().invoke(close, ["--give-up", "nobody", "--reason", "operator", "--store", store_at])
-        assert told.exit_code == 1
-        assert f"In progress: {decision} on main" in told.output
-        told = CliRunner().invoke(close, ["--give-up", decision, "--reason", "operator", "--store", store_at])
-        assert told.exit_code == 0, told.output
-        assert "the first tick of the next run ends the close" in told.output
+        decision = asyncio.run(run())
+        result = CliRunner().invoke(close, ["--give-up", "nobody", "--reason", "operator", "--store", store_at])
+        assert result.exit_code == 1
+        assert f"In progress: {decision} on main" in result.output
+        result = CliRunner().invoke(close, ["--give-up", decision, "--reason", "operator", "--store", store_at])
+        assert result.exit_code == 0, result.output
+        assert "the first tick of the next run ends the close" in result.output
         (event,) = store.pending_events()
         assert (event.kind, event.decision, event.reason) == ("give_up", decision, "operator")
-        told = CliRunner().invoke(
+        result = CliRunner().invoke(
             close, ["--give-up", decision, "--force", "--reason", "operator", "--store", store_at]
         )  # fmt: skip
-        assert told.exit_code != 0
-        assert "--give-up sends nothing" in told.output
+        assert result.exit_code != 0
+        assert "--give-up sends nothing" in result.output
     finally:
         world.close()
 
 
-def test_a_command_that_no_tick_has_taken_is_given_up_whole_only(tmp_path: Path) -> None:
-    """It has no accounts yet, so that a scope would end nothing: the verb says so, and takes it without one."""
+def test_a_command_that_no_tick_has_processed_can_only_be_given_up_as_a_whole(tmp_path: Path) -> None:
+    """It has no accounts yet, so a scope would end nothing: the verb says so, and accepts it without a scope."""
     world = World(tmp_path)
     store = world.open()
     try:
         command = operator_event("close", "portfolio", "carol", "operator", world.clock.now())
         store.put_event(command)
-        asked = ["--give-up", command.id, "--reason", "operator", "--store", str(tmp_path / "store.sqlite")]
-        answer = CliRunner().invoke(close, [*asked, "--scope", "account/main"])
+        arguments = ["--give-up", command.id, "--reason", "operator", "--store", str(tmp_path / "store.sqlite")]
+        answer = CliRunner().invoke(close, [*arguments, "--scope", "account/main"])
         assert answer.exit_code == 1
         assert f"no tick has processed {command.id} yet" in answer.output
         assert "leave out --scope" in answer.output
         assert list(store.pending_events()) == [command]
-        answer = CliRunner().invoke(close, asked)
+        answer = CliRunner().invoke(close, arguments)
         assert answer.exit_code == 0, answer.output
         assert [(event.kind, event.decision) for event in store.pending_events()][1:] == [("give_up", command.id)]
     finally:

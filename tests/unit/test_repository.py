@@ -1,4 +1,4 @@
-"""The house itself: what is committed names no machine, the package holds what it says, the walls stand."""
+"""The repository: committed files name no machine, the wheel is complete, and the import contracts find violations."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ HOSTS_AND_PLACES = (
 MOST_MODULES, MOST_SMALL, SUBJECT = 25, 40, 80
 
 KINDS = ("killswitch/graph/actions", "killswitch/planning/actions", "killswitch/execution/effects")
-"""Folders of registries: each kind is a file of its own, however small."""
+"""Folders of registries: each kind is its own file, however small."""
 
 
 def committed_files(repository: Path) -> list[Path]:
-    """Files that git tracks and that are there; skips where the tree is not a git checkout."""
+    """Existing files that git tracks; skips if the tree is not a git checkout."""
     if not (repository / ".git").exists():
         pytest.skip("not a git checkout")
     listed = subprocess.run(
@@ -48,7 +48,7 @@ def committed_files(repository: Path) -> list[Path]:
 
 
 def test_no_committed_file_names_a_registry_or_a_machine(repository: Path) -> None:
-    """A clone works anywhere: no file says where packages come from, or where someone's files lie."""
+    """A clone works anywhere: no file names a package index or a path of somebody's machine."""
     found = [
         f"{path.relative_to(repository)}: {phrase}"
         for path in committed_files(repository)
@@ -58,15 +58,15 @@ def test_no_committed_file_names_a_registry_or_a_machine(repository: Path) -> No
     assert found == []
 
 
-def test_no_folder_holds_more_modules_than_a_reader_takes_in(repository: Path) -> None:
+def test_no_folder_has_more_modules_than_the_limit(repository: Path) -> None:
     """At most 25 in any folder of the program, its adapters and its tests."""
     modules = [path for path in committed_files(repository) if path.suffix == ".py"]
     count = Counter(path.parent.relative_to(repository).as_posix() for path in modules)
     assert {folder: number for folder, number in count.items() if number > MOST_MODULES} == {}
 
 
-def test_few_modules_are_smaller_than_a_subject(repository: Path) -> None:
-    """At most 40 of the program and its adapters have fewer than 80 lines; kinds and mere marks of packages apart."""
+def test_few_modules_are_below_the_minimum_size(repository: Path) -> None:
+    """At most 40 of the program and its adapters have fewer than 80 lines, except kinds and empty `__init__` files."""
     program = (repository / "killswitch", repository / "adapters")
     python = [path for path in committed_files(repository) if path.suffix == ".py"]
     modules = [path for path in python if any(path.is_relative_to(folder) for folder in program)]
@@ -98,7 +98,7 @@ def test_constraints_pin_every_declared_dependency_and_nothing_but_versions(repo
 
 
 def installed_for(wanted: list[str], extras: frozenset[str], found: set[str]) -> set[str]:
-    """The distributions that an install of these requirements brings, as far as this system needs them."""
+    """The distributions installed by these requirements, as far as this system needs them."""
     for needed in map(Requirement, wanted):
         name = needed.name.lower().replace("_", "-")
         if name in found or not (needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in extras)):
@@ -109,7 +109,7 @@ def installed_for(wanted: list[str], extras: frozenset[str], found: set[str]) ->
 
 
 def test_no_two_packages_of_an_install_own_the_same_file(repository: Path) -> None:
-    """Nothing depends on the order of installing: where two packages bring one file, the later one breaks the other."""
+    """An install must not depend on its order: if two packages have the same file, the later one breaks the other."""
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["market"]]
     owners: dict[str, set[str]] = {}
@@ -131,8 +131,8 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile
     return zipfile.ZipFile(built)
 
 
-def test_the_wheel_holds_both_packages_typed(wheel: zipfile.ZipFile) -> None:
-    """Whoever installs the wheel gets the core and the paper adapter, both with their types."""
+def test_the_wheel_has_both_packages_with_types(wheel: zipfile.ZipFile) -> None:
+    """The wheel has the core and the paper adapter, both with their types."""
     names = set(wheel.namelist())
     assert {
         "killswitch/py.typed",
@@ -142,8 +142,8 @@ def test_the_wheel_holds_both_packages_typed(wheel: zipfile.ZipFile) -> None:
     } <= names
 
 
-def test_the_wheel_holds_the_shipped_policies(wheel: zipfile.ZipFile, repository: Path) -> None:
-    """Every policy folder of the tree is inside the package, so that a risk team can copy it from there."""
+def test_the_wheel_has_the_shipped_policies(wheel: zipfile.ZipFile, repository: Path) -> None:
+    """Every policy folder of the tree is in the package, so that a risk team can copy it from there."""
     shipped = {str(path.relative_to(repository / "policies")) for path in (repository / "policies").rglob("*.yaml")}
     inside = {
         name.removeprefix("killswitch/_content/policies/")
@@ -154,13 +154,13 @@ def test_the_wheel_holds_the_shipped_policies(wheel: zipfile.ZipFile, repository
     assert shipped <= inside
 
 
-def test_the_wheel_holds_the_page_of_a_backtest(wheel: zipfile.ZipFile) -> None:
-    """The template stands beside the code that fills it."""
+def test_the_wheel_has_the_template_of_the_backtest_page(wheel: zipfile.ZipFile) -> None:
+    """The template is in the folder of the code that renders it."""
     assert "killswitch/lab/pages/page.html.j2" in wheel.namelist()
 
 
 def test_the_wheel_names_its_command_and_its_adapter(wheel: zipfile.ZipFile) -> None:
-    """`ksctl` and the adapters are entry points, and the licence travels with the package."""
+    """`ksctl` and the adapters are entry points, and the licence is included."""
     (points,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
     text = wheel.read(points).decode()
     assert "ksctl = killswitch.cli:main" in text
@@ -181,8 +181,8 @@ FORBIDDEN = {
 }
 
 
-def test_every_broken_wall_is_found(repository: Path, tmp_path: Path) -> None:
-    """One forbidden import through each wall: `lint-imports`, as `make check` runs it, names contract and import."""
+def test_every_violation_of_an_import_contract_is_found(repository: Path, tmp_path: Path) -> None:
+    """One forbidden import for each contract: `lint-imports`, as in `make check`, names contract and import."""
     for name in ("killswitch", "adapters"):
         shutil.copytree(repository / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(repository / "pyproject.toml", tmp_path)
@@ -198,8 +198,8 @@ def test_every_broken_wall_is_found(repository: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert verdict.returncode != 0, verdict.stdout
-    told = re.split(r"^(.+)\n-+\n", verdict.stdout[verdict.stdout.index("Broken contracts") :], flags=re.MULTILINE)
-    sections = dict(zip(told[1::2], told[2::2], strict=True))
+    output = re.split(r"^(.+)\n-+\n", verdict.stdout[verdict.stdout.index("Broken contracts") :], flags=re.MULTILINE)
+    sections = dict(zip(output[1::2], output[2::2], strict=True))
     for (file, imported), contract in FORBIDDEN.items():
         name = file.removeprefix("adapters/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         assert f"{name} -> {imported} (l." in sections[contract], verdict.stdout

@@ -1,4 +1,4 @@
-"""Sending from the outbox: order, pauses, giving up, and what a webhook gets when it is down, refuses or hangs."""
+"""Delivery from the outbox: order, pauses, expiry, and what a webhook receives when it is down, refuses or hangs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 
 NAMES = ["m1", "m2", "m3", "m4", "m5"]
 PATIENCE = 60.0
-"""Seconds until a wait for another thread is a failure."""
+"""Seconds after which a wait for another thread is a failure."""
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def clock() -> VirtualClock:
     return VirtualClock(START)
 
 
-def to(webhook: Webhook) -> AppriseSender:
+def apprise_sender(webhook: Webhook) -> AppriseSender:
     return AppriseSender("env:URL", lambda: f"json://127.0.0.1:{webhook.port}/", lambda _: str)
 
 
-def test_messages_leave_in_the_order_in_which_they_came(store: SqlStore, clock: VirtualClock) -> None:
-    """Each is marked before the next one is taken, and nothing is sent once nothing waits."""
+def test_messages_are_sent_in_the_order_of_the_outbox(store: SqlStore, clock: VirtualClock) -> None:
+    """Each is marked before the next one is read, and nothing is sent from an empty outbox."""
     waiting(store, NAMES)
     sender = Scripted()
     work = lane(store, sender, clock)
@@ -58,10 +58,10 @@ def test_messages_leave_in_the_order_in_which_they_came(store: SqlStore, clock: 
     assert (work.counts.pending, work.counts.delivered) == (0, 5)
 
 
-def test_a_target_that_is_down_is_asked_ever_more_seldom_with_its_oldest_message(
+def test_a_target_that_is_down_is_retried_with_growing_pauses_and_its_oldest_message(
     store: SqlStore, clock: VirtualClock
 ) -> None:
-    """Pauses of 1, 2, 4 … 30 seconds, of the target and not of each message; new messages do not shorten them."""
+    """Pauses of 1, 2, 4 … 30 seconds belong to the target, not to a message; new messages do not shorten them."""
     waiting(store, NAMES)
     sender = Scripted("refused")
     work = lane(store, sender, clock)
@@ -78,12 +78,10 @@ def test_a_target_that_is_down_is_asked_ever_more_seldom_with_its_oldest_message
     assert (store.deliveries(100)[-1].attempts, store.deliveries(100)[-1].error) == (7, "refused")
 
 
-def test_a_message_that_is_never_taken_holds_up_no_page_behind_it_for_long(
-    store: SqlStore, clock: VirtualClock
-) -> None:
-    """After eight attempts in vain the next one is tried, and taken: the rest follows in order, all within 150 seconds.
+def test_a_message_that_is_always_refused_delays_later_pages_only_briefly(store: SqlStore, clock: VirtualClock) -> None:
+    """After eight failed attempts the next message is tried and accepted: the rest follows in order within 150 seconds.
 
-    The first is asked for again each minute, and told as a problem until it is taken.
+    The first is retried each minute, and is a problem until it is accepted.
     """
     waiting(store, NAMES)
     sender = Scripted()
@@ -106,10 +104,8 @@ def test_a_message_that_is_never_taken_holds_up_no_page_behind_it_for_long(
     assert work.problem is None
 
 
-def test_a_target_that_is_down_for_long_gets_everything_in_order_all_the_same(
-    store: SqlStore, clock: VirtualClock
-) -> None:
-    """Now and then the second message is tried, in vain too: so it is the target, and the first stays the first."""
+def test_a_target_that_is_down_for_long_gets_everything_in_order(store: SqlStore, clock: VirtualClock) -> None:
+    """The second message is tried at times and fails too: the fault is the target's, and the first stays first."""
     waiting(store, NAMES)
     sender = Scripted("down")
     work = lane(store, sender, clock)
@@ -121,10 +117,10 @@ def test_a_target_that_is_down_for_long_gets_everything_in_order_all_the_same(
     assert sender.taken == NAMES
 
 
-def test_a_target_that_comes_back_at_the_very_attempt_that_doubts_gets_the_first_message_next(
+def test_a_target_that_recovers_at_the_attempt_with_the_second_message_gets_the_first_next(
     store: SqlStore, clock: VirtualClock
 ) -> None:
-    """The second message was tried instead of the first, and taken: the first follows at once, not a minute later."""
+    """The second message is tried instead of the first and accepted: the first follows at once, not a minute later."""
     waiting(store, NAMES)
     sender = Scripted("down")
     work = lane(store, sender, clock)
@@ -136,8 +132,8 @@ def test_a_target_that_comes_back_at_the_very_attempt_that_doubts_gets_the_first
     assert work.problem is None
 
 
-def test_a_single_message_that_fails_is_its_own_next(store: SqlStore, clock: VirtualClock) -> None:
-    """Where there is no other to try, it is tried itself."""
+def test_a_single_failing_message_is_retried_itself(store: SqlStore, clock: VirtualClock) -> None:
+    """There is no other message to try instead."""
     waiting(store, ["m1"])
     sender = Scripted("down")
     work = lane(store, sender, clock)
@@ -150,10 +146,10 @@ def test_a_single_message_that_fails_is_its_own_next(store: SqlStore, clock: Vir
 def test_a_webhook_that_is_down_for_a_minute_loses_nothing_and_gets_nothing_twice(
     store: SqlStore, clock: VirtualClock
 ) -> None:
-    """Nothing listens for sixty seconds of the runner's time; then everything arrives, once, in order."""
+    """No server listens for sixty seconds of the runner's time; then everything arrives once, in order."""
     webhook = Webhook(free_port())
     waiting(store, NAMES)
-    work = lane(store, to(webhook), clock)
+    work = lane(store, apprise_sender(webhook), clock)
     asyncio.run(through(work, clock, 60.0))
     (oldest,) = store.outbox()
     assert oldest.pending == 5
@@ -169,7 +165,7 @@ def test_a_webhook_that_is_down_for_a_minute_loses_nothing_and_gets_nothing_twic
 def test_a_webhook_that_goes_down_and_comes_back_gets_everything_once(store: SqlStore, clock: VirtualClock) -> None:
     """Real sockets, down and up again between messages: each arrives once."""
     webhook = Webhook(free_port())
-    work = lane(store, to(webhook), clock)
+    work = lane(store, apprise_sender(webhook), clock)
     for number, name in enumerate(NAMES):
         waiting(store, [name])
         asyncio.run(through(work, clock, 5.0))
@@ -181,13 +177,13 @@ def test_a_webhook_that_goes_down_and_comes_back_gets_everything_once(store: Sql
     assert webhook.ids == NAMES
 
 
-def test_a_webhook_that_answers_500_is_asked_again_until_it_takes_it(store: SqlStore, clock: VirtualClock) -> None:
-    """Three refusals: the same message a fourth time, then the others; nobody gets a refused one twice."""
+def test_a_webhook_that_answers_500_is_retried_until_it_accepts(store: SqlStore, clock: VirtualClock) -> None:
+    """After three refusals the same message is sent a fourth time, then the others; each arrives once."""
     webhook = Webhook(free_port())
     webhook.refusals = 3
     waiting(store, NAMES)
     with webhook.listening():
-        asyncio.run(through(lane(store, to(webhook), clock), clock, 60.0))
+        asyncio.run(through(lane(store, apprise_sender(webhook), clock), clock, 60.0))
     assert (webhook.refused, webhook.ids) == (3, NAMES)
     assert [each.attempts for each in store.deliveries(10)] == [1, 1, 1, 1, 4]
 
@@ -195,12 +191,12 @@ def test_a_webhook_that_answers_500_is_asked_again_until_it_takes_it(store: SqlS
 def test_a_webhook_that_never_answers_may_get_a_message_twice_with_the_same_id(
     store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Taken, and no answer within the time: whether it arrived is unknown, so it is sent again under its old id."""
+    """Received, but not answered in time: whether it arrived is unknown, so it is sent again with the same id."""
     monkeypatch.setattr(apprise_target, "TIMEOUT", 0.2)
     webhook = Webhook(free_port())
     webhook.silent = True
     waiting(store, ["m1"])
-    work = lane(store, to(webhook), clock)
+    work = lane(store, apprise_sender(webhook), clock)
     with webhook.listening():
         assert work.step() == 1
         assert "no complete answer within 0.2 s" in (store.deliveries(1)[0].error or "")
@@ -212,8 +208,8 @@ def test_a_webhook_that_never_answers_may_get_a_message_twice_with_the_same_id(
     assert (store.deliveries(1)[0].state, store.deliveries(1)[0].attempts) == ("delivered", 2)
 
 
-class Forgetful:
-    """A store that fails to mark what was sent, as often as told."""
+class StoreThatFailsToSettle:
+    """A store that fails to mark sent messages, `failures` times."""
 
     def __init__(self, store: SqlStore, failures: int) -> None:
         self._store = store
@@ -229,11 +225,11 @@ class Forgetful:
         return getattr(self._store, name)
 
 
-def test_what_was_sent_and_could_not_be_marked_is_not_sent_again(store: SqlStore, clock: VirtualClock) -> None:
-    """While the store takes no mark nothing more is sent; once it does, the next message follows."""
+def test_a_sent_message_that_could_not_be_marked_is_not_sent_again(store: SqlStore, clock: VirtualClock) -> None:
+    """Nothing more is sent until the store accepts the mark; then the next message follows."""
     waiting(store, ["m1", "m2"])
     sender = Scripted()
-    work = TargetDelivery("t", sender, Forgetful(store, 3), clock, HOUR)  # type: ignore[arg-type]  # the rest is the store's
+    work = TargetDelivery("t", sender, StoreThatFailsToSettle(store, 3), clock, HOUR)  # type: ignore[arg-type]  # the rest is the store's
     work.step()
     assert "wait for the store" in (work.problem or "")
     asyncio.run(through(work, clock, 60.0))
@@ -241,8 +237,10 @@ def test_what_was_sent_and_could_not_be_marked_is_not_sent_again(store: SqlStore
     assert work.problem is None
 
 
-def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStore, clock: VirtualClock) -> None:
-    """After an hour nothing of the old is tried any more; that is a problem until the target takes something."""
+def test_messages_that_could_not_be_delivered_in_time_expire_and_are_reported(
+    store: SqlStore, clock: VirtualClock
+) -> None:
+    """After an hour the old messages are no longer tried; that is a problem until the target accepts a message."""
     waiting(store, ["m1", "m2"])
     sender = Scripted("refused")
     work = lane(store, sender, clock, give_up_after=HOUR)
@@ -260,8 +258,8 @@ def test_what_could_not_be_delivered_in_time_is_given_up_and_told(store: SqlStor
     assert (sender.taken, work.problem) == (["m3"], None)
 
 
-def test_a_run_of_months_forgets_what_was_settled_long_ago(store: SqlStore, clock: VirtualClock) -> None:
-    """A message a day for 100 days, in one run: those of the last 30 days are remembered, and one or two more."""
+def test_a_run_of_months_prunes_old_deliveries(store: SqlStore, clock: VirtualClock) -> None:
+    """A message a day for 100 days in one run: those of the last 30 days are kept, and one or two more."""
     work = lane(store, Scripted(), clock)
     for day in range(100):
         waiting(store, [f"m{day}"], at=clock.now())
@@ -270,8 +268,8 @@ def test_a_run_of_months_forgets_what_was_settled_long_ago(store: SqlStore, cloc
     assert 30 <= len(store.deliveries(200)) <= 32
 
 
-def test_a_defect_of_one_target_is_a_failure_like_another(store: SqlStore, clock: VirtualClock) -> None:
-    """Its words are not repeated, because nobody has looked through them for secrets."""
+def test_an_unexpected_error_of_a_target_is_a_failure_like_any_other(store: SqlStore, clock: VirtualClock) -> None:
+    """Its text is not recorded, because it was not checked for secrets."""
 
     class Broken:
         def send(self, message: Message) -> None:
@@ -282,48 +280,48 @@ def test_a_defect_of_one_target_is_a_failure_like_another(store: SqlStore, clock
     assert store.deliveries(1)[0].error == "unexpected RuntimeError"
 
 
-class Hanging:
-    """Takes a message and does not come back until it is let go."""
+class HangingSender:
+    """Receives a message and does not return until it is released."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
-        self.let_go = threading.Event()
-        self.asked: list[str] = []
+        self.released = threading.Event()
+        self.attempts: list[str] = []
 
     def send(self, message: Message) -> None:
-        self.asked.append(message.id)
+        self.attempts.append(message.id)
         self.reached.set()
-        assert self.let_go.wait(PATIENCE)
+        assert self.released.wait(PATIENCE)
 
 
-class Telling(Scripted):
-    """Says when everything has come."""
+class CountingSender(Scripted):
+    """Sets `done` when all expected messages have arrived."""
 
-    def __init__(self, wanted: int) -> None:
+    def __init__(self, expected: int) -> None:
         super().__init__()
         self.done = threading.Event()
-        self._wanted = wanted
+        self._expected = expected
 
     def send(self, message: Message) -> None:
         super().send(message)
-        if len(self.taken) == self._wanted:
+        if len(self.taken) == self._expected:
             self.done.set()
 
 
-def test_a_target_that_hangs_holds_up_no_other_and_no_stop(
+def test_a_hanging_target_delays_no_other_target_and_no_stop(
     store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others get all of theirs, an attempt that goes on is a problem, and a stop does not wait for it."""
+    """The others get all their messages, the running attempt is a problem, and a stop does not wait for it."""
     monkeypatch.setattr(sending_module, "ATTEMPT_WITHIN", 0.05)
     waiting(store, NAMES, target="hangs")
     waiting(store, [f"other-{name}" for name in NAMES], target="works")
-    hanging, telling = Hanging(), Telling(5)
+    hanging, counting = HangingSender(), CountingSender(5)
     sending = NotificationSender(
-        {"hangs": lane(store, hanging, clock, target="hangs"), "works": lane(store, telling, clock, target="works")}
+        {"hangs": lane(store, hanging, clock, target="hangs"), "works": lane(store, counting, clock, target="works")}
     )
     sending.wake()
     assert hanging.reached.wait(PATIENCE)
-    assert telling.done.wait(PATIENCE)
+    assert counting.done.wait(PATIENCE)
     until = monotonic() + PATIENCE
     while sending.deliveries["hangs"].problem is None:
         assert monotonic() < until
@@ -332,50 +330,50 @@ def test_a_target_that_hangs_holds_up_no_other_and_no_stop(
     )
     assert sending.drain(PATIENCE) in (True, False), "whether its thread has ended by then or not"
     assert monotonic() < until
-    hanging.let_go.set()
+    hanging.released.set()
     assert {each.target: each.pending for each in store.outbox()} == {"hangs": 5, "works": 0}
 
 
-def test_what_waits_for_a_target_that_hangs_is_given_up_in_time(
+def test_messages_for_a_hanging_target_expire_in_time(
     store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The attempts that hang are left to themselves, three at most; the rest of what waits has its end all the same."""
+    """At most three hanging attempts are abandoned; the other waiting messages still expire."""
     monkeypatch.setattr(sending_module, "ATTEMPT_WITHIN", 0.05)
     waiting(store, NAMES)
-    hanging = Hanging()
+    hanging = HangingSender()
     work = lane(store, hanging, clock, give_up_after=HOUR)
     try:
         asyncio.run(through(work, clock, 1800.0))
-        assert hanging.asked == NAMES[:MOST_ABANDONED], "none of them twice while it hangs"
+        assert hanging.attempts == NAMES[:MOST_ABANDONED], "none of them twice while it hangs"
         assert "stall" in (work.problem or "")
         asyncio.run(through(work, clock, 3700.0))
         assert {each.state for each in store.deliveries(10)} == {"given_up"}
         assert "were given up" in (work.problem or "")
     finally:
-        hanging.let_go.set()
+        hanging.released.set()
 
 
-def test_what_a_target_took_long_after_it_was_left_is_not_sent_again(
+def test_a_message_accepted_after_its_attempt_was_abandoned_is_not_sent_again(
     store: SqlStore, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that comes back has written what it was given: that counts as delivered, and the next follows."""
+    """A disk that recovers has written the message: it counts as delivered, and the next follows."""
     monkeypatch.setattr(sending_module, "ATTEMPT_WITHIN", 0.05)
     waiting(store, ["m1", "m2"])
-    hanging = Hanging()
+    hanging = HangingSender()
     work = lane(store, hanging, clock)
     work.step()
     monkeypatch.setattr(sending_module, "ATTEMPT_WITHIN", PATIENCE)
-    hanging.let_go.set()
+    hanging.released.set()
     for future in tuple(work._abandoned.values()):
         future.result(PATIENCE)
     asyncio.run(through(work, clock, 60.0))
-    assert hanging.asked == ["m1", "m2"]
+    assert hanging.attempts == ["m1", "m2"]
     assert {each.state for each in store.deliveries(10)} == {"delivered"}
     assert (work.problem, work.counts.delivered) == (None, 2)
 
 
-def test_what_fired_overtakes_what_the_program_says_of_itself(store: SqlStore, clock: VirtualClock) -> None:
-    """A flood of notices holds up no page of a stage; among equals the order stays."""
+def test_the_message_of_a_stage_overtakes_notices(store: SqlStore, clock: VirtualClock) -> None:
+    """A flood of notices delays no page of a stage; messages of equal rank keep their order."""
     waiting(store, ["n1", "n2"], event="notice", policy="runner")
     waiting(store, ["w1"], event="notice", severity="warning")
     waiting(store, ["f1"])
@@ -389,8 +387,8 @@ def test_what_fired_overtakes_what_the_program_says_of_itself(store: SqlStore, c
     assert sender.taken == ["f1", "r1", "p1", "c1", "f2", "n1", "n2", "w1", "n3"]
 
 
-def test_a_stop_sends_what_can_be_sent_at_once(store: SqlStore, clock: VirtualClock) -> None:
-    """What came just before the stop still leaves, and a target that is down is not waited for."""
+def test_a_stop_sends_the_messages_that_can_be_sent_at_once(store: SqlStore, clock: VirtualClock) -> None:
+    """A message from just before the stop is still sent, and a target that is down is not awaited."""
     waiting(store, NAMES)
     waiting(store, ["d1"], target="down")
     sender = Scripted()
@@ -403,7 +401,7 @@ def test_a_stop_sends_what_can_be_sent_at_once(store: SqlStore, clock: VirtualCl
 
 
 def test_a_run_that_lost_its_lease_sends_nothing_more(store: SqlStore, clock: VirtualClock, tmp_path: Path) -> None:
-    """The next holder's messages are its own: the thread of the old one ends without a word."""
+    """The messages belong to the next holder of the lease: the thread of the old one ends silently."""
     waiting(store, NAMES)
     store.fence(store.acquire("old", 0, 10).generation)
     other = open_store(str(tmp_path / "store.sqlite"))

@@ -1,4 +1,4 @@
-"""Runbooks at validation: names that lead nowhere, and templates that ask for what is not there."""
+"""Validation of runbooks: unknown names, and templates that reference what does not exist."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ spec: {template: mine.md.j2}
 """
 
 
-def found_in(folder: Path, template: str | bytes | None, *, runbook: str = "mine", **more: str) -> list[Diagnostic]:
-    """What validation says of a policy whose stage names `runbook`, with a template of its own and `more` beside."""
+def diagnostics_of(
+    folder: Path, template: str | bytes | None, *, runbook: str = "mine", **more: str
+) -> list[Diagnostic]:
+    """The diagnostics of a policy whose stage names `runbook`, with its own template and the further ones in `more`."""
     (folder / "policy.yaml").write_text(POLICY.replace("RUNBOOK", runbook), encoding="utf-8")
     (folder / "runbook.yaml").write_text(RUNBOOK, encoding="utf-8")
     if isinstance(template, bytes):
@@ -92,10 +94,10 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES, ids=str)
-def test_what_a_template_asks_for_in_vain_is_found_at_its_place(case: str, tmp_path: Path) -> None:
-    """Line and column of the template, the code, the way out, and the document that names the template."""
+def test_an_unknown_name_in_a_template_is_reported_at_its_place(case: str, tmp_path: Path) -> None:
+    """Line and column of the template, the code, the suggestion, and the document that names the template."""
     template, where, fix = MISTAKES[case]
-    (found,) = found_in(tmp_path, template)
+    (found,) = diagnostics_of(tmp_path, template)
     assert f"{found.line}:{found.column} {found.code}" == where, found
     assert found.file == str(tmp_path / "mine.md.j2")
     assert fix in found.fix
@@ -121,50 +123,50 @@ SOUND = {
 
 
 @pytest.mark.parametrize("case", SOUND, ids=str)
-def test_what_is_there_may_be_asked_for(case: str, tmp_path: Path) -> None:
-    """Nothing is said of a template that asks for what the record has."""
-    assert found_in(tmp_path, SOUND[case], part="{{ incident.scope }}") == []
+def test_a_template_with_known_names_has_no_diagnostics(case: str, tmp_path: Path) -> None:
+    """Every name of the record is accepted."""
+    assert diagnostics_of(tmp_path, SOUND[case], part="{{ incident.scope }}") == []
 
 
-def test_a_template_of_its_own_by_a_shipped_name_can_extend_the_shipped_one(tmp_path: Path) -> None:
-    """`shipped/NAME` leads past one's own file of the same name."""
+def test_a_users_template_with_a_shipped_name_can_extend_the_shipped_one(tmp_path: Path) -> None:
+    """`shipped/NAME` refers to the shipped file, not to the user's file of that name."""
     own = '{% extends "shipped/stage.md.j2" %}{% block you %}{{ incident.nope }}{% endblock %}'
     template = '{% extends "stage.md.j2" %}'
-    (found,) = found_in(tmp_path, template, stage=own)
+    (found,) = diagnostics_of(tmp_path, template, stage=own)
     assert (found.file, found.code) == (str(tmp_path / "stage.md.j2"), "KS6104")
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [(None, "there is no template at"), (b"\xff", "is not UTF-8"), (b" " * (1 << 16) + b"x", "is larger than 64 KiB")],
     ids=["missing", "no text", "too large"],
 )
-def test_a_template_that_cannot_be_read_is_said_at_the_document(
-    template: bytes | None, said: str, tmp_path: Path
+def test_an_unreadable_template_is_reported_at_the_document(
+    template: bytes | None, message: str, tmp_path: Path
 ) -> None:
-    """KS6101 at the `template:` of the document, because there is no line of the template to show."""
-    (found,) = found_in(tmp_path, template)
+    """KS6101 is at the document's `template:`, because no line of the template can be shown."""
+    (found,) = diagnostics_of(tmp_path, template)
     assert (found.code, found.file, found.line) == ("KS6101", str(tmp_path / "runbook.yaml"), 5)
-    assert said in found.message
+    assert message in found.message
 
 
-def test_a_runbook_that_is_nowhere_is_a_warning_with_what_was_probably_meant(tmp_path: Path) -> None:
-    """The stage protects all the same, so the policy set stands."""
-    (found,) = found_in(tmp_path, "x", runbook="trim-top-riks")
+def test_a_missing_runbook_is_a_warning_with_a_suggestion(tmp_path: Path) -> None:
+    """The stage still protects, so the policy set is valid."""
+    (found,) = diagnostics_of(tmp_path, "x", runbook="trim-top-riks")
     assert (found.code, found.severity) == ("KS6110", "warning")
     assert "did you mean `trim-top-risk`?" in found.fix
     assert found.line == 12
     assert found.source_line[found.column - 1 :] == "trim-top-riks}"
 
 
-def test_nothing_is_said_of_names_while_a_document_cannot_be_read(tmp_path: Path) -> None:
-    """The name may be that of the document with the mistake in it."""
+def test_unknown_names_are_not_reported_while_a_document_is_invalid(tmp_path: Path) -> None:
+    """The name may belong to the invalid document."""
     (tmp_path / "broken.yaml").write_text("apiVersion: killswitch.dev/v1\nkind: Runbook\n", encoding="utf-8")
-    assert "KS6110" not in {each.code for each in found_in(tmp_path, "x", runbook="other")}
+    assert "KS6110" not in {each.code for each in diagnostics_of(tmp_path, "x", runbook="other")}
 
 
 def test_every_stage_of_the_shipped_policies_has_a_shipped_runbook() -> None:
-    """Out of the box no stage fires without its own words."""
+    """Without configuration, every stage fires with its own runbook."""
     documents = [each.model for each in load([policies_folder()]).documents]
     named = {
         stage.runbook for each in documents if isinstance(each, PolicyDocument) for stage in each.spec.stages
@@ -173,21 +175,21 @@ def test_every_stage_of_the_shipped_policies_has_a_shipped_runbook() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in runbooks_folder().glob("*.j2")))
-def test_every_shipped_template_is_sound(name: str) -> None:
-    """What users are held to, the shipped ones are held to as well."""
-    told: list[object] = []
+def test_every_shipped_template_passes_the_check(name: str) -> None:
+    """The check for users' templates holds for the shipped ones too."""
+    problems: list[object] = []
     names = shape_of(TemplateVariables)
     assert isinstance(names, RecordShape)
-    TemplateChecker(environment(), dict(names.fields), lambda *problem: told.append(problem)).template(name)
-    assert told == []
+    TemplateChecker(environment(), dict(names.fields), lambda *problem: problems.append(problem)).template(name)
+    assert problems == []
 
 
 def test_jinja2_is_imported_only_where_a_document_names_a_template(tmp_path: Path) -> None:
-    """`ksctl validate` runs at every save: what it does not need it does not load."""
+    """`ksctl validate` runs at every save, so it loads only what it needs."""
     (tmp_path / "policy.yaml").write_text(POLICY.replace("RUNBOOK", "trim-top-risk"), encoding="utf-8")
     program = (
         "import sys; from killswitch.cli import main; sys.argv = ['ksctl', 'validate', sys.argv[1]]\n"
         "try: main()\nfinally: print(sorted({'jinja2', 'msgspec', 'markdown_it', 'sqlalchemy'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

@@ -1,4 +1,4 @@
-"""The pages that say how to add a document kind, a diagnostic and a venue are followed to the letter."""
+"""The guides for adding a document kind, a diagnostic and a venue work exactly as written."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ def block(page: Path, language: str) -> str:
 
 
 def module_of(name: str, imports: str, code: str) -> ModuleType:
-    made = ModuleType(name)
-    exec(compile(imports + code, name, "exec", dont_inherit=True), made.__dict__)
-    return made
+    module = ModuleType(name)
+    exec(compile(imports + code, name, "exec", dont_inherit=True), module.__dict__)
+    return module
 
 
 @pytest.fixture
 def calendar(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[VersionedPart]:
-    """The kind of the page, registered. Descriptions of keys are read from the file of its module."""
+    """The document kind of the page, registered. Descriptions of keys are read from the file of its module."""
     code = block(repository / "docs" / "add-a-document-kind.md", "python")
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "calendar_of_the_page.py").write_text(OF_DOCUMENTS + code)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "calendar_of_the_page", raising=False)
-    made = import_module("calendar_of_the_page")
-    document: type[VersionedPart] = made.CalendarDocument
+    module = import_module("calendar_of_the_page")
+    document: type[VersionedPart] = module.CalendarDocument
     monkeypatch.setitem(KINDS, kind_of(document), document)  # type: ignore[arg-type] # a dict, which nobody else changes
     return document
 
 
-def loaded(folder: Path, spec: str) -> LoadedDocuments:
+def load_calendar(folder: Path, spec: str) -> LoadedDocuments:
     path = folder / "calendar.yaml"
     path.write_text(CALENDAR.replace("SPEC", spec))
     return load([path])
@@ -93,53 +93,55 @@ def loaded(folder: Path, spec: str) -> LoadedDocuments:
         ("{market: NYSE, days: [2026-12-25, null]}", "null", "KS2005", "write a value"),
     ],
 )
-def test_a_new_kind_has_its_mistakes_found(tmp_path: Path, spec: str, caret_at: str, code: str, fix: str) -> None:
-    """With line, column, code and fix, by nothing but its class."""
-    found = {each.code: each for each in loaded(tmp_path, spec).diagnostics}
+def test_mistakes_in_a_document_of_a_new_kind_are_found(
+    tmp_path: Path, spec: str, caret_at: str, code: str, fix: str
+) -> None:
+    """With line, column, code and fix; the class is sufficient."""
+    found = {each.code: each for each in load_calendar(tmp_path, spec).diagnostics}
     assert (found[code].line, found[code].column) == (4, f"spec: {spec}".index(caret_at) + 1)
     assert fix in found[code].fix
 
 
-def test_a_new_kind_is_read_digested_and_offered_to_editors(tmp_path: Path, calendar: type[VersionedPart]) -> None:
-    """A sound document is of its class; leaving a key out and writing what that means have one digest."""
-    (document,) = loaded(tmp_path, "{market: NYSE, days: ['2026-12-25'], early_close: 3h}").documents
+def test_a_new_kind_is_read_has_a_digest_and_is_in_the_editors_schema(
+    tmp_path: Path, calendar: type[VersionedPart]
+) -> None:
+    """A valid document has its class; omitting a key and writing its default give the same digest."""
+    (document,) = load_calendar(tmp_path, "{market: NYSE, days: ['2026-12-25'], early_close: 3h}").documents
     model: Any = document.model
     assert isinstance(model, calendar)
     assert (model.spec.market, model.spec.days, model.spec.early_close) == ("NYSE", ("2026-12-25",), 3 * 3_600_000_000)
-    other = loaded(tmp_path, "{market: NYSE, days: ['2026-12-24'], early_close: 3h}").documents
+    other = load_calendar(tmp_path, "{market: NYSE, days: ['2026-12-24'], early_close: 3h}").documents
     assert digest([document]) != digest(other)
     schema = schema_of_all(KINDS, {})
     assert "Calendar" in schema["properties"]["kind"]["enum"]
     assert schema["$defs"]["CalendarSpec"]["required"] == ["market", "days"]
 
 
-def test_a_new_diagnostic_has_the_page_that_is_written_for_it(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `ksctl explain` prints it; and the families that the guide names are those that there are."""
+def test_a_new_diagnostic_has_its_page(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `ksctl explain` prints it; the guide names exactly the existing groups of codes."""
     guide = repository / "docs" / "add-a-diagnostic.md"
     named = set(re.findall(r"`(KS\d\d)`", guide.read_text()))
-    assert named <= {family.digits for family in pages.families()}
+    assert named <= {group.digits for group in pages.families()}
     (tmp_path / "ks22-together.md").write_text(f"# Together (KS22xx)\n\n{block(guide, 'markdown')}")
     monkeypatch.setattr(pages, "FOLDER", tmp_path)
-    (family,) = pages.families.__wrapped__()
-    (page,) = family.pages
+    (group,) = pages.families.__wrapped__()
+    (page,) = group.pages
     assert (page.code, page.title) == ("KS2241", "A calendar without a year")
     assert (page.example, page.fix) == ("days: [12-25]", "Write the year: 2026-12-25.")
 
 
 def test_a_new_dialect_is_listed_checked_and_opened(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its two tables: what `venues list` shows, what `validate` refuses, and what closing may count on."""
+    """By its two tables: the output of `venues list`, the refusals of `validate`, and the capabilities for closing."""
     from killswitch_ccxt import venues
 
     code = block(repository / "docs" / "add-a-venue.md", "python")
     monkeypatch.setitem(validation.OFFERED, "gate", Offered("gate", ("swap",)))  # type: ignore[arg-type] # a dict
-    made = module_of("killswitch_ccxt.venues.gate.dialect", OF_DIALECTS, code)
-    monkeypatch.setitem(sys.modules, made.__name__, made)
+    module = module_of("killswitch_ccxt.venues.gate.dialect", OF_DIALECTS, code)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(venues.MODULES, "gate", "gate.dialect.Gate")  # type: ignore[arg-type] # a dict
     (listing,) = [each for each in families_of_venues().listings if each.exchange == "gate"]
     assert listing.markets == ("swap",)
-    spec = made.AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="gate")
+    spec = module.AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="gate")
     traits = adapter(spec).traits
     assert [(limit.name, limit.allowed) for limit in traits.limits] == [("orders", 100), ("reads", 200)]
     assert traits.order_life.always == 5.0

@@ -1,0 +1,188 @@
+"""The equity curve of an incident: the points that are kept, their number, and that pruning history loses none."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from killswitch.incident.incident_builder import incident_of
+from killswitch.incident.record.checklist import StartedAs
+from killswitch.incident.record.equity_curve import build_curve, points_before, points_since
+from killswitch.incident.record.incident_decisions import find_incident
+from killswitch.incident.record.value_corrections import ValueCorrections
+from killswitch.incident.report.rendering import report_markdown
+from killswitch.model.instant import HOUR, SECOND, to_micros
+from killswitch.model.store import EquityCurvePoint, HistoryRow
+from killswitch.signals.equity.pending_changes import UnexplainedChange
+from killswitch.signals.history.rows import Correction
+from tests import incidents
+from tests.incidents import FIRST, hand_written, rows
+from tests.worlds import after
+
+OPENED = to_micros(after(hours=2))
+
+
+def falling_rows(seconds: int) -> list[HistoryRow]:
+    """A unit value for every second, the last at the firing."""
+    return rows(after(hours=2, seconds=1 - seconds), [200.0 - number for number in range(seconds)])
+
+
+def test_the_hour_before_the_firing_is_thinned_to_a_point_every_15_seconds() -> None:
+    """Two hours of rows each second become 241 points; the last is the one of the firing."""
+    kept = points_before(falling_rows(7200), OPENED)
+    assert len(kept) == 241
+    assert (kept[0].at, kept[-1].at) == (OPENED - HOUR, OPENED)
+
+
+def test_a_short_history_is_kept_whole() -> None:
+    """With few rows, none is left out."""
+    assert len(points_before(falling_rows(100), OPENED)) == 100
+
+
+def test_an_open_incident_keeps_a_point_every_ten_seconds_and_the_extremes() -> None:
+    """At 10, 20 and 30 seconds; the dip to 1 at 14 seconds is kept between them."""
+    values = [100.0] * 35
+    values[13] = 1.0
+    kept = points_since(rows(after(hours=2, seconds=1), values), OPENED, EquityCurvePoint(OPENED, 100.0))
+    assert [((point.at - OPENED) // SECOND, point.value) for point in kept] == [
+        (10, 100.0), (14, 1.0), (20, 100.0), (30, 100.0),
+    ]  # fmt: skip
+
+
+def test_the_equity_curve_of_a_long_incident_stays_small() -> None:
+    """A month with a row each minute gives some 900 points: their distance is a 120th of the incident's age."""
+    month = rows(after(hours=2, minutes=1), [100.0] * (30 * 24 * 60), every=60)
+    kept = points_since(month, OPENED, EquityCurvePoint(OPENED, 100.0))
+    assert 700 < len(kept) < 1000
+
+
+def test_points_kept_incrementally_are_the_same_as_those_kept_at_once() -> None:
+    """The same points are chosen however often the curve is updated, and over restarts."""
+    all_rows = rows(after(hours=2, seconds=1), [100.0 + number % 7 for number in range(600)])
+    at_once = points_since(all_rows, OPENED, None)
+    incremental: list[EquityCurvePoint] = []
+    for end in (*range(0, 600, 7), 600):
+        last = incremental[-1] if incremental else None
+        fresh = [row for row in all_rows[:end] if last is None or row.at > last.at]
+        incremental += points_since(fresh, OPENED, last)
+    assert incremental == at_once
+
+
+def test_the_value_at_the_firing_is_100() -> None:
+    """150 before, 120 at the firing, 90 and 96 after it: 125, 100, 75 and 80."""
+    points = [
+        EquityCurvePoint(OPENED + at * SECOND, value)
+        for at, value in ((-60, 150.0), (0, 120.0), (10, 90.0), (20, 96.0))
+    ]
+    curve = build_curve(points, OPENED)
+    assert curve is not None
+    assert [point.value for point in curve.points] == [125.0, 100.0, 75.0, 80.0]
+    assert (curve.peak, curve.lowest, curve.last) == (125.0, 75.0, 80.0)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0])
+def test_a_worthless_unit_has_no_equity_curve(value: float) -> None:
+    """A value of zero or less at the firing cannot be scaled to 100: the curve is unknown, without a division."""
+    points = [
+        EquityCurvePoint(OPENED - SECOND, 1.0),
+        EquityCurvePoint(OPENED, value),
+        EquityCurvePoint(OPENED + SECOND, value),
+    ]
+    assert build_curve(points, OPENED) is None
+
+
+def test_pruned_history_leaves_the_kept_equity_curve(tmp_path: Path) -> None:
+    """The points belong to the incident: a report a year later still shows the fall."""
+    written = hand_written(tmp_path)
+    history = falling_rows(100)
+    written.tick(after(hours=2), [incidents.firing(FIRST, after(hours=2), "trim", 1, 0)], rows=history)
+    before = incident_of(written.store, find_incident(written.store, None), StartedAs("s")).course
+    written.store.keep_incident(FIRST, b"{}", points_before(history, OPENED))
+    written.store.keep_incident(FIRST, b"again", points_before(history, OPENED))
+    written.tick(after(days=9), prune_before=to_micros(after(days=8)))
+    assert written.store.rows(incidents.POLICY, incidents.SCOPE, 0) == []
+    curve = incident_of(written.store, find_incident(written.store, None), StartedAs("s")).course
+    assert curve == before
+    assert curve is not None
+    assert len(curve.points) == 100
+    assert written.store.incident_note(FIRST) == b"{}", "the first note stays"
+    written.store.close()
+
+
+def unexplained(at: int, amount: str, kind: str, **more: object) -> UnexplainedChange:
+    """A change of an equity of 100, `at` seconds after the firing, at a unit value of 100."""
+    return UnexplainedChange(OPENED + at * SECOND, Decimal(amount), 100.0, 100.0, 0.0, kind=kind, **more)  # type: ignore[arg-type]
+
+
+def curve_points(*points: tuple[int, float]) -> list[EquityCurvePoint]:
+    """Values with their seconds after the firing."""
+    return [EquityCurvePoint(OPENED + at * SECOND, value) for at, value in points]
+
+
+def test_a_withdrawal_after_the_firing_is_no_low() -> None:
+    """30 of 100 leave, then 10% of the 70 are lost: 100, 100, 90."""
+    curve = build_curve(
+        curve_points((0, 100.0), (10, 70.0), (20, 63.0)),
+        OPENED,
+        ValueCorrections((), (unexplained(10, "-30", "money"),)),
+    )
+    assert curve is not None
+    assert [point.value for point in curve.points] == pytest.approx([100.0, 100.0, 90.0])
+    assert curve.lowest == pytest.approx(90.0)
+    assert curve.pending == ()
+
+
+def test_a_pending_change_counts_as_the_smaller_drawdown_and_is_named() -> None:
+    """Until its cause is known, a fall by 6% counts as moved money, and a rise by 5% of the rest as a gain."""
+    changes = (unexplained(10, "-6", "trade"), unexplained(20, "5", "trade"))
+    curve = build_curve(curve_points((0, 100.0), (10, 94.0), (20, 98.7)), OPENED, ValueCorrections((), changes))
+    assert curve is not None
+    assert [point.value for point in curve.points] == pytest.approx([100.0, 100.0, 105.0])
+    assert [(each.at, each.share) for each in curve.pending] == [
+        (after(hours=2, seconds=10), pytest.approx(-0.06)), (after(hours=2, seconds=20), pytest.approx(0.05)),
+    ]  # fmt: skip
+
+
+def test_an_emptied_account_keeps_its_unit_value() -> None:
+    """All of 100 is withdrawn: the unit value stays what it was, and is not zero."""
+    curve = build_curve(
+        curve_points((0, 100.0), (10, 0.0)), OPENED, ValueCorrections((), (unexplained(10, "-100", "money"),))
+    )
+    assert curve is not None
+    assert (curve.lowest, curve.last) == (100.0, 100.0)
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_points_before_a_correction_are_corrected(*, undone: bool) -> None:
+    """Points from second 10 to before second 20 were 0.7 times too small, or wrongly divided by 0.7."""
+    correction = Correction(OPENED + 10 * SECOND, OPENED + 20 * SECOND, 0.7, 100.0, undone=undone)
+    curve = build_curve(curve_points((0, 100.0), (10, 70.0), (20, 90.0)), OPENED, ValueCorrections((correction,), ()))
+    assert curve is not None
+    assert [each.value for each in curve.points] == pytest.approx([100.0, 49.0 if undone else 100.0, 90.0])
+
+
+def test_a_base_value_from_before_the_firing_is_reported_with_its_time() -> None:
+    """An account is down from a minute before the firing: the value of that time is 100, with its time."""
+    curve = build_curve(curve_points((-60, 120.0), (10, 90.0)), OPENED)
+    assert curve is not None
+    assert curve.base_at == after(hours=1, minutes=59)
+    at_firing = build_curve(curve_points((0, 120.0), (10, 90.0)), OPENED)
+    assert at_firing is not None
+    assert at_firing.base_at is None
+
+
+def test_the_report_explains_the_base_value_and_the_pending_change(tmp_path: Path) -> None:
+    """As text, with the time of day and the share of equity."""
+    written = hand_written(tmp_path)
+    incidents.whole_incident(written)
+    incident = incident_of(written.store, find_incident(written.store, None), StartedAs("s"))
+    curve = build_curve(
+        curve_points((-60, 120.0), (10, 90.0)), OPENED, ValueCorrections((), (unexplained(10, "-6", "trade"),))
+    )
+    text = report_markdown(structs.replace(incident, course=curve))
+    assert "100 at 01:59:00, when it was last known before the first firing: " in text
+    assert "the change of equity by -6.0% at 02:00:10 counts here as money that moved, until it is known" in text
+    written.store.close()

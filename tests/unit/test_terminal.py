@@ -1,0 +1,137 @@
+"""Output on a terminal is rendered within its width; in a pipe rows stay lines, and reports Markdown."""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.baselines.documents import RECORDED
+from tests.baselines.dumps import restore
+
+PROGRAM = "import sys; from killswitch.cli import main; sys.argv[0] = 'ksctl'; main()"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run in which everything was closed."""
+    dump = gzip.decompress((RECORDED / "closed.store.jsonl.gz").read_bytes()).decode()
+    return restore(dump, tmp_path_factory.mktemp("closed"))
+
+
+def output_on_terminal(columns: int, *arguments: str, colour: bool = True, status: int = 0) -> str:
+    """The output of `ksctl` on a terminal of that width, with escape sequences."""
+    terminal, child_end = pty.openpty()
+    fcntl.ioctl(child_end, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "CI")}
+    environment |= {"TERM": "xterm-256color"} | ({} if colour else {"NO_COLOR": "1"})
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    process = subprocess.Popen(command, stdin=child_end, stdout=child_end, stderr=child_end, env=environment)
+    os.close(child_end)
+    output = b""
+    while True:
+        try:
+            read = os.read(terminal, 65536)
+        except OSError:  # Linux raises this when the other end is closed
+            break
+        if not read:
+            break
+        output += read
+    os.close(terminal)
+    assert process.wait() == status
+    return output.decode().replace("\r", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_report_is_rendered_within_the_width_of_the_terminal(store: Path, columns: int) -> None:
+    """No Markdown bars and dashes, and no line wider than the terminal."""
+    output = output_on_terminal(columns, "report", "--store", str(store))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert "Incident" in plain
+    assert "Checklist" in plain
+    assert not re.search(r"\|[ -]*-{3,}|^#", plain, re.MULTILINE)
+    assert max(map(len, plain.splitlines())) <= columns
+    assert "\x1b[" in output
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_report_on_a_terminal_keeps_every_value_of_its_tables(store: Path, columns: int) -> None:
+    """A row wider than the terminal becomes one line per column: no cell is cut, and no word is broken."""
+    output = output_on_terminal(columns, "report", "--store", str(store), colour=False)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert "…" not in plain
+    rows = [line for line in piped_output("report", "--store", str(store)).splitlines() if line.startswith("| ")]
+    assert len(rows) > 15
+    words = {word for row in rows for word in re.sub(r"\\(.)|[`*]", r"\1", row).replace("|", " ").split()} - {"---"}
+    assert words <= set(plain.split())
+
+
+def test_no_color_removes_colours(store: Path) -> None:
+    """With NO_COLOR, text is bold or underlined but never coloured."""
+    output = output_on_terminal(80, "report", "--store", str(store), colour=False)
+    assert not re.search(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7])(?:;[0-9]+)*m", output)
+
+
+RED = "\x1b[31m"
+
+
+def piped_output(*arguments: str) -> str:
+    """The stdout that a pipe gets."""
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_alarms_are_coloured_only_on_a_terminal(store: Path) -> None:
+    """A lock is red; not with NO_COLOR or --color never, in a pipe only with --color always, in JSON never."""
+    status = ("status", "--store", str(store))
+    assert RED in output_on_terminal(120, *status)
+    assert "\x1b[" not in output_on_terminal(120, *status, colour=False)
+    assert "\x1b[" not in output_on_terminal(120, "--color", "never", *status)
+    assert "\x1b[" not in piped_output(*status)
+    assert RED in piped_output("--color", "always", *status)
+    assert "\x1b[" not in piped_output("--color", "always", *status, "--output", "json")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_venues_and_diagnostics_fit_the_width(columns: int, tmp_path: Path) -> None:
+    """The table of venues and the messages of validate; the place of a mistake can still be copied."""
+    assert max(map(len, output_on_terminal(columns, "venues", "list", colour=False).splitlines())) <= columns
+    (tmp_path / "bad.yaml").write_text(
+        "apiVersion: killswitch.dev/v1\nkind: Account\nmetadata: {name: main}\n"
+        "spec: {adapter: paper, market: swapx, currency: USDT, execution: observe, endpoint: 'http://127.0.0.1:1'}\n"
+    )
+    output = output_on_terminal(columns, "validate", str(tmp_path / "bad.yaml"), colour=False, status=1)
+    assert max(map(len, output.splitlines())) <= max(columns, len(f"{tmp_path}/bad.yaml:4:32:"))
+    assert f"{tmp_path}/bad.yaml:4:32:" in output
+    assert "error KS2004" in " ".join(output.split())
+
+
+def test_a_pipe_gets_markdown(store: Path) -> None:
+    """The same text as in a file."""
+    command = [sys.executable, "-c", PROGRAM, "report", "--store", str(store)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("# Incident")
+    assert "| --- |" in result.stdout or "|---|" in result.stdout
+
+
+@pytest.mark.parametrize("columns", [80, 100, 120])
+@pytest.mark.parametrize("verb", [["status"], ["history"], ["report", "list"]])
+def test_no_line_is_wider_than_the_terminal(store: Path, verb: list[str], columns: int) -> None:
+    """Columns are narrowed, rows that are still too wide become paragraphs, and every word remains."""
+    output = re.sub(r"\x1b\[[0-9;]*m", "", output_on_terminal(columns, *verb, "--store", str(store)))
+    assert max(map(len, output.splitlines())) <= columns
+    command = [sys.executable, "-c", PROGRAM, *verb, "--store", str(store)]
+    piped = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert max(map(len, piped.splitlines())) > 110
+    words = {word for word in piped.split() if not re.fullmatch(r"[0-9]+[dhms]", word)}
+    assert words <= set(output.split())
