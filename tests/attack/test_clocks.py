@@ -73,7 +73,7 @@ def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: P
         wall.set(AHEAD)
         with site.running("--live"):
             wall.set(RIGHT)
-            until(lambda: any("clock" in notice.text for notice in site.standing().notices), "the difference is paged")
+            until(lambda: any("clock" in notice.text for notice in site.status().notices), "the difference is paged")
             closed = ksctl("close", "--store", str(site.store), "--reason", "operator: the clock was ahead")
             assert closed.returncode == 0, closed.stdout + closed.stderr
         assert not site.venue().positions
@@ -95,7 +95,7 @@ def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall:
                 return not site.venue().positions
 
             until(closed, "the book is closed")
-            seen = [notice for notice in site.standing().notices if "the wall clock of this machine" in notice.text]
+            seen = [notice for notice in site.status().notices if "the wall clock of this machine" in notice.text]
             assert len(seen) >= JUMPS, "the runner has seen the clock jump before the book was closed"
             wall.set(RIGHT)
             assert runner.poll() is None
@@ -132,5 +132,5 @@ def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_ca
         wall.set(AHEAD)
         with wall.faked(), process("run", *site.place, "--interval", "100ms", "--live", "--ticks", "200") as runner:
             until(lambda: runner.poll() is not None or not site.venue().positions, "the book is closed")
-            until(lambda: any("no runner has run" in each.text for each in site.standing().notices), "it is paged")
+            until(lambda: any("no runner has run" in each.text for each in site.status().notices), "it is paged")
         assert not site.venue().positions

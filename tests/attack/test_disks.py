@@ -56,7 +56,7 @@ def test_a_full_disk_is_told_and_a_crash_is_closed_and_journaled_out_of_the_rese
             assert (disk / "store.sqlite.reserve").stat().st_size == 16 * 1024 * 1024
             fill(disk)
             until(lambda: runner.poll() is not None or _ended(site), "the closing ends, on the disk")
-            problems = "\n".join(site.standing().view.problems)  # type: ignore[union-attr]  # a runner has ticked
+            problems = "\n".join(site.status().view.problems)  # type: ignore[union-attr]  # a runner has ticked
             status, _, err = terminate(runner)
         assert status == 0, err
         assert site.venue().positions == ()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from killswitch.gate.lock_reader import read_lock
 from killswitch.operations.status import StoreStatus
-from tests.e2e.forks import begin, finish
-from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
+from tests.e2e.fork_client import begin, finish
+from tests.e2e.processes import WAIT_LIMIT, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-readings", "3")
 """A bar a second, the crash about to begin: it goes on for longer than a slow machine takes to start a runner."""
@@ -81,9 +81,9 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
             try:
                 until(lambda: runner.poll() is not None or site.store.exists(), "the runner begins")
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
-                until(lambda: paged(site.standing()), "it is paged")
+                until(lambda: paged(site.status()), "it is paged")
                 shown = finish(
-                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=WAIT_LIMIT
                 )
                 status, _, err = terminate(runner)
             finally:
@@ -111,9 +111,9 @@ def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount
                 gone.touch()
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
                 until(lambda: read_lock(main, datetime.now(UTC)).reason.startswith("stop: "), "the account is locked")
-                until(lambda: any("has not answered" in each.text for each in site.standing().notices), "it is paged")
+                until(lambda: any("has not answered" in each.text for each in site.status().notices), "it is paged")
                 shown = finish(
-                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=WAIT_LIMIT
                 )
                 status, _, err = terminate(runner)
             finally:

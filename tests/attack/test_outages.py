@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.e2e.processes import Site, address_of, ksctl, paper, process, stopped, until
+from tests.e2e.processes import Site, address_of, ksctl, paper, paused, process, until
 
 FEED = """
 apiVersion: killswitch.dev/v1
@@ -91,9 +91,9 @@ def test_a_stage_on_a_silent_venue_is_one_thing_in_status_reset_and_report(tmp_p
     with process("paper", "--crash", "7", "--skip", "1", "--speed", "0.001") as server:
         site = Site(tmp_path, address_of(server), policy=FEED)
         with site.running("--live", "--read-timeout", "500ms"):
-            with stopped(server):
+            with paused(server):
                 until(lambda: _stage(site) is not None, "the stage is shown")
-                standing = site.standing()
+                standing = site.status()
                 assert (_stage(site), [each.ordered for each in standing.locks]) == ((1, "stop", True), [True])
                 assert not any("should fire" in notice.text for notice in standing.notices)
             until(lambda: _reads(site), "the venue is read again")
@@ -107,11 +107,11 @@ def test_a_stage_on_a_silent_venue_is_one_thing_in_status_reset_and_report(tmp_p
 
 def _stage(site: Site) -> tuple[int, str, bool] | None:
     """Level and name of the stage that status shows, and whether it is latched."""
-    view = site.standing().view
+    view = site.status().view
     (machine,) = () if view is None else view.machines
     return None if machine.stage is None else (machine.level, machine.stage, machine.latched)
 
 
 def _reads(site: Site) -> bool:
-    view = site.standing().view
+    view = site.status().view
     return view is not None and all(each.quality == "ok" for each in view.accounts)

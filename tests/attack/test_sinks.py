@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.forks import Process, begin
-from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, terminate, until
+from tests.e2e.fork_client import Process, begin
+from tests.e2e.processes import KSCTL, WAIT_LIMIT, Site, paper, terminate, until
 from tests.e2e.test_run import FALLING, full_pipe
 from tests.threads import ATTACK
 
@@ -33,19 +33,19 @@ def attacked(
             until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
             yield runner
             runner.send_signal(signal.SIGTERM)
-            assert runner.wait(PATIENCE) == 0
+            assert runner.wait(WAIT_LIMIT) == 0
         finally:
             runner.kill()
     assert site.venue().positions == ()
 
 
 def is_flat(site: Site) -> bool:
-    view = site.standing().view
+    view = site.status().view
     return view is not None and any(each.status == "flat" for each in view.closings)
 
 
 def problems(site: Site) -> str:
-    view = site.standing().view
+    view = site.status().view
     return "" if view is None else "; ".join(view.problems)
 
 
@@ -154,7 +154,7 @@ def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiti
         )
         (site.policies / "hanging.yaml").write_text("---\n".join(accounts), encoding="utf-8")
         with attacked(site, "--read-timeout", "1s", environment=environment):
-            view = site.standing().view
+            view = site.status().view
             assert view is not None
             assert {each.account: each.quality for each in view.accounts} == {
                 "main": "ok", "hangs-0": "down", "hangs-1": "down",
@@ -185,7 +185,7 @@ def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) ->
             [*KSCTL, *verb],
             check=False,
             env={**os.environ, "PYTHONPATH": path},
-            timeout=PATIENCE,
+            timeout=WAIT_LIMIT,
             capture_output=True,
             text=True,
         )

@@ -75,6 +75,6 @@ def _longest(environment: Mapping[str, str], options: Sequence[str], output: int
 def _apart(site: Site, until: float) -> Iterator[float]:
     """What the runner says of its last ticks, again and again."""
     while time.monotonic() < until:
-        if site.store.exists() and (view := site.standing().view) is not None and view.apart is not None:
+        if site.store.exists() and (view := site.status().view) is not None and view.apart is not None:
             yield view.apart
         time.sleep(0.5)

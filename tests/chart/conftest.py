@@ -23,7 +23,7 @@ FETCHING = 300.0
 BUILDING = 700.0
 """Seconds: bounds for a slow network and a slow machine. A build takes about 5 minutes, once, and is kept."""
 STARTING = 180.0
-PATIENCE = 120.0
+WAIT_LIMIT = 120.0
 CORE = ("pod", "serviceaccount", "configmap", "secret", "persistentvolumeclaim")
 """Kinds that have no group and one version only."""
 
@@ -51,7 +51,7 @@ class Helm:
         environment = self._environment | ({} if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)})
         return subprocess.run(
             [str(self._folder / program), *arguments], env=environment, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
+            timeout=WAIT_LIMIT, check=False,
         )  # fmt: skip
 
     def template(self, *arguments: str) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ class Cluster:
     def _asked(self, path: str) -> Any:
         request = Request(self._address + path, headers={"Authorization": f"Bearer {self._token}"})
         try:
-            with urlopen(request, timeout=PATIENCE, context=self._unverified) as answer:
+            with urlopen(request, timeout=WAIT_LIMIT, context=self._unverified) as answer:
                 found = json.load(answer)
         except HTTPError as error:
             with error:
@@ -170,14 +170,14 @@ def cluster(shared: Path, helm: Helm, tmp_path_factory: pytest.TempPathFactory) 
             with (state / "up.log").open("wb") as said:
                 done = subprocess.run(
                     [str(shared / "tools" / "k8s-up"), str(state), str(programs)], stdout=said, stderr=said,
-                    timeout=PATIENCE, check=False,
+                    timeout=WAIT_LIMIT, check=False,
                 )  # fmt: skip
             assert done.returncode == 0, (state / "up.log").read_text(encoding="utf-8")
             started = Cluster(helm, state / "kubeconfig")
             started.require_controllers(state / "controller.log")
             yield started
         finally:
-            subprocess.run([str(shared / "tools" / "k8s-down"), str(state)], timeout=PATIENCE, check=False)
+            subprocess.run([str(shared / "tools" / "k8s-down"), str(state)], timeout=WAIT_LIMIT, check=False)
 
 
 def made_by(tool: Path, patience: float) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart.conftest import Cluster
-from tests.e2e.processes import KSCTL, PATIENCE
+from tests.e2e.processes import KSCTL, WAIT_LIMIT
 
 _PATH = re.compile(r"(?P<before>^|=|file:)(?P<path>/(?:etc|var|run|tmp)(?:/|$))")
 
@@ -72,7 +72,7 @@ class Pod:
         """The answer of a probe's command."""
         command = self._command(self.container[name]["exec"]["command"])
         return subprocess.run(
-            command, env=self._whole_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+            command, env=self._whole_environment(), capture_output=True, text=True, timeout=WAIT_LIMIT, check=False
         )
 
     def _command(self, words: Sequence[str]) -> list[str]:

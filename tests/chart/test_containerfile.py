@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 900.0
+WAIT_LIMIT = 900.0
 """Seconds for one step: a deadline for a slow machine and a slow network, not an expectation."""
 UNREACHABLE = ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "name resolution")
 
@@ -138,7 +138,7 @@ def run(command: str, place: Path, tmp_path: Path, **pip: str) -> str:
     python.chmod(0o755)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PIP_NO_COMPILE": "1", **pip}
     done = subprocess.run(
-        ["/bin/sh", "-ec", command], cwd=place, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+        ["/bin/sh", "-ec", command], cwd=place, env=environment, capture_output=True, text=True, timeout=WAIT_LIMIT,
         check=False,
     )  # fmt: skip
     if done.returncode and any(word in done.stderr for word in UNREACHABLE) and not os.environ.get("CI"):

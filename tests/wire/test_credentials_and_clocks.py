@@ -21,13 +21,13 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt import adapter
-from tests.e2e.wired import REACHED, Reached
+from tests.e2e.wire_venues import VENUES, VenueAccess
 from tests.faults.exchange import Exchange, Market
 from tests.rotation import each_taking_turns, taking_turns
 from tests.wire.__main__ import server_of
 from tests.wire.server import WireVenue
 
-CCXT = [name for name, reached in REACHED.items() if reached.adapter == "ccxt"]
+CCXT = [name for name, reached in VENUES.items() if reached.adapter == "ccxt"]
 TIMED = ["binance", "bybit", "bitget", "okx", "mexc"]
 """Venues that hold the time in a request against their own."""
 
@@ -42,7 +42,7 @@ class Clock:
         return datetime.now(UTC) - self.late
 
 
-def asked(reached: Reached, what: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
+def asked(reached: VenueAccess, what: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
     """What an account of a fresh venue answers to `snapshot`, `inspect` or `submit`, or raises; and the venue."""
 
     async def course() -> tuple[Any, WireVenue]:
@@ -75,9 +75,9 @@ def asked(reached: Reached, what: str, *, late: float = 0.0) -> tuple[Any, WireV
     return asyncio.run(course())
 
 
-def with_secret(name: str, secret: str) -> Reached:
+def with_secret(name: str, secret: str) -> VenueAccess:
     """The venue, and another secret."""
-    reached = REACHED[name]
+    reached = VENUES[name]
     return replace(reached, secrets={**reached.secrets, "secret": secret})
 
 
@@ -109,9 +109,9 @@ def test_a_secret_that_cannot_sign_is_refused_before_anything_is_sent(secret: st
 @pytest.mark.parametrize(("name", "late"), each_taking_turns(TIMED, "a clock is off", [40.0, -3600.0]))
 def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str, late: float) -> None:
     """Requests that are refused for their time are dated by the venue's clock, as soon as it was asked for it."""
-    seen, _ = asked(REACHED[name], "snapshot", late=late)
+    seen, _ = asked(VENUES[name], "snapshot", late=late)
     assert (seen.quality, seen.reason) == ("ok", None)
-    order, wire = asked(REACHED[name], "submit", late=late)
+    order, wire = asked(VENUES[name], "submit", late=late)
     # An order is not sent again by the adapter: what was refused is the closing's to repeat.
     assert isinstance(order, RequestExpiredError | OrderReport), order
     assert all(amount >= 0 for amount in wire.exchange.held.values())
@@ -121,10 +121,10 @@ def test_an_account_is_read_and_closed_by_a_machine_whose_clock_is_off(name: str
 def test_a_refusal_that_means_the_clock_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the venue's own words, where its clock cannot be asked for."""
     monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)
-    seen, _ = asked(REACHED[name], "snapshot", late=40.0)
+    seen, _ = asked(VENUES[name], "snapshot", late=40.0)
     assert seen.quality == "down"
     assert seen.reason.endswith(CLOCK_OFF), seen.reason
-    good, _ = asked(REACHED[name], "snapshot")
+    good, _ = asked(VENUES[name], "snapshot")
     assert (good.quality, good.reason) == ("ok", None)
 
 
