@@ -33,7 +33,7 @@ spec:
 
 
 def test_the_broker_is_suspended_after_the_close_over_a_restart_and_until_a_reset(tmp_path: Path) -> None:
-    """Suspended once, when nothing is held any more; the next run keeps it without lifting it; a reset lifts it at once."""
+    """Suspended once, when nothing is held any more; the next run does not lift it; a reset lifts it at once."""
     with venue(VENUES["alpaca"]) as world:
         site = Site(tmp_path, world, POLICY, options="{suspend_trade: true}")
         with site.running("--interval", "1s") as run:
