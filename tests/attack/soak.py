@@ -154,7 +154,7 @@ class _Soak:
                 await self._fall()
         finally:
             await site.close()
-            self._found.problems += site.seen.problems
+            self._found.problems += site.observed.problems
 
     @contextmanager
     def _mishaps(self, seed: int) -> Iterator[None]:
@@ -179,8 +179,8 @@ class _Soak:
             if found.settled is None and site.now >= (1 + SETTLED) / 2 * seconds:
                 found.settled = _resources()
         found.full = _resources()
-        if site.seen.decided_at is not None:
-            found.early = f"after {site.seen.decided_at:.1f} s"
+        if site.observed.decided_at is not None:
+            found.early = f"after {site.observed.decided_at:.1f} s"
 
     async def _fall(self) -> None:
         site, fell = self._site, self._time.elapsed

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tests.bench.measure import Measure
+from tests.latency.case_runner import Outcome, cases_of, run
 from tests.latency.cases import CASES, Case
-from tests.latency.running import Outcome, cases_of, run
 from tests.latency.sites import ROUND_TRIP, TICK, VENUES
 
 NO_ORDER: Final = 3600.0
@@ -62,13 +62,13 @@ def row(case: Case, outcomes: Mapping[str, Outcome]) -> str:
 def _cell(outcome: Outcome | None) -> str:
     if outcome is None:
         return "-"
-    took = "none" if outcome.took is None else f"{outcome.took:.2f}"
-    return took if outcome.holds else f"{took}!"
+    elapsed = "none" if outcome.elapsed is None else f"{outcome.elapsed:.2f}"
+    return elapsed if outcome.holds else f"{elapsed}!"
 
 
 def _slowest(outcomes: list[Outcome]) -> Measure:
     def seconds(it: Outcome) -> float:
-        return NO_ORDER if it.took is None or it.problems or it.took < 0 else it.took
+        return NO_ORDER if it.elapsed is None or it.problems or it.elapsed < 0 else it.elapsed
 
     # An order before its event has no bound, and is as wrong as none.
     worst = max(outcomes, key=lambda it: NO_ORDER if it.must_by is None else seconds(it) / it.must_by)
