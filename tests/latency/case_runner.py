@@ -21,7 +21,7 @@ STEP = 0.05
 class Outcome:
     """The outcome of a case at a venue. `must_by`: the seconds within which it had to fire; None: never.
 
-    `elapsed`: seconds from the event (without one: from the start of the scenario) to the first closing order, or to the
+    `elapsed`: seconds from the event (without one: from the scenario's start) to the first closing order, or to the
     decision where the case requires only that; None: there was none.
     """
 
