@@ -1,1 +1,1 @@
-"""Attacks: what the switch must close in spite of."""
+"""Attacks and faults in spite of which the kill switch must close a book."""

@@ -1,4 +1,4 @@
-"""A machine whose wall clock jumps: real processes under libfaketime, against a paper venue whose clock is right."""
+"""Wall clocks that jump: real processes under libfaketime, at a paper venue whose clock is right."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.e2e.processes import Site, ksctl, paper, process, until
 
 AHEAD, RIGHT, BEHIND = "+7200s", "+0s", "-7200s"
 JUMPS = 3
-"""So often a run has told of its clock, after its first tick, when its book is closed."""
+"""At least this many clock notices are stored, after the first tick, when the book is closed."""
 
 
 def _library() -> Path | None:
-    """The library that fakes clocks, as the package builds it at its installation; None where it is not there."""
+    """The library that fakes clocks, which its package builds at installation; None where it is not installed."""
     package = importlib.util.find_spec("libfaketime")
     built = None if package is None or package.origin is None else Path(package.origin).parent.rglob("libfaketime.so.1")
     return next(iter(built or ()), None)
@@ -37,7 +37,7 @@ needs_faked_clock = pytest.mark.skipif(
 
 
 class WallClock:
-    """The wall clock of every process that is begun after it; it can be set while they run."""
+    """The faked wall clock of every process started later; it can be set while they run."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self._file = folder / "wall-clock"
@@ -45,7 +45,7 @@ class WallClock:
         self.set(RIGHT)
 
     def set(self, offset: str) -> None:
-        """Replaced whole: a process reads it at any time."""
+        """Replace the file atomically, because a process may read it at any time."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(offset + "\n", encoding="ascii")
         fresh.replace(self._file)
@@ -66,22 +66,22 @@ def wall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
 
 
 @needs_faked_clock
-def test_a_clock_that_was_ahead_and_was_put_back_takes_no_lever_away(tmp_path: Path, wall: WallClock) -> None:
-    """Two hours ahead at the start, then right: a close by hand is carried out at once, and the difference is paged."""
+def test_an_operator_close_works_after_a_clock_that_was_ahead_is_set_back(tmp_path: Path, wall: WallClock) -> None:
+    """Two hours ahead at the start, then right: an operator close is executed at once, and the difference is paged."""
     with paper("--crash", "7", "--skip", "240", "--speed", "1", "--begin-after-readings", "3") as address, wall.faked():
         site = Site(tmp_path, address)
         wall.set(AHEAD)
         with site.running("--live"):
             wall.set(RIGHT)
-            until(lambda: any("clock" in notice.text for notice in site.standing().notices), "the difference is paged")
+            until(lambda: any("clock" in notice.text for notice in site.status().notices), "the difference is paged")
             closed = ksctl("close", "--store", str(site.store), "--reason", "operator: the clock was ahead")
             assert closed.returncode == 0, closed.stdout + closed.stderr
         assert not site.venue().positions
 
 
 @needs_faked_clock
-def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall: WallClock) -> None:
-    """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock stands."""
+def test_a_crash_is_closed_while_the_clock_jumps_forward_and_back(tmp_path: Path, wall: WallClock) -> None:
+    """Two hours ahead, right, two hours behind: the stage fires, the book is closed, and the lock remains."""
     with (
         paper("--crash", "7", "--skip", "240", "--speed", "120", "--begin-after-readings", "3") as address,
         wall.faked(),
@@ -95,16 +95,16 @@ def test_a_crash_is_closed_while_the_clock_goes_to_and_fro(tmp_path: Path, wall:
                 return not site.venue().positions
 
             until(closed, "the book is closed")
-            seen = [notice for notice in site.standing().notices if "the wall clock of this machine" in notice.text]
-            assert len(seen) >= JUMPS, "the runner has seen the clock jump before the book was closed"
+            jumps = [notice for notice in site.status().notices if "the wall clock of this machine" in notice.text]
+            assert len(jumps) >= JUMPS, "the runner has seen the clock jump before the book was closed"
             wall.set(RIGHT)
             assert runner.poll() is None
-            until(lambda: json.loads((site.locks / "account__main.json").read_text())["locked"], "the lock stands")
+            until(lambda: json.loads((site.locks / "account__main.json").read_text())["locked"], "the lock is set")
         assert [decision.stage for decision in site.decisions()] == ["close-everything"]
 
 
-def started_anew(site: Site) -> None:
-    """The store as it is after a boot: its last tick was counted from another start of this machine."""
+def set_earlier_boot(site: Site) -> None:
+    """Change the store as a boot does: its last tick belongs to an earlier boot of this machine."""
     store = open_store(str(site.store))
     try:
         view = decode_view(store.live(LIVE_NAME) or b"")
@@ -116,10 +116,10 @@ def started_anew(site: Site) -> None:
 
 
 @needs_faked_clock
-def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_carried_out(
+def test_an_operator_close_that_waits_over_a_boot_with_a_clock_ahead_is_executed(
     tmp_path: Path, wall: WallClock
 ) -> None:
-    """Killed before it took the command, started anew two hours ahead: the book is closed, and the leap is paged."""
+    """Killed before it processed the command, restarted two hours ahead: the book is closed, and the jump is paged."""
     with paper("--crash", "7", "--skip", "100", "--speed", "600", "--begin-after-readings", "3") as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
@@ -128,9 +128,9 @@ def test_a_close_by_hand_that_waits_over_a_boot_with_a_clock_that_is_ahead_is_ca
         store = open_store(str(site.store))
         store.put_event(operator_event("close", "account/main", "desk", "market: now", tick_time(store, SystemClock())))
         store.close()
-        started_anew(site)
+        set_earlier_boot(site)
         wall.set(AHEAD)
         with wall.faked(), process("run", *site.place, "--interval", "100ms", "--live", "--ticks", "200") as runner:
             until(lambda: runner.poll() is not None or not site.venue().positions, "the book is closed")
-            until(lambda: any("no runner has run" in each.text for each in site.standing().notices), "it is paged")
+            until(lambda: any("no runner has run" in each.text for each in site.status().notices), "it is paged")
         assert not site.venue().positions

@@ -1,4 +1,4 @@
-"""Disks that are full, failing or read-only, and stores that are damaged: the book is closed in spite of it."""
+"""Full disks and damaged stores: the book is closed all the same."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from tests.e2e.processes import Site, ksctl, paper, terminate, until
 
 FALLING = ("--crash", "7", "--skip", "225", "--speed", "240", "--begin-after-readings", "20")
-"""Four bars a second, the crash some seconds away: time to ruin the disk first."""
+"""Four bars a second, and some seconds before the crash in which to fill the disk."""
 TRADING = ("--crash", "7", "--skip", "100", "--speed", "600", "--begin-after-readings", "1")
-"""Calm, with ten bars of volume a second, so that a close by hand fills."""
+"""A calm market with ten bars of volume a second, so that an operator close fills."""
 ROUTE = """
 apiVersion: killswitch.dev/v1
 kind: NotificationRoute
@@ -27,11 +27,11 @@ spec: {match: {}, targets: [{file: {path: PLACE}}]}
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of that size of its own; the test is skipped where this process may not mount one."""
+    """Mount a file system of that size; skip the test where this process may not mount one."""
     folder.mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
-    mounted = subprocess.run(mount, check=False, capture_output=True)
-    if mounted.returncode:
+    result = subprocess.run(mount, check=False, capture_output=True)
+    if result.returncode:
         pytest.skip("file systems may not be mounted here")
     try:
         yield folder
@@ -40,15 +40,15 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> None:
-    """Write until the disk takes no more."""
+    """Write until the disk is full."""
     with (folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
         while filler.write(b"x" * 4096):
             pass
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root may mount a small disk")
-def test_a_full_disk_is_told_and_a_crash_is_closed_and_journaled_out_of_the_reserve(tmp_path: Path) -> None:
-    """The disk fills up under a run: the crash is closed, the store on the disk has it, and `status` says why."""
+def test_a_full_disk_is_reported_and_a_crash_is_closed_and_journaled_out_of_the_reserve(tmp_path: Path) -> None:
+    """The disk fills up during a run: the crash is closed and stored on the disk, and `status` shows the problem."""
     with paper(*FALLING) as address, small_disk(tmp_path / "disk", "40m") as disk:
         site = Site(tmp_path, address)
         site.store = disk / "store.sqlite"
@@ -56,7 +56,7 @@ def test_a_full_disk_is_told_and_a_crash_is_closed_and_journaled_out_of_the_rese
             assert (disk / "store.sqlite.reserve").stat().st_size == 16 * 1024 * 1024
             fill(disk)
             until(lambda: runner.poll() is not None or _ended(site), "the closing ends, on the disk")
-            problems = "\n".join(site.standing().view.problems)  # type: ignore[union-attr]  # a runner has ticked
+            problems = "\n".join(site.status().view.problems)  # type: ignore[union-attr]  # a runner has ticked
             status, _, err = terminate(runner)
         assert status == 0, err
         assert site.venue().positions == ()
@@ -67,8 +67,8 @@ def test_a_full_disk_is_told_and_a_crash_is_closed_and_journaled_out_of_the_rese
         assert "in memory only" not in err
 
 
-def test_a_crash_is_closed_from_memory_and_written_down_once_there_is_space(tmp_path: Path) -> None:
-    """No write makes a file longer any more, reserve or not: closed, paged, and in the store as soon as that ends."""
+def test_a_crash_is_closed_from_memory_and_stored_once_there_is_space(tmp_path: Path) -> None:
+    """No write can make a file longer, reserve or not: the book is closed, paged, and stored as soon as that ends."""
     pages = tmp_path / "pages.txt"
     with paper(*FALLING) as address:
         site = Site(tmp_path, address)
@@ -89,8 +89,8 @@ def test_a_crash_is_closed_from_memory_and_written_down_once_there_is_space(tmp_
         assert 'journal, in memory only: {"decision":' in err
 
 
-def test_the_emergency_way_closes_where_the_store_is_garbage(tmp_path: Path) -> None:
-    """A damaged store ends a close with its cause and the way out, and the way out closes the book, loudly."""
+def test_journal_memory_closes_the_book_although_the_store_is_damaged(tmp_path: Path) -> None:
+    """At a damaged store a close fails with the cause and the option to use; with the option it closes, and warns."""
     with paper(*TRADING) as address:
         site = Site(tmp_path, address)
         site.store.write_bytes(b"no database at all\n" * 500)

@@ -1,4 +1,4 @@
-"""The lock folder as an attacker, or a dead mount, leaves it: a crash on the paper venue is closed all the same."""
+"""Hostile lock folders and dead mounts: a crash on the paper venue is closed all the same."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from killswitch.gate.lock_reader import read_lock
 from killswitch.operations.status import StoreStatus
-from tests.e2e.forks import begin, finish
-from tests.e2e.processes import PATIENCE, Site, ksctl, paper, terminate, until
+from tests.e2e.fork_client import begin, finish
+from tests.e2e.processes import WAIT_LIMIT, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-readings", "3")
-"""A bar a second, the crash about to begin: it goes on for longer than a slow machine takes to start a runner."""
+"""A bar a second, directly before the crash, which lasts longer than a slow machine takes to start a runner."""
 
 ON_A_DEAD_MOUNT = """
 import os, sys, threading
@@ -34,16 +34,16 @@ for name in ("open", "stat", "lstat", "scandir", "listdir", "mkdir", "replace", 
 from killswitch.cli import main
 main()
 """
-"""`ksctl` for which every call on a folder hangs, as on a network mount whose server is gone, once a file is there."""
+"""`ksctl` in which every call on a folder hangs, as on a network mount without a server, once a file exists."""
 
 
 def is_closed(site: Site) -> bool:
-    """Whether the fall was acted on, and the venue itself shows no position."""
+    """Whether a decision was made, and the venue itself shows no position."""
     return bool(site.decisions()) and site.venue().positions == ()
 
 
-def test_a_crash_is_closed_though_the_lock_folder_is_full_of_what_is_no_lock_file(tmp_path: Path) -> None:
-    """Pipes, a link, a folder and a terabyte where lock files go, and the guard held by a reader: locked and closed."""
+def test_a_crash_is_closed_although_the_lock_folder_is_full_of_other_things_than_lock_files(tmp_path: Path) -> None:
+    """Pipes, a link, a folder and a terabyte instead of lock files, the guard held by a reader: locked and closed."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         site.locks.mkdir()
@@ -59,18 +59,18 @@ def test_a_crash_is_closed_though_the_lock_folder_is_full_of_what_is_no_lock_fil
             fcntl.flock(guard, fcntl.LOCK_SH)
             with site.running("--live") as runner:
                 until(lambda: is_closed(site), "the book is closed")
-                verdict = read_lock(site.locks / "account__main.json", datetime.now(UTC))
+                lock = read_lock(site.locks / "account__main.json", datetime.now(UTC))
                 shown = ksctl("status", "--store", str(site.store))
                 status, _, err = terminate(runner)
         assert (status, shown.returncode) == (0, 0), err
-        assert (verdict.locked, verdict.mode) == (True, "reduce_only")
+        assert (lock.locked, lock.mode) == (True, "reduce_only")
         assert not (site.locks / "account__main.json").is_symlink()
         assert "1e999" in (tmp_path / "mine.json").read_text(encoding="utf-8"), "written through the link"
         assert "another process holds" in shown.stdout.split("Problems")[1]
 
 
-def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: Path) -> None:
-    """From the start on: the run begins, closes, says so, and ends at SIGTERM; `status` answers as well."""
+def test_a_crash_is_closed_although_the_lock_folder_is_on_a_dead_mount(tmp_path: Path) -> None:
+    """Dead from the start: the run starts, closes, pages, and ends at SIGTERM; `status` answers as well."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         environment = os.environ | {"DEAD_MOUNT": str(site.locks), "SINCE": str(tmp_path)}
@@ -79,11 +79,11 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
             arguments, code=ON_A_DEAD_MOUNT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         ) as runner:
             try:
-                until(lambda: runner.poll() is not None or site.store.exists(), "the runner begins")
+                until(lambda: runner.poll() is not None or site.store.exists(), "the runner starts")
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
-                until(lambda: paged(site.standing()), "it is paged")
+                until(lambda: paged(site.status()), "it is paged")
                 shown = finish(
-                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=WAIT_LIMIT
                 )
                 status, _, err = terminate(runner)
             finally:
@@ -94,8 +94,8 @@ def test_a_crash_is_closed_though_the_lock_folder_is_on_a_dead_mount(tmp_path: P
         assert "locks has not answered" in shown.stdout.split("Problems")[1]
 
 
-def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount_that_dies(tmp_path: Path) -> None:
-    """It dies in mid-run; what is paged and shown blames the file there, and not the folder of the accounts."""
+def test_a_crash_locks_the_accounts_although_the_file_for_all_scopes_is_on_a_mount_that_dies(tmp_path: Path) -> None:
+    """The mount dies in mid-run; page and status name the file there, and not the folder of the accounts."""
     (tmp_path / "mount").mkdir()
     union, gone = tmp_path / "mount" / "union.json", tmp_path / "gone"
     with paper(*CRASHING) as address:
@@ -111,9 +111,9 @@ def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount
                 gone.touch()
                 until(lambda: runner.poll() is not None or is_closed_so_far(site), "the book is closed")
                 until(lambda: read_lock(main, datetime.now(UTC)).reason.startswith("stop: "), "the account is locked")
-                until(lambda: any("has not answered" in each.text for each in site.standing().notices), "it is paged")
+                until(lambda: any("has not answered" in each.text for each in site.status().notices), "it is paged")
                 shown = finish(
-                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=PATIENCE
+                    ["status", "--store", str(site.store)], code=ON_A_DEAD_MOUNT, env=environment, timeout=WAIT_LIMIT
                 )
                 status, _, err = terminate(runner)
             finally:
@@ -127,7 +127,7 @@ def test_a_crash_locks_the_accounts_though_the_file_for_all_scopes_is_on_a_mount
 
 
 def is_closed_so_far(site: Site) -> bool:
-    """As `is_closed`, on a store that may still be in the making."""
+    """As `is_closed`, on a store that may not be complete yet."""
     from killswitch.store.errors import StoreError
 
     try:
@@ -136,6 +136,6 @@ def is_closed_so_far(site: Site) -> bool:
         return False
 
 
-def paged(standing: StoreStatus) -> bool:
-    """Whether people were told that the account is not locked."""
-    return any("the lock of account/main is not written" in each.text for each in standing.notices)
+def paged(status: StoreStatus) -> bool:
+    """Whether a notice reports that the account is not locked."""
+    return any("the lock of account/main is not written" in each.text for each in status.notices)

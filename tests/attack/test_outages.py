@@ -1,4 +1,4 @@
-"""A venue that fails for one reading, and one that falls silent: the levers work, and all that is shown agrees."""
+"""A venue that fails one poll, and a silent one: operator commands work, and status, reset and report agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.e2e.processes import Site, address_of, ksctl, paper, process, stopped, until
+from tests.e2e.processes import Site, address_of, ksctl, paper, paused, process, until
 
 FEED = """
 apiVersion: killswitch.dev/v1
@@ -33,20 +33,20 @@ spec:
 
 
 @contextmanager
-def answering_503(venue: str, readings: int) -> Iterator[str]:
-    """The address of a server before `venue` that answers the first `readings` snapshots with 503."""
-    left = iter(range(readings))
+def answering_503(venue: str, failures: int) -> Iterator[str]:
+    """The address of a server before `venue` that answers the first `failures` snapshots with 503."""
+    left = iter(range(failures))
 
-    class Before(BaseHTTPRequestHandler):
+    class Proxy(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
             if "snapshot" in self.path and next(left, None) is not None:
                 self.reply(503, b"")
                 return
             headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
-            asked = urllib.request.Request(venue + self.path, body, headers, method=self.command)
+            forwarded = urllib.request.Request(venue + self.path, body, headers, method=self.command)
             try:
-                with urllib.request.urlopen(asked) as found:
+                with urllib.request.urlopen(forwarded) as found:
                     self.reply(found.status, found.read())
             except urllib.error.HTTPError as error:
                 self.reply(error.code, error.read())
@@ -61,9 +61,9 @@ def answering_503(venue: str, readings: int) -> Iterator[str]:
         do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the standard library calls
 
         def log_message(self, *_: object) -> None:
-            """Nothing: a test's output is its own."""
+            """Log nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Before)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -72,8 +72,8 @@ def answering_503(venue: str, readings: int) -> Iterator[str]:
         server.server_close()
 
 
-def test_one_503_does_not_consume_a_close_by_hand(tmp_path: Path) -> None:
-    """No runner lives; the first reading of the command fails, the next one is fine, and the book is closed."""
+def test_one_503_does_not_consume_an_operator_close(tmp_path: Path) -> None:
+    """Without a runner, the first poll of the command fails, the next one succeeds, and the book is closed."""
     with paper("--crash", "7", "--skip", "1", "--speed", "0.001") as venue:
         site = Site(tmp_path, venue)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
@@ -86,17 +86,17 @@ def test_one_503_does_not_consume_a_close_by_hand(tmp_path: Path) -> None:
         assert "flat, 8 positions reduced" in closed.stdout
 
 
-def test_a_stage_on_a_silent_venue_is_one_thing_in_status_reset_and_report(tmp_path: Path) -> None:
-    """It locks while nothing answers; status shows it latched, and a reset after the outage ends lock and incident."""
+def test_status_reset_and_report_agree_on_a_stage_that_fired_at_a_silent_venue(tmp_path: Path) -> None:
+    """It locks during the outage; status shows it latched, and a reset after the outage ends lock and incident."""
     with process("paper", "--crash", "7", "--skip", "1", "--speed", "0.001") as server:
         site = Site(tmp_path, address_of(server), policy=FEED)
         with site.running("--live", "--read-timeout", "500ms"):
-            with stopped(server):
+            with paused(server):
                 until(lambda: _stage(site) is not None, "the stage is shown")
-                standing = site.standing()
-                assert (_stage(site), [each.ordered for each in standing.locks]) == ((1, "stop", True), [True])
-                assert not any("should fire" in notice.text for notice in standing.notices)
-            until(lambda: _reads(site), "the venue is read again")
+                status = site.status()
+                assert (_stage(site), [each.ordered for each in status.locks]) == ((1, "stop", True), [True])
+                assert not any("should fire" in notice.text for notice in status.notices)
+            until(lambda: _is_polled(site), "the venue is polled again")
             reset = ksctl("reset", "account/main", "--reason", "seen", "--store", str(site.store))
             assert reset.returncode == 0, reset.stderr
             assert "reset from level 1" in reset.stdout
@@ -107,11 +107,11 @@ def test_a_stage_on_a_silent_venue_is_one_thing_in_status_reset_and_report(tmp_p
 
 def _stage(site: Site) -> tuple[int, str, bool] | None:
     """Level and name of the stage that status shows, and whether it is latched."""
-    view = site.standing().view
+    view = site.status().view
     (machine,) = () if view is None else view.machines
     return None if machine.stage is None else (machine.level, machine.stage, machine.latched)
 
 
-def _reads(site: Site) -> bool:
-    view = site.standing().view
+def _is_polled(site: Site) -> bool:
+    view = site.status().view
     return view is not None and all(each.quality == "ok" for each in view.accounts)

@@ -1,4 +1,4 @@
-"""Sinks that take nothing, names that nobody resolves: a crash is closed in spite of them, and SIGTERM ends the run."""
+"""Stalled sinks and names that do not resolve: a crash is closed all the same, and SIGTERM ends the run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.forks import Process, begin
-from tests.e2e.processes import KSCTL, PATIENCE, Site, paper, terminate, until
+from tests.e2e.fork_client import Process, begin
+from tests.e2e.processes import KSCTL, WAIT_LIMIT, Site, paper, terminate, until
 from tests.e2e.test_run import FALLING, full_pipe
 from tests.threads import ATTACK
 
@@ -24,39 +24,39 @@ from tests.threads import ATTACK
 def attacked(
     site: Site, *options: str, output: int | None = None, environment: Mapping[str, str] | None = None
 ) -> Iterator[Process]:
-    """An armed runner that has closed its book, and after the body one that has ended on SIGTERM with exit 0."""
+    """Run an armed runner until its book is closed; after the body, assert that SIGTERM ends it with exit 0."""
     arguments = ["run", *site.place, "--interval", "200ms", "--live", *options]
-    to = subprocess.DEVNULL if output is None else output
-    with begin(arguments, stdout=to, stderr=to, env={**os.environ, **(environment or {})}) as runner:
+    stream = subprocess.DEVNULL if output is None else output
+    with begin(arguments, stdout=stream, stderr=stream, env={**os.environ, **(environment or {})}) as runner:
         try:
             until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
             until(lambda: runner.poll() is not None or is_flat(site), "the closing ends flat")
             yield runner
             runner.send_signal(signal.SIGTERM)
-            assert runner.wait(PATIENCE) == 0
+            assert runner.wait(WAIT_LIMIT) == 0
         finally:
             runner.kill()
     assert site.venue().positions == ()
 
 
 def is_flat(site: Site) -> bool:
-    view = site.standing().view
+    view = site.status().view
     return view is not None and any(each.status == "flat" for each in view.closings)
 
 
 def problems(site: Site) -> str:
-    view = site.standing().view
+    view = site.status().view
     return "" if view is None else "; ".join(view.problems)
 
 
 def _pipe(path: Path) -> int:
-    """A named pipe that is open, and that nobody reads."""
+    """An open named pipe that nobody reads."""
     os.mkfifo(path)
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def test_every_sink_stalls_at_once(tmp_path: Path) -> None:
-    """Recording, events, stdout and stderr, traces and metrics: nobody takes any, and all of that is in the status."""
+    """Every sink of a run stalls; status lists recording, events and stdout as problems."""
     opened = [_pipe(tmp_path / "seen.jsonl"), *full_pipe()]
     os.mkfifo(tmp_path / "events")  # this one is not even opened
     try:
@@ -75,41 +75,41 @@ def test_every_sink_stalls_at_once(tmp_path: Path) -> None:
             os.close(each)
 
 
-class Dripping:
-    """A place on loopback that says 200 to whatever it gets, and then a byte of its answer now and then."""
+class DrippingServer:
+    """A server on loopback that answers every request with 200, and then sends a byte of the body now and then."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        self._ended = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.requests = 0
+        self._stopped = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def __enter__(self) -> Dripping:
+    def __enter__(self) -> DrippingServer:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._listening.close()
+        self._stopped.set()
+        self._listener.close()
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
-                taken, _ = self._listening.accept()
-                threading.Thread(target=self._answer, args=(taken,), daemon=True).start()
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
-    def _answer(self, taken: socket.socket) -> None:
-        with taken, suppress(OSError):
-            taken.recv(2**16)
-            self.asked += 1
-            taken.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-            while not self._ended.wait(0.2):
-                taken.sendall(b"x")
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(2**16)
+            self.requests += 1
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while not self._stopped.wait(0.2):
+                connection.sendall(b"x")
 
 
 def test_a_target_whose_answers_drip_gets_every_page_and_is_a_problem(tmp_path: Path) -> None:
-    """Each attempt ends although its answer never does: the next page leaves, and so do traces."""
-    with Dripping() as target, Dripping() as collector, paper(*FALLING) as address:
+    """Each attempt ends although its answer does not: the next page is sent, and so are traces."""
+    with DrippingServer() as target, DrippingServer() as collector, paper(*FALLING) as address:
         site = Site(tmp_path, address)
         (site.policies / "route.yaml").write_text(
             "apiVersion: killswitch.dev/v1\nkind: NotificationRoute\nmetadata: {name: all}\n"
@@ -121,9 +121,9 @@ def test_a_target_whose_answers_drip_gets_every_page_and_is_a_problem(tmp_path: 
             "OTEL_METRIC_EXPORT_INTERVAL": "500",
         }
         with attacked(site, environment=environment):
-            until(lambda: target.asked >= 2 and collector.asked >= 2, "what waits behind the first leaves too")
-            named = f"notifications to apprise json://{target.address} are delivered, but its answer did not end"
-            until(lambda: named in problems(site), "the target is a problem by its own name")
+            until(lambda: target.requests >= 2 and collector.requests >= 2, "what waits behind the first is sent too")
+            problem = f"notifications to apprise json://{target.address} are delivered, but its answer did not end"
+            until(lambda: problem in problems(site), "the target is a problem by its own name")
 
 
 HANGING_RESOLVER = """
@@ -137,8 +137,8 @@ socket.getaddrinfo = _hangs
 """
 
 
-def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiting(tmp_path: Path) -> None:
-    """Two accounts hang in the look-up of their venue's name; the third is closed, and no thread is waited for."""
+def test_names_that_do_not_resolve_delay_neither_another_venue_nor_the_exit(tmp_path: Path) -> None:
+    """Two accounts hang in the DNS look-up of their venue; the third is closed, and the exit waits for no thread."""
     (tmp_path / "resolver").mkdir()
     (tmp_path / "resolver" / "sitecustomize.py").write_text(HANGING_RESOLVER, encoding="utf-8")
     path = os.pathsep.join((str(tmp_path / "resolver"), os.environ.get("PYTHONPATH", "")))
@@ -154,7 +154,7 @@ def test_names_that_nobody_resolves_keep_neither_another_venue_nor_the_end_waiti
         )
         (site.policies / "hanging.yaml").write_text("---\n".join(accounts), encoding="utf-8")
         with attacked(site, "--read-timeout", "1s", environment=environment):
-            view = site.standing().view
+            view = site.status().view
             assert view is not None
             assert {each.account: each.quality for each in view.accounts} == {
                 "main": "ok", "hangs-0": "down", "hangs-1": "down",
@@ -174,8 +174,8 @@ os.stat = _hangs
 """
 
 
-def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) -> None:
-    """Neither `validate` nor a start hangs without a word, and the process ends although a thread of it never will."""
+def test_a_start_with_policies_on_a_dead_mount_fails_with_their_path(tmp_path: Path) -> None:
+    """`validate` and `run` fail with a message, and the process ends although one of its threads never does."""
     dead = tmp_path / "dead"
     (tmp_path / "mount").mkdir()
     (tmp_path / "mount" / "sitecustomize.py").write_text(DEAD_MOUNT.replace("DEAD", str(dead)), encoding="utf-8")
@@ -185,7 +185,7 @@ def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) ->
             [*KSCTL, *verb],
             check=False,
             env={**os.environ, "PYTHONPATH": path},
-            timeout=PATIENCE,
+            timeout=WAIT_LIMIT,
             capture_output=True,
             text=True,
         )
@@ -193,10 +193,10 @@ def test_policies_on_a_dead_mount_end_a_start_with_their_name(tmp_path: Path) ->
         assert f"error KS1001: {dead} did not answer within 1 s" in done.stdout + done.stderr
 
 
-def test_a_crash_is_closed_and_the_run_ends_well_where_no_thread_can_be_begun(
+def test_a_crash_is_closed_and_the_run_exits_0_where_no_thread_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the first tick to the end, as at a limit on processes: SIGTERM still exits 0, without a traceback."""
+    """No thread starts from the first tick on, as at a process limit; SIGTERM still exits 0, without a traceback."""
     (tmp_path / "sitecustomize.py").write_text(ATTACK, encoding="utf-8")
     flag = tmp_path / "no-threads"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))

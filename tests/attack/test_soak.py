@@ -1,4 +1,4 @@
-"""Trouble of all kinds at one venue: a quarter of an hour in every run; any other one is `make soak VENUE=okx`."""
+"""Faults of all kinds at one venue for a quarter of an hour; for another venue, run `make soak VENUE=okx`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import pytest
 from tests.attack.soak import soak
 
 GROWTH = 1.25
-"""What memory may grow by between two moments at which everything that is kept for a while is full."""
+"""The permitted growth of memory between two moments at which every bounded buffer is full."""
 SHORT = 900.0
-"""Seconds in every run; the hour is asked by `make test-venues`."""
+"""Seconds in every run; `make test-venues` runs the hour."""
 
 
 @pytest.mark.parametrize(
     ("venue", "seconds", "seed"),
     [("binance", SHORT, 1), pytest.param("binance", 3600.0, 1, marks=pytest.mark.venues)],
 )
-def test_after_much_trouble_a_fall_is_closed_and_nothing_is_left_behind(venue: str, seconds: float, seed: int) -> None:
+def test_after_many_faults_a_fall_is_closed_and_no_resource_leaks(venue: str, seconds: float, seed: int) -> None:
     """Nothing fires while nothing is lost; memory, descriptors and threads end where they began.
 
-    Whether memory grows is seen in the hour only: what is kept for a while is not full before.
+    Only the hour checks the growth of memory: the bounded buffers are not full before.
     """
     found = soak(venue, seconds, seed)
     assert found.early is None, found

@@ -1,4 +1,4 @@
-"""Stores that are locked, damaged or out of reach under a run: the crash is closed in spite of it, and it is paged."""
+"""Stores that are locked, damaged or out of descriptors during a run: the crash is closed all the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.attack.test_disks import FALLING, ROUTE
 from tests.e2e.processes import Site, ksctl, paper, terminate, until
 
 LIMITED = 4
-"""Descriptors that a run is left with beyond those that it has: none of them for a connection more to the store."""
+"""Descriptors that a run may open beyond those that it has, none of them for one more connection to the store."""
 
 
 def site_with_pages(folder: Path, address: str) -> tuple[Site, Path]:
@@ -20,34 +20,34 @@ def site_with_pages(folder: Path, address: str) -> tuple[Site, Path]:
     return site, pages
 
 
-def paged(pages: Path, words: str) -> bool:
-    return pages.exists() and words in pages.read_text(encoding="utf-8")
+def paged(pages: Path, text: str) -> bool:
+    return pages.exists() and text in pages.read_text(encoding="utf-8")
 
 
-def ended(site: Site) -> list[str | None]:
+def close_statuses(site: Site) -> list[str | None]:
     return [entry.data["status"] for entry in site.journal() if entry.kind == "finished" and entry.account]
 
 
-def test_a_crash_is_closed_behind_a_write_lock_and_written_down_when_it_is_gone(tmp_path: Path) -> None:
-    """A forgotten shell with an open transaction: closed and paged from memory, in the store once it is gone."""
+def test_a_crash_is_closed_despite_a_write_lock_and_stored_once_that_is_released(tmp_path: Path) -> None:
+    """A forgotten shell holds a transaction open: closed and paged from memory, stored once the shell rolls back."""
     with paper(*FALLING) as address:
         site, pages = site_with_pages(tmp_path, address)
         with site.running("--live") as runner, closing(sqlite3.connect(site.store, isolation_level=None)) as shell:
             shell.execute("BEGIN IMMEDIATE")
             until(lambda: runner.poll() is not None or not site.venue().positions, "the venue is flat")
             assert runner.poll() is None, runner.communicate()
-            assert site.journal() == [], "it was closed beside the lock"
+            assert site.journal() == [], "it was closed despite the lock"
             until(lambda: paged(pages, "another process holds its write lock"), "it is paged")
             shell.execute("ROLLBACK")
-            until(lambda: ended(site), "what was done is in the store")
+            until(lambda: close_statuses(site), "what was done is in the store")
             status, _, err = terminate(runner)
         assert status == 0, err
-        assert ended(site) == ["flat"]
+        assert close_statuses(site) == ["flat"]
         assert [decision.stage for decision in site.decisions()] == ["close-everything"]
 
 
-def test_a_crash_is_closed_over_a_page_of_the_store_that_is_garbage(tmp_path: Path) -> None:
-    """The outbox, which no close needs, is overwritten on the disk, and a command follows that cannot be read."""
+def test_a_crash_is_closed_despite_a_damaged_page_of_the_store(tmp_path: Path) -> None:
+    """The outbox, which no close needs, is overwritten on the disk, and an unreadable command follows."""
     with paper(*FALLING) as address:
         site, pages = site_with_pages(tmp_path, address)
         with site.running("--live") as runner:
@@ -70,10 +70,10 @@ def test_a_crash_is_closed_over_a_page_of_the_store_that_is_garbage(tmp_path: Pa
 
 
 def test_a_crash_is_closed_without_a_descriptor_to_spare(tmp_path: Path) -> None:
-    """The store needs none beyond those that it holds from the beginning: no reserve is used up, and all is in it."""
+    """The store needs no descriptors beyond those held from the start: everything is stored, no reserve is used."""
     with paper(*FALLING) as address:
         site, _ = site_with_pages(tmp_path, address)
-        with site.running("--live", fresh=True) as runner:  # what it imports late, it imports without them
+        with site.running("--live", fresh=True) as runner:  # late imports must work without spare descriptors
             _, hard = resource.prlimit(runner.pid, resource.RLIMIT_NOFILE)
             open_now = len(list(Path(f"/proc/{runner.pid}/fd").iterdir()))
             resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (open_now + LIMITED, hard))
@@ -81,15 +81,15 @@ def test_a_crash_is_closed_without_a_descriptor_to_spare(tmp_path: Path) -> None
             until(lambda: runner.poll() is not None or not site.venue().positions, "the venue is flat")
             assert runner.poll() is None, runner.communicate()
             resource.prlimit(runner.pid, resource.RLIMIT_NOFILE, (hard, hard))
-            until(lambda: ended(site), "the closing ends")
+            until(lambda: close_statuses(site), "the closing ends")
             status, _, err = terminate(runner)
         assert status == 0, err
-        assert ended(site) == ["flat"]
+        assert close_statuses(site) == ["flat"]
         assert site.store.with_name("store.sqlite.reserve").stat().st_size == reserve
 
 
 def garble(path: Path, at: int, size: int) -> None:
-    """Overwrite a part of a file as a failing disk does. The locks that this process has on it are given up by that."""
+    """Overwrite a part of a file as a failing disk does. That releases the locks of this process on the file."""
     with path.open("r+b") as file:
         file.seek(at)
         file.write(b"\xff" * size)

@@ -1,4 +1,4 @@
-"""Templates that never end or fill memory: a crash on the paper venue is closed beside them, and it is reported."""
+"""Templates that do not end or fill memory: a crash on the paper venue is closed all the same, and reported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ spec: {template: out.md.j2}
 HOSTILE = "{% macro m(n) %}{% set x = n ~ n %}{{ m(x) }}{{ m(x) }}{% endmacro %}\n{{ m('x') }}"
 
 
-def test_a_template_that_is_changed_after_the_start_hurts_neither_the_close_nor_the_report(tmp_path: Path) -> None:
-    """It was sound when it was checked: it is a problem by its name, and report and generic runbook are there."""
+def test_a_hostile_template_written_after_the_start_affects_neither_the_close_nor_the_report(tmp_path: Path) -> None:
+    """The template was valid when checked; status names it as a problem, and report and generic runbook exist."""
     with paper(*FALLING) as address:
         site = Site(tmp_path, address)
         policy = POLICY.replace("      reset: manual\n", "      reset: manual\n      runbook: out\n")
@@ -33,5 +33,5 @@ def test_a_template_that_is_changed_after_the_start_hurts_neither_the_close_nor_
         assert status == 0, err
         assert site.venue().positions == ()
         assert list(tmp_path.glob("store.sqlite.incidents/*/report.md"))
-    (instead,) = tmp_path.glob("store.sqlite.incidents/*/runbook-close-everything.md")
-    assert instead.read_text(encoding="utf-8").startswith("> **This is the generic runbook:**")
+    (generic,) = tmp_path.glob("store.sqlite.incidents/*/runbook-close-everything.md")
+    assert generic.read_text(encoding="utf-8").startswith("> **This is the generic runbook:**")

@@ -1,4 +1,4 @@
-"""`python -m tests.baselines`: compare everything; `record [NAME…]`: write anew what is named, or everything."""
+"""`python -m tests.baselines` compares all baselines; `record [NAME…]` writes the named ones, or all, again."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.baselines.comparing import Baseline, baselines
+from tests.baselines.comparison import Baseline, baselines
 
 
 def main(arguments: Sequence[str]) -> int:
-    """0 where everything is the same, or was written; 1 where something differs; 2 for a name of nothing."""
+    """0 where everything is the same or was written, 1 where something differs, 2 for an unknown name."""
     recording = bool(arguments) and arguments[0] == "record"
     names = arguments[1:] if recording else arguments
     chosen = [each for each in baselines() if not names or _is_named(each, names)]
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _is_named(baseline: Baseline, names: Sequence[str]) -> bool:
-    """By its whole name, or by a part of it between slashes."""
+    """Whether a name is the baseline's name, or one of its parts between slashes."""
     return any(name == baseline.name or name in baseline.name.split("/") for name in names)
 
 

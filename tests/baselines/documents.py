@@ -1,4 +1,4 @@
-"""What is made of documents and recordings: digests, diagrams, schemas, mistakes, replays, a saved plan, a backtest."""
+"""Baselines of documents and recordings: digests, diagrams, schemas, mistakes, replays, a saved plan, a backtest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from killswitch.planning.operator.plan_file import decode_plan, encode_plan
-from tests.baselines.dumps import settled
-from tests.baselines.scenes import PLAN
+from tests.baselines.dumps import normalized
+from tests.baselines.scenarios import PLAN
 from tests.baselines.site import START
-from tests.baselines.verbs import REPOSITORY, said, said_at
+from tests.baselines.verbs import REPOSITORY, ksctl, ksctl_at
 
 MISTAKES = REPOSITORY / "tests" / "unit" / "policy" / "mistakes"
 SHIPPED = REPOSITORY / "policies"
@@ -25,7 +25,7 @@ REPLAYED = {
 
 
 def shipped(folder: Path) -> dict[str, str]:
-    """Of each shipped set: what `validate` says, and each diagram of it, with every variant, as text."""
+    """`validate` and each diagram of each shipped policy set, with every variant, as text."""
     found = []
     for each in [*sorted(path.parent for path in SHIPPED.glob("*/policy.yaml")), SHIPPED]:
         copy = _copied(each, folder)
@@ -39,59 +39,61 @@ def shipped(folder: Path) -> dict[str, str]:
 
 def schemas(folder: Path) -> dict[str, str]:
     """The schema of all documents together and of each kind, the catalogue of signals, and the list of venues."""
-    listed = said("schema")
+    listed = ksctl("schema")
     kinds = json.loads(listed.partition("\n")[2])["properties"]["kind"]["enum"]
-    told = [listed, *(said("schema", kind, "--output", "json") for kind in kinds)]
-    told += [said("schema", "signals", "--output", "json"), said("venues", "list", "--output", "json")]
-    return {"schemas.txt.gz": "\n".join(told)}
+    texts = [listed, *(ksctl("schema", kind, "--output", "json") for kind in kinds)]
+    texts += [ksctl("schema", "signals", "--output", "json"), ksctl("venues", "list", "--output", "json")]
+    return {"schemas.txt.gz": "\n".join(texts)}
 
 
 def mistakes(folder: Path) -> dict[str, str]:
-    """`validate --output json` of every fixture of a mistake. That each is found is held by its own test."""
+    """`validate --output json` of every mistake fixture. Another test asserts that each mistake is found."""
     copies = _copied(MISTAKES, folder)
     found = [_in(folder, "validate", str(path), "--output", "json") for path in sorted(copies.glob("*.yaml"))]
     return {"mistakes.txt.gz": "\n".join(found)}
 
 
 def routes(folder: Path) -> dict[str, str]:
-    """What `notify test` says on stdout of a route to the log; the log itself is where the process has put it."""
+    """The stdout of `notify test` for a route to the log; the log itself depends on the process."""
     policies = str(_copied(OWN / "stop", folder))
     forms = ("json", "text")
-    told = [said_at(START, "notify", "test", "--policies", policies, "--output", form, folder=folder) for form in forms]
-    return {"routes.txt": "\n".join(each.partition("--- stderr")[0] for each in told)}
+    texts = [
+        ksctl_at(START, "notify", "test", "--policies", policies, "--output", form, folder=folder) for form in forms
+    ]
+    return {"routes.txt": "\n".join(each.partition("--- stderr")[0] for each in texts)}
 
 
 def replays(folder: Path) -> dict[str, str]:
-    """The decisions that each recording gives, now and under policies that it was not made with; a plan on each."""
+    """The decisions that each recording gives, under its own and under other policies; a plan on each."""
     found = []
     for name, sets in REPLAYED.items():
         recording = folder / f"{name}.jsonl.gz"
         shutil.copy(RECORDED / f"{name}.recording.jsonl.gz", recording)
         for policies in sets:
-            with_it = ("--policies", str(_copied(policies, folder)), "--output", "json")
-            found.append(_in(folder, "replay", *with_it, "--snapshots", str(recording)))
-            found.append(_in(folder, "plan", *with_it, "--snapshot", str(recording)))
+            options = ("--policies", str(_copied(policies, folder)), "--output", "json")
+            found.append(_in(folder, "replay", *options, "--snapshots", str(recording)))
+            found.append(_in(folder, "plan", *options, "--snapshot", str(recording)))
     return {"replays.txt.gz": "\n".join(found)}
 
 
 def saved_plan(folder: Path) -> dict[str, str]:
-    """The plan that an earlier version has saved is read, and written again it is the same."""
+    """A plan that an earlier version saved is the same after reading and writing it."""
     return {"plan.json": encode_plan(decode_plan(PLAN.read_bytes())).decode()}
 
 
 def backtest(folder: Path) -> dict[str, str]:
     """One generated crash under one shipped set: every number of every rule."""
     policies = _copied(SHIPPED / "futures-drawdown", folder)
-    told = _in(folder, "backtest", "--policies", str(policies), "--crash", "7", "--quiet", "--output", "json")
-    return {"backtest.txt.gz": told}
+    result = _in(folder, "backtest", "--policies", str(policies), "--crash", "7", "--quiet", "--output", "json")
+    return {"backtest.txt.gz": result}
 
 
 def _in(folder: Path, *arguments: str) -> str:
-    return settled(said(*arguments), folder)
+    return normalized(ksctl(*arguments), folder)
 
 
 def _copied(path: Path, folder: Path) -> Path:
-    """A copy in a folder that no version control knows: a commit would stand in what is told."""
+    """A copy in a folder without version control, because the output would otherwise contain a commit."""
     copy = folder / path.name
     if not copy.exists():
         shutil.copytree(path, copy)

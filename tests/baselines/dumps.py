@@ -1,8 +1,8 @@
-"""A store as lines of text, and a store again of such lines; lock files and rendered files beside it included.
+"""Dumps a store and its lock files to lines of text, and restores a store from such a dump.
 
-The dump is exact: schema, every row of every table in order, blobs to the byte. Three things of a run are not its
-own: the folder that it ran in stands as FOLDER, the process that held the lease as OWNER, and a notification that has
-left is dated as what it tells, because threads send it in real time beside a run in time that jumps.
+The dump is exact: schema, every row of every table in order, blobs to the byte. Three values that depend on the machine
+are replaced: the folder of the run by FOLDER, the process that held the lease by OWNER, and the time at which a
+notification was sent by the time of its event, because threads send it in real time during a run in virtual time.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from killswitch.runner.lease import this_process
 
 FOLDER = "/site"
 OWNER = "recorder/00000000/1/1/1"
-"""Looks like a process of another machine, of which nobody here can say whether it runs."""
+"""The form of a process of another machine, whose liveness cannot be checked here."""
 
 
-def settled(text: str, folder: Path) -> str:
-    """A text without what is not the run's own: this folder, and this process."""
-    here = re.escape(str(folder)).replace("_", r"\\*_")  # Markdown escapes some of them, and JSON that escape
+def normalized(text: str, folder: Path) -> str:
+    """The text with this folder and this process replaced by constants."""
+    here = re.escape(str(folder)).replace("_", r"\\*_")  # Markdown escapes some of them, and JSON the escapes
     text = re.sub(here, FOLDER, text)
     return text.replace(this_process(), OWNER)
 
 
 def dump(folder: Path) -> str:
-    """The store in `folder`, and the files of its locks, as JSON Lines."""
+    """The store in `folder` and its lock files as JSON Lines."""
     with closing(sqlite3.connect(folder / "store.sqlite")) as connection:
         lines: list[dict[str, Any]] = [{"sql": sql} for (sql,) in connection.execute(_SCHEMA)]
         for (table,) in connection.execute(_TABLES).fetchall():
             found = connection.execute(f"SELECT * FROM {table} ORDER BY rowid")  # names from the schema itself
             names = [column[0] for column in found.description]
             for row in found:
-                values = {name: _written(value) for name, value in zip(names, row, strict=True)}
+                values = {name: _encode(value) for name, value in zip(names, row, strict=True)}
                 if table == "outbox" and values["state"] == "delivered":
                     values["ended_at"] = values["at"]
                 lines.append({"table": table, "row": values})
     for path in [*sorted(folder.glob("locks/**/*")), folder / "trading_lock.json"]:
         if path.is_file():
             lines.append({"file": str(path.relative_to(folder)), "text": path.read_text(encoding="utf-8")})
-    return settled("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), folder)
+    return normalized("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), folder)
 
 
 _SCHEMA = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid"
@@ -51,7 +51,7 @@ _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'sqli
 
 
 def restore(text: str, folder: Path) -> Path:
-    """The store of a dump, in `folder`, as if it had been run there; its path."""
+    """Restore a dump in `folder` as if the run had been there; the path of the store."""
     path = folder / "store.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -61,7 +61,7 @@ def restore(text: str, folder: Path) -> Path:
             if "sql" in entry:
                 connection.execute(entry["sql"])
             elif "table" in entry:
-                row = {name: _read(value) for name, value in entry["row"].items()}
+                row = {name: _decode(value) for name, value in entry["row"].items()}
                 marks = ", ".join(f":{name}" for name in row)
                 connection.execute(f"INSERT INTO {entry['table']} ({', '.join(row)}) VALUES ({marks})", row)
             else:
@@ -72,7 +72,7 @@ def restore(text: str, folder: Path) -> Path:
     return path
 
 
-def _written(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     if not isinstance(value, bytes):
         return value
     try:
@@ -81,7 +81,7 @@ def _written(value: Any) -> Any:
         return {"hex": value.hex()}
 
 
-def _read(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return value["utf-8"].encode() if "utf-8" in value else bytes.fromhex(value["hex"])

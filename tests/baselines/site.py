@@ -1,7 +1,7 @@
-"""One place that is watched: policies, a paper market, a store and a runner, in time that jumps.
+"""A site for the baselines: policies, a paper market, a store and a runner, in virtual time.
 
-Everything is real but the time and the venue: policies are read from documents, the runner is put together as `ksctl
-run` does it, and the store is the file that it writes. The same site takes the same course each time.
+Everything is real except the time and the venue: policies are read from documents, the runner is assembled as `ksctl
+run` does it, and the store is the file that it writes. The same site runs identically each time.
 """
 
 from __future__ import annotations
@@ -49,24 +49,24 @@ BAR = 10
 LATENCY = 0.04
 """Seconds that a request to the venue takes."""
 RENDERED_EVERY = 20
-"""Ticks between two looks of the reports: each look draws every page that has changed."""
-PATIENCE = 60.0
-"""Real seconds that reports are waited for at each tick: they are rendered by a thread beside it."""
+"""Ticks between two renderings of the reports; each renders every page that has changed."""
+WAIT_LIMIT = 60.0
+"""Real seconds to wait for the reports at each tick: a thread renders them."""
 
 
 class Timeline(VirtualTime):
-    """Time that jumps, under a name that is the same in every process: stores remember whose time they were in."""
+    """Virtual time with the same origin in every process, because stores record the origin of their clock."""
 
     @property
     def origin(self) -> str:
         return "virtual"
 
 
-class WaywardVenue(LocalVenue):
-    """The paper venue with a way to it, on which answers get lost while `trouble` says so.
+class FaultyVenue(LocalVenue):
+    """The paper venue behind a connection with faults.
 
-    `trouble`: call (`*`: every one) → what happens to it. `down`: the venue is not reached. `goes down`: it is not, and
-    nor is any call after it. `lost`: it is done, and nobody hears of it.
+    `trouble`: call (`*`: every one) → its fault. `down`: the venue is unreachable. `goes down`: it is unreachable from
+    this call on. `lost`: the call is executed, and its answer is lost.
     """
 
     def __init__(self, account: str, market: PaperMarket, clock: VirtualTime, trouble: dict[str, str]) -> None:
@@ -74,29 +74,27 @@ class WaywardVenue(LocalVenue):
         self.trouble = trouble
 
     async def snapshot(self) -> AccountSnapshot:
-        return await self._on_its_way("snapshot", super().snapshot)
+        return await self._transmit("snapshot", super().snapshot)
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        return await self._on_its_way("submit", lambda: super(WaywardVenue, self).submit(request))
+        return await self._transmit("submit", lambda: super(FaultyVenue, self).submit(request))
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
-        return await self._on_its_way(
-            "find_order", lambda: super(WaywardVenue, self).find_order(symbol, client_order_id)
-        )
+        return await self._transmit("find_order", lambda: super(FaultyVenue, self).find_order(symbol, client_order_id))
 
     async def open_orders(self) -> tuple[Order, ...]:
-        return await self._on_its_way("open_orders", super().open_orders)
+        return await self._transmit("open_orders", super().open_orders)
 
     async def fills(self, symbol: str, client_order_id: str) -> tuple[Fill, ...]:
-        return await self._on_its_way("fills", lambda: super(WaywardVenue, self).fills(symbol, client_order_id))
+        return await self._transmit("fills", lambda: super(FaultyVenue, self).fills(symbol, client_order_id))
 
     async def cancel(self, symbol: str, order_id: str) -> None:
-        await self._on_its_way("cancel", lambda: super(WaywardVenue, self).cancel(symbol, order_id))
+        await self._transmit("cancel", lambda: super(FaultyVenue, self).cancel(symbol, order_id))
 
     async def close_book(self) -> None:
-        await self._on_its_way("close_book", super().close_book)
+        await self._transmit("close_book", super().close_book)
 
-    async def _on_its_way(self, call: str, answer: Callable[[], Awaitable[Any]]) -> Any:
+    async def _transmit(self, call: str, answer: Callable[[], Awaitable[Any]]) -> Any:
         await asyncio.sleep(LATENCY)
         trouble = self.trouble.get(call, self.trouble.get("*"))
         if trouble == "goes down":
@@ -112,7 +110,7 @@ class WaywardVenue(LocalVenue):
 
 @dataclass
 class Reports:
-    """A witness that waits until reports are rendered, so that they see the tick as it was; at what matters only."""
+    """An observer that waits until reports show the tick: at decisions, and every `RENDERED_EVERY` ticks."""
 
     reporting: ReportRenderer
     ticks: int = 0
@@ -121,14 +119,14 @@ class Reports:
         self.ticks += 1
         if report.decisions or self.ticks % RENDERED_EVERY == 0:
             self.reporting.ticked(report)
-            self.reporting.wait(PATIENCE)
+            self.reporting.wait(WAIT_LIMIT)
 
 
 class Site:
-    """One store in `folder` under the policies `name`, and a market of `symbols` at these prices.
+    """A store in `folder` under the policies `name`, and a market of `symbols` at these prices.
 
-    Say what is held, and what happens `at` which second; then `run`, as often as wanted: what a run leaves the next one
-    finds, in the store and on the market.
+    Declare positions, and events with `at`; then `run` repeatedly: each run continues with the store and the market of
+    the one before.
     """
 
     def __init__(
@@ -160,18 +158,18 @@ class Site:
             seed=1, rules=rules, recall=timedelta(hours=1), terms=terms,
         )  # fmt: skip
         self.troubles: dict[str, dict[str, str]] = {}
-        """Account → what goes wrong on the way to it."""
-        self._happenings: list[tuple[float, Callable[[], object]]] = []
-        self._hands = 0
+        """Account → the faults of its connection."""
+        self._events: list[tuple[float, Callable[[], object]]] = []
+        self._commands = 0
         self.reports = False
-        """Whether reports and runbooks are rendered beside the run."""
+        """Whether reports and runbooks are rendered during the run."""
         self.recording: Path | None = None
         self._pass_bar()
 
     # -- before a run -------------------------------------------------------------------------------------
 
     def account(self, name: str, wallet: str, *, leverage: str = "10") -> None:
-        """Open the account that the document `name` is about, with so much money."""
+        """Open the account of the document `name` with this wallet balance."""
         spec = next(each.spec for each in self.written.accounts if each.metadata.name == name)
         cash = spec.market == "spot"
         self.market.add_account(
@@ -183,22 +181,22 @@ class Site:
     def hold(self, account: str, symbol: str, side: Side, notional: str) -> None:
         self.market.open_position(account, symbol, side, Decimal(notional))
 
-    def at(self, second: float, happens: Callable[[], object]) -> None:
-        """Something happens at that second of the site's time."""
-        self._happenings.append((second, happens))
+    def at(self, second: float, event: Callable[[], object]) -> None:
+        """Schedule an event at that second of the site's time."""
+        self._events.append((second, event))
 
-    def moves(self, second: float, **prices: str) -> None:
-        """From that second on these are the prices: the next bar closes there."""
+    def set_prices(self, second: float, **prices: str) -> None:
+        """Set these prices from that second on: the next bar closes at them."""
         self.at(second, lambda: self.prices.update({symbol: Decimal(price) for symbol, price in prices.items()}))
 
     def command(self, second: float, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
-        """A hand of ada's, given at that second; what is given up is the newest decision."""
-        self._hands += 1
-        id_ = f"hand-{self._hands:016d}"
-        self.at(second, lambda: self._give(id_, kind, scope, reason, **more))
+        """Schedule an operator command of ada's; `give_up` refers to the newest decision."""
+        self._commands += 1
+        id_ = f"hand-{self._commands:016d}"
+        self.at(second, lambda: self._queue(id_, kind, scope, reason, **more))
 
-    def decided(self) -> str:
-        """The id of the newest decision; for happenings."""
+    def newest_decision(self) -> str:
+        """The id of the newest decision; for scheduled events."""
         store = open_store(str(self.store_at), read_only=True)
         try:
             return store.decisions(1)[0].decision.id
@@ -206,7 +204,7 @@ class Site:
             store.close()
 
     def apply(self, plan: SavedPlan) -> None:
-        """Give a saved plan to the next tick; for happenings."""
+        """Queue a saved plan for the next tick; for scheduled events."""
         store = open_store(str(self.store_at))
         try:
             store.put_event(apply_event(store, plan, "ada", self.time.now()))
@@ -214,11 +212,11 @@ class Site:
             store.close()
 
     def plan_of_closing(self, scope: str) -> SavedPlan:
-        """What a close by hand of `scope` would do now."""
+        """The plan of an operator close of `scope` now."""
         now = self.time.now()
-        given = operator_event("close", scope, "ada", "operator: before the holidays", now, cause="operator")
+        command = operator_event("close", scope, "ada", "operator: before the holidays", now, cause="operator")
         accounts = tuple(self.market.snapshot(name, now) for name in self.troubles)
-        snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(structs.replace(given, id="hand-plan"),))
+        snapshot = Snapshot(now, accounts, "killswitch.snapshot/v1", events=(structs.replace(command, id="hand-plan"),))
         store = open_store(str(self.store_at), read_only=True)
         try:
             interpreter, memory = from_store(self.written.policies, store)
@@ -231,41 +229,41 @@ class Site:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def run(self, until: float, *, begins: float = 0.0, killed: bool = False) -> None:
-        """Run to that second of the site's time; then the run is stopped as by SIGTERM, or killed where it is.
+    def run(self, until: float, *, start: float = 0.0, killed: bool = False) -> None:
+        """Run to that second of the site's time; then stop the runner as SIGTERM does, or kill it.
 
-        Before the second `begins` nobody runs, and the market goes on by itself.
+        Before the second `start` no runner exists, and only the market advances.
         """
-        self.time.run(self._run(until, begins, killed=killed))
+        self.time.run(self._run(until, start, killed=killed))
 
-    async def _run(self, until: float, begins: float, *, killed: bool) -> None:
+    async def _run(self, until: float, start: float, *, killed: bool) -> None:
         loop = asyncio.get_running_loop()
-        now, wrong = loop.time(), []
-        loop.set_exception_handler(lambda _, context: wrong.append(context))
-        for second, happens in self._happenings:
+        now, errors = loop.time(), []
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        for second, event in self._events:
             if second >= now:
-                loop.call_at(second, happens)
+                loop.call_at(second, event)
         bars = asyncio.create_task(self._pass_bars())
-        await asyncio.sleep(max(begins - now, 0.0))
+        await asyncio.sleep(max(start - now, 0.0))
         store = open_store(str(self.store_at))
         stop = asyncio.Event()
-        witnesses: tuple[Observer, ...] = ()
+        observers: tuple[Observer, ...] = ()
         reporting = None
         if self.reports:
             at = str(self.store_at)
             reporting = ReportRenderer(store, at, incidents_folder(at), pause=0.0, pause_for_work=0.0)
-            witnesses = (Reports(reporting),)
+            observers = (Reports(reporting),)
         try:
             runner = assemble(
                 self.written.policies, self._armed(), store, self.time, RunnerPace(self.interval, read_timeout=2.0),
-                live=True, locks=self.locks, paths=(str(self.policies),), observers=witnesses,
+                live=True, locks=self.locks, paths=(str(self.policies),), observers=observers,
                 recorder=None if self.recording is None else RecordingWriter(self.recording,
                 append=self.recording.exists()),
             )  # fmt: skip
             keep_start(store, self.written.policies.digest, self.written.runbooks, self.recording)
             running = asyncio.create_task(runner.run(stop))
             await asyncio.wait({running}, timeout=until - loop.time())
-            _let_messages_leave(store)
+            _wait_for_notifications(store)
             if killed:
                 running.cancel()
             stop.set()
@@ -275,16 +273,16 @@ class Site:
             if reporting is not None:
                 reporting.close()
             store.close()
-        if wrong:
-            raise RuntimeError(f"something beside the run went wrong: {wrong[0]}") from wrong[0].get("exception")
+        if errors:
+            raise RuntimeError(f"an error outside the run: {errors[0]}") from errors[0].get("exception")
 
     def _armed(self) -> dict[str, ArmedAccount]:
-        """The accounts with adapters of this run's own, which remember nothing."""
+        """The armed accounts with new adapters, which have no state of earlier runs."""
         specs = {each.metadata.name: each.spec for each in self.written.accounts}
         return {
             name: ArmedAccount(
                 name, venue_of(specs[name]), specs[name].market, specs[name].currency,
-                WaywardVenue(name, self.market, self.time, trouble), armed=specs[name].execution == "live",
+                FaultyVenue(name, self.market, self.time, trouble), armed=specs[name].execution == "live",
             )
             for name, trouble in self.troubles.items()
         }  # fmt: skip
@@ -295,7 +293,7 @@ class Site:
             self._pass_bar()
 
     def _pass_bar(self) -> None:
-        """Close a bar that goes straight from the prices of the last one to those of now."""
+        """Close a bar that moves straight from the last bar's prices to the present ones."""
         bars = {}
         for symbol, price in self.prices.items():
             before = self._closed_at[symbol]
@@ -303,9 +301,9 @@ class Site:
         self.market.advance(self.time.now(), bars)
         self._closed_at = dict(self.prices)
 
-    def _give(self, id_: str, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
-        named = self.decided() if kind == "give_up" else None
-        event: Event = operator_event(kind, scope, "ada", reason, self.time.now(), decision=named, **more)
+    def _queue(self, id_: str, kind: Any, scope: str | None, reason: str, **more: Any) -> None:
+        decision = self.newest_decision() if kind == "give_up" else None
+        event: Event = operator_event(kind, scope, "ada", reason, self.time.now(), decision=decision, **more)
         store = open_store(str(self.store_at))
         try:
             store.put_event(structs.replace(event, id=id_))
@@ -313,14 +311,14 @@ class Site:
             store.close()
 
 
-def _let_messages_leave(store: SqlStore) -> None:
-    """Until no notification waits: they are sent by a thread, which takes real time while the site's stands still."""
-    deadline = time.monotonic() + PATIENCE
+def _wait_for_notifications(store: SqlStore) -> None:
+    """Wait until no notification is pending: a thread sends them in real time while virtual time does not advance."""
+    deadline = time.monotonic() + WAIT_LIMIT
     while any(route.pending for route in store.outbox()) and time.monotonic() < deadline:
         time.sleep(0.005)
 
 
 def linear(symbol: str, **more: str) -> Instrument:
-    """A linear contract, or a coin: lot 0.001, tick 0.01, unless said otherwise."""
+    """A linear contract, or a coin: lot 0.001 and tick 0.01 by default."""
     fields = {"contract_size": "1", "amount_step": "0.001", "price_step": "0.01", "min_amount": "0.001", **more}
     return Instrument(symbol=symbol, **{key: Decimal(value) for key, value in fields.items()})  # type: ignore[arg-type] # the names decide

@@ -24,45 +24,45 @@ from tests.bench.measure import Measure, best_of
 BARS, ROUNDS, SEED = 100_000, 5, 1
 WINDOWS, THRESHOLDS = (15, 60), ((0.045, 0.07, 0.10), (0.07, 0.10, 0.14))
 FLOOR = 200_000
-"""Account-bars a second that are promised."""
+"""Promised account-bars a second."""
 
 
 def measures() -> Iterator[Measure]:
     """Promised: 200,000 account-bars a second, and at most five times the NumPy pass."""
-    panel, book, policies = PriceMatrix(calm_bars(SEED, BARS)), quiet_book(), shipped("futures-drawdown")
+    matrix, book, policies = PriceMatrix(calm_bars(SEED, BARS)), quiet_book(), shipped("futures-drawdown")
 
     def ours() -> Run:
-        return asyncio.run(backtest(policies, panel, book, rule="staged", venue=local))
+        return asyncio.run(backtest(policies, matrix, book, rule="staged", venue=local))
 
     if ours().firings:
-        raise AssertionError("something fires: this is to measure bars without venue activity")
-    took, reference = best_of(ROUNDS, ours, numpy_pass(panel, book))
+        raise AssertionError("something fires: this must measure bars without venue activity")
+    elapsed, reference = best_of(ROUNDS, ours, numpy_pass(matrix, book))
     name = f"backtest of {BARS:,} bars with {len(book.symbols)} symbols"
-    yield Measure(name, took * 1e3, reference * 1e3, "the same signals in NumPy", 5.0)
-    yield Measure(f"{name}, time for a bar", took / BARS * 1e6, 1e6 / FLOOR, f"{FLOOR:,} a second", 1.0, "µs")
-    exits = backtesting_py(panel)
-    took, reference = best_of(2, ours, exits)
-    yield Measure(name, took * 1e3, reference * 1e3, "backtesting.py, one symbol, trailing exit", 1.0)
+    yield Measure(name, elapsed * 1e3, reference * 1e3, "the same signals in NumPy", 5.0)
+    yield Measure(f"{name}, time for a bar", elapsed / BARS * 1e6, 1e6 / FLOOR, f"{FLOOR:,} a second", 1.0, "µs")
+    exits = backtesting_py(matrix)
+    elapsed, reference = best_of(2, ours, exits)
+    yield Measure(name, elapsed * 1e3, reference * 1e3, "backtesting.py, one symbol, trailing exit", 1.0)
 
 
 def quiet_book() -> BacktestBook:
-    """The demo's book at a fifth of its size, so that months of walking fire nothing."""
+    """The demo's book at a fifth of its size, so that a random walk of months fires nothing."""
     demo = demo_book()
     account = demo.accounts[0]
     small = tuple(p.model_copy(update={"notional": p.notional / 5}) for p in account.positions)
     return demo.model_copy(update={"accounts": (account.model_copy(update={"positions": small}),)})
 
 
-def numpy_pass(panel: PriceMatrix, book: BacktestBook) -> Callable[[], list[np.ndarray[Any, Any]]]:
-    """Equity, its falls, and where each threshold is passed."""
+def numpy_pass(matrix: PriceMatrix, book: BacktestBook) -> Callable[[], list[np.ndarray[Any, Any]]]:
+    """A function that computes equity, its falls, and where each threshold is passed."""
     account = book.accounts[0]
-    columns = panel.columns([position.symbol for position in account.positions])
-    close = np.ascontiguousarray(panel.close[:, columns])
+    columns = matrix.columns([position.symbol for position in account.positions])
+    close = np.ascontiguousarray(matrix.close[:, columns])
     sign = np.array([1.0 if position.side == "long" else -1.0 for position in account.positions])
     quantity = sign * [float(position.notional) for position in account.positions] / close[0]
     start = float(account.equity)
 
-    def look() -> list[np.ndarray[Any, Any]]:
+    def compute() -> list[np.ndarray[Any, Any]]:
         equity = start + close @ quantity - close[0] @ quantity
         passed = []
         for window, levels in zip(WINDOWS, THRESHOLDS, strict=True):
@@ -71,7 +71,7 @@ def numpy_pass(panel: PriceMatrix, book: BacktestBook) -> Callable[[], list[np.n
             passed += [fall >= level for level in levels]
         return passed
 
-    return look
+    return compute
 
 
 def trailing_highest(value: np.ndarray[Any, Any], width: int) -> np.ndarray[Any, Any]:
@@ -81,10 +81,10 @@ def trailing_highest(value: np.ndarray[Any, Any], width: int) -> np.ndarray[Any,
     return highest
 
 
-def backtesting_py(panel: PriceMatrix) -> Callable[[], object]:
-    """One symbol, held long until it has fallen 10% from its highest of the last hour."""
+def backtesting_py(matrix: PriceMatrix) -> Callable[[], object]:
+    """A backtest of one symbol, held long until it has fallen 10% from its highest of the last hour."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of what its notebooks' charts lack
+        warnings.simplefilter("ignore")  # it warns about missing packages for notebook charts
         import pandas as pd
         from backtesting import Backtest, Strategy
 
@@ -98,12 +98,12 @@ def backtesting_py(panel: PriceMatrix) -> Callable[[], object]:
             elif self.position and self.data.Close[-1] <= 0.9 * self.highest[-1]:
                 self.position.close()
 
-    column = panel.columns(["BTC_USDT"])[0]
+    column = matrix.columns(["BTC_USDT"])[0]
     prices = {
-        "Open": panel.close[:, column], "High": panel.high[:, column],
-        "Low": panel.low[:, column], "Close": panel.close[:, column],
+        "Open": matrix.close[:, column], "High": matrix.high[:, column],
+        "Low": matrix.low[:, column], "Close": matrix.close[:, column],
     }  # fmt: skip
-    frame = pd.DataFrame(prices, index=pd.to_datetime(panel.at, unit="us"))
+    frame = pd.DataFrame(prices, index=pd.to_datetime(matrix.at, unit="us"))
 
     def run() -> object:
         with warnings.catch_warnings():

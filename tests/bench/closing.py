@@ -1,9 +1,9 @@
-"""Closing whole books: how long it takes beside the least that the venues' limits and the wire make unavoidable.
+"""Closing whole books: the time, against the floor that the venues' limits and the network make unavoidable.
 
 Simulated venues (`venues.py`) with a round trip of 40 ± 5 ms and the documented limits of Binance, Bybit and OKX
-(`limits.py`, which has the floor too); the real closers, run beside each other as the runner does, and a real store on
-disk. Time is real, but for the runs in which calls fail: those take theirs from a loop that jumps.
-Run by itself (`python -m tests.bench.closing 100 binance bybit`) it closes once, and prints where the time goes.
+(`limits.py`, which has the floor too); the real account executors, run in parallel as the runner does, and a real
+store on disk. Time is real, except in the runs in which calls fail: those run in virtual time.
+`python -m tests.bench.closing 100 binance bybit` closes once, and prints where the time is spent.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ COUNTS = (10, 100, 1000)
 FAST_ENOUGH, STARTED, KEPT, UNDER_FAULTS, JOURNALED = 1.10, 5.0, 1.02, 1.5, 1.0
 """The promises: × floor; ms; × the schedule; × floor; × a bare commit for each order."""
 ROUNDS = {10: 7, 100: 5, 1000: 1}
-"""Of a short close the best of several counts: a neighbour on the machine is none of the closer's doing."""
+"""Closes by number of positions; the best counts, because other processes on the machine disturb short closes."""
 RUNS, FAILING, FAILED_BOOK = 10_000, 0.05, 40
 PER_MINUTE, SCHEDULED = 600, 60
 RESERVED = Decimal("0.5")
-"""The share of every limit that closing has to itself; nothing else reads here."""
+"""The share of every limit that is reserved for closing; nothing else uses the venues here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """What one close took, in seconds: until the last decision's end is durable, until the first order left."""
+    """One close, in seconds: `elapsed` until the decision's end is durable, `first` until the first order was sent."""
 
-    took: float
+    elapsed: float
     floor: float
     first: float
     refused: int
@@ -70,16 +70,16 @@ class Close:
 
     @property
     def ratio(self) -> float:
-        return self.took / self.floor
+        return self.elapsed / self.floor
 
 
 def measures() -> Iterator[Measure]:
-    """All promises about closing."""
+    """The promises about closing."""
     for count in COUNTS:
         for name, venues in (("binance", {"binance": BINANCE}), ("three venues", THREE)):
             best = min((real(venues, count) for _ in range(ROUNDS[count])), key=lambda close: close.ratio)
             title = f"closing {count:,} positions on {name}"
-            yield Measure(title, best.took, best.floor, "floor", FAST_ENOUGH, "s")
+            yield Measure(title, best.elapsed, best.floor, "floor", FAST_ENOUGH, "s")
             yield Measure(f"{title}, refused for too many requests", best.refused, 1.0, "one", 0.0, "times")
             if count == max(COUNTS):
                 yield Measure(f"{title}, first order", best.first * 1e3, 1.0, "1 ms", STARTED)
@@ -95,7 +95,7 @@ def real(
     unwinding: Unwinding | None = None,
     profile: cProfile.Profile | None = None,
 ) -> Close:
-    """Close `count` positions, as even as can be over the venues, in real time on a store on disk."""
+    """Close `count` positions, distributed evenly over the venues, in real time on a store on disk."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as place:
         store = open_store(str(Path(place) / "store.sqlite"))
@@ -116,15 +116,15 @@ async def close(
     unwinding: Unwinding | None = None,
     profile: cProfile.Profile | None = None,
 ) -> Close:
-    """Decide to close everything, and run the closers until nothing is left to do.
+    """Commit a decision to close everything, and run the executors until no work is left.
 
-    `profile` sees what comes between the decision's being durable and the end.
+    `profile` covers the time from the durable decision to the end.
     """
     budgets, workers = RequestBudgets(), {}
     for venue in venues:
         budget = budgets.of(venue.account, venue.account, venue.traits, RESERVED)
-        closer = AccountExecutor(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
-        workers[venue.account] = ClosingWorker(venue.account, closer, (), clock.monotonic)
+        executor = AccountExecutor(venue.account, venue, store, clock, budget=budget, breaker=Breaker())
+        workers[venue.account] = ClosingWorker(venue.account, executor, (), clock.monotonic)
     closings = ClosingWorkers(workers)
     await closings.recover(1.0)
     books = [venue.book() for venue in venues]
@@ -143,32 +143,32 @@ async def close(
     while closings.has_work():
         await closings.advance(1.0)
         await asyncio.sleep(min(closings.wait, 0.001))
-    took = loop.time() - begun
+    elapsed = loop.time() - begun
     if profile is not None:
         profile.disable()
     counts = [len(venue.positions) for venue in venues]
     _check(venues, closings)
     return Close(
-        took,
+        elapsed,
         max(floor(venue.traits, count, venue.trips) for venue, count in zip(venues, counts, strict=True)),
-        min(trip.left for venue in venues for trip in venue.trips if trip.orders) - begun,
+        min(trip.sent_at for venue in venues for trip in venue.trips if trip.orders) - begun,
         sum(venue.refused for venue in venues),
         venues,
     )
 
 
 def scheduled() -> Measure:
-    """A close that declares how many orders leave in a minute: the time from the first to the last, against that."""
+    """A close with a declared number of orders a minute: the time from the first to the last, against the schedule."""
     done = real({"binance": BINANCE}, SCHEDULED, unwinding=Unwinding("bench", max_orders_per_minute=PER_MINUTE))
-    left = sorted(trip.left for trip in done.venues[0].trips for _ in range(trip.orders))
-    took, promised = left[-1] - left[0], (SCHEDULED - 1) * 60 / PER_MINUTE
-    # Too fast misses it as well as too slow.
+    left = sorted(trip.sent_at for trip in done.venues[0].trips for _ in range(trip.orders))
+    elapsed, promised = left[-1] - left[0], (SCHEDULED - 1) * 60 / PER_MINUTE
+    # Too fast misses the promise as well as too slow.
     name = f"{SCHEDULED} orders at {PER_MINUTE} a minute"
-    return Measure(name, max(took, promised**2 / max(took, 1e-9)), promised, "the schedule", KEPT, "s")
+    return Measure(name, max(elapsed, promised**2 / max(elapsed, 1e-9)), promised, "the schedule", KEPT, "s")
 
 
 def journaled(count: int = 100) -> Measure:
-    """Durable writes of a close of `count` positions, for each order, against a bare commit of one row."""
+    """Durable writes of a close of `count` positions, for each order, against a plain commit of one row."""
     spent = [0.0]
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as place:
@@ -176,25 +176,25 @@ def journaled(count: int = 100) -> Measure:
         with _timed(store, spent):
             asyncio.run(close(_venues({"binance": BINANCE}, count, seed=1), store, clock))
         store.close()
-        bare = _bare_commit(Path(place) / "bare.sqlite")
+        plain = _plain_commit(Path(place) / "bare.sqlite")
     return Measure(
-        "journal of one order's close", spent[0] / count * 1e6, bare * 1e6, "a bare SQLite commit", JOURNALED, "µs"
+        "journal of one order's close", spent[0] / count * 1e6, plain * 1e6, "a bare SQLite commit", JOURNALED, "µs"
     )
 
 
 def failing(runs: int) -> Measure:
-    """All runs together: seconds of closing against their floors, with a share of all calls going wrong."""
-    took = floors = 0.0
+    """Mean seconds of closing against the mean floor, while a share of all calls fails."""
+    elapsed = floors = 0.0
     for seed in range(runs):
         done = failed_run(seed)
-        took += done.took
+        elapsed += done.elapsed
         floors += done.floor
     name = f"closing {FAILED_BOOK} positions while {FAILING:.0%} of calls fail, {runs:,} runs"
-    return Measure(name, took / runs, floors / runs, "floor", UNDER_FAULTS, "s")
+    return Measure(name, elapsed / runs, floors / runs, "floor", UNDER_FAULTS, "s")
 
 
 def failed_run(seed: int, count: int = FAILED_BOOK) -> Close:
-    """One close on Bybit's limits, the slowest of the three, in time that jumps; every other one without batches."""
+    """One close on Bybit's limits, the slowest of the three, in virtual time; every other one without batches."""
     timeline = virtual_time.VirtualTime()
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
         store = open_store(str(Path(place) / "store.sqlite"))
@@ -236,7 +236,7 @@ def _decision(venues: Sequence[SimulatedVenue], clock: Clock, unwinding: Unwindi
 
 
 def _commit(store: SqlStore, decision: Decision, planned: Sequence[JournalEntry]) -> None:
-    """As the runner does: decision and planned work in one transaction."""
+    """Commit as the runner does: decision and planned entries in one transaction."""
     store.commit_tick(
         TickRecord(
             as_of=decision.as_of, policy_set="sha256:0", states=(), rows=(), decisions=(decision,), notices=(),
@@ -246,7 +246,7 @@ def _commit(store: SqlStore, decision: Decision, planned: Sequence[JournalEntry]
 
 
 def _check(venues: Sequence[SimulatedVenue], closings: ClosingWorkers) -> None:
-    """A close that is not one has no time."""
+    """AssertionError unless every book is flat and nothing was overfilled."""
     statuses = {closing.status for closing in closings.progress()}
     if statuses != {"flat"} or not all(venue.flat for venue in venues):
         raise AssertionError(f"the book is not flat: {statuses}")
@@ -256,7 +256,7 @@ def _check(venues: Sequence[SimulatedVenue], closings: ClosingWorkers) -> None:
 
 @contextmanager
 def _timed(store: SqlStore, spent: list[float]) -> Iterator[None]:
-    """Add up the seconds that the store's two ways of writing the journal take."""
+    """Add up the seconds in the store's two functions that write the journal."""
     one, many = store.append, store.append_all
 
     def append(entry: JournalEntry) -> int:
@@ -277,8 +277,8 @@ def _timing(work: Callable[[], T], spent: list[float]) -> T:
         spent[0] += time.perf_counter() - begun
 
 
-def _bare_commit(path: Path, commits: int = 500) -> float:
-    """Seconds of one durable insert without anything around it, as the store's own connections are set."""
+def _plain_commit(path: Path, commits: int = 500) -> float:
+    """Seconds of one durable insert alone, with the settings of the store's connections."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -289,17 +289,17 @@ def _bare_commit(path: Path, commits: int = 500) -> float:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO journal (body) VALUES (?)", (body,))
         connection.execute("COMMIT")
-    took = time.perf_counter() - begun
+    elapsed = time.perf_counter() - begun
     connection.close()
-    return took / commits
+    return elapsed / commits
 
 
 def main(count: int, names: Sequence[str]) -> None:
-    """Close once, and once more under the profiler: where most time is spent, and below what."""
+    """Close once, and once more under the profiler; print the functions with the most own and cumulative time."""
     traits = {name: THREE[name] for name in names or ("binance",)}
     done = real(traits, count)
     print(
-        f"{count:,} positions on {', '.join(traits)}: {done.took:.3f} s, floor {done.floor:.3f} s, "
+        f"{count:,} positions on {', '.join(traits)}: {done.elapsed:.3f} s, floor {done.floor:.3f} s, "
         f"ratio {done.ratio:.2f}, first order after {done.first * 1e3:.1f} ms, refused {done.refused} times"
     )
     profile = cProfile.Profile()

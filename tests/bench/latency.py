@@ -2,9 +2,9 @@
 
     python -m tests.bench latency
 
-A row a case: the bound, what was measured before, and the seconds at each venue. A row whose bound is `never` is of
-money that only moved. `none`: no order came; `-`: the venue has not what the case needs; `!`: the bound is missed, or
-the case did not go as it says, which is written under the row. Nothing here depends on how fast the machine is.
+A row for each case: the bound, the earlier measurement, and the seconds at each venue. A row with the bound `never` is
+a case of transfers only. `none`: no order was sent; `-`: the venue lacks an ability that the case needs; `!`: the bound
+is missed, or the case has a problem, which is printed under the row. No number depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tests.bench.measure import Measure
+from tests.latency.case_runner import Outcome, cases_of, run
 from tests.latency.cases import CASES, Case
-from tests.latency.running import Outcome, cases_of, run
 from tests.latency.sites import ROUND_TRIP, TICK, VENUES
 
 NO_ORDER: Final = 3600.0
-"""Seconds that stand for an order that never came."""
+"""Seconds that represent a missing order."""
 BEFORE: Final[Mapping[str, str]] = {
     "plain": "15 s",
     "grinding": "10 s",
@@ -32,12 +32,12 @@ BEFORE: Final[Mapping[str, str]] = {
     "spot: 80% in, rows 1s": "sold",
     "one of three down": "none",
 }
-"""Seconds from the event to the first order at commit 751e4db, on a wire-level Binance that others had written."""
+"""Seconds from the event to the first order at commit 751e4db, on a wire-level Binance by other authors."""
 HEAD: Final = f"{'case':<38}{'bound':>7}{'751e4db':>9}" + "".join(f"{name[:7]:>8}" for name in VENUES)
 
 
 def measures() -> Iterator[Measure]:
-    """A row for each case, and of all of them the delay that is worst against its bound, and the false closes."""
+    """A row for each case; then the worst delay relative to its bound, and the false closes."""
     print(f"event to first order, in seconds; a round trip is {ROUND_TRIP:g} s, the tick {TICK:g} s")
     if free := [name for name, venue in VENUES.items() if not venue.round_trip]:
         print(f"{', '.join(free)}: requests take no time, so that the bound is {3 * ROUND_TRIP:g} s lower")
@@ -52,7 +52,7 @@ def measures() -> Iterator[Measure]:
 
 
 def row(case: Case, outcomes: Mapping[str, Outcome]) -> str:
-    """The case's line of the table, and under it what else was wrong."""
+    """The case's row of the table, with its problems below."""
     bound = f"{TICK + 3 * ROUND_TRIP + case.more:.2f}" if case.fires else "never"
     cells = "".join(f"{_cell(outcomes.get(name)):>8}" for name in VENUES)
     problems = "".join(f"\n  {it.venue}: {each}" for it in outcomes.values() for each in it.problems)
@@ -62,13 +62,13 @@ def row(case: Case, outcomes: Mapping[str, Outcome]) -> str:
 def _cell(outcome: Outcome | None) -> str:
     if outcome is None:
         return "-"
-    took = "none" if outcome.took is None else f"{outcome.took:.2f}"
-    return took if outcome.holds else f"{took}!"
+    elapsed = "none" if outcome.elapsed is None else f"{outcome.elapsed:.2f}"
+    return elapsed if outcome.holds else f"{elapsed}!"
 
 
 def _slowest(outcomes: list[Outcome]) -> Measure:
     def seconds(it: Outcome) -> float:
-        return NO_ORDER if it.took is None or it.problems or it.took < 0 else it.took
+        return NO_ORDER if it.elapsed is None or it.problems or it.elapsed < 0 else it.elapsed
 
     # An order before its event has no bound, and is as wrong as none.
     worst = max(outcomes, key=lambda it: NO_ORDER if it.must_by is None else seconds(it) / it.must_by)

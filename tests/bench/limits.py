@@ -1,4 +1,4 @@
-"""The documented order limits of three venues, and the least time that they and the wire leave for closing a book.
+"""The documented order limits of three venues, and the minimum time that they and the network permit for a close.
 
 Looked up on 2026-11-21; of two counts that a document leaves open, the stricter one:
 
@@ -11,7 +11,7 @@ Looked up on 2026-11-21; of two counts that a document leaves open, the stricter
   requests in 5 s for an address (bybit-exchange.github.io/docs/v5/rate-limit, /docs/v5/order/batch-place). Whether
   the two share one count is taken to be so, and a batch to be 10 at most, because more never fit into a second.
 - OKX: 1,000 new orders in 2 s for a sub-account, each of a batch counted (okx.com/help,
-  fill-ratio-sub-account-rate-limit); 60 single orders in 2 s for an instrument; batches of up to 20; 10 readings of
+  fill-ratio-sub-account-rate-limit); 60 single orders in 2 s for an instrument; batches of up to 20; 10 requests of
   positions in 2 s (okx.com/docs-v5: POST Place order, POST Place multiple orders, GET Positions).
 """
 
@@ -87,19 +87,19 @@ OKX = VenueTraits(
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """One request as it was made: seconds of the loop when it left, and the round trip that was drawn for it."""
+    """One request: the loop's time when it was sent, and its randomly drawn round trip."""
 
     call: Call
-    left: float
-    took: float
+    sent_at: float
+    elapsed: float
     orders: int = 0
 
 
 def spread(traits: VenueTraits, orders: int) -> tuple[float, int]:
-    """(least seconds between the first and the last order's leaving, how many orders leave last).
+    """(minimum seconds from the first to the last order sent, how many orders are sent last).
 
-    One order for each symbol, singly or in full batches, whichever is sooner done: of equal requests at `units` each,
-    a limit lets floor(allowed / units) go at once, and as many again every `per` seconds.
+    One order for each symbol, singly or in full batches, whichever is faster: of equal requests at `units` each, a
+    limit permits floor(allowed / units) at once, and as many again every `per` seconds.
     """
     ways: list[tuple[Call, int]] = [("submit", 1)]
     if traits.batch > 1:
@@ -124,19 +124,19 @@ def _spread(traits: VenueTraits, call: Call, size: int, orders: int) -> tuple[fl
 
 
 def floor(traits: VenueTraits, orders: int, trips: Sequence[Trip]) -> float:
-    """Seconds that closing `orders` positions takes at least, with the latencies of `trips`.
+    """The minimum seconds for closing `orders` positions with the latencies of `trips`.
 
-    The time that the limits need until the last orders may leave, the longest round trip of those that left last,
-    and the round trip of the snapshot that proves the book flat: nothing can prove it before they have answered.
+    The time until the limits permit the last orders, the longest round trip of those sent last, and the round trip of
+    the snapshot that proves the book flat: nothing can prove it before they are answered.
     """
     latest, last = spread(traits, orders)
     sent = [trip for trip in trips if trip.orders]
     tail: list[float] = []
     count = 0
-    for trip in sorted(sent, key=lambda trip: trip.left, reverse=True):
+    for trip in sorted(sent, key=lambda trip: trip.sent_at, reverse=True):
         if count >= last:
             break
-        tail.append(trip.took)
+        tail.append(trip.elapsed)
         count += trip.orders
-    proof = [trip.took for trip in trips if trip.call == "snapshot"][-1:]
+    proof = [trip.elapsed for trip in trips if trip.call == "snapshot"][-1:]
     return latest + max(tail) + sum(proof)

@@ -1,4 +1,4 @@
-"""A promised number: ours and its reference, taken in the same run, held against a limit."""
+"""A promised number: ours and its reference, measured in the same run, compared with a limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measure:
-    """`ours` may be at most `limit` × `reference`; `unit` is what both are in."""
+    """`ours` may be at most `limit` × `reference`; `unit` is the unit of both."""
 
     name: str
     ours: float
@@ -29,20 +29,20 @@ class Measure:
 
     def line(self) -> str:
         """One line for people: both numbers, their ratio, the limit, and whether it holds."""
-        verdict = "ok" if self.holds else "MISSED"
+        result = "ok" if self.holds else "MISSED"
         return (
             f"{self.name}: {self.ours:,.3f} {self.unit}, {self.against}: {self.reference:,.3f} {self.unit}, "
-            f"ratio {self.ratio:.2f} (limit {self.limit:g}) {verdict}"
+            f"ratio {self.ratio:.2f} (limit {self.limit:g}) {result}"
         )
 
 
 def best_of(rounds: int, ours: Callable[[], object], reference: Callable[[], object]) -> tuple[float, float]:
-    """The shortest time in seconds of each, taken in turns so that both meet the same machine."""
+    """The shortest time in seconds of each, measured alternately so that both have the same load."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        for found, work in zip(times, (ours, reference), strict=True):
+        for durations, work in zip(times, (ours, reference), strict=True):
             gc.collect()
             begun = time.perf_counter()
             work()
-            found.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - begun)
     return min(times[0]), min(times[1])

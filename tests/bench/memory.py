@@ -2,7 +2,7 @@
 
 The real runner, armed, on the paper venue in the same process: a tick a second of virtual time through a calm
 day, with a crash on the way in which stages fire and positions are closed. The store is a real one on disk.
-Run by itself (`python -m tests.bench.memory`) in a process of its own, so that nothing else is counted.
+It runs in a separate process (`python -m tests.bench.memory`), so that nothing else is counted.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ CRASH = CrashModel(calm=700, after=900)
 
 
 def measures() -> Iterator[Measure]:
-    """The promise: within five hundredths."""
-    said = subprocess.run(
+    """The promise: growth of at most five hundredths."""
+    output = subprocess.run(
         [sys.executable, "-m", "tests.bench.memory"], check=True, capture_output=True, text=True
     ).stdout
-    early, late, decisions = (int(part) for part in said.split())
+    early, late, decisions = (int(part) for part in output.split())
     name = f"memory after {LATE:,} ticks ({decisions} decisions)"
     yield Measure(name, late / 1024, early / 1024, f"after {EARLY:,}", 1.05, "MB")
 
@@ -48,16 +48,16 @@ def resident() -> int:
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])
-    raise RuntimeError("this system does not tell resident memory in /proc")
+    raise RuntimeError("this system does not report resident memory in /proc")
 
 
 def fast_folder() -> str | None:
-    """A folder in memory where there is one: what is measured is the process, not the disk."""
+    """A folder in memory if there is one, because the process is measured and not the disk."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 async def ticks(runner: Runner, clock: VirtualClock, feed: Feed, count: int) -> int:
-    """Run `count` ticks a second apart, closing in between; how many decisions there were."""
+    """Run `count` ticks a second apart, closing in between; the number of decisions."""
     decisions = 0
     for _ in range(count):
         decisions += len((await runner.tick()).decisions)
@@ -69,8 +69,8 @@ async def ticks(runner: Runner, clock: VirtualClock, feed: Feed, count: int) -> 
     return decisions
 
 
-async def watch(folder: Path) -> tuple[int, int, int]:
-    """(KB after EARLY ticks, KB after LATE ticks, decisions)."""
+async def run(folder: Path) -> tuple[int, int, int]:
+    """Run all ticks: (KB after EARLY ticks, KB after LATE ticks, decisions)."""
     feed = Feed(crash_bars(7, CRASH), demo_book(), seed=7)
     begin = feed.market.now
     assert begin is not None
@@ -94,4 +94,4 @@ async def watch(folder: Path) -> tuple[int, int, int]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
-        print(*asyncio.run(watch(Path(place))))
+        print(*asyncio.run(run(Path(place))))

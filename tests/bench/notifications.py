@@ -1,7 +1,7 @@
 """A tick with 1,000 notifications that wait for a target that is down, against the same tick with none.
 
-Two real runners with stores on disk, one after the other in turns, so that both meet the same machine. The sending
-thread is at work in both: what waits is probed for with its own pauses while the ticks go on.
+Two real runners with stores on disk tick alternately, so that both have the same load. The sending thread runs in both:
+it retries the pending notifications with its own pauses during the ticks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PENDING, TICKS, ROUNDS = 1_000, 10, 300
 
 
 def measures() -> Iterator[Measure]:
-    """The promise: within five hundredths, by the median ratio of all rounds."""
+    """The promise: at most five hundredths more, by the median ratio of all rounds."""
     with tempfile.TemporaryDirectory(dir=fast_folder()) as place:
         ours, reference = asyncio.run(_both(Path(place)))
     name = f"tick with {PENDING:,} notifications pending"
@@ -37,14 +37,14 @@ def measures() -> Iterator[Measure]:
 
 
 async def _both(folder: Path) -> tuple[float, float]:
-    """Seconds of TICKS ticks, with and without."""
+    """Seconds of TICKS ticks, with and without pending notifications."""
     worlds = []
     for name, pending in (("with", PENDING), ("without", 0)):
         (folder / name).mkdir()
         worlds.append(await _started(folder / name, pending))
     times: tuple[list[float], list[float]] = ([], [])
     for number in range(ROUNDS + 1):
-        # In turns, and the one to begin changes, so that neither is always the first after the collector.
+        # Alternately, with a changing first one, so that neither is always the first after the garbage collector.
         order = (0, 1) if number % 2 else (1, 0)
         for which in order:
             world, runner = worlds[which]
@@ -52,17 +52,17 @@ async def _both(folder: Path) -> tuple[float, float]:
             begun = time.perf_counter()
             for _ in range(TICKS):
                 await runner.tick()
-            took = time.perf_counter() - begun
+            elapsed = time.perf_counter() - begun
             gc.enable()
             await world.clock.sleep(1.0)
             if number:
-                times[which].append(took)
+                times[which].append(elapsed)
     for world, runner in worlds:
         await runner.finish()
         await runner.shut_down()
         world.close()
     reference = median(times[1])
-    # The two of one round meet the same load: the ratio of a round says more than that of the best of each.
+    # Both of a round have the same load, so the ratio of a round is more exact than that of the best of each.
     return reference * median(ours / none for ours, none in zip(*times, strict=True)), reference
 
 

@@ -1,6 +1,6 @@
 """Replay of 100,000 snapshots with 8 positions through `futures-drawdown`, against orjson parsing the same file.
 
-The recording is what a paper venue writes: full positions, a minute apart, prices at random with a fall and a
+The recording has the form of a paper venue's: full positions, a minute apart, prices at random with a fall and a
 rebound every few days, so that stages fire and reset.
 """
 
@@ -37,7 +37,7 @@ def measures() -> Iterator[Measure]:
         path = recording(Path(folder))
         count = sum(isinstance(each, Decision) for each in replay(policies, read(path)))
         if not count:
-            raise AssertionError("nothing fires in the recording: the replay would show too little")
+            raise AssertionError("nothing fires in the recording: the replay would prove too little")
         ours, reference = best_of(ROUNDS, lambda: _consume(policies, path), lambda: _parse(path))
         size = path.stat().st_size / 1e6
     name = f"replay of {SNAPSHOTS:,} snapshots ({size:.0f} MB, {count} decisions)"
@@ -45,7 +45,7 @@ def measures() -> Iterator[Measure]:
 
 
 def compiled(folder: Path) -> PolicySet:
-    """The policies in `folder`; AssertionError with what is wrong with them."""
+    """The policies in `folder`; AssertionError with the problems if they do not compile."""
     loaded = load([folder])
     policies, problems = compile_policies(loaded.documents)
     if policies is None:
@@ -54,7 +54,7 @@ def compiled(folder: Path) -> PolicySet:
 
 
 def recording(folder: Path) -> Path:
-    """The recording, made anew from a seed."""
+    """Generate the recording from a seed; its path."""
     random = Random(20210519)
     opened = [1_600_000_000_000_000 + minute * MINUTE for minute in range(SNAPSHOTS)]
     bars = BarTable("bench", [_series(symbol, opened, random) for symbol in SYMBOLS])

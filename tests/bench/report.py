@@ -1,7 +1,7 @@
-"""A report with 200 orders, Markdown and page with its chart, from a store on disk; promised within a second.
+"""A report with 200 orders, in Markdown and as a page with its charts, from a store on disk; promised within a second.
 
-A run renders again at every change, so it is measured warm. The first one of a process also pays for importing what
-draws, which is most of what `ksctl report --format html` takes.
+A run renders the report again at every change, so it is measured warm. The first one of a process also imports the
+plotting library, which is most of the time of `ksctl report --format html`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ PROMISED = 1.0
 """Seconds."""
 
 _CLOCK = "import sys; from time import perf_counter; begun = perf_counter(); {}; print(perf_counter() - begun)"
-_FIRST = _CLOCK.format("from tests.bench.report import whole; whole(sys.argv[1])")
+_FIRST_REPORT = _CLOCK.format("from tests.bench.report import render_report; render_report(sys.argv[1])")
 _IMPORTING = _CLOCK.format("import matplotlib.figure, matplotlib.backends.backend_svg, sqlalchemy, jinja2")
 
 
 def measures() -> Iterator[Measure]:
-    """The promise: under a second; and a process that renders once costs little more than what it has to import."""
+    """The promises: under a second; and the first report of a process costs little more than its imports."""
     with TemporaryDirectory() as folder:
         written = hand_written(Path(folder))
         _fill(written)
         written.store.close()
         path = str(written.path)
-        incident = whole(path)
+        incident = render_report(path)
         _check(incident)
-        best, drawn = best_of(ROUNDS, lambda: whole(path), lambda: equity_charts(incident))
+        best, drawn = best_of(ROUNDS, lambda: render_report(path), lambda: equity_charts(incident))
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, PROMISED * 1e3, "promised", 1.0)
         yield Measure(f"a report of {ORDERS} orders", best * 1e3, drawn * 1e3, "drawing its two charts alone", 10.0)
-        first = min(_in_a_process(_FIRST, path) for _ in range(ROUNDS))
+        first = min(_in_a_process(_FIRST_REPORT, path) for _ in range(ROUNDS))
         importing = min(_in_a_process(_IMPORTING, path) for _ in range(ROUNDS))
         yield Measure("the first report of a process", first * 1e3, importing * 1e3, "importing what it needs", 3.0)
 
@@ -55,8 +55,8 @@ def _in_a_process(program: str, path: str) -> float:
     return float(done.stdout)
 
 
-def whole(path: str) -> Incident:
-    """Read the store, project it, and render both forms."""
+def render_report(path: str) -> Incident:
+    """Read the store, build the incident, and render both forms."""
     store = open_store(path, read_only=True)
     try:
         incident = incident_of(store, find_incident(store, None), StartedAs(path))
@@ -68,7 +68,7 @@ def whole(path: str) -> Incident:
 
 def _check(incident: Incident) -> None:
     if len(incident.orders) != ORDERS or incident.course is None or len(incident.course.points) < ORDERS:
-        raise AssertionError("the incident is not the one that is promised")
+        raise AssertionError("the incident is not the promised one")
 
 
 def _fill(written: HandWritten) -> None:

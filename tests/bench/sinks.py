@@ -1,4 +1,4 @@
-"""How late a tick is while nobody takes what a run sends: recording, events, stdout, stderr, traces, metrics, locks."""
+"""Lateness of a tick while every sink of a run stalls: recording, events, stdout, stderr, traces, metrics, locks."""
 
 from __future__ import annotations
 
@@ -19,33 +19,35 @@ from tests.e2e.test_run import full_pipe
 INTERVAL: Final = 0.2
 SECONDS: Final = 20.0
 LATE: Final = 0.1
-"""Seconds beyond its interval that no tick may take."""
+"""Permitted seconds of a tick beyond its interval."""
 
 
 def measures() -> Iterator[Measure]:
-    """The longest time between two ticks of a run that closes a crash, beyond its interval; and of one left alone."""
-    alone = _longest({}, (), None)
+    """The longest time between two ticks of a run that closes a crash, with stalled sinks and without."""
+    undisturbed = _longest({}, (), None)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         for name in ("seen.jsonl", "events"):
             os.mkfifo(Path(folder) / name)
-        stuck = os.open(Path(folder) / "seen.jsonl", os.O_RDONLY | os.O_NONBLOCK)
-        stack.callback(os.close, stuck)
-        reading, writing = full_pipe()
-        stack.callback(os.close, reading)
-        stack.callback(os.close, writing)
+        unread = os.open(Path(folder) / "seen.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+        stack.callback(os.close, unread)
+        read_end, write_end = full_pipe()
+        stack.callback(os.close, read_end)
+        stack.callback(os.close, write_end)
         silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
             "OTEL_METRIC_EXPORT_INTERVAL": "1000",
         }
         options = ("--record", f"{folder}/seen.jsonl", "--events", f"{folder}/events", "--output", "json")
-        stalled = _longest(environment, options, writing)
-    print(f"longest time between ticks at an interval of {INTERVAL:g} s: {alone:.3f} s left alone, {stalled:.3f} s")
+        stalled = _longest(environment, options, write_end)
+    print(
+        f"longest time between ticks at an interval of {INTERVAL:g} s: {undisturbed:.3f} s undisturbed, {stalled:.3f} s"
+    )
     yield Measure("every sink stalls: the latest tick", (stalled - INTERVAL) * 1000, LATE * 1000, "allowed", 1.0)
 
 
 def _longest(environment: Mapping[str, str], options: Sequence[str], output: int | None) -> float:
-    """Seconds between the two ticks of a run of `SECONDS` that were furthest apart."""
+    """The longest time between two ticks in a run of `SECONDS`."""
     with tempfile.TemporaryDirectory() as folder, paper("--crash", "7", "--skip", "238", "--speed", "60") as address:
         site = Site(Path(folder), address)
         (site.locks).mkdir()
@@ -60,21 +62,21 @@ def _longest(environment: Mapping[str, str], options: Sequence[str], output: int
             "--unnotified",
             *options,
         ]
-        to = subprocess.DEVNULL if output is None else output
-        with subprocess.Popen(command, stdout=to, stderr=to, env={**os.environ, **environment}) as runner:
+        stream = subprocess.DEVNULL if output is None else output
+        with subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **environment}) as runner:
             try:
-                apart = list(_apart(site, time.monotonic() + SECONDS))
+                intervals = list(_tick_intervals(site, time.monotonic() + SECONDS))
             finally:
                 runner.terminate()
                 runner.wait(60)
         if site.venue().positions:
             raise AssertionError("the crash was not closed")
-    return max(apart)
+    return max(intervals)
 
 
-def _apart(site: Site, until: float) -> Iterator[float]:
-    """What the runner says of its last ticks, again and again."""
+def _tick_intervals(site: Site, until: float) -> Iterator[float]:
+    """Poll the status for the time between the runner's last ticks."""
     while time.monotonic() < until:
-        if site.store.exists() and (view := site.standing().view) is not None and view.apart is not None:
+        if site.store.exists() and (view := site.status().view) is not None and view.apart is not None:
             yield view.apart
         time.sleep(0.5)

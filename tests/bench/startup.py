@@ -1,4 +1,4 @@
-"""What it costs to start: `ksctl validate policies/` and `ksctl --help`, whole processes from the outside."""
+"""Start-up time of `ksctl validate policies/` and `ksctl --help`, measured as whole processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLICIES = Path(__file__).resolve().parents[2] / "policies"
 
 
 def measures() -> Iterator[Measure]:
-    """Each against a Python that only imports what is named; what runs at every save also against a second."""
+    """Each against a Python with only the named imports; `validate`, run at every save, also against a second."""
     yield _process(
         "ksctl validate policies/",
         [str(KSCTL), "validate", str(POLICIES)],

@@ -1,8 +1,8 @@
 """One evaluation of 200 triggers over 60 signals, confirmation included, against 200 hand-written lambdas.
 
-The values walk at random, so that triggers come and go and confirmation clocks run; both sides get the same.
-A quarter of the triggers join two conditions. The lambdas only compare: they know nothing of intervals,
-unknown or confirmation.
+The values walk at random, so that triggers start and end and confirmation clocks run; both sides get the same values.
+A quarter of the triggers join two conditions. The lambdas only compare, without intervals,
+unknown values or confirmation.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def _graph(conditions: list[ConditionNode]) -> Graph:
 
 
 def _check_same(machine: StageMachine, lambdas: list[Callable[[Values], bool]], ticks: list[Values]) -> None:
-    """Both sides say the same of the same values, or the comparison means nothing."""
+    """AssertionError unless both sides agree on the same values; the comparison would mean nothing."""
     for values in ticks[:100]:
         true, unknown = machine.evaluate(values, values, [None] * SIGNALS)
-        said = sum(1 << i for i, condition in enumerate(lambdas) if condition(values))
-        if (true, unknown) != (said, 0):
+        expected = sum(1 << i for i, condition in enumerate(lambdas) if condition(values))
+        if (true, unknown) != (expected, 0):
             raise AssertionError("the lambdas and the graph disagree")

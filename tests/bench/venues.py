@@ -1,7 +1,7 @@
-"""A venue with latency and limits for measuring closing: it fills every order in full, and refuses what is too much.
+"""A simulated venue with latency and limits for measuring closing: it fills every order, and refuses excess requests.
 
-A round trip is drawn when a request leaves, and the request takes effect half way: by the loop's time then, however
-late our own work lets the answer be read. So nothing of the machine's slowness is blamed on the venue.
+A round trip is drawn when a request is sent, and the request takes effect half way, by the loop's time, however late
+our own work reads the answer. So a slow machine does not make the venue slower.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 PRICE, SIZE, FEE = Decimal(100), Decimal(1), Decimal("0.05")
 TRIP, JITTER = 0.040, 0.005
-"""Seconds of a round trip, and how far either way it is drawn evenly."""
+"""Mean seconds of a round trip, and the half-width of its uniform distribution."""
 
 NOW = datetime(2021, 5, 19, 12, 0, tzinfo=UTC)
 FAULTS = ("down", "limited", "lost before", "lost after", "garbled", "hangs")
@@ -43,13 +43,13 @@ class SimulatedVenue:
     """One account that is long one contract of each of `count` symbols."""
 
     def __init__(self, account: str, traits: VenueTraits, count: int, seed: int, *, failing: float = 0.0) -> None:
-        """`failing`: the share of calls that go wrong, in one of the ways of FAULTS."""
+        """`failing`: the share of calls that fail in one of the ways of FAULTS."""
         self.account = account
         self.traits = traits
         self.trips: list[Trip] = []
         self.refused = 0
         """How often a limit was exceeded."""
-        self.wronged = 0
+        self.failed = 0
         """How often a call was made to fail."""
         self._random = Random(seed)
         self._failing = failing
@@ -73,17 +73,17 @@ class SimulatedVenue:
 
     @property
     def overfilled(self) -> bool:
-        """Whether any position was traded by more than it had: the reports add up to more than was held."""
+        """Whether the reports of any position add up to more than was held."""
         traded: dict[str, Decimal] = {}
         for _, report in self._reports.values():
             traded[report.symbol] = traded.get(report.symbol, Decimal(0)) + report.filled
         return any(amount > SIZE for amount in traded.values())
 
     def used(self) -> Mapping[str, int]:
-        """What the account has used of each limit that is not counted by symbol."""
+        """The account's use of each limit that is not counted by symbol."""
         now = asyncio.get_running_loop().time()
         return {
-            name: self._taken(name, "", now)
+            name: self._used(name, "", now)
             for name, limit in self._limits.items()
             if limit.by != "symbol" and (name, "") in self._counts
         }
@@ -92,11 +92,11 @@ class SimulatedVenue:
         return await self._call("snapshot", (), self._book)
 
     def book(self) -> AccountSnapshot:
-        """The account as it is now, without asking: what the tick of the decision has read."""
+        """The account now, without a request: the snapshot of the tick of the decision."""
         return self._book(asyncio.get_running_loop().time())
 
     async def submit(self, request: OrderRequest) -> OrderReport:
-        answer = await self._call("submit", (request,), lambda at: self._take(request, at))
+        answer = await self._call("submit", (request,), lambda at: self._fill(request, at))
         if isinstance(answer, VenueError):
             raise answer
         return answer
@@ -104,7 +104,7 @@ class SimulatedVenue:
     async def submit_batch(self, requests: Sequence[OrderRequest]) -> Sequence[OrderReport | VenueError]:
         if len(requests) > self.traits.batch:
             raise OrderRejectedError("other", f"at most {self.traits.batch} orders in one request")
-        return await self._call("submit_batch", requests, lambda at: [self._take(each, at) for each in requests])
+        return await self._call("submit_batch", requests, lambda at: [self._fill(each, at) for each in requests])
 
     async def find_order(self, symbol: str, client_order_id: str) -> OrderReport | None:
         def found(at: float) -> OrderReport | None:
@@ -130,22 +130,22 @@ class SimulatedVenue:
         await self._call("cancel", (), lambda _: None)
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """Release nothing."""
 
-    # The wire
+    # Connection
 
     async def _call(self, call: Call, requests: Sequence[OrderRequest], effect: Callable[[float], T]) -> T:
         loop = asyncio.get_running_loop()
-        left, took = loop.time(), TRIP + self._random.uniform(-JITTER, JITTER)
-        self.trips.append(Trip(call, left, took, len(requests)))
-        reached = left + took / 2
+        sent_at, elapsed = loop.time(), TRIP + self._random.uniform(-JITTER, JITTER)
+        self.trips.append(Trip(call, sent_at, elapsed, len(requests)))
+        reached = sent_at + elapsed / 2
         fault = self._fault()
         if fault in ("down", "lost before"):
-            await _until(loop, left + took)
+            await _until(loop, sent_at + elapsed)
             raise VenueDownError("refused") if fault == "down" else FateUnknownError("reset")
         if fault == "limited" or not self._room(call, requests, reached):
             self.refused += fault != "limited"
-            await _until(loop, left + took)
+            await _until(loop, sent_at + elapsed)
             raise RateLimitedError("too many requests", 1.0)
         if fault == "hangs":
             if self._random.random() < 0.5:
@@ -153,9 +153,9 @@ class SimulatedVenue:
             await asyncio.sleep(3600.0)
         if requests:
             answer = effect(reached)
-            await _until(loop, left + took)
+            await _until(loop, sent_at + elapsed)
         else:
-            await _until(loop, left + took)
+            await _until(loop, sent_at + elapsed)
             answer = effect(reached)
         if fault == "lost after":
             raise FateUnknownError("reset")
@@ -166,13 +166,13 @@ class SimulatedVenue:
     def _fault(self) -> str | None:
         if self._failing == 0.0 or self._random.random() >= self._failing:
             return None
-        self.wronged += 1
+        self.failed += 1
         return self._random.choice(FAULTS)
 
-    # The limits
+    # Limits
 
     def _room(self, call: Call, requests: Sequence[OrderRequest], at: float) -> bool:
-        """Count the call against every limit that it takes of, or against none and say no."""
+        """Count the call against all its limits; False, and nothing is counted, if one of them is exceeded."""
         wanted: dict[tuple[str, str], int] = {}
         for cost in self.traits.costs:
             if cost.call != call:
@@ -184,13 +184,13 @@ class SimulatedVenue:
             else:
                 key = (cost.limit, "")
                 wanted[key] = wanted.get(key, 0) + cost.units + cost.each * len(requests)
-        if any(self._taken(*key, at) + units > self._limits[key[0]].allowed for key, units in wanted.items()):
+        if any(self._used(*key, at) + units > self._limits[key[0]].allowed for key, units in wanted.items()):
             return False
         for key, units in wanted.items():
             self._counts.setdefault(key, deque()).append((at, units))
         return True
 
-    def _taken(self, limit: str, symbol: str, at: float) -> int:
+    def _used(self, limit: str, symbol: str, at: float) -> int:
         """Units counted in the last `per` seconds before `at`."""
         log = self._counts.get((limit, symbol))
         if log is None:
@@ -199,7 +199,7 @@ class SimulatedVenue:
             log.popleft()
         return sum(units for _, units in log)
 
-    # The book
+    # Book
 
     def _book(self, at: float) -> AccountSnapshot:
         held = [position for symbol, position in self.positions.items() if self._closed_at.get(symbol, at + 1.0) > at]
@@ -218,7 +218,7 @@ class SimulatedVenue:
             instruments=self._instruments,
         )
 
-    def _take(self, request: OrderRequest, at: float) -> OrderReport | VenueError:
+    def _fill(self, request: OrderRequest, at: float) -> OrderReport | VenueError:
         if request.client_order_id in self._reports:
             return OrderRejectedError("duplicate_client_order_id", "there is an order of this name")
         if request.symbol in self._closed_at:
@@ -239,7 +239,7 @@ class SimulatedVenue:
 
 
 async def _until(loop: asyncio.AbstractEventLoop, at: float) -> None:
-    """Until `at`. An event loop in real time wakes up to a millisecond late: that is spun away."""
+    """Sleep until `at`; an event loop in real time wakes up to a millisecond late, so the last one is busy waiting."""
     if not isinstance(loop, asyncio.SelectorEventLoop) or type(loop).__module__.startswith("tests."):
         await asyncio.sleep(max(0.0, at - loop.time()))
         return

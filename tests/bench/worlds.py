@@ -1,7 +1,7 @@
-"""Random worlds against the naive truth: false closes and delays per family, beside the first rule's figures.
+"""Random worlds against an independent oracle: false closes and delays per family, and the first rule's figures.
 
     python -m tests.bench worlds                 # ten worlds of each family
-    WORLDS=118 python -m tests.bench worlds      # more than ten thousand in all, a quarter of an hour of a free core
+    WORLDS=118 python -m tests.bench worlds      # more than ten thousand in all, a quarter of an hour of an idle core
 
 `python -m tests.worlds` prints the same table for chosen families, seeds and processes, and one world tick by tick.
 """
@@ -19,31 +19,31 @@ from tests.worlds.judge import Verdict
 from tests.worlds.report import HEAD, complaints, line, percentile, run_one
 
 WORLDS: Final = int(os.environ.get("WORLDS", "10"))
-"""Of each family; their seeds are 0, 1, 2, …"""
+"""Worlds of each family; their seeds are 0, 1, 2, …"""
 FALSE: Final[Mapping[str, float]] = {
     "dust withdrawals, rows 61 s late": 50 / 250,
     "noisy equity, silent ledger": 11 / 250,
 }
 """The shares of worlds that the first rule closed falsely, in the two families where it did."""
 CHOSEN: Final = "close and sweep, no rows at all"
-"""Nothing but time tells this from stops whose rows never come; what becomes of it is a policy's choice."""
+"""Only time distinguishes this from stops whose rows never appear; the outcome is a policy's choice."""
 DELAYS: Final[Mapping[str, tuple[float, float]]] = {
     "fat finger": (1.0, 15.0),
     "runaway churn, rows never": (1.0, 16.0),
     "stops fill, rows never": (0.9, 20.0),
 }
-"""Where only rows could tell a loss: a share of the losses, and the seconds in which the first rule saw it."""
+"""Where only rows could show a loss: a share of the losses, and the seconds in which the first rule detected it."""
 
 
 def measures() -> Iterator[Measure]:
-    """A row for each family, then the false closes and the late ones, then where the first rule has a cost."""
+    """A row for each family, then the false and the late closes, then the families where the first rule has a cost."""
     print(f"{WORLDS} worlds of each of {len(FAMILIES)} families; delays in seconds; first: the first rule's figures")
     print(HEAD)
     found: dict[str, list[Verdict]] = {}
     for family in FAMILIES.values():
         found[family.name] = [run_one(family.name, seed) for seed in range(WORLDS)]
-        wrong = complaints(family, found[family.name])
-        print("\n  ".join([line(family, found[family.name]) + ("   <--" if wrong else ""), *wrong]), flush=True)
+        problems = complaints(family, found[family.name])
+        print("\n  ".join([line(family, found[family.name]) + ("   <--" if problems else ""), *problems]), flush=True)
     yield _false([each for name, mine in found.items() if name not in (*FALSE, CHOSEN) for each in mine])
     yield _late([each for mine in found.values() for each in mine])
     for name, share in FALSE.items():

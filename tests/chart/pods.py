@@ -1,7 +1,7 @@
-"""A pod's container as a process of this machine: its mounts made into folders as a node makes them, and its command.
+"""Runs a pod's container as a local process: its mounts as folders, projected as a node does, and its command.
 
-Every path of the container stands below a folder of its own; all else is as the API server has it: arguments,
-variables, what ConfigMaps and Secrets hold, what may be written to.
+Every path of the container is below a folder of its own. Everything else is as the API server returns it: arguments,
+variables, contents of ConfigMaps and Secrets, and writable mounts.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart.conftest import Cluster
-from tests.e2e.processes import KSCTL, PATIENCE
+from tests.e2e.processes import KSCTL, WAIT_LIMIT
 
 _PATH = re.compile(r"(?P<before>^|=|file:)(?P<path>/(?:etc|var|run|tmp)(?:/|$))")
 
 
 class Pod:
-    """The only container of a pod that the API server has."""
+    """The only container of a pod at the API server."""
 
     def __init__(self, cluster: Cluster, namespace: str, name: str, root: Path) -> None:
         self._cluster = cluster
@@ -34,7 +34,7 @@ class Pod:
         self._make_mounts()
 
     def at(self, path: str) -> Path:
-        """Where a path of the container is here."""
+        """The local path of a path in the container."""
         return self.root / path.removeprefix("/")
 
     @property
@@ -44,22 +44,22 @@ class Pod:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The container's variables, those out of Secrets as the API server has them."""
+        """The container's variables; those from Secrets with the values of the API server."""
         found = {}
         for each in self.container["env"]:
             reference = each.get("valueFrom", {}).get("secretKeyRef")
             value = each["value"] if reference is None else self._secret(reference["name"])[reference["key"]].decode()
-            found[each["name"]] = self._here(value)
+            found[each["name"]] = self._localize(value)
         return found
 
     @contextmanager
     def running(self, *, read_only_root: bool = False) -> Iterator[subprocess.Popen[str]]:
-        """The container's command, started. Killed at the end if it still runs."""
+        """Start the container's command; kill it at the end if it still runs."""
         command = self._command([*self.container["command"], *self.container["args"]])
         if read_only_root:
             command = within_read_only_root(command, self.writable)
         with subprocess.Popen(
-            command, env=self._whole_environment(), cwd=self.at("/tmp"), text=True,
+            command, env=self._process_environment(), cwd=self.at("/tmp"), text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             try:
@@ -69,20 +69,20 @@ class Pod:
                     process.kill()
 
     def probe(self, name: str) -> subprocess.CompletedProcess[str]:
-        """The answer of a probe's command."""
+        """Run a probe's command."""
         command = self._command(self.container[name]["exec"]["command"])
         return subprocess.run(
-            command, env=self._whole_environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
+            command, env=self._process_environment(), capture_output=True, text=True, timeout=WAIT_LIMIT, check=False
         )
 
-    def _command(self, words: Sequence[str]) -> list[str]:
-        assert words[0] == "ksctl"
-        return [*KSCTL, *(self._here(word) for word in words[1:])]
+    def _command(self, arguments: Sequence[str]) -> list[str]:
+        assert arguments[0] == "ksctl"
+        return [*KSCTL, *(self._localize(argument) for argument in arguments[1:])]
 
-    def _whole_environment(self) -> dict[str, str]:
+    def _process_environment(self) -> dict[str, str]:
         return {"PATH": os.environ["PATH"], **self.environment}
 
-    def _here(self, text: str) -> str:
+    def _localize(self, text: str) -> str:
         return _PATH.sub(lambda found: f"{found['before']}{self.root}{found['path']}", text)
 
     def _make_mounts(self) -> None:
@@ -90,14 +90,14 @@ class Pod:
         for mount in self.container["volumeMounts"]:
             volume, folder = volumes[mount["name"]], self.at(mount["mountPath"])
             if "configMap" in volume:
-                held = self._cluster.get(f"configmap/{volume['configMap']['name']}", self._namespace)["data"]
-                project({name: self._here(text).encode() for name, text in held.items()}, folder, 0o644)
+                data = self._cluster.get(f"configmap/{volume['configMap']['name']}", self._namespace)["data"]
+                project({name: self._localize(text).encode() for name, text in data.items()}, folder, 0o644)
             elif "secret" in volume:
                 secret = volume["secret"]
-                held = self._secret(secret["secretName"])
-                named = secret.get("items") or [{"key": name, "path": name} for name in held]
+                data = self._secret(secret["secretName"])
+                named = secret.get("items") or [{"key": name, "path": name} for name in data]
                 wanted = {each["key"]: each["path"] for each in named}
-                project({path: held[key] for key, path in wanted.items()}, folder, secret["defaultMode"])
+                project({path: data[key] for key, path in wanted.items()}, folder, secret["defaultMode"])
             else:
                 assert volume.keys() & {"emptyDir", "persistentVolumeClaim"}, volume
                 folder.mkdir(parents=True)
@@ -107,12 +107,12 @@ class Pod:
         return {key: base64.b64decode(value) for key, value in data.items()}
 
 
-def project(held: Mapping[str, bytes], folder: Path, mode: int) -> None:
-    """Files as a node projects them: in a dated folder, behind a link that is swapped at a change."""
+def project(files: Mapping[str, bytes], folder: Path, mode: int) -> None:
+    """Write files as a node projects them: in a dated folder, behind a link that is replaced at a change."""
     dated = folder / "..2024_01_01_00_00_00.123456789"
     dated.mkdir(parents=True)
     (folder / "..data").symlink_to(dated.name)
-    for name, content in held.items():
+    for name, content in files.items():
         (dated / name).write_bytes(content)
         (dated / name).chmod(mode)
         (folder / name).symlink_to(f"..data/{name}")
@@ -120,7 +120,7 @@ def project(held: Mapping[str, bytes], folder: Path, mode: int) -> None:
 
 
 def within_read_only_root(command: Sequence[str], writable: Sequence[Path]) -> list[str]:
-    """`command` in a mount space of its own, where of the root file system only `writable` can be written to."""
+    """`command` in its own mount namespace, where the root file system is read-only except for `writable`."""
     kept = "".join(f"mount --bind {shlex.quote(str(each))} {shlex.quote(str(each))} && " for each in writable)
     first = "" if os.geteuid() == 0 else "--user --map-root-user "
     inner = f'{kept}mount -o remount,bind,ro / && cd "$PWD" && exec "$@"'

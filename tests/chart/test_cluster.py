@@ -1,6 +1,7 @@
-"""The chart on a real API server: what it makes there, how it changes, what it leaves, and how its pod's command runs.
+"""The chart on a real API server: install, upgrade, uninstall, and the command of its pod.
 
-No container runs on the hollow node. So the pod's command is run here, on folders made of what the API server holds.
+No container runs on the hollow node. The tests run the pod's command locally, on folders with the contents that the API
+server holds.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from tests.chart.conftest import Cluster
 from tests.chart.pods import Pod, within_read_only_root
 from tests.e2e.processes import POLICY, paper, until
 
-STANDING = ("--crash", "7", "--speed", "0")
+UNMOVING = ("--crash", "7", "--speed", "0")
 KEY, TOKEN = "PLANTED-file-8c21", "PLANTED-env-77d0"
 
 
 def namespace(cluster: Cluster, name: str) -> str:
-    """A namespace with a service account by default in it, as pods need one."""
+    """Create a namespace and wait for its default service account, which pods need."""
     cluster.kubectl("create", "namespace", name)
     until(lambda: cluster.get("serviceaccount/default", name), "the namespace has its service account")
     return name
 
 
 def volume(name: str, space: str, claim: str, size: str = "1Gi") -> dict[str, Any]:
-    """A volume that only that claim can have. The hollow node mounts nothing of it."""
+    """A volume that only that claim can bind. The hollow node does not mount it."""
     return {
         "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
         "spec": {
@@ -44,13 +45,13 @@ def volume(name: str, space: str, claim: str, size: str = "1Gi") -> dict[str, An
 
 
 def running(cluster: Cluster, space: str, name: str = "ks-killswitch-0") -> Any:
-    """The pod, once the node says that it runs."""
+    """Wait until the node reports the pod as running; the pod."""
 
-    def seen() -> Any:
+    def running_pod() -> Any:
         pod = cluster.get(f"pod/{name}", space)
         return pod if pod is not None and pod["status"]["phase"] == "Running" else None
 
-    return until(seen, f"the pod {name} runs")
+    return until(running_pod, f"the pod {name} runs")
 
 
 def install(
@@ -71,16 +72,16 @@ def with_account(address: str, credentials: str = "{}", execution: str = "observ
     return {"files": {"account.yaml": account, "policy.yaml": POLICY}}
 
 
-def test_an_install_makes_one_pod_without_any_right(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
-    """The API server takes every object, binds the pod, and gives its service account no token and no right."""
+def test_an_install_creates_one_pod_without_any_permission(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
+    """The API server accepts every object and binds the pod, whose service account has no token and no permission."""
     space = namespace(cluster, "install")
     cluster.apply(volume("install", space, "store-ks-killswitch-0"), folder=tmp_path)
-    said = install(cluster, space, tmp_path, chart, {
+    output = install(cluster, space, tmp_path, chart, {
         "policies": with_account("http://127.0.0.1:1"), "networkPolicy": {"enabled": True},
         "podDisruptionBudget": {"enabled": True},
     })  # fmt: skip
-    assert "The runner observes" in said
-    assert "The claim store-ks-killswitch-0 holds the record" in said
+    assert "The runner observes" in output
+    assert "The claim store-ks-killswitch-0 holds the record" in output
     pod = running(cluster, space)
     assert pod["spec"]["serviceAccountName"] == "ks-killswitch"
     assert [each["name"] for each in pod["spec"]["volumes"]] == ["store", "policies", "tmp"]
@@ -94,8 +95,8 @@ def test_an_install_makes_one_pod_without_any_right(cluster: Cluster, chart: Pat
     assert cluster.get("statefulset/ks-killswitch", space)["spec"]["replicas"] == 1
 
 
-def test_changed_policies_roll_the_pod_and_others_do_not(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
-    """An upgrade with the same values leaves the pod alone; with another policy it is another pod, with its text."""
+def test_changed_policies_roll_the_pod_and_other_changes_do_not(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
+    """An upgrade with the same policies keeps the pod; one with another policy replaces it."""
     space = namespace(cluster, "upgrade")
     values: dict[str, Any] = {"policies": with_account("http://127.0.0.1:1"), "store": {"kind": "emptyDir"}}
     install(cluster, space, tmp_path, chart, values)
@@ -106,18 +107,18 @@ def test_changed_policies_roll_the_pod_and_others_do_not(cluster: Cluster, chart
     values["policies"]["files"]["policy.yaml"] = POLICY.replace("at_least: 2%", "at_least: 3%")
     install(cluster, space, tmp_path, chart, values, "upgrade")
 
-    def another() -> Any:
+    def replacement() -> Any:
         pod = cluster.get("pod/ks-killswitch-0", space)
         return pod if pod is not None and pod["metadata"]["uid"] != first["metadata"]["uid"] else None
 
-    second = until(another, "the pod is another one")
+    second = until(replacement, "the pod is replaced")
     sums = [each["metadata"]["annotations"]["checksum/policies"] for each in (first, second)]
     assert sums[0] != sums[1]
     assert "at_least: 3%" in cluster.get("configmap/ks-killswitch-policies", space)["data"]["policy.yaml"]
 
 
-def test_uninstalling_leaves_the_record(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
-    """The claim and its volume stay, for a report or the next install; everything else goes."""
+def test_uninstalling_keeps_the_claim_of_the_store(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
+    """The claim and its volume remain, for a report or the next install; everything else is deleted."""
     space = namespace(cluster, "uninstall")
     cluster.apply(volume("uninstall", space, "store-ks-killswitch-0"), folder=tmp_path)
     install(cluster, space, tmp_path, chart, {"policies": with_account("http://127.0.0.1:1")})
@@ -134,7 +135,7 @@ def test_uninstalling_leaves_the_record(cluster: Cluster, chart: Path, tmp_path:
 
 
 def armed(cluster: Cluster, space: str, folder: Path, chart: Path, address: str) -> Pod:
-    """An armed release with credentials from two Secrets and locks on a claim of its own; its pod, materialised."""
+    """Install an armed release with credentials from a Secret and locks on a separate claim; its pod, with mounts."""
     namespace(cluster, space)
     cluster.apply(
         volume(f"{space}-store", space, "store-ks-killswitch-0"), volume(f"{space}-locks", space, "trading-locks"),
@@ -164,18 +165,18 @@ PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 
 
 def passed(pod: Pod, name: str) -> bool:
-    """Whether a probe passes; none is started before there is a lock file, with which the first tick ends."""
+    """Whether a probe passes; it is not run before the lock file exists, which the first tick writes at its end."""
     return pod.at("/var/lib/killswitch-locks/account__main.json").exists() and pod.probe(name).returncode == 0
 
 
-def test_the_pods_command_ticks_with_its_mounts_and_ends_within_its_grace(
+def test_the_pods_command_ticks_with_its_mounts_and_ends_within_the_grace_period(
     cluster: Cluster, chart: Path, tmp_path: Path
 ) -> None:
-    """Policies, credentials, store and locks are where the pod has them; probes answer; SIGTERM ends it cleanly."""
-    with paper(*STANDING) as address:
+    """Policies, credentials, store and locks are at the pod's mounts; probes pass; SIGTERM ends it cleanly."""
+    with paper(*UNMOVING) as address:
         pod = armed(cluster, "command", tmp_path, chart, address)
-        held = pod.at("/run/secrets/venue")
-        assert sorted(each.name for each in held.iterdir() if not each.name.startswith("..")) == ["key"]
+        secrets = pod.at("/run/secrets/venue")
+        assert sorted(each.name for each in secrets.iterdir() if not each.name.startswith("..")) == ["key"]
         assert pod.environment["VENUE_TOKEN"] == TOKEN
         before = [pod.probe(name) for name in PROBES]
         assert [each.returncode for each in before] == [1, 1, 1]
@@ -187,13 +188,13 @@ def test_the_pods_command_ticks_with_its_mounts_and_ends_within_its_grace(
             union = pod.at("/var/lib/killswitch-locks/trading_lock.json")
             assert read_lock(union, datetime.now(UTC)).locked is False
             assert (union.parent / "account__main.json").exists()
-            began = time.monotonic()
+            stopped_at = time.monotonic()
             runner.send_signal(signal.SIGTERM)
-            _, said = runner.communicate(timeout=pod.spec["terminationGracePeriodSeconds"])
-            took = time.monotonic() - began
-        assert runner.returncode == 0, said
-        assert took < pod.spec["terminationGracePeriodSeconds"]
-        assert "armed: main" in said
+            _, err = runner.communicate(timeout=pod.spec["terminationGracePeriodSeconds"])
+            elapsed = time.monotonic() - stopped_at
+        assert runner.returncode == 0, err
+        assert elapsed < pod.spec["terminationGracePeriodSeconds"]
+        assert "armed: main" in err
         after = pod.probe("livenessProbe")
         assert (after.returncode, after.stdout) == (1, "not live: no runner holds the lease of this store\n")
         written = [path for path in pod.root.rglob("*") if path.is_file() and path.stat().st_size]
@@ -202,12 +203,12 @@ def test_the_pods_command_ticks_with_its_mounts_and_ends_within_its_grace(
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
-def test_the_pods_command_writes_nowhere_else(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
-    """With a root file system that cannot be written to it runs all the same, and a report can be drawn."""
+def test_the_pods_command_works_with_a_read_only_root(cluster: Cluster, chart: Path, tmp_path: Path) -> None:
+    """With a read-only root file system a crash is closed and its report is rendered."""
     probe = within_read_only_root(["sh", "-c", f"! touch {tmp_path}/refused"], [])
     allowed = subprocess.run(probe, capture_output=True, text=True, check=False)
     if allowed.returncode != 0:
-        pytest.skip(f"no mount space of its own can be made here: {allowed.stderr.strip()[-200:]}")
+        pytest.skip(f"a mount namespace cannot be created here: {allowed.stderr.strip()[-200:]}")
     with paper("--crash", "7", "--skip", "200", "--speed", "240", "--begin-after-readings", "3") as address:
         pod = armed(cluster, "readonly", tmp_path, chart, address)
         with pod.running(read_only_root=True) as runner:
@@ -215,9 +216,9 @@ def test_the_pods_command_writes_nowhere_else(cluster: Cluster, chart: Path, tmp
             until(lambda: runner.poll() is not None or passed(pod, "livenessProbe"), "it ticks")
             until(lambda: runner.poll() is not None or list(incidents.rglob("*.html")), "the crash is reported")
             runner.send_signal(signal.SIGTERM)
-            out, said = runner.communicate(timeout=pod.spec["terminationGracePeriodSeconds"])
-        assert runner.returncode == 0, said
+            out, err = runner.communicate(timeout=pod.spec["terminationGracePeriodSeconds"])
+        assert runner.returncode == 0, err
         assert "close-everything" in out
-        assert "Read-only file system" not in said
+        assert "Read-only file system" not in err
         lock = json.loads(pod.at("/var/lib/killswitch-locks/trading_lock.json").read_text(encoding="utf-8"))
         assert lock["locked"] is True

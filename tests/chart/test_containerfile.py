@@ -1,4 +1,4 @@
-"""The Containerfile without a container engine: what it copies is there, and what it runs works."""
+"""The Containerfile without a container engine: its sources exist, and its commands work."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE = 900.0
+WAIT_LIMIT = 900.0
 """Seconds for one step: a deadline for a slow machine and a slow network, not an expectation."""
 UNREACHABLE = ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError", "name resolution")
 
 
 def steps(repository: Path) -> list[tuple[str, str]]:
-    """(instruction, arguments) of every line, continued lines joined."""
+    """(instruction, arguments) of every line, with continued lines joined."""
     text = (repository / "Containerfile").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
@@ -44,38 +44,38 @@ def copied(stage: list[tuple[str, str]]) -> list[tuple[list[str], str]]:
     return [(words[:-1], words[-1]) for words in each]
 
 
-def test_every_path_that_is_copied_exists_and_is_not_ignored(repository: Path) -> None:
-    """A build would otherwise end at its first COPY, or without a file that the wheel needs."""
+def test_every_copied_path_exists_and_is_not_ignored(repository: Path) -> None:
+    """Otherwise a build would fail at its first COPY, or lack a file that the wheel needs."""
     build, _ = stages(repository)
     sources = [source.rstrip("/") for paths, _ in copied(build) for source in paths]
     assert [source for source in sources if not (repository / source).exists()] == []
     rules = (repository / ".containerignore").read_text(encoding="utf-8").splitlines()
-    let_in = [rule[1:] for rule in rules if rule.startswith("!")]
+    included = [rule[1:] for rule in rules if rule.startswith("!")]
     assert "*" in rules
-    assert sorted(let_in) == sorted(sources)
+    assert sorted(included) == sorted(sources)
     assert not any(fnmatch.fnmatch(source, rule) for source in sources for rule in rules if rule.startswith("**"))
 
 
-def test_the_image_runs_as_nobody_in_particular_and_brings_no_tools(repository: Path) -> None:
+def test_the_image_is_not_root_and_contains_no_build_tools(repository: Path) -> None:
     """Two stages of one ordinary image; the last one installs nothing, has no pip, and is not root."""
     build, final = stages(repository)
     assert [build[0][1], final[0][1]] == ["python:3.13-slim AS build", "python:3.13-slim"]
-    said = dict(final)
-    user, _, group = said["USER"].partition(":")
+    instructions = dict(final)
+    user, _, group = instructions["USER"].partition(":")
     assert int(user) > 0
     assert int(group) > 0
-    assert said["ENTRYPOINT"] == '["ksctl"]'
+    assert instructions["ENTRYPOINT"] == '["ksctl"]'
     assert [rest for word, rest in final if word == "COPY"] == ["--from=build /opt/killswitch /opt/killswitch"]
     (run,) = [rest for word, rest in final if word == "RUN"]
     assert run.split()[:4] == ["python", "-m", "pip", "uninstall"]
-    assert final.index(("USER", said["USER"])) > final.index(("RUN", run))
+    assert final.index(("USER", instructions["USER"])) > final.index(("RUN", run))
 
 
-def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Path) -> None:
-    """Run as written, in a folder of its own: `ksctl` then starts, with all adapters, policies and runbooks.
+def test_every_command_of_the_build_stage_works(repository: Path, tmp_path: Path) -> None:
+    """The commands run as written, in a separate folder; `ksctl` then starts, with all adapters, policies and runbooks.
 
-    What the wheel needs is not fetched and unpacked once more: what the tests run with must be it, under the same
-    constraints, and is what the environment sees.
+    The dependencies of the wheel are not downloaded again: those of the test environment must satisfy the same
+    constraints, and the built environment uses them.
     """
     build, _ = stages(repository)
     place, opt = tmp_path / "build", tmp_path / "opt"
@@ -98,12 +98,12 @@ def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Pa
     assert sorted(each.name for each in own.iterdir() if "killswitch" not in each.name) == []
     (own / "needed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    said = subprocess.run(
+    shown = subprocess.run(
         [str(built / "bin" / "ksctl"), "--version"], capture_output=True, text=True, check=True, cwd=opt,
         env=environment,
     )  # fmt: skip
-    assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", said.stdout)
-    asked = (
+    assert re.fullmatch(r"ksctl \d+\.\d+\.\d+\n", shown.stdout)
+    program = (
         "import ccxt, alpaca, killswitch, killswitch_ccxt, killswitch_alpaca, killswitch_paper\n"
         "from killswitch.accounts.validation import adapter_names\n"
         "from killswitch.content import policies_folder, runbooks_folder\n"
@@ -112,15 +112,15 @@ def test_the_build_stage_works_command_by_command(repository: Path, tmp_path: Pa
         " (runbooks_folder() / 'report.md.j2').is_file())\n"
         "print(killswitch.__file__)\n"
     )
-    told = subprocess.run(
-        [str(built / "bin" / "python"), "-c", asked], capture_output=True, text=True, check=False, cwd=opt,
+    imported = subprocess.run(
+        [str(built / "bin" / "python"), "-c", program], capture_output=True, text=True, check=False, cwd=opt,
         env=environment,
     )  # fmt: skip
-    assert (told.stdout, told.stderr) == (f"alpaca ccxt paper\nTrue True\n{own}/killswitch/__init__.py\n", "")
+    assert (imported.stdout, imported.stderr) == (f"alpaca ccxt paper\nTrue True\n{own}/killswitch/__init__.py\n", "")
 
 
 def copy(path: Path, place: Path, source: str, target: str) -> None:
-    """As COPY does: a folder's content into the target, a file into the target folder."""
+    """Copy as COPY does: a folder's content into the target, a file into the target folder."""
     into = place / target
     if path.is_dir():
         shutil.copytree(path, into, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -130,7 +130,7 @@ def copy(path: Path, place: Path, source: str, target: str) -> None:
 
 
 def run(command: str, place: Path, tmp_path: Path, **pip: str) -> str:
-    """What one RUN prints, by /bin/sh, where `python` is this interpreter; skips where no index can be reached."""
+    """Run one RUN by /bin/sh with this interpreter as `python`; its stdout. Skip where no index is reachable."""
     here = tmp_path / "bin"
     here.mkdir(exist_ok=True)
     python = here / "python"
@@ -138,7 +138,7 @@ def run(command: str, place: Path, tmp_path: Path, **pip: str) -> str:
     python.chmod(0o755)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PIP_NO_COMPILE": "1", **pip}
     done = subprocess.run(
-        ["/bin/sh", "-ec", command], cwd=place, env=environment, capture_output=True, text=True, timeout=PATIENCE,
+        ["/bin/sh", "-ec", command], cwd=place, env=environment, capture_output=True, text=True, timeout=WAIT_LIMIT,
         check=False,
     )  # fmt: skip
     if done.returncode and any(word in done.stderr for word in UNREACHABLE) and not os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""Secrets that are written out in the values: refused wherever they are, and references never."""
+"""Inline secrets in the values are refused wherever they are; references are accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.chart.conftest import Helm
 
 
 def with_file(helm: Helm, text: str, folder: Path) -> tuple[str, ...]:
-    """The arguments for a release of which `account.yaml` has this text."""
+    """The arguments for a release whose `account.yaml` has this text."""
     values = folder / "values.yaml"
     values.write_text(yaml.safe_dump({"policies": {"files": {"account.yaml": text}}}), encoding="utf-8")
     return "-f", str(helm.chart / "ci" / "files-values.yaml"), "-f", str(values)
@@ -48,11 +48,11 @@ HIDDEN = {
 
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_a_secret_in_a_policy_file_is_refused_wherever_it_is(helm: Helm, hidden: str, tmp_path: Path) -> None:
-    """In words that say where and what to write, and do not repeat it."""
-    text, words = HIDDEN[hidden]
+    """The message names the place and the correct form, and does not repeat the secret."""
+    text, message = HIDDEN[hidden]
     refused = helm.refusal(*with_file(helm, text, tmp_path))
     assert "policies.files: account.yaml" in refused
-    assert words in refused
+    assert message in refused
     assert "hunter2" not in refused
 
 
@@ -65,13 +65,13 @@ def test_a_secret_in_a_policy_file_is_refused_wherever_it_is(helm: Helm, hidden:
         "# the secret: it is in the vault\nspec: {allow_withdrawal_keys: true, endpoint: 'https://venue/a@b'}\r\n",
     ],
 )
-def test_references_and_other_words_are_let_through(helm: Helm, text: str, tmp_path: Path) -> None:
-    """However a document is written."""
+def test_references_and_other_texts_are_accepted(helm: Helm, text: str, tmp_path: Path) -> None:
+    """In any YAML style of the document."""
     assert helm.template(*with_file(helm, text, tmp_path))
 
 
-def test_every_document_of_the_repository_is_let_through(helm: Helm, repository: Path, tmp_path: Path) -> None:
-    """What is shipped as an example holds no secret, and is not taken for one."""
+def test_every_document_of_the_repository_is_accepted(helm: Helm, repository: Path, tmp_path: Path) -> None:
+    """No shipped example contains a secret or is mistaken for one."""
     texts = [path.read_text(encoding="utf-8") for path in sorted((repository / "examples").rglob("*.yaml"))]
     for page in sorted((repository / "docs").rglob("*.md")):
         texts += [

@@ -1,4 +1,4 @@
-"""What the chart renders, what it refuses, and in which words."""
+"""Objects that the chart renders, and values that it refuses with a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VALUES = ("files", "live", "volume", "scratch")
 
 @pytest.fixture(scope="module", params=VALUES)
 def values(request: pytest.FixtureRequest, chart: Path) -> Path:
-    """Each of the example values."""
+    """The example values, one file for each run."""
     return chart / "ci" / f"{request.param}-values.yaml"
 
 
@@ -40,19 +40,19 @@ def pod(helm: Helm, name: str, *more: str) -> Any:
 
 
 def test_every_example_is_used(chart: Path) -> None:
-    """No file of values lies there untried."""
+    """The tests render every file of values in `ci`."""
     assert {path.name for path in (chart / "ci").iterdir()} == {f"{name}-values.yaml" for name in VALUES}
 
 
 def test_lint_finds_nothing(helm: Helm, values: Path) -> None:
-    """Strictly: no warning either."""
-    said = helm.run("lint", "--strict", str(helm.chart), "-f", str(values))
-    assert "0 chart(s) failed" in said
-    assert "WARNING" not in said
+    """`helm lint --strict` reports no failure and no warning."""
+    output = helm.run("lint", "--strict", str(helm.chart), "-f", str(values))
+    assert "0 chart(s) failed" in output
+    assert "WARNING" not in output
 
 
-def test_every_object_is_valid_in_every_version_of_kubernetes_that_is_known(helm: Helm, values: Path) -> None:
-    """Strictly, so that a misspelt field is found; at least ten versions."""
+def test_every_object_is_valid_in_every_known_version_of_kubernetes(helm: Helm, values: Path) -> None:
+    """Validated strictly, so that a misspelt field is found, in at least ten versions."""
     objects = helm.template("-f", str(values))
     versions = sorted(set(map(kubernetes.major_minor, kubernetes.all_versions())))
     assert len(versions) >= 10
@@ -62,7 +62,7 @@ def test_every_object_is_valid_in_every_version_of_kubernetes_that_is_known(helm
 
 
 def test_there_is_one_runner(helm: Helm, values: Path) -> None:
-    """A StatefulSet of one pod, whatever is said; no Deployment, no Job, and nothing that listens."""
+    """A StatefulSet of one pod with any values; no Deployment, no Job, and no open port."""
     objects = helm.template("-f", str(values))
     kinds = [each["kind"] for each in objects]
     assert set(kinds) <= {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "ServiceAccount", "StatefulSet"}
@@ -73,8 +73,8 @@ def test_there_is_one_runner(helm: Helm, values: Path) -> None:
     assert "initContainers" not in runner["spec"]["template"]["spec"]
 
 
-def test_every_pod_is_as_narrow_as_a_pod_can_be(helm: Helm, values: Path) -> None:
-    """The restricted standard of Kubernetes, a root that cannot be written to, and no token of the cluster."""
+def test_every_pod_meets_the_restricted_standard(helm: Helm, values: Path) -> None:
+    """Kubernetes' restricted Pod Security Standard, a read-only root, and no token of the cluster."""
     (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
     spec = runner["spec"]["template"]["spec"]
     (container,) = spec["containers"]
@@ -92,7 +92,7 @@ def test_every_pod_is_as_narrow_as_a_pod_can_be(helm: Helm, values: Path) -> Non
 
 
 def test_every_mount_has_its_volume_and_every_volume_its_mount(helm: Helm, values: Path) -> None:
-    """And what is read only is mounted so: policies and credentials."""
+    """Policies and credentials are mounted read-only."""
     (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
     spec = runner["spec"]["template"]["spec"]
     claims = [each["metadata"]["name"] for each in runner["spec"].get("volumeClaimTemplates", ())]
@@ -100,12 +100,12 @@ def test_every_mount_has_its_volume_and_every_volume_its_mount(helm: Helm, value
     assert sorted([*claims, *(each["name"] for each in spec["volumes"])]) == sorted(mounts)
     assert {"policies", "store", "tmp"} <= mounts.keys()
     for name, mount in mounts.items():
-        wants = name == "policies" or name.startswith("credentials-")
-        assert mount.get("readOnly", False) is wants, name
+        read_only = name == "policies" or name.startswith("credentials-")
+        assert mount.get("readOnly", False) is read_only, name
 
 
-def test_credentials_are_mounted_or_referred_to_and_never_written(helm: Helm) -> None:
-    """Files below /run/secrets by the Secret's name, variables by secretKeyRef; the chart makes no Secret."""
+def test_credentials_are_mounted_or_referred_to_and_never_inline(helm: Helm) -> None:
+    """Files below /run/secrets by the Secret's name, variables by secretKeyRef; the chart creates no Secret."""
     spec = pod(helm, "live")
     volumes = {each["name"]: each.get("secret") for each in spec["volumes"]}
     assert volumes["credentials-0"] == {
@@ -123,8 +123,8 @@ def test_credentials_are_mounted_or_referred_to_and_never_written(helm: Helm) ->
     assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"]["value"] == "http://collector.observability:4318"
 
 
-def test_nothing_is_armed_unless_it_is_said(helm: Helm) -> None:
-    """The first of the two keys: `--live` is there only with `live: true`."""
+def test_nothing_is_armed_without_live(helm: Helm) -> None:
+    """The first of the two keys: the pod has `--live` only with `live: true`."""
     assert "--live" not in pod(helm, "files")["containers"][0]["args"]
     assert pod(helm, "live")["containers"][0]["args"] == [
         "run", "--policies=/etc/killswitch/policies", "--store=/var/lib/killswitch/store.sqlite", "--interval=500ms",
@@ -134,7 +134,7 @@ def test_nothing_is_armed_unless_it_is_said(helm: Helm) -> None:
 
 
 def test_the_commands_of_the_container_are_commands_of_ksctl(helm: Helm, values: Path, tmp_path: Path) -> None:
-    """Options that the command line does not know, or that have other words, would show in the cluster first."""
+    """Otherwise an unknown or renamed option would first fail in the cluster."""
     (runner,) = [each for each in helm.template("-f", str(values)) if each["kind"] == "StatefulSet"]
     (container,) = runner["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["ksctl"]
@@ -151,8 +151,8 @@ def test_the_commands_of_the_container_are_commands_of_ksctl(helm: Helm, values:
             assert context.params["probe"] in ("live", "ready")
 
 
-def test_a_probe_is_patient_and_liveness_is_more_so_than_readiness(helm: Helm) -> None:
-    """What kills a process must be surer than what only shows it."""
+def test_the_liveness_probe_has_a_longer_limit_than_the_readiness_probe(helm: Helm) -> None:
+    """The probe that kills a process needs stronger evidence than the one that only shows its state."""
     container = pod(helm, "live")["containers"][0]
     assert container["livenessProbe"]["exec"]["command"][-2:] == ["--probe=live", "--within=2m"]
     assert container["readinessProbe"]["exec"]["command"][-2:] == ["--probe=ready", "--within=15s"]
@@ -165,8 +165,8 @@ SINKS = 4
 """Recording, events, stdout and stderr."""
 
 
-def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> None:
-    """The tick under way, requests under way, notifications, sinks, telemetry and reports, one after the other."""
+def test_the_grace_period_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> None:
+    """The running tick, running requests, notifications, sinks, telemetry and reports, one after the other."""
     pace = RunnerPace(interval=1.0, read_timeout=5.0)
     longest = (
         pace.read_timeout + REREAD_WITHIN + 2 * pace.stop_timeout
@@ -179,7 +179,7 @@ def test_the_grace_is_longer_than_the_longest_stop(helm: Helm, chart: Path) -> N
 
 
 def test_the_config_map_holds_the_policies_as_they_were_written(helm: Helm, chart: Path, tmp_path: Path) -> None:
-    """Byte by byte, and `ksctl validate` takes them."""
+    """The texts are identical, and `ksctl validate` accepts them."""
     written = yaml.safe_load((chart / "ci" / "files-values.yaml").read_text(encoding="utf-8"))["policies"]["files"]
     data = example(helm, "files")["ConfigMap"]["data"]
     assert data == written
@@ -189,8 +189,8 @@ def test_the_config_map_holds_the_policies_as_they_were_written(helm: Helm, char
     assert checked.exit_code == 0, checked.output
 
 
-def test_another_policy_makes_another_pod_and_the_same_one_does_not(helm: Helm) -> None:
-    """The checksum in the pod's annotations is what rolls it."""
+def test_a_changed_policy_rolls_the_pod_and_an_unchanged_one_does_not(helm: Helm) -> None:
+    """The checksum in the pod's annotations changes with the policies only."""
 
     def checksum(*more: str) -> str:
         runner = example(helm, "files", *more)["StatefulSet"]
@@ -201,8 +201,8 @@ def test_another_policy_makes_another_pod_and_the_same_one_does_not(helm: Helm) 
     assert checksum() != checksum("--set", r"policies.files.more\.yaml=# nothing")
 
 
-def test_policies_come_from_wherever_it_is_said(helm: Helm) -> None:
-    """A ConfigMap, a claim or any volume of the user's own; then the chart makes none."""
+def test_policies_come_from_the_configured_volume(helm: Helm) -> None:
+    """A ConfigMap, a claim or any volume of the user; the chart then creates no ConfigMap."""
     for name, source in (
         ("live", {"configMap": {"name": "risk-policies"}}),
         ("volume", {"persistentVolumeClaim": {"claimName": "policies", "readOnly": True}}),
@@ -213,8 +213,8 @@ def test_policies_come_from_wherever_it_is_said(helm: Helm) -> None:
         assert {key: value for key, value in volume.items() if key != "name"} == source
 
 
-def test_the_network_policy_lets_nothing_in_and_out_only_what_is_said(helm: Helm) -> None:
-    """DNS, the venues, and rules of the user's own."""
+def test_the_network_policy_allows_no_ingress_and_only_configured_egress(helm: Helm) -> None:
+    """Egress to DNS, to the venues, and by rules of the user."""
     rules = example(helm, "live")["NetworkPolicy"]["spec"]
     assert rules["ingress"] == []
     assert rules["policyTypes"] == ["Ingress", "Egress"]
@@ -229,8 +229,8 @@ def test_the_network_policy_lets_nothing_in_and_out_only_what_is_said(helm: Helm
     assert anywhere[1] == {"ports": [{"protocol": "TCP", "port": 443}]}
 
 
-def test_the_budget_is_of_the_version_that_the_cluster_has(helm: Helm) -> None:
-    """Offline that is the newest; the real API server of an old cluster is asked elsewhere."""
+def test_the_disruption_budget_has_the_newest_version_of_the_cluster(helm: Helm) -> None:
+    """Offline that is policy/v1; `test_cluster.py` tests the API server of an old cluster."""
     budget = example(helm, "live")["PodDisruptionBudget"]
     assert (budget["apiVersion"], budget["spec"]["maxUnavailable"]) == ("policy/v1", 0)
 
@@ -272,16 +272,16 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("said", "words"), REFUSED, ids=[said.partition("=")[0] for said, _ in REFUSED])
-def test_what_is_wrong_is_refused_by_its_name(helm: Helm, said: str, words: str) -> None:
-    """Before anything is rendered, in words that name the key; a secret is not repeated."""
-    refused = helm.refusal("-f", str(helm.chart / "ci" / "files-values.yaml"), "--set", said)
-    assert words in refused
+@pytest.mark.parametrize(("setting", "message"), REFUSED, ids=[setting.partition("=")[0] for setting, _ in REFUSED])
+def test_a_wrong_value_is_refused_by_the_name_of_its_key(helm: Helm, setting: str, message: str) -> None:
+    """Nothing is rendered; the message names the key and does not repeat a secret."""
+    refused = helm.refusal("-f", str(helm.chart / "ci" / "files-values.yaml"), "--set", setting)
+    assert message in refused
     assert "hunter2" not in refused
 
 
-def test_labels_of_the_users_own_are_on_the_pod(helm: Helm) -> None:
-    """Beside those that the StatefulSet finds it by."""
+def test_labels_of_the_user_are_on_the_pod(helm: Helm) -> None:
+    """In addition to those by which the StatefulSet selects it."""
     runner = example(helm, "files", "--set", "pod.labels.team=risk")["StatefulSet"]
     labels = runner["spec"]["template"]["metadata"]["labels"]
     assert labels["team"] == "risk"
@@ -289,31 +289,31 @@ def test_labels_of_the_users_own_are_on_the_pod(helm: Helm) -> None:
 
 
 def test_a_release_without_policies_is_refused(helm: Helm) -> None:
-    """The chart's own values are not enough to run, and the refusal says what is."""
+    """The chart's default values are not enough to run; the message names the missing ones."""
     assert "Give policies.files, or name a policies.configMap" in helm.refusal()
 
 
-def test_an_emptydir_for_an_armed_runner_has_to_be_meant(helm: Helm) -> None:
-    """`mayBeLost` says so."""
+def test_an_emptydir_for_an_armed_runner_must_be_confirmed(helm: Helm) -> None:
+    """`mayBeLost: true` confirms it."""
     more = ("--set", "live=true,store.kind=emptyDir,store.mayBeLost=true")
     (store,) = [each for each in pod(helm, "files", *more)["volumes"] if each["name"] == "store"]
     assert store["emptyDir"] == {"sizeLimit": "1Gi"}
 
 
 def test_every_object_of_the_schema_is_closed(chart: Path) -> None:
-    """A misspelt key is refused at every depth; open are only objects that Kubernetes itself checks."""
+    """A misspelt key is refused at every depth; only objects that Kubernetes itself validates are open."""
     opened = []
 
-    def look(schema: Any, path: str) -> None:
+    def collect_open(schema: Any, path: str) -> None:
         if not isinstance(schema, dict):
             return
         if schema.get("type") == "object" and schema.get("additionalProperties", True) is True:
             opened.append(path)
         for key, each in schema.get("properties", {}).items():
-            look(each, f"{path}.{key}")
-        look(schema.get("items"), f"{path}[]")
+            collect_open(each, f"{path}.{key}")
+        collect_open(schema.get("items"), f"{path}[]")
 
-    look(json.loads((chart / "values.schema.json").read_text(encoding="utf-8")), "")
+    collect_open(json.loads((chart / "values.schema.json").read_text(encoding="utf-8")), "")
     assert sorted(opened) == [
         ".extraVolumeMounts[]", ".extraVolumes[]", ".global", ".networkPolicy.dns.to[]",
         ".networkPolicy.extraEgress[]", ".pod.affinity", ".pod.tolerations[]", ".policies.volume",
@@ -321,7 +321,7 @@ def test_every_object_of_the_schema_is_closed(chart: Path) -> None:
 
 
 def test_every_value_is_in_the_schema_and_in_the_readme(chart: Path) -> None:
-    """Whoever reads one of the three knows all keys of the first depth."""
+    """`values.yaml`, the schema and the README have the same keys at the first depth."""
     known = yaml.safe_load((chart / "values.yaml").read_text(encoding="utf-8"))
     schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
     assert set(schema["properties"]) - {"global"} == set(known)
@@ -330,7 +330,7 @@ def test_every_value_is_in_the_schema_and_in_the_readme(chart: Path) -> None:
 
 
 def test_the_example_of_the_page_renders_and_compiles(helm: Helm, repository: Path, tmp_path: Path) -> None:
-    """What docs/kubernetes.md says to install can be installed, with a policy taken from a file as it says."""
+    """The example of docs/kubernetes.md renders, with a policy from a file, and `ksctl validate` accepts it."""
     page = (repository / "docs" / "kubernetes.md").read_text(encoding="utf-8")
     (written,) = re.findall("```yaml\n(.*?)```", page, re.DOTALL)
     (file,) = re.findall("`--set-file '([^']*)'`", page)

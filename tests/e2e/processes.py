@@ -1,4 +1,4 @@
-"""A paper venue and runners as real processes, and waiting for what can be seen, with a deadline."""
+"""Paper venues and runners as real processes, and waiting for their visible effects with a deadline."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from killswitch.model.venue import AccountSpec
 from killswitch.operations.status import StoreStatus, store_status
 from killswitch.store.sqlite import open_store
 from killswitch_paper import adapter
-from tests.e2e.forks import Process, begin, finish
+from tests.e2e.fork_client import Process, begin, finish
 
 KSCTL = (sys.executable, "-c", "from killswitch.cli import main; main()")
-PATIENCE = 90.0
-"""Seconds until a wait is a failure; a deadline for a machine under load, not an expectation."""
+WAIT_LIMIT = 90.0
+"""Seconds until a wait fails; a deadline for a machine under load, not an expectation."""
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ spec:
 
 @contextmanager
 def process(*arguments: str, fresh: bool = False) -> Iterator[Process]:
-    """`ksctl` with these arguments; ended by its id if it still runs at the end. `fresh`: as in `begin`."""
+    """Run `ksctl` with these arguments; kill it by its id if it still runs at the end. `fresh`: as in `begin`."""
     with begin(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, fresh=fresh) as running:
         try:
             yield running
@@ -69,7 +69,7 @@ def paper(*options: str) -> Iterator[str]:
 
 
 def address_of(server: Process) -> str:
-    """What a paper venue that has been started prints first."""
+    """The address that a started paper venue prints first."""
     assert server.stdout is not None
     address = server.stdout.readline().strip()
     assert address.startswith("http://127.0.0.1:"), address
@@ -77,8 +77,8 @@ def address_of(server: Process) -> str:
 
 
 @contextmanager
-def stopped(server: Process) -> Iterator[None]:
-    """The process answers nobody meanwhile."""
+def paused(server: Process) -> Iterator[None]:
+    """Pause the process with SIGSTOP; it answers nobody until the end of the block."""
     server.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -87,23 +87,23 @@ def stopped(server: Process) -> Iterator[None]:
 
 
 def ksctl(*arguments: str, fresh: bool = False) -> subprocess.CompletedProcess[str]:
-    """One command, run to its end. `fresh`: as in `begin`."""
-    return finish(arguments, timeout=PATIENCE, fresh=fresh)
+    """Run one command to its end. `fresh`: as in `begin`."""
+    return finish(arguments, timeout=WAIT_LIMIT, fresh=fresh)
 
 
-def until(seen: Callable[[], T], what: str) -> T:
-    """Poll until `seen()` is true, and return it; fails with `what` at the deadline."""
-    deadline = time.monotonic() + PATIENCE
+def until(condition: Callable[[], T], what: str) -> T:
+    """Poll until `condition()` is true, and return its value; fail with `what` at the deadline."""
+    deadline = time.monotonic() + WAIT_LIMIT
     while time.monotonic() < deadline:
-        found = seen()
+        found = condition()
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"within {PATIENCE:g} s it was never seen that {what}")
+    raise AssertionError(f"within {WAIT_LIMIT:g} s it was never seen that {what}")
 
 
 class Site:
-    """One store with its policies, against the venue at `address`."""
+    """A store and policies of one account at the paper venue at `address`."""
 
     def __init__(self, folder: Path, address: str, *, execution: str = "live", policy: str = POLICY) -> None:
         self.folder = folder
@@ -126,13 +126,13 @@ class Site:
 
     @contextmanager
     def running(self, *options: str, fresh: bool = False) -> Iterator[Process]:
-        """A runner that has ticked. `fresh`: as in `begin`."""
+        """Start a runner and wait for its first tick. `fresh`: as in `begin`."""
         before = self._ticked()
         with process("run", *self.place, "--interval", "100ms", *options, fresh=fresh) as runner:
             until(lambda: runner.poll() is not None or self._ticked() != before, "the runner ticks")
             yield runner
 
-    def standing(self) -> StoreStatus:
+    def status(self) -> StoreStatus:
         from datetime import UTC, datetime
 
         store = open_store(str(self.store), read_only=True)
@@ -142,7 +142,7 @@ class Site:
             store.close()
 
     def decisions(self) -> list[Decision]:
-        """Newest first."""
+        """The stored decisions, newest first."""
         store = open_store(str(self.store), read_only=True)
         try:
             return [stored.decision for stored in store.decisions(50)]
@@ -157,16 +157,16 @@ class Site:
             store.close()
 
     def venue(self) -> AccountSnapshot:
-        """The account as the venue itself has it."""
+        """A snapshot of the account from the venue itself."""
 
-        async def read() -> AccountSnapshot:
+        async def fetch() -> AccountSnapshot:
             venue = adapter(AccountSpec("main", "paper", "swap", "USDT", self.address, {}, {}))
             try:
                 return await venue.snapshot()
             finally:
                 await venue.close()
 
-        return asyncio.run(read())
+        return asyncio.run(fetch())
 
     def _ticked(self) -> object:
         if not self.store.exists():
@@ -174,14 +174,14 @@ class Site:
         from killswitch.store.errors import StoreError
 
         try:
-            view = self.standing().view
+            view = self.status().view
         except StoreError:
-            return None  # being made at this moment
+            return None  # the store is being created
         return None if view is None else (view.owner, view.started_at)
 
 
 def terminate(runner: Process) -> tuple[int, str, str]:
-    """SIGTERM; exit code, stdout and stderr."""
+    """Send SIGTERM; the exit code, stdout and stderr."""
     runner.send_signal(signal.SIGTERM)
-    out, err = runner.communicate(timeout=PATIENCE)
+    out, err = runner.communicate(timeout=WAIT_LIMIT)
     return runner.returncode, out, err

@@ -1,4 +1,4 @@
-"""Ctrl-C during a backtest, in real processes: what was done is told, and that it is not all."""
+"""Ctrl-C during a backtest, in real processes: the partial result is reported and marked as partial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KSCTL = str(Path(sys.executable).parent / "ksctl")
 
 
 @pytest.mark.parametrize(("jobs", "number"), [(1, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)])
-def test_being_asked_to_stop_leaves_a_partial_result_that_says_so(
+def test_an_interrupted_backtest_reports_a_result_marked_as_partial(
     repository: Path, tmp_path: Path, jobs: int, number: signal.Signals
 ) -> None:
     """Exit 1, no traceback, the warning in all forms. The signal goes to the whole group, as a terminal's does."""
@@ -34,23 +34,23 @@ def test_being_asked_to_stop_leaves_a_partial_result_that_says_so(
     first = process.stderr.readline()
     assert first == "running 190 books under 3 rules in 1 market\n"
     os.killpg(process.pid, number)
-    said, told = process.communicate(timeout=120)
-    assert process.returncode == 1, told
-    assert "Traceback" not in told
-    read = json.loads(said)
-    assert read["stopped"] is True
-    assert read["complete"] is False
-    assert read["books_wanted"] == 190
-    assert len(read["books"]) < 190
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "Traceback" not in stderr
+    result = json.loads(stdout)
+    assert result["stopped"] is True
+    assert result["complete"] is False
+    assert result["books_wanted"] == 190
+    assert len(result["books"]) < 190
     warning = "This result is partial: stopped before its end."
-    assert warning in told
+    assert warning in stderr
     assert warning in page.read_text(encoding="utf-8")
     assert warning in notes.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="children are listed in /proc")
-def test_workers_end_with_the_process_that_they_work_for(repository: Path) -> None:
-    """Killed outright, it can tell them nothing; they must not go on, nor wait for ever."""
+def test_workers_end_with_their_parent_process(repository: Path) -> None:
+    """A parent that is killed cannot notify its workers; they must neither continue nor wait for ever."""
     policies = str(repository / "policies" / "futures-drawdown")
     command = [
         KSCTL, "backtest", "--policies", policies, "--crash", "7", "--all-splits", "4", "--random", "40", "--jobs", "2",
@@ -65,15 +65,15 @@ def test_workers_end_with_the_process_that_they_work_for(repository: Path) -> No
 
 
 def alive(pid: str) -> bool:
-    """Whether the process is there, and no zombie that nobody has waited for."""
+    """Whether the process exists and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_quiet_says_nothing_on_stderr(repository: Path) -> None:
-    """Progress is for people who want it."""
+def test_quiet_writes_nothing_to_stderr(repository: Path) -> None:
+    """`--quiet` turns the progress off; the result is printed as before."""
     policies = str(repository / "policies" / "futures-drawdown")
     command = [KSCTL, "backtest", "--policies", policies, "--crash", "7", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)

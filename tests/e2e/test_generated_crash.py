@@ -1,4 +1,4 @@
-"""The generated crash shows what the shipped policy is for: all three levels, one after the other."""
+"""The generated crash fires all three levels of the shipped policy, one after the other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def test_futures_drawdown_fires_its_levels_in_order_within_the_crash(seed: int) 
     """Nothing in the calm hours; then level 1, 2 and 3, each once, before the fall is over."""
     policies, _ = compile_policies(load([REPOSITORY / "policies" / "futures-drawdown"]).documents)
     assert policies is not None
-    told = replay(policies, record(crash_bars(seed), demo_book()))
-    fired = [one for one in told if isinstance(one, Decision) and one.kind is None]
+    records = replay(policies, record(crash_bars(seed), demo_book()))
+    fired = [one for one in records if isinstance(one, Decision) and one.kind is None]
     assert [one.level for one in fired] == [1, 2, 3]
     model = CrashModel()
     minutes = [(one.as_of - START).total_seconds() / 60 for one in fired]

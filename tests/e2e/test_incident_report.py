@@ -1,4 +1,4 @@
-"""An incident of a real run on the paper venue, reported: over a kill, and with every next command typed in."""
+"""Incident reports of real runs on the paper venue: across a kill, and with every suggested command executed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 
 from killswitch.incident.record.document import Incident
-from tests.e2e.forks import bare, finish
-from tests.e2e.processes import PATIENCE, POLICY, Site, ksctl, paper, terminate, until
+from tests.e2e.fork_client import finish, minimal_environment
+from tests.e2e.processes import POLICY, WAIT_LIMIT, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
-"""Ten bars a second, the crash about to begin."""
+"""Ten bars a second, directly before the crash."""
 SLOW = ("--crash", "7", "--speed", "120")
-"""A bar every half second, and calm: orders as large as those of `HEAVY` wait for volume, bar after bar."""
+"""A bar every half second in a calm market: orders as large as those of `HEAVY` wait for volume over several bars."""
 HEAVY = """
 name: heavy
 accounts:
@@ -50,7 +50,7 @@ TEMPLATE = """{% extends "close-everything.md.j2" %}
 
 
 def with_runbook(site: Site) -> Site:
-    """The site with a runbook of its own."""
+    """Add a runbook of its own to the site."""
     policy = POLICY.replace("      reset: manual\n", "      reset: manual\n      runbook: out\n")
     (site.policies / "policy.yaml").write_text(policy, encoding="utf-8")
     (site.policies / "runbook.yaml").write_text(RUNBOOK, encoding="utf-8")
@@ -71,14 +71,14 @@ def record(site: Site) -> Incident:
 
 
 def test_the_incident_of_a_real_run_is_reported_while_it_runs_and_afterwards(tmp_path: Path) -> None:
-    """Rendered beside the run, read with a living runner and without; every next command works on the same store."""
+    """The runner renders it; `report` reads it with and without a live runner; every next command works."""
     with paper(*CRASHING) as address:
         site = with_runbook(Site(tmp_path, address))
         with site.running("--live", "--record", str(tmp_path / "seen.jsonl")) as runner:
             until(site.decisions, "the stage fires")
-            beside = until(lambda: _rendered(site).get("report.md"), "the report is rendered")
+            rendered = until(lambda: _rendered(site).get("report.md"), "the report is rendered")
             until(lambda: "[x] **Positions confirmed closed**" in _rendered(site)["report.md"], "it follows the close")
-            assert reported(site).startswith(beside.splitlines()[0])
+            assert reported(site).startswith(rendered.splitlines()[0])
             status, _, err = terminate(runner)
         assert (status, "report" in err) == (0, False), err
         found = record(site)
@@ -100,20 +100,20 @@ def test_the_incident_of_a_real_run_is_reported_while_it_runs_and_afterwards(tmp
         policy = site.policies / "policy.yaml"
         policy.write_text("# a new first line\n" + policy.read_text(encoding="utf-8"), encoding="utf-8")
         assert record(site).firings[0].line == firing.line, "the line is quoted as it was when it fired"
-        _type_in(found, tmp_path)
+        _run_printed_commands(found, tmp_path)
         assert record(site).state == "closed"
         assert "ksctl reset" not in reported(site)
         assert reported(site, "list").splitlines()[1].split()[1] == found.id
 
 
 def _rendered(site: Site) -> dict[str, str]:
-    """The Markdown files beside the store, by name."""
+    """The Markdown files of the store's incidents, by name."""
     folder = site.store.with_name(site.store.name + ".incidents")
     return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*/*.md")}
 
 
-def _type_in(incident: Incident, folder: Path) -> None:
-    """Every command as the report prints it: a shell reads it, and `ksctl` on its path is given what it makes of it."""
+def _run_printed_commands(incident: Incident, folder: Path) -> None:
+    """Run every command as the report prints it: a shell splits it, and `ksctl` receives the resulting arguments."""
     (folder / "bin").mkdir()
     script = folder / "bin" / "ksctl"
     script.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n", encoding="utf-8")
@@ -122,11 +122,11 @@ def _type_in(incident: Incident, folder: Path) -> None:
     assert len(printed) == len(incident.commands)
     for text, command in zip(printed, incident.commands, strict=True):
         assert shlex.split(text.replace("\\\n", "")) == list(command.words), "a line for each option changes no word"
-        read = subprocess.run(
-            ["/bin/sh", "-c", text], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=True,
+        split = subprocess.run(
+            ["/bin/sh", "-c", text], cwd=folder, capture_output=True, text=True, timeout=WAIT_LIMIT, check=True,
             env={"PATH": f"{folder / 'bin'}:/usr/bin:/bin"},
         )  # fmt: skip
-        done = finish(read.stdout.split("\0")[:-1], cwd=folder, timeout=PATIENCE, env=bare())
+        done = finish(split.stdout.split("\0")[:-1], cwd=folder, timeout=WAIT_LIMIT, env=minimal_environment())
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         assert done.stdout or done.stderr
     verbs = [command.words[1] for command in incident.commands]
@@ -139,14 +139,14 @@ def _report_text(incident: Incident, folder: Path) -> str:
     return done.stdout
 
 
-def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) -> None:
-    """Killed while an order rests: the report says that it is still closing, and the next run says that it is done."""
+def test_after_kill_9_in_mid_close_the_next_run_completes_the_report(tmp_path: Path) -> None:
+    """Killed while an order rests: the report shows the close as open, and as proved after the next run."""
     (tmp_path / "book.yaml").write_text(HEAVY, encoding="utf-8")
     with paper(*SLOW, "--book", str(tmp_path / "book.yaml")) as address:
         site = with_runbook(Site(tmp_path, address))
         with site.running("--live", fresh=True) as runner:
-            handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
-            assert "sent to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
+            sent = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
+            assert "sent to the runner" in sent.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.send_signal(signal.SIGKILL)
             runner.wait()
@@ -155,7 +155,7 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         assert {item.key: item.state for item in killed.checklist}["closed"] == "open"
         assert any(command.words[1] == "close" for command in killed.commands)
         with site.running("--live", fresh=True) as runner:
-            # The command reads the record anew, the page is what the runner made of it: the same in the end.
+            # The command reads the record again, the page is the runner's rendering of it; in the end they agree.
             until(
                 lambda: "| state | **closed**" in _rendered(site).get("report.md", ""), "the interrupted closing ends"
             )
@@ -167,8 +167,8 @@ def test_kill_9_in_mid_close_and_the_next_run_ends_the_report(tmp_path: Path) ->
         assert {item.key: item.state for item in ended.checklist}["closed"] == "proved"
 
 
-def test_a_close_by_hand_without_a_runner_leaves_its_report_too(tmp_path: Path) -> None:
-    """The store was made by a run that only observed; the hand's own tick writes the pages, contacts and all."""
+def test_an_operator_close_without_a_runner_writes_its_report_too(tmp_path: Path) -> None:
+    """An observing run created the store; the tick of the operator command writes the pages, with contacts."""
     with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = with_runbook(Site(tmp_path, address))
         observed = ksctl("run", *site.place, "--ticks", "1")
@@ -182,8 +182,8 @@ def test_a_close_by_hand_without_a_runner_leaves_its_report_too(tmp_path: Path) 
     assert [person.name for person in record(site).contacts] == ["desk", "pager"]
 
 
-def test_a_template_that_asks_for_what_is_not_there_starts_nothing(tmp_path: Path) -> None:
-    """`run` refuses what `validate` refuses, with the place in the template, and leaves no store behind."""
+def test_a_template_with_an_unknown_name_starts_nothing(tmp_path: Path) -> None:
+    """`run` refuses what `validate` refuses, with the place in the template, and creates no store."""
     site = with_runbook(Site(tmp_path, "http://127.0.0.1:9"))
     (site.policies / "out.md.j2").write_text("{{ incidnet.id }}\n", encoding="utf-8")
     checked = ksctl("validate", str(site.policies), "--output", "json")

@@ -1,4 +1,4 @@
-"""`ksctl run` beside a real venue: what its routes say reaches a file and a webhook, and status tells of it."""
+"""`ksctl run` at a real venue: notifications reach a file and a webhook, and status shows those that wait."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ spec:
 """
 
 
-def test_a_crash_is_told_to_a_file_and_to_a_webhook_that_comes_up_later(tmp_path: Path) -> None:
-    """The file has it while the webhook is down, and status says so; the next run sends what waits, once."""
+def test_a_crash_is_notified_to_a_file_and_to_a_webhook_that_comes_up_later(tmp_path: Path) -> None:
+    """The file is written while the webhook is down, and status shows that; the next run sends what waits, once."""
     webhook = Webhook(free_port())
-    told = tmp_path / "told.jsonl"
+    log = tmp_path / "notifications.jsonl"
     with paper(*CRASHING) as address:
-        site = Site(tmp_path, address, policy=POLICY + ROUTE.format(file=told, port=webhook.port))
+        site = Site(tmp_path, address, policy=POLICY + ROUTE.format(file=log, port=webhook.port))
         with site.running("--live") as runner:
-            until(lambda: told.exists() and told.read_text(encoding="utf-8"), "the file is told")
+            until(lambda: log.exists() and log.read_text(encoding="utf-8"), "the file is written")
             status = ksctl("status", "--store", str(site.store)).stdout
             assert "Notifications" in status
             assert terminate(runner)[0] == 0
         with webhook.listening(), site.running("--live") as runner:
-            until(lambda: webhook.ids, "the webhook is told")
+            until(lambda: webhook.ids, "the webhook is notified")
             assert terminate(runner)[0] == 0
     assert len(set(webhook.ids)) == len(webhook.ids)

@@ -1,4 +1,4 @@
-"""Every decision of `futures-drawdown` equals that of the naive reading of the rules (`tests/oracle/naive.py`)."""
+"""Every decision of `futures-drawdown` equals that of an independent, naive oracle (`tests/oracle/naive.py`)."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def tight() -> PolicySet:
 
 
 def decided(policies: PolicySet, snapshots: Iterable[Snapshot]) -> list[Happening]:
-    """What the product decides, in the oracle's words."""
+    """The product's decisions, in the oracle's terms."""
     interpreter = Interpreter(policies)
-    return [each for snapshot in snapshots for each in in_oracle_words(interpreter.tick(snapshot).decisions)]
+    return [each for snapshot in snapshots for each in in_oracle_terms(interpreter.tick(snapshot).decisions)]
 
 
-def in_oracle_words(decisions: Iterable[Decision]) -> list[Happening]:
-    """Time, account, level, and whether it is a reset."""
+def in_oracle_terms(decisions: Iterable[Decision]) -> list[Happening]:
+    """Time, account, level and reset flag of each decision."""
     return [
         Happening(each.as_of, each.scope.removeprefix("account/"), each.level, reset=each.kind == "reset")
         for each in decisions
@@ -70,10 +70,10 @@ def in_oracle_words(decisions: Iterable[Decision]) -> list[Happening]:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(lines=recordings())
-def test_the_product_and_the_naive_reading_agree_on_made_up_recordings(
+def test_the_product_and_the_oracle_agree_on_generated_recordings(
     policies: PolicySet, lines: list[dict[str, Any]]
 ) -> None:
-    """Falls, calm, outages, silence, deposits, withdrawals and hands: the same levels at the same times."""
+    """Falls, calm, outages, silence, deposits, withdrawals and operator commands: the same levels at the same times."""
     try:
         expected = happenings(lines)
     except OutsideDomainError:
@@ -83,8 +83,8 @@ def test_the_product_and_the_naive_reading_agree_on_made_up_recordings(
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(lines=recordings())
-def test_the_tight_variant_and_the_naive_reading_of_it_agree(tight: PolicySet, lines: list[dict[str, Any]]) -> None:
-    """A variant is another set of thresholds, and nothing else about the policy is another."""
+def test_the_tight_variant_and_the_oracle_agree(tight: PolicySet, lines: list[dict[str, Any]]) -> None:
+    """A variant changes the thresholds and nothing else about the policy."""
     try:
         expected = happenings(lines, TIGHT)
     except OutsideDomainError:
@@ -92,8 +92,8 @@ def test_the_tight_variant_and_the_naive_reading_of_it_agree(tight: PolicySet, l
     assert decided(tight, (decode_snapshot(json.dumps(line)) for line in lines)) == expected
 
 
-class Memory:
-    """What a store keeps between two runs of the product."""
+class KeptState:
+    """The state that a store keeps between two runs of the product."""
 
     def __init__(self) -> None:
         self.states: dict[tuple[str, str], MachineState] = {}
@@ -109,15 +109,15 @@ class Memory:
 
 
 def decided_with_restarts(policies: PolicySet, snapshots: list[Snapshot], restarts: set[int]) -> list[Happening]:
-    """As `decided`, but the process dies before each snapshot whose number is in `restarts`."""
-    memory, interpreter = Memory(), Interpreter(policies)
+    """As `decided`, with a process that dies before each snapshot whose number is in `restarts`."""
+    kept, interpreter = KeptState(), Interpreter(policies)
     found: list[Happening] = []
     for number, snapshot in enumerate(snapshots):
         if number in restarts:
             interpreter = Interpreter(policies)
-            interpreter.restore(memory.states.values(), memory.since)
-        found += in_oracle_words(interpreter.tick(snapshot).decisions)
-        memory.keep(interpreter, snapshot)
+            interpreter.restore(kept.states.values(), kept.since)
+        found += in_oracle_terms(interpreter.tick(snapshot).decisions)
+        kept.keep(interpreter, snapshot)
     return found
 
 
@@ -126,7 +126,7 @@ def decided_with_restarts(policies: PolicySet, snapshots: list[Snapshot], restar
 def test_d7_a_restart_in_the_middle_of_a_crash_changes_no_decision(
     policies: PolicySet, lines: list[dict[str, Any]], restarts: set[int]
 ) -> None:
-    """Killed and started again before any snapshots, the product decides what the naive reading does."""
+    """Killed and restarted before any snapshots, the product decides what the oracle decides."""
     try:
         expected = happenings(lines)
     except OutsideDomainError:
@@ -135,7 +135,7 @@ def test_d7_a_restart_in_the_middle_of_a_crash_changes_no_decision(
     assert decided_with_restarts(policies, snapshots, restarts) == expected
 
 
-# Every folder of real bars, with books made for it: all long, all short, and half against half, both ways round.
+# Every folder of real bars, with generated books: all long, all short, and half against half, both ways round.
 FOLDERS = (
     "2020-03-12_binance-spot_5m",
     "2021-05-19_binance-spot_1m",
@@ -147,14 +147,14 @@ FOLDERS = (
 SHAPES = ("long", "short", "halves", "halves-turned")
 MINUTES, CALM = "2021-05-19_binance-spot_1m", ("calm-2025-05_binance-swap_1m", "calm-2025-05")
 GIVEN = ((MINUTES, "hedged-2021-05-19"), CALM)
-"""The third, `short-2021-05-19`, is the one that `ksctl replay` is given, whole as this hedged one."""
+"""The third, `short-2021-05-19`, is the book of the `ksctl replay` test, over all bars as this hedged one is."""
 EVERY_FIFTH = 5
-"""Calm bars of a minute are too many to see each of them."""
-MADE = [case for folder in FOLDERS for case in taking_turns(SHAPES, "oracle over real bars", folder)]
+"""Snapshots are taken of every fifth bar of the calm minutes: the bars are too many for all of them."""
+GENERATED = [case for folder in FOLDERS for case in taking_turns(SHAPES, "oracle over real bars", folder)]
 """Shape of the book, and folder: each folder has one book in `make test`, and the others in `make test-venues`."""
 
 
-def made_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
+def generated_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
     """A book file over all `symbols`: one-sided at gross 2, halves at gross 3 (a single symbol at gross 2)."""
     half = len(symbols) // 2 if shape.startswith("halves") else 0
     gross = 300_000 if half else 200_000
@@ -186,29 +186,29 @@ def made_book(folder: Path, shape: str, symbols: tuple[str, ...]) -> Path:
 
 
 def record_to(path: Path, market: Path, book: Path, every: int = 1) -> Path:
-    """The recording of `book` over `market`, at `path`. `every`: so many bars for a snapshot."""
+    """Write the recording of `book` over `market` to `path`. `every`: bars per snapshot."""
     with RecordingWriter(path) as writer:
         for snapshot in islice(record(read_market(market), read_book(book)), None, None, every):
             writer.write(snapshot)
     return path
 
 
-@pytest.mark.parametrize(("shape", "folder"), MADE)
-def test_every_decision_over_real_bars_is_the_naive_readings(
+@pytest.mark.parametrize(("shape", "folder"), GENERATED)
+def test_every_decision_over_real_bars_is_the_oracles(
     policies: PolicySet, shared: Path, tmp_path: Path, shape: str, folder: str
 ) -> None:
-    """Through every crash, whatever the book, time and level of each decision, and each reset."""
+    """Time and level of each decision, and each reset, agree through every crash, whatever the book."""
     market = shared / "data" / "market" / folder
-    book = made_book(tmp_path, shape, read_market(market).symbols)
+    book = generated_book(tmp_path, shape, read_market(market).symbols)
     path = record_to(tmp_path / "recording.jsonl", market, book)
     assert decided(policies, read(path)) == naive(path)
 
 
 @pytest.mark.parametrize(("folder", "book"), GIVEN)
-def test_every_decision_on_the_given_books_is_the_naive_readings(
+def test_every_decision_on_the_given_books_is_the_oracles(
     policies: PolicySet, shared: Path, tmp_path: Path, folder: str, book: str
 ) -> None:
-    """A book that came with each of the bars: the calm one fires nothing, on every fifth bar; the hedged one does."""
+    """The books supplied with the bars: the calm one, on every fifth bar, fires nothing; the hedged one fires."""
     market, given_book = shared / "data" / "market" / folder, shared / "data" / "books" / f"{book}.yaml"
     path = record_to(tmp_path / "recording.jsonl", market, given_book, EVERY_FIFTH if (folder, book) == CALM else 1)
     expected = naive(path)
@@ -233,18 +233,18 @@ def test_a_fall_of_exactly_the_threshold_reaches_it(
     assert decided(policies, (decode_snapshot(json.dumps(line)) for line in walk.snapshots)) == expected
 
 
-def test_ksctl_replay_prints_what_the_naive_reading_says(shared: Path, tmp_path: Path) -> None:
-    """From outside: one JSON object a line, with the times, levels and resets of the naive reading."""
+def test_ksctl_replay_prints_the_decisions_of_the_oracle(shared: Path, tmp_path: Path) -> None:
+    """One JSON object a line, with the times, levels and resets of the oracle."""
     data, folder = shared / "data", "2021-05-19_binance-spot_1m"
     path = record_to(
         tmp_path / "recording.jsonl.gz", data / "market" / folder, data / "books" / "short-2021-05-19.yaml"
     )
     ksctl = [str(Path(sys.executable).parent / "ksctl"), "replay", "--output", "json"]
     policies = str(REPOSITORY / "policies" / "futures-drawdown")
-    said = subprocess.run(
+    replayed = subprocess.run(
         [*ksctl, "--policies", policies, "--snapshots", str(path)], check=True, capture_output=True, text=True
     )
-    records = [json.loads(line) for line in said.stdout.splitlines()]
+    records = [json.loads(line) for line in replayed.stdout.splitlines()]
     assert {record["format"] for record in records} == {"killswitch.decision/v1"}
     assert [
         Happening(datetime.fromisoformat(each["as_of"]), "main", each["level"], reset=each.get("kind") == "reset")
@@ -253,7 +253,7 @@ def test_ksctl_replay_prints_what_the_naive_reading_says(shared: Path, tmp_path:
 
 
 def test_d2_a_debt_that_grows_after_the_wipe_out_is_new_loss(policies: PolicySet) -> None:
-    """Level 3 at −1,000; below that once its cooldown is over, it fires again: unit value is lower still."""
+    """Level 3 fires at −1,000, and again below that after its cooldown: the unit value is lower still."""
     walk = Walk(leverage=3).see().wait(60).equity_to(Decimal(-1_000)).see()
     for _ in range(6 * 12):
         walk.wait(300).equity_to(Decimal(-2_000)).see()
@@ -264,7 +264,7 @@ def test_d2_a_debt_that_grows_after_the_wipe_out_is_new_loss(policies: PolicySet
 
 @given(begin=st.integers(1_000_00, 9_999_999_99), fall=st.sampled_from(("0.045", "0.07", "0.1")))
 def test_a_fall_of_exactly_the_threshold_reaches_it_to_the_cent(policies: PolicySet, begin: int, fall: str) -> None:
-    """Whatever the book began with, in cents: what reads 7% in exact arithmetic is 7%, not 6.999…%."""
+    """For any start equity in cents: what is 7% in exact arithmetic is 7%, not 6.999…%."""
     start = Decimal(begin) / 100
     walk = Walk(cash=start, size=Decimal("0.01")).see()
     for _ in range(60):
@@ -279,7 +279,7 @@ def test_a_fall_of_exactly_the_threshold_reaches_it_to_the_cent(policies: Policy
 
 @given(slide=st.integers(125, 155), share=st.integers(-90, 300).filter(bool))
 def test_d3_money_moved_after_the_cooldown_is_no_new_loss(policies: PolicySet, slide: int, share: int) -> None:
-    """A stage has fired and rested, its trigger is held over an outage, and money comes or goes: nothing fires."""
+    """After a fired stage's cooldown, with its trigger held over an outage, a deposit or withdrawal fires nothing."""
     walk = Walk().see()
     for minute in range(1, 7_000 // slide + 2):
         walk.wait(60).equity_to(Decimal(100_000 - slide * minute)).see()

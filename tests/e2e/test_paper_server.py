@@ -1,4 +1,4 @@
-"""`ksctl paper` as a process of its own, reached over loopback through the adapter."""
+"""`ksctl paper` as a separate process, reached over loopback through the adapter."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from msgspec import structs
 from killswitch.model.snapshot import AccountSnapshot, OrderSide
 from killswitch.model.venue import AccountSpec, OrderRejectedError, OrderRequest, RateLimitedError, VenueAdapter
 from killswitch_paper import adapter
-from tests.e2e.forks import Process, begin, finish
+from tests.e2e.fork_client import Process, begin, finish
 
 T = TypeVar("T")
-PATIENCE = 30.0
+WAIT_LIMIT = 30.0
 
 
 @contextmanager
 def _serving(*options: str) -> Iterator[tuple[str, Process]]:
-    """The address of a running server and its process, which is ended by its id."""
+    """The address and the process of a running server, which is stopped by its id."""
     with begin(("paper", *options), stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -38,11 +38,11 @@ def _serving(*options: str) -> Iterator[tuple[str, Process]]:
                 os.kill(process.pid, signal.SIGTERM)
 
 
-def _with(address: str, use: Callable[[VenueAdapter], Awaitable[T]]) -> T:
+def _call_venue(address: str, use: Callable[[VenueAdapter], Awaitable[T]]) -> T:
     async def run() -> T:
         venue = adapter(AccountSpec("main", "paper", "swap", "USDT", address, {}, {}))
         try:
-            return await asyncio.wait_for(use(venue), PATIENCE)
+            return await asyncio.wait_for(use(venue), WAIT_LIMIT)
         finally:
             await venue.close()
 
@@ -50,7 +50,7 @@ def _with(address: str, use: Callable[[VenueAdapter], Awaitable[T]]) -> T:
 
 
 def test_a_book_is_closed_to_the_last_contract_over_the_wire() -> None:
-    """The demo's eight positions are there; each is closed reduce-only; then there is none, and the money adds up."""
+    """Each of the demo's eight positions is closed reduce-only; then there is none, and equity equals P&L less fees."""
 
     async def close_all(venue: VenueAdapter) -> tuple[AccountSnapshot, AccountSnapshot]:
         before = await venue.snapshot()
@@ -60,12 +60,12 @@ def test_a_book_is_closed_to_the_last_contract_over_the_wire() -> None:
                 OrderRequest(f"close{number}", held.symbol, side, held.side, held.contracts, reduce_only=True)  # type: ignore[arg-type] # side is one of the two
             )
         after = await venue.snapshot()
-        while after.positions:  # a bar's volume may not be enough: what is left works on through the next ones
+        while after.positions:  # a bar's volume may not be enough: the remainder fills in the next ones
             after = await venue.snapshot()
         return before, after
 
     with _serving("--crash", "1", "--speed", "6000") as (address, _):
-        before, after = _with(address, close_all)
+        before, after = _call_venue(address, close_all)
     assert (before.quality, len(before.positions or ())) == ("ok", 8)
     assert after.positions == ()
     fees = sum((fill.fee or Decimal(0) for fill in after.fills or ()), Decimal(0))
@@ -75,10 +75,10 @@ def test_a_book_is_closed_to_the_last_contract_over_the_wire() -> None:
 
 
 def test_a_close_between_two_bars_leaves_nothing_unexplained() -> None:
-    """At the speed of real time: what changed between two snapshots is marks, and rows dated between the two.
+    """At real-time speed, marks and fills dated between two snapshots explain every change of equity between them.
 
     ΔE = Σ quantity × Δmark of what was held before + (realised − fees of the new rows, against the new marks): the
-    fills' prices are held against the mark of the second snapshot, as somebody would who does not trust `realized_pnl`.
+    fills' prices are compared with the mark of the second snapshot, without trusting `realized_pnl`.
     """
 
     async def close_all(venue: VenueAdapter) -> tuple[AccountSnapshot, AccountSnapshot]:
@@ -91,7 +91,7 @@ def test_a_close_between_two_bars_leaves_nothing_unexplained() -> None:
         return before, await venue.snapshot()
 
     with _serving("--crash", "1", "--speed", "1") as (address, _):
-        before, after = _with(address, close_all)
+        before, after = _call_venue(address, close_all)
     assert before.observed_at is not None and after.observed_at is not None
     assert before.equity is not None and after.equity is not None
     seen = {fill.id for fill in before.fills or ()}
@@ -114,8 +114,8 @@ def test_a_close_between_two_bars_leaves_nothing_unexplained() -> None:
     assert explained < 0
 
 
-def test_the_market_moves_by_itself_at_its_speed() -> None:
-    """At 6,000 times a bar of a minute passes every 10 ms: the prices seen change without anybody's doing."""
+def test_prices_change_by_themselves_at_the_given_speed() -> None:
+    """At 6,000 times real time a one-minute bar passes every 10 ms: prices change without any order."""
 
     async def two_prices(venue: VenueAdapter) -> None:
         first = (await venue.snapshot()).positions
@@ -123,17 +123,17 @@ def test_the_market_moves_by_itself_at_its_speed() -> None:
             pass
 
     with _serving("--crash", "1", "--speed", "6000") as (address, _):
-        _with(address, two_prices)
+        _call_venue(address, two_prices)
 
 
-def test_at_speed_zero_the_market_stands_still() -> None:
-    """What is seen changes its time and nothing else."""
+def test_at_speed_zero_prices_do_not_change() -> None:
+    """Two snapshots differ in their time and in nothing else."""
 
     async def twice(venue: VenueAdapter) -> tuple[AccountSnapshot, AccountSnapshot]:
         return await venue.snapshot(), await venue.snapshot()
 
     with _serving("--crash", "1", "--speed", "0") as (address, _):
-        first, second = _with(address, twice)
+        first, second = _call_venue(address, twice)
     assert first.observed_at is not None and second.observed_at is not None
     assert first.observed_at < second.observed_at
     undated = [[structs.replace(held, mark_at=None) for held in seen.positions or ()] for seen in (first, second)]
@@ -141,22 +141,22 @@ def test_at_speed_zero_the_market_stands_still() -> None:
     assert first.equity == second.equity
 
 
-def test_two_readers_do_not_take_each_others_fills() -> None:
-    """A preview beside a runner sees the same fill, and so does whoever connects later."""
+def test_every_client_gets_every_fill() -> None:
+    """A preview at the same time as a runner gets the same fill, and so does a client that connects later."""
 
     async def buy(venue: VenueAdapter) -> AccountSnapshot:
         await venue.submit(OrderRequest("x", "BTC_USDT", "buy", "short", Decimal("0.1"), reduce_only=True))
         return await venue.snapshot()
 
     with _serving("--crash", "1", "--speed", "0") as (address, _):
-        first = _with(address, buy)
-        second = _with(address, lambda venue: venue.snapshot())
+        first = _call_venue(address, buy)
+        second = _call_venue(address, lambda venue: venue.snapshot())
     assert first.fills == second.fills
     assert len(first.fills or ()) == 1
 
 
 def test_a_venue_with_terms_enforces_them(tmp_path: Path) -> None:
-    """The second order within an hour is refused and did nothing; the count is told, and liquidity is shown."""
+    """The second order within an hour is refused without effect; the used count is returned, and liquidity is shown."""
     terms = tmp_path / "terms.yaml"
     terms.write_text(
         "limits: [{name: orders, allowed: 1, per: 3600}]\n"
@@ -171,28 +171,28 @@ def test_a_venue_with_terms_enforces_them(tmp_path: Path) -> None:
         return await venue.snapshot(), venue.used()  # type: ignore[attr-defined] # the client has it
 
     with _serving("--crash", "1", "--speed", "0", "--terms", str(terms)) as (address, _):
-        seen, used = _with(address, buy_twice)
+        seen, used = _call_venue(address, buy_twice)
     assert (len(seen.fills or ()), used) == (1, {"orders": 1})
     assert "BTC_USDT" in {each.symbol for each in seen.liquidity or ()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_when_it_is_told_to_and_is_then_down(number: signal.Signals) -> None:
-    """The process ends with 0; the adapter says down, with no numbers."""
+def test_a_signal_stops_the_server_and_the_venue_is_then_down(number: signal.Signals) -> None:
+    """The process ends with 0; the adapter returns a snapshot of quality down, without numbers."""
     with _serving("--crash", "1", "--speed", "0") as (address, process):
         os.kill(process.pid, number)
-        assert process.wait(PATIENCE) == 0
-        seen = _with(address, lambda venue: venue.snapshot())
+        assert process.wait(WAIT_LIMIT) == 0
+        seen = _call_venue(address, lambda venue: venue.snapshot())
     assert (seen.quality, seen.positions, seen.equity) == ("down", None, None)
 
 
 def test_real_bars_and_a_real_book_are_served(shared: Path) -> None:
-    """The book is opened at the close of the bar after those left out."""
+    """The book is opened at the close of the bar after the skipped ones."""
     market = shared / "data/market/2021-05-19_binance-spot_1m"
     book = shared / "data/books/short-2021-05-19.yaml"
     options = ("--market", str(market), "--book", str(book), "--skip", "3000", "--speed", "0")
     with _serving(*options) as (address, _):
-        seen = _with(address, lambda venue: venue.snapshot())
+        seen = _call_venue(address, lambda venue: venue.snapshot())
     assert seen.equity == 100000
     assert {(p.symbol, p.side) for p in seen.positions or ()} == {
         ("BTC_USDT", "short"), ("ETH_USDT", "short"), ("LINK_USDT", "short"), ("XRP_USDT", "short")}  # fmt: skip
@@ -215,37 +215,37 @@ def test_real_bars_and_a_real_book_are_served(shared: Path) -> None:
         (("--crash", "1", "--port", "70000"), 64, "70000"),
     ],
 )
-def test_a_wrong_call_is_told_in_a_line_and_not_in_a_traceback(
+def test_a_wrong_call_prints_a_message_and_no_traceback(
     tmp_path: Path, options: tuple[str, ...], status: int, text: str
 ) -> None:
-    """Wrong usage is 64, what cannot be read is 1."""
-    done = finish(("paper", *options), cwd=tmp_path, timeout=PATIENCE)
+    """Wrong usage exits 64, an unreadable file exits 1."""
+    done = finish(("paper", *options), cwd=tmp_path, timeout=WAIT_LIMIT)
     assert done.returncode == status
     assert text in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_told() -> None:
+def test_a_port_in_use_is_reported() -> None:
     """The second server on the same port fails with a message."""
     with _serving("--crash", "1", "--speed", "0") as (address, _):
         port = address.rpartition(":")[2]
-        done = finish(("paper", "--crash", "1", "--port", port), timeout=PATIENCE)
+        done = finish(("paper", "--crash", "1", "--port", port), timeout=WAIT_LIMIT)
     assert done.returncode == 1
     assert f"cannot serve on port {port}" in done.stderr
 
 
-def test_the_market_stands_until_it_was_read_as_often_as_asked_for() -> None:
-    """However long a reader takes to start, it sees the first prices; after the last of its readings the bars go by."""
+def test_the_market_does_not_move_before_the_requested_number_of_snapshots() -> None:
+    """A client sees the first prices however late it starts; the bars advance after its last requested snapshot."""
 
-    async def course(venue: VenueAdapter) -> list[Decimal | None]:
-        # Two of the venue's bars would have closed before the first answer, if they waited for nobody.
+    async def equities(venue: VenueAdapter) -> list[Decimal | None]:
+        # Without waiting, two of the venue's bars would have closed before the first answer.
         await asyncio.sleep(0.1)
         seen = [(await venue.snapshot()).equity for _ in range(3)]
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_LIMIT):
             while (moved := (await venue.snapshot()).equity) == seen[0]:
                 pass
         return [*seen, moved]
 
     with _serving("--crash", "1", "--speed", "6000", "--begin-after-readings", "3") as (address, _):
-        first, second, third, moved = _with(address, course)
+        first, second, third, moved = _call_venue(address, equities)
     assert first == second == third != moved

@@ -1,4 +1,4 @@
-"""Saved plans and following a close, with real processes."""
+"""Saved plans, and watching a close, with real processes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 import signal
 from pathlib import Path
 
-from tests.e2e.processes import PATIENCE, POLICY, Site, address_of, ksctl, paper, process, stopped, terminate, until
+from tests.e2e.processes import POLICY, WAIT_LIMIT, Site, address_of, ksctl, paper, paused, process, terminate, until
 
 MOVING = ("--crash", "7", "--speed", "600", "--begin-after-readings", "4")
 WHY = ("--reason", "operator: desk order")
 OUT_OF_REACH = POLICY.replace("at_least: 2%", "at_least: 60%")
-"""What the crash and the close itself lose passes 2%: there the policy would decide beside the hand, and rightly."""
+"""The crash and the close lose more than 2%: at that threshold the policy would rightly fire in addition to the
+operator command."""
 
 
-def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path) -> None:
-    """Of two plans of one book the first is done to the letter; the second finds every position gone, and says so."""
+def test_a_saved_plan_is_applied_once_and_refused_on_a_changed_book(tmp_path: Path) -> None:
+    """Of two plans of one book the first is applied exactly; the second is refused: every position has vanished."""
     with paper(*MOVING) as address:
         site = Site(tmp_path, address, policy=OUT_OF_REACH)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
@@ -42,25 +43,25 @@ def test_a_saved_plan_is_carried_out_once_and_not_on_another_book(tmp_path: Path
         assert len(site.decisions()) == 1
 
 
-def test_a_running_close_is_watched_and_an_interrupt_ends_the_watching_only(tmp_path: Path) -> None:
-    """Ctrl-C leaves with 130 and one sentence; the runner closes on, and a second watcher sees it through to flat."""
+def test_an_interrupt_of_status_watch_ends_the_watch_and_not_the_close(tmp_path: Path) -> None:
+    """Ctrl-C exits 130 with one sentence; the runner completes the close to flat."""
     with process("paper", *MOVING) as venue:
         site = Site(tmp_path, address_of(venue), policy=OUT_OF_REACH)
         with site.running("--live") as runner:
-            handed = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
-            assert "sent to the runner" in handed.stderr
+            sent = ksctl("close", "--store", str(site.store), "--reason", "drill", "--wait", "1ms")
+            assert "sent to the runner" in sent.stderr
             until(site.decisions, "the runner has decided")
-            # A drill sends an order a second, and none is answered until the watcher has been seen to watch.
+            # A drill sends an order a second; the paused venue answers none until the watch has printed its first line.
             watching = process("status", "--watch", "--store", str(site.store), "--output", "json")
-            with stopped(venue), watching as watcher:
+            with paused(venue), watching as watcher:
                 assert watcher.stdout is not None
                 first = watcher.stdout.readline()
-                assert first, watcher.communicate(timeout=PATIENCE)
+                assert first, watcher.communicate(timeout=WAIT_LIMIT)
                 shown = json.loads(first)
                 assert (shown["format"], shown["positions"]) == ("killswitch.progress/v1", 8)
                 watcher.send_signal(signal.SIGINT)
-                _, said = watcher.communicate(timeout=PATIENCE)
-                assert (watcher.returncode, said) == (130, "stopped watching; the close continues\n")
-            until(lambda: any(entry.kind == "finished" for entry in site.journal()), "the runner closes on")
+                _, stderr = watcher.communicate(timeout=WAIT_LIMIT)
+                assert (watcher.returncode, stderr) == (130, "stopped watching; the close continues\n")
+            until(lambda: any(entry.kind == "finished" for entry in site.journal()), "the runner completes the close")
             assert site.venue().positions == ()
             assert terminate(runner)[0] == 0

@@ -1,4 +1,4 @@
-"""`ksctl replay`, `ksctl plan` and `ksctl demo` as a user calls them."""
+"""`ksctl replay`, `ksctl plan` and `ksctl demo` from the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from killswitch.lab.book import demo_book
 from killswitch.lab.crash import crash_bars
 from killswitch.lab.feed import record
 from killswitch.lab.recording import RecordingWriter
-from tests.e2e.forks import finish
+from tests.e2e.fork_client import finish
 from tests.e2e.processes import paper
 
 ACCOUNT = """\
@@ -54,7 +54,7 @@ def decisions(crash: Path, policies: Path) -> list[dict[str, Any]]:
 
 
 def test_replay_prints_one_public_decision_record_a_line(decisions: list[dict[str, Any]]) -> None:
-    """Format, keys and decimal strings as the public format has them."""
+    """Format, keys and decimal strings are those of the public format."""
     assert [d["level"] for d in decisions if d.get("kind") != "reset"] == [1, 2, 3]
     first = decisions[0]
     expected = {
@@ -78,8 +78,8 @@ def intent_targets(decision: dict[str, Any]) -> dict[str, str]:
     return {intent["symbol"]: intent["target"] for intent in decision["intents"]}
 
 
-def test_a_line_that_is_no_snapshot_is_named_by_file_and_line(tmp_path: Path, policies: Path) -> None:
-    """Never a traceback for bad input."""
+def test_an_invalid_snapshot_is_reported_with_file_and_line(tmp_path: Path, policies: Path) -> None:
+    """Bad input causes no traceback."""
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"format": "killswitch.snapshot/v1", "as_of": "yesterday", "accounts": []}\n', encoding="utf-8")
     done = ksctl("replay", "--policies", policies, "--snapshots", bad)
@@ -88,10 +88,10 @@ def test_a_line_that_is_no_snapshot_is_named_by_file_and_line(tmp_path: Path, po
     assert "Traceback" not in done.stderr
 
 
-def test_plan_on_a_recording_shows_what_its_last_line_calls_for(
+def test_plan_on_a_recording_shows_the_decision_of_its_last_line(
     crash: Path, policies: Path, decisions: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Cut off at the first decision, the plan's decision is the replay's, and exit 2 says that there is work."""
+    """On a recording that ends at the first decision, plan shows that decision and exits 2: changes are due."""
     import gzip
 
     cut = tmp_path / "cut.jsonl"
@@ -113,7 +113,7 @@ def test_plan_on_a_recording_shows_what_its_last_line_calls_for(
 
 
 def test_plan_with_nothing_to_do_exits_0(crash: Path, policies: Path, tmp_path: Path) -> None:
-    """One calm line: intervals are partly known and said so; nothing to do."""
+    """On one calm snapshot the partly known intervals are shown as unknown with the reason, and nothing is to do."""
     import gzip
 
     one = tmp_path / "one.jsonl"
@@ -127,7 +127,7 @@ def test_plan_with_nothing_to_do_exits_0(crash: Path, policies: Path, tmp_path: 
 
 @pytest.fixture
 def venue() -> Iterator[str]:
-    """The address of a paper venue in a process of its own, standing still in the middle of its crash."""
+    """The address of a paper venue in its own process, stopped in the middle of its crash."""
     with paper("--crash", "7", "--skip", "240", "--speed", "0") as address:
         yield address
 
@@ -141,7 +141,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 def test_c5_plan_against_a_live_venue_changes_nothing_anywhere(venue: str, policies: Path, tmp_path: Path) -> None:
-    """Files, store and the venue's own account of positions and orders are as they were before."""
+    """Files, store, and the positions and orders at the venue are the same before and after."""
     import urllib.request
 
     folder = tmp_path / "policies"
@@ -152,24 +152,24 @@ def test_c5_plan_against_a_live_venue_changes_nothing_anywhere(venue: str, polic
     warm = ksctl("run", "--policies", folder, "--store", store, "--ticks", "3", "--interval", "50ms", cwd=tmp_path)
     assert warm.returncode == 0, warm.stderr
 
-    def told() -> tuple[Any, Any]:
+    def at_venue() -> tuple[Any, Any]:
         with urllib.request.urlopen(f"{venue}/v1/accounts/main/snapshot", timeout=10) as answer:
             seen = json.load(answer)
         # The venue dates each answer, and nothing else in it may differ.
         return [each | {"mark_at": None} for each in seen["positions"]], seen.get("orders")
 
-    before, at_venue = digest(tmp_path), told()
+    files_before, venue_before = digest(tmp_path), at_venue()
     done = ksctl("plan", "--policies", folder, "--store", store, "--output", "json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["accounts"][0]["quality"] == "ok"
     assert shown["memory"] == "the runner's store"
-    assert digest(tmp_path) == before
-    assert told() == at_venue
+    assert digest(tmp_path) == files_before
+    assert at_venue() == venue_before
 
 
-def test_plan_of_a_venue_that_is_away_says_so(policies: Path, tmp_path: Path) -> None:
-    """Unknown, with the reason; not flat, not calm, not a traceback."""
+def test_plan_reports_an_unreachable_venue_as_unknown(policies: Path, tmp_path: Path) -> None:
+    """Positions are unknown, with the reason; not flat, not calm, not a traceback."""
     folder = tmp_path / "policies"
     folder.mkdir()
     (folder / "policy.yaml").write_text((policies / "policy.yaml").read_text(encoding="utf-8"), encoding="utf-8")
@@ -182,9 +182,9 @@ def test_plan_of_a_venue_that_is_away_says_so(policies: Path, tmp_path: Path) ->
 
 
 def test_the_demo_shows_the_main_job_from_fall_to_lock_over_real_bars(shared: Path, tmp_path: Path) -> None:
-    """Equity falling, triggers confirming, stages firing, positions closed, the lock written; files left behind.
+    """Equity falls, triggers confirm, stages fire, positions are closed, the lock is written; the files remain.
 
-    What the generated crash shows is that of the README, and is read there.
+    The README shows the output over the generated crash; the test of the README covers it.
     """
     market = shared / "data" / "market" / "2021-05-19_binance-spot_1m"
     done = ksctl("demo", "--pace", "0", "--market", market, cwd=tmp_path)
@@ -197,8 +197,8 @@ def test_the_demo_shows_the_main_job_from_fall_to_lock_over_real_bars(shared: Pa
     assert "decision" in replayed.stdout
 
 
-def test_the_demo_leaves_a_folder_that_is_not_its_own_alone(tmp_path: Path) -> None:
-    """It refuses to empty what no demo made."""
+def test_the_demo_refuses_a_folder_that_no_demo_created(tmp_path: Path) -> None:
+    """The demo exits 1 and deletes nothing there."""
     mine = tmp_path / "demo-run"
     mine.mkdir()
     (mine / "thesis.txt").write_text("important", encoding="utf-8")
@@ -215,5 +215,5 @@ def _shipped() -> Path:
 
 
 def test_wrong_usage_exits_64() -> None:
-    """One exit table for every verb."""
+    """`plan` without arguments exits 64, as every verb does for wrong usage."""
     assert ksctl("plan").returncode == os.EX_USAGE

@@ -1,4 +1,4 @@
-"""The whole thing with real processes: a paper venue that crashes, a runner, and hands."""
+"""`ksctl run` with real processes: a crashing paper venue, a runner, and operator commands."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from msgspec import structs
 
 from killswitch.gate.lock_reader import read_lock
 from killswitch.model.snapshot import Position
-from tests.e2e.processes import KSCTL, PATIENCE, Site, ksctl, paper, terminate, until
+from tests.e2e.processes import KSCTL, WAIT_LIMIT, Site, ksctl, paper, terminate, until
 
 CRASHING = ("--crash", "7", "--skip", "238", "--speed", "600", "--begin-after-readings", "3")
-"""Ten bars a second, the crash about to begin once the runner has ticked, however long it takes to start."""
+"""Ten bars a second; the crash begins shortly after the runner's first ticks, however long it takes to start."""
 FALLING = ("--crash", "7", "--skip", "240", "--speed", "90", "--begin-after-readings", "3")
-"""A bar and a half a second: the fall outlasts what has to be looked at meanwhile."""
-STANDING = ("--crash", "7", "--speed", "0")
+"""A bar and a half a second: the fall lasts longer than the checks during it."""
+UNMOVING = ("--crash", "7", "--speed", "0")
 """A market that does not move."""
 SLOW = ("--crash", "7", "--speed", "40")
-"""A bar every second and a half, and calm: large orders wait for volume."""
+"""A bar every second and a half in a calm market: large orders wait for volume."""
 
 
 def test_a_crash_fires_locks_closes_and_sigterm_exits_0(tmp_path: Path) -> None:
-    """The main job: decided in the fall, the lock written, the venue itself flat, and a clean end."""
+    """The main job: a decision in the fall, the lock written, the venue itself flat, and a clean exit."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         with site.running("--live", "--output", "json", "--record", str(tmp_path / "seen.jsonl")) as runner:
-            until(lambda: "flat" in _endings(site), "the closing ends flat")
+            until(lambda: "flat" in _close_statuses(site), "the closing ends flat")
             status, out, err = terminate(runner)
         assert status == 0, err
         (line,) = out.splitlines()
@@ -52,12 +52,12 @@ def test_a_crash_fires_locks_closes_and_sigterm_exits_0(tmp_path: Path) -> None:
         )
         assert "flat: the venue itself shows every target of 0 reached" in explained.stdout
         assert "stopped after" in err
-        assert site.standing().runner.liveness == "gone"
+        assert site.status().runner.liveness == "gone"
         replayed = ksctl(
             "replay", "--policies", str(site.policies), "--snapshots", str(tmp_path / "seen.jsonl"), "--output", "json"
         )
         assert [decision["id"]] == [json.loads(line)["id"] for line in replayed.stdout.splitlines()], replayed.stderr
-        # The latch outlives its policy's scope, its lock and its runner; a command that ticks once knows it still.
+        # The latch outlives its policy's scope, its lock and its runner; a command that ticks once still finds it.
         policy = (
             (site.policies / "policy.yaml")
             .read_text(encoding="utf-8")
@@ -65,24 +65,24 @@ def test_a_crash_fires_locks_closes_and_sigterm_exits_0(tmp_path: Path) -> None:
         )
         (site.policies / "policy.yaml").write_text(policy, encoding="utf-8")
         reset = ("reset", "account/main", "--reason", "looked at", "--policies", str(site.policies), "--live")
-        ended = ksctl(*reset, "--store", str(site.store), "--lock-dir", str(tmp_path / "other"))
-        assert ended.returncode == 0, ended.stderr
+        reset_done = ksctl(*reset, "--store", str(site.store), "--lock-dir", str(tmp_path / "other"))
+        assert reset_done.returncode == 0, reset_done.stderr
 
 
-def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
-    """C3: killed while an order rests at the venue, the next runner closes the rest, exactly, and turns nothing."""
+def test_c3_after_kill_9_in_mid_close_a_restart_completes_the_close(tmp_path: Path) -> None:
+    """C3: after a kill while an order rests at the venue, the next runner closes exactly the rest and turns nothing."""
     with paper(*SLOW) as address:
         site = Site(tmp_path, address)
         with site.running("--live", fresh=True) as runner:
             held = {position.key: position.contracts for position in site.venue().positions or ()}
-            handed = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
-            assert "sent to the runner" in handed.stderr, "whether it has answered within 1 ms is chance"
+            sent = ksctl("close", "--store", str(site.store), "--reason", "operator: drill", "--wait", "1ms")
+            assert "sent to the runner" in sent.stderr, "whether it has answered within 1 ms is chance"
             until(lambda: "sending" in {entry.kind for entry in site.journal()}, "an order is sent")
             runner.kill()
             runner.wait()
-        assert site.standing().runner.liveness == "silent"
+        assert site.status().runner.liveness == "silent"
         with site.running("--live", fresh=True) as runner:
-            until(lambda: "flat" in _endings(site), "the closing that was interrupted ends flat")
+            until(lambda: "flat" in _close_statuses(site), "the closing that was interrupted ends flat")
             status, _, err = terminate(runner)
         assert status == 0, err
         assert site.venue().positions == ()
@@ -90,8 +90,8 @@ def test_c3_kill_9_in_mid_close_and_a_restart_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
-    """One writer per store: the second one says who lives there, and exits 1 without having touched anything."""
-    with paper(*STANDING) as address:
+    """One writer per store: the second runner names the first, and exits 1 without changing anything."""
+    with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             second = ksctl("run", *site.place, "--live", "--ticks", "1")
@@ -99,16 +99,16 @@ def test_a_second_runner_is_refused_by_name(tmp_path: Path) -> None:
             assert f"/{runner.pid}/" in second.stderr
             assert "another runner holds this store" in second.stderr
             assert "Traceback" not in second.stderr
-            assert site.standing().runner.generation == 1
+            assert site.status().runner.generation == 1
             assert terminate(runner)[0] == 0
 
 
-def test_a_reset_by_hand_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> None:
-    """The hand is an event: the runner takes it, the stage ends, the lock is lifted, and the record has the author."""
+def test_an_operator_reset_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> None:
+    """The runner processes the command: the stage ends, the lock is lifted, and the decision names the author."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
-            until(lambda: "flat" in _endings(site), "the closing ends flat")
+            until(lambda: "flat" in _close_statuses(site), "the closing ends flat")
             done = ksctl(
                 "reset", "account/main", "--store", str(site.store), "--reason", "reviewed", "--author", "operator-1"
             )
@@ -126,35 +126,35 @@ def test_a_reset_by_hand_reaches_the_runner_at_its_next_tick(tmp_path: Path) -> 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full on this system")
 def test_a_full_disk_under_its_output_does_not_keep_the_runner_from_closing(tmp_path: Path) -> None:
-    """Neither stdout nor stderr takes a word: the book is closed all the same, and SIGTERM still exits 0."""
+    """With stdout and stderr on a full disk the book is closed all the same, and SIGTERM still exits 0."""
     with paper(*FALLING) as address, Path("/dev/full").open("wb") as full:
         site = Site(tmp_path, address)
         arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
         with subprocess.Popen(arguments, stdout=full, stderr=full) as runner:
             try:
                 until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
-                until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
+                until(lambda: runner.poll() is not None or "flat" in _close_statuses(site), "the closing ends flat")
                 runner.send_signal(signal.SIGTERM)
-                assert runner.wait(PATIENCE) == 0
+                assert runner.wait(WAIT_LIMIT) == 0
             finally:
                 runner.kill()
         assert site.venue().positions == ()
 
 
 def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_path: Path) -> None:
-    """stdout is a pipe that is full, and nobody reads it: the book is closed, it is told, and SIGTERM still exits 0."""
-    reading, writing = full_pipe()
+    """With stdout a full pipe without a reader the book is closed, a notice reports it, and SIGTERM still exits 0."""
+    read_end, write_end = full_pipe()
     try:
         with paper(*FALLING) as address:
             site = Site(tmp_path, address)
             arguments = [*KSCTL, "run", *site.place, "--interval", "100ms", "--live"]
-            with subprocess.Popen(arguments, stdout=writing, stderr=subprocess.PIPE, text=True) as runner:
+            with subprocess.Popen(arguments, stdout=write_end, stderr=subprocess.PIPE, text=True) as runner:
                 try:
                     until(lambda: runner.poll() is not None or site._ticked(), "the runner ticks")
-                    until(lambda: runner.poll() is not None or "flat" in _endings(site), "the closing ends flat")
+                    until(lambda: runner.poll() is not None or "flat" in _close_statuses(site), "the closing ends flat")
                     until(
-                        lambda: any("late or lost" in each.text for each in site.standing().notices),
-                        "it is told",
+                        lambda: any("late or lost" in each.text for each in site.status().notices),
+                        "it is reported",
                     )
                     status, _, err = terminate(runner)
                 finally:
@@ -162,12 +162,12 @@ def test_a_reader_that_stops_reading_does_not_keep_the_runner_from_closing(tmp_p
             assert status == 0, err
             assert site.venue().positions == ()
     finally:
-        os.close(reading)
-        os.close(writing)
+        os.close(read_end)
+        os.close(write_end)
 
 
 def test_observing_sends_nothing(tmp_path: Path) -> None:
-    """Without --live the same crash is decided and recorded; no order leaves and no lock is written."""
+    """Without --live the same crash is decided and recorded; no order is sent and no lock is written."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         with site.running() as runner:
@@ -184,8 +184,8 @@ def test_observing_sends_nothing(tmp_path: Path) -> None:
 
 
 def test_c5_a_dry_run_changes_nothing_anywhere(tmp_path: Path) -> None:
-    """C5: not a byte of the store, of the lock folder or of the venue's account is another afterwards."""
-    with paper(*STANDING) as address:
+    """C5: the store, the lock folder and the venue's account are the same, to the byte, before and after."""
+    with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             assert terminate(runner)[0] == 0
@@ -202,23 +202,23 @@ def test_c5_a_dry_run_changes_nothing_anywhere(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-def test_c5_a_dry_run_beside_a_living_runner_leaves_no_hand_behind(tmp_path: Path) -> None:
-    """C5: the runner never hears of it."""
-    with paper(*STANDING) as address:
+def test_c5_a_dry_run_at_a_live_runner_queues_no_operator_command(tmp_path: Path) -> None:
+    """C5: the runner receives nothing."""
+    with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             done = ksctl("close", *site.place, "--reason", "operator: drill", "--dry-run", "--output", "json")
             assert done.returncode == 0, done.stderr
             assert json.loads(done.stdout)["kind"] == "manual"
-            standing = site.standing()
-            assert (standing.runner.liveness, standing.pending) == ("alive", ())
+            status = site.status()
+            assert (status.runner.liveness, status.pending) == ("alive", ())
             assert site.decisions() == []
             assert terminate(runner)[0] == 0
         assert len(site.venue().positions or ()) == 8
 
 
-def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) -> None:
-    """The hand takes the lease itself, needs --live for it, closes to flat, and gives the lease back."""
+def test_an_operator_close_without_a_runner_ticks_once_and_closes(tmp_path: Path) -> None:
+    """The command acquires the lease itself, needs --live for that, closes to flat, and releases the lease."""
     with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         mistyped = ksctl("close", *site.place, "--reason", "operator: drill", "--live")
@@ -231,12 +231,12 @@ def test_a_close_by_hand_without_a_runner_ticks_once_and_closes(tmp_path: Path) 
         assert done.returncode == 0, done.stdout + done.stderr
         assert "close by hand by operator-1" in done.stdout
         assert site.venue().positions == ()
-        assert site.standing().runner.liveness == "gone"
+        assert site.status().runner.liveness == "gone"
 
 
-def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
-    """A terminal that closes, or a log rotation, is a sentence on stderr; SIGQUIT is a clean stop."""
-    with paper(*STANDING) as address:
+def test_a_signal_that_does_not_ask_to_stop_ends_no_run(tmp_path: Path) -> None:
+    """A closed terminal or a log rotation writes a sentence to stderr; SIGQUIT is a clean stop."""
+    with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with site.running("--live") as runner:
             lines: list[str] = []
@@ -247,30 +247,30 @@ def test_a_signal_that_is_not_meant_for_it_ends_no_run(tmp_path: Path) -> None:
                     lines.append(runner.stderr.readline())
                     assert lines[-1], "".join(lines)
             runner.send_signal(signal.SIGQUIT)
-            _, err = runner.communicate(timeout=PATIENCE)
+            _, err = runner.communicate(timeout=WAIT_LIMIT)
         assert runner.returncode == 0, err
         assert any(line.startswith("SIGHUP: a closed terminal does not stop the run") for line in lines)
-        assert site.standing().runner.liveness == "gone"
+        assert site.status().runner.liveness == "gone"
 
 
 def full_pipe() -> tuple[int, int]:
-    """A pipe that takes not a byte more: its reading and its writing end."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
+    """A full pipe: its read end and its write end."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
     for size in (65_536, 1):
         with contextlib.suppress(BlockingIOError):
             while True:
-                os.write(writing, b"x" * size)
-    os.set_blocking(writing, True)
-    return reading, writing
+                os.write(write_end, b"x" * size)
+    os.set_blocking(write_end, True)
+    return read_end, write_end
 
 
-def _endings(site: Site) -> set[str | None]:
+def _close_statuses(site: Site) -> set[str | None]:
     return {entry.data.get("status") for entry in site.journal() if entry.kind == "finished"}
 
 
 def _levels(site: Site) -> list[int]:
-    view = site.standing().view
+    view = site.status().view
     return [] if view is None else [machine.level for machine in view.machines]
 
 
@@ -294,5 +294,5 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def _undated(positions: tuple[Position, ...] | None) -> list[Position]:
-    """Positions without the time of their marks: the venue dates each answer anew."""
+    """Positions without the time of their marks, which the venue sets anew in each answer."""
     return [structs.replace(position, mark_at=None) for position in positions or ()]

@@ -1,4 +1,4 @@
-"""Traces, metrics and events of real runners: what a collector, a terminal and a file get to see."""
+"""Traces, metrics and events of real runners, as a collector, a terminal and a file receive them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 import pytest
 
 from killswitch.telemetry.events import decode_event
-from tests.e2e.processes import PATIENCE, Site, ksctl, paper, process, terminate, until
-from tests.e2e.test_run import CRASHING, STANDING
+from tests.e2e.processes import WAIT_LIMIT, Site, ksctl, paper, process, terminate, until
+from tests.e2e.test_run import CRASHING, UNMOVING
 from tests.otlp_receiver import Receiver, points, receiver, said
 
 KEY = "planted-key-9f2c71"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test says itself what it wants exported."""
+def _no_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test sets the variables of its own exporters."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
 
 def ended(site: Site) -> bool:
-    """Whether the closing on the account has; the lock's own end comes before."""
+    """Whether the close of the account has ended; the lock's own end comes before."""
     return any(entry.kind == "finished" and entry.account == "main" for entry in site.journal())
 
 
 def test_a_collector_gets_the_whole_incident_as_one_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
 ) -> None:
-    """Decision, close and every order are one trace, under the tick that decided; metrics say the same in numbers."""
+    """Decision, close and every order are one trace, under the tick that decided; the metrics agree with it."""
     with receiver() as collector, paper(*CRASHING) as address:
         for name, value in {
             "ENDPOINT": collector.address, "COMPRESSION": "gzip", "HEADERS": f"authorization=Bearer%20{KEY}",
@@ -92,8 +92,8 @@ def _one_trace(collector: Receiver, decision: str, as_of: float) -> None:
     assert len({span.trace_id for span in ticks}) == len(ticks)
 
 
-def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hand ticks once itself, and its one tick shows what came of it."""
+def test_an_operator_close_without_a_runner_is_a_trace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ticks once itself; the trace of that tick contains the close and its orders."""
     with receiver() as collector, paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
@@ -107,13 +107,13 @@ def test_a_close_by_hand_without_a_runner_is_a_trace_too(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [("OTEL_TRACES_EXPORTER", "nonsense", "is not an exporter"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-5x", "-5x")],
 )
-def test_telemetry_that_cannot_be_set_up_refuses_a_run_with_words_and_no_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+def test_telemetry_that_cannot_be_set_up_refuses_a_run_with_a_message_and_no_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """Whoever closes by hand is told what is missing, and the book is closed."""
+    """An operator close reports what is missing, and the book is closed."""
     with paper("--crash", "7", "--speed", "600", "--begin-after-readings", "2") as address:
         site = Site(tmp_path, address)
         assert ksctl("run", *site.place, "--ticks", "1").returncode == 0
@@ -122,15 +122,15 @@ def test_telemetry_that_cannot_be_set_up_refuses_a_run_with_words_and_no_close(
         monkeypatch.setenv(name, value)
         refused = ksctl("run", *site.place, "--ticks", "1")
         assert (refused.returncode, "Traceback" in refused.stderr) == (1, False), refused.stderr
-        assert words in refused.stderr
+        assert message in refused.stderr
         done = ksctl("close", *site.place, "--reason", "operator: drill", "--live", "--force", "--wait", "1m")
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "no traces and no metrics: " in done.stderr and words in done.stderr
+        assert "no traces and no metrics: " in done.stderr and message in done.stderr
         assert site.venue().positions == ()
 
 
 def test_thinning_out_ticks_keeps_every_incident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a sampler that keeps no trace, the tick that decided and all that came of it are kept."""
+    """With a sampler that keeps no trace, the trace of the tick that decided is kept, with all its spans."""
     with receiver() as collector, paper(*CRASHING) as address:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
@@ -148,22 +148,22 @@ def test_the_console_is_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Spans and metrics on the console leave stdout to the decisions."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
-    with paper(*STANDING) as address:
+    with paper(*UNMOVING) as address:
         site = Site(tmp_path, address)
         with process("run", *site.place, "--ticks", "2", "--interval", "10ms") as runner:
-            out, err = runner.communicate(timeout=PATIENCE)
+            out, err = runner.communicate(timeout=WAIT_LIMIT)
     assert runner.returncode == 0, err
     assert out == ""
     assert err.count('"name": "tick"') == 2
     assert '"name": "killswitch.tick.duration"' in err
 
 
-def test_a_collector_that_is_down_is_told_once_and_costs_the_run_nothing(
+def test_a_collector_that_is_down_is_reported_once_and_does_not_delay_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The book is closed, ticks go on, one notice says what is lost, and the end does not wait for long."""
+    """The book is closed, ticks continue, one notice names what is lost, and the exit does not wait for long."""
     with socket.socket() as taken, paper(*CRASHING) as address:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: every connection is refused
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"api-key={KEY}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
@@ -173,8 +173,8 @@ def test_a_collector_that_is_down_is_told_once_and_costs_the_run_nothing(
         with site.running("--live") as runner:
             until(lambda: ended(site), "the closing ends")
             # `status` shows a problem a tick before anyone is paged; a tick that has begun to page ends its page.
-            until(lambda: any("traces (otlp)" in text for text in _paged(site)), "it is told")
-            until(lambda: any("metrics (otlp)" in text for text in _paged(site)), "it is told of metrics too")
+            until(lambda: any("traces (otlp)" in text for text in _paged(site)), "the loss of traces is reported")
+            until(lambda: any("metrics (otlp)" in text for text in _paged(site)), "the loss of metrics is reported too")
             status, _, err = terminate(runner)
     assert status == 0, err
     assert site.journal()
@@ -185,9 +185,9 @@ def test_a_collector_that_is_down_is_told_once_and_costs_the_run_nothing(
 
 
 def test_no_credential_reaches_a_span_a_metric_or_an_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A venue's complaint that quotes the account's credential is heard without it, wherever it is heard.
+    """A venue's error that quotes the account's credential is exported without it, everywhere.
 
-    The credential is the port that nobody answers at, because that is what this venue's complaint quotes.
+    The credential is the port on which nothing listens, because this venue's error quotes the port.
     """
     with receiver() as collector, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -201,40 +201,40 @@ def test_no_credential_reaches_a_span_a_metric_or_an_event(tmp_path: Path, monke
         events = tmp_path / "events.jsonl"
         done = ksctl("run", *site.place, "--ticks", "2", "--interval", "10ms", "--events", str(events))
     assert done.returncode == 0, done.stderr
-    complaints = {span.status.message for span in collector.spans("snapshot")}
-    assert all("[hidden credential]" in each for each in complaints), complaints
+    errors = {span.status.message for span in collector.spans("snapshot")}
+    assert all("[hidden credential]" in each for each in errors), errors
     assert "[hidden credential]" in events.read_text(encoding="utf-8")
     for text in (events.read_bytes(), done.stderr.encode(), *collector.bodies):
         assert f"127.0.0.1:{port}".encode() not in text
 
 
 def _paged(site: Site) -> list[str]:
-    return [notice.text for notice in site.standing().notices if notice.severity == "page"]
+    return [notice.text for notice in site.status().notices if notice.severity == "page"]
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "message"),
     [
         ("OTEL_TRACES_EXPORTER", "zipkin", "'zipkin' is not an exporter; write none, console or otlp"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "write one like http://collector:4318"),
     ],
 )
 def test_a_wrong_variable_starts_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
-    """Exit 1, the variable by its name, what may be said, and no store."""
+    """Exit 1 with the variable's name and the accepted values, and no store."""
     monkeypatch.setenv(name, value)
     site = Site(tmp_path, "http://127.0.0.1:1")
     done = ksctl("run", *site.place, "--ticks", "1")
     assert done.returncode == 1
     assert f"{name}: " in done.stderr
-    assert words in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not site.store.exists()
 
 
-def test_events_tell_a_run_line_by_line(tmp_path: Path) -> None:
-    """Portfolio at every tick, the trip, how the close ended, and what the run leaves behind."""
+def test_events_record_a_run_line_by_line(tmp_path: Path) -> None:
+    """The portfolio at every tick, the trip, the end of the close, and the latched stages at shutdown."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         with site.running("--live", "--events", str(tmp_path / "events.jsonl")) as runner:
@@ -242,22 +242,22 @@ def test_events_tell_a_run_line_by_line(tmp_path: Path) -> None:
             assert terminate(runner)[0] == 0
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines()
     events = [decode_event(line) for line in lines]
-    told = [json.loads(line) for line in lines]
-    assert {each["format"] for each in told} == {"killswitch.event/v1"}
+    records = [json.loads(line) for line in lines]
+    assert {each["format"] for each in records} == {"killswitch.event/v1"}
     (decision,) = site.decisions()
-    (trip,) = [each for each in told if each["kind"] == "trip"]
+    (trip,) = [each for each in records if each["kind"] == "trip"]
     assert (trip["decision"], trip["acted_on"], len(trip["closes"])) == (decision.id, True, 8)
-    closes = [each for each in told if each["kind"] == "close"]
+    closes = [each for each in records if each["kind"] == "close"]
     assert (closes[-1]["decision"], closes[-1]["status"], closes[-1]["ended"]) == (decision.id, "flat", True)
-    last = told[-1]
+    last = records[-1]
     assert (last["kind"], last["why"], last["unfinished"]) == ("shutdown", "stopped by SIGTERM", [])
     assert [each["stage"] for each in last["latched"]] == ["close-everything"]
-    assert sum(each["kind"] == "portfolio" for each in told) == last["ticks"]
-    assert len(events) == len(told)
+    assert sum(each["kind"] == "portfolio" for each in records) == last["ticks"]
+    assert len(events) == len(records)
 
 
-def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
-    """Every line of stdout is an event, the decision goes to stderr, and --output json is refused beside it."""
+def test_with_events_on_stdout_nothing_else_is_written_there(tmp_path: Path) -> None:
+    """Every line of stdout is an event, the decision goes to stderr, and --output json is refused together with it."""
     with paper(*CRASHING) as address:
         site = Site(tmp_path, address)
         with process("run", *site.place, "--interval", "100ms", "--events", "-") as runner:
@@ -275,8 +275,8 @@ def test_events_on_stdout_leave_it_to_themselves(tmp_path: Path) -> None:
         assert (refused.returncode, "both write to stdout" in refused.stderr) == (64, True)
 
 
-def test_a_pipe_that_nobody_reads_keeps_no_position_open(tmp_path: Path) -> None:
-    """The pipe is full or has no reader at all: the book is closed, and the run ends when it is told to."""
+def test_an_event_pipe_without_a_reader_does_not_keep_a_position_open(tmp_path: Path) -> None:
+    """Nobody reads the pipe: the book is closed, and the run ends at SIGTERM."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with paper(*CRASHING) as address:

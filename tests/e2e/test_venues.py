@@ -1,4 +1,4 @@
-"""Every wire-level venue from the command line, as a user would do it: check, look, plan, run, and a level-3 close."""
+"""Every wire-level venue from the command line: check, snapshot, plan, run, and a level-3 close."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.forks import begin
-from tests.e2e.processes import PATIENCE, ksctl, until
-from tests.e2e.wired import REACHED, World, has_read, standing, venue
+from tests.e2e.fork_client import begin
+from tests.e2e.processes import WAIT_LIMIT, ksctl, until
+from tests.e2e.wire_venues import VENUES, World, has_polled, status_of, venue
 
 POLICY = """
 apiVersion: killswitch.dev/v1
@@ -46,80 +46,80 @@ spec:
 """
 
 
-TELL_NO_FEE = ("krakenfutures", "alpaca")
-"""Venues that name no fee on loopback: Kraken Futures' lists of fills have none, Alpaca takes none of shares."""
+WITHOUT_FEES = ("krakenfutures", "alpaca")
+"""Venues that report no fee on loopback: Kraken Futures' lists of fills have none, Alpaca charges none for shares."""
 
 
-SIZES = {"mexc": Decimal("0.0001")}
-"""What a contract is of, where it is not one."""
+CONTRACT_SIZES = {"mexc": Decimal("0.0001")}
+"""Contract sizes other than 1."""
 EQUITY = {"mexc": "0.025", "alpaca": "2500"}
-"""What an account of ours has at first, where that is not 250: the fall of the long from 100 to 80 is 16% of it."""
+"""Start equities other than 250: the fall of the long from 100 to 80 is 16% of them."""
 
 
 IN_EVERY_RUN = ("bitget", "alpaca")
-"""One venue of each adapter; ccxt's one has credentials of three parts. The others are asked by `make test-venues`."""
+"""One venue of each adapter; ccxt's one has credentials of three parts. `make test-venues` runs the others."""
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(it, marks=() if it in IN_EVERY_RUN else pytest.mark.venues) for it in REACHED]
+    "name", [pytest.param(it, marks=() if it in IN_EVERY_RUN else pytest.mark.venues) for it in VENUES]
 )
-def test_an_account_is_checked_planned_watched_and_closed_from_the_command_line(name: str, tmp_path: Path) -> None:
+def test_an_account_is_checked_polled_planned_and_closed_from_the_command_line(name: str, tmp_path: Path) -> None:
     """`venues check` trusts it, `snapshot` and `plan` show it, and a fall of 16% closes it at level 3, flat."""
-    with venue(REACHED[name], f"--equity={EQUITY.get(name, '250')}") as world:
-        policies = _written(world, tmp_path)
+    with venue(VENUES[name], f"--equity={EQUITY.get(name, '250')}") as world:
+        policies = _write_policies(world, tmp_path)
         checked = world.ksctl("venues", "check", "--policies", str(policies))
         assert checked.returncode == 0, checked.stdout + checked.stderr
         seen = world.ksctl("snapshot", "main", "--policies", str(policies))
         assert seen.returncode == 0, seen.stderr
         (account,) = json.loads(seen.stdout)["accounts"]
-        assert sorted(it["symbol"] for it in account["positions"]) == sorted(REACHED[name].symbols)
+        assert sorted(it["symbol"] for it in account["positions"]) == sorted(VENUES[name].symbols)
         planned = world.ksctl("plan", "--policies", str(policies))
         assert planned.returncode == 0, planned.stderr
-        assert world.state()["orders"] == 1, "looking has sent something"
+        assert world.state()["orders"] == 1, "a command that only reads has sent an order"
         status, err = _run_through_a_fall(world, policies, tmp_path)
         assert status == 0, err
         state = world.state()
         assert (world.held(), state["resting"], state["turned"], state["unspoken"]) == ({}, 0, [], [])
         money = _money(tmp_path / "store.sqlite")
         # 0.05% of 2 contracts at 80 and of 3 at 100.
-        told = None if name in TELL_NO_FEE else Decimal("0.23") * SIZES.get(name, 1)
-        assert (None if money["fees"] is None else Decimal(money["fees"])) == told, money
-        if told is not None:
+        fees = None if name in WITHOUT_FEES else Decimal("0.23") * CONTRACT_SIZES.get(name, 1)
+        assert (None if money["fees"] is None else Decimal(money["fees"])) == fees, money
+        if fees is not None:
             assert money["cost"] is not None, money
             (report,) = (tmp_path / "store.sqlite.incidents").glob("*/report.md")
-            shown = "0.23" if name not in SIZES else "0.00"
+            shown = "0.23" if name not in CONTRACT_SIZES else "0.00"
             assert f"(fees {shown}, slippage 0.00)" in report.read_text(encoding="utf-8")
-        for said in (checked.stdout, checked.stderr, seen.stdout, planned.stdout, err):
-            assert not [secret for secret in REACHED[name].secrets.values() if secret in said]
+        for output in (checked.stdout, checked.stderr, seen.stdout, planned.stdout, err):
+            assert not [secret for secret in VENUES[name].secrets.values() if secret in output]
 
 
-def _written(world: World, folder: Path) -> Path:
+def _write_policies(world: World, folder: Path) -> Path:
     policies = folder / "policies"
     policies.mkdir()
     (policies / "policy.yaml").write_text(POLICY, encoding="utf-8")
-    document = world.reached.account(world.address, world.address_ws)
+    document = world.access.account(world.address, world.address_ws)
     (policies / "account.yaml").write_text(document, encoding="utf-8")
     return policies
 
 
 def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int, str]:
-    """The runner's exit code and what it said, after the book is closed and it was asked to stop."""
+    """Let the price fall, wait for the close, and stop the runner; its exit code and stderr."""
     store = ("--store", str(folder / "store.sqlite"), "--lock-dir", str(folder / "locks"))
     with (folder / "err.txt").open("w+", encoding="utf-8") as err:
         runner = begin(
             ["run", "--policies", str(policies), *store, "--interval", "1s", "--live", "--output", "json"],
-            stdout=subprocess.PIPE, stderr=err, env=world.reached.environment(),
+            stdout=subprocess.PIPE, stderr=err, env=world.access.environment(),
         )  # fmt: skip
         try:
-            until(lambda: runner.poll() is not None or has_read(folder / "store.sqlite"), "the runner reads it")
-            world.move("price", symbol=world.reached.symbols[0], price="80")
+            until(lambda: runner.poll() is not None or has_polled(folder / "store.sqlite"), "the runner has polled")
+            world.move("price", symbol=world.access.symbols[0], price="80")
             until(lambda: runner.poll() is not None or not world.held(), "the venue is flat")
             until(lambda: runner.poll() is not None or _ended(folder / "store.sqlite"), "the closing ends")
-            if world.reached.wire not in TELL_NO_FEE:
+            if world.access.wire not in WITHOUT_FEES:
                 at = folder / "store.sqlite"
                 until(lambda: runner.poll() is not None or _money(at)["fees"] is not None, "fees are known")
             runner.send_signal(signal.SIGTERM)
-            out, _ = runner.communicate(timeout=PATIENCE)
+            out, _ = runner.communicate(timeout=WAIT_LIMIT)
         except AssertionError as error:
             error.add_note(f"the runner: {(folder / 'err.txt').read_text(encoding='utf-8')}")
             raise
@@ -128,21 +128,21 @@ def _run_through_a_fall(world: World, policies: Path, folder: Path) -> tuple[int
                 runner.kill()
                 runner.communicate()
         err.seek(0)
-        said = err.read()
+        stderr = err.read()
     decisions = [json.loads(line) for line in (out or "").splitlines()]
-    assert [it["level"] for it in decisions] == [3], said + (out or "")
-    return runner.returncode, said
+    assert [it["level"] for it in decisions] == [3], stderr + (out or "")
+    return runner.returncode, stderr
 
 
 def _money(store: Path) -> dict[str, Any]:
-    """What the report of the close says of its money."""
-    said = ksctl("report", "--store", str(store), "--output", "json")
-    assert said.returncode == 0, said.stderr
-    found: dict[str, Any] = json.loads(said.stdout)["money"]
+    """The money section of the close's report."""
+    report = ksctl("report", "--store", str(store), "--output", "json")
+    assert report.returncode == 0, report.stderr
+    found: dict[str, Any] = json.loads(report.stdout)["money"]
     return found
 
 
 def _ended(store: Path) -> bool:
-    """Whether the status of the store says that the last close ended flat."""
-    now = standing(store)
-    return now is not None and now.view is not None and any(it.status == "flat" for it in now.view.closings)
+    """Whether the status in the store shows a close that ended flat."""
+    status = status_of(store)
+    return status is not None and status.view is not None and any(it.status == "flat" for it in status.view.closings)

@@ -1,4 +1,4 @@
-"""What an editor shows of a policy: the shipped schema in yaml-language-server, the server behind YAML in editors."""
+"""Policies in an editor: the shipped schema in yaml-language-server, which YAML support in editors uses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 HERE = Path(__file__).parent
 MODULES = Path(sys.prefix) / "editor"
-INSTALL_WITHIN, ANSWERS_WITHIN = 300, 120
-"""Seconds; a server that never answers is ended."""
+INSTALL_LIMIT, ANSWER_LIMIT = 300, 120
+"""Seconds; a server that does not answer is killed."""
 
 POLICY = "apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: x}\nspec:\n  mode: enforce\n"
 TRIGGER = POLICY + "  triggers:\n    fall:\n"
@@ -27,43 +27,43 @@ Open = Callable[[Mapping[str, str]], Shown]
 
 @pytest.fixture(scope="module")
 def editor(repository: Path) -> Open:
-    """Opens documents, each with its name, under the setting that the README gives."""
+    """A function that opens documents by name with the editor settings of the README."""
     if shutil.which("npm") is None:
         pytest.skip("needs node and npm, which install yaml-language-server")
     _install()
     schema = (repository / "policies" / "killswitch.schema.json").as_uri()
 
-    def shown(documents: Mapping[str, str]) -> Shown:
+    def open_documents(documents: Mapping[str, str]) -> Shown:
         session = {"modules": str(MODULES / "node_modules"), "schemas": {schema: "*.yaml"}, "documents": documents}
         done = subprocess.run(
             ["node", str(HERE / "session.mjs")],
-            input=json.dumps(session), capture_output=True, text=True, timeout=ANSWERS_WITHIN, check=True,
+            input=json.dumps(session), capture_output=True, text=True, timeout=ANSWER_LIMIT, check=True,
         )  # fmt: skip
         found: dict[str, Any] = json.loads(done.stdout)
         return found
 
-    return shown
+    return open_documents
 
 
 def _install() -> None:
     MODULES.mkdir(exist_ok=True)
     wanted = (HERE / "package.json").read_text()
-    with (MODULES / "installing").open("w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)  # tests of other processes wait for the one that installs
+    with (MODULES / "installing").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test processes wait for the one that installs
         written = MODULES / "package.json"
         if written.exists() and written.read_text() == wanted:
             return
         command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", str(MODULES)]
         (MODULES / "package.json").write_text(wanted)
         try:
-            subprocess.run(command, capture_output=True, timeout=INSTALL_WITHIN, check=True)
+            subprocess.run(command, capture_output=True, timeout=INSTALL_LIMIT, check=True)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             written.unlink()
             pytest.skip(f"npm cannot install yaml-language-server: {(error.stderr or b'').decode()[-200:] or error}")
 
 
-def test_an_editor_finds_nothing_wrong_with_what_is_shipped(editor: Open, repository: Path) -> None:
-    """No policy set and no example of the reference has a problem, and a wrong word of each kind has one."""
+def test_an_editor_shows_no_problem_in_a_shipped_document(editor: Open, repository: Path) -> None:
+    """No policy set and no example of the reference has a problem; each of them with a misspelt key has one."""
     shipped = sorted((repository / "policies").rglob("*.yaml"))
     shipped += sorted((repository / "tools" / "reference" / "examples").glob("*.yaml"))
     assert len(shipped) >= 15
@@ -73,8 +73,8 @@ def test_an_editor_finds_nothing_wrong_with_what_is_shipped(editor: Open, reposi
     assert all(shown[f"wrong-{name}"]["problems"] for name in texts)
 
 
-def test_an_editor_completes_keys_kinds_words_and_signals(editor: Open) -> None:
-    """At the cursor it offers what may stand there, also in the second document of a file."""
+def test_an_editor_completes_keys_kinds_enumerations_and_signals(editor: Open) -> None:
+    """At the cursor it offers the permitted values, also in the second document of a file."""
     shown = editor({
         "kind.yaml": "apiVersion: killswitch.dev/v1\nkind: |@|\n",
         "mode.yaml": "apiVersion: killswitch.dev/v1\nkind: Policy\nmetadata: {name: x}\nspec:\n  mode: |@|\n",
@@ -93,8 +93,8 @@ def test_an_editor_completes_keys_kinds_words_and_signals(editor: Open) -> None:
     assert shown["second.yaml"]["completions"] == ["observe", "live"]
 
 
-def test_an_editor_shows_a_mistake_where_it_is(editor: Open) -> None:
-    """A signal that there is not, a word of no enumeration, a key that nobody knows, a time without its unit."""
+def test_an_editor_shows_a_mistake_on_its_line(editor: Open) -> None:
+    """An unknown signal, a value outside an enumeration, an unknown key, a duration without a unit."""
     wrong = (
         POLICY.replace("enforce", "enforced") + "  scop: {}\n  triggers:\n    fall:\n"
         "      signal: equity.drawdwn\n      window: 15\n      at_least: 4%\n      on_unknown: hold\n"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from tests.latency.running import cases_of, run
+from tests.latency.case_runner import cases_of, run
 from tests.latency.sites import VENUES
 
 
 def main(wanted: list[str]) -> int:
-    """Print a line for every case at every venue, or for those that are wanted."""
+    """Run every case at every venue, or the wanted ones, and print a line for each."""
     venues = [it for it in wanted if it in VENUES] or list(VENUES)
     parts = [it for it in wanted if it not in VENUES]
     missed = total = 0

@@ -1,7 +1,7 @@
-"""The named cases of the latency suite: what happens at the venue, and what a reader of the truth does about it.
+"""The named cases of the latency suite: what happens at the venue, and whether the policy must fire.
 
-A case begins when the book has been quiet for a while. Whether it must fire, and from which moment on, is not written
-here: the venue's own ledger knows what was lost and what was only moved (`Truth`).
+A case begins when the book has been quiet for a while. The moment from which it must fire is not written here: the
+venue's own ledger distinguishes losses from transfers (`Truth`).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from tests.latency.sites import PRICE, THRESHOLD, TICK, Ability, Site
 from tests.wire.ledger import NEVER
 
 D = Decimal
-Story = Callable[[Site], Awaitable[None]]
+Scenario = Callable[[Site], Awaitable[None]]
 QUIET: Final = 12.0
-"""Seconds for which nothing must happen after money has moved and its row was shown."""
+"""Seconds for which nothing must happen after a transfer and the appearance of its row."""
 LEDGER: Final = 20.0 + TICK
-"""Seconds after which a change that is bounded by trades counts as lost, where no row ever comes: from when it is
-seen, which is up to a tick after it has happened."""
+"""Seconds after which a change that is bounded by trades counts as lost, where no row ever appears: counted from its
+detection, which is up to a tick after the change."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """`lasts`: seconds of the story, unless an order ends it.
+    """A scenario at a venue, and the expected outcome. `lasts`: seconds of the scenario, unless an order ends it.
 
-    `fires`: whether it must, which the truth has to bear out. `more`: seconds beyond a tick and three round trips that
-    it may take. `needs`: what a venue must have for it. `by`: whether an order must leave, or a decision is enough.
-    `threshold`: of the fall of the account `of`, at which the policy's own is reached.
+    `fires`: whether the policy must fire, which the venue's ledger has to confirm. `more`: permitted seconds beyond a
+    tick and three round trips. `needs`: required abilities of the venue. `by`: whether an order must be sent, or a
+    decision is enough. `threshold`: fall of the account `of` at which the policy's threshold is reached.
     """
 
     name: str
-    story: Story
+    scenario: Scenario
     lasts: float = 70.0
     fires: bool = True
     more: float = 0.0
@@ -52,14 +52,14 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(name: str, **more: Any) -> Callable[[Story], Story]:
-    """Enter a story as a case."""
+def case(name: str, **more: Any) -> Callable[[Scenario], Scenario]:
+    """Register a scenario as a case."""
 
-    def entered(story: Story) -> Story:
-        CASES[name] = replace(Case(name, story), **more)
-        return story
+    def register(scenario: Scenario) -> Scenario:
+        CASES[name] = replace(Case(name, scenario), **more)
+        return scenario
 
-    return entered
+    return register
 
 
 def _lag(seconds: float) -> str:
@@ -77,7 +77,7 @@ async def plain(site: Site) -> None:
 
 @case("grinding")
 async def grinding(site: Site) -> None:
-    """The same in twenty steps of a second."""
+    """The longs fall by 26% in twenty steps of a second."""
     for step in range(1, 21):
         site.fall(D("0.013") * step)
         await site.until(step)
@@ -85,7 +85,7 @@ async def grinding(site: Site) -> None:
 
 @case("equity 3 s old", more=3.0)
 async def cached_equity(site: Site) -> None:
-    """The venue's answers about worth are three seconds old, those about positions are not."""
+    """The venue's answers about equity are three seconds old, those about positions are not."""
     site.wire.ledger.ages["equity"] = 3.0
     await site.until(5)
     site.fall(D("0.26"))
@@ -93,7 +93,7 @@ async def cached_equity(site: Site) -> None:
 
 @case("positions 2 s old", more=2.0)
 async def late_positions(site: Site) -> None:
-    """The longs fall by 3% a second, and positions are told two seconds late."""
+    """The longs fall by 3% a second, and positions are reported two seconds late."""
     site.wire.ledger.ages["positions"] = 2.0
     await site.until(5)
     for step in range(1, 8):
@@ -102,11 +102,11 @@ async def late_positions(site: Site) -> None:
 
 
 JITTER = tuple(D(each) for each in ("0.001", "-0.0012", "0.0004", "-0.0007", "0.0011", "0", "-0.0009", "0.0013")) * 5
-"""By how much the longs have fallen, every half second: a market as it is on any day."""
+"""The fall of the longs at every half second: an ordinary market."""
 
 
 async def _jitter(site: Site) -> None:
-    """Twenty seconds of an ordinary market, of which positions are told a second late."""
+    """Twenty seconds of an ordinary market, with positions reported a second late."""
     site.wire.ledger.ages["positions"] = 1.0
     for step, fallen in enumerate(JITTER):
         site.fall(fallen)
@@ -117,7 +117,7 @@ async def _jitter(site: Site) -> None:
 
 @case("a bot trades through, positions 1 s old", lasts=80.0)
 async def traded_through(site: Site) -> None:
-    """After that the longs fall by 26% at once, and half a percent of one is bought and sold every half second."""
+    """After the jitter the longs fall by 26% at once; half a percent of one is bought and sold every half second."""
     await _jitter(site)
     site.fall(D("0.26"))
     for step in range(1, 101):
@@ -127,9 +127,9 @@ async def traded_through(site: Site) -> None:
 
 @case("positions stand still", lasts=80.0, more=0.5)
 async def positions_stand_still(site: Site) -> None:
-    """After that the list of positions never changes again, and the longs fall by 1% every half second.
+    """After the jitter the list of positions never changes again, and the longs fall by 1% every half second.
 
-    As much of it is hidden as prices had moved both ways, which is less than one step more.
+    The fall stays hidden up to the earlier range of prices, which is less than one step more.
     """
     await _jitter(site)
     for step in range(1, 27):
@@ -140,7 +140,7 @@ async def positions_stand_still(site: Site) -> None:
 
 @case("6% lost, a trade before it, positions 1 s old", lasts=45.0, fires=False)
 async def little_lost(site: Site) -> None:
-    """After that half a percent of one is bought and a second later the longs fall by 6%: too little to close on."""
+    """After the jitter half a percent of one is bought and a second later the longs fall by 6%: too little to close."""
     await _jitter(site)
     site.wire.exchange.trade((site.symbols[0], "long"), D(3))
     await site.until(24)
@@ -150,7 +150,7 @@ async def little_lost(site: Site) -> None:
 
 @case("positions unreadable", by="decision")
 async def positions_unreadable(site: Site) -> None:
-    """The positions cannot be read from two seconds before the fall on; worth can."""
+    """From two seconds before the fall on the positions cannot be polled; equity can."""
     site.wire.failing.add(site.venue.positions_at)
     await site.until(2)
     site.fall(D("0.26"))
@@ -158,7 +158,7 @@ async def positions_unreadable(site: Site) -> None:
 
 @case("one of three down", accounts=("dark", "falling", "still"), of="falling", threshold=D("0.3"))
 async def one_of_three_down(site: Site) -> None:
-    """Of a portfolio's three accounts one cannot be read, and another one loses 42%: 14% of all."""
+    """Of a portfolio's three accounts one is unavailable, and another one loses 42%: 14% of all."""
     site.wires["dark"].maintenance = True
     await site.until(3)
     site.fall(D("0.42"), "falling")
@@ -166,7 +166,7 @@ async def one_of_three_down(site: Site) -> None:
 
 @case("a stray mark", lasts=QUIET, fires=False, needs=frozenset({"marks"}))
 async def stray_mark(site: Site) -> None:
-    """The marks of the longs are 26% lower for two seconds; index and last price are not, and nobody trades there."""
+    """The marks of the longs are 26% lower for two seconds; index and last price are not, and there are no trades."""
     for symbol in site.symbols[:2]:
         market = site.wire.exchange.markets[symbol]
         market.index = market.last = PRICE
@@ -179,7 +179,7 @@ async def stray_mark(site: Site) -> None:
 
 
 def _stops(site: Site) -> None:
-    """Stops for half of each long, 5% below."""
+    """Place stop orders for half of each long, 5% below."""
     for symbol, amount in zip(site.symbols[:2], (300, 200), strict=True):
         site.wire.exchange.rest(
             symbol, "sell", D(amount), reduce_only=True, trigger_price=PRICE * D("0.95"), trigger_when="falls"
@@ -190,15 +190,15 @@ def _lag_rows(site: Site, seconds: float) -> None:
     site.wire.ledger.fill_lag = site.wire.ledger.row_lag = seconds
 
 
-def _stops_fill(lag: float) -> Story:
-    async def story(site: Site) -> None:
+def _stops_fill(lag: float) -> Scenario:
+    async def scenario(site: Site) -> None:
         _stops(site)
         await site.until(2)
         _lag_rows(site, lag)
         site.fall(D("0.26"))
         _lag_rows(site, 0.0)
 
-    return story
+    return scenario
 
 
 for _seconds in (0.0, 10.0, 30.0, NEVER):
@@ -220,7 +220,7 @@ case("stops fill, rows never, pushed", pushed=True, needs=frozenset({"push"}))(_
 
 @case("cut in ten clips in a fall, rows never")
 async def cut_in_clips(site: Site) -> None:
-    """The longs fall by 2% a second, and their own bot sells a tenth of each at every step; no list tells it."""
+    """The longs fall by 2% a second, and the owner's bot sells a tenth of each at every step; no list shows that."""
     exchange = site.wire.exchange
     _lag_rows(site, NEVER)
     for step in range(1, 11):
@@ -232,10 +232,10 @@ async def cut_in_clips(site: Site) -> None:
     _lag_rows(site, 0.0)
 
 
-def _wick(lag: float) -> Story:
-    """The marks fall by 15% and are back before anyone looks; the stops of all longs were filled at the bottom."""
+def _wick(lag: float) -> Scenario:
+    """The marks fall by 15% and recover before the next poll; the stops of all longs were filled at the bottom."""
 
-    async def story(site: Site) -> None:
+    async def scenario(site: Site) -> None:
         for symbol, amount in zip(site.symbols[:2], (600, 400), strict=True):
             site.wire.exchange.rest(
                 symbol, "sell", D(amount), reduce_only=True, trigger_price=PRICE * D("0.95"), trigger_when="falls"
@@ -246,7 +246,7 @@ def _wick(lag: float) -> Story:
         _lag_rows(site, 0.0)
         site.fall(D(0))
 
-    return story
+    return scenario
 
 
 for _seconds in (0.0, 10.0, NEVER):
@@ -256,21 +256,21 @@ for _seconds in (0.0, 10.0, NEVER):
 # Restarts
 
 
-def _restart(killed: float, started: float, *, stops: bool = False) -> Story:
-    """The runner is killed and a new one started, so many seconds from the fall."""
+def _restart(killed: float, started: float, *, stops: bool = False) -> Scenario:
+    """Kill the runner and start a new one, at these seconds relative to the fall."""
 
-    async def story(site: Site) -> None:
+    async def scenario(site: Site) -> None:
         if stops:
             _stops(site)
         moments: list[tuple[float, Callable[[], Any]]] = [(killed, site.kill), (started, site.start)]
         moments.append((0.0, lambda: site.fall(D("0.26"))))
-        for at, deed in sorted(moments, key=lambda it: it[0]):
+        for at, action in sorted(moments, key=lambda it: it[0]):
             await site.until(6 + at)
-            done = deed()
-            if done is not None:
-                await done
+            pending = action()
+            if pending is not None:
+                await pending
 
-    return story
+    return scenario
 
 
 RESTARTED: Final = 1.0
@@ -281,32 +281,32 @@ case("restart during the fall, stops fill", more=RESTARTED)(_restart(-1.0, 3.0, 
 case("restart after the fall", more=RESTARTED)(_restart(0.05, 4.0))
 
 
-# Money that moves
+# Transfers
 
 
-def _transfer(share: str, lag: float) -> Story:
-    async def story(site: Site) -> None:
+def _transfer(share: str, lag: float) -> Scenario:
+    async def scenario(site: Site) -> None:
         ledger = site.wire.ledger
         ledger.row_lag = lag
         ledger.flow("transfer", (ledger.equity * D(share)).quantize(D("0.01")))
         ledger.row_lag = 0.0
 
-    return story
+    return scenario
 
 
-def _lasting(lag: float) -> float:
+def _duration(lag: float) -> float:
     return 75.0 if math.isinf(lag) else lag + QUIET
 
 
 for _share, _percent in (("-0.12", 12), ("-0.3", 30)):
     for _seconds in (0.5, 1.0, 15.0, 61.0, NEVER):
         _name = f"{_percent}% out, rows {_lag(_seconds)}"
-        case(_name, lasts=_lasting(_seconds), fires=False)(_transfer(_share, _seconds))
+        case(_name, lasts=_duration(_seconds), fires=False)(_transfer(_share, _seconds))
 
 
 @case("transfer, then a fall")
 async def transfer_then_fall(site: Site) -> None:
-    """12% goes out with a row a minute late, and two seconds later the longs fall."""
+    """12% is withdrawn with a row a minute late, and two seconds later the longs fall."""
     await _transfer("-0.12", 61.0)(site)
     await site.until(2)
     site.fall(D("0.26"))
@@ -314,7 +314,7 @@ async def transfer_then_fall(site: Site) -> None:
 
 @case("a fall, then a deposit")
 async def fall_then_deposit(site: Site) -> None:
-    """80% comes in half a second after the fall, with a row a minute late: no deposit hides a loss."""
+    """80% is deposited half a second after the fall, with a row a minute late: no deposit hides a loss."""
     site.fall(D("0.26"))
     await site.until(0.5)
     await _transfer("0.8", 61.0)(site)
@@ -322,7 +322,7 @@ async def fall_then_deposit(site: Site) -> None:
 
 @case("close and sweep, rows 15s", lasts=15.0 + QUIET, fires=False)
 async def close_and_sweep(site: Site) -> None:
-    """The bot closes a position, and takes exactly its margin out."""
+    """The bot closes a position, and withdraws exactly its margin."""
     symbol = site.symbols[0]
     _lag_rows(site, 15.0)
     site.wire.exchange.trade((symbol, "long"), D(-600))
@@ -332,7 +332,7 @@ async def close_and_sweep(site: Site) -> None:
 
 @case("flip and sweep, rows 15s", lasts=15.0 + QUIET, fires=False)
 async def flip_and_sweep(site: Site) -> None:
-    """The bot turns a long into a short, and takes 8% out."""
+    """The bot turns a long into a short, and withdraws 8%."""
     symbol = site.symbols[0]
     _lag_rows(site, 15.0)
     site.wire.exchange.trade((symbol, "long"), D(-600))
@@ -343,16 +343,16 @@ async def flip_and_sweep(site: Site) -> None:
 
 @case("dust out, rows 15s", lasts=15.0 + QUIET + 12.0, fires=False)
 async def dust_out(site: Site) -> None:
-    """1.5% goes out, each second for twelve seconds."""
+    """1.5% is withdrawn each second for twelve seconds."""
     for second in range(12):
         await site.until(second)
         await _transfer("-0.015", 15.0)(site)
 
 
-def _churn(slip: str) -> Story:
-    """A runaway bot buys and sells a whole account's worth each second, and no list tells it; flat whenever seen."""
+def _churn(slip: str) -> Scenario:
+    """A runaway bot buys and sells the whole account's value each second; no list shows it; flat at every poll."""
 
-    async def story(site: Site) -> None:
+    async def scenario(site: Site) -> None:
         symbol, exchange = site.symbols[0], site.wire.exchange
         exchange.markets[symbol].slip = D(slip)
         _lag_rows(site, NEVER)
@@ -363,19 +363,19 @@ def _churn(slip: str) -> Story:
         exchange.markets[symbol].slip = D("0.0005")
         _lag_rows(site, 0.0)
 
-    return story
+    return scenario
 
 
-# Slip twice, and twice a fee of 0.05% where the venue takes one.
+# Slippage twice, and twice a fee of 0.05% where the venue charges one.
 case("churn at 0.8% a second, rows never", more=16.0)(_churn("0.0035"))
 case("churn at 1.1% a second, rows never", more=16.0)(_churn("0.005"))
 _PAIR: Final[dict[str, Any]] = {"accounts": ("main", "other"), "threshold": D("0.2")}
 
 
-def _between(fall: str) -> Story:
-    """A fifth of one watched account goes to the other; it leaves, arrives four seconds later, and is told then."""
+def _between(fall: str) -> Scenario:
+    """A fifth of one watched account goes to the other; it leaves, arrives four seconds later, and is listed then."""
 
-    async def story(site: Site) -> None:
+    async def scenario(site: Site) -> None:
         ledgers = [site.wires[name].ledger for name in ("main", "other")]
         ledgers[0].row_lag = ledgers[1].row_lag = 15.0
         ledgers[0].flow("transfer", D(-20_000))
@@ -386,17 +386,17 @@ def _between(fall: str) -> Story:
         ledgers[1].flow("transfer", D(20_000))
         ledgers[0].row_lag = ledgers[1].row_lag = 0.0
 
-    return story
+    return scenario
 
 
 case("between accounts, rows 15s", lasts=15.0 + QUIET, fires=False, **_PAIR)(_between("0"))
 case("between accounts, and a fall", of="other", **_PAIR)(_between("0.26"))
 
 
-def _spot(share: str, lag: float, fall: str = "0") -> Story:
-    """Cash of a spot account moves; where it has not that much, the coins do."""
+def _spot(share: str, lag: float, fall: str = "0") -> Scenario:
+    """Transfer cash of a spot account; where it has too little, coins."""
 
-    async def story(site: Site) -> None:
+    async def scenario(site: Site) -> None:
         ledger = site.wire.ledger
         cash = (ledger.equity * D(share)).quantize(D("0.01"))
         ledger.row_lag = lag
@@ -406,7 +406,7 @@ def _spot(share: str, lag: float, fall: str = "0") -> Story:
             await site.until(2)
             site.fall(D(fall))
 
-    return story
+    return scenario
 
 
 _SPOT: Final[dict[str, Any]] = {"mode": "spot", "needs": frozenset({"spot"})}
@@ -416,12 +416,12 @@ case("spot: 30% out, rows 61s", lasts=61.0 + QUIET, fires=False, **_SPOT)(_spot(
 case("spot: 30% out, then a fall", **_SPOT)(_spot("-0.3", 1.0, "0.26"))
 
 
-# What a venue does
+# Actions of the venue
 
 
 @case("collateral falls 0.2% a second", needs=frozenset({"collateral"}))
 async def collateral_falls(site: Site) -> None:
-    """Nineteen twentieths of the account are a coin, which falls; what is held does not move."""
+    """Nineteen twentieths of the account are a coin, which falls; the positions do not move."""
     for step in range(1, 71):
         site.wire.ledger.price_collateral(site.venue.collateral[0], D(50_000) * (1 - D("0.002") * step))
         site.wire.exchange.markets[site.venue.collateral[1]].price = D(50_000) * (1 - D("0.002") * step)
@@ -430,19 +430,19 @@ async def collateral_falls(site: Site) -> None:
 
 @case("funding is paid", lasts=QUIET, fires=False, needs=frozenset({"funding"}))
 async def funding(site: Site) -> None:
-    """Three tenths of a percent of the longs' notional."""
+    """The account pays three tenths of a percent of the longs' notional."""
     site.wire.ledger.flow("funding", D(-300), symbol=site.symbols[0])
 
 
 @case("ADL of one position", lasts=QUIET, fires=False, needs=frozenset({"venue_fills"}))
 async def adl(site: Site) -> None:
-    """The venue takes the short at its mark; nothing falls."""
+    """The venue closes the short at its mark; nothing falls."""
     site.wire.exchange.take_away((site.symbols[2], "short"), D(200), "adl")
 
 
 @case("ADL of one position in a fall", needs=frozenset({"venue_fills"}))
 async def adl_in_a_fall(site: Site) -> None:
-    """The longs fall by 26%, and the short, which stands in profit, is taken at once."""
+    """The longs fall by 26%, and the short, which is in profit, is closed at once."""
     site.wire.exchange.reprice(site.symbols[2], PRICE * D("0.95"))
     await site.until(3)
     site.fall(D("0.26"))
@@ -450,7 +450,7 @@ async def adl_in_a_fall(site: Site) -> None:
 
 
 def _liquidate(site: Site, *symbols: str) -> None:
-    """Half a percent below the mark, as a venue's own engine sells."""
+    """Liquidate at half a percent from the mark, as a venue's own engine does."""
     exchange = site.wire.exchange
     for symbol in symbols:
         side = "long" if symbol in site.symbols[:2] else "short"
@@ -467,6 +467,6 @@ async def liquidation_of_one(site: Site) -> None:
 
 @case("liquidation of all positions", needs=frozenset({"venue_fills"}), by="decision")
 async def liquidation_of_all(site: Site) -> None:
-    """The longs fall by 26%, and the venue takes everything: there is nothing left to close, and much to lock."""
+    """The longs fall by 26%, and the venue closes everything: nothing is left to close, and the account is locked."""
     site.fall(D("0.26"))
     _liquidate(site, *site.symbols)

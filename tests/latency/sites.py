@@ -1,7 +1,7 @@
-"""Accounts at wire-level venues as the latency suite sets them up: a book with a past, and a real runner over it.
+"""Accounts at wire-level venues for the latency suite: a book with a history, and a real runner.
 
-Everything runs in time that jumps, servers, clients and runner alike: seconds are those of the venues' own clocks, and
-the same case takes the same course on every machine.
+Everything runs in virtual time, servers, clients and runner alike: seconds are those of the venues' own clocks, and the
+same case runs identically on every machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ D = Decimal
 TICK: Final = 1.0
 ROUND_TRIP: Final = 0.1
 WARM_UP: Final = 20.4
-"""Seconds of quiet before a story begins, which is between two ticks."""
+"""Seconds of quiet before a scenario, which begins between two ticks."""
 EQUITY: Final = D(100_000)
 PRICE: Final = D(100)
 KEYS: Final = {"key": KEY, "secret": SECRET}
@@ -77,9 +77,9 @@ Ability = Literal["spot", "collateral", "funding", "bills", "venue_fills", "mark
 
 @dataclass(frozen=True)
 class Venue:
-    """A wire-level venue. `symbols`: two that are held long, one short. `positions_at`: path of its positions.
+    """A wire-level venue. `symbols`: two held long, one held short. `positions_at`: path of its positions.
 
-    `can`: which cases it takes part in beyond those that all have. `round_trip`: of one request, in seconds.
+    `can`: abilities that some cases need. `round_trip`: of one request, in seconds.
     """
 
     name: str
@@ -120,7 +120,7 @@ VENUES: Final[Mapping[str, Venue]] = {
             collateral=("BTC", "BTC/USD:USD"),
         ),
         Venue("mexc", MexcWire, ccxt, "mexc", "USDT", USDT, "/open_positions", can=_DERIVATIVES | {"push"}),
-        # Its client works in threads, for which time that jumps stands still: its requests take no time at all.
+        # Its client works in threads, for which virtual time does not advance: its requests take no time.
         Venue(
             "alpaca", AlpacaWire, alpaca, None, "USD", ("AAPL", "MSFT", "TSLA"), "/v2/positions", market="equity",
             can=frozenset(), round_trip=0.0,
@@ -130,17 +130,17 @@ VENUES: Final[Mapping[str, Venue]] = {
 
 
 @dataclass
-class Seen:
-    """What came of a run. Seconds of the venues' clock."""
+class Observations:
+    """The observed effects of a run, in seconds of the venues' clock."""
 
     order_at: float | None = None
-    """When the first closing order reached a venue."""
+    """Arrival of the first closing order at a venue."""
     decided_at: float | None = None
     problems: list[str] = field(default_factory=list)
 
 
 class Site:
-    """Accounts at one kind of venue, the runner that watches them, and what it did."""
+    """Accounts at one kind of venue, the runner that watches them, and its observed effects."""
 
     def __init__(
         self,
@@ -154,30 +154,30 @@ class Site:
         pushed: bool = False,
         tick: float = TICK,
     ) -> None:
-        """`portfolio`: one scope for all accounts, else one each. `pushed`: the venue's stream is listened to."""
+        """`portfolio`: one scope for all accounts, else one each. `pushed`: the venue's stream is subscribed to."""
         self.venue = venue
         self._tick = tick
         self.time = time
         self.clock: Clock = time
-        """What runner and clients go by."""
+        """The clock of runner and clients."""
         self.spot = mode == "spot"
-        self.seen = Seen()
+        self.observed = Observations()
         self.wires = {name: self._wire(name, mode) for name in accounts}
         self._folder = folder
         self._portfolio = portfolio
         self._pushed = pushed
         self._running: asyncio.Task[None] | None = None
         self._began = 0.0
-        self.began_runner = 0.0
+        self.runner_started_at = 0.0
         """Seconds at which the latest runner was started."""
 
     @property
     def symbols(self) -> tuple[str, str, str]:
-        """Two that are held long, and one that is held short (in a spot account: not at all)."""
-        found = self.venue.symbols
+        """Two symbols held long, and one held short (in a spot account: not held)."""
+        symbols = self.venue.symbols
         if self.spot:
-            found = tuple(symbol.partition(":")[0] for symbol in found)  # type: ignore[assignment] # as many as before
-        return found
+            symbols = tuple(symbol.partition(":")[0] for symbol in symbols)  # type: ignore[assignment] # as many as before
+        return symbols
 
     @property
     def wire(self) -> WireVenue:
@@ -207,23 +207,23 @@ class Site:
             wire.round_the_clock = True
         return wire
 
-    # The story's hands
+    # Actions of a scenario
 
     @property
     def now(self) -> float:
-        """Seconds since the story has begun."""
+        """Seconds since the scenario began."""
         return self.time.elapsed - self._began
 
     def begin(self) -> None:
-        """The story begins now."""
+        """Begin the scenario now."""
         self._began = self.time.elapsed
 
     async def until(self, seconds: float) -> None:
-        """Wait for a moment of the story."""
+        """Wait for a moment of the scenario."""
         await self.time.sleep(self._began + seconds - self.time.elapsed)
 
     def fall(self, by: Decimal, account: str | None = None) -> None:
-        """The marks of the longs are this share of their first price lower."""
+        """Set the marks of the longs to this share below their first price."""
         wire = self.wires[account] if account else self.wire
         for symbol in self.symbols[:2]:
             wire.exchange.reprice(symbol, PRICE * (1 - by))
@@ -236,41 +236,41 @@ class Site:
             await wire.start()
 
     async def close(self) -> None:
-        """End everything."""
+        """Kill the runner and stop the venues."""
         await self.kill()
         for wire in self.wires.values():
             await wire.stop()
-            self.seen.problems += [f"{wire.exchange.account}: {it}" for it in dict.fromkeys(wire.refusals)]
+            self.observed.problems += [f"{wire.exchange.account}: {it}" for it in dict.fromkeys(wire.refusals)]
 
     def start(self) -> None:
-        """Begin a runner on the store, as a new process would."""
-        self.began_runner = self.time.elapsed
+        """Start a runner on the store, as a new process would."""
+        self.runner_started_at = self.time.elapsed
         self._running = asyncio.ensure_future(self._run())
 
     async def kill(self) -> None:
-        """The runner is gone: it finishes nothing, and its connections break."""
+        """Kill the runner: it finishes nothing, and its connections break."""
         if self._running is not None:
             self._running.cancel()
             (ended,) = await asyncio.gather(self._running, return_exceptions=True)
             if isinstance(ended, Exception):
-                self.seen.problems.append(f"{type(ended).__name__}: {ended}")
+                self.observed.problems.append(f"{type(ended).__name__}: {ended}")
             self._running = None
 
     def ticked(self, report: TickReport) -> None:
-        """What a tick has decided."""
-        if self.seen.decided_at is None and any(it.kind is None for it in report.decisions):
-            self.seen.decided_at = self.time.elapsed
+        """Record the first decision of a tick."""
+        if self.observed.decided_at is None and any(it.kind is None for it in report.decisions):
+            self.observed.decided_at = self.time.elapsed
 
-    def look(self) -> Seen:
-        """What came of it up to now."""
+    def observe(self) -> Observations:
+        """The effects observed so far."""
         at = [
             it.at + wire.latency / 2
             for wire in self.wires.values()
             for it in wire.seen
             if it.call in ("submit", "submit_batch", "close_book")
         ]
-        self.seen.order_at = min(at, default=None)
-        return self.seen
+        self.observed.order_at = min(at, default=None)
+        return self.observed
 
     async def _run(self) -> None:
         store = open_store(str(self._folder / "store.sqlite"))
@@ -299,5 +299,5 @@ class Site:
             currency=venue.currency, endpoint=wire.address, options=options, credentials=dict(venue.credentials),
             exchange=venue.exchange, endpoint_ws=wire.address_ws if self._pushed else None,
         )  # fmt: skip
-        made = venue.factory(spec)
-        return ArmedAccount(name, venue.exchange or venue.name, market, venue.currency, made, armed=True)  # type: ignore[arg-type] # a market
+        adapter = venue.factory(spec)
+        return ArmedAccount(name, venue.exchange or venue.name, market, venue.currency, adapter, armed=True)  # type: ignore[arg-type] # a market

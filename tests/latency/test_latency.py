@@ -1,9 +1,9 @@
 """From an event at the venue to the first closing order: every named case at one venue, and a few at all of them.
 
-Which venue a case is told at goes round, so that each has its share; three cases are told at all of them, each venue in
-turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All cases at
-all venues are `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and what came of them is
-in `docs/benchmarks.md`.
+The cases are distributed over the venues in turn, so that each has its share; three cases run at all venues, each
+venue in turn (`tests/rotation.py`). Seconds are those of the venues' clocks, which a busy machine does not slow. All
+cases at all venues run in `make bench` (its part `latency`) or `python -m tests.latency [VENUE] [CASE]`, and the
+results are in `docs/benchmarks.md`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, Final
 
 import pytest
 
+from tests.latency.case_runner import Outcome, cases_of, run
 from tests.latency.cases import CASES
-from tests.latency.running import Outcome, cases_of, run
 from tests.latency.sites import VENUES
 from tests.rotation import taking_turns
 
 EVERYWHERE: Final = ("plain", "stops fill, rows 10s", "30% out, rows 15s")
 
 
-def _told() -> Iterator[tuple[str, str]]:
+def _distributed() -> Iterator[tuple[str, str]]:
     able = {name: {case.name for case in cases_of(venue)} for name, venue in VENUES.items()}
     for number, name in enumerate(CASES):
         venues = [venue for venue in VENUES if name in able[venue]]
@@ -31,25 +31,25 @@ def _told() -> Iterator[tuple[str, str]]:
 
 
 def _in_turn() -> Iterator[Any]:
-    for name, told in groupby(_told(), key=itemgetter(1)):
-        yield from taking_turns([venue for venue, _ in told], "from an event to an order", name)
+    for name, pairs in groupby(_distributed(), key=itemgetter(1)):
+        yield from taking_turns([venue for venue, _ in pairs], "from an event to an order", name)
 
 
 @pytest.mark.parametrize(("venue", "name"), list(_in_turn()), ids=str)
-def test_a_loss_is_closed_in_time_and_money_that_moved_is_left_alone(venue: str, name: str) -> None:
-    """The first order comes within the case's bound; where nothing was lost, none comes at all."""
+def test_a_loss_is_closed_in_time_and_a_transfer_closes_nothing(venue: str, name: str) -> None:
+    """The first order arrives within the case's bound; where nothing was lost, none arrives."""
     outcome = run(venue, name)
     assert outcome.holds, outcome.line
 
 
-def test_every_case_is_told_somewhere() -> None:
-    """No case and no venue falls through the rotation."""
-    assert {name for _, name in _told()} == set(CASES)
-    assert {venue for venue, _ in _told()} == set(VENUES)
+def test_every_case_runs_at_some_venue_and_every_venue_runs_a_case() -> None:
+    """The distribution omits no case and no venue."""
+    assert {name for _, name in _distributed()} == set(CASES)
+    assert {venue for venue, _ in _distributed()} == set(VENUES)
 
 
 @pytest.mark.parametrize(
-    ("took", "must_by", "holds"),
+    ("elapsed", "must_by", "holds"),
     [
         (1.0, 1.3, True),
         (1.4, 1.3, False),
@@ -59,9 +59,9 @@ def test_every_case_is_told_somewhere() -> None:
         (3.0, None, False),
     ],
 )
-def test_an_outcome_holds_where_it_fired_in_time_or_never_had_to(
-    took: float | None, must_by: float | None, holds: bool
+def test_an_outcome_holds_where_the_order_was_in_time_or_none_was_due(
+    elapsed: float | None, must_by: float | None, holds: bool
 ) -> None:
-    """An order before the event is as wrong as one that comes too late."""
-    assert Outcome("okx", "plain", took, must_by).holds is holds
-    assert not Outcome("okx", "plain", took, must_by, ("the runner died",)).holds
+    """An order before the event is as wrong as one that is too late."""
+    assert Outcome("okx", "plain", elapsed, must_by).holds is holds
+    assert not Outcome("okx", "plain", elapsed, must_by, ("the runner died",)).holds

@@ -1,8 +1,8 @@
-"""`make mutants`: change the code of a room in one place at a time, and see whether a test notices.
+"""`make mutants`: mutation testing. Change the code of a room in one place at a time, and check that a test fails.
 
-Names of rooms as arguments try only those; `--survivors` prints what survived, too. Each room is tried in a copy of
-its own under build/mutants, with one process at the lowest priority. It can be stopped at any time: the next run
-tries what was not tried, what has changed since, and once more what had survived.
+Names of rooms as arguments select rooms; `--survivors` also prints the surviving mutants. Each room is tested in a
+copy under build/mutants, with one process at the lowest priority. A run can be stopped at any time: the next one tests
+the remaining mutants, those of changed code, and the earlier survivors.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import sys
 from pathlib import Path
 
 from tests.mutants.rooms import ROOMS, Room
-from tests.mutants.score import changes, excused, tally, verdicts
+from tests.mutants.score import changes, count_verdicts, excused, verdicts
 
 TOP = Path(__file__).resolve().parents[2]
 COPIED = ("killswitch", "adapters", "policies", "runbooks", "docs", "tests")
 BATCH = 200
-"""Survivors that one command line names."""
-PATIENCE = 3
-"""So many times what its tests take may a mutant take: one that waits for ever is tried by the dozen."""
+"""Survivors on one command line."""
+TIMEOUT_MULTIPLIER = 3
+"""A mutant may take this multiple of the time of its tests: dozens of mutants wait for ever."""
 
 
 def main(arguments: list[str]) -> int:
-    """Try every room that is named, or all; 1 if one catches less than nine of ten."""
+    """Test the named rooms, or all; 1 if one catches less than nine of ten mutants."""
     wanted = [word for word in arguments if not word.startswith("-")]
-    high = True
+    all_pass = True
     for room in ROOMS:
         if not wanted or room.name in wanted:
             folder = TOP / "build" / "mutants" / room.name
             prepare(room, folder)
             attempt(folder)
-            high &= report(room, folder, survivors="--survivors" in arguments)
-    return 0 if high else 1
+            all_pass &= report(room, folder, survivors="--survivors" in arguments)
+    return 0 if all_pass else 1
 
 
 def prepare(room: Room, folder: Path) -> None:
-    """Bring the copy up to date, touching nothing that has not changed: what was tried on it stays known."""
+    """Update the copy without touching unchanged files, so that earlier results remain valid."""
     for name in COPIED:
         shutil.copytree(
             TOP / name, folder / name, dirs_exist_ok=True, copy_function=_copy_changed, ignore=shutil.ignore_patterns(
@@ -55,7 +55,7 @@ def prepare(room: Room, folder: Path) -> None:
 
 
 def _copy_changed(source: str, target: str) -> str:
-    """A changed file is new from now on, whenever it was written: mutmut goes by that."""
+    """Copy a changed file with the present time as its modification time, by which mutmut detects changes."""
     if not Path(target).exists() or not filecmp.cmp(source, target, shallow=False):
         shutil.copyfile(source, target)
     return target
@@ -72,12 +72,12 @@ also_copy = {[name for name in COPIED if name not in ("killswitch", "tests")]}
 pytest_add_cli_args = {["-p", "no:cacheprovider", *(f"--deselect={test}" for test in room.without)]}
 pytest_add_cli_args_test_selection = {tests}
 type_check_command = {checker}
-timeout_multiplier = {PATIENCE}
+timeout_multiplier = {TIMEOUT_MULTIPLIER}
 """
 
 
 def attempt(folder: Path) -> None:
-    """Try what was not tried yet, then what had survived before: a new test may notice it."""
+    """Test the remaining mutants, then the earlier survivors: a new test may catch them."""
     before = [name for name, verdict in verdicts(folder).items() if verdict in ("survived", "no tests")]
     _mutmut(folder)
     for begin in range(0, len(before), BATCH):
@@ -88,29 +88,29 @@ def _mutmut(folder: Path, *names: str) -> None:
     command = ["nice", "-n", "19", sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
     log = folder / "mutmut.log"
     with log.open("a", encoding="utf-8") as output:
-        ended = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
-    if ended.returncode:
-        raise SystemExit(f"mutmut ended with {ended.returncode}; see {log}")
+        done = subprocess.run(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise SystemExit(f"mutmut ended with {done.returncode}; see {log}")
 
 
 def report(room: Room, folder: Path, *, survivors: bool) -> bool:
-    """Print the scores of a room and its modules; whether nine of ten were caught."""
+    """Print the scores of a room and its modules; True if nine of ten mutants were caught."""
     found = verdicts(folder)
     alive = [name for name, verdict in found.items() if verdict in ("survived", "no tests")]
-    what = changes(folder, alive)
+    changed = changes(folder, alive)
     reasons = excused()
-    equivalent = frozenset(name for name, change in what.items() if change in reasons)
-    whole = tally(found, equivalent)
-    print(whole.line(room.name))
+    equivalent = frozenset(name for name, change in changed.items() if change in reasons)
+    total = count_verdicts(found, equivalent)
+    print(total.line(room.name))
     for module in sorted({name.split(".")[2] for name in found}):
         part = {name: verdict for name, verdict in found.items() if name.split(".")[2] == module}
-        print("  " + tally(part, equivalent).line(module), flush=True)
+        print("  " + count_verdicts(part, equivalent).line(module), flush=True)
     if survivors:
         for name in alive:
             if name not in equivalent:
-                where, was, now = what[name]
+                where, was, now = changed[name]
                 print(f"- `{where}`: ``{was}`` → ``{now}``")
-    return whole.share >= 0.9
+    return total.share >= 0.9
 
 
 if __name__ == "__main__":

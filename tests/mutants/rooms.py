@@ -1,4 +1,4 @@
-"""The rooms that are mutated, and for each the tests that are quick enough to be run for every mutant."""
+"""The rooms that are mutated, and for each the tests that are fast enough to run for every mutant."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """`tests` are paths from the top, glob patterns allowed; of these, a mutant meets those that reach its function.
+    """`tests`: paths from the repository, glob patterns allowed; a mutant is tested by those that reach its function.
 
-    `without` are those of them that take too long to be run for every mutant.
+    `without`: those of them that are too slow to run for every mutant.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What came of the mutants of a room: how many were caught, and which survived without a reason."""
+"""Results of the mutants of a room: how many were caught, and which survived without a recorded reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Change = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of one room or module. `equivalent`: mutants that change nothing that a test could see."""
+    """The counts of one room or module. `equivalent`: mutants without an effect that a test could observe."""
 
     caught: int
     equivalent: int
@@ -38,38 +38,38 @@ class Score:
 
     @property
     def share(self) -> float:
-        """Of the mutants that were tried and change anything, how many were caught."""
+        """The share caught of the mutants that were tested and are not equivalent."""
         counted = self.caught + self.survived + self.untested
         return self.caught / counted if counted else 0.0
 
     def line(self, name: str) -> str:
-        """One line for people."""
-        waiting = f", {self.pending} not tried yet" if self.pending else ""
+        """The score as one line of text."""
+        pending = f", {self.pending} not tried yet" if self.pending else ""
         return (
             f"{name}: {self.share:.1%} of {self.caught + self.survived + self.untested} mutants caught "
-            f"({self.survived} survived, {self.untested} met no test, {self.equivalent} change nothing{waiting})"
+            f"({self.survived} survived, {self.untested} met no test, {self.equivalent} change nothing{pending})"
         )
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    """What mutmut has noted of each mutant in `folder`."""
-    said = subprocess.run(
+    """mutmut's verdict of each mutant in `folder`."""
+    output = subprocess.run(
         [sys.executable, "-m", "mutmut", "results", "--all", "true"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     ).stdout
-    found = (line.strip().partition(": ") for line in said.splitlines())
+    found = (line.strip().partition(": ") for line in output.splitlines())
     return {name: verdict for name, colon, verdict in found if colon and "__mutmut_" in name}
 
 
 def changes(folder: Path, names: list[str]) -> dict[str, Change]:
-    """Where and what each of these mutants changes."""
-    said = subprocess.run(
+    """The function and the changed lines of each of these mutants."""
+    output = subprocess.run(
         [sys.executable, "-c", _DIFFS], cwd=folder, input="\n".join(names), capture_output=True, text=True, check=True
     ).stdout
-    return {name: _change(name, diff) for name, diff in json.loads(said).items()}
+    return {name: _change(name, diff) for name, diff in json.loads(output).items()}
 
 
 def _change(name: str, diff: str) -> Change:
@@ -87,14 +87,14 @@ def place(name: str) -> str:
 
 
 def excused() -> frozenset[Change]:
-    """The changes that `equivalent.md` gives a reason for."""
+    """The changes for which `equivalent.md` states a reason."""
     return frozenset(
         (entry["place"], entry["was"], entry["now"]) for entry in _ENTRY.finditer(EQUIVALENT.read_text("utf-8"))
     )
 
 
-def tally(found: Mapping[str, str], equivalent: frozenset[str]) -> Score:
-    """Count verdicts; mutants in `equivalent` count for nothing unless they were caught all the same."""
+def count_verdicts(found: Mapping[str, str], equivalent: frozenset[str]) -> Score:
+    """Count the verdicts; mutants in `equivalent` are not counted unless they were caught."""
     count: Counter[str] = Counter()
     for name, verdict in found.items():
         if verdict in CAUGHT:

@@ -21,13 +21,13 @@ from killswitch.model.venue import (
     VenueDownError,
 )
 from killswitch_ccxt import adapter
-from tests.e2e.wired import REACHED, Reached
+from tests.e2e.wire_venues import VENUES, VenueAccess
 from tests.faults.exchange import Exchange, Market
 from tests.rotation import each_taking_turns, taking_turns
 from tests.wire.__main__ import server_of
 from tests.wire.server import WireVenue
 
-CCXT = [name for name, reached in REACHED.items() if reached.adapter == "ccxt"]
+CCXT = [name for name, reached in VENUES.items() if reached.adapter == "ccxt"]
 TIMED = ["binance", "bybit", "bitget", "okx", "mexc"]
 """Venues that compare the timestamp of a request with their own clock."""
 
@@ -42,7 +42,7 @@ class LateClock:
         return datetime.now(UTC) - self.late
 
 
-def call_account(reached: Reached, method: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
+def call_account(reached: VenueAccess, method: str, *, late: float = 0.0) -> tuple[Any, WireVenue]:
     """Call `snapshot`, `inspect` or `submit` on an account of a fresh venue; the result or the error, and the venue."""
 
     async def main() -> tuple[Any, WireVenue]:
@@ -75,9 +75,9 @@ def call_account(reached: Reached, method: str, *, late: float = 0.0) -> tuple[A
     return asyncio.run(main())
 
 
-def with_secret(name: str, secret: str) -> Reached:
+def with_secret(name: str, secret: str) -> VenueAccess:
     """The venue with another secret."""
-    reached = REACHED[name]
+    reached = VENUES[name]
     return replace(reached, secrets={**reached.secrets, "secret": secret})
 
 
@@ -109,9 +109,9 @@ def test_a_secret_that_cannot_sign_is_refused_before_any_request(secret: str) ->
 @pytest.mark.parametrize(("name", "late"), each_taking_turns(TIMED, "a clock is off", [40.0, -3600.0]))
 def test_a_machine_whose_clock_is_off_polls_and_closes_an_account(name: str, late: float) -> None:
     """After a rejection by timestamp, requests carry the venue's time as soon as its clock was queried."""
-    seen, _ = call_account(REACHED[name], "snapshot", late=late)
+    seen, _ = call_account(VENUES[name], "snapshot", late=late)
     assert (seen.quality, seen.reason) == ("ok", None)
-    order, wire = call_account(REACHED[name], "submit", late=late)
+    order, wire = call_account(VENUES[name], "submit", late=late)
     # The adapter does not send an order again: the closer repeats what was refused.
     assert isinstance(order, RequestExpiredError | OrderReport), order
     assert all(amount >= 0 for amount in wire.exchange.held.values())
@@ -121,10 +121,10 @@ def test_a_machine_whose_clock_is_off_polls_and_closes_an_account(name: str, lat
 def test_a_refusal_by_timestamp_names_the_clock(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason adds it to the venue's own message when the venue's clock cannot be queried."""
     monkeypatch.setattr("killswitch_ccxt.client.Client.measure_skew", _no_clock)
-    seen, _ = call_account(REACHED[name], "snapshot", late=40.0)
+    seen, _ = call_account(VENUES[name], "snapshot", late=40.0)
     assert seen.quality == "down"
     assert seen.reason.endswith(CLOCK_OFF), seen.reason
-    good, _ = call_account(REACHED[name], "snapshot")
+    good, _ = call_account(VENUES[name], "snapshot")
     assert (good.quality, good.reason) == ("ok", None)
 
 

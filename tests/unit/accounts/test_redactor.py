@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from killswitch.accounts.redaction import HIDDEN, Redactor
-from tests.e2e.planted import forms
+from tests.e2e.credential_leaks import forms
 
 SECRETS = ("SECRET-PLANTED", 'p/a+s s"w\\ö=rd', "KEY&plänted%20")
 

@@ -57,7 +57,7 @@ def test_a_close_on_a_missing_store_names_the_command_that_creates_it(deployment
     """A close has to be possible where no runner ever ran; a reset has nothing to do there."""
     refused = deployment.invoke(close, "--reason", "drill", "--live", "--policies", str(deployment.folder / "p"))
     assert f"`ksctl run --ticks 1 --policies … --store {deployment.store}` creates it" in refused.stderr
-    assert "makes it" not in deployment.invoke(reset, "account/main", "--reason", "r").stderr
+    assert "creates it" not in deployment.invoke(reset, "account/main", "--reason", "r").stderr
 
 
 @dataclass

@@ -76,7 +76,7 @@ def test_the_remaining_position_is_the_one_of_the_last_poll(world: World) -> Non
     )
     (row,) = rows_after_crash(world, [RefusingVenue(None)], {"main": fewer})
     assert "1 position: 6 BTC long" in row
-    assert "when it was decided" not in row
+    assert "at the time of the decision" not in row
 
 
 def test_each_account_shows_its_own_orders(world: World) -> None:

@@ -106,7 +106,7 @@ def test_a_rate_limit_is_reported_once_with_its_own_way_out(desk: Desk) -> None:
     out = desk.check().stdout
     assert out.count("it wants no requests for 7 s") == 1
     assert "for 7 s; wait that long, check what else sends requests from this address" in out
-    assert "look at the address, the credentials" not in out
+    assert "check the address, the credentials" not in out
 
 
 def test_two_documents_of_one_account_are_reported(desk: Desk) -> None:

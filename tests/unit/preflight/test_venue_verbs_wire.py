@@ -133,7 +133,7 @@ def test_a_wrong_secret_fails_with_the_venues_message(
         done.stdout.split()
     )
     assert "withdraw" not in done.stdout
-    assert "What the switch can do" not in done.stdout
+    assert "Capabilities" not in done.stdout
     assert "WRONG-SECRET-PLANTED" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 

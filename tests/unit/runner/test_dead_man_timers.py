@@ -657,7 +657,7 @@ def test_a_storm_of_pushes_delays_no_refresh(
     )  # fmt: skip
     runner = site.runner(venue, timeout=timeout, refresh=every)
     site.run(runner, 130)  # two windows of the limit
-    assert not any("gone off" in text for text in site.notices())
+    assert not any("has fired" in text for text in site.notices())
     at = venue.times_of("arm")
     assert max(late - early for early, late in pairwise(at)) < every + 5
     polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
@@ -744,7 +744,7 @@ def test_a_symbol_that_the_venue_refuses_delays_no_other(site: Site, doing: str)
     pages = site.notices("page")
     assert any("for OLD: no such symbol OLD; it is retried" in text for text in pages)
     # For symbols with orders, it matters that the timer fired; where nothing rests, nothing was cancelled.
-    assert [text for text in pages if "gone off" in text and "OLD" not in text] == []
+    assert [text for text in pages if "has fired" in text and "OLD" not in text] == []
     assert any("fired for OLD" in text for text in pages) == (doing == "arm")
 
 
@@ -757,7 +757,7 @@ def test_a_timer_for_many_symbols_is_refreshed_in_turn_with_the_polls(site: Site
     site.run(site.runner(venue), 200)
     assert len(venue.ends) == 0
     assert {len(symbols) for _, call, _, symbols in venue.calls if call == "arm"} == {5}
-    assert not any("gone off" in text for text in site.notices())
+    assert not any("has fired" in text for text in site.notices())
     polls = [report.snapshot.accounts[0].quality for report in site.seen.reports if report.snapshot.scheduled]
     assert polls.count("ok") > 180
 

@@ -1,7 +1,7 @@
-"""Reading real venues: what a snapshot takes beside ccxt's own work, and fifty accounts at a tick of one second.
+"""Polling real venues: a snapshot's time relative to ccxt's own work, and fifty accounts at a tick of one second.
 
-The venues are wire-level servers on loopback, each in a process of its own, so that none of their work is counted.
-`python -m tests.bench.reading fifty` prints how late the ticks of fifty accounts began, and the memory.
+The venues are wire-level servers on loopback, each in its own process, so that their work is not counted.
+`python -m tests.bench.polling fifty` prints how late the ticks of fifty accounts began, and the memory.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 POSITIONS, ORDERS = 200, 500
 OWN = 1 / 0.9
-"""Promised: at most a tenth of the total is ours, so that the total is at most 1/0.9 of what ccxt itself takes."""
+"""Promised: at most a tenth of the total is ours, so that the total is at most 1/0.9 of ccxt's own time."""
 ROUNDS = 15
 TICKS, LATE = 60, 100.0
 CREDENTIALS: Final = {"key": KEY, "secret": SECRET}
 
 
 @dataclass(frozen=True)
-class Place:
-    """A venue that fifty accounts are spread over."""
+class BenchVenue:
+    """A venue of ten of the fifty accounts."""
 
     wire: str
     exchange: str
@@ -58,38 +58,38 @@ class Place:
     credentials: dict[str, str]
 
 
-PLACES: Final = (
-    Place("bybit", "bybit", "USDT", "/USDT:USDT", CREDENTIALS),
-    Place("okx", "okx", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
-    Place("bitget", "bitget", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
-    Place("mexc", "mexc", "USDT", "/USDT:USDT", CREDENTIALS),
-    Place("krakenfutures", "krakenfutures", "USD", "/USD:USD", {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}),
+BENCH_VENUES: Final = (
+    BenchVenue("bybit", "bybit", "USDT", "/USDT:USDT", CREDENTIALS),
+    BenchVenue("okx", "okx", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
+    BenchVenue("bitget", "bitget", "USDT", "/USDT:USDT", {**CREDENTIALS, "passphrase": PASSPHRASE}),
+    BenchVenue("mexc", "mexc", "USDT", "/USDT:USDT", CREDENTIALS),
+    BenchVenue("krakenfutures", "krakenfutures", "USD", "/USD:USD", {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="}),
 )
-"""Venues that count requests for an account. Binance counts them for an address: two accounts at a tick of a second
-are all that its 2,400 a minute leave room for, however fast we are."""
+"""Venues that count requests for an account. Binance counts them for an address: its 2,400 a minute permit only two
+accounts at a tick of a second, however fast we are."""
 
 
 def measures() -> Iterator[Measure]:
-    """The promises about reading."""
-    ours, bare, requests = asyncio.run(_snapshot_beside_ccxt())
+    """The promises about polling."""
+    ours, by_ccxt, requests = asyncio.run(_snapshot_and_ccxt())
     name = f"snapshot of {POSITIONS} positions and {ORDERS} orders ({requests} requests)"
-    yield Measure(name, ours * 1000, bare * 1000, "the same facts by ccxt alone", OWN)
+    yield Measure(name, ours * 1000, by_ccxt * 1000, "the same facts by ccxt alone", OWN)
     for venue, wired in WIRES.items():
         cost = measure_polling(wired)
         limit, share = max(cost.shares.items(), key=lambda each: each[1])
         name = f"{venue}: {cost.requests:.1f} requests a snapshot at a tick of 1 s, {limit} used"
         yield Measure(name, share, 1.0, "documented", 1.0, "of it")
-    said = subprocess.run(
-        [sys.executable, "-m", "tests.bench.reading", "fifty"], check=True, capture_output=True, text=True
+    output = subprocess.run(
+        [sys.executable, "-m", "tests.bench.polling", "fifty"], check=True, capture_output=True, text=True
     ).stdout
-    found = json.loads(said.splitlines()[-1])
+    found = json.loads(output.splitlines()[-1])
     name = f"50 accounts at 5 venues, lateness of a tick, p99 of {found['ticks']} ({found['rss']:,} MB)"
     yield Measure(name, found["p99"], LATE, "promised", 1.0)
 
 
 @contextmanager
 def served(wire: str, *arguments: str) -> Iterator[dict[str, str]]:
-    """A wire-level venue in a process of its own; its addresses."""
+    """Run a wire-level venue in its own process; its addresses."""
     server = subprocess.Popen([sys.executable, "-m", "tests.wire", wire, *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
@@ -100,13 +100,13 @@ def served(wire: str, *arguments: str) -> Iterator[dict[str, str]]:
         server.wait(10)
 
 
-async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
-    """Seconds of our whole snapshot, of ccxt telling the same facts, and how many requests it takes."""
+async def _snapshot_and_ccxt() -> tuple[float, float, int]:
+    """Seconds of our complete snapshot, seconds of ccxt for the same data, and the number of requests."""
     symbols = [f"C{number:03}/USDT:USDT" for number in range(POSITIONS)]
     book = [f"--position={symbol}={1 + number % 7}" for number, symbol in enumerate(symbols)]
-    with served("binance", *book, f"--orders={ORDERS}") as places:
+    with served("binance", *book, f"--orders={ORDERS}") as addresses:
         spec = AccountSpec(
-            "main", "ccxt", "swap", "USDT", places["address"], {"timeout": 60}, CREDENTIALS, exchange="binanceusdm"
+            "main", "ccxt", "swap", "USDT", addresses["address"], {"timeout": 60}, CREDENTIALS, exchange="binanceusdm"
         )
         venue = adapter(spec)
         assert isinstance(venue, CcxtVenue)
@@ -114,11 +114,11 @@ async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
             await venue.snapshot()
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(ROUNDS):
-                for found, ask in zip(times, (_whole(venue), _bare(venue)), strict=True):
+                for durations, request in zip(times, (_complete_snapshot(venue), _by_ccxt(venue)), strict=True):
                     gc.collect()
                     began = time.perf_counter()
-                    await ask
-                    found.append(time.perf_counter() - began)
+                    await request
+                    durations.append(time.perf_counter() - began)
             venue._reader.expire()
             health = (await venue.snapshot()).health
             assert health is not None
@@ -127,8 +127,8 @@ async def _snapshot_beside_ccxt() -> tuple[float, float, int]:
             await venue.close()
 
 
-async def _whole(venue: CcxtVenue) -> None:
-    """A snapshot with everything in it but the rules, however young its parts are."""
+async def _complete_snapshot(venue: CcxtVenue) -> None:
+    """Take a snapshot of everything except the rules, without any cached part."""
     venue._reader.expire()
     seen = await venue.snapshot()
     assert (seen.quality, len(seen.positions or ()), len(seen.orders or ())) == ("ok", POSITIONS, ORDERS), seen.reason
@@ -139,30 +139,30 @@ UNIFIED: Final = (
     ("fetch_open_orders", (None, None, None, {"trigger": True})), ("fetch_ledger", ()), ("fetch_position_mode", ()),
     ("fetch_time", ()), ("fetch_tickers", ()),
 )  # fmt: skip
-"""The same facts by ccxt's unified calls."""
+"""ccxt's unified calls for the same data."""
 
 
-async def _bare(venue: CcxtVenue) -> None:
+async def _by_ccxt(venue: CcxtVenue) -> None:
     ccxt = venue._client.ccxt
     ccxt.options["fetchOpenOrders"]["warnWithoutSymbol"] = False
     await asyncio.gather(*(getattr(ccxt, method)(*arguments) for method, arguments in UNIFIED))
 
 
 async def _fifty() -> None:
-    """Ten accounts at each of five venues, a tick a second; prints what came of it as JSON."""
+    """Ten accounts at each of five venues, a tick a second; print the result as JSON."""
     with ExitStack() as stack:
         accounts: dict[str, ArmedAccount] = {}
-        for place in PLACES:
-            book = [f"--position={base}{place.quote}=5" for base in ("BTC", "ETH", "SOL", "XRP")]
-            places = stack.enter_context(served(place.wire, *book, "--orders=20"))
+        for bench_venue in BENCH_VENUES:
+            book = [f"--position={base}{bench_venue.quote}=5" for base in ("BTC", "ETH", "SOL", "XRP")]
+            addresses = stack.enter_context(served(bench_venue.wire, *book, "--orders=20"))
             for number in range(10):
-                name = f"{place.wire}-{number}"
+                name = f"{bench_venue.wire}-{number}"
                 spec = AccountSpec(
-                    name, "ccxt", "swap", place.currency, places["address"], {}, place.credentials,
-                    exchange=place.exchange,
+                    name, "ccxt", "swap", bench_venue.currency, addresses["address"], {}, bench_venue.credentials,
+                    exchange=bench_venue.exchange,
                 )  # fmt: skip
                 accounts[name] = ArmedAccount(
-                    name, place.exchange, "swap", place.currency, make_adapter(spec), False, Decimal("0.5")
+                    name, bench_venue.exchange, "swap", bench_venue.currency, make_adapter(spec), False, Decimal("0.5")
                 )
         policies: PolicySet = compiled(POLICIES)
         with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
@@ -181,7 +181,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
         observers=(FirstAnswers(),),
     )  # fmt: skip
     switch_threads_often()
-    late, qualities = [], Counter[str]()
+    lateness, qualities = [], Counter[str]()
     await runner.start()
     try:
         started = await _until_all_answer(runner, interval)
@@ -189,7 +189,7 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
         for number in range(TICKS):
             due = begun + number * interval
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            late.append((time.monotonic() - due) * 1000)
+            lateness.append((time.monotonic() - due) * 1000)
             report = await runner.tick()
             qualities.update(
                 f"{it.venue} {it.quality} {it.reason or ''}".strip()[:80] for it in report.snapshot.accounts
@@ -197,22 +197,23 @@ async def _ticking(accounts: dict[str, ArmedAccount], policies: PolicySet, store
         await runner.finish()
     finally:
         await runner.shut_down()
-    late.sort()
+    lateness.sort()
     return {
-        "p50": round(late[len(late) // 2], 2), "p99": round(late[int(len(late) * 0.99)], 2), "ticks": TICKS,
+        "p50": round(lateness[len(lateness) // 2], 2), "p99": round(lateness[int(len(lateness) * 0.99)], 2),
+        "ticks": TICKS,
         "start": round(started, 1), "rss": resident() // 1024, "qualities": dict(qualities), "accounts": len(accounts),
         "limits": {name: len(traits_of(each.adapter).limits) for name, each in accounts.items() if name.endswith("-0")},
     }  # fmt: skip
 
 
 async def _until_all_answer(runner: Runner, interval: float) -> float:
-    """Seconds until every account was read once: rules are loaded, connections made."""
+    """Tick until every account has been polled once, with rules loaded and connections open; the seconds."""
     begun = time.monotonic()
     for number in range(30):
         await asyncio.sleep(max(0.0, begun + number * interval - time.monotonic()))
         if all(account.quality == "ok" for account in (await runner.tick()).snapshot.accounts):
             return time.monotonic() - begun
-    raise AssertionError("after 30 s there are still accounts that do not answer")
+    raise AssertionError("after 30 s some accounts still do not answer")
 
 
 if __name__ == "__main__":

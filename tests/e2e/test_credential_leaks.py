@@ -1,4 +1,4 @@
-"""No credential reaches a stream, a file, a trace, a lock or a log, whichever verb is used and whatever goes wrong."""
+"""No credential reaches a stream, file, trace, lock or log, with any verb and on any error."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.forks import finish
-from tests.e2e.planted import files_below, forms, leaks
-from tests.e2e.processes import PATIENCE, POLICY, until
-from tests.e2e.wired import wire
+from tests.e2e.credential_leaks import files_below, forms, leaks
+from tests.e2e.fork_client import finish
+from tests.e2e.processes import POLICY, WAIT_LIMIT, until
+from tests.e2e.wire_venues import wire
 from tests.otlp_receiver import Receiver, receiver
 from tests.wire.server import KEY, LISTEN_KEY, PASSPHRASE, SECRET
 
-LOUD = (
+DEBUG_KSCTL = (
     "import logging, sys\n"
     "logging.basicConfig(level=logging.DEBUG, stream=sys.stderr, format='LOG %(name)s %(message)s')\n"
     "from killswitch.cli import main\n"
     "main()\n"
 )
-"""`ksctl` in a process where every logger of every library says all that it has to say."""
+"""`ksctl` in a process where every logger of every library writes at level DEBUG."""
 NASTY = "PLANTED k/e+y=ü'\"%\\Z-4711"
-"""A value that every way of writing writes otherwise."""
+"""A value that every encoding writes differently."""
 
 
 def test_the_search_finds_every_form() -> None:
-    """A search that finds nothing proves nothing: each form is planted, in the middle of other text, and found."""
+    """The search finds each form, planted in the middle of other text; without this, an empty result proves nothing."""
     import base64
     from urllib.parse import quote
 
@@ -50,15 +50,15 @@ def test_the_search_finds_every_form() -> None:
 
 @dataclass
 class Trial:
-    """One account with planted credentials, and everything that was said while it was used."""
+    """One account with planted credentials, and everything that the commands printed while it was used."""
 
     folder: Path
     secrets: tuple[str, ...]
-    """Not one of them may be found."""
+    """None of them may be found."""
     environment: Mapping[str, str]
-    held: Path
+    mount: Path
     """The folder of credentials, as a cluster mounts it."""
-    said: dict[str, bytes] = field(default_factory=dict)
+    outputs: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def policies(self) -> Path:
@@ -78,14 +78,14 @@ class Trial:
         (self.policies / "policy.yaml").write_text(FLOOR.replace("CURRENCY", currency[1]), encoding="utf-8")
 
     def ksctl(self, *arguments: str, exits: tuple[int, ...] = (0,)) -> str:
-        """One command to its end; what it said on stdout. Both streams are kept."""
-        done = finish(arguments, timeout=PATIENCE, code=LOUD, env=self._environment(), cwd=self.folder)
+        """Run one command to its end; its stdout. Both streams are kept."""
+        done = finish(arguments, timeout=WAIT_LIMIT, code=DEBUG_KSCTL, env=self._environment(), cwd=self.folder)
         self._keep(" ".join(arguments[:2]), done.stdout, done.stderr)
         assert done.returncode in exits, (arguments, done.stdout, without_logs(done.stderr))
         return done.stdout
 
     def run(self, *options: str, exits: tuple[int, ...] = (0,)) -> str:
-        """A run with everything on that writes something."""
+        """`ksctl run` with every option that writes a file."""
         return self.ksctl(
             "run", "--policies", str(self.policies), "--store", str(self.store), "--interval", "200ms",
             "--record", str(self.folder / "seen.jsonl"), "--events", str(self.folder / "events.jsonl"),
@@ -93,17 +93,17 @@ class Trial:
         )  # fmt: skip
 
     def found(self, collector: Receiver) -> list[str]:
-        """Where a planted credential was found."""
+        """Every place in which a planted credential was found."""
         sent = {f"OTLP request {number}": body for number, body in enumerate(collector.bodies)}
         headers = {f"OTLP headers {number}": repr(each).encode() for number, each in enumerate(collector.requests)}
-        left = files_below(self.folder, leaving_out=[self.held])
-        assert {"store.sqlite", "events.jsonl"} <= left.keys()
-        return leaks(self.secrets, {**self.said, **sent, **headers, **left})
+        files = files_below(self.folder, excluding=[self.mount])
+        assert {"store.sqlite", "events.jsonl"} <= files.keys()
+        return leaks(self.secrets, {**self.outputs, **sent, **headers, **files})
 
     def _keep(self, what: str, out: str, err: str) -> None:
-        number = len(self.said)
-        self.said[f"stdout of {what} ({number})"] = out.encode()
-        self.said[f"stderr of {what} ({number})"] = err.encode()
+        number = len(self.outputs)
+        self.outputs[f"stdout of {what} ({number})"] = out.encode()
+        self.outputs[f"stderr of {what} ({number})"] = err.encode()
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, **self.environment, "HOME": str(self.folder / "home")}
@@ -113,17 +113,17 @@ def without_logs(err: str) -> str:
     return "\n".join(line for line in err.splitlines() if not line.startswith("LOG "))
 
 
-def mounted(folder: Path, held: Mapping[str, str]) -> Path:
+def mounted(folder: Path, credentials: Mapping[str, str]) -> Path:
     """A folder of credentials as Kubernetes mounts a Secret: a file for each key, behind links."""
     (folder / "..data").mkdir(parents=True)
-    for name, value in held.items():
+    for name, value in credentials.items():
         (folder / "..data" / name).write_text(f"{value}\n", encoding="utf-8")
         (folder / name).symlink_to(f"..data/{name}")
     return folder
 
 
 LEAKY = '''
-"""An adapter that quotes its credentials wherever it says anything."""
+"""An adapter that quotes its credentials in every error."""
 import logging
 from urllib.parse import quote
 
@@ -134,35 +134,35 @@ from killswitch.model.venue import VenueDownError
 class Leaky:
     def __init__(self, spec):
         self.account = spec.account
-        self._held = dict(spec.credentials)
+        self._credentials = dict(spec.credentials)
 
-    def _words(self):
-        told = [f"{value} {quote(value, safe='')} {value!r}" for value in map(str, self._held.values())]
-        return f"refused: {' '.join(told)} of {self._held!r}"
+    def _quote(self):
+        forms = [f"{value} {quote(value, safe='')} {value!r}" for value in map(str, self._credentials.values())]
+        return f"refused: {' '.join(forms)} of {self._credentials!r}"
 
     async def snapshot(self):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def inspect(self):
-        raise RuntimeError(self._words())
+        raise RuntimeError(self._quote())
 
     async def open_orders(self):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def submit(self, request):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def find_order(self, symbol, client_order_id):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def fills(self, symbol, client_order_id):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def cancel(self, symbol, order_id):
-        raise VenueDownError(self._words())
+        raise VenueDownError(self._quote())
 
     async def close(self):
-        raise RuntimeError(self._words())
+        raise RuntimeError(self._quote())
 
 
 def adapter(spec):
@@ -187,8 +187,8 @@ def leaky(tmp_path: Path) -> Path:
     return folder
 
 
-def test_an_adapter_that_quotes_its_credentials_is_not_repeated(tmp_path: Path, leaky: Path) -> None:
-    """Whatever a venue's error says, every verb says it without the credential; also in the store and in traces."""
+def test_credentials_that_an_adapter_quotes_are_redacted(tmp_path: Path, leaky: Path) -> None:
+    """Every verb prints a venue's error without the credential; so do the store and the traces."""
     site = tmp_path / "site"
     with receiver() as collector:
         trial = Trial(
@@ -199,7 +199,7 @@ def test_an_adapter_that_quotes_its_credentials_is_not_repeated(tmp_path: Path, 
         )  # fmt: skip
         spec = (
             "adapter: leaky, market: swap, currency: USDT, execution: live, "
-            f"credentials: {{key: 'file:{trial.held}/key', secret: env:PLANTED}}"
+            f"credentials: {{key: 'file:{trial.mount}/key', secret: env:PLANTED}}"
         )
         trial.account(spec)
         policies = ("--policies", str(trial.policies))
@@ -216,28 +216,28 @@ def test_an_adapter_that_quotes_its_credentials_is_not_repeated(tmp_path: Path, 
         trial.run("--ticks", "1", exits=(1,))
         trial.account(f"{spec}, endpoint: 'http://127.0.0.1:1/?token=PLANTED-in-address'")
         trial.run("--ticks", "1", exits=(0, 1))
-    assert "[hidden credential]" in shown, "the adapter's words were heard, or this proves nothing"
+    assert "[hidden credential]" in shown, "the adapter's error was shown, or this proves nothing"
     assert collector.spans("snapshot")
     assert trial.found(collector) == []
 
 
 @dataclass(frozen=True)
 class Case:
-    """A venue on loopback and how an account names it. `wrong`: a credential that it refuses."""
+    """A venue on loopback, and the keys of an account document for it."""
 
     server: str
     spec: str
     position: str
     credentials: Mapping[str, str]
     fall: tuple[str, ...]
-    """What makes the price fall from 100 to 90, and equity by 5,000 with it."""
+    """The control requests that let the price fall from 100 to 90, and equity by 5,000 with it."""
 
 
 TWO = {"key": KEY, "secret": SECRET}
 CONTRACTS_FALL = ("price?symbol=BTC/USDT:USDT&price=90", "equity?value=95000")
 FLOOR = re.sub("loss: {.*}", "loss: {signal: equity.value, at_most: 96000 CURRENCY, on_unknown: hold}", POLICY)
 FLOOR = FLOOR.replace("match: {}", "match: {currency: CURRENCY}")
-"""Closes by the venue's own number. Its contracts were bought at the mark, so that no price explains what is lost."""
+"""Closes on the venue's own equity. Its contracts were bought at the mark, so that no price explains the loss."""
 CASES = {
     "binance": Case(
         "binance", "adapter: ccxt, exchange: binanceusdm, market: swap, currency: USDT", "BTC/USDT:USDT=500",
@@ -255,51 +255,51 @@ CASES = {
 
 
 def control(addresses: Mapping[str, str], what: str) -> None:
-    """Move the world."""
+    """Change the venue's state."""
     request = urllib.request.Request(f"{addresses['control']}/{what}", method="POST")
-    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+    with urllib.request.urlopen(request, timeout=WAIT_LIMIT) as answer:
         assert answer.status == 200
 
 
 def cut_off(trial: Trial, addresses: Mapping[str, str]) -> None:
-    """A run whose private stream is heard, and then closed by the venue."""
-    with ThreadPoolExecutor(1) as aside:
-        ran = aside.submit(trial.run, "--ticks", "25")
-        until(lambda: ran.done() or b'"subscribed": []' not in state(addresses), "the stream is heard")
+    """Run until the private stream is subscribed, and let the venue close it."""
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(trial.run, "--ticks", "25")
+        until(lambda: ran.done() or b'"subscribed": []' not in state(addresses), "the stream is subscribed")
         control(addresses, "hang_up")
         ran.result()
-    assert any(b"is unreliable" in said for said in trial.said.values())
+    assert any(b"is unreliable" in output for output in trial.outputs.values())
 
 
 def state(addresses: Mapping[str, str]) -> bytes:
-    """The truth, as it is told."""
-    with urllib.request.urlopen(f"{addresses['control']}/state", timeout=PATIENCE) as answer:
+    """The venue's true state, as its control returns it."""
+    with urllib.request.urlopen(f"{addresses['control']}/state", timeout=WAIT_LIMIT) as answer:
         found: bytes = answer.read()
     return found
 
 
 IN_EVERY_RUN = ("binance", "alpaca")
-"""One of each adapter; a third secret is one more case of what the others show, and a case of `make test-venues`."""
+"""One venue of each adapter; the one with a third secret adds nothing new, and runs in `make test-venues`."""
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(it, marks=() if it in IN_EVERY_RUN else pytest.mark.venues) for it in CASES]
 )
 def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, name: str) -> None:
-    """Read, planned, closed, reported, refused and not reached, with every library at DEBUG: nothing holds a key."""
+    """Polled, planned, closed, reported, refused and unreachable, with libraries at DEBUG: no output holds a key."""
     case = CASES[name]
     site = tmp_path / "site"
     with receiver() as collector, wire(case.server, "--position", case.position) as addresses:
-        held = mounted(site / "run" / "secrets" / "venue", case.credentials)
+        mount = mounted(site / "run" / "secrets" / "venue", case.credentials)
         planted = {f"PLANTED_{key.upper()}": value for key, value in case.credentials.items()}
         trial = Trial(
             site, (*case.credentials.values(), LISTEN_KEY),
             planted | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
                        "OTEL_EXPORTER_OTLP_HEADERS": "x-planted=HEADER-PLANTED"},
-            held,
+            mount,
         )  # fmt: skip
         references = ", ".join(
-            f"{key}: 'file:{held}/{key}'" if key == "key" else f"{key}: env:PLANTED_{key.upper()}"
+            f"{key}: 'file:{mount}/{key}'" if key == "key" else f"{key}: env:PLANTED_{key.upper()}"
             for key in case.credentials
         )
         at = f"endpoint: '{addresses['address']}', endpoint_ws: '{addresses['address_ws']}'"
@@ -327,16 +327,16 @@ def test_real_clients_leak_nothing_through_a_close_or_an_error(tmp_path: Path, n
             trial.environment = {**trial.environment, "WRONG": "V1JPTkctUExBTlRFRA"}
             trial.ksctl("snapshot", "main", *policies, exits=(1,))
         trial.run("--ticks", "2")
-        trial.account(spec.replace(at, f"endpoint: 'http://127.0.0.1:{nobody()}'"))
+        trial.account(spec.replace(at, f"endpoint: 'http://127.0.0.1:{unused_port()}'"))
         trial.run("--ticks", "2")
         trial.ksctl("venues", "check", "main", *policies, exits=(0, 1))
     trial.secrets = (*trial.secrets, "V1JPTkctUExBTlRFRA", "HEADER-PLANTED")
-    assert any(b"LOG " in said for said in trial.said.values())
+    assert any(b"LOG " in output for output in trial.outputs.values())
     assert trial.found(without_header(collector)) == []
 
 
-def nobody() -> int:
-    """A port that nobody answers at."""
+def unused_port() -> int:
+    """A port on which nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port: int = taken.getsockname()[1]
@@ -344,7 +344,7 @@ def nobody() -> int:
 
 
 def without_header(collector: Receiver) -> Receiver:
-    """The one place where the exporter's header belongs is the request to the collector."""
+    """Remove the exporter's header from each request to the collector, the one place where it belongs."""
     for _, headers in collector.requests:
         assert headers.pop("x-planted") == "HEADER-PLANTED"
     return collector

@@ -1,4 +1,4 @@
-"""Runs one case at one venue, and holds what came of it against the truth."""
+"""Runs one case at one venue, and compares the outcome with the venue's own ledger."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.virtual_time import START, VirtualTime
 
 D = Decimal
 STEP = 0.05
-"""Seconds between two looks whether a run is over."""
+"""Seconds between two checks whether a run has ended."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case at a venue. `must_by`: the seconds within which it had to fire; None: never.
+    """The outcome of a case at a venue. `must_by`: the seconds within which it had to fire; None: never.
 
-    `took`: seconds from the event (where there is none: from the beginning of the story) to the first closing order,
-    or to the decision where that is what counts; None: there was none.
+    `elapsed`: seconds from the event (without one: from the scenario's start) to the first closing order, or to the
+    decision where the case requires only that; None: there was none.
     """
 
     venue: str
     case: str
-    took: float | None
+    elapsed: float | None
     must_by: float | None
     problems: tuple[str, ...] = ()
 
@@ -36,26 +36,26 @@ class Outcome:
         if self.problems:
             return False
         if self.must_by is None:
-            return self.took is None
-        return self.took is not None and 0 <= self.took <= self.must_by + 1e-6
+            return self.elapsed is None
+        return self.elapsed is not None and 0 <= self.elapsed <= self.must_by + 1e-6
 
     @property
     def line(self) -> str:
         """A row of the table."""
-        took = "none" if self.took is None else f"{self.took:.2f} s"
+        elapsed = "none" if self.elapsed is None else f"{self.elapsed:.2f} s"
         must = "never" if self.must_by is None else f"≤ {self.must_by:.2f} s"
         end = "" if self.holds else "  MISSED"
         more = "".join(f"\n    {it}" for it in self.problems)
-        return f"{self.case:<42} {self.venue:<14} {took:>9}  {must:>10}{end}{more}"
+        return f"{self.case:<42} {self.venue:<14} {elapsed:>9}  {must:>10}{end}{more}"
 
 
 def cases_of(venue: Venue) -> tuple[Case, ...]:
-    """Those that the venue has what they need for."""
+    """The cases whose needs the venue meets."""
     return tuple(it for it in CASES.values() if it.needs <= venue.can)
 
 
 def run(venue_name: str, case_name: str) -> Outcome:
-    """The case at the venue, in time that jumps."""
+    """Run the case at the venue, in virtual time."""
     venue, case = VENUES[venue_name], CASES[case_name]
     time = VirtualTime(OPEN_MARKET if venue.market == "equity" else START)
     with tempfile.TemporaryDirectory() as folder:
@@ -71,26 +71,26 @@ async def _play(site: Site, case: Case) -> Outcome:
     site.start()
     try:
         await asyncio.sleep(WARM_UP)
-        early = site.look()
+        early = site.observe()
         if early.order_at is not None or early.decided_at is not None:
-            site.seen.problems.append(f"it fired before anything happened: {early}")
+            site.observed.problems.append(f"it fired before anything happened: {early}")
         site.begin()
         began = site.time.elapsed
-        story = asyncio.ensure_future(_told(site, case))
+        scenario = asyncio.ensure_future(_play_scenario(site, case))
         while site.now < case.lasts:
             await asyncio.sleep(STEP)
-            seen = site.look()
-            if (seen.order_at if case.by == "order" else seen.decided_at) is not None:
+            observed = site.observe()
+            if (observed.order_at if case.by == "order" else observed.decided_at) is not None:
                 break
-        story.cancel()
-        await asyncio.gather(story, return_exceptions=True)
+        scenario.cancel()
+        await asyncio.gather(scenario, return_exceptions=True)
     finally:
         await site.close()
     return _outcome(site, case, began)
 
 
 def _prepare(site: Site, case: Case) -> None:
-    """What a case finds at its venue."""
+    """Set up the state that a case finds at its venue."""
     if "collateral" in case.needs:
         wire, asset = site.wire, site.venue.collateral[0]
         wire.ledger.prices[asset] = D(50_000)
@@ -107,25 +107,25 @@ def _prepare(site: Site, case: Case) -> None:
                 wire.exchange.held[key] /= 100
 
 
-async def _told(site: Site, case: Case) -> None:
+async def _play_scenario(site: Site, case: Case) -> None:
     try:
-        await case.story(site)
+        await case.scenario(site)
     except asyncio.CancelledError:
         raise
     except Exception as error:
-        site.seen.problems.append(f"the story broke off: {type(error).__name__}: {error}")
+        site.observed.problems.append(f"the scenario failed: {type(error).__name__}: {error}")
         raise
 
 
 def _outcome(site: Site, case: Case, began: float) -> Outcome:
-    seen = site.look()
-    at = seen.order_at if case.by == "order" else seen.decided_at
-    event = site.wires[case.of].ledger.truth.fell_to(case.threshold, since=began, until=at)
+    observed = site.observe()
+    fired_at = observed.order_at if case.by == "order" else observed.decided_at
+    event = site.wires[case.of].ledger.truth.fell_to(case.threshold, since=began, until=fired_at)
     lost = site.wires[case.of].ledger.truth.fell_to(case.threshold, since=began) is not None
-    if lost is not case.fires and (at is None or lost):
-        seen.problems.append(f"the story is not what it says: {'too much' if lost else 'nothing'} was lost in it")
-    # A runner that was not there when it happened has seen it from its start on.
-    since = began if event is None else max(event, site.began_runner)
+    if lost is not case.fires and (fired_at is None or lost):
+        observed.problems.append(f"the case is wrong: {'too much' if lost else 'nothing'} was lost in it")
+    # A runner that was not running at the event can detect it only from its start on.
+    since = began if event is None else max(event, site.runner_started_at)
     bound = None if event is None else TICK + 3 * site.venue.round_trip + case.more
-    took = None if at is None else at - since
-    return Outcome(site.venue.name, case.name, took, bound, tuple(seen.problems))
+    elapsed = None if fired_at is None else fired_at - since
+    return Outcome(site.venue.name, case.name, elapsed, bound, tuple(observed.problems))

@@ -1,4 +1,4 @@
-"""Planted credentials, and looking for them in whatever a program leaves: streams, files, what it sent to others."""
+"""Finds planted credentials in everything that a program leaves: streams, files, requests to others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 
 def forms(secret: str) -> dict[str, bytes]:
-    """How a secret may be written: form → bytes. Base64 is that of any text with the secret anywhere inside."""
+    """The encodings of a secret: form → bytes. Base64 matches any text that contains the secret at any position."""
     raw = secret.encode()
     found = {
         "plain": raw,
@@ -24,7 +24,7 @@ def forms(secret: str) -> dict[str, bytes]:
         "hex": raw.hex().encode(),
     }
     for offset in range(3):
-        # What stands before and after the secret changes the characters at its edges: only those between are sure.
+        # The text before and after the secret changes the characters at its edges; only those between are certain.
         written = base64.b64encode(b"\0" * offset + raw)
         first, last = -(-offset * 8 // 6), (offset + len(raw)) * 8 // 6
         found[f"base64 at {offset}"] = written[first:last]
@@ -33,7 +33,7 @@ def forms(secret: str) -> dict[str, bytes]:
 
 
 def leaks(secrets: Iterable[str], places: Mapping[str, bytes]) -> list[str]:
-    """`form of the secret in place` of every one that is found."""
+    """One text for each match: the form of the secret, and the place."""
     return [
         f"{form} in {place}"
         for secret in secrets
@@ -43,12 +43,12 @@ def leaks(secrets: Iterable[str], places: Mapping[str, bytes]) -> list[str]:
     ]
 
 
-def files_below(folder: Path, leaving_out: Iterable[Path] = ()) -> dict[str, bytes]:
-    """Every file below `folder`, by its path; packed ones unpacked. `leaving_out`: files and whole folders."""
-    left_out = [each.resolve() for each in leaving_out]
+def files_below(folder: Path, excluding: Iterable[Path] = ()) -> dict[str, bytes]:
+    """Every file below `folder` by its path, decompressed, except the files and folders in `excluding`."""
+    excluded = [each.resolve() for each in excluding]
     found = {}
     for path in folder.rglob("*"):
-        if path.is_file() and not any(path.resolve().is_relative_to(each) for each in left_out):
+        if path.is_file() and not any(path.resolve().is_relative_to(each) for each in excluded):
             content = path.read_bytes()
             found[str(path.relative_to(folder))] = gzip.decompress(content) if path.suffix == ".gz" else content
     return found

@@ -1,4 +1,4 @@
-"""Every baseline: what it is made of, where it is kept, and how what is made now differs from it."""
+"""All baselines: how each is generated, where it is stored, and how the present output differs from it."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from secrets import token_hex
 from tempfile import gettempdir
 
 from tests.baselines import documents, verbs
-from tests.baselines.dumps import dump, restore, settled
-from tests.baselines.scenes import GOES_ON, PLAN, SCENES
+from tests.baselines.dumps import dump, normalized, restore
+from tests.baselines.scenarios import CONTINUED, PLAN, SCENARIOS
 
 RECORDED = Path(__file__).parent / "recorded"
-"""What an earlier version has left, and later ones must read."""
+"""Files that an earlier version wrote and later versions must read."""
 GOLDEN = Path(__file__).parent / "golden"
-"""What it made of it, and later ones must make of it too."""
+"""Its output from these files, which later versions must reproduce."""
 
-WORDS = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note|message|fix)\\*": ?)\\*".*?(?<!\\)\\*"')
-"""The values in JSON that are sentences for people."""
+PROSE = re.compile(r'(\\*"(?:text|reason|why|detail|title|body|label|note|message|fix)\\*": ?)\\*".*?(?<!\\)\\*"')
+"""JSON values that are sentences for people."""
 PAGES = ("closed", "set-aside", "hops", "hedged", "by-hand")
-"""Stores whose reports are kept as pages too."""
+"""Stores whose reports are compared as HTML pages too."""
 LENGTH = 40
-"""Of the path of the folder that a baseline is made in."""
+"""Length of the path of the folder in which a baseline is generated."""
 SHOWN = 3
-"""So many lines of the first place that differs are shown, of each side."""
+"""Lines shown of each side at the first difference."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One comparison. `make` writes into the folder that it is given what it needs, and gives file → text."""
+    """One comparison. `make` works in the given folder and returns file → text."""
 
     name: str
     sentence: str
-    """What holds while it is the same."""
+    """The property that holds while the output is the same."""
     kept_in: Path
     make: Callable[[Path], Mapping[str, str]]
 
-    def made(self) -> Mapping[str, str]:
-        """What the present code makes, with everything that it says on the way kept quiet."""
+    def generate(self) -> Mapping[str, str]:
+        """The output of the present code; its stderr is discarded."""
         with _folder() as folder, contextlib.redirect_stderr(io.StringIO()):
             return self.make(folder)
 
     def record(self) -> None:
-        """Write anew what is made. What an earlier version has left stays as it was left, as long as it is there."""
-        for file, text in self.made().items():
+        """Write the present output. Existing files of an earlier version are never overwritten."""
+        for file, text in self.generate().items():
             if self.kept_in != RECORDED or not (RECORDED / file).exists():
                 write(self.kept_in / file, text)
             if self.name.startswith("run/") and not (RECORDED / file).exists() and not file.endswith(".txt"):
                 write(RECORDED / file, text)
 
     def differences(self) -> list[str]:
-        """How what is made now differs, in lines; nothing where it is the same."""
+        """One text for each file that differs or was never recorded; empty where all are the same."""
         found = []
-        for file, text in self.made().items():
+        for file, text in self.generate().items():
             path = self.kept_in / file
             if not path.exists():
                 found.append(f"{file} was never recorded: python -m tests.baselines record {self.name}")
@@ -70,18 +70,18 @@ class Baseline:
 
 
 def baselines() -> Iterator[Baseline]:
-    """All of them, in an order in which each can be recorded after those before it."""
-    for name, scene in SCENES.items():
-        said = scene.__doc__ or name
-        yield Baseline(f"run/{name}", f"the run takes the same course: {first_line(said)}", GOLDEN / "run",
+    """All baselines, in an order in which each can be recorded after those before it."""
+    for name, scenario in SCENARIOS.items():
+        summary = scenario.__doc__ or name
+        yield Baseline(f"run/{name}", f"the run is the same: {first_line(summary)}", GOLDEN / "run",
                        partial(_run, name))  # fmt: skip
-    for name in GOES_ON:
-        yield Baseline(f"goes-on/{name}", f"a run goes on with the store of an earlier version: {name}",
-                       GOLDEN / "goes-on", partial(_goes_on, name))  # fmt: skip
-    for name in SCENES:
+    for name in CONTINUED:
+        yield Baseline(f"goes-on/{name}", f"a run continues with the store of an earlier version: {name}",
+                       GOLDEN / "goes-on", partial(_continue, name))  # fmt: skip
+    for name in SCENARIOS:
         yield Baseline(f"json/{name}", f"every verb's JSON on the recorded store {name}", GOLDEN / "json",
                        partial(_of_store, name, verbs.machine_readable, ".txt.gz"))  # fmt: skip
-        yield Baseline(f"words/{name}", f"every verb's words on the recorded store {name}", GOLDEN / "words",
+        yield Baseline(f"words/{name}", f"every verb's text on the recorded store {name}", GOLDEN / "words",
                        partial(_of_store, name, verbs.readable, ".txt"))  # fmt: skip
     for name in PAGES:
         yield Baseline(f"pages/{name}", f"the reports of the recorded store {name} as pages", GOLDEN / "words",
@@ -97,11 +97,11 @@ def baselines() -> Iterator[Baseline]:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """An empty folder, whose path is as long everywhere: tables are as wide as what stands in them."""
-    within = Path(gettempdir()).resolve()
-    if len(str(within)) > LENGTH - 10:
-        within = Path("/tmp")
-    folder = within / token_hex(LENGTH)[: LENGTH - len(str(within)) - 1]
+    """An empty folder whose path has the same length everywhere, because the width of tables depends on it."""
+    parent = Path(gettempdir()).resolve()
+    if len(str(parent)) > LENGTH - 10:
+        parent = Path("/tmp")
+    folder = parent / token_hex(LENGTH)[: LENGTH - len(str(parent)) - 1]
     folder.mkdir()
     try:
         yield folder
@@ -113,11 +113,11 @@ def first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-# What is made
+# Generation
 
 
 def _run(name: str, folder: Path) -> Mapping[str, str]:
-    site = SCENES[name](folder)
+    site = SCENARIOS[name](folder)
     made = {f"{name}.store.jsonl.gz": dump(folder)}
     if site.recording is not None:
         made[f"{name}.recording.jsonl.gz"] = site.recording.read_text(encoding="utf-8")
@@ -129,40 +129,43 @@ def _run(name: str, folder: Path) -> Mapping[str, str]:
 
 
 def rendered(folder: Path) -> str:
-    """The runbooks that a run has left beside its store. Reports are not among them: `words` has them of the store, and
-    these would say when each notification left, which is a matter of threads."""
+    """The runbooks that a run has written beside its store.
+
+    Reports are excluded: `words` compares those of the store, and these would contain the time at which each
+    notification was sent, which depends on threads.
+    """
     files = [path for path in sorted(folder.glob("store.sqlite*/**/*.md")) if path.name != "report.md"]
-    told = [f"=== {path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
-    return settled("\n".join(told), folder)
+    texts = [f"=== {path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
+    return normalized("\n".join(texts), folder)
 
 
-def _goes_on(name: str, folder: Path) -> Mapping[str, str]:
-    """The market comes to where it was by the scene itself; the store is then the recorded one."""
-    site = SCENES[name](folder)
+def _continue(name: str, folder: Path) -> Mapping[str, str]:
+    """Play the scenario to restore the market, replace the store by the recorded one, and continue the run."""
+    site = SCENARIOS[name](folder)
     for path in folder.glob("store.sqlite*"):
         if path.is_file():
             path.unlink()
     restore(read(RECORDED / f"{name}.store.jsonl.gz"), folder)
-    begins, until = GOES_ON[name]
-    site.run(until, begins=begins)
+    start, until = CONTINUED[name]
+    site.run(until, start=start)
     return {f"{name}.jsonl.gz": dump(folder)}
 
 
-def _of_store(name: str, ask: Callable[[Path], str], ending: str, folder: Path) -> Mapping[str, str]:
-    return {f"{name}{ending}": ask(restore(read(RECORDED / f"{name}.store.jsonl.gz"), folder))}
+def _of_store(name: str, render: Callable[[Path], str], suffix: str, folder: Path) -> Mapping[str, str]:
+    return {f"{name}{suffix}": render(restore(read(RECORDED / f"{name}.store.jsonl.gz"), folder))}
 
 
 # Files
 
 
 def read(path: Path) -> str:
-    """A kept text, packed or not."""
+    """A stored text, decompressed where its name ends in .gz."""
     content = path.read_bytes()
     return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
 def write(path: Path, text: str) -> None:
-    """Keep a text; packed where its name says so, and then the same bytes each time."""
+    """Store a text; compressed where its name ends in .gz, with the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = text.encode()
     path.write_bytes(gzip.compress(content, 9, mtime=0) if path.suffix == ".gz" else content)
@@ -172,7 +175,7 @@ def write(path: Path, text: str) -> None:
 
 
 def difference(kept: str, made: str) -> str:
-    """How many lines differ, whether only sentences for people do, and the first place."""
+    """The number of lines that differ, whether only prose differs, and the first difference."""
     before, after = kept.splitlines(), made.splitlines()
     changes = [
         (before[a:b], after[c:d])
@@ -181,18 +184,18 @@ def difference(kept: str, made: str) -> str:
     ]
     gone, new = changes[0] if changes else ([], [])
     lines = sum(max(len(old), len(now)) for old, now in changes)
-    plain = WORDS.sub(r"\1…", kept) == WORDS.sub(r"\1…", made)
-    told = (
+    plain = PROSE.sub(r"\1…", kept) == PROSE.sub(r"\1…", made)
+    summary = (
         f"{lines} line{'' if lines == 1 else 's'} differ{'s' if lines == 1 else ''}{', in words only' if plain else ''}"
     )
-    return "\n".join((told, *_shown(gone, new)))
+    return "\n".join((summary, *_shown(gone, new)))
 
 
 def _shown(gone: list[str], new: list[str]) -> Iterator[str]:
-    """The first lines that differ; of long ones what lies around the first character that does."""
+    """The first lines that differ; of long ones the part around the first different character."""
     pairs = list(zip(gone, new, strict=False))
     at = next((i for i, (x, y) in enumerate(zip(*pairs[0], strict=False)) if x != y), 0) if pairs else 0
-    begins = max(0, at - 80)
+    start = max(0, at - 80)
     for mark, lines in (("-", gone), ("+", new)):
         for line in lines[:SHOWN]:
-            yield f"    {mark} {'…' if begins else ''}{line[begins : begins + 200]}"
+            yield f"    {mark} {'…' if start else ''}{line[start : start + 200]}"

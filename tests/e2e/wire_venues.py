@@ -1,4 +1,4 @@
-"""Wire-level venues as processes of their own, and what an account document needs to reach one through `ksctl`."""
+"""Wire-level venues as processes, and the account documents with which `ksctl` reaches them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from killswitch.operations.status import StoreStatus, store_status
 from killswitch.runner.status_blob import RunnerView
 from killswitch.store.errors import StoreError
 from killswitch.store.sqlite import open_store
-from tests.e2e.forks import REPOSITORY, Process, begin, finish
-from tests.e2e.processes import PATIENCE
+from tests.e2e.fork_client import REPOSITORY, Process, begin, finish
+from tests.e2e.processes import WAIT_LIMIT
 from tests.wire.server import KEY, PASSPHRASE, SECRET
 
 
 @dataclass(frozen=True)
-class Reached:
-    """How a user's documents reach one venue. `secrets`: credential → the value that the environment has."""
+class VenueAccess:
+    """The account document and environment for one venue. `secrets`: credential → its value in the environment."""
 
     wire: str
     adapter: str
@@ -39,11 +39,11 @@ class Reached:
     book: tuple[str, str] = ("2", "-3")
 
     def variable(self, credential: str) -> str:
-        """The environment variable that holds it."""
+        """The environment variable that holds the credential."""
         return f"KS_TEST_{credential.upper()}"
 
     def environment(self) -> dict[str, str]:
-        """What the credentials' references resolve to."""
+        """The environment in which the credentials' references resolve."""
         return {**os.environ, **{self.variable(name): value for name, value in self.secrets.items()}}
 
     def account(self, endpoint: str, endpoint_ws: str, **more: str) -> str:
@@ -63,65 +63,65 @@ KEYS: Final = {"key": KEY, "secret": SECRET}
 WITH_PHRASE: Final = {**KEYS, "passphrase": PASSPHRASE}
 WIRE: Final = "import sys; from tests.wire.__main__ import main; sys.exit(main(sys.argv[1:]))"
 USDT: Final = ("BTC/USDT:USDT", "ETH/USDT:USDT")
-ENDING: Final = 10.0
-"""Seconds that a venue may take over SIGTERM before it is killed."""
+EXIT_LIMIT: Final = 10.0
+"""Seconds after SIGTERM until a venue is killed."""
 
-REACHED: Final[Mapping[str, Reached]] = {
-    "binance": Reached("binance", "ccxt", "binanceusdm", "USDT", USDT, KEYS),
-    "bybit": Reached("bybit", "ccxt", "bybit", "USDT", USDT, KEYS),
-    "bitget": Reached("bitget", "ccxt", "bitget", "USDT", USDT, WITH_PHRASE),
-    "okx": Reached("okx", "ccxt", "okx", "USDT", USDT, WITH_PHRASE),
-    "krakenfutures": Reached(
+VENUES: Final[Mapping[str, VenueAccess]] = {
+    "binance": VenueAccess("binance", "ccxt", "binanceusdm", "USDT", USDT, KEYS),
+    "bybit": VenueAccess("bybit", "ccxt", "bybit", "USDT", USDT, KEYS),
+    "bitget": VenueAccess("bitget", "ccxt", "bitget", "USDT", USDT, WITH_PHRASE),
+    "okx": VenueAccess("okx", "ccxt", "okx", "USDT", USDT, WITH_PHRASE),
+    "krakenfutures": VenueAccess(
         "krakenfutures", "ccxt", "krakenfutures", "USD", ("BTC/USD:USD", "ETH/USD:USD"),
         {"key": KEY, "secret": "U0VDUkVULVBMQU5URUQ="},
     ),
-    "mexc": Reached("mexc", "ccxt", "mexc", "USDT", USDT, KEYS),
-    "alpaca": Reached("alpaca", "alpaca", None, "USD", ("AAPL", "MSFT"), KEYS, market="equity", book=("20", "30")),
+    "mexc": VenueAccess("mexc", "ccxt", "mexc", "USDT", USDT, KEYS),
+    "alpaca": VenueAccess("alpaca", "alpaca", None, "USD", ("AAPL", "MSFT"), KEYS, market="equity", book=("20", "30")),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class World:
-    """A running venue: its addresses, and the hand that moves it."""
+    """A running venue: its addresses, and the control that changes its state."""
 
-    reached: Reached
+    access: VenueAccess
     address: str
     address_ws: str
     control: str
 
     def move(self, what: str, **query: str) -> None:
-        """Change the world: `price`, `equity`, `trade`, `order`, `hang_up`."""
-        asked = "&".join(f"{name}={quote(value)}" for name, value in query.items())
-        request = urllib.request.Request(f"{self.control}/{what}?{asked}", method="POST")
+        """Change the venue's state: `price`, `equity`, `trade`, `order`, `hang_up`."""
+        parameters = "&".join(f"{name}={quote(value)}" for name, value in query.items())
+        request = urllib.request.Request(f"{self.control}/{what}?{parameters}", method="POST")
         with urllib.request.urlopen(request, timeout=10):
             pass
 
     def state(self) -> dict[str, Any]:
-        """The truth."""
+        """The venue's true state."""
         with urllib.request.urlopen(f"{self.control}/state", timeout=10) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
     def held(self) -> dict[str, str]:
-        """Position → contracts, without what is closed."""
+        """Open positions: position → contracts."""
         return {key: amount for key, amount in self.state()["held"].items() if float(amount)}
 
     def ksctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One command with the credentials in its environment, run to its end."""
-        return finish(arguments, timeout=PATIENCE, env=self.reached.environment())
+        """Run one command to its end, with the credentials in its environment."""
+        return finish(arguments, timeout=WAIT_LIMIT, env=self.access.environment())
 
 
 @contextmanager
-def venue(reached: Reached, *options: str) -> Iterator[World]:
-    """The venue with a long and a short position and an entry order that rests."""
-    book = [f"--position={symbol}={amount}" for symbol, amount in zip(reached.symbols, reached.book, strict=True)]
-    with wire(reached.wire, *book, "--orders=1", *options) as addresses:
-        yield World(reached, **addresses)
+def venue(access: VenueAccess, *options: str) -> Iterator[World]:
+    """Run the venue with a long and a short position and a resting entry order."""
+    book = [f"--position={symbol}={amount}" for symbol, amount in zip(access.symbols, access.book, strict=True)]
+    with wire(access.wire, *book, "--orders=1", *options) as addresses:
+        yield World(access, **addresses)
 
 
 @contextmanager
 def wire(name: str, *options: str) -> Iterator[dict[str, str]]:
-    """The addresses of a wire-level venue in a process of its own."""
+    """Run a wire-level venue in its own process; its addresses."""
     with begin((name, *options), code=WIRE, stdout=subprocess.PIPE, cwd=REPOSITORY) as server:
         try:
             assert server.stdout is not None
@@ -130,7 +130,7 @@ def wire(name: str, *options: str) -> Iterator[dict[str, str]]:
         finally:
             server.terminate()
             try:
-                server.wait(ENDING)
+                server.wait(EXIT_LIMIT)
             except subprocess.TimeoutExpired:
                 server.kill()
 
@@ -138,29 +138,29 @@ def wire(name: str, *options: str) -> Iterator[dict[str, str]]:
 class Run:
     """A runner as a process."""
 
-    def __init__(self, process: Process, words: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process = process
-        self._words = words
+        self._log = log
 
     @property
-    def said(self) -> str:
-        """What it has written to stderr up to now."""
-        return self._words.read_text(encoding="utf-8")
+    def stderr(self) -> str:
+        """What the runner has written to stderr so far."""
+        return self._log.read_text(encoding="utf-8")
 
     @property
-    def over(self) -> bool:
-        """Whether it has ended by itself."""
+    def has_ended(self) -> bool:
+        """Whether the process has ended by itself."""
         return self.process.poll() is not None
 
     def terminate(self) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM; the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        return self.process.wait(WAIT_LIMIT)
 
     def kill(self) -> None:
-        """SIGKILL: it cannot say a word, to nobody."""
+        """Send SIGKILL: the runner can notify nobody."""
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(WAIT_LIMIT)
 
 
 class Site:
@@ -175,12 +175,12 @@ class Site:
         self._policies = folder / "policies"
         self._policies.mkdir(parents=True)
         self._runs = 0
-        written = [*documents, world.reached.account(world.address, world.address_ws, **account)]
+        written = [*documents, world.access.account(world.address, world.address_ws, **account)]
         for number, document in enumerate(written):
             self.write(f"{number}.yaml", document)
 
     def write(self, name: str, document: str) -> None:
-        """A document, in the place of the one that had this name."""
+        """Write a document; it replaces one of the same name."""
         (self._policies / name).write_text(document, encoding="utf-8")
 
     @property
@@ -191,23 +191,23 @@ class Site:
 
     @contextmanager
     def running(self, *options: str) -> Iterator[Run]:
-        """`ksctl run --live`; killed at the end if it still runs."""
+        """Run `ksctl run --live`; kill it at the end if it still runs."""
         self._runs += 1
-        words = self._folder / f"err-{self._runs}.txt"
-        with words.open("w", encoding="utf-8") as err:
+        log = self._folder / f"err-{self._runs}.txt"
+        with log.open("w", encoding="utf-8") as err:
             runner = begin(
                 ["run", *self.place, "--live", "--record", str(self.recording), *options],
-                stdout=subprocess.DEVNULL, stderr=err, env=self._world.reached.environment(),
+                stdout=subprocess.DEVNULL, stderr=err, env=self._world.access.environment(),
             )  # fmt: skip
         try:
-            yield Run(runner, words)
+            yield Run(runner, log)
         finally:
             if runner.poll() is None:
                 runner.kill()
                 runner.wait()
 
-    def seen(self) -> list[dict[str, Any]]:
-        """The snapshots that were recorded, whole lines only."""
+    def snapshots(self) -> list[dict[str, Any]]:
+        """The recorded snapshots, complete lines only."""
         if not self.recording.exists():
             return []
         lines = self.recording.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -215,35 +215,35 @@ class Site:
 
     def view(self) -> RunnerView | None:
         """What `ksctl status` shows of the runner; None before its first tick."""
-        standing = self._standing()
-        return None if standing is None else standing.view
+        status = self._status()
+        return None if status is None else status.view
 
     def notices(self) -> tuple[Notice, ...]:
-        """The newest ones."""
-        standing = self._standing()
-        return () if standing is None else standing.notices
+        """The newest notices."""
+        status = self._status()
+        return () if status is None else status.notices
 
-    def _standing(self) -> StoreStatus | None:
-        return standing(self.store)
+    def _status(self) -> StoreStatus | None:
+        return status_of(self.store)
 
 
-def standing(at: Path) -> StoreStatus | None:
-    """What the store at this path says of its runner; None while there is none."""
+def status_of(path: Path) -> StoreStatus | None:
+    """The status in the store at this path; None while there is no store."""
     try:
-        store = open_store(str(at), read_only=True)
+        store = open_store(str(path), read_only=True)
     except StoreError:
-        return None  # not there yet
+        return None  # not created yet
     try:
         return store_status(store, datetime.now(UTC), 100)
     except StoreError:
-        return None  # being made at this moment
+        return None  # being created
     finally:
         store.close()
 
 
-def has_read(at: Path) -> bool:
-    """Whether a tick of the store's runner has judged every account whole: a fall has a price before it then."""
-    seen = standing(at)
-    if seen is None or seen.view is None:
+def has_polled(path: Path) -> bool:
+    """Whether the store's runner has polled every account completely, so that a fall has a price before it."""
+    status = status_of(path)
+    if status is None or status.view is None:
         return False
-    return all(account.quality == "ok" and account.equity is not None for account in seen.view.accounts)
+    return all(account.quality == "ok" and account.equity is not None for account in status.view.accounts)

@@ -1,4 +1,4 @@
-"""Private streams of real clients: another hand's trade wakes a tick, and a stream that is lost or silent is told."""
+"""Private streams of real clients: a trade by another party triggers a tick; a lost or silent stream is reported."""
 
 from __future__ import annotations
 
@@ -16,75 +16,75 @@ from killswitch.accounts.poll.push_listener import STALE_AFTER, STEADY_AFTER, Pu
 from killswitch.model.venue import AccountSpec
 from killswitch_ccxt import adapter
 from tests.e2e.processes import POLICY, until
-from tests.e2e.wired import REACHED, Run, Site, World, venue
+from tests.e2e.wire_venues import VENUES, Run, Site, World, venue
 from tests.faults.exchange import Exchange, Market
 from tests.virtual_time import VirtualTime
 from tests.wire.bybit.venue import BybitWire
 from tests.wire.server import KEY, SECRET
 
 TOPICS: Final[Mapping[str, int]] = {"binance": 1, "bybit": 3, "okx": 3, "krakenfutures": 3, "mexc": 6, "alpaca": 1}
-"""How many topics each client asks for, or gets unasked; before it has, nothing that happens is heard."""
+"""How many topics each client subscribes to, or gets without asking; before that it receives no event."""
 LOSS: Final = "is unreliable"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What was seen of a runner that polls every 30 s."""
+class StreamRun:
+    """Observations of a runner that polls every 30 s."""
 
     polled: list[dict[str, Any]]
-    """What was recorded before the other hand traded."""
+    """The snapshots recorded before the first trade."""
     woken: dict[str, Any]
-    """The first snapshot with what it left."""
+    """The first snapshot that shows the trade."""
     again: dict[str, Any]
-    """That of a second trade, after the venue had closed the stream and it was opened anew."""
+    """The first snapshot that shows a second trade, after the venue closed the stream and the client reopened it."""
     streams: list[str]
-    """What `status` says of the stream then."""
+    """The state of the stream in `status` then."""
     lost: list[str]
     """Warnings about the stream."""
-    said: str
+    stderr: str
     status: int
 
 
-def _story(name: str, folder: Path) -> Told:
-    with venue(REACHED[name]) as world:
+def _run_with_two_trades(name: str, folder: Path) -> StreamRun:
+    with venue(VENUES[name]) as world:
         site = Site(folder, world, POLICY)
         with site.running("--interval", "30s") as run:
-            return _seen_of(world, site, run, name)
+            return _observe(world, site, run, name)
 
 
-def _seen_of(world: World, site: Site, run: Run, name: str) -> Told:
-    _heard(world, run, name)
-    until(lambda: run.over or any(_is_good(it) for it in site.seen()), "a poll is recorded")
-    polled = site.seen()
-    woken = _traded(world, site, run, name)
+def _observe(world: World, site: Site, run: Run, name: str) -> StreamRun:
+    _wait_for_subscriptions(world, run, name)
+    until(lambda: run.has_ended or any(_is_good(it) for it in site.snapshots()), "a poll is recorded")
+    polled = site.snapshots()
+    woken = _trade(world, site, run, name)
     world.move("hang_up")
-    until(lambda: run.over or not world.state()["subscribed"], "the stream is gone")
-    _heard(world, run, name)
-    again = _traded(world, site, run, name)
-    lost = until(lambda: run.over or _warnings(site), "the loss is told")
-    assert isinstance(lost, list), run.said
-    until(lambda: run.over or LOSS in run.said, "the loss is written too")
+    until(lambda: run.has_ended or not world.state()["subscribed"], "the stream is gone")
+    _wait_for_subscriptions(world, run, name)
+    again = _trade(world, site, run, name)
+    lost = until(lambda: run.has_ended or _warnings(site), "the loss is reported")
+    assert isinstance(lost, list), run.stderr
+    until(lambda: run.has_ended or LOSS in run.stderr, "the loss is on stderr too")
     view = site.view()
     streams = [] if view is None else [str(it.state) for it in view.streams]
-    return Told(polled, woken, again, streams, _warnings(site), run.said, run.terminate())
+    return StreamRun(polled, woken, again, streams, _warnings(site), run.stderr, run.terminate())
 
 
-def _heard(world: World, run: Run, name: str) -> None:
-    until(lambda: run.over or len(world.state()["subscribed"]) >= TOPICS[name], "the stream is heard")
-    assert not run.over, run.said
+def _wait_for_subscriptions(world: World, run: Run, name: str) -> None:
+    until(lambda: run.has_ended or len(world.state()["subscribed"]) >= TOPICS[name], "the stream is subscribed")
+    assert not run.has_ended, run.stderr
 
 
-def _traded(world: World, site: Site, run: Run, name: str) -> dict[str, Any]:
-    """Another hand sells one of the first symbol; the first snapshot that shows it."""
-    symbol = REACHED[name].symbols[0]
+def _trade(world: World, site: Site, run: Run, name: str) -> dict[str, Any]:
+    """Another party sells 0.5 of the first symbol; the first snapshot that shows it."""
+    symbol = VENUES[name].symbols[0]
     before = Decimal(world.held()[f"{symbol} long"])
     world.move("order", symbol=symbol, side="sell", amount="0.5")
 
     def shows() -> list[dict[str, Any]]:
-        return [it for it in site.seen() if _amount(it, symbol) == before - Decimal("0.5")]
+        return [it for it in site.snapshots() if _amount(it, symbol) == before - Decimal("0.5")]
 
-    found = until(lambda: run.over or shows(), "a snapshot shows what the other hand left")
-    assert isinstance(found, list), run.said
+    found = until(lambda: run.has_ended or shows(), "a snapshot shows the trade")
+    assert isinstance(found, list), run.stderr
     return found[0]
 
 
@@ -107,29 +107,29 @@ IN_EVERY_RUN: Final = "okx"
 @pytest.mark.parametrize(
     "name", [pytest.param(it, marks=() if it == IN_EVERY_RUN else pytest.mark.venues) for it in TOPICS]
 )
-def test_a_trade_by_another_hand_wakes_a_tick_and_a_stream_that_the_venue_closes_is_told_once_and_opened_again(
+def test_a_foreign_trade_triggers_a_tick_and_a_stream_closed_by_the_venue_is_reported_once_and_reopened(
     name: str, tmp_path: Path
 ) -> None:
     """The snapshot that shows the trade is recorded as unscheduled, less than an interval after the last poll.
 
-    One warning, though the stream is long heard again at the next tick; a trade after that wakes a tick as before.
+    There is one warning, although the stream delivers again long before the next tick; a later trade triggers a tick.
     """
-    told = _story(name, tmp_path / name)
-    assert told.woken["scheduled"] is False, told.said
-    last = [it for it in told.polled if it.get("scheduled", True)][-1]
-    waited = datetime.fromisoformat(told.woken["as_of"]) - datetime.fromisoformat(last["as_of"])
+    seen = _run_with_two_trades(name, tmp_path / name)
+    assert seen.woken["scheduled"] is False, seen.stderr
+    last = [it for it in seen.polled if it.get("scheduled", True)][-1]
+    waited = datetime.fromisoformat(seen.woken["as_of"]) - datetime.fromisoformat(last["as_of"])
     assert waited.total_seconds() < 30
-    assert told.woken["accounts"][0]["quality"] == "ok"
-    assert told.again["scheduled"] is False, told.said
-    assert len(told.lost) == 1, told.lost
-    assert LOSS in told.lost[0]
-    assert told.said.count(LOSS) == 1
-    assert told.streams == ["heard"]
-    assert told.status == 0, told.said
+    assert seen.woken["accounts"][0]["quality"] == "ok"
+    assert seen.again["scheduled"] is False, seen.stderr
+    assert len(seen.lost) == 1, seen.lost
+    assert LOSS in seen.lost[0]
+    assert seen.stderr.count(LOSS) == 1
+    assert seen.streams == ["heard"]
+    assert seen.status == 0, seen.stderr
 
 
-def test_a_loss_between_two_ticks_is_told_at_the_next_one_until_the_stream_is_steady() -> None:
-    """Lost and heard again before anyone looked: it is told all the same, until it was heard for a while."""
+def test_a_loss_between_two_ticks_is_reported_until_the_stream_is_steady() -> None:
+    """A stream lost and recovered between two ticks is reported, until it has delivered for `STEADY_AFTER`."""
     time = VirtualTime()
     stream = Stream("main", time)
     stream.record_push()
@@ -148,8 +148,8 @@ def test_a_loss_between_two_ticks_is_told_at_the_next_one_until_the_stream_is_st
     assert stream.problem is None
 
 
-def test_silence_between_two_ticks_is_told_at_the_next_one() -> None:
-    """Where the polls are further apart than a stream may be silent, its first word does not hide the silence."""
+def test_silence_between_two_ticks_is_reported_at_the_next_one() -> None:
+    """Where polls are further apart than a stream may be silent, its next message does not hide the silence."""
     time = VirtualTime()
     stream = Stream("main", time)
     stream.record_push()
@@ -159,11 +159,11 @@ def test_silence_between_two_ticks_is_told_at_the_next_one() -> None:
     assert "no sign of life for 60 s" in stream.problem
 
 
-def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
-    """Bybit keeps the connection and answers no ping any more: after a minute without a sign of life it is stale."""
+def test_a_stream_that_stays_open_and_silent_is_reported_as_stale() -> None:
+    """Bybit keeps the connection and stops answering pings: after a minute without a message the stream is stale."""
     time = VirtualTime()
 
-    async def story() -> None:
+    async def scenario() -> None:
         exchange = Exchange({("BTC/USDT:USDT", "long"): Decimal(2)}, lambda: (time.elapsed, time.now()),
                             markets=[Market("BTC/USDT:USDT")])  # fmt: skip
         wire = BybitWire(exchange)
@@ -174,25 +174,25 @@ def test_a_stream_that_stays_open_and_says_nothing_is_told_as_stale() -> None:
             exchange="bybit",
         )  # fmt: skip
         account = adapter(spec)
-        listening = PushListener({"main": ArmedAccount("main", "bybit", "swap", "USDT", account, armed=False)}, time)
-        listening.start()
+        listener = PushListener({"main": ArmedAccount("main", "bybit", "swap", "USDT", account, armed=False)}, time)
+        listener.start()
         try:
             await time.sleep(5.0)
             exchange.trade(("BTC/USDT:USDT", "long"), Decimal(-1))
             await time.sleep(5.0)
-            assert ([it.state for it in listening.views], listening.problems) == (["heard"], ())
-            assert tuple(listening.pushed) == ("main",)
+            assert ([it.state for it in listener.views], listener.problems) == (["heard"], ())
+            assert tuple(listener.pushed) == ("main",)
             wire.streams.mute = True
             await time.sleep(STALE_AFTER - 10.0)
-            assert [it.state for it in listening.views] == ["heard"]
+            assert [it.state for it in listener.views] == ["heard"]
             await time.sleep(30.0)
-            assert [it.state for it in listening.views] == ["stale"]
-            (problem,) = listening.problems
+            assert [it.state for it in listener.views] == ["stale"]
+            (problem,) = listener.problems
             assert "is unreliable: no sign of life for 60 s; until it delivers again" in problem
             assert len(wire.sockets) == 1
         finally:
-            await listening.stop(5.0)
+            await listener.stop(5.0)
             await account.close()
             await wire.stop()
 
-    time.run(story())
+    time.run(scenario())

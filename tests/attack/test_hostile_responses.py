@@ -1,4 +1,4 @@
-"""A venue whose answers attack: some send the request on to somebody else, some unpack to gigabytes."""
+"""A venue with hostile responses: some redirect the request elsewhere, some decompress to gigabytes."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ CRASHING = ("--crash", "7", "--skip", "240", "--speed", "60", "--begin-after-rea
 
 @cache
 def _bomb() -> bytes:
-    """A gigabyte of blanks as gzip: one block that stands for itself, over and over."""
-    blanks, times = b" " * 2**20, 2**10
+    """A gigabyte of blanks as gzip: one self-contained block, repeated."""
+    blanks, count = b" " * 2**20, 2**10
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     block = packer.compress(blanks) + packer.flush(zlib.Z_FULL_FLUSH)
-    checked = 0
-    for _ in range(times):
-        checked = zlib.crc32(blanks, checked)
+    checksum = 0
+    for _ in range(count):
+        checksum = zlib.crc32(blanks, checksum)
     header = b"\x1f\x8b\x08" + bytes(6) + b"\xff"
-    return header + block * times + packer.flush() + struct.pack("<LL", checked, len(blanks) * times)
+    return header + block * count + packer.flush() + struct.pack("<LL", checksum, len(blanks) * count)
 
 
 class Gateway:
-    """Stands before a paper venue. Of each kind of request the first, and every so often one more, is answered with a
-    redirect and never passed on; the one after it is passed on and answered with a bomb."""
+    """A proxy before a paper venue.
 
-    def __init__(self, behind: str) -> None:
-        self._behind = urlsplit(behind).netloc
-        self._counted: Counter[str] = Counter()
+    It answers the first request of each kind, and every `EVERY`th after it, with a redirect and does not forward it; it
+    forwards the next one and answers it with a decompression bomb.
+    """
+
+    def __init__(self, venue: str) -> None:
+        self._venue = urlsplit(venue).netloc
+        self._requests: Counter[str] = Counter()
         self._lock = threading.Lock()
         self.redirected: Counter[str] = Counter()
         self.bombed: Counter[str] = Counter()
         self.strayed: list[str] = []
-        """What arrived where a redirect had sent it."""
+        """Kinds of the requests that followed a redirect."""
 
     @contextmanager
     def listening(self) -> Iterator[str]:
-        """Its address."""
+        """Serve; the gateway's address."""
         gateway = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,7 +61,7 @@ class Gateway:
                 with suppress(OSError):
                     gateway.answer(self)
 
-            do_POST = do_DELETE = do_GET  # noqa: N815 - what the class above looks for
+            do_POST = do_DELETE = do_GET  # noqa: N815 - the names that the base class calls
 
             def log_message(self, *_: object) -> None: ...
 
@@ -81,27 +84,27 @@ class Gateway:
             number = 3
         else:
             with self._lock:
-                number = self._counted[kind] % EVERY
-                self._counted[kind] += 1
+                number = self._requests[kind] % EVERY
+                self._requests[kind] += 1
         if number == 0:
             self.redirected[kind] += 1
             _send(request, 307, b"", {"Location": f"/strayed{request.path}"})
             return
-        status, headers, answer = self._passed_on(request, body)
+        status, headers, answer = self._forward(request, body)
         if number == 1:
             self.bombed[kind] += 1
             _send(request, status, _bomb(), {"Content-Encoding": "gzip", "Content-Type": "application/json"})
         else:
             _send(request, status, answer, headers)
 
-    def _passed_on(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        venue = http.client.HTTPConnection(self._behind, timeout=10)
+    def _forward(self, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        venue = http.client.HTTPConnection(self._venue, timeout=10)
         try:
-            kept = {name: value for name, value in request.headers.items() if name in ("Content-Type", "Host")}
-            venue.request(request.command, request.path, body, kept)
+            forwarded = {name: value for name, value in request.headers.items() if name in ("Content-Type", "Host")}
+            venue.request(request.command, request.path, body, forwarded)
             answer = venue.getresponse()
-            told = {name: value for name, value in answer.getheaders() if name in ("Content-Type", "Rules-Version")}
-            return answer.status, told, answer.read()
+            returned = {name: value for name, value in answer.getheaders() if name in ("Content-Type", "Rules-Version")}
+            return answer.status, returned, answer.read()
         finally:
             venue.close()
 
@@ -114,24 +117,24 @@ def _send(request: BaseHTTPRequestHandler, status: int, body: bytes, headers: di
     request.wfile.write(body)
 
 
-def test_a_crash_is_closed_while_answers_are_redirects_and_bombs_now_and_then(tmp_path: Path) -> None:
-    """Orders among them; nothing is sent to where they point, and a gigabyte that is announced is not kept."""
+def test_a_crash_is_closed_although_some_responses_are_redirects_and_bombs(tmp_path: Path) -> None:
+    """Responses to orders included; no redirect is followed, and no decompressed gigabyte is kept in memory."""
     with paper(*CRASHING) as address:
         gateway = Gateway(address)
-        with gateway.listening() as before:
-            site = Site(tmp_path, before)
+        with gateway.listening() as endpoint:
+            site = Site(tmp_path, endpoint)
             with site.running("--live") as runner:
-                site.address = address  # the truth is asked of the venue itself
+                site.address = address  # the test reads the state of the venue itself
                 until(lambda: site.decisions() and site.venue().positions == (), "the book is closed")
-                took = _most_memory(runner.pid)
-    assert took < 700, f"the runner took {took} MB"
+                peak = _peak_memory(runner.pid)
+    assert peak < 700, f"the runner took {peak} MB"
     assert gateway.strayed == []
     orders = [kind for kind in gateway.redirected if kind.startswith("POST orders")]
     assert orders and all(gateway.bombed[kind] for kind in orders)
 
 
-def _most_memory(pid: int) -> int:
-    """The most that a process has had in memory until now, in MB; 0 where the system does not say."""
+def _peak_memory(pid: int) -> int:
+    """The peak resident memory of a process, in MB; 0 where the system does not report it."""
     status = Path(f"/proc/{pid}/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM:")), 0)

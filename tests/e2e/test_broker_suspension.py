@@ -1,4 +1,4 @@
-"""A broker that suspends trading on demand, told by `ksctl run` through the real client."""
+"""Broker suspension at Alpaca, requested by `ksctl run` through the real client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.e2e.processes import until
-from tests.e2e.wired import REACHED, Site, World, venue
+from tests.e2e.wire_venues import VENUES, Site, World, venue
 
 POLICY: Final = """
 apiVersion: killswitch.dev/v1
@@ -33,30 +33,33 @@ spec:
 
 
 def test_the_broker_is_suspended_after_the_close_over_a_restart_and_until_a_reset(tmp_path: Path) -> None:
-    """Told once when nothing is held any more; the next run keeps it without lifting it; a reset lifts it at once."""
-    with venue(REACHED["alpaca"]) as world:
+    """Suspended once, when nothing is held any more; the next run does not lift it; a reset lifts it at once."""
+    with venue(VENUES["alpaca"]) as world:
         site = Site(tmp_path, world, POLICY, options="{suspend_trade: true}")
         with site.running("--interval", "1s") as run:
-            until(lambda: run.over or site.view() is not None, "the runner ticks")
+            until(lambda: run.has_ended or site.view() is not None, "the runner ticks")
             world.move("price", symbol="AAPL", price="50")  # 1% of the account, which the mark explains
-            until(lambda: run.over or _suspensions(world), "the broker is told")
-            until(lambda: run.over or _shown(site), "status shows it")
-            assert _suspensions(world) == [[True, 0]], run.said
+            until(lambda: run.has_ended or _suspensions(world), "the broker is suspended")
+            until(lambda: run.has_ended or _shown(site), "status shows it")
+            assert _suspensions(world) == [[True, 0]], run.stderr
             assert world.held() == {}
             assert world.state()["resting"] == 0
-            assert run.terminate() == 0, run.said
+            assert run.terminate() == 0, run.stderr
         assert _suspensions(world) == [[True, 0]], "a stop lifts nothing"
         with site.running("--interval", "1s") as run:
-            until(lambda: run.over or (len(_suspensions(world)) > 1 and _shown(site)), "the next run takes it up")
-            told = world.ksctl("reset", "account/main", "--store", str(site.store), "--reason", "looked at")
-            assert told.returncode == 0, told.stderr + run.said
-            until(lambda: run.over or not _suspensions(world)[-1][0], "the broker is told to let orders in")
-            until(lambda: run.over or not _shown(site), "status shows it no more")
+            until(
+                lambda: run.has_ended or (len(_suspensions(world)) > 1 and _shown(site)),
+                "the next run requests it again",
+            )
+            reset = world.ksctl("reset", "account/main", "--store", str(site.store), "--reason", "looked at")
+            assert reset.returncode == 0, reset.stderr + run.stderr
+            until(lambda: run.has_ended or not _suspensions(world)[-1][0], "the suspension is lifted")
+            until(lambda: run.has_ended or not _shown(site), "status shows it no more")
             run.process.send_signal(signal.SIGTERM)
-            assert run.process.wait(60) == 0, run.said
-        # Never lifted in between: said anew by the second run, then taken back by the reset.
+            assert run.process.wait(60) == 0, run.stderr
+        # Never lifted in between: requested again by the second run, then lifted by the reset.
         assert _suspensions(world) == [[True, 0], [True, 0], [False, 0]]
-        assert "could not be" not in run.said
+        assert "could not be" not in run.stderr
 
 
 def _suspensions(world: World) -> list[list[object]]:
