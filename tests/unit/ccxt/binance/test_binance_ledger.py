@@ -13,7 +13,7 @@ from killswitch.model.venue import Prices
 from killswitch_ccxt.venue import CcxtVenue
 from tests.unit.ccxt.binance.test_binance import CONFIG, LONG, QUIET, RULE, account
 from tests.unit.ccxt.binance.test_binance_busy import FUTURES_TRADES, play, trade
-from tests.unit.ccxt.test_worth_in_parts import asset
+from tests.unit.ccxt.test_equity_components import asset
 from tests.virtual_time import START
 
 D = Decimal
