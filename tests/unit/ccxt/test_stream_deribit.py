@@ -35,7 +35,7 @@ class Deribit(StreamingVenue):
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(time)
         self._answers = Answers(time)
-        self._answers.said["private/get_positions"] = [LONG]
+        self._answers.results["private/get_positions"] = [LONG]
         self.secret = SECRET
         self.premature: list[str] = []
         """Channels that were requested before the client was authenticated."""

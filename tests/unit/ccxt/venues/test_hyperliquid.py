@@ -76,7 +76,7 @@ def order_status(word: str, left: str, **more: Any) -> dict[str, Any]:
     return {"status": "order", "order": {"order": {**order, **more}, "status": word, "statusTimestamp": 1}}
 
 
-class Spoken:
+class TypedAnswers:
     """An adapter that gets these answers by the type of the question, and what it asked for."""
 
     def __init__(self, *exchange: Any, wallet: str = MASTER, options: dict[str, object] | None = None, **told: Any):
@@ -136,7 +136,7 @@ def order(**more: Any) -> OrderRequest:
 
 def test_a_snapshot_is_one_answer_of_the_clearing_house() -> None:
     """Notional and mark are the venue's own; a row without size is no position; margin in use is told."""
-    seen = Spoken().run(lambda made: made.snapshot())
+    seen = TypedAnswers().run(lambda made: made.snapshot())
     assert (seen.quality, seen.reason, seen.equity, seen.free) == ("ok", None, D("13109.48"), D("10409.48"))
     assert (seen.margin_used, seen.maintenance_margin) == (D("2700.0"), D("675.0"))
     long, short = seen.positions
@@ -157,7 +157,7 @@ def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
         summary = {**STATE["marginSummary"], "totalRawUsd": str(-36890 - odd)}  # type: ignore[dict-item] # a mapping
         return {**STATE, "marginSummary": summary, "assetPositions": [position("BTC", f"0.{5 + odd}", "50000.0")]}
 
-    spoken = Spoken(clearinghouseState=state, options={"clock": time})
+    venue = TypedAnswers(clearinghouseState=state, options={"clock": time})
 
     async def minute(made: Any) -> Any:
         for _ in range(60):
@@ -165,31 +165,31 @@ def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
             await asyncio.sleep(1)
         return next(it.units for it in made.traits.costs if it.call == "snapshot")
 
-    declared = spoken.run(minute, time)
+    declared = venue.run(minute, time)
     cheap = {"clearinghouseState", "exchangeStatus"}
-    weight = sum(2 if it["type"] in cheap else 20 for it in spoken.asked)
+    weight = sum(2 if it["type"] in cheap else 20 for it in venue.asked)
     assert weight <= declared * 60 <= 1200, weight
 
 
 def test_a_unified_account_has_no_worth_that_the_venue_tells() -> None:
     """Its money is in the spot wallet too: unknown, and why."""
-    seen = Spoken(userAbstraction="unifiedAccount").run(lambda made: made.snapshot())
+    seen = TypedAnswers(userAbstraction="unifiedAccount").run(lambda made: made.snapshot())
     assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
     assert "the account is unified (unifiedAccount)" in seen.reason
 
 
 def test_margin_without_positions_is_not_believed() -> None:
     """One of the two is wrong."""
-    seen = Spoken(clearinghouseState={**STATE, "assetPositions": []}).run(lambda made: made.snapshot())
+    seen = TypedAnswers(clearinghouseState={**STATE, "assetPositions": []}).run(lambda made: made.snapshot())
     assert (seen.quality, seen.positions) == ("malformed", None)
 
 
 def test_a_market_order_is_a_limit_that_takes_at_once() -> None:
     """A sell at most 5% below the middle of 100,000, with its name in hex; nothing else is signed with the key."""
-    spoken = Spoken(said({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}))
-    told = spoken.run(lambda made: made.submit(order()))
+    venue = TypedAnswers(said({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}))
+    told = venue.run(lambda made: made.submit(order()))
     assert (told.id, told.state, told.filled, told.average_price) == ("77", "filled", D("0.5"), D("99990.5"))
-    (sent,) = spoken.sent
+    (sent,) = venue.sent
     assert sent["action"] == {
         "type": "order", "grouping": "na",
         "orders": [{"a": 0, "b": False, "p": "95000", "s": "0.5", "r": True, "t": {"limit": {"tif": "Ioc"}},
@@ -202,7 +202,7 @@ def test_orders_of_every_kind_are_told_as_what_became_of_them() -> None:
     """Half filled and taking at once: at its end. Resting: open. A stop waits for the mark with a bound of its own."""
     half = said({"filled": {"totalSz": "0.2", "avgPx": "99000", "oid": 78}})
     rests = said({"resting": {"oid": 79}})
-    spoken = Spoken(half, rests, rests)
+    venue = TypedAnswers(half, rests, rests)
 
     async def deed(made: CcxtVenue) -> Any:
         return (
@@ -211,11 +211,11 @@ def test_orders_of_every_kind_are_told_as_what_became_of_them() -> None:
             await made.submit(order(trigger_price=D(90_000), trigger_when="falls")),
         )
 
-    told = spoken.run(deed)
+    told = venue.run(deed)
     assert [(it.state, it.filled, it.id) for it in told] == [
         ("expired", D("0.2"), "78"), ("open", 0, "79"), ("open", 0, "79"),
     ]  # fmt: skip
-    kinds = [it["action"]["orders"][0] for it in spoken.sent]
+    kinds = [it["action"]["orders"][0] for it in venue.sent]
     assert [it["t"] for it in kinds] == [
         {"limit": {"tif": "Ioc"}}, {"limit": {"tif": "Gtc"}},
         {"trigger": {"isMarket": True, "triggerPx": "90000", "tpsl": "sl"}},
@@ -235,10 +235,10 @@ def test_a_price_has_five_significant_digits(price: str, decimals: int, allowed:
 
 def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
     """A bound that was decided is not rounded away."""
-    spoken = Spoken()
+    venue = TypedAnswers()
     with pytest.raises(OrderRejectedError, match=r"99000\.25 is no price that"):
-        spoken.run(lambda made: made.submit(order(type="limit", price=D("99000.25"))))
-    assert spoken.sent == []
+        venue.run(lambda made: made.submit(order(type="limit", price=D("99000.25"))))
+    assert venue.sent == []
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
 def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Exception], reason: str | None) -> None:
     """Sentences come with the asset behind them: "Error responses" of Hyperliquid's documents."""
     with pytest.raises(kind) as caught:
-        Spoken(said({"error": sentence})).run(lambda made: made.submit(order()))
+        TypedAnswers(said({"error": sentence})).run(lambda made: made.submit(order()))
     assert getattr(caught.value, "reason", None) == reason
     assert sentence[:20] in str(caught.value)
 
@@ -287,7 +287,7 @@ def test_a_refusal_of_the_whole_request_has_one_meaning(
 ) -> None:
     """`status: err`: nothing of it was done."""
     with pytest.raises(VenueError) as caught:
-        Spoken({"status": "err", "response": sentence}).run(lambda made: made.submit(order()))
+        TypedAnswers({"status": "err", "response": sentence}).run(lambda made: made.submit(order()))
     assert type(caught.value) is kind
     assert getattr(caught.value, "reason", None) == reason
 
@@ -300,16 +300,16 @@ def test_a_refusal_of_the_whole_request_has_one_meaning(
 )  # fmt: skip
 def test_an_order_is_found_by_its_name(word: str, left: str, state: str, filled: str) -> None:
     """Many words for an end; what was filled is what is not left."""
-    spoken = Spoken(orderStatus=order_status(word, left))
-    found = spoken.run(lambda made: made.find_order(BTC, CLOID))
+    venue = TypedAnswers(orderStatus=order_status(word, left))
+    found = venue.run(lambda made: made.find_order(BTC, CLOID))
     assert (found.id, found.state, found.amount, found.filled) == ("77", state, D("0.5"), D(filled))
-    assert {"type": "orderStatus", "user": MASTER, "oid": CLOID} in spoken.asked
+    assert {"type": "orderStatus", "user": MASTER, "oid": CLOID} in venue.asked
 
 
 def test_a_name_that_the_venue_does_not_know_is_no_order() -> None:
     """`unknownOid`."""
-    assert Spoken(orderStatus={"status": "unknownOid"}).run(lambda made: made.find_order(BTC, CLOID)) is None
-    odd = Spoken(orderStatus=order_status("dreaming", "0"))
+    assert TypedAnswers(orderStatus={"status": "unknownOid"}).run(lambda made: made.find_order(BTC, CLOID)) is None
+    odd = TypedAnswers(orderStatus=order_status("dreaming", "0"))
     with pytest.raises(VenueError, match="unknown value 'dreaming'"):
         odd.run(lambda made: made.find_order(BTC, CLOID))
 
@@ -317,22 +317,22 @@ def test_a_name_that_the_venue_does_not_know_is_no_order() -> None:
 def test_an_order_that_is_gone_is_no_error_when_it_is_cancelled() -> None:
     """Said in the venue's one sentence for all such cases."""
     gone = said({"error": "Order was never placed, already canceled, or filled. asset=0"})
-    spoken = Spoken(gone)
-    spoken.run(lambda made: made.cancel(BTC, "91"))
-    assert spoken.sent[0]["action"] == {"type": "cancel", "cancels": [{"a": 0, "o": 91}]}
+    venue = TypedAnswers(gone)
+    venue.run(lambda made: made.cancel(BTC, "91"))
+    assert venue.sent[0]["action"] == {"type": "cancel", "cancels": [{"a": 0, "o": 91}]}
 
 
 def test_the_timer_is_scheduled_ahead_and_taken_back_without_a_time() -> None:
     """At least five seconds ahead; ccxt's own way of stopping it would set it to now."""
     done = {"status": "ok", "response": {"type": "default"}}
-    spoken = Spoken(done, done)
+    venue = TypedAnswers(done, done)
 
     async def deed(made: Any) -> None:
         await made.arm_dead_man(2.0, [])
         await made.disarm_dead_man([])
 
-    spoken.run(deed)
-    armed, stopped = (it["action"] for it in spoken.sent)
+    venue.run(deed)
+    armed, stopped = (it["action"] for it in venue.sent)
     assert armed == {"type": "scheduleCancel", "time": 1_708_622_400_000 + 5000}
     assert stopped == {"type": "scheduleCancel"}
 
@@ -341,7 +341,7 @@ def test_the_key_tells_by_its_address_what_it_may_do() -> None:
     """The account's own key may do everything; an agent's may trade until it expires; any other nothing."""
 
     def rights(**more: Any) -> Any:
-        return Spoken(**more).run(lambda made: made.inspect()).rights
+        return TypedAnswers(**more).run(lambda made: made.inspect()).rights
 
     own = rights(wallet=OWN)
     assert (own.trade, own.withdraw, own.transfer) == (True, True, True)
@@ -357,15 +357,15 @@ def test_the_key_tells_by_its_address_what_it_may_do() -> None:
 def test_a_vault_is_read_and_traded_for_in_its_own_name() -> None:
     """The key is the leader's; the account is the vault."""
     vault = "0x3333333333333333333333333333333333333333"
-    spoken = Spoken(said({"resting": {"oid": 79}}), options={"vault": vault})
+    venue = TypedAnswers(said({"resting": {"oid": 79}}), options={"vault": vault})
 
     async def deed(made: Any) -> None:
         await made.snapshot()
         await made.submit(order(type="limit", price=D(120_000)))
 
-    spoken.run(deed)
-    assert {it["user"] for it in spoken.asked if "user" in it} == {vault}
-    assert spoken.sent[0]["vaultAddress"].removeprefix("0x") == vault.removeprefix("0x")
+    venue.run(deed)
+    assert {it["user"] for it in venue.asked if "user" in it} == {vault}
+    assert venue.sent[0]["vaultAddress"].removeprefix("0x") == vault.removeprefix("0x")
 
 
 def test_fills_tell_what_caused_them() -> None:
@@ -379,8 +379,8 @@ def test_fills_tell_what_caused_them() -> None:
         {**row, "tid": 3, "liquidation": theirs},
         {**row, "tid": 4, "dir": "Auto-Deleveraging"},
     ]
-    spoken = Spoken(userFillsByTime=rows, orderStatus=order_status("filled", "0.0"))
-    fills = spoken.run(lambda made: made.fills(BTC, CLOID))
+    venue = TypedAnswers(userFillsByTime=rows, orderStatus=order_status("filled", "0.0"))
+    fills = venue.run(lambda made: made.fills(BTC, CLOID))
     assert [(it.id, it.cause) for it in fills] == [
         ("1", "trade"), ("2", "liquidation"), ("3", "trade"), ("4", "adl"),
     ]  # fmt: skip
@@ -428,7 +428,7 @@ def test_an_entry_of_a_kind_that_nobody_heard_of_does_not_hide_the_others(
         {"time": 1708622398623, "hash": "0xabc", "delta": {"type": "brandNew", **delta}},
         {"time": 1708622398624, "hash": "0xdef", "delta": {"type": "deposit", "usdc": "100.0"}},
     ]
-    seen = Spoken(userNonFundingLedgerUpdates=rows).run(lambda made: made.snapshot())
+    seen = TypedAnswers(userNonFundingLedgerUpdates=rows).run(lambda made: made.snapshot())
     new = [] if amount is None else [("0xabc/1708622398623/brandNew", "transfer", D(amount))]
     deposit = ("0xdef/1708622398624/deposit", "deposit", D(100))
     assert [(it.id, it.kind, it.amount) for it in seen.flows] == [*new, deposit]
@@ -438,7 +438,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
     """The second account, and the first one after its rules were renewed, read and close as the first did."""
     time = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC))
     shared: dict[str, object] = {"clock": time, "ccxt": {"replay": str(uuid4())}}
-    one, other = Spoken(options=shared), Spoken(said({"resting": {"oid": 79}}), options=shared)
+    one, other = TypedAnswers(options=shared), TypedAnswers(said({"resting": {"oid": 79}}), options=shared)
 
     async def fresh(self: Any) -> Any:
         made = client_factory.create_synchronous_client(self._spec, self._dialect)
@@ -473,7 +473,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
 def test_funding_is_a_flow() -> None:
     """Paid is negative."""
     row = {"time": 1708622398623, "hash": "0x0", "delta": {"type": "funding", "coin": "BTC", "usdc": "-3.625"}}
-    seen = Spoken(userFunding=[row]).run(lambda made: made.snapshot())
+    seen = TypedAnswers(userFunding=[row]).run(lambda made: made.snapshot())
     assert [(it.kind, it.amount, it.currency) for it in seen.flows] == [("funding", D("-3.625"), "USDC")]
 
 
@@ -498,10 +498,10 @@ def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
         known = asked["oid"] in filled
         return order_status("filled", "0.0", cloid=asked["oid"]) if known else {"status": "unknownOid"}
 
-    spoken = Spoken(
+    venue = TypedAnswers(
         exchange=exchange, clearinghouseState=state, orderStatus=status, frontendOpenOrders=[], options={"clock": time}
     )
-    journal = spoken.run(lambda made: closed(made, time, tmp_path), time)
+    journal = venue.run(lambda made: closed(made, time, tmp_path), time)
     assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
     assert list(filled.values()) == ["0.5"]
 
@@ -520,7 +520,7 @@ def deal(**more: Any) -> dict[str, Any]:
 
 
 def fills_of(*rows: Any) -> Any:
-    return Spoken(userFillsByTime=list(rows)).run(lambda made: made.snapshot())
+    return TypedAnswers(userFillsByTime=list(rows)).run(lambda made: made.snapshot())
 
 
 def test_what_a_fill_realised_and_of_which_position_is_told() -> None:
@@ -564,7 +564,7 @@ def test_fills_of_the_spot_wallet_are_not_the_accounts() -> None:
 def test_a_list_that_is_null_is_not_an_empty_one(name: str) -> None:
     """Orders, fills and flows are unknown then, and why is said."""
     answers: dict[str, Any] = {name: None}
-    seen = Spoken(**answers).run(lambda made: made.snapshot())
+    seen = TypedAnswers(**answers).run(lambda made: made.snapshot())
     part = {"frontendOpenOrders": "orders", "userFillsByTime": "fills"}.get(name, "flows")
     assert (seen.quality, getattr(seen, part)) == ("ok", None)
     assert f"{part}: " in seen.reason
@@ -575,19 +575,19 @@ def test_a_list_that_is_null_is_not_an_empty_one(name: str) -> None:
 )
 def test_an_order_that_makes_no_sense_makes_the_orders_unknown(more: dict[str, Any]) -> None:
     """A side that is neither is no buy."""
-    seen = Spoken(frontendOpenOrders=[FRONT[0] | more]).run(lambda made: made.snapshot())
+    seen = TypedAnswers(frontendOpenOrders=[FRONT[0] | more]).run(lambda made: made.snapshot())
     assert (seen.quality, seen.orders) == ("ok", None)
 
 
 @pytest.mark.parametrize(("coin", "asset"), [("@107", 10107), ("PURR/USDC", 10000)])
 def test_an_order_in_a_spot_market_can_be_cancelled(coin: str, asset: int) -> None:
     """By the market's number from 10,000 on. Without it, its cancel failed, and the whole close ended as blocked."""
-    spoken = Spoken(said("success"), frontendOpenOrders=[FRONT[0] | {"coin": coin, "reduceOnly": False}])
+    venue = TypedAnswers(said("success"), frontendOpenOrders=[FRONT[0] | {"coin": coin, "reduceOnly": False}])
 
     async def deed(made: Any) -> Any:
         (resting,) = await made.open_orders()
         await made.cancel(resting.symbol, resting.id)
         return resting
 
-    assert spoken.run(deed).symbol == coin
-    assert [it["action"] for it in spoken.sent] == [{"type": "cancel", "cancels": [{"a": asset, "o": 91}]}]
+    assert venue.run(deed).symbol == coin
+    assert [it["action"] for it in venue.sent] == [{"type": "cancel", "cancels": [{"a": asset, "o": 91}]}]

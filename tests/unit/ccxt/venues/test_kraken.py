@@ -61,7 +61,7 @@ def ticker(last: str) -> dict[str, Any]:
 TICKERS = {"XXBTZUSD": ticker("100000"), "ETHUSD": ticker("4000")}
 
 
-class Spoken:
+class TypedAnswers:
     """An adapter that gets these answers by the end of the path, and what it asked for."""
 
     def __init__(
@@ -121,7 +121,7 @@ def test_a_spot_account_is_its_balances_at_last_prices() -> None:
         "ZUSD": {"balance": "1000.0", "hold_trade": "200.0"}, "XXBT": {"balance": "0.5", "hold_trade": "0"},
         "ETH": {"balance": "1.5", "hold_trade": "0"}, "ETH.F": {"balance": "0.5", "hold_trade": "0"},
     }  # fmt: skip
-    seen = Spoken(BalanceEx=balances).run(snapshot)
+    seen = TypedAnswers(BalanceEx=balances).run(snapshot)
     assert (seen.quality, seen.reason, seen.equity, seen.free) == ("ok", None, D(59_000), D(800))
     assert [(it.symbol, it.side, it.contracts, it.notional) for it in seen.positions] == [
         ("BTC/USD", "long", D("0.5"), D(50_000)),
@@ -132,16 +132,16 @@ def test_a_spot_account_is_its_balances_at_last_prices() -> None:
 
 def test_the_recorded_balances_are_the_same_account(shared: Path) -> None:
     """200,000 dollars, half a bitcoin and two ether: 258,000 at these prices, in the short form of the answer too."""
-    seen = Spoken(BalanceEx=recorded(shared, "spot_balance")).run(snapshot)
+    seen = TypedAnswers(BalanceEx=recorded(shared, "spot_balance")).run(snapshot)
     assert (seen.quality, seen.equity) == ("ok", D(258_000))
 
 
 def test_a_balance_that_cannot_be_read_leaves_the_worth_unknown() -> None:
     """Neither zero nor less than there is."""
-    seen = Spoken(BalanceEx={"XXBT": {"hold_trade": "0"}}).run(snapshot)
+    seen = TypedAnswers(BalanceEx={"XXBT": {"hold_trade": "0"}}).run(snapshot)
     assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
     assert "the balance of XXBT is missing" in seen.reason
-    staked = Spoken(BalanceEx={"ETH.S": {"balance": "2"}}).run(snapshot)
+    staked = TypedAnswers(BalanceEx={"ETH.S": {"balance": "2"}}).run(snapshot)
     assert (staked.quality, staked.equity) == ("ok", None)
     assert "ETH.S" in staked.reason
 
@@ -149,20 +149,20 @@ def test_a_balance_that_cannot_be_read_leaves_the_worth_unknown() -> None:
 def test_balances_are_asked_every_few_seconds_and_each_time_while_something_is_under_way() -> None:
     """A starter's counter gives back one question in three seconds."""
     said: dict[str, Any] = {"BalanceEx": {"ZUSD": {"balance": "5"}}, "AddOrder": {"txid": ["O1"]}}
-    spoken = Spoken(**said)
+    venue = TypedAnswers(**said)
 
     async def deed(made: CcxtVenue) -> list[int]:
         counts = []
         for _ in range(3):
             await made.snapshot()
-            counts.append(sum(name == "BalanceEx" for name, _ in spoken.asked))
+            counts.append(sum(name == "BalanceEx" for name, _ in venue.asked))
         await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True))
         for _ in range(2):
             await made.snapshot()
-            counts.append(sum(name == "BalanceEx" for name, _ in spoken.asked))
+            counts.append(sum(name == "BalanceEx" for name, _ in venue.asked))
         return counts
 
-    assert spoken.run(deed) == [1, 1, 1, 2, 3]
+    assert venue.run(deed) == [1, 1, 1, 2, 3]
 
 
 def test_a_margin_account_is_its_open_positions(shared: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_margin_account_is_its_open_positions(shared: Path) -> None:
         "TradeBalance": recorded(shared, "spot_trade_balance"),
         "OpenPositions": recorded(shared, "spot_open_positions"),
     }
-    seen = Spoken("margin", **answers).run(snapshot)
+    seen = TypedAnswers("margin", **answers).run(snapshot)
     assert (seen.quality, seen.equity, seen.free, seen.margin_used) == ("ok", D("198499.67"), D("185999.67"), D(12500))
     (position,) = seen.positions
     assert (position.symbol, position.side, position.contracts) == ("BTC/USD", "long", D("0.5"))
@@ -185,7 +185,7 @@ def test_margin_positions_of_a_pair_are_one_and_what_is_closed_of_them_is_gone()
         "T2": {"pair": "XXBTZUSD", "type": "buy", "vol": "1", "vol_closed": "0", "cost": "100", "margin": "5"},
         "T3": {"pair": "XXBTZUSD", "type": "sell", "vol": "4", "vol_closed": "0", "cost": "480", "margin": "5"},
     }
-    seen = Spoken("margin", TradeBalance={"e": "1000", "m": "20"}, OpenPositions=rows).run(snapshot)
+    seen = TypedAnswers("margin", TradeBalance={"e": "1000", "m": "20"}, OpenPositions=rows).run(snapshot)
     told = {it.side: (it.contracts, it.entry_price, it.margin) for it in seen.positions}
     assert told == {"long": (3, 100, 15), "short": (4, 120, 5)}
 
@@ -193,7 +193,7 @@ def test_margin_positions_of_a_pair_are_one_and_what_is_closed_of_them_is_gone()
 def test_the_recorded_orders_keep_their_triggers(shared: Path) -> None:
     """A stop at 1,800 is a stop, wherever the venue writes its price."""
     said = {"BalanceEx": {"USDT": {"balance": "5"}}, "OpenOrders": recorded(shared, "open_orders")}
-    seen = Spoken(currency="USDT", **said).run(snapshot)
+    seen = TypedAnswers(currency="USDT", **said).run(snapshot)
     assert seen.reason is None
     limit, stop = seen.orders
     assert (limit.symbol, limit.side, limit.price, limit.trigger_price) == ("BTC/USDT", "buy", D(29_500), None)
@@ -213,13 +213,13 @@ def test_a_trigger_that_is_only_a_distance_is_not_made_a_price() -> None:
 
 def test_the_recorded_trades_are_fills(shared: Path) -> None:
     """Fees are in the quote currency."""
-    spoken = Spoken(currency="USDT", TradesHistory=recorded(shared, "trades_history"))
+    venue = TypedAnswers(currency="USDT", TradesHistory=recorded(shared, "trades_history"))
 
     async def deed(made: CcxtVenue) -> Any:
         await made._rules.ready()
         return await made._dialect.fills((), 0)
 
-    fills = spoken.run(deed)
+    fills = venue.run(deed)
     assert [(it.symbol, it.side, it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
         ("BTC/USDT", "buy", D("0.5"), D("29500.50"), D("23.60"), "USDT"),
         ("ETH/USDT", "sell", D(1), D("1799.75"), D("3.60"), "USDT"),
@@ -239,7 +239,7 @@ def test_the_ledgers_have_what_came_and_went() -> None:
         await made._rules.ready()
         return await made._dialect.flows(0)
 
-    flows = Spoken(Ledgers={"ledger": rows, "count": 4}).run(deed)
+    flows = TypedAnswers(Ledgers={"ledger": rows, "count": 4}).run(deed)
     assert [(it.id, it.kind, it.amount, it.currency) for it in flows] == [
         ("L1", "deposit", D(100), "USD"),
         ("L2", "withdrawal", D("-1.0005"), "BTC"),
@@ -254,8 +254,8 @@ def test_the_ledgers_have_what_came_and_went() -> None:
 )  # fmt: skip
 def test_the_mode_of_the_whole_venue_is_the_state_of_every_pair(status: str, state: str | None) -> None:
     """And a pair that is in a mode of its own keeps it while the venue is online."""
-    spoken = Spoken(currency="USDT", BalanceEx={"USDT": {"balance": "5"}}, SystemStatus={"status": status})
-    seen = spoken.run(snapshot)
+    venue = TypedAnswers(currency="USDT", BalanceEx={"USDT": {"balance": "5"}}, SystemStatus={"status": status})
+    seen = venue.run(snapshot)
     states = {it.symbol: it.state for it in seen.instruments}
     assert states["BTC/USDT"] == (state or "open")
     assert states["ETH/USDT"] == (state or "cancel_only")
@@ -273,10 +273,10 @@ def test_an_order_is_sent_in_the_venues_words() -> None:
     )
 
     def sent(market: str, order: OrderRequest) -> dict[str, str]:
-        spoken = Spoken(market, AddOrder={"txid": ["O1"], "descr": {"order": "…"}})
-        told = spoken.run(lambda made: made.submit(order))
+        venue = TypedAnswers(market, AddOrder={"txid": ["O1"], "descr": {"order": "…"}})
+        told = venue.run(lambda made: made.submit(order))
         assert (told.id, told.state, told.filled, told.client_order_id) == ("O1", "open", 0, NAME)
-        asked = next(asked for name, asked in spoken.asked if name == "AddOrder")
+        asked = next(asked for name, asked in venue.asked if name == "AddOrder")
         return {name: value for name, value in asked.items() if name != "nonce"}
 
     plain = {"pair": "XXBTZUSD", "type": "sell", "volume": "0.5", "cl_ord_id": NAME}
@@ -291,14 +291,14 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
     """A name that neither list has is no order of ours; an answer about others is not taken for one."""
     closed = recorded(shared, "closed_orders")
     closed["closed"]["O5KZFT-GH3AD-LP6TLU"]["cl_ord_id"] = NAME
-    spoken = Spoken(ClosedOrders=closed)
-    found = spoken.run(lambda made: made.find_order("BTC/USDT", NAME))
+    venue = TypedAnswers(ClosedOrders=closed)
+    found = venue.run(lambda made: made.find_order("BTC/USDT", NAME))
     assert (found.id, found.state, found.filled, found.average_price, found.fee) == (
         "O5KZFT-GH3AD-LP6TLU", "filled", D("0.5"), D(29_500), D("22.125"),
     )  # fmt: skip
-    asked = [(name, asked["cl_ord_id"]) for name, asked in spoken.asked if "cl_ord_id" in asked]
+    asked = [(name, asked["cl_ord_id"]) for name, asked in venue.asked if "cl_ord_id" in asked]
     assert asked == [("OpenOrders", NAME), ("ClosedOrders", NAME)]
-    never = Spoken(ClosedOrders=recorded(shared, "closed_orders"))
+    never = TypedAnswers(ClosedOrders=recorded(shared, "closed_orders"))
     assert never.run(lambda made: made.find_order("BTC/USDT", NAME)) is None
 
 
@@ -333,7 +333,7 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
 )
 def test_a_word_of_the_venue_has_one_meaning(word: str, kind: type[Exception], reason: str | None) -> None:
     """Said of an order, by the real client's own way through a refusal: "Spot Error Messages" of Kraken's documents."""
-    spoken = Spoken(AddOrder={"error": [word]})
+    venue = TypedAnswers(AddOrder={"error": [word]})
     request = OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True)
 
     async def deed(made: CcxtVenue) -> VenueError:
@@ -341,7 +341,7 @@ def test_a_word_of_the_venue_has_one_meaning(word: str, kind: type[Exception], r
             await made.submit(request)
         return caught.value
 
-    error = spoken.run(deed)
+    error = venue.run(deed)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert word in str(error)
@@ -349,22 +349,22 @@ def test_a_word_of_the_venue_has_one_meaning(word: str, kind: type[Exception], r
 
 def test_an_order_that_is_gone_is_no_error_when_it_is_cancelled() -> None:
     """`EOrder:Unknown order`."""
-    spoken = Spoken(CancelOrder={"error": ["EOrder:Unknown order"]})
-    spoken.run(lambda made: made.cancel("BTC/USD", "O1"))
-    assert [name for name, _ in spoken.asked if name == "CancelOrder"] == ["CancelOrder"]
+    venue = TypedAnswers(CancelOrder={"error": ["EOrder:Unknown order"]})
+    venue.run(lambda made: made.cancel("BTC/USD", "O1"))
+    assert [name for name, _ in venue.asked if name == "CancelOrder"] == ["CancelOrder"]
 
 
 def test_the_dead_man_timer_is_for_the_whole_account() -> None:
     """In seconds; zero stops it."""
-    spoken = Spoken(CancelAllOrdersAfter={"currentTime": "…", "triggerTime": "0"})
+    venue = TypedAnswers(CancelAllOrdersAfter={"currentTime": "…", "triggerTime": "0"})
 
     async def deed(made: CcxtVenue) -> None:
         timed: Any = made
         await timed.arm_dead_man(60.0, ["BTC/USD"])
         await timed.disarm_dead_man([])
 
-    spoken.run(deed)
-    assert [asked["timeout"] for name, asked in spoken.asked if name == "CancelAllOrdersAfter"] == ["60", "0"]
+    venue.run(deed)
+    assert [asked["timeout"] for name, asked in venue.asked if name == "CancelAllOrdersAfter"] == ["60", "0"]
 
 
 def test_there_is_no_sandbox_and_that_is_said_before_anything_is_asked() -> None:
@@ -404,7 +404,7 @@ def test_the_counter_of_questions_never_overflows(
 ) -> None:
     """Calm at a tick of one second for two minutes, and with an order sent and asked about at every third one."""
     time = VirtualTime()
-    spoken = Spoken(
+    venue = TypedAnswers(
         market, options={"tier": tier, "clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
         TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"txid": ["O1"], "descr": {}},
     )  # fmt: skip
@@ -420,7 +420,7 @@ def test_the_counter_of_questions_never_overflows(
         return heard
 
     for name, units in COUNTED.items():
-        spoken.answers[name] = counted(units, spoken.answers.get(name))
+        venue.answers[name] = counted(units, venue.answers.get(name))
 
     async def deed(made: Any) -> Any:
         for tick in range(120):
@@ -431,23 +431,23 @@ def test_the_counter_of_questions_never_overflows(
             await asyncio.sleep(1)
         return next(it.units for it in made.traits.costs if (it.call, it.limit) == ("snapshot", "counter"))
 
-    declared = spoken.run(deed, time)
+    declared = venue.run(deed, time)
     assert highest <= most
     if not closing:
-        assert 10 * sum(COUNTED.get(name, 0) for name, _ in spoken.asked) <= declared * 120 + 10 * 8  # the first ones
+        assert 10 * sum(COUNTED.get(name, 0) for name, _ in venue.asked) <= declared * 120 + 10 * 8  # the first ones
 
 
 @pytest.mark.parametrize(("market", "question"), [("spot", "BalanceEx"), ("margin", "OpenPositions")])
 def test_what_was_held_before_an_order_is_not_told_after_it(market: str, question: str) -> None:
     """The last answer is kept while nothing happens, and is worth nothing once an order was sent."""
     time = VirtualTime()
-    spoken = Spoken(
+    venue = TypedAnswers(
         market, options={"clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
         TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"error": ["EService:Timeout"]},
     )  # fmt: skip
 
     def asked() -> int:
-        return sum(name == question for name, _ in spoken.asked)
+        return sum(name == question for name, _ in venue.asked)
 
     async def deed(made: CcxtVenue) -> tuple[int, ...]:
         counts = []
@@ -460,26 +460,26 @@ def test_what_was_held_before_an_order_is_not_told_after_it(market: str, questio
         await made.snapshot()
         return (*counts, asked())
 
-    assert spoken.run(deed, time) == (1, 1, 1, 2)
+    assert venue.run(deed, time) == (1, 1, 1, 2)
 
 
 def test_the_recorded_answers_to_an_order_and_its_end_are_read(shared: Path) -> None:
     """Taken under a number; a cancel that cancelled one."""
-    spoken = Spoken(AddOrder=recorded(shared, "add_order_spot"), CancelOrder=recorded(shared, "cancel_order_spot"))
+    venue = TypedAnswers(AddOrder=recorded(shared, "add_order_spot"), CancelOrder=recorded(shared, "cancel_order_spot"))
 
     async def deed(made: CcxtVenue) -> Any:
         told = await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.01"), reduce_only=False))
         await made.cancel("BTC/USD", told.id)
         return told
 
-    told = spoken.run(deed)
+    told = venue.run(deed)
     assert (told.id, told.state, told.amount) == ("OUF4EM-FRGI2-MQMWZD", "open", D("0.01"))
 
 
 def test_the_recorded_status_of_the_venue_is_told(shared: Path) -> None:
     """Online is in order."""
-    spoken = Spoken(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
-    assert spoken.run(lambda made: made.inspect()).status == "ok"
+    venue = TypedAnswers(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
+    assert venue.run(lambda made: made.inspect()).status == "ok"
 
 
 class Filled:
@@ -532,7 +532,7 @@ class Filled:
 def test_a_holding_is_sold_once(tmp_path: Path, after: str) -> None:
     """Also where the venue took the order and said that it was not available."""
     venue, time = Filled(after), VirtualTime()
-    journal = Spoken(**venue.answers()).run(lambda made: closed(made, time, tmp_path), time)
+    journal = TypedAnswers(**venue.answers()).run(lambda made: closed(made, time, tmp_path), time)
     assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
     assert (venue.held, len(venue.orders)) == ({"XXBT": D(0), "ZUSD": D(50_000)}, 1)
     (name,) = (row["cl_ord_id"] for row in venue.orders.values())
