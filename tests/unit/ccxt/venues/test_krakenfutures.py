@@ -86,12 +86,12 @@ def test_a_tick_of_one_second_stays_inside_the_limits() -> None:
     """A minute of snapshots takes no more than 500 units in ten seconds, and few of the history's hundred tokens."""
     desk = account(enforced=True)
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for _ in range(60):
             assert (await made.snapshot()).quality == "ok"
             await asyncio.sleep(1)
 
-    desk.run(deed)
+    desk.run(scenario)
     taken = desk.venue.taken()
     assert taken["derivatives"] <= 60 * 5
     assert taken["history"] <= 3 * 2
@@ -101,14 +101,14 @@ def test_an_order_is_sent_once_and_found_by_its_name_for_ever() -> None:
     """While the status is remembered, after it is forgotten, and never an order that there was not."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         told = await made.submit(order())
         soon = await made.find_order(BTC, "kswa1")
         await asyncio.sleep(30)
         late = await made.find_order(BTC, "kswa1")
         return told, soon, late, await made.find_order(BTC, "kswa2"), await made.fills(BTC, "kswa1")
 
-    told, soon, late, never, fills = desk.run(deed)
+    told, soon, late, never, fills = desk.run(scenario)
     assert told == OrderReport("x1", "kswa1", BTC, "filled", D(2), D(2), D(100))
     assert (soon.state, soon.filled, late.state, late.filled, never) == ("filled", 2, "filled", 2, None)
     assert [(it.amount, it.price, it.order, it.fee) for it in fills] == [(2, 100, "x1", None)]
@@ -133,7 +133,7 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
     """A sell that waits for a fall is a stop by the mark, one that waits for a rise a take-profit."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         await made.submit(order("a", trigger_price=D(90), trigger_when="falls"))
         await made.submit(order("b", trigger_price=D(120), trigger_when="rises", type="limit", price=D(119)))
         found = await made.open_orders()
@@ -142,7 +142,7 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
         await made.cancel(BTC, found[0].id)
         return found
 
-    stop, profit = desk.run(deed)
+    stop, profit = desk.run(scenario)
     assert (stop.trigger_price, stop.client_order_id, stop.type, stop.price) == (D(90), "a", "stop_market", None)
     assert (profit.trigger_price, profit.client_order_id, profit.type, profit.price) == (
         D(120), "b", "take_profit_limit", D(119),
@@ -154,11 +154,11 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
 def test_a_batch_tells_of_each_order() -> None:
     """In the order in which they were asked for, whatever the venue's order is."""
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
         return await batch.submit_batch([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
 
-    first, second, third = account().run(deed)
+    first, second, third = account().run(scenario)
     assert (first.state, first.client_order_id, third.state, third.filled) == ("filled", "a", "filled", 5)
     assert isinstance(second, OrderRejectedError)
     assert second.reason == "already_flat"
@@ -168,14 +168,14 @@ def test_the_dead_man_timer_is_for_the_whole_account() -> None:
     """Armed in whole seconds, stopped by zero."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         timed: Any = made
         await timed.arm_dead_man(60.0, [BTC])
         armed = venue.armed
         await timed.disarm_dead_man([])
         return armed, venue.armed
 
-    assert desk.run(deed) == (60, None)
+    assert desk.run(scenario) == (60, None)
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_what_is_known_of_an_order_that_got_no_good_answer(mishap: Any, error: t
     """A request that may have arrived has an unknown fate; the venue's own refusal to listen has none."""
     desk = account(Rule("submit", mishap))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         with pytest.raises(error) as caught:
             await made.submit(order())
         assert not isinstance(caught.value, OrderRejectedError)
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
 @pytest.mark.parametrize("mishap", ["none", "done", "done_silent", "lost", "down", "limited", "late"])
@@ -253,7 +253,7 @@ def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None
 
 
 def replayed(
-    shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
+    shared: Path, scenario: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
     time: VirtualTime | None = None, **answers: Any,
 ) -> Any:  # fmt: skip
     """Do it with an adapter that gets these answers, by the end of the path: a file's name or what is said."""
@@ -270,14 +270,14 @@ def replayed(
             answer = json.loads((shared / "data/payloads/kraken" / f"{answer}.json").read_text())
         return json.loads(json.dumps(answer), parse_float=str)
 
-    async def course() -> Any:
+    async def main() -> Any:
         made._client.ccxt.fetch = fetch
         try:
-            return await deed(made)
+            return await scenario(made)
         finally:
             await made.close()
 
-    return asyncio.run(course()) if time is None else time.run(course())
+    return asyncio.run(main()) if time is None else time.run(main())
 
 
 def single(currency: str) -> dict[str, Any]:
@@ -324,13 +324,13 @@ def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_s
 def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(shared: Path) -> None:
     """Three fills, their sizes in contracts, fees in coin; each wallet is told its own."""
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         made._dialect.client.ccxt.markets = None
         await made._rules.ready()
         return await made._dialect.fills((), 0)
 
-    fills = replayed(shared, deed, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
-    fills += replayed(shared, deed, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
+    fills = replayed(shared, scenario, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
+    fills += replayed(shared, scenario, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
     assert [(it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
         (5000, D("27937.5"), D("0.00008957"), "BTC"),
         (2500, D("28050"), D("0.00004456"), "BTC"),
@@ -351,16 +351,16 @@ def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) ->
 def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> None:
     """Placed without a word of executions: open as far as known. An unknown trigger is an open order all the same."""
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         told = await made.submit(order(amount="0.5", symbol="ETH/USD:USD"))
         await made.cancel(BTC, "c8a35168-8d52-4609-944f-3f32bb0d5c77")
         return told
 
     sent: dict[str, Any] = {"sendorder": "http_send_order_futures", "cancelorder": "http_cancel_order_futures"}
-    told = replayed(shared, deed, **sent)
+    told = replayed(shared, scenario, **sent)
     assert (told.id, told.state, told.filled) == ("c8a35168-8d52-4609-944f-3f32bb0d5c77", "open", 0)
     with pytest.raises(VenueError, match="an order has no id"):
-        replayed(shared, deed, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
+        replayed(shared, scenario, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
 
 
 def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
@@ -398,11 +398,11 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
     ]
     logs = [row | {"date": "2026-05-18T00:00:00.000Z"} for row in rows]
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         return await made._dialect.flows(0)
 
     answers: dict[str, Any] = {"account-log": {"logs": logs}}
-    flows = replayed(shared, deed, **answers)
+    flows = replayed(shared, scenario, **answers)
     assert [(it.id, it.kind, it.amount, it.currency) for it in flows] == [
         ("2", "funding", D("-1.5"), "USD"),
         ("3", "transfer", D(2), "BTC"),
@@ -472,10 +472,12 @@ class History:
         return {"elements": [it for it in self.rows if int(asked["since"]) <= it["timestamp"] < before][:1000]}
 
 
-def looked_for(shared: Path, time: VirtualTime, history: History, deed: Callable[[CcxtVenue], Awaitable[Any]]) -> Any:
+def run_with_history(
+    shared: Path, time: VirtualTime, history: History, scenario: Callable[[CcxtVenue], Awaitable[Any]]
+) -> Any:
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": history, "fills": {"fills": []}}
     status = {"status": "placed", "order_id": "x", "orderEvents": []}
-    return replayed(shared, deed, time=time, sendorder={"result": "success", "sendStatus": status}, **answers)
+    return replayed(shared, scenario, time=time, sendorder={"result": "success", "sendStatus": status}, **answers)
 
 
 @pytest.mark.parametrize("hours", [1.5, 30, 167])
@@ -486,10 +488,10 @@ def test_an_order_of_another_process_is_found_a_week_back(shared: Path, hours: f
     others = [(minute * 60_000, f"other{minute}") for minute in range(1, 2500)]
     history = History(time, *others, (int(hours * 3_600_000), "ksold"))
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         return await made.find_order(ETH, "ksold"), await made.find_order(ETH, "never")
 
-    found, never = looked_for(shared, time, history, deed)
+    found, never = run_with_history(shared, time, history, scenario)
     assert (found.id, found.state, found.filled) == ("o-ksold", "filled", 2)
     assert never is None
     assert int(history.asked[0]["since"]) == now - 7 * DAY
@@ -500,7 +502,7 @@ def test_a_history_that_cannot_be_read_back_proves_nothing(shared: Path) -> None
     time = VirtualTime()
     history = History(time, *((second * 10_000, f"other{second}") for second in range(1, 20_000)))
     with pytest.raises(VenueDownError, match=r"last 7.0 days is too long to be read, so order ksold may be in it"):
-        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+        run_with_history(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
     assert len(history.asked) == 10
 
 
@@ -509,7 +511,7 @@ def test_events_of_one_moment_that_fill_a_page_do_not_go_round_for_ever(shared: 
     time = VirtualTime()
     history = History(time, *((1000, f"other{number}") for number in range(1500)))
     with pytest.raises(VenueDownError, match="too long to be read"):
-        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+        run_with_history(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
     assert len(history.asked) == 2
 
 
@@ -518,12 +520,12 @@ def test_an_order_of_this_process_is_looked_for_from_when_it_was_sent(shared: Pa
     time = VirtualTime()
     history = History(time)
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         sent_at = int(time.now().timestamp() * 1000)
         await made.submit(order(amount="0.5", symbol=ETH))
         await asyncio.sleep(7200)
         return sent_at, await made.find_order(ETH, "kswa1")
 
-    sent_at, found = looked_for(shared, time, history, deed)
+    sent_at, found = run_with_history(shared, time, history, scenario)
     assert found is None
     assert sent_at - 600_000 <= int(history.asked[0]["since"]) <= sent_at

@@ -102,12 +102,12 @@ def test_a_tick_of_one_second_stays_inside_every_limit() -> None:
     """A minute of snapshots, with the venue's limits enforced."""
     desk = account(enforced=True)
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for _ in range(60):
             assert (await made.snapshot()).reason is None
             await asyncio.sleep(1)
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_close_says_which_side_it_closes(side: Any, position_side: str, mode: 
 def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there() -> None:
     """What is told when it is sent is only that it was taken."""
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         told = await made.submit(order())
         return (
             told,
@@ -139,7 +139,7 @@ def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there(
             await made.fills(BTC, "kswa1"),
         )
 
-    told, found, never, fills = account().run(deed)
+    told, found, never, fills = account().run(scenario)
     assert (told.state, told.filled) == ("open", 0)
     assert (found.id, found.state, found.filled, found.average_price) == (told.id, "filled", 30, 100)
     # 30 contracts of 0.0001 at 100, and 0.05% of it
@@ -152,7 +152,7 @@ def test_a_stop_is_put_back_as_a_plan_order_and_known_by_what_it_says() -> None:
     """It waits for a fall of the fair price, rests for a week, and has no client id at the venue."""
     desk = account(Rule("submit", "done"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         stop = order("kswstop", trigger_price=D(90), trigger_when="falls")
         with pytest.raises(FateUnknownError):
             await made.submit(stop)
@@ -162,7 +162,7 @@ def test_a_stop_is_put_back_as_a_plan_order_and_known_by_what_it_says() -> None:
         await made.cancel(BTC, resting.id)
         return found, resting
 
-    found, resting = desk.run(deed)
+    found, resting = desk.run(scenario)
     assert (found.id, found.state, found.amount) == (resting.id, "open", 30)
     assert (resting.trigger_price, resting.reduce_only, resting.position_side) == (90, True, "long")
     sent = next(it.ask.params for it in desk.venue.seen if it.call == "submit")
@@ -200,14 +200,14 @@ def test_a_stop_that_has_triggered_is_the_order_that_it_became() -> None:
     """The conditional order names it: its state, what was filled, and its fills are that order's."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         sent = await made.submit(STOP)
         venue.exchange.resting_exits_block = False
         sold = await made.submit(order("kswsold"))
         asked = listed(made, plan(sent.id, 3, venue, orderId=sold.id))
         return sold, await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop"), asked
 
-    sold, found, fills, asked = desk.run(deed)
+    sold, found, fills, asked = desk.run(scenario)
     assert (found.id, found.client_order_id, found.state, found.filled) == (sold.id, "kswstop", "filled", 30)
     assert [(it.order, it.amount) for it in fills] == [(sold.id, 30)]
     assert sorted(asked[0]["states"].split(",")) == ["1", "2", "3", "4", "5"]
@@ -220,7 +220,7 @@ def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: b
     """Nothing of it is filled, whatever its end was; also where the answer to sending it was lost."""
     desk = account(*(() if known else (Rule("submit", "done"),)))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         if known:
             await made.submit(STOP)
         else:
@@ -229,7 +229,7 @@ def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: b
         listed(made, plan("x1", code, venue), plan("x2", 1, venue, vol=7), plan("x3", 3, venue, createTime=1))
         return await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop")
 
-    found, fills = desk.run(deed)
+    found, fills = desk.run(scenario)
     assert (found.id, found.state, found.amount, found.filled, fills) == ("x1", state, 30, 0, ())
 
 
@@ -246,7 +246,7 @@ def test_where_nothing_is_proven_of_a_stop_it_is_not_said_to_be_absent(rows: Any
     """The venue took it: it is not listed any more, or does not say what it has become."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         sent = await made.submit(STOP)
 
         async def orders(params: Any) -> Any:
@@ -256,14 +256,14 @@ def test_where_nothing_is_proven_of_a_stop_it_is_not_said_to_be_absent(rows: Any
         with pytest.raises(MalformedAnswerError, match=why):
             await made.find_order(BTC, "kswstop")
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
 def test_two_stops_that_say_the_same_are_not_taken_for_each_other() -> None:
     """One whose number is not known may be either of them; one whose number is known is that one."""
     desk = account(Rule("submit", "done"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         with pytest.raises(FateUnknownError):
             await made.submit(STOP)
         listed(made, plan("x1", 1, venue), plan("x2", 1, venue))
@@ -273,7 +273,7 @@ def test_two_stops_that_say_the_same_are_not_taken_for_each_other() -> None:
         listed(made, plan("x1", 1, venue), plan(again.id, 1, venue))
         return again, await made.find_order(BTC, "kswother"), await made.find_order(BTC, "kswstop")
 
-    again, other, first = desk.run(deed)
+    again, other, first = desk.run(scenario)
     assert (other.id, first.id) == (again.id, "x1")
 
 
@@ -281,7 +281,7 @@ def test_after_a_restart_a_name_may_be_that_of_a_stop() -> None:
     """The venue keeps no name of one: while it lists one of the last seven days, no other process's order is absent."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         listed(made, plan("p1", 3, venue, orderId="77"))
         with pytest.raises(MalformedAnswerError, match="it may be a plan order, which MEXC stores without one: p1"):
             await made.find_order(BTC, "kswearlier")
@@ -292,7 +292,7 @@ def test_after_a_restart_a_name_may_be_that_of_a_stop() -> None:
         none = await made.find_order(BTC, "kswearlier")
         return of_another, none, asked, venue.now_ms()
 
-    of_another, none, asked, now = desk.run(deed)
+    of_another, none, asked, now = desk.run(scenario)
     assert (of_another, none) == (None, None)
     assert asked[0]["start_time"] == now - 7 * 86_400_000
 
@@ -301,13 +301,13 @@ def test_an_order_of_this_process_that_never_arrived_is_none_whatever_stops_ther
     """It was sent at the market: none of the conditional orders is it."""
     desk = account(Rule("submit", "lost"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         with pytest.raises(FateUnknownError):
             await made.submit(order())
         listed(made, plan("p1", 1, venue))
         return await made.find_order(BTC, "kswa1")
 
-    assert desk.run(deed) is None
+    assert desk.run(scenario) is None
 
 
 def test_each_kind_of_order_is_cancelled_by_its_own_route() -> None:
@@ -318,11 +318,11 @@ def test_each_kind_of_order_is_cancelled_by_its_own_route() -> None:
     desk.exchange.rest(BTC, "sell", D(8), **waits)
     desk.venue.attached.add(desk.exchange.rest(BTC, "sell", D(9), **waits))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for it in 2 * await made.open_orders():
             await made.cancel(BTC, it.id)
 
-    desk.run(deed)
+    desk.run(scenario)
     assert not desk.exchange.resting()
 
 
@@ -331,11 +331,11 @@ def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
     desk = account(spec=batching)
     desk.exchange.rest(BTC, "sell", D(20), reduce_only=True, price=D(120), type="limit")
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
         return await batch.submit_batch([order("a"), order("b", ETH, "buy", "5")])
 
-    first, second = desk.run(deed)
+    first, second = desk.run(scenario)
     assert isinstance(first, OrderRejectedError)
     assert (first.reason, second.client_order_id, second.state) == ("blocked_by_order", "b", "open")
 
@@ -359,10 +359,10 @@ def test_closing_everything_in_one_request_is_a_choice() -> None:
     assert not hasattr(adapter(spec(None)), "close_book")
     desk = account(mode="one_way", spec=lambda address, time: spec(address, time, close_all=True))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         await made.close_book()
 
-    desk.run(deed)
+    desk.run(scenario)
     assert set(desk.exchange.held.values()) == {0}
 
 
@@ -370,7 +370,7 @@ def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
     """Without the position mode no side is sure."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         venue.exchange.mode = "one_way"
         made._client.ccxt.contractPrivateGetPositionPositionMode = nothing
         with pytest.raises(VenueDownError, match="position mode of the account is unknown"):
@@ -379,7 +379,7 @@ def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
     async def nothing(params: Any = None) -> Any:
         return {"success": True, "code": 0, "data": None}
 
-    desk.run(deed)
+    desk.run(scenario)
     assert desk.venue.calls("submit") == 0
 
 
@@ -448,7 +448,7 @@ def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> 
     """It is told when the money has moved, with that time, and not again."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         row = {"id": 1, "txid": "t1", "currency": "USDT", "amount": 200, "type": "OUT", "state": "WAIT",
                "createTime": venue.now_ms(), "updateTime": venue.now_ms()}  # fmt: skip
         venue.transfers = [row]
@@ -461,7 +461,7 @@ def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> 
             await asyncio.sleep(60)
         return told, done
 
-    (before, then, *after), done = desk.run(deed)
+    (before, then, *after), done = desk.run(scenario)
     assert before == ()
     assert [(it.id, it.amount, int(it.at.timestamp() * 1000)) for it in then] == [("t1", -200, done)]
     assert after == [(), ()]
@@ -472,7 +472,7 @@ def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
     """A hundred rows make a page; where they do not end, the flows are unknown and not cut off."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         rows = [
             {"id": number, "txid": f"t{number}", "currency": "USDT", "amount": 1, "type": "IN", "state": "SUCCESS",
              "createTime": venue.now_ms() - number}
@@ -487,6 +487,6 @@ def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
         made._client.ccxt.contractPrivateGetAccountTransferRecord = transfers
         return await made.snapshot()
 
-    seen = desk.run(deed)
+    seen = desk.run(scenario)
     assert (None if seen.flows is None else len(seen.flows)) == told
     assert told is not None or "does not end after 2000 rows" in seen.reason
