@@ -16,7 +16,7 @@ from killswitch_ccxt.venue import CcxtVenue
 from killswitch_ccxt.venues.bybit.rows import account_equity as bybit_equity
 from killswitch_ccxt.venues.okx.rows import account_equity
 from tests.unit.ccxt.binance.test_binance import CONFIG, INVERSE, QUIET, SPOT_QUIET, account, snapshot_of
-from tests.unit.ccxt.binance.test_binance_busy import play
+from tests.unit.ccxt.binance.test_binance_request_load import play
 
 D = Decimal
 
