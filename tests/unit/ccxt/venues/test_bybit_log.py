@@ -12,7 +12,7 @@ import pytest
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bybit.flows import LogReader, Page
-from tests.unit.ccxt.venues.test_bybit_inverse_and_flows import Rows, Told
+from tests.unit.ccxt.venues.test_bybit_inverse_and_flows import Rows, RowsVenue
 
 NOW = 1_700_000_000_000
 DAY, SECOND = 86_400_000, 1000
@@ -105,7 +105,7 @@ def test_an_outage_of_an_hour_leaves_one_more_request() -> None:
     assert len(log.asked) == 1
 
 
-class EndlessLog(Told):
+class EndlessLog(RowsVenue):
     """A venue whose log never ends."""
 
     async def _fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
