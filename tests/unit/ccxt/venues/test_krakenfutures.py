@@ -64,8 +64,8 @@ def order(name: str = "kswa1", symbol: str = BTC, side: Any = "sell", amount: st
     return OrderRequest(name, symbol, side, position_side, D(amount), reduce_only=True, **more)
 
 
-def test_a_snapshot_has_worth_positions_and_orders() -> None:
-    """Notional is mark × contracts × size; the liquidation price is unknown, since the venue does not tell it."""
+def test_a_snapshot_has_equity_positions_and_orders() -> None:
+    """Notional is mark × contracts × size; the liquidation price is unknown, because the venue does not state it."""
     desk = account()
     desk.exchange.rest(BTC, "sell", D(1), reduce_only=True, price=D(120), type="limit")
     desk.exchange.rest(BTC, "sell", D(2), reduce_only=True, trigger_price=D(90), trigger_when="falls")
@@ -82,7 +82,7 @@ def test_a_snapshot_has_worth_positions_and_orders() -> None:
     assert desk.venue.refusals == []
 
 
-def test_a_tick_of_one_second_stays_inside_the_limits() -> None:
+def test_a_tick_of_one_second_stays_within_the_limits() -> None:
     """A minute of snapshots takes no more than 500 units in ten seconds, and few of the history's hundred tokens."""
     desk = account(enforced=True)
 
@@ -97,8 +97,8 @@ def test_a_tick_of_one_second_stays_inside_the_limits() -> None:
     assert taken["history"] <= 3 * 2
 
 
-def test_an_order_is_sent_once_and_found_by_its_name_for_ever() -> None:
-    """While the status is remembered, after it is forgotten, and never an order that there was not."""
+def test_an_order_is_sent_once_and_always_found_by_its_client_id() -> None:
+    """While the venue keeps its status and afterwards; an order that never existed is not found."""
     desk = account()
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
@@ -115,22 +115,22 @@ def test_an_order_is_sent_once_and_found_by_its_name_for_ever() -> None:
     assert desk.exchange.held[BTC, "long"] == 0
 
 
-def test_a_taker_that_finds_half_is_at_its_end() -> None:
-    """What is left of an order that takes at once has expired."""
+def test_a_half_filled_immediate_order_has_ended() -> None:
+    """The rest of an immediate order has expired."""
     desk = account()
     desk.exchange.markets[BTC].shares = [D("0.5")]
     told = desk.run(lambda made, venue: made.submit(order(type="limit", price=D(99), time_in_force="ioc")))
     assert (told.state, told.filled, told.average_price) == ("expired", 1, 100)
 
 
-def test_a_taker_that_finds_nobody_is_no_refusal() -> None:
-    """`iocWouldNotExecute` with an order id: it was taken and expired, nothing of it filled."""
+def test_an_immediate_order_without_a_match_is_no_rejection() -> None:
+    """`iocWouldNotExecute` with an order id: it was accepted and expired unfilled."""
     told = account().run(lambda made, venue: made.submit(order(type="limit", price=D(101), time_in_force="ioc")))
     assert (told.state, told.filled) == ("expired", 0)
 
 
-def test_a_stop_is_put_back_as_a_stop() -> None:
-    """A sell that waits for a fall is a stop by the mark, one that waits for a rise a take-profit."""
+def test_a_stop_is_restored_as_a_stop() -> None:
+    """A sell triggered by a fall is a stop by the mark, one triggered by a rise a take-profit."""
     desk = account()
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
@@ -151,8 +151,8 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
     assert not desk.exchange.resting()
 
 
-def test_a_batch_tells_of_each_order() -> None:
-    """In the order in which they were asked for, whatever the venue's order is."""
+def test_a_batch_reports_each_order() -> None:
+    """In the order of the request, whatever the order of the answer."""
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
@@ -165,7 +165,7 @@ def test_a_batch_tells_of_each_order() -> None:
 
 
 def test_the_dead_man_timer_is_for_the_whole_account() -> None:
-    """Armed in whole seconds, stopped by zero."""
+    """Armed in whole seconds, disarmed by zero."""
     desk = account()
 
     async def scenario(made: CcxtVenue, venue: Any) -> Any:
@@ -183,8 +183,8 @@ def test_the_dead_man_timer_is_for_the_whole_account() -> None:
     [("done", FateUnknownError), ("done_silent", FateUnknownError), ("lost", FateUnknownError),
      ("limited", RateLimitedError), ("down", VenueDownError), ("garbled", VenueError)],
 )  # fmt: skip
-def test_what_is_known_of_an_order_that_got_no_good_answer(mishap: Any, error: type[Exception]) -> None:
-    """A request that may have arrived has an unknown fate; the venue's own refusal to listen has none."""
+def test_an_order_without_a_good_answer_is_classified_by_what_is_known(mishap: Any, error: type[Exception]) -> None:
+    """A request that may have arrived has an unknown status; one that the venue rate limits was not executed."""
     desk = account(Rule("submit", mishap))
 
     async def scenario(made: CcxtVenue, venue: Any) -> None:
@@ -197,7 +197,7 @@ def test_what_is_known_of_an_order_that_got_no_good_answer(mishap: Any, error: t
 
 @pytest.mark.parametrize("mishap", ["none", "done", "done_silent", "lost", "down", "limited", "late"])
 def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
-    """A close of level 3 ends flat and turns nothing, also where the first order was taken and its answer is lost."""
+    """A close of level 3 ends flat and reverses nothing, also if the first order's answer is lost."""
     desk = account(Rule("submit", mishap), Rule("submit_batch", mishap))
     assert desk.close_all(tmp_path) == "flat"
     assert set(desk.exchange.held.values()) == {0}
@@ -233,19 +233,19 @@ def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
         ("Server Error", FateUnknownError, None),
     ],
 )
-def test_a_word_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documents."""
+def test_a_status_of_the_venue_maps_to_one_error(code: str, kind: type[Exception], reason: str | None) -> None:
+    """For an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documentation."""
     error = as_venue_error(CODES[code], code, is_change=True, was_sent=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert not isinstance(error, AlreadySoError)
 
 
-# Answers of the venue itself
+# Recorded answers of the venue
 
 
-def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None:
-    """Nothing was matched yet as far as the answer goes: it is open, and not at its end with nothing filled."""
+def test_an_immediate_order_that_was_only_placed_is_queried_again(shared: Path) -> None:
+    """The answer contains no match yet: the order is open, not ended unfilled."""
     status = {"status": "placed", "order_id": "x", "orderEvents": [{"type": "PLACE", "order": {"quantity": 1}}]}
     sent: dict[str, Any] = {"sendorder": {"result": "success", "sendStatus": status}}
     told = replayed(shared, lambda made: made.submit(order(amount="0.5", symbol=ETH)), **sent)
@@ -256,9 +256,9 @@ def replayed(
     shared: Path, scenario: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
     time: VirtualTime | None = None, **answers: Any,
 ) -> Any:  # fmt: skip
-    """Do it with an adapter that gets these answers, by the end of the path: a file's name or what is said."""
+    """Run a scenario with an adapter that gets these answers by the end of the path: a file's name or the content."""
     said = {"instruments": "http_futures_instruments", "tickers": "http_futures_tickers", **answers}
-    # The rules of a venue are shared by all accounts that reach it alike: no two tests do.
+    # Accounts with equal connections share a venue's rules: no two tests have equal ones.
     made: Any = adapter(spec(None, time, currency, wallet=wallet, ccxt={"replay": str(uuid4())}))
 
     async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -294,8 +294,8 @@ FLEX = {"flex": {
 }}  # fmt: skip
 
 
-def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_say(shared: Path) -> None:
-    """Size and entry are told; notional comes from the mark where there is one, and is unknown where there is none."""
+def test_the_payload_of_inverse_positions_has_no_invented_number(shared: Path) -> None:
+    """Size and entry are stated; notional is computed from the mark, and unknown without one."""
     answers: dict[str, Any] = {
         "openpositions": "http_futures_open_positions", "openorders": "http_futures_open_orders",
         "fills": "http_futures_fills", "account-log": {"logs": []},
@@ -321,8 +321,8 @@ def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_s
     assert by_id["7a9f8b3e"].client_order_id == "my-client-order-123"
 
 
-def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(shared: Path) -> None:
-    """Three fills, their sizes in contracts, fees in coin; each wallet is told its own."""
+def test_the_payload_of_inverse_fills_keeps_amounts_and_paid_fees(shared: Path) -> None:
+    """Three fills, with sizes in contracts and fees in coin; each wallet has its own."""
 
     async def scenario(made: CcxtVenue) -> Any:
         made._dialect.client.ccxt.markets = None
@@ -339,7 +339,7 @@ def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(sh
 
 
 def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) -> None:
-    """The payload's instruments have no PI_ETHUSD: then nothing is told of the positions."""
+    """The payload's instruments have no PI_ETHUSD: the positions are then unknown."""
     seen = replayed(
         shared, lambda made: made.snapshot(), wallet="fi_ethusd", currency="ETH",
         openpositions="http_futures_open_positions", accounts={"accounts": {"fi_ethusd": single("eth")}},
@@ -349,7 +349,7 @@ def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) ->
 
 
 def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> None:
-    """Placed without a word of executions: open as far as known. An unknown trigger is an open order all the same."""
+    """Placed without executions: open. An order with an unknown trigger is an open order nevertheless."""
 
     async def scenario(made: CcxtVenue) -> Any:
         told = await made.submit(order(amount="0.5", symbol="ETH/USD:USD"))
@@ -363,8 +363,8 @@ def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> 
         replayed(shared, scenario, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
 
 
-def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
-    """A single-collateral wallet with something in it makes the worth of the flex account unknown."""
+def test_equity_in_another_wallet_is_not_left_out(shared: Path) -> None:
+    """A single-collateral wallet with a balance makes the equity of the flex account unknown."""
     answers: dict[str, Any] = {
         "openpositions": {"openPositions": []},
         "accounts": {"accounts": {**FLEX, "fi_xbtusd": single("xbt")}},
@@ -382,7 +382,7 @@ def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
 
 
 def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> None:
-    """Trades are told by fills, and rows that count contracts are no money."""
+    """Trades are part of the fills, and rows that count contracts are no money."""
     rows = [
         {
             "id": 1,
@@ -410,8 +410,8 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
 
 
 @pytest.mark.parametrize("recorded", ["http_futures_order_events", "http_futures_order_events_unknown"])
-def test_events_in_a_form_that_is_not_known_are_no_proof_that_there_is_no_order(shared: Path, recorded: str) -> None:
-    """The recorded events name their rows otherwise: the order is not said to be absent."""
+def test_events_in_an_unknown_format_do_not_prove_that_an_order_is_absent(shared: Path, recorded: str) -> None:
+    """The recorded events name their rows differently: the order is not reported as absent."""
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": recorded, "fills": {"fills": []}}
     with pytest.raises(VenueError, match="the answer has no list `elements`"):
         replayed(shared, lambda made: made.find_order("BTC/USD:BTC", "order_123"), **answers)
@@ -426,8 +426,8 @@ def test_a_wallet_has_its_own_positions_orders_and_fills() -> None:
             wallet_of(odd)
 
 
-def test_another_wallets_position_is_none_of_the_account(shared: Path) -> None:
-    """A short of the inverse wallet is not told of the flex one, and not of another pair's."""
+def test_a_position_of_another_wallet_does_not_belong_to_the_account(shared: Path) -> None:
+    """A short of the inverse wallet is in neither the flex account nor that of another pair."""
     rules = json.loads((shared / "data/payloads/kraken/http_futures_instruments.json").read_text())
     inverse = next(it for it in rules["instruments"] if it["symbol"] == "PI_XBTUSD")
     flexible = {**inverse, "symbol": "PF_XBTUSD", "type": "flexible_futures"}
@@ -452,10 +452,10 @@ DAY = 86_400_000
 
 
 class History:
-    """The venue's order events, newest first, a thousand at most of those in `since` to `before` (excluded)."""
+    """The venue's order events, newest first, at most a thousand of those from `since` to `before` (excluded)."""
 
     def __init__(self, time: VirtualTime, *ages: tuple[int, str]) -> None:
-        """Orders by how long ago they were filled (ms), with their names."""
+        """Orders by the time since their fill (ms), with their client ids."""
         now = int(time.now().timestamp() * 1000)
         self.rows = [self._filled(now - age, name) for age, name in sorted(ages)]
         self.asked: list[dict[str, str]] = []
@@ -482,7 +482,7 @@ def run_with_history(
 
 @pytest.mark.parametrize("hours", [1.5, 30, 167])
 def test_an_order_of_another_process_is_found_a_week_back(shared: Path, hours: float) -> None:
-    """Also behind pages of events that are younger; and one that a week of events does not have is none."""
+    """Also behind pages of younger events; an order missing from a week of events does not exist."""
     time = VirtualTime()
     now = int(time.now().timestamp() * 1000)
     others = [(minute * 60_000, f"other{minute}") for minute in range(1, 2500)]
@@ -497,7 +497,7 @@ def test_an_order_of_another_process_is_found_a_week_back(shared: Path, hours: f
     assert int(history.asked[0]["since"]) == now - 7 * DAY
 
 
-def test_a_history_that_cannot_be_read_back_proves_nothing(shared: Path) -> None:
+def test_a_history_too_long_to_read_proves_no_absence(shared: Path) -> None:
     """Twenty thousand events in a week: the order may be among those that were not read."""
     time = VirtualTime()
     history = History(time, *((second * 10_000, f"other{second}") for second in range(1, 20_000)))
@@ -506,8 +506,8 @@ def test_a_history_that_cannot_be_read_back_proves_nothing(shared: Path) -> None
     assert len(history.asked) == 10
 
 
-def test_events_of_one_moment_that_fill_a_page_do_not_go_round_for_ever(shared: Path) -> None:
-    """A page that does not get further back is no proof either."""
+def test_events_of_one_moment_that_fill_a_page_cause_no_endless_loop(shared: Path) -> None:
+    """A page that does not advance proves no absence either."""
     time = VirtualTime()
     history = History(time, *((1000, f"other{number}") for number in range(1500)))
     with pytest.raises(VenueDownError, match="too long to be read"):
@@ -515,8 +515,8 @@ def test_events_of_one_moment_that_fill_a_page_do_not_go_round_for_ever(shared: 
     assert len(history.asked) == 2
 
 
-def test_an_order_of_this_process_is_looked_for_from_when_it_was_sent(shared: Path) -> None:
-    """Two hours after it was sent the history is asked from ten minutes before that on, and no further back."""
+def test_an_order_of_this_process_is_searched_from_the_time_it_was_sent(shared: Path) -> None:
+    """Two hours after it was sent the history is read from ten minutes before the sending, and no further back."""
     time = VirtualTime()
     history = History(time)
 
