@@ -172,7 +172,7 @@ def hyperliquid() -> TypedStand:
         "frontendOpenOrders": typed.FRONT, "userFillsByTime": [typed.deal(oid=77)], "userFunding": [funding],
         "userNonFundingLedgerUpdates": [deposit], "userAbstraction": "default", "": {},
         "allMids": {"BTC": "100000.0"},
-        "order": typed.said({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}),
+        "order": typed.order_answer({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}),
         "cancel": {"status": "ok", "response": {"type": "cancel", "data": {"statuses": ["success"]}}},
         "orderStatus": typed.order_status("filled", "0.0"), "exchangeStatus": {"time": at, "specialStatuses": None},
     }  # fmt: skip

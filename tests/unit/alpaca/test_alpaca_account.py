@@ -1,4 +1,4 @@
-"""An account at Alpaca from its document: what is refused, where it goes, what it says of itself, what it hides."""
+"""An account at Alpaca from its document: rejected fields, addresses, capabilities, hidden secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from killswitch.model.venue import (
 from killswitch_alpaca import adapter
 from killswitch_alpaca.family import family
 from killswitch_alpaca.settings import read_settings
-from tests.unit.alpaca.documents import spec
+from tests.unit.alpaca.account_specs import spec
 
 CAPABILITIES = (
     "equity", "positions", "orders", "trigger orders", "fills", "flows", "prices", "market orders", "limit orders",
@@ -49,8 +49,8 @@ CAPABILITIES = (
         ({"options": {"data_feed": 7}}, "option data_feed"),
     ],
 )
-def test_a_document_that_cannot_be_meant_is_refused_with_the_way_out(more: dict[str, Any], why: str) -> None:
-    """Before any connection."""
+def test_an_invalid_document_is_rejected_with_a_fix(more: dict[str, Any], why: str) -> None:
+    """Before any connection is made."""
     with pytest.raises(ValueError, match=why):
         adapter(spec(**more))
 
@@ -65,13 +65,13 @@ def test_a_document_that_cannot_be_meant_is_refused_with_the_way_out(more: dict[
     ],
 )
 def test_paper_live_and_other_addresses(more: dict[str, Any], addresses: tuple[str, str]) -> None:
-    """As Alpaca's documents give them; an endpoint stands for all of them."""
+    """From Alpaca's documentation; an endpoint replaces all of them."""
     settings = read_settings(spec(**more))
     assert (settings.trading, settings.stream) == addresses
 
 
-def test_what_it_offers_and_what_it_does_not() -> None:
-    """Push, suspension, its own count and inspection; no batch, no dead-man timer, no whole book."""
+def test_the_capabilities_and_traits_agree() -> None:
+    """Push, broker suspension, its own request count and inspection; no batch, dead-man timer or whole-book close."""
     venue = adapter(spec())
     for offered in (MeteredVenue, PushingVenue, SuspendingVenue, InspectedVenue):
         assert isinstance(venue, offered)
@@ -85,19 +85,19 @@ def test_what_it_offers_and_what_it_does_not() -> None:
     assert family.history("binance") is None
 
 
-def test_making_it_imports_neither_alpaca_nor_requests() -> None:
-    """A verb that only lists venues starts fast."""
+def test_creating_the_adapter_imports_neither_alpaca_nor_requests() -> None:
+    """A command that only lists venues must start fast."""
     program = (
         "import sys; from killswitch_alpaca import adapter; from killswitch_alpaca.family import family;"
-        "from tests.unit.alpaca.documents import spec; adapter(spec()); family.listings();"
+        "from tests.unit.alpaca.account_specs import spec; adapter(spec()); family.listings();"
         "print([name for name in ('alpaca', 'requests', 'pandas', 'aiohttp') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_bars_of_stocks_without_keys_are_refused_with_the_names_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is asked."""
+def test_bars_of_stocks_without_keys_are_rejected_with_the_names_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is sent."""
     monkeypatch.delenv("APCA_API_KEY_ID", raising=False)
     history = family.history("alpaca", "http://127.0.0.1:9")
     assert history is not None
@@ -107,8 +107,8 @@ def test_bars_of_stocks_without_keys_are_refused_with_the_names_to_set(monkeypat
         asyncio.run(history.bars("BTC/USD", "7m", 0))
 
 
-def test_no_word_of_it_says_a_key() -> None:
-    """Neither the adapter's own words nor what the runner makes of it, with nobody listening at the address."""
+def test_no_message_contains_a_key() -> None:
+    """Neither the adapter's messages nor the runner's, with nobody listening at the address."""
     made = make_adapter(spec(endpoint="http://127.0.0.1:9", options={"timeout": 1}))
 
     async def main() -> tuple[str, str]:
@@ -128,5 +128,5 @@ def test_no_word_of_it_says_a_key() -> None:
 
 
 def test_settings_do_not_show_the_keys() -> None:
-    """A record that is printed by accident is printed without them."""
+    """Settings that are printed by accident are printed without keys."""
     assert "PLANTED" not in repr(read_settings(spec()))

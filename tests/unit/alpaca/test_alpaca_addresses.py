@@ -1,4 +1,4 @@
-"""What may be a secret in an address is in no word about it."""
+"""Possible secrets in an address appear in no message about it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from killswitch.model.venue import VenueDownError
 from killswitch_alpaca import adapter
 from killswitch_alpaca.errors import redacted, without_secrets
 from killswitch_alpaca.family import family
-from tests.unit.alpaca.documents import spec
+from tests.unit.alpaca.account_specs import spec
 
 ADDRESS = "http://user:hunt%2Fer2@127.0.0.1:9/way?token=hunter3"
 
 
 def test_an_address_is_shown_without_user_password_and_query() -> None:
-    """The host and the path are what helps."""
+    """Host and path are enough to find a mistake."""
     assert without_secrets(ADDRESS) == "http://127.0.0.1:9/way"
 
 
 @pytest.mark.parametrize("text", [ADDRESS, "/way?token=hunter3&x=1", "user:hunt%2Fer2 is bad", "hunt/er2", "hunter3"])
-def test_words_of_others_are_told_without_them(text: str) -> None:
-    """However they are written, and only as far as they are there."""
+def test_messages_of_libraries_are_repeated_without_secrets(text: str) -> None:
+    """In every notation, and only the secrets that are present."""
     said = redacted(f"so: {text} after", None, ADDRESS)
     assert "hunt" not in said
     assert said.startswith("so: ")
@@ -32,8 +32,8 @@ def test_words_of_others_are_told_without_them(text: str) -> None:
 @pytest.mark.parametrize(
     "address", [ADDRESS, "http://user:hunter2@:bad?token=hunter3", "http://user:hunter2@[::1?hunter3"]
 )
-def test_bars_that_cannot_be_had_show_no_secret_of_their_address(address: str) -> None:
-    """Nobody listens there, or it is no address at all; the failure has no cause that would show it either."""
+def test_an_error_about_bars_shows_no_secret_of_their_address(address: str) -> None:
+    """Nobody listens there, or it is no valid address; the error also has no cause that would show it."""
     pytest.importorskip("alpaca")
 
     async def main() -> None:
@@ -50,7 +50,7 @@ def test_bars_that_cannot_be_had_show_no_secret_of_their_address(address: str) -
 
 
 def test_an_account_shows_no_secret_of_its_address() -> None:
-    """Neither in a snapshot nor in a refusal."""
+    """Neither in a snapshot nor in a rejection."""
     pytest.importorskip("alpaca")
     made = adapter(spec(endpoint=ADDRESS, options={"timeout": 1}))
 

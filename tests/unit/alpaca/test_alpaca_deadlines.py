@@ -1,4 +1,4 @@
-"""A server that answers byte after byte and never comes to an end: nothing waits for it longer than it was told to."""
+"""A server that answers byte by byte without end: nothing waits for it longer than the timeout."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from killswitch_alpaca import adapter
 from killswitch_alpaca.client import DaemonThreads
 from killswitch_alpaca.venue import AlpacaVenue
 from tests.threads import NoThreads
-from tests.unit.alpaca.documents import spec
+from tests.unit.alpaca.account_specs import spec
 from tests.wire.alpaca.scene import D
 
 pytest.importorskip("alpaca")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
 TIMEOUT = 0.3
-"""Seconds of a whole request. Single bytes come far more often than that."""
+"""Seconds for a whole request. Single bytes arrive far more often."""
 
 
 @contextmanager
 def dripping(begins: bytes = HEAD) -> Iterator[str]:
-    """The address of a server that begins an answer so, and goes on with a byte every few milliseconds for good."""
+    """The address of a server that begins an answer so, and then sends a byte every few milliseconds for ever."""
     listening = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -79,8 +79,8 @@ SALE = OrderRequest("ks1", "BTC/USD", "sell", "long", D(1), reduce_only=False)
 
 
 @pytest.mark.parametrize("begins", [HEAD, b"HTTP/1.1 200 OK\r\nX-Slow: "], ids=["body", "head"])
-def test_an_answer_that_never_ends_is_waited_for_as_long_as_the_timeout_says(begins: bytes) -> None:
-    """Every reading is down, time after time; the fate of an order is unknown; whatever drips, head or body."""
+def test_an_answer_that_never_ends_is_awaited_until_the_timeout(begins: bytes) -> None:
+    """Each snapshot is down; the status of an order is unknown; whether head or body drips."""
 
     async def main(address: str) -> None:
         venue = venue_at(address)
@@ -98,8 +98,8 @@ def test_an_answer_that_never_ends_is_waited_for_as_long_as_the_timeout_says(beg
         asyncio.run(main(address))
 
 
-def test_closing_ends_what_is_under_way() -> None:
-    """An hour's patience is cut short: of orders that may have left nobody knows more; all else was not done."""
+def test_closing_ends_requests_in_progress() -> None:
+    """A timeout of an hour is cut short: orders that may have been sent are unknown; all else was not executed."""
 
     async def main(address: str) -> None:
         venue = venue_at(address, 3600)
@@ -111,7 +111,7 @@ def test_closing_ends_what_is_under_way() -> None:
         await venue.close()
         done = await asyncio.gather(*coins, return_exceptions=True)
         assert all(isinstance(each, FateUnknownError | VenueDownError) for each in done)
-        # Eight go side by side; the others never began, and say so.
+        # Eight run in parallel; the others never began, and report that.
         assert sum(isinstance(each, VenueDownError) for each in done) >= 4
         others = await asyncio.gather(*shares, question, return_exceptions=True)
         assert all(isinstance(each, VenueDownError) for each in others)
@@ -122,8 +122,8 @@ def test_closing_ends_what_is_under_way() -> None:
         asyncio.run(main(address))
 
 
-def test_closing_survives_a_client_that_a_thread_adds_meanwhile() -> None:
-    """A thread may just be creating the client for market data; every client that was there is closed."""
+def test_closing_survives_a_client_that_a_thread_adds_concurrently() -> None:
+    """A thread may be creating the client for market data at that time; every existing client is closed."""
     venue = venue_at("http://127.0.0.1:1")
     closed: list[bool] = []
     clients = venue._client._clients
@@ -137,10 +137,10 @@ def test_closing_survives_a_client_that_a_thread_adds_meanwhile() -> None:
     assert closed == [True]
 
 
-def test_a_process_ends_while_a_server_drips() -> None:
-    """Nobody closed the account, and its request has an hour left."""
+def test_a_process_exits_while_a_server_drips() -> None:
+    """The account is not closed, and its request has an hour left."""
     program = (
-        "import asyncio, sys; from killswitch_alpaca import adapter; from tests.unit.alpaca.documents import spec\n"
+        "import asyncio, sys; from killswitch_alpaca import adapter; from tests.unit.alpaca.account_specs import spec\n"
         "async def main():\n"
         "    venue = adapter(spec(endpoint=sys.argv[1], options={'timeout': 3600}))\n"
         "    asking = asyncio.create_task(venue.snapshot())\n"
@@ -153,20 +153,20 @@ def test_a_process_ends_while_a_server_drips() -> None:
     assert done.returncode == 0
 
 
-def test_nothing_leaves_after_its_time() -> None:
-    """A request that got a connection too late is not sent: it was never made."""
+def test_no_request_is_sent_after_its_deadline() -> None:
+    """A request that gets a connection too late is not sent, so it was not executed."""
     import requests
 
     with dripping() as address, requests.Session() as session:
         deadlines = Deadlines(0.05)
         watch(session, 1)
         with pytest.raises(requests.exceptions.ConnectTimeout), deadlines.one():
-            time.sleep(0.2)  # what a resolver of names may take
+            time.sleep(0.2)  # the time that name resolution may take
             session.post(address, timeout=9)
 
 
-def test_threads_do_what_they_are_given_and_tell_how_it_went() -> None:
-    """Two at once and no more; results, failures, and RuntimeError once they were given back."""
+def test_threads_run_their_calls_and_return_results_or_errors() -> None:
+    """At most two at once; results, errors, and RuntimeError after they were released."""
     threads = DaemonThreads(2, "test")
     both, begun, third = threading.Barrier(2), threading.Barrier(3), threading.Event()
     first, second = (threads.submit(both.wait) for _ in range(2))
@@ -184,10 +184,10 @@ def test_threads_do_what_they_are_given_and_tell_how_it_went() -> None:
         threads.submit(lambda: None)
 
 
-def test_a_request_for_which_no_thread_can_be_begun_fails_and_the_next_one_is_made(
+def test_a_request_without_a_thread_fails_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At a limit on processes, reached for a moment: nobody waits for what nobody will do."""
+    """At a process limit, reached for a moment: no caller waits for a call that will never run."""
     no_threads, threads = NoThreads(monkeypatch), DaemonThreads(1, "test")
     no_threads.begin()
     assert isinstance(threads.submit(int).exception(60), OSError)

@@ -1,4 +1,4 @@
-"""What each refusal of Alpaca means. Bodies as Alpaca's documents and its users' reports give them."""
+"""The meaning of each rejection of Alpaca. Bodies are from Alpaca's documentation and its users' reports."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ QTY = "insufficient qty available for order (requested: 10, available: 0)"
         (403, {"message": "forbidden."}, "permission"),
     ],
 )  # fmt: skip
-def test_a_refused_order_is_told_in_our_terms(status: int, body: dict[str, Any], reason: str) -> None:
-    """Nothing was done, the reason is ours, and Alpaca's own sentence is repeated."""
+def test_a_rejected_order_has_a_reason_and_alpacas_message(status: int, body: dict[str, Any], reason: str) -> None:
+    """Nothing was executed; the reason is one of ours, and Alpaca's message is repeated."""
     error = as_venue_error(read_refusal(status, json.dumps(body)), changes=True)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -74,21 +74,21 @@ def test_a_refused_order_is_told_in_our_terms(status: int, body: dict[str, Any],
         (422, {"code": 42210000, "message": "order pending cancel"}),
     ],
 )
-def test_an_order_that_is_gone_is_known_by_its_words(status: int, body: dict[str, Any]) -> None:
-    """A cancel of such an order has reached what it wanted."""
+def test_an_order_that_is_gone_is_recognised_by_the_message(status: int, body: dict[str, Any]) -> None:
+    """A cancel of such an order has achieved its purpose."""
     assert refusal_meaning(read_refusal(status, json.dumps(body))) == "gone"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 302])
-def test_what_a_gateway_says_decides_nothing(status: int) -> None:
-    """For an order its fate is unknown; for a question Alpaca is down."""
+def test_a_gateway_error_leaves_an_order_unknown_and_a_query_down(status: int) -> None:
+    """The status of an order is unknown; for a query Alpaca is down."""
     refused = read_refusal(status, "<html>Bad gateway</html>")
     assert isinstance(as_venue_error(refused, changes=True), FateUnknownError)
     assert isinstance(as_venue_error(refused, changes=False), VenueDownError)
 
 
-def test_too_many_requests_did_nothing() -> None:
-    """For orders as for questions, with the seconds to wait where they are said."""
+def test_too_many_requests_executed_nothing() -> None:
+    """For orders and queries, with the seconds to wait where they are stated."""
     refused = read_refusal(429, '{"code": 42910000, "message": "rate limit exceeded"}', 3.5)
     for changes in (True, False):
         error = as_venue_error(refused, changes=changes)
@@ -97,26 +97,26 @@ def test_too_many_requests_did_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "null", "[1]", "not json", '{"code": "x", "message": 7}'])
-def test_a_refusal_without_a_verdict_leaves_the_fate_open(text: str) -> None:
-    """A status alone may be a gateway's, behind which the order was taken."""
+def test_a_rejection_without_a_code_leaves_the_status_unknown(text: str) -> None:
+    """An HTTP status alone may come from a gateway, behind which the order was accepted."""
     assert isinstance(as_venue_error(read_refusal(422, text), changes=True), FateUnknownError)
 
 
-def test_a_refusal_that_has_an_order_in_it_leaves_the_fate_open() -> None:
-    """An order that has a number at Alpaca has been taken."""
+def test_a_rejection_that_contains_an_order_leaves_the_status_unknown() -> None:
+    """An order with an id at Alpaca has been accepted."""
     body = {"code": 40310000, "message": "insufficient buying power", "id": "7", "client_order_id": "ks1"}
     assert isinstance(as_venue_error(read_refusal(403, json.dumps(body)), changes=True), FateUnknownError)
 
 
-def test_long_and_unprintable_words_are_cut_and_made_legible() -> None:
-    """What a venue says ends in reports and on screens."""
+def test_long_and_unprintable_messages_are_truncated_and_escaped() -> None:
+    """A venue's messages end up in reports and on screens."""
     error = as_venue_error(read_refusal(422, json.dumps({"code": 1, "message": "\x1b[31m" + "x" * 5000})), changes=True)
     assert "\x1b" not in str(error)
     assert len(str(error)) < 400
 
 
-def test_how_long_alpaca_listens_to_nobody_is_counted_by_its_own_clock_alone() -> None:
-    """Ours may be hours off, and a close would wait as long; without both ends nothing is known."""
+def test_the_rate_limit_wait_is_measured_by_alpacas_clock_alone() -> None:
+    """Our clock may be hours off, and a close would wait as long; without both times the wait is unknown."""
     reset = {"X-RateLimit-Reset": "1577880003"}  # 12:00:03
     assert retry_after({"Date": "Wed, 01 Jan 2020 12:00:00 GMT", **reset}) == 3.0
     assert retry_after(reset) is None

@@ -1,4 +1,4 @@
-"""What a failed call to a venue means goes by the venue's words and by the connection, never by ccxt's mood."""
+"""A failed call to a venue is classified by the venue's answer and by the connection, not by ccxt's exception."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def _spec(time: VirtualTime, endpoint: str, **more: Any) -> AccountSpec:
     return AccountSpec("main", "ccxt", "swap", "USDT", endpoint, {"clock": time, "timeout": 5}, credentials, **more)
 
 
-def _said(method: str, *arguments: Any, mishap: Mishap | None = None, changes: bool = False) -> VenueError | None:
-    """What a call raises when its request meets a mishap; None if it raises nothing."""
+def _error_of(method: str, *arguments: Any, mishap: Mishap | None = None, changes: bool = False) -> VenueError | None:
+    """The error that a call raises when its request meets a mishap; None if it raises none."""
     time = VirtualTime()
     call = {"create_order": "submit", "fetch_positions": "snapshot"}[method]
     script = Script(Rule(call, mishap)) if mishap else Script()  # type: ignore[arg-type] # one of the two
 
-    async def course() -> VenueError | None:
+    async def scenario() -> VenueError | None:
         exchange = Exchange({(SYMBOL, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()))
         wire = await BinanceWire(exchange, mishaps=script).start()
         client = Client(_spec(time, wire.address), Plain)
@@ -66,28 +66,28 @@ def _said(method: str, *arguments: Any, mishap: Mishap | None = None, changes: b
             await wire.stop()
         return None
 
-    return time.run(course())
+    return time.run(scenario())
 
 
 @pytest.mark.parametrize("mishap", ["lost", "done", "silent", "done_silent"])
-def test_an_order_without_an_answer_is_of_unknown_fate(mishap: Mishap) -> None:
-    """From here it looks the same whether it was done."""
-    assert type(_said("create_order", *SELL, mishap=mishap, changes=True)) is FateUnknownError
+def test_an_order_without_an_answer_has_unknown_status(mishap: Mishap) -> None:
+    """The client cannot see whether the order was executed."""
+    assert type(_error_of("create_order", *SELL, mishap=mishap, changes=True)) is FateUnknownError
 
 
 @pytest.mark.parametrize("mishap", ["silent", "done_silent"])
-def test_a_reading_without_an_answer_has_changed_nothing(mishap: Mishap) -> None:
-    """The venue is down, as far as this reading is concerned."""
-    assert type(_said("fetch_positions", mishap=mishap)) is VenueDownError
+def test_a_query_without_an_answer_means_the_venue_is_down(mishap: Mishap) -> None:
+    """A query changes nothing; for this query the venue is down."""
+    assert type(_error_of("fetch_positions", mishap=mishap)) is VenueDownError
 
 
-def test_a_text_that_is_no_json_is_an_answer_without_a_meaning() -> None:
-    """A proxy's page with status 200 is neither a position list nor a refusal."""
-    assert type(_said("fetch_positions", mishap="garbled")) is MalformedAnswerError
-    assert type(_said("create_order", *SELL, mishap="garbled", changes=True)) is MalformedAnswerError
+def test_an_answer_that_is_not_json_is_malformed() -> None:
+    """A proxy's page with status 200 is neither a position list nor a rejection."""
+    assert type(_error_of("fetch_positions", mishap="garbled")) is MalformedAnswerError
+    assert type(_error_of("create_order", *SELL, mishap="garbled", changes=True)) is MalformedAnswerError
 
 
-def test_a_word_in_quotes_is_a_good_answer() -> None:
+def test_a_json_string_is_a_valid_answer() -> None:
     """ccxt returns it unparsed, as text."""
 
     class Answering:
@@ -97,29 +97,29 @@ def test_a_word_in_quotes_is_a_good_answer() -> None:
 
     class Captured(CapturingClient, Answering): ...  # type: ignore[misc] # as with ccxt's class
 
-    async def course() -> None:
+    async def scenario() -> None:
         call = CallCapture(RequestCounters())
         CURRENT_CALL.set(call)
         assert await Captured().fetch("https://venue/info") == '"disabled"'
         assert call.is_processed
 
-    asyncio.run(course())
+    asyncio.run(scenario())
 
 
-def test_too_many_requests_is_limited_whatever_was_asked() -> None:
-    """Nothing was done, and when to come back is said if the venue said it."""
+def test_too_many_requests_raises_rate_limited_for_queries_and_orders() -> None:
+    """Nothing was executed; the error states when to retry if the venue states it."""
     for method, arguments in (("fetch_positions", ()), ("create_order", SELL)):
-        said = _said(method, *arguments, mishap="limited", changes=method == "create_order")
-        assert type(said) is RateLimitedError
+        error = _error_of(method, *arguments, mishap="limited", changes=method == "create_order")
+        assert type(error) is RateLimitedError
 
 
-def test_a_venue_that_cannot_be_connected_to_has_surely_done_nothing() -> None:
-    """A port where nobody listens: the order never left."""
+def test_a_refused_connection_means_the_order_was_not_sent() -> None:
+    """On a port where nobody listens, the order never leaves the client."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{nobody.getsockname()[1]}"
 
-        async def course() -> None:
+        async def scenario() -> None:
             client = Client(_spec(VirtualTime(), endpoint), Plain)
             try:
                 with pytest.raises(VenueDownError):
@@ -127,14 +127,14 @@ def test_a_venue_that_cannot_be_connected_to_has_surely_done_nothing() -> None:
             finally:
                 await client.close()
 
-        virtual_time.run(course())
+        virtual_time.run(scenario())
 
 
-def test_an_order_that_fails_at_a_question_before_it_was_never_sent() -> None:
-    """ccxt loads the rules before it sends an order; a venue that is silent then has no order."""
+def test_an_order_whose_preceding_query_fails_was_never_sent() -> None:
+    """ccxt loads the rules before it sends an order; a venue that does not answer then has received no order."""
     time = VirtualTime()
 
-    async def course() -> None:
+    async def scenario() -> None:
         exchange = Exchange({(SYMBOL, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()))
         wire = await BinanceWire(exchange).start()
         wire.maintenance = True
@@ -147,21 +147,21 @@ def test_an_order_that_fails_at_a_question_before_it_was_never_sent() -> None:
             await wire.stop()
         assert not exchange.orders
 
-    time.run(course())
+    time.run(scenario())
 
 
 class TakesOrdersByGet(Plain):
-    """A venue where a question may be an order."""
+    """A venue where a GET request may be an order."""
 
     has_orders_by_get = True
 
 
-@pytest.mark.parametrize(("changes", "asked"), [(True, 1), (False, 2)])
-def test_what_changes_something_is_never_asked_again_by_itself(changes: bool, asked: int) -> None:
-    """A connection that breaks at a GET: a question is asked once more, an order is of unknown fate."""
+@pytest.mark.parametrize(("changes", "requests"), [(True, 1), (False, 2)])
+def test_a_request_that_changes_something_is_never_retried_automatically(changes: bool, requests: int) -> None:
+    """When a connection breaks at a GET, a query is sent once more and an order has unknown status."""
     time = VirtualTime()
 
-    async def course() -> None:
+    async def scenario() -> None:
         exchange = Exchange({(SYMBOL, "long"): Decimal(2)}, lambda: (time.elapsed, time.now()))
         wire = await BinanceWire(exchange, mishaps=Script(Rule("snapshot", "done"))).start()
         client = Client(_spec(time, wire.address), TakesOrdersByGet)
@@ -175,28 +175,28 @@ def test_what_changes_something_is_never_asked_again_by_itself(changes: bool, as
         finally:
             await client.close()
             await wire.stop()
-        assert wire.calls("snapshot") == asked
+        assert wire.calls("snapshot") == requests
 
-    time.run(course())
-
-
-def test_no_error_shows_an_address_with_what_was_asked_in_it() -> None:
-    """A query holds the signature, and a proxy's log is read by many."""
-    said = _said("fetch_positions", mishap="silent")
-    assert said is not None
-    assert "signature" not in str(said)
-    assert KEY not in str(said)
+    time.run(scenario())
 
 
-def test_ccxt_writes_no_key_into_any_log(caplog: pytest.LogCaptureFixture) -> None:
-    """At its finest level it would write the headers of every request."""
+def test_no_error_message_contains_an_address_with_its_query() -> None:
+    """The query string contains the signature, and error messages end up in logs that many people read."""
+    error = _error_of("fetch_positions", mishap="silent")
+    assert error is not None
+    assert "signature" not in str(error)
+    assert KEY not in str(error)
+
+
+def test_ccxt_logs_no_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    """At debug level ccxt would log the headers of every request."""
     with caplog.at_level(logging.DEBUG):
-        _said("fetch_positions")
+        _error_of("fetch_positions")
     assert not [record for record in caplog.records if KEY in record.getMessage() or SECRET in record.getMessage()]
 
 
-def test_every_address_goes_to_the_endpoint_with_its_own_path() -> None:
-    """Also those of another system of the venue, such as the one that tells what a key may do."""
+def test_every_address_is_moved_to_the_endpoint_and_keeps_its_path() -> None:
+    """This includes other systems of the venue, such as the one that returns the rights of a key."""
     client = Client(_spec(VirtualTime(), "http://127.0.0.1:9/gateway/", endpoint_ws="ws://127.0.0.1:8"), Plain)
     api = client.ccxt.urls["api"]
     assert api["fapiPrivate"] == "http://127.0.0.1:9/gateway/fapi/v1"
@@ -207,8 +207,8 @@ def test_every_address_goes_to_the_endpoint_with_its_own_path() -> None:
     asyncio.run(client.close())
 
 
-def test_without_ccxt_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package goes without it where nobody trades crypto."""
+def test_without_ccxt_the_error_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ccxt is optional: installations that trade no crypto go without it."""
     import sys
 
     monkeypatch.setitem(sys.modules, "ccxt.pro", None)
@@ -216,8 +216,8 @@ def test_without_ccxt_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         _ = Client(_spec(VirtualTime(), "http://127.0.0.1:9"), Plain).ccxt
 
 
-def test_a_system_that_the_venue_does_not_have_is_said_plainly() -> None:
-    """ccxt answers a sandbox that is not there with an error of its own making."""
+def test_an_environment_that_the_venue_does_not_have_is_named() -> None:
+    """For a missing sandbox ccxt raises an error class of its own."""
 
     class Kraken(Dialect):
         exchange = "kraken"
@@ -227,10 +227,10 @@ def test_a_system_that_the_venue_does_not_have_is_said_plainly() -> None:
         _ = client.ccxt
 
 
-def test_rules_come_from_a_thread_while_the_loop_goes_on() -> None:
-    """The venue is asked by a client of its own, which this one can take over."""
+def test_rules_are_loaded_on_a_thread_without_blocking_the_loop() -> None:
+    """A separate client loads the rules, and this client can take them over."""
 
-    async def course() -> None:
+    async def scenario() -> None:
         started = asyncio.get_running_loop().time()
         exchange = Exchange({}, lambda: (asyncio.get_running_loop().time() - started, NOON), markets=[Market(SYMBOL)])
         wire = await BinanceWire(exchange).start()
@@ -244,4 +244,4 @@ def test_rules_come_from_a_thread_while_the_loop_goes_on() -> None:
             await client.close()
             await wire.stop()
 
-    asyncio.run(course())
+    asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Accounts and orders of which one field is wrong: what they hold is unknown, never nothing and never turned."""
+"""Accounts and orders with one wrong field: their holdings are unknown, never zero and never on the opposite side."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ OWED: dict[str, Any] = {"asset": "BTC", "free": "0.75", "locked": "0.25", "borro
 
 @pytest.mark.parametrize("field", ["free", "locked", "borrowed", "interest"])
 @pytest.mark.parametrize("value", [None, "", "-1", "nonsense"])
-def test_an_amount_of_a_margin_account_that_is_missing_or_negative_is_no_zero(field: str, value: object) -> None:
-    """A debt that is not told made a long position of a short one."""
+def test_a_missing_or_negative_amount_of_a_margin_account_is_unreadable_not_zero(field: str, value: object) -> None:
+    """A missing debt turned a short position into a long one."""
     with pytest.raises(UnreadableError):
         balance_of({"userAssets": [OWED | {field: value}]}, "USDT")
 
 
 @pytest.mark.parametrize("rows", [[], [OWED, OWED], [OWED | {"asset": None}], [OWED | {"asset": 7}], None, [None]])
-def test_a_list_of_assets_that_is_empty_or_names_one_twice_or_none_is_unreadable(rows: Any) -> None:
-    """Of two rows of one asset the last one was believed, and an empty list was a worth of nothing."""
+def test_an_asset_list_that_is_empty_or_has_duplicate_or_nameless_rows_is_unreadable(rows: Any) -> None:
+    """Of two rows of one asset the last one was used, and an empty list was an equity of zero."""
     with pytest.raises(UnreadableError):
         balance_of({"userAssets": rows}, "USDT")
 
 
-def test_coins_that_are_listed_twice_are_unreadable_at_bybit_and_okx() -> None:
-    """One of the two rows is wrong, and nobody knows which."""
+def test_duplicate_coins_are_unreadable_at_bybit_and_okx() -> None:
+    """One of the two rows is wrong, and it is unknown which."""
     coin = {"coin": "BTC", "equity": "1"}
     with pytest.raises(UnreadableError):
         spot_balance({"result": {"list": [{"coin": [coin, coin]}]}})
@@ -48,8 +48,8 @@ def test_coins_that_are_listed_twice_are_unreadable_at_bybit_and_okx() -> None:
         account_equity({"totalEq": "100", "details": [detail, detail]}, "USDT", D(1))
 
 
-def test_a_credit_or_a_closed_volume_at_kraken_that_is_not_told_is_no_zero() -> None:
-    """An account without a credit line has no such field; a position always says what of it is closed."""
+def test_a_missing_credit_or_closed_volume_at_kraken_is_unreadable_not_zero() -> None:
+    """An account without a credit line has no credit field; a position always states its closed volume."""
     assert held_amounts({"XXBT": {"balance": "2"}}) == {"XXBT": (D(2), None)}
     with pytest.raises(UnreadableError):
         held_amounts({"XXBT": {"balance": "2", "credit_used": None}})
@@ -57,20 +57,20 @@ def test_a_credit_or_a_closed_volume_at_kraken_that_is_not_told_is_no_zero() -> 
         margin_rows([{"pair": "XXBTZUSD", "type": "sell", "vol": "2", "vol_closed": None}])
 
 
-def _snapshot(stand: TypedStand, question: str, answer: Any) -> Any:
-    async def story() -> Any:
-        venue = await stand.connect(lambda asked, whole: answer if asked == question else whole)
+def _snapshot(stand: TypedStand, request: str, answer: Any) -> Any:
+    async def scenario() -> Any:
+        venue = await stand.connect(lambda requested, whole: answer if requested == request else whole)
         try:
             return await venue.snapshot()
         finally:
             await venue.close()
 
-    return stand.run(story())
+    return stand.run(scenario())
 
 
 @pytest.mark.parametrize("coins", [[], ["ETH"], ["BTC", "ETH", "BTC"]])
-def test_a_coin_margined_account_whose_list_lacks_the_coin_of_a_position_is_unreadable(coins: list[str]) -> None:
-    """An empty list beside a short position was a loss of everything."""
+def test_a_coin_margined_account_without_the_coin_of_a_position_is_unreadable(coins: list[str]) -> None:
+    """An empty list together with a short position was read as a loss of the whole equity."""
     stand = typed_binance.coinm()
     whole = stand.typed.answers["GET /dapi/v1/account"]["assets"]
     rows = [row for coin in coins for row in whole if row["asset"] == coin]
@@ -80,8 +80,8 @@ def test_a_coin_margined_account_whose_list_lacks_the_coin_of_a_position_is_unre
 
 
 @pytest.mark.parametrize("field", ["maintMargin", "positionInitialMargin"])
-def test_margin_of_a_coin_that_is_less_than_nothing_is_unknown(field: str) -> None:
-    """It was added to that of the other coins."""
+def test_a_negative_margin_of_a_coin_makes_the_margin_unknown(field: str) -> None:
+    """The negative margin was added to that of the other coins."""
     stand = typed_binance.coinm()
     first, second = stand.typed.answers["GET /dapi/v1/account"]["assets"]
     seen = _snapshot(stand, "GET /dapi/v1/account", {"assets": [first, second | {field: "-0.5"}]})
@@ -89,8 +89,8 @@ def test_margin_of_a_coin_that_is_less_than_nothing_is_unknown(field: str) -> No
     assert (seen.quality, found) == ("ok", None)
 
 
-def test_an_equity_of_nothing_beside_positions_is_unknown_and_the_positions_are_kept() -> None:
-    """They can be closed; a worth below zero is believed, since a liquidation shows one."""
+def test_an_equity_of_zero_with_open_positions_is_unknown_and_the_positions_are_kept() -> None:
+    """The positions can be closed; an equity below zero is accepted, because a liquidation shows one."""
     stand = typed_binance.coinm()
     rows = [row | {"marginBalance": "0", "walletBalance": "0"} for row in
             stand.typed.answers["GET /dapi/v1/account"]["assets"]]  # fmt: skip
@@ -101,21 +101,21 @@ def test_an_equity_of_nothing_beside_positions_is_unknown_and_the_positions_are_
     assert _snapshot(typed_binance.coinm(), "GET /dapi/v1/account", {"assets": rows}).equity < 0
 
 
-def test_an_order_that_is_filled_and_of_which_nothing_was_filled_makes_no_sense() -> None:
-    """It was read as one that had expired, and was sent again."""
+def test_a_filled_order_with_a_filled_amount_of_zero_is_unreadable() -> None:
+    """It was read as an expired order, and was sent again."""
     with pytest.raises(UnreadableError):
         orders.report({"id": "1", "status": "closed", "amount": "2", "filled": "0"}, "BTC/USDT:USDT")
 
 
 @pytest.mark.parametrize("code", [None, "None", "True", "{}", "nonsense", "0", "", "-1.5"])
-def test_a_row_without_a_code_of_the_venues_form_refuses_nothing(code: str | None) -> None:
-    """An answer whose verdict is damaged may be that of an order which is executed."""
-    said = () if code is None else (code,)
-    assert isinstance(row_error(RefusalCodes(FUTURES, FORM), said, "row"), FateUnknownError)
+def test_a_row_without_a_code_in_the_venues_format_is_no_rejection(code: str | None) -> None:
+    """An answer whose code is damaged may belong to an order that is executed."""
+    codes = () if code is None else (code,)
+    assert isinstance(row_error(RefusalCodes(FUTURES, FORM), codes, "row"), FateUnknownError)
 
 
-def test_a_row_with_the_number_of_an_order_refuses_nothing() -> None:
-    """A known code is a refusal, and an unknown one of the venue's form; but not beside an order that was taken."""
+def test_a_row_with_an_order_id_is_no_rejection() -> None:
+    """A known code, or an unknown one in the venue's format, is a rejection; not so in a row that has an order id."""
     verdicts = RefusalCodes({"-2019": rejected("insufficient_margin")}, FORM)
     for code in ("-2019", "-9876"):
         assert isinstance(row_error(verdicts, (code,), "row", order={"orderId": ""}), OrderRejectedError)

@@ -1,4 +1,4 @@
-"""How long an order is valid, in each venue's own terms and by the venue's clock."""
+"""How long an order is valid, in each venue's terms and by the venue's clock."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def spec(exchange: str, **options: object) -> AccountSpec:
 
 
 def dialect(exchange: str, skew_ms: float | None = None) -> Dialect:
-    found: Any = adapter(spec(exchange))
-    found._client.skew_ms = skew_ms
-    made: Dialect = found._dialect
-    return made
+    venue: Any = adapter(spec(exchange))
+    venue._client.skew_ms = skew_ms
+    dialect: Dialect = venue._dialect
+    return dialect
 
 
 def order(valid_for: float | None) -> OrderRequest:
@@ -60,32 +60,32 @@ def order(valid_for: float | None) -> OrderRequest:
         ("gate", OrderLife(names="none")),
     ],
 )
-def test_each_venue_says_how_late_an_order_may_arrive(exchange: str, life: OrderLife) -> None:
-    """As their documents say it of requests and of client order ids; of one that nobody has looked at, nothing."""
+def test_each_dialect_states_how_late_an_order_may_arrive(exchange: str, life: OrderLife) -> None:
+    """From the venues' documentation of requests and client order ids; the generic dialect states nothing."""
     assert adapter(spec(exchange)).traits.order_life == life
 
 
-def test_a_window_that_an_account_asks_for_is_how_long_its_requests_live() -> None:
-    """`options.ccxt.recvWindow` is said with every request that says nothing else."""
+def test_a_receive_window_in_the_account_options_sets_how_long_requests_are_valid() -> None:
+    """`options.ccxt.recvWindow` is sent with every request that sets no other."""
     assert adapter(spec("bybit", ccxt={"recvWindow": 20_000})).traits.order_life.always == 20.0
 
 
 @pytest.mark.parametrize(
     ("skew_ms", "window"), [(None, 3000), (0.0, 3000), (1500.0, 4500), (-800.0, 2200), (-5000.0, 1), (90_000.0, 60_000)]
 )
-def test_a_window_ends_when_the_order_is_to_end_whatever_our_clock_says(skew_ms: float | None, window: int) -> None:
-    """It is counted from our timestamp: behind the venue's clock it is longer, ahead of it shorter."""
+def test_a_receive_window_ends_with_the_order_whatever_our_clock_shows(skew_ms: float | None, window: int) -> None:
+    """It counts from our timestamp: if our clock is behind the venue's it is longer, if ahead shorter."""
     assert dialect("binanceusdm", skew_ms).window_of(order(3.0), order(6.0)) == {"recvWindow": window}
 
 
-def test_an_order_without_a_validity_says_none() -> None:
-    """It lives as long as the client's own window."""
-    made = dialect("binanceusdm")
-    assert (made.window_of(order(None)), made.deadline_of(order(None))) == ({}, None)
+def test_an_order_without_a_validity_sends_neither_window_nor_deadline() -> None:
+    """It is valid as long as the client's own window."""
+    binance = dialect("binanceusdm")
+    assert (binance.window_of(order(None)), binance.deadline_of(order(None))) == ({}, None)
 
 
 @pytest.mark.parametrize("skew_ms", [None, -2000.0, 7000.0])
-def test_a_deadline_is_at_the_venues_clock(skew_ms: float | None) -> None:
-    """Three seconds after the call, as the venue counts them."""
-    wanted = NOON + timedelta(seconds=3, milliseconds=skew_ms or 0.0)
-    assert dialect("okx", skew_ms).deadline_of(order(3.0), order(6.0)) == int(wanted.timestamp() * 1000)
+def test_a_deadline_is_by_the_venues_clock(skew_ms: float | None) -> None:
+    """Three seconds after the call, by the venue's clock."""
+    deadline = NOON + timedelta(seconds=3, milliseconds=skew_ms or 0.0)
+    assert dialect("okx", skew_ms).deadline_of(order(3.0), order(6.0)) == int(deadline.timestamp() * 1000)

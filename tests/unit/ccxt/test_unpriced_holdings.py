@@ -1,4 +1,4 @@
-"""Holdings without a price: what is known of the rest of a spot account, and when its worth is known all the same."""
+"""Holdings without a price: what remains known of a spot account, and when its equity is known nevertheless."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HELD = {"USDT": "5000", "BTC": "0.1", "PUMP": "400"}
 
 
 class Desk:
-    """A spot account in USDT whose venue lists BTC and PUMP, and what its prices are."""
+    """A spot account in USDT whose venue lists BTC and PUMP, and their prices."""
 
     def __init__(self, **options: object) -> None:
         self.spec = AccountSpec("main", "ccxt", "spot", "USDT", None, options, {}, exchange="binance")
@@ -39,99 +39,99 @@ class Desk:
 
         balance = {"total": held or HELD}
         market = ValuationInputs(self.rules, prices, self._last, at)
-        wealth, found = asyncio.run(holdings(balance, self.spec, market))
-        return wealth, {it.symbol: it for it in found}
+        equity, positions = asyncio.run(holdings(balance, self.spec, market))
+        return equity, {it.symbol: it for it in positions}
 
     def halt(self, symbol: str = "PUMP/USDT") -> None:
         del self.prices[symbol]
 
 
-def test_a_holding_that_never_had_a_price_leaves_the_rest_known() -> None:
-    """400 of an airdrop: the bitcoin is a position with its price, which can be closed; the worth is unknown."""
+def test_a_holding_that_never_had_a_price_leaves_other_positions_known() -> None:
+    """400 airdropped tokens: the bitcoin is a position with a price, which can be closed; the equity is unknown."""
     desk = Desk()
     desk.halt()
-    wealth, found = desk.read()
-    assert (wealth.equity, wealth.unrealized) == (None, None)
-    assert (found["BTC/USDT"].contracts, found["BTC/USDT"].notional) == (D("0.1"), 5000)
-    assert (found["PUMP/USDT"].contracts, found["PUMP/USDT"].mark_price) == (400, None)
-    assert "no price for PUMP in USDT, so the account's equity is unknown" in str(wealth.why)
+    account, positions = desk.read()
+    assert (account.equity, account.unrealized) == (None, None)
+    assert (positions["BTC/USDT"].contracts, positions["BTC/USDT"].notional) == (D("0.1"), 5000)
+    assert (positions["PUMP/USDT"].contracts, positions["PUMP/USDT"].mark_price) == (400, None)
+    assert "no price for PUMP in USDT, so the account's equity is unknown" in str(account.why)
 
 
 def test_an_airdrop_without_a_market_is_no_position() -> None:
-    """It cannot be sold, so that no close waits for it; the balances have it."""
+    """It cannot be sold, so no close waits for it; it appears in the balances."""
     desk = Desk()
     desk.halt()
     del desk.rules["PUMP/USDT"]
-    wealth, found = desk.read()
-    assert (list(found), wealth.equity) == (["BTC/USDT"], None)
-    assert [(it.asset, it.price) for it in wealth.balances or ()] == [("USDT", 1), ("BTC", 50_000), ("PUMP", None)]
+    account, positions = desk.read()
+    assert (list(positions), account.equity) == (["BTC/USDT"], None)
+    assert [(it.asset, it.price) for it in account.balances or ()] == [("USDT", 1), ("BTC", 50_000), ("PUMP", None)]
 
 
 @pytest.mark.parametrize(("bound", "equity"), [("200", 10_000), ("200.01", None)])
-def test_up_to_two_per_cent_of_what_a_person_has_bounded_counts_as_nothing(bound: str, equity: int | None) -> None:
-    """200 of 10,000 are 2%. It has risen from nothing when it gets a price, which is no loss."""
+def test_a_holding_with_a_documented_bound_up_to_two_per_cent_counts_as_zero(bound: str, equity: int | None) -> None:
+    """200 of 10,000 are 2%. When it gets a price it rises from zero, which is no loss."""
     desk = Desk(unpriced={"PUMP": bound})
     desk.halt()
-    wealth, found = desk.read()
-    assert wealth.equity == equity
-    assert "PUMP" in str(wealth.why)
-    assert found["PUMP/USDT"].mark_price is None
+    account, positions = desk.read()
+    assert account.equity == equity
+    assert "PUMP" in str(account.why)
+    assert positions["PUMP/USDT"].mark_price is None
 
 
-def test_what_had_a_price_is_counted_at_it_when_its_market_is_halted() -> None:
-    """400 at 0.25 are 100, 0.99% of 10,100: no fall, which a count as nothing would be; the price has its time."""
+def test_a_holding_in_a_halted_market_counts_at_its_last_price() -> None:
+    """400 at 0.25 are 100, 0.99% of 10,100: counting it as zero would show a fall; the price keeps its time."""
     desk = Desk()
     assert desk.read()[0].equity == 10_100
     desk.halt()
-    wealth, found = desk.read(NOON + timedelta(hours=47))
-    pump = found["PUMP/USDT"]
-    assert (wealth.equity, pump.mark_price, pump.notional, pump.mark_at) == (10_100, D("0.25"), 100, NOON)
-    assert "PUMP, counted at its price 0.25 USDT of 2026-05-01 12:00 UTC" in str(wealth.why)
+    account, positions = desk.read(NOON + timedelta(hours=47))
+    pump = positions["PUMP/USDT"]
+    assert (account.equity, pump.mark_price, pump.notional, pump.mark_at) == (10_100, D("0.25"), 100, NOON)
+    assert "PUMP, counted at its price 0.25 USDT of 2026-05-01 12:00 UTC" in str(account.why)
 
 
-def test_a_last_price_bounds_for_two_days() -> None:
-    """After that nobody knows; the position stays."""
+def test_a_last_price_is_used_for_two_days() -> None:
+    """After that the equity is unknown; the position remains."""
     desk = Desk()
     desk.read()
     desk.halt()
-    wealth, found = desk.read(NOON + timedelta(hours=49))
-    assert (wealth.equity, found["PUMP/USDT"].contracts, found["PUMP/USDT"].mark_price) == (None, 400, None)
+    account, positions = desk.read(NOON + timedelta(hours=49))
+    assert (account.equity, positions["PUMP/USDT"].contracts, positions["PUMP/USDT"].mark_price) == (None, 400, None)
 
 
-def test_a_large_holding_that_loses_its_price_makes_the_worth_unknown_and_stays_a_position() -> None:
-    """The bitcoins are half of it. Their market may even be gone from the rules: they have not been sold."""
+def test_a_large_holding_that_loses_its_price_makes_the_equity_unknown_and_remains_a_position() -> None:
+    """The bitcoins are half of the equity. Even without their market in the rules they have not been sold."""
     desk = Desk()
     desk.read()
     desk.halt("BTC/USDT")
     del desk.rules["BTC/USDT"]
-    wealth, found = desk.read()
-    assert (wealth.equity, found["BTC/USDT"].contracts, found["BTC/USDT"].mark_price) == (None, D("0.1"), None)
+    account, positions = desk.read()
+    assert (account.equity, positions["BTC/USDT"].contracts, positions["BTC/USDT"].mark_price) == (None, D("0.1"), None)
 
 
 def test_several_holdings_without_a_price_are_bounded_together() -> None:
-    """150 and 150 are 3%, though each is 1.5%."""
+    """150 and 150 together are 3%, though each is 1.5%."""
     desk = Desk(unpriced={"PUMP": 150, "DUST": 150})
     desk.halt()
     assert desk.read(**HELD, DUST="1")[0].equity is None
 
 
-def test_what_is_owed_without_a_price_is_not_bounded_by_a_document() -> None:
-    """It may cost more than anybody has written down."""
+def test_a_documented_bound_does_not_apply_to_a_debt_without_a_price() -> None:
+    """Buying it back may cost more than the documented bound."""
     desk = Desk(unpriced={"PUMP": 1})
     desk.halt()
     assert desk.read(USDT="10000", PUMP="-400")[0].equity is None
 
 
 @pytest.mark.parametrize("option", ["PUMP", {"PUMP": "nonsense"}, {"PUMP": -1}, {"PUMP": None}, {"PUMP": "NaN"}])
-def test_an_option_of_another_form_is_refused_with_the_form(option: object) -> None:
-    """Before anything is asked of the venue."""
+def test_an_option_of_another_form_is_rejected_with_an_example(option: object) -> None:
+    """Before any request to the venue."""
     spec = AccountSpec("main", "ccxt", "spot", "USDT", None, {"unpriced": option}, {}, exchange="binance")
     with pytest.raises(ValueError, match=r"unpriced: \{PUMP: 250\}"):
         adapter(spec)
 
 
-def test_an_airdrop_at_binance_does_not_blind_the_account() -> None:
-    """2 BTC and a token of which the venue's rules say nothing."""
+def test_an_airdrop_at_binance_leaves_the_account_known() -> None:
+    """2 BTC and a token that is missing from the venue's rules."""
     balances = [{"asset": "BTC", "free": "2", "locked": "0"}, {"asset": "PUMP", "free": "400", "locked": "0"}]
     answers = {**SPOT_QUIET, "/api/v3/account": {"balances": balances}}
     seen = snapshot_of(answers, exchange="binance", market="spot")

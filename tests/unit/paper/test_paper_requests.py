@@ -1,4 +1,4 @@
-"""What the paper server listens to: programs on this machine that send numbers, and no page in a browser."""
+"""The paper server accepts requests with valid numbers from programs on this machine, and none from a web page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ORDER = {
 }  # fmt: skip
 
 
-def _posted(desk: Desk, path: str, body: object, headers: Mapping[str, str]) -> tuple[int, str]:
+def _post(desk: Desk, path: str, body: object, headers: Mapping[str, str]) -> tuple[int, str]:
     """Status and text of the answer to a POST; the account can be read afterwards."""
 
     async def run() -> tuple[int, str]:
@@ -29,10 +29,10 @@ def _posted(desk: Desk, path: str, body: object, headers: Mapping[str, str]) -> 
             async with aiohttp.ClientSession() as session:
                 url = f"{server.address}/v1/{path}"
                 async with session.post(url, data=json.dumps(body), headers=headers) as answer:
-                    said = answer.status, await answer.text()
+                    result = answer.status, await answer.text()
                 async with session.get(f"{server.address}/v1/accounts/main/snapshot") as answer:
                     assert answer.status == 200
-            return said
+            return result
         finally:
             await server.close()
 
@@ -53,21 +53,21 @@ def _posted(desk: Desk, path: str, body: object, headers: Mapping[str, str]) -> 
     ],
     ids=lambda headers: ", ".join(f"{name} {value}" for name, value in headers.items()),
 )
-def test_what_a_web_page_makes_a_browser_send_moves_no_money(headers: dict[str, str]) -> None:
-    """Another origin, a name that was made to lead here, or a body that a form may send: 403 and a reason."""
+def test_requests_that_a_web_page_makes_a_browser_send_move_no_money(headers: dict[str, str]) -> None:
+    """Another origin, a host name that resolves to this machine, or a body that a form can send: 403 and a reason."""
     desk = Desk()
     before = desk.seen.equity
-    status, text = _posted(desk, "accounts/main/flows", WITHDRAWAL, headers)
+    status, text = _post(desk, "accounts/main/flows", WITHDRAWAL, headers)
     assert (status, json.loads(text)["code"]) == (403, "not_allowed")
     assert desk.seen.equity == before
 
 
 @pytest.mark.parametrize("host", ["localhost:9000", "127.0.0.1", "[::1]:8701"])
-def test_programs_on_this_machine_are_answered_by_any_name_of_loopback(host: str) -> None:
-    """A forwarded port has another number, and the machine itself three names."""
+def test_programs_on_this_machine_may_use_any_loopback_name(host: str) -> None:
+    """A forwarded port has another number, and loopback has three names."""
     desk = Desk()
     headers = {"Content-Type": "application/json; charset=utf-8", "Host": host}
-    assert _posted(desk, "accounts/main/flows", WITHDRAWAL, headers)[0] == 200
+    assert _post(desk, "accounts/main/flows", WITHDRAWAL, headers)[0] == 200
     assert desk.seen.equity == 9000
 
 
@@ -84,27 +84,27 @@ def test_programs_on_this_machine_are_answered_by_any_name_of_loopback(host: str
     ],
     ids=["flow", "order", "limit", "taken", "band", "delivery"],
 )
-def test_d14_what_is_no_number_is_refused_by_name_and_the_account_goes_on(
+def test_d14_an_invalid_number_is_rejected_by_field_name_and_the_account_stays_usable(
     path: str, body: dict[str, object], name: str, number: str
 ) -> None:
-    """Once in a wallet it would make every later answer an error."""
+    """Once in a wallet, it would make every later answer an error."""
     desk = Desk()
-    status, text = _posted(desk, path, {**body, name: number}, AS_JSON)
+    status, text = _post(desk, path, {**body, name: number}, AS_JSON)
     refusal = json.loads(text)
     assert (status, refusal["code"]) == (400, "bad_request")
     assert name in refusal["text"]
     assert (desk.seen.equity, desk.seen.orders) == (Decimal(10_000), ())
 
 
-def test_numbers_in_a_batch_are_held_to_the_same() -> None:
-    """One of them refuses the whole request: nothing of it is done."""
+def test_an_invalid_number_rejects_the_whole_batch() -> None:
+    """No order of the batch is executed."""
     desk = Desk()
-    status, text = _posted(desk, "accounts/main/orders/batch", [ORDER, {**ORDER, "amount": "NaN"}], AS_JSON)
+    status, text = _post(desk, "accounts/main/orders/batch", [ORDER, {**ORDER, "amount": "NaN"}], AS_JSON)
     assert (status, "amount is not a number" in text) == (400, True)
     assert desk.seen.positions == ()
 
 
-def test_a_price_is_not_below_zero() -> None:
-    """Delivered at such a price a position would pay who owes."""
-    status, text = _posted(Desk(), "states", {"symbol": "A", "state": "delisted", "delivery": "-1"}, AS_JSON)
+def test_a_delivery_price_below_zero_is_rejected() -> None:
+    """Delivered at such a price, a position would pay the side that owes."""
+    status, text = _post(Desk(), "states", {"symbol": "A", "state": "delisted", "delivery": "-1"}, AS_JSON)
     assert (status, "delivery is below zero" in text) == (400, True)

@@ -1,4 +1,4 @@
-"""Binance's recorded answers, and what its rows say that ccxt leaves out or takes wrong."""
+"""Binance's recorded answers, and fields of its rows that ccxt omits or misreads."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ SPOT_QUIET: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def told(
+def adapter_with(
     answers: Mapping[str, Any],
     *,
     exchange: str = "binanceusdm",
@@ -84,7 +84,7 @@ def told(
     rules: str = "",
     options: Mapping[str, object] = MappingProxyType({}),
 ) -> CcxtVenue:
-    """An account whose venue answers so, by path. `rules`: a name for those that no other test may share."""
+    """An adapter that gets these answers by path. `rules`: a name for rules that no other test may share."""
     credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
     options = {**options, **({"ccxt": {"rulesOfTheTest": rules}} if rules else {})}
     spec = AccountSpec("main", "ccxt", market, currency, None, options, credentials, exchange=exchange)
@@ -100,16 +100,16 @@ def told(
 
 
 def snapshot_of(answers: Mapping[str, Any], **how: Any) -> AccountSnapshot:
-    """What is made of them."""
+    """The snapshot that is read from these answers."""
 
-    async def whole() -> AccountSnapshot:
-        venue = told(answers, **how)
+    async def main() -> AccountSnapshot:
+        venue = adapter_with(answers, **how)
         try:
             return await venue.snapshot()
         finally:
             await venue.close()
 
-    return asyncio.run(whole())
+    return asyncio.run(main())
 
 
 # Recorded answers
@@ -156,8 +156,8 @@ def test_recorded_spot_answers_are_holdings_with_prices(shared: Path) -> None:
 
 @pytest.mark.parametrize("name", ["account_info_v2", "balance", "open_algo_orders", "order_response", "position_risk"])
 @pytest.mark.parametrize("path", ["/fapi/v3/account", "/fapi/v3/positionRisk"])
-def test_any_recorded_answer_in_the_wrong_place_is_told_and_never_believed(shared: Path, name: str, path: str) -> None:
-    """The account's answer where the positions belong, and so on: a valid snapshot only where it is the right one."""
+def test_a_recorded_answer_to_the_wrong_request_is_never_accepted(shared: Path, name: str, path: str) -> None:
+    """The account's answer to the request for positions, and so on: only the right answer gives a valid snapshot."""
     right = {"/fapi/v3/account": "account_info_v2", "/fapi/v3/positionRisk": "position_risk"}
     answers = dict(QUIET) | {
         place: recorded(shared, f"futures/http_json/{name if place == path else own}.json")
@@ -171,14 +171,14 @@ def test_any_recorded_answer_in_the_wrong_place_is_told_and_never_believed(share
         assert found.reason
 
 
-def test_a_recorded_order_by_the_venue_is_known_by_its_name(shared: Path) -> None:
-    """Deleveraging, liquidation and settlement orders are named by the venue; others are trades."""
+def test_a_recorded_order_by_the_venue_is_recognised_by_its_client_id(shared: Path) -> None:
+    """Deleveraging, liquidation and settlement orders have client ids of the venue; others are trades."""
     row = recorded(shared, "futures/user_data_json/order_update_adl.json")["o"]
     assert cause(row["c"]) == "adl"
     assert (cause("autoclose-1"), cause("settlement_autoclose-1"), cause("ks1")) == ("liquidation", "delivery", None)
 
 
-# What the account is
+# The account
 
 
 def account(**more: Any) -> dict[str, Any]:
@@ -195,7 +195,7 @@ LONG: dict[str, Any] = {
 }
 
 
-def test_in_multi_assets_mode_the_total_in_dollars_is_told_in_the_accounts_currency() -> None:
+def test_in_multi_assets_mode_the_total_in_dollars_is_converted_to_the_accounts_currency() -> None:
     """1100 USD at 1.10 USD for one USDT are 1000 USDT."""
     answers = dict(QUIET) | {
         "/fapi/v1/accountConfig": CONFIG | {"multiAssetsMargin": True}, "/fapi/v3/account": account(),
@@ -222,8 +222,8 @@ def test_in_single_asset_mode_other_assets_are_added_at_the_venues_own_price() -
     assert (found.equity, found.free) == (D(700), D(80))
 
 
-def test_in_single_asset_mode_an_asset_without_an_index_makes_the_worth_unknown_and_no_more() -> None:
-    """1,000 USDT and 10 BNB at 500 are 6,000. Without an index of BNB they are not 1,000; the position stays known."""
+def test_in_single_asset_mode_an_asset_without_an_index_makes_only_the_equity_unknown() -> None:
+    """1,000 USDT and 10 BNB at 500 are 6,000. Without an index of BNB they are not 1,000; the position is known."""
     assets = [
         {"asset": name, "marginBalance": amount, "walletBalance": amount, "unrealizedProfit": "0",
          "availableBalance": amount}
@@ -244,14 +244,14 @@ def test_in_single_asset_mode_an_asset_without_an_index_makes_the_worth_unknown_
     assert [it.asset for it in left_out.balances or ()] == ["USDT"]
 
 
-def test_in_single_asset_mode_the_worth_alone_is_no_answer_where_it_is_unknown() -> None:
-    """Positions fail, and BNB has no index: nothing of the account is known."""
+def test_in_single_asset_mode_failed_positions_and_an_unknown_equity_give_no_snapshot() -> None:
+    """Positions fail, and BNB has no index: nothing about the account is known."""
     assets = [{"asset": "USDT", "marginBalance": "1000", "walletBalance": "1000"},
               {"asset": "BNB", "marginBalance": "10", "walletBalance": "10"}]  # fmt: skip
     answers = dict(QUIET) | {"/fapi/v3/account": account(assets=assets)}
 
-    async def whole() -> AccountSnapshot:
-        venue = told(answers)
+    async def main() -> AccountSnapshot:
+        venue = adapter_with(answers)
         asked = venue._client.ccxt.fetch
 
         async def fetch(url: str, *rest: Any) -> Any:
@@ -265,12 +265,12 @@ def test_in_single_asset_mode_the_worth_alone_is_no_answer_where_it_is_unknown()
         finally:
             await venue.close()
 
-    found = asyncio.run(whole())
+    found = asyncio.run(main())
     assert (found.quality, found.equity, found.positions) == ("down", None, None)
 
 
 def test_a_position_without_an_entry_price_is_a_position() -> None:
-    """ccxt's own reading leaves it out."""
+    """ccxt's own parser leaves it out."""
     found = snapshot_of(dict(QUIET) | {"/fapi/v3/account": account(), "/fapi/v3/positionRisk": [LONG]})
     (position,) = found.positions or ()
     assert (position.contracts, position.entry_price, position.mark_price) == (D(2), None, D(50_000))
@@ -284,7 +284,7 @@ def test_a_position_without_an_entry_price_is_a_position() -> None:
     ],
     ids=["missing", "wrong side", "no number", "no size", "unknown symbol"],
 )  # fmt: skip
-def test_positions_that_make_no_sense_are_not_believed(rows: list[dict[str, Any]]) -> None:
+def test_unreadable_or_contradicted_positions_are_not_accepted(rows: list[dict[str, Any]]) -> None:
     """The account's own list holds 2 BTC: an empty list of positions is wrong too."""
     listed = {"symbol": "BTCUSDT", "positionSide": "BOTH", "positionAmt": "2"}
     answers = dict(QUIET) | {"/fapi/v3/account": account(positions=[listed]), "/fapi/v3/positionRisk": rows}
@@ -292,8 +292,8 @@ def test_positions_that_make_no_sense_are_not_believed(rows: list[dict[str, Any]
     assert (found.quality, found.positions) == ("malformed", None)
 
 
-def test_incomes_are_flows_except_what_fills_tell() -> None:
-    """Funding, a transfer and something new are told; commissions and realised profits are not."""
+def test_incomes_are_flows_except_those_of_fills() -> None:
+    """Funding, a transfer and an unknown type are flows; commissions and realised profits are not."""
 
     def row(kind: str, amount: str, number: int) -> dict[str, Any]:
         return {"symbol": "BTCUSDT", "incomeType": kind, "income": amount, "asset": "USDT", "time": 1625474304765,
@@ -308,7 +308,7 @@ def test_incomes_are_flows_except_what_fills_tell() -> None:
         income([row("TRANSFER", "a lot", 7)])
 
 
-def test_an_inverse_account_is_worth_its_coins_at_the_venues_index() -> None:
+def test_the_equity_of_an_inverse_account_is_its_coins_at_the_venues_index() -> None:
     """1.5 BTC and 10 ETH at a twentieth of a BTC are 2 BTC; 20 contracts of 100 USD at 50 000 are 0.04 BTC."""
     assets = [
         {"asset": coin, "marginBalance": amount, "walletBalance": amount, "availableBalance": amount,
@@ -333,8 +333,8 @@ def test_an_inverse_account_is_worth_its_coins_at_the_venues_index() -> None:
     assert snapshot_of(answers, exchange="binancecoinm", currency="USD").equity == 100_000
 
 
-def test_what_is_owed_on_margin_is_a_short_position() -> None:
-    """1 BTC held and 3 with 0.1 of interest owed are 2.1 short; 200 000 USDT less that are 95 000."""
+def test_a_debt_on_margin_is_a_short_position() -> None:
+    """1 BTC held and 3 owed with 0.1 of interest are 2.1 short; 200 000 USDT less their value are 95 000."""
     assets = [{"asset": "BTC", "free": "0.75", "locked": "0.25", "borrowed": "3", "interest": "0.1"},
               {"asset": "USDT", "free": "200000", "locked": "0", "borrowed": "0", "interest": "0"}]  # fmt: skip
     answers = dict(SPOT_QUIET) | {"/sapi/v1/margin/account": {"userAssets": assets}}
@@ -346,8 +346,8 @@ def test_what_is_owed_on_margin_is_a_short_position() -> None:
         balance_of({"userAssets": [{"asset": "BTC", "free": None}]}, "USDT")
 
 
-def test_what_a_key_may_do_is_the_venues_own_list() -> None:
-    """A right that is not in it is not known."""
+def test_the_rights_of_a_key_are_the_venues_own_list() -> None:
+    """A right that is not in the list is unknown."""
     found = rights_of(
         {"enableReading": True, "enableFutures": False, "enableWithdrawals": True, "ipRestrict": False}, "enableFutures"
     )
@@ -368,10 +368,10 @@ def answered(name: str, **more: Any) -> dict[str, Any]:
 
 
 def sent(answers: Mapping[str, Any], *requests: OrderRequest) -> Any:
-    """What comes of them, one alone or several together."""
+    """The outcomes of these requests, one alone or several in a batch."""
 
-    async def whole() -> Any:
-        venue = told({**QUIET, **answers})
+    async def main() -> Any:
+        venue = adapter_with({**QUIET, **answers})
         try:
             if len(requests) == 1:
                 return await venue.submit(requests[0])
@@ -379,11 +379,11 @@ def sent(answers: Mapping[str, Any], *requests: OrderRequest) -> Any:
         finally:
             await venue.close()
 
-    return asyncio.run(whole())
+    return asyncio.run(main())
 
 
-def test_refused_rows_of_a_batch_stand_in_their_own_place() -> None:
-    """The second of four is refused, the third is an answer about another order, the fourth makes no sense."""
+def test_rejected_rows_of_a_batch_keep_their_index() -> None:
+    """The second of four is rejected, the third is about another order, the fourth is unreadable."""
     rows = [answered("a"), {"code": -2022, "msg": "ReduceOnly Order is rejected."}, answered("z"), "what"]
     found = sent({"/fapi/v1/batchOrders": rows}, *(one(name) for name in "abcd"))
     assert isinstance(found[0], OrderReport)
@@ -396,17 +396,17 @@ def test_refused_rows_of_a_batch_stand_in_their_own_place() -> None:
 @pytest.mark.parametrize(
     "answer", [{"executedQty": "-1"}, {"executedQty": "NaN"}, {"status": "ODD"}, {"clientOrderId": "other"}]
 )
-def test_an_answer_that_makes_no_sense_is_no_report(answer: dict[str, Any]) -> None:
-    """Its meaning is unknown, and closing asks."""
+def test_an_unreadable_answer_is_no_report(answer: dict[str, Any]) -> None:
+    """The order's status is unknown, and closing queries it."""
     with pytest.raises(MalformedAnswerError):
         sent({"/fapi/v1/order": answered("a", **answer)}, one("a"))
 
 
-def test_a_conditional_order_goes_its_own_way_with_all_that_makes_it_one() -> None:
-    """An order to put a stop back must never leave as a market order."""
+def test_a_conditional_order_is_sent_to_its_own_route_with_its_trigger() -> None:
+    """An order that restores a stop must never be sent as a market order."""
 
-    async def whole() -> dict[str, Any]:
-        venue = told(QUIET)
+    async def main() -> dict[str, Any]:
+        venue = adapter_with(QUIET)
         asked: dict[str, Any] = {}
 
         async def ask(what: str, params: Any = None, *, changes: bool = False, places: bool = False) -> Any:
@@ -420,7 +420,7 @@ def test_a_conditional_order_goes_its_own_way_with_all_that_makes_it_one() -> No
         await venue.close()
         return asked
 
-    asked = asyncio.run(whole())
+    asked = asyncio.run(main())
     assert asked["PostAlgoOrder"] == {
         "symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET", "quantity": "1", "newOrderRespType": "RESULT",
         "clientAlgoId": "s", "algoType": "CONDITIONAL", "triggerPrice": "90.5", "workingType": "MARK_PRICE",

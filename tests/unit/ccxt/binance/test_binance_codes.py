@@ -1,4 +1,4 @@
-"""Binance's codes, and what each of them means for closing."""
+"""Binance's codes, and the error that closing gets for each of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from killswitch_ccxt.venues.binance.coinm import BinanceCoinm
 from killswitch_ccxt.venues.binance.usdm import BinanceUsdm
 
 
-def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:
-    """What closing is told when an order is refused so."""
+def error_of(code: int, text: str = "", status: int = 400, *, spot: bool = False) -> VenueError:
+    """The error that closing gets when an order is answered with this code."""
     body = {"code": code, "msg": text}
     table = SPOT if spot else FUTURES
     meaning = next(table[it] for it in codes_of(VenueAnswer(status, {}, body, json.dumps(body), "")) if it in table)
@@ -56,9 +56,9 @@ def meant(code: int, text: str = "", status: int = 400, *, spot: bool = False) -
         (-1022, "Signature for this request is not valid.", "permission"),
     ],
 )
-def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str, reason: RejectReason) -> None:
-    """As in "USDⓈ-M Futures: Error Codes", sections 10xx to 50xx, of Binance's documents for developers."""
-    error = meant(code, text)
+def test_a_rejected_order_was_not_executed_and_has_its_reason(code: int, text: str, reason: RejectReason) -> None:
+    """As in "USDⓈ-M Futures: Error Codes", sections 10xx to 50xx, of Binance's developer documentation."""
+    error = error_of(code, text)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
 
@@ -89,17 +89,17 @@ def test_a_refused_order_was_not_done_and_its_code_says_why(code: int, text: str
         (-2011, "Unknown order sent.", 400, GoneError),
     ],
 )
-def test_what_is_no_refusal_of_the_order_is_told_apart(
+def test_errors_other_than_rejections_are_classified_by_what_is_known(
     code: int, text: str, status: int, kind: type[VenueError]
 ) -> None:
-    """Unknown fate is asked about; what was surely not done may be sent again."""
-    assert isinstance(meant(code, text, status), kind)
+    """An order of unknown status is queried; one that was certainly not executed may be resent."""
+    assert isinstance(error_of(code, text, status), kind)
 
 
 @pytest.mark.parametrize(
     ("code", "usdm", "coinm"),
     [
-        ("-4112", None, "blocked_by_order"),  # a reduce-only order and the open ones would turn the position
+        ("-4112", None, "blocked_by_order"),  # a reduce-only order and the open ones would reverse the position
         ("-4113", None, "price_band"),  # the best price of the other side is outside PERCENT_PRICE
         ("-4178", None, "below_minimum"),  # notional
         ("-4189", None, "market_closed"),  # reduce-only orders only, on this symbol
@@ -110,7 +110,7 @@ def test_what_is_no_refusal_of_the_order_is_told_apart(
         ("-2022", "already_flat", "already_flat"),
     ],
 )
-def test_coin_margined_futures_number_some_refusals_in_another_way(
+def test_coin_margined_futures_have_other_codes_for_some_rejections(
     code: str, usdm: RejectReason | None, coinm: RejectReason
 ) -> None:
     """The two lists of error codes, "USDⓈ-M Futures" and "COIN-M Futures", section 40xx of each."""
@@ -124,19 +124,19 @@ def test_trades_of_coin_margined_futures_weigh_four_times_as_much() -> None:
     assert weigh == [5 + 2, 20 + 2]
 
 
-def test_coin_margined_futures_say_by_a_code_of_their_own_that_a_request_came_too_late() -> None:
-    """−4188 ME_INVALID_TIMESTAMP of "COIN-M Futures: Error Codes": never matched, whatever else its words are."""
+def test_coin_margined_futures_have_their_own_code_for_a_late_request() -> None:
+    """−4188 ME_INVALID_TIMESTAMP of "COIN-M Futures: Error Codes": never matched, whatever its text."""
     body = {"code": -4188, "msg": "Timestamp for this request is outside of the ME recvWindow."}
     first = next(it for it in codes_in(body) if it in COINM)
     assert isinstance(as_venue_error(COINM[first], "late", is_change=True, was_sent=True), VenueDownError)
 
 
-def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_words() -> None:
-    """Spot's documents call the execution of every 5xx unknown; −2010 is told apart by its words."""
-    assert isinstance(meant(-1001, "Internal error", 500, spot=True), FateUnknownError)
-    short = meant(-2010, "Account has insufficient balance for requested action.", spot=True)
-    again = meant(-2010, "Duplicate order sent.", spot=True)
-    small = meant(-1013, "Filter failure: NOTIONAL", spot=True)
+def test_on_spot_an_internal_error_has_unknown_status_and_2010_is_classified_by_its_text() -> None:
+    """Spot's documentation calls the execution of every 5xx unknown; −2010 is classified by its text."""
+    assert isinstance(error_of(-1001, "Internal error", 500, spot=True), FateUnknownError)
+    short = error_of(-2010, "Account has insufficient balance for requested action.", spot=True)
+    again = error_of(-2010, "Duplicate order sent.", spot=True)
+    small = error_of(-1013, "Filter failure: NOTIONAL", spot=True)
     reasons = [it.reason for it in (short, again, small) if isinstance(it, OrderRejectedError)]
     assert reasons == ["insufficient_margin", "duplicate_client_order_id", "below_minimum"]
 
@@ -152,28 +152,28 @@ def test_on_spot_an_internal_error_leaves_the_fate_open_and_one_code_has_many_wo
         (-5041, "Time out for too many requests from this account queueing at the same time."),
     ],
 )  # fmt: skip
-def test_on_spot_and_margin_words_that_leave_the_fate_open_are_no_refusal(code: int, text: str) -> None:
-    """Whatever code they come with."""
-    assert isinstance(meant(code, text, spot=True), FateUnknownError)
+def test_on_spot_and_margin_texts_that_leave_the_status_unknown_are_no_rejection(code: int, text: str) -> None:
+    """With any code."""
+    assert isinstance(error_of(code, text, spot=True), FateUnknownError)
 
 
-def test_one_refused_row_of_a_batch_may_have_an_open_fate_too() -> None:
-    """A code that nobody knows is a refusal there, but not with such words."""
+def test_a_rejected_batch_row_may_have_an_unknown_status() -> None:
+    """An unknown code is a rejection there, except with such a text."""
     row = {"code": -9999, "msg": "Timeout waiting for response from backend server."}
     assert isinstance(row_error(RefusalCodes(FUTURES, FORM), codes_in(row), "row"), FateUnknownError)
     assert isinstance(row_error(RefusalCodes(FUTURES, FORM), codes_in(row | {"msg": "No."}), "row"), OrderRejectedError)
 
 
-def test_an_order_that_may_not_be_touched_is_not_gone() -> None:
-    """The code of an order that is not there says this too."""
-    error = meant(-2011, "This action is disabled on this account.", spot=True)
+def test_an_order_that_may_not_be_changed_is_not_gone() -> None:
+    """The code for a missing order is also used for this."""
+    error = error_of(-2011, "This action is disabled on this account.", spot=True)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == "permission"
-    rests = meant(-2011, "Order was not canceled due to cancel restrictions.", spot=True)
+    rests = error_of(-2011, "Order was not canceled due to cancel restrictions.", spot=True)
     assert isinstance(rests, OrderRejectedError)
 
 
-def test_what_the_headers_count_has_the_names_of_our_limits() -> None:
-    """Weight of the address in a minute, and orders of the account."""
+def test_counts_in_headers_have_the_names_of_our_limits() -> None:
+    """The address's weight in a minute, and the account's orders."""
     headers = {"x-mbx-used-weight-1m": "76", "x-mbx-order-count-10s": "1", "x-mbx-order-count-1m": "x"}
     assert used_from(headers) == {"weight": 76, "orders-10s": 1}

@@ -1,4 +1,4 @@
-"""Binance tells fills of named symbols only: its income history says of which, so that what is known is proven."""
+"""Binance returns fills of named symbols only; its income history names them, so that the fills are complete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from killswitch.model.snapshot import Mark
 from killswitch.model.venue import Prices
 from killswitch_ccxt.venue import CcxtVenue
 from tests.unit.ccxt.binance.test_binance import CONFIG, LONG, QUIET, RULE, account
-from tests.unit.ccxt.binance.test_binance_busy import FUTURES_TRADES, play, trade
-from tests.unit.ccxt.test_worth_in_parts import asset
+from tests.unit.ccxt.binance.test_binance_request_load import FUTURES_TRADES, play, trade
+from tests.unit.ccxt.test_equity_components import asset
 from tests.virtual_time import START
 
 D = Decimal
@@ -22,7 +22,7 @@ HELD = LONG | {"positionAmt": "1", "unRealizedProfit": "0"}
 
 
 class Book:
-    """An account with one long of BTC and 1000 USDT, to be changed while it is read."""
+    """An account with one long of BTC and 1000 USDT, which changes while it is polled."""
 
     def __init__(self) -> None:
         self.wallet, self.positions = "1000", [HELD]
@@ -68,7 +68,7 @@ class Book:
 
 
 def test_trades_in_a_symbol_that_is_not_held_are_found_by_the_income_history() -> None:
-    """Bought and sold within a tick: no position has moved, only the wallet, and the history names the symbol."""
+    """Bought and sold within a tick: only the wallet has changed, no position, and the history names the symbol."""
     book = Book()
 
     async def story(venue: CcxtVenue) -> None:
@@ -84,8 +84,8 @@ def test_trades_in_a_symbol_that_is_not_held_are_found_by_the_income_history() -
     book.play(story)
 
 
-def test_while_a_symbol_that_moved_has_not_been_asked_for_its_fills_are_not_proven() -> None:
-    """Eight positions that are closed at once are more than the allowance; the last are asked for a little later."""
+def test_fills_are_incomplete_until_every_changed_symbol_was_requested() -> None:
+    """Eight positions closed at once exceed the allowance; the last are requested a little later."""
     names = [f"C{number}" for number in range(8)]
     book = Book()
     book.positions = [HELD | {"symbol": f"{name}USDT"} for name in names]
@@ -109,8 +109,8 @@ def test_while_a_symbol_that_moved_has_not_been_asked_for_its_fills_are_not_prov
     book.play(story)
 
 
-def test_symbols_of_before_a_restart_are_asked_for_from_the_last_snapshot_on() -> None:
-    """ETH was held two hours ago and is not any more: what closed it is told, though an hour is all that is asked."""
+def test_symbols_from_before_a_restart_are_requested_from_the_last_snapshot_on() -> None:
+    """ETH was held two hours ago and no longer is: its closing fill is read, though the default span is an hour."""
     book = Book()
     book.sells("ETHUSDT", START - timedelta(minutes=110))
     book.incomes.clear()  # the history may be late
@@ -124,8 +124,8 @@ def test_symbols_of_before_a_restart_are_asked_for_from_the_last_snapshot_on() -
     assert [fill.symbol for fill in seen.fills] == ["ETH/USDT:USDT"]
 
 
-def test_without_it_the_income_history_names_what_was_traded_in_the_last_hour() -> None:
-    """A symbol that another run held, and of which nothing was kept."""
+def test_without_remembered_symbols_the_income_history_names_the_symbols_of_the_last_hour() -> None:
+    """A symbol that another run held, and about which nothing was stored."""
     book = Book()
     book.sells("ETHUSDT", START - timedelta(minutes=30))
     seen = book.play(lambda venue: venue.snapshot())
@@ -133,7 +133,7 @@ def test_without_it_the_income_history_names_what_was_traded_in_the_last_hour() 
 
 
 def test_a_position_that_vanished_has_its_mark_in_the_same_snapshot() -> None:
-    """By the venue's premium index of that symbol alone."""
+    """From the venue's premium index of that symbol alone."""
     book = Book()
 
     async def story(venue: CcxtVenue) -> None:
@@ -146,8 +146,8 @@ def test_a_position_that_vanished_has_its_mark_in_the_same_snapshot() -> None:
     book.play(story)
 
 
-def test_prices_for_a_second_look_are_of_one_moment() -> None:
-    """Mark and index by one question, the last price by another one at the same time; unknown symbols are left out."""
+def test_mark_index_and_last_price_are_of_one_moment() -> None:
+    """Mark and index by one request, the last price by another at the same time; unknown symbols are left out."""
 
     async def story(venue: CcxtVenue) -> Any:
         return await venue.prices(["BTC/USDT:USDT", "GONE/USDT:USDT"])

@@ -1,4 +1,4 @@
-"""What leaves for Binance's spot and cross margin accounts, and what is made of the answers."""
+"""Orders to Binance's spot and cross margin accounts, and the reports that are read from the answers."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ DONE = {"symbol": "BTCUSDT", "orderId": 9, "clientOrderId": "ks1", "transactTime
 
 
 def sent(market: str, request: OrderRequest, answers: Mapping[str, Any]) -> tuple[str, dict[str, str], OrderReport]:
-    """The path and the fields of the order that leaves, and its report."""
+    """Path and fields of the order that is sent, and its report."""
     asked: list[tuple[str, dict[str, str]]] = []
 
-    async def whole() -> OrderReport:
+    async def main() -> OrderReport:
         credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
         spec = AccountSpec(
             "main", "ccxt", market, "USDT", None, {"ccxt": {"rules": "of this file"}}, credentials, exchange="binance"
@@ -51,7 +51,7 @@ def sent(market: str, request: OrderRequest, answers: Mapping[str, Any]) -> tupl
         finally:
             await venue.close()
 
-    report = asyncio.run(whole())
+    report = asyncio.run(main())
     (left,) = [it for it in asked if it[0].startswith("POST")]
     return *left, report
 
@@ -60,7 +60,7 @@ def sale(**more: Any) -> OrderRequest:
     return OrderRequest("ks1", "BTC/USDT", "sell", "long", D(2), reduce_only=False, **more)
 
 
-def test_a_holding_is_sold_at_market_and_its_price_is_what_was_paid_for_each() -> None:
+def test_a_holding_is_sold_at_market_and_has_its_average_price() -> None:
     """2 BTC for 100 000 USDT."""
     route, fields, report = sent("spot", sale(), {"/api/v3/order": DONE})
     assert route == "POST /api/v3/order"
@@ -73,15 +73,15 @@ def test_a_holding_is_sold_at_market_and_its_price_is_what_was_paid_for_each() -
 
 @pytest.mark.parametrize(("when", "kind"), [("falls", "STOP_LOSS"), ("rises", "TAKE_PROFIT")])
 def test_a_conditional_order_keeps_its_trigger(when: Any, kind: str) -> None:
-    """Sold when the price falls to it is a stop, when it rises to it a take-profit; never a market order."""
+    """A sale when the price falls is a stop, when it rises a take-profit; never a market order."""
     resting = DONE | {"status": "NEW", "executedQty": "0", "cummulativeQuoteQty": "0"}
     _, fields, report = sent("spot", sale(trigger_price=D(45_000), trigger_when=when), {"/api/v3/order": resting})
     assert (fields["type"], D(fields["stopPrice"])) == (kind, D(45_000))
     assert report.state == "open"
 
 
-def test_on_margin_an_order_goes_to_the_cross_account_and_pays_back_what_is_owed() -> None:
-    """Buying what was borrowed repays it."""
+def test_on_margin_an_order_goes_to_the_cross_account_and_repays_the_debt() -> None:
+    """Buying a borrowed asset repays it."""
     bought = OrderRequest("ks1", "BTC/USDT", "buy", "short", D(2), reduce_only=True)
     answers = {"/sapi/v1/margin/order": DONE | {"side": "BUY"}}
     route, fields, _ = sent("margin", bought, answers)

@@ -1,4 +1,4 @@
-"""The status of a contract at Binance's futures, as it is told: what passes is halted, what is for good is delisted."""
+"""The status of a contract at Binance's futures: a temporary stop is halted, a permanent one is delisted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("status", "state"), KINDS)
 def test_the_status_of_a_usd_margined_contract(status: str, state: str | None) -> None:
-    """A perpetual that was taken off stays `SETTLING`; one that nobody knows is unknown, so that a close is tried."""
+    """A removed perpetual stays `SETTLING`; an unknown status is unknown, so that a close is attempted."""
     rules = {"symbols": [RULE | {"symbol": "BTCUSDT", "baseAsset": "BTC", "status": status}]}
     answers = dict(QUIET) | {"/fapi/v1/exchangeInfo": rules, "/fapi/v3/account": account(totalMaintMargin="0")}
     found = snapshot_of(answers, rules=status)
@@ -25,8 +25,8 @@ def test_the_status_of_a_usd_margined_contract(status: str, state: str | None) -
 
 
 @pytest.mark.parametrize(("status", "state"), KINDS)
-def test_the_status_of_a_coin_margined_contract_has_another_name(status: str, state: str | None) -> None:
-    """`contractStatus`, with the same words."""
+def test_the_status_of_a_coin_margined_contract_is_in_another_field(status: str, state: str | None) -> None:
+    """`contractStatus`, with the same values."""
     rule: dict[str, Any] = {**INVERSE["symbols"][0], "contractStatus": status}
     del rule["status"]
     nothing = {"asset": "BTC", "marginBalance": "0", "walletBalance": "0"}

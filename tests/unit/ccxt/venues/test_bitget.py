@@ -1,4 +1,4 @@
-"""Bitget's codes in closing's words, what its rows say that ccxt leaves out, and closes over its wire."""
+"""Bitget's codes as rejection reasons, fields of its rows that ccxt leaves out, and closes over its wire."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def _error(code: str, text: str = "said so") -> Exception:
         ("40753", "permission"), ("45108", "permission"), ("40036", "permission"), ("40038", "permission"),
     ],
 )  # fmt: skip
-def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) -> None:
-    """Nothing was done, and why is said in closing's words: "Error Codes", REST API, of Bitget's futures documents."""
+def test_a_code_is_a_rejection_with_its_reason(code: str, reason: RejectReason) -> None:
+    """Nothing was executed, with a reason: "Error Codes", REST API, of Bitget's futures documentation."""
     error = _error(code)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -83,8 +83,8 @@ def test_a_code_is_a_refusal_with_its_reason(code: str, reason: RejectReason) ->
         ("45021", ModeChangedError), ("43075", ModeChangedError), ("45109", ModeChangedError),
     ],
 )  # fmt: skip
-def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: str, kind: type[Exception]) -> None:
-    """Gone, too often, unknown fate, or surely nothing done."""
+def test_a_code_that_is_no_rejection_is_classified_by_what_is_known(code: str, kind: type[Exception]) -> None:
+    """Gone, rate limited, unknown status, or certainly not executed."""
     assert type(_error(code)) is kind
 
 
@@ -100,16 +100,16 @@ def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: str, ki
         ("40774", "The order type for unilateral position must be the unilateral position type", ModeChangedError),
     ],
 )  # fmt: skip
-def test_a_refusal_that_does_not_say_that_nothing_was_done_is_none(code: str, text: str, kind: type[Exception]) -> None:
-    """An unknown code is judged by its text, a known one never; the other position mode is read again."""
+def test_an_error_that_does_not_exclude_execution_is_no_rejection(code: str, text: str, kind: type[Exception]) -> None:
+    """An unknown code is classified by its text, a known one never; the other position mode is read again."""
     assert type(_error(code, text)) is kind
 
 
-# What rows say
+# Rows
 
 
 def _row(**more: str) -> dict[str, Any]:
-    """An order of a hedge-mode account, as the venue's document shows it."""
+    """An order of a hedge-mode account, from the venue's documentation."""
     info = {"posMode": "hedge_mode", "posSide": "long", "side": "buy", "tradeSide": "open", "reduceOnly": "NO", **more}
     return {"info": info, "side": info["side"], "triggerPrice": None}
 
@@ -141,8 +141,8 @@ def test_the_side_of_an_order_is_its_own_and_not_its_positions(
         ("sell_single", "trade"),
     ],
 )  # fmt: skip
-def test_a_fill_tells_fee_profit_and_cause(trade_side: str, cause: str) -> None:
-    """The fee is what was paid, so the venue's minus becomes a plus."""
+def test_a_fill_has_fee_profit_and_cause(trade_side: str, cause: str) -> None:
+    """The fee is the amount paid, so the venue's minus becomes a plus."""
     info = {
         "tradeSide": trade_side, "posMode": "hedge_mode", "side": "buy", "profit": "-0.0007",
         "feeDetail": [{"feeCoin": "USDT", "totalFee": "-0.02236284"}],
@@ -174,8 +174,8 @@ def test_a_bill_is_a_flow_of_its_kind(business: str, kind: str) -> None:
     assert (flow.kind, flow.amount, flow.currency) == (kind, D("-0.5"), "USDT")
 
 
-def test_what_fills_tell_is_no_flow_and_an_unknown_bill_is_profit_or_loss() -> None:
-    """Trades, conversions and margin that moves inside are none; a type that nobody knows is one, and named."""
+def test_bills_of_fills_are_no_flows_and_an_unknown_bill_is_profit_or_loss() -> None:
+    """Trades, conversions and margin moved within the account are no flows; an unknown type is one, and named."""
     for told in ("close_long", "sell", "burst_sell", "append_margin", "adl_close_long", "user_exchange_buy"):
         assert flow_of({"billId": "1", "businessType": told, "amount": "5", "cTime": "1"}) is None
     for amount, kind in (("5", "rebate"), ("-5", "fee")):
@@ -186,8 +186,8 @@ def test_what_fills_tell_is_no_flow_and_an_unknown_bill_is_profit_or_loss() -> N
         flow_of({"businessType": "lucky_draw", "amount": "5", "cTime": "1"})
 
 
-def test_worth_is_that_of_the_margin_coin_and_of_all_of_them_where_all_are_margin() -> None:
-    """Single: its own equity. Union: the sum in USDT, and unknown in any other currency."""
+def test_equity_is_that_of_the_margin_coin_or_of_all_coins_in_union_mode() -> None:
+    """Single: the coin's own equity. Union: the sum in USDT, and unknown in any other currency."""
     usdt = {"marginCoin": "USDT", "accountEquity": "100", "usdtEquity": "100", "available": "90", "locked": "10",
             "unrealizedPL": "-5"}  # fmt: skip
     btc = {"marginCoin": "BTC", "accountEquity": "0.01", "usdtEquity": "500"}
@@ -202,16 +202,16 @@ def test_worth_is_that_of_the_margin_coin_and_of_all_of_them_where_all_are_margi
         account_equity([usdt], "USDC")
 
 
-def test_a_key_tells_what_it_may_by_short_names() -> None:
-    """coow and cpow trade futures, wwow withdraws, wtow transfers; no address is no bond."""
+def test_the_rights_of_a_key_are_read_from_short_names() -> None:
+    """coow and cpow trade futures, wwow withdraws, wtow transfers; without an address the key is unbound."""
     rights = rights_of({"authorities": ["coow", "cpow", "wwow", "wtow"], "ips": ""})
     assert (rights.trade, rights.withdraw, rights.transfer, rights.bound_to_addresses) == (True, True, True, False)
     rights = rights_of({"authorities": ["coor", "cpor"], "ips": "192.0.2.7"})
     assert (rights.trade, rights.withdraw, rights.bound_to_addresses) == (False, False, True)
 
 
-def test_coin_futures_are_refused_before_anything_is_asked() -> None:
-    """They count in coins, which no contract of ours does: a document that wants them is wrong."""
+def test_coin_futures_are_rejected_before_any_request() -> None:
+    """They count in coins, which no supported contract does: such a document is wrong."""
     with pytest.raises(ValueError, match="bitget has no accounts in BTC here; write USDT or USDC"):
         adapter(AccountSpec("main", "ccxt", "swap", "BTC", None, {}, {}, "bitget"))
 
@@ -229,7 +229,7 @@ def _try(desk: Desk, trial: Callable[[Desk], Awaitable[None]]) -> None:
 
 @pytest.mark.parametrize("mode", ["one_way", "hedge"])
 def test_a_level_three_close_leaves_nothing(mode: str) -> None:
-    """Twelve positions: flat, and no order turned one."""
+    """Twelve positions: flat, and no order reversed one."""
     held = {(f"S{n}/USDT:USDT", "long" if n % 2 else "short"): "2" for n in range(12)}
     desk = Desk("bitget", BitgetWire, held, mode=mode, enforced=True)  # type: ignore[arg-type] # literals
 
@@ -244,8 +244,8 @@ def test_a_level_three_close_leaves_nothing(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["one_way", "hedge"])
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "garbled", "lost", "limited", "down"])
-def test_an_order_whose_answer_is_lost_is_asked_for_and_never_sent_twice(mishap: str, mode: str) -> None:
-    """Whatever became of the request, exactly what was decided is closed, of one side only."""
+def test_an_order_whose_answer_is_lost_is_queried_and_never_sent_twice(mishap: str, mode: str) -> None:
+    """Whatever happened to the request, exactly the decided amount is closed, on one side only."""
     held = {(BTC, "long"): "0.5"} | ({(BTC, "short"): "0.2"} if mode == "hedge" else {})
     rules = (Rule("submit", mishap), Rule("close_book", mishap))  # type: ignore[arg-type] # mishaps
     desk = Desk("bitget", BitgetWire, held, *rules, mode=mode)  # type: ignore[arg-type] # literals
@@ -259,7 +259,7 @@ def test_an_order_whose_answer_is_lost_is_asked_for_and_never_sent_twice(mishap:
 
 
 def test_the_whole_book_is_closed_in_one_request_and_an_empty_one_is_no_error() -> None:
-    """Both sides of everything; nothing else is touched, and asking again does nothing."""
+    """Both sides of all positions; nothing else changes, and a second request does nothing."""
     desk = Desk("bitget", BitgetWire, {(BTC, "long"): "0.5", (BTC, "short"): "0.2", (ETH, "short"): "3"}, mode="hedge")
 
     async def trial(desk: Desk) -> None:
@@ -273,7 +273,7 @@ def test_the_whole_book_is_closed_in_one_request_and_an_empty_one_is_no_error() 
 
 @pytest.mark.parametrize("mode", ["one_way", "hedge"])
 def test_a_stop_rests_as_a_trigger_order_is_found_and_is_cancelled(mode: str) -> None:
-    """It never goes out at once; a cancel that only its list of failures denies is heard."""
+    """It is never executed at once; a cancel that fails only in its list of failures is reported."""
     desk = Desk("bitget", BitgetWire, {(BTC, "long"): "0.5"}, mode=mode)  # type: ignore[arg-type] # a literal
     stop = OrderRequest(
         "stop", BTC, "sell", "long", D("0.1"), reduce_only=True, trigger_price=D(90), trigger_when="falls"
@@ -299,7 +299,7 @@ def test_a_stop_rests_as_a_trigger_order_is_found_and_is_cancelled(mode: str) ->
     _try(desk, trial)
 
 
-def test_a_stop_that_was_triggered_is_told_as_what_came_of_it() -> None:
+def test_a_triggered_stop_is_reported_with_its_outcome() -> None:
     """Filled, with its price."""
     desk = Desk("bitget", BitgetWire, {(BTC, "long"): "0.5"})
     stop = OrderRequest(
@@ -316,7 +316,7 @@ def test_a_stop_that_was_triggered_is_told_as_what_came_of_it() -> None:
 
 
 def test_states_and_largest_orders_are_those_of_the_contract() -> None:
-    """limit_open takes reducing orders only; the most of one order is what the contract says."""
+    """limit_open accepts reducing orders only; the maximum of an order is that of the contract."""
     markets = (Market(BTC, maximum=D(4)), Market(ETH, state="reduce_only"))
     desk = Desk("bitget", BitgetWire, {(BTC, "long"): "9", (ETH, "long"): "1"}, markets=markets)
 

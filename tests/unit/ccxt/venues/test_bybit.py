@@ -1,4 +1,4 @@
-"""Bybit's codes in closing's words, its recorded answers, and what its rows say that ccxt leaves out."""
+"""Bybit's codes as rejection reasons, its recorded answers, and fields of its rows that ccxt leaves out."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def _error(code: int, text: str = "", status: int = 200) -> Exception:
         (-2015, "(Spot) Your api key has expired", "permission"),
     ],
 )
-def test_a_code_is_a_refusal_with_its_reason(code: int, text: str, reason: RejectReason) -> None:
-    """Nothing was done, and why is said in closing's words: "Error Codes" of Bybit's v5 documents, UTA and Spot."""
+def test_a_code_is_a_rejection_with_its_reason(code: int, text: str, reason: RejectReason) -> None:
+    """Nothing was executed, with a reason: "Error Codes" of Bybit's v5 documentation, UTA and Spot."""
     error = _error(code, text)
     assert isinstance(error, OrderRejectedError)
     assert error.reason == reason
@@ -90,25 +90,25 @@ def test_a_code_is_a_refusal_with_its_reason(code: int, text: str, reason: Rejec
     [
         (110001, GoneError), (170213, GoneError), (10006, RateLimitedError), (10018, RateLimitedError),
         (10000, FateUnknownError), (10016, FateUnknownError), (10014, FateUnknownError), (10002, RequestExpiredError),
-        (429, FateUnknownError),  # a trading service under a high load, which does not say what it did
-        (-1, VenueDownError),  # the request expired before it was looked at
-        (170212, FateUnknownError), (170150, FateUnknownError),  # a cancel that is under way, or failed
+        (429, FateUnknownError),  # a trading service under high load, which does not state what it did
+        (-1, VenueDownError),  # the request expired before it was processed
+        (170212, FateUnknownError), (170150, FateUnknownError),  # a cancel that is in progress, or failed
         (170190, GoneError),
     ],
 )  # fmt: skip
-def test_a_code_that_is_no_refusal_of_the_order_says_what_is_known(code: int, kind: type[Exception]) -> None:
-    """Gone, too often, unknown fate, or surely nothing done."""
+def test_a_code_that_is_no_rejection_is_classified_by_what_is_known(code: int, kind: type[Exception]) -> None:
+    """Gone, rate limited, unknown status, or certainly not executed."""
     assert type(_error(code)) is kind
 
 
-def test_an_address_that_is_shut_out_is_one_that_asked_too_often() -> None:
-    """Status 403 has no JSON; it is Bybit's word for too many requests from one address."""
+def test_a_blocked_address_is_rate_limited() -> None:
+    """Status 403 has no JSON; Bybit uses it for too many requests from one address."""
     said = tuple(Bybit.codes_of(VenueAnswer(403, {}, None, "access too frequent", "/v5/order/create")))
     assert Bybit.codes[said[0]].kind == "limited"
 
 
-def test_headers_tell_what_was_used_of_the_routes_own_limit() -> None:
-    """Ten allowed and seven left are three used, of the route that was asked."""
+def test_headers_state_what_was_used_of_the_routes_own_limit() -> None:
+    """Ten allowed and seven left are three used, of the requested route."""
     heads = {"x-bapi-limit": "10", "x-bapi-limit-status": "7"}
     assert Bybit.used_from(heads, "/v5/order/create") == {"create": 3}
     assert Bybit.used_from(heads, "/v5/market/time") == {}
@@ -128,7 +128,7 @@ def test_a_timer_is_offered_only_where_its_stream_leads_to_the_same_system() -> 
 
 
 class Recorded:
-    """A venue whose answers are given: path → body; every other list is empty."""
+    """A venue with given answers, path → body; every other list is empty."""
 
     def __init__(self, bodies: Mapping[str, Any], currency: str = "USDT") -> None:
         options: dict[str, object] = {"ccxt": {"recorded": sorted(bodies)}}
@@ -189,14 +189,14 @@ DIFFERENCES = {
     "wallet_balance": "-997.18783409", "wallet_balance_spot_short": "500.00000000",
     "wallet_balance_with_spot_borrow": "2000.00000000",
 }  # fmt: skip
-"""By what the total of a recorded balance is more than its coins: 3.31216591 − 1000.50, 3000 − 2500, 3000 − 1000."""
+"""The totals of recorded balances less their coins: 3.31216591 − 1000.50, 3000 − 2500, 3000 − 1000."""
 
 
 @pytest.mark.parametrize("name", ROUTES)
 def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name: str) -> None:
-    """It is read, and nothing that it does not say is known for zero.
+    """It is read, and no missing value is read as zero.
 
-    The balances are examples of documents, whose totals are not those of their coins: then their parts are not told.
+    The balances are examples from documentation, whose totals differ from their coins: their components are left out.
     """
     seen = Recorded({ROUTES[name]: _payload(shared, name)}).snapshot()
     odd = None
@@ -214,10 +214,10 @@ def test_every_recorded_answer_is_a_valid_part_of_a_snapshot(shared: Path, name:
     [("wallet_balance", "1000.50", "0"), ("wallet_balance_spot_short", "2500", "0"),
      ("wallet_balance_with_spot_borrow", "1000", "0")],
 )  # fmt: skip
-def test_a_recorded_balance_has_its_wallet_without_what_is_borrowed(
+def test_a_recorded_balance_has_its_wallet_without_borrowed_amounts(
     shared: Path, name: str, wallet: str, profit: str
 ) -> None:
-    """1000.50, 2500 and 1200 − 200 USDT, with nothing unrealised; coins of which nothing is left are none."""
+    """1000.50, 2500 and 1200 − 200 USDT, with nothing unrealised; coins with a zero balance are left out."""
     seen = account_equity(_payload(shared, name), "USDT")
     assert [(it.asset, it.wallet) for it in seen.balances or ()] == [("USDT", D(wallet))]
     assert seen.unrealized == D(profit)
@@ -236,16 +236,16 @@ def test_the_recorded_positions_are_two_and_the_flat_row_is_none(shared: Path) -
     assert isinstance(btc, Position)
 
 
-def test_a_position_that_the_rules_do_not_know_makes_the_reading_malformed() -> None:
-    """It is named, and never left out."""
+def test_a_position_without_instrument_rules_makes_the_snapshot_malformed() -> None:
+    """The reason names it; it is never left out."""
     row = {"symbol": "NEWUSDT", "size": "1", "side": "Buy", "positionIdx": 0}
     seen = Recorded({"/v5/position/list": _listed([row])}).snapshot()
     assert (seen.quality, seen.positions) == ("malformed", None)
     assert "NEWUSDT" in (seen.reason or "")
 
 
-def test_a_position_of_less_than_nothing_makes_the_reading_malformed() -> None:
-    """Bybit writes sizes without a sign: a minus is no size."""
+def test_a_position_of_negative_size_makes_the_snapshot_malformed() -> None:
+    """Bybit writes sizes without a sign: a negative size is invalid."""
     row = {"symbol": "BTCUSDT", "size": "-1", "side": "Buy", "positionIdx": 0}
     seen = Recorded({"/v5/position/list": _listed([row])}).snapshot()
     assert (seen.quality, seen.positions) == ("malformed", None)
@@ -259,7 +259,7 @@ def test_the_recorded_stops_come_with_trigger_and_position_side(shared: Path) ->
 
 
 def test_the_recorded_executions_keep_their_fees(shared: Path) -> None:
-    """0.0150 and 0.9 USDT, and profits that are not told are unknown."""
+    """0.0150 and 0.9 USDT; profits that are missing are unknown."""
     seen = Recorded({"/v5/execution/list": _payload(shared, "executions")}).snapshot()
     rows = [(it.symbol, it.amount, it.fee, it.fee_currency, it.realized_pnl) for it in seen.fills or ()]
     assert rows == [
@@ -275,7 +275,7 @@ def test_the_recorded_rights_are_those_of_a_key_that_only_reads(shared: Path) ->
     assert (rights.bound_to_addresses, rights.expires_at, rights.note) == (True, None, "")
 
 
-# What rows say
+# Rows
 
 
 def _wallet(total: str, *coins: tuple[str, str, str]) -> dict[str, Any]:
@@ -285,7 +285,7 @@ def _wallet(total: str, *coins: tuple[str, str, str]) -> dict[str, Any]:
     return {"result": {"list": [{"totalEquity": total, "totalInitialMargin": "", "coin": rows}]}}
 
 
-def test_worth_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> None:
+def test_equity_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> None:
     """1,000 USDT at 999 dollars make a USDT 0.999 dollars; 2,997 dollars are 3,000 USDT."""
     seen = account_equity(_wallet("2997", ("USDT", "1000", "999"), ("BTC", "0.04", "1998")), "USDT")
     assert (seen.equity, seen.margin_used, seen.rates) == (D(3000), None, (Rate("USD", D("0.999")),))
@@ -296,14 +296,14 @@ def test_worth_in_dollars_is_divided_by_bybits_own_price_of_the_currency() -> No
     assert seen.unrealized == 0
 
 
-def test_worth_without_a_price_of_the_currency_is_unknown_and_an_empty_account_is_worth_nothing() -> None:
+def test_equity_without_a_price_of_the_currency_is_unknown_and_zero_for_an_empty_account() -> None:
     """No row of the currency, no price, no number; no dollars are no USDT either."""
     with pytest.raises(UnreadableError, match="USDT"):
         account_equity(_wallet("2000", ("BTC", "0.04", "2000")), "USDT")
     assert account_equity(_wallet("0"), "USDT").equity == 0
 
 
-def test_at_spot_what_was_borrowed_of_a_coin_is_not_held(shared: Path) -> None:
+def test_at_spot_the_borrowed_amount_of_a_coin_is_no_holding(shared: Path) -> None:
     """Of the recorded 1,200 USDT in the wallet 200 are borrowed: 1,000 are the account's."""
     assert spot_balance(_payload(shared, "wallet_balance_with_spot_borrow"))["total"] == {"USDT": D(1000)}
 
@@ -319,20 +319,20 @@ def test_at_spot_what_was_borrowed_of_a_coin_is_not_held(shared: Path) -> None:
     ],
 )
 def test_a_row_of_the_log_is_a_flow_of_its_kind(row: dict[str, str], kind: str, amount: str) -> None:
-    """Signed as money that came in; what a session realised is no funding."""
+    """Signed as money that came in; a session's realised profit is no funding."""
     flow = flow_of({"id": "7", "currency": "USDT", "transactionTime": "1672128000000", **row})
     assert flow is not None
     assert (flow.kind, flow.amount, flow.at) == (kind, D(amount), datetime(2022, 12, 27, 8, tzinfo=UTC))
 
 
-def test_what_fills_tell_is_no_flow() -> None:
+def test_log_rows_of_fills_are_no_flows() -> None:
     """TRADE, LIQUIDATION and ADL are fills."""
     for told in ("TRADE", "LIQUIDATION", "ADL", "DELIVERY"):
         assert flow_of({"type": told, "change": "5", "id": "1", "transactionTime": "1"}) is None
 
 
-def test_a_row_of_a_batch_is_told_by_its_own_code_and_belongs_to_its_own_order() -> None:
-    """A good row is an open order, a bad one a refusal, and another's row is no answer."""
+def test_a_batch_row_is_classified_by_its_own_code_and_matched_to_its_order() -> None:
+    """A good row is an open order, a bad one a rejection, and a row of another order is no answer."""
     good = row_report(ASKED, {"orderId": "1", "orderLinkId": "ks1"}, {"code": 0, "msg": "OK"})
     bad = row_report(ASKED, {"orderId": "", "orderLinkId": ""}, {"code": 110017, "msg": "current position is zero"})
     over = row_report(ASKED, {"orderId": ""}, {"code": 10006, "msg": "Too many visits!"})
@@ -341,8 +341,8 @@ def test_a_row_of_a_batch_is_told_by_its_own_code_and_belongs_to_its_own_order()
     assert [type(over).__name__, type(odd).__name__] == ["RateLimitedError", "MalformedAnswerError"]
 
 
-def test_a_key_that_may_withdraw_is_seen_and_its_last_day_told() -> None:
-    """Wallet rights hold Withdraw; an unbound key has * as its address and an end."""
+def test_a_key_that_may_withdraw_is_reported_with_its_expiry() -> None:
+    """Its wallet rights contain Withdraw; an unbound key has * as its address, and an expiry."""
     rights = rights_of(
         {
             "readOnly": 0, "uta": 0, "ips": ["*"], "expiredAt": "2027-05-15T03:21:05Z",

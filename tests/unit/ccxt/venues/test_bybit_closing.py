@@ -29,7 +29,7 @@ def _try(desk: Desk, trial: Callable[[Desk], Awaitable[None]]) -> None:
 
 
 def test_a_level_three_close_leaves_nothing_and_batches_what_it_sends() -> None:
-    """Thirty positions, long and short, linear and inverse: flat, in batches of ten at most, and none refused."""
+    """Thirty positions, long and short, linear and inverse: flat, in batches of at most ten, and none rejected."""
     held = {(f"S{n}/USDT:USDT", "long" if n % 2 else "short"): "2" for n in range(28)}
     held |= {(BTC, "long"): "0.5", (COIN, "short"): "100"}
     desk = Desk("bybit", BybitWire, held, enforced=True)  # type: ignore[arg-type] # sides
@@ -46,8 +46,8 @@ def test_a_level_three_close_leaves_nothing_and_batches_what_it_sends() -> None:
 
 
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "garbled", "lost", "limited", "down"])
-def test_an_order_whose_answer_is_lost_is_asked_for_and_never_sent_twice(mishap: str) -> None:
-    """Whatever became of the request, exactly what was held is closed."""
+def test_an_order_whose_answer_is_lost_is_queried_and_never_sent_twice(mishap: str) -> None:
+    """Whatever happened to the request, exactly the held amount is closed."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5"}, Rule("submit", mishap))  # type: ignore[arg-type] # a mishap
 
     async def trial(desk: Desk) -> None:
@@ -59,8 +59,8 @@ def test_an_order_whose_answer_is_lost_is_asked_for_and_never_sent_twice(mishap:
     _try(desk, trial)
 
 
-def test_a_timeout_after_the_order_was_taken_is_an_unknown_fate_that_the_client_id_settles() -> None:
-    """No answer came, so nobody knows; the order is found by its client id, filled."""
+def test_a_timeout_after_acceptance_is_an_unknown_status_resolved_by_the_client_id() -> None:
+    """Without an answer the status is unknown; the order is found by its client id, filled."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5"}, Rule("submit", "done_silent"))
 
     async def trial(desk: Desk) -> None:
@@ -74,8 +74,8 @@ def test_a_timeout_after_the_order_was_taken_is_an_unknown_fate_that_the_client_
     _try(desk, trial)
 
 
-def test_in_hedge_mode_each_side_is_closed_as_itself() -> None:
-    """Both sides of one symbol are closed; orders name the position and are reduce-only all the same."""
+def test_in_hedge_mode_each_side_is_closed_by_its_own_order() -> None:
+    """Both sides of one symbol are closed; orders name the position and are also reduce-only."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5", (BTC, "short"): "0.2"}, mode="hedge")
 
     async def trial(desk: Desk) -> None:
@@ -92,8 +92,8 @@ def test_in_hedge_mode_each_side_is_closed_as_itself() -> None:
     _try(desk, trial)
 
 
-def test_the_mode_of_a_flat_account_is_asked_of_a_symbol() -> None:
-    """Without positions a flat row tells it: two rows with an index each are hedge mode."""
+def test_the_mode_of_a_flat_account_is_read_from_a_symbol() -> None:
+    """Without positions a flat row states it: two rows with an index each mean hedge mode."""
     desk = Desk("bybit", BybitWire, {}, mode="hedge", markets=(Market(BTC),))
 
     async def trial(desk: Desk) -> None:
@@ -102,8 +102,8 @@ def test_the_mode_of_a_flat_account_is_asked_of_a_symbol() -> None:
     _try(desk, trial)
 
 
-def test_inverse_and_usdc_positions_are_seen_too() -> None:
-    """One unified account holds them all, and its worth is that of all of them."""
+def test_a_snapshot_includes_inverse_and_usdc_positions() -> None:
+    """One unified account holds them all, and its equity is that of all of them."""
     desk = Desk("bybit", BybitWire, {(COIN, "long"): "100", ("ETH/USDC:USDC", "short"): "3", (BTC, "long"): "1"})
 
     async def trial(desk: Desk) -> None:
@@ -113,8 +113,8 @@ def test_inverse_and_usdc_positions_are_seen_too() -> None:
     _try(desk, trial)
 
 
-def test_stops_rest_with_the_mark_as_their_trigger_and_are_cancelled_once() -> None:
-    """Shown as conditional; a second cancel of what is gone is no error."""
+def test_stops_are_triggered_by_the_mark_and_cancelled_once() -> None:
+    """They are shown as conditional; a second cancel of one that is gone is no error."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5"})
 
     async def trial(desk: Desk) -> None:
@@ -137,8 +137,8 @@ def _armed(**more: object) -> Desk:
     return Desk("bybit", BybitWire, {(BTC, "long"): "0.5"}, streams=True, **more)  # type: ignore[arg-type] # for the wire
 
 
-def test_the_timer_goes_off_when_it_is_not_renewed() -> None:
-    """Twenty seconds: renewed in time nothing happens; left alone, orders are gone after twenty."""
+def test_the_timer_fires_when_it_is_not_renewed() -> None:
+    """Renewed in time nothing happens; without renewal the orders are cancelled after twenty seconds."""
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
@@ -156,8 +156,8 @@ def test_the_timer_goes_off_when_it_is_not_renewed() -> None:
     _try(_armed(), trial)
 
 
-def test_the_timer_outlives_a_short_loss_of_the_stream() -> None:
-    """A connection that breaks is made anew within the venue's window, and nothing is cancelled."""
+def test_the_timer_survives_a_short_loss_of_the_stream() -> None:
+    """A broken connection is re-established within the venue's window, and nothing is cancelled."""
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
@@ -173,8 +173,8 @@ def test_the_timer_outlives_a_short_loss_of_the_stream() -> None:
     _try(_armed(), trial)
 
 
-def test_disarming_gives_the_topic_back_so_that_nothing_goes_off() -> None:
-    """Unsubscribed before it is closed, the stream's end means nothing; disarming twice is no error."""
+def test_disarming_unsubscribes_so_that_the_timer_does_not_fire() -> None:
+    """After unsubscribing, the end of the stream has no effect; disarming twice is no error."""
 
     async def trial(desk: Desk) -> None:
         await desk.venue.submit(STOP)
@@ -187,8 +187,8 @@ def test_disarming_gives_the_topic_back_so_that_nothing_goes_off() -> None:
     _try(_armed(), trial)
 
 
-def test_protection_that_bybit_has_switched_off_is_said_so() -> None:
-    """Nothing is armed that would never go off."""
+def test_disconnect_protection_that_bybit_has_disabled_is_reported() -> None:
+    """No timer is armed that would never fire."""
 
     async def trial(desk: Desk) -> None:
         desk.wire.protects = False
@@ -202,7 +202,7 @@ def test_protection_that_bybit_has_switched_off_is_said_so() -> None:
 
 
 def test_a_position_that_changes_is_pushed() -> None:
-    """What happens at the venue is heard at once, of positions and of the wallet."""
+    """Changes of positions and of the wallet are pushed at once."""
 
     async def trial(desk: Desk) -> None:
         heard: list[Push] = []
@@ -219,7 +219,7 @@ def test_a_position_that_changes_is_pushed() -> None:
     _try(_armed(), trial)
 
 
-def test_inspection_tells_rights_mode_and_margin() -> None:
+def test_inspection_reports_rights_mode_and_margin() -> None:
     """A key that trades and cannot withdraw; one-way, cross margin, a clock that agrees."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5"})
 
@@ -238,8 +238,8 @@ def test_inspection_tells_rights_mode_and_margin() -> None:
     _try(desk, trial)
 
 
-def test_the_largest_market_order_is_the_rule() -> None:
-    """Bybit takes less of a market order than of a limit order; the instrument says the lesser."""
+def test_the_maximum_amount_is_that_of_market_orders() -> None:
+    """Bybit's maximum is lower for market orders than for limit orders; the instrument has the lower one."""
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "9"}, markets=(Market(BTC, maximum=D(4)),))
 
     async def trial(desk: Desk) -> None:
@@ -251,7 +251,7 @@ def test_the_largest_market_order_is_the_rule() -> None:
 
 
 def test_spot_holdings_are_positions_and_are_sold() -> None:
-    """Each coin but the currency is a position in it; fees of a sale are paid in what is received."""
+    """Each coin except the currency is a position; fees of a sale are paid in the received currency."""
     desk = Desk("bybit", BybitWire, {("BTC/USDT", "long"): "0.5", ("ETH/USDT", "long"): "3"}, mode="spot")
 
     async def trial(desk: Desk) -> None:
@@ -266,7 +266,7 @@ def test_spot_holdings_are_positions_and_are_sold() -> None:
 
 
 def test_a_stop_at_spot_is_found_shown_and_cancelled() -> None:
-    """There conditional orders are kept apart from the others."""
+    """At spot, conditional orders are stored separately."""
     desk = Desk("bybit", BybitWire, {("BTC/USDT", "long"): "0.5"}, mode="spot")
     stop = OrderRequest(
         "stop", "BTC/USDT", "sell", "long", D("0.1"), reduce_only=False, trigger_price=D(90), trigger_when="falls"
@@ -283,8 +283,8 @@ def test_a_stop_at_spot_is_found_shown_and_cancelled() -> None:
     _try(desk, trial)
 
 
-def test_a_position_in_what_is_listed_no_more_is_seen_and_told_to_be_that() -> None:
-    """Its rules are asked for by name: one such row does not hide the others."""
+def test_a_position_in_a_delisted_symbol_is_read_and_marked_as_delisted() -> None:
+    """Its rules are requested by symbol: one such row does not hide the others."""
     markets = (Market(BTC, state="delisted"), Market(ETH))
     desk = Desk("bybit", BybitWire, {(BTC, "long"): "0.5", (ETH, "long"): "1"}, markets=markets)
 

@@ -1,4 +1,4 @@
-"""Bybit's transaction log where it is longer than one reading: flows are unknown until all of it is read."""
+"""Bybit's transaction log when it is longer than one poll reads: flows are unknown until all of it is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from killswitch.model.venue import RateLimitedError, VenueDownError, VenueError
 from killswitch_ccxt.numbers import UnreadableError
 from killswitch_ccxt.venues.bybit.flows import LogReader, Page
-from tests.unit.ccxt.venues.test_bybit_money import Rows, Told
+from tests.unit.ccxt.venues.test_bybit_inverse_and_flows import Rows, RowsVenue
 
 NOW = 1_700_000_000_000
 DAY, SECOND = 86_400_000, 1000
@@ -25,7 +25,7 @@ def funding(number: int, at: int) -> dict[str, str]:
 
 
 class Log:
-    """The venue's own: rows newest first, 50 a page, behind cursors that say how many rows were given."""
+    """The venue's log: rows newest first, 50 a page, with cursors that state how many rows were returned."""
 
     def __init__(self, count: int) -> None:
         self.rows = [funding(number, NOW - number * SECOND) for number in range(count)]
@@ -46,8 +46,8 @@ def read(portions: LogReader, since: int, now: int) -> set[str]:
     return {flow.id for flow in asyncio.run(portions.flows(since, now))}
 
 
-def test_a_log_of_4500_rows_takes_three_readings_and_none_is_lost() -> None:
-    """2,000 rows each; what is written meanwhile is read with the rest, and the fourth reading asks for news only."""
+def test_a_log_of_4500_rows_takes_three_polls_and_loses_no_row() -> None:
+    """2,000 rows each; rows written meanwhile are read with the rest, and the fourth poll requests only new rows."""
     log = Log(4500)
     portions = LogReader(log.page)
     for times in (1, 2):
@@ -55,7 +55,7 @@ def test_a_log_of_4500_rows_takes_three_readings_and_none_is_lost() -> None:
             read(portions, NOW - DAY, NOW + (times - 1) * 5 * SECOND)
         assert len(log.asked) == 40 * times
     log.rows.insert(0, funding(9999, NOW + 7 * SECOND))
-    # A row that is new at the venue moves its cursors by one: the real ones point at a row.
+    # A new row moves this venue's cursors by one; the real cursors point at a row.
     log.asked[:] = []
     found = read(portions, NOW - DAY, NOW + 10 * SECOND)
     assert found >= {str(number) for number in range(4500)} | {"9999"}
@@ -63,8 +63,8 @@ def test_a_log_of_4500_rows_takes_three_readings_and_none_is_lost() -> None:
     assert read(portions, NOW, NOW + 30 * SECOND) == {"0", "9999"}
 
 
-def test_a_cursor_that_the_venue_takes_no_more_is_given_up() -> None:
-    """Its span is read from the beginning, and every row is there in the end."""
+def test_a_cursor_that_the_venue_no_longer_accepts_is_discarded() -> None:
+    """Its span is read again from the beginning, and in the end every row is read."""
     log = Log(2100)
     portions = LogReader(log.page)
     with pytest.raises(UnreadableError):
@@ -78,8 +78,8 @@ def test_a_cursor_that_the_venue_takes_no_more_is_given_up() -> None:
     assert read(portions, NOW - DAY, NOW + 15 * SECOND) == {str(number) for number in range(2100)}
 
 
-def test_a_venue_that_wants_less_costs_no_progress() -> None:
-    """Too many requests: the cursor is asked for again."""
+def test_a_rate_limited_page_loses_no_progress() -> None:
+    """After too many requests the same cursor is requested again."""
     log = Log(2100)
     portions = LogReader(log.page)
     with pytest.raises(UnreadableError):
@@ -89,11 +89,11 @@ def test_a_venue_that_wants_less_costs_no_progress() -> None:
         read(portions, NOW - DAY, NOW)
     log.refusal = None
     assert read(portions, NOW - DAY, NOW) == {str(number) for number in range(2100)}
-    assert len(log.asked) == 40 + 1 + 2 + 4  # the two pages that were left, and the 181 rows of the last three minutes
+    assert len(log.asked) == 40 + 1 + 2 + 4  # the two remaining pages, and the 181 rows of the last three minutes
 
 
-def test_an_outage_of_an_hour_leaves_one_question_more() -> None:
-    """Asked every five seconds all the while: what nobody could read is one stretch, not one for each try."""
+def test_an_outage_of_an_hour_leaves_one_more_request() -> None:
+    """Polled every five seconds meanwhile: the unread time is one span, not one for each attempt."""
     log = Log(10)
     portions = LogReader(log.page)
     log.refusal = VenueDownError("nobody answers")
@@ -105,7 +105,7 @@ def test_an_outage_of_an_hour_leaves_one_question_more() -> None:
     assert len(log.asked) == 1
 
 
-class Long(Told):
+class EndlessLog(RowsVenue):
     """A venue whose log never ends."""
 
     async def _fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -123,8 +123,8 @@ WALLET = {
 }  # fmt: skip
 
 
-def test_a_snapshot_says_why_its_flows_are_unknown() -> None:
-    """Worth and positions are known; the reason names the log and how it goes on, and no class of a program."""
+def test_a_snapshot_states_why_its_flows_are_unknown() -> None:
+    """Equity and positions are known; the reason names the log and what happens next, and no Python class."""
 
     def rows(route: str, query: Mapping[str, str]) -> Rows:
         return [WALLET] if route == "account/wallet-balance" else []
@@ -132,7 +132,7 @@ def test_a_snapshot_says_why_its_flows_are_unknown() -> None:
     async def once(venue: Any) -> Any:
         return await venue.snapshot()
 
-    seen = Long(rows).run(once)
+    seen = EndlessLog(rows).run(once)
     assert (seen.quality, seen.equity, seen.flows) == ("ok", 1000, None)
     assert "flows: the transaction log has more than 2,000 rows" in seen.reason
     assert "the next fetch continues" in seen.reason

@@ -77,11 +77,11 @@ STOP = ORDER | {
 
 
 class Answers(WireVenue):
-    """Gives what it was told to give for a path, or what that makes of a question; an empty result for any other."""
+    """Returns the result set for a path, or calls it with the request; an empty result for other paths."""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(Exchange({}, lambda: (time.monotonic(), time.now())))
-        self.said: dict[str, Any] = {
+        self.results: dict[str, Any] = {
             "public/get_instruments": INSTRUMENTS,
             "private/get_account_summaries": {"summaries": [SUMMARY]},
             "private/get_user_trades_by_currency_and_time": {"trades": [], "has_more": False},
@@ -90,7 +90,7 @@ class Answers(WireVenue):
         }
 
     def answer(self, ask: Ask) -> Reply:
-        result = self.said.get(ask.path.removeprefix("/api/v2/"), [])
+        result = self.results.get(ask.path.removeprefix("/api/v2/"), [])
         result = result(ask.params) if callable(result) else result
         return result if isinstance(result, Reply) else Reply({"jsonrpc": "2.0", "result": result})
 
@@ -116,25 +116,25 @@ def _error(code: int, status: int = 400, text: str = "said so") -> Reply:
     return Reply({"jsonrpc": "2.0", "error": {"code": code, "message": text}}, status)
 
 
-def told(
-    talk: Callable[[Any], Awaitable[T]], said: Mapping[str, Any] | None = None, currency: str = "BTC"
+def run(
+    talk: Callable[[Any], Awaitable[T]], answers: Mapping[str, Any] | None = None, currency: str = "BTC"
 ) -> tuple[T, Answers]:
-    """What the adapter makes of these answers, and what it asked."""
+    """What `talk` returns with an adapter that gets these answers, and the venue with the requests."""
     time = VirtualTime()
     venue = Answers(time)
-    venue.said |= said or {}
+    venue.results |= answers or {}
 
     async def main() -> T:
         await venue.start()
         options: dict[str, object] = {"clock": time, "timeout": 5}
         keys = {"key": KEY, "secret": SECRET}
-        made: Any = adapter(
+        venue_adapter: Any = adapter(
             AccountSpec("main", "ccxt", "swap", currency, venue.address, options, keys, exchange="deribit")
         )
         try:
-            return await talk(made)
+            return await talk(venue_adapter)
         finally:
-            await made.close()
+            await venue_adapter.close()
             await venue.stop()
 
     return time.run(main()), venue
@@ -144,9 +144,9 @@ def order(**more: Any) -> OrderRequest:
     return OrderRequest("kswa1", PERPETUAL, "sell", "long", D(5000), **({"reduce_only": True} | more))
 
 
-def test_an_inverse_perpetual_is_counted_in_dollars_and_worth_coins() -> None:
-    """5,000 USD at 50,000 are 0.1 BTC; a contract is one dollar of them, and a lot is ten."""
-    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
+def test_an_inverse_perpetual_is_counted_in_dollars_and_valued_in_coins() -> None:
+    """5,000 USD at 50,000 are 0.1 BTC; a contract is one dollar, and a lot is ten."""
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
     assert (seen.quality, seen.equity, seen.free, seen.maintenance_margin) == ("ok", D("2.5"), D("1.9"), D("0.3"))
     (held,) = seen.positions
     assert (held.symbol, held.side, held.contracts, held.notional) == (PERPETUAL, "long", 5000, D("0.1"))
@@ -156,9 +156,9 @@ def test_an_inverse_perpetual_is_counted_in_dollars_and_worth_coins() -> None:
     assert seen.position_mode == "one_way"
 
 
-def test_an_option_is_told_in_coins_of_what_it_is_on() -> None:
-    """Short 3 calls on a bitcoin each: 3 BTC, which is no inverse contract of 3 dollars."""
-    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [SHORT_CALL]})
+def test_an_option_is_counted_in_coins_of_its_underlying() -> None:
+    """Short 3 calls on one bitcoin each: 3 BTC, not an inverse contract of 3 dollars."""
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [SHORT_CALL]})
     (held,) = seen.positions
     assert (held.symbol, held.side, held.contracts, held.notional) == (OPTION, "short", 3, 3)
     rule = next(it for it in seen.instruments if it.symbol == OPTION)
@@ -166,23 +166,23 @@ def test_an_option_is_told_in_coins_of_what_it_is_on() -> None:
 
 
 def test_an_account_of_one_currency_has_the_positions_that_settle_in_it() -> None:
-    """Without cross collateral a position in USDC stands against another account's money."""
+    """Without cross collateral the margin of a position in USDC is another account's money."""
     other = LONG | {"instrument_name": "BTC_USDC-PERPETUAL", "size": 0.2, "size_currency": 0.2}
-    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG, other]})
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [LONG, other]})
     assert [it.symbol for it in seen.positions] == [PERPETUAL]
 
 
-def test_with_cross_collateral_the_whole_is_told_in_the_accounts_currency() -> None:
-    """125,000 USD in all at 50,000 USD a bitcoin: 2.5 BTC. A position in USDC has no worth that is told in BTC."""
+def test_with_cross_collateral_totals_are_in_the_accounts_currency() -> None:
+    """125,000 USD in total at 50,000 USD a bitcoin: 2.5 BTC. A position in USDC has no value stated in BTC."""
     crossed = {**SUMMARY, "cross_collateral_enabled": True, "margin_model": "cross_sm", "total_equity_usd": 125000.0,
                "total_maintenance_margin_usd": 5000.0, "total_initial_margin_usd": 10000.0}  # fmt: skip
     other = LONG | {"instrument_name": "BTC_USDC-PERPETUAL", "size": 0.2, "size_currency": 0.2}
-    said = {
+    answers = {
         "private/get_account_summaries": {"summaries": [crossed, {**crossed, "currency": "USDC", "equity": 1.0}]},
         "private/get_positions": [LONG, other],
         "public/get_index_price": {"index_price": 50000.0},
     }
-    seen, venue = told(lambda venue: venue.snapshot(), said)
+    seen, venue = run(lambda venue: venue.snapshot(), answers)
     assert (seen.equity, seen.maintenance_margin, seen.margin_used) == (D("2.5"), D("0.1"), None)
     assert [(it.symbol, it.notional, it.unrealized_pnl) for it in seen.positions] == [
         (PERPETUAL, D("0.1"), D("0.004")),
@@ -191,16 +191,16 @@ def test_with_cross_collateral_the_whole_is_told_in_the_accounts_currency() -> N
     assert {it["currency"] for it in venue.asked("private/get_user_trades_by_currency_and_time")} == {"BTC", "USDC"}
 
 
-def test_a_currency_of_which_nothing_is_said_is_unknown_and_not_zero() -> None:
-    """An account in ETH, of which the summaries have nothing."""
-    seen, _ = told(lambda venue: venue.snapshot(), currency="ETH")
+def test_a_currency_missing_from_the_summaries_is_unknown_and_not_zero() -> None:
+    """An account in ETH, which the summaries do not contain."""
+    seen, _ = run(lambda venue: venue.snapshot(), currency="ETH")
     assert (seen.quality, seen.equity, "ETH" in seen.reason) == ("malformed", None, True)
 
 
 def test_stops_are_among_the_orders_with_label_trigger_and_reduce_only() -> None:
-    """A stop waits at the mark of 45,000 and has no price; a limit order of ours has its label."""
+    """A stop has a trigger at the mark of 45,000 and no price; a limit order of ours has its label."""
     limit = ORDER | {"order_type": "limit", "order_state": "open", "filled_amount": 0.0, "price": 55000.0}
-    seen, _ = told(lambda venue: venue.open_orders(), {"private/get_open_orders": [limit, STOP]})
+    seen, _ = run(lambda venue: venue.open_orders(), {"private/get_open_orders": [limit, STOP]})
     one, two = seen
     assert (one.id, one.client_order_id, one.price, one.trigger_price, one.amount) == (
         "BTC-1",
@@ -218,30 +218,30 @@ def test_stops_are_among_the_orders_with_label_trigger_and_reduce_only() -> None
     )
 
 
-def test_an_order_goes_out_in_dollars_with_its_label_and_comes_back_with_what_filled() -> None:
-    """Deribit takes orders by GET: the label is our name, and reduce-only guards."""
-    found, venue = told(lambda venue: venue.submit(order()), {"private/sell": {"order": ORDER, "trades": []}})
+def test_an_order_is_sent_in_dollars_with_its_label_and_returns_its_filled_amount() -> None:
+    """Deribit accepts orders by GET: the label is our client order id, and the order is reduce-only."""
+    found, venue = run(lambda venue: venue.submit(order()), {"private/sell": {"order": ORDER, "trades": []}})
     assert (found.state, found.filled, found.average_price, found.fee) == ("filled", 5000, 50000, D("0.00005"))
     (asked,) = venue.asked("private/sell")
     assert (asked["label"], asked["amount"], asked["type"], asked["reduce_only"]) == ("kswa1", "5000", "market", "true")
 
 
-def test_a_stop_that_is_put_back_waits_for_the_mark() -> None:
-    """A sale when the mark falls is a stop; its price is text, since ccxt reads no other."""
-    wanted = order(trigger_price=D(45000), trigger_when="falls")
-    found, venue = told(lambda venue: venue.submit(wanted), {"private/sell": {"order": STOP | {"label": "kswa1"}}})
+def test_a_restored_stop_is_triggered_by_the_mark() -> None:
+    """A sale when the mark falls is a stop; its price is text, because ccxt accepts nothing else."""
+    restored = order(trigger_price=D(45000), trigger_when="falls")
+    found, venue = run(lambda venue: venue.submit(restored), {"private/sell": {"order": STOP | {"label": "kswa1"}}})
     (asked,) = venue.asked("private/sell")
     assert (asked["type"], asked["trigger_price"], asked["trigger"]) == ("stop_market", "45000", "mark_price")
     assert (found.id, found.state, found.filled) == ("SLIB-1", "open", 0)
 
 
 def test_an_order_is_found_by_its_label_and_absent_where_the_list_is_empty() -> None:
-    """A stop and what it sent have one label: the newest is what became of it."""
+    """A stop and the order that it sent have the same label: the newest one is its outcome."""
     old = STOP | {"label": "kswa1", "creation_timestamp": NOW - 1}
-    found, venue = told(lambda v: v.find_order(PERPETUAL, "kswa1"), {"private/get_order_state_by_label": [ORDER, old]})
+    found, venue = run(lambda v: v.find_order(PERPETUAL, "kswa1"), {"private/get_order_state_by_label": [ORDER, old]})
     assert (found.id, found.state, found.filled) == ("BTC-1", "filled", 5000)
     assert venue.asked("private/get_order_state_by_label") == [{"currency": "BTC", "label": "kswa1"}]
-    found, _ = told(lambda venue: venue.find_order(PERPETUAL, "kswa1"))
+    found, _ = run(lambda venue: venue.find_order(PERPETUAL, "kswa1"))
     assert found is None
 
 
@@ -254,7 +254,7 @@ def test_an_order_is_found_by_its_label_and_absent_where_the_list_is_empty() -> 
         (10002, "below_minimum"),
         (10016, "above_maximum"),
         (10007, "price_band"),
-        (10003, "blocked_by_order"),  # order_overlap: it would trade with an order of one's own
+        (10003, "blocked_by_order"),  # order_overlap: it would trade with an order of the same account
         (10014, "blocked_by_order"),  # too many open orders
         (11035, "blocked_by_order"),  # no_more_triggers
         (11022, "above_maximum"),
@@ -266,8 +266,8 @@ def test_an_order_is_found_by_its_label_and_absent_where_the_list_is_empty() -> 
         (13021, "permission"),
     ],
 )
-def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> None:
-    """Nothing was done: "RPC Error Codes" of Deribit's documents."""
+def test_a_rejected_order_has_its_reason(code: int, reason: RejectReason) -> None:
+    """Nothing was executed: "RPC Error Codes" of Deribit's documentation."""
     assert _sent(code) == (OrderRejectedError, reason)
 
 
@@ -280,12 +280,12 @@ def test_a_refused_order_names_its_reason(code: int, reason: RejectReason) -> No
         (11094, FateUnknownError),
         (13008, FateUnknownError),  # "invalid input or internal failure"
         (13028, FateUnknownError),  # "not responding or processing the response takes too long"
-        (13666, FateUnknownError),  # cancelled by another request: before or after it was taken, it does not say
+        (13666, FateUnknownError),  # cancelled by another request: before or after it was accepted is not stated
         (10066, RateLimitedError),
     ],
 )
-def test_what_is_not_about_the_order_is_told_apart_by_its_fate(code: int, kind: type[VenueError]) -> None:
-    """An internal error of the server after an order by GET is unknown, since that GET changes something."""
+def test_other_errors_are_classified_by_what_is_known_of_the_order(code: int, kind: type[VenueError]) -> None:
+    """After an internal server error the status of an order sent by GET is unknown: that GET changes something."""
     assert _sent(code)[0] is kind
 
 
@@ -298,29 +298,29 @@ def test_what_is_not_about_the_order_is_told_apart_by_its_fate(code: int, kind: 
         (10009, "not_enough_funds, try again later", OrderRejectedError),
     ],
 )
-def test_a_code_that_nobody_knows_is_judged_by_its_words(code: int, text: str, kind: type[VenueError]) -> None:
-    """Time ran out: the order may be there. A known code keeps its meaning whatever its text says."""
+def test_an_unknown_code_is_classified_by_its_text(code: int, text: str, kind: type[VenueError]) -> None:
+    """After a timeout the order may exist. A known code keeps its meaning whatever its text."""
     assert _sent(code, text)[0] is kind
 
 
 def _sent(code: int, text: str = "said so") -> tuple[type[VenueError], RejectReason | None]:
     async def talk(venue: Any) -> VenueError:
-        with pytest.raises(VenueError) as said:
+        with pytest.raises(VenueError) as answers:
             await venue.submit(order())
-        return said.value
+        return answers.value
 
-    error, _ = told(talk, {"private/sell": _error(code, text=text)})
+    error, _ = run(talk, {"private/sell": _error(code, text=text)})
     return type(error), getattr(error, "reason", None)
 
 
 @pytest.mark.parametrize("code", [10004, 10010, 11044])
-def test_cancelling_what_is_gone_is_no_error(code: int) -> None:
-    """Not found, closed, or not open any more."""
-    told(lambda venue: venue.cancel(PERPETUAL, "BTC-1"), {"private/cancel": _error(code)})
+def test_cancelling_an_order_that_is_gone_is_no_error(code: int) -> None:
+    """Not found, closed, or no longer open."""
+    run(lambda venue: venue.cancel(PERPETUAL, "BTC-1"), {"private/cancel": _error(code)})
 
 
-def test_fills_and_flows_are_told_with_their_causes() -> None:
-    """A liquidated taker is us where we took; a deposit of half a bitcoin came in, and a trade's entry is no flow."""
+def test_fills_and_flows_have_their_causes() -> None:
+    """A liquidated taker is this account where it took; half a bitcoin is deposited; a trade's entry is no flow."""
     trade = {"trade_id": "T-1", "instrument_name": "BTC-PERPETUAL", "direction": "sell", "amount": 100.0,
              "price": 50000.0, "fee": 0.000001, "fee_currency": "BTC", "order_id": "BTC-9", "timestamp": NOW,
              "liquidity": "T", "profit_loss": -0.01}  # fmt: skip
@@ -329,11 +329,11 @@ def test_fills_and_flows_are_told_with_their_causes() -> None:
         {"id": 1, "type": "deposit", "change": 0.5, "currency": "BTC", "timestamp": NOW},
         {"id": 2, "type": "trade", "change": -0.1, "currency": "BTC", "timestamp": NOW},
     ]
-    said = {
+    answers = {
         "private/get_user_trades_by_currency_and_time": {"trades": rows, "has_more": False},
         "private/get_transaction_log": {"logs": logs, "continuation": None},
     }
-    seen, _ = told(lambda venue: venue.snapshot(), said | {"private/get_positions": [LONG]})
+    seen, _ = run(lambda venue: venue.snapshot(), answers | {"private/get_positions": [LONG]})
     assert [(it.id, it.cause, it.realized_pnl, it.fee) for it in seen.fills] == [
         ("T-1", "liquidation", D("-0.01"), D("0.000001")),
         ("T-2", "trade", D("-0.01"), D("0.000001")),
@@ -343,18 +343,18 @@ def test_fills_and_flows_are_told_with_their_causes() -> None:
 
 
 def test_a_keys_rights_are_its_scopes() -> None:
-    """Of two keys ours is the one with our id: it reads, trades, and may withdraw."""
+    """Of two keys the one with our id counts: it may read, trade and withdraw."""
     scopes = "account:read trade:read_write wallet:read_write block_trade:none"
     keys = [
         {"client_id": "another", "max_scope": "account:read"},
         {"client_id": KEY, "max_scope": scopes, "ip_whitelist": ["192.0.2.1"]},
     ]
-    seen, _ = told(lambda venue: venue.inspect(), {"private/list_api_keys": keys})
+    seen, _ = run(lambda venue: venue.inspect(), {"private/list_api_keys": keys})
     rights = seen.rights
     assert (rights.read, rights.trade, rights.withdraw, rights.bound_to_addresses) == (True, True, True, True)
 
 
-# Numbers that would be read wrong in silence
+# Numbers that would silently be misread
 
 
 @pytest.mark.parametrize(
@@ -365,54 +365,54 @@ def test_a_keys_rights_are_its_scopes() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_position_whose_size_and_direction_do_not_say_the_same_is_unknown(more: Mapping[str, Any]) -> None:
-    """ccxt takes every direction but `buy` for a short one; a size of `true` is no contract."""
-    for said in (LONG | more, {name: it for name, it in LONG.items() if name not in more}):
-        seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [said]})
+def test_a_position_whose_size_and_direction_disagree_is_unknown(more: Mapping[str, Any]) -> None:
+    """ccxt reads every direction except `buy` as short; a size of `true` is not a number of contracts."""
+    for answers in (LONG | more, {name: it for name, it in LONG.items() if name not in more}):
+        seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [answers]})
         assert (seen.quality, seen.positions) == ("malformed", None)
         assert "BTC-PERPETUAL" in seen.reason
 
 
-def test_an_instrument_in_which_only_an_order_rests_is_no_position() -> None:
+def test_an_instrument_with_only_a_resting_order_is_no_position() -> None:
     """Deribit lists it with a size of 0 and the direction `zero`."""
     empty = LONG | {"size": 0.0, "direction": "zero", "open_orders_margin": 0.1}
-    seen, _ = told(lambda venue: venue.snapshot(), FLAT | {"private/get_positions": [empty]})
+    seen, _ = run(lambda venue: venue.snapshot(), FLAT | {"private/get_positions": [empty]})
     assert (seen.quality, seen.positions, seen.margin_used) == ("ok", (), None)
 
 
 FLAT: Mapping[str, Any] = {
     "private/get_account_summaries": {"summaries": [SUMMARY | {"initial_margin": 0.1, "maintenance_margin": 0.0}]},
 }
-"""No position, and orders that hold 0.1 BTC of initial margin: orders have no part in the maintenance margin."""
+"""No position, and orders that hold 0.1 BTC of initial margin; orders add nothing to the maintenance margin."""
 
 
-def test_margin_that_orders_hold_does_not_contradict_a_flat_account() -> None:
-    """With a portfolio's margin they are in the maintenance margin as well."""
+def test_order_margin_does_not_contradict_a_flat_account() -> None:
+    """With portfolio margin orders are also part of the maintenance margin."""
     portfolio = SUMMARY | {"initial_margin": 0.1, "maintenance_margin": 0.05, "margin_model": "segregated_pm"}
-    for said in (FLAT, {"private/get_account_summaries": {"summaries": [portfolio]}}):
-        seen, _ = told(lambda venue: venue.snapshot(), said)
+    for answers in (FLAT, {"private/get_account_summaries": {"summaries": [portfolio]}}):
+        seen, _ = run(lambda venue: venue.snapshot(), answers)
         assert (seen.quality, seen.positions, seen.margin_used) == ("ok", (), None)
-    held, _ = told(lambda venue: venue.snapshot())
+    held, _ = run(lambda venue: venue.snapshot())
     assert (held.quality, held.positions) == ("malformed", None), "0.3 BTC maintain something"
 
 
-def test_the_margin_of_positions_is_told_apart_from_that_of_orders() -> None:
-    """0.6 BTC in all, 0.15 of it held by orders."""
+def test_position_margin_is_separated_from_order_margin() -> None:
+    """0.6 BTC in total, 0.15 of it held by orders."""
     rows = [LONG | {"open_orders_margin": 0.1}, SHORT_CALL | {"open_orders_margin": 0.05}]
-    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": rows})
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": rows})
     assert seen.margin_used == D("0.45")
-    seen, _ = told(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
+    seen, _ = run(lambda venue: venue.snapshot(), {"private/get_positions": [LONG]})
     assert seen.margin_used is None
 
 
 @pytest.mark.parametrize("model", ["cross_pm", "cross_sm"])
-def test_the_margin_model_says_that_an_account_is_crossed_where_nothing_else_does(model: str) -> None:
+def test_the_margin_model_alone_shows_that_an_account_has_cross_collateral(model: str) -> None:
     """125,000 USD at 50,000 are 2.5 BTC; the bitcoins alone are 1."""
     summary = SUMMARY | {"margin_model": model, "total_equity_usd": 125000.0, "equity": 1.0, "balance": 1.0}
     del summary["cross_collateral_enabled"]
-    said = {"private/get_account_summaries": {"summaries": [summary]}, "private/get_positions": [LONG],
+    answers = {"private/get_account_summaries": {"summaries": [summary]}, "private/get_positions": [LONG],
             "public/get_index_price": {"index_price": 50000.0}}  # fmt: skip
-    seen, _ = told(lambda venue: venue.snapshot(), said)
+    seen, _ = run(lambda venue: venue.snapshot(), answers)
     assert (seen.quality, seen.equity) == ("ok", D("2.5"))
 
 
@@ -424,19 +424,19 @@ def test_the_margin_model_says_that_an_account_is_crossed_where_nothing_else_doe
     ],
     ids=str,
 )  # fmt: skip
-def test_an_account_that_may_be_crossed_or_not_has_no_worth(more: Mapping[str, Any]) -> None:
-    """Nothing says which, or two things contradict each other."""
-    said = {"private/get_account_summaries": {"summaries": [SUMMARY | more]}, "private/get_positions": [LONG]}
-    seen, _ = told(lambda venue: venue.snapshot(), said)
+def test_an_account_with_uncertain_cross_collateral_has_no_equity(more: Mapping[str, Any]) -> None:
+    """No field states it, or two fields contradict each other."""
+    answers = {"private/get_account_summaries": {"summaries": [SUMMARY | more]}, "private/get_positions": [LONG]}
+    seen, _ = run(lambda venue: venue.snapshot(), answers)
     assert (seen.quality, seen.equity) == ("malformed", None)
     assert "cross collateral" in seen.reason
 
 
 @pytest.mark.parametrize("least", ["nonsense", None, True, {}, []], ids=str)
-def test_a_rule_that_cannot_be_read_is_unknown_and_blinds_nothing_else(least: object) -> None:
-    """Of a symbol without a step nothing exact can be ordered, which is told when it is; its position is known."""
+def test_an_unreadable_instrument_rule_is_unknown_and_leaves_the_rest_known(least: object) -> None:
+    """Without a step no exact amount can be ordered, which an order reports; the position is known."""
     listed = [INSTRUMENTS[0] | {"min_trade_amount": least}, *INSTRUMENTS[1:]]
-    seen, _ = told(
+    seen, _ = run(
         lambda venue: venue.snapshot(), {"public/get_instruments": listed, "private/get_positions": [LONG]}
     )  # fmt: skip
     assert (seen.quality, [it.contracts for it in seen.positions]) == ("ok", [5000])
@@ -444,19 +444,19 @@ def test_a_rule_that_cannot_be_read_is_unknown_and_blinds_nothing_else(least: ob
     assert (rule.amount_step, rule.min_amount) == (None, None)
 
 
-def test_a_combination_of_futures_is_no_instrument_to_close_with() -> None:
-    """Its price is a difference, so that it is neither a linear contract nor an inverse one; its legs are held."""
+def test_a_futures_combo_is_no_instrument_for_closing() -> None:
+    """Its price is a difference, so it is neither linear nor inverse; the account holds its legs."""
     combo = _instrument("BTC-FS-26DEC25_PERP", "future_combo", {"contract_size": 10.0, "min_trade_amount": 10.0,
                                                                "tick_size": 0.5})  # fmt: skip
-    said = {"public/get_instruments": [*INSTRUMENTS, combo], "private/get_positions": [LONG]}
-    seen, _ = told(lambda venue: venue.snapshot(), said)
+    answers = {"public/get_instruments": [*INSTRUMENTS, combo], "private/get_positions": [LONG]}
+    seen, _ = run(lambda venue: venue.snapshot(), answers)
     assert not [it for it in seen.instruments if "FS" in it.symbol]
 
 
 @pytest.mark.parametrize(("currency", "fee"), [("BTC", D("0.00005")), ("USDC", None)])
-def test_a_fee_in_another_coin_than_the_accounts_currency_is_unknown(currency: str, fee: Decimal | None) -> None:
-    """Deribit takes 0.00005 BTC; in an account that is counted in USDC these are no 0.00005 USDC."""
-    said = {"private/get_order_state_by_label": [ORDER], "private/buy": {"order": ORDER}}
-    found, _ = told(lambda venue: venue.find_order(PERPETUAL, "kswa1"), said, currency)
+def test_a_fee_in_a_coin_other_than_the_accounts_currency_is_unknown(currency: str, fee: Decimal | None) -> None:
+    """Deribit charges 0.00005 BTC; in an account counted in USDC this is not 0.00005 USDC."""
+    answers = {"private/get_order_state_by_label": [ORDER], "private/buy": {"order": ORDER}}
+    found, _ = run(lambda venue: venue.find_order(PERPETUAL, "kswa1"), answers, currency)
     assert found is not None
     assert found.fee == fee

@@ -1,4 +1,4 @@
-"""Hyperliquid through the adapter, on answers typed from its documents."""
+"""Hyperliquid through the adapter, on answers typed from its documentation."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ META = [
 
 
 def position(coin: str, size: str, value: str, **more: Any) -> dict[str, Any]:
-    told = {
+    row = {
         "coin": coin, "szi": size, "entryPx": "95000.0", "positionValue": value, "unrealizedPnl": "12.5",
         "leverage": {"type": "cross", "value": 20}, "liquidationPx": None, "marginUsed": "2500.0",
     }  # fmt: skip
-    return {"type": "oneWay", "position": {**told, **more}}
+    return {"type": "oneWay", "position": {**row, **more}}
 
 
 STATE = {
@@ -76,15 +76,15 @@ def order_status(word: str, left: str, **more: Any) -> dict[str, Any]:
     return {"status": "order", "order": {"order": {**order, **more}, "status": word, "statusTimestamp": 1}}
 
 
-class Spoken:
-    """An adapter that gets these answers by the type of the question, and what it asked for."""
+class TypedAnswers:
+    """An adapter that gets these answers by the type of the request, with a record of its requests."""
 
-    def __init__(self, *exchange: Any, wallet: str = MASTER, options: dict[str, object] | None = None, **told: Any):
-        self.told: dict[str, Any] = {
+    def __init__(self, *exchange: Any, wallet: str = MASTER, options: dict[str, object] | None = None, **answers: Any):
+        self.answers: dict[str, Any] = {
             "metaAndAssetCtxs": META, "perpDexs": [None], "clearinghouseState": STATE, "frontendOpenOrders": FRONT,
             "userFillsByTime": [], "userFunding": [], "userNonFundingLedgerUpdates": [], "userAbstraction": "default",
             "allMids": {"BTC": "100000.0"}, "spotMeta": {"tokens": [], "universe": []}, "extraAgents": [],
-            "exchangeStatus": {"time": 1_708_622_400_000, "specialStatuses": None}, **told,
+            "exchangeStatus": {"time": 1_708_622_400_000, "specialStatuses": None}, **answers,
         }  # fmt: skip
         self.exchange = list(exchange)
         self.asked: list[dict[str, Any]] = []
@@ -94,39 +94,39 @@ class Spoken:
         more: dict[str, object] = {"ccxt": {"replay": str(uuid4())}, "clock": time, **(options or {})}
         self._spec = AccountSpec("main", "ccxt", "swap", "USDC", None, more, keys, exchange="hyperliquid")
 
-    def run(self, deed: Callable[[Any], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
-        return asyncio.run(self.beside(deed)) if time is None else time.run(self.beside(deed))
+    def run(self, scenario: Callable[[Any], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
+        return asyncio.run(self.run_in_loop(scenario)) if time is None else time.run(self.run_in_loop(scenario))
 
-    async def beside(self, deed: Callable[[Any], Awaitable[Any]]) -> Any:
-        """In a loop that runs already."""
+    async def run_in_loop(self, scenario: Callable[[Any], Awaitable[Any]]) -> Any:
+        """As `run`, in a loop that is already running."""
         made: Any = adapter(self._spec)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             asked = json.loads(body)
             if url.endswith("/exchange"):
                 self.sent.append(asked)
-                answer = self.exchange.pop(0) if self.exchange else self.told["exchange"](asked)
+                answer = self.exchange.pop(0) if self.exchange else self.answers["exchange"](asked)
                 if isinstance(answer, Exception):
                     raise answer
             else:
                 self.asked.append(asked)
-                answer = self.told[asked["type"]]
+                answer = self.answers[asked["type"]]
                 answer = answer(asked) if callable(answer) else answer
             text = json.dumps(answer)
-            course = client.CURRENT_CALL.get()
-            course.method, course.sent_requests = method, course.sent_requests + 1
+            call = client.CURRENT_CALL.get()
+            call.method, call.sent_requests = method, call.sent_requests + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, answer, headers, body)
             return json.loads(text)
 
         made._client.ccxt.fetch = fetch
         try:
-            return await deed(made)
+            return await scenario(made)
         finally:
             await made.close()
 
 
-def said(*statuses: Any) -> dict[str, Any]:
+def order_answer(*statuses: Any) -> dict[str, Any]:
     return {"status": "ok", "response": {"type": "order", "data": {"statuses": list(statuses)}}}
 
 
@@ -134,9 +134,9 @@ def order(**more: Any) -> OrderRequest:
     return OrderRequest(CLOID, BTC, more.pop("side", "sell"), "long", D("0.5"), reduce_only=True, **more)
 
 
-def test_a_snapshot_is_one_answer_of_the_clearing_house() -> None:
-    """Notional and mark are the venue's own; a row without size is no position; margin in use is told."""
-    seen = Spoken().run(lambda made: made.snapshot())
+def test_a_snapshot_is_from_one_clearinghouse_state() -> None:
+    """Notional and mark are the venue's own; a row of size zero is no position; margin in use is stated."""
+    seen = TypedAnswers().run(lambda made: made.snapshot())
     assert (seen.quality, seen.reason, seen.equity, seen.free) == ("ok", None, D("13109.48"), D("10409.48"))
     assert (seen.margin_used, seen.maintenance_margin) == (D("2700.0"), D("675.0"))
     long, short = seen.positions
@@ -148,8 +148,8 @@ def test_a_snapshot_is_one_answer_of_the_clearing_house() -> None:
     assert (stop.trigger_price, stop.amount, stop.reduce_only) == (90_000, D("0.5"), True)
 
 
-def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
-    """1200 a minute for the address: 2 for a state, 20 for a list. What is declared is what it takes, at most."""
+def test_a_minute_of_constant_change_stays_within_the_weight_limit() -> None:
+    """1200 a minute for the address: 2 for a state, 20 for a list. The declared costs are an upper bound."""
     time, ticks = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC)), iter(range(10_000))
 
     def state(asked: dict[str, Any]) -> Any:
@@ -157,7 +157,7 @@ def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
         summary = {**STATE["marginSummary"], "totalRawUsd": str(-36890 - odd)}  # type: ignore[dict-item] # a mapping
         return {**STATE, "marginSummary": summary, "assetPositions": [position("BTC", f"0.{5 + odd}", "50000.0")]}
 
-    spoken = Spoken(clearinghouseState=state, options={"clock": time})
+    venue = TypedAnswers(clearinghouseState=state, options={"clock": time})
 
     async def minute(made: Any) -> Any:
         for _ in range(60):
@@ -165,31 +165,31 @@ def test_a_minute_in_which_everything_moves_stays_inside_the_weights() -> None:
             await asyncio.sleep(1)
         return next(it.units for it in made.traits.costs if it.call == "snapshot")
 
-    declared = spoken.run(minute, time)
+    declared = venue.run(minute, time)
     cheap = {"clearinghouseState", "exchangeStatus"}
-    weight = sum(2 if it["type"] in cheap else 20 for it in spoken.asked)
+    weight = sum(2 if it["type"] in cheap else 20 for it in venue.asked)
     assert weight <= declared * 60 <= 1200, weight
 
 
-def test_a_unified_account_has_no_worth_that_the_venue_tells() -> None:
-    """Its money is in the spot wallet too: unknown, and why."""
-    seen = Spoken(userAbstraction="unifiedAccount").run(lambda made: made.snapshot())
+def test_the_equity_of_a_unified_account_is_unknown() -> None:
+    """Its money is in the spot wallet too: the equity is unknown, with a reason."""
+    seen = TypedAnswers(userAbstraction="unifiedAccount").run(lambda made: made.snapshot())
     assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
     assert "the account is unified (unifiedAccount)" in seen.reason
 
 
-def test_margin_without_positions_is_not_believed() -> None:
-    """One of the two is wrong."""
-    seen = Spoken(clearinghouseState={**STATE, "assetPositions": []}).run(lambda made: made.snapshot())
+def test_margin_without_positions_is_malformed() -> None:
+    """One of the two must be wrong."""
+    seen = TypedAnswers(clearinghouseState={**STATE, "assetPositions": []}).run(lambda made: made.snapshot())
     assert (seen.quality, seen.positions) == ("malformed", None)
 
 
-def test_a_market_order_is_a_limit_that_takes_at_once() -> None:
-    """A sell at most 5% below the middle of 100,000, with its name in hex; nothing else is signed with the key."""
-    spoken = Spoken(said({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}))
-    told = spoken.run(lambda made: made.submit(order()))
-    assert (told.id, told.state, told.filled, told.average_price) == ("77", "filled", D("0.5"), D("99990.5"))
-    (sent,) = spoken.sent
+def test_a_market_order_is_sent_as_an_immediate_limit_order() -> None:
+    """A sell at most 5% below the mid price of 100,000, with its client id in hex; the key signs nothing else."""
+    venue = TypedAnswers(order_answer({"filled": {"totalSz": "0.5", "avgPx": "99990.5", "oid": 77}}))
+    report = venue.run(lambda made: made.submit(order()))
+    assert (report.id, report.state, report.filled, report.average_price) == ("77", "filled", D("0.5"), D("99990.5"))
+    (sent,) = venue.sent
     assert sent["action"] == {
         "type": "order", "grouping": "na",
         "orders": [{"a": 0, "b": False, "p": "95000", "s": "0.5", "r": True, "t": {"limit": {"tif": "Ioc"}},
@@ -198,24 +198,24 @@ def test_a_market_order_is_a_limit_that_takes_at_once() -> None:
     assert set(sent["signature"]) == {"r", "s", "v"}
 
 
-def test_orders_of_every_kind_are_told_as_what_became_of_them() -> None:
-    """Half filled and taking at once: at its end. Resting: open. A stop waits for the mark with a bound of its own."""
-    half = said({"filled": {"totalSz": "0.2", "avgPx": "99000", "oid": 78}})
-    rests = said({"resting": {"oid": 79}})
-    spoken = Spoken(half, rests, rests)
+def test_orders_of_every_kind_are_reported_with_their_outcome() -> None:
+    """Half filled and immediate: ended. Resting: open. A stop is triggered by the mark, with its own price bound."""
+    half = order_answer({"filled": {"totalSz": "0.2", "avgPx": "99000", "oid": 78}})
+    rests = order_answer({"resting": {"oid": 79}})
+    venue = TypedAnswers(half, rests, rests)
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         return (
             await made.submit(order(type="limit", price=D(99_000), time_in_force="ioc")),
             await made.submit(order(type="limit", price=D(120_000))),
             await made.submit(order(trigger_price=D(90_000), trigger_when="falls")),
         )
 
-    told = spoken.run(deed)
-    assert [(it.state, it.filled, it.id) for it in told] == [
+    reports = venue.run(scenario)
+    assert [(it.state, it.filled, it.id) for it in reports] == [
         ("expired", D("0.2"), "78"), ("open", 0, "79"), ("open", 0, "79"),
     ]  # fmt: skip
-    kinds = [it["action"]["orders"][0] for it in spoken.sent]
+    kinds = [it["action"]["orders"][0] for it in venue.sent]
     assert [it["t"] for it in kinds] == [
         {"limit": {"tif": "Ioc"}}, {"limit": {"tif": "Gtc"}},
         {"trigger": {"isMarket": True, "triggerPx": "90000", "tpsl": "sl"}},
@@ -229,16 +229,16 @@ def test_orders_of_every_kind_are_told_as_what_became_of_them() -> None:
      ("123456", 5, "123456")],
 )  # fmt: skip
 def test_a_price_has_five_significant_digits(price: str, decimals: int, allowed: str) -> None:
-    """And no more decimals than six less those of a size; whole numbers are always taken."""
+    """And at most six decimals less those of a size; integers are always accepted."""
     assert allowed_price(D(price), decimals) == D(allowed)
 
 
-def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
-    """A bound that was decided is not rounded away."""
-    spoken = Spoken()
+def test_a_price_that_the_venue_would_reject_is_not_sent() -> None:
+    """A decided price bound is not rounded."""
+    venue = TypedAnswers()
     with pytest.raises(OrderRejectedError, match=r"99000\.25 is no price that"):
-        spoken.run(lambda made: made.submit(order(type="limit", price=D("99000.25"))))
-    assert spoken.sent == []
+        venue.run(lambda made: made.submit(order(type="limit", price=D("99000.25"))))
+    assert venue.sent == []
 
 
 @pytest.mark.parametrize(
@@ -264,10 +264,10 @@ def test_a_price_that_the_venue_would_refuse_is_not_sent() -> None:
         ("Something nobody heard of", OrderRejectedError, "other"),
     ],
 )
-def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Exception], reason: str | None) -> None:
-    """Sentences come with the asset behind them: "Error responses" of Hyperliquid's documents."""
+def test_a_status_text_maps_to_one_error(sentence: str, kind: type[Exception], reason: str | None) -> None:
+    """The asset follows the text: "Error responses" of Hyperliquid's documentation."""
     with pytest.raises(kind) as caught:
-        Spoken(said({"error": sentence})).run(lambda made: made.submit(order()))
+        TypedAnswers(order_answer({"error": sentence})).run(lambda made: made.submit(order()))
     assert getattr(caught.value, "reason", None) == reason
     assert sentence[:20] in str(caught.value)
 
@@ -282,12 +282,12 @@ def test_a_sentence_in_a_status_has_one_meaning(sentence: str, kind: type[Except
         ("Request timed out", FateUnknownError, None),
     ],
 )
-def test_a_refusal_of_the_whole_request_has_one_meaning(
+def test_a_rejection_of_the_whole_request_maps_to_one_error(
     sentence: str, kind: type[Exception], reason: str | None
 ) -> None:
-    """`status: err`: nothing of it was done."""
+    """`status: err`: no part of it was executed."""
     with pytest.raises(VenueError) as caught:
-        Spoken({"status": "err", "response": sentence}).run(lambda made: made.submit(order()))
+        TypedAnswers({"status": "err", "response": sentence}).run(lambda made: made.submit(order()))
     assert type(caught.value) is kind
     assert getattr(caught.value, "reason", None) == reason
 
@@ -298,50 +298,50 @@ def test_a_refusal_of_the_whole_request_has_one_meaning(
      ("marginCanceled", "0.5", "canceled", "0"), ("reduceOnlyRejected", "0.5", "rejected", "0"),
      ("triggered", "0.5", "open", "0"), ("scheduledCancel", "0.5", "canceled", "0")],
 )  # fmt: skip
-def test_an_order_is_found_by_its_name(word: str, left: str, state: str, filled: str) -> None:
-    """Many words for an end; what was filled is what is not left."""
-    spoken = Spoken(orderStatus=order_status(word, left))
-    found = spoken.run(lambda made: made.find_order(BTC, CLOID))
+def test_an_order_is_found_by_its_client_id(word: str, left: str, state: str, filled: str) -> None:
+    """Many statuses mean an end; the filled amount is the original less the remaining one."""
+    venue = TypedAnswers(orderStatus=order_status(word, left))
+    found = venue.run(lambda made: made.find_order(BTC, CLOID))
     assert (found.id, found.state, found.amount, found.filled) == ("77", state, D("0.5"), D(filled))
-    assert {"type": "orderStatus", "user": MASTER, "oid": CLOID} in spoken.asked
+    assert {"type": "orderStatus", "user": MASTER, "oid": CLOID} in venue.asked
 
 
-def test_a_name_that_the_venue_does_not_know_is_no_order() -> None:
+def test_an_unknown_client_id_is_no_order() -> None:
     """`unknownOid`."""
-    assert Spoken(orderStatus={"status": "unknownOid"}).run(lambda made: made.find_order(BTC, CLOID)) is None
-    odd = Spoken(orderStatus=order_status("dreaming", "0"))
+    assert TypedAnswers(orderStatus={"status": "unknownOid"}).run(lambda made: made.find_order(BTC, CLOID)) is None
+    odd = TypedAnswers(orderStatus=order_status("dreaming", "0"))
     with pytest.raises(VenueError, match="unknown value 'dreaming'"):
         odd.run(lambda made: made.find_order(BTC, CLOID))
 
 
-def test_an_order_that_is_gone_is_no_error_when_it_is_cancelled() -> None:
-    """Said in the venue's one sentence for all such cases."""
-    gone = said({"error": "Order was never placed, already canceled, or filled. asset=0"})
-    spoken = Spoken(gone)
-    spoken.run(lambda made: made.cancel(BTC, "91"))
-    assert spoken.sent[0]["action"] == {"type": "cancel", "cancels": [{"a": 0, "o": 91}]}
+def test_cancelling_an_order_that_is_gone_is_no_error() -> None:
+    """The venue has one text for all such cases."""
+    gone = order_answer({"error": "Order was never placed, already canceled, or filled. asset=0"})
+    venue = TypedAnswers(gone)
+    venue.run(lambda made: made.cancel(BTC, "91"))
+    assert venue.sent[0]["action"] == {"type": "cancel", "cancels": [{"a": 0, "o": 91}]}
 
 
-def test_the_timer_is_scheduled_ahead_and_taken_back_without_a_time() -> None:
-    """At least five seconds ahead; ccxt's own way of stopping it would set it to now."""
+def test_the_timer_is_scheduled_ahead_and_disarmed_without_a_time() -> None:
+    """At least five seconds ahead; ccxt's own way of disarming would set it to now."""
     done = {"status": "ok", "response": {"type": "default"}}
-    spoken = Spoken(done, done)
+    venue = TypedAnswers(done, done)
 
-    async def deed(made: Any) -> None:
+    async def scenario(made: Any) -> None:
         await made.arm_dead_man(2.0, [])
         await made.disarm_dead_man([])
 
-    spoken.run(deed)
-    armed, stopped = (it["action"] for it in spoken.sent)
+    venue.run(scenario)
+    armed, stopped = (it["action"] for it in venue.sent)
     assert armed == {"type": "scheduleCancel", "time": 1_708_622_400_000 + 5000}
     assert stopped == {"type": "scheduleCancel"}
 
 
-def test_the_key_tells_by_its_address_what_it_may_do() -> None:
-    """The account's own key may do everything; an agent's may trade until it expires; any other nothing."""
+def test_the_rights_of_a_key_follow_from_its_address() -> None:
+    """The account's own key has all rights; an agent's may trade until it expires; any other has none."""
 
     def rights(**more: Any) -> Any:
-        return Spoken(**more).run(lambda made: made.inspect()).rights
+        return TypedAnswers(**more).run(lambda made: made.inspect()).rights
 
     own = rights(wallet=OWN)
     assert (own.trade, own.withdraw, own.transfer) == (True, True, True)
@@ -354,22 +354,22 @@ def test_the_key_tells_by_its_address_what_it_may_do() -> None:
     assert (stranger.trade, stranger.withdraw) == (False, None)
 
 
-def test_a_vault_is_read_and_traded_for_in_its_own_name() -> None:
+def test_a_vault_is_read_and_traded_under_its_own_address() -> None:
     """The key is the leader's; the account is the vault."""
     vault = "0x3333333333333333333333333333333333333333"
-    spoken = Spoken(said({"resting": {"oid": 79}}), options={"vault": vault})
+    venue = TypedAnswers(order_answer({"resting": {"oid": 79}}), options={"vault": vault})
 
-    async def deed(made: Any) -> None:
+    async def scenario(made: Any) -> None:
         await made.snapshot()
         await made.submit(order(type="limit", price=D(120_000)))
 
-    spoken.run(deed)
-    assert {it["user"] for it in spoken.asked if "user" in it} == {vault}
-    assert spoken.sent[0]["vaultAddress"].removeprefix("0x") == vault.removeprefix("0x")
+    venue.run(scenario)
+    assert {it["user"] for it in venue.asked if "user" in it} == {vault}
+    assert venue.sent[0]["vaultAddress"].removeprefix("0x") == vault.removeprefix("0x")
 
 
-def test_fills_tell_what_caused_them() -> None:
-    """Liquidations of ours, and being deleveraged; fees as they were paid."""
+def test_fills_have_their_causes() -> None:
+    """Our liquidations, and auto-deleveraging; fees as they were paid."""
     row = {"coin": "BTC", "px": "99000.0", "sz": "0.1", "side": "A", "time": 1708622398623, "oid": 77, "tid": 1,
            "fee": "4.95", "feeToken": "USDC", "dir": "Close Long", "closedPnl": "1.0", "crossed": True}  # fmt: skip
     theirs = {"liquidatedUser": "0xother", "markPx": "1", "method": "market"}
@@ -379,8 +379,8 @@ def test_fills_tell_what_caused_them() -> None:
         {**row, "tid": 3, "liquidation": theirs},
         {**row, "tid": 4, "dir": "Auto-Deleveraging"},
     ]
-    spoken = Spoken(userFillsByTime=rows, orderStatus=order_status("filled", "0.0"))
-    fills = spoken.run(lambda made: made.fills(BTC, CLOID))
+    venue = TypedAnswers(userFillsByTime=rows, orderStatus=order_status("filled", "0.0"))
+    fills = venue.run(lambda made: made.fills(BTC, CLOID))
     assert [(it.id, it.cause) for it in fills] == [
         ("1", "trade"), ("2", "liquidation"), ("3", "trade"), ("4", "adl"),
     ]  # fmt: skip
@@ -390,12 +390,12 @@ def test_fills_tell_what_caused_them() -> None:
 
 
 def test_the_ledger_is_read_with_its_signs() -> None:
-    """What the perpetuals' wallet got is positive."""
+    """Money into the perpetuals' wallet is positive."""
 
     def moved(**delta: Any) -> Any:
         return ledger_flow({"time": 1708622398623, "hash": "0xabc", "delta": delta}, MASTER)
 
-    told = [
+    ledger = [
         moved(type="deposit", usdc="100.0"),
         moved(type="withdraw", usdc="50.0", fee="1.0", nonce=1),
         moved(type="accountClassTransfer", usdc="7.0", toPerp=True),
@@ -404,7 +404,7 @@ def test_the_ledger_is_read_with_its_signs() -> None:
         moved(type="subAccountTransfer", usdc="4.0", user=MASTER, destination="0xother"),
         moved(type="vaultWithdraw", netWithdrawnUsd="9.0", requestedUsd="10.0"),
     ]
-    assert [(it.kind, it.amount) for it in told] == [
+    assert [(it.kind, it.amount) for it in ledger] == [
         ("deposit", 100), ("withdrawal", -51), ("transfer", 7), ("transfer", -7), ("transfer", 3), ("transfer", -4),
         ("transfer", 9),
     ]  # fmt: skip
@@ -420,29 +420,27 @@ def test_the_ledger_is_read_with_its_signs() -> None:
         ({"token": "HYPE", "amount": "3"}, None), ({"usdc": "many"}, None), ({}, None),
     ],
 )  # fmt: skip
-def test_an_entry_of_a_kind_that_nobody_heard_of_does_not_hide_the_others(
-    delta: dict[str, str], amount: str | None
-) -> None:
-    """It is told with the sign that it says, its kind in its id; without USDC in it, it is left out."""
+def test_a_ledger_entry_of_an_unknown_kind_does_not_hide_the_others(delta: dict[str, str], amount: str | None) -> None:
+    """It has the sign that it states, and its kind in its id; without USDC in it, it is left out."""
     rows = [
         {"time": 1708622398623, "hash": "0xabc", "delta": {"type": "brandNew", **delta}},
         {"time": 1708622398624, "hash": "0xdef", "delta": {"type": "deposit", "usdc": "100.0"}},
     ]
-    seen = Spoken(userNonFundingLedgerUpdates=rows).run(lambda made: made.snapshot())
+    seen = TypedAnswers(userNonFundingLedgerUpdates=rows).run(lambda made: made.snapshot())
     new = [] if amount is None else [("0xabc/1708622398623/brandNew", "transfer", D(amount))]
     deposit = ("0xdef/1708622398624/deposit", "deposit", D(100))
     assert [(it.id, it.kind, it.amount) for it in seen.flows] == [*new, deposit]
 
 
-def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second account, and the first one after its rules were renewed, read and close as the first did."""
+def test_two_accounts_share_rules_and_their_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second account, and the first one after a renewal of its rules, poll and close as the first did."""
     time = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC))
     shared: dict[str, object] = {"clock": time, "ccxt": {"replay": str(uuid4())}}
-    one, other = Spoken(options=shared), Spoken(said({"resting": {"oid": 79}}), options=shared)
+    one, other = TypedAnswers(options=shared), TypedAnswers(order_answer({"resting": {"oid": 79}}), options=shared)
 
     async def fresh(self: Any) -> Any:
         made = client_factory.create_synchronous_client(self._spec, self._dialect)
-        made.fetch = lambda url, method="GET", headers=None, body=None: one.told[json.loads(body)["type"]]
+        made.fetch = lambda url, method="GET", headers=None, body=None: one.answers[json.loads(body)["type"]]
         made.load_markets(True)
         renewed.append(made)
         return made
@@ -452,7 +450,7 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
 
     async def both(made: CcxtVenue) -> Any:
         first = await made.snapshot()
-        return first, await other.beside(then)
+        return first, await other.run_in_loop(then)
 
     async def then(made: Any) -> Any:
         seen = [await made.snapshot()]
@@ -460,26 +458,26 @@ def test_two_accounts_share_rules_and_an_hour_later_new_ones(monkeypatch: pytest
             await asyncio.sleep(3601)
             seen.append(await made.snapshot())
             await made._rules.wait_for_renewal()
-        told = await made.submit(order(type="limit", price=D(120_000)))
-        return seen, told, made._client.ccxt.markets
+        report = await made.submit(order(type="limit", price=D(120_000)))
+        return seen, report, made._client.ccxt.markets
 
-    first, (seen, told, used) = one.run(both, time)
+    first, (seen, report, used) = one.run(both, time)
     assert [(it.quality, it.reason) for it in (first, *seen)] == [("ok", None)] * 5
     assert len(renewed) == 3
-    assert used is renewed[-1].markets  # handed on, and not asked for again
-    assert told.id == "79"
+    assert used is renewed[-1].markets  # passed on, not loaded again
+    assert report.id == "79"
 
 
 def test_funding_is_a_flow() -> None:
-    """Paid is negative."""
+    """Paid funding is negative."""
     row = {"time": 1708622398623, "hash": "0x0", "delta": {"type": "funding", "coin": "BTC", "usdc": "-3.625"}}
-    seen = Spoken(userFunding=[row]).run(lambda made: made.snapshot())
+    seen = TypedAnswers(userFunding=[row]).run(lambda made: made.snapshot())
     assert [(it.kind, it.amount, it.currency) for it in seen.flows] == [("funding", D("-3.625"), "USDC")]
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
-    """Also where the order was filled and its answer never came: it is asked about by its name."""
+    """Also where the order was filled and its answer was lost: it is queried by its client id."""
     time = VirtualTime(datetime.fromtimestamp(1_708_622_400, UTC))
     filled: dict[str, str] = {}
 
@@ -487,7 +485,11 @@ def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
         (sent,) = asked["action"]["orders"]
         assert not filled
         filled[sent["c"]] = sent["s"]
-        return RequestTimeout("no answer") if lost else said({"filled": {"totalSz": "0.5", "avgPx": "1", "oid": 77}})
+        return (
+            RequestTimeout("no answer")
+            if lost
+            else order_answer({"filled": {"totalSz": "0.5", "avgPx": "1", "oid": 77}})
+        )
 
     def state(asked: dict[str, Any]) -> Any:
         left = [] if filled else [position("BTC", "0.5", "50000.0")]
@@ -498,33 +500,33 @@ def test_a_position_is_closed_once(tmp_path: Path, lost: bool) -> None:
         known = asked["oid"] in filled
         return order_status("filled", "0.0", cloid=asked["oid"]) if known else {"status": "unknownOid"}
 
-    spoken = Spoken(
+    venue = TypedAnswers(
         exchange=exchange, clearinghouseState=state, orderStatus=status, frontendOpenOrders=[], options={"clock": time}
     )
-    journal = spoken.run(lambda made: closed(made, time, tmp_path), time)
+    journal = venue.run(lambda made: closed(made, time, tmp_path), time)
     assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
     assert list(filled.values()) == ["0.5"]
 
 
-# Numbers that would be read wrong in silence
+# Numbers that would silently be misread
 
 
 def deal(**more: Any) -> dict[str, Any]:
-    """A sale of 0.2 BTC that closes a part of a long."""
-    told = {
+    """A sale of 0.2 BTC that closes part of a long."""
+    row = {
         "coin": "BTC", "px": "100000.0", "sz": "0.2", "side": "A", "time": 1708622398623, "startPosition": "0.5",
         "dir": "Close Long", "closedPnl": "1000.0", "hash": "0x" + "0" * 64, "oid": 91, "crossed": True, "fee": "9.0",
         "tid": 118906512037719, "feeToken": "USDC",
     }  # fmt: skip
-    return {**told, **more}
+    return {**row, **more}
 
 
 def fills_of(*rows: Any) -> Any:
-    return Spoken(userFillsByTime=list(rows)).run(lambda made: made.snapshot())
+    return TypedAnswers(userFillsByTime=list(rows)).run(lambda made: made.snapshot())
 
 
-def test_what_a_fill_realised_and_of_which_position_is_told() -> None:
-    """1,000 USDC before the fee of 9, of the long; what turns a short round closed that one."""
+def test_a_fill_has_its_realised_profit_and_position_side() -> None:
+    """1,000 USDC before the fee of 9, of the long; a fill that reverses a short belongs to the short."""
     seen = fills_of(deal(), deal(tid=2, side="B", dir="Short > Long", closedPnl="-5.0"), deal(tid=3, dir="Settlement"))
     assert [(it.realized_pnl, it.fee, it.position_side) for it in seen.fills] == [
         (1000, 9, "long"), (-5, 9, "short"), (1000, 9, None),
@@ -534,8 +536,8 @@ def test_what_a_fill_realised_and_of_which_position_is_told() -> None:
     )  # fmt: skip
 
 
-def test_fills_that_nobody_traded_are_several() -> None:
-    """All of them are numbered 0; two of one moment differ in what was held before."""
+def test_fills_without_a_trade_id_are_kept_apart() -> None:
+    """All of them have the id 0; two at one moment differ in the position before."""
     seen = fills_of(deal(tid=0), deal(tid=0, startPosition="0.3"), deal(tid=0))
     assert len(seen.fills) == 2
 
@@ -545,15 +547,15 @@ def test_fills_that_nobody_traded_are_several() -> None:
     [{"side": "C"}, {"side": None}, {"dir": "Open Long"}, {"time": None}, {"sz": "-0.2"}, {"px": None}, {"coin": None}],
     ids=str,
 )
-def test_a_fill_that_makes_no_sense_makes_the_fills_unknown(more: dict[str, Any]) -> None:
-    """A side that is neither is no buy, and a fill without a time is not left out."""
+def test_an_unreadable_fill_makes_the_fills_unknown(more: dict[str, Any]) -> None:
+    """A side that is neither buy nor sell is not read as a buy, and a fill without a time is not left out."""
     seen = fills_of(deal(tid=2), deal(**more))
     assert (seen.quality, seen.fills) == ("ok", None)
     assert seen.reason.startswith("fills: ")
 
 
-def test_fills_of_the_spot_wallet_are_not_the_accounts() -> None:
-    """What is held there is not among its positions."""
+def test_fills_of_the_spot_wallet_do_not_belong_to_the_account() -> None:
+    """Spot holdings are not among the account's positions."""
     seen = fills_of(deal(coin="@107", dir="Sell"), deal(coin="PURR/USDC", dir="Sell", tid=2))
     assert seen.fills == ()
 
@@ -562,9 +564,9 @@ def test_fills_of_the_spot_wallet_are_not_the_accounts() -> None:
     "name", ["frontendOpenOrders", "userFillsByTime", "userFunding", "userNonFundingLedgerUpdates"]
 )
 def test_a_list_that_is_null_is_not_an_empty_one(name: str) -> None:
-    """Orders, fills and flows are unknown then, and why is said."""
+    """Orders, fills and flows are then unknown, with a reason."""
     answers: dict[str, Any] = {name: None}
-    seen = Spoken(**answers).run(lambda made: made.snapshot())
+    seen = TypedAnswers(**answers).run(lambda made: made.snapshot())
     part = {"frontendOpenOrders": "orders", "userFillsByTime": "fills"}.get(name, "flows")
     assert (seen.quality, getattr(seen, part)) == ("ok", None)
     assert f"{part}: " in seen.reason
@@ -573,21 +575,21 @@ def test_a_list_that_is_null_is_not_an_empty_one(name: str) -> None:
 @pytest.mark.parametrize(
     "more", [{"side": "C"}, {"side": None}, {"sz": "0.4"}, {"isTrigger": None}, {"origSz": "0"}, {"oid": None}], ids=str
 )
-def test_an_order_that_makes_no_sense_makes_the_orders_unknown(more: dict[str, Any]) -> None:
-    """A side that is neither is no buy."""
-    seen = Spoken(frontendOpenOrders=[FRONT[0] | more]).run(lambda made: made.snapshot())
+def test_an_unreadable_order_makes_the_orders_unknown(more: dict[str, Any]) -> None:
+    """A side that is neither buy nor sell is not read as a buy."""
+    seen = TypedAnswers(frontendOpenOrders=[FRONT[0] | more]).run(lambda made: made.snapshot())
     assert (seen.quality, seen.orders) == ("ok", None)
 
 
 @pytest.mark.parametrize(("coin", "asset"), [("@107", 10107), ("PURR/USDC", 10000)])
 def test_an_order_in_a_spot_market_can_be_cancelled(coin: str, asset: int) -> None:
-    """By the market's number from 10,000 on. Without it, its cancel failed, and the whole close ended as blocked."""
-    spoken = Spoken(said("success"), frontendOpenOrders=[FRONT[0] | {"coin": coin, "reduceOnly": False}])
+    """By the market's number, from 10,000 on. Without it the cancel failed, and the whole close ended as blocked."""
+    venue = TypedAnswers(order_answer("success"), frontendOpenOrders=[FRONT[0] | {"coin": coin, "reduceOnly": False}])
 
-    async def deed(made: Any) -> Any:
+    async def scenario(made: Any) -> Any:
         (resting,) = await made.open_orders()
         await made.cancel(resting.symbol, resting.id)
         return resting
 
-    assert spoken.run(deed).symbol == coin
-    assert [it["action"] for it in spoken.sent] == [{"type": "cancel", "cancels": [{"a": asset, "o": 91}]}]
+    assert venue.run(scenario).symbol == coin
+    assert [it["action"] for it in venue.sent] == [{"type": "cancel", "cancels": [{"a": asset, "o": 91}]}]

@@ -1,4 +1,4 @@
-"""Kraken through the adapter, on answers typed from its documents and on recorded ones."""
+"""Kraken through the adapter, on answers typed from its documentation and on recorded ones."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def ticker(last: str) -> dict[str, Any]:
 TICKERS = {"XXBTZUSD": ticker("100000"), "ETHUSD": ticker("4000")}
 
 
-class Spoken:
-    """An adapter that gets these answers by the end of the path, and what it asked for."""
+class TypedAnswers:
+    """An adapter that gets these answers by the end of the path, with a record of its requests."""
 
     def __init__(
         self, market: str = "spot", currency: str = "USD", *, options: dict[str, object] | None = None, **answers: Any
@@ -77,7 +77,7 @@ class Spoken:
         more = {"ccxt": {"replay": str(uuid4())}, **(options or {})}
         self._spec = AccountSpec("main", "ccxt", market, currency, None, more, KEYS, exchange="kraken")
 
-    def run(self, deed: Callable[[CcxtVenue], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
+    def run(self, scenario: Callable[[CcxtVenue], Awaitable[Any]], time: VirtualTime | None = None) -> Any:
         made: Any = adapter(self._spec)
 
         async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -87,24 +87,24 @@ class Spoken:
             asked = dict(parse_qsl(body or url.partition("?")[2]))
             self.asked.append((name, asked))
             answer = self.answers[name]
-            said = answer(asked) if callable(answer) else answer
-            whole = said if isinstance(said, dict) and "error" in said else {"error": [], "result": said}
+            result = answer(asked) if callable(answer) else answer
+            whole = result if isinstance(result, dict) and "error" in result else {"error": [], "result": result}
             text = json.dumps(whole)
-            course = wire.CURRENT_CALL.get()
-            course.method, course.sent_requests = method, course.sent_requests + 1
+            call = wire.CURRENT_CALL.get()
+            call.method, call.sent_requests = method, call.sent_requests + 1
             made._client.ccxt.on_rest_response(200, "OK", url, method, {}, text, {}, None)
             parsed = json.loads(text, parse_float=str)
             made._client.ccxt.handle_errors(200, "OK", url, method, {}, text, parsed, headers, body)
             return parsed
 
-        async def course() -> Any:
+        async def main() -> Any:
             made._client.ccxt.fetch = fetch
             try:
-                return await deed(made)
+                return await scenario(made)
             finally:
                 await made.close()
 
-        return asyncio.run(course()) if time is None else time.run(course())
+        return asyncio.run(main()) if time is None else time.run(main())
 
 
 def recorded(shared: Path, name: str) -> Any:
@@ -116,12 +116,12 @@ async def snapshot(made: CcxtVenue) -> Any:
 
 
 def test_a_spot_account_is_its_balances_at_last_prices() -> None:
-    """0.5 BTC at 100,000 and 2 ETH at 4,000 beside 1,000 dollars, of which orders hold 200 back."""
+    """0.5 BTC at 100,000, 2 ETH at 4,000, and 1,000 dollars, of which orders hold 200."""
     balances = {
         "ZUSD": {"balance": "1000.0", "hold_trade": "200.0"}, "XXBT": {"balance": "0.5", "hold_trade": "0"},
         "ETH": {"balance": "1.5", "hold_trade": "0"}, "ETH.F": {"balance": "0.5", "hold_trade": "0"},
     }  # fmt: skip
-    seen = Spoken(BalanceEx=balances).run(snapshot)
+    seen = TypedAnswers(BalanceEx=balances).run(snapshot)
     assert (seen.quality, seen.reason, seen.equity, seen.free) == ("ok", None, D(59_000), D(800))
     assert [(it.symbol, it.side, it.contracts, it.notional) for it in seen.positions] == [
         ("BTC/USD", "long", D("0.5"), D(50_000)),
@@ -132,68 +132,68 @@ def test_a_spot_account_is_its_balances_at_last_prices() -> None:
 
 def test_the_recorded_balances_are_the_same_account(shared: Path) -> None:
     """200,000 dollars, half a bitcoin and two ether: 258,000 at these prices, in the short form of the answer too."""
-    seen = Spoken(BalanceEx=recorded(shared, "spot_balance")).run(snapshot)
+    seen = TypedAnswers(BalanceEx=recorded(shared, "spot_balance")).run(snapshot)
     assert (seen.quality, seen.equity) == ("ok", D(258_000))
 
 
-def test_a_balance_that_cannot_be_read_leaves_the_worth_unknown() -> None:
-    """Neither zero nor less than there is."""
-    seen = Spoken(BalanceEx={"XXBT": {"hold_trade": "0"}}).run(snapshot)
+def test_an_unreadable_balance_leaves_the_equity_unknown() -> None:
+    """It is read neither as zero nor as less than the real amount."""
+    seen = TypedAnswers(BalanceEx={"XXBT": {"hold_trade": "0"}}).run(snapshot)
     assert (seen.quality, seen.equity, seen.positions) == ("malformed", None, None)
     assert "the balance of XXBT is missing" in seen.reason
-    staked = Spoken(BalanceEx={"ETH.S": {"balance": "2"}}).run(snapshot)
+    staked = TypedAnswers(BalanceEx={"ETH.S": {"balance": "2"}}).run(snapshot)
     assert (staked.quality, staked.equity) == ("ok", None)
     assert "ETH.S" in staked.reason
 
 
-def test_balances_are_asked_every_few_seconds_and_each_time_while_something_is_under_way() -> None:
-    """A starter's counter gives back one question in three seconds."""
+def test_balances_are_fetched_every_few_seconds_and_in_every_snapshot_during_activity() -> None:
+    """The counter of the starter tier recovers one request in three seconds."""
     said: dict[str, Any] = {"BalanceEx": {"ZUSD": {"balance": "5"}}, "AddOrder": {"txid": ["O1"]}}
-    spoken = Spoken(**said)
+    venue = TypedAnswers(**said)
 
-    async def deed(made: CcxtVenue) -> list[int]:
+    async def scenario(made: CcxtVenue) -> list[int]:
         counts = []
         for _ in range(3):
             await made.snapshot()
-            counts.append(sum(name == "BalanceEx" for name, _ in spoken.asked))
+            counts.append(sum(name == "BalanceEx" for name, _ in venue.asked))
         await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True))
         for _ in range(2):
             await made.snapshot()
-            counts.append(sum(name == "BalanceEx" for name, _ in spoken.asked))
+            counts.append(sum(name == "BalanceEx" for name, _ in venue.asked))
         return counts
 
-    assert spoken.run(deed) == [1, 1, 1, 2, 3]
+    assert venue.run(scenario) == [1, 1, 1, 2, 3]
 
 
-def test_a_margin_account_is_its_open_positions(shared: Path) -> None:
-    """The recorded position of half a bitcoin for 50,000 and the recorded equity; told one by one, not as a list."""
+def test_a_margin_account_has_its_open_positions(shared: Path) -> None:
+    """The recorded position of half a bitcoin for 50,000 and the recorded equity; keyed by id, not a list."""
     answers = {
         "TradeBalance": recorded(shared, "spot_trade_balance"),
         "OpenPositions": recorded(shared, "spot_open_positions"),
     }
-    seen = Spoken("margin", **answers).run(snapshot)
+    seen = TypedAnswers("margin", **answers).run(snapshot)
     assert (seen.quality, seen.equity, seen.free, seen.margin_used) == ("ok", D("198499.67"), D("185999.67"), D(12500))
     (position,) = seen.positions
     assert (position.symbol, position.side, position.contracts) == ("BTC/USD", "long", D("0.5"))
     assert (position.entry_price, position.notional, position.margin) == (D(100_000), D(50_000), D(10_000))
 
 
-def test_margin_positions_of_a_pair_are_one_and_what_is_closed_of_them_is_gone() -> None:
-    """2 of 3 are left of one, 1 of another: long 3 for 300; a short of the same pair is another position."""
+def test_margin_positions_of_a_pair_are_combined_without_their_closed_volume() -> None:
+    """2 of 3 remain of one, 1 of another: long 3 for 300; a short of the same pair is another position."""
     rows = {
         "T1": {"pair": "XXBTZUSD", "type": "buy", "vol": "3", "vol_closed": "1", "cost": "300", "margin": "10"},
         "T2": {"pair": "XXBTZUSD", "type": "buy", "vol": "1", "vol_closed": "0", "cost": "100", "margin": "5"},
         "T3": {"pair": "XXBTZUSD", "type": "sell", "vol": "4", "vol_closed": "0", "cost": "480", "margin": "5"},
     }
-    seen = Spoken("margin", TradeBalance={"e": "1000", "m": "20"}, OpenPositions=rows).run(snapshot)
+    seen = TypedAnswers("margin", TradeBalance={"e": "1000", "m": "20"}, OpenPositions=rows).run(snapshot)
     told = {it.side: (it.contracts, it.entry_price, it.margin) for it in seen.positions}
     assert told == {"long": (3, 100, 15), "short": (4, 120, 5)}
 
 
 def test_the_recorded_orders_keep_their_triggers(shared: Path) -> None:
-    """A stop at 1,800 is a stop, wherever the venue writes its price."""
+    """A stop at 1,800 is a stop, whichever field has its price."""
     said = {"BalanceEx": {"USDT": {"balance": "5"}}, "OpenOrders": recorded(shared, "open_orders")}
-    seen = Spoken(currency="USDT", **said).run(snapshot)
+    seen = TypedAnswers(currency="USDT", **said).run(snapshot)
     assert seen.reason is None
     limit, stop = seen.orders
     assert (limit.symbol, limit.side, limit.price, limit.trigger_price) == ("BTC/USDT", "buy", D(29_500), None)
@@ -201,8 +201,8 @@ def test_the_recorded_orders_keep_their_triggers(shared: Path) -> None:
     assert (limit.amount, limit.client_order_id, stop.client_order_id) == (D("0.5"), None, None)
 
 
-def test_a_trigger_that_is_only_a_distance_is_not_made_a_price() -> None:
-    """A trailing stop tells where it stands, or its orders are unknown."""
+def test_a_trigger_that_is_only_a_distance_is_not_read_as_a_price() -> None:
+    """A trailing stop states its current trigger price, or the orders are unknown."""
     row = {"descr": {"ordertype": "trailing-stop", "price": "+5.0000%", "price2": "0"}, "stopprice": "0.00000"}
     with pytest.raises(UnreadableError, match="trailing-stop order has no trigger price"):
         triggered(row)
@@ -213,21 +213,21 @@ def test_a_trigger_that_is_only_a_distance_is_not_made_a_price() -> None:
 
 def test_the_recorded_trades_are_fills(shared: Path) -> None:
     """Fees are in the quote currency."""
-    spoken = Spoken(currency="USDT", TradesHistory=recorded(shared, "trades_history"))
+    venue = TypedAnswers(currency="USDT", TradesHistory=recorded(shared, "trades_history"))
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         await made._rules.ready()
         return await made._dialect.fills((), 0)
 
-    fills = spoken.run(deed)
+    fills = venue.run(scenario)
     assert [(it.symbol, it.side, it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
         ("BTC/USDT", "buy", D("0.5"), D("29500.50"), D("23.60"), "USDT"),
         ("ETH/USDT", "sell", D(1), D("1799.75"), D("3.60"), "USDT"),
     ]
 
 
-def test_the_ledgers_have_what_came_and_went() -> None:
-    """Net of the fee that the venue kept; trades are told by fills, and money lent is paid for by rollovers."""
+def test_the_ledgers_have_money_in_and_out() -> None:
+    """Net of the venue's fee; trades are part of the fills, and rollovers are the cost of borrowed money."""
     rows = {
         "L1": {"type": "deposit", "asset": "ZUSD", "amount": "100.5", "fee": "0.5", "time": 1688585840.8},
         "L2": {"type": "withdrawal", "asset": "XXBT", "amount": "-1", "fee": "0.0005", "time": 1688585841.8},
@@ -235,11 +235,11 @@ def test_the_ledgers_have_what_came_and_went() -> None:
         "L4": {"type": "rollover", "asset": "ZUSD", "amount": "0", "fee": "0.25", "time": 1688585843.8},
     }
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         await made._rules.ready()
         return await made._dialect.flows(0)
 
-    flows = Spoken(Ledgers={"ledger": rows, "count": 4}).run(deed)
+    flows = TypedAnswers(Ledgers={"ledger": rows, "count": 4}).run(scenario)
     assert [(it.id, it.kind, it.amount, it.currency) for it in flows] == [
         ("L1", "deposit", D(100), "USD"),
         ("L2", "withdrawal", D("-1.0005"), "BTC"),
@@ -253,15 +253,15 @@ def test_the_ledgers_have_what_came_and_went() -> None:
      ("limit_only", "limit_only")],
 )  # fmt: skip
 def test_the_mode_of_the_whole_venue_is_the_state_of_every_pair(status: str, state: str | None) -> None:
-    """And a pair that is in a mode of its own keeps it while the venue is online."""
-    spoken = Spoken(currency="USDT", BalanceEx={"USDT": {"balance": "5"}}, SystemStatus={"status": status})
-    seen = spoken.run(snapshot)
+    """While the venue is online, a pair with a mode of its own keeps it."""
+    venue = TypedAnswers(currency="USDT", BalanceEx={"USDT": {"balance": "5"}}, SystemStatus={"status": status})
+    seen = venue.run(snapshot)
     states = {it.symbol: it.state for it in seen.instruments}
     assert states["BTC/USDT"] == (state or "open")
     assert states["ETH/USDT"] == (state or "cancel_only")
 
 
-def test_an_order_is_sent_in_the_venues_words() -> None:
+def test_an_order_is_sent_with_krakens_parameters() -> None:
     """Spot: no reduce-only. Margin: with leverage, which makes it a margin order, and reduce-only."""
     request = OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True)
     stop = OrderRequest(
@@ -273,10 +273,10 @@ def test_an_order_is_sent_in_the_venues_words() -> None:
     )
 
     def sent(market: str, order: OrderRequest) -> dict[str, str]:
-        spoken = Spoken(market, AddOrder={"txid": ["O1"], "descr": {"order": "…"}})
-        told = spoken.run(lambda made: made.submit(order))
+        venue = TypedAnswers(market, AddOrder={"txid": ["O1"], "descr": {"order": "…"}})
+        told = venue.run(lambda made: made.submit(order))
         assert (told.id, told.state, told.filled, told.client_order_id) == ("O1", "open", 0, NAME)
-        asked = next(asked for name, asked in spoken.asked if name == "AddOrder")
+        asked = next(asked for name, asked in venue.asked if name == "AddOrder")
         return {name: value for name, value in asked.items() if name != "nonce"}
 
     plain = {"pair": "XXBTZUSD", "type": "sell", "volume": "0.5", "cl_ord_id": NAME}
@@ -287,18 +287,18 @@ def test_an_order_is_sent_in_the_venues_words() -> None:
     assert sent("spot", ioc) == bought
 
 
-def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(shared: Path) -> None:
-    """A name that neither list has is no order of ours; an answer about others is not taken for one."""
+def test_an_order_is_searched_among_open_and_then_among_closed_orders(shared: Path) -> None:
+    """A client id in neither list is no order of ours; a row of another order is not accepted as it."""
     closed = recorded(shared, "closed_orders")
     closed["closed"]["O5KZFT-GH3AD-LP6TLU"]["cl_ord_id"] = NAME
-    spoken = Spoken(ClosedOrders=closed)
-    found = spoken.run(lambda made: made.find_order("BTC/USDT", NAME))
+    venue = TypedAnswers(ClosedOrders=closed)
+    found = venue.run(lambda made: made.find_order("BTC/USDT", NAME))
     assert (found.id, found.state, found.filled, found.average_price, found.fee) == (
         "O5KZFT-GH3AD-LP6TLU", "filled", D("0.5"), D(29_500), D("22.125"),
     )  # fmt: skip
-    asked = [(name, asked["cl_ord_id"]) for name, asked in spoken.asked if "cl_ord_id" in asked]
+    asked = [(name, asked["cl_ord_id"]) for name, asked in venue.asked if "cl_ord_id" in asked]
     assert asked == [("OpenOrders", NAME), ("ClosedOrders", NAME)]
-    never = Spoken(ClosedOrders=recorded(shared, "closed_orders"))
+    never = TypedAnswers(ClosedOrders=recorded(shared, "closed_orders"))
     assert never.run(lambda made: made.find_order("BTC/USDT", NAME)) is None
 
 
@@ -320,7 +320,7 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
         ("EOrder:Insufficient funds", OrderRejectedError, "insufficient_margin"),
         ("EOrder:Order minimum not met", OrderRejectedError, "below_minimum"),
         ("EOrder:Reduce only:No position exists", OrderRejectedError, "already_flat"),
-        ("EOrder:Reduce only:Position is closed", FateUnknownError, None),  # it has matched what it could
+        ("EOrder:Reduce only:Position is closed", FateUnknownError, None),  # it has matched as much as it could
         ("EOrder:Reduce only:Non-PC", OrderRejectedError, "permission"),
         ("EBM:limit exceeded:CAL", OrderRejectedError, "permission"),
         ("EAuth:Too many requests", RateLimitedError, None),
@@ -331,51 +331,51 @@ def test_an_order_is_looked_for_among_open_ones_and_then_among_closed_ones(share
         ("EOrder:Something nobody heard of", OrderRejectedError, "other"),
     ],
 )
-def test_a_word_of_the_venue_has_one_meaning(word: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order, by the real client's own way through a refusal: "Spot Error Messages" of Kraken's documents."""
-    spoken = Spoken(AddOrder={"error": [word]})
+def test_an_error_text_of_kraken_maps_to_one_error(word: str, kind: type[Exception], reason: str | None) -> None:
+    """In the answer to an order, through the real client: "Spot Error Messages" of Kraken's documentation."""
+    venue = TypedAnswers(AddOrder={"error": [word]})
     request = OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True)
 
-    async def deed(made: CcxtVenue) -> VenueError:
+    async def scenario(made: CcxtVenue) -> VenueError:
         with pytest.raises(VenueError) as caught:
             await made.submit(request)
         return caught.value
 
-    error = spoken.run(deed)
+    error = venue.run(scenario)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert word in str(error)
 
 
-def test_an_order_that_is_gone_is_no_error_when_it_is_cancelled() -> None:
+def test_cancelling_an_order_that_is_gone_is_no_error() -> None:
     """`EOrder:Unknown order`."""
-    spoken = Spoken(CancelOrder={"error": ["EOrder:Unknown order"]})
-    spoken.run(lambda made: made.cancel("BTC/USD", "O1"))
-    assert [name for name, _ in spoken.asked if name == "CancelOrder"] == ["CancelOrder"]
+    venue = TypedAnswers(CancelOrder={"error": ["EOrder:Unknown order"]})
+    venue.run(lambda made: made.cancel("BTC/USD", "O1"))
+    assert [name for name, _ in venue.asked if name == "CancelOrder"] == ["CancelOrder"]
 
 
 def test_the_dead_man_timer_is_for_the_whole_account() -> None:
     """In seconds; zero stops it."""
-    spoken = Spoken(CancelAllOrdersAfter={"currentTime": "…", "triggerTime": "0"})
+    venue = TypedAnswers(CancelAllOrdersAfter={"currentTime": "…", "triggerTime": "0"})
 
-    async def deed(made: CcxtVenue) -> None:
+    async def scenario(made: CcxtVenue) -> None:
         timed: Any = made
         await timed.arm_dead_man(60.0, ["BTC/USD"])
         await timed.disarm_dead_man([])
 
-    spoken.run(deed)
-    assert [asked["timeout"] for name, asked in spoken.asked if name == "CancelAllOrdersAfter"] == ["60", "0"]
+    venue.run(scenario)
+    assert [asked["timeout"] for name, asked in venue.asked if name == "CancelAllOrdersAfter"] == ["60", "0"]
 
 
-def test_there_is_no_sandbox_and_that_is_said_before_anything_is_asked() -> None:
-    """ccxt's own answer is a TypeError."""
+def test_a_sandbox_is_rejected_before_any_request() -> None:
+    """ccxt itself raises a TypeError."""
     spec = AccountSpec("main", "ccxt", "spot", "USD", None, {}, KEYS, exchange="kraken", environment="sandbox")
     with pytest.raises(ValueError, match="kraken has no sandbox; it has neither sandbox nor demo"):
         adapter(spec)
 
 
 def test_the_limits_are_those_of_the_accounts_tier() -> None:
-    """In tenths of a question, so that the few of a snapshot can be counted; another word is refused."""
+    """In tenths of a request, so that the few of a snapshot can be counted; an unknown tier is rejected."""
 
     def limits(**options: object) -> Any:
         made: Any = adapter(AccountSpec("main", "ccxt", "spot", "USD", None, options, KEYS, exchange="kraken"))
@@ -391,7 +391,7 @@ COUNTED = {
     "BalanceEx": 1, "TradeBalance": 1, "OpenPositions": 1, "OpenOrders": 1, "ClosedOrders": 1, "QueryOrders": 1,
     "Ledgers": 2, "TradesHistory": 2,
 }  # fmt: skip
-"""Units of the venue's counter, as its documents have them."""
+"""Units of the venue's counter, from its documentation."""
 
 
 @pytest.mark.parametrize(
@@ -399,12 +399,10 @@ COUNTED = {
 )
 @pytest.mark.parametrize("market", ["spot", "margin"])
 @pytest.mark.parametrize("closing", [False, True])
-def test_the_counter_of_questions_never_overflows(
-    tier: str, most: int, a_second: float, market: str, closing: bool
-) -> None:
-    """Calm at a tick of one second for two minutes, and with an order sent and asked about at every third one."""
+def test_the_request_counter_never_overflows(tier: str, most: int, a_second: float, market: str, closing: bool) -> None:
+    """Two quiet minutes with a tick a second, and with an order sent and queried at every third tick."""
     time = VirtualTime()
-    spoken = Spoken(
+    venue = TypedAnswers(
         market, options={"tier": tier, "clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
         TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"txid": ["O1"], "descr": {}},
     )  # fmt: skip
@@ -420,9 +418,9 @@ def test_the_counter_of_questions_never_overflows(
         return heard
 
     for name, units in COUNTED.items():
-        spoken.answers[name] = counted(units, spoken.answers.get(name))
+        venue.answers[name] = counted(units, venue.answers.get(name))
 
-    async def deed(made: Any) -> Any:
+    async def scenario(made: Any) -> Any:
         for tick in range(120):
             if closing and tick % 3 == 0:
                 await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.5"), reduce_only=True))
@@ -431,25 +429,26 @@ def test_the_counter_of_questions_never_overflows(
             await asyncio.sleep(1)
         return next(it.units for it in made.traits.costs if (it.call, it.limit) == ("snapshot", "counter"))
 
-    declared = spoken.run(deed, time)
+    declared = venue.run(scenario, time)
     assert highest <= most
     if not closing:
-        assert 10 * sum(COUNTED.get(name, 0) for name, _ in spoken.asked) <= declared * 120 + 10 * 8  # the first ones
+        # 8: the first requests
+        assert 10 * sum(COUNTED.get(name, 0) for name, _ in venue.asked) <= declared * 120 + 10 * 8
 
 
 @pytest.mark.parametrize(("market", "question"), [("spot", "BalanceEx"), ("margin", "OpenPositions")])
-def test_what_was_held_before_an_order_is_not_told_after_it(market: str, question: str) -> None:
-    """The last answer is kept while nothing happens, and is worth nothing once an order was sent."""
+def test_holdings_from_before_an_order_are_not_reused_after_it(market: str, question: str) -> None:
+    """The last answer is reused while nothing happens, and is invalid once an order was sent."""
     time = VirtualTime()
-    spoken = Spoken(
+    venue = TypedAnswers(
         market, options={"clock": time}, BalanceEx={"ZUSD": {"balance": "5"}}, OpenPositions={},
         TradeBalance={"e": "5", "mf": "5", "m": "0"}, AddOrder={"error": ["EService:Timeout"]},
     )  # fmt: skip
 
     def asked() -> int:
-        return sum(name == question for name, _ in spoken.asked)
+        return sum(name == question for name, _ in venue.asked)
 
-    async def deed(made: CcxtVenue) -> tuple[int, ...]:
+    async def scenario(made: CcxtVenue) -> tuple[int, ...]:
         counts = []
         for _ in range(3):
             await made.snapshot()
@@ -460,30 +459,30 @@ def test_what_was_held_before_an_order_is_not_told_after_it(market: str, questio
         await made.snapshot()
         return (*counts, asked())
 
-    assert spoken.run(deed, time) == (1, 1, 1, 2)
+    assert venue.run(scenario, time) == (1, 1, 1, 2)
 
 
 def test_the_recorded_answers_to_an_order_and_its_end_are_read(shared: Path) -> None:
-    """Taken under a number; a cancel that cancelled one."""
-    spoken = Spoken(AddOrder=recorded(shared, "add_order_spot"), CancelOrder=recorded(shared, "cancel_order_spot"))
+    """Accepted with an order id; a cancel that cancelled one order."""
+    venue = TypedAnswers(AddOrder=recorded(shared, "add_order_spot"), CancelOrder=recorded(shared, "cancel_order_spot"))
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         told = await made.submit(OrderRequest(NAME, "BTC/USD", "sell", "long", D("0.01"), reduce_only=False))
         await made.cancel("BTC/USD", told.id)
         return told
 
-    told = spoken.run(deed)
+    told = venue.run(scenario)
     assert (told.id, told.state, told.amount) == ("OUF4EM-FRGI2-MQMWZD", "open", D("0.01"))
 
 
-def test_the_recorded_status_of_the_venue_is_told(shared: Path) -> None:
-    """Online is in order."""
-    spoken = Spoken(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
-    assert spoken.run(lambda made: made.inspect()).status == "ok"
+def test_the_recorded_status_of_the_venue_is_read(shared: Path) -> None:
+    """Online is available."""
+    venue = TypedAnswers(SystemStatus=recorded(shared, "system_status"), Time=recorded(shared, "server_time"))
+    assert venue.run(lambda made: made.inspect()).status == "ok"
 
 
-class Filled:
-    """A spot account where every order is filled at 100,000 at once; `after` says what becomes of the answer."""
+class FillingVenue:
+    """A spot account where every order is filled at 100,000 at once; `after` decides what happens to the answer."""
 
     def __init__(self, after: str) -> None:
         self.held = {"XXBT": D("0.5"), "ZUSD": D(0)}
@@ -530,9 +529,9 @@ class Filled:
 
 @pytest.mark.parametrize("after", ["good", "unavailable"])
 def test_a_holding_is_sold_once(tmp_path: Path, after: str) -> None:
-    """Also where the venue took the order and said that it was not available."""
-    venue, time = Filled(after), VirtualTime()
-    journal = Spoken(**venue.answers()).run(lambda made: closed(made, time, tmp_path), time)
+    """Also where the venue accepted the order and answered that it was not available."""
+    venue, time = FillingVenue(after), VirtualTime()
+    journal = TypedAnswers(**venue.answers()).run(lambda made: closed(made, time, tmp_path), time)
     assert [entry.data.get("status") for entry in journal if entry.kind == "finished"] == ["flat"]
     assert (venue.held, len(venue.orders)) == ({"XXBT": D(0), "ZUSD": D(50_000)}, 1)
     (name,) = (row["cl_ord_id"] for row in venue.orders.values())

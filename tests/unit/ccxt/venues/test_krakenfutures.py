@@ -64,8 +64,8 @@ def order(name: str = "kswa1", symbol: str = BTC, side: Any = "sell", amount: st
     return OrderRequest(name, symbol, side, position_side, D(amount), reduce_only=True, **more)
 
 
-def test_a_snapshot_has_worth_positions_and_orders() -> None:
-    """Notional is mark × contracts × size; the liquidation price is unknown, since the venue does not tell it."""
+def test_a_snapshot_has_equity_positions_and_orders() -> None:
+    """Notional is mark × contracts × size; the liquidation price is unknown, because the venue does not state it."""
     desk = account()
     desk.exchange.rest(BTC, "sell", D(1), reduce_only=True, price=D(120), type="limit")
     desk.exchange.rest(BTC, "sell", D(2), reduce_only=True, trigger_price=D(90), trigger_when="falls")
@@ -82,58 +82,58 @@ def test_a_snapshot_has_worth_positions_and_orders() -> None:
     assert desk.venue.refusals == []
 
 
-def test_a_tick_of_one_second_stays_inside_the_limits() -> None:
+def test_a_tick_of_one_second_stays_within_the_limits() -> None:
     """A minute of snapshots takes no more than 500 units in ten seconds, and few of the history's hundred tokens."""
     desk = account(enforced=True)
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for _ in range(60):
             assert (await made.snapshot()).quality == "ok"
             await asyncio.sleep(1)
 
-    desk.run(deed)
+    desk.run(scenario)
     taken = desk.venue.taken()
     assert taken["derivatives"] <= 60 * 5
     assert taken["history"] <= 3 * 2
 
 
-def test_an_order_is_sent_once_and_found_by_its_name_for_ever() -> None:
-    """While the status is remembered, after it is forgotten, and never an order that there was not."""
+def test_an_order_is_sent_once_and_always_found_by_its_client_id() -> None:
+    """While the venue keeps its status and afterwards; an order that never existed is not found."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         told = await made.submit(order())
         soon = await made.find_order(BTC, "kswa1")
         await asyncio.sleep(30)
         late = await made.find_order(BTC, "kswa1")
         return told, soon, late, await made.find_order(BTC, "kswa2"), await made.fills(BTC, "kswa1")
 
-    told, soon, late, never, fills = desk.run(deed)
+    told, soon, late, never, fills = desk.run(scenario)
     assert told == OrderReport("x1", "kswa1", BTC, "filled", D(2), D(2), D(100))
     assert (soon.state, soon.filled, late.state, late.filled, never) == ("filled", 2, "filled", 2, None)
     assert [(it.amount, it.price, it.order, it.fee) for it in fills] == [(2, 100, "x1", None)]
     assert desk.exchange.held[BTC, "long"] == 0
 
 
-def test_a_taker_that_finds_half_is_at_its_end() -> None:
-    """What is left of an order that takes at once has expired."""
+def test_a_half_filled_immediate_order_has_ended() -> None:
+    """The rest of an immediate order has expired."""
     desk = account()
     desk.exchange.markets[BTC].shares = [D("0.5")]
     told = desk.run(lambda made, venue: made.submit(order(type="limit", price=D(99), time_in_force="ioc")))
     assert (told.state, told.filled, told.average_price) == ("expired", 1, 100)
 
 
-def test_a_taker_that_finds_nobody_is_no_refusal() -> None:
-    """`iocWouldNotExecute` with an order id: it was taken and expired, nothing of it filled."""
+def test_an_immediate_order_without_a_match_is_no_rejection() -> None:
+    """`iocWouldNotExecute` with an order id: it was accepted and expired unfilled."""
     told = account().run(lambda made, venue: made.submit(order(type="limit", price=D(101), time_in_force="ioc")))
     assert (told.state, told.filled) == ("expired", 0)
 
 
-def test_a_stop_is_put_back_as_a_stop() -> None:
-    """A sell that waits for a fall is a stop by the mark, one that waits for a rise a take-profit."""
+def test_a_stop_is_restored_as_a_stop() -> None:
+    """A sell triggered by a fall is a stop by the mark, one triggered by a rise a take-profit."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         await made.submit(order("a", trigger_price=D(90), trigger_when="falls"))
         await made.submit(order("b", trigger_price=D(120), trigger_when="rises", type="limit", price=D(119)))
         found = await made.open_orders()
@@ -142,7 +142,7 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
         await made.cancel(BTC, found[0].id)
         return found
 
-    stop, profit = desk.run(deed)
+    stop, profit = desk.run(scenario)
     assert (stop.trigger_price, stop.client_order_id, stop.type, stop.price) == (D(90), "a", "stop_market", None)
     assert (profit.trigger_price, profit.client_order_id, profit.type, profit.price) == (
         D(120), "b", "take_profit_limit", D(119),
@@ -151,31 +151,31 @@ def test_a_stop_is_put_back_as_a_stop() -> None:
     assert not desk.exchange.resting()
 
 
-def test_a_batch_tells_of_each_order() -> None:
-    """In the order in which they were asked for, whatever the venue's order is."""
+def test_a_batch_reports_each_order() -> None:
+    """In the order of the request, whatever the order of the answer."""
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
         return await batch.submit_batch([order("a"), order("b", ETH, "sell", "1"), order("c", ETH, "buy", "5")])
 
-    first, second, third = account().run(deed)
+    first, second, third = account().run(scenario)
     assert (first.state, first.client_order_id, third.state, third.filled) == ("filled", "a", "filled", 5)
     assert isinstance(second, OrderRejectedError)
     assert second.reason == "already_flat"
 
 
 def test_the_dead_man_timer_is_for_the_whole_account() -> None:
-    """Armed in whole seconds, stopped by zero."""
+    """Armed in whole seconds, disarmed by zero."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         timed: Any = made
         await timed.arm_dead_man(60.0, [BTC])
         armed = venue.armed
         await timed.disarm_dead_man([])
         return armed, venue.armed
 
-    assert desk.run(deed) == (60, None)
+    assert desk.run(scenario) == (60, None)
 
 
 @pytest.mark.parametrize(
@@ -183,21 +183,21 @@ def test_the_dead_man_timer_is_for_the_whole_account() -> None:
     [("done", FateUnknownError), ("done_silent", FateUnknownError), ("lost", FateUnknownError),
      ("limited", RateLimitedError), ("down", VenueDownError), ("garbled", VenueError)],
 )  # fmt: skip
-def test_what_is_known_of_an_order_that_got_no_good_answer(mishap: Any, error: type[Exception]) -> None:
-    """A request that may have arrived has an unknown fate; the venue's own refusal to listen has none."""
+def test_an_order_without_a_good_answer_is_classified_by_what_is_known(mishap: Any, error: type[Exception]) -> None:
+    """A request that may have arrived has an unknown status; one that the venue rate limits was not executed."""
     desk = account(Rule("submit", mishap))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         with pytest.raises(error) as caught:
             await made.submit(order())
         assert not isinstance(caught.value, OrderRejectedError)
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
 @pytest.mark.parametrize("mishap", ["none", "done", "done_silent", "lost", "down", "limited", "late"])
 def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
-    """A close of level 3 ends flat and turns nothing, also where the first order was taken and its answer is lost."""
+    """A close of level 3 ends flat and reverses nothing, also if the first order's answer is lost."""
     desk = account(Rule("submit", mishap), Rule("submit_batch", mishap))
     assert desk.close_all(tmp_path) == "flat"
     assert set(desk.exchange.held.values()) == {0}
@@ -233,19 +233,19 @@ def test_everything_is_closed_once(tmp_path: Path, mishap: Any) -> None:
         ("Server Error", FateUnknownError, None),
     ],
 )
-def test_a_word_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documents."""
+def test_a_status_of_the_venue_maps_to_one_error(code: str, kind: type[Exception], reason: str | None) -> None:
+    """For an order: the possible values of `status` and `error` in "Send order" of Kraken's futures documentation."""
     error = as_venue_error(CODES[code], code, is_change=True, was_sent=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
     assert not isinstance(error, AlreadySoError)
 
 
-# Answers of the venue itself
+# Recorded answers of the venue
 
 
-def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None:
-    """Nothing was matched yet as far as the answer goes: it is open, and not at its end with nothing filled."""
+def test_an_immediate_order_that_was_only_placed_is_queried_again(shared: Path) -> None:
+    """The answer contains no match yet: the order is open, not ended unfilled."""
     status = {"status": "placed", "order_id": "x", "orderEvents": [{"type": "PLACE", "order": {"quantity": 1}}]}
     sent: dict[str, Any] = {"sendorder": {"result": "success", "sendStatus": status}}
     told = replayed(shared, lambda made: made.submit(order(amount="0.5", symbol=ETH)), **sent)
@@ -253,12 +253,12 @@ def test_a_taker_that_was_only_placed_is_asked_about_again(shared: Path) -> None
 
 
 def replayed(
-    shared: Path, deed: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
+    shared: Path, scenario: Callable[[CcxtVenue], Awaitable[Any]], *, wallet: str = "flex", currency: str = "USD",
     time: VirtualTime | None = None, **answers: Any,
 ) -> Any:  # fmt: skip
-    """Do it with an adapter that gets these answers, by the end of the path: a file's name or what is said."""
+    """Run a scenario with an adapter that gets these answers by the end of the path: a file's name or the content."""
     said = {"instruments": "http_futures_instruments", "tickers": "http_futures_tickers", **answers}
-    # The rules of a venue are shared by all accounts that reach it alike: no two tests do.
+    # Accounts with equal connections share a venue's rules: no two tests have equal ones.
     made: Any = adapter(spec(None, time, currency, wallet=wallet, ccxt={"replay": str(uuid4())}))
 
     async def fetch(url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
@@ -270,14 +270,14 @@ def replayed(
             answer = json.loads((shared / "data/payloads/kraken" / f"{answer}.json").read_text())
         return json.loads(json.dumps(answer), parse_float=str)
 
-    async def course() -> Any:
+    async def main() -> Any:
         made._client.ccxt.fetch = fetch
         try:
-            return await deed(made)
+            return await scenario(made)
         finally:
             await made.close()
 
-    return asyncio.run(course()) if time is None else time.run(course())
+    return asyncio.run(main()) if time is None else time.run(main())
 
 
 def single(currency: str) -> dict[str, Any]:
@@ -294,8 +294,8 @@ FLEX = {"flex": {
 }}  # fmt: skip
 
 
-def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_say(shared: Path) -> None:
-    """Size and entry are told; notional comes from the mark where there is one, and is unknown where there is none."""
+def test_the_payload_of_inverse_positions_has_no_invented_number(shared: Path) -> None:
+    """Size and entry are stated; notional is computed from the mark, and unknown without one."""
     answers: dict[str, Any] = {
         "openpositions": "http_futures_open_positions", "openorders": "http_futures_open_orders",
         "fills": "http_futures_fills", "account-log": {"logs": []},
@@ -321,16 +321,16 @@ def test_the_payload_of_inverse_positions_has_no_number_that_the_venue_did_not_s
     assert by_id["7a9f8b3e"].client_order_id == "my-client-order-123"
 
 
-def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(shared: Path) -> None:
-    """Three fills, their sizes in contracts, fees in coin; each wallet is told its own."""
+def test_the_payload_of_inverse_fills_keeps_amounts_and_paid_fees(shared: Path) -> None:
+    """Three fills, with sizes in contracts and fees in coin; each wallet has its own."""
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         made._dialect.client.ccxt.markets = None
         await made._rules.ready()
         return await made._dialect.fills((), 0)
 
-    fills = replayed(shared, deed, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
-    fills += replayed(shared, deed, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
+    fills = replayed(shared, scenario, wallet="fi_xbtusd", currency="BTC", fills="http_futures_fills")
+    fills += replayed(shared, scenario, wallet="fi_ethusd", currency="ETH", fills="http_futures_fills")
     assert [(it.amount, it.price, it.fee, it.fee_currency) for it in fills] == [
         (5000, D("27937.5"), D("0.00008957"), "BTC"),
         (2500, D("28050"), D("0.00004456"), "BTC"),
@@ -339,7 +339,7 @@ def test_the_payload_of_inverse_fills_keeps_amounts_and_the_fee_that_was_paid(sh
 
 
 def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) -> None:
-    """The payload's instruments have no PI_ETHUSD: then nothing is told of the positions."""
+    """The payload's instruments have no PI_ETHUSD: the positions are then unknown."""
     seen = replayed(
         shared, lambda made: made.snapshot(), wallet="fi_ethusd", currency="ETH",
         openpositions="http_futures_open_positions", accounts={"accounts": {"fi_ethusd": single("eth")}},
@@ -349,22 +349,22 @@ def test_a_position_without_rules_is_malformed_and_not_left_out(shared: Path) ->
 
 
 def test_the_payloads_of_a_sent_and_a_cancelled_order_are_read(shared: Path) -> None:
-    """Placed without a word of executions: open as far as known. An unknown trigger is an open order all the same."""
+    """Placed without executions: open. An order with an unknown trigger is an open order nevertheless."""
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         told = await made.submit(order(amount="0.5", symbol="ETH/USD:USD"))
         await made.cancel(BTC, "c8a35168-8d52-4609-944f-3f32bb0d5c77")
         return told
 
     sent: dict[str, Any] = {"sendorder": "http_send_order_futures", "cancelorder": "http_cancel_order_futures"}
-    told = replayed(shared, deed, **sent)
+    told = replayed(shared, scenario, **sent)
     assert (told.id, told.state, told.filled) == ("c8a35168-8d52-4609-944f-3f32bb0d5c77", "open", 0)
     with pytest.raises(VenueError, match="an order has no id"):
-        replayed(shared, deed, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
+        replayed(shared, scenario, **{**sent, "sendorder": "http_send_order_futures_unknown_trigger"})
 
 
-def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
-    """A single-collateral wallet with something in it makes the worth of the flex account unknown."""
+def test_equity_in_another_wallet_is_not_left_out(shared: Path) -> None:
+    """A single-collateral wallet with a balance makes the equity of the flex account unknown."""
     answers: dict[str, Any] = {
         "openpositions": {"openPositions": []},
         "accounts": {"accounts": {**FLEX, "fi_xbtusd": single("xbt")}},
@@ -382,7 +382,7 @@ def test_a_worth_in_another_wallet_is_not_left_out(shared: Path) -> None:
 
 
 def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> None:
-    """Trades are told by fills, and rows that count contracts are no money."""
+    """Trades are part of the fills, and rows that count contracts are no money."""
     rows = [
         {
             "id": 1,
@@ -398,11 +398,11 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
     ]
     logs = [row | {"date": "2026-05-18T00:00:00.000Z"} for row in rows]
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         return await made._dialect.flows(0)
 
     answers: dict[str, Any] = {"account-log": {"logs": logs}}
-    flows = replayed(shared, deed, **answers)
+    flows = replayed(shared, scenario, **answers)
     assert [(it.id, it.kind, it.amount, it.currency) for it in flows] == [
         ("2", "funding", D("-1.5"), "USD"),
         ("3", "transfer", D(2), "BTC"),
@@ -410,8 +410,8 @@ def test_the_account_log_has_funding_transfers_and_interest(shared: Path) -> Non
 
 
 @pytest.mark.parametrize("recorded", ["http_futures_order_events", "http_futures_order_events_unknown"])
-def test_events_in_a_form_that_is_not_known_are_no_proof_that_there_is_no_order(shared: Path, recorded: str) -> None:
-    """The recorded events name their rows otherwise: the order is not said to be absent."""
+def test_events_in_an_unknown_format_do_not_prove_that_an_order_is_absent(shared: Path, recorded: str) -> None:
+    """The recorded events name their rows differently: the order is not reported as absent."""
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": recorded, "fills": {"fills": []}}
     with pytest.raises(VenueError, match="the answer has no list `elements`"):
         replayed(shared, lambda made: made.find_order("BTC/USD:BTC", "order_123"), **answers)
@@ -426,8 +426,8 @@ def test_a_wallet_has_its_own_positions_orders_and_fills() -> None:
             wallet_of(odd)
 
 
-def test_another_wallets_position_is_none_of_the_account(shared: Path) -> None:
-    """A short of the inverse wallet is not told of the flex one, and not of another pair's."""
+def test_a_position_of_another_wallet_does_not_belong_to_the_account(shared: Path) -> None:
+    """A short of the inverse wallet is in neither the flex account nor that of another pair."""
     rules = json.loads((shared / "data/payloads/kraken/http_futures_instruments.json").read_text())
     inverse = next(it for it in rules["instruments"] if it["symbol"] == "PI_XBTUSD")
     flexible = {**inverse, "symbol": "PF_XBTUSD", "type": "flexible_futures"}
@@ -452,10 +452,10 @@ DAY = 86_400_000
 
 
 class History:
-    """The venue's order events, newest first, a thousand at most of those in `since` to `before` (excluded)."""
+    """The venue's order events, newest first, at most a thousand of those from `since` to `before` (excluded)."""
 
     def __init__(self, time: VirtualTime, *ages: tuple[int, str]) -> None:
-        """Orders by how long ago they were filled (ms), with their names."""
+        """Orders by the time since their fill (ms), with their client ids."""
         now = int(time.now().timestamp() * 1000)
         self.rows = [self._filled(now - age, name) for age, name in sorted(ages)]
         self.asked: list[dict[str, str]] = []
@@ -472,58 +472,60 @@ class History:
         return {"elements": [it for it in self.rows if int(asked["since"]) <= it["timestamp"] < before][:1000]}
 
 
-def looked_for(shared: Path, time: VirtualTime, history: History, deed: Callable[[CcxtVenue], Awaitable[Any]]) -> Any:
+def run_with_history(
+    shared: Path, time: VirtualTime, history: History, scenario: Callable[[CcxtVenue], Awaitable[Any]]
+) -> Any:
     answers: dict[str, Any] = {"status": {"orders": []}, "orders": history, "fills": {"fills": []}}
     status = {"status": "placed", "order_id": "x", "orderEvents": []}
-    return replayed(shared, deed, time=time, sendorder={"result": "success", "sendStatus": status}, **answers)
+    return replayed(shared, scenario, time=time, sendorder={"result": "success", "sendStatus": status}, **answers)
 
 
 @pytest.mark.parametrize("hours", [1.5, 30, 167])
 def test_an_order_of_another_process_is_found_a_week_back(shared: Path, hours: float) -> None:
-    """Also behind pages of events that are younger; and one that a week of events does not have is none."""
+    """Also behind pages of younger events; an order missing from a week of events does not exist."""
     time = VirtualTime()
     now = int(time.now().timestamp() * 1000)
     others = [(minute * 60_000, f"other{minute}") for minute in range(1, 2500)]
     history = History(time, *others, (int(hours * 3_600_000), "ksold"))
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         return await made.find_order(ETH, "ksold"), await made.find_order(ETH, "never")
 
-    found, never = looked_for(shared, time, history, deed)
+    found, never = run_with_history(shared, time, history, scenario)
     assert (found.id, found.state, found.filled) == ("o-ksold", "filled", 2)
     assert never is None
     assert int(history.asked[0]["since"]) == now - 7 * DAY
 
 
-def test_a_history_that_cannot_be_read_back_proves_nothing(shared: Path) -> None:
+def test_a_history_too_long_to_read_proves_no_absence(shared: Path) -> None:
     """Twenty thousand events in a week: the order may be among those that were not read."""
     time = VirtualTime()
     history = History(time, *((second * 10_000, f"other{second}") for second in range(1, 20_000)))
     with pytest.raises(VenueDownError, match=r"last 7.0 days is too long to be read, so order ksold may be in it"):
-        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+        run_with_history(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
     assert len(history.asked) == 10
 
 
-def test_events_of_one_moment_that_fill_a_page_do_not_go_round_for_ever(shared: Path) -> None:
-    """A page that does not get further back is no proof either."""
+def test_events_of_one_moment_that_fill_a_page_cause_no_endless_loop(shared: Path) -> None:
+    """A page that does not advance proves no absence either."""
     time = VirtualTime()
     history = History(time, *((1000, f"other{number}") for number in range(1500)))
     with pytest.raises(VenueDownError, match="too long to be read"):
-        looked_for(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
+        run_with_history(shared, time, history, lambda made: made.find_order(ETH, "ksold"))
     assert len(history.asked) == 2
 
 
-def test_an_order_of_this_process_is_looked_for_from_when_it_was_sent(shared: Path) -> None:
-    """Two hours after it was sent the history is asked from ten minutes before that on, and no further back."""
+def test_an_order_of_this_process_is_searched_from_the_time_it_was_sent(shared: Path) -> None:
+    """Two hours after it was sent the history is read from ten minutes before the sending, and no further back."""
     time = VirtualTime()
     history = History(time)
 
-    async def deed(made: CcxtVenue) -> Any:
+    async def scenario(made: CcxtVenue) -> Any:
         sent_at = int(time.now().timestamp() * 1000)
         await made.submit(order(amount="0.5", symbol=ETH))
         await asyncio.sleep(7200)
         return sent_at, await made.find_order(ETH, "kswa1")
 
-    sent_at, found = looked_for(shared, time, history, deed)
+    sent_at, found = run_with_history(shared, time, history, scenario)
     assert found is None
     assert sent_at - 600_000 <= int(history.asked[0]["since"]) <= sent_at

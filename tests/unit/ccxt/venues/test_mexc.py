@@ -69,7 +69,7 @@ def order(name: str = "kswa1", symbol: str = BTC, side: Any = "sell", amount: st
 
 
 def test_a_snapshot_counts_contracts_of_their_own_size() -> None:
-    """30 contracts of 0.0001 BTC at 100 are worth 0.3; three lists bring what rests, a row with two stops is two."""
+    """30 contracts of 0.0001 BTC at 100 are 0.3; three lists have the resting orders, a row with two stops is two."""
     desk = account()
     waits: dict[str, Any] = {"reduce_only": True, "trigger_price": D(90), "trigger_when": "falls"}
     desk.exchange.rest(BTC, "sell", D(7), reduce_only=True, price=D(120), type="limit")
@@ -98,16 +98,16 @@ def test_two_hundred_resting_orders_come_in_three_pages() -> None:
     assert len(desk.run(lambda made, venue: made.open_orders())) == 205
 
 
-def test_a_tick_of_one_second_stays_inside_every_limit() -> None:
+def test_a_tick_of_one_second_stays_within_every_limit() -> None:
     """A minute of snapshots, with the venue's limits enforced."""
     desk = account(enforced=True)
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for _ in range(60):
             assert (await made.snapshot()).reason is None
             await asyncio.sleep(1)
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_a_tick_of_one_second_stays_inside_every_limit() -> None:
     [("sell", "long", "hedge", 4), ("buy", "short", "hedge", 2), ("sell", "long", "one_way", 4),
      ("buy", "short", "one_way", 2)],
 )  # fmt: skip
-def test_a_close_says_which_side_it_closes(side: Any, position_side: str, mode: str, code: int) -> None:
-    """4 closes a long, 2 closes a short; in one-way mode reduce-only guards besides, and the mode is named."""
+def test_a_close_states_the_side_that_it_closes(side: Any, position_side: str, mode: str, code: int) -> None:
+    """4 closes a long, 2 closes a short; in one-way mode the order is also reduce-only, and names the mode."""
     desk = account(mode=mode)
     symbol, amount = (BTC, "30") if side == "sell" else (ETH, "5")
     desk.run(lambda made, venue: made.submit(order(symbol=symbol, side=side, amount=amount)))
@@ -127,10 +127,10 @@ def test_a_close_says_which_side_it_closes(side: Any, position_side: str, mode: 
     assert desk.exchange.turned == []
 
 
-def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there() -> None:
-    """What is told when it is sent is only that it was taken."""
+def test_an_order_is_found_by_its_client_id_and_an_unsent_one_is_absent() -> None:
+    """The answer to sending states only that it was accepted."""
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         told = await made.submit(order())
         return (
             told,
@@ -139,7 +139,7 @@ def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there(
             await made.fills(BTC, "kswa1"),
         )
 
-    told, found, never, fills = account().run(deed)
+    told, found, never, fills = account().run(scenario)
     assert (told.state, told.filled) == ("open", 0)
     assert (found.id, found.state, found.filled, found.average_price) == (told.id, "filled", 30, 100)
     # 30 contracts of 0.0001 at 100, and 0.05% of it
@@ -148,11 +148,11 @@ def test_an_order_is_found_by_its_name_and_one_that_was_never_sent_is_not_there(
     assert [(it.side, it.position_side, it.amount, it.fee_currency) for it in fills] == [("sell", "long", 30, "USDT")]
 
 
-def test_a_stop_is_put_back_as_a_plan_order_and_known_by_what_it_says() -> None:
-    """It waits for a fall of the fair price, rests for a week, and has no client id at the venue."""
+def test_a_stop_is_restored_as_a_plan_order_and_recognised_by_its_fields() -> None:
+    """It is triggered by a fall of the fair price, rests for a week, and has no client id at the venue."""
     desk = account(Rule("submit", "done"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         stop = order("kswstop", trigger_price=D(90), trigger_when="falls")
         with pytest.raises(FateUnknownError):
             await made.submit(stop)
@@ -162,7 +162,7 @@ def test_a_stop_is_put_back_as_a_plan_order_and_known_by_what_it_says() -> None:
         await made.cancel(BTC, resting.id)
         return found, resting
 
-    found, resting = desk.run(deed)
+    found, resting = desk.run(scenario)
     assert (found.id, found.state, found.amount) == (resting.id, "open", 30)
     assert (resting.trigger_price, resting.reduce_only, resting.position_side) == (90, True, "long")
     sent = next(it.ask.params for it in desk.venue.seen if it.call == "submit")
@@ -175,7 +175,7 @@ STOP = order("kswstop", trigger_price=D(90), trigger_when="falls")
 
 
 def plan(number: str, state: int, venue: Any, **more: Any) -> dict[str, Any]:
-    """A row of the list of conditional orders, as the venue's document has it."""
+    """A row of the list of conditional orders, from the venue's documentation."""
     return {
         "id": number, "symbol": "BTC_USDT", "leverage": 20, "side": 4, "triggerPrice": 90, "price": 0, "vol": 30,
         "openType": 2, "triggerType": 2, "state": state, "executeCycle": 2, "trend": 2, "errorCode": 0, "orderType": 5,
@@ -184,7 +184,7 @@ def plan(number: str, state: int, venue: Any, **more: Any) -> dict[str, Any]:
 
 
 def listed(made: Any, *rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """Let the venue list these conditional orders, by their states; gives what is asked for."""
+    """Let the venue list these conditional orders by their states; returns the requested states."""
     asked: list[dict[str, Any]] = []
 
     async def orders(params: Any) -> Any:
@@ -196,18 +196,18 @@ def listed(made: Any, *rows: dict[str, Any]) -> list[dict[str, Any]]:
     return asked
 
 
-def test_a_stop_that_has_triggered_is_the_order_that_it_became() -> None:
-    """The conditional order names it: its state, what was filled, and its fills are that order's."""
+def test_a_triggered_stop_is_reported_as_the_order_that_it_sent() -> None:
+    """The conditional order names it: state, filled amount and fills are those of that order."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         sent = await made.submit(STOP)
         venue.exchange.resting_exits_block = False
         sold = await made.submit(order("kswsold"))
         asked = listed(made, plan(sent.id, 3, venue, orderId=sold.id))
         return sold, await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop"), asked
 
-    sold, found, fills, asked = desk.run(deed)
+    sold, found, fills, asked = desk.run(scenario)
     assert (found.id, found.client_order_id, found.state, found.filled) == (sold.id, "kswstop", "filled", 30)
     assert [(it.order, it.amount) for it in fills] == [(sold.id, 30)]
     assert sorted(asked[0]["states"].split(",")) == ["1", "2", "3", "4", "5"]
@@ -216,11 +216,11 @@ def test_a_stop_that_has_triggered_is_the_order_that_it_became() -> None:
 
 @pytest.mark.parametrize(("code", "state"), [(1, "open"), (2, "canceled"), (4, "expired"), (5, "rejected")])
 @pytest.mark.parametrize("known", [True, False])
-def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: bool) -> None:
-    """Nothing of it is filled, whatever its end was; also where the answer to sending it was lost."""
+def test_a_stop_that_has_not_triggered_has_its_state(code: int, state: str, known: bool) -> None:
+    """It is unfilled, however it ended; also if the answer to sending it was lost."""
     desk = account(*(() if known else (Rule("submit", "done"),)))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         if known:
             await made.submit(STOP)
         else:
@@ -229,7 +229,7 @@ def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: b
         listed(made, plan("x1", code, venue), plan("x2", 1, venue, vol=7), plan("x3", 3, venue, createTime=1))
         return await made.find_order(BTC, "kswstop"), await made.fills(BTC, "kswstop")
 
-    found, fills = desk.run(deed)
+    found, fills = desk.run(scenario)
     assert (found.id, found.state, found.amount, found.filled, fills) == ("x1", state, 30, 0, ())
 
 
@@ -242,11 +242,11 @@ def test_a_stop_that_has_not_triggered_tells_why(code: int, state: str, known: b
         ([(9, {})], "unknown value '9'"),
     ],
 )
-def test_where_nothing_is_proven_of_a_stop_it_is_not_said_to_be_absent(rows: Any, why: str) -> None:
-    """The venue took it: it is not listed any more, or does not say what it has become."""
+def test_a_stop_is_not_reported_as_absent_without_proof(rows: Any, why: str) -> None:
+    """The venue accepted it: it is no longer listed, or its outcome is not stated."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         sent = await made.submit(STOP)
 
         async def orders(params: Any) -> Any:
@@ -256,14 +256,14 @@ def test_where_nothing_is_proven_of_a_stop_it_is_not_said_to_be_absent(rows: Any
         with pytest.raises(MalformedAnswerError, match=why):
             await made.find_order(BTC, "kswstop")
 
-    desk.run(deed)
+    desk.run(scenario)
 
 
-def test_two_stops_that_say_the_same_are_not_taken_for_each_other() -> None:
-    """One whose number is not known may be either of them; one whose number is known is that one."""
+def test_two_equal_stops_are_not_confused() -> None:
+    """A stop with an unknown id may be either of them; one with a known id is that one."""
     desk = account(Rule("submit", "done"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         with pytest.raises(FateUnknownError):
             await made.submit(STOP)
         listed(made, plan("x1", 1, venue), plan("x2", 1, venue))
@@ -273,15 +273,15 @@ def test_two_stops_that_say_the_same_are_not_taken_for_each_other() -> None:
         listed(made, plan("x1", 1, venue), plan(again.id, 1, venue))
         return again, await made.find_order(BTC, "kswother"), await made.find_order(BTC, "kswstop")
 
-    again, other, first = desk.run(deed)
+    again, other, first = desk.run(scenario)
     assert (other.id, first.id) == (again.id, "x1")
 
 
-def test_after_a_restart_a_name_may_be_that_of_a_stop() -> None:
-    """The venue keeps no name of one: while it lists one of the last seven days, no other process's order is absent."""
+def test_after_a_restart_a_client_id_may_be_that_of_a_stop() -> None:
+    """The venue stores no client id of a stop: while it lists one of the last seven days, absence is unproven."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         listed(made, plan("p1", 3, venue, orderId="77"))
         with pytest.raises(MalformedAnswerError, match="it may be a plan order, which MEXC stores without one: p1"):
             await made.find_order(BTC, "kswearlier")
@@ -292,37 +292,37 @@ def test_after_a_restart_a_name_may_be_that_of_a_stop() -> None:
         none = await made.find_order(BTC, "kswearlier")
         return of_another, none, asked, venue.now_ms()
 
-    of_another, none, asked, now = desk.run(deed)
+    of_another, none, asked, now = desk.run(scenario)
     assert (of_another, none) == (None, None)
     assert asked[0]["start_time"] == now - 7 * 86_400_000
 
 
-def test_an_order_of_this_process_that_never_arrived_is_none_whatever_stops_there_are() -> None:
-    """It was sent at the market: none of the conditional orders is it."""
+def test_a_market_order_of_this_process_that_never_arrived_is_absent_despite_stops() -> None:
+    """It was a market order, so none of the conditional orders can be it."""
     desk = account(Rule("submit", "lost"))
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         with pytest.raises(FateUnknownError):
             await made.submit(order())
         listed(made, plan("p1", 1, venue))
         return await made.find_order(BTC, "kswa1")
 
-    assert desk.run(deed) is None
+    assert desk.run(scenario) is None
 
 
-def test_each_kind_of_order_is_cancelled_by_its_own_route() -> None:
-    """And what is gone already is no error."""
+def test_each_kind_of_order_is_cancelled_through_its_own_route() -> None:
+    """An order that is already gone is no error."""
     desk = account()
     waits: dict[str, Any] = {"reduce_only": True, "trigger_price": D(90), "trigger_when": "falls"}
     desk.exchange.rest(BTC, "sell", D(7), reduce_only=True, price=D(120), type="limit")
     desk.exchange.rest(BTC, "sell", D(8), **waits)
     desk.venue.attached.add(desk.exchange.rest(BTC, "sell", D(9), **waits))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         for it in 2 * await made.open_orders():
             await made.cancel(BTC, it.id)
 
-    desk.run(deed)
+    desk.run(scenario)
     assert not desk.exchange.resting()
 
 
@@ -331,46 +331,46 @@ def test_a_batch_tells_of_each_order_in_the_venues_codes() -> None:
     desk = account(spec=batching)
     desk.exchange.rest(BTC, "sell", D(20), reduce_only=True, price=D(120), type="limit")
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         batch: Any = made
         return await batch.submit_batch([order("a"), order("b", ETH, "buy", "5")])
 
-    first, second = desk.run(deed)
+    first, second = desk.run(scenario)
     assert isinstance(first, OrderRejectedError)
     assert (first.reason, second.client_order_id, second.state) == ("blocked_by_order", "b", "open")
 
 
 @pytest.mark.parametrize(("asked", "most"), [({}, 1), ({"batch_orders": False}, 1), ({"batch_orders": True}, 50)])
-def test_batches_are_a_choice(asked: dict[str, Any], most: int) -> None:
+def test_batches_are_optional(asked: dict[str, Any], most: int) -> None:
     """MEXC's futures documents, *Bulk order*: not for all users, a permission that its support gives. Where
     there is none, all of a batch would be refused."""
     made: Any = adapter(spec(None, **asked))
     assert (made.traits.batch, hasattr(made, "submit_batch")) == (most, most > 1)
 
 
-def test_an_order_has_a_limit_of_its_own() -> None:
+def test_orders_have_their_own_rate_limit() -> None:
     """*Place order* of MEXC's futures documents of 2026, as others have copied it: four in two seconds. It was 20."""
     made: Any = adapter(spec(None))
     assert RateLimit("order", 4, 2.0) in made.traits.limits
 
 
-def test_closing_everything_in_one_request_is_a_choice() -> None:
-    """It would close what settles in another currency too: only `close_all: true` offers it."""
+def test_closing_everything_in_one_request_is_optional() -> None:
+    """It would also close positions that settle in another currency: only `close_all: true` enables it."""
     assert not hasattr(adapter(spec(None)), "close_book")
     desk = account(mode="one_way", spec=lambda address, time: spec(address, time, close_all=True))
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         await made.close_book()
 
-    desk.run(deed)
+    desk.run(scenario)
     assert set(desk.exchange.held.values()) == {0}
 
 
-def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
-    """Without the position mode no side is sure."""
+def test_without_the_position_mode_nothing_is_sent() -> None:
+    """Without the position mode the side of an order is ambiguous."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> None:
+    async def scenario(made: CcxtVenue, venue: Any) -> None:
         venue.exchange.mode = "one_way"
         made._client.ccxt.contractPrivateGetPositionPositionMode = nothing
         with pytest.raises(VenueDownError, match="position mode of the account is unknown"):
@@ -379,7 +379,7 @@ def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
     async def nothing(params: Any = None) -> Any:
         return {"success": True, "code": 0, "data": None}
 
-    desk.run(deed)
+    desk.run(scenario)
     assert desk.venue.calls("submit") == 0
 
 
@@ -387,7 +387,7 @@ def test_a_venue_that_does_not_tell_the_mode_sends_nothing() -> None:
 @pytest.mark.parametrize("mishap", ["none", "done", "done_silent", "lost", "down", "limited", "late"])
 @pytest.mark.parametrize("batches", [False, True])
 def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any, batches: bool) -> None:
-    """Both sides of a symbol in hedge mode too, and where the first order was taken and its answer is lost."""
+    """Also both sides of a symbol in hedge mode, and if the first order was accepted and its answer is lost."""
     rules = (Rule("submit", mishap), Rule("submit_batch", mishap))
     desk = account(*rules, mode=mode, **{"spec": batching} if batches else {})
     assert desk.close_all(tmp_path) == "flat"
@@ -421,15 +421,15 @@ def test_everything_is_closed_once(tmp_path: Path, mode: str, mishap: Any, batch
         ("2040", GoneError, None),
     ],
 )
-def test_a_code_of_the_venue_has_one_meaning(code: str, kind: type[Exception], reason: str | None) -> None:
-    """Said of an order, as the venue's documents list them."""
+def test_a_code_of_the_venue_maps_to_one_error(code: str, kind: type[Exception], reason: str | None) -> None:
+    """For an order, from the list in the venue's documentation."""
     error = as_venue_error(CODES[code], code, is_change=True, was_sent=True)
     assert type(error) is kind
     assert getattr(error, "reason", None) == reason
 
 
-def test_transfers_and_deals_are_told_with_their_signs() -> None:
-    """What came in is positive; a transfer under way is none yet."""
+def test_transfers_and_deals_have_their_signs() -> None:
+    """Money in is positive; a transfer in progress is no flow yet."""
     desk = account()
 
     def moved(number: int, kind: str, state: str = "SUCCESS") -> dict[str, Any]:
@@ -444,11 +444,11 @@ def test_transfers_and_deals_are_told_with_their_signs() -> None:
     ]
 
 
-def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> None:
-    """It is told when the money has moved, with that time, and not again."""
+def test_a_transfer_completed_hours_after_its_request_is_returned_once() -> None:
+    """It is returned once the money has moved, with that time, and not again."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         row = {"id": 1, "txid": "t1", "currency": "USDT", "amount": 200, "type": "OUT", "state": "WAIT",
                "createTime": venue.now_ms(), "updateTime": venue.now_ms()}  # fmt: skip
         venue.transfers = [row]
@@ -461,7 +461,7 @@ def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> 
             await asyncio.sleep(60)
         return told, done
 
-    (before, then, *after), done = desk.run(deed)
+    (before, then, *after), done = desk.run(scenario)
     assert before == ()
     assert [(it.id, it.amount, int(it.at.timestamp() * 1000)) for it in then] == [("t1", -200, done)]
     assert after == [(), ()]
@@ -469,10 +469,10 @@ def test_a_transfer_that_is_done_hours_after_it_was_asked_for_is_told_once() -> 
 
 @pytest.mark.parametrize(("count", "told"), [(250, 250), (2000, None)])
 def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
-    """A hundred rows make a page; where they do not end, the flows are unknown and not cut off."""
+    """A page has a hundred rows; if they do not end, the flows are unknown, not truncated."""
     desk = account()
 
-    async def deed(made: CcxtVenue, venue: Any) -> Any:
+    async def scenario(made: CcxtVenue, venue: Any) -> Any:
         rows = [
             {"id": number, "txid": f"t{number}", "currency": "USDT", "amount": 1, "type": "IN", "state": "SUCCESS",
              "createTime": venue.now_ms() - number}
@@ -487,6 +487,6 @@ def test_transfers_are_read_page_by_page(count: int, told: int | None) -> None:
         made._client.ccxt.contractPrivateGetAccountTransferRecord = transfers
         return await made.snapshot()
 
-    seen = desk.run(deed)
+    seen = desk.run(scenario)
     assert (None if seen.flows is None else len(seen.flows)) == told
     assert told is not None or "does not end after 2000 rows" in seen.reason

@@ -1,4 +1,4 @@
-"""What MEXC says of a contract and of a position, where ccxt knows only open and not open, long and everything else."""
+"""MEXC's states of contracts and types of positions, which ccxt reduces to open or not and long or not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.wire.mexc import payloads
     ("number", "state"), [(0, "open"), (1, "halted"), (2, "delisted"), (3, "delisted"), (4, "halted")]
 )
 def test_the_state_of_a_contract(number: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 enabled, 1 in delivery, 2 completed, 3 offline, 4 paused; the other contract goes on."""
+    """0 enabled, 1 in delivery, 2 completed, 3 offline, 4 paused; the other contract stays open."""
     monkeypatch.setitem(payloads.MARKETS, "delisted", number)
     desk = account()
     desk.exchange.markets[BTC].state = "delisted"
@@ -24,10 +24,10 @@ def test_the_state_of_a_contract(number: int, state: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("wrong", [{"holdVol": -30}, {"positionType": 3}, {"positionType": None}, {"holdVol": None}])
-def test_a_position_that_does_not_say_which_way_it_goes_is_believed_by_nobody(
+def test_a_position_without_a_valid_direction_or_size_is_rejected(
     wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ccxt takes every type but 1 for a short position, and a size below zero for one above it."""
+    """ccxt reads every type except 1 as short, and a size below zero as positive."""
     right = payloads.position_row
 
     def told(key: Key, *about: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One account at OKX through the adapter: what is read of it, against the venue on loopback."""
+"""One account at OKX through the adapter: its snapshots, against the venue on loopback."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ def test_positions_are_contracts_and_their_notional_is_in_the_accounts_currency(
 
 
 def test_margin_of_isolated_positions_leaves_the_accounts_maintenance_unknown() -> None:
-    """The account's own figure knows nothing of isolated positions: cross ones need 1% of 900."""
+    """The account's own figure excludes isolated positions: cross positions need 1% of 900."""
     seen = desk(isolated=(BTC,)).run(lambda venue: venue.snapshot())
     assert seen.maintenance_margin == 9
     assert [it.margin for it in seen.positions] == [600, None]
 
 
-def test_all_positions_missing_is_not_flat_while_margin_maintains_them() -> None:
-    """An empty list beside a maintenance margin of 39 USDT is an answer that nobody believes."""
+def test_an_empty_position_list_with_maintenance_margin_is_not_flat() -> None:
+    """An empty list contradicts a maintenance margin of 39 USDT."""
     seen = desk(Rule("snapshot", "empty")).run(lambda venue: venue.snapshot())
     assert (seen.quality, seen.positions, seen.equity) == ("malformed", None, None)
 
 
 @pytest.mark.parametrize(("mishap", "word"), [("nan", "NaN"), ("sign", "contracts on the long side"), ("defect", "")])
-def test_rows_without_sense_make_the_positions_unknown(mishap: Any, word: str) -> None:
-    """No number, a long of less than nothing, and no list at all."""
+def test_unreadable_rows_make_the_positions_unknown(mishap: Any, word: str) -> None:
+    """No number, a long of negative size, and no list at all."""
     seen = desk(Rule("snapshot", mishap)).run(lambda venue: venue.snapshot())
     assert (seen.quality, seen.positions, word in seen.reason) == ("malformed", None, True)
 
 
-def test_stops_and_limits_are_in_one_list_with_their_own_ids_and_triggers() -> None:
-    """A limit order, a stop by hand, and a trigger order of ours that says what it waits for."""
+def test_stops_and_limit_orders_are_in_one_list_with_ids_and_triggers() -> None:
+    """A limit order, a manual stop, and a trigger order of ours with its trigger price."""
     here = desk()
     here.exchange.rest(BTC, "sell", D(5), reduce_only=True, price=D(70000), type="limit")
     here.exchange.rest(ETH, "buy", D(3), reduce_only=True, trigger_price=D(3300), trigger_when="rises")
@@ -81,7 +81,7 @@ def test_stops_and_limits_are_in_one_list_with_their_own_ids_and_triggers() -> N
 
 
 def test_more_orders_than_one_page_are_all_read() -> None:
-    """OKX gives a hundred at a time: of 230 there are 230."""
+    """OKX returns a hundred at a time: all 230 of 230 are read."""
     here = desk()
     for number in range(230):
         here.exchange.rest(BTC, "sell", D(1), reduce_only=True, price=D(70000 + number), type="limit")
@@ -107,7 +107,7 @@ def test_flows_are_transfers_funding_and_interest_and_no_trades() -> None:
     ]
 
 
-def test_fills_say_what_brought_them_about() -> None:
+def test_fills_have_their_causes() -> None:
     """A liquidation and an ADL are no trades, and each instrument counts its trades by itself: both are number 1."""
     here = desk(mode="hedge")
 
@@ -122,8 +122,8 @@ def test_fills_say_what_brought_them_about() -> None:
     assert told == {(BTC, "sell", 1, "liquidation", "long"), (ETH, "buy", 2, "adl", "short")}
 
 
-def test_the_keys_rights_are_told_from_the_accounts_configuration() -> None:
-    """One that may withdraw, and one that is bound to no address and will be deleted when it is not used."""
+def test_the_keys_rights_are_read_from_the_account_configuration() -> None:
+    """A key that may withdraw, and one that is bound to no address and will be deleted if unused."""
     told = desk(perm="read_only,withdraw,trade", ip="").run(lambda venue: venue.inspect()).rights
     assert (told.read, told.trade, told.withdraw, told.bound_to_addresses) == (True, True, True, False)
     assert "14 days" in told.note
@@ -131,8 +131,8 @@ def test_the_keys_rights_are_told_from_the_accounts_configuration() -> None:
     assert (told.read, told.trade, told.withdraw, told.transfer) == (True, False, False, False)
 
 
-def test_an_account_in_several_currencies_is_worth_what_okx_says_in_its_own() -> None:
-    """1,998 USD in all, of which 999 USDT are 998.001 USD: at 0.999 USD a USDT that is 2,000 USDT."""
+def test_the_equity_of_several_currencies_is_okxs_total_in_the_accounts_currency() -> None:
+    """1,998 USD in total, of which 999 USDT are 998.001 USD: at 0.999 USD a USDT this is 2,000 USDT."""
     here = desk()
     detail = {"cashBal": "0", "liab": "", "isoEq": "0", "mmr": "", "availEq": "1"}
     usdt = {**detail, "ccy": "USDT", "eq": "999", "eqUsd": "998.001"}
@@ -149,8 +149,8 @@ def test_an_account_in_several_currencies_is_worth_what_okx_says_in_its_own() ->
 
 
 @pytest.mark.parametrize(("kind", "words"), [("OPTION", "is an option"), ("MARGIN", "spot margin")])
-def test_what_the_switch_cannot_close_makes_the_positions_unknown_and_says_so(kind: str, words: str) -> None:
-    """An option or a spot margin position beside the others is never left out in silence."""
+def test_a_position_that_cannot_be_closed_makes_the_positions_unknown_with_a_reason(kind: str, words: str) -> None:
+    """An option or a spot margin position is never silently left out."""
     here = desk()
     row = {"instType": kind, "instId": "BTC-USD-241217-92000-C", "pos": "1", "posSide": "net", "mgnMode": "cross"}
     here.venue.instead["GET account/positions"] = Reply({"code": "0", "msg": "", "data": [row]})
@@ -158,8 +158,8 @@ def test_what_the_switch_cannot_close_makes_the_positions_unknown_and_says_so(ki
     assert (seen.quality, seen.positions, words in seen.reason) == ("malformed", None, True)
 
 
-def test_a_spot_account_holds_what_it_can_sell() -> None:
-    """2 BTC at 60,000 beside 100,000 USDT, sold at market without any margin."""
+def test_spot_holdings_are_positions_and_can_be_sold() -> None:
+    """2 BTC at 60,000 and 100,000 USDT, sold at market without margin."""
     here = OkxDesk({("BTC/USDT", "long"): D(2)}, mode="spot", markets=[Market("BTC/USDT", D(60000), step=STEP)])
 
     async def talk(venue: Any) -> None:
@@ -172,8 +172,8 @@ def test_a_spot_account_holds_what_it_can_sell() -> None:
     assert here.exchange.held["BTC/USDT", "long"] == 0
 
 
-def test_the_private_stream_wakes_for_positions_and_orders() -> None:
-    """A hand sells one contract, and the switch hears of it."""
+def test_the_private_stream_pushes_positions_and_orders() -> None:
+    """One contract is sold manually, and the stream reports it."""
     here = desk()
     heard: list[Push] = []
 
@@ -199,7 +199,7 @@ def test_the_private_stream_wakes_for_positions_and_orders() -> None:
     ids=["futures-mode", "other-mode", "not-there", "isolated", "orders-only", "not-apart", "bots"],
 )  # fmt: skip
 def test_the_margin_in_use_is_that_of_positions_without_that_of_orders(told: dict[str, str], used: int | None) -> None:
-    """OKX tells an initial margin in the futures mode, of cross positions and orders; else all that is frozen."""
+    """In futures mode OKX states an initial margin of cross positions and orders; otherwise all frozen amounts."""
     detail = {"ccy": "USDT", "eq": "1000", "cashBal": "1000", "frozenBal": "800", "mmr": "310", "isoEq": "0",
               "ordFrozen": "120", **told}  # fmt: skip
     assert account_equity({"totalEq": "1000", "details": [detail]}, "USDT", None).margin_used == used

@@ -1,4 +1,4 @@
-"""OKX's bills: all of them are asked for, and each type is money in or out, profit or loss, or neither."""
+"""OKX's bills: all of them are requested, and each type is money in or out, profit or loss, or neither."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def _asked(desk: OkxDesk) -> list[Any]:
     ],
 )  # fmt: skip
 def test_a_bill_is_a_flow_of_its_kind(told: str, kind: str) -> None:
-    """To and from bots, structured products and loans money comes and goes; a shared profit is lost."""
+    """Money moves to and from bots, structured products and loans; a shared profit is a loss."""
     (flow,) = flows([_bill(told)])
     assert (flow.id, flow.kind, flow.amount) == ("7", kind, D(-400))
 
 
 @pytest.mark.parametrize("told", ["2", "3", "5", "9", "14", "24", "32", "4", "16", "22", "27", "29", "6"])
-def test_what_fills_tell_and_what_leaves_the_equity_as_it_was_is_no_flow(told: str) -> None:
-    """Trades and deliveries; conversions, debts and margin that moves inside."""
+def test_bills_of_fills_and_bills_that_leave_the_equity_unchanged_are_no_flows(told: str) -> None:
+    """Trades and deliveries; conversions, debts and margin that moves within the account."""
     assert flows([_bill(told)]) == ()
 
 
 @pytest.mark.parametrize(("change", "kind"), [("-4", "fee"), ("4", "rebate")])
-def test_a_type_that_nobody_knows_is_profit_or_loss_and_named(change: str, kind: str) -> None:
-    """It is no money that somebody took, and hides no loss."""
+def test_an_unknown_bill_type_is_profit_or_loss_and_named(change: str, kind: str) -> None:
+    """It is not read as a withdrawal, so it hides no loss."""
     (flow,) = flows([_bill("999", change=change)])
     assert (flow.id, flow.kind, flow.amount) == ("type 999:7", kind, D(change))
 
 
-def test_all_bills_are_asked_for_in_one_question() -> None:
-    """What left for a trading bot is seen, and no type was named."""
+def test_all_bills_are_fetched_in_one_request() -> None:
+    """A transfer to a trading bot is included, and the request names no type."""
     desk = OkxDesk({})
     desk.venue.bills_told[:] = [_bill("12")]
     seen = desk.run(lambda venue: venue.snapshot())
@@ -59,8 +59,8 @@ def test_all_bills_are_asked_for_in_one_question() -> None:
     assert ["type" in it for it in _asked(desk)] == [False]
 
 
-def test_among_very_many_trades_each_kind_of_flow_is_asked_for_by_itself() -> None:
-    """Of 350 bills all but the oldest are trades: the transfer is found, and no sixth question in a second is asked."""
+def test_among_very_many_trades_each_kind_of_flow_is_requested_separately() -> None:
+    """Of 350 bills all but the oldest are trades: the transfer is found, with at most five requests in a second."""
     desk = OkxDesk({}, enforced=True)
     bills = [_bill("2", str(number), "-1", 1_621_425_120_000 + number) for number in range(350, 1, -1)]
     bills.append(_bill("1", "1"))
@@ -77,16 +77,16 @@ def test_among_very_many_trades_each_kind_of_flow_is_asked_for_by_itself() -> No
     assert {it.get("type") for it in _asked(desk)} >= {"1", "7", "8", "10", "12", "26", "33"}
 
 
-def test_a_reading_of_all_orders_costs_five_questions_for_algo_orders() -> None:
-    """Five every two seconds while things move: three a second, told before they are spent."""
+def test_fetching_all_orders_costs_five_requests_for_algo_orders() -> None:
+    """Five every two seconds during activity: three a second, declared before they are spent."""
     desk = OkxDesk({(BTC, "long"): D(5)})
     desk.run(lambda venue: venue.snapshot())
     assert sum(it.ask.path.endswith("orders-algo-pending") for it in desk.venue.seen) == 5
     assert [it.units for it in COSTS if (it.call, it.limit) == ("snapshot", "algo pending")] == [3]
 
 
-def test_a_row_of_a_batch_that_timed_out_has_an_unknown_fate() -> None:
-    """The other row is taken; this one may be."""
+def test_a_batch_row_that_timed_out_has_an_unknown_status() -> None:
+    """The other row is accepted; this one may be."""
     desk = OkxDesk({(BTC, "long"): D(5)})
     taken = {"clOrdId": "kswa1", "ordId": "11", "sCode": "0", "sMsg": ""}
     lost = {"clOrdId": "kswa2", "ordId": "", "sCode": "51149", "sMsg": "Order timed out. Please try again later."}

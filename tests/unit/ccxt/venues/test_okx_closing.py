@@ -1,4 +1,4 @@
-"""A whole account closed at OKX by the closer itself: real client, real wire, virtual time."""
+"""A whole account closed at OKX by the executor itself: real client, real wire, virtual time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZES = {BTC: D("0.01"), ETH: D("0.1")}
 
 
 class Closed:
-    """The desk after everything on it was decided to be closed, and the journal of that."""
+    """The desk after a decision to close everything, and the journal of the close."""
 
     def __init__(
         self,
@@ -65,35 +65,35 @@ class Closed:
 
 
 def test_every_position_of_the_account_is_closed_once() -> None:
-    """Long and short, each with one order, and the venue says flat."""
+    """Long and short, each with one order, and the venue is flat."""
     closed = Closed()
     assert (closed.status, closed.held) == (["flat"], {})
     assert closed.desk.venue.calls("submit") + closed.desk.venue.calls("submit_batch") in (1, 2)
 
 
 @pytest.mark.parametrize("mishap", ["done", "done_silent", "garbled", "lost", "silent", "late", "limited", "down"])
-def test_an_order_of_unknown_fate_is_asked_about_and_never_doubled(mishap: Mishap) -> None:
-    """Whatever becomes of the first request: five contracts and three are traded, and no more."""
+def test_an_order_of_unknown_status_is_queried_and_never_sent_twice(mishap: Mishap) -> None:
+    """Whatever happens to the first request, exactly five and three contracts are traded."""
     closed = Closed(Rule("submit", mishap), Rule("submit_batch", mishap))
     assert (closed.status, closed.held) == (["flat"], {})
     assert sum(it.amount for it in closed.desk.exchange.fills) == 8
 
 
 def test_in_long_short_mode_both_sides_of_a_symbol_are_closed() -> None:
-    """Five long and two short of the same instrument: neither opens the other."""
+    """Five long and two short of the same instrument: no close opens the other side."""
     closed = Closed(held={(BTC, "long"): D(5), (BTC, "short"): D(2)}, mode="hedge")
     assert (closed.status, closed.held) == (["flat"], {})
     assert [it.amount for it in sorted(closed.desk.exchange.fills, key=lambda it: it.amount)] == [2, 5]
 
 
-def test_isolated_and_cross_positions_are_closed_each_in_its_own_mode() -> None:
-    """OKX has no such position in the other mode, and would open one in net mode without reduce-only."""
+def test_isolated_and_cross_positions_are_closed_in_their_own_margin_modes() -> None:
+    """In the other mode OKX has no such position, and would open one in net mode without reduce-only."""
     closed = Closed(isolated=(BTC,))
     assert (closed.status, closed.held) == (["flat"], {})
 
 
-def test_a_close_in_part_leaves_what_was_decided_and_its_stop() -> None:
-    """Two of five are left, and the stop still stands over them."""
+def test_a_partial_close_leaves_the_decided_remainder_and_its_stop() -> None:
+    """Two of five contracts remain, and their stop still rests."""
     closed = Closed(targets={(BTC, "long"): D(2)}, stops={(BTC, "long"): 50000})
     assert closed.status == ["flat"]
     assert closed.held[BTC, "long"] == 2
@@ -102,15 +102,15 @@ def test_a_close_in_part_leaves_what_was_decided_and_its_stop() -> None:
     assert stop.reduce_only
 
 
-def test_more_than_a_market_order_may_have_goes_in_parts() -> None:
-    """2,500 contracts, and no market order above 1,000: none is refused for its size."""
+def test_an_amount_above_the_market_order_maximum_is_split() -> None:
+    """2,500 contracts, and no market order above 1,000: none is rejected for its size."""
     closed = Closed(held={(BTC, "long"): D(2500)})
     assert (closed.status, closed.held) == (["flat"], {})
     assert [it.amount for it in closed.desk.exchange.fills] == [1000, 1000, 500]
 
 
 def test_two_hundred_positions_are_closed_within_okxs_limits_in_less_than_a_second() -> None:
-    """Ten batches of 20 and a question for each order, of which each instrument has 30 a second for itself."""
+    """Ten batches of 20 and one query for each order; each instrument has its own limit of 30 a second."""
     held: Mapping[Key, Decimal] = {(f"S{number}/USDT:USDT", "long"): D(5) for number in range(200)}
     closed = Closed(held=held, metered=True, enforced=True, latency=0.05)
     assert (closed.status, closed.held) == (["flat"], {})

@@ -1,4 +1,4 @@
-"""OKX's codes, each through ccxt's real client: what it means for an order, and what for a reading."""
+"""OKX's codes, each through ccxt's real client: their meaning for an order and for a query."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ HELD: Mapping[Key, Decimal] = {(BTC, "long"): Decimal(5)}
 
 
 def _row(code: str, text: str = "said so") -> Reply:
-    """The refusal of an order: the outer code says nothing, the row does."""
+    """The rejection of an order: its code is in the row, not in the outer code."""
     row = {"ordId": "", "clOrdId": "kswa1", "tag": "", "sCode": code, "sMsg": text}
     return Reply({"code": "1", "msg": "All operations failed", "data": [row]})
 
 
 def _whole(code: str, status: int = 200) -> Reply:
-    """The refusal of a request."""
+    """The rejection of a request."""
     return Reply({"code": code, "msg": "said so", "data": []}, status)
 
 
 def _sent(reply: Reply) -> VenueError:
-    """What sending an order raises where the venue says this."""
+    """The error that sending an order raises if the venue replies so."""
     desk = OkxDesk(HELD)
     desk.venue.instead["POST trade/order"] = reply
 
@@ -82,11 +82,11 @@ def _sent(reply: Reply) -> VenueError:
         ("51252", "other"),  # the amount is out of the available range: either end
         ("54008", "permission"),  # disabled by 'mass cancel order'
         ("51008_1001", "insufficient_margin"),  # code and sub-code, as the documents write them
-        ("59999", "other"),  # one that nobody knows
+        ("59999", "other"),  # an unknown code
     ],
 )
-def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> None:
-    """Nothing was done, and closing is told why in its own words: "Error Code", REST API, Public of OKX's documents."""
+def test_a_rejected_order_has_its_reason(code: str, reason: RejectReason) -> None:
+    """Nothing was executed, and the code gives the reason: "Error Code", REST API, Public of OKX's documents."""
     said = _sent(_row(code))
     assert isinstance(said, OrderRejectedError)
     assert (said.reason, code in str(said)) == (reason, True)
@@ -98,7 +98,7 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (_whole("50011", 429), RateLimitedError),
         (_whole("50061"), RateLimitedError),
         (_whole("50001", 503), VenueDownError),  # matching engine upgrading
-        (_whole("50102", 401), RequestExpiredError),  # came too late to be looked at: surely not done
+        (_whole("50102", 401), RequestExpiredError),  # arrived too late to be processed: certainly not executed
         (_whole("50004", 400), FateUnknownError),  # "does not indicate success or failure"
         (_row("50004"), FateUnknownError),
         (_whole("50013", 429), FateUnknownError),
@@ -106,24 +106,24 @@ def test_a_refused_order_names_its_reason(code: str, reason: RejectReason) -> No
         (Reply("<html>Bad gateway</html>", 502), FateUnknownError),
         (_row("51149", "Order timed out. Please try again later."), FateUnknownError),
         (_row("51054", "Request timed out. Please try again."), FateUnknownError),
-        (_row("50042", "Repeated request"), FateUnknownError),  # the one before may have been taken
+        (_row("50042", "Repeated request"), FateUnknownError),  # the earlier one may have been accepted
         (_row("50040", "Too frequent operations, please try again later"), RateLimitedError),
         (_row("50037", "Order expired."), RequestExpiredError),
-        (_row("59998", "System is upgrading"), FateUnknownError),  # a code that nobody knows
+        (_row("59998", "System is upgrading"), FateUnknownError),  # an unknown code
         (_row("59998", "Too small"), OrderRejectedError),
-        (_row("51008", "Insufficient margin, try again later"), OrderRejectedError),  # one that is known
+        (_row("51008", "Insufficient margin, try again later"), OrderRejectedError),  # a known code
         (_row("51000", "Parameter posSide error"), ModeChangedError),
         (_row("51000", "Parameter sz error"), OrderRejectedError),
     ],
 )
-def test_what_is_not_about_the_order_is_told_apart_by_its_fate(reply: Reply, kind: type[VenueError]) -> None:
-    """Not listened to, surely not done, or perhaps done: three things that closing must never mix up."""
+def test_other_errors_are_classified_by_what_is_known_of_the_order(reply: Reply, kind: type[VenueError]) -> None:
+    """Rate limited, certainly not executed, or possibly executed: closing must never confuse the three."""
     assert type(_sent(reply)) is kind
 
 
 @pytest.mark.parametrize("code", ["50111", "50113", "50114", "50105", "50110"])
-def test_credentials_that_are_not_accepted_are_told_as_such_and_never_as_a_flat_account(code: str) -> None:
-    """Raised by a reading; an order is refused for want of permission."""
+def test_rejected_credentials_raise_and_never_look_like_a_flat_account(code: str) -> None:
+    """A snapshot raises; an order is rejected for missing permission."""
     said = _sent(_whole(code, 401))
     assert isinstance(said, OrderRejectedError)
     assert said.reason == "permission"
@@ -134,8 +134,8 @@ def test_credentials_that_are_not_accepted_are_told_as_such_and_never_as_a_flat_
 
 
 @pytest.mark.parametrize("code", ["51400", "51401", "51402"])
-def test_cancelling_what_is_gone_is_no_error(code: str) -> None:
-    """It never was, was cancelled, or was filled."""
+def test_cancelling_an_order_that_is_gone_is_no_error(code: str) -> None:
+    """It never existed, was cancelled, or was filled."""
     desk = OkxDesk(HELD)
     for route in ("POST trade/cancel-order", "POST trade/cancel-algos"):
         desk.venue.instead[route] = _row(code)
@@ -143,7 +143,7 @@ def test_cancelling_what_is_gone_is_no_error(code: str) -> None:
 
 
 def test_an_order_that_is_in_neither_list_is_none_and_a_parameter_error_is_not() -> None:
-    """51603 is the venue's word that there is no such order; 51000 says that it has not looked."""
+    """51603 means that no such order exists; 51000 means that OKX has not searched for it."""
     desk = OkxDesk(HELD)
 
     async def talk(venue: Any) -> None:
@@ -155,8 +155,8 @@ def test_an_order_that_is_in_neither_list_is_none_and_a_parameter_error_is_not()
     desk.run(talk)
 
 
-def test_a_reading_that_is_limited_is_raised() -> None:
-    """Who counts requests must know."""
+def test_a_rate_limited_snapshot_raises() -> None:
+    """The component that counts requests must receive it."""
     desk = OkxDesk(HELD)
     desk.venue.instead["GET account/balance"] = _whole("50011", 429)
 

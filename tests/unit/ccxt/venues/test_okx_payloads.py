@@ -1,4 +1,4 @@
-"""Every answer about an account that OKX is known to have given: what it says comes out, or is said to be unknown.
+"""Every recorded answer of OKX about an account: its content is read, or is reported as unknown.
 
 Expected values are read from the answers by hand, with the rules of OKX's documents: contracts × contract size × mark.
 """
@@ -24,7 +24,7 @@ PUBLIC = {
     "instruments_margin", "instruments_option", "instruments_spot", "instruments_swap", "mark_price", "option_summary",
     "order_book", "position_tiers", "spreads", "trades",
 }  # fmt: skip
-"""Answers that are about no account, without `http_get_` and `.json`."""
+"""Answers that do not concern an account, without `http_get_` and `.json`."""
 NOT_ASKED = {
     "http_get_account_positions-history.json",
     "http_get_spread_orders.json",
@@ -32,7 +32,7 @@ NOT_ASKED = {
     "http_get_trade_fee_response.json",
     "http_set_position_mode_response.json",
 }
-"""About an account, and nothing that the adapter ever asks for."""
+"""Answers about an account that the adapter never requests."""
 REPLAYED = {
     "http_balance_detail_new_fields.json", "http_balance_detail_old_fields.json", "http_get_account_balance.json",
     "http_get_positions.json", "http_get_orders_pending.json", "http_get_orders_pending_with_attached_tp_sl.json",
@@ -45,7 +45,7 @@ REPLAYED = {
 
 
 class Replay:
-    """An account whose venue gives these answers, and nothing where a test names none."""
+    """An account whose venue returns these answers, and empty ones where a test names none."""
 
     def __init__(self, shared: Path) -> None:
         self._folder = shared / "data" / "payloads" / "okx"
@@ -71,14 +71,14 @@ def replay(shared: Path) -> Replay:
 
 
 def test_every_answer_about_an_account_is_replayed(shared: Path) -> None:
-    """A file that comes to these is sorted by hand."""
+    """A new file must be sorted into one of these lists by hand."""
     found = {it.name for it in (shared / "data" / "payloads" / "okx").glob("http_*.json")}
     public = {f"http_get_{name}.json" for name in PUBLIC}
     assert found == public | NOT_ASKED | REPLAYED
 
 
 def test_a_balance_is_in_its_own_currency_and_not_in_dollars(replay: Replay) -> None:
-    """99.8946… USDT, which OKX calls 99.8887… dollars; an isolated position's margin is not in the account's own."""
+    """99.8946… USDT, which OKX values at 99.8887… dollars; the account's margin excludes isolated positions."""
     replay.answers("GET account/balance", "http_get_account_balance.json")
     replay.answers("GET account/positions", "http_get_positions.json")
     seen = replay.snapshot()
@@ -99,8 +99,8 @@ def test_a_row_of_a_balance_is_read_with_new_and_with_old_fields(replay: Replay,
     assert (seen.equity, seen.free, seen.maintenance_margin) == (100, 100, 0)
 
 
-def test_a_position_is_in_contracts_and_money_of_another_currency_is_not_told_as_ours(replay: Replay) -> None:
-    """0.5 × 0.01 BTC × 10,000 = 50 USDT. Its margin and profit are in BTC here; an index of 0 is none."""
+def test_a_position_is_in_contracts_and_omits_money_of_another_currency(replay: Replay) -> None:
+    """0.5 × 0.01 BTC × 10,000 = 50 USDT. Its margin and profit are in BTC here; an index of 0 is read as missing."""
     replay.answers("GET account/positions", "http_get_positions.json")
     (held,) = replay.snapshot().positions
     assert (held.symbol, held.side, held.contracts, held.notional) == (BTC, "long", D("0.5"), 50)
@@ -109,8 +109,8 @@ def test_a_position_is_in_contracts_and_money_of_another_currency_is_not_told_as
     assert (held.margin, held.unrealized_pnl) == (None, None)
 
 
-def test_a_position_of_which_the_rules_know_nothing_makes_the_account_unknown(replay: Replay) -> None:
-    """Without its contract size nobody knows what a contract is."""
+def test_a_position_without_instrument_rules_makes_the_account_unknown(replay: Replay) -> None:
+    """Without the contract size the value of a contract is unknown."""
     replay.answers("GET account/positions", "http_get_positions.json")
     replay.desk.venue.instead["GET public/instruments SWAP"] = NOTHING
     replay.answers("GET public/instruments FUTURES", "http_get_instruments_futures.json")
@@ -128,10 +128,10 @@ def test_a_position_of_which_the_rules_know_nothing_makes_the_account_unknown(re
         ),
     ],
 )
-def test_a_plain_order_is_no_conditional_one_whatever_is_attached_to_it(
+def test_a_plain_order_with_attached_orders_is_not_conditional(
     replay: Replay, name: str, expected: tuple[object, ...]
 ) -> None:
-    """It opens a long, and its price is a limit; its stop and its target wait for it to be filled."""
+    """It opens a long, and its price is a limit; its stop and its target rest once it is filled."""
     replay.answers("GET trade/orders-pending", f"http_get_{name}.json")
     (found,) = replay.snapshot().orders
     told = (found.id, found.symbol, found.side, found.amount, found.price, found.client_order_id)
@@ -149,8 +149,8 @@ def test_a_plain_order_is_no_conditional_one_whatever_is_attached_to_it(
                              "O-close-frac-status")),
     ],
 )  # fmt: skip
-def test_an_algo_order_says_what_it_waits_for(replay: Replay, name: str, expected: tuple[object, ...]) -> None:
-    """A price that is -1 is a market order; one that closes a fraction of 1 closes the 0.5 contracts that are held."""
+def test_an_algo_order_has_its_trigger(replay: Replay, name: str, expected: tuple[object, ...]) -> None:
+    """A price of -1 is a market order; a close fraction of 1 closes the 0.5 contracts that are held."""
     replay.answers("GET account/positions", "http_get_positions.json")
     replay.answers("GET trade/orders-algo-pending", f"http_get_orders_algo_pending{name}.json")
     (found,) = replay.snapshot().orders
@@ -161,8 +161,8 @@ def test_an_algo_order_says_what_it_waits_for(replay: Replay, name: str, expecte
     assert told == expected
 
 
-def test_a_fraction_of_a_position_that_nobody_has_read_is_unknown(replay: Replay) -> None:
-    """Asked for its orders alone, the account says that it cannot tell."""
+def test_a_fraction_of_an_unread_position_is_unknown(replay: Replay) -> None:
+    """A request for the orders alone raises, because the position was never read."""
     replay.answers("GET trade/orders-algo-pending", "http_get_orders_algo_pending_close_fraction.json")
 
     async def talk(venue: Any) -> None:
@@ -180,15 +180,15 @@ def test_a_past_order_is_reported_as_it_ended(replay: Replay) -> None:
     assert (found.average_price, found.fee) == (D("103698.9"), D("0.021776769"))
 
 
-def test_a_stop_that_has_gone_off_is_reported_by_what_it_sent(replay: Replay) -> None:
-    """The stop says `effective` and names its order; that order is what was filled."""
+def test_a_triggered_stop_is_reported_as_the_order_that_it_sent(replay: Replay) -> None:
+    """The stop is `effective` and names its order; that order was filled."""
     replay.answers("GET trade/order-algo", "http_get_orders_algo_history.json")
     replay.answers("GET trade/order", "http_get_orders_history.json")
     sent = replay.desk.venue.instead.pop("GET trade/order")
 
     async def talk(venue: Any) -> Any:
         desk = replay.desk.venue
-        # The first question is for the name, which no plain order has; the second is for the id that the stop names.
+        # The first request is for the client id, which no plain order has; the second for the id that the stop names.
         original = desk.answer
 
         def answer(ask: Any) -> Reply:
@@ -202,7 +202,7 @@ def test_a_stop_that_has_gone_off_is_reported_by_what_it_sent(replay: Replay) ->
 
 
 @pytest.mark.parametrize(("name", "fee"), [("", D("-0.042")), ("_empty_fee", None)])
-def test_a_fill_has_the_fee_that_was_charged_or_none(replay: Replay, name: str, fee: Decimal | None) -> None:
+def test_a_fill_has_the_charged_fee_or_none(replay: Replay, name: str, fee: Decimal | None) -> None:
     """OKX writes what it charges as negative, so 0.042 is a rebate; an empty fee is unknown and not zero."""
     replay.answers("GET trade/fills", f"http_transaction_detail{name}.json")
     (fill,) = replay.snapshot().fills
@@ -218,17 +218,15 @@ def test_a_fill_has_the_fee_that_was_charged_or_none(replay: Replay, name: str, 
          {"name": "test_algo_1", "trigger_price": D(2500), "trigger_when": "falls"}, "12345"),
     ],
 )  # fmt: skip
-def test_an_order_that_was_taken_is_open_as_far_as_anyone_knows(
-    replay: Replay, route: str, name: str, more: Mapping[str, Any], number: str
-) -> None:
-    """What filled of it is asked for afterwards."""
+def test_an_accepted_order_is_open(replay: Replay, route: str, name: str, more: Mapping[str, Any], number: str) -> None:
+    """Its filled amount is requested afterwards."""
     replay.answers(route, f"http_{name}.json")
     found = replay.desk.run(lambda venue: venue.submit(order(symbol=ETH, **more)))
     assert (found.id, found.state, found.filled, found.client_order_id) == (number, "open", 0, more["name"])
 
 
-def test_an_algo_order_that_was_refused_is_refused_though_the_answer_calls_itself_good(replay: Replay) -> None:
-    """The outer code is 0, and the row says 51000: ccxt raises nothing."""
+def test_an_algo_order_rejected_in_its_row_is_rejected_though_the_outer_code_is_0(replay: Replay) -> None:
+    """The row has the code 51000: ccxt raises nothing."""
     replay.answers("POST trade/order-algo", "http_place_algo_order_rejected.json")
 
     async def talk(venue: Any) -> None:
@@ -238,8 +236,8 @@ def test_an_algo_order_that_was_refused_is_refused_though_the_answer_calls_itsel
     replay.desk.run(talk)
 
 
-def test_an_algo_order_is_cancelled_by_its_own_route(replay: Replay) -> None:
-    """A stop that was read is never looked for among the plain orders."""
+def test_an_algo_order_is_cancelled_through_its_own_route(replay: Replay) -> None:
+    """A stop that was read is never searched among the plain orders."""
     replay.answers("GET trade/orders-algo-pending", "http_get_orders_algo_pending.json")
     replay.answers("POST trade/cancel-algos", "http_cancel_algo_order_response.json")
 

@@ -1,4 +1,4 @@
-"""Binance where much happens: lists of many pages, and what movement makes a snapshot ask for."""
+"""Binance under load: lists of many pages, and the requests that activity adds to a snapshot."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def play(
     market: str = "swap",
     currency: str = "USDT",
 ) -> tuple[Any, Counter[str]]:
-    """What a story brings, and how often each path was asked for; an answer may be made of what is asked."""
+    """The result of a story, and how often each path was requested; an answer may be computed from the request."""
     time, asked = VirtualTime(), Counter[str]()
 
-    async def whole() -> Any:
+    async def main() -> Any:
         credentials = {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"}
         # Accounts with the same options share the venue's rules, and each story has rules of its own.
         options: dict[str, object] = {"clock": time, "ccxt": {"story": next(STORIES)}}
@@ -52,8 +52,8 @@ def play(
             parts = urlsplit(url)
             asked[parts.path] += 1
             answer = answers[parts.path]
-            told = answer(dict(parse_qsl(parts.query))) if callable(answer) else answer
-            return json.loads(json.dumps(told))
+            content = answer(dict(parse_qsl(parts.query))) if callable(answer) else answer
+            return json.loads(json.dumps(content))
 
         venue._client.ccxt.fetch = fetch
         try:
@@ -61,7 +61,7 @@ def play(
         finally:
             await venue.close()
 
-    return time.run(whole()), asked
+    return time.run(main()), asked
 
 
 def trade(number: int, order: int = 9, **more: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def trade(number: int, order: int = 9, **more: Any) -> dict[str, Any]:
 
 
 def paged(rows: list[dict[str, Any]]) -> Answer:
-    """Both systems' way: from a number on, 500 unasked and 1000 at most."""
+    """Pages as in both systems: from an id on, 500 by default and 1000 at most."""
 
     def answer(asked: dict[str, str]) -> list[dict[str, Any]]:
         most = min(int(asked.get("limit", 500)), 1000)
@@ -93,8 +93,8 @@ def answers_of(exchange: str, trades: Any) -> dict[str, Any]:
 
 
 @VENUES
-def test_an_order_that_filled_in_many_trades_is_told_whole(exchange: str, market: str, symbol: str) -> None:
-    """2500 trades of 0.001 are the 2.5 that the order says."""
+def test_an_order_filled_in_many_trades_is_read_completely(exchange: str, market: str, symbol: str) -> None:
+    """2500 trades of 0.001 are the 2.5 that the order states."""
     answers = answers_of(exchange, paged([trade(number) for number in range(2500)]))
     found, _ = play(answers, lambda venue: venue.fills(symbol, "ks1"), exchange=exchange, market=market)
     assert sum(fill.amount for fill in found) == D("2.5")
@@ -102,7 +102,7 @@ def test_an_order_that_filled_in_many_trades_is_told_whole(exchange: str, market
 
 @VENUES
 def test_fills_since_a_time_are_read_to_the_last_page(exchange: str, market: str, symbol: str) -> None:
-    """The next question begins behind them: what is left out here is never told."""
+    """The next request begins after them: a fill that is left out here is never read."""
 
     async def story(venue: CcxtVenue) -> tuple[Fill, ...]:
         await venue._rules.ready()
@@ -115,22 +115,22 @@ def test_fills_since_a_time_are_read_to_the_last_page(exchange: str, market: str
 
 
 @VENUES
-def test_a_list_that_does_not_end_is_not_believed(exchange: str, market: str, symbol: str) -> None:
-    """The same thousand again and again."""
+def test_a_list_that_does_not_end_is_rejected(exchange: str, market: str, symbol: str) -> None:
+    """The venue returns the same thousand rows again and again."""
     answers = answers_of(exchange, [trade(number) for number in range(1000)])
     with pytest.raises(MalformedAnswerError, match="does not end"):
         play(answers, lambda venue: venue.fills(symbol, "ks1"), exchange=exchange, market=market)
 
 
-def test_trades_that_are_fewer_than_the_order_says_are_not_believed() -> None:
-    """A first page that begins with the newest would hide the others."""
+def test_fewer_trades_than_the_order_states_are_rejected() -> None:
+    """A first page that begins with the newest trades would hide the others."""
     answers = answers_of("binanceusdm", paged([trade(number) for number in range(1100)]))
     with pytest.raises(MalformedAnswerError, match="sum up to less"):
         play(answers, lambda venue: venue.fills("BTC/USDT:USDT", "ks1"))
 
 
-def test_incomes_of_one_instant_that_fill_a_page_are_not_taken_for_all() -> None:
-    """There may be a thousand more of it."""
+def test_incomes_of_one_instant_that_fill_a_page_are_incomplete() -> None:
+    """That instant may have a thousand more."""
     row = {"symbol": "BTCUSDT", "incomeType": "FUNDING_FEE", "income": "1", "asset": "USDT", "time": NOON}
 
     async def story(venue: CcxtVenue) -> Any:
@@ -140,8 +140,8 @@ def test_incomes_of_one_instant_that_fill_a_page_are_not_taken_for_all() -> None
         play({**QUIET, "/fapi/v1/income": [row | {"tranId": number} for number in range(1000)]}, story)
 
 
-def test_who_sent_an_order_is_looked_up_once() -> None:
-    """Forced orders weigh as much as four lists of trades; many symbols are looked up in one question."""
+def test_the_origin_of_an_order_is_looked_up_once() -> None:
+    """Forced orders weigh as much as four lists of trades; many symbols are looked up in one request."""
     forced = [{"symbol": "BTCUSDT", "orderId": 8, "clientOrderId": "autoclose-1"}]
     trades = [trade(1, order=8), trade(2, order=7)]
 
@@ -159,8 +159,8 @@ def test_who_sent_an_order_is_looked_up_once() -> None:
 
 
 @pytest.mark.parametrize("exchange", ["binanceusdm", "binancecoinm"])
-def test_prices_alone_do_not_ask_for_incomes(exchange: str) -> None:
-    """With several coins the total moves each second, the wallets do not. Once one does, incomes are asked for."""
+def test_price_changes_alone_do_not_request_incomes(exchange: str) -> None:
+    """With several coins the total changes each second, the wallets do not. Once one does, incomes are requested."""
     amounts, seconds = {"BTC": "1", "ETH": "10"}, [0]
 
     def index(_: Any) -> list[dict[str, Any]]:
@@ -208,8 +208,8 @@ def test_prices_alone_do_not_ask_for_incomes(exchange: str) -> None:
     assert counted[49] - counted[29] <= 5, "four at once, and one more in a quarter of a minute"
 
 
-def test_spot_keeps_inside_half_of_its_limit_while_a_symbol_trades_each_second() -> None:
-    """6000 of weight and 12 000 of the wallet's a minute; each of the wallet's questions weighs 1."""
+def test_spot_stays_within_half_of_its_limit_while_a_symbol_trades_each_second() -> None:
+    """6000 of weight and 12 000 of the wallet's a minute; each request of the wallet weighs 1."""
     seconds = [0]
 
     def body(_: Any) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def test_spot_keeps_inside_half_of_its_limit_while_a_symbol_trades_each_second()
     assert sum(times for path, times in asked.items() if path.startswith("/sapi")) <= 120
 
 
-def test_what_an_inverse_position_tells_is_in_the_accounts_currency() -> None:
+def test_the_amounts_of_an_inverse_position_are_in_the_accounts_currency() -> None:
     """100 contracts of 100 USD short, BTC at 50 000: 0.2 BTC are 10 000 USD, −0.004 are −200, 0.02 are 1000."""
     coins = {"asset": "BTC", "walletBalance": "1", "marginBalance": "1", "initialMargin": "0.02",
              "maintMargin": "0.001", "availableBalance": "0.9"}  # fmt: skip
@@ -262,8 +262,8 @@ def test_what_an_inverse_position_tells_is_in_the_accounts_currency() -> None:
     assert "no price of BTC in USD" in unpriced.reason
 
 
-def test_a_position_settled_in_another_dollar_is_told_in_the_accounts() -> None:
-    """2 at 50 000 in USDC, of which one is 1.10 USDT, are 110 000."""
+def test_a_position_settled_in_another_stablecoin_is_converted_to_the_accounts() -> None:
+    """2 at 50 000 USDC, at 1.10 USDT each, are 110 000."""
     usdc = {"symbol": "BTCUSDC", "baseAsset": "BTC", "quoteAsset": "USDC", "marginAsset": "USDC"}
     rules = {"symbols": [{**QUIET["/fapi/v1/exchangeInfo"]["symbols"][0], **usdc}]}
     answers = {

@@ -1,4 +1,4 @@
-"""Accounts at Alpaca, as documents give them."""
+"""Account specifications for Alpaca, as from documents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from killswitch.model.venue import AccountSpec
 
 
 def spec(**more: Any) -> AccountSpec:
-    """A paper account with planted keys, and what a case says otherwise."""
+    """A paper account with planted keys, changed by the given fields."""
     base: dict[str, Any] = {
         "account": "main", "adapter": "alpaca", "market": "equity", "currency": "USD", "environment": "sandbox",
         "endpoint": None, "options": {}, "credentials": {"key": "KEY-PLANTED", "secret": "SECRET-PLANTED"},

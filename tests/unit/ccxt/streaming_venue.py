@@ -1,4 +1,4 @@
-"""A venue of typed answers with a WebSocket of one path: what is said on it is up to who inherits, and to the test."""
+"""A venue of typed answers with one WebSocket path; subclasses and tests decide what is sent on it."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from tests.virtual_time import VirtualTime
 from tests.wire.server import Ask, Reply, WireVenue, messages
 
 
-class Speaking(WireVenue):
-    """`path`: of the stream. `subscribed`: what is heard on any connection."""
+class StreamingVenue(WireVenue):
+    """`path`: of the stream. `subscribed`: the subscriptions of all connections."""
 
     path = ""
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(Exchange({}, lambda: (time.monotonic(), time.now())))
         self.subscribed: list[str] = []
-        self._silent = asyncio.Event()
+        self._is_silenced = asyncio.Event()
 
     def fall_silent(self) -> None:
-        """Say nothing any more, not even to a ping, and keep the connections."""
-        self._silent.set()
+        """Send nothing any more, not even an answer to a ping, and keep the connections."""
+        self._is_silenced.set()
 
-    async def say(self, message: Mapping[str, Any]) -> None:
-        """To every connection."""
+    async def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message on every connection."""
         for socket in list(self.sockets):
             await socket.send_str(json.dumps(message))
 
-    def told(self, message: Mapping[str, Any]) -> None:
-        """As `say`, a moment later."""
-        asyncio.ensure_future(self.say(message))  # noqa: RUF006 - it is over at once
+    def send_soon(self, message: Mapping[str, Any]) -> None:
+        """Send as `send` does, a moment later."""
+        asyncio.ensure_future(self.send(message))  # noqa: RUF006 - it is over at once
 
-    async def hear(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
-        """What a client says."""
+    async def receive(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
+        """Process a message of a client."""
         raise NotImplementedError
 
     async def stream(self, socket: web.WebSocketResponse, ask: Ask, told: asyncio.Event) -> None:
@@ -47,16 +47,16 @@ class Speaking(WireVenue):
             self.refusals.append(f"a stream of {ask.path}")
             await socket.close()
             return
-        listening = asyncio.ensure_future(messages(socket, lambda message: self.hear(socket, message)))
-        silenced = asyncio.ensure_future(self._silent.wait())
+        receiving = asyncio.ensure_future(messages(socket, lambda message: self.receive(socket, message)))
+        silenced = asyncio.ensure_future(self._is_silenced.wait())
         try:
-            await asyncio.wait({listening, silenced}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({receiving, silenced}, return_when=asyncio.FIRST_COMPLETED)
             if silenced.done():
-                listening.cancel()
+                receiving.cancel()
                 await asyncio.Event().wait()
         finally:
             self.subscribed.clear()
-            listening.cancel()
+            receiving.cancel()
             silenced.cancel()
 
     def occasion(self, ask: Ask) -> tuple[Call, tuple[str, ...]] | None:

@@ -1,4 +1,4 @@
-"""What Bybit says of an order that has just been filled, of money in other coins, and of its transaction log."""
+"""Bybit's just filled orders, inverse positions in the account's currency, transaction log and codes."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def _listed(rows: Rows) -> dict[str, Any]:
     return {"retCode": 0, "retMsg": "OK", "result": {"list": rows, "nextPageCursor": ""}, "time": 0}
 
 
-class Told:
-    """A venue of a linear and an inverse contract, which gives the rows that it is told to give for a question."""
+class RowsVenue:
+    """A venue with a linear and an inverse contract, which returns the rows that a function gives for a request."""
 
     def __init__(self, rows: Callable[[str, Mapping[str, str]], Rows], currency: str = "USDT") -> None:
         self.rows = rows
@@ -84,7 +84,7 @@ class Told:
 
     def run(self, talk: Callable[[CcxtVenue], Any]) -> Any:
         async def main() -> Any:
-            client: Any = self.venue._client.ccxt  # what the venue would have answered
+            client: Any = self.venue._client.ccxt  # the answer as the client records it
             client.fetch = self._fetch
             try:
                 return await talk(self.venue)
@@ -97,37 +97,37 @@ class Told:
 # An order that has just been filled
 
 
-def test_an_order_that_ended_is_found_among_the_closed_ones_before_the_history() -> None:
-    """The list of open orders has it no more, the history has it not yet: the last 500 closed ones have it."""
-    here = Told(lambda route, query: [FILLED] if (route, query.get("openOnly")) == ("order/realtime", "1") else [])
+def test_an_order_that_ended_is_found_among_closed_orders_before_the_history() -> None:
+    """The open orders no longer contain it, the history does not yet: the last 500 closed orders do."""
+    here = RowsVenue(lambda route, query: [FILLED] if (route, query.get("openOnly")) == ("order/realtime", "1") else [])
     found = here.run(lambda venue: venue.find_order(BTC, "ks1"))
     assert (found.id, found.state, found.filled, found.average_price) == ("o1", "filled", 1, 100)
 
 
-def test_an_order_that_only_its_executions_tell_of_is_found_with_its_fills() -> None:
-    """1 at 100 and 2 at 97 of 3 are 3 at 98; asked for the fills by our own name there are both."""
+def test_an_order_found_only_in_its_executions_has_its_fills() -> None:
+    """1 at 100 and 2 at 97 of 3 are 3 at 98; the fills by our client id are both."""
 
     def rows(route: str, query: Mapping[str, str]) -> Rows:
         mine = query.get("orderLinkId") == "ks1" or query.get("orderId") == "o1"
         return [REST, PART] if route == "execution/list" and mine else []
 
-    found = Told(rows).run(lambda venue: venue.find_order(BTC, "ks1"))
+    found = RowsVenue(rows).run(lambda venue: venue.find_order(BTC, "ks1"))
     assert (found.id, found.client_order_id, found.state) == ("o1", "ks1", "filled")
     assert (found.amount, found.filled, found.average_price) == (3, 3, 98)
-    told = Told(rows).run(lambda venue: venue.fills(BTC, "ks1"))
-    assert sorted((it.amount, it.price, it.fee) for it in told) == [(1, 100, D("0.1")), (2, 97, D("0.194"))]
+    fills = RowsVenue(rows).run(lambda venue: venue.fills(BTC, "ks1"))
+    assert sorted((it.amount, it.price, it.fee) for it in fills) == [(1, 100, D("0.1")), (2, 97, D("0.194"))]
 
 
-def test_an_order_whose_executions_leave_some_of_it_may_still_rest() -> None:
-    """1 of 3 is filled, and nothing says that the rest has ended."""
-    here = Told(lambda route, query: [PART] if route == "execution/list" else [])
+def test_a_partially_executed_order_may_still_rest() -> None:
+    """1 of 3 is filled, and nothing shows that the rest has ended."""
+    here = RowsVenue(lambda route, query: [PART] if route == "execution/list" else [])
     found = here.run(lambda venue: venue.find_order(BTC, "ks1"))
     assert (found.state, found.amount, found.filled) == ("open", 3, 1)
 
 
-def test_an_order_of_which_no_list_tells_is_none() -> None:
-    """Open, closed, history and executions were asked; an execution of another name is not ours."""
-    here = Told(lambda route, query: [PART | {"orderLinkId": "other"}] if route == "execution/list" else [])
+def test_an_order_in_no_list_is_none() -> None:
+    """Open and closed orders, history and executions were queried; an execution with another client id is not ours."""
+    here = RowsVenue(lambda route, query: [PART | {"orderLinkId": "other"}] if route == "execution/list" else [])
     assert here.run(lambda venue: venue.find_order(BTC, "ks1")) is None
     assert here.asked == ["order/realtime", "order/realtime", "order/history", "execution/list"]
 
@@ -160,7 +160,7 @@ def _inverse(coins: Mapping[str, tuple[str, str]]) -> Callable[[str, Mapping[str
         ("USDT", {"USDT": ("10000", "10000")}, (None, None, None, None)),
     ],
 )
-def test_an_inverse_position_is_told_in_the_accounts_currency(
+def test_an_inverse_position_is_converted_to_the_accounts_currency(
     currency: str, coins: Mapping[str, tuple[str, str]], money: tuple[Any, ...]
 ) -> None:
     """0.2 BTC at 50,000 dollars are 10,000; at half a dollar for a USDT, 20,000 of them; without a price, unknown."""
@@ -168,7 +168,7 @@ def test_an_inverse_position_is_told_in_the_accounts_currency(
     async def once(venue: CcxtVenue) -> Any:
         return await venue.snapshot()
 
-    seen = Told(_inverse(coins), currency).run(once)
+    seen = RowsVenue(_inverse(coins), currency).run(once)
     (held,), (fill,) = seen.positions, seen.fills
     assert (held.symbol, held.contracts, held.mark_price) == (INVERSE, 10000, 50000)
     assert (held.notional, held.unrealized_pnl, held.margin, fill.realized_pnl) == money
@@ -183,8 +183,8 @@ def _flow(told: str, change: str = "-5") -> Any:
 
 
 @pytest.mark.parametrize(("change", "kind"), [("-5", "fee"), ("5", "rebate")])
-def test_a_type_that_nobody_knows_is_profit_or_loss_and_named(change: str, kind: str) -> None:
-    """It is no money that somebody took, hides no loss, and makes no other row unknown."""
+def test_an_unknown_log_type_is_profit_or_loss_and_named(change: str, kind: str) -> None:
+    """It is not read as a withdrawal, hides no loss, and makes no other row unknown."""
     flow = _flow("LUCKY_DRAW", change)
     assert (flow.id, flow.kind, flow.amount) == ("LUCKY_DRAW:7", kind, D(change))
     assert _flow("LUCKY_DRAW", "0") is None
@@ -201,7 +201,7 @@ def test_a_type_that_nobody_knows_is_profit_or_loss_and_named(change: str, kind:
         ("DBS_CASH_OUT", "transfer"), ("BROKER_ABACCOUNT_FEE", "fee"),
     ],
 )  # fmt: skip
-def test_money_that_goes_into_a_loan_or_a_product_is_no_loss_and_what_they_cost_is(told: str, kind: str) -> None:
+def test_money_into_a_loan_or_a_product_is_no_loss_but_their_cost_is(told: str, kind: str) -> None:
     """Of 5 USDT that left; penalties and shares of a profit are lost too."""
     assert _flow(told).kind == kind
 
@@ -213,7 +213,7 @@ def test_money_that_goes_into_a_loan_or_a_product_is_no_loss_and_what_they_cost_
         "BORROW", "REPAY", "CONVERT", "FLOATING_TO_FIXED_REPAY",
     ],
 )  # fmt: skip
-def test_what_leaves_the_equity_as_it_was_is_no_flow(told: str) -> None:
+def test_rows_that_leave_the_equity_unchanged_are_no_flows(told: str) -> None:
     """Bybit's equity is without what was borrowed: the loan is in the wallet, and in no one's pocket.
 
     "Enums Definitions", type(uta-translog): BORROW and REPAY are loans by hand and by itself, CONVERT repays one.
@@ -240,14 +240,14 @@ def _said(code: int, text: str) -> Exception:
         (199999, "Request timed out"),
     ],
 )
-def test_what_does_not_say_that_nothing_was_done_leaves_the_fate_unknown(code: int, text: str) -> None:
-    """The order may be there; so too where a batch's row says it, and with a code that nobody knows."""
+def test_an_error_that_does_not_exclude_execution_leaves_the_status_unknown(code: int, text: str) -> None:
+    """The order may exist; this also holds for a row of a batch, and for an unknown code."""
     assert type(_said(code, text)) is FateUnknownError
     assert type(row_report(ASKED, {}, {"code": code, "msg": text})) is FateUnknownError
 
 
-def test_a_code_that_is_known_keeps_its_meaning_whatever_its_text_says() -> None:
-    """No margin is no margin, though the text asks to try again later; an unknown code without such words refuses."""
+def test_a_known_code_keeps_its_meaning_whatever_its_text() -> None:
+    """No margin stays no margin, though the text asks to retry later; an unknown code without such text rejects."""
     margin = row_report(ASKED, {}, {"code": 110007, "msg": "not enough, try again later"})
     other = row_report(ASKED, {}, {"code": 199999, "msg": "no"})
     assert isinstance(margin, OrderRejectedError)
@@ -255,8 +255,8 @@ def test_a_code_that_is_known_keeps_its_meaning_whatever_its_text_says() -> None
     assert (margin.reason, other.reason) == ("insufficient_margin", "other")
 
 
-def test_an_index_of_the_other_position_mode_says_that_the_mode_is_another_one() -> None:
-    """What is known of the mode is forgotten then, and asked for again."""
+def test_an_index_of_the_other_position_mode_means_that_the_mode_has_changed() -> None:
+    """The known mode is then discarded, and requested again."""
     assert type(_said(10001, "position idx not match position mode")) is ModeChangedError
 
 

@@ -1,4 +1,4 @@
-"""What Binance's deposits, withdrawals and transfers are told as, and when."""
+"""How and when Binance's deposits, withdrawals and transfers become flows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def milliseconds(at: datetime) -> int:
 
 
 def begun() -> BalanceFlows:
-    """One that began to look at START."""
+    """A reader of transfers that started at START."""
     moves = BalanceFlows()
     moves.begin(milliseconds(START))
     return moves
@@ -38,27 +38,27 @@ def deposit(status: int, at: datetime = START + timedelta(hours=1), **more: Any)
 
 
 @pytest.mark.parametrize("status", [0, 2, 4, 6])
-def test_a_withdrawal_is_told_when_it_is_applied_for_and_its_fee_with_it(status: int) -> None:
-    """The venue takes it from the balance at once, and calls it completed minutes later."""
+def test_a_withdrawal_and_its_fee_are_a_flow_as_soon_as_it_is_requested(status: int) -> None:
+    """The venue debits it at once, and marks it completed minutes later."""
     (flow,) = begun().withdrawals([withdrawal(status)], NOW)
     assert (flow.kind, flow.amount, flow.currency) == ("withdrawal", D(-401), "USDT")
     assert flow.at == START + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("status", [1, 3, 5])
-def test_a_withdrawal_that_fails_comes_back(status: int) -> None:
-    """The same amount with the other sign, under an id of its own, also where both are seen at once."""
+def test_a_failed_withdrawal_is_reversed_by_a_second_flow(status: int) -> None:
+    """The same amount with the opposite sign and its own id, also when both are read at once."""
     moves = begun()
-    (told,) = moves.withdrawals([withdrawal(4)], NOW)
+    (first,) = moves.withdrawals([withdrawal(4)], NOW)
     again, back = moves.withdrawals([withdrawal(status)], NOW)
-    assert again == told
+    assert again == first
     assert (back.amount, back.at) == (D(401), NOW)
-    assert back.id != told.id
+    assert back.id != first.id
     assert sum(flow.amount for flow in begun().withdrawals([withdrawal(status)], NOW)) == 0
 
 
-def test_of_what_began_before_we_looked_only_what_moves_the_balance_since_is_told() -> None:
-    """Debited the day before: no news, unless it fails now. Inserted the day before: news once it is credited."""
+def test_transfers_from_before_the_start_are_flows_only_if_they_change_the_balance_after_it() -> None:
+    """Debited the day before: no flow, unless it fails now. Inserted the day before: a flow once it is credited."""
     before = START - timedelta(days=1)
     moves = begun()
     assert moves.withdrawals([withdrawal(4, before)], NOW) == []
@@ -71,21 +71,21 @@ def test_of_what_began_before_we_looked_only_what_moves_the_balance_since_is_tol
     assert begun().deposits([deposit(1, before)], NOW) == []
 
 
-def test_a_deposit_is_told_when_it_is_in_the_balance() -> None:
-    """Credited but not to be withdrawn yet is in the balance; pending, rejected and waiting for the user is not."""
+def test_a_deposit_is_a_flow_once_it_is_in_the_balance() -> None:
+    """Credited but not yet withdrawable is in the balance; pending, rejected and waiting for the user is not."""
     assert [len(begun().deposits([deposit(status)], NOW)) for status in (0, 1, 2, 6, 7, 8)] == [0, 1, 0, 1, 0, 0]
     ended = milliseconds(START + timedelta(hours=3))
     assert begun().deposits([deposit(1, completeTime=ended)], NOW)[0].at == START + timedelta(hours=3)
 
 
-def test_the_funding_wallet_is_no_part_of_the_account() -> None:
-    """The venue lists both wallets' rows."""
+def test_the_funding_wallet_is_not_part_of_the_account() -> None:
+    """The venue lists rows of both wallets."""
     assert begun().withdrawals([withdrawal(6, walletType=1)], NOW) == []
     assert begun().deposits([deposit(1, walletType=1)], NOW) == []
 
 
-def test_a_transfer_is_told_once_it_is_confirmed() -> None:
-    """Pending ones are not, nor are those that failed."""
+def test_a_transfer_is_a_flow_once_it_is_confirmed() -> None:
+    """Pending and failed ones are no flows."""
     row = {"tranId": 7, "amount": "5", "asset": "USDT", "timestamp": milliseconds(START + timedelta(hours=1))}
     moves = begun()
     assert moves.transfers([row | {"status": "PENDING"}, row | {"tranId": 8, "status": "FAILED"}], -1, NOW) == []
@@ -94,7 +94,7 @@ def test_a_transfer_is_told_once_it_is_confirmed() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"status": 9}, {"id": None}, {"applyTime": "soon"}, {"amount": "x"}])
-def test_a_withdrawal_that_makes_no_sense_is_not_passed_over(wrong: dict[str, Any]) -> None:
-    """The flows are unknown then."""
+def test_an_unreadable_withdrawal_is_not_skipped(wrong: dict[str, Any]) -> None:
+    """The flows are then unknown."""
     with pytest.raises(UnreadableError):
         begun().withdrawals([withdrawal(6) | wrong], NOW)

@@ -1,4 +1,4 @@
-"""Deribit's private stream through ccxt's WebSocket side, against a server that speaks as its documents do."""
+"""Deribit's private stream through ccxt's WebSocket client, against a server that follows Deribit's documentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from killswitch.accounts.poll.push_listener import STALE_AFTER
 from killswitch.model.venue import Push
-from tests.unit.ccxt.speaking import Speaking
+from tests.unit.ccxt.streaming_venue import StreamingVenue
 from tests.unit.ccxt.venues.test_deribit import LONG, ORDER, Answers
 from tests.virtual_time import VirtualTime
 from tests.wire.server import KEY, SECRET, Ask, Reply
@@ -27,57 +27,57 @@ PORTFOLIO_OF_ETHER = {
 }  # fmt: skip
 
 
-class Deribit(Speaking):
-    """Lets a client in a tenth of a second after it asked, and answers whoever asks before that that he is not in."""
+class Deribit(StreamingVenue):
+    """Authenticates a client a tenth of a second after its request, and rejects subscriptions before that."""
 
     path = "/ws/api/v2"
 
     def __init__(self, time: VirtualTime) -> None:
         super().__init__(time)
         self._answers = Answers(time)
-        self._answers.said["private/get_positions"] = [LONG]
+        self._answers.results["private/get_positions"] = [LONG]
         self.secret = SECRET
-        self.unasked: list[str] = []
-        """What was asked for before the client was let in."""
-        self._in: set[web.WebSocketResponse] = set()
+        self.premature: list[str] = []
+        """Channels that were requested before the client was authenticated."""
+        self._authenticated: set[web.WebSocketResponse] = set()
 
     def answer(self, ask: Ask) -> Reply:
         return self._answers.answer(ask)
 
-    async def hear(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
-        async def say(**what: Any) -> None:
+    async def receive(self, socket: web.WebSocketResponse, message: dict[str, Any]) -> None:
+        async def respond(**what: Any) -> None:
             if not socket.closed:
                 await socket.send_str(json.dumps({"jsonrpc": "2.0", "id": message["id"], **what, "testnet": False}))
 
-        async def enter() -> None:
+        async def authenticate() -> None:
             await asyncio.sleep(0.1)
             if self._admits(message["params"]):
-                self._in.add(socket)
-                await say(result={"access_token": "TOKEN", "token_type": "bearer", "expires_in": 900})
+                self._authenticated.add(socket)
+                await respond(result={"access_token": "TOKEN", "token_type": "bearer", "expires_in": 900})
             else:
-                await say(error={"code": 13004, "message": "invalid_credentials"})
+                await respond(error={"code": 13004, "message": "invalid_credentials"})
 
         if message["method"] == "public/auth":
-            asyncio.ensure_future(enter())  # noqa: RUF006 - over in a moment
-        elif socket not in self._in:
-            self.unasked += message["params"]["channels"]
-            await say(error={"code": 13009, "message": "unauthorized"})
+            asyncio.ensure_future(authenticate())  # noqa: RUF006 - over in a moment
+        elif socket not in self._authenticated:
+            self.premature += message["params"]["channels"]
+            await respond(error={"code": 13009, "message": "unauthorized"})
         else:
             self.subscribed += message["params"]["channels"]
-            await say(result=message["params"]["channels"])
+            await respond(result=message["params"]["channels"])
 
     def _admits(self, param: dict[str, Any]) -> bool:
         signed = f"{param['timestamp']}\n{param['nonce']}\n{param['data']}"
-        right = hmac.new(self.secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
-        known = (param["grant_type"], param["client_id"]) == ("client_signature", KEY)
-        return known and hmac.compare_digest(right, str(param["signature"]))
+        expected = hmac.new(self.secret.encode(), signed.encode(), hashlib.sha256).hexdigest()
+        is_known = (param["grant_type"], param["client_id"]) == ("client_signature", KEY)
+        return is_known and hmac.compare_digest(expected, str(param["signature"]))
 
     def notify(self, channel: str, data: object) -> None:
-        self.told({"jsonrpc": "2.0", "method": "subscription", "params": {"channel": channel, "data": data}})
+        self.send_soon({"jsonrpc": "2.0", "method": "subscription", "params": {"channel": channel, "data": data}})
 
 
-def told(story: Callable[[ListenedAccount], Awaitable[None]]) -> None:
-    """Tell it with an account whose stream is listened to."""
+def run_story(story: Callable[[ListenedAccount], Awaitable[None]]) -> None:
+    """Run a story with an account whose stream the runner's listener follows."""
     run_listened_account("deribit", Deribit, story, currency="BTC")
 
 
@@ -85,8 +85,8 @@ def order(here: ListenedAccount) -> None:
     here.venue.notify(ORDERS, ORDER)
 
 
-def test_orders_and_portfolios_wake_a_reading() -> None:
-    """An order, several at once, and the portfolio of a currency that is not the account's."""
+def test_orders_and_portfolios_wake_a_poll() -> None:
+    """One order, several at once, and the portfolio of a currency that is not the account's."""
 
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(lambda: order(here))
@@ -95,41 +95,41 @@ def test_orders_and_portfolios_wake_a_reading() -> None:
         assert (here.view.state, here.listener.problems) == ("heard", ())
         assert sorted(here.venue.subscribed) == CHANNELS
 
-    told(story)
+    run_story(story)
 
 
-def test_each_is_told_as_what_it_is() -> None:
+def test_each_message_has_the_kind_of_its_channel() -> None:
     """An order as `orders`, a portfolio as `balance`."""
 
     async def story(here: ListenedAccount) -> None:
-        heard: list[Push] = []
-        listening = asyncio.ensure_future(here.account.listen(heard.append))
+        pushes: list[Push] = []
+        listening = asyncio.ensure_future(here.account.listen(pushes.append))
         await here.time.sleep(3.0)
-        assert "lost" not in {it.kind for it in heard}
+        assert "lost" not in {it.kind for it in pushes}
         for channel, data, kind in ((ORDERS, ORDER, "orders"), (PORTFOLIO, PORTFOLIO_OF_ETHER, "balance")):
-            heard.clear()
+            pushes.clear()
             here.venue.notify(channel, data)
             await here.time.sleep(1.0)
-            assert {it.kind for it in heard} - {"alive"} == {kind}
+            assert {it.kind for it in pushes} - {"alive"} == {kind}
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
 
-    told(story)
+    run_story(story)
 
 
-def test_nothing_is_asked_for_before_the_venue_has_let_it_in() -> None:
-    """Two streams share one way in; the second waits until the first is through."""
+def test_nothing_is_subscribed_before_authentication() -> None:
+    """Two streams share one authentication; the second waits until the first is authenticated."""
 
     async def story(here: ListenedAccount) -> None:
         await here.time.sleep(10.0)
-        assert (here.venue.unasked, sorted(here.venue.subscribed)) == ([], CHANNELS)
+        assert (here.venue.premature, sorted(here.venue.subscribed)) == ([], CHANNELS)
         assert len(here.venue.sockets) == 1
 
-    told(story)
+    run_story(story)
 
 
-def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
-    """It never looks alive meanwhile; as soon as the venue takes the signature, the stream is heard."""
+def test_a_rejected_signature_is_reported_and_retried() -> None:
+    """Meanwhile the stream is never shown as alive; once the venue accepts the signature, it delivers."""
 
     async def story(here: ListenedAccount) -> None:
         here.venue.secret = "ANOTHER"
@@ -143,16 +143,16 @@ def test_a_signature_that_the_venue_refuses_is_said_and_tried_again() -> None:
         assert await here.requests_poll(lambda: order(here))
         assert here.view.state == "heard"
 
-    told(story)
+    run_story(story)
 
 
-def test_an_error_on_the_stream_is_told_and_the_stream_begun_again() -> None:
-    """ccxt stumbles over it and would read the connection no further, without a word."""
+def test_an_error_on_the_stream_is_reported_and_the_stream_restarted() -> None:
+    """ccxt fails on it and would silently stop reading the connection."""
 
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(lambda: order(here))
         (old,) = here.venue.sockets
-        here.venue.told({"jsonrpc": "2.0", "id": 7, "error": {"code": 11051, "message": "system_maintenance"}})
+        here.venue.send_soon({"jsonrpc": "2.0", "id": 7, "error": {"code": 11051, "message": "system_maintenance"}})
         await here.time.sleep(0.5)
         assert here.view.state == "lost"
         assert "11051 system_maintenance" in (here.view.why or "")
@@ -160,11 +160,11 @@ def test_an_error_on_the_stream_is_told_and_the_stream_begun_again() -> None:
         assert old not in here.venue.sockets
         assert await here.requests_poll(lambda: order(here))
 
-    told(story)
+    run_story(story)
 
 
-def test_what_ccxt_cannot_read_is_told_and_the_stream_begun_again() -> None:
-    """A message of a kind that it does not know."""
+def test_a_message_that_ccxt_cannot_parse_is_reported_and_the_stream_restarted() -> None:
+    """The message is of a kind that ccxt does not know."""
 
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(lambda: order(here))
@@ -174,11 +174,11 @@ def test_what_ccxt_cannot_read_is_told_and_the_stream_begun_again() -> None:
         await here.time.sleep(10.0)
         assert await here.requests_poll(lambda: order(here))
 
-    told(story)
+    run_story(story)
 
 
-def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> None:
-    """The connection stays and answers no ping: after a minute it is stale, and what is read is as good as before."""
+def test_a_stream_that_falls_silent_is_reported_as_stale_and_polls_continue() -> None:
+    """The connection stays open and answers no ping: after a minute it is stale; polls return what they did before."""
 
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(lambda: order(here))
@@ -192,11 +192,11 @@ def test_a_stream_that_falls_silent_is_told_as_stale_and_the_polls_go_on() -> No
         assert "no sign of life for 60 s; until it delivers again" in problem
         assert [it.contracts for it in (await here.poll()).positions or ()] == [5000]
 
-    told(story)
+    run_story(story)
 
 
-def test_a_stream_that_is_cut_is_told_and_comes_back() -> None:
-    """It enters again: what happens after that wakes a reading as before."""
+def test_a_closed_stream_is_reported_and_reconnects() -> None:
+    """It authenticates again: later messages wake a poll as before."""
 
     async def story(here: ListenedAccount) -> None:
         assert await here.requests_poll(lambda: order(here))
@@ -208,4 +208,4 @@ def test_a_stream_that_is_cut_is_told_and_comes_back() -> None:
         assert sorted(here.venue.subscribed) == CHANNELS
         assert await here.requests_poll(lambda: order(here))
 
-    told(story)
+    run_story(story)

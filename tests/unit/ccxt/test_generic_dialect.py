@@ -1,4 +1,4 @@
-"""Any exchange of ccxt can be watched the generic way; what it lacks is said, and nothing is made up."""
+"""The generic dialect can watch any exchange of ccxt; it states missing capabilities and invents nothing."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _spec(exchange: str | None, market: str = "swap", **more: object) -> Account
     return AccountSpec("main", "ccxt", market, "USDT", None, {}, {}, exchange=exchange, **more)  # type: ignore[arg-type] # as named
 
 
-def test_an_exchange_without_a_dialect_goes_the_generic_way() -> None:
-    """Its limits are ccxt's own for it, and batches, timers and whole-book closes are not offered."""
+def test_an_exchange_without_a_dialect_uses_the_generic_one() -> None:
+    """Its rate limits are those of ccxt; it offers no batches, timers and whole-book closes."""
     venue = adapter(_spec("htx"))
     traits = traits_of(venue)
     assert traits.limits
@@ -30,27 +30,27 @@ def test_an_exchange_without_a_dialect_goes_the_generic_way() -> None:
     assert not hasattr(venue, "listen")
 
 
-def test_a_name_that_ccxt_does_not_know_is_answered_with_the_nearest() -> None:
-    """A typing error is found before anything is started."""
+def test_an_unknown_exchange_name_is_rejected_with_the_nearest_known_one() -> None:
+    """A typing error is found before anything starts."""
     with pytest.raises(ValueError, match="did you mean binanceusdm"):
         adapter(_spec("binanceusmd"))
 
 
-def test_an_account_without_an_exchange_says_what_it_needs() -> None:
-    """ccxt is a hundred venues; one of them has to be named."""
+def test_an_account_without_an_exchange_is_rejected_with_an_example() -> None:
+    """ccxt supports a hundred venues; the account must name one."""
     with pytest.raises(ValueError, match="exchange: binanceusdm"):
         adapter(_spec(None))
 
 
-def test_credentials_are_held_against_what_the_exchange_wants() -> None:
-    """Missing and misspelt names are told before the first request."""
+def test_credentials_are_checked_against_those_of_the_exchange() -> None:
+    """Missing and misspelt names are reported before the first request."""
     bad = AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {"key": "k", "secrte": "s"}, exchange="bybit")
     with pytest.raises(ValueError, match="unknown: secrte"):
         adapter(bad)
 
 
-def test_an_option_that_nobody_reads_is_refused() -> None:
-    """A timeout that is misspelt is a timeout that does not hold."""
+def test_an_unknown_option_is_rejected() -> None:
+    """A misspelt timeout would have no effect."""
     with pytest.raises(ValueError, match="no option tiemout, did you mean timeout"):
         adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {"tiemout": 3}, {}, exchange="bybit"))
     adapter(
@@ -59,16 +59,16 @@ def test_an_option_that_nobody_reads_is_refused() -> None:
 
 
 @pytest.mark.parametrize("exchange", MODULES)
-def test_every_dialect_answers_for_every_capability_in_the_same_order(exchange: str) -> None:
-    """The table of one venue can be laid beside that of another; what is only partly there has a note."""
+def test_every_dialect_lists_every_capability_in_the_same_order(exchange: str) -> None:
+    """The tables of two venues can be compared row by row; a capability that is only partly there has a note."""
     dialect = dialect_of(exchange)
     assert tuple(each.name for each in dialect.capabilities) == NAMES
     assert [each.name for each in dialect.capabilities if each.can == "partly" and not each.note] == []
 
 
 @pytest.mark.parametrize("exchange", MODULES)
-def test_what_a_dialect_says_of_itself_agrees_with_itself(exchange: str) -> None:
-    """A batch in the table is a batch in the traits, and so with timers, streams and whole books."""
+def test_the_capabilities_and_traits_of_a_dialect_agree(exchange: str) -> None:
+    """A batch in the table is a batch in the traits; so are timers, streams and whole-book closes."""
     dialect = dialect_of(exchange)
     can = {each.name: each.can for each in dialect.capabilities}
     assert (can["batch orders"] != "no") == (dialect.batch > 1)
@@ -85,8 +85,8 @@ def test_what_a_dialect_says_of_itself_agrees_with_itself(exchange: str) -> None
         assert {"snapshot", "submit", "cancel", "find_order"} <= {cost.call for cost in traits.costs}
 
 
-def test_the_family_lists_every_dialect_and_knows_bars_of_any_exchange() -> None:
-    """What is listed is what was made by name; bars need no dialect."""
+def test_the_plugin_lists_every_dialect_and_has_bars_of_any_exchange() -> None:
+    """The listing contains exactly the dialects; bars need none."""
     assert [each.exchange for each in family.listings()] == list(MODULES)
     assert family.history("htx") is not None
     assert family.history("no-such-exchange") is None
@@ -96,8 +96,8 @@ def test_the_family_lists_every_dialect_and_knows_bars_of_any_exchange() -> None
     assert family.listing("no-such-exchange") is None
 
 
-def test_a_market_that_the_venue_has_under_another_name_is_named() -> None:
-    """Binance's futures are two exchanges of their own here; of a market that none has nothing more is said."""
+def test_a_market_that_the_venue_has_under_another_exchange_name_is_suggested() -> None:
+    """Binance's futures are two separate exchanges in ccxt; a market that no exchange has gets no such hint."""
     with pytest.raises(ValueError, match=r"binance has no market swap here; it has spot, margin; write "
                                          r"`exchange: binanceusdm` or `exchange: binancecoinm`"):  # fmt: skip
         adapter(AccountSpec("main", "ccxt", "swap", "USDT", None, {}, {}, exchange="binance"))

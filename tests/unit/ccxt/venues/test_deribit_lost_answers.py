@@ -1,4 +1,4 @@
-"""Deribit takes orders by GET, and the same label twice: nothing may send one again by itself."""
+"""Deribit accepts orders by GET, and the same label twice: no component may resend one automatically."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.wire.server import KEY, SECRET
 ACTING = ("/private/buy", "/private/sell", "/private/cancel")
 
 
-class Closing:
-    """A venue that does what it is told, and closes the connection instead of answering, with everything that acts."""
+class VenueThatHangsUp:
+    """A venue that executes orders and cancels, and closes the connection instead of answering them."""
 
     def __init__(self) -> None:
-        self.done: list[str] = []
-        self.kept = 0
-        """Questions that came over a connection that had answered one before."""
+        self.executed: list[str] = []
+        self.on_reused_connections = 0
+        """Requests on a connection that had already answered one."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answered = False
@@ -31,10 +31,10 @@ class Closing:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ", 2)[1].decode().partition("?")[0]
                 if path.endswith(ACTING):
-                    self.kept += answered
-                    self.done.append(path)
+                    self.on_reused_connections += answered
+                    self.executed.append(path)
                     return
-                body = json.dumps({"jsonrpc": "2.0", "result": _said(path)}).encode()
+                body = json.dumps({"jsonrpc": "2.0", "result": _result_of(path)}).encode()
                 kind = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
                 writer.write(b"HTTP/1.1 200 OK\r\n" + kind + body)
                 await writer.drain()
@@ -46,26 +46,26 @@ class Closing:
             await writer.wait_closed()
 
 
-def _said(path: str) -> object:
+def _result_of(path: str) -> object:
     return INSTRUMENTS if path.endswith("get_instruments") else []
 
 
-def done(act: Callable[[Any], Awaitable[object]]) -> Closing:
-    """What the venue was told to do, when every answer to `act` got lost."""
+def run_with_lost_answers(act: Callable[[Any], Awaitable[object]]) -> VenueThatHangsUp:
+    """The venue with the requests that it executed, after every answer to `act` was lost."""
 
-    async def main() -> Closing:
-        venue = Closing()
+    async def main() -> VenueThatHangsUp:
+        venue = VenueThatHangsUp()
         server = await asyncio.start_server(venue.serve, "127.0.0.1", 0)
         address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         keys = {"key": KEY, "secret": SECRET}
-        made: Any = adapter(
+        deribit: Any = adapter(
             AccountSpec("main", "ccxt", "swap", "BTC", address, {"timeout": 5}, keys, exchange="deribit")
         )
         try:
             with pytest.raises(FateUnknownError):
-                await act(made)
+                await act(deribit)
         finally:
-            await made.close()
+            await deribit.close()
             server.close()
             await server.wait_closed()
         return venue
@@ -74,12 +74,12 @@ def done(act: Callable[[Any], Awaitable[object]]) -> Closing:
 
 
 def test_an_order_whose_connection_breaks_is_sent_once() -> None:
-    """On a connection that was used before, an HTTP client would by itself ask a GET again: the order is done once."""
-    venue = done(lambda made: made.submit(order()))
-    assert (venue.done, venue.kept) == (["/api/v2/private/sell"], 1)
+    """On a reused connection an HTTP client would retry a GET automatically: the order is executed once."""
+    venue = run_with_lost_answers(lambda deribit: deribit.submit(order()))
+    assert (venue.executed, venue.on_reused_connections) == (["/api/v2/private/sell"], 1)
 
 
-def test_a_cancel_whose_connection_breaks_is_sent_once_too() -> None:
-    """Whether the order is gone is asked, not tried again blindly."""
-    venue = done(lambda made: made.cancel(PERPETUAL, "BTC-1"))
-    assert (venue.done, venue.kept) == (["/api/v2/private/cancel"], 1)
+def test_a_cancel_whose_connection_breaks_is_sent_once() -> None:
+    """Whether the order is gone is queried, not retried blindly."""
+    venue = run_with_lost_answers(lambda deribit: deribit.cancel(PERPETUAL, "BTC-1"))
+    assert (venue.executed, venue.on_reused_connections) == (["/api/v2/private/cancel"], 1)

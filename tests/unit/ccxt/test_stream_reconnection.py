@@ -1,4 +1,4 @@
-"""How often a stream that breaks is asked for anew: what counts is how long it lasted, not that it said something."""
+"""How often a broken stream reconnects: this depends on how long it lasted, not on whether it delivered a message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.virtual_time import VirtualTime
 
 
 class Connection:
-    """One connection, as ccxt hands it to its callbacks."""
+    """One connection, as ccxt passes it to its callbacks."""
 
     def __init__(self, ccxt: Ccxt, lasts: float) -> None:
         self._ccxt = ccxt
@@ -33,7 +33,7 @@ class Connection:
 
 
 class Ccxt:
-    """What of ccxt is minded: it stumbles over one word."""
+    """The part of ccxt that matters here: it fails on one message."""
 
     def __init__(self) -> None:
         self.clients: dict[str, Connection] = {}
@@ -41,14 +41,14 @@ class Ccxt:
     def on_connected(self, connection: Connection) -> None: ...
 
     def handle_message(self, _: Connection, message: str) -> None:
-        if message == "stumble":
+        if message == "invalid":
             raise KeyError(message)
 
 
-class Flapping:
-    """A venue each of whose connections says one good word at once, and breaks when it has lasted so long.
+class FlappingVenue:
+    """A venue whose connections deliver one valid message at once, and break after a given time.
 
-    It is the client and the dialect in one, and the account that listens too.
+    It is client, dialect and listening account in one.
     """
 
     streams = ("orders",)
@@ -70,65 +70,65 @@ class Flapping:
             connection = self.ccxt.clients["url"] = Connection(self.ccxt, next(self._lasts))
             self.connected.append(self._time.monotonic())
             self.ccxt.on_connected(connection)
-            connection.handle_message("good")
+            connection.handle_message("valid")
             return
         await self._time.sleep(connection.lasts)
-        connection.handle_message("stumble")
+        connection.handle_message("invalid")
         raise self._refusal(repr(connection.error))
 
-    async def listen(self, hear: Callable[[Push], None]) -> None:
+    async def listen(self, on_push: Callable[[Push], None]) -> None:
         itself = cast("Any", self)
-        await StreamListener(itself, itself, self.ready, lambda: None).listen(hear)
+        await StreamListener(itself, itself, self.ready, lambda: None).listen(on_push)
 
 
-def told(course: Callable[[VirtualTime], Awaitable[None]]) -> None:
+def run_scenario(scenario: Callable[[VirtualTime], Awaitable[None]]) -> None:
     time = VirtualTime()
 
-    async def whole() -> None:
-        await course(time)
+    async def run() -> None:
+        await scenario(time)
 
-    time.run(whole())
+    time.run(run())
 
 
-async def listened_to(venue: Flapping, time: VirtualTime, seconds: float) -> list[Push]:
-    """What is heard in that time."""
-    heard: list[Push] = []
-    listening = asyncio.ensure_future(venue.listen(heard.append))
+async def pushes_of(venue: FlappingVenue, time: VirtualTime, seconds: float) -> list[Push]:
+    """The pushes of this venue in that time."""
+    pushes: list[Push] = []
+    listening = asyncio.ensure_future(venue.listen(pushes.append))
     await time.sleep(seconds)
     listening.cancel()
     await asyncio.gather(listening, return_exceptions=True)
-    return heard
+    return pushes
 
 
-def test_a_good_word_of_each_connection_does_not_begin_the_pauses_anew() -> None:
-    """1, 2, 4 … 60 s: ten connections in five minutes, and as few wakings and losses told."""
+def test_a_valid_message_of_each_connection_does_not_reset_the_backoff() -> None:
+    """1, 2, 4 … 60 s: ten connections in five minutes, and as few wake-ups and reported losses."""
 
-    async def course(time: VirtualTime) -> None:
-        venue = Flapping(time, repeat(0.0))
-        heard = await listened_to(venue, time, 300.0)
+    async def scenario(time: VirtualTime) -> None:
+        venue = FlappingVenue(time, repeat(0.0))
+        pushes = await pushes_of(venue, time, 300.0)
         assert venue.connected == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
-        assert [it.kind for it in heard if it.kind != "alive"] == ["orders", "lost"] * 10
+        assert [it.kind for it in pushes if it.kind != "alive"] == ["orders", "lost"] * 10
 
-    told(course)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(("lasts", "pause"), [(59.0, 8.0), (61.0, 1.0)])
-def test_a_connection_that_lasted_a_minute_does(lasts: float, pause: float) -> None:
-    """After three that broke at once: the loss of one that was good is an accident, and not a habit."""
+def test_a_connection_that_lasted_a_minute_resets_the_backoff(lasts: float, pause: float) -> None:
+    """After three connections that broke at once, the loss of one that lasted is an accident, not a pattern."""
 
-    async def course(time: VirtualTime) -> None:
-        venue = Flapping(time, chain(repeat(0.0, 3), (lasts,), repeat(1000.0)))
-        await listened_to(venue, time, 300.0)
+    async def scenario(time: VirtualTime) -> None:
+        venue = FlappingVenue(time, chain(repeat(0.0, 3), (lasts,), repeat(1000.0)))
+        await pushes_of(venue, time, 300.0)
         assert venue.connected == [0, 1, 3, 7, 7 + lasts + pause]
 
-    told(course)
+    run_scenario(scenario)
 
 
 def test_an_account_connects_twenty_times_in_five_minutes_at_most() -> None:
-    """Where the listening itself ends each time, and is begun anew after a second because something was heard."""
+    """Here the listener itself ends each time, and restarts after a second because it received something."""
 
-    async def course(time: VirtualTime) -> None:
-        venue = Flapping(time, repeat(0.0), CredentialsRefusedError)
+    async def scenario(time: VirtualTime) -> None:
+        venue = FlappingVenue(time, repeat(0.0), CredentialsRefusedError)
         account = ArmedAccount("main", "some", "swap", "USDT", cast("Any", venue), armed=False)
         listening = PushListener({"main": account}, time)
         listening.start()
@@ -137,4 +137,4 @@ def test_an_account_connects_twenty_times_in_five_minutes_at_most() -> None:
         assert venue.connected[:21] == [*range(20), 300]
         assert all(later - first >= 300 for first, later in zip(venue.connected, venue.connected[20:], strict=False))
 
-    told(course)
+    run_scenario(scenario)

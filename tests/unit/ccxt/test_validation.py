@@ -1,4 +1,4 @@
-"""What an Account can ask of each exchange: one table, which the dialects and `ksctl validate` both go by."""
+"""The markets, environments and credentials of each exchange: one table for the dialects and `ksctl validate`."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def account(
         ("hyperliquid", {"swap"}, {"production", "sandbox"}, {"wallet_address", "private_key"}),
     ],
 )
-def test_a_dialect_offers_what_the_exchange_has(
+def test_a_dialect_has_the_markets_environments_and_credentials_of_its_exchange(
     exchange: str, markets: set[str], environments: set[str], credentials: set[str]
 ) -> None:
-    """As the venues' pages say it, each dialect by its own name."""
+    """Expected values are from the venues' documentation, by the name of each dialect."""
     dialect = dialect_of(exchange)
     assert (set(dialect.markets), set(dialect.environments)) == (markets, environments)
     assert set(dialect.credentials) == credentials
 
 
 def test_every_dialect_is_in_the_table() -> None:
-    """One that was left out would be held for an exchange that only ccxt knows."""
+    """A missing dialect would count as an exchange that only ccxt knows."""
     assert set(OFFERED) == set(MODULES)
 
 
 @pytest.mark.parametrize("exchange", sorted(OFFERED))
-def test_what_is_told_of_a_document_is_what_the_adapter_refuses(exchange: str) -> None:
-    """Of every market, system, currency and set of credentials: nothing is told that would start, nor kept quiet."""
+def test_validation_and_adapter_reject_the_same_accounts(exchange: str) -> None:
+    """For each market, environment, currency and credentials: validation reports exactly those that cannot start."""
     markets = ("swap", "future", "spot", "margin", "equity")
     environments = ("production", "sandbox", "demo")
     given: tuple[tuple[str, ...], ...] = (
@@ -72,10 +72,10 @@ def test_what_is_told_of_a_document_is_what_the_adapter_refuses(exchange: str) -
         try:
             adapter(spec)
         except ValueError:
-            refused = True
+            is_rejected = True
         else:
-            refused = False
-        assert bool(family.misfits(written)) == refused, written
+            is_rejected = False
+        assert bool(family.misfits(written)) == is_rejected, written
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,15 @@ def test_what_is_told_of_a_document_is_what_the_adapter_refuses(exchange: str) -
         ("binanceus", "swap", ()),
     ],
 )
-def test_a_market_is_looked_for_at_the_same_venue(exchange: str, market: str, others: tuple[str, ...]) -> None:
-    """Under its other names; a name that only begins alike (Binance US) is another venue's."""
+def test_a_missing_market_is_searched_under_the_venues_other_names(
+    exchange: str, market: str, others: tuple[str, ...]
+) -> None:
+    """The venue's other exchange names are searched; a name that only begins alike (Binance US) is another venue."""
     assert exchanges_with_market(exchange, market) == others
 
 
-def test_an_unknown_name_of_a_credential_is_held_for_the_one_it_stands_for() -> None:
-    """By ccxt's word for it, or a slip; what is then still missing is said once."""
+def test_an_unknown_credential_name_is_matched_to_the_one_it_means() -> None:
+    """A name from ccxt or a typing error; a credential that is then still missing is reported once."""
     found = family.misfits(account(credentials=("apiKey", "sercet")))
     assert [(each.key, each.at_key, each.fix) for each in found] == [
         (("credentials", "apiKey"), True, "did you mean `key`?"),
@@ -106,8 +108,8 @@ def test_an_unknown_name_of_a_credential_is_held_for_the_one_it_stands_for() -> 
     assert (odd.message, odd.fix) == ("credentials of bybit are key, secret; unknown: passphrase", "take it out")
 
 
-def test_an_exchange_that_only_ccxt_knows_is_known_by_name() -> None:
-    """Of its markets and credentials nothing is said: only ccxt itself could tell them."""
+def test_an_exchange_without_a_dialect_is_checked_by_name_only() -> None:
+    """Its markets and credentials are not checked: only ccxt itself knows them."""
     pytest.importorskip("ccxt")
     assert family.misfits(account("bitfinex", "equity", credentials=("anything",))) == []
     (found,) = family.misfits(account("bitfinx"))
@@ -115,15 +117,15 @@ def test_an_exchange_that_only_ccxt_knows_is_known_by_name() -> None:
     assert found.fix.startswith("did you mean `bitfinex`?")
 
 
-def test_the_names_by_the_files_are_ccxt_s_own() -> None:
-    """No file there is anything but an exchange."""
+def test_the_names_from_ccxts_files_are_its_exchanges() -> None:
+    """Every file there is an exchange."""
     ccxt = pytest.importorskip("ccxt")
     assert validation.names_of_ccxt() == set(ccxt.exchanges)
 
 
 @pytest.mark.parametrize("gone", [None, ValueError("ccxt.__spec__ is None")])
-def test_without_ccxt_nothing_is_said_of_a_name(gone: ValueError | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may well be one; what has a dialect is held to the table all the same."""
+def test_without_ccxt_no_exchange_name_is_rejected(gone: ValueError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name may be valid; an exchange that has a dialect is still checked against the table."""
 
     def find(name: str) -> None:
         assert name == "ccxt"
@@ -136,13 +138,13 @@ def test_without_ccxt_nothing_is_said_of_a_name(gone: ValueError | None, monkeyp
     assert found.fix == "write `market: swap`"
 
 
-def test_telling_it_imports_no_client() -> None:
-    """It is asked at every save."""
+def test_validation_imports_no_client() -> None:
+    """Editors validate at every save."""
     program = (
         "import sys; from killswitch.model.fitting import WrittenAccount; from killswitch_ccxt.family import family;"
-        "told = [len(family.misfits(WrittenAccount(exchange, 'equity', 'USDT', 'production', ())))"
+        "counts = [len(family.misfits(WrittenAccount(exchange, 'equity', 'USDT', 'production', ())))"
         " for exchange in ('okx', 'no-such-exchange-at-all')];"
-        f"print(told[0], {NO_CCXT})"
+        f"print(counts[0], {NO_CCXT})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1 []"

@@ -1,4 +1,4 @@
-"""Orders at OKX through the adapter: how they go out, what is told of them, and how they are found and cancelled."""
+"""Orders at OKX through the adapter: how they are sent, reported, found and cancelled."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def desk(*rules: Rule, held: Mapping[Key, Decimal] = BOOK, **more: Any) -> OkxDe
     return OkxDesk(held, *rules, markets=markets, sizes=SIZES, **more)
 
 
-def test_an_order_that_a_stop_has_sent_is_found_by_the_stops_name() -> None:
-    """The stop is done, and what it sent is filled: 5 at 54,000."""
+def test_the_order_of_a_triggered_stop_is_found_by_the_stops_client_id() -> None:
+    """The stop has ended, and the order that it sent is filled: 5 at 54,000."""
     here = desk()
 
     async def talk(venue: Any) -> None:
@@ -43,8 +43,8 @@ def test_an_order_that_a_stop_has_sent_is_found_by_the_stops_name() -> None:
     here.run(talk)
 
 
-def test_our_name_arrives_unchanged_and_no_order_carries_a_brokers_tag() -> None:
-    """ccxt would put its own name and tag on an order that has none."""
+def test_our_client_id_arrives_unchanged_and_no_order_has_a_broker_tag() -> None:
+    """ccxt would add its own client id and tag to an order without them."""
     here = desk()
     name = "kswd0123456789abcdef0123456789ab"
 
@@ -62,8 +62,8 @@ def test_our_name_arrives_unchanged_and_no_order_carries_a_brokers_tag() -> None
     assert all("tag" not in row for row in sent)
 
 
-def test_each_order_of_a_batch_has_its_own_outcome_in_its_place() -> None:
-    """The second of three is above the maximum, and then all of two are refused, each for its own reason."""
+def test_each_order_of_a_batch_has_its_own_outcome_at_its_index() -> None:
+    """The second of three is above the maximum; then both of two are rejected, each for its own reason."""
     here = desk()
 
     async def talk(venue: Any) -> None:
@@ -79,7 +79,7 @@ def test_each_order_of_a_batch_has_its_own_outcome_in_its_place() -> None:
 
 
 def test_in_long_short_mode_the_side_of_the_position_is_named() -> None:
-    """Both sides of a symbol, each closed by its own order; more than is held is refused, and nothing turns."""
+    """Each side of a symbol is closed by its own order; more than is held is rejected, and nothing reverses."""
     here = desk(held={(BTC, "long"): D(5), (BTC, "short"): D(2)}, mode="hedge")
 
     async def talk(venue: Any) -> None:
@@ -100,8 +100,8 @@ def test_in_long_short_mode_the_side_of_the_position_is_named() -> None:
     assert [it.ask.params.get("reduceOnly") for it in here.venue.seen if it.call == "submit"] == [None, None, None]
 
 
-def test_in_net_mode_no_order_opens_anything() -> None:
-    """More than is held is reduce-only: 9 of 5 sell 5."""
+def test_in_net_mode_no_order_opens_a_position() -> None:
+    """An order for more than is held is reduce-only: 9 of 5 sell 5."""
     here = desk()
     here.run(lambda venue: venue.submit(order(amount="9")))
     assert here.exchange.held[BTC, "long"] == 0
@@ -109,7 +109,7 @@ def test_in_net_mode_no_order_opens_anything() -> None:
 
 
 def test_an_isolated_position_is_closed_in_its_own_margin_mode() -> None:
-    """In cross mode OKX has no such position (51169): the order follows what the position said."""
+    """In cross mode OKX has no such position (51169): the order uses the position's margin mode."""
     here = desk(isolated=(BTC,))
 
     async def talk(venue: Any) -> None:
@@ -122,8 +122,8 @@ def test_an_isolated_position_is_closed_in_its_own_margin_mode() -> None:
     assert [it.ask.params["tdMode"] for it in here.venue.seen if it.call == "submit"] == ["isolated", "cross"]
 
 
-def test_an_amount_that_the_lot_size_would_cut_is_not_sent() -> None:
-    """1.005 of a lot of 0.01 is refused here: ccxt would send 1.00 without a word."""
+def test_an_amount_that_is_no_multiple_of_the_lot_size_is_not_sent() -> None:
+    """1.005 with a lot of 0.01 is rejected here: ccxt would silently send 1.00."""
     here = desk()
 
     async def talk(venue: Any) -> None:
@@ -134,8 +134,8 @@ def test_an_amount_that_the_lot_size_would_cut_is_not_sent() -> None:
     assert here.venue.calls("submit") == 0
 
 
-def test_an_order_whose_answer_never_came_is_unknown_and_then_found() -> None:
-    """The connection breaks after OKX took it: nothing is sent again, and its name tells the rest."""
+def test_an_order_whose_answer_is_lost_is_unknown_and_then_found() -> None:
+    """The connection breaks after OKX accepted it: nothing is resent, and its client id finds it."""
     here = desk(Rule("submit", "done"))
 
     async def talk(venue: Any) -> None:
@@ -149,7 +149,7 @@ def test_an_order_whose_answer_never_came_is_unknown_and_then_found() -> None:
 
 
 def test_an_answer_about_another_order_is_malformed() -> None:
-    """Whoever is told of an order that was not asked for knows nothing of the one that was."""
+    """A report about another order says nothing about the requested one."""
     here = desk(Rule("submit", "nonsense"), Rule("find_order", "nonsense"))
 
     async def talk(venue: Any) -> None:
@@ -162,7 +162,7 @@ def test_an_answer_about_another_order_is_malformed() -> None:
 
 
 def test_without_the_position_mode_nothing_is_sent() -> None:
-    """Reduce-only has no meaning in long/short mode, so not knowing it may open a position."""
+    """Reduce-only has no effect in long/short mode, so with an unknown mode an order may open a position."""
     here = desk()
     here.venue.instead["GET account/config"] = Reply({"code": "50026", "msg": "System error", "data": []}, 500)
 
@@ -174,8 +174,8 @@ def test_without_the_position_mode_nothing_is_sent() -> None:
     assert here.venue.calls("submit") == 0
 
 
-def test_the_timer_takes_whole_seconds_from_10_to_120_and_0_stops_it() -> None:
-    """OKX refuses every other number, and a refusal would be no guard at all."""
+def test_the_timer_is_sent_in_whole_seconds_from_10_to_120_and_0_disarms_it() -> None:
+    """OKX rejects every other number, and a rejected timer protects nothing."""
     here = desk()
 
     async def talk(venue: Any) -> None:

@@ -1,12 +1,12 @@
-"""When a part of an account is read again."""
+"""When a part of a snapshot is fetched again."""
 
 from __future__ import annotations
 
 from killswitch_alpaca.parts import SnapshotPart
 
 
-def test_a_touch_while_it_is_read_is_not_forgotten() -> None:
-    """What came after the question may not be in the answer: it is due again, as far as there is credit."""
+def test_activity_during_a_fetch_makes_the_part_due_again() -> None:
+    """A change after the request may be missing from the answer: the part is due again, as far as credit allows."""
     part = SnapshotPart(12.0, 60.0)
     part.touch()
     asked = part.touches

@@ -1,4 +1,4 @@
-"""Alpaca's rows as records of ours: exactly, or not at all."""
+"""Alpaca's rows become records exactly, or are rejected as unreadable."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SHARES = {
     "symbol": "AAPL", "asset_class": "us_equity", "qty": "5", "side": "long", "avg_entry_price": "100.0",
     "market_value": "600.0", "unrealized_pl": "100.0", "current_price": "120.0",
 }  # fmt: skip
-"""The sample position of Alpaca's documents."""
+"""The sample position from Alpaca's documentation."""
 ORDER = {
     "id": "61e69015-8549-4bfd-b9c3-01e75843f47d", "client_order_id": "eb9e2aaa", "symbol": "AAPL",
     "asset_class": "us_equity", "qty": "15", "filled_qty": "0", "filled_avg_price": None, "type": "market",
     "side": "buy", "time_in_force": "day", "limit_price": "107.00", "stop_price": "106.00", "status": "accepted",
     "created_at": "2021-03-16T18:38:01.942282723Z", "legs": None,
 }  # fmt: skip
-"""That of an order."""
+"""The sample order."""
 
 
 def test_a_position_is_read_exactly() -> None:
-    """Five shares at 120: worth 600, 100 of it gained."""
+    """Five shares at 120: a value of 600, with a profit of 100."""
     (found,) = read_positions([SHARES])
     assert found == Position(
         "AAPL", "long", D(5), entry_price=D("100.0"), mark_price=D("120.0"), notional=D("600.0"),
@@ -41,7 +41,7 @@ def test_a_position_is_read_exactly() -> None:
 
 
 def test_a_short_is_negative_at_alpaca_and_positive_here() -> None:
-    """The sign is the side; what it is worth is taken from the book's worth."""
+    """The sign is the side; a short's value is subtracted from the value of the book."""
     short = SHARES | {"qty": "-5", "side": "short", "market_value": "-600"}
     (found,) = read_positions([short])
     assert (found.side, found.contracts, found.notional) == ("short", 5, 600)
@@ -60,13 +60,13 @@ def test_a_short_is_negative_at_alpaca_and_positive_here() -> None:
     ],
 )
 def test_a_position_that_contradicts_itself_makes_the_book_unreadable(row: dict[str, Any]) -> None:
-    """Never a wrong number, and never a book with a hole."""
+    """The book never has a wrong number or a missing position."""
     with pytest.raises(UnreadableError):
         read_positions([SHARES | {"symbol": "SPY"}, row])
 
 
-def test_a_position_twice_makes_the_book_unreadable_and_one_of_nothing_is_none() -> None:
-    """Which of two rows would be true, nobody knows; zero shares are no position."""
+def test_a_duplicate_position_makes_the_book_unreadable_and_zero_shares_are_no_position() -> None:
+    """It is unknown which of the two rows is correct."""
     with pytest.raises(UnreadableError, match="twice"):
         read_positions([SHARES, SHARES])
     assert read_positions([SHARES | {"qty": "0"}]) == ()
@@ -77,7 +77,7 @@ def test_a_position_twice_makes_the_book_unreadable_and_one_of_nothing_is_none()
     [("BTCUSD", "BTC/USD"), ("BTC/USD", "BTC/USD"), ("USDTUSD", "USDT/USD"), ("ETHUSDT", "ETH/USDT"),
      ("ETHBTC", "ETH/BTC"), ("BTCUSDC", "BTC/USDC")],
 )  # fmt: skip
-def test_coins_have_one_name(name: str, symbol: str) -> None:
+def test_coins_have_one_symbol(name: str, symbol: str) -> None:
     """Positions write them without a slash, orders with one."""
     assert symbol_of(name, "crypto") == symbol
     assert symbol_of("BTCUSD", "us_equity") == "BTCUSD"
@@ -89,22 +89,22 @@ def test_coins_have_one_name(name: str, symbol: str) -> None:
      ("done_for_day", "open"), ("pending_cancel", "open"), ("filled", "filled"), ("canceled", "canceled"),
      ("replaced", "canceled"), ("expired", "expired"), ("rejected", "rejected")],
 )  # fmt: skip
-def test_every_status_of_an_order_means_something(status: str, state: str) -> None:
-    """Those of Alpaca's life of an order; one that is none of them is not guessed."""
+def test_every_order_status_maps_to_a_state(status: str, state: str) -> None:
+    """All statuses of Alpaca's order lifecycle; any other is not guessed."""
     filled = {"filled_qty": "15"} if status == "filled" else {}
     assert read_report(ORDER | filled | {"status": status}).state == state
     with pytest.raises(UnreadableError):
         read_report(ORDER | {"status": "dreaming"})
 
 
-def test_an_order_that_is_filled_with_nothing_makes_no_sense() -> None:
-    """Closing would send it again."""
+def test_a_filled_order_with_a_filled_amount_of_zero_is_unreadable() -> None:
+    """Otherwise closing would send it again."""
     with pytest.raises(UnreadableError):
         read_report(ORDER | {"status": "filled"})
 
 
-def test_an_order_over_money_is_told_in_shares() -> None:
-    """300 dollars at a price of 120 are 2.5 shares; without a price they are unknown."""
+def test_an_order_by_notional_is_converted_to_shares() -> None:
+    """300 dollars at a price of 120 are 2.5 shares; without a price the amount is unknown."""
     money = ORDER | {"qty": None, "notional": "300", "limit_price": None, "stop_price": None}
     (found,) = read_open([money], {"AAPL": D(120)})
     assert found.amount == D("2.5")
@@ -113,7 +113,7 @@ def test_an_order_over_money_is_told_in_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "expected"),
     [
         ({"side": "sell", "position_intent": "sell_to_close"}, ("long", True)),
         ({"side": "buy", "position_intent": "buy_to_close"}, ("short", True)),
@@ -123,14 +123,16 @@ def test_an_order_over_money_is_told_in_shares() -> None:
         ({"side": "buy", "symbol": "BTC/USD", "asset_class": "crypto"}, ("long", False)),
     ],
 )
-def test_an_order_reduces_only_where_alpaca_holds_it_to_that(more: dict[str, str], told: tuple[object, object]) -> None:
-    """By what it says it is for; a sale of shares that does not say may open a short."""
+def test_an_order_is_reduce_only_where_alpaca_enforces_it(
+    more: dict[str, str], expected: tuple[object, object]
+) -> None:
+    """By its stated intent; a sale of shares without one may open a short."""
     (found,) = read_open([ORDER | more], {})
-    assert (found.position_side, found.reduce_only) == told
+    assert (found.position_side, found.reduce_only) == expected
 
 
-def test_money_that_is_put_in_is_no_profit_and_all_else_is() -> None:
-    """Deposits, withdrawals and journals issue units; dividends, interest, fees and what is not known do not."""
+def test_deposits_and_transfers_are_no_profit_and_other_activities_are() -> None:
+    """Deposits, withdrawals and journals issue units; dividends, interest, fees and unknown types do not."""
     seen = datetime(2021, 5, 19, tzinfo=UTC)
 
     def kind(activity: str, amount: str = "5") -> str | None:
@@ -147,8 +149,8 @@ def test_money_that_is_put_in_is_no_profit_and_all_else_is() -> None:
     assert read_flow(coins, "USD", seen) == Flow("x", seen, "fee", D("-0.0001"), "BTC")
 
 
-def test_a_trade_is_told_once_and_not_before_it_could_be_read() -> None:
-    """What cannot be read stays new, so that it is not lost."""
+def test_a_trade_is_returned_once_and_stays_new_until_it_could_be_parsed() -> None:
+    """A row that cannot be parsed stays new, so that it is not lost."""
     known, row = KnownActivities(), {"id": "a", "transaction_time": "2019-05-24T15:30:00Z"}
     assert known.new([row]) == []
     known.mark_returned([row])
@@ -161,8 +163,8 @@ def test_a_trade_is_told_once_and_not_before_it_could_be_read() -> None:
     assert (fill.symbol, fill.side, fill.price, fill.fee, fill.order) == ("BTC/USD", "sell", D("1.63"), None, "o")
 
 
-def test_times_are_read_with_nanoseconds_and_never_without_a_zone() -> None:
-    """Python knows microseconds: the rest is cut off."""
+def test_times_are_parsed_with_nanoseconds_and_never_without_a_zone() -> None:
+    """Python has microseconds: the remaining digits are truncated."""
     at = datetime(2021, 3, 16, 18, 38, 1, 942282, tzinfo=UTC)
     assert instant("2021-03-16T18:38:01.942282723Z") == at
     assert instant("2021-03-16T14:38:01.942282723-04:00") == at
@@ -172,8 +174,8 @@ def test_times_are_read_with_nanoseconds_and_never_without_a_zone() -> None:
             instant(text)
 
 
-def test_the_session_turns_by_the_clock_and_by_its_skew() -> None:
-    """A clock read at 09:29 says when it opens and closes; ours is a minute behind, and the calendar knows the rest."""
+def test_the_session_follows_alpacas_clock_and_its_skew() -> None:
+    """A clock read at 09:29 has the next open and close; ours is a minute behind; the calendar has extended hours."""
     ours = datetime(2021, 5, 19, 13, 28, tzinfo=UTC)
     answer = {
         "timestamp": "2021-05-19T09:29:00-04:00", "is_open": False, "next_open": "2021-05-19T09:30:00-04:00",
@@ -183,13 +185,13 @@ def test_the_session_turns_by_the_clock_and_by_its_skew() -> None:
     assert clock.skew == timedelta(minutes=1)
     early_close = {"date": "2021-05-19", "session_open": "0400", "session_close": "1700"}
     hours = Hours(clock, read_calendar([early_close], clock.offset))
-    told = [hours.session(ours + timedelta(minutes=minutes)) for minutes in (0, 1, 60, 389, 392, 450, 452)]
-    assert told == ["extended", "regular", "regular", "regular", "extended", "extended", "closed"]
+    sessions = [hours.session(ours + timedelta(minutes=minutes)) for minutes in (0, 1, 60, 389, 392, 450, 452)]
+    assert sessions == ["extended", "regular", "regular", "regular", "extended", "extended", "closed"]
     assert Hours().session(ours) is None
 
 
-def test_rules_depend_on_what_an_asset_is() -> None:
-    """Divisible shares in nine decimals, shorts and others whole; cents above a dollar; coins by their own numbers."""
+def test_instrument_rules_depend_on_the_asset() -> None:
+    """Fractional shares have nine decimals, shorts and others none; cents above a dollar; coins have own steps."""
     shares = {"class": "us_equity", "symbol": "AAPL", "status": "active", "tradable": True, "fractionable": True}
     long, short = (Position("AAPL", side, D(5), mark_price=D("0.5")) for side in ("long", "short"))
     as_long = instrument(read_asset(shares), long, "regular", extended=False, barred=False)
@@ -204,7 +206,7 @@ def test_rules_depend_on_what_an_asset_is() -> None:
     })  # fmt: skip
     held = Position("BTC/USD", "long", D(9), mark_price=D(50_000))
     rules = instrument(coins, held, None, extended=False, barred=False)
-    # 160,000 dollars at not more than 60,000 each.
+    # 160,000 dollars at no more than 60,000 each.
     assert (rules.state, rules.amount_step, rules.min_amount, rules.max_amount) == (
         "open", D("0.0001"), D("0.0001"), D("2.6666"),
     )  # fmt: skip

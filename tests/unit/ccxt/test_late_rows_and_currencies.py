@@ -1,4 +1,4 @@
-"""What would be read wrong in silence: money of another currency, and rows that a venue writes down late."""
+"""Two silent misreadings: money of another currency, and rows that a venue publishes late."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from killswitch_ccxt.snapshot_reader import SnapshotReader
 from tests.virtual_time import START, VirtualTime
 
 
-def test_money_of_another_currency_is_not_taken_for_the_accounts_own() -> None:
-    """An account in USDC that is told of 5 000 USDT only: what it is worth is not known."""
+def test_money_of_another_currency_is_not_counted_as_the_accounts_own() -> None:
+    """A USDC account whose balance has only 5 000 USDT and 7 000 USD: its equity is unknown."""
     balance: dict[str, Any] = {"USDT": {"total": "5000"}, "USD": {"total": "7000"}}
     with pytest.raises(UnreadableError, match="USDC"):
         in_one_currency(balance, "USDC")
 
 
-def test_a_row_that_the_venue_writes_down_late_is_still_asked_for() -> None:
-    """Money came half a minute before a reading and was in no ledger yet: the next reading asks from before it."""
+def test_a_row_that_the_venue_publishes_late_is_still_requested() -> None:
+    """Money arrived half a minute before a snapshot and was in no ledger yet: the next one requests rows since then."""
     time = VirtualTime()
     begins: list[int] = []
 
-    class Told(Dialect):
+    class AccountOf1000(Dialect):
         exchange = "binanceusdm"
 
         async def account(self) -> tuple[AccountEquity, tuple[Position, ...]]:
@@ -47,27 +47,27 @@ def test_a_row_that_the_venue_writes_down_late_is_still_asked_for() -> None:
             begins.append(since)
             return ()
 
-    async def course() -> None:
+    async def scenario() -> None:
         spec = AccountSpec("main", "ccxt", "swap", "USDT", None, {"clock": time}, {}, exchange="binanceusdm")
-        client = Client(spec, Told)
+        client = Client(spec, AccountOf1000)
         client.ccxt.has["fetchTime"] = False
-        dialect = Told(client, spec)
+        dialect = AccountOf1000(client, spec)
         rules = Rules(client, dialect, spec)
 
         async def ready(**_: bool) -> None:
-            """The rules are there."""
+            """The rules are available."""
 
-        rules.ready = ready  # type: ignore[method-assign] # they are not what is tried here
-        reading = SnapshotReader(client, dialect, spec, rules)
+        rules.ready = ready  # type: ignore[method-assign] # not under test
+        reader = SnapshotReader(client, dialect, spec, rules)
         try:
-            await reading.snapshot()
+            await reader.snapshot()
             await asyncio.sleep(120.0)
-            await reading.snapshot()
+            await reader.snapshot()
         finally:
             await client.close()
 
-    time.run(course())
+    time.run(scenario())
     first = int(START.timestamp() * 1000)
-    assert begins[0] <= first - 3_600_000, "what happened while nobody looked is asked for"
+    assert begins[0] <= first - 3_600_000, "rows from before the first snapshot are requested"
     assert len(begins) == 2
     assert begins[1] <= first - 30_000

@@ -1,4 +1,4 @@
-"""Rules of an earlier run: a close that begins in a crash does not wait for the rules of all markets."""
+"""Rules stored by an earlier run: a close that begins in a crash does not wait for the rules of all markets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 MARKETS = tuple(Market(symbol) for symbol in (BTC, ETH))
 
 
-def _runs(course: Callable[[VirtualTime, list[BinanceWire], list[CcxtVenue]], Awaitable[None]]) -> None:
-    """Two runs, each at an address of its own, so that they share nothing but what is kept; a long of 2 BTC."""
+def _runs(scenario: Callable[[VirtualTime, list[BinanceWire], list[CcxtVenue]], Awaitable[None]]) -> None:
+    """Two runs, each at its own address, so that they share only the stored rules; a long of 2 BTC."""
     time = VirtualTime()
 
     async def play() -> None:
@@ -38,7 +38,7 @@ def _runs(course: Callable[[VirtualTime, list[BinanceWire], list[CcxtVenue]], Aw
             )
             venues.append(CcxtVenue(spec, dialect_of("binanceusdm")))
         try:
-            await course(time, wires, venues)
+            await scenario(time, wires, venues)
         finally:
             for venue in venues:
                 await venue.close()
@@ -49,7 +49,7 @@ def _runs(course: Callable[[VirtualTime, list[BinanceWire], list[CcxtVenue]], Aw
 
 
 def _without_rules(wire: BinanceWire) -> Callable[[], None]:
-    """The venue does not tell its rules until what is given is called."""
+    """Make the venue refuse to return its rules; calling the result makes it answer again."""
     answer, is_silent = wire.answer, [True]
 
     def silent(ask: Any) -> Any:
@@ -61,17 +61,17 @@ def _without_rules(wire: BinanceWire) -> Callable[[], None]:
     return is_silent.clear
 
 
-def test_a_run_begins_with_the_rules_of_the_one_before_and_goes_on_with_the_venues_own() -> None:
-    """Reading and closing work while the venue does not tell its rules; once it does, all of them are there."""
+def test_a_run_starts_with_the_stored_rules_and_continues_with_the_venues_own() -> None:
+    """Polling and closing work while the venue does not return its rules; once it does, all of them are available."""
 
-    async def course(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
+    async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
-        kept = before.rules_to_keep()
-        assert kept is not None
+        stored = before.rules_to_keep()
+        assert stored is not None
         assert before.rules_to_keep() is None
-        speak = _without_rules(wires[1])
-        after.use_rules(kept)
+        answer_again = _without_rules(wires[1])
+        after.use_rules(stored)
         seen = await after.snapshot()
         assert (seen.quality, [it.symbol for it in seen.positions or ()]) == ("ok", [BTC])
         assert [(it.symbol, it.amount_step) for it in seen.instruments or ()] == [(BTC, Decimal("0.001"))]
@@ -80,20 +80,20 @@ def test_a_run_begins_with_the_rules_of_the_one_before_and_goes_on_with_the_venu
         assert after.rules_to_keep() is None
         await after._rules.wait_for_renewal()
         assert "rules: they are from an earlier run" in ((await after.snapshot()).reason or "")
-        speak()
+        answer_again()
         await time.sleep(61.0)
         await after.snapshot()
         await after._rules.wait_for_renewal()
         seen = await after.snapshot()
         assert (seen.reason, {it.symbol for it in seen.instruments or ()}) == (None, {ETH})
 
-    _runs(course)
+    _runs(scenario)
 
 
-def test_a_symbol_that_is_not_among_kept_rules_waits_for_the_venues_own() -> None:
-    """What was opened while no runner looked is never passed over."""
+def test_a_symbol_without_stored_rules_waits_for_the_venues_own() -> None:
+    """A position that was opened while no runner polled is never omitted."""
 
-    async def course(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
+    async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
         after.use_rules(before.rules_to_keep() or b"")
@@ -101,37 +101,37 @@ def test_a_symbol_that_is_not_among_kept_rules_waits_for_the_venues_own() -> Non
         seen = await after.snapshot()
         assert sorted(it.symbol for it in seen.positions or ()) == [BTC, ETH]
 
-    _runs(course)
+    _runs(scenario)
 
 
 @pytest.mark.parametrize(
     "change", [{"version": 2}, {"exchange": "okx"}, {"at": "2021-05-18T11:00:00Z"}, {"markets": 1}]
 )
-def test_kept_rules_that_are_another_versions_foreign_or_too_old_are_not_used(change: dict[str, Any]) -> None:
-    """The venue is asked, as without them; the story begins on 2021-05-19 at noon."""
+def test_stored_rules_of_another_version_or_exchange_or_too_old_are_not_used(change: dict[str, Any]) -> None:
+    """The rules are loaded from the venue, as without stored ones; virtual time begins on 2021-05-19 at noon."""
 
-    async def course(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
+    async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         before, after = venues
         await before.snapshot()
-        kept = msgspec.json.decode(before.rules_to_keep() or b"") | change
-        after.use_rules(msgspec.json.encode(kept))
+        stored = msgspec.json.decode(before.rules_to_keep() or b"") | change
+        after.use_rules(msgspec.json.encode(stored))
         seen = await after.snapshot()
         assert {it.symbol for it in seen.instruments or ()} == {BTC, ETH}
 
-    _runs(course)
+    _runs(scenario)
 
 
-def test_rules_are_kept_anew_when_another_symbol_is_held() -> None:
-    """Of what is held, and was in the last five minutes."""
+def test_rules_are_stored_again_when_another_symbol_is_held() -> None:
+    """Rules are stored for symbols that are held, or were in the last five minutes."""
 
-    async def course(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
+    async def scenario(time: VirtualTime, wires: list[BinanceWire], venues: list[CcxtVenue]) -> None:
         venue = venues[0]
         await venue.snapshot()
         venue.rules_to_keep()
         wires[0].exchange.trade((ETH, "short"), Decimal(3))
         await asyncio.sleep(1)
         await venue.snapshot()
-        kept = msgspec.json.decode(venue.rules_to_keep() or b"{}")
-        assert sorted(it["symbol"] for it in kept["markets"]) == [BTC, ETH]
+        stored = msgspec.json.decode(venue.rules_to_keep() or b"{}")
+        assert sorted(it["symbol"] for it in stored["markets"]) == [BTC, ETH]
 
-    _runs(course)
+    _runs(scenario)
