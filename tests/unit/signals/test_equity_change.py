@@ -308,7 +308,7 @@ def when(second: float) -> Any:
     return after(minutes=20, seconds=second)
 
 
-def as_read(second: int, equity: str, unrealized: str, positions: Sequence[Position], **more: Any) -> AccountSnapshot:
+def snapshot_at(second: int, equity: str, unrealized: str, positions: Sequence[Position], **more: Any) -> AccountSnapshot:
     currency = more.pop("currency", "USDT")
     wallet = Decimal(equity) - Decimal(unrealized)
     stamps = dict.fromkeys(
@@ -333,7 +333,7 @@ def test_options_beside_a_future_that_was_sold_without_a_fill_lose_only_their_pr
         ]
         sold = fill("f", when(4.5), INVERSE, "sell", "100", "50000", realized_pnl="0")
         fills = [sold] if second == 5 + late else []
-        return as_read(second, str(90 + worth), str(worth), held, currency="BTC", fills=fills)
+        return snapshot_at(second, str(90 + worth), str(worth), held, currency="BTC", fills=fills)
 
     assert drawdown_of([at(second) for second in range(100)], RULES) == pytest.approx(0.005)
 
@@ -346,7 +346,7 @@ def test_a_sweep_beside_an_inverse_contract_sold_without_a_fill_is_no_loss(late:
         equity, held = ("10", "10") if second < 5 else ("7", "9")
         sold = fill("f", when(4.5), INVERSE, "sell", "1", "50000", realized_pnl="0")
         fills = [sold] if second == 5 + late else []
-        return as_read(second, equity, "0", [inverse(held)], currency="BTC", fills=fills)
+        return snapshot_at(second, equity, "0", [inverse(held)], currency="BTC", fills=fills)
 
     assert drawdown_of([at(second) for second in range(100)], RULES) == 0
 
@@ -357,7 +357,7 @@ def test_a_sweep_beside_both_legs_closed_at_their_mark_is_no_loss() -> None:
     def at(second: int) -> AccountSnapshot:
         held = legs(500, 500).positions or () if second < 5 else ()
         fills = [leg("1", "sell", 500, "long", at=1204.5), leg("2", "buy", 500, "short", at=1204.5)]
-        return as_read(
+        return snapshot_at(
             second, "100000" if second < 5 else "85000", "0", held, position_mode="hedge",
             marks=(Mark(LINEAR, Decimal(100)),), fills=fills if second == 5 else (),
         )  # fmt: skip
@@ -371,7 +371,7 @@ def test_a_fill_known_before_the_wallet_moves_does_not_hide_losses_of_other_trad
     def at(second: int) -> AccountSnapshot:
         held = [position(LINEAR, "long", "0", contracts="1000", mark_price="100")] if second < 5 else []
         sold = fill("1", when(4.5), LINEAR, "sell", "100", "86", realized_pnl="-1400")
-        return as_read(
+        return snapshot_at(
             second, "100000" if second < 6 else "86000", "0", held, marks=(Mark(LINEAR, Decimal(100)),),
             fills=[sold] if second == 5 else (),
         )  # fmt: skip

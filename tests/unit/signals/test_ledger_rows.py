@@ -174,7 +174,7 @@ def dated(equity: str, at: datetime, venue: datetime, *rows: Flow, **more: Any) 
 
 @pytest.mark.parametrize("restart", [False, True], ids=["one run", "restarted"])
 def test_a_clock_that_was_an_hour_fast_at_the_start_hides_no_row(restart: bool) -> None:
-    """Ticks continue an hour ahead after the clock is corrected: 12,000 leave ten seconds later, by the venue's clock."""
+    """Ticks continue an hour ahead once the clock is corrected; 12,000 leave 10 s later by the venue's clock."""
     past, ahead = StoredHistory(), timedelta(hours=1)
     past.see(after(seconds=0) + ahead, dated("100000", after(seconds=0) + ahead, after(seconds=0)))
     past.see(after(seconds=5) + ahead, dated("100000", after(seconds=5), after(seconds=5)))
