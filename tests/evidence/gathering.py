@@ -57,6 +57,7 @@ class Firings:
 
     False: HORIZON after the firing (at the end of the bars, where that is sooner), the unprotected book had at least
     the equity of the time when the stage fired.
+    """
 
     label: str
     kind: str
